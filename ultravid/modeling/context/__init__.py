@@ -1,0 +1,5 @@
+"""What a detector remembers of earlier frames."""
+
+from ultravid.modeling.context.memory import FrameMemory, FrameTokens
+
+__all__ = ["FrameMemory", "FrameTokens"]

@@ -1,0 +1,36 @@
+"""One training sample: the frames of a video that are learned from together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ultravid.structures.instances import Instances
+
+__all__ = ["Clip"]
+
+
+@dataclass
+class Clip:
+    """``T`` frames of a video in temporal order, after augmentation.
+
+    Legend: ``T`` frames, ``H, W`` height and width in pixels (one size a clip).
+
+    Attributes:
+        frames: ``(T, 3, H, W)``, uint8 or float32, RGB in 0..255.
+        instances: per frame, with ``gt_boxes`` (XYXY, absolute pixels of the augmented frame), ``gt_classes`` (int64)
+            and ``gt_ids`` (int64, the lesion's track); empty where the frame holds no lesion.
+        video_ids: per frame; they differ only where frames of several videos were mixed on purpose.
+        frame_indices: per frame, its place in its video, from 0.
+        position: which sample of the run this is, see `ultravid.data.samplers.InfiniteClipSampler`.
+    """
+
+    frames: Tensor
+    instances: list[Instances]
+    video_ids: list[str]
+    frame_indices: list[int]
+    position: int = 0
+
+    def __len__(self) -> int:
+        return int(self.frames.shape[0])

@@ -1,0 +1,115 @@
+"""What is known of the objects of one image: a table whose columns are named by attribute."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+__all__ = ["Instances"]
+
+
+class Instances:
+    """A table of ``N`` objects of one image.
+
+    A column (a *field*) is a tensor, `Boxes`, list or anything else with a length and indexing by a tensor:
+    ``instances.gt_boxes = Boxes(...)``. Fields in use: ``gt_boxes``, ``gt_classes``, ``gt_ids`` (the lesion's track)
+    for annotations; ``proposal_boxes``, ``objectness_logits`` for proposals; ``pred_boxes``, ``scores``,
+    ``pred_classes`` for detections.
+    """
+
+    def __init__(self, image_size: tuple[int, int], **kwargs: Any) -> None:
+        self._image_size = image_size
+        self._fields: dict[str, Any] = {}
+        for name, value in kwargs.items():
+            self.set(name, value)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self._image_size
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            self.set(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_fields" or name not in self._fields:
+            raise AttributeError(f"Instances have no field {name!r}; they have {sorted(self.__dict__.get('_fields', {}))}.")
+        return self._fields[name]
+
+    def set(self, name: str, value: Any) -> None:
+        """Set a field.
+
+        Raises:
+            ValueError: its length is not that of the other fields.
+        """
+        if self._fields and len(value) != len(self):
+            raise ValueError(f"Field {name!r} has {len(value)} rows, the other fields have {len(self)}.")
+        self._fields[name] = value
+
+    def has(self, name: str) -> bool:
+        return name in self._fields
+
+    def remove(self, name: str) -> None:
+        del self._fields[name]
+
+    def get(self, name: str) -> Any:
+        return self._fields[name]
+
+    def get_fields(self) -> dict[str, Any]:
+        """The fields by name; changing the dict changes the instances."""
+        return self._fields
+
+    def to(self, *args: Any, **kwargs: Any) -> Instances:
+        """The same table with every field that has a ``to`` moved by it."""
+        moved = Instances(self._image_size)
+        for name, value in self._fields.items():
+            moved.set(name, value.to(*args, **kwargs) if hasattr(value, "to") else value)
+        return moved
+
+    def __getitem__(self, item: int | slice | torch.Tensor) -> Instances:
+        """The chosen rows as `Instances`; an int gives a table of one row."""
+        if isinstance(item, int):
+            if not -len(self) <= item < len(self):
+                raise IndexError(f"Row {item} of {len(self)} instances.")
+            item = slice(item, item + 1 or None)
+        chosen = Instances(self._image_size)
+        for name, value in self._fields.items():
+            if isinstance(value, list) and isinstance(item, torch.Tensor):
+                value = list(itertools.compress(value, item)) if item.dtype == torch.bool else [value[i] for i in item]
+                chosen.set(name, value)
+            else:
+                chosen.set(name, value[item])
+        return chosen
+
+    def __len__(self) -> int:
+        for value in self._fields.values():
+            return len(value)
+        raise NotImplementedError("Instances without a field have no length.")
+
+    def __iter__(self) -> Any:
+        raise NotImplementedError("Instances are a table, not a sequence: iterate over one of its fields.")
+
+    @staticmethod
+    def cat(instance_lists: Sequence[Instances]) -> Instances:
+        """The rows of several tables of one image in order; all have the same fields."""
+        first = instance_lists[0]
+        joined = Instances(first.image_size)
+        for name, value in first.get_fields().items():
+            columns = [i.get(name) for i in instance_lists]
+            if isinstance(value, torch.Tensor):
+                joined.set(name, torch.cat(columns))
+            elif isinstance(value, list):
+                joined.set(name, list(itertools.chain(*columns)))
+            else:
+                joined.set(name, type(value).cat(columns))
+        return joined
+
+    def __repr__(self) -> str:
+        rows = len(self) if self._fields else 0
+        return f"Instances({rows} rows, image {self._image_size}, fields {list(self._fields)})"
