@@ -1,0 +1,74 @@
+"""What goes wrong with a config."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ultravid.utils.errors import UserError
+
+__all__ = [
+    "ConfigError",
+    "ConfigImportError",
+    "Fault",
+    "InterpolationError",
+    "OverrideError",
+    "UnknownKeyError",
+    "did_you_mean",
+]
+
+
+class ConfigError(UserError):
+    """A mistake in a config or an override."""
+
+
+class InterpolationError(ConfigError):
+    """A reference that leads nowhere or in a circle."""
+
+
+class OverrideError(ConfigError):
+    """An override that does not parse or does not fit the config."""
+
+
+class ConfigImportError(ConfigError, ImportError):
+    """A config file or a target that can't be imported."""
+
+
+class UnknownKeyError(ConfigError, KeyError, AttributeError):
+    """A key that a node does not have."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault of a config.
+
+    Attributes:
+        key: full key, as ``model.backbone.depth``.
+        message: what is wrong and what would be right.
+        where: ``file:line`` or the override that set it; "" where it is not known.
+    """
+
+    key: str
+    message: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.message}{f' ({self.where})' if self.where else ''}"
+
+
+def did_you_mean(name: object, known: Iterable[object], prefix: str = "") -> str:
+    """" Did you mean 'x'?" for the nearest known name, else a list of them, else nothing; begins with a space."""
+    names = [str(k) for k in known]
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    if close:
+        return f" Did you mean {prefix + close[0]!r}?"
+    return f" Known here: {_listed(sorted(names))}." if names else ""
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

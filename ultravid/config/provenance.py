@@ -1,0 +1,109 @@
+"""Where a node or a value was set: file and line, worked out only when somebody asks.
+
+While a config is read, a node keeps the code object and the instruction that made it, which costs a fraction of a
+microsecond. The line of one argument of a call that spans many lines is found in the file's syntax tree, by the position
+that the instruction has in the source.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import itertools
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from ultravid.config.nodes import Container, Node, Origin, raw_children
+
+__all__ = ["origin_text", "portable_origin", "where"]
+
+
+def where(container: Container, key: Any = None) -> str:
+    """``file:line`` or the override that set a value last (or made the node); "" where it is not known."""
+    if key is not None and isinstance(container, Node) and container._history and container._history.get(key):
+        return origin_text(container._history[key][-1])
+    steps: list[Any] = [] if key is None else [key]
+    node: Container = container
+    while node._origin is None:  # made as a part of another node
+        parent = node._up
+        if parent is None:
+            return ""
+        step = next((k for k, v in raw_children(parent) if v is node), None)
+        if isinstance(parent, Node) and parent._history and parent._history.get(step):
+            return origin_text(parent._history[step][-1])
+        steps.insert(0, step)
+        node = parent
+    return origin_text(node._origin, tuple(steps))
+
+
+def origin_text(origin: Origin, steps: tuple[Any, ...] = ()) -> str:
+    """``file:line`` of an origin, or of the value that ``steps`` lead to from it."""
+    first = origin[0]
+    if isinstance(first, CodeType):
+        positions = next(itertools.islice(first.co_positions(), origin[1] // 2, None), (None,) * 4)
+        line = positions[0] or first.co_firstlineno
+        found = _call_at(first.co_filename, positions[0], positions[2], positions[1], positions[3])
+        return f"{first.co_filename}:{_descend(found, steps, line)}"
+    if first == "assigned":  # a plain dict of a config file: ("assigned", file, name)
+        statement = _assignment(origin[1], origin[2])
+        if statement is None:
+            return str(origin[1])
+        return f"{origin[1]}:{_descend(statement.value, steps, statement.lineno)}"
+    return str(first)
+
+
+def portable_origin(origin: Origin | None) -> Origin | None:
+    """The origin as text, for pickles: a code object can't go into one."""
+    return None if origin is None else (origin_text(origin),)
+
+
+@functools.lru_cache(maxsize=64)
+def _tree(file: str) -> ast.Module | None:
+    try:
+        return ast.parse(Path(file).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _call_at(file: str, line: int | None, column: int | None, end_line: int | None, end_column: int | None) -> ast.AST | None:
+    tree = _tree(file)
+    if tree is None or line is None:
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and (node.lineno, node.col_offset) == (line, column):
+            if (node.end_lineno, node.end_col_offset) == (end_line, end_column):
+                return node
+    return None
+
+
+def _assignment(file: str, name: str) -> ast.Assign | None:
+    """The last statement on a file's top floor that assigns a name."""
+    tree = _tree(file)
+    found = None
+    for statement in tree.body if tree is not None else []:
+        if isinstance(statement, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in statement.targets):
+            found = statement
+    return found
+
+
+def _descend(node: ast.AST | None, steps: tuple[Any, ...], line: int) -> int:
+    """Line of the value that the steps lead to, or of the nearest one above it."""
+    for step in steps:
+        child: ast.AST | None = None
+        if isinstance(node, ast.Call):
+            child = next((k.value for k in node.keywords if k.arg == step), None)
+            line = next((k.lineno for k in node.keywords if k.arg == step), line)
+        elif isinstance(node, ast.Dict):
+            pairs = zip(node.keys, node.values, strict=True)
+            child = next((v for k, v in pairs if isinstance(k, ast.Constant) and k.value == step), None)
+        elif isinstance(node, ast.List | ast.Tuple) and isinstance(step, int) and step < len(node.elts):
+            child = node.elts[step]
+        if child is None:
+            return line
+        if not isinstance(node, ast.Call):
+            line = getattr(child, "lineno", line)
+        node = child
+    return line
+
+

@@ -1,0 +1,30 @@
+"""From files to clips and frames: readers, folds, samplers, augmentation, loaders, and the phantom."""
+
+from ultravid.data.build import ClipLoader, build_video_test_loader, build_video_train_loader
+from ultravid.data.datasets import load_coco_stills, load_cva_bus
+from ultravid.data.folds import fold_of_patient, split_fold
+from ultravid.data.samplers import InfiniteClipSampler, StridedFrameSampler, WindowFrameSampler, shard_videos
+from ultravid.data.transforms import RandomColor, RandomFlip, RandomScale, RandomTimeFlip, ResizeToArea
+from ultravid.data.video import DataError, Frame, Video
+
+__all__ = [
+    "ClipLoader",
+    "DataError",
+    "Frame",
+    "InfiniteClipSampler",
+    "RandomColor",
+    "RandomFlip",
+    "RandomScale",
+    "RandomTimeFlip",
+    "ResizeToArea",
+    "StridedFrameSampler",
+    "Video",
+    "WindowFrameSampler",
+    "build_video_test_loader",
+    "build_video_train_loader",
+    "fold_of_patient",
+    "load_coco_stills",
+    "load_cva_bus",
+    "shard_videos",
+    "split_fold",
+]

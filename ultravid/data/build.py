@@ -1,0 +1,158 @@
+"""Loaders: batches of clips without end for training, frames one by one for evaluation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader
+
+from ultravid.data.folds import split_fold
+from ultravid.data.mapper import ClipDataset, FrameDataset
+from ultravid.data.samplers import FrameSampler, InfiniteClipSampler, shard_videos
+from ultravid.data.transforms import ClipTransform
+from ultravid.data.video import DataError, Video
+from ultravid.structures import Clip
+from ultravid.utils import comm
+
+__all__ = ["ClipLoader", "build_video_test_loader", "build_video_train_loader"]
+
+logger = logging.getLogger(__name__)
+
+
+class ClipLoader:
+    """Batches of training clips from any iteration on.
+
+    Args:
+        dataset: clips by position.
+        num_workers: processes that open and augment clips; 0 does it in this one. No influence on the clips.
+    """
+
+    def __init__(self, dataset: ClipDataset, num_workers: int = 0) -> None:
+        self.dataset = dataset
+        self.num_workers = num_workers
+        # Fails here, not in the first step, if the ranks can't share the batch.
+        InfiniteClipSampler(dataset.total_batch_size, comm.get_rank(), comm.get_world_size())
+
+    def __iter__(self) -> Iterator[list[Clip]]:
+        return self.iterate_from(0)
+
+    def iterate_from(self, iteration: int) -> Iterator[list[Clip]]:
+        """This rank's share of the batches of ``iteration`` and all after it."""
+        rank, world_size = comm.get_rank(), comm.get_world_size()
+        sampler = InfiniteClipSampler(self.dataset.total_batch_size, rank, world_size, iteration)
+        loader: DataLoader[Clip] = DataLoader(
+            self.dataset,
+            batch_sampler=sampler,  # type: ignore[arg-type]  # any iterable of index lists works; ours has no length
+            num_workers=self.num_workers,
+            collate_fn=_as_list,
+            worker_init_fn=_init_worker,
+            pin_memory=False,
+            # Making a DataLoader's iterator draws a seed; without a generator of its own, from the model's.
+            generator=torch.Generator(),
+        )
+        return iter(loader)
+
+
+def build_video_train_loader(
+    *,
+    videos: Sequence[Video],
+    frame_sampler: FrameSampler,
+    transforms: Sequence[ClipTransform],
+    total_batch_size: int,
+    seed: int,
+    fold: int | None = None,
+    num_folds: int | None = None,
+    foreign_context: bool = False,
+    num_workers: int = 0,
+) -> ClipLoader:
+    """Loader of training clips.
+
+    Args:
+        videos: to draw clips from.
+        frame_sampler: which frames of a video make a clip.
+        transforms: augmentation of the clip.
+        total_batch_size: clips an iteration, all ranks together.
+        seed: of everything that is drawn.
+        fold: leave out this fold's videos; None takes all.
+        num_folds: number of folds.
+        foreign_context: see `ClipDataset`.
+        num_workers: see `ClipLoader`.
+
+    Raises:
+        DataError: no video is left, or the fold is none.
+    """
+    chosen = _select(videos, fold, num_folds, train=True)
+    num_boxes = sum(len(frame.boxes) for video in chosen for frame in video.frames)
+    logger.info(
+        "Training on %d videos of %d patients: %d frames, %d boxes.",
+        len(chosen),
+        len({v.patient for v in chosen}),
+        sum(len(v) for v in chosen),
+        num_boxes,
+    )
+    if num_boxes == 0:
+        raise DataError("The training split holds no box: there is nothing to learn from.")
+    dataset = ClipDataset(chosen, frame_sampler, transforms, total_batch_size, seed, foreign_context)
+    return ClipLoader(dataset, num_workers)
+
+
+def build_video_test_loader(
+    *,
+    videos: Sequence[Video],
+    area: float | None = None,
+    fold: int | None = None,
+    num_folds: int | None = None,
+    foreign_context: bool = False,
+    num_workers: int = 0,
+) -> DataLoader[dict[str, Any]]:
+    """Loader of this rank's test videos, frame after frame, each a list of one item of `FrameDataset`.
+
+    Args:
+        videos: of all ranks; whole videos are dealt to ranks.
+        area: see `FrameDataset`.
+        fold: take this fold's videos alone; None takes all.
+        num_folds: number of folds.
+        foreign_context: see `FrameDataset`.
+        num_workers: processes that open frames.
+
+    Raises:
+        DataError: no video is left, or the fold is none.
+    """
+    chosen = _select(videos, fold, num_folds, train=False)
+    mine = shard_videos(chosen, comm.get_rank(), comm.get_world_size())
+    return DataLoader(
+        FrameDataset(mine, area, foreign_context),
+        batch_size=1,
+        num_workers=num_workers,
+        collate_fn=_as_list,
+        worker_init_fn=_init_worker,
+        generator=torch.Generator(),
+    )
+
+
+def _select(videos: Sequence[Video], fold: int | None, num_folds: int | None, train: bool) -> list[Video]:
+    kind = "training" if train else "test"
+    if fold is None:
+        chosen = list(videos)
+    elif num_folds is None:
+        raise DataError(f"fold={fold} needs num_folds, the number of folds.")
+    else:
+        chosen = split_fold(videos, fold, num_folds)[0 if train else 1]
+    if not chosen:
+        of_fold = f" without fold {fold}" if train else f" of fold {fold}"
+        raise DataError(f"The {kind} split is empty: {len(videos)} videos were read, none is left{of_fold if fold is not None else ''}.")
+    return chosen
+
+
+_as_list: Callable[[list[Any]], list[Any]] = list
+
+
+def _init_worker(worker_id: int) -> None:
+    """One thread a worker: workers are the parallelism."""
+    del worker_id
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)

@@ -1,0 +1,167 @@
+"""From a place in a video to what a model is fed: pictures are opened here.
+
+Legend: ``T`` frames, ``H, W`` height and width in pixels, ``N`` lesions in a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as TF
+
+from ultravid.data.image_io import read_image
+from ultravid.data.samplers import FrameSampler, Position
+from ultravid.data.transforms import ClipTransform, apply_transforms, area_size
+from ultravid.data.video import DataError, Frame, Video
+from ultravid.structures import Boxes, Clip, Instances
+
+__all__ = ["ClipDataset", "FrameDataset"]
+
+
+def read_frame(video: Video, index: int) -> Tensor:
+    """Frame ``index`` as ``(3, H, W)`` uint8 RGB.
+
+    Raises:
+        DataError: it can't be decoded, or has another size than its annotation says.
+    """
+    frame = video.frames[index]
+    image = read_image(frame.path)
+    if image.shape[:2] != (frame.height, frame.width):
+        raise DataError(
+            f"Video {video.video_id!r} frame {index}: {frame.path} is {image.shape[1]}x{image.shape[0]} px, "
+            f"its annotation says {frame.width}x{frame.height}."
+        )
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())
+
+
+def frame_instances(frame: Frame) -> Instances:
+    """What is annotated in a frame: ``gt_boxes``, ``gt_classes``, ``gt_ids``."""
+    return Instances(
+        (frame.height, frame.width),
+        gt_boxes=Boxes(torch.from_numpy(frame.boxes)),
+        gt_classes=torch.from_numpy(frame.classes),
+        gt_ids=torch.from_numpy(frame.track_ids),
+    )
+
+
+class ClipDataset(Dataset[Clip]):
+    """Training clips by position: everything about sample ``k`` of iteration ``i`` follows from (seed, i, k).
+
+    Args:
+        videos: every video comes once before one comes again, in an order of its own each time round.
+        frame_sampler: which frames of the video.
+        transforms: augmentation of the clip.
+        total_batch_size: clips an iteration, all ranks together.
+        seed: of the order, the frames and the augmentation.
+        foreign_context: take each frame of a clip from another video instead, at the same place: a control that keeps
+            everything but what belongs together in time.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        frame_sampler: FrameSampler,
+        transforms: Sequence[ClipTransform],
+        total_batch_size: int,
+        seed: int,
+        foreign_context: bool = False,
+    ) -> None:
+        self.videos = videos
+        self.frame_sampler = frame_sampler
+        self.transforms = transforms
+        self.total_batch_size = total_batch_size
+        self.seed = seed
+        self.foreign_context = foreign_context
+        self._order: tuple[int, np.ndarray[Any, Any]] = (-1, np.empty(0, np.int64))
+
+    def __getitem__(self, position: Position) -> Clip:
+        """The clip of a position.
+
+        Raises:
+            DataError: one of its frames can't be used; the message names it.
+        """
+        iteration, k = position
+        rng = np.random.default_rng((self.seed, iteration, k))
+        count = iteration * self.total_batch_size + k
+        video = self.videos[self._video_index(count)]
+        indices = self.frame_sampler(len(video), rng)
+        places = [(video, int(i)) for i in indices]
+        if self.foreign_context:
+            places = self._foreign(video, indices, rng)
+        frames = [read_frame(v, i) for v, i in places]
+        clip = Clip(
+            frames=torch.stack(frames),
+            instances=[frame_instances(v.frames[i]) for v, i in places],
+            video_ids=[v.video_id for v, _ in places],
+            frame_indices=[i for _, i in places],
+            position=count,
+        )
+        return apply_transforms(clip, self.transforms, rng)
+
+    def _video_index(self, count: int) -> int:
+        turn, place = divmod(count, len(self.videos))
+        if self._order[0] != turn:
+            self._order = (turn, np.random.default_rng((self.seed, turn)).permutation(len(self.videos)))
+        return int(self._order[1][place])
+
+    def _foreign(self, video: Video, indices: Any, rng: np.random.Generator) -> list[tuple[Video, int]]:
+        size = (video.frames[0].height, video.frames[0].width)
+        others = [v for v in self.videos if (v.frames[0].height, v.frames[0].width) == size]
+        drawn = rng.choice(len(others), len(indices), replace=len(others) < len(indices))
+        return [(others[d], min(int(i), len(others[d]) - 1)) for d, i in zip(drawn, indices, strict=True)]
+
+
+class FrameDataset(Dataset[dict[str, Any]]):
+    """Frames for evaluation, in order, in detectron2's form.
+
+    An item holds ``image`` (``(3, H, W)`` uint8 RGB, resized), ``height`` and ``width`` (of the frame on disk: detections
+    and ground truth are in its pixels), ``video_id``, ``frame_index``, ``image_id``, ``file_name``, ``fps`` (None where
+    unknown) and ``instances`` (the ground truth).
+
+    Args:
+        videos: in the order of evaluation.
+        area: resize to so many square pixels; None keeps the size.
+        foreign_context: give frame 0 of every video, then frame 1 of every video, and so on, all as one stream: what a
+            model remembers then comes from other videos. A control, see `ClipDataset`.
+    """
+
+    def __init__(self, videos: Sequence[Video], area: float | None = None, foreign_context: bool = False) -> None:
+        self.videos = videos
+        self.area = area
+        self.foreign_context = foreign_context
+        self.places = [(v, t) for v, video in enumerate(videos) for t in range(len(video))]
+        if foreign_context:
+            self.places.sort(key=lambda place: (place[1], place[0]))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The frame of a place.
+
+        Raises:
+            DataError: it can't be used; the message names it.
+        """
+        video_index, t = self.places[index]
+        video = self.videos[video_index]
+        frame = video.frames[t]
+        image = read_frame(video, t)
+        if self.area is not None:
+            image = TF.resize(image, list(area_size(frame.height, frame.width, self.area)), antialias=True)
+        item = {
+            "image": image,
+            "height": frame.height,
+            "width": frame.width,
+            "video_id": video.video_id,
+            "frame_index": t,
+            "image_id": frame.image_id,
+            "file_name": frame.path,
+            "fps": video.fps,
+            "instances": frame_instances(frame),
+        }
+        return {**item, "stream_id": "all videos"} if self.foreign_context else item

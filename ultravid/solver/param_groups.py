@@ -1,0 +1,85 @@
+"""Which parameters an optimizer gets, and with which learning rate and weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+__all__ = ["get_default_optimizer_params"]
+
+_NORMS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    nn.GroupNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+)
+
+
+def get_default_optimizer_params(
+    model: nn.Module,
+    base_lr: float | None = None,
+    weight_decay: float | None = None,
+    weight_decay_norm: float | None = None,
+    bias_lr_factor: float | None = 1.0,
+    weight_decay_bias: float | None = None,
+    lr_factor_func: Callable[[str], float] | None = None,
+    overrides: dict[str, dict[str, float]] | None = None,
+) -> list[dict[str, Any]]:
+    """Groups of the parameters that need a gradient, for any optimizer of torch.
+
+    Args:
+        model: its parameters are taken once each, also where modules share them.
+        base_lr: learning rate of every group; None leaves it to the optimizer. Needed for a factor of it.
+        weight_decay: of every group; None leaves it to the optimizer.
+        weight_decay_norm: of parameters of norm layers instead.
+        bias_lr_factor: factor of the learning rate of biases.
+        weight_decay_bias: of biases instead.
+        lr_factor_func: from a parameter's full name to a factor of its learning rate. Beside another setting of the same
+            parameter the factor counts last.
+        overrides: from a parameter's own name (its last part, as "bias") to settings of its group,
+            ``{"bias": {"lr": 0.1, "weight_decay": 0}}``; a setting here replaces the others.
+
+    Returns:
+        groups with equal settings joined, in order of first appearance.
+
+    Raises:
+        ValueError: a factor without ``base_lr``, or ``overrides["bias"]`` beside another setting of biases.
+    """
+    settings: dict[str, dict[str, float | None]] = {k: dict(v) for k, v in (overrides or {}).items()}
+    bias: dict[str, float | None] = {}
+    if bias_lr_factor is not None and bias_lr_factor != 1.0:
+        if base_lr is None:
+            raise ValueError("bias_lr_factor needs base_lr.")
+        bias["lr"] = base_lr * bias_lr_factor
+    if weight_decay_bias is not None:
+        bias["weight_decay"] = weight_decay_bias
+    if bias:
+        if "bias" in settings:
+            raise ValueError("overrides['bias'] and bias_lr_factor or weight_decay_bias say different things of biases.")
+        settings["bias"] = bias
+    if lr_factor_func is not None and base_lr is None:
+        raise ValueError("lr_factor_func needs base_lr.")
+    groups: dict[tuple[tuple[str, float], ...], dict[str, Any]] = {}
+    seen = set()
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or parameter in seen:
+                continue
+            seen.add(parameter)
+            group: dict[str, float | None] = {"lr": base_lr, "weight_decay": weight_decay}
+            if isinstance(module, _NORMS) and weight_decay_norm is not None:
+                group["weight_decay"] = weight_decay_norm
+            if lr_factor_func is not None and base_lr is not None:
+                group["lr"] = base_lr * lr_factor_func(f"{module_name}.{name}" if module_name else name)
+            group.update(settings.get(name, {}))
+            given = {k: v for k, v in group.items() if v is not None}
+            groups.setdefault(tuple(sorted(given.items())), {"params": [], **given})["params"].append(parameter)
+    return list(groups.values())

@@ -1,0 +1,92 @@
+"""Learning rate as a function of the iteration alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fvcore.common.param_scheduler import (
+    CompositeParamScheduler,
+    ConstantParamScheduler,
+    LinearParamScheduler,
+    ParamScheduler,
+)
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+__all__ = ["LRMultiplier", "WarmupParamScheduler"]
+
+
+class WarmupParamScheduler(CompositeParamScheduler):
+    """A warm-up before another schedule.
+
+    Args:
+        scheduler: what comes after the warm-up; as every schedule of fvcore a function from progress in [0, 1) to a factor.
+        warmup_factor: factor at the start, relative to the schedule's first value.
+        warmup_length: share of the training that is warm-up, in [0, 1].
+        warmup_method: "linear" or "constant".
+        rescale_interval: squeeze the whole schedule into what the warm-up leaves, instead of covering its beginning.
+
+    Raises:
+        ValueError: an unknown method, or a length outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        scheduler: ParamScheduler,
+        warmup_factor: float,
+        warmup_length: float,
+        warmup_method: str = "linear",
+        rescale_interval: bool = False,
+    ) -> None:
+        if not 0 <= warmup_length <= 1:
+            raise ValueError(f"warmup_length={warmup_length} is no share of the training.")
+        start = warmup_factor * scheduler(0.0)
+        end = scheduler(0.0) if rescale_interval else scheduler(min(warmup_length, 1.0 - 1e-9))
+        if warmup_method == "linear":
+            warmup: ParamScheduler = LinearParamScheduler(start, end)
+        elif warmup_method == "constant":
+            warmup = ConstantParamScheduler(start)
+        else:
+            raise ValueError(f"warmup_method={warmup_method!r} is neither 'linear' nor 'constant'.")
+        self._only: ParamScheduler | None = scheduler if warmup_length == 0 else warmup if warmup_length == 1 else None
+        scaling = ["rescaled", "rescaled" if rescale_interval else "fixed"]
+        super().__init__([warmup, scheduler], scaling, [warmup_length, 1 - warmup_length])
+
+    def __call__(self, where: float) -> float:
+        """The factor at a progress in [0, 1)."""
+        return float(self._only(where) if self._only is not None else super().__call__(where))
+
+
+class LRMultiplier(LRScheduler):
+    """Learning rate = base learning rate of the group times a schedule's factor at iteration / max_iter.
+
+    Args:
+        optimizer: its groups' present learning rates are the base ones.
+        multiplier: the schedule.
+        max_iter: number of iterations.
+        last_iter: as torch's ``last_epoch``: -1 begins.
+    """
+
+    def __init__(self, optimizer: Optimizer, multiplier: ParamScheduler, max_iter: int, last_iter: int = -1) -> None:
+        if not isinstance(multiplier, ParamScheduler):
+            raise TypeError(f"multiplier must be one of fvcore's ParamScheduler, got {type(multiplier).__name__}.")
+        self._multiplier = multiplier
+        self._max_iter = max_iter
+        super().__init__(optimizer, last_epoch=last_iter)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The iteration; everything else follows from the config."""
+        return {"last_epoch": self.last_epoch}
+
+    def get_lr(self) -> list[float]:
+        """Learning rates of the groups at the current iteration."""
+        # After the last step torch asks once more, at max_iter, where a schedule is no longer defined.
+        factor = self._multiplier(min(self.last_epoch, self._max_iter - 1) / self._max_iter)
+        return [float(base) * factor for base in self.base_lrs]
+
+    def set_iteration(self, iteration: int) -> None:
+        """Go to an iteration of a run that is taken up again."""
+        self.last_epoch = iteration
+        for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = lr
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]

@@ -1,0 +1,1 @@
+"""Ground floor: what the rest stands on. Imports nothing else of ultravid."""

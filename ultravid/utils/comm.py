@@ -1,0 +1,88 @@
+"""What processes of one run say to each other; every function also works in a single process without a group."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+__all__ = [
+    "all_gather",
+    "gather",
+    "get_local_rank",
+    "get_rank",
+    "get_world_size",
+    "is_main_process",
+    "reduce_dict",
+    "shared_random_seed",
+    "synchronize",
+]
+
+
+def _in_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def get_world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if _in_group() else 1
+
+
+def get_rank() -> int:
+    """This process among all, from 0."""
+    return dist.get_rank() if _in_group() else 0
+
+
+def get_local_rank() -> int:
+    """This process among those of its machine, from 0; `launch` and torchrun set it."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if _in_group() else 0
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files and talks."""
+    return get_rank() == 0
+
+
+def synchronize() -> None:
+    """Wait for all processes."""
+    if get_world_size() > 1:
+        dist.barrier()
+
+
+def all_gather(data: Any) -> list[Any]:
+    """Every process's object, by rank, in every process; anything that pickles."""
+    if get_world_size() == 1:
+        return [data]
+    gathered: list[Any] = [None] * get_world_size()
+    dist.all_gather_object(gathered, data)
+    return gathered
+
+
+def gather(data: Any, dst: int = 0) -> list[Any]:
+    """Every process's object, by rank, in process ``dst``; an empty list elsewhere."""
+    if get_world_size() == 1:
+        return [data]
+    gathered: list[Any] | None = [None] * get_world_size() if get_rank() == dst else None
+    dist.gather_object(data, gathered, dst=dst)
+    return gathered or []
+
+
+def shared_random_seed() -> int:
+    """A random number that all processes agree on."""
+    return int(all_gather(int.from_bytes(os.urandom(4), "little") >> 1)[0])
+
+
+@torch.no_grad()
+def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
+    """Sum (or mean) over processes of each scalar tensor; right in process 0 alone."""
+    world_size = get_world_size()
+    if world_size < 2:
+        return input_dict
+    names = sorted(input_dict)
+    values = torch.stack([input_dict[n].detach().float() for n in names])
+    dist.reduce(values, dst=0)
+    if average:
+        values /= world_size
+    return dict(zip(names, values, strict=True))

@@ -1,0 +1,344 @@
+"""What is measured in a run, and where it is written.
+
+Anything that runs inside a step may say ``get_event_storage().put_scalar("name", value)``; writers look at the storage
+once a while.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from fvcore.common.history_buffer import HistoryBuffer
+
+from ultravid.utils.file_io import dump_json, replace_file
+
+__all__ = [
+    "CommonMetricPrinter",
+    "EventStorage",
+    "EventWriter",
+    "JSONWriter",
+    "TensorboardXWriter",
+    "get_event_storage",
+    "has_event_storage",
+]
+
+_storages: list[EventStorage] = []
+
+
+def get_event_storage() -> EventStorage:
+    """The storage of the step that is running.
+
+    Raises:
+        RuntimeError: nothing is running: outside ``with EventStorage(...)``.
+    """
+    if not _storages:
+        raise RuntimeError("get_event_storage() was called outside of 'with EventStorage(...)', so nothing records it.")
+    return _storages[-1]
+
+
+def has_event_storage() -> bool:
+    """Whether `get_event_storage` would find one."""
+    return bool(_storages)
+
+
+class EventStorage:
+    """Scalars with their history, images and histograms of a run.
+
+    Args:
+        start_iter: the iteration it starts with.
+    """
+
+    def __init__(self, start_iter: int = 0) -> None:
+        self._history: dict[str, HistoryBuffer] = defaultdict(HistoryBuffer)
+        self._smoothing_hints: dict[str, bool] = {}
+        self._latest_scalars: dict[str, tuple[float, int]] = {}
+        self._iter = start_iter
+        self._current_prefix = ""
+        self._vis_data: list[tuple[str, Any, int]] = []
+        self._histograms: list[dict[str, Any]] = []
+
+    def put_scalar(self, name: str, value: Any, smoothing_hint: bool = True, cur_iter: int | None = None) -> None:
+        """Record a number.
+
+        Args:
+            name: a "/" groups names in TensorBoard.
+            value: anything that ``float`` takes.
+            smoothing_hint: whether the number is noisy, so that showing it smoothed helps.
+            cur_iter: the iteration it belongs to; None is the current one.
+
+        Raises:
+            ValueError: the same name came earlier with another hint.
+        """
+        name = self._current_prefix + name
+        iteration = self._iter if cur_iter is None else cur_iter
+        number = float(value)
+        if self._smoothing_hints.setdefault(name, smoothing_hint) != smoothing_hint:
+            raise ValueError(f"Scalar {name!r} was recorded with smoothing_hint={not smoothing_hint} before.")
+        self._history[name].update(number, iteration)
+        self._latest_scalars[name] = (number, iteration)
+
+    def put_scalars(self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **kwargs: Any) -> None:
+        """`put_scalar` for each keyword."""
+        for name, value in kwargs.items():
+            self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)
+
+    def put_image(self, img_name: str, img_tensor: Any) -> None:
+        """Record a picture, ``(C, H, W)``, uint8 or float in 0..1; it is kept until a writer clears it."""
+        self._vis_data.append((self._current_prefix + img_name, img_tensor, self._iter))
+
+    def put_histogram(self, hist_name: str, hist_tensor: torch.Tensor, bins: int = 1000) -> None:
+        """Record the distribution of a tensor's values; it is kept until a writer clears it."""
+        values = hist_tensor.detach().float().cpu()
+        low, high = float(values.min()), float(values.max())
+        counts = torch.histc(values, bins=bins)
+        edges = torch.linspace(low, high, steps=bins + 1)
+        self._histograms.append(
+            {
+                "tag": self._current_prefix + hist_name,
+                "min": low,
+                "max": high,
+                "num": values.numel(),
+                "sum": float(values.sum()),
+                "sum_squares": float((values**2).sum()),
+                "bucket_limits": edges[1:].tolist(),
+                "bucket_counts": counts.tolist(),
+                "global_step": self._iter,
+            }
+        )
+
+    def history(self, name: str) -> HistoryBuffer:
+        """All values of a scalar.
+
+        Raises:
+            KeyError: nothing of that name was recorded.
+        """
+        if name not in self._history:
+            raise KeyError(f"No scalar {name!r} was recorded; there are {sorted(self._history)}.")
+        return self._history[name]
+
+    def histories(self) -> dict[str, HistoryBuffer]:
+        """All scalars with their values."""
+        return self._history
+
+    def latest(self) -> dict[str, tuple[float, int]]:
+        """The last (value, iteration) of each scalar."""
+        return self._latest_scalars
+
+    def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
+        """As `latest`, noisy scalars as their median over the last so many values."""
+        result = {}
+        for name, (value, iteration) in self._latest_scalars.items():
+            if self._smoothing_hints[name] and window_size > 1:
+                value = self._history[name].median(window_size)
+            result[name] = (value, iteration)
+        return result
+
+    def smoothing_hints(self) -> dict[str, bool]:
+        """Name to hint."""
+        return self._smoothing_hints
+
+    def step(self) -> None:
+        """Go to the next iteration; the trainer does it."""
+        self._iter += 1
+
+    @property
+    def iter(self) -> int:
+        """The current iteration."""
+        return self._iter
+
+    @iter.setter
+    def iter(self, value: int) -> None:
+        self._iter = int(value)
+
+    @contextmanager
+    def name_scope(self, name: str) -> Iterator[None]:
+        """Put ``name/`` before all names recorded inside."""
+        old, self._current_prefix = self._current_prefix, name.rstrip("/") + "/"
+        try:
+            yield
+        finally:
+            self._current_prefix = old
+
+    def clear_images(self) -> None:
+        """Forget the pictures; a writer calls it after it has written them."""
+        self._vis_data = []
+
+    def clear_histograms(self) -> None:
+        """Forget the histograms."""
+        self._histograms = []
+
+    def __enter__(self) -> Self:
+        _storages.append(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        popped = _storages.pop()
+        assert popped is self
+
+
+class EventWriter:
+    """Reads the storage of the running step and writes it somewhere."""
+
+    def write(self) -> None:
+        """Write what is new."""
+        raise NotImplementedError
+
+    def rewind(self, iteration: int) -> None:
+        """A run begins at ``iteration``: drop what an earlier attempt wrote at or past it. Called before the first step."""
+
+    def close(self) -> None:
+        """Finish files."""
+
+
+class JSONWriter(EventWriter):
+    """One JSON object a line and iteration: ``{"iteration": 19, "total_loss": 1.2, "lr": 0.001, ...}``.
+
+    Args:
+        json_file: lines are appended. A run that begins at iteration 0 puts an older file aside as ``<name>.old``.
+        window_size: noisy scalars are written as their median over so many values. 1 writes the iteration's own value,
+            which alone stays the same when a run is interrupted.
+    """
+
+    def __init__(self, json_file: str | Path, window_size: int = 1) -> None:
+        self._path = Path(json_file)
+        self._window_size = window_size
+        self._last_write = -1
+
+    def rewind(self, iteration: int) -> None:
+        """See `EventWriter.rewind`; a line that was cut off by a crash goes too."""
+        self._last_write = iteration - 1
+        if not self._path.is_file():
+            return
+        if iteration == 0:
+            os.replace(self._path, self._path.with_name(self._path.name + ".old"))
+            return
+        kept = []
+        for line in self._path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["iteration"] < iteration:
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError, TypeError):
+                continue
+        with replace_file(self._path) as file:
+            file.write("".join(kept).encode())
+
+    def write(self) -> None:
+        """One line for each iteration that has a scalar that was not written yet."""
+        storage = get_event_storage()
+        rows: dict[int, dict[str, float]] = defaultdict(dict)
+        for name, (value, iteration) in storage.latest_with_smoothing_hint(self._window_size).items():
+            if iteration > self._last_write:
+                rows[iteration][name] = value
+        if not rows:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            for iteration in sorted(rows):
+                file.write(dump_json({"iteration": iteration, **dict(sorted(rows[iteration].items()))}) + "\n")
+        self._last_write = max(rows)
+
+
+class TensorboardXWriter(EventWriter):
+    """TensorBoard's event files.
+
+    Args:
+        log_dir: the folder of the files.
+        window_size: see `JSONWriter`.
+        kwargs: passed to ``torch.utils.tensorboard.SummaryWriter``.
+    """
+
+    def __init__(self, log_dir: str | Path, window_size: int = 1, **kwargs: Any) -> None:
+        self._log_dir = str(log_dir)
+        self._window_size = window_size
+        self._kwargs = kwargs
+        self._last_write = -1
+        self._writer: Any = None
+
+    def rewind(self, iteration: int) -> None:
+        """See `EventWriter.rewind`: TensorBoard hides older points past ``purge_step``."""
+        self._kwargs.setdefault("purge_step", iteration)
+        self._last_write = iteration - 1
+
+    def write(self) -> None:
+        """All new scalars, pictures and histograms."""
+        if self._writer is None:  # a second and a half of import, and a file: only when there is something to write
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(self._log_dir, **self._kwargs)
+        storage = get_event_storage()
+        newest = self._last_write
+        for name, (value, iteration) in storage.latest_with_smoothing_hint(self._window_size).items():
+            if iteration > self._last_write:
+                self._writer.add_scalar(name, value, iteration)
+                newest = max(newest, iteration)
+        self._last_write = newest
+        for name, image, iteration in storage._vis_data:
+            self._writer.add_image(name, image, iteration)
+        storage.clear_images()
+        for histogram in storage._histograms:
+            self._writer.add_histogram_raw(**histogram)
+        storage.clear_histograms()
+
+    def close(self) -> None:
+        """Flush to disk."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class CommonMetricPrinter(EventWriter):
+    """A line in the log: ETA, losses, times, learning rate, memory.
+
+    Args:
+        max_iter: of the run, for the ETA.
+        window_size: losses are shown as their median, times as their mean, over so many values.
+    """
+
+    def __init__(self, max_iter: int | None = None, window_size: int = 20) -> None:
+        self.logger = logging.getLogger("ultravid.utils.events")
+        self._max_iter = max_iter
+        self._window_size = window_size
+        self._last: tuple[int, float] | None = None
+
+    def _eta(self, storage: EventStorage) -> str | None:
+        if self._max_iter is None:
+            return None
+        histories = storage.histories()
+        left = self._max_iter - storage.iter - 1
+        if "time" in histories and len(histories["time"].values()) > 0:
+            seconds = histories["time"].median(1000) * left
+            return str(datetime.timedelta(seconds=int(seconds)))
+        previous, self._last = self._last, (storage.iter, time.perf_counter())
+        if previous is None or previous[0] == storage.iter:
+            return None
+        seconds = (self._last[1] - previous[1]) / (storage.iter - previous[0]) * left
+        return str(datetime.timedelta(seconds=int(seconds)))
+
+    def write(self) -> None:
+        """One line; nothing after the last iteration, when only an evaluation was added."""
+        storage = get_event_storage()
+        if self._max_iter is not None and storage.iter >= self._max_iter:
+            return
+        histories = storage.histories()
+        parts = [f"iter: {storage.iter}"]
+        if (eta := self._eta(storage)) is not None:
+            parts.insert(0, f"eta: {eta}")
+        parts += [f"{n}: {h.median(self._window_size):.4g}" for n, h in histories.items() if "loss" in n]
+        for name in ("time", "data_time"):
+            if name in histories:
+                parts.append(f"{name}: {histories[name].avg(self._window_size):.4f}")
+        if "lr" in histories:
+            parts.append(f"lr: {histories['lr'].latest():.5g}")
+        if torch.cuda.is_available():
+            parts.append(f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M")
+        self.logger.info("  ".join(parts))

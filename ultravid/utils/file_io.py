@@ -1,0 +1,57 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from iopath.common.file_io import PathManager as PathManagerBase
+
+__all__ = ["PathManager", "dump_json", "replace_file", "write_atomically"]
+
+PathManager = PathManagerBase()
+
+
+@contextmanager
+def replace_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """Write a file under a temporary name, flush it to disk, and give it its name when the block ends well.
+
+    Raises:
+        OSError: the disk is full or the folder can't be written; what stood at ``path`` before stands there still.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
+    """`replace_file` with the writing given as a function."""
+    with replace_file(path) as file:
+        write(file)
+
+
+def dump_json(value: Any, indent: int | None = None) -> str:
+    """JSON in which a number that is nan or infinite is ``null``; numbers keep all digits."""
+    return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return value
