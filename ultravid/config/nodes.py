@@ -7,11 +7,13 @@ alone. Reading a node resolves references, however it is read; ``node.raw`` show
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import CodeType, FunctionType
 from typing import Any, Self
 
 from ultravid.config.errors import ConfigError, InterpolationError, UnknownKeyError, did_you_mean
@@ -25,6 +27,7 @@ Origin = tuple[Any, ...]
 """Where a node or value was set, kept raw for speed: see `ultravid.config.provenance`."""
 
 _REFERENCE = "${"
+_LEAVES = frozenset({str, int, float, bool, type(None), FunctionType, type})
 _INTERNAL = frozenset({"_up", "_origin", "_history"})
 
 
@@ -163,9 +166,7 @@ class Node(dict[Any, Any]):
         return _copied(self, memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from ultravid.config.provenance import portable_origin
-
-        return _unpickled_node, (dict(raw_items(self)), portable_origin(self._origin))
+        return _unpickled_node, (dict(raw_items(self)), _portable(self._origin))
 
     def __or__(self, other: Any) -> Any:
         merged = self.copy()
@@ -315,6 +316,14 @@ def _unpickled_node(values: dict[Any, Any], origin: Origin | None) -> Node:
     return Node._make(values.items(), origin)
 
 
+def _portable(origin: Origin | None) -> Origin | None:
+    """An origin for a pickle, which can't hold a code object: its file and line."""
+    if origin is None or not isinstance(origin[0], CodeType):
+        return origin
+    positions = next(itertools.islice(origin[0].co_positions(), origin[1] // 2, None), (None,))
+    return (f"{origin[0].co_filename}:{positions[0]}",)
+
+
 def _is_reference(value: Any) -> bool:
     return type(value) is str and _REFERENCE in value
 
@@ -326,6 +335,8 @@ def _is_owned(value: Any) -> bool:
 def _converted(value: Any) -> Any:
     """Plain containers and OmegaConf's as nodes; anything else as it is."""
     kind = type(value)
+    if kind in _LEAVES:
+        return value
     if kind is dict:
         return Node._make(value.items(), None)
     if kind is list:
@@ -359,6 +370,7 @@ def _is_ancestor(value: Any, node: Container | None) -> bool:
 
 def _copied(container: Any, memo: dict[int, Any] | None) -> Any:
     """A copy of the tree; with a memo the leaves are deep-copied too. It resolves where the original does."""
+
     def leaf(value: Any) -> Any:
         if isinstance(value, CONTAINERS):
             child = _copied(value, memo)
@@ -408,30 +420,15 @@ def root_of(container: Container) -> Container:
 
 def _resolve(text: str, container: Container, key: Any) -> Any:
     """The value that a string with references stands for."""
-    place = (id(container), key)
-    active: list[tuple[tuple[int, Any], str]] = _resolving.__dict__.setdefault("active", [])
-    if any(p == place for p, _ in active):
-        chain = [name for _, name in active] + [full_key(container, key)]
+    active: list[tuple[Container, Any]] = _resolving.__dict__.setdefault("active", [])
+    if any(c is container and k == key for c, k in active):
+        chain = [full_key(c, k) for c, k in [*active, (container, key)]]
         raise InterpolationError(f"References lead in a circle: {' -> '.join(chain)}.")
-    active.append((place, full_key(container, key) if active else _LazyKey(container, key)))  # type: ignore[arg-type]
+    active.append((container, key))
     try:
         return _substitute(text, container, key)
     finally:
         active.pop()
-
-
-class _LazyKey(str):
-    """Full key that is worked out only where a message needs it."""
-
-    __slots__ = ("_args",)
-
-    def __new__(cls, container: Container, key: Any) -> Self:
-        new = super().__new__(cls)
-        new._args = (container, key)
-        return new
-
-    def __str__(self) -> str:
-        return full_key(*self._args)
 
 
 def _substitute(text: str, container: Container, key: Any) -> Any:

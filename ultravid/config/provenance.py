@@ -16,7 +16,7 @@ from typing import Any
 
 from ultravid.config.nodes import Container, Node, Origin, raw_children
 
-__all__ = ["origin_text", "portable_origin", "where"]
+__all__ = ["origin_text", "where"]
 
 
 def where(container: Container, key: Any = None) -> str:
@@ -51,11 +51,6 @@ def origin_text(origin: Origin, steps: tuple[Any, ...] = ()) -> str:
             return str(origin[1])
         return f"{origin[1]}:{_descend(statement.value, steps, statement.lineno)}"
     return str(first)
-
-
-def portable_origin(origin: Origin | None) -> Origin | None:
-    """The origin as text, for pickles: a code object can't go into one."""
-    return None if origin is None else (origin_text(origin),)
 
 
 @functools.lru_cache(maxsize=64)

@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from iopath.common.file_io import PathManager as PathManagerBase
-
-__all__ = ["PathManager", "dump_json", "replace_file", "write_atomically"]
-
-PathManager = PathManagerBase()
+__all__ = ["dump_json", "replace_file"]
 
 
 @contextmanager
@@ -34,12 +30,6 @@ def replace_file(path: str | Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
-    """`replace_file` with the writing given as a function."""
-    with replace_file(path) as file:
-        write(file)
 
 
 def dump_json(value: Any, indent: int | None = None) -> str:

@@ -1,0 +1,39 @@
+"""Configs as code. Imports nothing of torch."""
+
+from ultravid.config.check import check, load_checked
+from ultravid.config.errors import (
+    ConfigError,
+    ConfigImportError,
+    Fault,
+    InterpolationError,
+    OverrideError,
+    UnknownKeyError,
+)
+from ultravid.config.instantiate import Builder, instantiate, locate
+from ultravid.config.lazy import LazyCall, LazyConfig, LazyPartial, get_config
+from ultravid.config.loader import importable_project, project_folders
+from ultravid.config.nodes import MISSING, ListNode, Node, ref
+
+__all__ = [
+    "MISSING",
+    "Builder",
+    "ConfigError",
+    "ConfigImportError",
+    "Fault",
+    "InterpolationError",
+    "LazyCall",
+    "LazyConfig",
+    "LazyPartial",
+    "ListNode",
+    "Node",
+    "OverrideError",
+    "UnknownKeyError",
+    "check",
+    "get_config",
+    "importable_project",
+    "instantiate",
+    "load_checked",
+    "locate",
+    "project_folders",
+    "ref",
+]

@@ -1,0 +1,201 @@
+"""From a description to objects."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ultravid.config.errors import ConfigError, ConfigImportError
+from ultravid.config.loader import load_namespace
+from ultravid.config.nodes import (
+    CONTAINERS,
+    MISSING,
+    Container,
+    ListNode,
+    Node,
+    TupleNode,
+    adopt,
+    full_key,
+    split_key,
+)
+from ultravid.config.provenance import where
+
+__all__ = ["Builder", "instantiate", "locate", "target_name"]
+
+CONTROL_KEYS = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
+
+_UNDER_CONSTRUCTION = object()
+
+
+class Builder:
+    """Builds objects of one config; what is referred to twice is built once.
+
+    A builder keeps what it has built: ``build("model")`` gives the same object each time, and the one that
+    ``build("trainer")`` used.
+
+    Args:
+        cfg: the config's root.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        self.cfg = _as_node(cfg)
+        self._built: dict[int, Any] = {}
+
+    def build(self, key: str) -> Any:
+        """The object at a key, as ``"dataloader.test"``, and whatever it needs.
+
+        Raises:
+            ConfigError: there is no such key, a target can't be imported, a value is still ``???``, or a reference is
+                wrong. What a target itself raises passes on, with a note of the key, the target and its arguments.
+        """
+        node: Any = self.cfg
+        for step in split_key(key):
+            node = node[int(step) if isinstance(node, ListNode | TupleNode) else step]
+        return self.build_value(node)
+
+    def build_value(self, value: Any) -> Any:
+        """The object that a node describes; anything that describes nothing comes back as it is."""
+        if isinstance(value, Node):
+            return self._build_node(value)
+        if isinstance(value, ListNode):
+            return [self._child(value, i, v) for i, v in enumerate(value)]
+        if isinstance(value, TupleNode):
+            return tuple(self._child(value, i, v) for i, v in enumerate(value))
+        return value
+
+    def _child(self, parent: Container, key: Any, value: Any) -> Any:
+        if type(value) is str and value == MISSING:
+            raise ConfigError(f"{full_key(parent, key)} is still {MISSING}: give it a value ({where(parent, key)}).")
+        return self.build_value(value) if isinstance(value, CONTAINERS) else value
+
+    def _build_node(self, node: Node) -> Any:
+        if "_target_" not in node:
+            if "_object_" in node and len(node) == 1:
+                return locate(node["_object_"])
+            return {key: self._child(node, key, value) for key, value in node.items()}
+        built = self._built.get(id(node), None)
+        if built is _UNDER_CONSTRUCTION:
+            raise ConfigError(f"{full_key(node)} needs itself to be built; hand it over after building instead.")
+        if id(node) in self._built:
+            return built
+        self._built[id(node)] = _UNDER_CONSTRUCTION
+        try:
+            built = self._call(node)
+        except BaseException:
+            del self._built[id(node)]
+            raise
+        self._built[id(node)] = built
+        return built
+
+    def _call(self, node: Node) -> Any:
+        target = node["_target_"]
+        if isinstance(target, str):
+            target = locate(target)
+        elif isinstance(target, Node):
+            target = self.build_value(target)
+        if not callable(target):
+            raise ConfigError(f"{full_key(node)}._target_ is {target!r}, which can't be called ({where(node, '_target_')}).")
+        recursive = node.get("_recursive_", True)
+        take = self._child if recursive else (lambda parent, key, value: value)
+        args = [take(node, "_args_", a) for a in node.get("_args_", ())]
+        kwargs = {key: take(node, key, value) for key, value in node.items() if key not in CONTROL_KEYS}
+        if node.get("_partial_", False):
+            return functools.partial(target, *args, **kwargs)
+        try:
+            return target(*args, **kwargs)
+        except Exception as error:
+            given = ", ".join([*map(_short, args), *(f"{k}={_short(v)}" for k, v in kwargs.items())])
+            place = full_key(node) or "the config"
+            error.add_note(f"While building {place} as {target_name(target)}({given}), set at {where(node) or 'unknown'}")
+            raise
+
+
+def instantiate(cfg: Any, /) -> Any:
+    """Build what a node (or a plain dict or list, or an OmegaConf config) describes.
+
+    A dict with ``_target_`` is called with its other items, nested ones first; ``_args_`` are positional arguments,
+    ``_partial_`` makes a `functools.partial` instead of the call, ``_recursive_: False`` hands nested nodes over unbuilt.
+    References to one call give one object. Targets receive plain lists, tuples and dicts. Anything else comes back as it is.
+    """
+    return Builder(Node()).build_value(adopt_alone(cfg))
+
+
+def adopt_alone(value: Any) -> Any:
+    """A value as a root of its own: plain containers and OmegaConf's become nodes; a node stays itself."""
+    if isinstance(value, CONTAINERS):
+        return value
+    adopted = adopt(value, ListNode())
+    if isinstance(adopted, CONTAINERS):
+        adopted._up = None
+    return adopted
+
+
+def _as_node(cfg: Any) -> Node:
+    node = adopt_alone(cfg)
+    if not isinstance(node, Node):
+        raise ConfigError(f"A config is a mapping, got {type(cfg).__name__}.")
+    return node
+
+
+@functools.lru_cache(maxsize=1024)
+def locate(name: str) -> Any:
+    """The object of a dotted name, ``torch.optim.AdamW``, or of a file, ``path/to/file.py:Name``.
+
+    Raises:
+        ConfigImportError: it can't be imported, with the real reason.
+    """
+    file, colon, attributes = name.rpartition(":")
+    if colon and file.endswith(".py"):
+        return _attributes(load_namespace(file), attributes.split("."), name, file)
+    parts = name.split(".")
+    if not all(p.isidentifier() for p in parts):
+        raise ConfigImportError(f"Target {name!r} is no dotted name and no file.py:Name.")
+    for length in range(len(parts), 0, -1):
+        module_name = ".".join(parts[:length])
+        try:
+            module = sys.modules.get(module_name) or importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            # Only the name itself may be missing: a module that lacks one of its own imports is broken, not absent.
+            if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
+                missing = error.name
+                continue
+            raise ConfigImportError(f"Target {name!r} can't be imported: {type(error).__name__}: {error}") from error
+        except Exception as error:
+            raise ConfigImportError(f"Target {name!r} can't be imported: {type(error).__name__}: {error}") from error
+        return _attributes(module, parts[length:], name, module_name)
+    raise ConfigImportError(f"Target {name!r} can't be imported: there is no module {missing!r}.")
+
+
+def _attributes(module: Any, names: list[str], full: str, module_name: str) -> Any:
+    value: Any = module
+    for i, name in enumerate(names):
+        try:
+            value = value[name] if isinstance(value, dict) else getattr(value, name)
+        except (KeyError, AttributeError):
+            place = ".".join([module_name, *names[:i]])
+            close = difflib.get_close_matches(name, list(value) if isinstance(value, dict) else dir(value), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ConfigImportError(f"Target {full!r} can't be imported: {place!r} has no {name!r}.{hint}") from None
+    return value
+
+
+def target_name(target: Callable[..., Any] | str) -> str:
+    """Dotted name of a target for messages; it need not be importable."""
+    if isinstance(target, str):
+        return target
+    module, name = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
+    if isinstance(target, functools.partial):
+        return f"partial({target_name(target.func)})"
+    return f"{module}.{name}" if module and name else name or repr(target)
+
+
+def _short(value: Any, most: int = 60) -> str:
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a half-built object's repr may fail, and must not hide the error that is being told
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= most else text[: most - 3] + "..."
