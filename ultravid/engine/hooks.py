@@ -1,0 +1,401 @@
+"""Hooks: what a run does beside its steps. Their ``order`` says when, see `HookBase`."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import math
+import operator
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import Any, ClassVar
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler as TorchLRScheduler
+
+from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.engine.train_loop import HookBase, StopTraining, TrainerBase
+from ultravid.evaluation import flatten_results_dict
+from ultravid.solver import LRMultiplier
+from ultravid.utils import comm
+from ultravid.utils.events import EventWriter
+
+__all__ = [
+    "BestCheckpointer",
+    "CallbackHook",
+    "EvalHook",
+    "HookBase",
+    "IterationTimer",
+    "LRScheduler",
+    "PeriodicCheckpointer",
+    "PeriodicWriter",
+    "StopOnSignal",
+]
+
+logger = logging.getLogger(__name__)
+
+
+class CallbackHook(HookBase):
+    """A hook made of functions, each called with the trainer."""
+
+    def __init__(
+        self,
+        *,
+        before_train: Callable[[TrainerBase], None] | None = None,
+        after_train: Callable[[TrainerBase], None] | None = None,
+        before_step: Callable[[TrainerBase], None] | None = None,
+        after_step: Callable[[TrainerBase], None] | None = None,
+    ) -> None:
+        self._before_train = before_train
+        self._after_train = after_train
+        self._before_step = before_step
+        self._after_step = after_step
+
+    def before_train(self) -> None:
+        """See `HookBase`."""
+        if self._before_train:
+            self._before_train(self.trainer)
+
+    def after_train(self) -> None:
+        """See `HookBase`."""
+        if self._after_train:
+            self._after_train(self.trainer)
+
+    def before_step(self) -> None:
+        """See `HookBase`."""
+        if self._before_step:
+            self._before_step(self.trainer)
+
+    def after_step(self) -> None:
+        """See `HookBase`."""
+        if self._after_step:
+            self._after_step(self.trainer)
+
+
+class IterationTimer(HookBase):
+    """Puts the seconds of each step into the storage as ``time``, and sums up at the end.
+
+    Args:
+        warmup_iter: first iterations that the sum leaves out.
+    """
+
+    order: ClassVar[int] = 10
+
+    def __init__(self, warmup_iter: int = 3) -> None:
+        self._warmup_iter = warmup_iter
+        self._step_start = self._train_start = time.perf_counter()
+        self._total = 0.0
+
+    def before_train(self) -> None:
+        """See `HookBase`."""
+        self._train_start = time.perf_counter()
+
+    def before_step(self) -> None:
+        """See `HookBase`."""
+        self._step_start = time.perf_counter()
+
+    def after_step(self) -> None:
+        """See `HookBase`."""
+        seconds = time.perf_counter() - self._step_start
+        self.trainer.storage.put_scalar("time", seconds)
+        if self.trainer.iter - self.trainer.start_iter >= self._warmup_iter:
+            self._total += seconds
+
+    def after_train(self) -> None:
+        """See `HookBase`."""
+        timed = self.trainer.iter - self.trainer.start_iter - self._warmup_iter
+        if timed <= 0:
+            return
+        whole = time.perf_counter() - self._train_start
+        logger.info(
+            "%d iterations in %s (%.4f s each); %s with hooks and evaluation.",
+            timed,
+            datetime.timedelta(seconds=int(self._total)),
+            self._total / timed,
+            datetime.timedelta(seconds=int(whole)),
+        )
+
+
+class LRScheduler(HookBase):
+    """Steps a learning-rate scheduler of torch after each iteration and records the rate that the iteration used.
+
+    Args:
+        optimizer: its largest group's rate is recorded as ``lr``.
+        scheduler: `LRMultiplier` is a function of the iteration and keeps no state.
+    """
+
+    order: ClassVar[int] = 20
+
+    def __init__(self, optimizer: Optimizer, scheduler: TorchLRScheduler) -> None:
+        self._optimizer = optimizer
+        self.scheduler = scheduler
+        sizes = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
+        self._largest_group = sizes.index(max(sizes))
+
+    def before_train(self) -> None:
+        """The rate of the iteration that the run begins with."""
+        if isinstance(self.scheduler, LRMultiplier):
+            self.scheduler.set_iteration(self.trainer.start_iter)
+
+    def after_step(self) -> None:
+        """See `HookBase`."""
+        lr = self._optimizer.param_groups[self._largest_group]["lr"]
+        self.trainer.storage.put_scalar("lr", lr, smoothing_hint=False)
+        self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's."""
+        return self.scheduler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The scheduler's; that of `LRMultiplier` follows from the iteration."""
+        if not isinstance(self.scheduler, LRMultiplier):
+            self.scheduler.load_state_dict(state)
+
+
+class EvalHook(HookBase):
+    """Evaluates once a while and at the end of a training that went through.
+
+    Args:
+        eval_period: iterations between evaluations; 0 evaluates at the end alone.
+        eval_function: takes nothing, gives a (nested) dict of figures; they go to the storage under their names.
+        eval_after_train: whether to evaluate at the end.
+    """
+
+    order: ClassVar[int] = 60
+
+    def __init__(
+        self, eval_period: int, eval_function: Callable[[], Mapping[str, Any] | None], eval_after_train: bool = True
+    ) -> None:
+        self._period = eval_period
+        self._func = eval_function
+        self._eval_after_train = eval_after_train
+
+    def _do_eval(self) -> None:
+        results = self._func()
+        if results:
+            for name, value in flatten_results_dict(results).items():
+                try:
+                    self.trainer.storage.put_scalar(name, float(value), smoothing_hint=False)
+                except (TypeError, ValueError) as error:
+                    raise ValueError(f"EvalHook wants numbers, got {name!r}: {value!r}.") from error
+        comm.synchronize()  # evaluation takes ranks unequally long
+
+    def after_step(self) -> None:
+        """See `HookBase`."""
+        next_iter = self.trainer.iter + 1
+        if self._period > 0 and next_iter % self._period == 0 and next_iter != self.trainer.max_iter:
+            self._do_eval()
+
+    def after_train(self) -> None:
+        """See `HookBase`: not after an error, however late it came."""
+        if self._eval_after_train and self.trainer.iter >= self.trainer.max_iter:
+            self._do_eval()
+
+
+class BestCheckpointer(HookBase):
+    """Saves the model when a figure of the evaluation is better than all before.
+
+    The file is not the one to resume from. The best value so far is kept in the run's checkpoints.
+
+    Args:
+        eval_period: that of `EvalHook`.
+        checkpointer: saves.
+        val_metric: name of the figure, as "AP50".
+        mode: "max" or "min".
+        file_prefix: name of the file.
+    """
+
+    order: ClassVar[int] = 70
+
+    def __init__(
+        self,
+        eval_period: int,
+        checkpointer: DetectionCheckpointer,
+        val_metric: str,
+        mode: str = "max",
+        file_prefix: str = "model_best",
+    ) -> None:
+        if mode not in ("max", "min"):
+            raise ValueError(f"mode={mode!r} is neither 'max' nor 'min'.")
+        self._period = eval_period
+        self._checkpointer = checkpointer
+        self._val_metric = val_metric
+        self._better = operator.gt if mode == "max" else operator.lt
+        self._file_prefix = file_prefix
+        self.best_metric: float | None = None
+        self.best_iter: int | None = None
+
+    def _check(self) -> None:
+        latest = self.trainer.storage.latest()
+        if self._val_metric not in latest:
+            logger.warning("BestCheckpointer: the evaluation gave no %r.", self._val_metric)
+            return
+        value, iteration = latest[self._val_metric]
+        if math.isnan(value) or (self.best_metric is not None and not self._better(value, self.best_metric)):
+            return
+        self.best_metric, self.best_iter = value, iteration
+        self._checkpointer.save(self._file_prefix, tag_last=False, iteration=iteration)
+
+    def after_step(self) -> None:
+        """See `HookBase`."""
+        next_iter = self.trainer.iter + 1
+        if self._period > 0 and next_iter % self._period == 0 and next_iter != self.trainer.max_iter:
+            self._check()
+
+    def after_train(self) -> None:
+        """See `HookBase`."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._check()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value and its iteration."""
+        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `HookBase`."""
+        self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+
+
+class PeriodicWriter(HookBase):
+    """Lets writers write once a while and at the end.
+
+    Args:
+        writers: by name or as a list; only the main process has them write.
+        period: iterations between writes.
+    """
+
+    order: ClassVar[int] = 80
+
+    def __init__(self, writers: Mapping[str, EventWriter] | Sequence[EventWriter], period: int = 20) -> None:
+        self._writers = list(writers.values()) if isinstance(writers, Mapping) else list(writers)
+        for writer in self._writers:
+            if not isinstance(writer, EventWriter):
+                raise TypeError(f"PeriodicWriter wants EventWriters, got {type(writer).__name__}.")
+        self._period = period
+
+    def before_train(self) -> None:
+        """Drop what an earlier attempt wrote past the iteration that this one begins with."""
+        if comm.is_main_process():
+            for writer in self._writers:
+                writer.rewind(self.trainer.start_iter)
+
+    def after_step(self) -> None:
+        """See `HookBase`."""
+        last = self.trainer.iter == self.trainer.max_iter - 1
+        if comm.is_main_process() and ((self.trainer.iter + 1) % self._period == 0 or last):
+            for writer in self._writers:
+                writer.write()
+
+    def after_train(self) -> None:
+        """Write what is left, but for a run that was stopped: an uninterrupted one would not have written it now."""
+        if comm.is_main_process():
+            for writer in self._writers:
+                if not self.trainer.stopped:
+                    writer.write()
+                writer.close()
+
+
+class PeriodicCheckpointer(HookBase):
+    """Saves ``model_<iteration>.pth`` once a while, and ``model_final.pth`` after the last iteration.
+
+    ``model_0000099.pth`` holds the state after 100 steps.
+
+    Args:
+        checkpointer: saves.
+        period: iterations between checkpoints.
+        max_to_keep: of the periodic files the oldest go; None keeps all.
+        file_prefix: begins the files' names.
+    """
+
+    order: ClassVar[int] = 90
+
+    def __init__(
+        self,
+        checkpointer: DetectionCheckpointer,
+        period: int,
+        max_to_keep: int | None = None,
+        file_prefix: str = "model",
+    ) -> None:
+        if max_to_keep is not None and max_to_keep < 1:
+            raise ValueError(f"max_to_keep={max_to_keep} must be at least 1.")
+        self._checkpointer = checkpointer
+        self._period = period
+        self._max_to_keep = max_to_keep
+        self._file_prefix = file_prefix
+
+    def save_now(self) -> None:
+        """Save the current iteration's checkpoint, whatever the period."""
+        iteration = self.trainer.iter
+        self._checkpointer.save(f"{self._file_prefix}_{iteration:07d}", iteration=iteration)
+        if self._max_to_keep is not None and comm.is_main_process():
+            for old in self._checkpointer.periodic_checkpoints()[: -self._max_to_keep]:
+                old.unlink()
+
+    def after_step(self) -> None:
+        """See `HookBase`."""
+        last = self.trainer.iter >= self.trainer.max_iter - 1
+        if (self.trainer.iter + 1) % self._period == 0 and not last:
+            self.save_now()
+        elif last:
+            self._checkpointer.save(f"{self._file_prefix}_final", iteration=self.trainer.iter)
+
+
+class StopOnSignal(HookBase):
+    """On SIGTERM or SIGINT ends the current iteration, saves and leaves; a second SIGINT leaves at once.
+
+    All processes of a run stop after the same iteration.
+
+    Args:
+        checkpointer: saves.
+        file_prefix: begins the file's name.
+    """
+
+    order: ClassVar[int] = 95
+
+    def __init__(self, checkpointer: DetectionCheckpointer, file_prefix: str = "model") -> None:
+        self._checkpointer = checkpointer
+        self._file_prefix = file_prefix
+        self._received: int | None = None
+        self._old: dict[int, Any] = {}
+
+    def before_train(self) -> None:
+        """Take over the signals."""
+        try:
+            self._old = {s: signal.signal(s, self._receive) for s in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:  # not in the main thread, where signals arrive
+            logger.warning("Training outside of the main thread: signals will not save a checkpoint.")
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self._received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._received = number
+
+    def after_step(self) -> None:
+        """See `HookBase`."""
+        if not self._any_rank_received() or self.trainer.iter + 1 >= self.trainer.max_iter:
+            return
+        iteration = self.trainer.iter
+        self._checkpointer.save(f"{self._file_prefix}_{iteration:07d}", iteration=iteration)
+        name = signal.Signals(self._received).name if self._received is not None else "a signal to another process"
+        raise StopTraining(f"{name}; a checkpoint was saved, go on with --resume")
+
+    def _any_rank_received(self) -> bool:
+        if comm.get_world_size() == 1:
+            return self._received is not None
+        flag = torch.tensor(float(self._received is not None))
+        if torch.distributed.get_backend() == "nccl":
+            flag = flag.cuda()
+        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+        return bool(flag.item())
+
+    def after_train(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+

@@ -1,0 +1,113 @@
+"""Start the processes of a run."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from ultravid.utils.errors import UserError
+
+__all__ = ["launch"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TIMEOUT = datetime.timedelta(minutes=30)
+
+
+def launch(
+    main_func: Callable[..., Any],
+    num_gpus_per_machine: int,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str | None = None,
+    args: tuple[Any, ...] = (),
+    timeout: datetime.timedelta = DEFAULT_TIMEOUT,
+) -> None:
+    """Call ``main_func(*args)`` in every process of a run.
+
+    Under torchrun the processes are there already; this one joins them. Without CUDA the processes share the CPU and talk
+    by gloo.
+
+    Args:
+        main_func: the run; a function at the top of a module, so that a new process finds it.
+        num_gpus_per_machine: processes on each machine.
+        num_machines: machines.
+        machine_rank: this machine, from 0.
+        dist_url: where the processes meet, ``tcp://host:port``; "auto" takes a free port of this machine.
+        args: of ``main_func``.
+        timeout: how long processes wait for each other.
+
+    Raises:
+        UserError: more processes than GPUs, or "auto" on several machines.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _join(main_func, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://", timeout, args)
+        return
+    world_size = num_machines * num_gpus_per_machine
+    if world_size == 1:
+        main_func(*args)
+        return
+    num_gpus = torch.cuda.device_count()
+    if torch.cuda.is_available() and num_gpus_per_machine > num_gpus:
+        raise UserError(f"--num-gpus {num_gpus_per_machine}, but this machine has {num_gpus}.")
+    if dist_url in ("auto", None):
+        if num_machines > 1:
+            raise UserError("--dist-url auto finds a port of this machine alone; name one for several machines.")
+        dist_url = f"tcp://127.0.0.1:{_free_port()}"
+    mp.start_processes(
+        _worker,
+        nprocs=num_gpus_per_machine,
+        args=(main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, timeout, args),
+        start_method="spawn",
+    )
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def _worker(
+    local_rank: int,
+    main_func: Callable[..., Any],
+    world_size: int,
+    num_local: int,
+    machine_rank: int,
+    dist_url: str,
+    timeout: datetime.timedelta,
+    args: tuple[Any, ...],
+) -> None:
+    os.environ["LOCAL_RANK"] = str(local_rank)
+    os.environ["LOCAL_WORLD_SIZE"] = str(num_local)
+    _join(main_func, machine_rank * num_local + local_rank, world_size, dist_url, timeout, args)
+
+
+def _join(
+    main_func: Callable[..., Any],
+    rank: int,
+    world_size: int,
+    init_method: str,
+    timeout: datetime.timedelta,
+    args: tuple[Any, ...],
+) -> None:
+    has_cuda = torch.cuda.is_available()
+    if has_cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    else:
+        # Two processes that each use all cores wait for each other's threads and take many times as long.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    backend = "nccl" if has_cuda else "gloo"
+    dist.init_process_group(backend, init_method=init_method, world_size=world_size, rank=rank, timeout=timeout)
+    try:
+        main_func(*args)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,141 @@
+"""Run a model over frames and let evaluators look at what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ultravid.utils import comm
+
+__all__ = ["DatasetEvaluator", "DatasetEvaluators", "inference_on_dataset"]
+
+logger = logging.getLogger(__name__)
+
+_WARMUP_FRAMES = 5
+
+
+class DatasetEvaluator:
+    """Looks at each input and output of a model, and sums up at the end."""
+
+    def reset(self) -> None:
+        """Forget everything; called before a round of evaluation."""
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Look at a batch: inputs as the loader gave them, outputs as the model did, one for one."""
+
+    def evaluate(self) -> dict[str, Any] | None:
+        """Sum up over all processes: figures by name in the main process, None elsewhere."""
+        return None
+
+
+class DatasetEvaluators(DatasetEvaluator):
+    """Several evaluators as one; their figures are joined."""
+
+    def __init__(self, evaluators: Sequence[DatasetEvaluator]) -> None:
+        self._evaluators = list(evaluators)
+
+    def reset(self) -> None:
+        """See `DatasetEvaluator`."""
+        for evaluator in self._evaluators:
+            evaluator.reset()
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """See `DatasetEvaluator`."""
+        for evaluator in self._evaluators:
+            evaluator.process(inputs, outputs)
+
+    def evaluate(self) -> dict[str, Any]:
+        """See `DatasetEvaluator`.
+
+        Raises:
+            ValueError: two evaluators give a figure of one name.
+        """
+        results: OrderedDict[str, Any] = OrderedDict()
+        for evaluator in self._evaluators:
+            for name, value in (evaluator.evaluate() or {}).items():
+                if name in results:
+                    raise ValueError(f"Two evaluators give a figure {name!r}.")
+                results[name] = value
+        return results
+
+
+def inference_on_dataset(
+    model: nn.Module,
+    data_loader: Iterable[list[dict[str, Any]]],
+    evaluator: DatasetEvaluator | Sequence[DatasetEvaluator] | None,
+    callbacks: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Run the model over a loader, frame after frame, and evaluate.
+
+    Args:
+        model: is put into evaluation mode and back afterwards. If it has ``reset``, that is called before and after.
+        data_loader: lists of inputs; this process's share of the frames.
+        evaluator: one, several, or None to run the model alone.
+        callbacks: functions of no argument called at "on_start", "before_inference", "after_inference" and "on_end".
+
+    Returns:
+        figures by name; empty in all processes but the main one. The speed goes to the log.
+    """
+    callbacks = callbacks or {}
+    evaluator = DatasetEvaluators(evaluator) if isinstance(evaluator, Sequence) else evaluator or DatasetEvaluator()
+    evaluator.reset()
+    total = len(data_loader) if hasattr(data_loader, "__len__") else None
+    logger.info("Start inference on %s batches", total if total is not None else "an unknown number of")
+    seconds: list[float] = []
+    next_log = time.perf_counter() + 10
+    reset = getattr(model, "reset", lambda: None)
+    with inference_context(model), torch.inference_mode():
+        reset()
+        callbacks.get("on_start", lambda: None)()
+        for index, inputs in enumerate(data_loader):
+            start = time.perf_counter()
+            callbacks.get("before_inference", lambda: None)()
+            outputs = model(inputs)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            callbacks.get("after_inference", lambda: None)()
+            seconds.append(time.perf_counter() - start)
+            evaluator.process(inputs, outputs)
+            if time.perf_counter() > next_log:
+                next_log = time.perf_counter() + 10
+                logger.info("Inference done %d/%s, %.4f s a batch", index + 1, total or "?", float(np.mean(seconds)))
+        callbacks.get("on_end", lambda: None)()
+        reset()
+    _log_speed(seconds)
+    return evaluator.evaluate() or {}
+
+
+def _log_speed(seconds: list[float]) -> None:
+    timed = np.asarray(seconds[min(_WARMUP_FRAMES, len(seconds) - 1) :] if seconds else [])
+    gathered = comm.gather(timed)
+    if not comm.is_main_process() or not any(len(t) for t in gathered):
+        return
+    pooled = np.concatenate(gathered) * 1000
+    p50, p95, p99 = np.percentile(pooled, [50, 95, 99])
+    logger.info(
+        "Speed of a process: %.1f batches a second (model and synchronisation, loading excluded); ms a batch: p50 %.1f, "
+        "p95 %.1f, p99 %.1f",
+        1000 / pooled.mean(),
+        p50,
+        p95,
+        p99,
+    )
+
+
+@contextlib.contextmanager
+def inference_context(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode in the block, and as it was afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

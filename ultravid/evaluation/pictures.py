@@ -1,0 +1,105 @@
+"""Pictures of what a model found."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ultravid.evaluation.evaluator import DatasetEvaluator
+from ultravid.utils import comm
+
+__all__ = ["FramePictures"]
+
+logger = logging.getLogger(__name__)
+
+_GREEN, _ORANGE, _WHITE = (80, 220, 80), (40, 150, 255), (255, 255, 255)  # BGR
+
+
+class FramePictures(DatasetEvaluator):
+    """Writes one PNG: frames with their lesions (green) and the detections (orange, with the score).
+
+    A video gives the frame that holds the largest lesion, one without lesion its first frame.
+
+    Args:
+        output_dir: gets ``frames.png``.
+        num_videos: videos with a lesion come first, each kind in the order of their ids.
+        score_threshold: weaker detections are not drawn.
+        tile: side of a frame in the picture, pixels.
+    """
+
+    def __init__(
+        self, output_dir: str | Path, num_videos: int = 12, score_threshold: float = 0.3, tile: int = 256
+    ) -> None:
+        self._output_dir = Path(output_dir)
+        self._num_videos = num_videos
+        self._score_threshold = score_threshold
+        self._tile = tile
+        self.reset()
+
+    def reset(self) -> None:
+        """See `DatasetEvaluator`."""
+        self._chosen: dict[str, tuple[float, NDArray[np.uint8]]] = {}
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """See `DatasetEvaluator`."""
+        for given, output in zip(inputs, outputs, strict=True):
+            video_id = given["video_id"]
+            areas = given["instances"].gt_boxes.area()
+            worth = float(areas.max()) if len(areas) else 0.0
+            if video_id in self._chosen and self._chosen[video_id][0] >= worth:
+                continue
+            if video_id not in self._chosen and len(self._chosen) >= 4 * self._num_videos:
+                continue  # enough to choose from; memory stays bounded
+            self._chosen[video_id] = (worth, self._draw(given, output["instances"].to("cpu")))
+
+    def _draw(self, given: dict[str, Any], found: Any) -> NDArray[np.uint8]:
+        image = given["image"]
+        image = image.permute(1, 2, 0).clamp(0, 255).byte().cpu().numpy()[..., ::-1]
+        scale = self._tile / max(given["height"], given["width"])
+        size = (max(1, round(given["width"] * scale)), max(1, round(given["height"] * scale)))
+        shown = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_LINEAR)
+        for box in given["instances"].gt_boxes.tensor.tolist():
+            _rectangle(shown, box, scale, _GREEN)
+        for box, score in zip(found.pred_boxes.tensor.tolist(), found.scores.tolist(), strict=True):
+            if score >= self._score_threshold:
+                _rectangle(shown, box, scale, _ORANGE)
+                at = (int(box[0] * scale) + 2, max(10, int(box[1] * scale) - 3))
+                cv2.putText(shown, f"{score:.2f}", at, cv2.FONT_HERSHEY_SIMPLEX, 0.35, _ORANGE, 1, cv2.LINE_AA)
+        canvas = np.zeros((self._tile + 18, self._tile, 3), np.uint8)
+        canvas[18 : 18 + size[1], : size[0]] = shown
+        label = f"{given['video_id']}  frame {given['frame_index']}"
+        cv2.putText(canvas, label, (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.38, _WHITE, 1, cv2.LINE_AA)
+        return canvas
+
+    def evaluate(self) -> None:
+        """See `DatasetEvaluator`; gives no figures."""
+        mine = heapq.nsmallest(self._num_videos, self._chosen.items(), key=lambda item: (item[1][0] == 0, item[0]))
+        gathered = [item for part in comm.gather(mine) for item in part]
+        if not comm.is_main_process() or not gathered:
+            return
+        chosen = heapq.nsmallest(self._num_videos, gathered, key=lambda item: (item[1][0] == 0, item[0]))
+        tiles = [picture for _, (_, picture) in chosen]
+        columns = min(len(tiles), max(1, round(math.sqrt(len(tiles) * 4 / 3))))
+        tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+        rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+        legend = np.zeros((20, rows[0].shape[1], 3), np.uint8)
+        cv2.putText(legend, "lesion", (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, _GREEN, 1, cv2.LINE_AA)
+        text = f"detection with its score, from {self._score_threshold}"
+        cv2.putText(legend, text, (60, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, _ORANGE, 1, cv2.LINE_AA)
+        path = self._output_dir / "frames.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(path), np.vstack([legend, *rows])):
+            raise OSError(f"{path} can't be written.")
+        logger.info("Frames with lesions and detections: %s", path)
+
+
+def _rectangle(image: NDArray[np.uint8], box: list[float], scale: float, colour: tuple[int, int, int]) -> None:
+    x1, y1, x2, y2 = (round(v * scale) for v in box)
+    cv2.rectangle(image, (x1, y1), (x2, y2), colour, 1, cv2.LINE_AA)
