@@ -1,0 +1,49 @@
+"""CVA-BUS and anything in its layout. The fold is a value: ``dataloader.train.fold=2`` trains on the others and tests on it."""
+
+from ultravid.config import LazyCall as L
+from ultravid.config import ref
+from ultravid.data import (
+    RandomColor,
+    RandomFlip,
+    ResizeToArea,
+    WindowFrameSampler,
+    build_video_test_loader,
+    build_video_train_loader,
+    load_cva_bus,
+)
+from ultravid.evaluation import DatasetEvaluators, FramePictures, VideoDetectionEvaluator
+
+data = dict(
+    root="${oc.env:ULTRAVID_DATASETS,datasets}/CVA-BUS",
+    videos=L(load_cva_bus)(root=ref("data.root"), splits=["trainval", "test"], patients=None),
+)
+
+dataloader = dict(
+    train=L(build_video_train_loader)(
+        videos=ref("data.videos"),
+        fold=0,
+        num_folds=4,
+        frame_sampler=L(WindowFrameSampler)(num_frames=16, window=30),
+        transforms=[
+            L(ResizeToArea)(area=900_000, factor=(0.3, 1.5)),
+            L(RandomColor)(contrast=(0.7, 1.3), sharpness=(0.7, 1.3), saturation=(0.7, 1.3)),
+            L(RandomFlip)(prob=0.5),
+        ],
+        total_batch_size=8,
+        seed=ref("train.seed"),
+        num_workers=4,
+    ),
+    test=L(build_video_test_loader)(
+        videos=ref("data.videos"),
+        fold=ref("dataloader.train.fold"),
+        num_folds=ref("dataloader.train.num_folds"),
+        area=900_000,
+        num_workers=4,
+    ),
+    evaluator=L(DatasetEvaluators)(
+        evaluators=[
+            L(VideoDetectionEvaluator)(output_dir="${train.output_dir}/inference"),
+            L(FramePictures)(output_dir="${train.output_dir}/inference"),
+        ]
+    ),
+)

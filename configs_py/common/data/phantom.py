@@ -1,0 +1,21 @@
+"""The phantom of tools/make_phantom.py, 128 px: trainval.json to train on, test.json to test on."""
+
+from ultravid.config import LazyCall as L
+from ultravid.config import ref
+from ultravid.data import RandomFlip, RandomTimeFlip, StridedFrameSampler, load_cva_bus
+
+from .cva_bus import data, dataloader
+
+data.root = "${oc.env:ULTRAVID_DATASETS,datasets}/phantom"
+data.videos.splits = ["trainval"]
+data.test_videos = L(load_cva_bus)(root=ref("data.root"), splits=["test"])
+
+dataloader.train.fold = None
+dataloader.train.num_folds = None
+dataloader.train.frame_sampler = L(StridedFrameSampler)(num_frames=16, stride=2)
+dataloader.train.transforms = [L(RandomFlip)(prob=0.5), L(RandomTimeFlip)(prob=0.5)]
+dataloader.train.total_batch_size = 2
+dataloader.train.num_workers = 1
+dataloader.test.videos = ref("data.test_videos")
+dataloader.test.area = None
+dataloader.test.num_workers = 1

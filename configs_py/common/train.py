@@ -1,0 +1,72 @@
+"""The run: everything that is neither model, nor data, nor optimizer."""
+
+from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.config import LazyCall as L
+from ultravid.config import LazyPartial, ref
+from ultravid.engine import AMPTrainer, hooks, prepare_model
+from ultravid.evaluation import inference_on_dataset
+from ultravid.solver import LRMultiplier
+from ultravid.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
+
+train = dict(
+    output_dir="./outputs/run",
+    init_checkpoint="",  # weights to start from, or to evaluate with --eval-only
+    max_iter=10000,
+    amp=dict(enabled=False, precision="bfloat16"),
+    ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
+    checkpointer=dict(period=1000, max_to_keep=5),
+    eval_period=1000,
+    log_period=20,
+    device="auto",  # CUDA where there is one, else the CPU
+    seed=0,  # -1 draws one
+)
+
+# The plain module is `model`; this is the one on its device, wrapped where there are several processes.
+prepared_model = L(prepare_model)(model=ref("model"), device=ref("train.device"), ddp=ref("train.ddp"))
+
+checkpointer = L(DetectionCheckpointer)(model=ref("model"), save_dir=ref("train.output_dir"))
+
+trainer = L(AMPTrainer)(
+    model=ref("prepared_model"),
+    data_loader=ref("dataloader.train"),
+    optimizer=ref("optimizer"),
+    enabled=ref("train.amp.enabled"),
+    precision=ref("train.amp.precision"),
+    checkpointer=ref("checkpointer"),
+    init_checkpoint=ref("train.init_checkpoint"),
+    max_iter=ref("train.max_iter"),
+    seed=ref("train.seed"),
+    clip_grad=None,
+    hooks=dict(
+        timer=L(hooks.IterationTimer)(),
+        lr=L(hooks.LRScheduler)(
+            optimizer=ref("optimizer"),
+            scheduler=L(LRMultiplier)(
+                optimizer=ref("optimizer"), multiplier=ref("lr_multiplier"), max_iter=ref("train.max_iter")
+            ),
+        ),
+        eval=L(hooks.EvalHook)(
+            eval_period=ref("train.eval_period"),
+            eval_function=LazyPartial(inference_on_dataset)(
+                model=ref("model"), data_loader=ref("dataloader.test"), evaluator=ref("dataloader.evaluator")
+            ),
+        ),
+        best=L(hooks.BestCheckpointer)(
+            eval_period=ref("train.eval_period"), checkpointer=ref("checkpointer"), val_metric="AP50"
+        ),
+        writer=L(hooks.PeriodicWriter)(
+            writers=dict(
+                log=L(CommonMetricPrinter)(max_iter=ref("train.max_iter")),
+                json=L(JSONWriter)(json_file="${train.output_dir}/metrics.json"),
+                tensorboard=L(TensorboardXWriter)(log_dir=ref("train.output_dir")),
+            ),
+            period=ref("train.log_period"),
+        ),
+        checkpoint=L(hooks.PeriodicCheckpointer)(
+            checkpointer=ref("checkpointer"),
+            period=ref("train.checkpointer.period"),
+            max_to_keep=ref("train.checkpointer.max_to_keep"),
+        ),
+        stop=L(hooks.StopOnSignal)(checkpointer=ref("checkpointer")),
+    ),
+)

@@ -1,0 +1,24 @@
+"""BasicDet on CVA-BUS, full size: ResNet-34, 900,000 px, 8 clips of 16 frames a batch.
+
+Command:   python tools/lazyconfig_train.py --config-file projects/basicdet/configs/cva_bus.py \
+               train.init_checkpoint=resnet34.pth dataloader.train.fold=0
+           (torchvision's weights of ResNet-34 as they are; ULTRAVID_DATASETS names the folder that holds CVA-BUS)
+Hardware:  8 GPUs, one clip each (--num-gpus 8).
+"""
+
+from ultravid.config import LazyPartial, get_config
+from torch.nn.utils import clip_grad_value_
+
+_data = get_config("common/data/cva_bus.py")
+_train = get_config("common/train.py")
+
+data = _data.data
+dataloader = _data.dataloader
+model = get_config("common/models/basicdet.py").model
+train = _train.train
+prepared_model, checkpointer, trainer = _train.prepared_model, _train.checkpointer, _train.trainer
+optimizer = get_config("common/optim.py").AdamW
+lr_multiplier = get_config("common/schedules.py").steps_60_80
+
+trainer.clip_grad = LazyPartial(clip_grad_value_)(clip_value=1.0)
+train.output_dir = "./outputs/basicdet_cva_bus"

@@ -1,0 +1,78 @@
+#!/usr/bin/env python
+"""Train or evaluate what a config describes.
+
+    python tools/lazyconfig_train.py --config-file FILE [--resume | --eval-only | --check] [key=value ...]
+
+A config has these keys on its top floor, and this file knows no others:
+
+- ``model``: the plain module; ``dataloader.test`` and ``dataloader.evaluator``: what --eval-only runs it on.
+- ``trainer``: an object with ``resume_or_load(resume)`` and ``train()``. It refers to all else that it needs: the prepared
+  model, the optimizer, the training data, the checkpointer, its hooks.
+- ``train``: ``output_dir``, ``device``, ``seed``, ``init_checkpoint``.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.config import Builder, importable_project, load_checked
+from ultravid.engine import StopTraining, default_argument_parser, default_setup, launch, run_tool
+from ultravid.evaluation import inference_on_dataset, print_csv_format
+from ultravid.utils.env import select_device
+from ultravid.utils.errors import UserError
+
+logger = logging.getLogger("ultravid.tools")
+
+EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal with a checkpoint; a scheduler may queue the run again
+
+
+def do_test(builder: Builder, resume: bool) -> None:
+    """Evaluate ``train.init_checkpoint``, or with --resume the newest checkpoint of ``train.output_dir``."""
+    train = builder.cfg.train
+    model = builder.build("model").to(select_device(train.device))
+    checkpointer = DetectionCheckpointer(model, train.output_dir)
+    if not (train.init_checkpoint or (resume and checkpointer.has_checkpoint())):
+        raise UserError(
+            "--eval-only needs weights: give train.init_checkpoint=FILE, or --resume for the last checkpoint of "
+            f"{train.output_dir}."
+        )
+    path = checkpointer.get_checkpoint_file() if resume and checkpointer.has_checkpoint() else train.init_checkpoint
+    checkpointer.load(path)
+    results = inference_on_dataset(model, builder.build("dataloader.test"), builder.build("dataloader.evaluator"))
+    print_csv_format(results)
+
+
+def do_train(builder: Builder, resume: bool) -> None:
+    """Build the trainer and all that it refers to, take up or begin, train."""
+    trainer = builder.build("trainer")
+    trainer.resume_or_load(resume)
+    trainer.train()
+
+
+def run(args: argparse.Namespace) -> None:
+    """One process of a run."""
+    with importable_project(args.config_file):
+        cfg = load_checked(args.config_file, args.opts)
+        default_setup(cfg, args)
+        (do_test if args.eval_only else do_train)(Builder(cfg), args.resume)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, check, and start the processes."""
+    args = default_argument_parser().parse_args(argv)
+    with importable_project(args.config_file):
+        load_checked(args.config_file, args.opts)  # in one message, before any process is started
+    if args.check:
+        print(f"{args.config_file}: no fault found.")
+        return 0
+    try:
+        launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+    except StopTraining:
+        return EXIT_STOPPED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
