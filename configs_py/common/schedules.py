@@ -7,11 +7,13 @@ from ultravid.solver import WarmupParamScheduler
 
 # The published recipe: a tenth at 6,000 and 8,000 of 10,000 iterations, 1,000 of warm-up.
 steps_60_80 = L(WarmupParamScheduler)(
-    scheduler=L(MultiStepParamScheduler)(values=[1.0, 0.1, 0.01], milestones=[0.6, 0.8]),
+    scheduler=L(MultiStepParamScheduler)(values=[1.0, 0.1, 0.01], milestones=[6000, 8000, 10000]),
     warmup_factor=0.001,
     warmup_length=0.1,
 )
 
 cosine = L(WarmupParamScheduler)(
-    scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0), warmup_factor=0.001, warmup_length=0.1
+    scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0),
+    warmup_factor=0.001,
+    warmup_length=0.1,
 )

@@ -22,7 +22,9 @@ train = dict(
 )
 
 # The plain module is `model`; this is the one on its device, wrapped where there are several processes.
-prepared_model = L(prepare_model)(model=ref("model"), device=ref("train.device"), ddp=ref("train.ddp"))
+prepared_model = L(prepare_model)(
+    model=ref("model"), device=ref("train.device"), ddp=ref("train.ddp")
+)
 
 checkpointer = L(DetectionCheckpointer)(model=ref("model"), save_dir=ref("train.output_dir"))
 
@@ -42,17 +44,23 @@ trainer = L(AMPTrainer)(
         lr=L(hooks.LRScheduler)(
             optimizer=ref("optimizer"),
             scheduler=L(LRMultiplier)(
-                optimizer=ref("optimizer"), multiplier=ref("lr_multiplier"), max_iter=ref("train.max_iter")
+                optimizer=ref("optimizer"),
+                multiplier=ref("lr_multiplier"),
+                max_iter=ref("train.max_iter"),
             ),
         ),
         eval=L(hooks.EvalHook)(
             eval_period=ref("train.eval_period"),
             eval_function=LazyPartial(inference_on_dataset)(
-                model=ref("model"), data_loader=ref("dataloader.test"), evaluator=ref("dataloader.evaluator")
+                model=ref("model"),
+                data_loader=ref("dataloader.test"),
+                evaluator=ref("dataloader.evaluator"),
             ),
         ),
         best=L(hooks.BestCheckpointer)(
-            eval_period=ref("train.eval_period"), checkpointer=ref("checkpointer"), val_metric="AP50"
+            eval_period=ref("train.eval_period"),
+            checkpointer=ref("checkpointer"),
+            val_metric="AP50",
         ),
         writer=L(hooks.PeriodicWriter)(
             writers=dict(

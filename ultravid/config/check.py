@@ -40,7 +40,9 @@ def load_checked(config_file: str | Path, overrides: Sequence[str] = ()) -> Node
     faults = override_faults(cfg, overrides) + check(cfg)
     if faults:
         lines = "\n".join(f"  {fault}" for fault in faults)
-        raise ConfigError(f"{config_file}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}\n{lines}")
+        raise ConfigError(
+            f"{config_file}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}\n{lines}"
+        )
     return cfg
 
 
@@ -51,7 +53,11 @@ def _faults(container: Container) -> Iterator[Fault]:
         if isinstance(value, CONTAINERS):
             yield from _faults(value)
         elif type(value) is str and value == MISSING:
-            yield Fault(full_key(container, key), f"is still {MISSING}: give it a value", where(container, key))
+            yield Fault(
+                full_key(container, key),
+                f"is still {MISSING}: give it a value",
+                where(container, key),
+            )
         elif type(value) is str and "${" in value:
             try:
                 container[key]
@@ -70,7 +76,11 @@ def _call_faults(node: Node) -> Iterator[Fault]:
     if isinstance(target, Node):  # built first; what it takes is known then
         return
     if not callable(target):
-        yield Fault(full_key(node), f"_target_ is {target!r}, which can't be called", where(node, "_target_"))
+        yield Fault(
+            full_key(node),
+            f"_target_ is {target!r}, which can't be called",
+            where(node, "_target_"),
+        )
         return
     yield from _signature_faults(node, target)
 
@@ -81,8 +91,16 @@ def _signature_faults(node: Node, target: Callable[..., Any]) -> Iterator[Fault]
     except (ValueError, TypeError):  # some built-ins do not tell
         return
     kinds = inspect.Parameter
-    by_name = {n: p for n, p in parameters.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)}
-    positional = [p for p in parameters.values() if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+    by_name = {
+        n: p
+        for n, p in parameters.items()
+        if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
+    }
+    positional = [
+        p
+        for p in parameters.values()
+        if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+    ]
     takes_any_name = any(p.kind is kinds.VAR_KEYWORD for p in parameters.values())
     takes_any_number = any(p.kind is kinds.VAR_POSITIONAL for p in parameters.values())
     given = [k for k, _ in raw_children(node) if k not in CONTROL_KEYS]
@@ -97,7 +115,9 @@ def _signature_faults(node: Node, target: Callable[..., Any]) -> Iterator[Fault]
             message = f"{name} takes no argument {key!r}.{did_you_mean(key, by_name)}"
             yield Fault(full_key(node, key), message, where(node, key))
         elif key in by_position:
-            yield Fault(full_key(node, key), f"{name} gets {key!r} by position too", where(node, key))
+            yield Fault(
+                full_key(node, key), f"{name} gets {key!r} by position too", where(node, key)
+            )
     if node.get("_partial_", False):
         return
     for parameter in by_name.values():

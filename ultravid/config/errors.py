@@ -61,7 +61,7 @@ class Fault:
 
 
 def did_you_mean(name: object, known: Iterable[object], prefix: str = "") -> str:
-    """" Did you mean 'x'?" for the nearest known name, else a list of them, else nothing; begins with a space."""
+    """Name the nearest known name ("Did you mean 'x'?"), else list them, else nothing; begins with a space."""
     names = [str(k) for k in known]
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     if close:

@@ -84,13 +84,15 @@ class Node(dict[Any, Any]):
         return _resolve(value, self, key) if type(value) is str and _REFERENCE in value else value
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name.endswith("__"):  # protocols of Python, asked for all the time
+        if name.startswith("__") and name.endswith(
+            "__"
+        ):  # protocols of Python, asked for all the time
             raise AttributeError(name)
         return self[name]
 
     def get(self, key: Any, default: Any = None) -> Any:
         """The value, or the default where the key is not there."""
-        return self[key] if key in self else default
+        return self[key] if key in self else default  # noqa: SIM401  # this is what `get` is
 
     def __iter__(self) -> Iterator[Any]:
         # Defined here, so that dict(node) and **node take the slow way through __getitem__, which resolves.
@@ -244,6 +246,7 @@ class TupleNode(tuple[Any, ...]):
     _origin: Origin | None
 
     def __new__(cls, values: Iterable[Any] = ()) -> Self:
+        """As tuple; the values are adopted."""
         pairs = tuple.__iter__(values) if isinstance(values, TupleNode) else values
         converted = [_converted(v) for v in pairs]
         new = super().__new__(cls, [_copied(v, None) if _is_owned(v) else v for v in converted])
@@ -308,7 +311,9 @@ def raw_children(container: Container) -> Iterable[tuple[Any, Any]]:
     """(key or index, value as written) of any container."""
     if isinstance(container, Node):
         return dict.items(container)
-    base: Iterable[Any] = list.__iter__(container) if isinstance(container, ListNode) else tuple.__iter__(container)
+    base: Iterable[Any] = (
+        list.__iter__(container) if isinstance(container, ListNode) else tuple.__iter__(container)
+    )
     return enumerate(base)
 
 
@@ -341,7 +346,9 @@ def _converted(value: Any) -> Any:
         return Node._make(value.items(), None)
     if kind is list:
         return ListNode(value)
-    if kind is tuple and any(type(v) in (dict, list, tuple, *CONTAINERS) or _is_reference(v) for v in value):
+    if kind is tuple and any(
+        type(v) in (dict, list, tuple, *CONTAINERS) or _is_reference(v) for v in value
+    ):
         return TupleNode(value)
     if kind.__module__.startswith("omegaconf.") and kind.__name__ in ("DictConfig", "ListConfig"):
         from omegaconf import OmegaConf
@@ -466,14 +473,18 @@ def _closing_brace(text: str, start: int, container: Container, key: Any) -> int
             depth -= 1
             if depth == 0:
                 return index
-    raise InterpolationError(f"Reference {text!r} at {full_key(container, key)!r} lacks a closing brace.")
+    raise InterpolationError(
+        f"Reference {text!r} at {full_key(container, key)!r} lacks a closing brace."
+    )
 
 
 def _env(argument: str, where: str) -> Any:
     name, comma, default = argument.partition(",")
     value = os.environ.get(name.strip(), default.strip() if comma else None)
     if value is None:
-        raise InterpolationError(f"Environment variable {name.strip()!r}, which {where!r} refers to, is not set.")
+        raise InterpolationError(
+            f"Environment variable {name.strip()!r}, which {where!r} refers to, is not set."
+        )
     return None if value == "null" else value
 
 
@@ -485,7 +496,9 @@ def _lookup(inner: str, container: Container, key: Any) -> Any:
     name, colon, argument = inner.partition(":")
     if colon:
         if name not in _RESOLVERS:
-            raise InterpolationError(f"Reference '${{{inner}}}' at {here!r}: no resolver {name!r}; there is 'oc.env'.")
+            raise InterpolationError(
+                f"Reference '${{{inner}}}' at {here!r}: no resolver {name!r}; there is 'oc.env'."
+            )
         return _RESOLVERS[name](argument, here)
     path = inner.strip()
     dots = len(path) - len(path.lstrip("."))
@@ -497,13 +510,19 @@ def _lookup(inner: str, container: Container, key: Any) -> Any:
     for step in split_key(path[dots:]):
         if isinstance(node, Node) and step in node:
             node = node[step]
-        elif isinstance(node, ListNode | TupleNode) and str(step).lstrip("-").isdigit() and -len(node) <= int(step) < len(node):
+        elif (
+            isinstance(node, ListNode | TupleNode)
+            and str(step).lstrip("-").isdigit()
+            and -len(node) <= int(step) < len(node)
+        ):
             node = node[int(step)]
         else:
             known = [k for k, _ in raw_children(node)] if isinstance(node, CONTAINERS) else []
             parent = full_key(node) if isinstance(node, CONTAINERS) else ""
             hint = did_you_mean(step, known, f"{parent}." if parent else "")
-            raise InterpolationError(f"Reference '${{{inner}}}' at {here!r} leads nowhere: there is no {str(step)!r}.{hint}")
+            raise InterpolationError(
+                f"Reference '${{{inner}}}' at {here!r} leads nowhere: there is no {str(step)!r}.{hint}"
+            )
     return node
 
 

@@ -10,9 +10,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ultravid.config.errors import ConfigError, Fault, InterpolationError, OverrideError, did_you_mean
+from ultravid.config.errors import (
+    ConfigError,
+    Fault,
+    InterpolationError,
+    OverrideError,
+    did_you_mean,
+)
 from ultravid.config.loader import load_config_file, load_namespace, shipped_config
-from ultravid.config.nodes import CONTAINERS, Container, ListNode, Node, TupleNode, full_key, raw_children, split_key
+from ultravid.config.nodes import (
+    CONTAINERS,
+    Container,
+    ListNode,
+    Node,
+    TupleNode,
+    full_key,
+    raw_children,
+    split_key,
+)
 
 __all__ = ["apply_overrides", "override_faults"]
 
@@ -49,7 +64,13 @@ def _apply(cfg: Node, text: str, origin: str) -> None:
     steps = split_key(key)
     parent = _walk(cfg, steps[:-1], key, create=sign in ("+", "++"))
     last = _step(parent, steps[-1])
-    present = last in parent if isinstance(parent, Node) else isinstance(last, int) and -len(parent) <= last < len(parent)
+    present = (
+        last in parent
+        if isinstance(parent, Node)
+        else isinstance(last, int) and -len(parent) <= last < len(parent)
+    )
+    if not present and not isinstance(parent, Node):
+        raise OverrideError(f"{full_key(parent)!r} has {len(parent)} items; there is no index {steps[-1]}.")
     if sign == "~":
         if not present:
             raise OverrideError(f"Can't delete {key!r}: it is not there.{_hint(parent, steps[-1])}")
@@ -58,9 +79,13 @@ def _apply(cfg: Node, text: str, origin: str) -> None:
         del parent[last]  # type: ignore[union-attr]
         return
     if sign == "" and not present:
-        raise OverrideError(f"Unknown key {key!r}.{_hint(parent, steps[-1])} To add a key, write '+{text}'.")
+        raise OverrideError(
+            f"Unknown key {key!r}.{_hint(parent, steps[-1])} To add a key, write '+{text}'."
+        )
     if sign == "+" and present:
-        raise OverrideError(f"{key!r} is there already; write '{text[1:]}' to set it or '+{text}' to set or add it.")
+        raise OverrideError(
+            f"{key!r} is there already; write '{text[1:]}' to set it or '+{text}' to set or add it."
+        )
     old = dict.get(parent, last) if isinstance(parent, Node) else None
     if isinstance(value, dict) and isinstance(old, Node) and "_target_" not in value:
         for name in value:
@@ -71,8 +96,6 @@ def _apply(cfg: Node, text: str, origin: str) -> None:
     if isinstance(parent, Node):
         parent.set(last, value, (origin,))
     elif isinstance(parent, ListNode):
-        if not present:
-            raise OverrideError(f"{full_key(parent)!r} has {len(parent)} items; there is no index {steps[-1]}.")
         parent[last] = value
     else:
         raise OverrideError(f"{full_key(parent)!r} is a tuple: override it whole.")
@@ -82,12 +105,18 @@ def _parse(text: str) -> tuple[str, str, Any]:
     """(sign, key, value) of an override."""
     split = _SPLIT.match(text)
     if split is None:
-        raise OverrideError(f"{text!r} is no override: write key=value, +key=value, ++key=value or ~key.")
+        raise OverrideError(
+            f"{text!r} is no override: write key=value, +key=value, ++key=value or ~key."
+        )
     sign, key, rest = split["sign"], split["key"], split["rest"]
     if rest is None and sign != "~":
-        raise OverrideError(f"{text!r} sets nothing: write {text}=value, or ~{key} to delete the key.")
+        raise OverrideError(
+            f"{text!r} sets nothing: write {text}=value, or ~{key} to delete the key."
+        )
     if rest == "=":
-        raise OverrideError(f"{text!r} has no value: write {key}='' for an empty string, {key}=null for None.")
+        raise OverrideError(
+            f"{text!r} has no value: write {key}='' for an empty string, {key}=null for None."
+        )
     if rest is not None and _FILE_OBJECT.fullmatch(rest[1:]):
         return sign, key, _object_of_file(rest[1:])
     # hydra parses the value; its own grammar of keys knows no [0], so the key has been taken off.
@@ -97,22 +126,26 @@ def _parse(text: str) -> tuple[str, str, Any]:
     try:
         parsed = OverridesParser.create().parse_override(f"{sign}key{rest or ''}")
         if parsed.is_sweep_override():
-            raise OverrideError(f"{text!r} is a sweep over several values; an override sets one. Use quotes for a comma.")
+            raise OverrideError(
+                f"{text!r} is a sweep over several values; an override sets one. Use quotes for a comma."
+            )
         value = parsed.value()
     except HydraException as error:
-        raise OverrideError(f"{text!r} does not parse: {_position(str(error), sign, key)}") from error
+        raise OverrideError(
+            f"{text!r} does not parse: {_position(str(error), key)}"
+        ) from error
     return sign, key, _plain(value)
 
 
-def _position(message: str, sign: str, key: str) -> str:
-    """hydra's message in one line, its columns counted in what the user wrote."""
+def _position(message: str, key: str) -> str:
+    """Hydra's message in one line, its columns counted in what the user wrote."""
     shift = len(key) - len("key")
     first = message.splitlines()[0] if message else "unknown reason"
     return re.sub(r"\bcolumn (\d+)\b", lambda m: f"column {max(0, int(m[1]) + shift)}", first)
 
 
 def _plain(value: Any) -> Any:
-    """hydra's quoted strings as strings."""
+    """Hydra's quoted strings as strings."""
     if type(value).__name__ == "QuotedString":
         return value.text
     if isinstance(value, dict):
@@ -132,7 +165,9 @@ def _object_of_file(text: str) -> Any:
     for step in found["name"].split("."):
         known = list(node) if isinstance(node, dict) else []
         if step not in known:
-            raise OverrideError(f"{path} has no {step!r}.{did_you_mean(step, [k for k in known if not k.startswith('_')])}")
+            raise OverrideError(
+                f"{path} has no {step!r}.{did_you_mean(step, [k for k in known if not k.startswith('_')])}"
+            )
         node = node[step]
     return node
 
@@ -150,14 +185,20 @@ def _walk(cfg: Node, steps: Sequence[str], key: str, create: bool) -> Container:
             if isinstance(owner, CONTAINERS):
                 place, here = full_key(owner), full_key(node, name)
                 instead = place + key[len(here) :]
-                raise OverrideError(f"{here!r} is a reference to {place!r}, which owns the value: override {instead!r}.")
+                raise OverrideError(
+                    f"{here!r} is a reference to {place!r}, which owns the value: override {instead!r}."
+                )
         if raw is None and isinstance(node, Node) and name not in node:
             if not create:
-                raise OverrideError(f"Unknown key {key!r}: there is no {full_key(node, name)!r}.{_hint(node, step)}")
+                raise OverrideError(
+                    f"Unknown key {key!r}: there is no {full_key(node, name)!r}.{_hint(node, step)}"
+                )
             node.set(name, Node(), ("override",))
             raw = node[name]
         if not isinstance(raw, CONTAINERS):
-            raise OverrideError(f"Unknown key {key!r}: {full_key(node, name)!r} is {raw!r}, which has no keys.")
+            raise OverrideError(
+                f"Unknown key {key!r}: {full_key(node, name)!r} is {raw!r}, which has no keys."
+            )
         node = raw
     return node
 
@@ -176,4 +217,6 @@ def _hint(node: Container, step: str) -> str:
     if not isinstance(node, Node):
         return f" It has {len(node)} items."
     place = full_key(node)
-    return did_you_mean(step, (k for k in node if not str(k).startswith("_")), f"{place}." if place else "")
+    return did_you_mean(
+        step, (k for k in node if not str(k).startswith("_")), f"{place}." if place else ""
+    )

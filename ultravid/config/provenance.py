@@ -21,7 +21,12 @@ __all__ = ["origin_text", "where"]
 
 def where(container: Container, key: Any = None) -> str:
     """``file:line`` or the override that set a value last (or made the node); "" where it is not known."""
-    if key is not None and isinstance(container, Node) and container._history and container._history.get(key):
+    if (
+        key is not None
+        and isinstance(container, Node)
+        and container._history
+        and container._history.get(key)
+    ):
         return origin_text(container._history[key][-1])
     steps: list[Any] = [] if key is None else [key]
     node: Container = container
@@ -61,14 +66,18 @@ def _tree(file: str) -> ast.Module | None:
         return None
 
 
-def _call_at(file: str, line: int | None, column: int | None, end_line: int | None, end_column: int | None) -> ast.AST | None:
+def _call_at(
+    file: str, line: int | None, column: int | None, end_line: int | None, end_column: int | None
+) -> ast.AST | None:
     tree = _tree(file)
     if tree is None or line is None:
         return None
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and (node.lineno, node.col_offset) == (line, column):
-            if (node.end_lineno, node.end_col_offset) == (end_line, end_column):
-                return node
+        if not isinstance(node, ast.Call):
+            continue
+        begin, end = (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
+        if begin == (line, column) and end == (end_line, end_column):
+            return node
     return None
 
 
@@ -77,7 +86,9 @@ def _assignment(file: str, name: str) -> ast.Assign | None:
     tree = _tree(file)
     found = None
     for statement in tree.body if tree is not None else []:
-        if isinstance(statement, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in statement.targets):
+        if isinstance(statement, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == name for t in statement.targets
+        ):
             found = statement
     return found
 
@@ -91,8 +102,14 @@ def _descend(node: ast.AST | None, steps: tuple[Any, ...], line: int) -> int:
             line = next((k.lineno for k in node.keywords if k.arg == step), line)
         elif isinstance(node, ast.Dict):
             pairs = zip(node.keys, node.values, strict=True)
-            child = next((v for k, v in pairs if isinstance(k, ast.Constant) and k.value == step), None)
-        elif isinstance(node, ast.List | ast.Tuple) and isinstance(step, int) and step < len(node.elts):
+            child = next(
+                (v for k, v in pairs if isinstance(k, ast.Constant) and k.value == step), None
+            )
+        elif (
+            isinstance(node, ast.List | ast.Tuple)
+            and isinstance(step, int)
+            and step < len(node.elts)
+        ):
             child = node.elts[step]
         if child is None:
             return line
@@ -100,5 +117,3 @@ def _descend(node: ast.AST | None, steps: tuple[Any, ...], line: int) -> int:
             line = getattr(child, "lineno", line)
         node = child
     return line
-
-

@@ -3,8 +3,19 @@
 from ultravid.data.build import ClipLoader, build_video_test_loader, build_video_train_loader
 from ultravid.data.datasets import load_coco_stills, load_cva_bus
 from ultravid.data.folds import fold_of_patient, split_fold
-from ultravid.data.samplers import InfiniteClipSampler, StridedFrameSampler, WindowFrameSampler, shard_videos
-from ultravid.data.transforms import RandomColor, RandomFlip, RandomScale, RandomTimeFlip, ResizeToArea
+from ultravid.data.samplers import (
+    InfiniteClipSampler,
+    StridedFrameSampler,
+    WindowFrameSampler,
+    shard_videos,
+)
+from ultravid.data.transforms import (
+    RandomColor,
+    RandomFlip,
+    RandomScale,
+    RandomTimeFlip,
+    ResizeToArea,
+)
 from ultravid.data.video import DataError, Frame, Video
 
 __all__ = [

@@ -46,7 +46,7 @@ class ClipLoader:
         sampler = InfiniteClipSampler(self.dataset.total_batch_size, rank, world_size, iteration)
         loader: DataLoader[Clip] = DataLoader(
             self.dataset,
-            batch_sampler=sampler,  # type: ignore[arg-type]  # any iterable of index lists works; ours has no length
+            batch_sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=_as_list,
             worker_init_fn=_init_worker,
@@ -96,7 +96,9 @@ def build_video_train_loader(
     )
     if num_boxes == 0:
         raise DataError("The training split holds no box: there is nothing to learn from.")
-    dataset = ClipDataset(chosen, frame_sampler, transforms, total_batch_size, seed, foreign_context)
+    dataset = ClipDataset(
+        chosen, frame_sampler, transforms, total_batch_size, seed, foreign_context
+    )
     return ClipLoader(dataset, num_workers)
 
 
@@ -134,7 +136,9 @@ def build_video_test_loader(
     )
 
 
-def _select(videos: Sequence[Video], fold: int | None, num_folds: int | None, train: bool) -> list[Video]:
+def _select(
+    videos: Sequence[Video], fold: int | None, num_folds: int | None, train: bool
+) -> list[Video]:
     kind = "training" if train else "test"
     if fold is None:
         chosen = list(videos)
@@ -144,7 +148,9 @@ def _select(videos: Sequence[Video], fold: int | None, num_folds: int | None, tr
         chosen = split_fold(videos, fold, num_folds)[0 if train else 1]
     if not chosen:
         of_fold = f" without fold {fold}" if train else f" of fold {fold}"
-        raise DataError(f"The {kind} split is empty: {len(videos)} videos were read, none is left{of_fold if fold is not None else ''}.")
+        raise DataError(
+            f"The {kind} split is empty: {len(videos)} videos were read, none is left{of_fold if fold is not None else ''}."
+        )
     return chosen
 
 

@@ -32,10 +32,14 @@ __all__ = ["PhantomVideo", "make_phantom_video", "write_phantom_dataset"]
 FloatArray = NDArray[np.float32]
 
 _BORDER = 16  # px of tissue around the picture: more than the reach of the point-spread function
-_REFERENCE_SIDE = 128  # px: the lengths below are given for a picture of this side and scale with it
+_REFERENCE_SIDE = (
+    128  # px: the lengths below are given for a picture of this side and scale with it
+)
 
 _LESION_SHARE = 0.7  # of the videos hold a lesion
-_VISIBLE_SECTION = 0.35  # a lesion is boxed while its section is larger than this share of the largest
+_VISIBLE_SECTION = (
+    0.35  # a lesion is boxed while its section is larger than this share of the largest
+)
 _LATERAL_HALF_AXIS = (11.0, 17.5)  # px
 _AXIAL_RATIO = (0.6, 0.82)
 _CONTRAST_DB = (11.0, 18.0)  # below the tissue
@@ -90,7 +94,9 @@ class _Object:
         return self.half_axes(frame)[0] > _VISIBLE_SECTION * self.half_width
 
 
-def _ornstein_uhlenbeck(rng: np.random.Generator, num: int, std: float, time_constant: float) -> NDArray[np.float64]:
+def _ornstein_uhlenbeck(
+    rng: np.random.Generator, num: int, std: float, time_constant: float
+) -> NDArray[np.float64]:
     keep = np.exp(-1.0 / time_constant)
     noise = rng.standard_normal(num) * std * np.sqrt(1.0 - keep**2)
     value = np.empty(num)
@@ -106,7 +112,11 @@ def _echo_map_db(rng: np.random.Generator, side: int, scale: float) -> FloatArra
     depth = y.copy()
     for _ in range(3):  # layers are bent by whole waves, so that the map may wrap round laterally
         waves, phase = rng.integers(1, 4), rng.uniform(0, 2 * np.pi)
-        depth += rng.uniform(1.0, 4.0) * scale * np.sin(2 * np.pi * waves * x / side + phase).astype(np.float32)
+        depth += (
+            rng.uniform(1.0, 4.0)
+            * scale
+            * np.sin(2 * np.pi * waves * x / side + phase).astype(np.float32)
+        )
     bounds = np.sort(rng.uniform(0, side, rng.integers(3, 6)))
     levels = rng.uniform(-5.0, 3.0, len(bounds) + 1)
     echo = levels[np.searchsorted(bounds, depth)].astype(np.float32)
@@ -143,8 +153,7 @@ def _place_objects(
 ) -> list[_Object]:
     """Draw 0 or 1 lesion and 1 or 2 distractors, apart in depth, inside the picture while they matter.
 
-    Args:
-        offset: ``(T, 2)`` x and y of the picture's corner in the tissue, px.
+    ``offset`` is ``(T, 2)``, x and y of the picture's corner in the tissue, px.
     """
     scale = side / _REFERENCE_SIDE
     kinds = [True] * int(rng.random() < _LESION_SHARE) + [False] * int(rng.integers(1, 3))
@@ -200,7 +209,9 @@ def _point_spread_kernels() -> tuple[FloatArray, FloatArray, FloatArray]:
     return lateral.astype(np.float32), axial.real.astype(np.float32), axial.imag.astype(np.float32)
 
 
-def _boxes(objects: list[_Object], frame: int, corner: NDArray[np.float64], side: int) -> FloatArray:
+def _boxes(
+    objects: list[_Object], frame: int, corner: NDArray[np.float64], side: int
+) -> FloatArray:
     rows = []
     for obj in objects:
         if obj.is_lesion and not obj.is_boxed(frame):
@@ -225,7 +236,9 @@ def make_phantom_video(num_frames: int, size: int, rng: np.random.Generator) -> 
         ValueError: the size or the number of frames is too small.
     """
     if num_frames < 1 or size < 64:
-        raise ValueError(f"A phantom video needs at least 1 frame of 64 px, got {num_frames} frames of {size} px.")
+        raise ValueError(
+            f"A phantom video needs at least 1 frame of 64 px, got {num_frames} frames of {size} px."
+        )
     scale = size / _REFERENCE_SIDE
     side = size + 2 * _BORDER
     velocity = np.stack(
@@ -256,7 +269,11 @@ def make_phantom_video(num_frames: int, size: int, rng: np.random.Generator) -> 
         field = np.asarray(fft.ifft2(spectrum * phase), np.complex64) * np.float32(side)
         moved = np.array([[1, 0, shift_x], [0, 1, shift_y]], np.float32)
         tissue = cv2.warpAffine(
-            echo, moved, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_WRAP
+            echo,
+            moved,
+            (side, side),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_WRAP,
         )
         for obj in objects:
             added = _attenuation_db(obj, t, grid + shift_x, grid + shift_y)
@@ -281,7 +298,9 @@ def make_phantom_video(num_frames: int, size: int, rng: np.random.Generator) -> 
     )
 
 
-def _write_video(root: Path, name: str, seed: int, index: int, num_frames: int, size: int) -> list[FloatArray]:
+def _write_video(
+    root: Path, name: str, seed: int, index: int, num_frames: int, size: int
+) -> list[FloatArray]:
     """Make video ``index`` of the data set and write its frames; the boxes of each frame come back."""
     cv2.setNumThreads(1)  # the pool below already uses every core
     video = make_phantom_video(num_frames, size, np.random.default_rng((seed, index)))
@@ -294,28 +313,53 @@ def _write_video(root: Path, name: str, seed: int, index: int, num_frames: int, 
     return video.boxes
 
 
-def _coco_video(names: Sequence[str], boxes: Sequence[list[FloatArray]], size: int, split: str) -> dict[str, object]:
+def _coco_video(
+    names: Sequence[str], boxes: Sequence[list[FloatArray]], size: int, split: str
+) -> dict[str, object]:
     """The COCO-VID description of one split: videos, their frames and the lesions' boxes."""
-    videos, images, annotations = [], [], []
+    videos: list[dict[str, object]] = []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for j, (name, frames) in enumerate(zip(names, boxes, strict=True)):
         # Every fifth video is a second sweep over the patient before: folds have to keep the two together.
         patient = f"{split}-{j - (j % 5 == 4):04d}"
         videos.append({"id": j + 1, "name": name, "patient": patient, "fps": 30.0})
         for t, frame_boxes in enumerate(frames):
             image_id = len(images) + 1
-            image = {"id": image_id, "video_id": j + 1, "frame_id": t, "file_name": f"{name}/{t:06d}.png"}
+            image = {
+                "id": image_id,
+                "video_id": j + 1,
+                "frame_id": t,
+                "file_name": f"{name}/{t:06d}.png",
+            }
             images.append({**image, "height": size, "width": size})
             for x1, y1, x2, y2 in frame_boxes.astype(float).round(3).tolist():
                 bbox = [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)]
-                annotation = {"id": len(annotations) + 1, "image_id": image_id, "video_id": j + 1, "bbox": bbox}
+                annotation = {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "video_id": j + 1,
+                    "bbox": bbox,
+                }
                 category = 1 if name.startswith("benign") else 2
                 annotations.append({**annotation, "instance_id": 1, "category_id": category})
     categories = [{"id": 1, "name": "benign"}, {"id": 2, "name": "malignant"}]
-    return {"videos": videos, "images": images, "annotations": annotations, "categories": categories}
+    return {
+        "videos": videos,
+        "images": images,
+        "annotations": annotations,
+        "categories": categories,
+    }
 
 
 def write_phantom_dataset(
-    output: Path, num_videos: int, num_frames: int, size: int, seed: int, test_fraction: float, num_workers: int
+    output: Path,
+    num_videos: int,
+    num_frames: int,
+    size: int,
+    seed: int,
+    test_fraction: float,
+    num_workers: int,
 ) -> Iterator[int]:
     """Write a phantom data set in the layout of CVA-BUS, one finished video at a time.
 
@@ -335,7 +379,10 @@ def write_phantom_dataset(
             f"{num_videos} videos with a test fraction of {test_fraction} leave {num_videos - num_test} for training "
             f"and {num_test} for testing; each split needs one at least."
         )
-    kinds = ["benign" if kind else "malignant" for kind in np.random.default_rng((seed, num_videos)).random(num_videos) < 0.5]
+    kinds = [
+        "benign" if kind else "malignant"
+        for kind in np.random.default_rng((seed, num_videos)).random(num_videos) < 0.5
+    ]
     names = [f"{kind}/{index:05d}" for index, kind in enumerate(kinds)]
     boxes: dict[int, list[FloatArray]] = {}
     with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -347,6 +394,11 @@ def write_phantom_dataset(
             boxes[jobs[done]] = done.result()
             yield len(boxes)
     first_test = num_videos - num_test
-    for split, indices in (("trainval", range(first_test)), ("test", range(first_test, num_videos))):
-        text = json.dumps(_coco_video([names[i] for i in indices], [boxes[i] for i in indices], size, split))
+    for split, indices in (
+        ("trainval", range(first_test)),
+        ("test", range(first_test, num_videos)),
+    ):
+        text = json.dumps(
+            _coco_video([names[i] for i in indices], [boxes[i] for i in indices], size, split)
+        )
         (output / f"{split}.json").write_text(text, encoding="utf-8")

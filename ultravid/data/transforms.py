@@ -37,7 +37,9 @@ class ClipTransform(Protocol):
         """The changed clip; the given one stays as it is."""
 
 
-def apply_transforms(clip: Clip, transforms: Sequence[ClipTransform], rng: np.random.Generator) -> Clip:
+def apply_transforms(
+    clip: Clip, transforms: Sequence[ClipTransform], rng: np.random.Generator
+) -> Clip:
     """All transforms, one after the other."""
     for transform in transforms:
         clip = transform(clip, rng)
@@ -79,7 +81,8 @@ class ResizeToArea:
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
         """Draws one number."""
         factor = rng.uniform(*self.factor)
-        return resize_clip(clip, *area_size(*clip.frames.shape[-2:], self.area, factor))
+        height, width = area_size(clip.frames.shape[-2], clip.frames.shape[-1], self.area, factor)
+        return resize_clip(clip, height, width)
 
 
 class RandomFlip:
@@ -167,7 +170,10 @@ class RandomScale:
         height, width = clip.frames.shape[-2:]
         factor = math.exp(rng.uniform(*np.log(self.factor)))
         aspect = math.exp(rng.uniform(*np.log(self.aspect)) / 2)
-        scaled_height, scaled_width = round(height * factor * aspect), round(width * factor / aspect)
+        scaled_height, scaled_width = (
+            round(height * factor * aspect),
+            round(width * factor / aspect),
+        )
         scaled = resize_clip(clip, scaled_height, scaled_width)
         # A larger picture is cropped, a smaller one padded, at a random place of what there is to choose.
         top = round((scaled_height - height) * rng.random())

@@ -10,7 +10,13 @@ from ultravid.engine.defaults import (
     run_tool,
 )
 from ultravid.engine.launch import launch
-from ultravid.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, StopTraining, TrainerBase
+from ultravid.engine.train_loop import (
+    AMPTrainer,
+    HookBase,
+    SimpleTrainer,
+    StopTraining,
+    TrainerBase,
+)
 
 __all__ = [
     "AMPTrainer",

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import start_processes
 
 from ultravid.utils.errors import UserError
 
@@ -49,7 +49,14 @@ def launch(
         UserError: more processes than GPUs, or "auto" on several machines.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        _join(main_func, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://", timeout, args)
+        _join(
+            main_func,
+            int(os.environ["RANK"]),
+            int(os.environ["WORLD_SIZE"]),
+            "env://",
+            timeout,
+            args,
+        )
         return
     world_size = num_machines * num_gpus_per_machine
     if world_size == 1:
@@ -60,9 +67,11 @@ def launch(
         raise UserError(f"--num-gpus {num_gpus_per_machine}, but this machine has {num_gpus}.")
     if dist_url in ("auto", None):
         if num_machines > 1:
-            raise UserError("--dist-url auto finds a port of this machine alone; name one for several machines.")
+            raise UserError(
+                "--dist-url auto finds a port of this machine alone; name one for several machines."
+            )
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    mp.start_processes(
+    start_processes(
         _worker,
         nprocs=num_gpus_per_machine,
         args=(main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, timeout, args),
@@ -104,9 +113,13 @@ def _join(
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
         # Two processes that each use all cores wait for each other's threads and take many times as long.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        torch.set_num_threads(
+            max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        )
     backend = "nccl" if has_cuda else "gloo"
-    dist.init_process_group(backend, init_method=init_method, world_size=world_size, rank=rank, timeout=timeout)
+    dist.init_process_group(
+        backend, init_method=init_method, world_size=world_size, rank=rank, timeout=timeout
+    )
     try:
         main_func(*args)
     finally:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -85,10 +85,16 @@ def inference_on_dataset(
         figures by name; empty in all processes but the main one. The speed goes to the log.
     """
     callbacks = callbacks or {}
-    evaluator = DatasetEvaluators(evaluator) if isinstance(evaluator, Sequence) else evaluator or DatasetEvaluator()
+    evaluator = (
+        DatasetEvaluators(evaluator)
+        if isinstance(evaluator, Sequence)
+        else evaluator or DatasetEvaluator()
+    )
     evaluator.reset()
-    total = len(data_loader) if hasattr(data_loader, "__len__") else None
-    logger.info("Start inference on %s batches", total if total is not None else "an unknown number of")
+    total = len(data_loader) if isinstance(data_loader, Sized) else None
+    logger.info(
+        "Start inference on %s batches", total if total is not None else "an unknown number of"
+    )
     seconds: list[float] = []
     next_log = time.perf_counter() + 10
     reset = getattr(model, "reset", lambda: None)
@@ -106,7 +112,12 @@ def inference_on_dataset(
             evaluator.process(inputs, outputs)
             if time.perf_counter() > next_log:
                 next_log = time.perf_counter() + 10
-                logger.info("Inference done %d/%s, %.4f s a batch", index + 1, total or "?", float(np.mean(seconds)))
+                logger.info(
+                    "Inference done %d/%s, %.4f s a batch",
+                    index + 1,
+                    total or "?",
+                    float(np.mean(seconds)),
+                )
         callbacks.get("on_end", lambda: None)()
         reset()
     _log_speed(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Sequence
@@ -110,9 +111,11 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         videos = []
         for video_id in sorted(frames):
             ordered = sorted(frames[video_id], key=lambda f: f.frame_index)
-            for a, b in zip(ordered, ordered[1:], strict=False):
+            for a, b in itertools.pairwise(ordered):
                 if a.frame_index == b.frame_index:
-                    raise UserError(f"Video {video_id!r} frame {a.frame_index} was evaluated twice.")
+                    raise UserError(
+                        f"Video {video_id!r} frame {a.frame_index} was evaluated twice."
+                    )
             videos.append(VideoResult(video_id, ordered, fps[video_id]))
         return videos
 
@@ -133,7 +136,11 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         )
         undefined = [name for name, value in metrics.items() if math.isnan(value)]
         if undefined:
-            why = "there is no lesion" if num_lesions == 0 else "the detections never reach that recall"
+            why = (
+                "there is no lesion"
+                if num_lesions == 0
+                else "the detections never reach that recall"
+            )
             logger.info("Undefined (-, null in JSON): %s: %s.", ", ".join(undefined), why)
         if self._output_dir is not None:
             self._write(videos, metrics)
@@ -145,9 +152,22 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         rows = []
         for video in videos:
             for frame in video.frames:
-                place = {"image_id": frame.image_id, "video_id": video.video_id, "frame_index": frame.frame_index}
-                for (x1, y1, x2, y2), score in zip(frame.boxes.tolist(), frame.scores.tolist(), strict=True):
-                    rows.append({**place, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score})
+                place = {
+                    "image_id": frame.image_id,
+                    "video_id": video.video_id,
+                    "frame_index": frame.frame_index,
+                }
+                for (x1, y1, x2, y2), score in zip(
+                    frame.boxes.tolist(), frame.scores.tolist(), strict=True
+                ):
+                    rows.append(
+                        {
+                            **place,
+                            "category_id": 1,
+                            "bbox": [x1, y1, x2 - x1, y2 - y1],
+                            "score": score,
+                        }
+                    )
         for name, value in (("predictions.json", rows), ("metrics.json", metrics)):
             with replace_file(self._output_dir / name) as file:
                 file.write(dump_json(value).encode())

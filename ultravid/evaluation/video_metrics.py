@@ -90,7 +90,9 @@ def false_positive_sequences(video: VideoResult, threshold: float, strict: bool 
     return int((~good).sum())
 
 
-def _kept(video: VideoResult, threshold: np.float32, strict: bool) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.bool_]]:
+def _kept(
+    video: VideoResult, threshold: np.float32, strict: bool
+) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.bool_]]:
     """Boxes, frame numbers and hits of the detections that pass the threshold, in the order of frames."""
     boxes, frames, hits = [], [], []
     for f, frame in enumerate(video.frames):
@@ -102,7 +104,7 @@ def _kept(video: VideoResult, threshold: np.float32, strict: bool) -> tuple[Floa
         inside = (frame.gt_boxes[None, :, :2] <= centre) & (centre <= frame.gt_boxes[None, :, 2:])
         boxes.append(kept)
         frames.append(np.full(len(kept), f, np.int64))
-        hits.append(inside.all(axis=2).any(axis=1))
+        hits.append(np.any(np.all(inside, axis=2), axis=1))
     if not boxes:
         return np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
     return np.concatenate(boxes), np.concatenate(frames), np.concatenate(hits)

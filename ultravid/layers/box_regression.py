@@ -30,7 +30,9 @@ class Box2BoxTransform:
         """``(N, 4)`` deltas that turn the source boxes ``(N, 4)`` into the targets ``(N, 4)``."""
         src_size = src_boxes[:, 2:] - src_boxes[:, :2]
         target_size = target_boxes[:, 2:] - target_boxes[:, :2]
-        shift = (target_boxes[:, :2] + 0.5 * target_size - src_boxes[:, :2] - 0.5 * src_size) / src_size
+        shift = (
+            target_boxes[:, :2] + 0.5 * target_size - src_boxes[:, :2] - 0.5 * src_size
+        ) / src_size
         deltas = torch.cat((shift, torch.log(target_size / src_size)), dim=1)
         return deltas * deltas.new_tensor(self.weights)
 

@@ -17,6 +17,7 @@ def get_norm(norm: str | Callable[[int], nn.Module] | None, channels: int) -> nn
     Args:
         norm: "BN", "SyncBN", "FrozenBN" (batch norm as four buffers, eps 1e-5), "GN" (32 groups), "" or None for none,
             or a callable that takes the number of channels.
+        channels: of the map to normalise.
 
     Raises:
         ValueError: the name is not one of these.
@@ -51,7 +52,9 @@ class Conv2d(nn.Conv2d):
         norm: nn.Module | None = None,
         activation: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias
+        )
         self.norm = norm
         self.activation = activation
 

@@ -10,6 +10,7 @@ from fvcore.common.param_scheduler import (
     LinearParamScheduler,
     ParamScheduler,
 )
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -48,9 +49,11 @@ class WarmupParamScheduler(CompositeParamScheduler):
             warmup = ConstantParamScheduler(start)
         else:
             raise ValueError(f"warmup_method={warmup_method!r} is neither 'linear' nor 'constant'.")
-        self._only: ParamScheduler | None = scheduler if warmup_length == 0 else warmup if warmup_length == 1 else None
+        self._only: ParamScheduler | None = (
+            scheduler if warmup_length == 0 else warmup if warmup_length == 1 else None
+        )
         scaling = ["rescaled", "rescaled" if rescale_interval else "fixed"]
-        super().__init__([warmup, scheduler], scaling, [warmup_length, 1 - warmup_length])
+        super().__init__([warmup, scheduler], [warmup_length, 1 - warmup_length], scaling)
 
     def __call__(self, where: float) -> float:
         """The factor at a progress in [0, 1)."""
@@ -67,9 +70,13 @@ class LRMultiplier(LRScheduler):
         last_iter: as torch's ``last_epoch``: -1 begins.
     """
 
-    def __init__(self, optimizer: Optimizer, multiplier: ParamScheduler, max_iter: int, last_iter: int = -1) -> None:
+    def __init__(
+        self, optimizer: Optimizer, multiplier: ParamScheduler, max_iter: int, last_iter: int = -1
+    ) -> None:
         if not isinstance(multiplier, ParamScheduler):
-            raise TypeError(f"multiplier must be one of fvcore's ParamScheduler, got {type(multiplier).__name__}.")
+            raise TypeError(
+                f"multiplier must be one of fvcore's ParamScheduler, got {type(multiplier).__name__}."
+            )
         self._multiplier = multiplier
         self._max_iter = max_iter
         super().__init__(optimizer, last_epoch=last_iter)
@@ -78,7 +85,7 @@ class LRMultiplier(LRScheduler):
         """The iteration; everything else follows from the config."""
         return {"last_epoch": self.last_epoch}
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Learning rates of the groups at the current iteration."""
         # After the last step torch asks once more, at max_iter, where a schedule is no longer defined.
         factor = self._multiplier(min(self.last_epoch, self._max_iter - 1) / self._max_iter)

@@ -5,4 +5,12 @@ from ultravid.structures.clip import Clip
 from ultravid.structures.image_list import ImageList
 from ultravid.structures.instances import Instances
 
-__all__ = ["BoxMode", "Boxes", "Clip", "ImageList", "Instances", "pairwise_intersection", "pairwise_iou"]
+__all__ = [
+    "BoxMode",
+    "Boxes",
+    "Clip",
+    "ImageList",
+    "Instances",
+    "pairwise_intersection",
+    "pairwise_iou",
+]

@@ -26,11 +26,15 @@ class BoxMode(IntEnum):
     @staticmethod
     def convert(box: Any, from_mode: BoxMode, to_mode: BoxMode) -> Any:
         """Convert a box (list or tuple of 4) or boxes ``(..., 4)`` (tensor); what goes in comes out, never in place."""
-        tensor = box.clone() if isinstance(box, Tensor) else torch.as_tensor(box, dtype=torch.float64)
+        tensor = (
+            box.clone() if isinstance(box, Tensor) else torch.as_tensor(box, dtype=torch.float64)
+        )
         if tensor.shape[-1] != 4:
             raise ValueError(f"A box has 4 numbers, got shape {tuple(tensor.shape)}.")
         form = {BoxMode.XYXY_ABS: "xyxy", BoxMode.XYWH_ABS: "xywh"}
-        out = box_convert(tensor.reshape(-1, 4), form[from_mode], form[to_mode]).reshape(tensor.shape)
+        out = box_convert(tensor.reshape(-1, 4), form[from_mode], form[to_mode]).reshape(
+            tensor.shape
+        )
         return out if isinstance(box, Tensor) else type(box)(out.tolist())
 
 
@@ -50,9 +54,11 @@ class Boxes:
         self.tensor = boxes
 
     def clone(self) -> Boxes:
+        """A copy that shares nothing."""
         return Boxes(self.tensor.clone())
 
     def to(self, device: torch.device | str) -> Boxes:
+        """The boxes on a device."""
         return Boxes(self.tensor.to(device))
 
     def area(self) -> Tensor:
@@ -90,10 +96,12 @@ class Boxes:
 
     @staticmethod
     def cat(boxes_list: Sequence[Boxes]) -> Boxes:
+        """All boxes in order."""
         return Boxes(torch.cat([b.tensor for b in boxes_list])) if boxes_list else Boxes([])
 
     @property
     def device(self) -> torch.device:
+        """Where the tensor is."""
         return self.tensor.device
 
     def __getitem__(self, item: int | slice | Tensor) -> Boxes:

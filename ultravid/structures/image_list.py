@@ -32,19 +32,26 @@ class ImageList:
         return self.tensor[idx, ..., :height, :width]
 
     def to(self, device: torch.device | str) -> ImageList:
+        """The images on a device."""
         return ImageList(self.tensor.to(device), self.image_sizes)
 
     @property
     def device(self) -> torch.device:
+        """Where the tensor is."""
         return self.tensor.device
 
     @staticmethod
-    def from_tensors(tensors: Sequence[Tensor], size_divisibility: int = 0, pad_value: float = 0.0) -> ImageList:
+    def from_tensors(
+        tensors: Sequence[Tensor], size_divisibility: int = 0, pad_value: float = 0.0
+    ) -> ImageList:
         """Pad ``(C, h, w)`` images to their largest height and width, rounded up to a multiple of the divisibility."""
         sizes = [(int(t.shape[-2]), int(t.shape[-1])) for t in tensors]
         height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
         if size_divisibility > 1:
             height = -(-height // size_divisibility) * size_divisibility
             width = -(-width // size_divisibility) * size_divisibility
-        padded = [F.pad(t, (0, width - w, 0, height - h), value=pad_value) for t, (h, w) in zip(tensors, sizes, strict=True)]
+        padded = [
+            F.pad(t, (0, width - w, 0, height - h), value=pad_value)
+            for t, (h, w) in zip(tensors, sizes, strict=True)
+        ]
         return ImageList(torch.stack(padded), sizes)

@@ -39,7 +39,9 @@ class Instances:
 
     def __getattr__(self, name: str) -> Any:
         if name == "_fields" or name not in self._fields:
-            raise AttributeError(f"Instances have no field {name!r}; they have {sorted(self.__dict__.get('_fields', {}))}.")
+            raise AttributeError(
+                f"Instances have no field {name!r}; they have {sorted(self.__dict__.get('_fields', {}))}."
+            )
         return self._fields[name]
 
     def set(self, name: str, value: Any) -> None:
@@ -49,16 +51,21 @@ class Instances:
             ValueError: its length is not that of the other fields.
         """
         if self._fields and len(value) != len(self):
-            raise ValueError(f"Field {name!r} has {len(value)} rows, the other fields have {len(self)}.")
+            raise ValueError(
+                f"Field {name!r} has {len(value)} rows, the other fields have {len(self)}."
+            )
         self._fields[name] = value
 
     def has(self, name: str) -> bool:
+        """Whether there is a field of that name."""
         return name in self._fields
 
     def remove(self, name: str) -> None:
+        """Take a field away."""
         del self._fields[name]
 
     def get(self, name: str) -> Any:
+        """The field of that name."""
         return self._fields[name]
 
     def get_fields(self) -> dict[str, Any]:
@@ -81,7 +88,11 @@ class Instances:
         chosen = Instances(self._image_size)
         for name, value in self._fields.items():
             if isinstance(value, list) and isinstance(item, torch.Tensor):
-                value = list(itertools.compress(value, item)) if item.dtype == torch.bool else [value[i] for i in item]
+                value = (
+                    list(itertools.compress(value, item))
+                    if item.dtype == torch.bool
+                    else [value[i] for i in item]
+                )
                 chosen.set(name, value)
             else:
                 chosen.set(name, value[item])
@@ -93,7 +104,9 @@ class Instances:
         raise NotImplementedError("Instances without a field have no length.")
 
     def __iter__(self) -> Any:
-        raise NotImplementedError("Instances are a table, not a sequence: iterate over one of its fields.")
+        raise NotImplementedError(
+            "Instances are a table, not a sequence: iterate over one of its fields."
+        )
 
     @staticmethod
     def cat(instance_lists: Sequence[Instances]) -> Instances:

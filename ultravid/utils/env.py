@@ -18,12 +18,23 @@ def select_device(device: str = "auto") -> torch.device:
     """
     if device != "auto":
         return torch.device(device)
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
 
 
 def describe_environment() -> str:
     """Versions and hardware in a few lines, for the log."""
-    packages = ("torch", "torchvision", "numpy", "opencv-python-headless", "omegaconf", "hydra-core")
+    packages = (
+        "torch",
+        "torchvision",
+        "numpy",
+        "opencv-python-headless",
+        "omegaconf",
+        "hydra-core",
+    )
     versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in packages)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
     return (

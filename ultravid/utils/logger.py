@@ -9,7 +9,9 @@ from pathlib import Path
 __all__ = ["setup_logger"]
 
 
-def setup_logger(output: str | Path | None = None, distributed_rank: int = 0, *, name: str = "ultravid") -> logging.Logger:
+def setup_logger(
+    output: str | Path | None = None, distributed_rank: int = 0, *, name: str = "ultravid"
+) -> logging.Logger:
     """Send a logger's lines to the terminal (rank 0) and to a file.
 
     Args:
@@ -26,7 +28,9 @@ def setup_logger(output: str | Path | None = None, distributed_rank: int = 0, *,
     for handler in list(logger.handlers):
         handler.close()
         logger.removeHandler(handler)
-    formatter = logging.Formatter("[%(asctime)s %(name)s] %(levelname)s: %(message)s", datefmt="%m-%d %H:%M:%S")
+    formatter = logging.Formatter(
+        "[%(asctime)s %(name)s] %(levelname)s: %(message)s", datefmt="%m-%d %H:%M:%S"
+    )
     handlers: list[logging.Handler] = []
     if distributed_rank == 0:
         handlers.append(logging.StreamHandler(sys.stdout))

@@ -26,14 +26,16 @@ model = L(BasicDet)(
             shapes=[(10, 7), (18, 12), (28, 18), (60, 16)], stride=8, offset=0.5
         ),
         box2box_transform=L(Box2BoxTransform)(weights=(1.0, 1.0, 1.0, 1.0)),
-        anchor_matcher=L(Matcher)(thresholds=(0.3, 0.6), labels=(0, -1, 1), allow_low_quality_matches=True),
+        anchor_matcher=L(Matcher)(
+            thresholds=(0.3, 0.6), labels=(0, -1, 1), allow_low_quality_matches=True
+        ),
         batch_size_per_image=64,
         pre_nms_topk=64,
-        post_nms_topk=16,
+        post_nms_topk=10,
         nms_threshold=0.7,
     ),
     roi_heads=L(RoIHeads)(
-        box_pooler=L(RoIAlign)(output_size=7, spatial_scale=1 / 8, sampling_ratio=2, aligned=True),
+        box_pooler=L(RoIAlign)(output_size=7, spatial_scale=1 / 8, sampling_ratio=1, aligned=True),
         box_head=L(FCBoxHead)(in_channels=64, pooled_size=7, dim=128),
         box_predictor=L(BoxPredictor)(
             in_features=128,
@@ -44,7 +46,7 @@ model = L(BasicDet)(
         ),
         proposal_matcher=L(Matcher)(thresholds=(0.5,), labels=(0, 1)),
         relation=L(RelationModule)(dim=128, num_heads=8, num_layers=2, geometry_dim=64),
-        batch_size_per_image=18,
+        batch_size_per_image=12,
         positive_fraction=0.5,
         gt_copies=2,
         gt_jitter=0.1,

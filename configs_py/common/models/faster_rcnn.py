@@ -28,14 +28,18 @@ model = L(FasterRCNN)(
             stride=16,
         ),
         box2box_transform=L(Box2BoxTransform)(weights=(1.0, 1.0, 1.0, 1.0)),
-        anchor_matcher=L(Matcher)(thresholds=(0.3, 0.7), labels=(0, -1, 1), allow_low_quality_matches=True),
+        anchor_matcher=L(Matcher)(
+            thresholds=(0.3, 0.7), labels=(0, -1, 1), allow_low_quality_matches=True
+        ),
         batch_size_per_image=256,
         pre_nms_topk=256,
         post_nms_topk=16,
         nms_threshold=0.7,
     ),
     roi_heads=L(RoIHeads)(
-        box_pooler=L(RoIAlign)(output_size=14, spatial_scale=1 / 16, sampling_ratio=0, aligned=True),
+        box_pooler=L(RoIAlign)(
+            output_size=14, spatial_scale=1 / 16, sampling_ratio=0, aligned=True
+        ),
         box_head=L(make_stage)(
             num_blocks=3, in_channels=256, out_channels=256, stride=2, norm="FrozenBN", project=True
         ),

@@ -40,7 +40,9 @@ prepared_model, checkpointer, trainer = _train.prepared_model, _train.checkpoint
 optimizer = get_config("common/optim.py").AdamW
 optimizer.lr = 1e-3
 lr_multiplier = L(WarmupParamScheduler)(
-    scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01), warmup_factor=0.01, warmup_length=0.05
+    scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01),
+    warmup_factor=0.01,
+    warmup_length=0.05,
 )
 trainer.clip_grad = LazyPartial(clip_grad_norm_)(max_norm=5.0)
 

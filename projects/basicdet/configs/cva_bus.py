@@ -6,8 +6,9 @@ Command:   python tools/lazyconfig_train.py --config-file projects/basicdet/conf
 Hardware:  8 GPUs, one clip each (--num-gpus 8).
 """
 
-from ultravid.config import LazyPartial, get_config
 from torch.nn.utils import clip_grad_value_
+
+from ultravid.config import LazyPartial, get_config
 
 _data = get_config("common/data/cva_bus.py")
 _train = get_config("common/train.py")

@@ -26,7 +26,7 @@ optimizer.lr = 1e-3
 optimizer.weight_decay = 0.01
 
 lr_multiplier = L(WarmupParamScheduler)(
-    scheduler=L(MultiStepParamScheduler)(values=[1.0, 0.3, 0.1], milestones=[0.65, 0.85]),
+    scheduler=L(MultiStepParamScheduler)(values=[1.0, 0.3, 0.1], milestones=[65, 85, 100]),
     warmup_factor=0.01,
     warmup_length=0.07,
 )

@@ -30,18 +30,39 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where asked for or where widths differ."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int = 1, norm: Norm = "BN", project: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        norm: Norm = "BN",
+        project: bool = False,
     ) -> None:
         super().__init__()
         self.shortcut = (
-            Conv2d(in_channels, out_channels, 1, stride=stride, bias=False, norm=get_norm(norm, out_channels))
+            Conv2d(
+                in_channels,
+                out_channels,
+                1,
+                stride=stride,
+                bias=False,
+                norm=get_norm(norm, out_channels),
+            )
             if project or stride != 1 or in_channels != out_channels
             else None
         )
         self.conv1 = Conv2d(
-            in_channels, out_channels, 3, stride=stride, padding=1, bias=False, norm=get_norm(norm, out_channels)
+            in_channels,
+            out_channels,
+            3,
+            stride=stride,
+            padding=1,
+            bias=False,
+            norm=get_norm(norm, out_channels),
         )
-        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, bias=False, norm=get_norm(norm, out_channels))
+        self.conv2 = Conv2d(
+            out_channels, out_channels, 3, padding=1, bias=False, norm=get_norm(norm, out_channels)
+        )
         for conv in (self.conv1, self.conv2, self.shortcut):
             if conv is not None:
                 c2_msra_fill(conv)
@@ -53,7 +74,13 @@ class BasicBlock(nn.Module):
 
 
 def make_stage(
-    num_blocks: int, in_channels: int, out_channels: int, *, stride: int, norm: Norm, project: bool = False
+    num_blocks: int,
+    in_channels: int,
+    out_channels: int,
+    *,
+    stride: int,
+    norm: Norm,
+    project: bool = False,
 ) -> nn.Sequential:
     """Basic blocks in a row; the first has the stride (and, with ``project``, a 1x1 shortcut in any case)."""
     first = BasicBlock(in_channels, out_channels, stride=stride, norm=norm, project=project)
@@ -96,15 +123,26 @@ class ResNet(nn.Module):
             raise ValueError(f"ResNet of basic blocks has depth 18 or 34, got {depth}.")
         blocks = tuple(num_blocks) if num_blocks is not None else _BLOCKS_BY_DEPTH[depth or 0]
         if len(channels) > len(blocks) or len(strides) != len(channels):
-            raise ValueError(f"{len(channels)} channels, {len(strides)} strides and {len(blocks)} num_blocks do not fit.")
+            raise ValueError(
+                f"{len(channels)} channels, {len(strides)} strides and {len(blocks)} num_blocks do not fit."
+            )
         self.stem = nn.Module()
         self.stem.conv1 = Conv2d(
-            3, stem_channels, 7, stride=2, padding=3, bias=False, norm=get_norm(norm, stem_channels), activation=F.relu
+            3,
+            stem_channels,
+            7,
+            stride=2,
+            padding=3,
+            bias=False,
+            norm=get_norm(norm, stem_channels),
+            activation=F.relu,
         )
         c2_msra_fill(self.stem.conv1)
         width = stem_channels
         self.stage_names = [f"res{i + 2}" for i in range(len(channels))]
-        for name, num, out, stride in zip(self.stage_names, blocks, channels, strides, strict=False):
+        for name, num, out, stride in zip(
+            self.stage_names, blocks, channels, strides, strict=False
+        ):
             self.add_module(name, make_stage(num, width, out, stride=stride, norm=norm))
             width = out
         self.out_channels = width
@@ -123,7 +161,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, 3, H, W)`` to ``(N, C, ceil(H / s), ceil(W / s))``: each halving rounds up."""
-        x = F.max_pool2d(self.stem.conv1(x), 3, stride=2, padding=1)
+        x = F.max_pool2d(self.stem.get_submodule("conv1")(x), 3, stride=2, padding=1)
         for name in self.stage_names:
             x = self.get_submodule(name)(x)
         return x

@@ -37,6 +37,7 @@ class FrameMemory:
         self._frames: deque[FrameTokens] = deque(maxlen=(num_frames - 1) * stride + 1)
 
     def append(self, frame: FrameTokens) -> None:
+        """Remember the next frame."""
         self._frames.append(frame)
 
     def window(self) -> list[FrameTokens]:
@@ -44,6 +45,7 @@ class FrameMemory:
         return list(self._frames)[:: -self.stride][::-1]
 
     def clear(self) -> None:
+        """Forget all frames."""
         self._frames.clear()
 
     def __len__(self) -> int:

@@ -1,0 +1,41 @@
+# Two commands on a fresh machine with Python 3.11 or newer, git and make:
+#   make train   makes phantom videos, trains a temporal detector, evaluates it and prints the table
+#   make test    lint, import contracts, types and the whole test suite
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export ULTRAVID_DATASETS ?= datasets
+
+.PHONY: install train test lint contracts types pytest clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(f"ultravid needs Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}; name another with PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+train: install
+	$(BIN)/python tools/make_phantom.py --output $(ULTRAVID_DATASETS)/phantom
+	$(BIN)/python tools/lazyconfig_train.py --config-file projects/basicdet/configs/phantom.py
+
+test: lint contracts types pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+contracts: install
+	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/mypy
+
+pytest: install
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) outputs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

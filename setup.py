@@ -1,0 +1,50 @@
+"""Installs ``ultravid``; the shipped configs travel inside it as ``ultravid/configs_py``."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+CONFIGS = sorted(
+    str(p.relative_to(HERE / "configs_py")) for p in (HERE / "configs_py").rglob("*.py")
+)
+
+setup(
+    name="ultravid",
+    version="0.1.0",
+    description="Train, evaluate and run detectors of lesions in ultrasound video",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["ultravid", "ultravid.*"]), "ultravid.configs_py"],
+    package_dir={"ultravid.configs_py": "configs_py"},
+    package_data={"ultravid.configs_py": CONFIGS, "ultravid": ["py.typed"]},
+    install_requires=[
+        # The exact versions that the two commands install stand in requirements.lock.
+        "torch>=2.9",
+        "torchvision>=0.24",
+        "fvcore>=0.1.5.post20221221",
+        "iopath>=0.1.10",
+        "hydra-core>=1.3.2",
+        "omegaconf>=2.3",
+        "tensorboard>=2.16",
+        "numpy>=2.1",
+        "scipy>=1.14",
+        "opencv-python-headless>=4.11",
+        "PyYAML>=6.0.1",
+        "rich>=13.7",
+        "tabulate>=0.9",
+    ],
+    extras_require={
+        "dev": [
+            "pytest>=9",
+            "hypothesis>=6.100",
+            "ruff>=0.12",
+            "mypy>=1.15",
+            "import-linter>=2.3",
+            "pycocotools>=2.0.8",
+            "types-PyYAML>=6.0.12",
+            "types-tabulate>=0.9",
+        ]
+    },
+)

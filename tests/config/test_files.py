@@ -1,0 +1,136 @@
+import builtins
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from ultravid.config import ConfigError, ConfigImportError, LazyCall, LazyConfig, Node, get_config, instantiate
+from ultravid.config.provenance import where
+
+
+def write(folder, **files):
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
+    return folder
+
+
+BASE = """
+from ultravid.config import LazyCall as L, ref
+from fractions import Fraction
+train = dict(max_iter=10, amp=dict(enabled=False))
+number = L(Fraction)(
+    numerator=ref("train.max_iter"),
+    denominator=3,
+)
+"""
+
+
+def test_relative_imports_need_no_package_and_are_fresh_each_time(tmp_path):
+    sub = tmp_path / "sub"
+    sub.mkdir()
+    write(tmp_path, base=BASE)
+    write(sub, top="from ..base import *\nfrom . import side\ntrain.max_iter = 5\nother = side.values\n", side="values = dict(a=1)\n")
+    cfg = LazyConfig.load(sub / "top.py")
+    assert (cfg.number.numerator, cfg.other.a) == (5, 1)
+    assert LazyConfig.load(tmp_path / "base.py").train.max_iter == 10
+    assert set(cfg) == {"train", "number", "other"}
+
+
+def test_load_takes_keys_and_load_rel_is_relative_to_its_caller(tmp_path):
+    write(tmp_path, base=BASE, rel="from ultravid.config import LazyConfig\ntrain = LazyConfig.load_rel('base.py', 'train')\n")
+    train, number = LazyConfig.load(tmp_path / "base.py", ("train", "number"))
+    assert train.max_iter == 10 and number.denominator == 3
+    assert LazyConfig.load(tmp_path / "rel.py").train.max_iter == 10
+    with pytest.raises(ConfigError, match="Did you mean 'train'"):
+        LazyConfig.load(tmp_path / "base.py", "trian")
+
+
+def test_a_failed_load_leaves_nothing_patched_and_shows_the_imported_files_own_error(tmp_path):
+    before, path = builtins.__import__, list(sys.path)
+    write(tmp_path, top="from .bad import x\n", bad="a = 1\nx = undefined_name\n")
+    with pytest.raises(NameError) as caught:
+        LazyConfig.load(tmp_path / "top.py")
+    assert str(tmp_path / "bad.py") in str(caught.traceback[-1].path)
+    assert builtins.__import__ is before and sys.path == path
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"top": "x = (1,\ny = 2\n"}, r"top\.py:\d: syntax error"),
+        ({"top": "from .missing import x\n", "missin": ""}, "Did you mean 'missin'"),
+        ({"top": "from .a import x\n", "a": "from .b import x\n", "b": "from .a import x\n"}, r"circle: a\.py -> b\.py -> a\.py"),
+    ],
+)
+def test_faults_of_files_are_told_in_one_message(tmp_path, files, message):
+    write(tmp_path, **files)
+    with pytest.raises(ConfigError, match=message):
+        LazyConfig.load(tmp_path / "top.py")
+
+
+def test_a_file_that_is_not_there_names_the_nearest(tmp_path):
+    write(tmp_path, phantom="")
+    with pytest.raises(ConfigError, match=r"fantom\.py is not there. Did you mean 'phantom\.py'"):
+        LazyConfig.load(tmp_path / "fantom.py")
+
+
+def test_saved_configs_are_plain_data_and_build_the_same(tmp_path):
+    write(tmp_path, base=BASE)
+    cfg = LazyConfig.load(tmp_path / "base.py")
+    cfg.extra = LazyCall(dict)(t=(1, [2]), f=len, call=LazyCall("pathlib.Path")("x"), s=slice(1, 2), cls=dict)
+    cfg.by_class_method = LazyCall(dict.fromkeys)("ab")
+    LazyConfig.save(cfg, tmp_path / "saved.yaml")
+    assert isinstance(yaml.safe_load((tmp_path / "saved.yaml").read_text()), dict)
+    again = LazyConfig.load(tmp_path / "saved.yaml")
+    assert again.number.raw.numerator == "${train.max_iter}"
+    for key in ("number", "extra", "by_class_method"):
+        assert instantiate(again[key]) == instantiate(cfg[key])
+
+
+def test_what_cannot_be_saved_names_its_key(tmp_path):
+    cfg = Node(a=dict(b=LazyCall(dict)(key=lambda x: x)))
+    with pytest.raises(ConfigError, match=r"a\.b\.key holds .*lambda"):
+        LazyConfig.save(cfg, tmp_path / "x.yaml")
+    assert not (tmp_path / "x.yaml").exists()
+
+
+def test_reading_yaml_runs_no_code(tmp_path):
+    (tmp_path / "evil.yaml").write_text("a: !!python/object/apply:os.system ['touch hacked']\n")
+    with pytest.raises(ConfigError, match=r"evil\.yaml:1: is not YAML"):
+        LazyConfig.load(tmp_path / "evil.yaml")
+
+
+def test_values_know_their_file_and_line(tmp_path):
+    write(tmp_path, base=BASE, top="from .base import *\ntrain.amp.enabled = True\n")
+    cfg = LazyConfig.load(tmp_path / "top.py")
+    assert where(cfg.train, "max_iter").endswith("base.py:4")
+    assert where(cfg.train.amp, "enabled").endswith("top.py:2")
+    assert where(cfg.number, "denominator").endswith("base.py:7")
+    LazyConfig.apply_overrides(cfg, ["train.max_iter=3"])
+    assert where(cfg.train, "max_iter") == "override 1: train.max_iter=3"
+
+
+def test_shipped_configs_come_fresh_and_a_wrong_name_is_told():
+    get_config("common/optim.py").AdamW.lr = 7
+    assert get_config("common/optim.py").AdamW.lr != 7
+    with pytest.raises(ConfigError, match=r"Did you mean 'common/optim\.py'"):
+        get_config("common/optm.py")
+
+
+def test_to_py_reads_like_python(tmp_path):
+    write(tmp_path, base=BASE)
+    text = LazyConfig.to_py(LazyConfig.load(tmp_path / "base.py"))
+    assert "cfg.train.amp.enabled = False" in text
+    assert "cfg.number = fractions.Fraction(numerator=ref('train.max_iter'), denominator=3)" in text
+
+
+def test_a_class_of_a_config_file_survives_saving(tmp_path):
+    write(tmp_path, own="class Thing:\n    def __init__(self, a):\n        self.a = a\n", top="from ultravid.config import LazyCall as L\nfrom .own import Thing\nthing = L(Thing)(a=3)\n")
+    LazyConfig.save(LazyConfig.load(tmp_path / "top.py"), tmp_path / "saved.yaml")
+    assert instantiate(LazyConfig.load(tmp_path / "saved.yaml").thing).a == 3
+
+
+def test_the_config_package_starts_without_torch():
+    code = "import sys, ultravid.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

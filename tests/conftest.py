@@ -1,0 +1,73 @@
+"""A small phantom on disk, and the launcher called in this process."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from ultravid.data.phantom import write_phantom_dataset
+from ultravid.engine import run_tool
+
+ROOT = Path(__file__).resolve().parents[1]
+PHANTOM_CONFIG = ROOT / "projects/basicdet/configs/phantom.py"
+
+
+def load_tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"tools_{name}", ROOT / "tools" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight videos of 12 frames, 64 px; six to train on, two to test on."""
+    root = tmp_path_factory.mktemp("data") / "phantom"
+    list(write_phantom_dataset(root, 8, 12, 64, seed=3, test_fraction=0.25, num_workers=2))
+    return root
+
+
+@pytest.fixture
+def small_run(phantom: Path, tmp_path: Path) -> list[str]:
+    """Arguments that make the phantom config a run of seconds."""
+    return [
+        "--config-file",
+        str(PHANTOM_CONFIG),
+        f"data.root={phantom}",
+        f"train.output_dir={tmp_path / 'run'}",
+        "train.max_iter=8",
+        "train.log_period=1",
+        "train.checkpointer.period=3",
+        "dataloader.train.frame_sampler.num_frames=3",
+        "dataloader.train.num_workers=0",
+        "dataloader.test.num_workers=0",
+    ]
+
+
+@pytest.fixture
+def launch_run() -> Callable[[list[str]], int]:
+    """The launcher's exit code for arguments, in this process."""
+    tool = load_tool("lazyconfig_train")
+    return lambda argv: run_tool(tool.main, argv)
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def without_times(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if k not in ("time", "data_time")} for row in rows]
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["model"]
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    left, right = load_weights(a), load_weights(b)
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
