@@ -19,7 +19,8 @@ __all__ = ["FramePictures"]
 
 logger = logging.getLogger(__name__)
 
-_GREEN, _ORANGE, _WHITE = (80, 220, 80), (40, 150, 255), (255, 255, 255)  # BGR
+_GREEN, _ORANGE, _WHITE, _BLACK = (80, 220, 80), (40, 150, 255), (255, 255, 255), (0, 0, 0)  # BGR
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 class FramePictures(DatasetEvaluator):
@@ -75,20 +76,12 @@ class FramePictures(DatasetEvaluator):
             if score >= self._score_threshold:
                 _rectangle(shown, box, scale, _ORANGE)
                 at = (int(box[0] * scale) + 2, max(10, int(box[1] * scale) - 3))
-                cv2.putText(
-                    shown,
-                    f"{score:.2f}",
-                    at,
-                    cv2.FONT_HERSHEY_SIMPLEX,
-                    0.35,
-                    _ORANGE,
-                    1,
-                    cv2.LINE_AA,
-                )
+                for colour, thickness in ((_BLACK, 3), (_ORANGE, 1)):  # an outline, to be read on bright tissue
+                    cv2.putText(shown, f"{score:.2f}", at, _FONT, 0.4, colour, thickness, cv2.LINE_AA)
         canvas = np.zeros((self._tile + 18, self._tile, 3), np.uint8)
         canvas[18 : 18 + size[1], : size[0]] = shown
         label = f"{given['video_id']}  frame {given['frame_index']}"
-        cv2.putText(canvas, label, (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.38, _WHITE, 1, cv2.LINE_AA)
+        cv2.putText(canvas, label, (3, 12), _FONT, 0.38, _WHITE, 1, cv2.LINE_AA)
         return canvas
 
     def evaluate(self) -> None:
@@ -108,10 +101,10 @@ class FramePictures(DatasetEvaluator):
         rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
         legend = np.zeros((20, rows[0].shape[1], 3), np.uint8)
         cv2.putText(
-            legend, "lesion", (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, _GREEN, 1, cv2.LINE_AA
+            legend, "lesion", (4, 14), _FONT, 0.42, _GREEN, 1, cv2.LINE_AA
         )
         text = f"detection with its score, from {self._score_threshold}"
-        cv2.putText(legend, text, (60, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, _ORANGE, 1, cv2.LINE_AA)
+        cv2.putText(legend, text, (60, 14), _FONT, 0.42, _ORANGE, 1, cv2.LINE_AA)
         path = self._output_dir / "frames.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(path), np.vstack([legend, *rows])):

@@ -33,6 +33,6 @@ lr_multiplier = L(WarmupParamScheduler)(
 trainer.clip_grad = LazyPartial(clip_grad_norm_)(max_norm=5.0)
 
 train.output_dir = "./outputs/phantom"
-train.max_iter = 700
+train.max_iter = 600
 train.eval_period = 0  # at the end alone
 train.checkpointer.period = 200
