@@ -25,9 +25,7 @@ from ultravid.utils.errors import UserError
 
 logger = logging.getLogger("ultravid.tools")
 
-EXIT_STOPPED = (
-    75  # EX_TEMPFAIL: stopped by a signal with a checkpoint; a scheduler may queue the run again
-)
+EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal with a checkpoint; a scheduler may queue the run again
 
 
 def do_test(builder: Builder, resume: bool) -> None:
@@ -40,15 +38,9 @@ def do_test(builder: Builder, resume: bool) -> None:
             "--eval-only needs weights: give train.init_checkpoint=FILE, or --resume for the last checkpoint of "
             f"{train.output_dir}."
         )
-    path = (
-        checkpointer.get_checkpoint_file()
-        if resume and checkpointer.has_checkpoint()
-        else train.init_checkpoint
-    )
+    path = checkpointer.get_checkpoint_file() if resume and checkpointer.has_checkpoint() else train.init_checkpoint
     checkpointer.load(path)
-    results = inference_on_dataset(
-        model, builder.build("dataloader.test"), builder.build("dataloader.evaluator")
-    )
+    results = inference_on_dataset(model, builder.build("dataloader.test"), builder.build("dataloader.evaluator"))
     print_csv_format(results)
 
 
@@ -76,9 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{args.config_file}: no fault found.")
         return 0
     try:
-        launch(
-            run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,)
-        )
+        launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
     except StopTraining:
         return EXIT_STOPPED
     return 0

@@ -19,15 +19,9 @@ VERSION = 1  # of the phantom's bytes: raise it when the same arguments give oth
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, help="folder to write; made when it is not there"
-    )
-    parser.add_argument(
-        "--videos", type=int, default=360, help="number of videos, both splits together"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; made when it is not there")
+    parser.add_argument("--videos", type=int, default=360, help="number of videos, both splits together")
     parser.add_argument("--frames", type=int, default=64, help="frames a video")
     parser.add_argument("--size", type=int, default=128, help="side of the square picture, px")
     parser.add_argument("--seed", type=int, default=0)
@@ -48,19 +42,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    arguments = {
-        key: getattr(args, key) for key in ("videos", "frames", "size", "seed", "test_fraction")
-    }
+    arguments = {key: getattr(args, key) for key in ("videos", "frames", "size", "seed", "test_fraction")}
     described = json.dumps({"version": VERSION, **arguments}, indent=1)
     manifest: Path = args.output / "phantom.json"
     if manifest.is_file() and manifest.read_text(encoding="utf-8") == described:
         print(f"{args.output} already holds this phantom.")
         return 0
-    if (
-        args.output.is_dir()
-        and any(args.output.iterdir())
-        and not (args.output / "unfinished").is_file()
-    ):
+    if args.output.is_dir() and any(args.output.iterdir()) and not (args.output / "unfinished").is_file():
         print(
             f"error: {args.output} is not empty and does not hold the phantom of these arguments. "
             "Name another folder or remove this one.",

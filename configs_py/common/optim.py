@@ -15,9 +15,7 @@ AdamW = L(torch.optim.AdamW)(
 )
 
 SGD = L(torch.optim.SGD)(
-    params=L(get_default_optimizer_params)(
-        model=ref("prepared_model"), base_lr="${..lr}", weight_decay_norm=0.0
-    ),
+    params=L(get_default_optimizer_params)(model=ref("prepared_model"), base_lr="${..lr}", weight_decay_norm=0.0),
     lr=0.02,
     momentum=0.9,
     weight_decay=1e-4,

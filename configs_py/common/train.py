@@ -22,9 +22,7 @@ train = dict(
 )
 
 # The plain module is `model`; this is the one on its device, wrapped where there are several processes.
-prepared_model = L(prepare_model)(
-    model=ref("model"), device=ref("train.device"), ddp=ref("train.ddp")
-)
+prepared_model = L(prepare_model)(model=ref("model"), device=ref("train.device"), ddp=ref("train.ddp"))
 
 checkpointer = L(DetectionCheckpointer)(model=ref("model"), save_dir=ref("train.output_dir"))
 

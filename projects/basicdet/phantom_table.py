@@ -37,7 +37,14 @@ def train(config: str, seed: int, output: Path, threads: int) -> dict[str, float
         output.mkdir(parents=True, exist_ok=True)
         with (output / "terminal.txt").open("w") as terminal:
             environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-            subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=terminal, stderr=subprocess.STDOUT)
+            subprocess.run(
+                command,
+                check=True,
+                cwd=ROOT,
+                env=environment,
+                stdout=terminal,
+                stderr=subprocess.STDOUT,
+            )
     return json.loads(figures.read_text(encoding="utf-8"))
 
 

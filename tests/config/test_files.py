@@ -5,7 +5,14 @@ import sys
 import pytest
 import yaml
 
-from ultravid.config import ConfigError, ConfigImportError, LazyCall, LazyConfig, Node, get_config, instantiate
+from ultravid.config import (
+    ConfigError,
+    LazyCall,
+    LazyConfig,
+    Node,
+    get_config,
+    instantiate,
+)
 from ultravid.config.provenance import where
 
 
@@ -30,7 +37,11 @@ def test_relative_imports_need_no_package_and_are_fresh_each_time(tmp_path):
     sub = tmp_path / "sub"
     sub.mkdir()
     write(tmp_path, base=BASE)
-    write(sub, top="from ..base import *\nfrom . import side\ntrain.max_iter = 5\nother = side.values\n", side="values = dict(a=1)\n")
+    write(
+        sub,
+        top="from ..base import *\nfrom . import side\ntrain.max_iter = 5\nother = side.values\n",
+        side="values = dict(a=1)\n",
+    )
     cfg = LazyConfig.load(sub / "top.py")
     assert (cfg.number.numerator, cfg.other.a) == (5, 1)
     assert LazyConfig.load(tmp_path / "base.py").train.max_iter == 10
@@ -38,7 +49,11 @@ def test_relative_imports_need_no_package_and_are_fresh_each_time(tmp_path):
 
 
 def test_load_takes_keys_and_load_rel_is_relative_to_its_caller(tmp_path):
-    write(tmp_path, base=BASE, rel="from ultravid.config import LazyConfig\ntrain = LazyConfig.load_rel('base.py', 'train')\n")
+    write(
+        tmp_path,
+        base=BASE,
+        rel="from ultravid.config import LazyConfig\ntrain = LazyConfig.load_rel('base.py', 'train')\n",
+    )
     train, number = LazyConfig.load(tmp_path / "base.py", ("train", "number"))
     assert train.max_iter == 10 and number.denominator == 3
     assert LazyConfig.load(tmp_path / "rel.py").train.max_iter == 10
@@ -60,7 +75,10 @@ def test_a_failed_load_leaves_nothing_patched_and_shows_the_imported_files_own_e
     [
         ({"top": "x = (1,\ny = 2\n"}, r"top\.py:\d: syntax error"),
         ({"top": "from .missing import x\n", "missin": ""}, "Did you mean 'missin'"),
-        ({"top": "from .a import x\n", "a": "from .b import x\n", "b": "from .a import x\n"}, r"circle: a\.py -> b\.py -> a\.py"),
+        (
+            {"top": "from .a import x\n", "a": "from .b import x\n", "b": "from .a import x\n"},
+            r"circle: a\.py -> b\.py -> a\.py",
+        ),
     ],
 )
 def test_faults_of_files_are_told_in_one_message(tmp_path, files, message):
@@ -126,7 +144,11 @@ def test_to_py_reads_like_python(tmp_path):
 
 
 def test_a_class_of_a_config_file_survives_saving(tmp_path):
-    write(tmp_path, own="class Thing:\n    def __init__(self, a):\n        self.a = a\n", top="from ultravid.config import LazyCall as L\nfrom .own import Thing\nthing = L(Thing)(a=3)\n")
+    write(
+        tmp_path,
+        own="class Thing:\n    def __init__(self, a):\n        self.a = a\n",
+        top="from ultravid.config import LazyCall as L\nfrom .own import Thing\nthing = L(Thing)(a=3)\n",
+    )
     LazyConfig.save(LazyConfig.load(tmp_path / "top.py"), tmp_path / "saved.yaml")
     assert instantiate(LazyConfig.load(tmp_path / "saved.yaml").thing).a == 3
 

@@ -63,7 +63,11 @@ def test_every_way_of_reading_resolves_and_raw_shows_what_was_written():
 def test_environment_variables_and_their_defaults(monkeypatch):
     monkeypatch.setenv("ULTRAVID_TEST_NAME", "seen")
     monkeypatch.delenv("ULTRAVID_TEST_OTHER", raising=False)
-    cfg = Node(a="${oc.env:ULTRAVID_TEST_NAME}/x", b="${oc.env:ULTRAVID_TEST_OTHER,fallback}", c="${oc.env:ULTRAVID_TEST_OTHER}")
+    cfg = Node(
+        a="${oc.env:ULTRAVID_TEST_NAME}/x",
+        b="${oc.env:ULTRAVID_TEST_OTHER,fallback}",
+        c="${oc.env:ULTRAVID_TEST_OTHER}",
+    )
     assert (cfg.a, cfg.b) == ("seen/x", "fallback")
     with pytest.raises(InterpolationError, match="ULTRAVID_TEST_OTHER"):
         _ = cfg.c
@@ -77,7 +81,7 @@ def test_a_circle_of_references_is_named():
 
 def test_an_unknown_key_names_the_nearest():
     cfg = Node(train=dict(max_iter=1))
-    with pytest.raises(UnknownKeyError, match="'max_itr' in 'train'. Did you mean 'max_iter'"):
+    with pytest.raises(UnknownKeyError, match=r"'max_itr' in 'train'\. Did you mean 'max_iter'"):
         _ = cfg.train.max_itr
     assert not hasattr(cfg, "trian")
     assert isinstance(UnknownKeyError("x"), AttributeError | KeyError)
@@ -85,11 +89,19 @@ def test_an_unknown_key_names_the_nearest():
 
 def test_targets_receive_plain_containers_and_nested_calls_are_built():
     made = instantiate(
-        LazyCall(Recorder)([1, LazyCall(fractions.Fraction)(1, 3)], t=(1, {"k": LazyCall(list)()}), d={"x": LazyCall(dict)(a=1)})
+        LazyCall(Recorder)(
+            [1, LazyCall(fractions.Fraction)(1, 3)],
+            t=(1, {"k": LazyCall(list)()}),
+            d={"x": LazyCall(dict)(a=1)},
+        )
     )
     assert made.args == ([1, fractions.Fraction(1, 3)],)
     assert made.kwargs == {"t": (1, {"k": []}), "d": {"x": {"a": 1}}}
-    assert [type(v) for v in (made.args[0], made.kwargs["t"], made.kwargs["d"])] == [list, tuple, dict]
+    assert [type(v) for v in (made.args[0], made.kwargs["t"], made.kwargs["d"])] == [
+        list,
+        tuple,
+        dict,
+    ]
 
 
 def test_targets_by_name_lazy_targets_partials_and_unbuilt_arguments():

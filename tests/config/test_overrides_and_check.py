@@ -22,7 +22,11 @@ def make():
         ("train.name='x y, z'", lambda c: c.train.name, "x y, z"),
         ("train.name=''", lambda c: c.train.name, ""),
         ("train.max_iter=null", lambda c: c.train.max_iter, None),
-        ("train.max_iter=[1,[2]]", lambda c: [c.train.max_iter[0], list(c.train.max_iter[1])], [1, [2]]),
+        (
+            "train.max_iter=[1,[2]]",
+            lambda c: [c.train.max_iter[0], list(c.train.max_iter[1])],
+            [1, [2]],
+        ),
         ("+train.new=1e-3", lambda c: c.train.new, 1e-3),
         ("++train.max_iter=3", lambda c: c.train.max_iter, 3),
         ("train.amp={enabled: true}", lambda c: c.train.amp.enabled, True),
@@ -30,7 +34,11 @@ def make():
         ("items[1].x=4", lambda c: c["items"][1].x, 4),
         ("items.0=9", lambda c: c["items"][0], 9),
         ("train.name=${model.depth}", lambda c: c.train.name, 18),
-        ("+trainer.hooks.ema={_target_: builtins.dict}", lambda c: c.trainer.hooks.ema._target_, "builtins.dict"),
+        (
+            "+trainer.hooks.ema={_target_: builtins.dict}",
+            lambda c: c.trainer.hooks.ema._target_,
+            "builtins.dict",
+        ),
     ],
 )
 def test_an_override_does_what_the_same_edit_in_python_does(override, read, value):
@@ -40,10 +48,16 @@ def test_an_override_does_what_the_same_edit_in_python_does(override, read, valu
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.max_itr=5", r"Unknown key 'train\.max_itr'\. Did you mean 'train\.max_iter'\?.*override 1"),
+        (
+            "train.max_itr=5",
+            r"Unknown key 'train\.max_itr'\. Did you mean 'train\.max_iter'\?.*override 1",
+        ),
         ("trian.max_iter=5", "Did you mean 'train'"),
         ("train.max_iter.x=5", "is 10, which has no keys"),
-        ("trainer.model.depth=50", r"'trainer\.model' is a reference to 'model'.*override 'model\.depth'"),
+        (
+            "trainer.model.depth=50",
+            r"'trainer\.model' is a reference to 'model'.*override 'model\.depth'",
+        ),
         ("train.max_iter=", "has no value"),
         ("train.max_iter=1,2", "is a sweep"),
         ("train.max_iter=[1", "does not parse"),
@@ -104,7 +118,9 @@ def test_a_broken_module_shows_its_real_error(tmp_path, monkeypatch):
 
 def test_faults_of_overrides_and_of_the_config_come_in_one_list(tmp_path):
     path = tmp_path / "c.py"
-    path.write_text("from ultravid.config import LazyCall as L\nimport fractions\na = L(fractions.Fraction)(numeratr=1)\n")
+    path.write_text(
+        "from ultravid.config import LazyCall as L\nimport fractions\na = L(fractions.Fraction)(numeratr=1)\n"
+    )
     with pytest.raises(ValueError, match="2 faults") as caught:
         load_checked(path, ["b.c=1"])
     assert "numeratr" in str(caught.value) and "override 1" in str(caught.value)

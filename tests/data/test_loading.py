@@ -28,7 +28,11 @@ from ultravid.structures import Boxes, Clip, Instances
 
 def videos_of(lengths, patients=None):
     return [
-        Video(f"v{i}", tuple(Frame("x", t, 8, 8) for t in range(n)), patients[i] if patients else f"p{i}")
+        Video(
+            f"v{i}",
+            tuple(Frame("x", t, 8, 8) for t in range(n)),
+            patients[i] if patients else f"p{i}",
+        )
         for i, n in enumerate(lengths)
     ]
 
@@ -37,7 +41,12 @@ def loader(phantom, **changes):
     arguments = dict(
         videos=load_cva_bus(root=phantom),
         frame_sampler=WindowFrameSampler(num_frames=3, window=6),
-        transforms=[ResizeToArea(area=2000, factor=(0.5, 1.5)), RandomColor(), RandomFlip(), RandomTimeFlip()],
+        transforms=[
+            ResizeToArea(area=2000, factor=(0.5, 1.5)),
+            RandomColor(),
+            RandomFlip(),
+            RandomTimeFlip(),
+        ],
         total_batch_size=2,
         seed=11,
     )
@@ -53,7 +62,9 @@ def same(a, b):
         torch.equal(a.frames, b.frames)
         and a.video_ids == b.video_ids
         and a.frame_indices == b.frame_indices
-        and all(torch.equal(x.gt_boxes.tensor, y.gt_boxes.tensor) for x, y in zip(a.instances, b.instances, strict=True))
+        and all(
+            torch.equal(x.gt_boxes.tensor, y.gt_boxes.tensor) for x, y in zip(a.instances, b.instances, strict=True)
+        )
     )
 
 

@@ -2,7 +2,6 @@ import hashlib
 import json
 
 import numpy as np
-import pytest
 
 from tests.conftest import load_tool
 from ultravid.data.phantom import make_phantom_video
@@ -15,7 +14,18 @@ def digest(folder):
 
 def test_the_same_arguments_give_the_same_bytes(tmp_path, capsys):
     tool = load_tool("make_phantom")
-    arguments = ["--videos", "4", "--frames", "5", "--size", "64", "--seed", "7", "--test-fraction", "0.25"]
+    arguments = [
+        "--videos",
+        "4",
+        "--frames",
+        "5",
+        "--size",
+        "64",
+        "--seed",
+        "7",
+        "--test-fraction",
+        "0.25",
+    ]
     for name, workers in (("a", "1"), ("b", "2")):
         assert tool.main(["--output", str(tmp_path / name), *arguments, "--workers", workers]) == 0
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
@@ -41,7 +51,9 @@ def test_lesions_are_dark_boxed_and_inside_and_a_distractor_opens_into_a_stripe(
             for x1, y1, x2, y2 in boxes:
                 assert 0 <= x1 < x2 <= 128 and 0 <= y1 < y2 <= 128
                 cx, cy, w, h = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
-                inside.append(frame[int(cy - h / 4) : int(cy + h / 4) + 1, int(cx - w / 4) : int(cx + w / 4) + 1].mean())
+                inside.append(
+                    frame[int(cy - h / 4) : int(cy + h / 4) + 1, int(cx - w / 4) : int(cx + w / 4) + 1].mean()
+                )
                 around.append(frame.mean())
         widths.append(max((b[:, 2] - b[:, 0]).max() for b in video.distractor_boxes if len(b)))
     assert len(inside) > 50

@@ -17,14 +17,56 @@ def png(path, height=20, width=30):
 CONTENT = {
     "videos": [{"id": 5, "name": "benign/v-1-l"}, {"id": 6, "name": "malignant/w"}],
     "images": [
-        {"id": 1, "video_id": 5, "frame_id": 9, "file_name": "benign/v-1-l/000009.png", "height": 20, "width": 30},
-        {"id": 2, "video_id": 5, "frame_id": 3, "file_name": "benign/v-1-l/000003.png", "height": 20, "width": 30},
-        {"id": 3, "video_id": 6, "frame_id": 0, "file_name": "malignant/w/000000.png", "height": 20, "width": 30},
+        {
+            "id": 1,
+            "video_id": 5,
+            "frame_id": 9,
+            "file_name": "benign/v-1-l/000009.png",
+            "height": 20,
+            "width": 30,
+        },
+        {
+            "id": 2,
+            "video_id": 5,
+            "frame_id": 3,
+            "file_name": "benign/v-1-l/000003.png",
+            "height": 20,
+            "width": 30,
+        },
+        {
+            "id": 3,
+            "video_id": 6,
+            "frame_id": 0,
+            "file_name": "malignant/w/000000.png",
+            "height": 20,
+            "width": 30,
+        },
     ],
     "annotations": [
-        {"id": 1, "image_id": 1, "video_id": 5, "bbox": [2, 3, 10, 5], "instance_id": 0, "category_id": 1},
-        {"id": 2, "image_id": 3, "video_id": 6, "bbox": [12, 9, -10, 5], "instance_id": 0, "category_id": 2},
-        {"id": 3, "image_id": 3, "video_id": 6, "bbox": [20, 15, 50, 50], "instance_id": 1, "category_id": 2},
+        {
+            "id": 1,
+            "image_id": 1,
+            "video_id": 5,
+            "bbox": [2, 3, 10, 5],
+            "instance_id": 0,
+            "category_id": 1,
+        },
+        {
+            "id": 2,
+            "image_id": 3,
+            "video_id": 6,
+            "bbox": [12, 9, -10, 5],
+            "instance_id": 0,
+            "category_id": 2,
+        },
+        {
+            "id": 3,
+            "image_id": 3,
+            "video_id": 6,
+            "bbox": [20, 15, 50, 50],
+            "instance_id": 1,
+            "category_id": 2,
+        },
     ],
 }
 
@@ -61,12 +103,18 @@ def set_box(box):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (set_box([1, 2, float("nan"), 4]), r"video 'benign/v-1-l' frame 9 annotation 1: box .* nan"),
+        (
+            set_box([1, 2, float("nan"), 4]),
+            r"video 'benign/v-1-l' frame 9 annotation 1: box .* nan",
+        ),
         (set_box([1, 2, "3", 4]), "is not four numbers"),
         (set_box([1, 2, 0, 4]), "is empty"),
         (set_box([100, 2, 5, 4]), "lies outside the frame"),
         (lambda c: c["videos"].append({"id": 5, "name": "x"}), "two videos have the id 5"),
-        (lambda c: c["annotations"][0].update(image_id=99), "belongs to image 99, which is not listed"),
+        (
+            lambda c: c["annotations"][0].update(image_id=99),
+            "belongs to image 99, which is not listed",
+        ),
         (lambda c: c["images"][0].update(frame_id=3), "is listed twice"),
         (lambda c: c["images"][0].pop("height"), "has no 'height'"),
         (lambda c: c.pop("images"), "holds no list 'images'"),

@@ -95,7 +95,9 @@ def random_videos(rng):
         frames = []
         for _ in range(rng.integers(5, 25)):
             gt = [random_box(rng) for _ in range(rng.integers(0, 3))]
-            boxes = [jitter(rng, g) for g in gt if rng.random() < 0.8] + [random_box(rng) for _ in range(rng.integers(0, 3))]
+            boxes = [jitter(rng, g) for g in gt if rng.random() < 0.8] + [
+                random_box(rng) for _ in range(rng.integers(0, 3))
+            ]
             frames.append((gt, boxes, rng.integers(1, 20, len(boxes)) / 20))
         videos.append(video(*frames, name=f"v{v}"))
     return videos
@@ -144,7 +146,11 @@ def plain_average_precision(videos, threshold):
 
 def plain_sequences(vid, threshold):
     nodes = [
-        (f, b, any(g[0] <= (b[0] + b[2]) / 2 <= g[2] and g[1] <= (b[1] + b[3]) / 2 <= g[3] for g in fr.gt_boxes))
+        (
+            f,
+            b,
+            any(g[0] <= (b[0] + b[2]) / 2 <= g[2] and g[1] <= (b[1] + b[3]) / 2 <= g[3] for g in fr.gt_boxes),
+        )
         for f, fr in enumerate(vid.frames)
         for b, s in zip(fr.boxes, fr.scores, strict=True)
         if s >= threshold
@@ -169,4 +175,3 @@ def test_figures_equal_plain_loops_on_random_videos(seed):
         assert average_precision(pool, threshold) == pytest.approx(plain_average_precision(videos, threshold))
     for vid in videos:
         assert false_positive_sequences(vid, 0.3) == plain_sequences(vid, np.float32(0.3))
-

@@ -94,7 +94,10 @@ def frames(number, count, height, width):
         speed = draw(-9, 9), draw(-7, 7)
         axes = draw(0.05, 0.16) * width, draw(0.05, 0.16) * height
         ellipses.append((x, y, speed, axes, draw(35, 80), draw(10, 40)))
-    row, column = np.arange(height, dtype=np.float64)[:, None], np.arange(width, dtype=np.float64)[None, :]
+    row, column = (
+        np.arange(height, dtype=np.float64)[:, None],
+        np.arange(width, dtype=np.float64)[None, :],
+    )
 
     def bounce(value, low, high):
         t = (value - low) % (2.0 * (high - low))

@@ -62,7 +62,9 @@ def test_the_loss_falls_on_one_clip_and_clips_of_two_sizes_are_taken(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_detections_lie_in_the_asked_frame_by_falling_score(kind):
-    (found,) = small_model(kind).eval()([{"image": make_clip().frames[0], "height": 192, "width": 160, "video_id": "v"}])
+    (found,) = small_model(kind).eval()(
+        [{"image": make_clip().frames[0], "height": 192, "width": 160, "video_id": "v"}]
+    )
     instances = found["instances"]
     assert instances.image_size == (192, 160) and len(instances) > 0
     assert instances.pred_boxes.inside_box((192, 160), 1).all()
@@ -120,8 +122,18 @@ def test_one_frame_context_sees_its_own_frame_alone():
 
 def test_relation_masks_by_hand():
     frame = torch.tensor([0, 1, 1, 2])
-    assert relation_mask(frame, 0, causal=True).int().tolist() == [[1, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
-    assert relation_mask(frame, 1, causal=True).int().tolist() == [[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0], [0, 1, 1, 1]]
+    assert relation_mask(frame, 0, causal=True).int().tolist() == [
+        [1, 0, 0, 0],
+        [0, 1, 1, 0],
+        [0, 1, 1, 0],
+        [0, 0, 0, 1],
+    ]
+    assert relation_mask(frame, 1, causal=True).int().tolist() == [
+        [1, 0, 0, 0],
+        [1, 1, 1, 0],
+        [1, 1, 1, 0],
+        [0, 1, 1, 1],
+    ]
     assert relation_mask(frame, 5, causal=False).all()
 
 

@@ -12,8 +12,20 @@ from ultravid.config import get_config, instantiate
 EXPECTED = np.load(Path(__file__).with_name("parity.npz"))
 
 MODELS = {
-    "FasterRCNN": ("faster_rcnn", 6.8, -0.16, 0.02, "7bb23540b4fd0c7b3ea342ea0024b44ea6bc7e309772547e96ab156ed09c7555"),
-    "BasicDet": ("basicdet", 6.7, -0.32, 0.04, "0a11d611de6efe935c20269b3468b6583921831772d073692f7c237aefcfd4e6"),
+    "FasterRCNN": (
+        "faster_rcnn",
+        6.8,
+        -0.16,
+        0.02,
+        "7bb23540b4fd0c7b3ea342ea0024b44ea6bc7e309772547e96ab156ed09c7555",
+    ),
+    "BasicDet": (
+        "basicdet",
+        6.7,
+        -0.32,
+        0.04,
+        "0a11d611de6efe935c20269b3468b6583921831772d073692f7c237aefcfd4e6",
+    ),
 }
 VIDEOS = {"B": (1, 5, 256, 320, 256, 320), "D": (3, 3, 234, 310, 351, 465)}
 
@@ -37,7 +49,12 @@ def test_detections_equal_the_recorded_ones(model, video):
     splits = np.cumsum(EXPECTED[f"{name}_{video}_num"])[:-1]
     boxes, scores = (np.split(EXPECTED[f"{name}_{video}_{a}"], splits) for a in ("boxes", "scores"))
     for t, image in enumerate(filled.frames(number, count, h, w)):
-        frame = {"image": torch.from_numpy(image), "height": height, "width": width, "video_id": video}
+        frame = {
+            "image": torch.from_numpy(image),
+            "height": height,
+            "width": width,
+            "video_id": video,
+        }
         (output,) = detector([frame])
         found = output["instances"]
         # Scores of one frame may be closer than rounding noise, so partners are sought, not taken by order.

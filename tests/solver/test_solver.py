@@ -42,7 +42,9 @@ def test_a_factor_needs_a_base():
 
 def test_warm_up_and_steps_by_hand():
     schedule = WarmupParamScheduler(
-        MultiStepParamScheduler([1.0, 0.1, 0.01], milestones=[60, 80, 100]), warmup_factor=0.001, warmup_length=0.1
+        MultiStepParamScheduler([1.0, 0.1, 0.01], milestones=[60, 80, 100]),
+        warmup_factor=0.001,
+        warmup_length=0.1,
     )
     values = [schedule(i / 100) for i in (0, 5, 10, 59, 60, 79, 80, 99)]
     assert values == pytest.approx([0.001, 0.5005, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01])

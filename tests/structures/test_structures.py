@@ -25,12 +25,18 @@ def test_boxes_are_clipped_scaled_and_indexed():
 def test_box_modes_convert_what_they_are_given():
     assert BoxMode.convert([1.0, 2.0, 3.0, 4.0], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS) == [1, 2, 4, 6]
     assert torch.equal(
-        BoxMode.convert(torch.tensor([[1.0, 2, 4, 6]]), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS), torch.tensor([[1.0, 2, 3, 4]])
+        BoxMode.convert(torch.tensor([[1.0, 2, 4, 6]]), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS),
+        torch.tensor([[1.0, 2, 3, 4]]),
     )
 
 
 def test_instances_keep_their_fields_together():
-    table = Instances((4, 6), scores=torch.tensor([0.1, 0.9]), names=["a", "b"], pred_boxes=Boxes([[0, 0, 1, 1], [1, 1, 2, 2]]))
+    table = Instances(
+        (4, 6),
+        scores=torch.tensor([0.1, 0.9]),
+        names=["a", "b"],
+        pred_boxes=Boxes([[0, 0, 1, 1], [1, 1, 2, 2]]),
+    )
     chosen = table[table.scores > 0.5]
     assert chosen.names == ["b"] and chosen.pred_boxes.tensor.tolist() == [[1, 1, 2, 2]]
     assert len(Instances.cat([table, chosen])) == 3

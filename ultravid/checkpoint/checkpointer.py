@@ -125,9 +125,7 @@ class DetectionCheckpointer:
                 try:
                     self.checkpointables[key].load_state_dict(content.pop(key))
                 except (ValueError, KeyError, RuntimeError) as error:
-                    raise CheckpointError(
-                        f"{path}: its {key!r} doesn't fit this run's: {error}"
-                    ) from error
+                    raise CheckpointError(f"{path}: its {key!r} doesn't fit this run's: {error}") from error
         logger.info("Loaded checkpoint %s", path)
         return content
 
@@ -143,9 +141,7 @@ class DetectionCheckpointer:
         if resume and self.has_checkpoint():
             return self._resume()
         if resume:
-            logger.info(
-                "No checkpoint in %s to resume from: starting at iteration 0.", self.save_dir
-            )
+            logger.info("No checkpoint in %s to resume from: starting at iteration 0.", self.save_dir)
         return self.load(path, checkpointables=[])
 
     def has_checkpoint(self) -> bool:
@@ -156,9 +152,7 @@ class DetectionCheckpointer:
         """The newest checkpoint of ``save_dir``, "" where there is none."""
         if not self.has_checkpoint():
             return ""
-        return str(
-            self.save_dir / (self.save_dir / "last_checkpoint").read_text(encoding="utf-8").strip()
-        )
+        return str(self.save_dir / (self.save_dir / "last_checkpoint").read_text(encoding="utf-8").strip())
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Make a file of ``save_dir`` the one to resume from."""
@@ -177,11 +171,7 @@ class DetectionCheckpointer:
 
     def periodic_checkpoints(self) -> list[Path]:
         """``model_<iteration>.pth`` of ``save_dir``, newest iteration last."""
-        found = [
-            (int(m[1]), p)
-            for p in self.save_dir.glob("model_*.pth")
-            if (m := _PERIODIC.fullmatch(p.name))
-        ]
+        found = [(int(m[1]), p) for p in self.save_dir.glob("model_*.pth") if (m := _PERIODIC.fullmatch(p.name))]
         return [path for _, path in sorted(found)]
 
     def _resume(self) -> dict[str, Any]:
@@ -191,25 +181,17 @@ class DetectionCheckpointer:
             try:
                 load_file(path)
             except CheckpointError as error:
-                logger.warning(
-                    "Can't resume from %s (%s); trying the one before.", path.name, error
-                )
+                logger.warning("Can't resume from %s (%s); trying the one before.", path.name, error)
                 continue
             return self.load(path)
-        raise CheckpointError(
-            f"{self.save_dir}: no checkpoint to resume from is good, the last one is {last.name}."
-        )
+        raise CheckpointError(f"{self.save_dir}: no checkpoint to resume from is good, the last one is {last.name}.")
 
     def _load_model(self, weights: dict[str, Tensor], path: Path) -> None:
         weights = _from_torchvision_resnet(weights, self.model)
         expected = self.model.state_dict()
         shared = [k for k in expected if k in weights]
         partial = bool(weights) and all(k.startswith("backbone.") for k in weights)
-        missing = [
-            k
-            for k in expected
-            if k not in weights and not (partial and not k.startswith("backbone."))
-        ]
+        missing = [k for k in expected if k not in weights and not (partial and not k.startswith("backbone."))]
         unexpected = [k for k in weights if k not in expected]
         shapes = [
             f"{k} is {tuple(weights[k].shape)}, the model wants {tuple(expected[k].shape)}"
@@ -229,9 +211,7 @@ class DetectionCheckpointer:
             raise CheckpointError(f"{path} doesn't fit the model: {'; '.join(parts)}.")
         self.model.load_state_dict(weights, strict=False)
         if partial:
-            logger.info(
-                "%s holds a backbone alone; the rest of the model starts from scratch.", path
-            )
+            logger.info("%s holds a backbone alone; the rest of the model starts from scratch.", path)
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
@@ -251,9 +231,7 @@ def load_file(path: str | Path) -> dict[str, Any]:
             f"Checkpoint {path} can't be read, or holds more than tensors and plain data: {reason}"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"Checkpoint {path} is damaged: {str(error).partition(chr(10))[0]}"
-        ) from error
+        raise CheckpointError(f"Checkpoint {path} is damaged: {str(error).partition(chr(10))[0]}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"Checkpoint {path} holds a {type(content).__name__}, not a dict.")
     return dict(content)

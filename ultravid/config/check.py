@@ -40,9 +40,7 @@ def load_checked(config_file: str | Path, overrides: Sequence[str] = ()) -> Node
     faults = override_faults(cfg, overrides) + check(cfg)
     if faults:
         lines = "\n".join(f"  {fault}" for fault in faults)
-        raise ConfigError(
-            f"{config_file}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}\n{lines}"
-        )
+        raise ConfigError(f"{config_file}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}\n{lines}")
     return cfg
 
 
@@ -91,16 +89,8 @@ def _signature_faults(node: Node, target: Callable[..., Any]) -> Iterator[Fault]
     except (ValueError, TypeError):  # some built-ins do not tell
         return
     kinds = inspect.Parameter
-    by_name = {
-        n: p
-        for n, p in parameters.items()
-        if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
-    }
-    positional = [
-        p
-        for p in parameters.values()
-        if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
-    ]
+    by_name = {n: p for n, p in parameters.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)}
+    positional = [p for p in parameters.values() if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
     takes_any_name = any(p.kind is kinds.VAR_KEYWORD for p in parameters.values())
     takes_any_number = any(p.kind is kinds.VAR_POSITIONAL for p in parameters.values())
     given = [k for k, _ in raw_children(node) if k not in CONTROL_KEYS]
@@ -115,9 +105,7 @@ def _signature_faults(node: Node, target: Callable[..., Any]) -> Iterator[Fault]
             message = f"{name} takes no argument {key!r}.{did_you_mean(key, by_name)}"
             yield Fault(full_key(node, key), message, where(node, key))
         elif key in by_position:
-            yield Fault(
-                full_key(node, key), f"{name} gets {key!r} by position too", where(node, key)
-            )
+            yield Fault(full_key(node, key), f"{name} gets {key!r} by position too", where(node, key))
     if node.get("_partial_", False):
         return
     for parameter in by_name.values():

@@ -69,9 +69,7 @@ class Builder:
 
     def _child(self, parent: Container, key: Any, value: Any) -> Any:
         if type(value) is str and value == MISSING:
-            raise ConfigError(
-                f"{full_key(parent, key)} is still {MISSING}: give it a value ({where(parent, key)})."
-            )
+            raise ConfigError(f"{full_key(parent, key)} is still {MISSING}: give it a value ({where(parent, key)}).")
         return self.build_value(value) if isinstance(value, CONTAINERS) else value
 
     def _build_node(self, node: Node) -> Any:
@@ -81,9 +79,7 @@ class Builder:
             return {key: self._child(node, key, value) for key, value in node.items()}
         built = self._built.get(id(node), None)
         if built is _UNDER_CONSTRUCTION:
-            raise ConfigError(
-                f"{full_key(node)} needs itself to be built; hand it over after building instead."
-            )
+            raise ConfigError(f"{full_key(node)} needs itself to be built; hand it over after building instead.")
         if id(node) in self._built:
             return built
         self._built[id(node)] = _UNDER_CONSTRUCTION
@@ -108,17 +104,13 @@ class Builder:
         recursive = node.get("_recursive_", True)
         take = self._child if recursive else (lambda _parent, _key, value: value)
         args = [take(node, "_args_", a) for a in node.get("_args_", ())]
-        kwargs = {
-            key: take(node, key, value) for key, value in node.items() if key not in CONTROL_KEYS
-        }
+        kwargs = {key: take(node, key, value) for key, value in node.items() if key not in CONTROL_KEYS}
         if node.get("_partial_", False):
             return functools.partial(target, *args, **kwargs)
         try:
             return target(*args, **kwargs)
         except Exception as error:
-            given = ", ".join(
-                [*map(_short, args), *(f"{k}={_short(v)}" for k, v in kwargs.items())]
-            )
+            given = ", ".join([*map(_short, args), *(f"{k}={_short(v)}" for k, v in kwargs.items())])
             place = full_key(node) or "the config"
             error.add_note(
                 f"While building {place} as {target_name(target)}({given}), set at {where(node) or 'unknown'}"
@@ -172,18 +164,12 @@ def locate(name: str) -> Any:
             module = sys.modules.get(module_name) or importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             # Only the name itself may be missing: a module that lacks one of its own imports is broken, not absent.
-            if error.name is not None and (
-                module_name == error.name or module_name.startswith(error.name + ".")
-            ):
+            if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
                 missing = error.name
                 continue
-            raise ConfigImportError(
-                f"Target {name!r} can't be imported: {type(error).__name__}: {error}"
-            ) from error
+            raise ConfigImportError(f"Target {name!r} can't be imported: {type(error).__name__}: {error}") from error
         except Exception as error:
-            raise ConfigImportError(
-                f"Target {name!r} can't be imported: {type(error).__name__}: {error}"
-            ) from error
+            raise ConfigImportError(f"Target {name!r} can't be imported: {type(error).__name__}: {error}") from error
         return _attributes(module, parts[length:], name, module_name)
     raise ConfigImportError(f"Target {name!r} can't be imported: there is no module {missing!r}.")
 
@@ -195,13 +181,9 @@ def _attributes(module: Any, names: list[str], full: str, module_name: str) -> A
             value = value[name] if isinstance(value, dict) else getattr(value, name)
         except (KeyError, AttributeError):
             place = ".".join([module_name, *names[:i]])
-            close = difflib.get_close_matches(
-                name, list(value) if isinstance(value, dict) else dir(value), n=1
-            )
+            close = difflib.get_close_matches(name, list(value) if isinstance(value, dict) else dir(value), n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ConfigImportError(
-                f"Target {full!r} can't be imported: {place!r} has no {name!r}.{hint}"
-            ) from None
+            raise ConfigImportError(f"Target {full!r} can't be imported: {place!r} has no {name!r}.{hint}") from None
     return value
 
 
@@ -218,8 +200,6 @@ def target_name(target: Callable[..., Any] | str) -> str:
 def _short(value: Any, most: int = 60) -> str:
     try:
         text = " ".join(repr(value).split())
-    except (
-        Exception
-    ):  # a half-built object's repr may fail, and must not hide the error that is being told
+    except Exception:  # a half-built object's repr may fail, and must not hide the error that is being told
         text = f"<{type(value).__name__}>"
     return text if len(text) <= most else text[: most - 3] + "..."

@@ -36,9 +36,7 @@ class LazyCall(Generic[P]):
 
     def __init__(self, target: Any) -> None:
         if not (callable(target) or isinstance(target, str | Mapping)):
-            raise TypeError(
-                f"The target of a LazyCall is a callable, its name or a node, got {target!r}."
-            )
+            raise TypeError(f"The target of a LazyCall is a callable, its name or a node, got {target!r}.")
         self._target = target
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
@@ -81,9 +79,7 @@ class LazyConfig:
         if keys is None:
             return load_config_file(filename)
         path = Path(filename)
-        names: Mapping[str, Any] = (
-            load_namespace(path) if path.suffix == ".py" else load_config_file(path)
-        )
+        names: Mapping[str, Any] = load_namespace(path) if path.suffix == ".py" else load_config_file(path)
         wanted = (keys,) if isinstance(keys, str) else tuple(keys)
         for key in wanted:
             if key not in names:
@@ -97,9 +93,7 @@ class LazyConfig:
         """`load` relative to the file that calls."""
         caller = sys._getframe(1).f_code.co_filename
         if caller.startswith("<"):
-            raise ConfigError(
-                "LazyConfig.load_rel was called from no file, so there is nothing to be relative to."
-            )
+            raise ConfigError("LazyConfig.load_rel was called from no file, so there is nothing to be relative to.")
         return LazyConfig.load(Path(caller).parent / filename, keys)
 
     @staticmethod

@@ -81,9 +81,7 @@ def _existing(path: Path) -> Path:
     if path.is_file():
         return path
     there = (
-        sorted(p.name for p in path.parent.glob("*") if p.suffix in {".py", ".yaml"})
-        if path.parent.is_dir()
-        else []
+        sorted(p.name for p in path.parent.glob("*") if p.suffix in {".py", ".yaml"}) if path.parent.is_dir() else []
     )
     hint = (
         did_you_mean(path.name, there)
@@ -97,15 +95,11 @@ def _existing(path: Path) -> Path:
 
 def _load_yaml(path: Path) -> Node:
     try:
-        data = yaml.load(
-            path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        )
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
-        raise ConfigError(
-            f"{path}{line}: is not YAML: {getattr(error, 'problem', None) or error}"
-        ) from error
+        raise ConfigError(f"{path}{line}: is not YAML: {getattr(error, 'problem', None) or error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds a {type(data).__name__}, not a mapping.")
     node = from_data(data)
@@ -117,9 +111,7 @@ def _run(path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
     """Run one file; ``importers`` are the files whose imports led here."""
     if path in importers:
         circle = " -> ".join(p.name for p in [*importers[importers.index(path) :], path])
-        raise ConfigImportError(
-            f"Config files import each other in a circle: {circle} (in {path.parent})."
-        )
+        raise ConfigImportError(f"Config files import each other in a circle: {circle} (in {path.parent}).")
     try:
         code = compile(path.read_text(encoding="utf-8"), str(path), "exec")
     except SyntaxError as error:
@@ -128,9 +120,7 @@ def _run(path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
     except (UnicodeDecodeError, ValueError) as error:
         raise ConfigError(f"{path}: is not Python text: {error}") from error
 
-    def import_(
-        name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
-    ) -> Any:
+    def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
         if level == 0:
             return builtins.__import__(name, globals, locals, fromlist, level)
         return _import_relative(path, name, fromlist or (), level, (*importers, path))
@@ -152,9 +142,7 @@ def _run(path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
     return namespace
 
 
-def _import_relative(
-    file: Path, name: str, names: tuple[str, ...], level: int, importers: tuple[Path, ...]
-) -> Any:
+def _import_relative(file: Path, name: str, names: tuple[str, ...], level: int, importers: tuple[Path, ...]) -> Any:
     """What ``from ..name import names`` gives in a config file."""
     folder = file.parent
     for _ in range(level - 1):

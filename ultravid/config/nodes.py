@@ -84,9 +84,7 @@ class Node(dict[Any, Any]):
         return _resolve(value, self, key) if type(value) is str and _REFERENCE in value else value
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name.endswith(
-            "__"
-        ):  # protocols of Python, asked for all the time
+        if name.startswith("__") and name.endswith("__"):  # protocols of Python, asked for all the time
             raise AttributeError(name)
         return self[name]
 
@@ -311,9 +309,7 @@ def raw_children(container: Container) -> Iterable[tuple[Any, Any]]:
     """(key or index, value as written) of any container."""
     if isinstance(container, Node):
         return dict.items(container)
-    base: Iterable[Any] = (
-        list.__iter__(container) if isinstance(container, ListNode) else tuple.__iter__(container)
-    )
+    base: Iterable[Any] = list.__iter__(container) if isinstance(container, ListNode) else tuple.__iter__(container)
     return enumerate(base)
 
 
@@ -346,9 +342,7 @@ def _converted(value: Any) -> Any:
         return Node._make(value.items(), None)
     if kind is list:
         return ListNode(value)
-    if kind is tuple and any(
-        type(v) in (dict, list, tuple, *CONTAINERS) or _is_reference(v) for v in value
-    ):
+    if kind is tuple and any(type(v) in (dict, list, tuple, *CONTAINERS) or _is_reference(v) for v in value):
         return TupleNode(value)
     if kind.__module__.startswith("omegaconf.") and kind.__name__ in ("DictConfig", "ListConfig"):
         from omegaconf import OmegaConf
@@ -473,18 +467,14 @@ def _closing_brace(text: str, start: int, container: Container, key: Any) -> int
             depth -= 1
             if depth == 0:
                 return index
-    raise InterpolationError(
-        f"Reference {text!r} at {full_key(container, key)!r} lacks a closing brace."
-    )
+    raise InterpolationError(f"Reference {text!r} at {full_key(container, key)!r} lacks a closing brace.")
 
 
 def _env(argument: str, where: str) -> Any:
     name, comma, default = argument.partition(",")
     value = os.environ.get(name.strip(), default.strip() if comma else None)
     if value is None:
-        raise InterpolationError(
-            f"Environment variable {name.strip()!r}, which {where!r} refers to, is not set."
-        )
+        raise InterpolationError(f"Environment variable {name.strip()!r}, which {where!r} refers to, is not set.")
     return None if value == "null" else value
 
 
@@ -496,9 +486,7 @@ def _lookup(inner: str, container: Container, key: Any) -> Any:
     name, colon, argument = inner.partition(":")
     if colon:
         if name not in _RESOLVERS:
-            raise InterpolationError(
-                f"Reference '${{{inner}}}' at {here!r}: no resolver {name!r}; there is 'oc.env'."
-            )
+            raise InterpolationError(f"Reference '${{{inner}}}' at {here!r}: no resolver {name!r}; there is 'oc.env'.")
         return _RESOLVERS[name](argument, here)
     path = inner.strip()
     dots = len(path) - len(path.lstrip("."))

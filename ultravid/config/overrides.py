@@ -65,9 +65,7 @@ def _apply(cfg: Node, text: str, origin: str) -> None:
     parent = _walk(cfg, steps[:-1], key, create=sign in ("+", "++"))
     last = _step(parent, steps[-1])
     present = (
-        last in parent
-        if isinstance(parent, Node)
-        else isinstance(last, int) and -len(parent) <= last < len(parent)
+        last in parent if isinstance(parent, Node) else isinstance(last, int) and -len(parent) <= last < len(parent)
     )
     if not present and not isinstance(parent, Node):
         raise OverrideError(f"{full_key(parent)!r} has {len(parent)} items; there is no index {steps[-1]}.")
@@ -79,13 +77,9 @@ def _apply(cfg: Node, text: str, origin: str) -> None:
         del parent[last]  # type: ignore[union-attr]
         return
     if sign == "" and not present:
-        raise OverrideError(
-            f"Unknown key {key!r}.{_hint(parent, steps[-1])} To add a key, write '+{text}'."
-        )
+        raise OverrideError(f"Unknown key {key!r}.{_hint(parent, steps[-1])} To add a key, write '+{text}'.")
     if sign == "+" and present:
-        raise OverrideError(
-            f"{key!r} is there already; write '{text[1:]}' to set it or '+{text}' to set or add it."
-        )
+        raise OverrideError(f"{key!r} is there already; write '{text[1:]}' to set it or '+{text}' to set or add it.")
     old = dict.get(parent, last) if isinstance(parent, Node) else None
     if isinstance(value, dict) and isinstance(old, Node) and "_target_" not in value:
         for name in value:
@@ -105,18 +99,12 @@ def _parse(text: str) -> tuple[str, str, Any]:
     """(sign, key, value) of an override."""
     split = _SPLIT.match(text)
     if split is None:
-        raise OverrideError(
-            f"{text!r} is no override: write key=value, +key=value, ++key=value or ~key."
-        )
+        raise OverrideError(f"{text!r} is no override: write key=value, +key=value, ++key=value or ~key.")
     sign, key, rest = split["sign"], split["key"], split["rest"]
     if rest is None and sign != "~":
-        raise OverrideError(
-            f"{text!r} sets nothing: write {text}=value, or ~{key} to delete the key."
-        )
+        raise OverrideError(f"{text!r} sets nothing: write {text}=value, or ~{key} to delete the key.")
     if rest == "=":
-        raise OverrideError(
-            f"{text!r} has no value: write {key}='' for an empty string, {key}=null for None."
-        )
+        raise OverrideError(f"{text!r} has no value: write {key}='' for an empty string, {key}=null for None.")
     if rest is not None and _FILE_OBJECT.fullmatch(rest[1:]):
         return sign, key, _object_of_file(rest[1:])
     # hydra parses the value; its own grammar of keys knows no [0], so the key has been taken off.
@@ -131,9 +119,7 @@ def _parse(text: str) -> tuple[str, str, Any]:
             )
         value = parsed.value()
     except HydraException as error:
-        raise OverrideError(
-            f"{text!r} does not parse: {_position(str(error), key)}"
-        ) from error
+        raise OverrideError(f"{text!r} does not parse: {_position(str(error), key)}") from error
     return sign, key, _plain(value)
 
 
@@ -190,15 +176,11 @@ def _walk(cfg: Node, steps: Sequence[str], key: str, create: bool) -> Container:
                 )
         if raw is None and isinstance(node, Node) and name not in node:
             if not create:
-                raise OverrideError(
-                    f"Unknown key {key!r}: there is no {full_key(node, name)!r}.{_hint(node, step)}"
-                )
+                raise OverrideError(f"Unknown key {key!r}: there is no {full_key(node, name)!r}.{_hint(node, step)}")
             node.set(name, Node(), ("override",))
             raw = node[name]
         if not isinstance(raw, CONTAINERS):
-            raise OverrideError(
-                f"Unknown key {key!r}: {full_key(node, name)!r} is {raw!r}, which has no keys."
-            )
+            raise OverrideError(f"Unknown key {key!r}: {full_key(node, name)!r} is {raw!r}, which has no keys.")
         node = raw
     return node
 
@@ -217,6 +199,4 @@ def _hint(node: Container, step: str) -> str:
     if not isinstance(node, Node):
         return f" It has {len(node)} items."
     place = full_key(node)
-    return did_you_mean(
-        step, (k for k in node if not str(k).startswith("_")), f"{place}." if place else ""
-    )
+    return did_you_mean(step, (k for k in node if not str(k).startswith("_")), f"{place}." if place else "")

@@ -21,12 +21,7 @@ __all__ = ["origin_text", "where"]
 
 def where(container: Container, key: Any = None) -> str:
     """``file:line`` or the override that set a value last (or made the node); "" where it is not known."""
-    if (
-        key is not None
-        and isinstance(container, Node)
-        and container._history
-        and container._history.get(key)
-    ):
+    if key is not None and isinstance(container, Node) and container._history and container._history.get(key):
         return origin_text(container._history[key][-1])
     steps: list[Any] = [] if key is None else [key]
     node: Container = container
@@ -102,14 +97,8 @@ def _descend(node: ast.AST | None, steps: tuple[Any, ...], line: int) -> int:
             line = next((k.lineno for k in node.keywords if k.arg == step), line)
         elif isinstance(node, ast.Dict):
             pairs = zip(node.keys, node.values, strict=True)
-            child = next(
-                (v for k, v in pairs if isinstance(k, ast.Constant) and k.value == step), None
-            )
-        elif (
-            isinstance(node, ast.List | ast.Tuple)
-            and isinstance(step, int)
-            and step < len(node.elts)
-        ):
+            child = next((v for k, v in pairs if isinstance(k, ast.Constant) and k.value == step), None)
+        elif isinstance(node, ast.List | ast.Tuple) and isinstance(step, int) and step < len(node.elts):
             child = node.elts[step]
         if child is None:
             return line

@@ -42,9 +42,7 @@ def importable_name(value: Any) -> str | None:
         module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
         if not isinstance(module, str) or not isinstance(qualname, str):
             return None
-        if module.startswith(
-            MODULE_PREFIX
-        ):  # defined in a config file, or in one that it imports by relative path
+        if module.startswith(MODULE_PREFIX):  # defined in a config file, or in one that it imports by relative path
             return None if "<" in qualname else f"{module.removeprefix(MODULE_PREFIX)}:{qualname}"
         name = f"{module}.{qualname}"
     for candidate in (_public_name(name), name):
@@ -102,9 +100,7 @@ def to_data(value: Any, key: str = "") -> Any:
 def _as_call(value: Any) -> dict[str, Any] | None:
     """The call that makes a value of a well-known kind."""
     if isinstance(value, pathlib.PurePath):
-        kind = (
-            "pathlib.Path" if isinstance(value, pathlib.Path) else f"pathlib.{type(value).__name__}"
-        )
+        kind = "pathlib.Path" if isinstance(value, pathlib.Path) else f"pathlib.{type(value).__name__}"
         return {"_target_": kind, "_args_": [str(value)]}
     if isinstance(value, slice):
         return {"_target_": "builtins.slice", "_args_": [value.start, value.stop, value.step]}
@@ -123,11 +119,7 @@ def _as_call(value: Any) -> dict[str, Any] | None:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
         return {"_target_": _target_data(type(value), "dataclass"), **fields}
-    if (
-        type(value).__module__ == "numpy"
-        and hasattr(value, "item")
-        and not getattr(value, "shape", ())
-    ):
+    if type(value).__module__ == "numpy" and hasattr(value, "item") and not getattr(value, "shape", ()):
         return {"_target_": f"numpy.{type(value).__name__}", "_args_": [value.item()]}
     return None
 
@@ -171,9 +163,7 @@ def dump_yaml(node: Any) -> str:
     Raises:
         ConfigError: see `to_data`.
     """
-    text: str = yaml.dump(
-        to_data(node), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000
-    )
+    text: str = yaml.dump(to_data(node), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
     return text
 
 
@@ -201,20 +191,13 @@ def _py(value: Any) -> str:
         arguments = [_py(v) for _, v in raw_children(items["_args_"])] if "_args_" in items else []
         arguments += [f"{k}={_py(v)}" for k, v in items.items() if k not in CONTROL_KEYS]
         return (
-            f"partial({', '.join([name, *arguments])})"
-            if items.get("_partial_")
-            else f"{name}({', '.join(arguments)})"
+            f"partial({', '.join([name, *arguments])})" if items.get("_partial_") else f"{name}({', '.join(arguments)})"
         )
     if isinstance(value, CONTAINERS):
         inner = ", ".join(_py(v) for _, v in raw_children(value))
         if isinstance(value, TupleNode):
             return f"({inner},)" if len(value) == 1 else f"({inner})"
         return f"[{inner}]"
-    if (
-        isinstance(value, str)
-        and value.startswith("${")
-        and value.endswith("}")
-        and value.count("${") == 1
-    ):
+    if isinstance(value, str) and value.startswith("${") and value.endswith("}") and value.count("${") == 1:
         return f"ref({value[2:-1]!r})"
     return target_name(value) if callable(value) else repr(value)

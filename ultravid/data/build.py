@@ -96,9 +96,7 @@ def build_video_train_loader(
     )
     if num_boxes == 0:
         raise DataError("The training split holds no box: there is nothing to learn from.")
-    dataset = ClipDataset(
-        chosen, frame_sampler, transforms, total_batch_size, seed, foreign_context
-    )
+    dataset = ClipDataset(chosen, frame_sampler, transforms, total_batch_size, seed, foreign_context)
     return ClipLoader(dataset, num_workers)
 
 
@@ -136,9 +134,7 @@ def build_video_test_loader(
     )
 
 
-def _select(
-    videos: Sequence[Video], fold: int | None, num_folds: int | None, train: bool
-) -> list[Video]:
+def _select(videos: Sequence[Video], fold: int | None, num_folds: int | None, train: bool) -> list[Video]:
     kind = "training" if train else "test"
     if fold is None:
         chosen = list(videos)

@@ -15,9 +15,7 @@ def fold_of_patient(patient: str, num_folds: int) -> int:
     return int(hashlib.sha256(patient.encode()).hexdigest(), 16) % num_folds
 
 
-def split_fold(
-    videos: Sequence[Video], fold: int, num_folds: int
-) -> tuple[list[Video], list[Video]]:
+def split_fold(videos: Sequence[Video], fold: int, num_folds: int) -> tuple[list[Video], list[Video]]:
     """(videos to train on, videos of the held-out fold); a patient's videos are all on one side.
 
     Raises:

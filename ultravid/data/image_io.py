@@ -37,9 +37,7 @@ def image_fault(path: str | Path, height: int, width: int) -> str | None:
             return "is a truncated PNG"
         found = struct.unpack(">II", head[16:24])[::-1]
         return (
-            None
-            if found == (height, width)
-            else f"is {found[1]}x{found[0]} px, its annotation says {width}x{height}"
+            None if found == (height, width) else f"is {found[1]}x{found[0]} px, its annotation says {width}x{height}"
         )
     if head.startswith(_JPEG):
         return None if tail.endswith(_JPEG_END) else "is a truncated JPEG"

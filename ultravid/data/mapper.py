@@ -112,16 +112,11 @@ class ClipDataset(Dataset[Clip]):
             )
         return int(self._order[1][place])
 
-    def _foreign(
-        self, video: Video, indices: Any, rng: np.random.Generator
-    ) -> list[tuple[Video, int]]:
+    def _foreign(self, video: Video, indices: Any, rng: np.random.Generator) -> list[tuple[Video, int]]:
         size = (video.frames[0].height, video.frames[0].width)
         others = [v for v in self.videos if (v.frames[0].height, v.frames[0].width) == size]
         drawn = rng.choice(len(others), len(indices), replace=len(others) < len(indices))
-        return [
-            (others[d], min(int(i), len(others[d]) - 1))
-            for d, i in zip(drawn, indices, strict=True)
-        ]
+        return [(others[d], min(int(i), len(others[d]) - 1)) for d, i in zip(drawn, indices, strict=True)]
 
 
 class FrameDataset(Dataset[dict[str, Any]]):
@@ -138,9 +133,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
             model remembers then comes from other videos. A control, see `ClipDataset`.
     """
 
-    def __init__(
-        self, videos: Sequence[Video], area: float | None = None, foreign_context: bool = False
-    ) -> None:
+    def __init__(self, videos: Sequence[Video], area: float | None = None, foreign_context: bool = False) -> None:
         self.videos = videos
         self.area = area
         self.foreign_context = foreign_context
@@ -162,9 +155,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
         frame = video.frames[t]
         image = read_frame(video, t)
         if self.area is not None:
-            image = TF.resize(
-                image, list(area_size(frame.height, frame.width, self.area)), antialias=True
-            )
+            image = TF.resize(image, list(area_size(frame.height, frame.width, self.area)), antialias=True)
         item = {
             "image": image,
             "height": frame.height,

@@ -32,14 +32,10 @@ __all__ = ["PhantomVideo", "make_phantom_video", "write_phantom_dataset"]
 FloatArray = NDArray[np.float32]
 
 _BORDER = 16  # px of tissue around the picture: more than the reach of the point-spread function
-_REFERENCE_SIDE = (
-    128  # px: the lengths below are given for a picture of this side and scale with it
-)
+_REFERENCE_SIDE = 128  # px: the lengths below are given for a picture of this side and scale with it
 
 _LESION_SHARE = 0.7  # of the videos hold a lesion
-_VISIBLE_SECTION = (
-    0.35  # a lesion is boxed while its section is larger than this share of the largest
-)
+_VISIBLE_SECTION = 0.35  # a lesion is boxed while its section is larger than this share of the largest
 _LATERAL_HALF_AXIS = (11.0, 17.5)  # px
 _AXIAL_RATIO = (0.6, 0.82)
 _CONTRAST_DB = (11.0, 18.0)  # below the tissue
@@ -94,9 +90,7 @@ class _Object:
         return self.half_axes(frame)[0] > _VISIBLE_SECTION * self.half_width
 
 
-def _ornstein_uhlenbeck(
-    rng: np.random.Generator, num: int, std: float, time_constant: float
-) -> NDArray[np.float64]:
+def _ornstein_uhlenbeck(rng: np.random.Generator, num: int, std: float, time_constant: float) -> NDArray[np.float64]:
     keep = np.exp(-1.0 / time_constant)
     noise = rng.standard_normal(num) * std * np.sqrt(1.0 - keep**2)
     value = np.empty(num)
@@ -112,11 +106,7 @@ def _echo_map_db(rng: np.random.Generator, side: int, scale: float) -> FloatArra
     depth = y.copy()
     for _ in range(3):  # layers are bent by whole waves, so that the map may wrap round laterally
         waves, phase = rng.integers(1, 4), rng.uniform(0, 2 * np.pi)
-        depth += (
-            rng.uniform(1.0, 4.0)
-            * scale
-            * np.sin(2 * np.pi * waves * x / side + phase).astype(np.float32)
-        )
+        depth += rng.uniform(1.0, 4.0) * scale * np.sin(2 * np.pi * waves * x / side + phase).astype(np.float32)
     bounds = np.sort(rng.uniform(0, side, rng.integers(3, 6)))
     levels = rng.uniform(-5.0, 3.0, len(bounds) + 1)
     echo = levels[np.searchsorted(bounds, depth)].astype(np.float32)
@@ -131,9 +121,7 @@ def _echo_map_db(rng: np.random.Generator, side: int, scale: float) -> FloatArra
     return np.asarray(ndimage.gaussian_filter(echo, 0.8, mode="wrap"), np.float32)
 
 
-def _draw_object(
-    rng: np.random.Generator, is_lesion: bool, num_frames: int, scale: float
-) -> dict[str, float | bool]:
+def _draw_object(rng: np.random.Generator, is_lesion: bool, num_frames: int, scale: float) -> dict[str, float | bool]:
     half_width = rng.uniform(*_LATERAL_HALF_AXIS) * scale
     return {
         "half_width": half_width,
@@ -148,9 +136,7 @@ def _draw_object(
     }
 
 
-def _place_objects(
-    rng: np.random.Generator, num_frames: int, side: int, offset: NDArray[np.float64]
-) -> list[_Object]:
+def _place_objects(rng: np.random.Generator, num_frames: int, side: int, offset: NDArray[np.float64]) -> list[_Object]:
     """Draw 0 or 1 lesion and 1 or 2 distractors, apart in depth, inside the picture while they matter.
 
     ``offset`` is ``(T, 2)``, x and y of the picture's corner in the tissue, px.
@@ -209,9 +195,7 @@ def _point_spread_kernels() -> tuple[FloatArray, FloatArray, FloatArray]:
     return lateral.astype(np.float32), axial.real.astype(np.float32), axial.imag.astype(np.float32)
 
 
-def _boxes(
-    objects: list[_Object], frame: int, corner: NDArray[np.float64], side: int
-) -> FloatArray:
+def _boxes(objects: list[_Object], frame: int, corner: NDArray[np.float64], side: int) -> FloatArray:
     rows = []
     for obj in objects:
         if obj.is_lesion and not obj.is_boxed(frame):
@@ -236,14 +220,10 @@ def make_phantom_video(num_frames: int, size: int, rng: np.random.Generator) -> 
         ValueError: the size or the number of frames is too small.
     """
     if num_frames < 1 or size < 64:
-        raise ValueError(
-            f"A phantom video needs at least 1 frame of 64 px, got {num_frames} frames of {size} px."
-        )
+        raise ValueError(f"A phantom video needs at least 1 frame of 64 px, got {num_frames} frames of {size} px.")
     scale = size / _REFERENCE_SIDE
     side = size + 2 * _BORDER
-    velocity = np.stack(
-        [_ornstein_uhlenbeck(rng, num_frames, std * scale, 15.0) for std in (0.7, 0.3, 0.7)], axis=1
-    )
+    velocity = np.stack([_ornstein_uhlenbeck(rng, num_frames, std * scale, 15.0) for std in (0.7, 0.3, 0.7)], axis=1)
     offset = np.cumsum(velocity[:, :2], axis=0)
     objects = _place_objects(rng, num_frames, size, offset)
     echo = _echo_map_db(rng, side, scale)
@@ -298,9 +278,7 @@ def make_phantom_video(num_frames: int, size: int, rng: np.random.Generator) -> 
     )
 
 
-def _write_video(
-    root: Path, name: str, seed: int, index: int, num_frames: int, size: int
-) -> list[FloatArray]:
+def _write_video(root: Path, name: str, seed: int, index: int, num_frames: int, size: int) -> list[FloatArray]:
     """Make video ``index`` of the data set and write its frames; the boxes of each frame come back."""
     cv2.setNumThreads(1)  # the pool below already uses every core
     video = make_phantom_video(num_frames, size, np.random.default_rng((seed, index)))
@@ -313,9 +291,7 @@ def _write_video(
     return video.boxes
 
 
-def _coco_video(
-    names: Sequence[str], boxes: Sequence[list[FloatArray]], size: int, split: str
-) -> dict[str, object]:
+def _coco_video(names: Sequence[str], boxes: Sequence[list[FloatArray]], size: int, split: str) -> dict[str, object]:
     """The COCO-VID description of one split: videos, their frames and the lesions' boxes."""
     videos: list[dict[str, object]] = []
     images: list[dict[str, object]] = []
@@ -380,8 +356,7 @@ def write_phantom_dataset(
             f"and {num_test} for testing; each split needs one at least."
         )
     kinds = [
-        "benign" if kind else "malignant"
-        for kind in np.random.default_rng((seed, num_videos)).random(num_videos) < 0.5
+        "benign" if kind else "malignant" for kind in np.random.default_rng((seed, num_videos)).random(num_videos) < 0.5
     ]
     names = [f"{kind}/{index:05d}" for index, kind in enumerate(kinds)]
     boxes: dict[int, list[FloatArray]] = {}
@@ -398,7 +373,5 @@ def write_phantom_dataset(
         ("trainval", range(first_test)),
         ("test", range(first_test, num_videos)),
     ):
-        text = json.dumps(
-            _coco_video([names[i] for i in indices], [boxes[i] for i in indices], size, split)
-        )
+        text = json.dumps(_coco_video([names[i] for i in indices], [boxes[i] for i in indices], size, split))
         (output / f"{split}.json").write_text(text, encoding="utf-8")

@@ -36,9 +36,7 @@ class InfiniteClipSampler:
         start: first iteration.
     """
 
-    def __init__(
-        self, total_batch_size: int, rank: int = 0, world_size: int = 1, start: int = 0
-    ) -> None:
+    def __init__(self, total_batch_size: int, rank: int = 0, world_size: int = 1, start: int = 0) -> None:
         if total_batch_size % world_size:
             raise ValueError(
                 f"total_batch_size={total_batch_size} can't be shared evenly among {world_size} processes."
@@ -100,9 +98,7 @@ class StridedFrameSampler:
         stride = min(self.stride, max(1, (num_frames - 1) // max(self.num_frames - 1, 1)))
         last_start = max(0, num_frames - 1 - (self.num_frames - 1) * stride)
         start = int(rng.integers(last_start + 1))
-        return np.minimum(
-            start + stride * np.arange(self.num_frames, dtype=np.int64), num_frames - 1
-        )
+        return np.minimum(start + stride * np.arange(self.num_frames, dtype=np.int64), num_frames - 1)
 
 
 def shard_videos(videos: Sequence[Video], rank: int, world_size: int) -> list[Video]:

@@ -37,9 +37,7 @@ class ClipTransform(Protocol):
         """The changed clip; the given one stays as it is."""
 
 
-def apply_transforms(
-    clip: Clip, transforms: Sequence[ClipTransform], rng: np.random.Generator
-) -> Clip:
+def apply_transforms(clip: Clip, transforms: Sequence[ClipTransform], rng: np.random.Generator) -> Clip:
     """All transforms, one after the other."""
     for transform in transforms:
         clip = transform(clip, rng)

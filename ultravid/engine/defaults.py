@@ -54,20 +54,14 @@ Examples:
 """,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--config-file", required=True, metavar="FILE", help="a config, .py or .yaml"
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="check the config and the overrides, and leave"
-    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a config, .py or .yaml")
+    parser.add_argument("--check", action="store_true", help="check the config and the overrides, and leave")
     parser.add_argument(
         "--eval-only",
         action="store_true",
         help="evaluate train.init_checkpoint, or with --resume the last one",
     )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the last checkpoint of train.output_dir"
-    )
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of train.output_dir")
     parser.add_argument(
         "--num-gpus",
         type=int,
@@ -81,9 +75,7 @@ Examples:
         default="auto",
         help="where processes meet, tcp://host:port; auto: a free local port",
     )
-    parser.add_argument(
-        "opts", nargs="*", metavar="key=value", help="overrides: key=value, +key=value, ~key"
-    )
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides: key=value, +key=value, ~key")
     return parser
 
 
@@ -101,14 +93,10 @@ def default_setup(cfg: Node, args: argparse.Namespace) -> None:
         output_dir.mkdir(parents=True, exist_ok=True)
         setup_logger(output_dir, rank)
     except OSError as error:
-        raise UserError(
-            f"train.output_dir={str(output_dir)!r} can't be written: {error.strerror}."
-        ) from error
+        raise UserError(f"train.output_dir={str(output_dir)!r} can't be written: {error.strerror}.") from error
     device = select_device(cfg.train.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            f"train.device={cfg.train.device!r}, but there is no CUDA device; 'auto' takes what there is."
-        )
+        raise UserError(f"train.device={cfg.train.device!r}, but there is no CUDA device; 'auto' takes what there is.")
     logger.info("Rank %d of %d. %s", rank, comm.get_world_size(), describe_environment())
     logger.info("Arguments: %s", " ".join(f"{k}={v}" for k, v in sorted(vars(args).items())))
     if device.type == "cpu":
@@ -134,9 +122,7 @@ def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventW
     ]
 
 
-def create_ddp_model(
-    model: nn.Module, *, fp16_compression: bool = False, **kwargs: Any
-) -> nn.Module:
+def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **kwargs: Any) -> nn.Module:
     """Wrap a model in DDP where there are several processes.
 
     Args:
@@ -178,9 +164,7 @@ def prepare_model(
     return create_ddp_model(model, **(ddp or {}))
 
 
-def run_tool(
-    main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None
-) -> int:
+def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Call a tool's main and give its exit code; a `UserError` is printed alone and gives 2."""
     try:
         return main(argv) or 0

@@ -190,11 +190,7 @@ class EvalHook(HookBase):
     def after_step(self) -> None:
         """See `HookBase`."""
         next_iter = self.trainer.iter + 1
-        if (
-            self._period > 0
-            and next_iter % self._period == 0
-            and next_iter != self.trainer.max_iter
-        ):
+        if self._period > 0 and next_iter % self._period == 0 and next_iter != self.trainer.max_iter:
             self._do_eval()
 
     def after_train(self) -> None:
@@ -242,9 +238,7 @@ class BestCheckpointer(HookBase):
             logger.warning("BestCheckpointer: the evaluation gave no %r.", self._val_metric)
             return
         value, iteration = latest[self._val_metric]
-        if math.isnan(value) or (
-            self.best_metric is not None and not self._better(value, self.best_metric)
-        ):
+        if math.isnan(value) or (self.best_metric is not None and not self._better(value, self.best_metric)):
             return
         self.best_metric, self.best_iter = value, iteration
         self._checkpointer.save(self._file_prefix, tag_last=False, iteration=iteration)
@@ -252,11 +246,7 @@ class BestCheckpointer(HookBase):
     def after_step(self) -> None:
         """See `HookBase`."""
         next_iter = self.trainer.iter + 1
-        if (
-            self._period > 0
-            and next_iter % self._period == 0
-            and next_iter != self.trainer.max_iter
-        ):
+        if self._period > 0 and next_iter % self._period == 0 and next_iter != self.trainer.max_iter:
             self._check()
 
     def after_train(self) -> None:
@@ -283,9 +273,7 @@ class PeriodicWriter(HookBase):
 
     order: ClassVar[int] = 80
 
-    def __init__(
-        self, writers: Mapping[str, EventWriter] | Sequence[EventWriter], period: int = 20
-    ) -> None:
+    def __init__(self, writers: Mapping[str, EventWriter] | Sequence[EventWriter], period: int = 20) -> None:
         self._writers = list(writers.values()) if isinstance(writers, Mapping) else list(writers)
         for writer in self._writers:
             if not isinstance(writer, EventWriter):
@@ -380,13 +368,9 @@ class StopOnSignal(HookBase):
     def before_train(self) -> None:
         """Take over the signals."""
         try:
-            self._old = {
-                s: signal.signal(s, self._receive) for s in (signal.SIGTERM, signal.SIGINT)
-            }
+            self._old = {s: signal.signal(s, self._receive) for s in (signal.SIGTERM, signal.SIGINT)}
         except ValueError:  # not in the main thread, where signals arrive
-            logger.warning(
-                "Training outside of the main thread: signals will not save a checkpoint."
-            )
+            logger.warning("Training outside of the main thread: signals will not save a checkpoint.")
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -400,11 +384,7 @@ class StopOnSignal(HookBase):
             return
         iteration = self.trainer.iter
         self._checkpointer.save(f"{self._file_prefix}_{iteration:07d}", iteration=iteration)
-        name = (
-            signal.Signals(self._received).name
-            if self._received is not None
-            else "a signal to another process"
-        )
+        name = signal.Signals(self._received).name if self._received is not None else "a signal to another process"
         raise StopTraining(f"{name}; a checkpoint was saved, go on with --resume")
 
     def _any_rank_received(self) -> bool:

@@ -67,9 +67,7 @@ def launch(
         raise UserError(f"--num-gpus {num_gpus_per_machine}, but this machine has {num_gpus}.")
     if dist_url in ("auto", None):
         if num_machines > 1:
-            raise UserError(
-                "--dist-url auto finds a port of this machine alone; name one for several machines."
-            )
+            raise UserError("--dist-url auto finds a port of this machine alone; name one for several machines.")
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     start_processes(
         _worker,
@@ -113,13 +111,9 @@ def _join(
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
         # Two processes that each use all cores wait for each other's threads and take many times as long.
-        torch.set_num_threads(
-            max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-        )
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     backend = "nccl" if has_cuda else "gloo"
-    dist.init_process_group(
-        backend, init_method=init_method, world_size=world_size, rank=rank, timeout=timeout
-    )
+    dist.init_process_group(backend, init_method=init_method, world_size=world_size, rank=rank, timeout=timeout)
     try:
         main_func(*args)
     finally:

@@ -89,14 +89,10 @@ class TrainerBase:
         self.stopped = False
         self.storage = EventStorage(0)
 
-    def register_hooks(
-        self, hooks: Mapping[str, HookBase | None] | Sequence[HookBase | None]
-    ) -> None:
+    def register_hooks(self, hooks: Mapping[str, HookBase | None] | Sequence[HookBase | None]) -> None:
         """Add hooks: a list in its order, or a dict by name, sorted by the hooks' ``order``; None entries are skipped."""
         if isinstance(hooks, Mapping):
-            named = sorted(
-                ((n, h) for n, h in hooks.items() if h is not None), key=lambda pair: pair[1].order
-            )
+            named = sorted(((n, h) for n, h in hooks.items() if h is not None), key=lambda pair: pair[1].order)
         else:
             named = [(type(h).__name__, h) for h in hooks if h is not None]
         for name, hook in named:
@@ -292,17 +288,13 @@ class SimpleTrainer(TrainerBase):
             groups = self.optimizer.param_groups
             self.clip_grad([p for group in groups for p in group["params"] if p.grad is not None])
 
-    def write_metrics(
-        self, losses: dict[str, Tensor], total: Tensor, data: Any, data_time: float
-    ) -> None:
+    def write_metrics(self, losses: dict[str, Tensor], total: Tensor, data: Any, data_time: float) -> None:
         """Put the losses (means over processes) and this process's wait for data into the storage."""
         metrics = {name: value.detach().float() for name, value in losses.items()}
         metrics["total_loss"] = total.detach().float()
         names = list(metrics)
         stacked = torch.stack([metrics[n] for n in names])
-        if (
-            comm.get_world_size() > 1
-        ):  # every process sees the same numbers, and stops at the same nan
+        if comm.get_world_size() > 1:  # every process sees the same numbers, and stops at the same nan
             torch.distributed.all_reduce(stacked)
             stacked /= comm.get_world_size()
         values = stacked.tolist()  # the one read of the device
@@ -319,9 +311,7 @@ class SimpleTrainer(TrainerBase):
     def _iterator(self) -> Iterator[Any]:
         if self._data_loader_iter is None:
             iterate_from = getattr(self.data_loader, "iterate_from", None)
-            self._data_loader_iter = (
-                iterate_from(self.iter) if iterate_from is not None else iter(self.data_loader)
-            )
+            self._data_loader_iter = iterate_from(self.iter) if iterate_from is not None else iter(self.data_loader)
         return self._data_loader_iter
 
     def state_dict(self) -> dict[str, Any]:
@@ -366,9 +356,7 @@ class AMPTrainer(SimpleTrainer):
             raise ValueError(f"precision={precision!r} is neither float16 nor bfloat16.")
         device = next(model.parameters()).device
         self.autocast = torch.autocast(device.type, dtype=dtype, enabled=enabled)
-        self.grad_scaler = torch.amp.GradScaler(
-            device.type, enabled=enabled and dtype == torch.float16
-        )
+        self.grad_scaler = torch.amp.GradScaler(device.type, enabled=enabled and dtype == torch.float16)
         super().__init__(
             model,
             data_loader,

@@ -85,16 +85,10 @@ def inference_on_dataset(
         figures by name; empty in all processes but the main one. The speed goes to the log.
     """
     callbacks = callbacks or {}
-    evaluator = (
-        DatasetEvaluators(evaluator)
-        if isinstance(evaluator, Sequence)
-        else evaluator or DatasetEvaluator()
-    )
+    evaluator = DatasetEvaluators(evaluator) if isinstance(evaluator, Sequence) else evaluator or DatasetEvaluator()
     evaluator.reset()
     total = len(data_loader) if isinstance(data_loader, Sized) else None
-    logger.info(
-        "Start inference on %s batches", total if total is not None else "an unknown number of"
-    )
+    logger.info("Start inference on %s batches", total if total is not None else "an unknown number of")
     seconds: list[float] = []
     next_log = time.perf_counter() + 10
     reset = getattr(model, "reset", lambda: None)

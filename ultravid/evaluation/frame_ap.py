@@ -80,9 +80,7 @@ def match_detections(pool: DetectionPool, iou_threshold: float) -> NDArray[np.bo
     return true_positive
 
 
-def recall_precision(
-    pool: DetectionPool, iou_threshold: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def recall_precision(pool: DetectionPool, iou_threshold: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """``(N,)`` recall and precision after each detection; recall is nan where there is no lesion at all."""
     true_positives = match_detections(pool, iou_threshold).cumsum()
     recall = true_positives / pool.num_gt if pool.num_gt else np.full(len(true_positives), np.nan)
@@ -98,17 +96,13 @@ def average_precision(pool: DetectionPool, iou_threshold: float) -> float:
     return float((np.diff(recall, prepend=0.0) * envelope).sum())
 
 
-def precision_at_recall(
-    pool: DetectionPool, recall_level: float, iou_threshold: float = 0.5
-) -> float:
+def precision_at_recall(pool: DetectionPool, recall_level: float, iou_threshold: float = 0.5) -> float:
     """Raw precision at a recall, linear between points; nan where that recall is never reached."""
     recall, precision = recall_precision(pool, iou_threshold)
     return _at_recall(recall, precision, recall_level)
 
 
-def threshold_at_recall(
-    pool: DetectionPool, recall_level: float, iou_threshold: float = 0.5
-) -> float:
+def threshold_at_recall(pool: DetectionPool, recall_level: float, iou_threshold: float = 0.5) -> float:
     """Score at a recall, linear between points; nan where that recall is never reached."""
     recall, _ = recall_precision(pool, iou_threshold)
     return _at_recall(recall, pool.scores.astype(np.float64), recall_level)
@@ -122,8 +116,6 @@ def recall_with_top(pool: DetectionPool, num_top: int, iou_threshold: float = 0.
     return len(np.unique(pool.best_gt[hits])) / pool.num_gt
 
 
-def _at_recall(
-    recall: Sequence[float] | NDArray[np.float64], values: NDArray[np.float64], level: float
-) -> float:
+def _at_recall(recall: Sequence[float] | NDArray[np.float64], values: NDArray[np.float64], level: float) -> float:
     reached = len(recall) > 0 and recall[-1] >= level
     return float(np.interp(level, recall, values)) if reached else float("nan")

@@ -76,7 +76,10 @@ class FramePictures(DatasetEvaluator):
             if score >= self._score_threshold:
                 _rectangle(shown, box, scale, _ORANGE)
                 at = (int(box[0] * scale) + 2, max(10, int(box[1] * scale) - 3))
-                for colour, thickness in ((_BLACK, 3), (_ORANGE, 1)):  # an outline, to be read on bright tissue
+                for colour, thickness in (
+                    (_BLACK, 3),
+                    (_ORANGE, 1),
+                ):  # an outline, to be read on bright tissue
                     cv2.putText(shown, f"{score:.2f}", at, _FONT, 0.4, colour, thickness, cv2.LINE_AA)
         canvas = np.zeros((self._tile + 18, self._tile, 3), np.uint8)
         canvas[18 : 18 + size[1], : size[0]] = shown
@@ -86,23 +89,17 @@ class FramePictures(DatasetEvaluator):
 
     def evaluate(self) -> None:
         """See `DatasetEvaluator`; gives no figures."""
-        mine = heapq.nsmallest(
-            self._num_videos, self._chosen.items(), key=lambda item: (item[1][0] == 0, item[0])
-        )
+        mine = heapq.nsmallest(self._num_videos, self._chosen.items(), key=lambda item: (item[1][0] == 0, item[0]))
         gathered = [item for part in comm.gather(mine) for item in part]
         if not comm.is_main_process() or not gathered:
             return
-        chosen = heapq.nsmallest(
-            self._num_videos, gathered, key=lambda item: (item[1][0] == 0, item[0])
-        )
+        chosen = heapq.nsmallest(self._num_videos, gathered, key=lambda item: (item[1][0] == 0, item[0]))
         tiles = [picture for _, (_, picture) in chosen]
         columns = min(len(tiles), max(1, round(math.sqrt(len(tiles) * 4 / 3))))
         tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
         rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
         legend = np.zeros((20, rows[0].shape[1], 3), np.uint8)
-        cv2.putText(
-            legend, "lesion", (4, 14), _FONT, 0.42, _GREEN, 1, cv2.LINE_AA
-        )
+        cv2.putText(legend, "lesion", (4, 14), _FONT, 0.42, _GREEN, 1, cv2.LINE_AA)
         text = f"detection with its score, from {self._score_threshold}"
         cv2.putText(legend, text, (60, 14), _FONT, 0.42, _ORANGE, 1, cv2.LINE_AA)
         path = self._output_dir / "frames.png"
@@ -112,8 +109,6 @@ class FramePictures(DatasetEvaluator):
         logger.info("Frames with lesions and detections: %s", path)
 
 
-def _rectangle(
-    image: NDArray[Any], box: list[float], scale: float, colour: tuple[int, int, int]
-) -> None:
+def _rectangle(image: NDArray[Any], box: list[float], scale: float, colour: tuple[int, int, int]) -> None:
     x1, y1, x2, y2 = (round(v * scale) for v in box)
     cv2.rectangle(image, (x1, y1), (x2, y2), colour, 1, cv2.LINE_AA)

@@ -29,9 +29,7 @@ def format_results(results: Mapping[str, Any]) -> str:
     """A table of one row; a figure that is undefined is a dash."""
     flat = flatten_results_dict(results)
     row = ["-" if math.isnan(float(v)) else f"{float(v):.2f}" for v in flat.values()]
-    return tabulate(
-        [row], headers=list(flat), tablefmt="pipe", stralign="right", disable_numparse=True
-    )
+    return tabulate([row], headers=list(flat), tablefmt="pipe", stralign="right", disable_numparse=True)
 
 
 def print_csv_format(results: Mapping[str, Any]) -> None:

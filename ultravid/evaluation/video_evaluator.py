@@ -113,9 +113,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
             ordered = sorted(frames[video_id], key=lambda f: f.frame_index)
             for a, b in itertools.pairwise(ordered):
                 if a.frame_index == b.frame_index:
-                    raise UserError(
-                        f"Video {video_id!r} frame {a.frame_index} was evaluated twice."
-                    )
+                    raise UserError(f"Video {video_id!r} frame {a.frame_index} was evaluated twice.")
             videos.append(VideoResult(video_id, ordered, fps[video_id]))
         return videos
 
@@ -136,11 +134,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         )
         undefined = [name for name, value in metrics.items() if math.isnan(value)]
         if undefined:
-            why = (
-                "there is no lesion"
-                if num_lesions == 0
-                else "the detections never reach that recall"
-            )
+            why = "there is no lesion" if num_lesions == 0 else "the detections never reach that recall"
             logger.info("Undefined (-, null in JSON): %s: %s.", ", ".join(undefined), why)
         if self._output_dir is not None:
             self._write(videos, metrics)
@@ -157,9 +151,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
                     "video_id": video.video_id,
                     "frame_index": frame.frame_index,
                 }
-                for (x1, y1, x2, y2), score in zip(
-                    frame.boxes.tolist(), frame.scores.tolist(), strict=True
-                ):
+                for (x1, y1, x2, y2), score in zip(frame.boxes.tolist(), frame.scores.tolist(), strict=True):
                     rows.append(
                         {
                             **place,

@@ -20,9 +20,7 @@ class Box2BoxTransform:
     sizes; each is multiplied by its weight. No "+1" in a width.
     """
 
-    def __init__(
-        self, weights: tuple[float, float, float, float], scale_clamp: float = math.log(1000.0 / 16)
-    ) -> None:
+    def __init__(self, weights: tuple[float, float, float, float], scale_clamp: float = math.log(1000.0 / 16)) -> None:
         self.weights = weights
         self.scale_clamp = scale_clamp
 
@@ -30,9 +28,7 @@ class Box2BoxTransform:
         """``(N, 4)`` deltas that turn the source boxes ``(N, 4)`` into the targets ``(N, 4)``."""
         src_size = src_boxes[:, 2:] - src_boxes[:, :2]
         target_size = target_boxes[:, 2:] - target_boxes[:, :2]
-        shift = (
-            target_boxes[:, :2] + 0.5 * target_size - src_boxes[:, :2] - 0.5 * src_size
-        ) / src_size
+        shift = (target_boxes[:, :2] + 0.5 * target_size - src_boxes[:, :2] - 0.5 * src_size) / src_size
         deltas = torch.cat((shift, torch.log(target_size / src_size)), dim=1)
         return deltas * deltas.new_tensor(self.weights)
 

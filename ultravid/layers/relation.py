@@ -85,21 +85,15 @@ class RelationModule(nn.Module):
 
     div_mat: Tensor
 
-    def __init__(
-        self, *, dim: int = 256, num_heads: int = 8, num_layers: int = 2, geometry_dim: int = 256
-    ) -> None:
+    def __init__(self, *, dim: int = 256, num_heads: int = 8, num_layers: int = 2, geometry_dim: int = 256) -> None:
         super().__init__()
         if geometry_dim % 8:
             raise ValueError(f"geometry_dim={geometry_dim} is no multiple of 8.")
         exponents = torch.arange(geometry_dim // 8, dtype=torch.float32) * (8.0 / geometry_dim)
         self.register_buffer("div_mat", torch.pow(torch.tensor(1000.0), exponents) / 100.0)
-        self.layers = nn.ModuleList(
-            RelationLayer(dim, num_heads, geometry_dim) for _ in range(num_layers)
-        )
+        self.layers = nn.ModuleList(RelationLayer(dim, num_heads, geometry_dim) for _ in range(num_layers))
 
-    def forward(
-        self, tokens: Tensor, boxes: Tensor, mask: Tensor | None = None, num_last: int | None = None
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, boxes: Tensor, mask: Tensor | None = None, num_last: int | None = None) -> Tensor:
         """Relate tokens to each other.
 
         Args:

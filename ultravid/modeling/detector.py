@@ -55,12 +55,8 @@ class FasterRCNN(nn.Module):
         self.backbone = backbone
         self.proposal_generator = proposal_generator
         self.roi_heads = roi_heads
-        self.register_buffer(
-            "pixel_mean", torch.tensor(pixel_mean, dtype=torch.float32).view(-1, 1, 1)
-        )
-        self.register_buffer(
-            "pixel_std", torch.tensor(pixel_std, dtype=torch.float32).view(-1, 1, 1)
-        )
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean, dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(pixel_std, dtype=torch.float32).view(-1, 1, 1))
 
     @property
     def device(self) -> torch.device:
@@ -83,17 +79,13 @@ class FasterRCNN(nn.Module):
         Clips of different sizes are padded at the right and at the bottom to the largest.
         """
         sizes = [(int(c.frames.shape[-2]), int(c.frames.shape[-1])) for c in clips]
-        images = ImageList.from_tensors([self.normalize(c.frames) for c in clips]).tensor.flatten(
-            0, 1
-        )
+        images = ImageList.from_tensors([self.normalize(c.frames) for c in clips]).tensor.flatten(0, 1)
         gt = [instances.to(self.device) for clip in clips for instances in clip.instances]
         features = self.backbone(images)
         image_size = (int(images.shape[-2]), int(images.shape[-1]))
         proposals, losses = self.proposal_generator(features, image_size, gt)
         if len(set(sizes)) > 1:
-            frame_sizes = [
-                size for clip, size in zip(clips, sizes, strict=True) for _ in range(len(clip))
-            ]
+            frame_sizes = [size for clip, size in zip(clips, sizes, strict=True) for _ in range(len(clip))]
             proposals = [_inside(p, size) for p, size in zip(proposals, frame_sizes, strict=True)]
         sampled = self.roi_heads.sample(proposals, gt)
         tokens = self.roi_heads.tokens(features, [s.proposal_boxes.tensor for s in sampled])
@@ -103,9 +95,7 @@ class FasterRCNN(nn.Module):
         losses.update(predictor.losses(logits, deltas, Instances.cat(sampled)))
         return losses
 
-    def relate_clips(
-        self, tokens: Tensor, sampled: Sequence[Instances], clip_lengths: Sequence[int]
-    ) -> Tensor:
+    def relate_clips(self, tokens: Tensor, sampled: Sequence[Instances], clip_lengths: Sequence[int]) -> Tensor:
         """``(N, D)`` tokens after they saw those of other frames of their clip; one frame's model leaves them."""
         del sampled, clip_lengths
         return tokens
@@ -122,9 +112,7 @@ class FasterRCNN(nn.Module):
         predictor = self.roi_heads.box_predictor
         logits, deltas = predictor(tokens)
         detections = predictor.inference(logits, deltas, boxes, image_size)
-        return detector_postprocess(
-            detections, frame.get("height", image_size[0]), frame.get("width", image_size[1])
-        )
+        return detector_postprocess(detections, frame.get("height", image_size[0]), frame.get("width", image_size[1]))
 
     def relate_frame(self, tokens: Tensor, boxes: Tensor, frame: dict[str, Any]) -> Tensor:
         """``(N, D)`` tokens of a frame's boxes ``(N, 4)`` after they saw earlier frames; here: as they are."""
@@ -169,9 +157,7 @@ class BasicDet(FasterRCNN):
             pixel_std=pixel_std,
         )
         if roi_heads.relation is None:
-            raise ValueError(
-                "BasicDet needs roi_heads.relation; a detector without one is FasterRCNN."
-            )
+            raise ValueError("BasicDet needs roi_heads.relation; a detector without one is FasterRCNN.")
         self.context_frames = context_frames
         self.causal = causal
         self.memory = FrameMemory(context_frames + 1, context_stride)
@@ -183,17 +169,13 @@ class BasicDet(FasterRCNN):
         assert self.roi_heads.relation is not None
         return self.roi_heads.relation
 
-    def relate_clips(
-        self, tokens: Tensor, sampled: Sequence[Instances], clip_lengths: Sequence[int]
-    ) -> Tensor:
+    def relate_clips(self, tokens: Tensor, sampled: Sequence[Instances], clip_lengths: Sequence[int]) -> Tensor:
         """``(N, D)``: each clip's tokens related to those that `relation_mask` admits."""
         related, rows, frames = [], tokens.split([len(s) for s in sampled]), list(sampled)
         start = 0
         for length in clip_lengths:
             clip = frames[start : start + length]
-            frame = torch.cat(
-                [s.is_gt.new_full((len(s),), t, dtype=torch.int64) for t, s in enumerate(clip)]
-            )
+            frame = torch.cat([s.is_gt.new_full((len(s),), t, dtype=torch.int64) for t, s in enumerate(clip)])
             is_gt = torch.cat([s.is_gt for s in clip])
             boxes = torch.cat([s.proposal_boxes.tensor for s in clip])
             mask = relation_mask(frame, self.context_frames, self.causal) & ~is_gt[None, :]
@@ -234,11 +216,7 @@ def relation_mask(frame: Tensor, context_frames: int, causal: bool) -> Tensor:
     back = frame[:, None] - frame[None, :]
     if context_frames == 0:
         return back == 0
-    return (
-        (back >= 0) & (back <= context_frames)
-        if causal
-        else torch.ones_like(back, dtype=torch.bool)
-    )
+    return (back >= 0) & (back <= context_frames) if causal else torch.ones_like(back, dtype=torch.bool)
 
 
 def _inside(proposals: Instances, size: tuple[int, int]) -> Instances:

@@ -28,9 +28,7 @@ class Matcher:
         allow_low_quality_matches: bool = False,
     ) -> None:
         if len(labels) != len(thresholds) + 1 or list(thresholds) != sorted(thresholds):
-            raise ValueError(
-                f"thresholds={thresholds} must rise and be one fewer than labels={labels}."
-            )
+            raise ValueError(f"thresholds={thresholds} must rise and be one fewer than labels={labels}.")
         if not set(labels) <= {-1, 0, 1}:
             raise ValueError(f"labels={labels} must be of -1, 0 and 1.")
         self.thresholds = tuple(thresholds)
@@ -59,9 +57,7 @@ class Matcher:
         return matches, labels
 
 
-def subsample_labels(
-    labels: Tensor, num_samples: int, positive_fraction: float
-) -> tuple[Tensor, Tensor]:
+def subsample_labels(labels: Tensor, num_samples: int, positive_fraction: float) -> tuple[Tensor, Tensor]:
     """Draw foreground and background at random, without replacement, from torch's global generator.
 
     Args:

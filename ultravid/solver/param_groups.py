@@ -53,9 +53,7 @@ def get_default_optimizer_params(
     Raises:
         ValueError: a factor without ``base_lr``, or ``overrides["bias"]`` beside another setting of biases.
     """
-    settings: dict[str, dict[str, float | None]] = {
-        k: dict(v) for k, v in (overrides or {}).items()
-    }
+    settings: dict[str, dict[str, float | None]] = {k: dict(v) for k, v in (overrides or {}).items()}
     bias: dict[str, float | None] = {}
     if bias_lr_factor is not None and bias_lr_factor != 1.0:
         if base_lr is None:
@@ -82,12 +80,8 @@ def get_default_optimizer_params(
             if isinstance(module, _NORMS) and weight_decay_norm is not None:
                 group["weight_decay"] = weight_decay_norm
             if lr_factor_func is not None and base_lr is not None:
-                group["lr"] = base_lr * lr_factor_func(
-                    f"{module_name}.{name}" if module_name else name
-                )
+                group["lr"] = base_lr * lr_factor_func(f"{module_name}.{name}" if module_name else name)
             group.update(settings.get(name, {}))
             given = {k: v for k, v in group.items() if v is not None}
-            groups.setdefault(tuple(sorted(given.items())), {"params": [], **given})[
-                "params"
-            ].append(parameter)
+            groups.setdefault(tuple(sorted(given.items())), {"params": [], **given})["params"].append(parameter)
     return list(groups.values())

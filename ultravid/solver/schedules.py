@@ -49,9 +49,7 @@ class WarmupParamScheduler(CompositeParamScheduler):
             warmup = ConstantParamScheduler(start)
         else:
             raise ValueError(f"warmup_method={warmup_method!r} is neither 'linear' nor 'constant'.")
-        self._only: ParamScheduler | None = (
-            scheduler if warmup_length == 0 else warmup if warmup_length == 1 else None
-        )
+        self._only: ParamScheduler | None = scheduler if warmup_length == 0 else warmup if warmup_length == 1 else None
         scaling = ["rescaled", "rescaled" if rescale_interval else "fixed"]
         super().__init__([warmup, scheduler], [warmup_length, 1 - warmup_length], scaling)
 
@@ -70,13 +68,9 @@ class LRMultiplier(LRScheduler):
         last_iter: as torch's ``last_epoch``: -1 begins.
     """
 
-    def __init__(
-        self, optimizer: Optimizer, multiplier: ParamScheduler, max_iter: int, last_iter: int = -1
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, multiplier: ParamScheduler, max_iter: int, last_iter: int = -1) -> None:
         if not isinstance(multiplier, ParamScheduler):
-            raise TypeError(
-                f"multiplier must be one of fvcore's ParamScheduler, got {type(multiplier).__name__}."
-            )
+            raise TypeError(f"multiplier must be one of fvcore's ParamScheduler, got {type(multiplier).__name__}.")
         self._multiplier = multiplier
         self._max_iter = max_iter
         super().__init__(optimizer, last_epoch=last_iter)

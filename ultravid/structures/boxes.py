@@ -26,15 +26,11 @@ class BoxMode(IntEnum):
     @staticmethod
     def convert(box: Any, from_mode: BoxMode, to_mode: BoxMode) -> Any:
         """Convert a box (list or tuple of 4) or boxes ``(..., 4)`` (tensor); what goes in comes out, never in place."""
-        tensor = (
-            box.clone() if isinstance(box, Tensor) else torch.as_tensor(box, dtype=torch.float64)
-        )
+        tensor = box.clone() if isinstance(box, Tensor) else torch.as_tensor(box, dtype=torch.float64)
         if tensor.shape[-1] != 4:
             raise ValueError(f"A box has 4 numbers, got shape {tuple(tensor.shape)}.")
         form = {BoxMode.XYXY_ABS: "xyxy", BoxMode.XYWH_ABS: "xywh"}
-        out = box_convert(tensor.reshape(-1, 4), form[from_mode], form[to_mode]).reshape(
-            tensor.shape
-        )
+        out = box_convert(tensor.reshape(-1, 4), form[from_mode], form[to_mode]).reshape(tensor.shape)
         return out if isinstance(box, Tensor) else type(box)(out.tolist())
 
 

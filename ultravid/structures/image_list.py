@@ -41,9 +41,7 @@ class ImageList:
         return self.tensor.device
 
     @staticmethod
-    def from_tensors(
-        tensors: Sequence[Tensor], size_divisibility: int = 0, pad_value: float = 0.0
-    ) -> ImageList:
+    def from_tensors(tensors: Sequence[Tensor], size_divisibility: int = 0, pad_value: float = 0.0) -> ImageList:
         """Pad ``(C, h, w)`` images to their largest height and width, rounded up to a multiple of the divisibility."""
         sizes = [(int(t.shape[-2]), int(t.shape[-1])) for t in tensors]
         height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
@@ -51,7 +49,6 @@ class ImageList:
             height = -(-height // size_divisibility) * size_divisibility
             width = -(-width // size_divisibility) * size_divisibility
         padded = [
-            F.pad(t, (0, width - w, 0, height - h), value=pad_value)
-            for t, (h, w) in zip(tensors, sizes, strict=True)
+            F.pad(t, (0, width - w, 0, height - h), value=pad_value) for t, (h, w) in zip(tensors, sizes, strict=True)
         ]
         return ImageList(torch.stack(padded), sizes)

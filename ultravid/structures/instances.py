@@ -51,9 +51,7 @@ class Instances:
             ValueError: its length is not that of the other fields.
         """
         if self._fields and len(value) != len(self):
-            raise ValueError(
-                f"Field {name!r} has {len(value)} rows, the other fields have {len(self)}."
-            )
+            raise ValueError(f"Field {name!r} has {len(value)} rows, the other fields have {len(self)}.")
         self._fields[name] = value
 
     def has(self, name: str) -> bool:
@@ -88,11 +86,7 @@ class Instances:
         chosen = Instances(self._image_size)
         for name, value in self._fields.items():
             if isinstance(value, list) and isinstance(item, torch.Tensor):
-                value = (
-                    list(itertools.compress(value, item))
-                    if item.dtype == torch.bool
-                    else [value[i] for i in item]
-                )
+                value = list(itertools.compress(value, item)) if item.dtype == torch.bool else [value[i] for i in item]
                 chosen.set(name, value)
             else:
                 chosen.set(name, value[item])
@@ -104,9 +98,7 @@ class Instances:
         raise NotImplementedError("Instances without a field have no length.")
 
     def __iter__(self) -> Any:
-        raise NotImplementedError(
-            "Instances are a table, not a sequence: iterate over one of its fields."
-        )
+        raise NotImplementedError("Instances are a table, not a sequence: iterate over one of its fields.")
 
     @staticmethod
     def cat(instance_lists: Sequence[Instances]) -> Instances:

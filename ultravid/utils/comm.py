@@ -75,9 +75,7 @@ def shared_random_seed() -> int:
 
 
 @torch.no_grad()
-def reduce_dict(
-    input_dict: dict[str, torch.Tensor], average: bool = True
-) -> dict[str, torch.Tensor]:
+def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
     """Sum (or mean) over processes of each scalar tensor; right in process 0 alone."""
     world_size = get_world_size()
     if world_size < 2:

@@ -18,11 +18,7 @@ def select_device(device: str = "auto") -> torch.device:
     """
     if device != "auto":
         return torch.device(device)
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def describe_environment() -> str:

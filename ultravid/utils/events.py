@@ -43,9 +43,7 @@ def get_event_storage() -> EventStorage:
         RuntimeError: nothing is running: outside ``with EventStorage(...)``.
     """
     if not _storages:
-        raise RuntimeError(
-            "get_event_storage() was called outside of 'with EventStorage(...)', so nothing records it."
-        )
+        raise RuntimeError("get_event_storage() was called outside of 'with EventStorage(...)', so nothing records it.")
     return _storages[-1]
 
 
@@ -70,9 +68,7 @@ class EventStorage:
         self._vis_data: list[tuple[str, Any, int]] = []
         self._histograms: list[dict[str, Any]] = []
 
-    def put_scalar(
-        self, name: str, value: Any, smoothing_hint: bool = True, cur_iter: int | None = None
-    ) -> None:
+    def put_scalar(self, name: str, value: Any, smoothing_hint: bool = True, cur_iter: int | None = None) -> None:
         """Record a number.
 
         Args:
@@ -88,15 +84,11 @@ class EventStorage:
         iteration = self._iter if cur_iter is None else cur_iter
         number = float(value)
         if self._smoothing_hints.setdefault(name, smoothing_hint) != smoothing_hint:
-            raise ValueError(
-                f"Scalar {name!r} was recorded with smoothing_hint={not smoothing_hint} before."
-            )
+            raise ValueError(f"Scalar {name!r} was recorded with smoothing_hint={not smoothing_hint} before.")
         self._history[name].update(number, iteration)
         self._latest_scalars[name] = (number, iteration)
 
-    def put_scalars(
-        self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **kwargs: Any
-    ) -> None:
+    def put_scalars(self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **kwargs: Any) -> None:
         """`put_scalar` for each keyword."""
         for name, value in kwargs.items():
             self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)
@@ -250,9 +242,7 @@ class JSONWriter(EventWriter):
         """One line for each iteration that has a scalar that was not written yet."""
         storage = get_event_storage()
         rows: dict[int, dict[str, float]] = defaultdict(dict)
-        for name, (value, iteration) in storage.latest_with_smoothing_hint(
-            self._window_size
-        ).items():
+        for name, (value, iteration) in storage.latest_with_smoothing_hint(self._window_size).items():
             if iteration > self._last_write:
                 rows[iteration][name] = value
         if not rows:
@@ -260,10 +250,7 @@ class JSONWriter(EventWriter):
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
             for iteration in sorted(rows):
-                file.write(
-                    dump_json({"iteration": iteration, **dict(sorted(rows[iteration].items()))})
-                    + "\n"
-                )
+                file.write(dump_json({"iteration": iteration, **dict(sorted(rows[iteration].items()))}) + "\n")
         self._last_write = max(rows)
 
 
@@ -290,17 +277,13 @@ class TensorboardXWriter(EventWriter):
 
     def write(self) -> None:
         """All new scalars, pictures and histograms."""
-        if (
-            self._writer is None
-        ):  # a second and a half of import, and a file: only when there is something to write
+        if self._writer is None:  # a second and a half of import, and a file: only when there is something to write
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(self._log_dir, **self._kwargs)
         storage = get_event_storage()
         newest = self._last_write
-        for name, (value, iteration) in storage.latest_with_smoothing_hint(
-            self._window_size
-        ).items():
+        for name, (value, iteration) in storage.latest_with_smoothing_hint(self._window_size).items():
             if iteration > self._last_write:
                 self._writer.add_scalar(name, value, iteration)
                 newest = max(newest, iteration)
@@ -355,9 +338,7 @@ class CommonMetricPrinter(EventWriter):
         parts = [f"iter: {storage.iter}"]
         if (eta := self._eta(storage)) is not None:
             parts.insert(0, f"eta: {eta}")
-        parts += [
-            f"{n}: {h.median(self._window_size):.4g}" for n, h in histories.items() if "loss" in n
-        ]
+        parts += [f"{n}: {h.median(self._window_size):.4g}" for n, h in histories.items() if "loss" in n]
         for name in ("time", "data_time"):
             if name in histories:
                 parts.append(f"{name}: {histories[name].avg(self._window_size):.4f}")

@@ -28,9 +28,7 @@ def setup_logger(
     for handler in list(logger.handlers):
         handler.close()
         logger.removeHandler(handler)
-    formatter = logging.Formatter(
-        "[%(asctime)s %(name)s] %(levelname)s: %(message)s", datefmt="%m-%d %H:%M:%S"
-    )
+    formatter = logging.Formatter("[%(asctime)s %(name)s] %(levelname)s: %(message)s", datefmt="%m-%d %H:%M:%S")
     handlers: list[logging.Handler] = []
     if distributed_rank == 0:
         handlers.append(logging.StreamHandler(sys.stdout))

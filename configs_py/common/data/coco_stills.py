@@ -17,9 +17,7 @@ data = dict(
     train="${oc.env:ULTRAVID_DATASETS,datasets}/stills/train.json",
     test="${oc.env:ULTRAVID_DATASETS,datasets}/stills/test.json",
     image_root=None,  # file names are relative to it; None: to the folder of their JSON
-    train_videos=L(load_coco_stills)(
-        json_file=ref("data.train"), image_root=ref("data.image_root")
-    ),
+    train_videos=L(load_coco_stills)(json_file=ref("data.train"), image_root=ref("data.image_root")),
     test_videos=L(load_coco_stills)(json_file=ref("data.test"), image_root=ref("data.image_root")),
 )
 

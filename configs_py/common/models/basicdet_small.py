@@ -17,18 +17,12 @@ from ultravid.modeling import (
 )
 
 model = L(BasicDet)(
-    backbone=L(ResNet)(
-        num_blocks=(1, 1, 1), channels=(16, 32, 64), strides=(1, 2, 1), stem_channels=16, norm="BN"
-    ),
+    backbone=L(ResNet)(num_blocks=(1, 1, 1), channels=(16, 32, 64), strides=(1, 2, 1), stem_channels=16, norm="BN"),
     proposal_generator=L(RPN)(
         rpn_head=L(RPNHead)(in_channels=64, num_anchors=4),
-        anchor_generator=L(AnchorGenerator)(
-            shapes=[(10, 7), (18, 12), (28, 18), (60, 16)], stride=8, offset=0.5
-        ),
+        anchor_generator=L(AnchorGenerator)(shapes=[(10, 7), (18, 12), (28, 18), (60, 16)], stride=8, offset=0.5),
         box2box_transform=L(Box2BoxTransform)(weights=(1.0, 1.0, 1.0, 1.0)),
-        anchor_matcher=L(Matcher)(
-            thresholds=(0.3, 0.6), labels=(0, -1, 1), allow_low_quality_matches=True
-        ),
+        anchor_matcher=L(Matcher)(thresholds=(0.3, 0.6), labels=(0, -1, 1), allow_low_quality_matches=True),
         batch_size_per_image=64,
         pre_nms_topk=64,
         post_nms_topk=10,

@@ -22,24 +22,18 @@ model = L(FasterRCNN)(
     proposal_generator=L(RPN)(
         rpn_head=L(RPNHead)(in_channels=256, num_anchors=30),
         anchor_generator=L(AnchorGenerator)(
-            shapes=L(anchor_shapes)(
-                sizes=[32, 64, 128, 256, 512], aspect_ratios=[0.33, 0.5, 0.66, 1.0, 2.0, 3.0]
-            ),
+            shapes=L(anchor_shapes)(sizes=[32, 64, 128, 256, 512], aspect_ratios=[0.33, 0.5, 0.66, 1.0, 2.0, 3.0]),
             stride=16,
         ),
         box2box_transform=L(Box2BoxTransform)(weights=(1.0, 1.0, 1.0, 1.0)),
-        anchor_matcher=L(Matcher)(
-            thresholds=(0.3, 0.7), labels=(0, -1, 1), allow_low_quality_matches=True
-        ),
+        anchor_matcher=L(Matcher)(thresholds=(0.3, 0.7), labels=(0, -1, 1), allow_low_quality_matches=True),
         batch_size_per_image=256,
         pre_nms_topk=256,
         post_nms_topk=16,
         nms_threshold=0.7,
     ),
     roi_heads=L(RoIHeads)(
-        box_pooler=L(RoIAlign)(
-            output_size=14, spatial_scale=1 / 16, sampling_ratio=0, aligned=True
-        ),
+        box_pooler=L(RoIAlign)(output_size=14, spatial_scale=1 / 16, sampling_ratio=0, aligned=True),
         box_head=L(make_stage)(
             num_blocks=3, in_channels=256, out_channels=256, stride=2, norm="FrozenBN", project=True
         ),

@@ -44,9 +44,7 @@ class _Faults:
     def raise_if_any(self) -> None:
         if self.found:
             more = len(self.found) - 1
-            others = (
-                f" ({more} more {'fault' if more == 1 else 'faults'} in this file)" if more else ""
-            )
+            others = f" ({more} more {'fault' if more == 1 else 'faults'} in this file)" if more else ""
             raise DataError(f"{self.path}: {self.found[0]}{others}")
 
     def log_mended(self) -> None:
@@ -82,9 +80,7 @@ def load_cva_bus(
         videos += _build_videos(path, content, root / "rawframes", table, class_agnostic)
     duplicates = sorted(_duplicates(v.video_id for v in videos))
     if duplicates:
-        raise DataError(
-            f"{root}: video {duplicates[0]!r} stands in more than one split ({len(duplicates)} do)."
-        )
+        raise DataError(f"{root}: video {duplicates[0]!r} stands in more than one split ({len(duplicates)} do).")
     return videos
 
 
@@ -112,12 +108,8 @@ def load_coco_stills(
         }
         for image in content["images"]
     ]
-    content["images"] = [
-        {**image, "video_id": image.get("id"), "frame_id": 0} for image in content["images"]
-    ]
-    return _build_videos(
-        path, content, Path(image_root) if image_root else path.parent, {}, class_agnostic
-    )
+    content["images"] = [{**image, "video_id": image.get("id"), "frame_id": 0} for image in content["images"]]
+    return _build_videos(path, content, Path(image_root) if image_root else path.parent, {}, class_agnostic)
 
 
 def _read_json(path: Path, needed: Sequence[str]) -> dict[str, Any]:
@@ -128,9 +120,7 @@ def _read_json(path: Path, needed: Sequence[str]) -> dict[str, Any]:
         )
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*.json"))
-        raise DataError(
-            f"{path} is not there; JSON files in its folder: {', '.join(there) or 'none'}."
-        )
+        raise DataError(f"{path} is not there; JSON files in its folder: {', '.join(there) or 'none'}.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -153,9 +143,7 @@ def _read_patients(path: str | Path | None) -> dict[str, str]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: the table of patients can't be read: {error}") from error
     if not isinstance(table, dict):
-        raise DataError(
-            f"{path}: the table of patients must be an object from video name to patient."
-        )
+        raise DataError(f"{path}: the table of patients must be an object from video name to patient.")
     return {str(k): str(v) for k, v in table.items()}
 
 
@@ -216,9 +204,7 @@ def _build_videos(
     return videos
 
 
-def _index(
-    content: dict[str, Any], faults: _Faults
-) -> tuple[dict[Any, str], dict[Any, dict[str, Any]]]:
+def _index(content: dict[str, Any], faults: _Faults) -> tuple[dict[Any, str], dict[Any, dict[str, Any]]]:
     """Video names and images by id, with every fault of ids and sizes noted."""
     names = {row.get("id"): str(row.get("name")) for row in content["videos"]}
     for kind, values in (
@@ -230,26 +216,16 @@ def _index(
     images = {}
     seen: set[tuple[Any, Any]] = set()
     for image in content["images"]:
-        missing = [
-            k
-            for k in ("id", "video_id", "frame_id", "file_name", "height", "width")
-            if image.get(k) is None
-        ]
+        missing = [k for k in ("id", "video_id", "frame_id", "file_name", "height", "width") if image.get(k) is None]
         if missing:
-            faults.found.append(
-                f"image {image.get('id')!r} ({image.get('file_name')!r}) has no {missing[0]!r}"
-            )
+            faults.found.append(f"image {image.get('id')!r} ({image.get('file_name')!r}) has no {missing[0]!r}")
             continue
         if image["video_id"] not in names:
-            faults.found.append(
-                f"image {image['id']!r} belongs to video {image['video_id']!r}, which is not listed"
-            )
+            faults.found.append(f"image {image['id']!r} belongs to video {image['video_id']!r}, which is not listed")
             continue
         where = f"video {names[image['video_id']]!r} frame {image['frame_id']!r}"
         if not all(isinstance(image[k], int) and image[k] > 0 for k in ("height", "width")):
-            faults.found.append(
-                f"{where}: height {image['height']!r} and width {image['width']!r} are no sizes"
-            )
+            faults.found.append(f"{where}: height {image['height']!r} and width {image['width']!r} are no sizes")
         if not isinstance(image["frame_id"], int):
             faults.found.append(f"{where}: frame_id is no whole number")
         if (image["video_id"], image["frame_id"]) in seen:
@@ -271,9 +247,7 @@ def _group_annotations(
         image = images.get(annotation.get("image_id"))
         label = f"annotation {annotation.get('id')!r}"
         if image is None:
-            faults.found.append(
-                f"{label} belongs to image {annotation.get('image_id')!r}, which is not listed"
-            )
+            faults.found.append(f"{label} belongs to image {annotation.get('image_id')!r}, which is not listed")
             continue
         where = f"video {names[image['video_id']]!r} frame {image['frame_id']} {label}"
         if annotation.get("iscrowd"):
@@ -281,15 +255,11 @@ def _group_annotations(
             continue
         box = _usable_box(annotation.get("bbox"), image, where, faults)
         if box is not None:
-            grouped[image["id"]].append(
-                (box, annotation.get("category_id", 1), int(annotation.get("instance_id", 0)))
-            )
+            grouped[image["id"]].append((box, annotation.get("category_id", 1), int(annotation.get("instance_id", 0))))
     return grouped
 
 
-def _usable_box(
-    bbox: Any, image: dict[str, Any], where: str, faults: _Faults
-) -> list[float] | None:
+def _usable_box(bbox: Any, image: dict[str, Any], where: str, faults: _Faults) -> list[float] | None:
     """XYXY of COCO's [x, y, width, height] inside the frame, or None with the fault noted."""
     numbers = isinstance(bbox, list) and len(bbox) == 4
     if not numbers or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in bbox):
@@ -300,9 +270,7 @@ def _usable_box(
         return None
     x, y, width, height = (float(v) for v in bbox)
     if width < 0 or height < 0:
-        faults.mended["had a negative width or height and were turned round"].append(
-            f"{where} {bbox}"
-        )
+        faults.mended["had a negative width or height and were turned round"].append(f"{where} {bbox}")
     left, right = sorted((x, x + width))
     top, bottom = sorted((y, y + height))
     clipped = [

@@ -60,9 +60,7 @@ class BasicBlock(nn.Module):
             bias=False,
             norm=get_norm(norm, out_channels),
         )
-        self.conv2 = Conv2d(
-            out_channels, out_channels, 3, padding=1, bias=False, norm=get_norm(norm, out_channels)
-        )
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, bias=False, norm=get_norm(norm, out_channels))
         for conv in (self.conv1, self.conv2, self.shortcut):
             if conv is not None:
                 c2_msra_fill(conv)
@@ -140,9 +138,7 @@ class ResNet(nn.Module):
         c2_msra_fill(self.stem.conv1)
         width = stem_channels
         self.stage_names = [f"res{i + 2}" for i in range(len(channels))]
-        for name, num, out, stride in zip(
-            self.stage_names, blocks, channels, strides, strict=False
-        ):
+        for name, num, out, stride in zip(self.stage_names, blocks, channels, strides, strict=False):
             self.add_module(name, make_stage(num, width, out, stride=stride, norm=norm))
             width = out
         self.out_channels = width

@@ -75,18 +75,14 @@ class BoxPredictor(nn.Module):
         targets = self.box2box_transform.get_deltas(
             sampled.proposal_boxes.tensor[foreground], sampled.gt_boxes.tensor[foreground]
         )
-        loss_box = F.l1_loss(deltas[foreground].float(), targets, reduction="sum") / max(
-            len(classes), 1
-        )
+        loss_box = F.l1_loss(deltas[foreground].float(), targets, reduction="sum") / max(len(classes), 1)
         return {
             "loss_cls": loss_cls * self.cls_loss_weight,
             "loss_box_reg": loss_box * self.box_loss_weight,
         }
 
     @torch.no_grad()
-    def inference(
-        self, logits: Tensor, deltas: Tensor, boxes: Tensor, image_size: tuple[int, int]
-    ) -> Instances:
+    def inference(self, logits: Tensor, deltas: Tensor, boxes: Tensor, image_size: tuple[int, int]) -> Instances:
         """Detections of one frame.
 
         Args:
@@ -104,6 +100,4 @@ class BoxPredictor(nn.Module):
         row, cls = (scores > self.score_threshold).nonzero(as_tuple=True)
         found, score = decoded.tensor[row], scores[row, cls]
         kept = batched_nms(found, score, cls, self.nms_threshold)[: self.max_detections]
-        return Instances(
-            image_size, pred_boxes=Boxes(found[kept]), scores=score[kept], pred_classes=cls[kept]
-        )
+        return Instances(image_size, pred_boxes=Boxes(found[kept]), scores=score[kept], pred_classes=cls[kept])

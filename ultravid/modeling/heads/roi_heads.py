@@ -71,9 +71,7 @@ class RoIHeads(nn.Module):
         return tokens.mean(dim=(2, 3)) if tokens.dim() == 4 else tokens
 
     @torch.no_grad()
-    def sample(
-        self, proposals: Sequence[Instances], gt_instances: Sequence[Instances]
-    ) -> list[Instances]:
+    def sample(self, proposals: Sequence[Instances], gt_instances: Sequence[Instances]) -> list[Instances]:
         """Label the proposals and draw those that take part in the loss.
 
         Returns:
@@ -89,9 +87,7 @@ class RoIHeads(nn.Module):
         boxes = Boxes(torch.cat((copies, proposals.proposal_boxes.tensor)))
         is_gt = torch.arange(len(boxes), device=boxes.device) < len(copies)
         matches, labels = self.proposal_matcher(pairwise_iou(gt.gt_boxes, boxes))
-        positive, negative = subsample_labels(
-            labels, self.batch_size_per_image, self.positive_fraction
-        )
+        positive, negative = subsample_labels(labels, self.batch_size_per_image, self.positive_fraction)
         chosen = torch.cat((positive, negative))
         classes = torch.full_like(matches, self.box_predictor.num_classes)
         matched = boxes.tensor

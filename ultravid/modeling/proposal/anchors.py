@@ -14,9 +14,7 @@ from torch import Tensor, nn
 __all__ = ["AnchorGenerator", "anchor_shapes"]
 
 
-def anchor_shapes(
-    sizes: Sequence[float], aspect_ratios: Sequence[float]
-) -> list[tuple[float, float]]:
+def anchor_shapes(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> list[tuple[float, float]]:
     """(width, height) of every size by every ratio, sizes in the outer loop.
 
     Args:
@@ -37,9 +35,7 @@ class AnchorGenerator(nn.Module):
 
     cell_anchors: Tensor
 
-    def __init__(
-        self, *, shapes: Sequence[tuple[float, float]], stride: int, offset: float = 0.0
-    ) -> None:
+    def __init__(self, *, shapes: Sequence[tuple[float, float]], stride: int, offset: float = 0.0) -> None:
         super().__init__()
         half = torch.tensor([[w / 2, h / 2] for w, h in shapes], dtype=torch.float32)
         self.register_buffer("cell_anchors", torch.cat((-half, half), dim=1), persistent=False)

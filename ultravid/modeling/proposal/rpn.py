@@ -114,31 +114,23 @@ class RPN(nn.Module):
         anchor_boxes = Boxes(anchors)
         for b, instances in enumerate(gt_instances):
             matches, label = self.anchor_matcher(pairwise_iou(instances.gt_boxes, anchor_boxes))
-            positive, negative = subsample_labels(
-                label, self.batch_size_per_image, self.positive_fraction
-            )
+            positive, negative = subsample_labels(label, self.batch_size_per_image, self.positive_fraction)
             chosen.append(torch.cat((positive, negative)) + b * len(anchors))
             labels.append(torch.cat((torch.ones_like(positive), torch.zeros_like(negative))))
             sources.append(anchors[positive])
             targets.append(instances.gt_boxes.tensor[matches[positive]])
         index, label = torch.cat(chosen), torch.cat(labels)
         total = self.batch_size_per_image * len(gt_instances)
-        loss_cls = F.binary_cross_entropy_with_logits(
-            logits.flatten()[index].float(), label.float(), reduction="sum"
-        )
+        loss_cls = F.binary_cross_entropy_with_logits(logits.flatten()[index].float(), label.float(), reduction="sum")
         target_deltas = self.box2box_transform.get_deltas(torch.cat(sources), torch.cat(targets))
-        loss_loc = F.l1_loss(
-            deltas.reshape(-1, 4)[index[label == 1]].float(), target_deltas, reduction="sum"
-        )
+        loss_loc = F.l1_loss(deltas.reshape(-1, 4)[index[label == 1]].float(), target_deltas, reduction="sum")
         return {
             "loss_rpn_cls": loss_cls * (self.loss_weight / total),
             "loss_rpn_loc": loss_loc * (self.loss_weight / total),
         }
 
     @torch.no_grad()
-    def propose(
-        self, anchors: Tensor, logits: Tensor, deltas: Tensor, image_size: tuple[int, int]
-    ) -> list[Instances]:
+    def propose(self, anchors: Tensor, logits: Tensor, deltas: Tensor, image_size: tuple[int, int]) -> list[Instances]:
         """See `forward`: top logits, decode, clip, drop empty boxes, NMS, first ones."""
         top_logits, top = logits.topk(min(self.pre_nms_topk, logits.shape[1]), dim=1)
         top_deltas = deltas.gather(1, top[..., None].expand(-1, -1, 4))
@@ -150,9 +142,5 @@ class RPN(nn.Module):
             valid = boxes.nonempty()
             kept, scores = boxes.tensor[valid], frame_logits[valid]
             first = nms(kept, scores, self.nms_threshold)[: self.post_nms_topk]
-            proposals.append(
-                Instances(
-                    image_size, proposal_boxes=Boxes(kept[first]), objectness_logits=scores[first]
-                )
-            )
+            proposals.append(Instances(image_size, proposal_boxes=Boxes(kept[first]), objectness_logits=scores[first]))
         return proposals

@@ -1,0 +1,251 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import read_rows
+from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.engine import AMPTrainer, HookBase, SimpleTrainer, StopTraining, hooks
+from ultravid.utils.events import EventStorage, EventWriter, JSONWriter, get_event_storage
+
+
+class Model(nn.Module):
+    """A regression that also draws and measures something."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        get_event_storage().put_scalar("some_accuracy", float(x.mean()))
+        return {
+            "loss_a": self.layer(self.dropout(x)).pow(2).mean(),
+            "loss_b": self.layer.weight.abs().sum(),
+        }
+
+
+class Data:
+    """Batches that are a function of the iteration."""
+
+    def __iter__(self):
+        return self.iterate_from(0)
+
+    def iterate_from(self, start):
+        i = start
+        while True:
+            yield torch.randn(4, 3, generator=torch.Generator().manual_seed(i))
+            i += 1
+
+
+class Calls(HookBase):
+    def __init__(self):
+        self.seen = []
+
+    def before_train(self):
+        self.seen.append("before_train")
+
+    def after_train(self):
+        self.seen.append("after_train")
+
+    def before_step(self):
+        self.seen.append("before_step")
+
+    def after_backward(self):
+        assert self.trainer.model.layer.weight.grad is not None
+        self.seen.append("after_backward")
+
+    def after_step(self):
+        self.seen.append("after_step")
+
+
+class FailAt(HookBase):
+    def __init__(self, iteration, error):
+        self.iteration, self.error = iteration, error
+
+    def after_step(self):
+        if self.trainer.iter == self.iteration:
+            raise self.error
+
+
+def make(kind=SimpleTrainer, **kwargs):
+    torch.manual_seed(0)
+    model = Model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    return kind(model, Data(), optimizer, seed=5, **{"max_iter": 6, **kwargs})
+
+
+def weights(trainer):
+    return [p.detach().clone() for p in trainer.model.parameters()]
+
+
+def test_hooks_are_called_in_their_order_and_measurements_are_kept():
+    calls = Calls()
+    trainer = make(hooks=[calls], max_iter=2)
+    trainer.train()
+    step = ["before_step", "after_backward", "after_step"]
+    assert calls.seen == ["before_train", *step, *step, "after_train"]
+    assert trainer.iter == 2
+    assert {"some_accuracy", "loss_a", "loss_b", "total_loss"} <= set(trainer.storage.histories())
+
+
+def test_named_hooks_run_by_their_order_and_lists_in_theirs():
+    seen = []
+    late, early = (
+        type(
+            name,
+            (HookBase,),
+            {"order": order, "before_train": lambda self, name=name: seen.append(name)},
+        )()
+        for name, order in (("late", 90), ("early", 10))
+    )
+    make(hooks={"late": late, "early": early, "none": None}, max_iter=0).train()
+    make(hooks=[late, early], max_iter=0).train()
+    assert seen == ["early", "late", "late", "early"]
+
+
+def test_mixed_precision_that_is_off_is_the_simple_trainer():
+    simple, amp, on = make(), make(AMPTrainer, enabled=False), make(AMPTrainer, enabled=True)
+    for trainer in (simple, amp, on):
+        trainer.train()
+    assert all(torch.equal(a, b) for a, b in zip(weights(simple), weights(amp), strict=True))
+    assert all(torch.allclose(a, b, atol=0.05) for a, b in zip(weights(simple), weights(on), strict=True))
+
+
+def test_gradients_are_clipped_before_the_step():
+    trainer = make(clip_grad=lambda p: nn.utils.clip_grad_norm_(p, 1e-3), max_iter=1)
+    trainer.train()
+    norm = torch.stack([p.grad.norm() for p in trainer.model.parameters()]).norm()
+    assert norm.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_loss_that_is_nan_stops_before_the_step_and_names_the_iteration():
+    trainer = make()
+    trainer.register_hooks([FailAt(1, None)])
+    trainer._hooks["FailAt"].after_step = lambda: trainer.iter == 1 and trainer.model.layer.weight.data.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match=r"iteration 2: loss_a=nan, loss_b=nan"):
+        trainer.train()
+
+
+def test_an_error_in_after_train_does_not_hide_the_one_that_ended_the_run(caplog):
+    class Broken(HookBase):
+        def after_train(self):
+            raise RuntimeError("second")
+
+    with pytest.raises(ZeroDivisionError, match="first"):
+        make(hooks=[FailAt(1, ZeroDivisionError("first")), Broken()]).train()
+    with pytest.raises(RuntimeError, match="second"):
+        make(hooks=[Broken()]).train()
+
+
+def test_a_failure_in_the_last_iteration_evaluates_nothing():
+    evaluated = []
+    hook = hooks.EvalHook(2, lambda: evaluated.append(1) or {"AP50": 1.0})
+    with pytest.raises(ZeroDivisionError):
+        make(hooks=[FailAt(5, ZeroDivisionError()), hook]).train()
+    assert len(evaluated) == 2  # after iterations 2 and 4
+    trainer = make(hooks=[hooks.EvalHook(2, lambda: {"AP50": 1.0, "by": {"size": 2.0}})])
+    trainer.train()
+    assert trainer.storage.latest()["by/size"] == (2.0, 6)
+
+
+def test_the_best_checkpoint_is_not_the_last_and_its_value_survives_a_resume(tmp_path):
+    def run(values, max_iter, resume):
+        figures = iter(values)
+        checkpointer = DetectionCheckpointer(nn.Linear(1, 1), tmp_path)
+        trainer = make(
+            checkpointer=checkpointer,
+            max_iter=max_iter,
+            hooks={
+                "eval": hooks.EvalHook(2, lambda: {"AP50": next(figures)}),
+                "best": hooks.BestCheckpointer(2, checkpointer, "AP50"),
+                "save": hooks.PeriodicCheckpointer(checkpointer, 2, max_to_keep=2),
+            },
+        )
+        trainer.resume_or_load(resume)
+        trainer.train()
+        return trainer
+
+    run([3.0, 9.0, 5.0], 6, resume=False)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    assert torch.load(tmp_path / "model_best.pth", weights_only=True)["iteration"] == 3
+    trainer = run([7.0, 8.0], 8, resume=True)
+    assert trainer.start_iter == 6
+    assert trainer._hooks["best"].best_metric == 9.0
+    # The oldest files go, those of the first attempt too.
+    assert sorted(p.name for p in tmp_path.glob("model_0*")) == [
+        "model_0000001.pth",
+        "model_0000003.pth",
+    ]
+
+
+def test_a_run_taken_up_again_is_the_same_run(tmp_path):
+    def run(folder, stop_at, resume):
+        trainer = None
+        checkpointer = DetectionCheckpointer(Model(), folder)
+        trainer = make(AMPTrainer, enabled=True, checkpointer=checkpointer, max_iter=9)
+        checkpointer.model = trainer.model
+        trainer.register_hooks(
+            {
+                "writer": hooks.PeriodicWriter([JSONWriter(folder / "metrics.json")], period=2),
+                "save": hooks.PeriodicCheckpointer(checkpointer, 3),
+                "stop": FailAt(stop_at, StopTraining("here")),
+            }
+        )
+        trainer.resume_or_load(resume)
+        if stop_at is None:
+            trainer.train()
+        else:
+            with pytest.raises(StopTraining):
+                trainer.train()
+        return trainer
+
+    for folder in ("whole", "cut"):
+        (tmp_path / folder).mkdir()
+    whole = run(tmp_path / "whole", None, resume=False)
+    run(tmp_path / "cut", 6, resume=False)
+    cut = run(tmp_path / "cut", None, resume=True)
+    assert cut.start_iter == 6
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(cut), strict=True))
+    drop = ("data_time",)
+    rows = [
+        [{k: v for k, v in r.items() if k not in drop} for r in read_rows(tmp_path / f / "metrics.json")]
+        for f in ("whole", "cut")
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_json_rows_past_the_first_new_iteration_are_dropped_and_cut_lines_too(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text('{"iteration": 1, "x": 1.0}\n{"iteration": 3, "x": 2.0}\n{"iterat')
+    writer = JSONWriter(path)
+    writer.rewind(3)
+    with EventStorage(3) as storage:
+        storage.put_scalar("x", math.nan)
+        writer.write()
+        writer.write()
+    assert path.read_text() == '{"iteration": 1, "x": 1.0}\n{"iteration": 3, "x": null}\n'
+    JSONWriter(path).rewind(0)
+    assert not path.exists() and (tmp_path / "metrics.json.old").exists()
+
+
+def test_scalars_are_smoothed_by_their_hint_and_prefixed_by_their_scope():
+    with EventStorage(0) as storage:
+        for i, value in enumerate([1.0, 9.0, 2.0]):
+            storage.iter = i
+            storage.put_scalar("loss", value)
+            with storage.name_scope("a"):
+                storage.put_scalar("lr", value, smoothing_hint=False)
+    assert storage.latest_with_smoothing_hint(3) == {"loss": (2.0, 2), "a/lr": (2.0, 2)}
+    assert storage.history("loss").median(2) == 5.5
+    with pytest.raises(RuntimeError, match="outside"):
+        get_event_storage()
+    with pytest.raises(ValueError, match="smoothing_hint"):
+        storage.put_scalar("loss", 1.0, smoothing_hint=False)
+
+
+def test_writers_must_be_writers():
+    with pytest.raises(TypeError, match="EventWriters, got int"):
+        hooks.PeriodicWriter({"x": 3})
+    assert issubclass(JSONWriter, EventWriter)

@@ -1,0 +1,321 @@
+"""The launcher as a user meets it; most of it in this process, for starting an interpreter with torch takes seconds."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from tests.conftest import PHANTOM_CONFIG, ROOT, read_rows, same_weights, without_times
+
+HELLO = """
+from ultravid.engine import HookBase
+
+
+class HelloHook(HookBase):
+    def after_step(self):
+        if self.trainer.iter % 100 == 0:
+            print(f"Hello at iteration {self.trainer.iter}!")
+"""
+
+MY_CONFIG = f"""
+from ultravid.config import LazyCall as L, LazyConfig
+from hello import HelloHook
+
+_base = LazyConfig.load({str(PHANTOM_CONFIG)!r})
+data, dataloader, model, train = _base.data, _base.dataloader, _base.model, _base.train
+prepared_model, checkpointer, trainer = _base.prepared_model, _base.checkpointer, _base.trainer
+optimizer, lr_multiplier = _base.optimizer, _base.lr_multiplier
+trainer.hooks.hello = L(HelloHook)()
+"""
+
+
+def with_config(arguments, path):
+    return ["--config-file", str(path), *arguments[2:]]
+
+
+def output_of(arguments):
+    return next(a.removeprefix("train.output_dir=") for a in arguments if a.startswith("train.output_dir="))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, phantom):
+    """A run that went through, and its arguments."""
+    from tests.conftest import load_tool
+    from ultravid.engine import run_tool
+
+    arguments = [
+        "--config-file",
+        str(PHANTOM_CONFIG),
+        f"data.root={phantom}",
+        f"train.output_dir={tmp_path_factory.mktemp('finished') / 'run'}",
+        "train.max_iter=8",
+        "train.log_period=1",
+        "train.checkpointer.period=3",
+        "dataloader.train.frame_sampler.num_frames=3",
+        "dataloader.train.num_workers=0",
+        "dataloader.test.num_workers=0",
+    ]
+    assert run_tool(load_tool("lazyconfig_train").main, arguments) == 0
+    return arguments
+
+
+def test_a_run_leaves_everything_it_promises(finished):
+    from pathlib import Path
+
+    out = Path(output_of(finished))
+    names = {p.name for p in out.iterdir()}
+    promised = {
+        "config.yaml",
+        "log.txt",
+        "metrics.json",
+        "model_final.pth",
+        "last_checkpoint",
+        "inference",
+    }
+    assert promised | {"model_0000002.pth", "model_0000005.pth"} <= names
+    assert any(n.startswith("events.out.tfevents") for n in names)
+    assert {"predictions.json", "metrics.json", "frames.png"} == {p.name for p in (out / "inference").iterdir()}
+    rows = read_rows(out / "metrics.json")
+    assert [r["iteration"] for r in rows] == list(range(9))
+    assert all({"total_loss", "lr"} <= set(r) for r in rows[:8])
+    assert {"AP50", "AP75", "mAP", "Pr80", "Pr90", "FP80", "FP90", "R@16"} <= set(rows[8])
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert config["train"]["max_iter"] == 8
+    assert "Running on the CPU" in (out / "log.txt").read_text() or "CUDA" in (out / "log.txt").read_text()
+
+
+def test_eval_only_gives_the_same_figures_digit_for_digit_also_from_the_saved_config(finished, launch_run, tmp_path):
+    from pathlib import Path
+
+    out = Path(output_of(finished))
+    trained = (out / "inference/metrics.json").read_text()
+    predictions = (out / "inference/predictions.json").read_text()
+    weights = f"train.init_checkpoint={out / 'model_final.pth'}"
+    for name, config in (("a", finished[1]), ("b", out / "config.yaml")):
+        arguments = with_config(finished, config)
+        arguments = [a for a in arguments if not a.startswith("train.output_dir=")]
+        assert launch_run([*arguments, "--eval-only", weights, f"train.output_dir={tmp_path / name}"]) == 0
+        assert (tmp_path / name / "inference/metrics.json").read_text() == trained
+        assert (tmp_path / name / "inference/predictions.json").read_text() == predictions
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_processes_evaluate_to_the_same_figures_as_one(finished, tmp_path):
+    from pathlib import Path
+
+    out = Path(output_of(finished))
+    command = [
+        sys.executable,
+        str(ROOT / "tools/lazyconfig_train.py"),
+        *finished,
+        "--eval-only",
+        "--num-gpus",
+        "2",
+    ]
+    command += [
+        f"train.init_checkpoint={out / 'model_final.pth'}",
+        f"train.output_dir={tmp_path / 'two'}",
+    ]
+    subprocess.run(command, check=True, cwd=tmp_path, capture_output=True, text=True)
+    one, two = (json.loads((d / "inference/metrics.json").read_text()) for d in (out, tmp_path / "two"))
+    assert two == pytest.approx(one, nan_ok=True)
+    rows = [json.loads((d / "inference/predictions.json").read_text()) for d in (out, tmp_path / "two")]
+    assert [r["image_id"] for r in rows[0]] == [r["image_id"] for r in rows[1]]
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_processes_train_and_share_their_gradients(small_run, tmp_path):
+    command = [
+        sys.executable,
+        str(ROOT / "tools/lazyconfig_train.py"),
+        *small_run,
+        "--num-gpus",
+        "2",
+        "train.max_iter=2",
+    ]
+    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(read_rows(tmp_path / "run/metrics.json")) == 3
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_taken_up_and_equals_one_that_was_not(finished, small_run, launch_run, tmp_path):
+    from pathlib import Path
+
+    whole = Path(output_of(finished))
+    run = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "tools/lazyconfig_train.py"), *small_run]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not (run / "model_0000002.pth").exists() and time.time() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert launch_run([*small_run, "--resume", "dataloader.train.num_workers=1"]) == 0
+    assert without_times(read_rows(run / "metrics.json")) == without_times(read_rows(whole / "metrics.json"))
+    assert same_weights(run / "model_final.pth", whole / "model_final.pth")
+    assert "Going on at iteration" in (run / "log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_signal_saves_a_checkpoint_and_the_run_goes_on_from_it(finished, small_run, launch_run, tmp_path):
+    from pathlib import Path
+
+    whole, run = Path(output_of(finished)), tmp_path / "run"
+    command = [sys.executable, str(ROOT / "tools/lazyconfig_train.py"), *small_run]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "iter: 0" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    process.communicate()
+    assert process.returncode == 75
+    last = (run / "last_checkpoint").read_text()
+    assert last.startswith("model_000000") and not (run / "model_final.pth").exists()
+    assert launch_run([*small_run, "--resume"]) == 0
+    assert without_times(read_rows(run / "metrics.json")) == without_times(read_rows(whole / "metrics.json"))
+    assert same_weights(run / "model_final.pth", whole / "model_final.pth")
+
+
+def test_a_users_own_hook_is_named_from_a_config(small_run, launch_run, tmp_path, capfd):
+    (tmp_path / "hello.py").write_text(HELLO)
+    (tmp_path / "mine.py").write_text(MY_CONFIG)
+    assert launch_run([*with_config(small_run, tmp_path / "mine.py"), "train.max_iter=1"]) == 0
+    assert "Hello at iteration 0!" in capfd.readouterr().out
+    assert "hello.HelloHook" in (tmp_path / "run/config.yaml").read_text()
+
+
+def swap(line):
+    return f"from ultravid.config import LazyCall as L, get_config\nfrom .phantom import *\n{line}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "overrides", "expected"),
+    [
+        ('optimizer = get_config("common/optim.py").SGD', [], "torch.optim.SGD"),
+        ("", ["optimizer=common/optim.py:SGD"], "torch.optim.SGD"),
+        (
+            "from torch.optim import Adagrad; optimizer._target_ = Adagrad; del optimizer.betas",
+            [],
+            "torch.optim.Adagrad",
+        ),
+        (
+            "dataloader.evaluator = L('ultravid.evaluation.VideoDetectionEvaluator')()",
+            [],
+            "VideoDetectionEvaluator",
+        ),
+        ('lr_multiplier = get_config("common/schedules.py").cosine', [], "CosineParamScheduler"),
+        (
+            "dataloader.train = L('tests.launch.own_loader.repeat_first_batch')(loader=dataloader.train)",
+            [],
+            "own_loader",
+        ),
+    ],
+)
+def test_parts_are_swapped_by_a_three_line_config_or_an_override(
+    small_run, launch_run, tmp_path, line, overrides, expected
+):
+    shutil.copytree(PHANTOM_CONFIG.parent, tmp_path / "configs")
+    (tmp_path / "configs/mine.py").write_text(swap(line))
+    arguments = with_config(small_run, tmp_path / "configs/mine.py")
+    if "own_loader" in line:
+        arguments = [a.replace("dataloader.train.", "dataloader.train.loader.") for a in arguments]
+    assert launch_run([*arguments, "train.max_iter=1", *overrides]) == 0
+    assert expected in (tmp_path / "run/config.yaml").read_text()
+    assert read_rows(tmp_path / "run/metrics.json")[0]["total_loss"] > 0
+
+
+def edit_json(phantom, tmp_path, change):
+    root = tmp_path / "data"
+    root.mkdir()
+    os.symlink(phantom / "rawframes", root / "rawframes")
+    for name in ("trainval.json", "test.json"):
+        content = json.loads((phantom / name).read_text())
+        if name == "trainval.json":
+            change(content)
+        (root / name).write_text(json.dumps(content))
+    return f"data.root={root}"
+
+
+def lose_two_frames(content):
+    for image in content["images"][:2]:
+        image["file_name"] = "benign/gone/" + image["file_name"].rpartition("/")[2]
+
+
+def nan_box(content):
+    content["annotations"][0]["bbox"][2] = float("nan")
+
+
+def empty_split(content):
+    content.update(videos=[], images=[], annotations=[])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config-file", "{tmp}/fantom.py"], "fantom.py is not there"),
+        (["--config-file", "{tmp}/broken.py"], "broken.py:2: syntax error"),
+        (["train.max_itr=5"], "Did you mean 'train.max_iter'"),
+        (["optimizer.lrr=5"], "Did you mean 'optimizer.lr'"),
+        (["+optimizer.momentun=0.9"], "torch.optim.adamw.AdamW takes no argument 'momentun'"),
+        (["data.root={tmp}/nowhere"], "ULTRAVID_DATASETS"),
+        (["data.root={tmp}"], "trainval.json is not there"),
+        ([lose_two_frames], "frame 0: "),
+        ([lose_two_frames], "(1 more fault in this file)"),
+        ([nan_box], "holds a nan"),
+        ([empty_split], "The training split is empty"),
+        (["train.init_checkpoint={tmp}/other.pth"], "doesn't fit the model"),
+        (["train.init_checkpoint={tmp}/other.pth"], "roi_heads.relation.layers.0.linear_q.weight"),
+        (["train.init_checkpoint={tmp}/gone.pth"], "gone.pth is not there"),
+        (["--eval-only"], "--eval-only needs weights"),
+        (["train.device=cuda:0"], "there is no CUDA device"),
+        (
+            [
+                "dataloader.train.total_batch_size=2",
+                "dataloader.train.fold=9",
+                "dataloader.train.num_folds=4",
+            ],
+            "fold=9",
+        ),
+    ],
+)
+def test_bad_input_gets_one_message_and_no_training(
+    small_run, launch_run, phantom, tmp_path, capfd, arguments, message
+):
+    if "cuda" in str(arguments):
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("there is a CUDA device")
+    (tmp_path / "broken.py").write_text("train = dict(\n  max_iter=1\n  seed=2)\n")
+    if "other.pth" in str(arguments):
+        import torch
+
+        torch.save({"model": {"x": torch.zeros(1)}}, tmp_path / "other.pth")
+    given = [edit_json(phantom, tmp_path, a) if callable(a) else a.format(tmp=tmp_path) for a in arguments]
+    assert launch_run([*small_run, *given]) == 2
+    error = capfd.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("run/model_*"))
+
+
+def test_check_alone_builds_nothing(small_run, launch_run, tmp_path, capfd):
+    assert launch_run([*small_run, "--check"]) == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_new_run_in_an_old_folder_does_not_mix_with_it(small_run, launch_run, tmp_path):
+    assert launch_run([*small_run, "train.max_iter=4"]) == 0
+    assert launch_run([*small_run, "train.max_iter=1"]) == 0
+    assert [r["iteration"] for r in read_rows(tmp_path / "run/metrics.json")] == [0, 1]
+    assert len(read_rows(tmp_path / "run/metrics.json.old")) == 5
+    assert "holds an earlier run" in (tmp_path / "run/log.txt").read_text()
