@@ -18,14 +18,12 @@ from collections.abc import Sequence
 
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.config import Builder, importable_project, load_checked
-from ultravid.engine import StopTraining, default_argument_parser, default_setup, launch, run_tool
+from ultravid.engine import default_argument_parser, default_setup, launch, run_tool
 from ultravid.evaluation import inference_on_dataset, print_csv_format
 from ultravid.utils.env import select_device
 from ultravid.utils.errors import UserError
 
 logger = logging.getLogger("ultravid.tools")
-
-EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal with a checkpoint; a scheduler may queue the run again
 
 
 def do_test(builder: Builder, resume: bool) -> None:
@@ -67,10 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.check:
         print(f"{args.config_file}: no fault found.")
         return 0
-    try:
-        launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
-    except StopTraining:
-        return EXIT_STOPPED
+    launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
     return 0
 
 

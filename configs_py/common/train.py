@@ -19,6 +19,7 @@ train = dict(
     log_period=20,
     device="auto",  # CUDA where there is one, else the CPU
     seed=0,  # -1 draws one
+    deterministic=False,  # on CUDA: the same bits each time, slower; the CPU gives them anyway
 )
 
 # The plain module is `model`; this is the one on its device, wrapped where there are several processes.

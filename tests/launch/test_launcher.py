@@ -273,7 +273,7 @@ def empty_split(content):
         ([nan_box], "holds a nan"),
         ([empty_split], "The training split is empty"),
         (["train.init_checkpoint={tmp}/other.pth"], "doesn't fit the model"),
-        (["train.init_checkpoint={tmp}/other.pth"], "roi_heads.relation.layers.0.linear_q.weight"),
+        (["train.init_checkpoint={tmp}/other.pth"], "keys of the model are missing in it (pixel_mean, pixel_std, backbone.stem.conv1.weight"),
         (["train.init_checkpoint={tmp}/gone.pth"], "gone.pth is not there"),
         (["--eval-only"], "--eval-only needs weights"),
         (["train.device=cuda:0"], "there is no CUDA device"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -154,7 +155,9 @@ _as_list: Callable[[list[Any]], list[Any]] = list
 
 
 def _init_worker(worker_id: int) -> None:
-    """One thread a worker: workers are the parallelism."""
+    """One thread a worker: workers are the parallelism. A signal to the group is the trainer's to answer, not theirs."""
     del worker_id
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

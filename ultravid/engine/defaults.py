@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ultravid.config import LazyConfig, Node
+from ultravid.engine.launch import EXIT_MISTAKE, EXIT_STOPPED
+from ultravid.engine.train_loop import StopTraining
 from ultravid.utils import comm
 from ultravid.utils.env import describe_environment, select_device
 from ultravid.utils.errors import UserError
@@ -82,7 +85,8 @@ Examples:
 def default_setup(cfg: Node, args: argparse.Namespace) -> None:
     """Make the output folder, the log and the saved config; choose the device; seed.
 
-    Of the config it reads ``train.output_dir``, ``train.seed`` and ``train.device``.
+    Of the config it reads ``train.output_dir``, ``train.seed``, ``train.deterministic`` and
+    ``train.device``.
 
     Raises:
         UserError: the output folder can't be written, or the device is not there.
@@ -108,9 +112,15 @@ def default_setup(cfg: Node, args: argparse.Namespace) -> None:
         cfg.train.seed = comm.shared_random_seed()
         logger.info("Drew the seed %d.", cfg.train.seed)
     seed_all_rng(cfg.train.seed)
+    if cfg.train.get("deterministic", False):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
     if comm.is_main_process():
-        LazyConfig.save(cfg, output_dir / "config.yaml")
-        logger.info("Full config saved to %s", output_dir / "config.yaml")
+        # An evaluation must not overwrite the config of the training whose folder it shares.
+        path = output_dir / ("config_eval.yaml" if args.eval_only else "config.yaml")
+        LazyConfig.save(cfg, path)
+        logger.info("Full config saved to %s", path)
 
 
 def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:
@@ -165,11 +175,13 @@ def prepare_model(
 
 
 def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
-    """Call a tool's main and give its exit code; a `UserError` is printed alone and gives 2."""
+    """Call a tool's main and give its exit code; a `UserError` is printed alone and gives 2, a run that was stopped 75."""
     try:
         return main(argv) or 0
+    except StopTraining:
+        return EXIT_STOPPED
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         for note in getattr(error, "__notes__", ()):
             print(f"  {note}", file=sys.stderr)  # noqa: T201
-        return 2
+        return EXIT_MISTAKE

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
+import multiprocessing
 import os
+import signal
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import start_processes
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
+from ultravid.engine.train_loop import StopTraining
 from ultravid.utils.errors import UserError
 
-__all__ = ["launch"]
+__all__ = ["EXIT_MISTAKE", "EXIT_STOPPED", "launch"]
 
 logger = logging.getLogger(__name__)
+
+EXIT_MISTAKE = 2
+EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal with a checkpoint; a scheduler may queue the run again
 
 DEFAULT_TIMEOUT = datetime.timedelta(minutes=30)
 
@@ -46,7 +55,8 @@ def launch(
         timeout: how long processes wait for each other.
 
     Raises:
-        UserError: more processes than GPUs, or "auto" on several machines.
+        UserError: more processes than GPUs, "auto" on several machines, or what a process raised.
+        SystemExit: a process ended with another code than 0, `EXIT_STOPPED` among them.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _join(
@@ -69,12 +79,43 @@ def launch(
         if num_machines > 1:
             raise UserError("--dist-url auto finds a port of this machine alone; name one for several machines.")
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    start_processes(
+    context = multiprocessing.get_context("spawn")
+    mistakes = context.SimpleQueue()
+    processes = start_processes(
         _worker,
         nprocs=num_gpus_per_machine,
-        args=(main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, timeout, args),
+        args=(mistakes, main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, timeout, args),
         start_method="spawn",
+        join=False,
     )
+    with _forwarded_signals(processes.pids()):
+        try:
+            while not processes.join():
+                pass
+        except ProcessExitedException as error:
+            if not mistakes.empty():
+                raise UserError(mistakes.get()) from None
+            raise SystemExit(error.exit_code) from error
+
+
+@contextlib.contextmanager
+def _forwarded_signals(pids: Sequence[int]) -> Iterator[None]:
+    """SIGTERM and SIGINT go to the processes, which end their iteration, and this one waits for them."""
+
+    def forward(number: int, frame: object) -> None:
+        del frame
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    old = {number: signal.signal(number, forward) for number in (signal.SIGTERM,)}
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the processes itself
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, ignored)
 
 
 def _free_port() -> int:
@@ -85,6 +126,7 @@ def _free_port() -> int:
 
 def _worker(
     local_rank: int,
+    mistakes: SimpleQueue[str],
     main_func: Callable[..., Any],
     world_size: int,
     num_local: int,
@@ -95,7 +137,13 @@ def _worker(
 ) -> None:
     os.environ["LOCAL_RANK"] = str(local_rank)
     os.environ["LOCAL_WORLD_SIZE"] = str(num_local)
-    _join(main_func, machine_rank * num_local + local_rank, world_size, dist_url, timeout, args)
+    try:
+        _join(main_func, machine_rank * num_local + local_rank, world_size, dist_url, timeout, args)
+    except UserError as error:  # told once, by the process that started this one
+        mistakes.put(str(error))
+        sys.exit(EXIT_MISTAKE)
+    except StopTraining:
+        sys.exit(EXIT_STOPPED)
 
 
 def _join(

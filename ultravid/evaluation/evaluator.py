@@ -92,6 +92,7 @@ def inference_on_dataset(
     seconds: list[float] = []
     next_log = time.perf_counter() + 10
     reset = getattr(model, "reset", lambda: None)
+    _share_buffers(model)
     with inference_context(model), torch.inference_mode():
         reset()
         callbacks.get("on_start", lambda: None)()
@@ -116,6 +117,13 @@ def inference_on_dataset(
         reset()
     _log_speed(seconds)
     return evaluator.evaluate() or {}
+
+
+def _share_buffers(model: nn.Module) -> None:
+    """Give every process the main one's buffers: batch statistics drift apart in training, and one model is evaluated."""
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, src=0)
 
 
 def _log_speed(seconds: list[float]) -> None:

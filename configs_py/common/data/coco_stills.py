@@ -35,4 +35,6 @@ dataloader.train.total_batch_size = 16
 dataloader.train.num_workers = 1
 dataloader.test.videos = ref("data.test_videos")
 dataloader.test.area = 25_600
+dataloader.test.fold = None
+dataloader.test.num_folds = None
 dataloader.test.num_workers = 1

@@ -18,4 +18,6 @@ dataloader.train.total_batch_size = 2
 dataloader.train.num_workers = 1
 dataloader.test.videos = ref("data.test_videos")
 dataloader.test.area = None
+dataloader.test.fold = None
+dataloader.test.num_folds = None
 dataloader.test.num_workers = 1
