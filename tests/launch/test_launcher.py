@@ -233,6 +233,11 @@ def test_parts_are_swapped_by_a_three_line_config_or_an_override(
     assert read_rows(tmp_path / "run/metrics.json")[0]["total_loss"] > 0
 
 
+def test_mixed_precision_is_a_key(small_run, launch_run, tmp_path):
+    assert launch_run([*small_run, "train.max_iter=1", "train.amp.enabled=true", "~trainer.hooks.eval", "~trainer.hooks.best"]) == 0
+    assert read_rows(tmp_path / "run/metrics.json")[0]["total_loss"] > 0
+
+
 def edit_json(phantom, tmp_path, change):
     root = tmp_path / "data"
     root.mkdir()
