@@ -38,8 +38,11 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path, capsys):
 
 
 def test_too_few_videos_are_refused_in_one_message(tmp_path, capsys):
-    assert load_tool("make_phantom").main(["--output", str(tmp_path / "x"), "--videos", "1"]) == 2
-    assert "each split needs one" in capsys.readouterr().err
+    tool = load_tool("make_phantom")
+    assert tool.main(["--output", str(tmp_path / "x"), "--videos", "0"]) == 2
+    assert "at least 1 video" in capsys.readouterr().err
+    assert tool.main(["--output", str(tmp_path / "x"), "--videos", "2", "--size", "8"]) == 2
+    assert "got 64 frames of 8 px" in capsys.readouterr().err
 
 
 def test_lesions_are_dark_boxed_and_inside_and_a_distractor_opens_into_a_stripe():

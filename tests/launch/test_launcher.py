@@ -234,7 +234,12 @@ def test_parts_are_swapped_by_a_three_line_config_or_an_override(
 
 
 def test_mixed_precision_is_a_key(small_run, launch_run, tmp_path):
-    assert launch_run([*small_run, "train.max_iter=1", "train.amp.enabled=true", "~trainer.hooks.eval", "~trainer.hooks.best"]) == 0
+    assert (
+        launch_run(
+            [*small_run, "train.max_iter=1", "train.amp.enabled=true", "~trainer.hooks.eval", "~trainer.hooks.best"]
+        )
+        == 0
+    )
     assert read_rows(tmp_path / "run/metrics.json")[0]["total_loss"] > 0
 
 
@@ -278,7 +283,10 @@ def empty_split(content):
         ([nan_box], "holds a nan"),
         ([empty_split], "The training split is empty"),
         (["train.init_checkpoint={tmp}/other.pth"], "doesn't fit the model"),
-        (["train.init_checkpoint={tmp}/other.pth"], "keys of the model are missing in it (pixel_mean, pixel_std, backbone.stem.conv1.weight"),
+        (
+            ["train.init_checkpoint={tmp}/other.pth"],
+            "keys of the model are missing in it (pixel_mean, pixel_std, backbone.stem.conv1.weight",
+        ),
         (["train.init_checkpoint={tmp}/gone.pth"], "gone.pth is not there"),
         (["--eval-only"], "--eval-only needs weights"),
         (["train.device=cuda:0"], "there is no CUDA device"),

@@ -34,6 +34,8 @@ FloatArray = NDArray[np.float32]
 _BORDER = 16  # px of tissue around the picture: more than the reach of the point-spread function
 _REFERENCE_SIDE = 128  # px: the lengths below are given for a picture of this side and scale with it
 
+_SMALLEST_SIDE = 32  # px
+
 _LESION_SHARE = 0.7  # of the videos hold a lesion
 _VISIBLE_SECTION = 0.35  # a lesion is boxed while its section is larger than this share of the largest
 _LATERAL_HALF_AXIS = (11.0, 17.5)  # px
@@ -208,19 +210,25 @@ def _boxes(objects: list[_Object], frame: int, corner: NDArray[np.float64], side
     return np.asarray(rows, np.float32).reshape(-1, 4)
 
 
+def _check_size(num_frames: int, size: int) -> None:
+    if num_frames < 1 or size < _SMALLEST_SIDE:
+        raise ValueError(
+            f"A phantom video needs at least 1 frame of {_SMALLEST_SIDE} px, got {num_frames} frames of {size} px."
+        )
+
+
 def make_phantom_video(num_frames: int, size: int, rng: np.random.Generator) -> PhantomVideo:
     """Make one video.
 
     Args:
         num_frames: ``T``, at least 1.
-        size: ``S``, side of the picture in pixels, at least 64.
+        size: ``S``, side of the picture in pixels, at least 32.
         rng: every draw comes from it, in a fixed order: the same generator gives the same bytes.
 
     Raises:
         ValueError: the size or the number of frames is too small.
     """
-    if num_frames < 1 or size < 64:
-        raise ValueError(f"A phantom video needs at least 1 frame of 64 px, got {num_frames} frames of {size} px.")
+    _check_size(num_frames, size)
     scale = size / _REFERENCE_SIDE
     side = size + 2 * _BORDER
     velocity = np.stack([_ornstein_uhlenbeck(rng, num_frames, std * scale, 15.0) for std in (0.7, 0.3, 0.7)], axis=1)
@@ -347,14 +355,15 @@ def write_phantom_dataset(
         the number of videos written so far.
 
     Raises:
-        ValueError: fewer than two videos, or a fraction that leaves a split empty.
+        ValueError: no video, a fraction outside (0, 1), or what `make_phantom_video` refuses.
     """
-    num_test = round(num_videos * test_fraction)
-    if not 0 < num_test < num_videos:
+    if num_videos < 1 or not 0 < test_fraction < 1:
         raise ValueError(
-            f"{num_videos} videos with a test fraction of {test_fraction} leave {num_videos - num_test} for training "
-            f"and {num_test} for testing; each split needs one at least."
+            f"A phantom needs at least 1 video and a test fraction in (0, 1): {num_videos}, {test_fraction}."
         )
+    _check_size(num_frames, size)
+    # Either split gets a video where there are two.
+    num_test = min(max(round(num_videos * test_fraction), 1), num_videos - 1)
     kinds = [
         "benign" if kind else "malignant" for kind in np.random.default_rng((seed, num_videos)).random(num_videos) < 0.5
     ]

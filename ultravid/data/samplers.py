@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.data.video import Video
+from ultravid.data.video import DataError, Video
 
 __all__ = [
     "FrameSampler",
@@ -38,9 +38,7 @@ class InfiniteClipSampler:
 
     def __init__(self, total_batch_size: int, rank: int = 0, world_size: int = 1, start: int = 0) -> None:
         if total_batch_size % world_size:
-            raise ValueError(
-                f"total_batch_size={total_batch_size} can't be shared evenly among {world_size} processes."
-            )
+            raise DataError(f"total_batch_size={total_batch_size} can't be shared evenly among {world_size} processes.")
         self.total_batch_size = total_batch_size
         self.rank = rank
         self.world_size = world_size

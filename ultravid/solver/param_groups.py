@@ -42,8 +42,7 @@ def get_default_optimizer_params(
         weight_decay_norm: of parameters of norm layers instead.
         bias_lr_factor: factor of the learning rate of biases.
         weight_decay_bias: of biases instead.
-        lr_factor_func: from a parameter's full name to a factor of its learning rate. Beside another setting of the same
-            parameter the factor counts last.
+        lr_factor_func: from a parameter's full name to a factor of its learning rate.
         overrides: from a parameter's own name (its last part, as "bias") to settings of its group,
             ``{"bias": {"lr": 0.1, "weight_decay": 0}}``; a setting here replaces the others.
 
