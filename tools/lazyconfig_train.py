@@ -31,13 +31,13 @@ def do_test(builder: Builder, resume: bool) -> None:
     train = builder.cfg.train
     model = builder.build("model").to(select_device(train.device))
     checkpointer = DetectionCheckpointer(model, train.output_dir)
-    if not (train.init_checkpoint or (resume and checkpointer.has_checkpoint())):
+    resume = resume and checkpointer.has_checkpoint()
+    if not (train.init_checkpoint or resume):
         raise UserError(
             "--eval-only needs weights: give train.init_checkpoint=FILE, or --resume for the last checkpoint of "
             f"{train.output_dir}."
         )
-    path = checkpointer.get_checkpoint_file() if resume and checkpointer.has_checkpoint() else train.init_checkpoint
-    checkpointer.load(path)
+    checkpointer.resume_or_load(train.init_checkpoint, resume=resume)
     results = inference_on_dataset(model, builder.build("dataloader.test"), builder.build("dataloader.evaluator"))
     print_csv_format(results)
 

@@ -48,7 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     if manifest.is_file() and manifest.read_text(encoding="utf-8") == described:
         print(f"{args.output} already holds this phantom.")
         return 0
-    if args.output.is_dir() and any(args.output.iterdir()) and not (args.output / "unfinished").is_file():
+    unfinished: Path = args.output / "unfinished"
+    same = unfinished.is_file() and unfinished.read_text(encoding="utf-8") == described
+    if args.output.is_dir() and any(args.output.iterdir()) and not same:
         print(
             f"error: {args.output} is not empty and does not hold the phantom of these arguments. "
             "Name another folder or remove this one.",
@@ -57,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         args.output.mkdir(parents=True, exist_ok=True)
-        (args.output / "unfinished").touch()
+        unfinished.write_text(described, encoding="utf-8")
         columns = (
             TextColumn("phantom videos"),
             BarColumn(),
@@ -80,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     manifest.write_text(described, encoding="utf-8")
-    (args.output / "unfinished").unlink()
+    unfinished.unlink()
     print(f"Wrote {args.videos} videos of {args.frames} frames, {args.size} px, to {args.output}")
     return 0
 

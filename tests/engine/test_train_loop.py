@@ -227,7 +227,7 @@ def test_json_rows_past_the_first_new_iteration_are_dropped_and_cut_lines_too(tm
         writer.write()
     assert path.read_text() == '{"iteration": 1, "x": 1.0}\n{"iteration": 3, "x": null}\n'
     JSONWriter(path).rewind(0)
-    assert not path.exists() and (tmp_path / "metrics.json.old").exists()
+    assert not path.exists() and (tmp_path / "metrics.json.1").exists()
 
 
 def test_scalars_are_smoothed_by_their_hint_and_prefixed_by_their_scope():

@@ -198,5 +198,5 @@ def test_box_deltas_undo_each_other():
 def test_memory_counts_its_stride_back_from_the_newest():
     memory = FrameMemory(3, stride=2)
     for t in range(8):
-        memory.append(FrameTokens(torch.tensor([[float(t)]]), torch.zeros(1, 4)))
-    assert [f.tokens.item() for f in memory.window()] == [3, 5, 7]
+        memory.append(FrameTokens([torch.tensor([[float(t)]])], torch.zeros(1, 4)))
+    assert [f.inputs[0].item() for f in memory.window()] == [3, 5, 7]

@@ -146,28 +146,43 @@ class DetectionCheckpointer:
 
     def has_checkpoint(self) -> bool:
         """Whether ``save_dir`` holds a checkpoint to resume from."""
-        return (self.save_dir / "last_checkpoint").is_file()
+        return self.get_checkpoint_file() != ""
 
     def get_checkpoint_file(self) -> str:
-        """The newest checkpoint of ``save_dir``, "" where there is none."""
-        if not self.has_checkpoint():
-            return ""
-        return str(self.save_dir / (self.save_dir / "last_checkpoint").read_text(encoding="utf-8").strip())
+        """The newest checkpoint of ``save_dir``, "" where there is none.
+
+        A process that was killed between writing its first checkpoint and naming it left a file without a name for it.
+        """
+        named = self.save_dir / "last_checkpoint"
+        if named.is_file():
+            return str(self.save_dir / named.read_text(encoding="utf-8").strip())
+        periodic = self.periodic_checkpoints()
+        return str(periodic[-1]) if periodic else ""
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Make a file of ``save_dir`` the one to resume from."""
         with replace_file(self.save_dir / "last_checkpoint") as file:
             file.write(last_filename_basename.encode())
 
-    def forget_last_checkpoint(self) -> None:
-        """A new run begins in ``save_dir``: nothing of an older one is to be resumed from; its files stay."""
-        if self.save_to_disk and self.has_checkpoint():
-            logger.warning(
-                "%s holds an earlier run. Its checkpoints are overwritten as this run goes on; give --resume to take it "
-                "up instead, or another train.output_dir.",
-                self.save_dir,
-            )
-            (self.save_dir / "last_checkpoint").unlink()
+    def set_earlier_run_aside(self) -> None:
+        """A new run begins in ``save_dir``: move an older one's checkpoints to a folder of their own.
+
+        Left where they are they would be taken for this run's, when it is resumed or when the oldest are removed.
+        """
+        old = [*self.save_dir.glob("model_*.pth"), *self.save_dir.glob("last_checkpoint")]
+        if not self.save_to_disk or not old:
+            return
+        number = 1
+        while (folder := self.save_dir / f"earlier_run_{number}").exists():
+            number += 1
+        folder.mkdir()
+        for path in old:
+            path.rename(folder / path.name)
+        logger.warning(
+            "%s holds an earlier run; its checkpoints were moved to %s. To take it up, give --resume.",
+            self.save_dir,
+            folder.name,
+        )
 
     def periodic_checkpoints(self) -> list[Path]:
         """``model_<iteration>.pth`` of ``save_dir``, newest iteration last."""
@@ -238,15 +253,19 @@ def load_file(path: str | Path) -> dict[str, Any]:
 
 
 def _from_torchvision_resnet(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Torchvision's names of a ResNet as this package's, below ``backbone.``; stages that the model lacks are left out."""
+    """Torchvision's names of a ResNet as this package's, below ``backbone.``; the classifier and stages that the model lacks are left out."""
     if "layer1.0.conv1.weight" not in weights:
         return weights
     renamed = {}
     for name, value in weights.items():
+        if name.startswith("fc."):
+            continue
         name = re.sub(r"^(conv1|bn1)\.", r"stem.\1.", name)
         name = re.sub(r"^layer(\d)\.", lambda m: f"res{int(m[1]) + 1}.", name)
         name = re.sub(r"\bbn(\d)\.", r"conv\1.norm.", name)
         name = name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
         renamed[f"backbone.{name}"] = value
-    known = model.state_dict()
-    return {k: v for k, v in renamed.items() if k in known}
+    stages = {k.split(".")[1] for k in model.state_dict() if k.startswith("backbone.")}
+    kept = {k: v for k, v in renamed.items() if k.split(".")[1] in stages}
+    frozen = "num_batches_tracked"  # which frozen batch norm does not count
+    return {k: v for k, v in kept.items() if not k.endswith(frozen) or k in model.state_dict()}

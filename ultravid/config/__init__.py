@@ -12,7 +12,7 @@ from ultravid.config.errors import (
 from ultravid.config.instantiate import Builder, instantiate, locate
 from ultravid.config.lazy import LazyCall, LazyConfig, LazyPartial, get_config
 from ultravid.config.loader import importable_project, project_folders
-from ultravid.config.nodes import MISSING, ListNode, Node, ref
+from ultravid.config.nodes import MISSING, ListNode, Node, ref, resolve_environment
 
 __all__ = [
     "MISSING",
@@ -36,4 +36,5 @@ __all__ = [
     "locate",
     "project_folders",
     "ref",
+    "resolve_environment",
 ]

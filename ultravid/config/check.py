@@ -27,7 +27,7 @@ def check(cfg: Node) -> list[Fault]:
     Returns:
         faults in the order of the config; empty where there is none.
     """
-    return list(_faults(cfg))
+    return [*_faults(cfg), *_circles(cfg)]
 
 
 def load_checked(config_file: str | Path, overrides: Sequence[str] = ()) -> Node:
@@ -63,14 +63,43 @@ def _faults(container: Container) -> Iterator[Fault]:
                 yield Fault(full_key(container, key), str(error), where(container, key))
 
 
-def _call_faults(node: Node) -> Iterator[Fault]:
-    target = node.raw["_target_"]
-    if isinstance(target, str):
-        try:
-            target = locate(node["_target_"])
-        except ConfigError as error:
-            yield Fault(full_key(node), str(error), where(node, "_target_"))
+def _circles(cfg: Node) -> Iterator[Fault]:
+    """Objects that need themselves to be built, through calls and plain containers alike."""
+    done: set[int] = set()
+    stack: list[Container] = []
+
+    def walk(container: Container) -> Iterator[Fault]:
+        if any(c is container for c in stack):
+            circle = [*stack[next(i for i, c in enumerate(stack) if c is container) :], container]
+            names = " -> ".join(full_key(c) or "the config" for c in circle)
+            yield Fault(full_key(container), f"needs itself to be built: {names}", where(container))
             return
+        if id(container) in done:
+            return
+        stack.append(container)
+        for key, _ in raw_children(container):
+            try:
+                value = container[key]
+            except ConfigError:  # told already
+                continue
+            if isinstance(value, CONTAINERS):
+                yield from walk(value)
+        stack.pop()
+        done.add(id(container))
+
+    yield from walk(cfg)
+
+
+def _call_faults(node: Node) -> Iterator[Fault]:
+    try:
+        target = node["_target_"]
+        if isinstance(target, str):
+            target = locate(target)
+    except InterpolationError:  # told where the value is looked at
+        return
+    except ConfigError as error:
+        yield Fault(full_key(node), str(error), where(node, "_target_"))
+        return
     if isinstance(target, Node):  # built first; what it takes is known then
         return
     if not callable(target):

@@ -28,8 +28,6 @@ __all__ = ["Builder", "instantiate", "locate", "target_name"]
 
 CONTROL_KEYS = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
 
-_UNDER_CONSTRUCTION = object()
-
 
 class Builder:
     """Builds objects of one config; what is referred to twice is built once.
@@ -44,6 +42,7 @@ class Builder:
     def __init__(self, cfg: Any) -> None:
         self.cfg = _as_node(cfg)
         self._built: dict[int, Any] = {}
+        self._under_construction: set[int] = set()
 
     def build(self, key: str) -> Any:
         """The object at a key, as ``"dataloader.test"``, and whatever it needs.
@@ -76,20 +75,21 @@ class Builder:
         if "_target_" not in node:
             if "_object_" in node and len(node) == 1:
                 return locate(node["_object_"])
-            return {key: self._child(node, key, value) for key, value in node.items()}
-        built = self._built.get(id(node), None)
-        if built is _UNDER_CONSTRUCTION:
-            raise ConfigError(f"{full_key(node)} needs itself to be built; hand it over after building instead.")
+            return self._guarded(node, lambda: {k: self._child(node, k, v) for k, v in node.items()})
         if id(node) in self._built:
-            return built
-        self._built[id(node)] = _UNDER_CONSTRUCTION
+            return self._built[id(node)]
+        self._built[id(node)] = self._guarded(node, lambda: self._call(node))
+        return self._built[id(node)]
+
+    def _guarded(self, node: Node, build: Callable[[], Any]) -> Any:
+        """Build a node that must not need itself."""
+        if id(node) in self._under_construction:
+            raise ConfigError(f"{full_key(node)} needs itself to be built; hand it over after building instead.")
+        self._under_construction.add(id(node))
         try:
-            built = self._call(node)
-        except BaseException:
-            del self._built[id(node)]
-            raise
-        self._built[id(node)] = built
-        return built
+            return build()
+        finally:
+            self._under_construction.discard(id(node))
 
     def _call(self, node: Node) -> Any:
         target = node["_target_"]

@@ -61,6 +61,8 @@ def project_folders(config_file: str | Path) -> list[str]:
     """Folders whose modules a config may import: its project's (the parent of ``configs``) and its own."""
     folder = Path(config_file).resolve().parent
     own = [str(folder)]
+    if Path(config_file).suffix in {".yaml", ".yml"} and Path(config_file).is_file():  # a saved config names them
+        return [*own, *load_config_file(config_file).get("project_folders", [])]
     return [str(folder.parent), *own] if folder.name == "configs" else own
 
 
@@ -113,7 +115,7 @@ def _run(path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
         circle = " -> ".join(p.name for p in [*importers[importers.index(path) :], path])
         raise ConfigImportError(f"Config files import each other in a circle: {circle} (in {path.parent}).")
     try:
-        code = compile(path.read_text(encoding="utf-8"), str(path), "exec")
+        code = compile(path.read_text(encoding="utf-8"), str(path), "exec", dont_inherit=True)
     except SyntaxError as error:
         text = f": {error.text.strip()}" if error.text else ""
         raise ConfigError(f"{path}:{error.lineno}: syntax error: {error.msg}{text}") from error
@@ -131,7 +133,19 @@ def _run(path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
         "__package__": f"{MODULE_PREFIX}{path.parent}",
         "__builtins__": {**vars(builtins), "__import__": import_},
     }
-    exec(code, namespace)
+    # Decorators as dataclass look their class's module up by name, while the file runs.
+    module = ModuleType(namespace["__name__"])
+    module.__dict__.update(namespace)
+    namespace = module.__dict__
+    outer = sys.modules.get(module.__name__)
+    sys.modules[module.__name__] = module
+    try:
+        exec(code, namespace)
+    finally:
+        if outer is None:
+            del sys.modules[module.__name__]
+        else:
+            sys.modules[module.__name__] = outer
     for key, value in namespace.items():
         if type(value) is dict and not key.startswith("_"):
             namespace[key] = Node._make(value.items(), ("assigned", str(path), key))

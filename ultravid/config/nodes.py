@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from ultravid.config.errors import ConfigError, InterpolationError, UnknownKeyError, did_you_mean
 
-__all__ = ["MISSING", "ListNode", "Node", "Origin", "Raw", "TupleNode", "full_key", "ref"]
+__all__ = ["MISSING", "ListNode", "Node", "Origin", "Raw", "TupleNode", "full_key", "ref", "resolve_environment"]
 
 MISSING: Any = "???"
 """A value that somebody has to set; typed ``Any``, so that it passes for every argument."""
@@ -223,6 +223,23 @@ class ListNode(list[Any]):
     def __iadd__(self, values: Iterable[Any]) -> Self:  # type: ignore[misc]
         self.extend(values)
         return self
+
+    def pop(self, index: Any = -1) -> Any:
+        """The resolved item; it goes."""
+        value = self[index]
+        list.pop(self, index)
+        return value
+
+    def index(self, value: Any, *bounds: Any) -> int:
+        """First place of a resolved value."""
+        return list(self).index(value, *bounds)
+
+    def count(self, value: Any) -> int:
+        """How often a resolved value is there."""
+        return list(self).count(value)
+
+    def __contains__(self, value: Any) -> bool:
+        return value in list(self)
 
     def copy(self) -> ListNode:
         """As `Node.copy`."""
@@ -512,6 +529,19 @@ def _lookup(inner: str, container: Container, key: Any) -> Any:
                 f"Reference '${{{inner}}}' at {here!r} leads nowhere: there is no {str(step)!r}.{hint}"
             )
     return node
+
+
+def resolve_environment(container: Container) -> None:
+    """Replace every value that refers to the environment by what it stands for, in place."""
+    for key, value in list(raw_children(container)):
+        if isinstance(value, CONTAINERS):
+            resolve_environment(value)
+        elif _is_reference(value) and "${oc.env:" in value and not isinstance(container, TupleNode):
+            resolved = container[key]
+            if isinstance(container, Node):
+                dict.__setitem__(container, key, resolved)
+            else:
+                list.__setitem__(container, key, resolved)
 
 
 _STEP = re.compile(r"\[(-?\d+)\]|([^.\[\]]+)")

@@ -69,6 +69,8 @@ def _apply(cfg: Node, text: str, origin: str) -> None:
     )
     if not present and not isinstance(parent, Node):
         raise OverrideError(f"{full_key(parent)!r} has {len(parent)} items; there is no index {steps[-1]}.")
+    if isinstance(parent, TupleNode):
+        raise OverrideError(f"{full_key(parent)!r} is a tuple: override it whole.")
     if sign == "~":
         if not present:
             raise OverrideError(f"Can't delete {key!r}: it is not there.{_hint(parent, steps[-1])}")
@@ -82,17 +84,24 @@ def _apply(cfg: Node, text: str, origin: str) -> None:
         raise OverrideError(f"{key!r} is there already; write '{text[1:]}' to set it or '+{text}' to set or add it.")
     old = dict.get(parent, last) if isinstance(parent, Node) else None
     if isinstance(value, dict) and isinstance(old, Node) and "_target_" not in value:
-        for name in value:
-            if name not in old and sign != "++":
-                raise OverrideError(f"Unknown key {f'{key}.{name}'!r}.{_hint(old, name)}")
-            old.set(name, value[name], (origin,))
+        _merge(old, value, key, origin, may_add=sign == "++")
         return
     if isinstance(parent, Node):
         parent.set(last, value, (origin,))
-    elif isinstance(parent, ListNode):
-        parent[last] = value
     else:
-        raise OverrideError(f"{full_key(parent)!r} is a tuple: override it whole.")
+        parent[last] = value
+
+
+def _merge(node: Node, values: dict[Any, Any], key: str, origin: str, may_add: bool) -> None:
+    """Set the keys of a dict in a node, at every depth; what the dict doesn't name stays."""
+    for name, value in values.items():
+        if name not in node and not may_add:
+            raise OverrideError(f"Unknown key {f'{key}.{name}'!r}.{_hint(node, name)}")
+        old = dict.get(node, name)
+        if isinstance(value, dict) and isinstance(old, Node) and "_target_" not in value:
+            _merge(old, value, f"{key}.{name}", origin, may_add)
+        else:
+            node.set(name, value, (origin,))
 
 
 def _parse(text: str) -> tuple[str, str, Any]:

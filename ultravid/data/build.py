@@ -155,9 +155,9 @@ _as_list: Callable[[list[Any]], list[Any]] = list
 
 
 def _init_worker(worker_id: int) -> None:
-    """One thread a worker: workers are the parallelism. A signal to the group is the trainer's to answer, not theirs."""
+    """One thread a worker: workers are the parallelism. Ctrl-C is the trainer's to answer, not theirs."""
     del worker_id
+    # Not SIGTERM: python ends workers with it when the main process leaves, and would wait for them for ever.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

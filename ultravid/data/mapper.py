@@ -23,6 +23,10 @@ from ultravid.structures import Boxes, Clip, Instances
 __all__ = ["ClipDataset", "FrameDataset"]
 
 
+# Streams of one seed; without a tag (seed, turn) and (seed, turn, 0) would be the same stream.
+_OF_A_SAMPLE, _OF_THE_ORDER = 1, 2
+
+
 def read_frame(video: Video, index: int) -> Tensor:
     """Frame ``index`` as ``(3, H, W)`` uint8 RGB.
 
@@ -86,7 +90,7 @@ class ClipDataset(Dataset[Clip]):
             DataError: one of its frames can't be used; the message names it.
         """
         iteration, k = position
-        rng = np.random.default_rng((self.seed, iteration, k))
+        rng = np.random.default_rng((self.seed, _OF_A_SAMPLE, iteration, k))
         count = iteration * self.total_batch_size + k
         video = self.videos[self._video_index(count)]
         indices = self.frame_sampler(len(video), rng)
@@ -108,7 +112,7 @@ class ClipDataset(Dataset[Clip]):
         if self._order[0] != turn:
             self._order = (
                 turn,
-                np.random.default_rng((self.seed, turn)).permutation(len(self.videos)),
+                np.random.default_rng((self.seed, _OF_THE_ORDER, turn)).permutation(len(self.videos)),
             )
         return int(self._order[1][place])
 

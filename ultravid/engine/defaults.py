@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ultravid.config import LazyConfig, Node
+from ultravid.config import LazyConfig, Node, project_folders, resolve_environment
 from ultravid.engine.launch import EXIT_MISTAKE, EXIT_STOPPED
 from ultravid.engine.train_loop import StopTraining
 from ultravid.utils import comm
@@ -109,13 +109,21 @@ def default_setup(cfg: Node, args: argparse.Namespace) -> None:
             "" if torch.cuda.is_available() else ": there is no CUDA device",
         )
     if cfg.train.seed is None or cfg.train.seed < 0:
-        cfg.train.seed = comm.shared_random_seed()
-        logger.info("Drew the seed %d.", cfg.train.seed)
+        saved = output_dir / "config.yaml"
+        if args.resume and saved.is_file():
+            cfg.train.seed = LazyConfig.load(saved).train.seed
+            logger.info("Took the seed %d that the run began with.", cfg.train.seed)
+        else:
+            cfg.train.seed = comm.shared_random_seed()
+            logger.info("Drew the seed %d.", cfg.train.seed)
     seed_all_rng(cfg.train.seed)
     if cfg.train.get("deterministic", False):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
+    # What is saved must mean the same elsewhere: the environment's values, and where the project's own modules are.
+    resolve_environment(cfg)
+    cfg.setdefault("project_folders", project_folders(args.config_file))
     if comm.is_main_process():
         # An evaluation must not overwrite the config of the training whose folder it shares.
         path = output_dir / ("config_eval.yaml" if args.eval_only else "config.yaml")

@@ -123,25 +123,33 @@ class LRScheduler(HookBase):
     """Steps a learning-rate scheduler of torch after each iteration and records the rate that the iteration used.
 
     Args:
-        optimizer: its largest group's rate is recorded as ``lr``.
-        scheduler: `LRMultiplier` is a function of the iteration and keeps no state.
+        optimizer: its largest group's rate is recorded as ``lr``; None takes the trainer's.
+        scheduler: None takes the trainer's. `LRMultiplier` is a function of the iteration and keeps no state.
     """
 
     order: ClassVar[int] = 20
 
-    def __init__(self, optimizer: Optimizer, scheduler: TorchLRScheduler) -> None:
+    scheduler: TorchLRScheduler
+
+    def __init__(self, optimizer: Optimizer | None = None, scheduler: TorchLRScheduler | None = None) -> None:
         self._optimizer = optimizer
-        self.scheduler = scheduler
-        sizes = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
-        self._largest_group = sizes.index(max(sizes))
+        if scheduler is not None:
+            self.scheduler = scheduler
 
     def before_train(self) -> None:
         """The rate of the iteration that the run begins with."""
+        trainer: Any = self.trainer
+        self._optimizer = self._optimizer or trainer.optimizer
+        if not hasattr(self, "scheduler"):
+            self.scheduler = trainer.scheduler
+        sizes = [sum(p.numel() for p in group["params"]) for group in self._optimizer.param_groups]
+        self._largest_group = sizes.index(max(sizes))
         if isinstance(self.scheduler, LRMultiplier):
             self.scheduler.set_iteration(self.trainer.start_iter)
 
     def after_step(self) -> None:
         """See `HookBase`."""
+        assert self._optimizer is not None
         lr = self._optimizer.param_groups[self._largest_group]["lr"]
         self.trainer.storage.put_scalar("lr", lr, smoothing_hint=False)
         self.scheduler.step()
@@ -185,6 +193,7 @@ class EvalHook(HookBase):
                     self.trainer.storage.put_scalar(name, float(value), smoothing_hint=False)
                 except (TypeError, ValueError) as error:
                     raise ValueError(f"EvalHook wants numbers, got {name!r}: {value!r}.") from error
+        self.trainer.storage.write_now = True
         comm.synchronize()  # evaluation takes ranks unequally long
 
     def after_step(self) -> None:
@@ -288,10 +297,13 @@ class PeriodicWriter(HookBase):
 
     def after_step(self) -> None:
         """See `HookBase`."""
-        last = self.trainer.iter == self.trainer.max_iter - 1
-        if comm.is_main_process() and ((self.trainer.iter + 1) % self._period == 0 or last):
+        storage = self.trainer.storage
+        due = (self.trainer.iter + 1) % self._period == 0 or self.trainer.iter == self.trainer.max_iter - 1
+        # An evaluation's figures don't wait: a run that stops before the next write would lose them.
+        if comm.is_main_process() and (due or storage.write_now):
             for writer in self._writers:
                 writer.write()
+        storage.write_now = False
 
     def after_train(self) -> None:
         """Write what is left, but for a run that was stopped: an uninterrupted one would not have written it now."""
@@ -310,6 +322,7 @@ class PeriodicCheckpointer(HookBase):
     Args:
         checkpointer: saves.
         period: iterations between checkpoints.
+        max_iter: after which iteration the final one is saved; None takes the trainer's.
         max_to_keep: of the periodic files the oldest go; None keeps all.
         file_prefix: begins the files' names.
     """
@@ -320,6 +333,7 @@ class PeriodicCheckpointer(HookBase):
         self,
         checkpointer: DetectionCheckpointer,
         period: int,
+        max_iter: int | None = None,
         max_to_keep: int | None = None,
         file_prefix: str = "model",
     ) -> None:
@@ -327,6 +341,7 @@ class PeriodicCheckpointer(HookBase):
             raise ValueError(f"max_to_keep={max_to_keep} must be at least 1.")
         self._checkpointer = checkpointer
         self._period = period
+        self._max_iter = max_iter
         self._max_to_keep = max_to_keep
         self._file_prefix = file_prefix
 
@@ -340,11 +355,21 @@ class PeriodicCheckpointer(HookBase):
 
     def after_step(self) -> None:
         """See `HookBase`."""
-        last = self.trainer.iter >= self.trainer.max_iter - 1
-        if (self.trainer.iter + 1) % self._period == 0 and not last:
+        if self.trainer.iter >= self._last_iter():
+            self._save_final()
+        elif (self.trainer.iter + 1) % self._period == 0:
             self.save_now()
-        elif last:
-            self._checkpointer.save(f"{self._file_prefix}_final", iteration=self.trainer.iter)
+
+    def after_train(self) -> None:
+        """Save the final checkpoint again: it holds what the last evaluation changed, as the best value so far."""
+        if self.trainer.iter > self._last_iter() >= self.trainer.start_iter:
+            self._save_final()
+
+    def _last_iter(self) -> int:
+        return (self._max_iter if self._max_iter is not None else self.trainer.max_iter) - 1
+
+    def _save_final(self) -> None:
+        self._checkpointer.save(f"{self._file_prefix}_final", iteration=self._last_iter())
 
 
 class StopOnSignal(HookBase):

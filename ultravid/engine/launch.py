@@ -68,6 +68,11 @@ def launch(
             args,
         )
         return
+    if num_gpus_per_machine < 1 or not 0 <= machine_rank < num_machines:
+        raise UserError(
+            f"--num-gpus {num_gpus_per_machine} must be at least 1, and --machine-rank {machine_rank} one of the "
+            f"{num_machines} machines, from 0."
+        )
     world_size = num_machines * num_gpus_per_machine
     if world_size == 1:
         main_func(*args)

@@ -200,6 +200,8 @@ class SimpleTrainer(TrainerBase):
         model: in training it takes what the loader gives and returns a loss, or a dict of losses that are summed.
         data_loader: batches without end. With ``iterate_from(iteration)`` it begins where the run begins.
         optimizer: made from the model's parameters.
+        gather_metric_period: iterations between looks at the losses, each of which waits for the device.
+        zero_grad_before_forward: clear gradients before the forward pass instead of before the backward pass.
         hooks: by name or as a list.
         checkpointer: where `resume_or_load` looks; the trainer's own state is saved with it.
         init_checkpoint: weights to start from; "" starts from scratch.
@@ -214,6 +216,8 @@ class SimpleTrainer(TrainerBase):
         model: nn.Module,
         data_loader: Iterable[Any],
         optimizer: Optimizer,
+        gather_metric_period: int = 1,
+        zero_grad_before_forward: bool = False,
         *,
         hooks: Mapping[str, HookBase | None] | Sequence[HookBase | None] = (),
         checkpointer: DetectionCheckpointer | None = None,
@@ -227,6 +231,8 @@ class SimpleTrainer(TrainerBase):
         self.model = model
         self.data_loader = data_loader
         self.optimizer = optimizer
+        self.gather_metric_period = gather_metric_period
+        self.zero_grad_before_forward = zero_grad_before_forward
         self.checkpointer = checkpointer
         self.init_checkpoint = init_checkpoint
         self.max_iter = max_iter
@@ -245,12 +251,13 @@ class SimpleTrainer(TrainerBase):
         """
         if self.checkpointer is None:
             raise ValueError("This trainer has no checkpointer to resume or load from.")
-        if not resume:
-            self.checkpointer.forget_last_checkpoint()
+        resumed = resume and self.checkpointer.has_checkpoint()
         rest = self.checkpointer.resume_or_load(self.init_checkpoint, resume=resume)
-        if resume and "iteration" in rest:
+        if resumed:
             self.start_iter = rest["iteration"] + 1
             logger.info("Going on at iteration %d.", self.start_iter)
+        else:
+            self.checkpointer.set_earlier_run_aside()
 
     def run_step(self) -> None:
         """One step; its losses and the time it waited for data go to the storage.
@@ -264,10 +271,17 @@ class SimpleTrainer(TrainerBase):
         data_time = time.perf_counter() - start
         if self.seed is not None:
             seed_step(self.seed, self.iter, comm.get_rank())
-        losses = self.compute_losses(data)
+        if self.zero_grad_before_forward:
+            self.optimizer.zero_grad()
+        try:
+            losses = self.compute_losses(data)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"Iteration {self.iter}: {error}; samples: {_describe(data)}") from error
         total = cast(Tensor, sum(losses.values()))
-        self.write_metrics(losses, total, data, data_time)
-        self.optimizer.zero_grad()
+        if self.iter % self.gather_metric_period == 0:
+            self.write_metrics(losses, total, data, data_time)
+        if not self.zero_grad_before_forward:
+            self.optimizer.zero_grad()
         self.backward_and_step(total)
 
     def compute_losses(self, data: Any) -> dict[str, Tensor]:
@@ -331,9 +345,17 @@ class AMPTrainer(SimpleTrainer):
         model: see `SimpleTrainer`.
         data_loader: see `SimpleTrainer`.
         optimizer: see `SimpleTrainer`.
+        gather_metric_period: see `SimpleTrainer`.
+        zero_grad_before_forward: see `SimpleTrainer`.
+        grad_scaler: scales the loss; None makes one, which acts with float16 alone.
         enabled: off, it is a `SimpleTrainer`: the config's ``train.amp.enabled``.
         precision: dtype of autocast; with float16 the loss is scaled (Micikevicius et al., ICLR 2018).
-        kwargs: the rest of `SimpleTrainer`'s.
+        hooks: see `SimpleTrainer`, as all that follow.
+        checkpointer: see `SimpleTrainer`.
+        init_checkpoint: see `SimpleTrainer`.
+        max_iter: see `SimpleTrainer`.
+        seed: see `SimpleTrainer`.
+        clip_grad: see `SimpleTrainer`.
     """
 
     def __init__(
@@ -341,6 +363,9 @@ class AMPTrainer(SimpleTrainer):
         model: nn.Module,
         data_loader: Iterable[Any],
         optimizer: Optimizer,
+        gather_metric_period: int = 1,
+        zero_grad_before_forward: bool = False,
+        grad_scaler: torch.amp.GradScaler | None = None,
         *,
         enabled: bool = True,
         precision: torch.dtype | str = "bfloat16",
@@ -356,11 +381,13 @@ class AMPTrainer(SimpleTrainer):
             raise ValueError(f"precision={precision!r} is neither float16 nor bfloat16.")
         device = next(model.parameters()).device
         self.autocast = torch.autocast(device.type, dtype=dtype, enabled=enabled)
-        self.grad_scaler = torch.amp.GradScaler(device.type, enabled=enabled and dtype == torch.float16)
+        self.grad_scaler = grad_scaler or torch.amp.GradScaler(device.type, enabled=enabled and dtype == torch.float16)
         super().__init__(
             model,
             data_loader,
             optimizer,
+            gather_metric_period,
+            zero_grad_before_forward,
             hooks=hooks,
             checkpointer=checkpointer,
             init_checkpoint=init_checkpoint,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ultravid.layers import RelationModule
+from ultravid.layers import RelationModule, geometry_embedding
 from ultravid.modeling.context import FrameMemory, FrameTokens
 from ultravid.modeling.heads import RoIHeads
 from ultravid.modeling.postprocessing import detector_postprocess
@@ -130,9 +130,10 @@ class BasicDet(FasterRCNN):
     ``stream_id`` (or else ``video_id``) of the input changes.
 
     Args:
-        context_frames: how many earlier frames a prediction may use; 0 relates the boxes of the frame alone.
+        context_frames: how many earlier frames a relation layer looks back; 0 relates the boxes of the frame alone.
         context_stride: evaluation takes every so-many-th frame. Training clips are to be sampled at the same stride.
-        causal: a frame's tokens see no later frame, in training and inside the window of evaluation. Without it all
+        causal: a frame's tokens see no later frame, in training and in evaluation, which then keeps what each layer made
+            of the earlier frames and computes the newest alone. Without it all
             frames of a clip or window see each other, whatever ``context_frames`` says of training, as the published
             model has it; evaluation uses no later frame in any case.
     """
@@ -189,15 +190,19 @@ class BasicDet(FasterRCNN):
         if stream_id != self.stream_id:
             self.reset()
             self.stream_id = stream_id
-        self.memory.append(FrameTokens(tokens, boxes))
+        current = FrameTokens([tokens], boxes)
+        self.memory.append(current)
         window = self.memory.window()
-        mask = None
-        if self.causal:
-            index = torch.cat([boxes.new_full((len(f.boxes),), t) for t, f in enumerate(window)])
-            mask = relation_mask(index, self.context_frames, causal=True)
-        window_tokens = torch.cat([f.tokens for f in window])
         window_boxes = torch.cat([f.boxes for f in window])
-        return self.relation(window_tokens, window_boxes, mask, num_last=len(tokens))
+        if self.causal:
+            # What a layer made of an earlier frame does not change any more, so it is kept and not made again.
+            geometry = geometry_embedding(boxes, window_boxes, self.relation.div_mat)
+            for index, layer in enumerate(self.relation.layers):
+                keys = torch.cat([f.inputs[index] for f in window])
+                current.inputs.append(layer(current.inputs[index], keys, geometry, None))
+            return current.inputs[-1]
+        window_tokens = torch.cat([f.inputs[0] for f in window])
+        return self.relation(window_tokens, window_boxes, num_last=len(tokens))
 
     def reset(self) -> None:
         """Forget the video."""

@@ -57,6 +57,9 @@ class EventStorage:
 
     Args:
         start_iter: the iteration it starts with.
+
+    Attributes:
+        write_now: something was recorded that should be written at the end of this iteration, whatever the period.
     """
 
     def __init__(self, start_iter: int = 0) -> None:
@@ -67,6 +70,7 @@ class EventStorage:
         self._current_prefix = ""
         self._vis_data: list[tuple[str, Any, int]] = []
         self._histograms: list[dict[str, Any]] = []
+        self.write_now = False
 
     def put_scalar(self, name: str, value: Any, smoothing_hint: bool = True, cur_iter: int | None = None) -> None:
         """Record a number.
@@ -210,7 +214,7 @@ class JSONWriter(EventWriter):
     """One JSON object a line and iteration: ``{"iteration": 19, "total_loss": 1.2, "lr": 0.001, ...}``.
 
     Args:
-        json_file: lines are appended. A run that begins at iteration 0 puts an older file aside as ``<name>.old``.
+        json_file: lines are appended. A run that begins at iteration 0 puts an older file aside as ``<name>.1``, ``<name>.2``, ....
         window_size: noisy scalars are written as their median over so many values. 1 writes the iteration's own value,
             which alone stays the same when a run is interrupted.
     """
@@ -226,7 +230,10 @@ class JSONWriter(EventWriter):
         if not self._path.is_file():
             return
         if iteration == 0:
-            os.replace(self._path, self._path.with_name(self._path.name + ".old"))
+            number = 1
+            while (aside := self._path.with_name(f"{self._path.name}.{number}")).exists():
+                number += 1
+            os.replace(self._path, aside)
             return
         kept = []
         for line in self._path.read_text(encoding="utf-8").splitlines():

@@ -28,11 +28,11 @@ optimizer.weight_decay = 0.01
 lr_multiplier = L(WarmupParamScheduler)(
     scheduler=L(MultiStepParamScheduler)(values=[1.0, 0.3, 0.1], milestones=[65, 85, 100]),
     warmup_factor=0.01,
-    warmup_length=0.07,
+    warmup_length=0.055,
 )
 trainer.clip_grad = LazyPartial(clip_grad_norm_)(max_norm=5.0)
 
 train.output_dir = "./outputs/phantom"
-train.max_iter = 600
+train.max_iter = 900
 train.eval_period = 0  # at the end alone
 train.checkpointer.period = 200

@@ -15,7 +15,7 @@ import logging
 import math
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +104,7 @@ def load_coco_stills(
         {
             "id": image.get("id"),
             "name": str(image.get("file_name")),
-            "patient": image.get("patient"),
+            "patient": image.get("patient", image.get("file_name")),
         }
         for image in content["images"]
     ]
@@ -148,8 +148,11 @@ def _read_patients(path: str | Path | None) -> dict[str, str]:
 
 
 def _duplicates(values: Iterable[Any]) -> set[Any]:
-    seen: set[Any] = set()
-    return {v for v in values if v in seen or seen.add(v)}  # type: ignore[func-returns-value]
+    return {value for value, times in Counter(map(_hashable, values)).items() if times > 1}
+
+
+def _hashable(value: Any) -> Any:
+    return value if isinstance(value, int | str) or value is None else repr(value)
 
 
 def _build_videos(
@@ -163,7 +166,8 @@ def _build_videos(
     names, images = _index(content, faults)
     faults.raise_if_any()  # later checks need sound ids
     boxes = _group_annotations(content["annotations"], images, names, faults)
-    categories = sorted({a.get("category_id", 1) for a in content["annotations"]})
+    listed = [c.get("id") for c in content.get("categories", []) if isinstance(c, dict)]
+    categories = sorted({*listed, *(a.get("category_id", 1) for a in content["annotations"])}, key=str)
     class_of = {category: 0 if class_agnostic else i for i, category in enumerate(categories)}
     frames: dict[Any, list[tuple[int, Frame]]] = defaultdict(list)
     listing = _Listing(image_root)
@@ -206,7 +210,7 @@ def _build_videos(
 
 def _index(content: dict[str, Any], faults: _Faults) -> tuple[dict[Any, str], dict[Any, dict[str, Any]]]:
     """Video names and images by id, with every fault of ids and sizes noted."""
-    names = {row.get("id"): str(row.get("name")) for row in content["videos"]}
+    names = {_hashable(row.get("id")): str(row.get("name")) for row in content["videos"]}
     for kind, values in (
         ("videos have the id", (row.get("id") for row in content["videos"])),
         ("videos have the name", (row.get("name") for row in content["videos"])),
@@ -216,6 +220,9 @@ def _index(content: dict[str, Any], faults: _Faults) -> tuple[dict[Any, str], di
     images = {}
     seen: set[tuple[Any, Any]] = set()
     for image in content["images"]:
+        if not isinstance(image.get("id"), int | str):
+            faults.found.append(f"image {image.get('file_name')!r} has the id {image.get('id')!r}")
+            continue
         missing = [k for k in ("id", "video_id", "frame_id", "file_name", "height", "width") if image.get(k) is None]
         if missing:
             faults.found.append(f"image {image.get('id')!r} ({image.get('file_name')!r}) has no {missing[0]!r}")
@@ -244,8 +251,13 @@ def _group_annotations(
     """(XYXY box, category, track) of each image's annotations."""
     grouped: dict[Any, list[tuple[list[float], Any, int]]] = defaultdict(list)
     for annotation in annotations:
-        image = images.get(annotation.get("image_id"))
+        image_id = annotation.get("image_id")
+        image = images.get(image_id) if isinstance(image_id, int | str) else None
         label = f"annotation {annotation.get('id')!r}"
+        track = annotation.get("instance_id") or 0
+        if not isinstance(track, int) or not isinstance(annotation.get("category_id", 1), int):
+            faults.found.append(f"{label}: instance_id {track!r} or category_id is no whole number")
+            continue
         if image is None:
             faults.found.append(f"{label} belongs to image {annotation.get('image_id')!r}, which is not listed")
             continue
@@ -255,7 +267,7 @@ def _group_annotations(
             continue
         box = _usable_box(annotation.get("bbox"), image, where, faults)
         if box is not None:
-            grouped[image["id"]].append((box, annotation.get("category_id", 1), int(annotation.get("instance_id", 0))))
+            grouped[image["id"]].append((box, annotation.get("category_id", 1), track))
     return grouped
 
 

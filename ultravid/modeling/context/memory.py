@@ -14,9 +14,14 @@ __all__ = ["FrameMemory", "FrameTokens"]
 
 
 class FrameTokens(NamedTuple):
-    """The objects of one frame: ``tokens`` ``(N, D)`` and ``boxes`` ``(N, 4)`` XYXY in pixels."""
+    """The objects of one frame.
 
-    tokens: Tensor
+    Attributes:
+        inputs: ``(N, D)`` each: the tokens as they went into each relation layer that has seen them, the first first.
+        boxes: ``(N, 4)`` XYXY, pixels.
+    """
+
+    inputs: list[Tensor]
     boxes: Tensor
 
 
