@@ -22,7 +22,7 @@ setup(
         "torch>=2.9",
         "torchvision>=0.24",
         "fvcore>=0.1.5.post20221221",
-        "iopath>=0.1.10",
+        "iopath>=0.1.10",  # fvcore's
         "hydra-core>=1.3.2",
         "omegaconf>=2.3",
         "tensorboard>=2.16",

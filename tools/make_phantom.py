@@ -9,16 +9,19 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ultravid.data.phantom import write_phantom_dataset
+from ultravid.engine import run_tool
+from ultravid.utils.errors import UserError
 
 VERSION = 1  # of the phantom's bytes: raise it when the same arguments give others
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder to write; made when it is not there")
     parser.add_argument("--videos", type=int, default=360, help="number of videos, both splits together")
@@ -40,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     arguments = {key: getattr(args, key) for key in ("videos", "frames", "size", "seed", "test_fraction")}
     described = json.dumps({"version": VERSION, **arguments}, indent=1)
@@ -51,12 +54,10 @@ def main(argv: list[str] | None = None) -> int:
     unfinished: Path = args.output / "unfinished"
     same = unfinished.is_file() and unfinished.read_text(encoding="utf-8") == described
     if args.output.is_dir() and any(args.output.iterdir()) and not same:
-        print(
-            f"error: {args.output} is not empty and does not hold the phantom of these arguments. "
-            "Name another folder or remove this one.",
-            file=sys.stderr,
+        raise UserError(
+            f"{args.output} is not empty and does not hold the phantom of these arguments. "
+            "Name another folder or remove this one."
         )
-        return 2
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(described, encoding="utf-8")
@@ -79,8 +80,7 @@ def main(argv: list[str] | None = None) -> int:
             for done in write_phantom_dataset(args.output, *numbers):
                 progress.update(task, completed=done)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        raise UserError(str(error)) from error
     manifest.write_text(described, encoding="utf-8")
     unfinished.unlink()
     print(f"Wrote {args.videos} videos of {args.frames} frames, {args.size} px, to {args.output}")
@@ -88,4 +88,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

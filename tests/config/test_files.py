@@ -156,3 +156,12 @@ def test_a_class_of_a_config_file_survives_saving(tmp_path):
 def test_the_config_package_starts_without_torch():
     code = "import sys, ultravid.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_config_files_may_hold_dataclasses(tmp_path):
+    for name, future in (("a", ""), ("b", "from __future__ import annotations\n")):
+        text = future + "from dataclasses import dataclass\nfrom ultravid.config import LazyCall as L\n"
+        text += "@dataclass\nclass Point:\n    x: int\n    y: int = 2\npoint = L(Point)(x=1)\n"
+        (tmp_path / f"{name}.py").write_text(text)
+        assert instantiate(LazyConfig.load(tmp_path / f"{name}.py").point).y == 2
+    assert not [m for m in sys.modules if m.startswith("ultravid_config_file:")]

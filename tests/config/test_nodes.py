@@ -146,3 +146,10 @@ def test_copies_and_pickles_are_equal_and_independent():
         assert other == cfg
         other.n = 2
         assert (other.a.numerator, cfg.a.numerator) == (2, 1)
+
+
+def test_lists_resolve_however_they_are_read():
+    cfg = Node(n=3, values=["${n}", 4])
+    values = cfg["values"]
+    assert 3 in values and values.index(3) == 0 and values.count(3) == 1 and values[:1] == [3]
+    assert values.pop(0) == 3 and list(values) == [4]

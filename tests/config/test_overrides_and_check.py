@@ -12,6 +12,7 @@ def make():
         model=LazyCall(dict)(depth=18),
         trainer=LazyCall(dict)(model=ref("model"), hooks=dict(eval=LazyCall(dict)(period=5))),
         items=[1, LazyCall(dict)(x=1)],
+        pair=(1, dict(x=1)),
     )
 
 
@@ -30,6 +31,7 @@ def make():
         ("+train.new=1e-3", lambda c: c.train.new, 1e-3),
         ("++train.max_iter=3", lambda c: c.train.max_iter, 3),
         ("train.amp={enabled: true}", lambda c: c.train.amp.enabled, True),
+        ("train={amp: {enabled: true}}", lambda c: (c.train.amp.enabled, c.train.max_iter), (True, 10)),
         ("~trainer.hooks.eval", lambda c: dict(c.trainer.hooks), {}),
         ("items[1].x=4", lambda c: c["items"][1].x, 4),
         ("items.0=9", lambda c: c["items"][0], 9),
@@ -66,6 +68,8 @@ def test_an_override_does_what_the_same_edit_in_python_does(override, read, valu
         ("~train.max_itr", "Did you mean 'train.max_iter'"),
         ("items[7]=1", "no index 7"),
         ("train.amp={enabeld: true}", "Did you mean 'train.amp.enabled'"),
+        ("train={amp: {enabeld: true}}", "Did you mean 'train.amp.enabled'"),
+        ("~pair.0", "is a tuple: override it whole"),
         ("=3", "is no override"),
     ],
 )
@@ -124,3 +128,11 @@ def test_faults_of_overrides_and_of_the_config_come_in_one_list(tmp_path):
     with pytest.raises(ValueError, match="2 faults") as caught:
         load_checked(path, ["b.c=1"])
     assert "numeratr" in str(caught.value) and "override 1" in str(caught.value)
+
+
+def test_check_finds_objects_that_need_themselves_and_targets_by_reference():
+    calls = Node(a=LazyCall(dict)(x=ref("b")), b=LazyCall(dict)(x=ref("a")))
+    plain = Node(a=dict(x=ref("b")), b=dict(x=ref("a")))
+    for cfg in (calls, plain):
+        assert any("needs itself to be built: a -> b -> a" in f.message for f in check(cfg))
+    assert check(Node(cls=fractions.Fraction, a=LazyCall("${cls}")(numerator=1))) == []

@@ -5,6 +5,7 @@ import numpy as np
 
 from tests.conftest import load_tool
 from ultravid.data.phantom import make_phantom_video
+from ultravid.engine import run_tool
 
 
 def digest(folder):
@@ -27,11 +28,11 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path, capsys):
         "0.25",
     ]
     for name, workers in (("a", "1"), ("b", "2")):
-        assert tool.main(["--output", str(tmp_path / name), *arguments, "--workers", workers]) == 0
+        assert run_tool(tool.main, ["--output", str(tmp_path / name), *arguments, "--workers", workers]) == 0
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
-    assert tool.main(["--output", str(tmp_path / "a"), *arguments]) == 0
+    assert run_tool(tool.main, ["--output", str(tmp_path / "a"), *arguments]) == 0
     assert "already holds" in capsys.readouterr().out
-    assert tool.main(["--output", str(tmp_path / "a"), *arguments[:-1], "0.5"]) == 2
+    assert run_tool(tool.main, ["--output", str(tmp_path / "a"), *arguments[:-1], "0.5"]) == 2
     assert "not empty" in capsys.readouterr().err
     content = json.loads((tmp_path / "a" / "trainval.json").read_text())
     assert len(content["videos"]) == 3 and len(content["images"]) == 15
@@ -39,9 +40,9 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path, capsys):
 
 def test_too_few_videos_are_refused_in_one_message(tmp_path, capsys):
     tool = load_tool("make_phantom")
-    assert tool.main(["--output", str(tmp_path / "x"), "--videos", "0"]) == 2
+    assert run_tool(tool.main, ["--output", str(tmp_path / "x"), "--videos", "0"]) == 2
     assert "at least 1 video" in capsys.readouterr().err
-    assert tool.main(["--output", str(tmp_path / "x"), "--videos", "2", "--size", "8"]) == 2
+    assert run_tool(tool.main, ["--output", str(tmp_path / "x"), "--videos", "2", "--size", "8"]) == 2
     assert "got 64 frames of 8 px" in capsys.readouterr().err
 
 

@@ -216,6 +216,69 @@ def test_a_run_taken_up_again_is_the_same_run(tmp_path):
     assert rows[0] == rows[1]
 
 
+def run_in(folder, max_iter, *, resume=False, stop_at=None, init="", **more):
+    """A run with a checkpoint after every second step and rows after every fifth."""
+    checkpointer = DetectionCheckpointer(nn.Linear(1, 1), folder)
+    trainer = make(checkpointer=checkpointer, max_iter=max_iter, init_checkpoint=init)
+    checkpointer.model = trainer.model
+    trainer.register_hooks(
+        {
+            **more,
+            "writer": hooks.PeriodicWriter([JSONWriter(folder / "metrics.json")], period=5),
+            "save": hooks.PeriodicCheckpointer(checkpointer, 2, max_to_keep=2),
+            "best": hooks.BestCheckpointer(3, checkpointer, "AP50"),
+            **({} if stop_at is None else {"stop": FailAt(stop_at, StopTraining("here"))}),
+        }
+    )
+    trainer.resume_or_load(resume)
+    try:
+        trainer.train()
+    except StopTraining:
+        assert stop_at is not None
+    return trainer
+
+
+def test_a_new_run_keeps_its_checkpoints_apart_from_an_older_ones(tmp_path):
+    run_in(tmp_path, 20)
+    run_in(tmp_path, 20, stop_at=6)
+    assert sorted(p.name for p in tmp_path.glob("model_*")) == ["model_0000003.pth", "model_0000005.pth"]
+    assert (tmp_path / "earlier_run_1/model_final.pth").is_file()
+    assert run_in(tmp_path, 20, resume=True).start_iter == 6
+
+
+def test_resuming_where_there_is_nothing_begins_at_zero_whatever_the_initial_weights_say(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    run_in(tmp_path / "a", 6)
+    assert run_in(tmp_path / "b", 6, resume=True, init=str(tmp_path / "a/model_final.pth")).start_iter == 0
+
+
+def test_a_run_that_cannot_begin_leaves_the_older_one_as_it_was(tmp_path):
+    run_in(tmp_path, 6, stop_at=4)
+    with pytest.raises(ValueError, match="is not there"):
+        run_in(tmp_path, 6, init=str(tmp_path / "gone.pth"))
+    assert run_in(tmp_path, 6, resume=True).start_iter == 4
+
+
+def test_a_checkpoint_that_was_not_named_any_more_is_found(tmp_path):
+    run_in(tmp_path, 6, stop_at=4)
+    (tmp_path / "last_checkpoint").unlink()
+    assert run_in(tmp_path, 6, resume=True).start_iter == 4
+
+
+def test_an_evaluations_figures_are_written_before_a_run_can_stop(tmp_path):
+    figures = iter([1.0, 2.0, 3.0])
+    evaluation = hooks.EvalHook(3, lambda: {"AP50": next(figures)})
+    run_in(tmp_path, 8, stop_at=3, eval=evaluation)
+    assert [r["iteration"] for r in read_rows(tmp_path / "metrics.json") if "AP50" in r] == [2]
+
+
+def test_the_best_value_of_the_last_evaluation_is_remembered(tmp_path):
+    run_in(tmp_path, 6, eval=hooks.EvalHook(0, lambda: {"AP50": 9.0}))
+    longer = run_in(tmp_path, 8, resume=True, eval=hooks.EvalHook(0, lambda: {"AP50": 5.0}))
+    assert (longer.start_iter, longer._hooks["best"].best_metric) == (6, 9.0)
+
+
 def test_json_rows_past_the_first_new_iteration_are_dropped_and_cut_lines_too(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text('{"iteration": 1, "x": 1.0}\n{"iteration": 3, "x": 2.0}\n{"iterat')

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -66,8 +67,6 @@ def finished(tmp_path_factory, phantom):
 
 
 def test_a_run_leaves_everything_it_promises(finished):
-    from pathlib import Path
-
     out = Path(output_of(finished))
     names = {p.name for p in out.iterdir()}
     promised = {
@@ -91,8 +90,6 @@ def test_a_run_leaves_everything_it_promises(finished):
 
 
 def test_eval_only_gives_the_same_figures_digit_for_digit_also_from_the_saved_config(finished, launch_run, tmp_path):
-    from pathlib import Path
-
     out = Path(output_of(finished))
     trained = (out / "inference/metrics.json").read_text()
     predictions = (out / "inference/predictions.json").read_text()
@@ -108,8 +105,6 @@ def test_eval_only_gives_the_same_figures_digit_for_digit_also_from_the_saved_co
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_evaluate_to_the_same_figures_as_one(finished, tmp_path):
-    from pathlib import Path
-
     out = Path(output_of(finished))
     command = [
         sys.executable,
@@ -148,8 +143,6 @@ def test_two_processes_train_and_share_their_gradients(small_run, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_is_taken_up_and_equals_one_that_was_not(finished, small_run, launch_run, tmp_path):
-    from pathlib import Path
-
     whole = Path(output_of(finished))
     run = tmp_path / "run"
     command = [sys.executable, str(ROOT / "tools/lazyconfig_train.py"), *small_run]
@@ -167,8 +160,6 @@ def test_a_killed_run_is_taken_up_and_equals_one_that_was_not(finished, small_ru
 
 @pytest.mark.slow
 def test_a_signal_saves_a_checkpoint_and_the_run_goes_on_from_it(finished, small_run, launch_run, tmp_path):
-    from pathlib import Path
-
     whole, run = Path(output_of(finished)), tmp_path / "run"
     command = [sys.executable, str(ROOT / "tools/lazyconfig_train.py"), *small_run, "dataloader.train.num_workers=1"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
@@ -190,7 +181,11 @@ def test_a_users_own_hook_is_named_from_a_config(small_run, launch_run, tmp_path
     (tmp_path / "mine.py").write_text(MY_CONFIG)
     assert launch_run([*with_config(small_run, tmp_path / "mine.py"), "train.max_iter=1"]) == 0
     assert "Hello at iteration 0!" in capfd.readouterr().out
-    assert "hello.HelloHook" in (tmp_path / "run/config.yaml").read_text()
+    # The saved config says where the project's modules are: a fresh process finds them.
+    saved = tmp_path / "run/config.yaml"
+    assert "hello.HelloHook" in saved.read_text() and "oc.env" not in saved.read_text()
+    command = [sys.executable, str(ROOT / "tools/lazyconfig_train.py"), "--config-file", str(saved), "--check"]
+    assert subprocess.run(command, check=False, cwd=tmp_path / "run").returncode == 0
 
 
 def swap(line):
@@ -332,3 +327,4 @@ def test_a_new_run_in_an_old_folder_does_not_mix_with_it(small_run, launch_run, 
     assert [r["iteration"] for r in read_rows(tmp_path / "run/metrics.json")] == [0, 1]
     assert len(read_rows(tmp_path / "run/metrics.json.1")) == 5
     assert "holds an earlier run" in (tmp_path / "run/log.txt").read_text()
+    assert (tmp_path / "run/earlier_run_1/model_final.pth").is_file()

@@ -2,7 +2,7 @@
 
 Every number comes from a stream of PCG64 whose seed is the sha256 of a name; all arithmetic but the last rounding is on
 integers or single operations of double precision, so the bits are the same on every machine. The rule is the one under
-which the predecessor's detections were recorded; `digest` shows that nothing differs.
+which the detections of UltraDet's published code were recorded; `digest` shows that nothing differs.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The full-size detectors give the detections that the predecessor gave with the same weights and frames."""
+"""The full-size detectors give the detections that the published code of UltraDet (arXiv 2305.18060) gave with the same weights and frames."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import torch
 from tests.modeling import filled
 from ultravid.config import get_config, instantiate
 
+# Boxes and scores a frame, recorded on the CPU in float32 with the weights and frames of filled.py.
 EXPECTED = np.load(Path(__file__).with_name("parity.npz"))
 
 MODELS = {
@@ -27,7 +28,8 @@ MODELS = {
         "0a11d611de6efe935c20269b3468b6583921831772d073692f7c237aefcfd4e6",
     ),
 }
-VIDEOS = {"B": (1, 5, 256, 320, 256, 320), "D": (3, 3, 234, 310, 351, 465)}
+# (number, frames, height, width, output height, output width); L outlives the memory of 16 frames.
+VIDEOS = {"B": (1, 5, 256, 320, 256, 320), "D": (3, 3, 234, 310, 351, 465), "L": (2, 20, 192, 256, 192, 256)}
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -45,6 +47,8 @@ def model(request):
 @pytest.mark.parametrize("video", VIDEOS)
 def test_detections_equal_the_recorded_ones(model, video):
     name, detector, box_tolerance = model
+    if f"{name}_{video}_num" not in EXPECTED:
+        pytest.skip("one frame's model remembers nothing: two videos are enough")
     number, count, h, w, height, width = VIDEOS[video]
     splits = np.cumsum(EXPECTED[f"{name}_{video}_num"])[:-1]
     boxes, scores = (np.split(EXPECTED[f"{name}_{video}_{a}"], splits) for a in ("boxes", "scores"))

@@ -59,7 +59,7 @@ class FrameSampler(Protocol):
 
 
 class WindowFrameSampler:
-    """Frames drawn at random from a window around a random centre (the predecessor's way).
+    """Frames drawn at random from a window around a random centre (the way of UltraDet, Yu et al., MICCAI 2023).
 
     Args:
         num_frames: frames a clip.

@@ -84,12 +84,24 @@ def launch(
         if num_machines > 1:
             raise UserError("--dist-url auto finds a port of this machine alone; name one for several machines.")
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    context = multiprocessing.get_context("spawn")
-    mistakes = context.SimpleQueue()
+    _spawn(main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, timeout, args)
+
+
+def _spawn(
+    main_func: Callable[..., Any],
+    world_size: int,
+    num_local: int,
+    machine_rank: int,
+    dist_url: str,
+    timeout: datetime.timedelta,
+    args: tuple[Any, ...],
+) -> None:
+    """Start this machine's processes and wait for them; see `launch`."""
+    mistakes = multiprocessing.get_context("spawn").SimpleQueue()
     processes = start_processes(
         _worker,
-        nprocs=num_gpus_per_machine,
-        args=(mistakes, main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, timeout, args),
+        nprocs=num_local,
+        args=(mistakes, main_func, world_size, num_local, machine_rank, dist_url, timeout, args),
         start_method="spawn",
         join=False,
     )
@@ -105,7 +117,7 @@ def launch(
 
 @contextlib.contextmanager
 def _forwarded_signals(pids: Sequence[int]) -> Iterator[None]:
-    """SIGTERM and SIGINT go to the processes, which end their iteration, and this one waits for them."""
+    """SIGTERM goes to the processes, SIGINT reaches them from the terminal; this one waits until they have stopped."""
 
     def forward(number: int, frame: object) -> None:
         del frame
@@ -113,14 +125,13 @@ def _forwarded_signals(pids: Sequence[int]) -> Iterator[None]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    old = {number: signal.signal(number, forward) for number in (signal.SIGTERM,)}
-    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the processes itself
+    old = {signal.SIGTERM: signal.signal(signal.SIGTERM, forward)}
+    old[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-        signal.signal(signal.SIGINT, ignored)
 
 
 def _free_port() -> int:

@@ -68,7 +68,7 @@ def false_positive_sequences(video: VideoResult, threshold: float, strict: bool 
     Args:
         video: frames in order.
         threshold: least score.
-        strict: keep scores above the threshold alone, as the predecessor did.
+        strict: keep scores above the threshold alone, as the published code of UltraDet does.
     """
     boxes, frames, hits = _kept(video, np.float32(threshold), strict)
     if len(boxes) == 0:

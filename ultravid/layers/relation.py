@@ -1,7 +1,8 @@
 """Relation between objects by appearance and geometry.
 
 Sources: Hu et al., "Relation networks for object detection", CVPR 2018, equations 2 to 5; Deng et al., "Relation
-distillation networks for video object detection", ICCV 2019. Departures of the predecessor's form, kept here: ReLU
+distillation networks for video object detection", ICCV 2019. Departures of UltraDet's published code (arXiv
+2305.18060), kept here: ReLU
 after each projection, and the geometric weight inside the exponent as log(g + 1e-6).
 
 Legend: ``Q`` queries, ``K`` keys, ``D`` width of a token, ``h`` heads, ``G`` width of the geometric embedding.

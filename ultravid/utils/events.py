@@ -174,6 +174,14 @@ class EventStorage:
         finally:
             self._current_prefix = old
 
+    def images(self) -> list[tuple[str, Any, int]]:
+        """(name, picture, iteration) of what was recorded since the last `clear_images`."""
+        return self._vis_data
+
+    def histograms(self) -> list[dict[str, Any]]:
+        """Arguments of TensorBoard's ``add_histogram_raw``, of what was recorded since the last `clear_histograms`."""
+        return self._histograms
+
     def clear_images(self) -> None:
         """Forget the pictures; a writer calls it after it has written them."""
         self._vis_data = []
@@ -295,10 +303,10 @@ class TensorboardXWriter(EventWriter):
                 self._writer.add_scalar(name, value, iteration)
                 newest = max(newest, iteration)
         self._last_write = newest
-        for name, image, iteration in storage._vis_data:
+        for name, image, iteration in storage.images():
             self._writer.add_image(name, image, iteration)
         storage.clear_images()
-        for histogram in storage._histograms:
+        for histogram in storage.histograms():
             self._writer.add_histogram_raw(**histogram)
         storage.clear_histograms()
 

@@ -18,7 +18,9 @@ def seed_all_rng(seed: int) -> None:
 
 
 def seed_step(seed: int, iteration: int, rank: int) -> None:
-    """Seed what a model draws from in one step, so that the step is a function of (seed, iteration, rank).
+    """Seed torch's generators for one step, so that the step is a function of (seed, iteration, rank).
+
+    Python's and numpy's global generators are left alone: a model that draws from them is not repeated exactly.
 
     The generators are seeded directly: `torch.manual_seed` takes a hundred times as long, for it walks over every kind of
     device.
