@@ -98,6 +98,20 @@ def test_earlier_frames_matter_and_the_future_does_not():
     assert not torch.equal(alone.scores, whole[4].scores)
 
 
+def test_streaming_relates_as_training_does():
+    description = get_config("common/models/basicdet_small.py").model
+    description.context_stride, description.context_frames = 1, 2
+    model = instantiate(description).eval()
+    torch.manual_seed(0)
+    counts = [3, 1, 4, 2, 3]
+    tokens, corner = torch.randn(sum(counts), 128), torch.rand(sum(counts), 2) * 50
+    boxes = torch.cat((corner, corner + 5 + torch.rand(sum(counts), 2) * 20), dim=1)
+    frame = torch.repeat_interleave(torch.arange(5), torch.tensor(counts))
+    together = model.relation(tokens, boxes, relation_mask(frame, 2, causal=True)).split(counts)
+    for t, (x, b) in enumerate(zip(tokens.split(counts), boxes.split(counts), strict=True)):
+        assert torch.allclose(model.relate_frame(x, b, {"video_id": "v"}), together[t], atol=1e-5)
+
+
 def test_a_new_video_starts_from_nothing_without_being_told():
     model, frames = small_model(), make_clip().frames
     first = stream(model, frames)

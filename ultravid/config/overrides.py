@@ -76,7 +76,7 @@ def _apply(cfg: Node, text: str, origin: str) -> None:
             raise OverrideError(f"Can't delete {key!r}: it is not there.{_hint(parent, steps[-1])}")
         if value is not None and parent[last] != value:
             raise OverrideError(f"Can't delete {key!r}: it is {parent[last]!r}, not {value!r}.")
-        del parent[last]  # type: ignore[union-attr]
+        del parent[last]
         return
     if sign == "" and not present:
         raise OverrideError(f"Unknown key {key!r}.{_hint(parent, steps[-1])} To add a key, write '+{text}'.")
