@@ -2,6 +2,8 @@
 
 Command:   python tools/lazyconfig_train.py --config-file projects/basicdet/configs/coco_stills.py \
                data.train=PATH/a.json data.test=PATH/b.json
+Figure:    STILLSFIG
+Hardware:  2 cores of a CPU, no GPU.
 """
 
 from fvcore.common.param_scheduler import CosineParamScheduler

@@ -3,6 +3,7 @@
 Command:   python tools/lazyconfig_train.py --config-file projects/basicdet/configs/cva_bus.py \
                train.init_checkpoint=resnet34.pth dataloader.train.fold=0
            (torchvision's weights of ResNet-34 as they are; ULTRAVID_DATASETS names the folder that holds CVA-BUS)
+Figure:    not measured here; the paper gives AP50 88.7, Pr80 92.4, FP80 3.8 over four folds.
 Hardware:  8 GPUs, one clip each (--num-gpus 8).
 """
 

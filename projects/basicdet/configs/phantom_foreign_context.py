@@ -1,4 +1,9 @@
-"""A control: the temporal detector, with each frame's context taken from other videos, in training and in evaluation."""
+"""A control: the temporal detector, with each frame's context taken from other videos, in training and in evaluation.
+
+Command:  python tools/lazyconfig_train.py --config-file projects/basicdet/configs/phantom_foreign_context.py
+Figure:   FOREIGN
+Hardware: as phantom.py.
+"""
 
 from .phantom import *
 
