@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ultravid.data.phantom import write_phantom_dataset
+from ultravid.data.phantom import check_phantom_arguments, write_phantom_dataset
 from ultravid.engine import run_tool
 from ultravid.utils.errors import UserError
 
@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "Name another folder or remove this one."
         )
     try:
+        check_phantom_arguments(args.videos, args.frames, args.size, args.test_fraction)
         args.output.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(described, encoding="utf-8")
         columns = (

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-__all__ = ["PhantomVideo", "make_phantom_video", "write_phantom_dataset"]
+__all__ = ["PhantomVideo", "check_phantom_arguments", "make_phantom_video", "write_phantom_dataset"]
 
 FloatArray = NDArray[np.float32]
 
@@ -336,6 +336,15 @@ def _coco_video(names: Sequence[str], boxes: Sequence[list[FloatArray]], size: i
     }
 
 
+def check_phantom_arguments(num_videos: int, num_frames: int, size: int, test_fraction: float) -> None:
+    """Raise what `write_phantom_dataset` would, before a folder is made."""
+    if num_videos < 1 or not 0 < test_fraction < 1:
+        raise ValueError(
+            f"A phantom needs at least 1 video and a test fraction in (0, 1), got {num_videos} and {test_fraction}."
+        )
+    _check_size(num_frames, size)
+
+
 def write_phantom_dataset(
     output: Path,
     num_videos: int,
@@ -357,11 +366,7 @@ def write_phantom_dataset(
     Raises:
         ValueError: no video, a fraction outside (0, 1), or what `make_phantom_video` refuses.
     """
-    if num_videos < 1 or not 0 < test_fraction < 1:
-        raise ValueError(
-            f"A phantom needs at least 1 video and a test fraction in (0, 1): {num_videos}, {test_fraction}."
-        )
-    _check_size(num_frames, size)
+    check_phantom_arguments(num_videos, num_frames, size, test_fraction)
     # Either split gets a video where there are two.
     num_test = min(max(round(num_videos * test_fraction), 1), num_videos - 1)
     kinds = [
