@@ -22,6 +22,7 @@ from ultravid.engine import default_argument_parser, default_setup, launch, run_
 from ultravid.evaluation import inference_on_dataset, print_csv_format
 from ultravid.utils.env import select_device
 from ultravid.utils.errors import UserError
+from ultravid.utils.events import EventStorage
 
 logger = logging.getLogger("ultravid.tools")
 
@@ -38,7 +39,9 @@ def do_test(builder: Builder, resume: bool) -> None:
             f"{train.output_dir}."
         )
     checkpointer.resume_or_load(train.init_checkpoint, resume=resume)
-    results = inference_on_dataset(model, builder.build("dataloader.test"), builder.build("dataloader.evaluator"))
+    loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
+    with EventStorage(0):  # a model may record numbers here as it does in training
+        results = inference_on_dataset(model, loader, evaluator)
     print_csv_format(results)
 
 

@@ -78,7 +78,12 @@ Examples:
         default="auto",
         help="where processes meet, tcp://host:port; auto: a free local port",
     )
-    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides: key=value, +key=value, ~key")
+    parser.add_argument(
+        "opts",
+        nargs="*",
+        metavar="key=value",
+        help="overrides: key=value, +key=value, ++key=value, ~key, key=file.py:NAME",
+    )
     return parser
 
 
@@ -127,6 +132,11 @@ def default_setup(cfg: Node, args: argparse.Namespace) -> None:
     if comm.is_main_process():
         # An evaluation must not overwrite the config of the training whose folder it shares.
         path = output_dir / ("config_eval.yaml" if args.eval_only else "config.yaml")
+        if path.name == "config.yaml" and path.is_file() and not args.resume:
+            number = 1
+            while (aside := path.with_name(f"config.yaml.{number}")).exists():
+                number += 1
+            path.rename(aside)  # what stands beside it was made with it
         LazyConfig.save(cfg, path)
         logger.info("Full config saved to %s", path)
 

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.utils import comm
+from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventStorage, get_event_storage
 from ultravid.utils.seed import seed_step
 
@@ -198,7 +199,7 @@ class SimpleTrainer(TrainerBase):
 
     Args:
         model: in training it takes what the loader gives and returns a loss, or a dict of losses that are summed.
-        data_loader: batches without end. With ``iterate_from(iteration)`` it begins where the run begins.
+        data_loader: batches; one that ends is begun again. With ``iterate_from(iteration)`` it begins where the run begins.
         optimizer: made from the model's parameters.
         gather_metric_period: iterations between looks at the losses, each of which waits for the device.
         zero_grad_before_forward: clear gradients before the forward pass instead of before the backward pass.
@@ -255,6 +256,8 @@ class SimpleTrainer(TrainerBase):
         rest = self.checkpointer.resume_or_load(self.init_checkpoint, resume=resume)
         if resumed:
             self.start_iter = rest["iteration"] + 1
+            if self.start_iter > self.max_iter:
+                raise UserError(f"The run is at iteration {self.start_iter} already, past max_iter={self.max_iter}.")
             logger.info("Going on at iteration %d.", self.start_iter)
         else:
             self.checkpointer.set_earlier_run_aside()
@@ -267,7 +270,7 @@ class SimpleTrainer(TrainerBase):
         """
         assert self.model.training, "the model is in evaluation mode"
         start = time.perf_counter()
-        data = next(self._iterator())
+        data = self._next_batch()
         data_time = time.perf_counter() - start
         if self.seed is not None:
             seed_step(self.seed, self.iter, comm.get_rank())
@@ -321,6 +324,17 @@ class SimpleTrainer(TrainerBase):
             raise FloatingPointError(
                 f"Loss is not finite in iteration {self.iter}: {shown}; samples: {_describe(data)}"
             )
+
+    def _next_batch(self) -> Any:
+        """The loader's next batch; a loader that ends is begun again."""
+        try:
+            return next(self._iterator())
+        except StopIteration:
+            self._data_loader_iter = iter(self.data_loader)
+        try:
+            return next(self._data_loader_iter)
+        except StopIteration:
+            raise UserError("The training loader gives no batch.") from None
 
     def _iterator(self) -> Iterator[Any]:
         if self._data_loader_iter is None:
