@@ -32,14 +32,13 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def small_run(phantom: Path, tmp_path: Path) -> list[str]:
+def small_arguments(phantom: Path, output_dir: Path) -> list[str]:
     """Arguments that make the phantom config a run of seconds."""
     return [
         "--config-file",
         str(PHANTOM_CONFIG),
         f"data.root={phantom}",
-        f"train.output_dir={tmp_path / 'run'}",
+        f"train.output_dir={output_dir}",
         "train.max_iter=8",
         "train.log_period=1",
         "train.checkpointer.period=3",
@@ -47,6 +46,12 @@ def small_run(phantom: Path, tmp_path: Path) -> list[str]:
         "dataloader.train.num_workers=0",
         "dataloader.test.num_workers=0",
     ]
+
+
+@pytest.fixture
+def small_run(phantom: Path, tmp_path: Path) -> list[str]:
+    """Arguments of a run of seconds in a folder of the test's own."""
+    return small_arguments(phantom, tmp_path / "run")
 
 
 @pytest.fixture

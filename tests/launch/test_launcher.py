@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import PHANTOM_CONFIG, ROOT, read_rows, same_weights, without_times
+from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool, read_rows, same_weights, small_arguments, without_times
+from ultravid.engine import run_tool
 
 HELLO = """
 from ultravid.engine import HookBase
@@ -47,21 +48,7 @@ def output_of(arguments):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, phantom):
     """A run that went through, and its arguments."""
-    from tests.conftest import load_tool
-    from ultravid.engine import run_tool
-
-    arguments = [
-        "--config-file",
-        str(PHANTOM_CONFIG),
-        f"data.root={phantom}",
-        f"train.output_dir={tmp_path_factory.mktemp('finished') / 'run'}",
-        "train.max_iter=8",
-        "train.log_period=1",
-        "train.checkpointer.period=3",
-        "dataloader.train.frame_sampler.num_frames=3",
-        "dataloader.train.num_workers=0",
-        "dataloader.test.num_workers=0",
-    ]
+    arguments = small_arguments(phantom, tmp_path_factory.mktemp("finished") / "run")
     assert run_tool(load_tool("lazyconfig_train").main, arguments) == 0
     return arguments
 

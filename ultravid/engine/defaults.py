@@ -21,6 +21,7 @@ from ultravid.utils import comm
 from ultravid.utils.env import describe_environment, select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from ultravid.utils.file_io import put_aside
 from ultravid.utils.logger import setup_logger
 from ultravid.utils.seed import seed_all_rng
 
@@ -133,10 +134,7 @@ def default_setup(cfg: Node, args: argparse.Namespace) -> None:
         # An evaluation must not overwrite the config of the training whose folder it shares.
         path = output_dir / ("config_eval.yaml" if args.eval_only else "config.yaml")
         if path.name == "config.yaml" and path.is_file() and not args.resume:
-            number = 1
-            while (aside := path.with_name(f"config.yaml.{number}")).exists():
-                number += 1
-            path.rename(aside)  # what stands beside it was made with it
+            put_aside(path)  # what stands beside it was made with it
         LazyConfig.save(cfg, path)
         logger.info("Full config saved to %s", path)
 

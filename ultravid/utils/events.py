@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import json
 import logging
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from typing import Any, Self
 import torch
 from fvcore.common.history_buffer import HistoryBuffer
 
-from ultravid.utils.file_io import dump_json, replace_file
+from ultravid.utils.file_io import dump_json, put_aside, replace_file
 
 __all__ = [
     "CommonMetricPrinter",
@@ -238,10 +237,7 @@ class JSONWriter(EventWriter):
         if not self._path.is_file():
             return
         if iteration == 0:
-            number = 1
-            while (aside := self._path.with_name(f"{self._path.name}.{number}")).exists():
-                number += 1
-            os.replace(self._path, aside)
+            put_aside(self._path)
             return
         kept = []
         for line in self._path.read_text(encoding="utf-8").splitlines():

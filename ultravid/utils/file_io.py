@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["dump_json", "replace_file"]
+__all__ = ["dump_json", "put_aside", "replace_file"]
 
 
 @contextmanager
@@ -30,6 +30,14 @@ def replace_file(path: str | Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def put_aside(path: Path) -> None:
+    """Rename a file to the first free of ``<name>.1``, ``<name>.2``, ..., so that another may take its name."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    path.rename(aside)
 
 
 def dump_json(value: Any, indent: int | None = None) -> str:
