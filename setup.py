@@ -26,6 +26,7 @@ setup(
         "hydra-core>=1.3.2",
         "omegaconf>=2.3",
         "tensorboard>=2.16",
+        "cloudpickle>=3.0",
         "numpy>=2.1",
         "scipy>=1.14",
         "opencv-python-headless>=4.11",

@@ -10,9 +10,10 @@ from ultravid.config.errors import (
     UnknownKeyError,
 )
 from ultravid.config.instantiate import Builder, instantiate, locate
-from ultravid.config.lazy import LazyCall, LazyConfig, LazyPartial, get_config
+from ultravid.config.lazy import LazyCall, LazyConfig, LazyPartial, get_config, to_omegaconf
 from ultravid.config.loader import importable_project, project_folders
 from ultravid.config.nodes import MISSING, ListNode, Node, ref, resolve_environment
+from ultravid.config.serialize import config_hash
 
 __all__ = [
     "MISSING",
@@ -29,6 +30,7 @@ __all__ = [
     "OverrideError",
     "UnknownKeyError",
     "check",
+    "config_hash",
     "get_config",
     "importable_project",
     "instantiate",
@@ -37,4 +39,5 @@ __all__ = [
     "project_folders",
     "ref",
     "resolve_environment",
+    "to_omegaconf",
 ]

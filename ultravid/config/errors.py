@@ -50,11 +50,13 @@ class Fault:
         key: full key, as ``model.backbone.depth``.
         message: what is wrong and what would be right.
         where: ``file:line`` or the override that set it; "" where it is not known.
+        fatal: can a run not begin with it? A note is not fatal.
     """
 
     key: str
     message: str
     where: str = ""
+    fatal: bool = True
 
     def __str__(self) -> str:
         return f"{self.key}: {self.message}{f' ({self.where})' if self.where else ''}"

@@ -6,7 +6,7 @@ import difflib
 import functools
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ultravid.config.errors import ConfigError, ConfigImportError
@@ -24,7 +24,7 @@ from ultravid.config.nodes import (
 )
 from ultravid.config.provenance import where
 
-__all__ = ["Builder", "instantiate", "locate", "target_name"]
+__all__ = ["CONTROL_KEYS", "Builder", "instantiate", "is_allowed", "locate", "target_name"]
 
 CONTROL_KEYS = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
 
@@ -37,10 +37,12 @@ class Builder:
 
     Args:
         cfg: the config's root.
+        allowed_packages: import targets of these packages alone, ``["torch", "ultravid"]``; None allows all.
     """
 
-    def __init__(self, cfg: Any) -> None:
+    def __init__(self, cfg: Any, *, allowed_packages: Iterable[str] | None = None) -> None:
         self.cfg = _as_node(cfg)
+        self._allowed = None if allowed_packages is None else frozenset(allowed_packages)
         self._built: dict[int, Any] = {}
         self._under_construction: set[int] = set()
 
@@ -63,7 +65,7 @@ class Builder:
         if isinstance(value, ListNode):
             return [self._child(value, i, v) for i, v in enumerate(value)]
         if isinstance(value, TupleNode):
-            return tuple(self._child(value, i, v) for i, v in enumerate(value))
+            return tuple([self._child(value, i, v) for i, v in enumerate(value)])
         return value
 
     def _child(self, parent: Container, key: Any, value: Any) -> Any:
@@ -72,38 +74,44 @@ class Builder:
         return self.build_value(value) if isinstance(value, CONTAINERS) else value
 
     def _build_node(self, node: Node) -> Any:
-        if "_target_" not in node:
-            if "_object_" in node and len(node) == 1:
-                return locate(node["_object_"])
-            return self._guarded(node, lambda: {k: self._child(node, k, v) for k, v in node.items()})
-        if id(node) in self._built:
-            return self._built[id(node)]
-        self._built[id(node)] = self._guarded(node, lambda: self._call(node))
-        return self._built[id(node)]
-
-    def _guarded(self, node: Node, build: Callable[[], Any]) -> Any:
-        """Build a node that must not need itself."""
-        if id(node) in self._under_construction:
+        key = id(node)
+        is_call = "_target_" in node
+        if is_call and key in self._built:
+            return self._built[key]
+        if key in self._under_construction:
             raise ConfigError(f"{full_key(node)} needs itself to be built; hand it over after building instead.")
-        self._under_construction.add(id(node))
+        self._under_construction.add(key)
         try:
-            return build()
+            if is_call:
+                made = self._built[key] = self._call(node)
+                return made
+            if "_object_" in node and len(node) == 1:
+                return self._located(node["_object_"])
+            return {k: self._child(node, k, v) for k, v in node.items()}
         finally:
-            self._under_construction.discard(id(node))
+            self._under_construction.discard(key)
+
+    def _located(self, name: str) -> Any:
+        if self._allowed is not None:
+            is_allowed(name, None, self._allowed)  # before its module is run
+        found = locate(name)
+        is_allowed(name, found, self._allowed)
+        return found
 
     def _call(self, node: Node) -> Any:
         target = node["_target_"]
         if isinstance(target, str):
-            target = locate(target)
+            target = self._located(target)
         elif isinstance(target, Node):
             target = self.build_value(target)
+        elif self._allowed is not None:
+            is_allowed(None, target, self._allowed)
         if not callable(target):
             raise ConfigError(
                 f"{full_key(node)}._target_ is {target!r}, which can't be called ({where(node, '_target_')})."
             )
-        recursive = node.get("_recursive_", True)
-        take = self._child if recursive else (lambda _parent, _key, value: value)
-        args = [take(node, "_args_", a) for a in node.get("_args_", ())]
+        take = self._child if node.get("_recursive_", True) else _as_it_is
+        args = [take(node, "_args_", a) for a in node["_args_"]] if "_args_" in node else []
         kwargs = {key: take(node, key, value) for key, value in node.items() if key not in CONTROL_KEYS}
         if node.get("_partial_", False):
             return functools.partial(target, *args, **kwargs)
@@ -118,14 +126,47 @@ class Builder:
             raise
 
 
-def instantiate(cfg: Any, /) -> Any:
+def _as_it_is(_parent: Container, _key: Any, value: Any) -> Any:
+    return value
+
+
+def is_allowed(name: str | None, target: Any, packages: frozenset[str] | None) -> None:
+    """Refuse a target outside of some packages.
+
+    Args:
+        name: as the config has it; None for a live object.
+        target: what the name led to; None where that is not known yet.
+        packages: allowed; None allows all.
+
+    Raises:
+        ConfigError: the name or the module that the target was defined in is of none of these packages. (A name alone
+            may lead out of its package: ``torch.os.system``.)
+    """
+    if packages is None:
+        return
+    module = getattr(target, "__module__", None) if target is not None else None
+    for place in (name, module):
+        if place is not None and not any(place == p or place.startswith(p + ".") for p in packages):
+            via = f" (defined in {module})" if place == module and name is not None else ""
+            allowed = ", ".join(sorted(packages)) or "none"
+            raise ConfigError(f"Target {name or target_name(target)!r}{via} is of no allowed package: {allowed}.")
+
+
+def instantiate(cfg: Any, /, *, allowed_packages: Iterable[str] | None = None) -> Any:
     """Build what a node (or a plain dict or list, or an OmegaConf config) describes.
 
     A dict with ``_target_`` is called with its other items, nested ones first; ``_args_`` are positional arguments,
     ``_partial_`` makes a `functools.partial` instead of the call, ``_recursive_: False`` hands nested nodes over unbuilt.
     References to one call give one object. Targets receive plain lists, tuples and dicts. Anything else comes back as it is.
+
+    Args:
+        cfg: what describes it.
+        allowed_packages: import targets of these packages alone, ``["torch", "ultravid"]``; None allows all.
+
+    Raises:
+        ConfigError: see `Builder.build`; a target is of no allowed package.
     """
-    return Builder(Node()).build_value(adopt_alone(cfg))
+    return Builder(Node(), allowed_packages=allowed_packages).build_value(adopt_alone(cfg))
 
 
 def adopt_alone(value: Any) -> Any:

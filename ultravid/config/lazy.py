@@ -5,17 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, Generic, ParamSpec, overload
 
 from ultravid.config.errors import ConfigError, UnknownKeyError, did_you_mean
 from ultravid.config.instantiate import adopt_alone
-from ultravid.config.loader import load_config_file, load_namespace, shipped_config, shipped_root
-from ultravid.config.nodes import Node
+from ultravid.config.loader import load_config_file, load_namespace, note_import, shipped_config, shipped_root
+from ultravid.config.nodes import CONTAINERS, Node, raw_children
 from ultravid.config.overrides import apply_overrides
 from ultravid.config.serialize import dump_yaml, to_py
 from ultravid.utils.file_io import replace_file
 
-__all__ = ["LazyCall", "LazyConfig", "LazyPartial", "get_config"]
+__all__ = ["LazyCall", "LazyConfig", "LazyPartial", "get_config", "to_omegaconf"]
 
 P = ParamSpec("P")
 
@@ -66,60 +67,83 @@ class LazyConfig:
     """Read, change and write configs."""
 
     @staticmethod
-    def load(filename: str | Path, keys: str | tuple[str, ...] | None = None) -> Any:
+    def load(filename: str | Path, keys: str | tuple[str, ...] | None = None, *, allow_pickle: bool = False) -> Any:
         """Read a config file.
 
         Args:
             filename: ``.py`` (its dicts and nodes, by name) or ``.yaml``.
             keys: give these names of the file alone: a value for a string, a tuple for a tuple.
+            allow_pickle: unpickle what a YAML file holds as pickles, which may run any code.
 
         Raises:
             ConfigError: see `load_config_file`.
         """
-        if keys is None:
-            return load_config_file(filename)
-        path = Path(filename)
-        names: Mapping[str, Any] = load_namespace(path) if path.suffix == ".py" else load_config_file(path)
-        wanted = (keys,) if isinstance(keys, str) else tuple(keys)
-        for key in wanted:
-            if key not in names:
-                known = [k for k in names if not k.startswith("_")]
-                raise UnknownKeyError(f"{filename} has no {key!r}.{did_you_mean(key, known)}")
-        values = tuple(names[key] for key in wanted)
-        return values[0] if isinstance(keys, str) else values
+        return _load(filename, keys, sys._getframe(1), allow_pickle)
 
     @staticmethod
     def load_rel(filename: str, keys: str | tuple[str, ...] | None = None) -> Any:
         """`load` relative to the file that calls."""
-        caller = sys._getframe(1).f_code.co_filename
+        frame = sys._getframe(1)
+        caller = frame.f_code.co_filename
         if caller.startswith("<"):
             raise ConfigError("LazyConfig.load_rel was called from no file, so there is nothing to be relative to.")
-        return LazyConfig.load(Path(caller).parent / filename, keys)
+        return _load(Path(caller).parent / filename, keys, frame, False)
 
     @staticmethod
-    def save(cfg: Any, filename: str | Path) -> None:
+    def save(cfg: Any, filename: str | Path, *, allow_pickle: bool = False) -> None:
         """Write a config as YAML that any safe loader reads; `load` gives a config that builds the same objects.
+
+        Args:
+            cfg: a node, a plain dict or an OmegaConf config.
+            filename: where to.
+            allow_pickle: write what can't be written as data as a pickle; `load` needs the same word to read it.
 
         Raises:
             ConfigError: something can't be written as data; the message names its key.
         """
-        text = dump_yaml(adopt_alone(cfg))
+        text = dump_yaml(adopt_alone(cfg), allow_pickle=allow_pickle)
+        try:
+            content = text.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{filename}: a string of the config is no valid Unicode: {error}") from error
         with replace_file(filename) as file:
-            file.write(text.encode())
+            file.write(content)
 
     @staticmethod
     def apply_overrides(cfg: Any, overrides: Sequence[str]) -> Any:
         """Apply overrides in hydra's grammar and return the config; a `Node` is changed in place.
 
+        An OmegaConf config comes back as an OmegaConf config, a new one.
+
         Raises:
             OverrideError: some do not parse or do not fit; every one of them is told.
         """
-        return apply_overrides(adopt_alone(cfg), overrides)
+        changed = apply_overrides(adopt_alone(cfg), overrides)
+        return changed if isinstance(cfg, dict) else to_omegaconf(changed)
 
     @staticmethod
     def to_py(cfg: Any, prefix: str = "cfg.") -> str:
         """The config as Python-like code, for reading."""
         return to_py(adopt_alone(cfg), prefix)
+
+
+def _load(filename: str | Path, keys: str | tuple[str, ...] | None, caller: FrameType, allow_pickle: bool) -> Any:
+    path = Path(filename)
+    names: Mapping[str, Any]
+    if keys is None or path.suffix != ".py":
+        names = load_config_file(path, allow_pickle=allow_pickle)
+    else:
+        names = load_namespace(path)
+    note_import(dict.values(names) if isinstance(names, dict) else names.values(), caller)
+    if keys is None:
+        return names
+    wanted = (keys,) if isinstance(keys, str) else tuple(keys)
+    for key in wanted:
+        if key not in names:
+            known = [k for k in names if not k.startswith("_")]
+            raise UnknownKeyError(f"{filename} has no {key!r}.{did_you_mean(key, known)}")
+    values = tuple(names[key] for key in wanted)
+    return values[0] if isinstance(keys, str) else values
 
 
 def get_config(name: str) -> Any:
@@ -133,4 +157,24 @@ def get_config(name: str) -> Any:
         root = shipped_root()
         there = [str(p.relative_to(root)) for p in sorted(root.rglob("*.py"))]
         raise ConfigError(f"No shipped config {name!r}.{did_you_mean(name, there)}")
-    return load_config_file(path)
+    cfg = load_config_file(path)
+    note_import(dict.values(cfg), sys._getframe(1))
+    return cfg
+
+
+def to_omegaconf(cfg: Any) -> Any:
+    """An OmegaConf ``DictConfig`` of a config, for code that was written for one: references stay strings.
+
+    Live objects are kept (OmegaConf's ``allow_objects``); a tuple becomes a list, as everywhere in OmegaConf.
+    """
+    from omegaconf import DictConfig
+
+    return DictConfig(_plain(adopt_alone(cfg)), flags={"allow_objects": True})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Node):
+        return {k: _plain(v) for k, v in raw_children(value)}
+    if isinstance(value, CONTAINERS):
+        return [_plain(v) for _, v in raw_children(value)]
+    return value

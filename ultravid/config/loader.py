@@ -7,42 +7,55 @@ changes never reaches another.
 
 from __future__ import annotations
 
+import base64
 import builtins
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 import yaml
 
 from ultravid.config.errors import ConfigError, ConfigImportError, did_you_mean
-from ultravid.config.nodes import Node
+from ultravid.config.nodes import CONTAINERS, Node, join_key, keep_record
+from ultravid.utils.errors import UserError
 
 __all__ = [
     "MODULE_PREFIX",
+    "RESERVED_KEYS",
     "from_data",
     "importable_project",
     "load_config_file",
     "load_namespace",
+    "note_import",
     "project_folders",
     "shipped_config",
     "shipped_root",
+    "told_with_its_place",
 ]
 
 MODULE_PREFIX = "ultravid_config_file:"
+RESERVED_KEYS = frozenset({"_tuple_", "_object_", "_pickle_"})
+"""A mapping with one of these alone is not a mapping; see `ultravid.config.serialize`."""
+_MOST_VALUES = 1_000_000
 
 
-def load_config_file(path: str | Path) -> Node:
+def load_config_file(path: str | Path, *, allow_pickle: bool = False) -> Node:
     """The root node of a config: a Python file's dicts and nodes by name, or a YAML file's content.
+
+    Args:
+        path: of the file.
+        allow_pickle: unpickle what a YAML file holds as pickles, which may run any code.
 
     Raises:
         ConfigError: the file is not there, is neither Python nor YAML, or has a syntax error: in which line.
     """
     path = _existing(Path(path))
     if path.suffix in {".yaml", ".yml"}:
-        return _load_yaml(path)
+        return _load_yaml(path, allow_pickle)
     if path.suffix != ".py":
         raise ConfigError(f"Config file {path} is neither .py nor .yaml.")
     names = load_namespace(path)
@@ -95,17 +108,24 @@ def _existing(path: Path) -> Path:
     raise ConfigError(f"Config file {path} is not there.{hint}")
 
 
-def _load_yaml(path: Path) -> Node:
+def _load_yaml(path: Path, allow_pickle: bool) -> Node:
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}.") from error
+    except Exception as error:  # a ValueError of a date that is none, and worse: PyYAML lets them all through
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
         raise ConfigError(f"{path}{line}: is not YAML: {getattr(error, 'problem', None) or error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds a {type(data).__name__}, not a mapping.")
-    node = from_data(data)
-    node._origin = (str(path),)
+    try:
+        node = from_data(data, allow_pickle=allow_pickle)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: a value holds itself, or is nested too deep.") from None
+    node._origin = ("yaml", str(path))
     return node
 
 
@@ -125,7 +145,7 @@ def _run(path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
     def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
         if level == 0:
             return builtins.__import__(name, globals, locals, fromlist, level)
-        return _import_relative(path, name, fromlist or (), level, (*importers, path))
+        return _import_relative(path, name, fromlist or (), level, (*importers, path), sys._getframe(1))
 
     namespace: dict[str, Any] = {
         "__name__": f"{MODULE_PREFIX}{path}",
@@ -156,14 +176,28 @@ def _run(path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
     return namespace
 
 
-def _import_relative(file: Path, name: str, names: tuple[str, ...], level: int, importers: tuple[Path, ...]) -> Any:
+def note_import(values: Iterable[Any], importer: FrameType) -> None:
+    """Remember for each node that it was imported by the line that a config file's frame is at."""
+    if importer.f_globals.get("__name__", "").startswith(MODULE_PREFIX):
+        place = f"{importer.f_code.co_filename}:{importer.f_lineno}"
+        for value in values:
+            if isinstance(value, CONTAINERS):
+                record = keep_record(value)
+                record.via = (*record.via, place)
+
+
+def _import_relative(
+    file: Path, name: str, names: tuple[str, ...], level: int, importers: tuple[Path, ...], importer: FrameType
+) -> Any:
     """What ``from ..name import names`` gives in a config file."""
     folder = file.parent
     for _ in range(level - 1):
         folder = folder.parent
     target = folder.joinpath(*name.split(".")) if name else folder
     if name and target.with_suffix(".py").is_file():
-        return _as_module(_run(target.with_suffix(".py"), importers))
+        namespace = _run(target.with_suffix(".py"), importers)
+        note_import(namespace.values(), importer)
+        return _as_module(namespace)
     if not target.is_dir():
         there = sorted(p.stem for p in target.parent.glob("*.py")) if target.parent.is_dir() else []
         written = "." * level + name
@@ -178,7 +212,9 @@ def _import_relative(file: Path, name: str, names: tuple[str, ...], level: int, 
             raise ConfigImportError(
                 f"{file}: can't import {wanted!r}: there is no {path}.{did_you_mean(wanted, there)}"
             )
-        found[wanted] = _as_module(_run(path, importers))
+        namespace = _run(path, importers)
+        note_import(namespace.values(), importer)
+        found[wanted] = _as_module(namespace)
     return _as_module(found)
 
 
@@ -188,19 +224,69 @@ def _as_module(names: dict[str, Any]) -> ModuleType:
     return module
 
 
-def from_data(data: dict[str, Any]) -> Node:
-    """The node that `ultravid.config.serialize.to_data` wrote as plain data; nothing is imported."""
-    return Node._make(((k, _undo(v)) for k, v in data.items()), None)
+def told_with_its_place(error: Exception) -> ConfigError | None:
+    """What a config file's code raised as one message: file and line, the error, and that file's own traceback.
+
+    None where no config file was being run.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    modules = [f.f_globals.get("__name__", "") for f, _ in traceback.walk_tb(error.__traceback__)]
+    in_config = [i for i, name in enumerate(modules) if name.startswith(MODULE_PREFIX)]
+    if not in_config:
+        return None
+    last = frames[in_config[-1]]
+    place = f"{last.filename}:{last.lineno}"
+    if isinstance(error, UserError):  # its message says the rest
+        return ConfigError(str(error) if last.filename in str(error) else f"{place}: {error}")
+    own = [
+        f for f, name in zip(frames, modules, strict=True) if not name.startswith(("ultravid.config.", "importlib."))
+    ]
+    lines = "".join(traceback.format_list(own[own.index(frames[in_config[0]]) :])).rstrip()
+    return ConfigError(f"{place}: {type(error).__name__}: {error}\n{lines}")
 
 
-def _undo(value: Any) -> Any:
-    if isinstance(value, dict):
-        if set(value) == {"_tuple_"}:
-            return tuple(_undo(v) for v in value["_tuple_"])
-        return {k: _undo(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_undo(v) for v in value]
-    return value
+def from_data(data: dict[Any, Any], *, allow_pickle: bool = False) -> Node:
+    """The node that `ultravid.config.serialize.to_data` wrote as plain data; nothing is imported.
+
+    Raises:
+        ConfigError: a pickle that nobody asked for, a reserved word with a wrong value, or more than a million values
+            (a file's aliases can describe far more than it holds).
+    """
+    left = _MOST_VALUES
+
+    def undo(value: Any, key: str) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ConfigError(f"It describes more than {_MOST_VALUES:,} values.")
+        if isinstance(value, dict):
+            if len(value) == 1 and not RESERVED_KEYS.isdisjoint(value):
+                ((word, inner),) = value.items()
+                if word == "_tuple_" and isinstance(inner, list):
+                    return tuple(undo(v, f"{key}[{i}]") for i, v in enumerate(inner))
+                if word == "_pickle_":
+                    return _unpickled(inner, key, allow_pickle)
+                if word == "_tuple_" or not isinstance(inner, str):
+                    raise ConfigError(f"{key}.{word} holds {inner!r}.")
+            return {k: undo(v, join_key(key, k)) for k, v in value.items()}
+        if isinstance(value, list):
+            return [undo(v, f"{key}[{i}]") for i, v in enumerate(value)]
+        return value
+
+    return Node._make(((k, undo(v, join_key("", k))) for k, v in data.items()), None)
+
+
+def _unpickled(text: Any, key: str, allow_pickle: bool) -> Any:
+    if not allow_pickle:
+        raise ConfigError(
+            f"{key} is a pickle, which may run any code when it is read; LazyConfig.load(..., allow_pickle=True) reads it."
+        )
+    import cloudpickle
+
+    try:
+        return cloudpickle.loads(base64.b64decode(text))
+    except Exception as error:  # whatever an object's own unpickling raises
+        raise ConfigError(f"{key} is a pickle that can't be read: {type(error).__name__}: {error}") from error
 
 
 def shipped_config(name: str) -> Path | None:

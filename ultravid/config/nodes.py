@@ -7,6 +7,7 @@ alone. Reading a node resolves references, however it is read; ``node.raw`` show
 from __future__ import annotations
 
 import copy
+import enum
 import itertools
 import os
 import re
@@ -18,7 +19,29 @@ from typing import Any, Self
 
 from ultravid.config.errors import ConfigError, InterpolationError, UnknownKeyError, did_you_mean
 
-__all__ = ["MISSING", "ListNode", "Node", "Origin", "Raw", "TupleNode", "full_key", "ref", "resolve_environment"]
+__all__ = [
+    "CONTAINERS",
+    "DELETED",
+    "MISSING",
+    "Container",
+    "ListNode",
+    "Node",
+    "Origin",
+    "Raw",
+    "Record",
+    "TupleNode",
+    "full_key",
+    "is_reference",
+    "join_key",
+    "keep_record",
+    "owner_of",
+    "raw_children",
+    "raw_items",
+    "ref",
+    "resolve_environment",
+    "same",
+    "split_key",
+]
 
 MISSING: Any = "???"
 """A value that somebody has to set; typed ``Any``, so that it passes for every argument."""
@@ -28,7 +51,47 @@ Origin = tuple[Any, ...]
 
 _REFERENCE = "${"
 _LEAVES = frozenset({str, int, float, bool, type(None), FunctionType, type})
-_INTERNAL = frozenset({"_up", "_origin", "_history"})
+_INTERNAL = frozenset({"_up", "_origin", "_record"})
+
+
+class _Deleted(enum.Enum):
+    DELETED = "deleted"
+
+
+DELETED = _Deleted.DELETED
+"""Stands in a record for a key that was deleted."""
+
+
+class Record:
+    """What happened to a node after it was made; most nodes have none.
+
+    Attributes:
+        settings: for each key that was set later: (origin, value) of every setting, the oldest first. The value that the
+            node was made with has no origin of its own.
+        via: ``file:line`` of the imports that brought the node here, the innermost first.
+        twin: one object for all copies that were made because a node was put in a second place.
+    """
+
+    __slots__ = ("settings", "twin", "via")
+
+    def __init__(self) -> None:
+        self.settings: dict[Any, list[tuple[Origin | None, Any]]] = {}
+        self.via: tuple[str, ...] = ()
+        self.twin: object | None = None
+
+    def copy(self) -> Record:
+        """A record that grows on its own."""
+        new = Record()
+        new.settings = {key: list(settings) for key, settings in self.settings.items()}
+        new.via, new.twin = self.via, self.twin
+        return new
+
+
+def keep_record(container: Container) -> Record:
+    """The record of a node, begun where there is none."""
+    if container._record is None:
+        container._record = Record()
+    return container._record
 
 
 def ref(key: str) -> Any:
@@ -48,17 +111,17 @@ class Node(dict[Any, Any]):
     item alone: ``node["items"]``.
     """
 
-    __slots__ = ("_history", "_origin", "_up")
+    __slots__ = ("_origin", "_record", "_up")
 
     _up: Container | None
     _origin: Origin | None
-    _history: dict[Any, list[Origin]] | None
+    _record: Record | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
         self._up = None
         self._origin = _caller()
-        self._history = None
+        self._record = None
         for source in (*args, kwargs):
             pairs = source.items() if isinstance(source, Mapping) else source
             for key, value in raw_items(source) if isinstance(source, Node) else pairs:
@@ -70,7 +133,7 @@ class Node(dict[Any, Any]):
         node = cls.__new__(cls)
         node._up = None
         node._origin = origin
-        node._history = None
+        node._record = None
         for key, value in pairs:
             dict.__setitem__(node, key, adopt(value, node))
         return node
@@ -120,19 +183,35 @@ class Node(dict[Any, Any]):
             self.set(name, value, _caller())
 
     def set(self, key: Any, value: Any, origin: Origin) -> None:
-        """Set a key and note where it was set; what it held before stays in the key's history."""
-        dict.__setitem__(self, key, adopt(value, self))
-        if self._history is None:
-            self._history = {}
-        self._history.setdefault(key, []).append(origin)
+        """Set a key and note where it was set; what it held before stays in the node's record."""
+        value = adopt(value, self)
+        _note(self, key, value, origin, dict.get(self, key, DELETED))
+        dict.__setitem__(self, key, value)
 
-    def __delattr__(self, name: str) -> None:
-        del self[name]
+    def remove(self, key: Any, origin: Origin) -> None:
+        """Delete a key and note where that was done.
 
-    def __delitem__(self, key: Any) -> None:
+        Raises:
+            UnknownKeyError: it is not there.
+        """
         if key not in self:
             raise self._unknown(key)
-        dict.__delitem__(self, key)
+        value = dict.pop(self, key)
+        _note(self, key, DELETED, origin, value)
+        if isinstance(value, CONTAINERS):
+            value._up = None
+
+    def __delattr__(self, name: str) -> None:
+        self.remove(name, _caller())
+
+    def __delitem__(self, key: Any) -> None:
+        self.remove(key, _caller())
+
+    def clear(self) -> None:
+        """Delete every key."""
+        origin = _caller()
+        for key in list(self):
+            self.remove(key, origin)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set every key of the given mappings."""
@@ -153,25 +232,47 @@ class Node(dict[Any, Any]):
         if key not in self and default:
             return default[0]
         value = self[key]
-        del self[key]
+        self.remove(key, _caller())
         return value
+
+    def popitem(self) -> tuple[Any, Any]:
+        """The last key and its resolved value; they go."""
+        if not self:
+            raise KeyError("The node is empty.")
+        key = next(reversed(self))
+        value = self[key]
+        self.remove(key, _caller())
+        return key, value
 
     def copy(self) -> Self:
         """A copy of the whole tree below; live objects are shared."""
-        return _copied(self, None)
+        return _asked_for(self, None)
 
     __copy__ = copy
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return _copied(self, memo)
+        return _asked_for(self, memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled_node, (dict(raw_items(self)), _portable(self._origin))
+        return _unpickled, (type(self), dict(raw_items(self)), _portable(self._origin), _portable_record(self))
 
     def __or__(self, other: Any) -> Any:
         merged = self.copy()
         merged.update(other)
         return merged
+
+    def __ior__(self, other: Any) -> Self:
+        self.update(other)
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """The same as written: keys in any order, references as strings, a target's name and the target itself alike."""
+        return same(self, other) if isinstance(other, dict) else NotImplemented
+
+    def __ne__(self, other: object) -> bool:
+        return not same(self, other) if isinstance(other, dict) else NotImplemented
+
+    __hash__ = None
 
     def _unknown(self, key: Any) -> UnknownKeyError:
         place = full_key(self)
@@ -182,53 +283,97 @@ class Node(dict[Any, Any]):
 class ListNode(list[Any]):
     """A list of a config; as `Node` it resolves on reading and adopts on writing."""
 
-    __slots__ = ("_origin", "_up")
+    __slots__ = ("_origin", "_record", "_up")
 
     _up: Container | None
     _origin: Origin | None
+    _record: Record | None
 
     def __init__(self, values: Iterable[Any] = ()) -> None:
         self._up = None
         self._origin = None
+        self._record = None
         pairs = list.__iter__(values) if isinstance(values, ListNode) else values
         super().__init__(adopt(v, self) for v in pairs)
 
     def __getitem__(self, index: Any) -> Any:
         value = list.__getitem__(self, index)
         if isinstance(index, slice):
-            return [_resolve(v, self, i) if _is_reference(v) else v for i, v in enumerate(value)]
-        return _resolve(value, self, index) if _is_reference(value) else value
+            return [_resolve(v, self, i) if is_reference(v) else v for i, v in enumerate(value)]
+        return _resolve(value, self, index) if is_reference(value) else value
 
     def __iter__(self) -> Iterator[Any]:
         for index, value in enumerate(list.__iter__(self)):
-            yield _resolve(value, self, index) if _is_reference(value) else value
+            yield _resolve(value, self, index) if is_reference(value) else value
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(index, slice):
-            value = [adopt(v, self) for v in value]
-        list.__setitem__(self, index, value if isinstance(index, slice) else adopt(value, self))
+            list.__setitem__(self, index, [adopt(v, self) for v in value])
+            _rearranged(self, _caller())
+        else:
+            self.set(index, value, _caller())
+
+    def set(self, index: int, value: Any, origin: Origin) -> None:
+        """Set an item and note where it was set."""
+        index = range(len(self))[index]
+        value = adopt(value, self)
+        _note(self, index, value, origin, list.__getitem__(self, index))
+        list.__setitem__(self, index, value)
+
+    def __delitem__(self, index: Any) -> None:
+        list.__delitem__(self, index)
+        _rearranged(self, _caller())
 
     def append(self, value: Any) -> None:
         """Add at the end."""
-        list.append(self, adopt(value, self))
+        self._extend([value], _caller())
+
+    def extend(self, values: Iterable[Any]) -> None:
+        """Add several at the end."""
+        self._extend(values, _caller())
+
+    def __iadd__(self, values: Iterable[Any]) -> Self:  # type: ignore[misc]
+        self._extend(values, _caller())
+        return self
+
+    def _extend(self, values: Iterable[Any], origin: Origin) -> None:
+        for value in [adopt(v, self) for v in values]:
+            _note(self, len(self), value, origin, DELETED)
+            list.append(self, value)
 
     def insert(self, index: Any, value: Any) -> None:
         """Add before an index."""
         list.insert(self, index, adopt(value, self))
-
-    def extend(self, values: Iterable[Any]) -> None:
-        """Add several at the end."""
-        list.extend(self, [adopt(v, self) for v in values])
-
-    def __iadd__(self, values: Iterable[Any]) -> Self:  # type: ignore[misc]
-        self.extend(values)
-        return self
+        _rearranged(self, _caller())
 
     def pop(self, index: Any = -1) -> Any:
         """The resolved item; it goes."""
         value = self[index]
-        list.pop(self, index)
+        gone = list.pop(self, index)
+        if isinstance(gone, CONTAINERS):
+            gone._up = None
+        _rearranged(self, _caller())
         return value
+
+    def remove(self, value: Any) -> None:
+        """Take the first item that equals a value away."""
+        list.remove(self, value)
+        _rearranged(self, _caller())
+
+    def clear(self) -> None:
+        """Take every item away."""
+        list.clear(self)
+        _rearranged(self, _caller())
+
+    def reverse(self) -> None:
+        """Turn the order round."""
+        list.reverse(self)
+        _rearranged(self, _caller())
+
+    def sort(self, *, key: Any = None, reverse: bool = False) -> None:
+        """Sort the items as written."""
+        list.sort(self, key=key, reverse=reverse)
+        _rearranged(self, _caller())
 
     def index(self, value: Any, *bounds: Any) -> int:
         """First place of a resolved value."""
@@ -243,15 +388,24 @@ class ListNode(list[Any]):
 
     def copy(self) -> ListNode:
         """As `Node.copy`."""
-        return _copied(self, None)
+        return _asked_for(self, None)
 
     __copy__ = copy
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ListNode:
-        return _copied(self, memo)
+        return _asked_for(self, memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ListNode, (list(list.__iter__(self)),)
+        return _unpickled, (ListNode, list(list.__iter__(self)), _portable(self._origin), _portable_record(self))
+
+    def __eq__(self, other: object) -> bool:
+        """As `Node`'s."""
+        return same(self, other) if isinstance(other, list) else NotImplemented
+
+    def __ne__(self, other: object) -> bool:
+        return not same(self, other) if isinstance(other, list) else NotImplemented
+
+    __hash__ = None
 
 
 class TupleNode(tuple[Any, ...]):
@@ -259,14 +413,16 @@ class TupleNode(tuple[Any, ...]):
 
     _up: Container | None
     _origin: Origin | None
+    _record: Record | None
 
     def __new__(cls, values: Iterable[Any] = ()) -> Self:
         """As tuple; the values are adopted."""
         pairs = tuple.__iter__(values) if isinstance(values, TupleNode) else values
         converted = [_converted(v) for v in pairs]
-        new = super().__new__(cls, [_copied(v, None) if _is_owned(v) else v for v in converted])
+        new = super().__new__(cls, [_second(v) if _is_owned(v) else v for v in converted])
         new._up = None
         new._origin = None
+        new._record = None
         for value in tuple.__iter__(new):
             if isinstance(value, CONTAINERS):
                 value._up = new
@@ -274,17 +430,29 @@ class TupleNode(tuple[Any, ...]):
 
     def __getitem__(self, index: Any) -> Any:
         value = tuple.__getitem__(self, index)
-        return _resolve(value, self, index) if _is_reference(value) else value
+        return _resolve(value, self, index) if is_reference(value) else value
 
     def __iter__(self) -> Iterator[Any]:
         for index, value in enumerate(tuple.__iter__(self)):
-            yield _resolve(value, self, index) if _is_reference(value) else value
+            yield _resolve(value, self, index) if is_reference(value) else value
+
+    def __copy__(self) -> TupleNode:
+        return _asked_for(self, None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TupleNode:
-        return _copied(self, memo)
+        return _asked_for(self, memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TupleNode, (tuple(tuple.__iter__(self)),)
+        return _unpickled, (TupleNode, tuple(tuple.__iter__(self)), _portable(self._origin), _portable_record(self))
+
+    def __eq__(self, other: object) -> bool:
+        """As `Node`'s."""
+        return same(self, other) if isinstance(other, tuple) else NotImplemented
+
+    def __ne__(self, other: object) -> bool:
+        return not same(self, other) if isinstance(other, tuple) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 Container = Node | ListNode | TupleNode
@@ -330,8 +498,41 @@ def raw_children(container: Container) -> Iterable[tuple[Any, Any]]:
     return enumerate(base)
 
 
-def _unpickled_node(values: dict[Any, Any], origin: Origin | None) -> Node:
-    return Node._make(values.items(), origin)
+def _note(container: Node | ListNode, key: Any, value: Any, origin: Origin, old: Any) -> None:
+    """Add a setting to a node's record, after the value that the node was made with."""
+    settings = keep_record(container).settings
+    if key not in settings:
+        settings[key] = [] if old is DELETED else [(None, old)]
+    settings[key].append((origin, value))
+
+
+def _rearranged(items: ListNode, origin: Origin) -> None:
+    """Note that a list's items stand elsewhere now: what was known of each place is no longer true."""
+    items._origin = origin
+    if items._record is not None:
+        items._record.settings.clear()
+
+
+def _unpickled(kind: type[Container], values: Any, origin: Origin | None, record: Any) -> Container:
+    container = kind._make(values.items(), origin) if issubclass(kind, Node) else kind(values)
+    container._origin = origin
+    if record is not None:
+        kept = keep_record(container)
+        kept.settings, kept.via = record
+    return container
+
+
+def _portable_record(node: Container) -> Any:
+    """A record for a pickle: settings with their values where those are plain."""
+    if node._record is None:
+        return None
+
+    def plain(value: Any) -> Any:
+        return value if type(value) in _PLAIN or value is DELETED else f"<{type(value).__name__}>"
+
+    record = node._record
+    settings = {k: [(_portable(o), plain(v)) for o, v in entries] for k, entries in record.settings.items()}
+    return settings, record.via
 
 
 def _portable(origin: Origin | None) -> Origin | None:
@@ -342,7 +543,8 @@ def _portable(origin: Origin | None) -> Origin | None:
     return (f"{origin[0].co_filename}:{positions[0]}",)
 
 
-def _is_reference(value: Any) -> bool:
+def is_reference(value: Any) -> bool:
+    """Is it a string with a reference in it?"""
     return type(value) is str and _REFERENCE in value
 
 
@@ -359,7 +561,7 @@ def _converted(value: Any) -> Any:
         return Node._make(value.items(), None)
     if kind is list:
         return ListNode(value)
-    if kind is tuple and any(type(v) in (dict, list, tuple, *CONTAINERS) or _is_reference(v) for v in value):
+    if kind is tuple and any(type(v) in (dict, list, tuple, *CONTAINERS) or is_reference(v) for v in value):
         return TupleNode(value)
     if kind.__module__.startswith("omegaconf.") and kind.__name__ in ("DictConfig", "ListConfig"):
         from omegaconf import OmegaConf
@@ -373,9 +575,16 @@ def adopt(value: Any, parent: Container) -> Any:
     value = _converted(value)
     if isinstance(value, CONTAINERS):
         if value._up is not None or _is_ancestor(value, parent):
-            value = _copied(value, None)
+            value = _second(value)
         value._up = parent
     return value
+
+
+def _second(original: Any) -> Any:
+    """A copy for a second place, which both remember."""
+    record = keep_record(original)
+    record.twin = record.twin or object()
+    return _copied(original, None)
 
 
 def _is_ancestor(value: Any, node: Container | None) -> bool:
@@ -384,6 +593,14 @@ def _is_ancestor(value: Any, node: Container | None) -> bool:
             return True
         node = node._up
     return False
+
+
+def _asked_for(container: Any, memo: dict[int, Any] | None) -> Any:
+    """A copy that somebody wanted: nobody needs to be told of it."""
+    new = _copied(container, memo)
+    if new._record is not None:
+        new._record.twin = None
+    return new
 
 
 def _copied(container: Any, memo: dict[int, Any] | None) -> Any:
@@ -400,11 +617,11 @@ def _copied(container: Any, memo: dict[int, Any] | None) -> Any:
     new: Any
     if isinstance(container, Node):
         new = type(container)._make(pairs, container._origin)
-        if container._history is not None:
-            new._history = {k: list(v) for k, v in container._history.items()}
     else:
         new = type(container)(value for _, value in pairs)
         new._origin = container._origin
+    if container._record is not None:
+        new._record = container._record.copy()
     new._up = container._up
     return new
 
@@ -425,8 +642,13 @@ def full_key(container: Container, key: Any = None) -> str:
         node = parent
     text = ""
     for step in reversed(steps):
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
+        text = join_key(text, step)
     return text
+
+
+def join_key(parent: str, step: Any) -> str:
+    """The full key of a child: ``a.b`` for a name, ``a[0]`` for an index."""
+    return f"{parent}[{step}]" if type(step) is int else f"{parent}.{step}" if parent else str(step)
 
 
 def root_of(container: Container) -> Container:
@@ -505,30 +727,100 @@ def _lookup(inner: str, container: Container, key: Any) -> Any:
         if name not in _RESOLVERS:
             raise InterpolationError(f"Reference '${{{inner}}}' at {here!r}: no resolver {name!r}; there is 'oc.env'.")
         return _RESOLVERS[name](argument, here)
+    owner, step = _place(inner, container, key)
+    return owner[step]
+
+
+def _place(inner: str, container: Container, key: Any) -> tuple[Container, Any]:
+    """(node, key) that a reference means; the node is the root's own name where the reference is to a root."""
     path = inner.strip()
     dots = len(path) - len(path.lstrip("."))
     node: Any = container if dots else root_of(container)
     for _ in range(dots - 1):
         node = node._up
         if node is None:
-            raise InterpolationError(f"Reference '${{{inner}}}' at {here!r} goes above the root.")
-    for step in split_key(path[dots:]):
+            raise InterpolationError(f"Reference '${{{inner}}}' at {full_key(container, key)!r} goes above the root.")
+    steps = split_key(path[dots:])
+    if not steps:
+        raise InterpolationError(f"Reference '${{{inner}}}' at {full_key(container, key)!r} names no key.")
+    found: tuple[Container, Any] | None = None
+    for step in steps:
         if isinstance(node, Node) and step in node:
-            node = node[step]
-        elif (
-            isinstance(node, ListNode | TupleNode)
-            and str(step).lstrip("-").isdigit()
-            and -len(node) <= int(step) < len(node)
+            found = (node, step)
+        elif (isinstance(node, Node) and _is_index(step) and int(step) in node) or (
+            isinstance(node, ListNode | TupleNode) and _is_index(step) and -len(node) <= int(step) < len(node)
         ):
-            node = node[int(step)]
+            found = (node, int(step))
         else:
             known = [k for k, _ in raw_children(node)] if isinstance(node, CONTAINERS) else []
-            parent = full_key(node) if isinstance(node, CONTAINERS) else ""
-            hint = did_you_mean(step, known, f"{parent}." if parent else "")
+            above = full_key(node) if isinstance(node, CONTAINERS) else ""
+            hint = did_you_mean(step, known, f"{above}." if above else "")
             raise InterpolationError(
-                f"Reference '${{{inner}}}' at {here!r} leads nowhere: there is no {str(step)!r}.{hint}"
+                f"Reference '${{{inner}}}' at {full_key(container, key)!r} leads nowhere: there is no {step!r}.{hint}"
             )
-    return node
+        node = found[0][found[1]]
+    assert found is not None
+    return found
+
+
+def _is_index(step: str) -> bool:
+    return step.removeprefix("-").isdecimal()
+
+
+def owner_of(container: Container, key: Any) -> tuple[Container, Any]:
+    """(node, key) that owns a value: where the references that it consists of end."""
+    for _ in range(100):  # circles have been told by whoever resolved the value
+        value = dict.__getitem__(container, key) if isinstance(container, Node) else _raw_item(container, key)
+        if not (is_reference(value) and value.startswith(_REFERENCE) and value.find("}") == len(value) - 1):
+            return container, key
+        inner = value[2:-1]
+        if ":" in inner:
+            return container, key
+        container, key = _place(inner, container, key)
+    return container, key
+
+
+def _raw_item(container: ListNode | TupleNode, index: int) -> Any:
+    return (
+        list.__getitem__(container, index) if isinstance(container, ListNode) else tuple.__getitem__(container, index)
+    )
+
+
+def same(a: Any, b: Any) -> bool:
+    """Do two values say the same as written? A saved value that was read back equals the one that was saved."""
+    if a is b:
+        return True
+    if isinstance(a, dict) and isinstance(b, dict):
+        return dict.keys(a) == dict.keys(b) and all(
+            same(value, dict.__getitem__(b, key)) or (key == "_target_" and _same_data(value, dict.__getitem__(b, key)))
+            for key, value in dict.items(a)
+        )
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same, list.__iter__(a), list.__iter__(b)))
+    if isinstance(a, tuple) and isinstance(b, tuple) and _is_plain_tuple(a) and _is_plain_tuple(b):
+        return len(a) == len(b) and all(map(same, tuple.__iter__(a), tuple.__iter__(b)))
+    if type(a) in _PLAIN and type(b) in _PLAIN:
+        return bool(a == b and type(a) is type(b)) or (a != a and b != b)
+    try:
+        if bool(a == b):
+            return True
+    except Exception:  # an array's answer is no bool
+        return False
+    return type(a) is not str and type(b) is not str and _same_data(a, b)
+
+
+def _is_plain_tuple(value: tuple[Any, ...]) -> bool:
+    return type(value) in (tuple, TupleNode)
+
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
+def _same_data(a: Any, b: Any) -> bool:
+    """Are two values written to a file alike: a class and its name, a path and the call that makes it?"""
+    from ultravid.config.serialize import same_in_file
+
+    return same_in_file(a, b)
 
 
 def resolve_environment(container: Container) -> None:
@@ -536,7 +828,7 @@ def resolve_environment(container: Container) -> None:
     for key, value in list(raw_children(container)):
         if isinstance(value, CONTAINERS):
             resolve_environment(value)
-        elif _is_reference(value) and "${oc.env:" in value and not isinstance(container, TupleNode):
+        elif is_reference(value) and "${oc.env:" in value and not isinstance(container, TupleNode):
             resolved = container[key]
             if isinstance(container, Node):
                 dict.__setitem__(container, key, resolved)

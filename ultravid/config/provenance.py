@@ -14,27 +14,44 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from ultravid.config.nodes import Container, Node, Origin, raw_children
+import yaml
 
-__all__ = ["origin_text", "where"]
+from ultravid.config.nodes import Container, Origin, raw_children
+
+__all__ = ["is_override", "origin_text", "settings_of", "where"]
 
 
 def where(container: Container, key: Any = None) -> str:
     """``file:line`` or the override that set a value last (or made the node); "" where it is not known."""
-    if key is not None and isinstance(container, Node) and container._history and container._history.get(key):
-        return origin_text(container._history[key][-1])
-    steps: list[Any] = [] if key is None else [key]
+    if key is not None and (settings := settings_of(container, key)) and settings[-1][0] is not None:
+        return origin_text(settings[-1][0])
+    return _made_at(container, () if key is None else (key,))
+
+
+def settings_of(container: Container, key: Any) -> list[tuple[Origin | None, Any]]:
+    """(origin, value) of each setting of a key, the oldest first; empty where it is as it was made."""
+    record = container._record
+    return record.settings.get(key, []) if record is not None else []
+
+
+def is_override(origin: Origin | None) -> bool:
+    """Was it set from the command line?"""
+    return origin is not None and type(origin[0]) is str and origin[0].startswith("override ")
+
+
+def _made_at(container: Container, steps: tuple[Any, ...]) -> str:
+    """Where a node was made, or the value that ``steps`` lead to in it, before anything was set in it."""
     node: Container = container
     while node._origin is None:  # made as a part of another node
         parent = node._up
         if parent is None:
             return ""
         step = next((k for k, v in raw_children(parent) if v is node), None)
-        if isinstance(parent, Node) and parent._history and parent._history.get(step):
-            return origin_text(parent._history[step][-1])
-        steps.insert(0, step)
+        if (settings := settings_of(parent, step)) and settings[-1][0] is not None:
+            return origin_text(settings[-1][0])
+        steps = (step, *steps)
         node = parent
-    return origin_text(node._origin, tuple(steps))
+    return origin_text(node._origin, steps)
 
 
 def origin_text(origin: Origin, steps: tuple[Any, ...] = ()) -> str:
@@ -45,12 +62,41 @@ def origin_text(origin: Origin, steps: tuple[Any, ...] = ()) -> str:
         line = positions[0] or first.co_firstlineno
         found = _call_at(first.co_filename, positions[0], positions[2], positions[1], positions[3])
         return f"{first.co_filename}:{_descend(found, steps, line)}"
+    if first == "yaml":  # a YAML file: ("yaml", file)
+        return f"{origin[1]}:{_yaml_line(origin[1], steps)}"
     if first == "assigned":  # a plain dict of a config file: ("assigned", file, name)
         statement = _assignment(origin[1], origin[2])
         if statement is None:
             return str(origin[1])
         return f"{origin[1]}:{_descend(statement.value, steps, statement.lineno)}"
     return str(first)
+
+
+def _yaml_line(file: str, steps: tuple[Any, ...]) -> int:
+    """Line of the value that the steps lead to in a YAML file, or of the nearest one above it."""
+    node, line = _yaml_tree(file), 1
+    for step in steps:
+        if isinstance(node, yaml.MappingNode) and any(k.value == "_tuple_" for k, _ in node.value):
+            node = node.value[0][1]
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == str(step)), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+@functools.lru_cache(maxsize=16)
+def _yaml_tree(file: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(Path(file).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, yaml.YAMLError, ValueError):  # changed since it was read
+        return None
 
 
 @functools.lru_cache(maxsize=64)

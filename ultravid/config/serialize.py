@@ -7,9 +7,11 @@ a file is read by any safe loader; reading it imports nothing.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import enum
 import functools
+import hashlib
 import pathlib
 import sys
 from collections.abc import Iterable
@@ -19,10 +21,12 @@ import yaml
 
 from ultravid.config.errors import ConfigError, ConfigImportError
 from ultravid.config.instantiate import CONTROL_KEYS, locate, target_name
-from ultravid.config.loader import MODULE_PREFIX
-from ultravid.config.nodes import CONTAINERS, Container, Node, TupleNode, full_key, raw_children
+from ultravid.config.loader import MODULE_PREFIX, RESERVED_KEYS
+from ultravid.config.nodes import CONTAINERS, Node, TupleNode, join_key, raw_children
 
-__all__ = ["dump_yaml", "importable_name", "to_data", "to_py"]
+__all__ = ["config_hash", "dump_yaml", "importable_name", "same_in_file", "to_data", "to_py"]
+
+_PLAIN = frozenset({type(None), bool, int, float, str})
 
 
 def importable_name(value: Any) -> str | None:
@@ -32,19 +36,16 @@ def importable_name(value: Any) -> str | None:
         name = f"{owner.__module__}.{owner.__qualname__}.{value.__name__}"
     elif isinstance(value, enum.Enum):
         name = f"{type(value).__module__}.{type(value).__qualname__}.{value.name}"
-    elif type(value).__module__ == "torch" and type(value).__name__ in (
-        "dtype",
-        "layout",
-        "memory_format",
-    ):
+    elif type(value).__module__ == "torch" and type(value).__name__ in ("dtype", "layout", "memory_format"):
         name = str(value)
     else:
         module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
         if not isinstance(module, str) or not isinstance(qualname, str):
-            return None
-        if module.startswith(MODULE_PREFIX):  # defined in a config file, or in one that it imports by relative path
-            return None if "<" in qualname else f"{module.removeprefix(MODULE_PREFIX)}:{qualname}"
+            return _name_in_loaded_package(value)
         name = f"{module}.{qualname}"
+    if name.startswith(MODULE_PREFIX):  # defined in a config file, or in one that it imports by relative path
+        file, _, attributes = name.removeprefix(MODULE_PREFIX).partition(".py.")
+        return None if "<" in attributes else f"{file}.py:{attributes}"
     for candidate in (_public_name(name), name):
         try:
             found = locate(candidate)
@@ -52,7 +53,7 @@ def importable_name(value: Any) -> str | None:
             continue
         if found is value or (isinstance(owner, type) and found == value):
             return candidate
-    return None
+    return _name_in_loaded_package(value)
 
 
 def _public_name(name: str) -> str:
@@ -69,84 +70,168 @@ def _public_name(name: str) -> str:
     return name
 
 
-def to_data(value: Any, key: str = "") -> Any:
+def _name_in_loaded_package(value: Any) -> str | None:
+    """The name of what does not know its module: ``torch.relu``, ``numpy.add``, ``types.NoneType``, ``...``."""
+    name = "Ellipsis" if value is ... else getattr(value, "__name__", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        return None
+    for package in ("builtins", "types", "operator", "torch", "numpy"):
+        module = sys.modules.get(package)
+        if module is not None and vars(module).get(name) is value:
+            return f"{package}.{name}"
+    return None
+
+
+def to_data(value: Any, key: str = "", *, allow_pickle: bool = False) -> Any:
     """Plain data for a value as written: references stay strings.
+
+    Args:
+        value: a node or any value.
+        key: its full key, for messages.
+        allow_pickle: write what has no other form as a pickle in base64 (with cloudpickle).
 
     Raises:
         ConfigError: something can't be written as data; the message names its key and the way out.
     """
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, CONTAINERS):
-        return _container_data(value)
-    if isinstance(value, dict):
-        return {k: to_data(v, f"{key}.{k}") for k, v in value.items()}
-    if isinstance(value, list):
-        return [to_data(v, f"{key}[{i}]") for i, v in enumerate(value)]
-    if type(value) is tuple:
-        return {"_tuple_": [to_data(v, f"{key}[{i}]") for i, v in enumerate(value)]}
-    call = _as_call(value)
-    if call is not None:
-        return {k: to_data(v, f"{key}.{k}") for k, v in call.items()}
-    name = importable_name(value)
-    if name is not None:
-        return {"_object_": name}
-    raise ConfigError(
-        f"{key or 'The value'} holds {value!r}, a {type(value).__name__} that can't be written as data. Describe it with "
-        f"LazyCall, or give it a name at the top of a module (no lambda, no local class)."
-    )
+    return _Writer(allow_pickle).data(value, key)
+
+
+class _Writer:
+    """Turns values into plain data; remembers the names of targets, which are costly to find."""
+
+    def __init__(self, allow_pickle: bool) -> None:
+        self.allow_pickle = allow_pickle
+        self.names: dict[int, str | None] = {}
+
+    def name(self, value: Any) -> str | None:
+        if id(value) not in self.names:
+            self.names[id(value)] = importable_name(value)
+        return self.names[id(value)]
+
+    def data(self, value: Any, key: str) -> Any:
+        if type(value) in _PLAIN:
+            return value
+        if isinstance(value, TupleNode) or type(value) is tuple:
+            return {"_tuple_": [self.data(v, f"{key}[{i}]") for i, v in enumerate(tuple.__iter__(value))]}
+        if type(value) is list or (isinstance(value, CONTAINERS) and isinstance(value, list)):
+            return [self.data(v, f"{key}[{i}]") for i, v in enumerate(list.__iter__(value))]
+        if type(value) is dict or isinstance(value, Node):
+            return self._mapping(dict.items(value), key)
+        call = _as_call(value)
+        if call is not None:
+            return self._mapping(call.items(), key)
+        name = self.name(value)
+        if name is not None:
+            return {"_object_": name}
+        if self.allow_pickle:
+            return {"_pickle_": _pickled(value, key)}
+        raise ConfigError(
+            f"{key or 'The value'} holds {value!r}, a {type(value).__name__} that can't be written as data. Describe it "
+            "with LazyCall, give it a name at the top of a module (no lambda, no local class), or ask for pickling by "
+            "name: LazyConfig.save(..., allow_pickle=True)."
+        )
+
+    def _mapping(self, pairs: Iterable[tuple[Any, Any]], key: str) -> dict[Any, Any]:
+        data: dict[Any, Any] = {}
+        for name, value in pairs:
+            if type(name) is not str and (type(name) not in _PLAIN or name != name):
+                raise ConfigError(
+                    f"{key or 'The config'} has the key {name!r}; a key that is written as data is a string, a number, "
+                    "a bool or None."
+                )
+            place = join_key(key, name)
+            data[name] = self._target(value, place) if name == "_target_" else self.data(value, place)
+        if len(data) == 1 and not RESERVED_KEYS.isdisjoint(data) and type(data.get("_object_")) is not str:
+            raise ConfigError(
+                f"{key or 'The config'} is a dict with the one key {next(iter(data))!r}, a reserved word."
+            )
+        return data
+
+    def _target(self, target: Any, key: str) -> Any:
+        if isinstance(target, str):
+            return target
+        if isinstance(target, dict):
+            return self.data(target, key)
+        if isinstance(target, functools.partial):
+            return self.data(target, key)
+        name = self.name(target)
+        if name is None and self.allow_pickle:
+            return {"_pickle_": _pickled(target, key)}
+        if name is None:
+            raise ConfigError(
+                f"{key} is {target_name(target)}, which can't be imported by that name, so it can't be written as data. "
+                "Move it to the top of a module (no lambda, no local class), or ask for pickling by name: "
+                "LazyConfig.save(..., allow_pickle=True)."
+            )
+        return name
+
+
+def _pickled(value: Any, key: str) -> str:
+    import cloudpickle
+
+    try:
+        return base64.b64encode(cloudpickle.dumps(value)).decode()
+    except Exception as error:  # whatever an object's own pickling raises
+        raise ConfigError(f"{key or 'The value'} holds {value!r}, which can't be pickled either: {error}") from error
 
 
 def _as_call(value: Any) -> dict[str, Any] | None:
     """The call that makes a value of a well-known kind."""
+    kind = type(value)
     if isinstance(value, pathlib.PurePath):
-        kind = "pathlib.Path" if isinstance(value, pathlib.Path) else f"pathlib.{type(value).__name__}"
-        return {"_target_": kind, "_args_": [str(value)]}
-    if isinstance(value, slice):
-        return {"_target_": "builtins.slice", "_args_": [value.start, value.stop, value.step]}
-    if isinstance(value, set | frozenset):
-        return {"_target_": f"builtins.{type(value).__name__}", "_args_": [sorted(value, key=repr)]}
+        name = "pathlib.Path" if isinstance(value, pathlib.Path) else f"pathlib.{kind.__name__}"
+        return {"_target_": name, "_args_": [str(value)]}
+    if kind in (slice, range):
+        return {"_target_": f"builtins.{kind.__name__}", "_args_": [value.start, value.stop, value.step]}
+    if kind in (set, frozenset):
+        return {"_target_": f"builtins.{kind.__name__}", "_args_": [sorted(value, key=repr)]}
+    if kind is complex:
+        return {"_target_": "builtins.complex", "_args_": [value.real, value.imag]}
+    if kind is bytes:
+        return {"_target_": "builtins.bytes.fromhex", "_args_": [value.hex()]}
     if isinstance(value, functools.partial):
         arguments = {"_args_": list(value.args)} if value.args else {}
-        return {
-            "_target_": _target_data(value.func, "partial"),
-            "_partial_": True,
-            **arguments,
-            **value.keywords,
-        }
-    if type(value).__module__ == "torch" and type(value).__name__ == "device":
+        return {"_target_": value.func, "_partial_": True, **arguments, **value.keywords}
+    if kind.__module__ == "torch" and kind.__name__ == "device":
         return {"_target_": "torch.device", "_args_": [str(value)]}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
-        return {"_target_": _target_data(type(value), "dataclass"), **fields}
-    if type(value).__module__ == "numpy" and hasattr(value, "item") and not getattr(value, "shape", ()):
-        return {"_target_": f"numpy.{type(value).__name__}", "_args_": [value.item()]}
+        return {"_target_": kind, **{f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}}
+    if isinstance(value, tuple) and hasattr(kind, "_fields"):
+        return {"_target_": kind, **dict(zip(kind._fields, value, strict=True))}
+    if isinstance(value, enum.Flag) and importable_name(value) is None:  # a combination has no name of its own
+        return {"_target_": kind, "_args_": [value.value]}
+    if kind.__module__ == "numpy" and hasattr(value, "item") and not getattr(value, "shape", ()):
+        return {"_target_": f"numpy.{kind.__name__}", "_args_": [value.item()]}
     return None
 
 
-def _target_data(target: Any, key: str) -> Any:
-    if isinstance(target, str):
-        return target
-    if isinstance(target, Node):
-        return _container_data(target)
-    name = importable_name(target)
-    if name is None:
-        raise ConfigError(
-            f"{key} is {target_name(target)}, which can't be imported by that name, so it can't be written as data. Move "
-            f"it to the top of a module (no lambda, no local class)."
-        )
-    return name
+def same_in_file(a: Any, b: Any) -> bool:
+    """Are two values written alike? A target and its name are, a path and the call that makes it too."""
+    writer = _Writer(allow_pickle=False)
+    try:
+        texts = [
+            writer._target(v, "_target_") if isinstance(v, str) or callable(v) else writer.data(v, "") for v in (a, b)
+        ]
+    except ConfigError:
+        return False
+    return bool(texts[0] == texts[1])
 
 
-def _container_data(node: Container) -> Any:
-    if isinstance(node, Node):
-        data = {}
-        for key, value in raw_children(node):
-            place = full_key(node, key)
-            data[key] = _target_data(value, place) if key == "_target_" else to_data(value, place)
-        return data
-    values = [to_data(value, full_key(node, i)) for i, value in raw_children(node)]
-    return {"_tuple_": values} if isinstance(node, TupleNode) else values
+def config_hash(cfg: Any) -> str:
+    """SHA-256 (hex) of a config as written: the same in every process, for keys in any order, and after saving.
+
+    Raises:
+        ConfigError: see `to_data`.
+    """
+    return hashlib.sha256(_canonical(to_data(cfg)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _canonical(data: Any) -> str:
+    if isinstance(data, dict):
+        return "{" + ",".join(sorted(f"{k!r}:{_canonical(v)}" for k, v in data.items())) + "}"
+    if isinstance(data, list):
+        return "[" + ",".join(map(_canonical, data)) + "]"
+    return repr(data)
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
@@ -157,13 +242,14 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
         return True
 
 
-def dump_yaml(node: Any) -> str:
+def dump_yaml(node: Any, *, allow_pickle: bool = False) -> str:
     """A config as YAML, keys in their order.
 
     Raises:
         ConfigError: see `to_data`.
     """
-    text: str = yaml.dump(to_data(node), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    data = to_data(node, allow_pickle=allow_pickle)
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
     return text
 
 

@@ -1,0 +1,292 @@
+"""Can a value of a config be what a signature's annotation says?
+
+The judge is lenient: it speaks only of what is certain. An annotation that it can't read, a protocol, a type variable, a
+live object and what a function returns all pass. So do an int for a float, a list for a tuple (a YAML file has no tuples),
+and a value that equals the parameter's default.
+"""
+
+from __future__ import annotations
+
+import abc
+import collections.abc
+import dataclasses
+import functools
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ultravid.config.errors import ConfigError
+from ultravid.config.instantiate import locate
+from ultravid.config.nodes import CONTAINERS, MISSING, Node, is_reference, raw_children
+
+__all__ = ["Mismatch", "Parameters", "mismatch", "parameters_of", "type_text"]
+
+_EMPTY = inspect.Parameter.empty
+_SCALARS = (bool, int, float, complex, str, bytes)
+_ANYTHING: tuple[Any, ...] = (Any, object)
+_WRAPPERS: tuple[Any, ...] = (typing.Annotated, typing.Final, typing.ClassVar)
+_LISTS = (list, tuple, set, frozenset)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mismatch:
+    """A value that can't be what its annotation says.
+
+    Attributes:
+        steps: keys and indices that lead to it from the argument.
+        value: as resolved.
+        annotation: what is wanted there.
+    """
+
+    steps: tuple[Any, ...]
+    value: Any
+    annotation: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """What a target takes.
+
+    Attributes:
+        by_name: parameters that can be given by name.
+        positional: parameters that can be given by position, in order.
+        any_name: the ``**kwargs`` parameter.
+        any_number: the ``*args`` parameter.
+        annotations: those that can be judged, by the parameter's name.
+    """
+
+    by_name: dict[str, inspect.Parameter]
+    positional: list[inspect.Parameter]
+    any_name: inspect.Parameter | None
+    any_number: inspect.Parameter | None
+    annotations: dict[str, Any]
+
+
+def parameters_of(target: Callable[..., Any]) -> Parameters | None:
+    """The parameters of a target; None where it does not tell (some built-ins)."""
+    try:
+        return _parameters_of(target)
+    except TypeError:  # it can't be hashed
+        return _parameters_of.__wrapped__(target)
+
+
+@functools.lru_cache(maxsize=4096)
+def _parameters_of(target: Callable[..., Any]) -> Parameters | None:
+    try:
+        parameters = inspect.signature(target).parameters
+    except (ValueError, TypeError):
+        return None
+    kinds = inspect.Parameter
+    names = _namespace(target)
+    annotations = {}
+    for parameter in parameters.values():
+        annotation = _evaluated(parameter.annotation, names)
+        if annotation is not _EMPTY and annotation is not Any and annotation is not object:
+            annotations[parameter.name] = annotation
+    return Parameters(
+        {n: p for n, p in parameters.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)},
+        [p for p in parameters.values() if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)],
+        next((p for p in parameters.values() if p.kind is kinds.VAR_KEYWORD), None),
+        next((p for p in parameters.values() if p.kind is kinds.VAR_POSITIONAL), None),
+        annotations,
+    )
+
+
+def _namespace(target: Any) -> dict[str, Any]:
+    """The names that a target's annotations were written with."""
+    while isinstance(target, functools.partial):
+        target = target.func
+    if isinstance(target, type):
+        made_by: Any = None
+        for kind in target.__mro__:  # the class whose constructor it is
+            own = vars(kind).get("__init__") or vars(kind).get("__new__")
+            if own is not None:
+                made_by = own
+                break
+        module = vars(sys.modules[target.__module__]) if target.__module__ in sys.modules else {}
+        function = inspect.unwrap(getattr(made_by, "__func__", made_by)) if made_by is not None else None
+        return getattr(function, "__globals__", module)
+    function = inspect.unwrap(getattr(target, "__func__", target))
+    if not hasattr(function, "__globals__"):
+        function = inspect.unwrap(getattr(type(target).__call__, "__func__", type(target).__call__))
+    return getattr(function, "__globals__", {})
+
+
+def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
+    """An annotation as an object; `Any` where it can't be read (imported for type checkers alone, say)."""
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, names)  # the module's own text, as `typing.get_type_hints` reads it
+    except Exception:  # whatever an unreadable annotation raises
+        return Any
+
+
+def type_text(annotation: Any) -> str:
+    """An annotation as one writes it: ``int``, ``float | None``, ``torch.nn.Module``."""
+    if annotation is None or annotation is type(None):
+        return "None"
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(type_text(a) for a in typing.get_args(annotation))
+    if origin is typing.Annotated:
+        return type_text(typing.get_args(annotation)[0])
+    return inspect.formatannotation(annotation).replace("typing.", "").replace("collections.abc.", "")
+
+
+def mismatch(value: Any, annotation: Any) -> Mismatch | None:
+    """The part of a value (as read from a node) that can't be what the annotation says; None where all may be well."""
+    if type(value) is str and value == MISSING:
+        return None
+    kind: Any = type(annotation)
+    if kind is typing.TypeVar or kind is str or annotation in _ANYTHING:
+        return None
+    if annotation is None:
+        annotation = type(None)
+    if kind is typing.NewType:
+        return mismatch(value, annotation.__supertype__)
+    if isinstance(annotation, dataclasses.InitVar):
+        return mismatch(value, annotation.type)
+    if kind.__name__ == "TypeAliasType":
+        return mismatch(value, annotation.__value__)
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is None:
+        return _of_class(value, annotation) if isinstance(annotation, type) else None
+    if origin in (typing.Union, types.UnionType):
+        found = [mismatch(value, a) for a in arguments]
+        if not all(found):
+            return None
+        deeper = [f for f in found if f is not None and f.steps]  # list[int] | None, say: tell of the item
+        return deeper[0] if len(deeper) == 1 else Mismatch((), value, annotation)
+    if origin is typing.Literal:
+        fits = any(type(value) is type(a) and value == a for a in arguments)
+        return None if fits or _unknown(value) else Mismatch((), value, annotation)
+    if origin in _WRAPPERS:
+        return mismatch(value, arguments[0])
+    if not isinstance(origin, type):
+        return None
+    if origin is type:
+        return None if isinstance(value, type) or _unknown(value) else Mismatch((), value, annotation)
+    if (wrong := _of_class(value, origin)) is not None:
+        return dataclasses.replace(wrong, annotation=annotation)
+    return _of_items(value, annotation, origin, arguments)
+
+
+def _of_items(value: Any, annotation: Any, origin: type, arguments: tuple[Any, ...]) -> Mismatch | None:
+    """The items of a container that fits as such."""
+    is_call = isinstance(value, Node) and ("_target_" in value or "_object_" in value)
+    if is_call or origin is collections.abc.Callable or not arguments:
+        return None
+    if issubclass(origin, collections.abc.Mapping):
+        if not isinstance(value, Mapping) or len(arguments) != 2:
+            return None
+        for key, item in _resolved(value):
+            if mismatch(key, arguments[0]):
+                return Mismatch((key,), key, arguments[0])
+            if wrong := mismatch(item, arguments[1]):
+                return dataclasses.replace(wrong, steps=(key, *wrong.steps))
+        return None
+    if isinstance(value, str):
+        return Mismatch((), value, annotation) if mismatch(value, arguments[0]) else None
+    if not isinstance(value, list | tuple):
+        return None
+    wanted: tuple[Any, ...] = (arguments[0],) * len(value)
+    if origin is tuple and arguments[-1:] != (...,):
+        if len(arguments) != len(value):
+            return Mismatch((), value, annotation)
+        wanted = arguments
+    for (index, item), each in zip(_resolved(value), wanted, strict=True):
+        if wrong := mismatch(item, each):
+            return dataclasses.replace(wrong, steps=(index, *wrong.steps))
+    return None
+
+
+def _resolved(value: Any) -> list[tuple[Any, Any]]:
+    """(key, value) with references resolved; what can't be is passed over as ???: it is told elsewhere."""
+    pairs = []
+    for key, item in raw_children(value) if isinstance(value, CONTAINERS) else _pairs(value):
+        if is_reference(item) and isinstance(value, CONTAINERS):
+            try:
+                item = value[key]
+            except ConfigError:
+                item = MISSING
+        pairs.append((key, item))
+    return pairs
+
+
+def _pairs(value: Any) -> list[tuple[Any, Any]]:
+    return list(value.items() if isinstance(value, Mapping) else enumerate(value))
+
+
+def _unknown(value: Any) -> bool:
+    """Is it a value whose kind shows only when it is built, or a live object, which its maker answers for?"""
+    if isinstance(value, Node):
+        return "_target_" in value or "_object_" in value
+    return not (value is None or isinstance(value, (*_SCALARS, *_LISTS, Mapping)))
+
+
+def _of_class(value: Any, wanted: type) -> Mismatch | None:
+    return None if _may_be(value, wanted) else Mismatch((), value, wanted)
+
+
+def _may_be(value: Any, wanted: type) -> bool:
+    if getattr(wanted, "_is_protocol", False):
+        return True
+    if typing.is_typeddict(wanted):
+        return _unknown(value) or isinstance(value, Mapping)
+    if isinstance(value, Node):
+        made = _made_class(value)
+        if made is None:
+            return True
+        if made is not dict or "_target_" in value:
+            return _may_be_class(made, wanted)
+        return issubclass(dict, wanted) or issubclass(wanted, Mapping)
+    if isinstance(value, list | tuple) and not hasattr(type(value), "_fields"):
+        return any(issubclass(kind, wanted) for kind in _LISTS)
+    if isinstance(value, type | types.FunctionType):
+        return isinstance(value, wanted)
+    if value is not None and not isinstance(value, (*_SCALARS, *_LISTS, Mapping)):  # a live object
+        return isinstance(value, wanted) or wanted not in _SCALARS or _acts_as(type(value), wanted)
+    if wanted is float:
+        return isinstance(value, int | float)
+    if wanted is complex:
+        return isinstance(value, int | float | complex)
+    return isinstance(value, wanted)
+
+
+def _may_be_class(made: type, wanted: type) -> bool:
+    if isinstance(wanted, abc.ABCMeta) and wanted.__module__ not in ("collections.abc", "numbers"):
+        return True  # classes of its shape may do as well
+    if wanted is float and made is int:
+        return True
+    return issubclass(made, wanted) or _acts_as(made, wanted) or (made in _LISTS and wanted in _LISTS)
+
+
+def _acts_as(made: type, wanted: type) -> bool:
+    """Does an object of the class stand for a number, as numpy's and torch's scalars do?"""
+    return (wanted is int and hasattr(made, "__index__")) or (
+        wanted in (float, complex, int, bool) and hasattr(made, "__float__") and made not in _SCALARS
+    )
+
+
+def _made_class(node: Node) -> type | None:
+    """The class of what a node describes; None where that is not certain."""
+    if "_object_" in node:
+        return None
+    if "_target_" not in node:
+        return dict
+    if node.get("_partial_", False):
+        return functools.partial
+    try:
+        target = node["_target_"]
+        target = locate(target) if isinstance(target, str) else target
+    except ConfigError:
+        return None
+    if not isinstance(target, type) or ("__new__" in vars(target) and target.__module__ != "builtins"):
+        return None  # its __new__ may give anything
+    if type(target).__call__ is not type.__call__:  # and so may its metaclass
+        return None
+    return target
