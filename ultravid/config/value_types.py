@@ -27,6 +27,7 @@ __all__ = ["Mismatch", "Parameters", "mismatch", "parameters_of", "type_text"]
 _EMPTY = inspect.Parameter.empty
 _SCALARS = (bool, int, float, complex, str, bytes)
 _ANYTHING: tuple[Any, ...] = (Any, object)
+_CALLABLES: tuple[Any, ...] = (collections.abc.Callable,)
 _WRAPPERS: tuple[Any, ...] = (typing.Annotated, typing.Final, typing.ClassVar)
 _LISTS = (list, tuple, set, frozenset)
 
@@ -178,7 +179,7 @@ def mismatch(value: Any, annotation: Any) -> Mismatch | None:
 def _of_items(value: Any, annotation: Any, origin: type, arguments: tuple[Any, ...]) -> Mismatch | None:
     """The items of a container that fits as such."""
     is_call = isinstance(value, Node) and ("_target_" in value or "_object_" in value)
-    if is_call or origin is collections.abc.Callable or not arguments:
+    if is_call or origin in _CALLABLES or not arguments:
         return None
     if issubclass(origin, collections.abc.Mapping):
         if not isinstance(value, Mapping) or len(arguments) != 2:
@@ -285,7 +286,9 @@ def _made_class(node: Node) -> type | None:
         target = locate(target) if isinstance(target, str) else target
     except ConfigError:
         return None
-    if not isinstance(target, type) or ("__new__" in vars(target) and target.__module__ != "builtins"):
+    if not isinstance(target, type):
+        return None
+    if "__new__" in vars(target) and target.__module__.partition(".")[0] not in sys.stdlib_module_names:
         return None  # its __new__ may give anything
     if type(target).__call__ is not type.__call__:  # and so may its metaclass
         return None
