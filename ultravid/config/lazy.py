@@ -10,7 +10,7 @@ from typing import Any, Generic, ParamSpec, overload
 
 from ultravid.config.errors import ConfigError, UnknownKeyError, did_you_mean
 from ultravid.config.instantiate import adopt_alone
-from ultravid.config.loader import load_config_file, load_namespace, note_import, shipped_config, shipped_root
+from ultravid.config.loader import load_config_file, load_namespace, note_import, shipped_config, shipped_names
 from ultravid.config.nodes import CONTAINERS, Node, raw_children
 from ultravid.config.overrides import apply_overrides
 from ultravid.config.serialize import dump_yaml, to_py
@@ -154,9 +154,7 @@ def get_config(name: str) -> Any:
     """
     path = shipped_config(name)
     if path is None:
-        root = shipped_root()
-        there = [str(p.relative_to(root)) for p in sorted(root.rglob("*.py"))]
-        raise ConfigError(f"No shipped config {name!r}.{did_you_mean(name, there)}")
+        raise ConfigError(f"No shipped config {name!r}.{did_you_mean(name, shipped_names())}")
     cfg = load_config_file(path)
     note_import(dict.values(cfg), sys._getframe(1))
     return cfg

@@ -33,6 +33,7 @@ __all__ = [
     "note_import",
     "project_folders",
     "shipped_config",
+    "shipped_names",
     "shipped_root",
     "told_with_its_place",
 ]
@@ -294,6 +295,12 @@ def shipped_config(name: str) -> Path | None:
     root = shipped_root()
     path = root / name
     return path if path.is_file() and root in path.resolve().parents else None
+
+
+def shipped_names() -> list[str]:
+    """Short names of all shipped configs."""
+    root = shipped_root()
+    return sorted(p.relative_to(root).as_posix() for p in root.rglob("*.py"))
 
 
 def shipped_root() -> Path:

@@ -35,6 +35,7 @@ __all__ = [
     "join_key",
     "keep_record",
     "owner_of",
+    "raw_child",
     "raw_children",
     "raw_items",
     "ref",
@@ -188,7 +189,7 @@ class Node(dict[Any, Any]):
         _note(self, key, value, origin, dict.get(self, key, DELETED))
         dict.__setitem__(self, key, value)
 
-    def remove(self, key: Any, origin: Origin) -> None:
+    def take_out(self, key: Any, origin: Origin) -> None:
         """Delete a key and note where that was done.
 
         Raises:
@@ -202,16 +203,16 @@ class Node(dict[Any, Any]):
             value._up = None
 
     def __delattr__(self, name: str) -> None:
-        self.remove(name, _caller())
+        self.take_out(name, _caller())
 
     def __delitem__(self, key: Any) -> None:
-        self.remove(key, _caller())
+        self.take_out(key, _caller())
 
     def clear(self) -> None:
         """Delete every key."""
         origin = _caller()
         for key in list(self):
-            self.remove(key, origin)
+            self.take_out(key, origin)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set every key of the given mappings."""
@@ -232,7 +233,7 @@ class Node(dict[Any, Any]):
         if key not in self and default:
             return default[0]
         value = self[key]
-        self.remove(key, _caller())
+        self.take_out(key, _caller())
         return value
 
     def popitem(self) -> tuple[Any, Any]:
@@ -241,7 +242,7 @@ class Node(dict[Any, Any]):
             raise KeyError("The node is empty.")
         key = next(reversed(self))
         value = self[key]
-        self.remove(key, _caller())
+        self.take_out(key, _caller())
         return key, value
 
     def copy(self) -> Self:
@@ -319,6 +320,11 @@ class ListNode(list[Any]):
         value = adopt(value, self)
         _note(self, index, value, origin, list.__getitem__(self, index))
         list.__setitem__(self, index, value)
+
+    def take_out(self, index: int, origin: Origin) -> None:
+        """Delete an item and note where that was done."""
+        list.__delitem__(self, index)
+        _rearranged(self, origin)
 
     def __delitem__(self, index: Any) -> None:
         list.__delitem__(self, index)
@@ -511,6 +517,20 @@ def _rearranged(items: ListNode, origin: Origin) -> None:
     items._origin = origin
     if items._record is not None:
         items._record.settings.clear()
+
+
+def raw_child(container: Container, key: Any, *default: Any) -> Any:
+    """One value as written; the default, where one is given, if there is no such key or index."""
+    try:
+        if isinstance(container, Node):
+            return dict.__getitem__(container, key)
+        if isinstance(container, ListNode):
+            return list.__getitem__(container, key)
+        return tuple.__getitem__(container, key)
+    except LookupError:
+        if default:
+            return default[0]
+        raise
 
 
 def _unpickled(kind: type[Container], values: Any, origin: Origin | None, record: Any) -> Container:
@@ -770,7 +790,7 @@ def _is_index(step: str) -> bool:
 def owner_of(container: Container, key: Any) -> tuple[Container, Any]:
     """(node, key) that owns a value: where the references that it consists of end."""
     for _ in range(100):  # circles have been told by whoever resolved the value
-        value = dict.__getitem__(container, key) if isinstance(container, Node) else _raw_item(container, key)
+        value = raw_child(container, key)
         if not (is_reference(value) and value.startswith(_REFERENCE) and value.find("}") == len(value) - 1):
             return container, key
         inner = value[2:-1]
@@ -778,12 +798,6 @@ def owner_of(container: Container, key: Any) -> tuple[Container, Any]:
             return container, key
         container, key = _place(inner, container, key)
     return container, key
-
-
-def _raw_item(container: ListNode | TupleNode, index: int) -> Any:
-    return (
-        list.__getitem__(container, index) if isinstance(container, ListNode) else tuple.__getitem__(container, index)
-    )
 
 
 def same(a: Any, b: Any) -> bool:

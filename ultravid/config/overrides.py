@@ -5,9 +5,10 @@ A value may name an object of a config file, ``optimizer=configs_py/common/optim
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ultravid.config.errors import (
@@ -17,14 +18,17 @@ from ultravid.config.errors import (
     OverrideError,
     did_you_mean,
 )
-from ultravid.config.loader import load_config_file, load_namespace, shipped_config
+from ultravid.config.loader import load_config_file, load_namespace, shipped_config, shipped_names
 from ultravid.config.nodes import (
     CONTAINERS,
     Container,
     ListNode,
     Node,
+    Origin,
     TupleNode,
     full_key,
+    is_reference,
+    raw_child,
     raw_children,
     split_key,
 )
@@ -53,55 +57,87 @@ def override_faults(cfg: Node, overrides: Sequence[str]) -> list[Fault]:
     for number, text in enumerate(overrides, start=1):
         origin = f"override {number}: {text}"
         try:
-            _apply(cfg, text, origin)
+            _apply(cfg, text, (origin,))
         except ConfigError as error:
             faults.append(Fault(text.partition("=")[0].lstrip("+~"), str(error), origin))
     return faults
 
 
-def _apply(cfg: Node, text: str, origin: str) -> None:
+def _apply(cfg: Node, text: str, origin: Origin) -> None:
     sign, key, value = _parse(text)
     steps = split_key(key)
-    parent = _walk(cfg, steps[:-1], key, create=sign in ("+", "++"))
+    parent = _walk(cfg, steps[:-1], key, origin, create=sign in ("+", "++"))
     last = _step(parent, steps[-1])
-    present = (
-        last in parent if isinstance(parent, Node) else isinstance(last, int) and -len(parent) <= last < len(parent)
-    )
-    if not present and not isinstance(parent, Node):
-        raise OverrideError(f"{full_key(parent)!r} has {len(parent)} items; there is no index {steps[-1]}.")
-    if isinstance(parent, TupleNode):
-        raise OverrideError(f"{full_key(parent)!r} is a tuple: override it whole.")
+    present = last in parent if isinstance(parent, Node) else -len(parent) <= last < len(parent)
     if sign == "~":
         if not present:
             raise OverrideError(f"Can't delete {key!r}: it is not there.{_hint(parent, steps[-1])}")
         if value is not None and parent[last] != value:
             raise OverrideError(f"Can't delete {key!r}: it is {parent[last]!r}, not {value!r}.")
-        del parent[last]
+        if isinstance(parent, TupleNode):
+            raise OverrideError(f"{full_key(parent)!r} is a tuple: override it whole.")
+        parent.take_out(last, origin)
         return
+    if not present and not isinstance(parent, Node):
+        raise OverrideError(f"{full_key(parent)!r} has {len(parent)} items; there is no index {steps[-1]}.")
     if sign == "" and not present:
         raise OverrideError(f"Unknown key {key!r}.{_hint(parent, steps[-1])} To add a key, write '+{text}'.")
     if sign == "+" and present:
         raise OverrideError(f"{key!r} is there already; write '{text[1:]}' to set it or '+{text}' to set or add it.")
-    old = dict.get(parent, last) if isinstance(parent, Node) else None
-    if isinstance(value, dict) and isinstance(old, Node) and "_target_" not in value:
-        _merge(old, value, key, origin, may_add=sign == "++")
-        return
-    if isinstance(parent, Node):
-        parent.set(last, value, (origin,))
+    _put(parent, last, value, key, origin, may_add=sign == "++")
+
+
+def _put(parent: Container, name: Any, value: Any, key: str, origin: Origin, may_add: bool) -> None:
+    """Set a value; a dict is merged into the node that is there, and what it doesn't name stays."""
+    old = raw_child(parent, name, None)
+    if isinstance(value, dict) and "_target_" not in value:
+        if is_reference(old):
+            _refuse_reference(parent, name, key, "")
+        if isinstance(old, Node):
+            for inner, item in value.items():
+                if inner not in old and not may_add:
+                    raise OverrideError(f"Unknown key {f'{key}.{inner}'!r}.{_hint(old, inner)}")
+                _put(old, inner, item, f"{key}.{inner}", origin, may_add)
+            return
+    value = _of_the_kind_of(old, value)
+    if isinstance(parent, TupleNode):
+        items = [v for _, v in raw_children(parent)]
+        items[name] = value
+        _replace(parent, tuple(items), origin)
     else:
-        parent[last] = value
+        parent.set(name, value, origin)
 
 
-def _merge(node: Node, values: dict[Any, Any], key: str, origin: str, may_add: bool) -> None:
-    """Set the keys of a dict in a node, at every depth; what the dict doesn't name stays."""
-    for name, value in values.items():
-        if name not in node and not may_add:
-            raise OverrideError(f"Unknown key {f'{key}.{name}'!r}.{_hint(node, name)}")
-        old = dict.get(node, name)
-        if isinstance(value, dict) and isinstance(old, Node) and "_target_" not in value:
-            _merge(old, value, f"{key}.{name}", origin, may_add)
-        else:
-            node.set(name, value, (origin,))
+def _replace(old: TupleNode, new: tuple[Any, ...], origin: Origin) -> None:
+    """Put another tuple in a tuple's place: the tuple itself can't be changed."""
+    parent = old._up
+    assert parent is not None  # the root is a mapping
+    name = next(k for k, v in raw_children(parent) if v is old)
+    for item in tuple.__iter__(old):
+        if isinstance(item, CONTAINERS):
+            item._up = None
+    if isinstance(parent, TupleNode):
+        items = [v for _, v in raw_children(parent)]
+        items[name] = new
+        _replace(parent, tuple(items), origin)
+    else:
+        parent.set(name, new, origin)
+
+
+def _of_the_kind_of(old: Any, value: Any) -> Any:
+    """What the command line has no word for stays what it was: a tuple, a path."""
+    if isinstance(value, list) and isinstance(old, tuple) and type(old) in (tuple, TupleNode):
+        return tuple(value)
+    if isinstance(value, str) and isinstance(old, PurePath) and not is_reference(value):
+        return type(old)(value)
+    return value
+
+
+@functools.lru_cache(maxsize=1)
+def _parser() -> Any:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create()
 
 
 def _parse(text: str) -> tuple[str, str, Any]:
@@ -112,41 +148,55 @@ def _parse(text: str) -> tuple[str, str, Any]:
     sign, key, rest = split["sign"], split["key"], split["rest"]
     if rest is None and sign != "~":
         raise OverrideError(f"{text!r} sets nothing: write {text}=value, or ~{key} to delete the key.")
-    if rest == "=":
+    if rest is not None and rest.strip() == "=":
         raise OverrideError(f"{text!r} has no value: write {key}='' for an empty string, {key}=null for None.")
     if rest is not None and _FILE_OBJECT.fullmatch(rest[1:]):
         return sign, key, _object_of_file(rest[1:])
     # hydra parses the value; its own grammar of keys knows no [0], so the key has been taken off.
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    parsed = f"{sign}key{rest or ''}"
     try:
-        parsed = OverridesParser.create().parse_override(f"{sign}key{rest or ''}")
-        if parsed.is_sweep_override():
-            raise OverrideError(
-                f"{text!r} is a sweep over several values; an override sets one. Use quotes for a comma."
-            )
-        value = parsed.value()
+        value = _parser().parse_override(parsed).value()
     except HydraException as error:
-        raise OverrideError(f"{text!r} does not parse: {_position(str(error), key)}") from error
-    return sign, key, _plain(value)
+        raise OverrideError(f"{text!r} does not parse{_place_of(error, parsed, text)}: {_reason(error)}") from error
+    except RecursionError:
+        raise OverrideError(f"{text[:40]!r}... does not parse: it is nested too deep.") from None
+    return sign, key, _plain(value, text)
 
 
-def _position(message: str, key: str) -> str:
-    """Hydra's message in one line, its columns counted in what the user wrote."""
-    shift = len(key) - len("key")
-    first = message.splitlines()[0] if message else "unknown reason"
-    return re.sub(r"\bcolumn (\d+)\b", lambda m: f"column {max(0, int(m[1]) + shift)}", first)
+def _place_of(error: Exception, parsed: str, text: str) -> str:
+    """Where in what the user wrote the parser got stuck; "" where it does not say."""
+    cause: Any = error.__cause__
+    start = getattr(cause, "startIndex", None)  # the lexer's errors have it, the parser's have a token
+    if start is None:
+        start = getattr(getattr(cause, "offendingToken", None), "start", None)
+    if start is None and (found := re.search(r"(?:extraneous input|evaluating) '(.*?)'(?: expecting|:)", str(error))):
+        start = parsed.rfind(found[1])
+    if start is None or start < 0:
+        return ""
+    column = min(max(0, start + len(text) - len(parsed)), len(text))
+    return f" at column {column + 1}, after {text[:column]!r}"
 
 
-def _plain(value: Any) -> Any:
-    """Hydra's quoted strings as strings."""
-    if type(value).__name__ == "QuotedString":
+def _reason(error: Exception) -> str:
+    """Hydra's message in one line."""
+    lines = str(error).splitlines() or ["unknown reason"]
+    return ". ".join(line for line in lines if line)
+
+
+def _plain(value: Any, text: str) -> Any:
+    """Hydra's values as Python's; a sweep, however deep, is refused."""
+    from hydra.core.override_parser.types import QuotedString, Sweep
+
+    if isinstance(value, QuotedString):
         return value.text
+    if isinstance(value, Sweep):
+        raise OverrideError(f"{text!r} is a sweep over several values; an override sets one. Use quotes for a comma.")
     if isinstance(value, dict):
-        return {_plain(k): _plain(v) for k, v in value.items()}
+        return {_plain(k, text): _plain(v, text) for k, v in value.items()}
     if isinstance(value, list):
-        return [_plain(v) for v in value]
+        return [_plain(v, text) for v in value]
     return value
 
 
@@ -154,8 +204,11 @@ def _object_of_file(text: str) -> Any:
     found = _FILE_OBJECT.fullmatch(text)
     assert found is not None
     path = Path(found["file"])
-    if not path.is_file() and (shipped := shipped_config(found["file"])) is not None:
-        path = shipped
+    if not path.is_file():
+        shipped = shipped_config(found["file"])
+        if shipped is None and not path.parent.is_dir():
+            raise OverrideError(f"There is no file {path}.{did_you_mean(str(path), shipped_names())}")
+        path = shipped or path
     node: Any = load_namespace(path) if path.suffix == ".py" else load_config_file(path)
     for step in found["name"].split("."):
         known = list(node) if isinstance(node, dict) else []
@@ -167,31 +220,37 @@ def _object_of_file(text: str) -> Any:
     return node
 
 
-def _walk(cfg: Node, steps: Sequence[str], key: str, create: bool) -> Container:
+def _walk(cfg: Node, steps: Sequence[str], key: str, origin: Origin, create: bool) -> Container:
     node: Container = cfg
     for step in steps:
         name = _step(node, step)
-        raw = next((v for k, v in raw_children(node) if k == name), None)
-        if isinstance(raw, str) and "${" in raw:
-            try:
-                owner = node[name]
-            except InterpolationError as error:
-                raise OverrideError(f"Can't override {key!r}: {error}") from error
-            if isinstance(owner, CONTAINERS):
-                place, here = full_key(owner), full_key(node, name)
-                instead = place + key[len(here) :]
-                raise OverrideError(
-                    f"{here!r} is a reference to {place!r}, which owns the value: override {instead!r}."
-                )
+        raw = raw_child(node, name, None)
+        if is_reference(raw):
+            _refuse_reference(node, name, key, key[len(full_key(node, name)) :])
         if raw is None and isinstance(node, Node) and name not in node:
             if not create:
                 raise OverrideError(f"Unknown key {key!r}: there is no {full_key(node, name)!r}.{_hint(node, step)}")
-            node.set(name, Node(), ("override",))
-            raw = node[name]
+            node.set(name, Node(), origin)
+            raw = raw_child(node, name, None)
+        if type(raw) is tuple and not isinstance(node, TupleNode):  # one of its items is to be replaced
+            held = TupleNode(raw)
+            node.set(name, held, origin)
+            raw = held
         if not isinstance(raw, CONTAINERS):
             raise OverrideError(f"Unknown key {key!r}: {full_key(node, name)!r} is {raw!r}, which has no keys.")
         node = raw
     return node
+
+
+def _refuse_reference(node: Container, name: Any, key: str, rest: str) -> None:
+    """Say which key owns what a reference leads to."""
+    try:
+        owner = node[name]
+    except InterpolationError as error:
+        raise OverrideError(f"Can't override {key!r}: {error}") from error
+    if isinstance(owner, CONTAINERS):
+        place, here = full_key(owner), full_key(node, name)
+        raise OverrideError(f"{here!r} is a reference to {place!r}, which owns the value: override {place + rest!r}.")
 
 
 def _step(node: Container, step: str) -> Any:
