@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ultravid.data.phantom import write_phantom_dataset
-from ultravid.engine import run_tool
+from ultravid.utils.tool import run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
 PHANTOM_CONFIG = ROOT / "projects/basicdet/configs/phantom.py"

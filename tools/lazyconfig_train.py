@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Train or evaluate what a config describes.
 
-    python tools/lazyconfig_train.py --config-file FILE [--resume | --eval-only | --check] [key=value ...]
+    python tools/lazyconfig_train.py --config-file FILE [--resume | --eval-only] [key=value ...]
+    python tools/lazyconfig_train.py --config-file FILE [--check | --print | --explain KEY ...] [key=value ...]
 
 A config has these keys on its top floor, and this file knows no others:
 
@@ -12,23 +13,29 @@ A config has these keys on its top floor, and this file knows no others:
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 
-from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.config import Builder, importable_project, load_checked
-from ultravid.engine import default_argument_parser, default_setup, launch, run_tool
-from ultravid.evaluation import inference_on_dataset, print_csv_format
-from ultravid.utils.env import select_device
+from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
 from ultravid.utils.errors import UserError
-from ultravid.utils.events import EventStorage
+from ultravid.utils.tool import run_tool
 
-logger = logging.getLogger("ultravid.tools")
+# What imports torch is imported where it is used: --print and --explain of a saved config answer at once.
+
+REQUIRED_KEYS = (
+    *("model", "dataloader.test", "dataloader.evaluator", "trainer"),
+    *("train.output_dir", "train.device", "train.seed", "train.init_checkpoint"),
+)
 
 
 def do_test(builder: Builder, resume: bool) -> None:
     """Evaluate ``train.init_checkpoint``, or with --resume the newest checkpoint of ``train.output_dir``."""
+    from ultravid.checkpoint import DetectionCheckpointer
+    from ultravid.evaluation import inference_on_dataset, print_csv_format
+    from ultravid.utils.env import select_device
+    from ultravid.utils.events import EventStorage
+
     train = builder.cfg.train
     model = builder.build("model").to(select_device(train.device))
     checkpointer = DetectionCheckpointer(model, train.output_dir)
@@ -54,8 +61,10 @@ def do_train(builder: Builder, resume: bool) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """One process of a run."""
+    from ultravid.engine import default_setup
+
     with importable_project(args.config_file):
-        cfg = load_checked(args.config_file, args.opts)
+        cfg = load_with_overrides(args.config_file, args.opts)  # checked before the processes were started
         default_setup(cfg, args)
         (do_test if args.eval_only else do_train)(Builder(cfg), args.resume)
 
@@ -63,11 +72,12 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, check, and start the processes."""
     args = default_argument_parser().parse_args(argv)
-    with importable_project(args.config_file):
-        load_checked(args.config_file, args.opts)  # in one message, before any process is started
-    if args.check:
-        print(f"{args.config_file}: no fault found.")
+    if show_config(args, REQUIRED_KEYS):
         return 0
+    with importable_project(args.config_file):
+        load_checked(args.config_file, args.opts, required=REQUIRED_KEYS)
+    from ultravid.engine import launch
+
     launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
     return 0
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ultravid.data.phantom import check_phantom_arguments, write_phantom_dataset
-from ultravid.engine import run_tool
 from ultravid.utils.errors import UserError
+from ultravid.utils.tool import run_tool
 
 VERSION = 1  # of the phantom's bytes: raise it when the same arguments give others
 

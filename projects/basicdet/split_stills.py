@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from ultravid.data import load_coco_stills
-from ultravid.engine import run_tool
 from ultravid.evaluation import DetectionPool, FrameResult, VideoResult, average_precision
 from ultravid.evaluation.video_metrics import pairwise_iou_np
+from ultravid.utils.tool import run_tool
 
 
 def split(annotations: Path, output: Path, share: float, seed: int) -> None:

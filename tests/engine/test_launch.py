@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from ultravid.engine import StopTraining, launch
-from ultravid.engine.launch import EXIT_STOPPED
 from ultravid.evaluation import inference_on_dataset
 from ultravid.utils import comm
 from ultravid.utils.errors import UserError
+from ultravid.utils.tool import EXIT_STOPPED
 
 
 def talk(path):

@@ -1,6 +1,7 @@
 """Configs as code. Imports nothing of torch."""
 
 from ultravid.config.check import check, load_checked
+from ultravid.config.diff import ABSENT, Difference, diff
 from ultravid.config.errors import (
     ConfigError,
     ConfigImportError,
@@ -9,6 +10,7 @@ from ultravid.config.errors import (
     OverrideError,
     UnknownKeyError,
 )
+from ultravid.config.explain import Setting, explain, explain_text
 from ultravid.config.instantiate import Builder, instantiate, locate
 from ultravid.config.lazy import LazyCall, LazyConfig, LazyPartial, get_config, to_omegaconf
 from ultravid.config.loader import importable_project, project_folders
@@ -16,10 +18,12 @@ from ultravid.config.nodes import MISSING, ListNode, Node, ref, resolve_environm
 from ultravid.config.serialize import config_hash
 
 __all__ = [
+    "ABSENT",
     "MISSING",
     "Builder",
     "ConfigError",
     "ConfigImportError",
+    "Difference",
     "Fault",
     "InterpolationError",
     "LazyCall",
@@ -28,9 +32,13 @@ __all__ = [
     "ListNode",
     "Node",
     "OverrideError",
+    "Setting",
     "UnknownKeyError",
     "check",
     "config_hash",
+    "diff",
+    "explain",
+    "explain_text",
     "get_config",
     "importable_project",
     "instantiate",

@@ -40,6 +40,7 @@ __all__ = [
     "raw_items",
     "ref",
     "resolve_environment",
+    "root_of",
     "same",
     "split_key",
 ]

@@ -18,14 +18,14 @@ import yaml
 
 from ultravid.config.nodes import Container, Origin, raw_children
 
-__all__ = ["is_override", "origin_text", "settings_of", "where"]
+__all__ = ["is_override", "origin_text", "place_made", "settings_of", "where"]
 
 
 def where(container: Container, key: Any = None) -> str:
     """``file:line`` or the override that set a value last (or made the node); "" where it is not known."""
     if key is not None and (settings := settings_of(container, key)) and settings[-1][0] is not None:
         return origin_text(settings[-1][0])
-    return _made_at(container, () if key is None else (key,))
+    return place_made(container, *(() if key is None else (key,)))
 
 
 def settings_of(container: Container, key: Any) -> list[tuple[Origin | None, Any]]:
@@ -39,7 +39,7 @@ def is_override(origin: Origin | None) -> bool:
     return origin is not None and type(origin[0]) is str and origin[0].startswith("override ")
 
 
-def _made_at(container: Container, steps: tuple[Any, ...]) -> str:
+def place_made(container: Container, *steps: Any) -> str:
     """Where a node was made, or the value that ``steps`` lead to in it, before anything was set in it."""
     node: Container = container
     while node._origin is None:  # made as a part of another node

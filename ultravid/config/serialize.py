@@ -22,10 +22,21 @@ import yaml
 from ultravid.config.errors import ConfigError, ConfigImportError
 from ultravid.config.instantiate import CONTROL_KEYS, locate, target_name
 from ultravid.config.loader import MODULE_PREFIX, RESERVED_KEYS
-from ultravid.config.nodes import CONTAINERS, Node, TupleNode, join_key, raw_children
+from ultravid.config.nodes import CONTAINERS, Container, Node, TupleNode, is_reference, join_key, raw_children
 
-__all__ = ["config_hash", "dump_yaml", "importable_name", "same_in_file", "to_data", "to_py"]
+__all__ = [
+    "config_hash",
+    "dump_yaml",
+    "importable_name",
+    "py_text",
+    "resolved",
+    "same_in_file",
+    "to_data",
+    "to_py",
+    "written_target",
+]
 
+_LINE_LENGTH = 120
 _PLAIN = frozenset({type(None), bool, int, float, str})
 
 
@@ -254,7 +265,7 @@ def dump_yaml(node: Any, *, allow_pickle: bool = False) -> str:
 
 
 def to_py(node: Any, prefix: str = "cfg.") -> str:
-    """A config as Python-like code, a line for each plain value and one for each call; meant for reading."""
+    """A config as Python-like code, a statement for each plain value and one for each call; meant for reading."""
     return "\n".join(_py_lines(node, prefix)) + "\n"
 
 
@@ -264,26 +275,67 @@ def _py_lines(node: Any, prefix: str) -> Iterable[str]:
         if isinstance(value, Node) and "_target_" not in value and len(value) > 0:
             yield from _py_lines(value, f"{name}.")
         else:
-            yield f"{name} = {_py(value)}"
+            yield f"{name} = {py_text(value, _LINE_LENGTH - len(name) - 3)}"
 
 
-def _py(value: Any) -> str:
+def py_text(value: Any, most: int | None = None, indent: str = "") -> str:
+    """One value as Python-like code: on one line, or broken where it has more than ``most`` characters."""
+    opening, parts, closing = _py_parts(value)
+    inner = indent + "    "
+    texts = [name + py_text(part) for name, part in parts]
+    line = f"{opening}{', '.join(texts)}{',' if opening == '(' and len(texts) == 1 else ''}{closing}"
+    if most is None or len(line) <= most or not parts:
+        return line
+    width = _LINE_LENGTH - len(inner) - 1
+    lines = "".join(f"{inner}{name}{py_text(part, width - len(name), inner)},\n" for name, part in parts)
+    return f"{opening}\n{lines}{indent}{closing}"
+
+
+def _py_parts(value: Any) -> tuple[str, list[tuple[str, Any]], str]:
+    """A value's text before its parts, the parts with their names, and the text after them."""
     if isinstance(value, Node):
         items = dict(raw_children(value))
+        if len(items) == 1 and isinstance(items.get("_object_"), str):
+            return items["_object_"], [], ""
         if "_target_" not in items:
-            return "{" + ", ".join(f"{k!r}: {_py(v)}" for k, v in items.items()) + "}"
-        target = items["_target_"]
-        name = _py(target) if isinstance(target, Node) else target_name(target)
-        arguments = [_py(v) for _, v in raw_children(items["_args_"])] if "_args_" in items else []
-        arguments += [f"{k}={_py(v)}" for k, v in items.items() if k not in CONTROL_KEYS]
+            return "{", [(f"{k!r}: ", v) for k, v in items.items()], "}"
+        arguments = [("", v) for _, v in raw_children(items["_args_"])] if "_args_" in items else []
+        arguments += [(f"{k}=", v) for k, v in items.items() if k not in CONTROL_KEYS]
+        name = written_target(items["_target_"])
         return (
-            f"partial({', '.join([name, *arguments])})" if items.get("_partial_") else f"{name}({', '.join(arguments)})"
+            (f"partial({name}, " if arguments else f"partial({name}") if items.get("_partial_") else f"{name}(",
+            arguments,
+            ")",
         )
     if isinstance(value, CONTAINERS):
-        inner = ", ".join(_py(v) for _, v in raw_children(value))
-        if isinstance(value, TupleNode):
-            return f"({inner},)" if len(value) == 1 else f"({inner})"
-        return f"[{inner}]"
+        brackets = "()" if isinstance(value, TupleNode) else "[]"
+        return brackets[0], [("", v) for _, v in raw_children(value)], brackets[1]
     if isinstance(value, str) and value.startswith("${") and value.endswith("}") and value.count("${") == 1:
-        return f"ref({value[2:-1]!r})"
-    return target_name(value) if callable(value) else repr(value)
+        return f"ref({value[2:-1]!r})", [], ""
+    return target_name(value) if callable(value) else repr(value), [], ""
+
+
+def written_target(target: Any) -> str:
+    """A target as one reads it: its dotted name, or the call that makes it."""
+    return py_text(target) if isinstance(target, Node) else target_name(target)
+
+
+def resolved(container: Container) -> Any:
+    """A copy with values in the place of references; one to a call stays, as the call stands for one shared object.
+
+    Raises:
+        InterpolationError: a reference leads nowhere or in a circle.
+    """
+
+    def child(key: Any, value: Any) -> Any:
+        if is_reference(value):
+            found = container[key]
+            if isinstance(found, Node) and "_target_" in found:
+                return value
+            return resolved(found) if isinstance(found, CONTAINERS) else found
+        return resolved(value) if isinstance(value, CONTAINERS) else value
+
+    pairs = [(key, child(key, value)) for key, value in raw_children(container)]
+    if isinstance(container, Node):
+        return Node(pairs)
+    return type(container)([value for _, value in pairs])

@@ -1,22 +1,22 @@
 """Training loops, hooks, set-up and launch."""
 
+from ultravid.config.command_line import default_argument_parser
 from ultravid.engine import hooks
 from ultravid.engine.defaults import (
     create_ddp_model,
-    default_argument_parser,
     default_setup,
     default_writers,
     prepare_model,
-    run_tool,
 )
 from ultravid.engine.launch import launch
 from ultravid.engine.train_loop import (
     AMPTrainer,
     HookBase,
     SimpleTrainer,
-    StopTraining,
     TrainerBase,
 )
+from ultravid.utils.errors import StopTraining
+from ultravid.utils.tool import run_tool
 
 __all__ = [
     "AMPTrainer",

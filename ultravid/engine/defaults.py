@@ -1,12 +1,10 @@
-"""What most launchers want: arguments, set-up, the model on its device."""
+"""What most launchers want: set-up, writers, the model on its device."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import os
-import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ultravid.config import LazyConfig, Node, project_folders, resolve_environment
-from ultravid.engine.launch import EXIT_MISTAKE, EXIT_STOPPED
-from ultravid.engine.train_loop import StopTraining
 from ultravid.utils import comm
 from ultravid.utils.env import describe_environment, select_device
 from ultravid.utils.errors import UserError
@@ -27,65 +23,12 @@ from ultravid.utils.seed import seed_all_rng
 
 __all__ = [
     "create_ddp_model",
-    "default_argument_parser",
     "default_setup",
     "default_writers",
     "prepare_model",
-    "run_tool",
 ]
 
 logger = logging.getLogger(__name__)
-
-
-class _IntermixedParser(argparse.ArgumentParser):
-    """A parser that takes options after overrides too: ``train.max_iter=5 --resume``."""
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        return self.parse_intermixed_args(args, namespace)
-
-
-def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """The arguments of a training launcher."""
-    parser = _IntermixedParser(
-        epilog=epilog
-        or f"""
-Examples:
-  train:           {sys.argv[0]} --config-file projects/basicdet/configs/phantom.py
-  change values:   {sys.argv[0]} --config-file ... optimizer.lr=1e-4 train.max_iter=2000
-  go on:           {sys.argv[0]} --config-file ... --resume
-  evaluate:        {sys.argv[0]} --config-file ... --eval-only train.init_checkpoint=outputs/x/model_final.pth
-  two processes:   {sys.argv[0]} --config-file ... --num-gpus 2
-""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="a config, .py or .yaml")
-    parser.add_argument("--check", action="store_true", help="check the config and the overrides, and leave")
-    parser.add_argument(
-        "--eval-only",
-        action="store_true",
-        help="evaluate train.init_checkpoint, or with --resume the last one",
-    )
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of train.output_dir")
-    parser.add_argument(
-        "--num-gpus",
-        type=int,
-        default=1,
-        help="processes on this machine, a GPU each (CPU: shared)",
-    )
-    parser.add_argument("--num-machines", type=int, default=1, help="machines")
-    parser.add_argument("--machine-rank", type=int, default=0, help="this machine, from 0")
-    parser.add_argument(
-        "--dist-url",
-        default="auto",
-        help="where processes meet, tcp://host:port; auto: a free local port",
-    )
-    parser.add_argument(
-        "opts",
-        nargs="*",
-        metavar="key=value",
-        help="overrides: key=value, +key=value, ++key=value, ~key, key=file.py:NAME",
-    )
-    return parser
 
 
 def default_setup(cfg: Node, args: argparse.Namespace) -> None:
@@ -188,16 +131,3 @@ def prepare_model(
     if sync_batchnorm and comm.get_world_size() > 1 and select_device(device).type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return create_ddp_model(model, **(ddp or {}))
-
-
-def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
-    """Call a tool's main and give its exit code; a `UserError` is printed alone and gives 2, a run that was stopped 75."""
-    try:
-        return main(argv) or 0
-    except StopTraining:
-        return EXIT_STOPPED
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        for note in getattr(error, "__notes__", ()):
-            print(f"  {note}", file=sys.stderr)  # noqa: T201
-        return EXIT_MISTAKE

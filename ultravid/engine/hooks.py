@@ -17,10 +17,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler as TorchLRScheduler
 
 from ultravid.checkpoint import DetectionCheckpointer
-from ultravid.engine.train_loop import HookBase, StopTraining, TrainerBase
+from ultravid.engine.train_loop import HookBase, TrainerBase
 from ultravid.evaluation import flatten_results_dict
 from ultravid.solver import LRMultiplier
 from ultravid.utils import comm
+from ultravid.utils.errors import StopTraining
 from ultravid.utils.events import EventWriter
 
 __all__ = [

@@ -18,15 +18,12 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-from ultravid.engine.train_loop import StopTraining
-from ultravid.utils.errors import UserError
+from ultravid.utils.errors import StopTraining, UserError
+from ultravid.utils.tool import EXIT_MISTAKE, EXIT_STOPPED
 
-__all__ = ["EXIT_MISTAKE", "EXIT_STOPPED", "launch"]
+__all__ = ["launch"]
 
 logger = logging.getLogger(__name__)
-
-EXIT_MISTAKE = 2
-EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal with a checkpoint; a scheduler may queue the run again
 
 DEFAULT_TIMEOUT = datetime.timedelta(minutes=30)
 

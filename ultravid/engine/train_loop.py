@@ -14,17 +14,13 @@ from torch.optim import Optimizer
 
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.utils import comm
-from ultravid.utils.errors import UserError
+from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.events import EventStorage, get_event_storage
 from ultravid.utils.seed import seed_step
 
-__all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "StopTraining", "TrainerBase"]
+__all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
 
 logger = logging.getLogger(__name__)
-
-
-class StopTraining(Exception):  # noqa: N818  # a request, not an error
-    """Raised by a hook to end the run early and in order: no error, but no end of training either."""
 
 
 class HookBase:

@@ -1,0 +1,124 @@
+"""The launcher's command line, and what it answers about a config without running it. Imports nothing of torch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ultravid.config.check import load_checked
+from ultravid.config.explain import explain_text
+from ultravid.config.lazy import LazyConfig
+from ultravid.config.loader import importable_project, load_config_file, told_with_its_place
+from ultravid.config.nodes import Node
+from ultravid.config.overrides import apply_overrides
+from ultravid.config.serialize import dump_yaml, resolved
+
+__all__ = ["default_argument_parser", "load_with_overrides", "print_code", "show_config"]
+
+
+class _IntermixedParser(argparse.ArgumentParser):
+    """A parser that takes options after overrides too: ``train.max_iter=5 --resume``."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed = self.parse_intermixed_args(args, namespace)
+        if getattr(parsed, "explain", None):  # what follows the keys may be overrides
+            keys = [k for k in parsed.explain if "=" not in k and k[:1] not in "+~"]
+            parsed.opts = [*(o for o in parsed.explain if o not in keys), *parsed.opts]
+            parsed.explain = keys
+        return parsed
+
+
+def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
+    """The arguments of a training launcher."""
+    parser = _IntermixedParser(
+        epilog=epilog
+        or f"""
+Examples:
+  train:           {sys.argv[0]} --config-file projects/basicdet/configs/phantom.py
+  change values:   {sys.argv[0]} --config-file ... optimizer.lr=1e-4 train.max_iter=2000
+  look first:      {sys.argv[0]} --config-file ... --print; ... --explain train.max_iter; ... --check
+  go on:           {sys.argv[0]} --config-file ... --resume
+  evaluate:        {sys.argv[0]} --config-file ... --eval-only train.init_checkpoint=outputs/x/model_final.pth
+  two processes:   {sys.argv[0]} --config-file ... --num-gpus 2
+""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a config, .py or .yaml")
+    look = parser.add_argument_group("look at the config and leave")
+    look.add_argument("--check", action="store_true", help="check the config and the overrides")
+    look.add_argument("--print", action="store_true", help="print it, overrides applied")
+    look.add_argument("--format", choices=("py", "yaml"), default="py", help="of --print: Python-like code or YAML")
+    look.add_argument("--resolve", action="store_true", help="of --print: references replaced by what they stand for")
+    look.add_argument("--explain", nargs="+", metavar="KEY", help="print every setting of these keys, in order")
+    parser.add_argument(
+        "--eval-only", action="store_true", help="evaluate train.init_checkpoint, or with --resume the last one"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of train.output_dir")
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, a GPU each (CPU: shared)")
+    parser.add_argument("--num-machines", type=int, default=1, help="machines")
+    parser.add_argument("--machine-rank", type=int, default=0, help="this machine, from 0")
+    parser.add_argument(
+        "--dist-url", default="auto", help="where processes meet, tcp://host:port; auto: a free local port"
+    )
+    parser.add_argument(
+        "opts",
+        nargs="*",
+        metavar="key=value",
+        help="overrides: key=value, +key=value, ++key=value, ~key, key=file.py:NAME",
+    )
+    return parser
+
+
+def load_with_overrides(config_file: str, overrides: Sequence[str] = ()) -> Node:
+    """Read a config and apply overrides, without a check.
+
+    Raises:
+        ConfigError: the file, its code, or an override is wrong.
+    """
+    try:
+        return apply_overrides(load_config_file(config_file), overrides)
+    except Exception as error:
+        told = told_with_its_place(error)
+        if told is None:
+            raise
+        raise told from error
+
+
+def show_config(args: argparse.Namespace, required: Sequence[str] = ()) -> bool:
+    """Answer ``--print``, ``--explain`` and ``--check``; False where none of them was asked for.
+
+    Args:
+        args: of `default_argument_parser`.
+        required: keys that a run needs, for ``--check``.
+
+    Raises:
+        ConfigError: what is asked for can't be shown, or the check finds a fault.
+    """
+    if not (args.print or args.explain or args.check):
+        return False
+    with importable_project(args.config_file):
+        if args.print or args.explain:
+            cfg = load_with_overrides(args.config_file, args.opts)
+            for key in args.explain or ():
+                print_code(explain_text(cfg, key), "text")
+            if args.print:
+                cfg = resolved(cfg) if args.resolve else cfg
+                print_code(dump_yaml(cfg) if args.format == "yaml" else LazyConfig.to_py(cfg), args.format)
+        if args.check:
+            load_checked(args.config_file, args.opts, required=required)
+            print(f"{args.config_file}: no fault found.")  # noqa: T201
+    return True
+
+
+def print_code(text: str, language: str) -> None:
+    """Print text, coloured where it goes to a terminal."""
+    if not sys.stdout.isatty() or language == "text":
+        print(text.rstrip("\n"))  # noqa: T201
+        return
+    from rich.console import Console
+    from rich.syntax import Syntax
+
+    lexer = {"py": "python"}.get(language, language)
+    Console().print(Syntax(text.rstrip("\n"), lexer, background_color="default", word_wrap=True))

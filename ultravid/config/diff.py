@@ -1,0 +1,68 @@
+"""What two configs differ in: keys, values and targets, not text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ultravid.config.nodes import ListNode, Node, TupleNode, join_key, raw_children, same
+from ultravid.config.serialize import py_text, written_target
+
+__all__ = ["ABSENT", "Difference", "diff"]
+
+ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "(absent)"})()  # noqa: ARG005
+"""Stands in a difference for a key that one of the two does not have."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One difference.
+
+    Attributes:
+        key: full key.
+        old: the first config's value as written, or `ABSENT`.
+        new: the second's.
+    """
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        if self.old is ABSENT:
+            return f"+ {self.key} = {_text(self.key, self.new)}"
+        if self.new is ABSENT:
+            return f"- {self.key} = {_text(self.key, self.old)}"
+        return f"~ {self.key}: {_text(self.key, self.old)} -> {_text(self.key, self.new)}"
+
+
+def diff(old: Node, new: Node) -> list[Difference]:
+    """What differs between two configs as written: a reference equals a reference to the same key.
+
+    The order of keys does not count, nor whether a target is named or given as an object. The folders that a saved config
+    remembers (``project_folders``) are passed over.
+    """
+    return [d for d in _differences(old, new, "") if d.key != "project_folders" and d.key[:16] != "project_folders["]
+
+
+def _differences(old: Any, new: Any, key: str) -> Iterator[Difference]:
+    lists = (ListNode, TupleNode)
+    both_nodes = isinstance(old, Node) and isinstance(new, Node) and ("_target_" in old) == ("_target_" in new)
+    both_lists = isinstance(old, lists) and isinstance(new, lists) and type(old) is type(new)
+    if both_nodes or both_lists:
+        a, b = dict(raw_children(old)), dict(raw_children(new))
+        for step in [*a, *(k for k in b if k not in a)]:
+            yield from _differences(a.get(step, ABSENT), b.get(step, ABSENT), join_key(key, step))
+    elif old is ABSENT or new is ABSENT or not _same_at(key, old, new):
+        yield Difference(key, old, new)
+
+
+def _same_at(key: str, old: Any, new: Any) -> bool:
+    if key.rpartition(".")[2] == "_target_":
+        return same(Node(_target_=old), Node(_target_=new))
+    return same(old, new)
+
+
+def _text(key: str, value: Any) -> str:
+    return written_target(value) if key.rpartition(".")[2] == "_target_" else py_text(value)

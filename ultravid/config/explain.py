@@ -1,0 +1,140 @@
+"""Where a value comes from: every setting of a key, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ultravid.config.errors import InterpolationError, UnknownKeyError, did_you_mean
+from ultravid.config.nodes import (
+    CONTAINERS,
+    DELETED,
+    Container,
+    Node,
+    full_key,
+    is_reference,
+    join_key,
+    raw_child,
+    raw_children,
+    root_of,
+    split_key,
+)
+from ultravid.config.provenance import origin_text, place_made, settings_of
+from ultravid.config.serialize import py_text
+
+__all__ = ["Setting", "explain", "explain_text"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a key.
+
+    Attributes:
+        value: as written; `DELETED` where the key was taken out.
+        where: ``file:line`` or the override that did it; "" where it is not known.
+        via: ``file:line`` of the imports that brought it here, and of the override that put its parent in, in order.
+    """
+
+    value: Any
+    where: str
+    via: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        steps = [f"put in by {v}" if v.startswith("override ") else f"imported at {v}" for v in self.via]
+        return ", ".join([self.where or "a place not known", *steps])
+
+
+def explain(cfg: Node, key: str) -> list[Setting]:
+    """Every setting of a key, the oldest first; the last one holds.
+
+    Args:
+        cfg: the config's root.
+        key: full key, ``"train.max_iter"``. Where a reference leads on, the owner's settings follow it.
+
+    Raises:
+        UnknownKeyError: there is no such key and never was.
+    """
+    return list(_history(cfg, split_key(key), (), key))
+
+
+def _history(container: Container, steps: list[str], via: tuple[str, ...], key: str) -> Iterator[Setting]:
+    step: Any = steps[0]
+    if not isinstance(container, Node) or (step not in container and not settings_of(container, step)):
+        step = int(step) if step.removeprefix("-").isdecimal() else step
+    settings = settings_of(container, step) or [(None, raw_child(container, step, DELETED))]
+    if settings == [(None, DELETED)]:
+        known = [k for k, _ in raw_children(container)]
+        place = full_key(container)
+        raise UnknownKeyError(f"Unknown key {key!r}.{did_you_mean(step, known, f'{place}.' if place else '')}")
+    if isinstance(container, CONTAINERS):
+        via = (*(container._record.via if container._record is not None else ()), *via)
+    for origin, value in settings:
+        place = origin_text(origin) if origin is not None else place_made(container, step)
+        if len(steps) == 1 or value is DELETED:
+            own_via = value._record.via if isinstance(value, CONTAINERS) and value._record is not None else ()
+            made = place_made(value) if isinstance(value, CONTAINERS) and value._origin is not None else place
+            put_by = (place,) if origin is not None and made != place else ()
+            yield Setting(value, made, _outside(made, (*own_via, *put_by, *via)))
+            if len(steps) == 1 and is_reference(value) and value is raw_child(container, step, None):
+                yield from _of_owner(container, step)
+        elif isinstance(value, CONTAINERS):
+            try:
+                yield from list(_history(value, steps[1:], (place, *via) if origin is not None else via, key))
+            except UnknownKeyError:
+                if value is raw_child(container, step, None):  # an object that another took the place of may lack it
+                    raise
+        elif is_reference(value) and isinstance(owner := container[step], CONTAINERS):
+            yield Setting(value, place, _outside(place, via))
+            yield from _history(root_of(owner), [*split_key(full_key(owner)), *steps[1:]], (), key)
+        elif value is raw_child(container, step, None):
+            raise UnknownKeyError(
+                f"Unknown key {key!r}: {full_key(container, step)!r} is {value!r}, which has no keys."
+            )
+
+
+def _of_owner(container: Container, step: Any) -> Iterator[Setting]:
+    """The settings of what a whole-string reference leads to."""
+    value = raw_child(container, step)
+    inner = value[2:-1]
+    if value.find("}") != len(value) - 1 or ":" in inner or inner.startswith("."):
+        return
+    root = root_of(container)
+    if isinstance(root, Node):
+        try:
+            container[step]
+        except InterpolationError:
+            return
+        yield from explain(root, inner)
+
+
+def _outside(place: str, via: tuple[str, ...]) -> tuple[str, ...]:
+    """The imports that lead from the file of a place outwards."""
+    if place.startswith("override "):
+        return ()
+    file = place.rpartition(":")[0]
+    same = [i for i, step in enumerate(via) if step.rpartition(":")[0] == file]
+    return tuple(dict.fromkeys(via[same[-1] + 1 :] if same else via))
+
+
+def explain_text(cfg: Node, key: str) -> str:
+    """`explain` for people: the value that won, then each setting on a line; the parts of a node below it.
+
+    Raises:
+        UnknownKeyError: there is no such key.
+    """
+    settings = explain(cfg, key)
+    lines = [f"{key} = {_shown(settings[-1].value)}"]
+    lines += [f"  {number}  {_shown(s.value)}  from {s}" for number, s in enumerate(settings, start=1)]
+    node = settings[-1].value
+    if isinstance(node, CONTAINERS):
+        lines.append("  its parts:")
+        for child, value in raw_children(node):
+            part = explain(cfg, join_key(full_key(node), child))[0 if is_reference(value) else -1]
+            lines.append(f"    {join_key('', child)} = {_shown(value)}  from {part}")
+    return "\n".join(lines)
+
+
+def _shown(value: Any, most: int = 70) -> str:
+    text = "(deleted)" if value is DELETED else py_text(value)
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -1,0 +1,33 @@
+"""How a command-line tool ends: its exit codes, and mistakes told in one message."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from ultravid.utils.errors import StopTraining, UserError
+
+__all__ = ["EXIT_INTERRUPTED", "EXIT_MISTAKE", "EXIT_STOPPED", "run_tool"]
+
+EXIT_MISTAKE = 2
+EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal with a checkpoint; a scheduler may queue the run again
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+    """Call a tool's main and give its exit code; a `UserError` is printed alone and gives 2, a run that was stopped 75."""
+    try:
+        return main(argv) or 0
+    except StopTraining:
+        return EXIT_STOPPED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # `| head` has read enough
+        sys.stderr.close()
+        return 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        for note in getattr(error, "__notes__", ()):
+            print(f"  {note}", file=sys.stderr)  # noqa: T201
+        return EXIT_MISTAKE
