@@ -91,7 +91,7 @@ def _lacking(cfg: Node, required: Iterable[str]) -> Iterator[Fault]:
             if not isinstance(node, Node) or step not in node:
                 known = list(node) if isinstance(node, Node) else []
                 hint = did_you_mean(step, known, f"{place}." if place else "")
-                yield Fault(key, f"is not there, and a run needs it.{hint}", where(cfg))
+                yield Fault(key, f"is not there, and a run needs it.{hint}")
                 break
             place = join_key(place, step)
             try:
@@ -257,7 +257,8 @@ def _type_fault(
             break
         owner, own_key = owner_of(inner, step)
     text = type_text(wrong.annotation)
-    what = f"{_article(type_text(type(wrong.value)))}" if not isinstance(wrong.value, CONTAINERS) else ""
+    told = wrong.value is None or isinstance(wrong.value, CONTAINERS)  # they say what they are
+    what = "" if told else _article(type_text(type(wrong.value)))
     shown = f"{_shown(wrong.value)}{f', {what},' if what else ''}"
     message = (
         f"is {shown} where {target_name(target)} takes {text} for {parameter.name!r}.{_as_number(wrong.value, text)}"
@@ -283,9 +284,12 @@ def _as_number(value: Any, text: str) -> str:
     if not isinstance(value, str) or not ("int" in text or "float" in text):
         return ""
     try:
-        return f" Did you mean {int(value) if 'float' not in text else float(value)!r}, without quotes?"
+        number = float(value)
     except ValueError:
         return ""
+    if "float" not in text and not number.is_integer():
+        return ""
+    return f" Did you mean {number if 'float' in text else int(number)!r}, without quotes?"
 
 
 def _copies(cfg: Node) -> Iterator[Fault]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ultravid.config.errors import ConfigError, ConfigImportError
-from ultravid.config.loader import load_namespace
+from ultravid.config.loader import MODULE_PREFIX, load_namespace
 from ultravid.config.nodes import (
     CONTAINERS,
     MISSING,
@@ -195,7 +195,7 @@ def locate(name: str) -> Any:
     """
     file, colon, attributes = name.rpartition(":")
     if colon and file.endswith(".py"):
-        return _attributes(load_namespace(file), attributes.split("."), name, file)
+        return _attributes(_namespace_of_file(file), attributes.split("."), name, file)
     parts = name.split(".")
     if not all(p.isidentifier() for p in parts):
         raise ConfigImportError(f"Target {name!r} is no dotted name and no file.py:Name.")
@@ -213,6 +213,12 @@ def locate(name: str) -> Any:
             raise ConfigImportError(f"Target {name!r} can't be imported: {type(error).__name__}: {error}") from error
         return _attributes(module, parts[length:], name, module_name)
     raise ConfigImportError(f"Target {name!r} can't be imported: there is no module {missing!r}.")
+
+
+@functools.lru_cache(maxsize=64)
+def _namespace_of_file(file: str) -> dict[str, Any]:
+    """A file's names, run once: two classes of it that are named apart know each other."""
+    return load_namespace(file)
 
 
 def _attributes(module: Any, names: list[str], full: str, module_name: str) -> Any:
@@ -235,6 +241,8 @@ def target_name(target: Callable[..., Any] | str) -> str:
     module, name = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
     if isinstance(target, functools.partial):
         return f"partial({target_name(target.func)})"
+    if module and name and module.startswith(MODULE_PREFIX):
+        return f"{module.removeprefix(MODULE_PREFIX)}:{name}"
     return f"{module}.{name}" if module and name else name or repr(target)
 
 

@@ -96,6 +96,8 @@ def _existing(path: Path) -> Path:
     path = path.absolute()
     if path.is_file():
         return path
+    if path.is_dir():
+        raise ConfigError(f"Config file {path} is a folder.")
     there = (
         sorted(p.name for p in path.parent.glob("*") if p.suffix in {".py", ".yaml"}) if path.parent.is_dir() else []
     )

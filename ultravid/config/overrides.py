@@ -159,30 +159,29 @@ def _parse(text: str) -> tuple[str, str, Any]:
     try:
         value = _parser().parse_override(parsed).value()
     except HydraException as error:
-        raise OverrideError(f"{text!r} does not parse{_place_of(error, parsed, text)}: {_reason(error)}") from error
+        raise OverrideError(f"{text!r} does not parse: {_stuck(error, parsed, text)}") from error
     except RecursionError:
         raise OverrideError(f"{text[:40]!r}... does not parse: it is nested too deep.") from None
     return sign, key, _plain(value, text)
 
 
-def _place_of(error: Exception, parsed: str, text: str) -> str:
-    """Where in what the user wrote the parser got stuck; "" where it does not say."""
+def _stuck(error: Exception, parsed: str, text: str) -> str:
+    """Where in what the user wrote the parser got stuck, and why if it says so."""
     cause: Any = error.__cause__
     start = getattr(cause, "startIndex", None)  # the lexer's errors have it, the parser's have a token
     if start is None:
         start = getattr(getattr(cause, "offendingToken", None), "start", None)
-    if start is None and (found := re.search(r"(?:extraneous input|evaluating) '(.*?)'(?: expecting|:)", str(error))):
+    call = re.search(r"while evaluating '(.*?)': (.*)", str(error))
+    extra = re.search(r"extraneous input '(.*?)' expecting", str(error))
+    if start is None and (found := call or extra):
         start = parsed.rfind(found[1])
     if start is None or start < 0:
-        return ""
+        return ". ".join(line for line in str(error).splitlines() if line)
     column = min(max(0, start + len(text) - len(parsed)), len(text))
-    return f" at column {column + 1}, after {text[:column]!r}"
-
-
-def _reason(error: Exception) -> str:
-    """Hydra's message in one line."""
-    lines = str(error).splitlines() or ["unknown reason"]
-    return ". ".join(line for line in lines if line)
+    if column == len(text):
+        return "it ends too early; is a bracket left open?"
+    reason = f": {call[2]}" if call else ""
+    return f"stuck at column {column + 1}, before {text[column:]!r}{reason}"
 
 
 def _plain(value: Any, text: str) -> Any:

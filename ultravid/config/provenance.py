@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from ultravid.config.nodes import Container, Origin, raw_children
+from ultravid.config.nodes import CONTAINERS, Container, Origin, raw_child, raw_children
 
 __all__ = ["is_override", "origin_text", "place_made", "settings_of", "where"]
 
@@ -25,6 +25,9 @@ def where(container: Container, key: Any = None) -> str:
     """``file:line`` or the override that set a value last (or made the node); "" where it is not known."""
     if key is not None and (settings := settings_of(container, key)) and settings[-1][0] is not None:
         return origin_text(settings[-1][0])
+    value = container if key is None else raw_child(container, key, None)
+    if isinstance(value, CONTAINERS) and value._origin is not None:
+        return place_made(value)
     return place_made(container, *(() if key is None else (key,)))
 
 

@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ultravid.config.errors import ConfigError
-from ultravid.config.instantiate import locate
+from ultravid.config.instantiate import locate, target_name
+from ultravid.config.loader import MODULE_PREFIX
 from ultravid.config.nodes import CONTAINERS, MISSING, Node, is_reference, raw_children
 
 __all__ = ["Mismatch", "Parameters", "mismatch", "parameters_of", "type_text"]
@@ -135,6 +136,8 @@ def type_text(annotation: Any) -> str:
         return " | ".join(type_text(a) for a in typing.get_args(annotation))
     if origin is typing.Annotated:
         return type_text(typing.get_args(annotation)[0])
+    if isinstance(annotation, type) and typing.get_origin(annotation) is None and annotation.__module__ != "builtins":
+        return target_name(annotation)
     return inspect.formatannotation(annotation).replace("typing.", "").replace("collections.abc.", "")
 
 
@@ -263,6 +266,8 @@ def _may_be_class(made: type, wanted: type) -> bool:
         return True  # classes of its shape may do as well
     if wanted is float and made is int:
         return True
+    if wanted.__module__.startswith(MODULE_PREFIX):  # each import of a config file makes its classes anew
+        return any((k.__module__, k.__qualname__) == (wanted.__module__, wanted.__qualname__) for k in made.__mro__)
     return issubclass(made, wanted) or _acts_as(made, wanted) or (made in _LISTS and wanted in _LISTS)
 
 
