@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import datetime
 import enum
 import functools
 import hashlib
@@ -198,6 +199,8 @@ def _as_call(value: Any) -> dict[str, Any] | None:
         return {"_target_": f"builtins.{kind.__name__}", "_args_": [sorted(value, key=repr)]}
     if kind is complex:
         return {"_target_": "builtins.complex", "_args_": [value.real, value.imag]}
+    if kind in (datetime.date, datetime.datetime, datetime.time):
+        return {"_target_": f"datetime.{kind.__name__}.fromisoformat", "_args_": [value.isoformat()]}
     if kind is bytes:
         return {"_target_": "builtins.bytes.fromhex", "_args_": [value.hex()]}
     if isinstance(value, functools.partial):
@@ -219,13 +222,11 @@ def _as_call(value: Any) -> dict[str, Any] | None:
 def same_in_file(a: Any, b: Any) -> bool:
     """Are two values written alike? A target and its name are, a path and the call that makes it too."""
     writer = _Writer(allow_pickle=False)
+    write = writer._target if isinstance(a, str) or isinstance(b, str) else writer.data
     try:
-        texts = [
-            writer._target(v, "_target_") if isinstance(v, str) or callable(v) else writer.data(v, "") for v in (a, b)
-        ]
+        return bool(write(a, "") == write(b, ""))
     except ConfigError:
         return False
-    return bool(texts[0] == texts[1])
 
 
 def config_hash(cfg: Any) -> str:
