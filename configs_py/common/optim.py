@@ -8,14 +8,14 @@ from ultravid.solver import get_default_optimizer_params
 
 # lr is the group's too, so that factors of it can be given in params.
 AdamW = L(torch.optim.AdamW)(
-    params=L(get_default_optimizer_params)(model=ref("prepared_model"), base_lr="${..lr}"),
+    params=L(get_default_optimizer_params)(model=ref("prepared_model"), base_lr=ref("..lr")),
     lr=2e-4,
     betas=(0.9, 0.99),
     weight_decay=0.05,
 )
 
 SGD = L(torch.optim.SGD)(
-    params=L(get_default_optimizer_params)(model=ref("prepared_model"), base_lr="${..lr}", weight_decay_norm=0.0),
+    params=L(get_default_optimizer_params)(model=ref("prepared_model"), base_lr=ref("..lr"), weight_decay_norm=0.0),
     lr=0.02,
     momentum=0.9,
     weight_decay=1e-4,

@@ -2,13 +2,13 @@
 
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.config import LazyCall as L
-from ultravid.config import LazyPartial, ref
+from ultravid.config import LazyPartial, Node, ref
 from ultravid.engine import AMPTrainer, hooks, prepare_model
 from ultravid.evaluation import inference_on_dataset
 from ultravid.solver import LRMultiplier
 from ultravid.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 
-train = dict(
+train = Node(
     output_dir="./outputs/run",
     init_checkpoint="",  # weights to start from, or to evaluate with --eval-only
     max_iter=10000,

@@ -24,12 +24,15 @@ P = ParamSpec("P")
 class LazyCall(Generic[P]):
     """Describe a call without making it: ``LazyCall(torch.optim.SGD)(lr=0.1)`` is a node that `instantiate` calls.
 
-    A type checker sees the target's own signature.
+    A type checker sees the target's own signature; of an overloaded one it sees the first form, or, for dict, list and
+    range, none.
 
     Args:
         target: a callable, its dotted name, or a node that builds one.
     """
 
+    @overload
+    def __init__(self: LazyCall[...], target: type[dict[Any, Any]] | type[list[Any]] | type[range]) -> None: ...
     @overload
     def __init__(self: LazyCall[P], target: Callable[P, Any]) -> None: ...
     @overload
@@ -50,8 +53,11 @@ class LazyCall(Generic[P]):
         return Node._make(pairs, (frame.f_code, frame.f_lasti))
 
 
-class LazyPartial(LazyCall[P]):
-    """As `LazyCall`, but building gives a `functools.partial`: for what is called with further arguments later."""
+class LazyPartial(LazyCall[...]):
+    """As `LazyCall`, but building gives a `functools.partial`: for what is called with further arguments later.
+
+    A type checker passes any arguments: which ones are still to come it can't know.
+    """
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """The node, with ``_partial_``."""

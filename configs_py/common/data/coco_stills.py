@@ -1,7 +1,7 @@
 """Plain COCO annotations; each image is a video of one frame. ``data.train=a.json data.test=b.json`` points elsewhere."""
 
 from ultravid.config import LazyCall as L
-from ultravid.config import ref
+from ultravid.config import Node, ref
 from ultravid.data import (
     RandomColor,
     RandomFlip,
@@ -13,7 +13,7 @@ from ultravid.data import (
 
 from .cva_bus import dataloader
 
-data = dict(
+data = Node(
     train="${oc.env:ULTRAVID_DATASETS,datasets}/stills/train.json",
     test="${oc.env:ULTRAVID_DATASETS,datasets}/stills/test.json",
     image_root=None,  # file names are relative to it; None: to the folder of their JSON

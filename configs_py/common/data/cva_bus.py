@@ -1,7 +1,7 @@
 """CVA-BUS and anything in its layout. The fold is a value: ``dataloader.train.fold=2`` trains on the others and tests on it."""
 
 from ultravid.config import LazyCall as L
-from ultravid.config import ref
+from ultravid.config import Node, ref
 from ultravid.data import (
     RandomColor,
     RandomFlip,
@@ -13,12 +13,12 @@ from ultravid.data import (
 )
 from ultravid.evaluation import DatasetEvaluators, FramePictures, VideoDetectionEvaluator
 
-data = dict(
+data = Node(
     root="${oc.env:ULTRAVID_DATASETS,datasets}/CVA-BUS",
     videos=L(load_cva_bus)(root=ref("data.root"), splits=["trainval", "test"], patients=None),
 )
 
-dataloader = dict(
+dataloader = Node(
     train=L(build_video_train_loader)(
         videos=ref("data.videos"),
         fold=0,
