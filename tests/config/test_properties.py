@@ -12,6 +12,7 @@ import tempfile
 import pytest
 import torch
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ from ultravid.config import (
     instantiate,
     ref,
 )
+from ultravid.config.overrides import _WORD, _word_value
 
 # The same examples each time: a test that fails now and then tells nobody what to mend.
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -196,6 +198,21 @@ def test_an_override_equals_the_same_edit_in_python(tree, value, data):
     key = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps).lstrip(".")
     text = f"~{key}" if kind == "~" else f"{kind}{key}={written(value)}"
     assert LazyConfig.apply_overrides(Node(tree), [text]) == Node(expected)
+
+
+WORDLIKE = st.text(st.sampled_from(list("0123456789._+-eEaInNfFtTrRuUlLxé")), min_size=1, max_size=9)
+SPECIAL = st.sampled_from(
+    ["inf", "-inf", "nan", "NaN", "True", "nUll", "+1", "1_000", "1__0", "01", "1.", ".5", "-.5e-3", "1e5", "5."]
+)
+
+
+@given(WORDLIKE | SPECIAL | st.floats().map(repr) | st.integers().map(str))
+@settings(max_examples=500)
+def test_a_single_word_means_what_it_means_to_hydra(text):
+    word = _WORD.fullmatch(text)
+    if word is not None:
+        ours, theirs = _word_value(word), OverridesParser.create().parse_override(f"key={text}").value()
+        assert repr(ours) == repr(theirs)
 
 
 ODD = st.text(st.sampled_from(list("ab=+~.,:[]{}()'\"\\${}@ \t\n0123e-é\x00_")), max_size=20)

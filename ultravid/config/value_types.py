@@ -143,7 +143,7 @@ def type_text(annotation: Any) -> str:
 
 def mismatch(value: Any, annotation: Any) -> Mismatch | None:
     """The part of a value (as read from a node) that can't be what the annotation says; None where all may be well."""
-    if type(value) is str and value == MISSING:
+    if type(value) is annotation or (type(value) is str and value == MISSING):
         return None
     kind: Any = type(annotation)
     if kind is typing.TypeVar or kind is str or annotation in _ANYTHING:

@@ -1,0 +1,300 @@
+#!/usr/bin/env python
+"""What a config costs: ultravid's nodes beside OmegaConf (as detectron2 builds its lazy configs), hydra-zen and Fiddle.
+
+    python benchmarks/config.py [--nodes 50 500 5000] [--repeats 5]
+
+Every system gets the same description: a tree of calls, five children each, with three plain arguments. A row is one thing
+that a run does with it; the figures are CPU milliseconds (median over the repeats), those of the others as multiples of
+ours. hydra's own `instantiate` builds the OmegaConf config. What is not installed is left out (``pip install -e .[bench]``).
+Ours keeps the provenance of every value and its check judges names and types; the others do neither.
+"""
+
+import argparse
+import copy
+import gc
+import importlib.util
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+BRANCHES = 5
+NUM_OVERRIDES = 20
+
+
+class Block:
+    """What the calls build."""
+
+    def __init__(self, name: str, width: int, rate: float = 0.1, children: Sequence[Any] = ()) -> None:
+        self.name, self.width, self.rate, self.children = name, width, rate, children
+
+
+def tree_text(num_nodes: int, branches: int = BRANCHES) -> str:
+    """An expression of nested calls ``L(Block)(...)``, ``num_nodes`` of them."""
+    children: dict[int, list[int]] = {}
+    for index in range(1, num_nodes):
+        children.setdefault((index - 1) // branches, []).append(index)
+
+    def text(index: int) -> str:
+        inner = ", ".join(text(c) for c in children.get(index, ()))
+        return f"L(Block)(name='b{index}', width={index}, rate=0.5, children=[{inner}])"
+
+    return text(0)
+
+
+def override_paths(num_nodes: int) -> list[list[int]]:
+    """Ways from the root to 20 nodes, as indices of children."""
+    paths = []
+    for number in range(NUM_OVERRIDES):
+        index, path = 1 + number * (num_nodes - 2) // NUM_OVERRIDES, []
+        while index > 0:
+            path.append((index - 1) % BRANCHES)
+            index = (index - 1) // BRANCHES
+        paths.append(path[::-1])
+    return paths
+
+
+def keys(num_nodes: int, index: str = "[{}]") -> list[str]:
+    """Full keys of a value in each of those nodes."""
+    return [
+        "model." + "".join(f"children{index.format(i)}." for i in path) + "width" for path in override_paths(num_nodes)
+    ]
+
+
+class Ours:
+    name = "ultravid"
+
+    def __init__(self, num_nodes: int, text: str, folder: Path) -> None:
+        self.file, self.saved = folder / "ours.py", folder / "ours.yaml"
+        head = "from ultravid.config import LazyCall as L\nfrom benchmarks.config import Block\n"
+        self.file.write_text(f"{head}model = {text}\n")
+        self.overrides = [f"{key}={7 + i}" for i, key in enumerate(keys(num_nodes))]
+
+    def load(self) -> Any:
+        from ultravid.config import LazyConfig
+
+        return LazyConfig.load(self.file)
+
+    def override(self, cfg: Any) -> Any:
+        from ultravid.config import LazyConfig
+
+        return LazyConfig.apply_overrides(cfg, self.overrides)
+
+    def check(self, cfg: Any) -> Any:
+        from ultravid.config import check
+
+        assert check(cfg) == []
+
+    def instantiate(self, cfg: Any) -> Any:
+        from ultravid.config import instantiate
+
+        return instantiate(cfg.model)
+
+    def save_and_reload(self, cfg: Any) -> Any:
+        from ultravid.config import LazyConfig
+
+        LazyConfig.save(cfg, self.saved)
+        return LazyConfig.load(self.saved)
+
+    def deepcopy(self, cfg: Any) -> Any:
+        return copy.deepcopy(cfg)
+
+
+class WithOmegaConf:
+    """OmegaConf with nodes made as detectron2's LazyCall makes them."""
+
+    name = "OmegaConf"
+    check = None
+
+    def __init__(self, num_nodes: int, text: str, folder: Path) -> None:
+        self.text = text
+        self.saved = folder / "omegaconf.yaml"
+        self.overrides = [f"{key}={7 + i}" for i, key in enumerate(keys(num_nodes, ".{}"))]
+
+    def load(self) -> Any:
+        from omegaconf import DictConfig, OmegaConf
+
+        def lazy_call(target: Any) -> Callable[..., Any]:
+            def call(**kwargs: Any) -> Any:
+                kwargs["_target_"] = target
+                return DictConfig(content=kwargs, flags={"allow_objects": True})
+
+            return call
+
+        model = eval(self.text, {"L": lazy_call, "Block": f"{Block.__module__}.Block"})
+        return OmegaConf.create({"model": model}, flags={"allow_objects": True})
+
+    def override(self, cfg: Any) -> Any:
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from omegaconf import OmegaConf
+
+        for override in OverridesParser.create().parse_overrides(self.overrides):
+            OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+        return cfg
+
+    def instantiate(self, cfg: Any) -> Any:
+        from hydra.utils import instantiate
+
+        return instantiate(cfg.model)
+
+    def save_and_reload(self, cfg: Any) -> Any:
+        from omegaconf import OmegaConf
+
+        OmegaConf.save(cfg, self.saved)
+        return OmegaConf.load(self.saved)
+
+    def deepcopy(self, cfg: Any) -> Any:
+        return copy.deepcopy(cfg)
+
+
+class WithHydraZen(WithOmegaConf):
+    name = "hydra-zen"
+
+    def __init__(self, num_nodes: int, text: str, folder: Path) -> None:
+        super().__init__(num_nodes, text, folder)
+        self.saved = folder / "zen.yaml"
+
+    def load(self) -> Any:
+        from hydra_zen import builds as zen_builds
+        from hydra_zen import make_config
+        from omegaconf import OmegaConf
+
+        model = eval(self.text, {"L": lambda target: lambda **kwargs: zen_builds(target, **kwargs)(), "Block": Block})
+        return OmegaConf.structured(make_config(model=model))
+
+    def instantiate(self, cfg: Any) -> Any:
+        from hydra_zen import instantiate
+
+        return instantiate(cfg.model)
+
+    def save_and_reload(self, cfg: Any) -> Any:
+        from hydra_zen import load_from_yaml, save_as_yaml
+
+        save_as_yaml(cfg, self.saved)
+        return load_from_yaml(self.saved)
+
+
+class WithFiddle:
+    name = "Fiddle"
+    check = None
+
+    def __init__(self, num_nodes: int, text: str, folder: Path) -> None:
+        self.text = text
+        self.saved = folder / "fiddle.json"
+        self.overrides = [f"{key.removeprefix('model.')}={7 + i}" for i, key in enumerate(keys(num_nodes))]
+
+    def load(self) -> Any:
+        import fiddle
+
+        return eval(self.text, {"L": lambda target: lambda **kwargs: fiddle.Config(target, **kwargs), "Block": Block})
+
+    def override(self, cfg: Any) -> Any:
+        from fiddle._src.absl_flags.utils import set_value  # what its command line calls
+
+        for override in self.overrides:
+            set_value(cfg, override)
+        return cfg
+
+    def instantiate(self, cfg: Any) -> Any:
+        import fiddle
+
+        return fiddle.build(cfg)
+
+    def save_and_reload(self, cfg: Any) -> Any:
+        from fiddle.experimental import serialization
+
+        self.saved.write_text(serialization.dump_json(cfg))
+        return serialization.load_json(self.saved.read_text())
+
+    def deepcopy(self, cfg: Any) -> Any:
+        return copy.deepcopy(cfg)
+
+
+def installed() -> list[Any]:
+    needs = {Ours: "ultravid", WithOmegaConf: "hydra", WithHydraZen: "hydra_zen", WithFiddle: "etils"}
+    return [system for system, module in needs.items() if importlib.util.find_spec(module) is not None]
+
+
+def cpu_ms(action: Callable[[], Any], repeats: int) -> float:
+    """Median CPU time over the repeats, after one call that is not counted."""
+    action()
+    times = []
+    for _ in range(repeats):
+        gc.collect()
+        start = time.process_time()
+        action()
+        times.append(time.process_time() - start)
+    return 1000 * statistics.median(times)
+
+
+def measure(system: Any, num_nodes: int, repeats: int, folder: Path, text: str | None = None) -> dict[str, float]:
+    """CPU milliseconds of each thing that a system can do."""
+    made = system(num_nodes, text or tree_text(num_nodes), folder)
+    cfg = made.load()
+    figures = {"load": cpu_ms(made.load, repeats)}
+    for row in ("override", "check", "instantiate", "save_and_reload", "deepcopy"):
+        action = getattr(made, row)
+        if action is not None:
+            figures[row] = cpu_ms(lambda action=action: action(cfg), repeats)
+    return figures
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, nargs="+", default=[50, 500, 5000])
+    parser.add_argument("--depths", type=int, nargs="+", default=[10, 40, 80])
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args(argv)
+    sys.setrecursionlimit(10_000)  # the others need it for deep trees
+    console = Console(width=120)
+    systems = installed()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        table = Table(title=f"CPU ms of ultravid, and the others as multiples of it (median of {args.repeats})")
+        table.add_column("")
+        for system in systems:
+            table.add_column(system.name, justify="right")
+        per_node = {}
+        for num_nodes in args.nodes:
+            figures = {system.name: measure(system, num_nodes, args.repeats, folder) for system in systems}
+            ours = figures[Ours.name]
+            per_node[num_nodes] = {row: 1000 * ms / num_nodes for row, ms in ours.items()}
+            table.add_section()
+            for row in ours:
+                others = [figures[s.name].get(row) for s in systems[1:]]
+                cells = [f"{o / ours[row]:.1f} x" if o is not None else "-" for o in others]
+                label = f"{num_nodes} nodes: {row.replace('_', ' ')}"
+                table.add_row(label.replace("override", f"{NUM_OVERRIDES} overrides"), f"{ours[row]:.2f}", *cells)
+        console.print(table)
+        console.print("ultravid, microseconds a node:")
+        for num_nodes, rows in per_node.items():
+            console.print(f"  {num_nodes:5d} nodes  " + "  ".join(f"{row} {us:.1f}" for row, us in rows.items()))
+        for depth in args.depths:
+            text = "L(Block)(name='b', width=1)"
+            for _ in range(depth - 1):
+                text = f"L(Block)(name='b', width=1, children=[{text}])"
+            made = Ours(BRANCHES + 2, f"[{', '.join([text] * (400 // depth))}]", folder)
+            made.overrides = [f"model[0].width={i}" for i in range(NUM_OVERRIDES)]
+            made.file.write_text(made.file.read_text().replace("model = [", "model = dict(a=[") + ")\n")
+            cfg = made.load()
+            nodes = depth * (400 // depth)
+            rows = {"load": made.load, "check": lambda cfg=cfg, m=made: m.check(cfg)}
+            rows["instantiate"] = lambda cfg=cfg, m=made: m.instantiate(cfg)
+            rows["save and reload"] = lambda cfg=cfg, m=made: m.save_and_reload(cfg)
+            rows["deepcopy"] = lambda cfg=cfg, m=made: m.deepcopy(cfg)
+            texts = [f"{row} {1000 * cpu_ms(action, args.repeats) / nodes:.1f}" for row, action in rows.items()]
+            console.print(f"  {depth:5d} deep   " + "  ".join(texts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from benchmarks.config import main as imported_main  # so that Block has one name, here and in the configs
+
+    sys.exit(imported_main())
