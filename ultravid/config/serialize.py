@@ -22,7 +22,7 @@ import yaml
 
 from ultravid.config.errors import ConfigError, ConfigImportError
 from ultravid.config.instantiate import CONTROL_KEYS, locate, target_name
-from ultravid.config.loader import MODULE_PREFIX, RESERVED_KEYS
+from ultravid.config.loader import MODULE_PREFIX, RESERVED_KEYS, without_collection
 from ultravid.config.nodes import CONTAINERS, Container, Node, TupleNode, is_reference, join_key, raw_children
 
 __all__ = [
@@ -261,7 +261,8 @@ def dump_yaml(node: Any, *, allow_pickle: bool = False) -> str:
         ConfigError: see `to_data`.
     """
     data = to_data(node, allow_pickle=allow_pickle)
-    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    with without_collection():
+        text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
     return text
 
 
