@@ -151,6 +151,7 @@ def _object_faults(node: Node, allowed: frozenset[str] | None) -> Iterator[Fault
     try:
         if not isinstance(name, str):
             raise ConfigError(f"_object_ is {name!r}, not the name of an object.")
+        is_allowed(name, None, allowed)
         is_allowed(name, locate(name), allowed)
     except ConfigError as error:
         yield Fault(full_key(node), str(error), where(node))
@@ -161,6 +162,7 @@ def _call_faults(node: Node, allowed: frozenset[str] | None) -> Iterator[Fault]:
         target = node["_target_"]
         name = target if isinstance(target, str) else None
         if name is not None:
+            is_allowed(name, None, allowed)  # before its module is run
             target = locate(name)
         if not isinstance(target, Node):
             is_allowed(name, target, allowed)

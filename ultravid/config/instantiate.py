@@ -173,6 +173,11 @@ def adopt_alone(value: Any) -> Any:
     """A value as a root of its own: plain containers and OmegaConf's become nodes; a node stays itself."""
     if isinstance(value, CONTAINERS):
         return value
+    if type(value).__module__.startswith("omegaconf.") and value._get_parent() is not None:
+        node = adopt_alone(value._get_root())  # its references may lead outside of it
+        for step in split_key(value._get_full_key(None)):
+            node = node[int(step) if isinstance(node, ListNode) else step]
+        return node
     adopted = adopt(value, ListNode())
     if isinstance(adopted, CONTAINERS):
         adopted._up = None

@@ -76,7 +76,7 @@ def override_faults(cfg: Node, overrides: Sequence[str]) -> list[Fault]:
 def _apply(cfg: Node, text: str, origin: Origin) -> None:
     sign, key, value = _parse(text)
     steps = split_key(key)
-    parent = _walk(cfg, steps[:-1], key, origin, create=sign in ("+", "++"))
+    parent, trail = _walk(cfg, steps[:-1], key, origin, create=sign in ("+", "++"))
     last = _step(parent, steps[-1])
     present = last in parent if isinstance(parent, Node) else -len(parent) <= last < len(parent)
     if sign == "~":
@@ -94,11 +94,22 @@ def _apply(cfg: Node, text: str, origin: Origin) -> None:
         raise OverrideError(f"Unknown key {key!r}.{_hint(parent, steps[-1])} To add a key, write '+{text}'.")
     if sign == "+" and present:
         raise OverrideError(f"{key!r} is there already; write '{text[1:]}' to set it or '+{text}' to set or add it.")
-    _put(parent, last, value, key, origin, may_add=sign == "++")
+    _put(parent, last, value, key, origin, may_add=sign == "++", trail=trail)
 
 
-def _put(parent: Container, name: Any, value: Any, key: str, origin: Origin, may_add: bool) -> None:
-    """Set a value; a dict is merged into the node that is there, and what it doesn't name stays."""
+def _put(
+    parent: Container,
+    name: Any,
+    value: Any,
+    key: str,
+    origin: Origin,
+    may_add: bool,
+    trail: Sequence[tuple[Container, Any]] = (),
+) -> None:
+    """Set a value; a dict is merged into the node that is there, and what it doesn't name stays.
+
+    ``trail`` are the containers above the parent, each with the key that leads on, the root first.
+    """
     old = raw_child(parent, name, None)
     if isinstance(value, dict) and "_target_" not in value:
         if is_reference(old):
@@ -110,28 +121,16 @@ def _put(parent: Container, name: Any, value: Any, key: str, origin: Origin, may
                 _put(old, inner, item, f"{key}.{inner}", origin, may_add)
             return
     value = _of_the_kind_of(old, value)
-    if isinstance(parent, TupleNode):
+    above = list(trail)
+    while isinstance(parent, TupleNode):  # it can't be changed: another takes its place
         items = [v for _, v in raw_children(parent)]
+        for item in items:
+            if isinstance(item, CONTAINERS):
+                item._up = None
         items[name] = value
-        _replace(parent, tuple(items), origin)
-    else:
-        parent.set(name, value, origin)
-
-
-def _replace(old: TupleNode, new: tuple[Any, ...], origin: Origin) -> None:
-    """Put another tuple in a tuple's place: the tuple itself can't be changed."""
-    parent = old._up
-    assert parent is not None  # the root is a mapping
-    name = next(k for k, v in raw_children(parent) if v is old)
-    for item in tuple.__iter__(old):
-        if isinstance(item, CONTAINERS):
-            item._up = None
-    if isinstance(parent, TupleNode):
-        items = [v for _, v in raw_children(parent)]
-        items[name] = new
-        _replace(parent, tuple(items), origin)
-    else:
-        parent.set(name, new, origin)
+        value = tuple(items)
+        parent, name = above.pop()
+    parent.set(name, value, origin)
 
 
 def _of_the_kind_of(old: Any, value: Any) -> Any:
@@ -208,11 +207,11 @@ def _stuck(error: Exception, parsed: str, text: str) -> str:
 
 def _plain(value: Any, text: str) -> Any:
     """Hydra's values as Python's; a sweep, however deep, is refused."""
-    from hydra.core.override_parser.types import QuotedString, Sweep
+    from hydra.core.override_parser.types import Glob, QuotedString, Sweep
 
     if isinstance(value, QuotedString):
         return value.text
-    if isinstance(value, Sweep):
+    if isinstance(value, Sweep | Glob):
         raise OverrideError(f"{text!r} is a sweep over several values; an override sets one. Use quotes for a comma.")
     if isinstance(value, dict):
         return {_plain(k, text): _plain(v, text) for k, v in value.items()}
@@ -241,8 +240,12 @@ def _object_of_file(text: str) -> Any:
     return node
 
 
-def _walk(cfg: Node, steps: Sequence[str], key: str, origin: Origin, create: bool) -> Container:
+def _walk(
+    cfg: Node, steps: Sequence[str], key: str, origin: Origin, create: bool
+) -> tuple[Container, list[tuple[Container, Any]]]:
+    """The container that the steps lead to, and those above it with the key that leads on, the root first."""
     node: Container = cfg
+    trail: list[tuple[Container, Any]] = []
     for step in steps:
         name = _step(node, step)
         raw = raw_child(node, name, None)
@@ -253,14 +256,14 @@ def _walk(cfg: Node, steps: Sequence[str], key: str, origin: Origin, create: boo
                 raise OverrideError(f"Unknown key {key!r}: there is no {full_key(node, name)!r}.{_hint(node, step)}")
             node.set(name, Node(), origin)
             raw = raw_child(node, name, None)
-        if type(raw) is tuple and not isinstance(node, TupleNode):  # one of its items is to be replaced
-            held = TupleNode(raw)
-            node.set(name, held, origin)
-            raw = held
+        if type(raw) is tuple:  # a plain one, to be read as a node: one of its items is to be replaced
+            raw = TupleNode(raw)
+            raw._up = node
         if not isinstance(raw, CONTAINERS):
             raise OverrideError(f"Unknown key {key!r}: {full_key(node, name)!r} is {raw!r}, which has no keys.")
+        trail.append((node, name))
         node = raw
-    return node
+    return node, trail
 
 
 def _refuse_reference(node: Container, name: Any, key: str, rest: str) -> None:

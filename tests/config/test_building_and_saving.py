@@ -1,0 +1,241 @@
+"""What is built of a config and what is kept of it in a file: who may be imported, who is pickled, what is equal."""
+
+import collections
+import fractions
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from ultravid.config import (
+    Builder,
+    ConfigError,
+    LazyCall,
+    LazyConfig,
+    LazyPartial,
+    Node,
+    OverrideError,
+    check,
+    config_hash,
+    instantiate,
+    ref,
+    to_omegaconf,
+)
+
+
+class Holder:
+    def __init__(self, value=None):
+        self.value = value
+
+    def method(self):
+        return self.value
+
+
+def make():
+    return Node(n=3, number=LazyCall(fractions.Fraction)(numerator=ref("n"), denominator=(4)), pair=(1, ["${n}"]))
+
+
+# --- what may be imported ---------------------------------------------------------------------------------------------
+
+
+def test_only_targets_of_allowed_packages_are_imported():
+    good = LazyCall("fractions.Fraction")(1)
+    assert instantiate(good, allowed_packages=["fractions"]) == 1
+    assert Builder(Node(a=good), allowed_packages=["fractions"]).build("a") == 1
+    for name in ("os.system", "fractions.re.compile", "fractionsx.y", "subprocess.run"):
+        node = Node(a={"_target_": name, "_args_": ["true"]})
+        with pytest.raises(ConfigError, match="of no allowed package"):
+            instantiate(node, allowed_packages=["fractions"])
+        (fault,) = check(node, allowed_packages=["fractions"])
+        assert fault.key == "a" and "of no allowed package" in fault.message
+    with pytest.raises(ConfigError, match="of no allowed package"):
+        instantiate({"_object_": "os.system"}, allowed_packages=["fractions"])
+    with pytest.raises(ConfigError, match="of no allowed package"):  # a live target too
+        instantiate(LazyCall(os.getcwd)(), allowed_packages=["fractions"])
+
+
+def test_a_module_outside_of_the_allowed_packages_is_not_even_run(tmp_path, monkeypatch):
+    text = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\nclass A: ...\n"
+    (tmp_path / "ultravid_test_side_effect.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    node = {"_target_": "ultravid_test_side_effect.A"}
+    with pytest.raises(ConfigError, match="of no allowed package"):
+        instantiate(node, allowed_packages=["fractions"])
+    assert check(Node(a=node), allowed_packages=["fractions"])
+    assert not (tmp_path / "ran").exists()
+    instantiate(node)
+    assert (tmp_path / "ran").exists()
+
+
+def test_reading_printing_and_comparing_import_nothing(tmp_path):
+    (tmp_path / "c.yaml").write_text("a: {_target_: no_such_module.A}\nb: {_object_: no_such_module.B}\n")
+    cfg = LazyConfig.load(tmp_path / "c.yaml")
+    assert "no_such_module.A()" in LazyConfig.to_py(cfg)
+    LazyConfig.save(cfg, tmp_path / "d.yaml")
+    assert LazyConfig.load(tmp_path / "d.yaml") == cfg
+    assert [f.key for f in check(cfg)] == ["a", "b"]
+
+
+# --- what can be saved ------------------------------------------------------------------------------------------------
+
+
+def local_things():
+    class Local: ...
+
+    return {
+        "a lambda": lambda x: x,
+        "a local class": Local,
+        "an object": Holder(),
+        "a bound method": Holder().method,
+        "a lambda of a module": Holder.__dict__["method"].__get__(Holder(3)),
+    }
+
+
+@pytest.mark.parametrize("name", local_things())
+@pytest.mark.parametrize("as_target", [False, True])
+def test_what_has_no_name_is_refused_with_its_key_unless_pickling_is_asked_for(name, as_target, tmp_path):
+    value = local_things()[name]
+    node = Node(a=dict(b=Node(_target_=value) if as_target else LazyCall(Holder)(value)))
+    key = r"a\.b\._target_" if as_target else r"a\.b\._args_\[0\]"
+    with pytest.raises(ConfigError, match=rf"^{key} .*allow_pickle=True"):
+        LazyConfig.save(node, tmp_path / "c.yaml")
+    assert not (tmp_path / "c.yaml").exists()
+    LazyConfig.save(node, tmp_path / "c.yaml", allow_pickle=True)
+    yaml.safe_load((tmp_path / "c.yaml").read_text())
+    with pytest.raises(ConfigError, match="is a pickle, which may run any code"):
+        LazyConfig.load(tmp_path / "c.yaml")
+    read = LazyConfig.load(tmp_path / "c.yaml", allow_pickle=True)
+    found = read.a.b.raw["_target_"] if as_target else read.a.b._args_[0]
+    assert type(found).__name__ == type(value).__name__
+
+
+def test_a_lambda_with_a_name_of_its_own_is_saved_by_it_and_one_with_a_stolen_name_is_not(tmp_path):
+    stolen = lambda: None  # noqa: E731
+    stolen.__module__, stolen.__qualname__ = "fractions", "Fraction"
+    with pytest.raises(ConfigError, match="can't be written as data"):
+        LazyConfig.save(Node(a=stolen), tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("words", [{"_tuple_": [1]}, {"_pickle_": "x"}, {"_object_": 3}])
+def test_the_words_of_the_file_format_are_no_keys_of_a_config(words, tmp_path):
+    with pytest.raises(ConfigError, match="reserved word"):
+        LazyConfig.save(Node(a=words), tmp_path / "c.yaml")
+
+
+def test_keys_that_a_file_can_not_hold_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"a has the key \(1, 2\)"):
+        LazyConfig.save(Node(a={(1, 2): 3}), tmp_path / "c.yaml")
+
+
+def test_the_hash_is_the_same_in_every_process():
+    code = (
+        "from ultravid.config import *; import fractions; "
+        "print(config_hash(Node(z={'b': 1, 'a': (1, fractions.Fraction)}, n=LazyCall(fractions.Fraction)(1, 2))))"
+    )
+    environments = [{**os.environ, "PYTHONHASHSEED": seed} for seed in ("1", "2")]
+    hashes = {subprocess.check_output([sys.executable, "-c", code], env=e, text=True).strip() for e in environments}
+    assert hashes == {config_hash(Node(n=LazyCall("fractions.Fraction")(1, 2), z=dict(a=(1, fractions.Fraction), b=1)))}
+
+
+def test_equality_is_of_what_was_written():
+    assert make() == make() and make() != Node(n=3)
+    assert Node(a=1) != Node(a=True) and Node(a=1) != Node(a=1.0) and Node(a="${n}", n=3) != Node(a=3, n=3)
+    assert Node(a=float("nan")) == Node(a=float("nan"))
+    assert Node(a=[1, 2]) != Node(a=(1, 2)) and Node(a=dict(x=1, y=2)) == {"a": {"y": 2, "x": 1}}
+    assert LazyCall(fractions.Fraction)(1) == LazyCall("fractions.Fraction")(1) != LazyCall("decimal.Decimal")(1)
+    assert Node(a="fractions.Fraction") != Node(a=fractions.Fraction)
+
+
+# --- OmegaConf at the edge --------------------------------------------------------------------------------------------
+
+
+def test_an_omegaconf_config_is_taken_and_given(tmp_path):
+    made = to_omegaconf(make())
+    assert isinstance(made, DictConfig) and made.number.numerator == 3
+    assert instantiate(made.number) == fractions.Fraction(3, 4)
+    changed = LazyConfig.apply_overrides(made, ["n=5"])
+    assert isinstance(changed, DictConfig) and changed.number.numerator == 5
+    LazyConfig.save(OmegaConf.create({"a": [1, "${b}"], "b": 2}), tmp_path / "c.yaml")
+    assert list(LazyConfig.load(tmp_path / "c.yaml").a) == [1, 2]
+
+
+# --- sharing and copies -----------------------------------------------------------------------------------------------
+
+
+def test_check_notes_a_node_that_was_copied_into_a_second_place():
+    part = LazyCall(collections.Counter)(a=1)
+    cfg = Node(first=dict(part=part), second=dict(part=part))
+    (note,) = check(cfg)
+    assert note.key == "second.part" and not note.fatal and "ref('first.part')" in note.message
+    cfg.second.part = ref("first.part")
+    assert check(cfg) == []
+    moved = Node(a=part.copy())
+    moved.b = moved.pop("a")  # moved, and a copy that was asked for: nothing to tell
+    assert check(moved) == []
+
+
+def test_an_override_of_a_part_keeps_it_shared_also_after_saving(tmp_path):
+    cfg = Node(part=LazyCall(Holder)(1), a=LazyCall(Holder)(ref("part")), b=LazyCall(Holder)(ref("part")))
+    LazyConfig.apply_overrides(cfg, ["part._args_[0]=2"])
+    LazyConfig.save(cfg, tmp_path / "c.yaml")
+    for each in (cfg, LazyConfig.load(tmp_path / "c.yaml")):
+        builder = Builder(each)
+        a, b = builder.build("a"), builder.build("b")
+        assert a.value is b.value and a.value.value == 2
+
+
+def test_swapping_a_target_or_a_whole_object_tells_what_does_not_fit(tmp_path):
+    (tmp_path / "o.py").write_text(
+        "from ultravid.config import LazyCall as L\nimport decimal\nd = L(decimal.Decimal)(value=1)\n"
+    )
+    swapped = LazyConfig.apply_overrides(make(), ["number._target_=decimal.Decimal"])
+    messages = {f.key: f.message for f in check(swapped)}
+    assert "It was meant for fractions.Fraction; '~number.numerator' takes it out" in messages["number.numerator"]
+    whole = LazyConfig.apply_overrides(make(), ["number.denominator=9", f"number={tmp_path / 'o.py'}:d"])
+    notes = check(whole)
+    assert [n.fatal for n in notes] == [False, False]
+    assert "whose 'numerator', 'denominator' decimal.Decimal does not take" in notes[0].message
+    assert "override 1: number.denominator=9" in notes[1].message
+
+
+# --- faults of the forerunner -----------------------------------------------------------------------------------------
+
+
+def test_to_py_keeps_empty_dicts_and_lists():
+    assert LazyConfig.to_py(Node(a={}, b=dict(c={}), d=[])) == "cfg.a = {}\ncfg.b.c = {}\ncfg.d = []\n"
+
+
+@pytest.mark.parametrize(
+    "value", ["[choice(1,2)]", "{a: range(1,3)}", "interval(0,1)", "glob(*)", "[[{x: choice(a)}]]"]
+)
+def test_a_sweep_is_refused_however_deep_it_stands(value):
+    with pytest.raises(OverrideError, match="is a sweep"):
+        LazyConfig.apply_overrides(Node(a=1), [f"a={value}"])
+
+
+def test_calls_inside_plain_containers_are_built_and_partials_wait():
+    node = LazyCall(Holder)({"deep": [{"x": LazyCall(Holder)(1)}], "later": LazyPartial(Holder)(2)})
+    made = instantiate(node).value
+    assert made["deep"][0]["x"].value == 1 and made["later"]().value == 2
+    assert [type(made), type(made["deep"])] == [dict, list]
+
+
+# --- overrides keep what the command line has no word for -------------------------------------------------------------
+
+
+def test_tuples_stay_tuples_and_their_items_can_be_set():
+    cfg = Node(betas=(0.9, 0.99), deep=((1, 2), {"x": (3, ref("n"))}), n=4)
+    LazyConfig.apply_overrides(cfg, ["betas=[0.8,0.9]", "betas.1=0.5", "deep[0][1]=7", "deep.1.x.0=8"])
+    assert cfg.betas == (0.8, 0.5) and type(cfg.betas) is tuple
+    assert instantiate(cfg.deep) == ((1, 7), {"x": (8, 4)})
+    with pytest.raises(OverrideError, match="there is no index 5"):
+        LazyConfig.apply_overrides(cfg, ["betas[5]=1"])
+
+
+def test_a_dict_value_does_not_replace_a_reference_in_silence():
+    cfg = Node(model=LazyCall(Holder)(1), trainer=dict(model=ref("model")))
+    with pytest.raises(OverrideError, match=r"'trainer\.model' is a reference to 'model'"):
+        LazyConfig.apply_overrides(cfg, ["trainer={model: {value: 3}}"])
