@@ -1,0 +1,83 @@
+"""The tools that answer about a config: --print, --explain, --check, config_diff."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool
+from ultravid.config import LazyConfig
+from ultravid.utils.tool import run_tool
+
+
+@pytest.fixture
+def saved(tmp_path):
+    LazyConfig.save(LazyConfig.load(PHANTOM_CONFIG), tmp_path / "saved.yaml")
+    return tmp_path / "saved.yaml"
+
+
+def ask(tool, *arguments, capsys):
+    code = run_tool(load_tool(tool).main, [str(a) for a in arguments])
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("language", ["py", "yaml"])
+@pytest.mark.parametrize("resolve", [[], ["--resolve"]])
+def test_print_shows_the_config_with_overrides_as_code_or_yaml(language, resolve, saved, tmp_path, capsys):
+    arguments = ["--config-file", saved, "--print", "--format", language, *resolve, "train.max_iter=7"]
+    code, out, _ = ask("lazyconfig_train", *arguments, capsys=capsys)
+    assert code == 0
+    if language == "yaml":
+        (tmp_path / "printed.yaml").write_text(out)
+        printed = LazyConfig.load(tmp_path / "printed.yaml")
+        assert printed.train.max_iter == 7
+        expected = 7 if resolve else "${train.max_iter}"
+        assert printed.trainer.raw.max_iter == expected
+        assert printed.trainer.raw.model == "${prepared_model}"  # a shared object stays a reference
+    else:
+        assert "cfg.train.max_iter = 7" in out
+        assert ("max_iter=ref('train.max_iter')" in out) != bool(resolve)
+
+
+def test_what_answers_about_a_saved_config_never_imports_torch(saved):
+    tools, file = ROOT / "tools", str(saved)
+    commands = [
+        [tools / "lazyconfig_train.py", "--config-file", file, "--print", "train.max_iter=3"],
+        [tools / "lazyconfig_train.py", "--config-file", file, "--explain", "train.max_iter", "optimizer"],
+        [tools / "config_diff.py", file, file, "train.max_iter=3"],
+    ]
+    code = (
+        "import runpy, sys\n"
+        "for command in COMMANDS:\n"
+        "    sys.argv = command\n"
+        "    try: runpy.run_path(command[0], run_name='__main__')\n"
+        "    except SystemExit as end: assert end.code in (0, 1), end.code\n"
+        "sys.exit('torch' in sys.modules)\n"
+    ).replace("COMMANDS", repr([[str(word) for word in command] for command in commands]))
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "~ train.max_iter: 900 -> 3" in ended.stdout
+
+
+def test_explain_and_overrides_stand_side_by_side(saved, capsys):
+    arguments = [
+        "--config-file",
+        saved,
+        "--explain",
+        "train.max_iter",
+        "optimizer.lr",
+        "train.max_iter=5",
+        "~train.amp",
+    ]
+    code, out, _ = ask("lazyconfig_train", *arguments, capsys=capsys)
+    assert code == 0
+    assert "train.max_iter = 5" in out and "override 1: train.max_iter=5" in out and "optimizer.lr = 0.001" in out
+
+
+def test_diff_tells_by_its_exit_code_whether_configs_differ(saved, capsys):
+    assert ask("config_diff", PHANTOM_CONFIG, saved, capsys=capsys)[:2] == (0, "no difference\n")
+    code, out, _ = ask("config_diff", PHANTOM_CONFIG, saved, "train.seed=1", "~train.amp", capsys=capsys)
+    assert code == 1
+    assert "~ train.seed: 0 -> 1" in out and "- train.amp = {'enabled': False" in out
+    code, _, err = ask("config_diff", PHANTOM_CONFIG, "nowhere.yaml", capsys=capsys)
+    assert code == 2 and "nowhere.yaml is not there" in err
