@@ -74,8 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = default_argument_parser().parse_args(argv)
     if show_config(args, REQUIRED_KEYS):
         return 0
-    with importable_project(args.config_file):
-        load_checked(args.config_file, args.opts, required=REQUIRED_KEYS)
+    load_checked(args.config_file, args.opts, required=REQUIRED_KEYS)
     from ultravid.engine import launch
 
     launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))

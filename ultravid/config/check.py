@@ -9,7 +9,7 @@ from typing import Any
 
 from ultravid.config.errors import ConfigError, Fault, InterpolationError, did_you_mean
 from ultravid.config.instantiate import CONTROL_KEYS, is_allowed, locate, target_name
-from ultravid.config.loader import load_config_file, told_with_its_place
+from ultravid.config.loader import importable_project, load_config_file, told_with_its_place
 from ultravid.config.nodes import (
     CONTAINERS,
     DELETED,
@@ -64,15 +64,16 @@ def load_checked(config_file: str | Path, overrides: Sequence[str] = (), *, requ
         ConfigError: with every fault of the overrides and of the config; what a config file's own code raised, with its
             file, line and traceback.
     """
-    try:
-        cfg = load_config_file(config_file)
-        faults = override_faults(cfg, overrides)
-    except Exception as error:
-        told = told_with_its_place(error)
-        if told is None:
-            raise
-        raise told from error
-    faults += [*_lacking(cfg, required), *check(cfg)]
+    with importable_project(config_file):
+        try:
+            cfg = load_config_file(config_file)
+            faults = override_faults(cfg, overrides)
+        except Exception as error:
+            told = told_with_its_place(error)
+            if told is None:
+                raise
+            raise told from error
+        faults += [*_lacking(cfg, required), *check(cfg)]
     for note in faults:
         if not note.fatal:
             logger.warning("%s", note)
