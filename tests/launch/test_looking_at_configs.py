@@ -1,7 +1,9 @@
 """The tools that answer about a config: --print, --explain, --check, config_diff."""
 
+import shutil
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 
@@ -81,3 +83,47 @@ def test_diff_tells_by_its_exit_code_whether_configs_differ(saved, capsys):
     assert "~ train.seed: 0 -> 1" in out and "- train.amp = {'enabled': False" in out
     code, _, err = ask("config_diff", PHANTOM_CONFIG, "nowhere.yaml", capsys=capsys)
     assert code == 2 and "nowhere.yaml is not there" in err
+
+
+def test_the_graph_shows_every_object_and_each_reference_to_one(saved, tmp_path, capsys):
+    code, _, _ = ask("config_graph", "--config-file", saved, "--output", tmp_path / "g.svg", capsys=capsys)
+    assert code == 0
+    drawn = ElementTree.parse(tmp_path / "g.svg").getroot()
+    texts = ["".join(t.itertext()) for t in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert "model  BasicDet (shared by 3)" in texts
+    assert "checkpointer  DetectionCheckpointer (shared by 4)" in texts
+    titles = [t.text for t in drawn.iter("{http://www.w3.org/2000/svg}title")]
+    assert "trainer.hooks.stop.checkpointer is checkpointer" in titles
+    assert sum(" is optimizer" in t for t in titles) == 3
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("train.max", ["train.max_iter="]),
+        ("train.a", ["train.amp."]),
+        ("~train.see", ["~train.seed"]),
+        ("++trainer.hooks.ev", ["++trainer.hooks.eval."]),
+        ("dataloader.train.transforms[", ["dataloader.train.transforms[0].", "dataloader.train.transforms[1]."]),
+        ("dataloader.train.transforms.0.p", ["dataloader.train.transforms.0.prob="]),
+        ("nothing.of.this", []),
+    ],
+)
+def test_keys_are_completed_one_step_at_a_time(word, expected, saved, capsys):
+    code, out, _ = ask("completion", "keys", saved, word, capsys=capsys)
+    assert (code, out.split()) == (0, expected)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_shell_completes_a_key(shell, saved, tmp_path):
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell} here")
+    words = f"python {ROOT}/tools/lazyconfig_train.py --config-file {saved} train.max"
+    script = (
+        f'eval "$({sys.executable} {ROOT}/tools/completion.py {shell})"\n'
+        f"COMP_WORDS=({words}); COMP_CWORD=4\n_ultravid_complete\n" + 'echo "${COMPREPLY[@]}"'
+    )
+    if shell == "zsh":
+        script = "setopt KSH_ARRAYS\n" + script
+    told = subprocess.run([shell, "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["train.max_iter="]
