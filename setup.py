@@ -35,6 +35,7 @@ setup(
         "tabulate>=0.9",
     ],
     extras_require={
+        "bench": ["hydra-zen>=0.13", "fiddle[flags]>=0.3"],  # what benchmarks/config.py compares with
         "dev": [
             "pytest>=9",
             "hypothesis>=6.100",
@@ -44,6 +45,6 @@ setup(
             "pycocotools>=2.0.8",
             "types-PyYAML>=6.0.12",
             "types-tabulate>=0.9",
-        ]
+        ],
     },
 )

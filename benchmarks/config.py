@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,28 +222,49 @@ def installed() -> list[Any]:
     return [system for system, module in needs.items() if importlib.util.find_spec(module) is not None]
 
 
-def cpu_ms(action: Callable[[], Any], repeats: int) -> float:
-    """Median CPU time over the repeats, after one call that is not counted."""
-    action()
-    times = []
-    for _ in range(repeats):
-        gc.collect()
-        start = time.process_time()
+def cpu_ms(actions: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
+    """Median CPU milliseconds of each action, after one call that is not counted; they take turns."""
+    for action in actions:
         action()
-        times.append(time.process_time() - start)
-    return 1000 * statistics.median(times)
+    times: list[list[float]] = [[] for _ in actions]
+    for _ in range(repeats):
+        for action, taken in zip(actions, times, strict=True):
+            gc.collect()
+            start = time.process_time()
+            action()
+            taken.append(time.process_time() - start)
+    return [1000 * statistics.median(taken) for taken in times]
 
 
-def measure(system: Any, num_nodes: int, repeats: int, folder: Path, text: str | None = None) -> dict[str, float]:
-    """CPU milliseconds of each thing that a system can do."""
-    made = system(num_nodes, text or tree_text(num_nodes), folder)
-    cfg = made.load()
-    figures = {"load": cpu_ms(made.load, repeats)}
-    for row in ("override", "check", "instantiate", "save_and_reload", "deepcopy"):
-        action = getattr(made, row)
-        if action is not None:
-            figures[row] = cpu_ms(lambda action=action: action(cfg), repeats)
+ROWS = ("load", "override", "check", "instantiate", "save_and_reload", "deepcopy")
+
+
+def measure(systems: Sequence[Any], num_nodes: int, repeats: int, folder: Path) -> dict[str, dict[str, float]]:
+    """CPU milliseconds of each row, by the name of each system that has it."""
+    made = [system(num_nodes, tree_text(num_nodes), folder) for system in systems]
+    configs = {system.name: system.load() for system in made}
+    figures = {}
+    for row in ROWS:
+        able = [system for system in made if getattr(system, row) is not None]
+        if row == "load":
+            actions = [system.load for system in able]
+        else:
+            actions = [partial(getattr(system, row), configs[system.name]) for system in able]
+        figures[row] = dict(zip([s.name for s in able], cpu_ms(actions, repeats), strict=True))
     return figures
+
+
+def measure_depth(depth: int, repeats: int, folder: Path) -> dict[str, float]:
+    """Our CPU microseconds a node for chains of nested calls, about 400 nodes in all."""
+    chain = "L(Block)(name='b', width=1)"
+    for _ in range(depth - 1):
+        chain = f"L(Block)(name='b', width=1, children=[{chain}])"
+    number = max(1, 400 // depth)
+    made = Ours(BRANCHES + 2, f"L(Block)(name='all', width=1, children=[{', '.join([chain] * number)}])", folder)
+    cfg = made.load()
+    rows = [row for row in ROWS if row != "override"]
+    actions = [made.load if row == "load" else partial(getattr(made, row), cfg) for row in rows]
+    return {row: 1000 * ms / (depth * number) for row, ms in zip(rows, cpu_ms(actions, repeats), strict=True)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -262,34 +284,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             table.add_column(system.name, justify="right")
         per_node = {}
         for num_nodes in args.nodes:
-            figures = {system.name: measure(system, num_nodes, args.repeats, folder) for system in systems}
-            ours = figures[Ours.name]
-            per_node[num_nodes] = {row: 1000 * ms / num_nodes for row, ms in ours.items()}
             table.add_section()
-            for row in ours:
-                others = [figures[s.name].get(row) for s in systems[1:]]
-                cells = [f"{o / ours[row]:.1f} x" if o is not None else "-" for o in others]
-                label = f"{num_nodes} nodes: {row.replace('_', ' ')}"
-                table.add_row(label.replace("override", f"{NUM_OVERRIDES} overrides"), f"{ours[row]:.2f}", *cells)
+            figures = measure(systems, num_nodes, args.repeats, folder)
+            per_node[num_nodes] = {row: 1000 * by_name[Ours.name] / num_nodes for row, by_name in figures.items()}
+            for row, by_name in figures.items():
+                ours = by_name[Ours.name]
+                cells = [f"{by_name[s.name] / ours:.1f} x" if s.name in by_name else "-" for s in systems[1:]]
+                label = row.replace("_", " ").replace("override", f"{NUM_OVERRIDES} overrides")
+                table.add_row(f"{num_nodes} nodes: {label}", f"{ours:.2f}", *cells)
         console.print(table)
         console.print("ultravid, microseconds a node:")
         for num_nodes, rows in per_node.items():
             console.print(f"  {num_nodes:5d} nodes  " + "  ".join(f"{row} {us:.1f}" for row, us in rows.items()))
         for depth in args.depths:
-            text = "L(Block)(name='b', width=1)"
-            for _ in range(depth - 1):
-                text = f"L(Block)(name='b', width=1, children=[{text}])"
-            made = Ours(BRANCHES + 2, f"[{', '.join([text] * (400 // depth))}]", folder)
-            made.overrides = [f"model[0].width={i}" for i in range(NUM_OVERRIDES)]
-            made.file.write_text(made.file.read_text().replace("model = [", "model = dict(a=[") + ")\n")
-            cfg = made.load()
-            nodes = depth * (400 // depth)
-            rows = {"load": made.load, "check": lambda cfg=cfg, m=made: m.check(cfg)}
-            rows["instantiate"] = lambda cfg=cfg, m=made: m.instantiate(cfg)
-            rows["save and reload"] = lambda cfg=cfg, m=made: m.save_and_reload(cfg)
-            rows["deepcopy"] = lambda cfg=cfg, m=made: m.deepcopy(cfg)
-            texts = [f"{row} {1000 * cpu_ms(action, args.repeats) / nodes:.1f}" for row, action in rows.items()]
-            console.print(f"  {depth:5d} deep   " + "  ".join(texts))
+            rows = measure_depth(depth, args.repeats, folder)
+            console.print(f"  {depth:5d} deep   " + "  ".join(f"{row} {us:.1f}" for row, us in rows.items()))
     return 0
 
 

@@ -1,0 +1,12 @@
+import pytest
+
+from benchmarks import config as config_benchmark
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_configs_prints_a_row_for_each_thing(capsys):
+    assert config_benchmark.main(["--nodes", "25", "--depths", "5", "--repeats", "1"]) == 0
+    out = capsys.readouterr().out
+    for row in ("load", "20 overrides", "check", "instantiate", "save and reload", "deepcopy"):
+        assert f"25 nodes: {row}" in out
+    assert "OmegaConf" in out and "5 deep" in out
