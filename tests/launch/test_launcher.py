@@ -149,10 +149,10 @@ def test_a_killed_run_is_taken_up_and_equals_one_that_was_not(finished, small_ru
 def test_a_signal_saves_a_checkpoint_and_the_run_goes_on_from_it(finished, small_run, launch_run, tmp_path):
     whole, run = Path(output_of(finished)), tmp_path / "run"
     command = [sys.executable, str(ROOT / "tools/lazyconfig_train.py"), *small_run, "dataloader.train.num_workers=1"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
     for line in process.stdout:
         if "iter: 0" in line:
-            process.send_signal(signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does: the loader's workers get it too
             break
     process.communicate()
     assert process.returncode == 75

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -155,9 +157,19 @@ _as_list: Callable[[list[Any]], list[Any]] = list
 
 
 def _init_worker(worker_id: int) -> None:
-    """One thread a worker: workers are the parallelism. Ctrl-C is the trainer's to answer, not theirs."""
+    """One thread a worker: workers are the parallelism. Signals are the trainer's to answer, not theirs."""
     del worker_id
-    # Not SIGTERM: python ends workers with it when the main process leaves, and would wait for them for ever.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A scheduler sends SIGTERM to every process of a job; a worker that died of it would take the trainer's last iteration
+    # along. Python itself ends workers with the same signal, so who sent it counts.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_the_trainer, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+
+
+def _end_with_the_trainer(trainer: int) -> None:
+    """Leave at a SIGTERM of the process that started this one; pass over any other's."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(128 + signal.SIGTERM)
