@@ -128,6 +128,62 @@ def test_a_loss_that_is_nan_stops_before_the_step_and_names_the_iteration():
         trainer.train()
 
 
+class Plain(nn.Module):
+    """A regression that draws nothing; a negative first number makes its gradient infinite at a finite loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+
+    def forward(self, x):
+        root = (self.layer.weight.sum() * 0).abs().sqrt() if x[0, 0] < -100 else 0.0
+        return {"loss": self.layer(x).pow(2).mean() + root}
+
+
+def plain_trainer(batches, **kwargs):
+    torch.manual_seed(0)
+    model = Plain()
+    return SimpleTrainer(model, batches, torch.optim.SGD(model.parameters(), lr=0.1), max_iter=2, **kwargs)
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch():
+    rows = torch.randn(16, 3)
+    whole, parts = plain_trainer(rows.split(8)), plain_trainer(rows.split(4), accumulate=2)
+    for trainer in (whole, parts):
+        trainer.train()
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(weights(whole), weights(parts), strict=True))
+    for name in ("loss", "total_loss", "grad_norm"):
+        expected, got = ([v for v, _ in t.storage.history(name).values()] for t in (whole, parts))
+        assert got == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("bad", [math.nan, -1000.0])
+def test_a_step_whose_gradient_is_not_finite_is_left_out_or_ends_the_run(bad):
+    good, broken = torch.ones(2, 3), torch.full((2, 3), bad)
+    skipping, reference = plain_trainer([broken, good], skip_nonfinite=1), plain_trainer([good])
+    skipping.train()
+    reference.max_iter = 1
+    reference.train()
+    assert all(torch.equal(a, b) for a, b in zip(weights(skipping), weights(reference), strict=True))
+    before = weights(plain_trainer([good]))
+    for limit in (0, 1):
+        trainer = plain_trainer([broken], skip_nonfinite=limit)
+        what = "Loss" if math.isnan(bad) else "Gradient"
+        with pytest.raises(FloatingPointError, match=rf"{what} is not finite in iteration {limit}: .*norm of the gr"):
+            trainer.train()
+        assert all(torch.equal(a, b) for a, b in zip(weights(trainer), before, strict=True))
+
+
+def test_numbers_on_a_device_are_read_when_somebody_looks():
+    with EventStorage(3) as storage:
+        with storage.name_scope("a"):
+            storage.put_scalars_later(["x", "y"], torch.tensor([1.0, 2.0]))
+        storage.iter = 4
+        storage.put_scalars_later(["a/x"], torch.tensor([5.0]))
+    assert storage.latest() == {"a/x": (5.0, 4), "a/y": (2.0, 3)}
+    assert storage.history("a/x").values() == [(1.0, 3), (5.0, 4)]
+
+
 def test_an_error_in_after_train_does_not_hide_the_one_that_ended_the_run(caplog):
     class Broken(HookBase):
         def after_train(self):
@@ -182,9 +238,8 @@ def test_the_best_checkpoint_is_not_the_last_and_its_value_survives_a_resume(tmp
 
 def test_a_run_taken_up_again_is_the_same_run(tmp_path):
     def run(folder, stop_at, resume):
-        trainer = None
         checkpointer = DetectionCheckpointer(Model(), folder)
-        trainer = make(AMPTrainer, enabled=True, checkpointer=checkpointer, max_iter=9)
+        trainer = make(AMPTrainer, enabled=True, checkpointer=checkpointer, max_iter=9, accumulate=2)
         checkpointer.model = trainer.model
         trainer.register_hooks(
             {

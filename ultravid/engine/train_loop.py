@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ultravid.checkpoint import DetectionCheckpointer
@@ -21,6 +24,8 @@ from ultravid.utils.seed import seed_step
 __all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
 
 logger = logging.getLogger(__name__)
+
+_EVERY_STEP = ("before_step", "after_backward", "after_step")
 
 
 class HookBase:
@@ -85,6 +90,7 @@ class TrainerBase:
         self.max_iter = 0
         self.stopped = False
         self.storage = EventStorage(0)
+        self._calls: dict[str, list[Callable[[], None]]] = {phase: [] for phase in _EVERY_STEP}
 
     def register_hooks(self, hooks: Mapping[str, HookBase | None] | Sequence[HookBase | None]) -> None:
         """Add hooks: a list in its order, or a dict by name, sorted by the hooks' ``order``; None entries are skipped."""
@@ -107,6 +113,7 @@ class TrainerBase:
         self.start_iter = self.iter = self.start_iter if start_iter is None else start_iter
         self.max_iter = self.max_iter if max_iter is None else max_iter
         logger.info("Training from iteration %d to %d", self.start_iter, self.max_iter)
+        self._calls = {phase: self._hook_methods(phase) for phase in _EVERY_STEP}
         failure: BaseException | None = None
         with EventStorage(self.start_iter) as self.storage:
             try:
@@ -152,18 +159,27 @@ class TrainerBase:
     def before_step(self) -> None:
         """Call the hooks."""
         self.storage.iter = self.iter
-        for hook in self._hooks.values():
-            hook.before_step()
+        for call in self._calls["before_step"]:
+            call()
 
     def after_backward(self) -> None:
         """Call the hooks."""
-        for hook in self._hooks.values():
-            hook.after_backward()
+        for call in self._calls["after_backward"]:
+            call()
 
     def after_step(self) -> None:
         """Call the hooks."""
-        for hook in self._hooks.values():
-            hook.after_step()
+        for call in self._calls["after_step"]:
+            call()
+
+    def _hook_methods(self, phase: str) -> list[Callable[[], None]]:
+        """The hooks' methods of one name; those that do nothing, which are most, are left out."""
+        own = [
+            h
+            for h in self._hooks.values()
+            if phase in vars(h) or getattr(type(h), phase) is not getattr(HookBase, phase)
+        ]
+        return [getattr(hook, phase) for hook in own]
 
     def run_step(self) -> None:
         """One iteration."""
@@ -193,11 +209,15 @@ class TrainerBase:
 class SimpleTrainer(TrainerBase):
     """One model, one optimizer, one loader; a step is load, forward, backward, step.
 
+    A gradient that is not finite never reaches the optimizer. The norm of the gradients is looked at before each step; under
+    DDP it is the same on every rank, so all stop, or skip, together. It is the one read of the device that a step makes:
+    losses stay there until a writer looks at them.
+
     Args:
         model: in training it takes what the loader gives and returns a loss, or a dict of losses that are summed.
-        data_loader: batches; one that ends is begun again. With ``iterate_from(iteration)`` it begins where the run begins.
+        data_loader: batches; one that ends is begun again. With ``iterate_from(batch)`` it begins where the run begins.
         optimizer: made from the model's parameters.
-        gather_metric_period: iterations between looks at the losses, each of which waits for the device.
+        gather_metric_period: iterations between records of the losses.
         zero_grad_before_forward: clear gradients before the forward pass instead of before the backward pass.
         hooks: by name or as a list.
         checkpointer: where `resume_or_load` looks; the trainer's own state is saved with it.
@@ -206,6 +226,8 @@ class SimpleTrainer(TrainerBase):
         seed: with it, what the model draws in a step is a function of (seed, iteration, rank).
         clip_grad: called with the parameters that have a gradient, before the optimizer's step, as
             `torch.nn.utils.clip_grad_norm_` with its limit bound.
+        accumulate: batches whose mean gradient makes one step.
+        skip_nonfinite: so many steps in a row may be left out because their gradient is not finite; one more ends the run.
     """
 
     def __init__(
@@ -222,8 +244,12 @@ class SimpleTrainer(TrainerBase):
         max_iter: int = 0,
         seed: int | None = None,
         clip_grad: Callable[[list[Tensor]], Any] | None = None,
+        accumulate: int = 1,
+        skip_nonfinite: int = 0,
     ) -> None:
         super().__init__()
+        if accumulate < 1:
+            raise ValueError(f"accumulate={accumulate} must be at least 1.")
         model.train()
         self.model = model
         self.data_loader = data_loader
@@ -235,6 +261,9 @@ class SimpleTrainer(TrainerBase):
         self.max_iter = max_iter
         self.seed = seed
         self.clip_grad = clip_grad
+        self.accumulate = accumulate
+        self.skip_nonfinite = skip_nonfinite
+        self._num_skipped = 0  # in a row
         self._data_loader_iter: Iterator[Any] | None = None
         if checkpointer is not None:
             checkpointer.add_checkpointable("trainer", self)
@@ -262,64 +291,98 @@ class SimpleTrainer(TrainerBase):
         """One step; its losses and the time it waited for data go to the storage.
 
         Raises:
-            FloatingPointError: a loss is not finite; the message names the iteration and the samples.
+            FloatingPointError: a loss or a gradient is not finite; the message names the iteration and the samples.
         """
         assert self.model.training, "the model is in evaluation mode"
-        start = time.perf_counter()
-        data = self._next_batch()
-        data_time = time.perf_counter() - start
+        data_time = 0.0
+        losses: dict[str, Tensor] = {}
+        batches = []
+        for part in range(self.accumulate):
+            start = time.perf_counter()
+            batches.append(self._next_batch())
+            data_time += time.perf_counter() - start
+            if part == 0:
+                self._begin_step()
+            with self._synchronized(part == self.accumulate - 1):
+                found = self._losses_of(batches[-1])
+                total = found["total_loss"] = cast(Tensor, sum(found.values()))
+                if part == 0 and not self.zero_grad_before_forward:
+                    self.optimizer.zero_grad()
+                self.backward(total / self.accumulate if self.accumulate > 1 else total)
+            for name, value in found.items():
+                losses[name] = losses[name] + value.detach() if part else value.detach()
+        norm = self.finish_gradients()
+        if self._is_finite(norm, losses, batches):
+            self.optimizer_step()
+        if self.iter % self.gather_metric_period == 0:
+            self.write_metrics({**losses, "grad_norm": norm * self.accumulate}, data_time)
+
+    def _begin_step(self) -> None:
         if self.seed is not None:
             seed_step(self.seed, self.iter, comm.get_rank())
         if self.zero_grad_before_forward:
             self.optimizer.zero_grad()
+
+    def _synchronized(self, last: bool) -> AbstractContextManager[None]:
+        """DDP shares gradients in the last backward pass of a step alone."""
+        no_sync = None if last else getattr(self.model, "no_sync", None)
+        return nullcontext() if no_sync is None else no_sync()
+
+    def _losses_of(self, data: Any) -> dict[str, Tensor]:
         try:
-            losses = self.compute_losses(data)
+            return dict(self.compute_losses(data))
         except FloatingPointError as error:
             raise FloatingPointError(f"Iteration {self.iter}: {error}; samples: {_describe(data)}") from error
-        total = cast(Tensor, sum(losses.values()))
-        if self.iter % self.gather_metric_period == 0:
-            self.write_metrics(losses, total, data, data_time)
-        if not self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
-        self.backward_and_step(total)
 
     def compute_losses(self, data: Any) -> dict[str, Tensor]:
         """The model's losses by name."""
         losses = self.model(data)
-        return {"total_loss": losses} if isinstance(losses, Tensor) else losses
+        return {"loss": losses} if isinstance(losses, Tensor) else losses
 
-    def backward_and_step(self, total: Tensor) -> None:
-        """Gradients, clipping, the optimizer's step."""
-        total.backward()
+    def backward(self, loss: Tensor) -> None:
+        """Add a loss's gradients."""
+        loss.backward()
+
+    def finish_gradients(self) -> Tensor:
+        """Let the hooks see the gradients, clip them, and give their norm (before clipping, where the clipper tells it)."""
         self.after_backward()
-        self.clip_gradients()
+        groups = self.optimizer.param_groups
+        parameters = [p for group in groups for p in group["params"] if p.grad is not None]
+        norm = self.clip_grad(parameters) if self.clip_grad is not None else None
+        if not isinstance(norm, Tensor) or norm.dim() > 0:
+            norm = get_total_norm([cast(Tensor, p.grad) for p in parameters])
+        return norm
+
+    def optimizer_step(self) -> None:
+        """Move the weights."""
         self.optimizer.step()
 
-    def clip_gradients(self) -> None:
-        """Apply ``clip_grad``."""
-        if self.clip_grad is not None:
-            groups = self.optimizer.param_groups
-            self.clip_grad([p for group in groups for p in group["params"] if p.grad is not None])
+    def _is_finite(self, norm: Tensor, losses: dict[str, Tensor], batches: list[Any]) -> bool:
+        """Whether the step may be made; see ``skip_nonfinite``."""
+        if math.isfinite(norm.item()):
+            self._num_skipped = 0
+            return True
+        shown = ", ".join(f"{name}={value.item() / self.accumulate:.4g}" for name, value in losses.items())
+        message = f"iteration {self.iter}: {shown}, norm of the gradients {norm.item():.4g}"
+        if self._num_skipped < self.skip_nonfinite:
+            self._num_skipped += 1
+            logger.warning("Left out the step of %s", message)
+            return False
+        what = "Loss" if not all(math.isfinite(value.item()) for value in losses.values()) else "Gradient"
+        samples = "; ".join(map(_describe, batches))
+        raise FloatingPointError(f"{what} is not finite in {message}; samples: {samples}")
 
-    def write_metrics(self, losses: dict[str, Tensor], total: Tensor, data: Any, data_time: float) -> None:
-        """Put the losses (means over processes) and this process's wait for data into the storage."""
-        metrics = {name: value.detach().float() for name, value in losses.items()}
-        metrics["total_loss"] = total.detach().float()
-        names = list(metrics)
-        stacked = torch.stack([metrics[n] for n in names])
-        if comm.get_world_size() > 1:  # every process sees the same numbers, and stops at the same nan
+    def write_metrics(self, losses: dict[str, Tensor], data_time: float) -> None:
+        """Put the losses (means over processes and batches) and this process's wait for data into the storage."""
+        stacked = torch.stack([value.float() for value in losses.values()])
+        if self.accumulate > 1:
+            stacked /= self.accumulate
+        if comm.get_world_size() > 1:
             torch.distributed.all_reduce(stacked)
             stacked /= comm.get_world_size()
-        values = stacked.tolist()  # the one read of the device
         storage = get_event_storage()
-        for name, value in zip(names, values, strict=True):
-            storage.put_scalar(name, value)
+        storage.put_scalars_later(tuple(losses), stacked)
         storage.put_scalar("data_time", data_time)
-        if not all(map(_is_finite, values)):
-            shown = ", ".join(f"{n}={v:.4g}" for n, v in zip(names, values, strict=True))
-            raise FloatingPointError(
-                f"Loss is not finite in iteration {self.iter}: {shown}; samples: {_describe(data)}"
-            )
 
     def _next_batch(self) -> Any:
         """The loader's next batch; a loader that ends is begun again."""
@@ -335,7 +398,8 @@ class SimpleTrainer(TrainerBase):
     def _iterator(self) -> Iterator[Any]:
         if self._data_loader_iter is None:
             iterate_from = getattr(self.data_loader, "iterate_from", None)
-            self._data_loader_iter = iterate_from(self.iter) if iterate_from is not None else iter(self.data_loader)
+            first = self.iter * self.accumulate
+            self._data_loader_iter = iterate_from(first) if iterate_from is not None else iter(self.data_loader)
         return self._data_loader_iter
 
     def state_dict(self) -> dict[str, Any]:
@@ -366,6 +430,9 @@ class AMPTrainer(SimpleTrainer):
         max_iter: see `SimpleTrainer`.
         seed: see `SimpleTrainer`.
         clip_grad: see `SimpleTrainer`.
+        accumulate: see `SimpleTrainer`.
+        skip_nonfinite: see `SimpleTrainer`. With float16 the scaler looks at the gradients, leaves steps out and lowers its
+            scale: that is its work, and no fault.
     """
 
     def __init__(
@@ -385,6 +452,8 @@ class AMPTrainer(SimpleTrainer):
         max_iter: int = 0,
         seed: int | None = None,
         clip_grad: Callable[[list[Tensor]], Any] | None = None,
+        accumulate: int = 1,
+        skip_nonfinite: int = 0,
     ) -> None:
         dtype = getattr(torch, precision, None) if isinstance(precision, str) else precision
         if dtype not in (torch.float16, torch.bfloat16):
@@ -404,6 +473,8 @@ class AMPTrainer(SimpleTrainer):
             max_iter=max_iter,
             seed=seed,
             clip_grad=clip_grad,
+            accumulate=accumulate,
+            skip_nonfinite=skip_nonfinite,
         )
 
     def compute_losses(self, data: Any) -> dict[str, Tensor]:
@@ -411,14 +482,22 @@ class AMPTrainer(SimpleTrainer):
         with self.autocast:
             return super().compute_losses(data)
 
-    def backward_and_step(self, total: Tensor) -> None:
-        """As `SimpleTrainer`, on the scaled loss; gradients are unscaled before anyone looks at them."""
-        self.grad_scaler.scale(total).backward()
+    def backward(self, loss: Tensor) -> None:
+        """As `SimpleTrainer`, of the scaled loss."""
+        self.grad_scaler.scale(loss).backward()
+
+    def finish_gradients(self) -> Tensor:
+        """As `SimpleTrainer`; gradients are unscaled before anyone looks at them."""
         self.grad_scaler.unscale_(self.optimizer)
-        self.after_backward()
-        self.clip_gradients()
+        return super().finish_gradients()
+
+    def optimizer_step(self) -> None:
+        """As `SimpleTrainer`, if the scaler finds the gradients finite."""
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+
+    def _is_finite(self, norm: Tensor, losses: dict[str, Tensor], batches: list[Any]) -> bool:
+        return self.grad_scaler.is_enabled() or super()._is_finite(norm, losses, batches)
 
     def state_dict(self) -> dict[str, Any]:
         """As `SimpleTrainer`, with the scaler."""
@@ -428,10 +507,6 @@ class AMPTrainer(SimpleTrainer):
         """Take what `state_dict` gave."""
         super().load_state_dict(state_dict)
         self.grad_scaler.load_state_dict(state_dict.get("grad_scaler", {}))
-
-
-def _is_finite(value: float) -> bool:
-    return value - value == 0
 
 
 def _describe(data: Any) -> str:
