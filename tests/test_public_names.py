@@ -5,12 +5,13 @@ import importlib
 import pytest
 
 PROMISED = {
-    "ultravid.config": "LazyConfig LazyCall LazyPartial Node Builder ref instantiate get_config check",
+    "ultravid.config": "LazyConfig LazyCall LazyPartial Node Builder ref instantiate get_config check explain diff config_hash "
+    "to_omegaconf MISSING",
     "ultravid.engine": "TrainerBase SimpleTrainer AMPTrainer HookBase hooks launch default_setup default_argument_parser "
     "default_writers create_ddp_model",
     "ultravid.engine.hooks": "IterationTimer LRScheduler PeriodicCheckpointer BestCheckpointer EvalHook PeriodicWriter "
-    "CallbackHook HookBase",
-    "ultravid.utils.events": "EventStorage get_event_storage EventWriter JSONWriter TensorboardXWriter CommonMetricPrinter",
+    "CallbackHook HookBase PreciseBN TorchProfiler TorchMemoryStats StopOnSignal",
+    "ultravid.utils.events": "EventStorage get_event_storage EventWriter JSONWriter CSVWriter TensorboardXWriter CommonMetricPrinter",
     "ultravid.utils.comm": "get_rank get_world_size get_local_rank is_main_process synchronize all_gather gather reduce_dict",
     "ultravid.checkpoint": "DetectionCheckpointer",
     "ultravid.solver": "get_default_optimizer_params WarmupParamScheduler LRMultiplier",

@@ -18,6 +18,7 @@ train = Node(
     eval_period=1000,
     log_period=20,
     device="auto",  # CUDA where there is one, else the CPU
+    wall_time_s=None,  # seconds that a job may take: then it saves, stops, and can be taken up with --resume
     seed=0,  # -1 draws one
     deterministic=False,  # on CUDA: the same bits each time, slower; the CPU gives them anyway
 )
@@ -74,6 +75,6 @@ trainer = L(AMPTrainer)(
             period=ref("train.checkpointer.period"),
             max_to_keep=ref("train.checkpointer.max_to_keep"),
         ),
-        stop=L(hooks.StopOnSignal)(checkpointer=ref("checkpointer")),
+        stop=L(hooks.StopOnSignal)(checkpointer=ref("checkpointer"), wall_time_s=ref("train.wall_time_s")),
     ),
 )

@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -7,7 +8,7 @@ from torch import nn
 from tests.conftest import read_rows
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.engine import AMPTrainer, HookBase, SimpleTrainer, StopTraining, hooks
-from ultravid.utils.events import EventStorage, EventWriter, JSONWriter, get_event_storage
+from ultravid.utils.events import CSVWriter, EventStorage, EventWriter, JSONWriter, get_event_storage
 
 
 class Model(nn.Module):
@@ -367,3 +368,59 @@ def test_writers_must_be_writers():
     with pytest.raises(TypeError, match="EventWriters, got int"):
         hooks.PeriodicWriter({"x": 3})
     assert issubclass(JSONWriter, EventWriter)
+
+
+def test_a_budget_of_time_stops_with_a_checkpoint_as_a_signal_does(tmp_path):
+    checkpointer = DetectionCheckpointer(nn.Linear(1, 1), tmp_path)
+    trainer = make(checkpointer=checkpointer, max_iter=10**6)
+    checkpointer.model = trainer.model
+    trainer.register_hooks([hooks.StopOnSignal(checkpointer, wall_time_s=0.2)])
+    with pytest.raises(StopTraining, match="its time is up"):
+        trainer.train()
+    assert checkpointer.resume_or_load("", resume=True)["iteration"] == trainer.iter < 10**6 - 1
+
+
+def test_precise_statistics_are_those_of_the_batches_at_fixed_weights():
+    model = nn.Sequential(nn.BatchNorm1d(3))
+    batches = [torch.randn(8, 3) * 2 + 1 for _ in range(4)]
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x):
+            get_event_storage().put_scalar("not_the_runs", 1.0)
+            return {"loss": self.inner(x).pow(2).mean()}
+
+    wrapped = Wrapped()
+    hook = hooks.PreciseBN(0, wrapped, batches, num_iter=4)
+    trainer = SimpleTrainer(wrapped, batches, torch.optim.SGD(wrapped.parameters(), lr=0.0), hooks=[hook], max_iter=3)
+    trainer.train()
+    rows = torch.cat(batches)
+    assert torch.allclose(model[0].running_mean, rows.mean(0), atol=1e-5)
+    assert torch.allclose(model[0].running_var, rows.var(0, unbiased=False), rtol=0.1)
+    assert len(trainer.storage.history("not_the_runs").values()) == 3
+
+
+def test_a_profile_is_written_for_the_iterations_that_are_asked_for(tmp_path):
+    hook = hooks.TorchProfiler(lambda t: t.iter == 1, tmp_path, save_tensorboard=False)
+    make(hooks=[hook, hooks.TorchMemoryStats(period=1)], max_iter=3).train()
+    (trace,) = (tmp_path / "log").iterdir()
+    assert trace.name == "iter1_rank0.trace.json" and json.loads(trace.read_text())["traceEvents"]
+
+
+def test_csv_rows_take_new_columns_and_go_on_after_a_resume(tmp_path):
+    path = tmp_path / "m.csv"
+    with EventStorage(0) as storage:
+        writer = CSVWriter(path)
+        for i, names in enumerate([["a"], ["a", "b"], ["a"]]):
+            storage.iter = i
+            for name in names:
+                storage.put_scalar(name, i + 0.5)
+            writer.write()
+        resumed = CSVWriter(path)
+        resumed.rewind(2)
+        storage.put_scalar("c", 9)
+        resumed.write()
+    assert path.read_text().splitlines() == ["iteration,a,b,c", "0,0.5,,", "1,1.5,1.5,", "2,2.5,,9.0"]

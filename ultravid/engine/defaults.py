@@ -118,6 +118,7 @@ def prepare_model(
     device: str = "auto",
     ddp: dict[str, Any] | None = None,
     sync_batchnorm: bool = False,
+    compile: dict[str, Any] | None = None,
 ) -> nn.Module:
     """The model on its device, wrapped for several processes; the plain module inside stays the given one.
 
@@ -126,8 +127,12 @@ def prepare_model(
         device: see `select_device`.
         ddp: arguments of `create_ddp_model`.
         sync_batchnorm: share batch statistics among processes, where there are several on CUDA.
+        compile: arguments of `torch.nn.Module.compile`, which compiles the module in place, so that its weights keep their
+            names; ``{}`` takes its defaults, None does not compile.
     """
     model.to(select_device(device))
+    if compile is not None:
+        model.compile(**compile)
     if sync_batchnorm and comm.get_world_size() > 1 and select_device(device).type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return create_ddp_model(model, **(ddp or {}))

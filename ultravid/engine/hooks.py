@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import logging
 import math
 import operator
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler as TorchLRScheduler
 
@@ -22,7 +26,7 @@ from ultravid.evaluation import flatten_results_dict
 from ultravid.solver import LRMultiplier
 from ultravid.utils import comm
 from ultravid.utils.errors import StopTraining
-from ultravid.utils.events import EventWriter
+from ultravid.utils.events import EventStorage, EventWriter
 
 __all__ = [
     "BestCheckpointer",
@@ -33,7 +37,10 @@ __all__ = [
     "LRScheduler",
     "PeriodicCheckpointer",
     "PeriodicWriter",
+    "PreciseBN",
     "StopOnSignal",
+    "TorchMemoryStats",
+    "TorchProfiler",
 ]
 
 logger = logging.getLogger(__name__)
@@ -374,20 +381,25 @@ class PeriodicCheckpointer(HookBase):
 
 
 class StopOnSignal(HookBase):
-    """On SIGTERM or SIGINT ends the current iteration, saves and leaves; a second SIGINT leaves at once.
+    """On SIGTERM or SIGINT, or when its time is up, ends the current iteration, saves and leaves.
 
-    All processes of a run stop after the same iteration.
+    All processes of a run stop after the same iteration. A second SIGINT leaves at once.
 
     Args:
         checkpointer: saves.
         file_prefix: begins the file's name.
+        wall_time_s: seconds that the training may take; None does not count them. What a scheduler grants, less the longest
+            evaluation and a minute.
     """
 
     order: ClassVar[int] = 95
 
-    def __init__(self, checkpointer: DetectionCheckpointer, file_prefix: str = "model") -> None:
+    def __init__(
+        self, checkpointer: DetectionCheckpointer, file_prefix: str = "model", wall_time_s: float | None = None
+    ) -> None:
         self._checkpointer = checkpointer
         self._file_prefix = file_prefix
+        self._deadline = None if wall_time_s is None else time.monotonic() + wall_time_s
         self._received: int | None = None
         self._old: dict[int, Any] = {}
 
@@ -406,17 +418,24 @@ class StopOnSignal(HookBase):
 
     def after_step(self) -> None:
         """See `HookBase`."""
-        if not self._any_rank_received() or self.trainer.iter + 1 >= self.trainer.max_iter:
+        if not self._any_rank_must_stop() or self.trainer.iter + 1 >= self.trainer.max_iter:
             return
         iteration = self.trainer.iter
         self._checkpointer.save(f"{self._file_prefix}_{iteration:07d}", iteration=iteration)
-        name = signal.Signals(self._received).name if self._received is not None else "a signal to another process"
-        raise StopTraining(f"{name}; a checkpoint was saved, go on with --resume")
+        why = "another process must stop"
+        if self._received is not None:
+            why = signal.Signals(self._received).name
+        elif self._must_stop():
+            why = "its time is up"
+        raise StopTraining(f"{why}; a checkpoint was saved, go on with --resume")
 
-    def _any_rank_received(self) -> bool:
+    def _must_stop(self) -> bool:
+        return self._received is not None or (self._deadline is not None and time.monotonic() >= self._deadline)
+
+    def _any_rank_must_stop(self) -> bool:
         if comm.get_world_size() == 1:
-            return self._received is not None
-        flag = torch.tensor(float(self._received is not None))
+            return self._must_stop()
+        flag = torch.tensor(float(self._must_stop()))
         if torch.distributed.get_backend() == "nccl":
             flag = flag.cuda()
         torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
@@ -426,3 +445,120 @@ class StopOnSignal(HookBase):
         """Give the signals back."""
         for number, handler in self._old.items():
             signal.signal(number, handler)
+
+
+class PreciseBN(HookBase):
+    """Replaces the running statistics of batch norm by those of many batches at fixed weights (Wu and Johnson, 2021, sec. 3).
+
+    Args:
+        period: iterations from one time to the next; 0 does it at the end alone. That of `EvalHook`, so that what is
+            evaluated has them.
+        model: whose layers of batch norm; those in evaluation mode are left alone.
+        data_loader: its batches are what the model takes in training.
+        num_iter: batches to take.
+    """
+
+    order: ClassVar[int] = 55  # before the evaluation
+
+    def __init__(self, period: int, model: nn.Module, data_loader: Iterable[Any], num_iter: int = 200) -> None:
+        self._period = period
+        self._model = model
+        self._data_loader = data_loader
+        self._num_iter = num_iter
+
+    def after_step(self) -> None:
+        """See `HookBase`."""
+        next_iter = self.trainer.iter + 1
+        if next_iter == self.trainer.max_iter or (self._period > 0 and next_iter % self._period == 0):
+            self.update_stats()
+
+    def update_stats(self) -> None:
+        """Take the batches; nothing but the statistics changes, and nothing is recorded."""
+        with (
+            warnings.catch_warnings()
+        ):  # fvcore.nn compiles a loss by torch.jit.script, which warns that it is deprecated
+            warnings.simplefilter("ignore", FutureWarning)
+            from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
+        if not get_bn_modules(self._model):
+            logger.warning("PreciseBN: the model has no batch norm in training mode.")
+            return
+        generator = torch.get_rng_state()
+        with EventStorage(self.trainer.iter):  # what the model records here is not the run's
+            update_bn_stats(self._model, itertools.cycle(self._data_loader), self._num_iter)
+        torch.set_rng_state(generator)
+
+
+class TorchMemoryStats(HookBase):
+    """Logs the CUDA memory that was in use and reserved, and its peaks.
+
+    Args:
+        period: iterations from one look to the next.
+        max_runs: number of looks.
+    """
+
+    def __init__(self, period: int = 20, max_runs: int = 10) -> None:
+        self._period = period
+        self._runs_left = max_runs
+
+    def after_step(self) -> None:
+        """See `HookBase`."""
+        if self._runs_left == 0 or not torch.cuda.is_available() or (self.trainer.iter + 1) % self._period:
+            return
+        self._runs_left -= 1
+        readings = {
+            "in use": torch.cuda.memory_allocated(),
+            "peak in use": torch.cuda.max_memory_allocated(),
+            "reserved": torch.cuda.memory_reserved(),
+            "peak reserved": torch.cuda.max_memory_reserved(),
+        }
+        logger.info("CUDA memory: %s", ", ".join(f"{name} {value / 2**20:.0f} MiB" for name, value in readings.items()))
+        torch.cuda.reset_peak_memory_stats()
+
+
+class TorchProfiler(HookBase):
+    """Profiles some iterations with torch's profiler, for TensorBoard or chrome://tracing.
+
+    Args:
+        enable: called with the trainer before each iteration: profile it?
+        output_dir: a folder ``log`` in it takes the traces.
+        activities: see `torch.profiler.profile`; None takes CPU, and CUDA where there is one.
+        save_tensorboard: write for TensorBoard's plug-in; else a Chrome trace.
+    """
+
+    def __init__(
+        self,
+        enable: Callable[[TrainerBase], bool],
+        output_dir: str | Path,
+        *,
+        activities: Sequence[Any] | None = None,
+        save_tensorboard: bool = True,
+    ) -> None:
+        self._enable = enable
+        self._folder = Path(output_dir) / "log"
+        self._activities = activities
+        self._save_tensorboard = save_tensorboard
+        self._profiler: torch.profiler.profile | None = None
+
+    def before_step(self) -> None:
+        """See `HookBase`."""
+        if not self._enable(self.trainer):
+            return
+        handler = None
+        if self._save_tensorboard:
+            name = f"iter{self.trainer.iter}_rank{comm.get_rank()}"
+            handler = torch.profiler.tensorboard_trace_handler(str(self._folder), worker_name=name)
+        self._profiler = torch.profiler.profile(
+            activities=self._activities, on_trace_ready=handler, record_shapes=True, profile_memory=True
+        )
+        self._profiler.__enter__()
+
+    def after_step(self) -> None:
+        """See `HookBase`."""
+        if self._profiler is None:
+            return
+        self._profiler.__exit__(None, None, None)
+        if not self._save_tensorboard:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            name = f"iter{self.trainer.iter}_rank{comm.get_rank()}.trace.json"
+            self._profiler.export_chrome_trace(str(self._folder / name))
+        self._profiler = None

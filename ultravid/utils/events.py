@@ -6,7 +6,9 @@ once a while.
 
 from __future__ import annotations
 
+import csv
 import datetime
+import io
 import json
 import logging
 import time
@@ -23,6 +25,7 @@ from fvcore.common.history_buffer import HistoryBuffer
 from ultravid.utils.file_io import dump_json, put_aside, replace_file
 
 __all__ = [
+    "CSVWriter",
     "CommonMetricPrinter",
     "EventStorage",
     "EventWriter",
@@ -299,6 +302,61 @@ class JSONWriter(EventWriter):
             for iteration in sorted(rows):
                 file.write(dump_json({"iteration": iteration, **dict(sorted(rows[iteration].items()))}) + "\n")
         self._last_write = max(rows)
+
+
+class CSVWriter(EventWriter):
+    """A table of all scalars by iteration; a column that comes later makes the file anew with it.
+
+    Args:
+        csv_file: as `JSONWriter`'s file it is put aside by a run that begins at iteration 0.
+        window_size: see `JSONWriter`.
+    """
+
+    def __init__(self, csv_file: str | Path, window_size: int = 1) -> None:
+        self._path = Path(csv_file)
+        self._window_size = window_size
+        self._last_write = -1
+        self._columns: list[str] = []
+
+    def rewind(self, iteration: int) -> None:
+        """See `EventWriter.rewind`."""
+        self._last_write = iteration - 1
+        if not self._path.is_file():
+            return
+        if iteration == 0:
+            put_aside(self._path)
+            return
+        rows = [row for row in self._read() if row["iteration"].isdecimal() and int(row["iteration"]) < iteration]
+        self._columns = [name for name in (rows[0] if rows else {}) if name != "iteration"]
+        self._write_all(rows)
+
+    def write(self) -> None:
+        """A row for each iteration that has a scalar that was not written yet."""
+        rows = _new_rows(get_event_storage(), self._window_size, self._last_write)
+        if not rows:
+            return
+        new = sorted({name for row in rows.values() for name in row} - set(self._columns))
+        if new:
+            older = self._read() if self._path.is_file() else []
+            self._columns += new
+            self._write_all(older)
+        with self._path.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, ["iteration", *self._columns])
+            writer.writerows({"iteration": iteration, **rows[iteration]} for iteration in sorted(rows))
+        self._last_write = max(rows)
+
+    def _read(self) -> list[dict[str, str]]:
+        with self._path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _write_all(self, rows: list[dict[str, str]]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["iteration", *self._columns])
+        writer.writeheader()
+        writer.writerows(rows)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with replace_file(self._path) as file:
+            file.write(text.getvalue().encode())
 
 
 class TensorboardXWriter(EventWriter):
