@@ -200,7 +200,7 @@ MISTAKES = {
         ["train.max_iter=many"],
         (
             "error: run.py: 1 fault\n"
-            "  train.max_iter: is 'many', a str, where parts.py:Trainer takes int for 'max_iter'. (override 1: train.max_iter=many)\n"
+            "  train.max_iter: is 'many', a str, where parts.py:Trainer takes int for 'max_iter' (trainer.max_iter refers to it). (override 1: train.max_iter=many)\n"
         ),
     ),
     "a number that is text in YAML": (
@@ -220,7 +220,7 @@ MISTAKES = {
         [],
         (
             "error: run.py: 1 fault\n"
-            "  dataloader.test: is a call of collections.Counter where parts.py:Trainer takes parts.py:Model for 'model'. (run.py:7)\n"
+            "  dataloader.test: is a call of collections.Counter where parts.py:Trainer takes parts.py:Model for 'model' (trainer.model refers to it). (run.py:7)\n"
         ),
     ),
     "an argument that is not taken": (
@@ -316,7 +316,7 @@ MISTAKES = {
         (
             "error: run.py: 2 faults\n"
             "  model.depth: parts.py:Wide takes no argument 'depth'. Did you mean 'width'? It was meant for parts.py:Model; '~model.depth' takes it out. (run.py:6)\n"
-            "  model: is a call of parts.py:Wide where parts.py:Trainer takes parts.py:Model for 'model'. (run.py:6)\n"
+            "  model: is a call of parts.py:Wide where parts.py:Trainer takes parts.py:Model for 'model' (trainer.model refers to it). (run.py:6)\n"
         ),
     ),
     "an object that a file does not have": (
@@ -360,7 +360,7 @@ MISTAKES = {
         (
             "error: run.py: 2 faults\n"
             "  train.max_itr: Unknown key 'train.max_itr'. Did you mean 'train.max_iter'? To add a key, write '+train.max_itr=5'. (override 1: train.max_itr=5)\n"
-            "  train.max_iter: is 'many', a str, where parts.py:Trainer takes int for 'max_iter'. (override 2: train.max_iter=many)\n"
+            "  train.max_iter: is 'many', a str, where parts.py:Trainer takes int for 'max_iter' (trainer.max_iter refers to it). (override 2: train.max_iter=many)\n"
         ),
     ),
     "a quote left open": (
@@ -394,7 +394,7 @@ MISTAKES = {
         ["train.scale.1=wide"],
         (
             "error: run.py: 1 fault\n"
-            "  train.scale[1]: is 'wide', a str, where parts.py:Model takes float for 'width'. (override 1: train.scale.1=wide)\n"
+            "  train.scale[1]: is 'wide', a str, where parts.py:Model takes float for 'width' (model.width refers to it). (override 1: train.scale.1=wide)\n"
         ),
     ),
 }

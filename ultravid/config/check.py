@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ultravid.config.errors import ConfigError, Fault, InterpolationError, did_you_mean
-from ultravid.config.instantiate import CONTROL_KEYS, is_allowed, locate, target_name
+from ultravid.config.call_faults import call_faults, object_faults
+from ultravid.config.errors import ConfigError, Fault, did_you_mean
+from ultravid.config.instantiate import CONTROL_KEYS, as_node, as_packages, locate, target_name
+from ultravid.config.lazy import LazyCall
 from ultravid.config.loader import importable_project, load_config_file, told_with_its_place
-from ultravid.config.nodes import (
-    CONTAINERS,
-    DELETED,
-    MISSING,
-    Container,
-    Node,
-    full_key,
-    join_key,
-    owner_of,
-    raw_children,
-    split_key,
-)
+from ultravid.config.nodes import CONTAINERS, MISSING, Container, Node, full_key, join_key, raw_children, split_key
 from ultravid.config.overrides import override_faults
-from ultravid.config.provenance import is_override, settings_of, where
-from ultravid.config.value_types import Parameters, mismatch, parameters_of, type_text
+from ultravid.config.provenance import is_override, origin_text, place_made, settings_of, where
+from ultravid.config.serialize import to_data
+from ultravid.config.value_types import parameters_of
 
 __all__ = ["check", "load_checked"]
 
 logger = logging.getLogger(__name__)
 
 
-def check(cfg: Node, *, allowed_packages: Iterable[str] | None = None) -> list[Fault]:
+def check(cfg: Any, *, allowed_packages: Iterable[str] | None = None) -> list[Fault]:
     """Walk a config and report what can't work.
 
     Found are: targets that can't be imported, arguments that a target doesn't take, required arguments that are missing,
@@ -40,15 +32,18 @@ def check(cfg: Node, *, allowed_packages: Iterable[str] | None = None) -> list[F
     nodes that were copied because they were put in a second place, and of what a swapped object left behind.
 
     Args:
-        cfg: the config's root.
+        cfg: the config's root; a plain dict or an OmegaConf config does as well.
         allowed_packages: report targets outside of these packages; None allows all.
 
     Returns:
         faults in the order of the config, then the notes; empty where there is none.
     """
-    allowed = None if allowed_packages is None else frozenset(allowed_packages)
+    cfg = as_node(cfg)
+    allowed = as_packages(allowed_packages)
     found = [*_faults(cfg, allowed), *_circles(cfg), *_copies(cfg), *_left_behind(cfg)]
-    unique = {(f.key, f.message): f for f in found}  # a value that several targets refer to is told once
+    unique: dict[Any, Fault] = {}
+    for fault in found:  # a value that several targets refer to is told once
+        unique.setdefault((fault.key, fault.about or fault.message), fault)
     return sorted(unique.values(), key=lambda f: not f.fatal)
 
 
@@ -73,7 +68,7 @@ def load_checked(config_file: str | Path, overrides: Sequence[str] = (), *, requ
             if told is None:
                 raise
             raise told from error
-        faults += [*_lacking(cfg, required), *check(cfg)]
+        faults += [*_lacking(cfg, required), *check(cfg), *_not_data(cfg)]
     for note in faults:
         if not note.fatal:
             logger.warning("%s", note)
@@ -82,6 +77,22 @@ def load_checked(config_file: str | Path, overrides: Sequence[str] = (), *, requ
         lines = "\n".join(f"  {fault}" for fault in fatal)
         raise ConfigError(f"{config_file}: {len(fatal)} {'fault' if len(fatal) == 1 else 'faults'}\n{lines}")
     return cfg
+
+
+def _not_data(container: Container) -> Iterator[Fault]:
+    """Values that a run could not save with its config."""
+    for here in _walk(container):
+        for key, value in raw_children(here):
+            if type(value) in (str, int, float, bool, type(None)) or isinstance(value, CONTAINERS):
+                continue
+            try:
+                to_data({"_target_": value} if key == "_target_" else value)
+            except ConfigError:
+                message = (
+                    f"is {value!r}, which can't be saved with the run. Describe it with LazyCall, or give it a name at the "
+                    "top of a module (no lambda, no local class)"
+                )
+                yield Fault(full_key(here, key), message, where(here, key))
 
 
 def _lacking(cfg: Node, required: Iterable[str]) -> Iterator[Fault]:
@@ -103,12 +114,15 @@ def _lacking(cfg: Node, required: Iterable[str]) -> Iterator[Fault]:
 
 def _faults(container: Container, allowed: frozenset[str] | None) -> Iterator[Fault]:
     if isinstance(container, Node) and "_target_" in container:
-        yield from _call_faults(container, allowed)
+        yield from call_faults(container, allowed)
     elif isinstance(container, Node) and len(container) == 1 and "_object_" in container:
-        yield from _object_faults(container, allowed)
+        yield from object_faults(container, allowed)
     for key, value in raw_children(container):
         if isinstance(value, CONTAINERS):
             yield from _faults(value, allowed)
+        elif isinstance(value, LazyCall):
+            message = f"is a call of {target_name(value.target)} without its arguments: write L(...)(...)"
+            yield Fault(full_key(container, key), message, where(container, key))
         elif type(value) is str and value == MISSING:
             yield Fault(full_key(container, key), f"is still {MISSING}: give it a value", where(container, key))
         elif type(value) is str and "${" in value:
@@ -147,154 +161,6 @@ def _circles(cfg: Node) -> Iterator[Fault]:
     yield from walk(cfg)
 
 
-def _object_faults(node: Node, allowed: frozenset[str] | None) -> Iterator[Fault]:
-    name = node.raw["_object_"]
-    try:
-        if not isinstance(name, str):
-            raise ConfigError(f"_object_ is {name!r}, not the name of an object.")
-        is_allowed(name, None, allowed)
-        is_allowed(name, locate(name), allowed)
-    except ConfigError as error:
-        yield Fault(full_key(node), str(error), where(node))
-
-
-def _call_faults(node: Node, allowed: frozenset[str] | None) -> Iterator[Fault]:
-    try:
-        target = node["_target_"]
-        name = target if isinstance(target, str) else None
-        if name is not None:
-            is_allowed(name, None, allowed)  # before its module is run
-            target = locate(name)
-        if not isinstance(target, Node):
-            is_allowed(name, target, allowed)
-    except InterpolationError:  # told where the value is looked at
-        return
-    except ConfigError as error:
-        yield Fault(full_key(node), str(error), where(node, "_target_"))
-        return
-    if isinstance(target, Node):  # built first; what it takes is known then
-        return
-    if not callable(target):
-        message = f"_target_ is {target!r}, which can't be called"
-        yield Fault(full_key(node), message, where(node, "_target_"))
-        return
-    parameters = parameters_of(target)
-    if parameters is not None:
-        yield from _signature_faults(node, target, parameters)
-        if node.get("_recursive_", True):
-            yield from _type_faults(node, target, parameters)
-
-
-def _positional(node: Node) -> list[Any]:
-    """The positional arguments as read; ??? for one whose reference is wrong."""
-    return [value for _, value in _read(node["_args_"])] if "_args_" in node else []
-
-
-def _read(container: Container) -> Iterator[tuple[Any, Any]]:
-    for key, value in raw_children(container):
-        if type(value) is str and "${" in value:
-            try:
-                value = container[key]
-            except ConfigError:  # told where the value is looked at
-                value = MISSING
-        yield key, value
-
-
-def _signature_faults(node: Node, target: Callable[..., Any], takes: Parameters) -> Iterator[Fault]:
-    given = [k for k, _ in raw_children(node) if k not in CONTROL_KEYS]
-    num_args = len(_positional(node))
-    by_position = {p.name for p in takes.positional[:num_args]}
-    name = target_name(target)
-    if num_args > len(takes.positional) and takes.any_number is None:
-        message = f"{name} takes {len(takes.positional)} positional arguments, {num_args} are given"
-        yield Fault(full_key(node), message, where(node))
-    for key in given:
-        if key not in takes.by_name and takes.any_name is None:
-            message = f"{name} takes no argument {key!r}.{did_you_mean(key, takes.by_name)}{_swapped(node, key)}"
-            yield Fault(full_key(node, key), message, where(node, key))
-        elif key in by_position:
-            yield Fault(full_key(node, key), f"{name} gets {key!r} by position too", where(node, key))
-    if node.get("_partial_", False):
-        return
-    for parameter in takes.by_name.values():
-        required = parameter.default is parameter.empty and parameter.name not in by_position
-        if required and parameter.name not in given:
-            yield Fault(full_key(node), f"{name} needs an argument {parameter.name!r}", where(node))
-
-
-def _swapped(node: Node, key: str) -> str:
-    """What to do about an argument that was meant for another target than the one that took its place."""
-    swaps = [(origin, value) for origin, value in settings_of(node, "_target_") if value is not DELETED]
-    if len(swaps) < 2 or (settings_of(node, key) and settings_of(node, key)[-1][0] is not None):
-        return ""
-    return f" It was meant for {target_name(swaps[-2][1])}; '~{full_key(node, key)}' takes it out."
-
-
-def _type_faults(node: Node, target: Callable[..., Any], takes: Parameters) -> Iterator[Fault]:
-    if not takes.annotations:
-        return
-    for index, value in enumerate(_positional(node)):
-        parameter = takes.positional[index] if index < len(takes.positional) else takes.any_number
-        if parameter is not None:
-            yield from _type_fault(node["_args_"], index, value, target, parameter, takes)
-    for key, value in _read(node):
-        if key not in CONTROL_KEYS:
-            parameter = takes.by_name.get(key, takes.any_name)
-            if parameter is not None:
-                yield from _type_fault(node, key, value, target, parameter, takes)
-
-
-def _type_fault(
-    container: Container, key: Any, value: Any, target: Callable[..., Any], parameter: Any, takes: Parameters
-) -> Iterator[Fault]:
-    annotation = takes.annotations.get(parameter.name)
-    if annotation is None or value is parameter.default:
-        return
-    wrong = mismatch(value, annotation)
-    if wrong is None or (type(value) is type(parameter.default) and value == parameter.default):
-        return
-    owner, own_key = owner_of(container, key)
-    for step in wrong.steps:
-        inner = owner[own_key]
-        if not isinstance(inner, CONTAINERS):
-            break
-        owner, own_key = owner_of(inner, step)
-    text = type_text(wrong.annotation)
-    told = wrong.value is None or isinstance(wrong.value, CONTAINERS)  # they say what they are
-    what = "" if told else _article(type_text(type(wrong.value)))
-    shown = f"{_shown(wrong.value)}{f', {what},' if what else ''}"
-    message = (
-        f"is {shown} where {target_name(target)} takes {text} for {parameter.name!r}.{_as_number(wrong.value, text)}"
-    )
-    yield Fault(full_key(owner, own_key), message, where(owner, own_key))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Node):
-        return f"a call of {target_name(value['_target_'])}" if "_target_" in value else "a dict"
-    if isinstance(value, CONTAINERS):
-        value = [v for _, v in raw_children(value)]
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _article(name: str) -> str:
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
-
-
-def _as_number(value: Any, text: str) -> str:
-    """The number that a string means, which YAML and quotes make of ``1e-3``."""
-    if not isinstance(value, str) or not ("int" in text or "float" in text):
-        return ""
-    try:
-        number = float(value)
-    except ValueError:
-        return ""
-    if "float" not in text and not number.is_integer():
-        return ""
-    return f" Did you mean {number if 'float' in text else int(number)!r}, without quotes?"
-
-
 def _copies(cfg: Node) -> Iterator[Fault]:
     """Notes of nodes that were put in a second place and so were copied."""
     places: dict[int, Container] = {}
@@ -305,7 +171,18 @@ def _copies(cfg: Node) -> Iterator[Fault]:
         first = places.setdefault(id(twin), container)
         if first is not container:
             message = f"is a copy of {full_key(first)!r}: the two are built apart. To share one object, write ref({full_key(first)!r})."
-            yield Fault(full_key(container), message, where(container), fatal=False)
+            yield Fault(full_key(container), message, _put_at(container), fatal=False)
+
+
+def _put_at(container: Container) -> str:
+    """Where a node was put in its place, which is not where it was made."""
+    parent = container._up
+    if parent is None:
+        return where(container)
+    key = next((k for k, v in raw_children(parent) if v is container), None)
+    settings = settings_of(parent, key)
+    set_there = settings[-1][0] if settings else None
+    return origin_text(set_there) if set_there is not None else place_made(parent, key)
 
 
 def _left_behind(cfg: Node) -> Iterator[Fault]:

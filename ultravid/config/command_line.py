@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ultravid.config.check import load_checked
+from ultravid.config.errors import ConfigError
 from ultravid.config.explain import explain_text
 from ultravid.config.lazy import LazyConfig
 from ultravid.config.loader import importable_project, load_config_file, told_with_its_place
@@ -23,10 +24,14 @@ class _IntermixedParser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed = self.parse_intermixed_args(args, namespace)
-        if getattr(parsed, "explain", None):  # what follows the keys may be overrides
-            keys = [k for k in parsed.explain if "=" not in k and k[:1] not in "+~"]
+        if getattr(parsed, "explain", None) is not None:  # what follows the keys may be overrides
+            keys = [k for k in parsed.explain if k and "=" not in k and k[0] not in "+~"]
             parsed.opts = [*(o for o in parsed.explain if o not in keys), *parsed.opts]
             parsed.explain = keys
+            if not keys:
+                self.error("argument --explain: expected at least one key")
+        if getattr(parsed, "resolve", False) or getattr(parsed, "format", None):
+            parsed.print = True
         return parsed
 
 
@@ -49,8 +54,8 @@ Examples:
     look = parser.add_argument_group("look at the config and leave")
     look.add_argument("--check", action="store_true", help="check the config and the overrides")
     look.add_argument("--print", action="store_true", help="print it, overrides applied")
-    look.add_argument("--format", choices=("py", "yaml"), default="py", help="of --print: Python-like code or YAML")
-    look.add_argument("--resolve", action="store_true", help="of --print: references replaced by what they stand for")
+    look.add_argument("--format", choices=("py", "yaml"), help="print it as Python-like code (the default) or YAML")
+    look.add_argument("--resolve", action="store_true", help="print it with references replaced by what they stand for")
     look.add_argument("--explain", nargs="+", metavar="KEY", help="print every setting of these keys, in order")
     parser.add_argument(
         "--eval-only", action="store_true", help="evaluate train.init_checkpoint, or with --resume the last one"
@@ -101,15 +106,27 @@ def show_config(args: argparse.Namespace, required: Sequence[str] = ()) -> bool:
     with importable_project(args.config_file):
         if args.print or args.explain:
             cfg = load_with_overrides(args.config_file, args.opts)
-            for key in args.explain or ():
-                print_code(explain_text(cfg, key), "text")
+            _explain(cfg, args.explain or ())
             if args.print:
                 cfg = resolved(cfg) if args.resolve else cfg
-                print_code(dump_yaml(cfg) if args.format == "yaml" else LazyConfig.to_py(cfg), args.format)
+                language = args.format or "py"
+                print_code(dump_yaml(cfg) if language == "yaml" else LazyConfig.to_py(cfg), language)
         if args.check:
             load_checked(args.config_file, args.opts, required=required)
             print(f"{args.config_file}: no fault found.")  # noqa: T201
     return True
+
+
+def _explain(cfg: Node, keys: Sequence[str]) -> None:
+    """Explain every key that is there, and then tell of those that are not."""
+    unknown = []
+    for key in keys:
+        try:
+            print_code(explain_text(cfg, key), "text")
+        except ConfigError as error:
+            unknown.append(str(error))
+    if unknown:
+        raise ConfigError("\n".join(unknown))
 
 
 def print_code(text: str, language: str) -> None:

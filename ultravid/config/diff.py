@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ultravid.config.instantiate import as_node
 from ultravid.config.nodes import ListNode, Node, TupleNode, join_key, raw_children, same
 from ultravid.config.serialize import py_text, written_target
 
@@ -37,13 +38,17 @@ class Difference:
         return f"~ {self.key}: {_text(self.key, self.old)} -> {_text(self.key, self.new)}"
 
 
-def diff(old: Node, new: Node) -> list[Difference]:
+def diff(old: Any, new: Any) -> list[Difference]:
     """What differs between two configs as written: a reference equals a reference to the same key.
 
     The order of keys does not count, nor whether a target is named or given as an object. The folders that a saved config
     remembers (``project_folders``) are passed over.
     """
-    return [d for d in _differences(old, new, "") if d.key != "project_folders" and d.key[:16] != "project_folders["]
+    return [
+        d
+        for d in _differences(as_node(old), as_node(new), "")
+        if d.key != "project_folders" and d.key[:16] != "project_folders["
+    ]
 
 
 def _differences(old: Any, new: Any, key: str) -> Iterator[Difference]:

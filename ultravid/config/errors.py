@@ -51,12 +51,14 @@ class Fault:
         message: what is wrong and what would be right.
         where: ``file:line`` or the override that set it; "" where it is not known.
         fatal: can a run not begin with it? A note is not fatal.
+        about: of faults of one key that are about the same thing only the first is told; "": about what the message says.
     """
 
     key: str
     message: str
     where: str = ""
     fatal: bool = True
+    about: str = ""
 
     def __str__(self) -> str:
         return f"{self.key}: {self.message}{f' ({self.where})' if self.where else ''}"

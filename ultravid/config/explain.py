@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ultravid.config.errors import InterpolationError, UnknownKeyError, did_you_mean
+from ultravid.config.instantiate import as_node
 from ultravid.config.nodes import (
     CONTAINERS,
     DELETED,
@@ -19,6 +20,7 @@ from ultravid.config.nodes import (
     raw_children,
     root_of,
     split_key,
+    value_at,
 )
 from ultravid.config.provenance import origin_text, place_made, settings_of
 from ultravid.config.serialize import py_text
@@ -45,7 +47,7 @@ class Setting:
         return ", ".join([self.where or "a place not known", *steps])
 
 
-def explain(cfg: Node, key: str) -> list[Setting]:
+def explain(cfg: Any, key: str) -> list[Setting]:
     """Every setting of a key, the oldest first; the last one holds.
 
     Args:
@@ -55,7 +57,9 @@ def explain(cfg: Node, key: str) -> list[Setting]:
     Raises:
         UnknownKeyError: there is no such key and never was.
     """
-    return list(_history(cfg, split_key(key), (), key))
+    if not key:
+        raise UnknownKeyError("No key to explain: it is empty.")
+    return list(_history(as_node(cfg), split_key(key), (), key))
 
 
 def _history(container: Container, steps: list[str], via: tuple[str, ...], key: str) -> Iterator[Setting]:
@@ -84,6 +88,8 @@ def _history(container: Container, steps: list[str], via: tuple[str, ...], key: 
             except UnknownKeyError:
                 if value is raw_child(container, step, None):  # an object that another took the place of may lack it
                     raise
+        elif type(value) is tuple:  # a plain one, whose items were set with it
+            yield Setting(value_at(value, ".".join(steps[1:])), place, _outside(place, via))
         elif is_reference(value) and isinstance(owner := container[step], CONTAINERS):
             yield Setting(value, place, _outside(place, via))
             yield from _history(root_of(owner), [*split_key(full_key(owner)), *steps[1:]], (), key)
@@ -117,7 +123,7 @@ def _outside(place: str, via: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(via[same[-1] + 1 :] if same else via))
 
 
-def explain_text(cfg: Node, key: str) -> str:
+def explain_text(cfg: Any, key: str) -> str:
     """`explain` for people: the value that won, then each setting on a line; the parts of a node below it.
 
     Raises:

@@ -20,13 +20,23 @@ from ultravid.config.nodes import (
     TupleNode,
     adopt,
     full_key,
-    split_key,
+    value_at,
 )
 from ultravid.config.provenance import where
 
-__all__ = ["CONTROL_KEYS", "Builder", "instantiate", "is_allowed", "locate", "target_name"]
+__all__ = [
+    "CONTROL_KEYS",
+    "Builder",
+    "adopt_alone",
+    "as_node",
+    "as_packages",
+    "instantiate",
+    "is_allowed",
+    "locate",
+    "target_name",
+]
 
-CONTROL_KEYS = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
+CONTROL_KEYS = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_check_", "_convert_"})
 
 
 class Builder:
@@ -41,8 +51,8 @@ class Builder:
     """
 
     def __init__(self, cfg: Any, *, allowed_packages: Iterable[str] | None = None) -> None:
-        self.cfg = _as_node(cfg)
-        self._allowed = None if allowed_packages is None else frozenset(allowed_packages)
+        self.cfg = as_node(cfg)
+        self._allowed = as_packages(allowed_packages)
         self._built: dict[int, Any] = {}
         self._under_construction: set[int] = set()
 
@@ -53,10 +63,7 @@ class Builder:
             ConfigError: there is no such key, a target can't be imported, a value is still ``???``, or a reference is
                 wrong. What a target itself raises passes on, with a note of the key, the target and its arguments.
         """
-        node: Any = self.cfg
-        for step in split_key(key):
-            node = node[int(step) if isinstance(node, ListNode | TupleNode) else step]
-        return self.build_value(node)
+        return self.build_value(value_at(self.cfg, key))
 
     def build_value(self, value: Any) -> Any:
         """The object that a node describes; anything that describes nothing comes back as it is."""
@@ -70,7 +77,7 @@ class Builder:
 
     def _child(self, parent: Container, key: Any, value: Any) -> Any:
         if type(value) is str and value == MISSING:
-            raise ConfigError(f"{full_key(parent, key)} is still {MISSING}: give it a value ({where(parent, key)}).")
+            raise ConfigError(f"{full_key(parent, key)} is still {MISSING}: give it a value{_at(where(parent, key))}.")
         return self.build_value(value) if isinstance(value, CONTAINERS) else value
 
     def _build_node(self, node: Node) -> Any:
@@ -108,10 +115,13 @@ class Builder:
             is_allowed(None, target, self._allowed)
         if not callable(target):
             raise ConfigError(
-                f"{full_key(node)}._target_ is {target!r}, which can't be called ({where(node, '_target_')})."
+                f"{full_key(node)}._target_ is {target!r}, which can't be called{_at(where(node, '_target_'))}."
             )
         take = self._child if node.get("_recursive_", True) else _as_it_is
-        args = [take(node, "_args_", a) for a in node["_args_"]] if "_args_" in node else []
+        positional = node.get("_args_", ())
+        if not isinstance(positional, list | tuple):
+            raise ConfigError(f"{full_key(node, '_args_')} is {positional!r}, not a list of positional arguments.")
+        args = [take(node, "_args_", a) for a in positional]
         kwargs = {key: take(node, key, value) for key, value in node.items() if key not in CONTROL_KEYS}
         if node.get("_partial_", False):
             return functools.partial(target, *args, **kwargs)
@@ -124,6 +134,10 @@ class Builder:
                 f"While building {place} as {target_name(target)}({given}), set at {where(node) or 'unknown'}"
             )
             raise
+
+
+def _at(place: str) -> str:
+    return f" ({place})" if place else ""
 
 
 def _as_it_is(_parent: Container, _key: Any, value: Any) -> Any:
@@ -144,6 +158,8 @@ def is_allowed(name: str | None, target: Any, packages: frozenset[str] | None) -
     """
     if packages is None:
         return
+    while isinstance(target, functools.partial):
+        target = target.func
     module = getattr(target, "__module__", None) if target is not None else None
     for place in (name, module):
         if place is not None and not any(place == p or place.startswith(p + ".") for p in packages):
@@ -174,17 +190,26 @@ def adopt_alone(value: Any) -> Any:
     if isinstance(value, CONTAINERS):
         return value
     if type(value).__module__.startswith("omegaconf.") and value._get_parent() is not None:
-        node = adopt_alone(value._get_root())  # its references may lead outside of it
-        for step in split_key(value._get_full_key(None)):
-            node = node[int(step) if isinstance(node, ListNode) else step]
-        return node
+        return value_at(
+            adopt_alone(value._get_root()), value._get_full_key(None)
+        )  # its references may lead outside of it
     adopted = adopt(value, ListNode())
     if isinstance(adopted, CONTAINERS):
         adopted._up = None
     return adopted
 
 
-def _as_node(cfg: Any) -> Node:
+def as_packages(allowed: Iterable[str] | None) -> frozenset[str] | None:
+    """An allow-list as a set; one name alone is a list of one."""
+    return None if allowed is None else frozenset([allowed] if isinstance(allowed, str) else allowed)
+
+
+def as_node(cfg: Any) -> Node:
+    """A config's root as a node: a plain dict or an OmegaConf config becomes one.
+
+    Raises:
+        ConfigError: it is no mapping.
+    """
     node = adopt_alone(cfg)
     if not isinstance(node, Node):
         raise ConfigError(f"A config is a mapping, got {type(cfg).__name__}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from ultravid.config.instantiate import adopt_alone
 from ultravid.config.loader import load_config_file, load_namespace, note_import, shipped_config, shipped_names
 from ultravid.config.nodes import CONTAINERS, Node, raw_children
 from ultravid.config.overrides import apply_overrides
-from ultravid.config.serialize import dump_yaml, to_py
+from ultravid.config.serialize import as_call, dump_yaml, importable_name, to_py
 from ultravid.utils.file_io import replace_file
 
 __all__ = ["LazyCall", "LazyConfig", "LazyPartial", "get_config", "to_omegaconf"]
@@ -41,12 +42,12 @@ class LazyCall(Generic[P]):
     def __init__(self, target: Any) -> None:
         if not (callable(target) or isinstance(target, str | Mapping)):
             raise TypeError(f"The target of a LazyCall is a callable, its name or a node, got {target!r}.")
-        self._target = target
+        self.target = target
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """The node: ``_target_`` and the arguments as items, positional ones as ``_args_``."""
         frame = sys._getframe(1)
-        pairs: list[tuple[str, Any]] = [("_target_", self._target)]
+        pairs: list[tuple[str, Any]] = [("_target_", self.target)]
         if args:
             pairs.append(("_args_", list(args)))
         pairs.extend(kwargs.items())
@@ -62,7 +63,7 @@ class LazyPartial(LazyCall[...]):
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """The node, with ``_partial_``."""
         frame = sys._getframe(1)
-        pairs: list[tuple[str, Any]] = [("_target_", self._target), ("_partial_", True)]
+        pairs: list[tuple[str, Any]] = [("_target_", self.target), ("_partial_", True)]
         if args:
             pairs.append(("_args_", list(args)))
         pairs.extend(kwargs.items())
@@ -112,8 +113,11 @@ class LazyConfig:
             content = text.encode()
         except UnicodeEncodeError as error:
             raise ConfigError(f"{filename}: a string of the config is no valid Unicode: {error}") from error
-        with replace_file(filename) as file:
-            file.write(content)
+        try:
+            with replace_file(filename) as file:
+                file.write(content)
+        except OSError as error:
+            raise ConfigError(f"{filename} can't be written: {error.strerror}.") from error
 
     @staticmethod
     def apply_overrides(cfg: Any, overrides: Sequence[str]) -> Any:
@@ -178,7 +182,13 @@ def to_omegaconf(cfg: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Node):
-        return {k: _plain(v) for k, v in raw_children(value)}
+        named = {k: importable_name(v) for k, v in raw_children(value) if k == "_target_" and callable(v)}
+        return {k: named.get(k) or _plain(v) for k, v in raw_children(value)}
     if isinstance(value, CONTAINERS):
         return [_plain(v) for _, v in raw_children(value)]
+    if dataclasses.is_dataclass(value) and not isinstance(
+        value, type
+    ):  # OmegaConf would make a structured config of it
+        call = as_call(value) or {}
+        return {k: importable_name(v) if k == "_target_" else _plain(v) for k, v in call.items()}
     return value

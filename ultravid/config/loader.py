@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import BuiltinFunctionType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 import yaml
@@ -63,7 +63,18 @@ def load_config_file(path: str | Path, *, allow_pickle: bool = False) -> Node:
         raise ConfigError(f"Config file {path} is neither .py nor .yaml.")
     names = load_namespace(path)
     chosen = {k: v for k, v in names.items() if isinstance(v, dict) and not k.startswith("_")}
-    return Node._make(chosen.items(), (str(path),))
+    root = Node._make(chosen.items(), (str(path),))
+    left_out = {k: v for k, v in names.items() if k not in chosen and not k.startswith("_") and _is_a_value(v)}
+    if left_out:
+        keep_record(root).left_out = {name: type(value).__name__ for name, value in left_out.items()}
+    return root
+
+
+def _is_a_value(value: Any) -> bool:
+    """Is it something that a file's author may have meant for a part of the config?"""
+    return not isinstance(value, type | ModuleType | FunctionType | BuiltinFunctionType) and not hasattr(
+        value, "__wrapped__"
+    )
 
 
 def load_namespace(path: str | Path) -> dict[str, Any]:
@@ -113,6 +124,22 @@ def _existing(path: Path) -> Path:
     raise ConfigError(f"Config file {path} is not there.{hint}")
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """A safe loader that refuses a key that comes twice, of which YAML's would take the last in silence."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) != len(node.value):
+            seen = set()
+            for key, _ in node.value:
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} comes twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return mapping
+
+
 @contextmanager
 def without_collection() -> Iterator[None]:
     """Put garbage collection off in the block.
@@ -133,7 +160,7 @@ def _load_yaml(path: Path, allow_pickle: bool) -> Node:
     try:
         text = path.read_text(encoding="utf-8")
         with without_collection():
-            data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            data = yaml.load(text, Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}.") from error
     except Exception as error:  # a ValueError of a date that is none, and worse: PyYAML lets them all through
@@ -219,6 +246,10 @@ def _import_relative(
     target = folder.joinpath(*name.split(".")) if name else folder
     if name and target.with_suffix(".py").is_file():
         namespace = _run(target.with_suffix(".py"), importers)
+        for wanted in names:
+            if wanted != "*" and wanted not in namespace:
+                known = [k for k in namespace if not k.startswith("_")]
+                raise ConfigImportError(f"{target.with_suffix('.py')} has no {wanted!r}.{did_you_mean(wanted, known)}")
         note_import(namespace.values(), importer)
         return _as_module(namespace)
     if not target.is_dir():

@@ -43,6 +43,7 @@ __all__ = [
     "root_of",
     "same",
     "split_key",
+    "value_at",
 ]
 
 MISSING: Any = "???"
@@ -72,20 +73,22 @@ class Record:
             node was made with has no origin of its own.
         via: ``file:line`` of the imports that brought the node here, the innermost first.
         twin: one object for all copies that were made because a node was put in a second place.
+        left_out: of a file's root: names that are no part of the config, with the kinds of their values.
     """
 
-    __slots__ = ("settings", "twin", "via")
+    __slots__ = ("left_out", "settings", "twin", "via")
 
     def __init__(self) -> None:
         self.settings: dict[Any, list[tuple[Origin | None, Any]]] = {}
         self.via: tuple[str, ...] = ()
         self.twin: object | None = None
+        self.left_out: dict[str, str] = {}
 
     def copy(self) -> Record:
         """A record that grows on its own."""
         new = Record()
         new.settings = {key: list(settings) for key, settings in self.settings.items()}
-        new.via, new.twin = self.via, self.twin
+        new.via, new.twin, new.left_out = self.via, self.twin, self.left_out
         return new
 
 
@@ -437,7 +440,20 @@ class TupleNode(tuple[Any, ...]):
 
     def __getitem__(self, index: Any) -> Any:
         value = tuple.__getitem__(self, index)
+        if isinstance(index, slice):
+            return tuple(self)[index]
         return _resolve(value, self, index) if is_reference(value) else value
+
+    def index(self, value: Any, *bounds: Any) -> int:
+        """First place of a resolved value."""
+        return tuple(self).index(value, *bounds)
+
+    def count(self, value: Any) -> int:
+        """How often a resolved value is there."""
+        return tuple(self).count(value)
+
+    def __contains__(self, value: object) -> bool:
+        return value in tuple(self)
 
     def __iter__(self) -> Iterator[Any]:
         for index, value in enumerate(tuple.__iter__(self)):
@@ -520,6 +536,23 @@ def _rearranged(items: ListNode, origin: Origin) -> None:
         items._record.settings.clear()
 
 
+def value_at(container: Any, key: str) -> Any:
+    """The resolved value at a full key, as ``"a.b[0].c"``; "" is the container itself.
+
+    Raises:
+        ConfigError: there is no such key.
+    """
+    value = container
+    for step in split_key(key):
+        if isinstance(value, Node):
+            value = value[int(step) if step not in value and _is_index(step) and int(step) in value else step]
+        elif isinstance(value, list | tuple) and _is_index(step) and -len(value) <= int(step) < len(value):
+            value = value[int(step)]
+        else:
+            raise UnknownKeyError(f"Unknown key {key!r}: there is no {step!r} in {value!r}.")
+    return value
+
+
 def raw_child(container: Container, key: Any, *default: Any) -> Any:
     """One value as written; the default, where one is given, if there is no such key or index."""
     try:
@@ -582,7 +615,10 @@ def _converted(value: Any) -> Any:
         return Node._make(value.items(), None)
     if kind is list:
         return ListNode(value)
-    if kind is tuple and any(type(v) in (dict, list, tuple, *CONTAINERS) or is_reference(v) for v in value):
+    if kind is tuple and any(
+        type(v) in (dict, list, tuple, *CONTAINERS) or is_reference(v) or (type(v) is str and v == MISSING)
+        for v in value
+    ):
         return TupleNode(value)
     if kind.__module__.startswith("omegaconf.") and kind.__name__ in ("DictConfig", "ListConfig"):
         from omegaconf import OmegaConf
@@ -776,6 +812,12 @@ def _place(inner: str, container: Container, key: Any) -> tuple[Container, Any]:
             known = [k for k, _ in raw_children(node)] if isinstance(node, CONTAINERS) else []
             above = full_key(node) if isinstance(node, CONTAINERS) else ""
             hint = did_you_mean(step, known, f"{above}." if above else "")
+            record = node._record if isinstance(node, Node) else None
+            if record is not None and step in record.left_out:
+                kind = record.left_out[step]
+                hint = f" It is a {kind} in that file; only dicts and nodes of its top floor are part of a config."
+                if kind.startswith("Lazy"):
+                    hint = f" It is a {kind} without its arguments in that file: write L(...)(...)."
             raise InterpolationError(
                 f"Reference '${{{inner}}}' at {full_key(container, key)!r} leads nowhere: there is no {step!r}.{hint}"
             )

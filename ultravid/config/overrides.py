@@ -5,8 +5,11 @@ A value may name an object of a config file, ``optimizer=configs_py/common/optim
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import functools
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -28,6 +31,7 @@ from ultravid.config.nodes import (
     TupleNode,
     full_key,
     is_reference,
+    join_key,
     raw_child,
     raw_children,
     split_key,
@@ -35,7 +39,7 @@ from ultravid.config.nodes import (
 
 __all__ = ["apply_overrides", "override_faults"]
 
-_FILE_OBJECT = re.compile(r"(?P<file>[^\s:]+\.(?:py|yaml|yml)):(?P<name>[A-Za-z_][\w.]*)")
+_FILE_OBJECT = re.compile(r"(?P<file>[^:='\"]+\.(?:py|yaml|yml)):(?P<name>[A-Za-z_][\w.]*)")
 # A single number or name, as most values are: hydra's grammar read by a regular expression, a hundred times faster.
 _WORD = re.compile(
     r"""(?P<int>[+-]?(?:0|[1-9](?:_?[0-9])*))
@@ -53,8 +57,10 @@ def apply_overrides(cfg: Node, overrides: Sequence[str]) -> Node:
     """Apply overrides in order, in place.
 
     Raises:
-        OverrideError: some do not parse or do not fit; every one of them is told.
+        OverrideError: some do not parse or do not fit; every one of them is told. The others have been applied.
     """
+    if isinstance(overrides, str):
+        raise OverrideError(f"Overrides are a list of strings, not one: [{overrides!r}].")
     faults = override_faults(cfg, overrides)
     if faults:
         raise OverrideError("\n".join(f"{f.message} ({f.where})" for f in faults))
@@ -78,6 +84,7 @@ def _apply(cfg: Node, text: str, origin: Origin) -> None:
     steps = split_key(key)
     parent, trail = _walk(cfg, steps[:-1], key, origin, create=sign in ("+", "++"))
     last = _step(parent, steps[-1])
+    above = functools.reduce(join_key, (int(s) if s.isdecimal() else s for s in steps[:-1]), "")
     present = last in parent if isinstance(parent, Node) else -len(parent) <= last < len(parent)
     if sign == "~":
         if not present:
@@ -85,11 +92,11 @@ def _apply(cfg: Node, text: str, origin: Origin) -> None:
         if value is not None and parent[last] != value:
             raise OverrideError(f"Can't delete {key!r}: it is {parent[last]!r}, not {value!r}.")
         if isinstance(parent, TupleNode):
-            raise OverrideError(f"{full_key(parent)!r} is a tuple: override it whole.")
+            raise OverrideError(f"{above!r} is a tuple: override it whole.")
         parent.take_out(last, origin)
         return
     if not present and not isinstance(parent, Node):
-        raise OverrideError(f"{full_key(parent)!r} has {len(parent)} items; there is no index {steps[-1]}.")
+        raise OverrideError(f"{above!r} has {len(parent)} items; there is no index {steps[-1]}.")
     if sign == "" and not present:
         raise OverrideError(f"Unknown key {key!r}.{_hint(parent, steps[-1])} To add a key, write '+{text}'.")
     if sign == "+" and present:
@@ -111,7 +118,7 @@ def _put(
     ``trail`` are the containers above the parent, each with the key that leads on, the root first.
     """
     old = raw_child(parent, name, None)
-    if isinstance(value, dict) and "_target_" not in value:
+    if type(value) is dict and "_target_" not in value:  # an object of a file is a node, and takes the place whole
         if is_reference(old):
             _refuse_reference(parent, name, key, "")
         if isinstance(old, Node):
@@ -120,7 +127,7 @@ def _put(
                     raise OverrideError(f"Unknown key {f'{key}.{inner}'!r}.{_hint(old, inner)}")
                 _put(old, inner, item, f"{key}.{inner}", origin, may_add)
             return
-    value = _of_the_kind_of(old, value)
+    value = _of_the_kind_of(old, value, key)
     above = list(trail)
     while isinstance(parent, TupleNode):  # it can't be changed: another takes its place
         items = [v for _, v in raw_children(parent)]
@@ -133,12 +140,30 @@ def _put(
     parent.set(name, value, origin)
 
 
-def _of_the_kind_of(old: Any, value: Any) -> Any:
-    """What the command line has no word for stays what it was: a tuple, a path."""
+def _of_the_kind_of(old: Any, value: Any, key: str) -> Any:
+    """What the command line has no word for stays what it was: a tuple, a path, a member of an enumeration, a dtype."""
     if isinstance(value, list) and isinstance(old, tuple) and type(old) in (tuple, TupleNode):
         return tuple(value)
-    if isinstance(value, str) and isinstance(old, PurePath) and not is_reference(value):
+    if isinstance(value, dict) and dataclasses.is_dataclass(old):
+        raise OverrideError(f"{key!r} is {old!r}, a {type(old).__name__} that was made already: it has no keys to set.")
+    if not isinstance(value, str) or is_reference(value):
+        return value
+    if isinstance(old, Node) and (value.endswith((".py", ".yaml"))):
+        raise OverrideError(f"{value!r} is a file; name an object of it: {key}={value}:NAME.")
+    if isinstance(old, PurePath):
         return type(old)(value)
+    if isinstance(old, enum.Enum):
+        members = type(old).__members__
+        if value not in members:
+            raise OverrideError(
+                f"{key!r} is a {type(old).__name__}, which has no {value!r}.{did_you_mean(value, members)}"
+            )
+        return members[value]
+    if type(old).__module__ == "torch" and type(old).__name__ == "dtype":
+        found = getattr(sys.modules["torch"], value.removeprefix("torch."), None)
+        if type(found) is not type(old):
+            raise OverrideError(f"{key!r} is a torch.dtype, and {value!r} is none.")
+        return found
     return value
 
 
@@ -201,8 +226,15 @@ def _stuck(error: Exception, parsed: str, text: str) -> str:
     column = min(max(0, start + len(text) - len(parsed)), len(text))
     if column == len(text):
         return "it ends too early; is a bracket left open?"
-    reason = f": {call[2]}" if call else ""
-    return f"stuck at column {column + 1}, before {text[column:]!r}{reason}"
+    stuck = f"stuck at column {column + 1}, before {text[column:]!r}"
+    if call:
+        return f"{stuck}: {call[2]}"
+    key, _, value = text.partition("=")
+    if value.startswith("("):
+        return f"{stuck}; write a tuple as [...]"
+    if value[:1] in "[{" or "'" in value:
+        return stuck
+    return f"{stuck}; a text with such signs needs quotes: {key}={value!r}"
 
 
 def _plain(value: Any, text: str) -> Any:
@@ -231,6 +263,9 @@ def _object_of_file(text: str) -> Any:
         path = shipped or path
     node: Any = load_namespace(path) if path.suffix == ".py" else load_config_file(path)
     for step in found["name"].split("."):
+        if isinstance(node, list | tuple) and step.isdecimal() and int(step) < len(node):
+            node = node[int(step)]
+            continue
         known = list(node) if isinstance(node, dict) else []
         if step not in known:
             raise OverrideError(

@@ -8,6 +8,7 @@ a file is read by any safe loader; reading it imports nothing.
 from __future__ import annotations
 
 import base64
+import collections
 import dataclasses
 import datetime
 import enum
@@ -15,17 +16,19 @@ import functools
 import hashlib
 import pathlib
 import sys
+import typing
 from collections.abc import Iterable
 from typing import Any
 
 import yaml
 
 from ultravid.config.errors import ConfigError, ConfigImportError
-from ultravid.config.instantiate import CONTROL_KEYS, locate, target_name
+from ultravid.config.instantiate import CONTROL_KEYS, adopt_alone, locate, target_name
 from ultravid.config.loader import MODULE_PREFIX, RESERVED_KEYS, without_collection
 from ultravid.config.nodes import CONTAINERS, Container, Node, TupleNode, is_reference, join_key, raw_children
 
 __all__ = [
+    "as_call",
     "config_hash",
     "dump_yaml",
     "importable_name",
@@ -129,7 +132,7 @@ class _Writer:
             return [self.data(v, f"{key}[{i}]") for i, v in enumerate(list.__iter__(value))]
         if type(value) is dict or isinstance(value, Node):
             return self._mapping(dict.items(value), key)
-        call = _as_call(value)
+        call = as_call(value)
         if call is not None:
             return self._mapping(call.items(), key)
         name = self.name(value)
@@ -187,7 +190,7 @@ def _pickled(value: Any, key: str) -> str:
         raise ConfigError(f"{key or 'The value'} holds {value!r}, which can't be pickled either: {error}") from error
 
 
-def _as_call(value: Any) -> dict[str, Any] | None:
+def as_call(value: Any) -> dict[str, Any] | None:
     """The call that makes a value of a well-known kind."""
     kind = type(value)
     if isinstance(value, pathlib.PurePath):
@@ -195,6 +198,13 @@ def _as_call(value: Any) -> dict[str, Any] | None:
         return {"_target_": name, "_args_": [str(value)]}
     if kind in (slice, range):
         return {"_target_": f"builtins.{kind.__name__}", "_args_": [value.start, value.stop, value.step]}
+    if kind is collections.OrderedDict:
+        return {"_target_": "collections.OrderedDict", "_args_": [[list(pair) for pair in value.items()]]}
+    if kind is datetime.timedelta:
+        arguments = {"days": value.days, "seconds": value.seconds, "microseconds": value.microseconds}
+        return {"_target_": "datetime.timedelta", **arguments}
+    if (origin := typing.get_origin(value)) is not None and isinstance(origin, type):  # list[int], Own[int]
+        return {"_target_": "operator.getitem", "_args_": [origin, typing.get_args(value)]}
     if kind in (set, frozenset):
         return {"_target_": f"builtins.{kind.__name__}", "_args_": [sorted(value, key=repr)]}
     if kind is complex:
@@ -206,6 +216,8 @@ def _as_call(value: Any) -> dict[str, Any] | None:
     if isinstance(value, functools.partial):
         arguments = {"_args_": list(value.args)} if value.args else {}
         return {"_target_": value.func, "_partial_": True, **arguments, **value.keywords}
+    if kind.__module__ == "torch" and kind.__name__ == "Size":
+        return {"_target_": "torch.Size", "_args_": [list(value)]}
     if kind.__module__ == "torch" and kind.__name__ == "device":
         return {"_target_": "torch.device", "_args_": [str(value)]}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -214,6 +226,8 @@ def _as_call(value: Any) -> dict[str, Any] | None:
         return {"_target_": kind, **dict(zip(kind._fields, value, strict=True))}
     if isinstance(value, enum.Flag) and importable_name(value) is None:  # a combination has no name of its own
         return {"_target_": kind, "_args_": [value.value]}
+    if "numpy" in sys.modules and isinstance(value, sys.modules["numpy"].dtype):
+        return {"_target_": "numpy.dtype", "_args_": [value.str]}
     if kind.__module__ == "numpy" and hasattr(value, "item") and not getattr(value, "shape", ()):
         return {"_target_": f"numpy.{kind.__name__}", "_args_": [value.item()]}
     return None
@@ -235,7 +249,7 @@ def config_hash(cfg: Any) -> str:
     Raises:
         ConfigError: see `to_data`.
     """
-    return hashlib.sha256(_canonical(to_data(cfg)).encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(_canonical(to_data(adopt_alone(cfg))).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _canonical(data: Any) -> str:
@@ -274,10 +288,14 @@ def to_py(node: Any, prefix: str = "cfg.") -> str:
 def _py_lines(node: Any, prefix: str) -> Iterable[str]:
     for key, value in raw_children(node):
         name = f"{prefix}{key}"
-        if isinstance(value, Node) and "_target_" not in value and len(value) > 0:
+        if isinstance(value, Node) and "_target_" not in value and value and not _is_object(value):
             yield from _py_lines(value, f"{name}.")
         else:
             yield f"{name} = {py_text(value, _LINE_LENGTH - len(name) - 3)}"
+
+
+def _is_object(node: Node) -> bool:
+    return len(node) == 1 and isinstance(node.raw.get("_object_"), str)
 
 
 def py_text(value: Any, most: int | None = None, indent: str = "") -> str:
@@ -297,11 +315,15 @@ def _py_parts(value: Any) -> tuple[str, list[tuple[str, Any]], str]:
     """A value's text before its parts, the parts with their names, and the text after them."""
     if isinstance(value, Node):
         items = dict(raw_children(value))
-        if len(items) == 1 and isinstance(items.get("_object_"), str):
+        if _is_object(value):
             return items["_object_"], [], ""
         if "_target_" not in items:
             return "{", [(f"{k!r}: ", v) for k, v in items.items()], "}"
-        arguments = [("", v) for _, v in raw_children(items["_args_"])] if "_args_" in items else []
+        positional = items.get("_args_", ())
+        held = isinstance(positional, CONTAINERS)
+        arguments = (
+            [("", v) for _, v in raw_children(positional)] if held else [("*", positional)] if positional else []
+        )
         arguments += [(f"{k}=", v) for k, v in items.items() if k not in CONTROL_KEYS]
         name = written_target(items["_target_"])
         return (

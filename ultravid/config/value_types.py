@@ -10,12 +10,14 @@ from __future__ import annotations
 import abc
 import collections.abc
 import dataclasses
+import enum
 import functools
 import inspect
 import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from ultravid.config.errors import ConfigError
@@ -55,6 +57,7 @@ class Parameters:
     Attributes:
         by_name: parameters that can be given by name.
         positional: parameters that can be given by position, in order.
+        positional_only: those of them that can't be given by name.
         any_name: the ``**kwargs`` parameter.
         any_number: the ``*args`` parameter.
         annotations: those that can be judged, by the parameter's name.
@@ -62,6 +65,7 @@ class Parameters:
 
     by_name: dict[str, inspect.Parameter]
     positional: list[inspect.Parameter]
+    positional_only: list[inspect.Parameter]
     any_name: inspect.Parameter | None
     any_number: inspect.Parameter | None
     annotations: dict[str, Any]
@@ -77,6 +81,7 @@ def parameters_of(target: Callable[..., Any]) -> Parameters | None:
 
 @functools.lru_cache(maxsize=4096)
 def _parameters_of(target: Callable[..., Any]) -> Parameters | None:
+    target = typing.get_origin(target) or target  # of a generic class with its arguments, the class
     try:
         parameters = inspect.signature(target).parameters
     except (ValueError, TypeError):
@@ -88,9 +93,12 @@ def _parameters_of(target: Callable[..., Any]) -> Parameters | None:
         annotation = _evaluated(parameter.annotation, names)
         if annotation is not _EMPTY and annotation is not Any and annotation is not object:
             annotations[parameter.name] = annotation
+    if hasattr(target, "registry") and hasattr(target, "dispatch"):  # functools.singledispatch: of the first form alone
+        annotations = {}
     return Parameters(
         {n: p for n, p in parameters.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)},
         [p for p in parameters.values() if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)],
+        [p for p in parameters.values() if p.kind is kinds.POSITIONAL_ONLY],
         next((p for p in parameters.values() if p.kind is kinds.VAR_KEYWORD), None),
         next((p for p in parameters.values() if p.kind is kinds.VAR_POSITIONAL), None),
         annotations,
@@ -166,7 +174,10 @@ def mismatch(value: Any, annotation: Any) -> Mismatch | None:
         deeper = [f for f in found if f is not None and f.steps]  # list[int] | None, say: tell of the item
         return deeper[0] if len(deeper) == 1 else Mismatch((), value, annotation)
     if origin is typing.Literal:
-        fits = any(type(value) is type(a) and value == a for a in arguments)
+        fits = any(
+            isinstance(value, type(a)) and value == a and isinstance(value, bool) == isinstance(a, bool)
+            for a in arguments
+        )
         return None if fits or _unknown(value) else Mismatch((), value, annotation)
     if origin in _WRAPPERS:
         return mismatch(value, arguments[0])
@@ -247,9 +258,11 @@ def _may_be(value: Any, wanted: type) -> bool:
             return True
         if made is not dict or "_target_" in value:
             return _may_be_class(made, wanted)
-        return issubclass(dict, wanted) or issubclass(wanted, Mapping)
+        return issubclass(dict, wanted) or issubclass(wanted, Mapping) or _is_known_by_its_shape(wanted)
     if isinstance(value, list | tuple) and not hasattr(type(value), "_fields"):
-        return any(issubclass(kind, wanted) for kind in _LISTS)
+        return any(issubclass(kind, wanted) for kind in _LISTS) or _is_known_by_its_shape(wanted)
+    if isinstance(value, str) and (_is_named(wanted, value) or _is_torch_device(wanted)):
+        return True
     if isinstance(value, type | types.FunctionType):
         return isinstance(value, wanted)
     if value is not None and not isinstance(value, (*_SCALARS, *_LISTS, Mapping)):  # a live object
@@ -264,11 +277,38 @@ def _may_be(value: Any, wanted: type) -> bool:
 def _may_be_class(made: type, wanted: type) -> bool:
     if isinstance(wanted, abc.ABCMeta) and wanted.__module__ not in ("collections.abc", "numbers"):
         return True  # classes of its shape may do as well
+    if _is_known_by_its_shape(wanted):
+        return True
+    if wanted in (list, tuple, set, dict) or wanted.__module__ == "collections.abc":  # a ModuleList for a list
+        return issubclass(made, wanted) or hasattr(made, "__getitem__") or hasattr(made, "__iter__") or made in _LISTS
+    if "__new__" in vars(made) and issubclass(wanted, made):  # pathlib.Path makes a PosixPath
+        return True
     if wanted is float and made is int:
         return True
     if wanted.__module__.startswith(MODULE_PREFIX):  # each import of a config file makes its classes anew
         return any((k.__module__, k.__qualname__) == (wanted.__module__, wanted.__qualname__) for k in made.__mro__)
     return issubclass(made, wanted) or _acts_as(made, wanted) or (made in _LISTS and wanted in _LISTS)
+
+
+def _is_known_by_its_shape(wanted: type) -> bool:
+    """Has the class no public member, so that anything of its shape does as well (torch's Dataset)?"""
+    if wanted.__module__ == "builtins" or dataclasses.is_dataclass(wanted) or issubclass(wanted, enum.Enum | PurePath):
+        return False
+    if wanted.__module__ in ("collections.abc", "numbers"):
+        return False
+    inherited = [kind for kind in wanted.__mro__ if kind not in (object, typing.Generic)]
+    return not any(name for kind in inherited for name in vars(kind) if not name.startswith("_")) and not any(
+        "__init__" in vars(kind) for kind in inherited
+    )
+
+
+def _is_named(wanted: type, value: str) -> bool:
+    """Is it the name of a member of an enumeration? Many a function takes that too, as torchvision's weights."""
+    return issubclass(wanted, enum.Enum) and value in wanted.__members__
+
+
+def _is_torch_device(wanted: type) -> bool:
+    return (wanted.__module__, wanted.__name__) == ("torch", "device")
 
 
 def _acts_as(made: type, wanted: type) -> bool:

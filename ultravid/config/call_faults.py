@@ -1,0 +1,211 @@
+"""The faults of one call: its target, its arguments' names, and their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from inspect import isabstract
+from typing import Any
+
+from ultravid.config.errors import ConfigError, Fault, InterpolationError, did_you_mean
+from ultravid.config.instantiate import CONTROL_KEYS, is_allowed, locate, target_name
+from ultravid.config.nodes import (
+    CONTAINERS,
+    DELETED,
+    MISSING,
+    Container,
+    Node,
+    full_key,
+    owner_of,
+    raw_children,
+)
+from ultravid.config.provenance import is_override, settings_of, where
+from ultravid.config.value_types import Parameters, mismatch, parameters_of, type_text
+
+__all__ = ["call_faults", "object_faults"]
+
+_SWITCHES = ("_partial_", "_recursive_", "_check_")
+
+
+def object_faults(node: Node, allowed: frozenset[str] | None) -> Iterator[Fault]:
+    """Faults of ``{_object_: name}``."""
+    name = node.raw["_object_"]
+    try:
+        if not isinstance(name, str):
+            raise ConfigError(f"_object_ is {name!r}, not the name of an object.")
+        is_allowed(name, None, allowed)
+        is_allowed(name, locate(name), allowed)
+    except ConfigError as error:
+        yield Fault(full_key(node), str(error), where(node))
+
+
+def call_faults(node: Node, allowed: frozenset[str] | None) -> Iterator[Fault]:
+    """Faults of a node with a ``_target_``.
+
+    Args:
+        node: the call; what it is made of is not looked at.
+        allowed: packages that targets may be of; None allows all.
+    """
+    for switch in _SWITCHES:
+        if not isinstance(value := dict.get(node, switch, True), bool):
+            yield Fault(full_key(node, switch), f"is {value!r}; it is true or false", where(node, switch))
+    if not isinstance(dict.get(node, "_args_", ()), list | tuple):
+        shown = node.raw["_args_"]
+        yield Fault(
+            full_key(node, "_args_"), f"is {shown!r}, not a list of positional arguments", where(node, "_args_")
+        )
+        return
+    if node.raw["_target_"] == MISSING:  # told where the value is looked at
+        return
+    try:
+        target = node["_target_"]
+        name = target if isinstance(target, str) else None
+        if name is not None:
+            is_allowed(name, None, allowed)  # before its module is run
+            target = locate(name)
+        if not isinstance(target, Node):
+            is_allowed(name, target, allowed)
+    except InterpolationError:  # told where the value is looked at
+        return
+    except ConfigError as error:
+        yield Fault(full_key(node), str(error), where(node, "_target_"))
+        return
+    if isinstance(target, Node):  # built first; what it takes is known then
+        return
+    if not callable(target):
+        message = f"_target_ is {target!r}, which can't be called"
+        yield Fault(full_key(node), message, where(node, "_target_"))
+        return
+    if isabstract(target) and node.get("_partial_", False) is not True:
+        lacks = ", ".join(sorted(target.__abstractmethods__))
+        yield Fault(full_key(node), f"{target_name(target)} is abstract: it lacks {lacks}", where(node, "_target_"))
+    parameters = parameters_of(target)
+    if parameters is not None:
+        yield from _signature_faults(node, target, parameters)
+        if node.get("_recursive_", True) and node.get("_check_", True):
+            yield from _type_faults(node, target, parameters)
+
+
+def _positional(node: Node) -> list[Any]:
+    """The positional arguments as read; ??? for one whose reference is wrong."""
+    return [value for _, value in _read(node["_args_"])] if "_args_" in node else []
+
+
+def _read(container: Container) -> Iterator[tuple[Any, Any]]:
+    for key, value in raw_children(container):
+        if type(value) is str and "${" in value:
+            try:
+                value = container[key]
+            except ConfigError:  # told where the value is looked at
+                value = MISSING
+        yield key, value
+
+
+def _signature_faults(node: Node, target: Callable[..., Any], takes: Parameters) -> Iterator[Fault]:
+    given = [k for k, _ in raw_children(node) if k not in CONTROL_KEYS]
+    num_args = len(_positional(node))
+    by_position = {p.name for p in takes.positional[:num_args]}
+    name = target_name(target)
+    if num_args > len(takes.positional) and takes.any_number is None:
+        message = f"{name} takes {len(takes.positional)} positional arguments, {num_args} are given"
+        yield Fault(full_key(node), message, where(node))
+    for key in given:
+        if key not in takes.by_name and takes.any_name is None:
+            message = f"{name} takes no argument {key!r}.{did_you_mean(key, takes.by_name)}{_swapped(node, key)}"
+            yield Fault(full_key(node, key), message, where(node, key))
+        elif key in by_position:
+            yield Fault(full_key(node, key), f"{name} gets {key!r} by position too", where(node, key))
+    if node.get("_partial_", False):
+        return
+    for parameter in (*takes.positional_only, *takes.by_name.values()):
+        required = parameter.default is parameter.empty and parameter.name not in by_position
+        if required and (parameter.name not in given or parameter.name not in takes.by_name):
+            yield Fault(full_key(node), f"{name} needs an argument {parameter.name!r}", where(node))
+
+
+def _swapped(node: Node, key: str) -> str:
+    """What to do about an argument that was meant for another target than the one that took its place."""
+    swaps = [(origin, value) for origin, value in settings_of(node, "_target_") if value is not DELETED]
+    if len(swaps) < 2 or (settings_of(node, key) and settings_of(node, key)[-1][0] is not None):
+        return ""
+    return f" It was meant for {target_name(swaps[-2][1])}; '~{full_key(node, key)}' takes it out."
+
+
+def _type_faults(node: Node, target: Callable[..., Any], takes: Parameters) -> Iterator[Fault]:
+    if not takes.annotations:
+        return
+    for index, value in enumerate(_positional(node)):
+        parameter = takes.positional[index] if index < len(takes.positional) else takes.any_number
+        if parameter is not None:
+            yield from _type_fault(node["_args_"], index, value, target, parameter, takes)
+    for key, value in _read(node):
+        if key not in CONTROL_KEYS:
+            parameter = takes.by_name.get(key, takes.any_name)
+            if parameter is not None:
+                yield from _type_fault(node, key, value, target, parameter, takes)
+
+
+def _type_fault(
+    container: Container, key: Any, value: Any, target: Callable[..., Any], parameter: Any, takes: Parameters
+) -> Iterator[Fault]:
+    annotation = takes.annotations.get(parameter.name)
+    if annotation is None or value is parameter.default:
+        return
+    wrong = mismatch(value, annotation)
+    if wrong is None or (
+        type(value) is type(parameter.default) and _is_like_default(value, parameter.default, annotation)
+    ):
+        return
+    owner, own_key = owner_of(container, key)
+    through = ""
+    if (owner, own_key) != (container, key):
+        through = f" ({full_key(container, key)} refers to it)"
+    if through and is_override(settings_of(container, key)[-1][0] if settings_of(container, key) else None):
+        owner, own_key, through = container, key, f" (it refers to {full_key(owner, own_key)})"  # a wrong reference
+    else:
+        for step in wrong.steps:
+            inner = owner[own_key]
+            if not isinstance(inner, CONTAINERS):
+                break
+            owner, own_key = owner_of(inner, step)
+    text = type_text(wrong.annotation)
+    told = wrong.value is None or isinstance(wrong.value, CONTAINERS)  # they say what they are
+    what = "" if told else f", {_article(type_text(type(wrong.value)))},"
+    message = (
+        f"is {_shown(wrong.value)}{what} where {target_name(target)} takes {text} for {parameter.name!r}"
+        f"{through}.{_meant(wrong.value, text)}"
+    )
+    yield Fault(full_key(owner, own_key), message, where(owner, own_key), about="type")
+
+
+def _is_like_default(value: Any, default: Any, annotation: Any) -> bool:
+    """Is it the default, or of its kind where the default itself is not what the annotation says?"""
+    return bool(value == default) or mismatch(default, annotation) is not None
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Node):
+        kind = "a partial call" if value.get("_partial_", False) else "a call"
+        return f"{kind} of {target_name(value.raw['_target_'])}" if "_target_" in value else "a dict"
+    if isinstance(value, CONTAINERS):
+        value = [v for _, v in raw_children(value)]
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _meant(value: Any, text: str) -> str:
+    """What a string was probably meant to be: null, or the number that YAML and quotes make text of, as ``1e-3``."""
+    if value in ("None", "none"):
+        return " Did you mean null?"
+    if not isinstance(value, str) or not ("int" in text or "float" in text):
+        return ""
+    try:
+        number = float(value)
+    except ValueError:
+        return ""
+    if "float" not in text and not number.is_integer():
+        return ""
+    return f" Did you mean {number if 'float' in text else int(number)!r}, without quotes?"
