@@ -1,12 +1,17 @@
 """What is built of a config and what is kept of it in a file: who may be imported, who is pickled, what is equal."""
 
+import abc
 import collections
+import dataclasses
+import enum
 import fractions
 import os
+import pickle
 import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,9 +26,15 @@ from ultravid.config import (
     check,
     config_hash,
     instantiate,
+    load_checked,
     ref,
     to_omegaconf,
 )
+
+
+class Level(enum.Enum):
+    LOW = 1
+    HIGH = 2
 
 
 class Holder:
@@ -239,3 +250,120 @@ def test_a_dict_value_does_not_replace_a_reference_in_silence():
     cfg = Node(model=LazyCall(Holder)(1), trainer=dict(model=ref("model")))
     with pytest.raises(OverrideError, match=r"'trainer\.model' is a reference to 'model'"):
         LazyConfig.apply_overrides(cfg, ["trainer={model: {value: 3}}"])
+
+
+def test_a_config_with_classes_of_its_own_file_can_be_pickled(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from ultravid.config import LazyCall as L\nclass Thing:\n    def __init__(self, kind): self.kind = kind\n"
+        "thing = L(Thing)(kind=Thing)\n"
+    )
+    made = instantiate(pickle.loads(pickle.dumps(LazyConfig.load(tmp_path / "own.py"))).thing)
+    assert type(made).__name__ == "Thing" and made.kind is type(made)
+
+
+# --- what a new user stumbled over ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Options:
+    x: int = 1
+
+
+class Abstract(abc.ABC):
+    @abc.abstractmethod
+    def run(self): ...
+
+
+def positional(a, /): ...
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "message"),
+    [
+        ((0.9, "???"), "a[1]", "is still ???"),
+        (LazyCall(Holder), "a", "without its arguments: write L(...)(...)"),
+        (Node(_target_=Holder, _partial_="false"), "a._partial_", "is 'false'; it is true or false"),
+        (Node(_target_=Holder, _args_=5), "a._args_", "is 5, not a list of positional arguments"),
+        (LazyCall(Abstract)(), "a", "is abstract: it lacks run"),
+        (LazyCall(positional)(), "a", "needs an argument 'a'"),
+        (LazyCall(list[int])(1, 2, 3), "a", "takes 1 positional arguments, 3 are given"),
+    ],
+)
+def test_faults_that_are_easily_missed(value, key, message):
+    found = {f.key: f.message for f in check(Node(a=value))}
+    assert message in found[key]
+
+
+def test_a_wrong_reference_of_the_command_line_is_told_where_it_stands():
+    def takes(n: int): ...
+
+    cfg = Node(name="x", user=LazyCall(takes)(n=1))
+    LazyConfig.apply_overrides(cfg, ["user.n=${name}"])
+    (fault,) = check(cfg)
+    assert (
+        fault.key == "user.n" and fault.where == "override 1: user.n=${name}" and "it refers to name" in fault.message
+    )
+
+
+def test_a_call_can_say_that_its_values_are_right_whatever_its_signature_says():
+    def wrongly_annotated(value: float): ...
+
+    node = LazyCall(wrongly_annotated)(value="random")
+    assert [f.key for f in check(Node(a=node))] == ["a.value"]
+    node._check_ = False
+    assert check(Node(a=node)) == []
+    assert instantiate(node) is None
+
+
+def test_what_the_launcher_could_not_save_is_told_before_a_run(tmp_path):
+    (tmp_path / "c.py").write_text("train = dict(note=lambda x: x)\n")
+    with pytest.raises(ConfigError, match=r"train\.note: is .*lambda.*can't be saved with the run"):
+        load_checked(tmp_path / "c.py")
+
+
+def test_names_of_a_file_that_are_no_part_of_the_config_are_told_when_they_are_missed(tmp_path):
+    (tmp_path / "c.py").write_text(
+        "from ultravid.config import LazyCall as L, ref\nlr = 0.1\nbare = L(dict)\na = dict(x=ref('lr'), y=ref('bare'))\n"
+    )
+    messages = {f.key: f.message for f in check(LazyConfig.load(tmp_path / "c.py"))}
+    assert "It is a float in that file; only dicts and nodes" in messages["a.x"]
+    assert "It is a LazyCall without its arguments in that file" in messages["a.y"]
+
+
+@pytest.mark.parametrize("key", ["l.7", "l.name", "n.deep", "t[5]", "nowhere"])
+def test_building_what_is_not_there_is_a_config_error(key):
+    builder = Builder(Node(l=[1, LazyCall(Holder)(2)], n=3, t=(1, "${n}"), d={1: 5}))
+    with pytest.raises(ConfigError):
+        builder.build(key)
+    assert builder.build("l.1").value == 2 and builder.build("d.1") == 5 and builder.build("t[1]") == 3
+
+
+def test_enums_dtypes_and_whole_objects_from_the_command_line(tmp_path):
+    (tmp_path / "o.py").write_text("train = dict(b=2)\n")
+    cfg = Node(level=Level.LOW, dtype=torch.float16, train=dict(a=1), made=Options(5))
+    LazyConfig.apply_overrides(cfg, ["level=HIGH", "dtype=torch.float32", f"train={tmp_path / 'o.py'}:train"])
+    assert (cfg.level, cfg.dtype, dict(cfg.train)) == (Level.HIGH, torch.float32, {"b": 2})
+    for override, message in [
+        ("level=HGH", "Did you mean 'HIGH'"),
+        ("dtype=flot32", "is none"),
+        ("made={x: 7}", "was made already"),
+        ("train=common/optim.py", r"name an object of it: train=common/optim\.py:NAME"),
+    ]:
+        with pytest.raises(OverrideError, match=message):
+            LazyConfig.apply_overrides(cfg, [override])
+
+
+def test_omegaconf_gets_names_of_targets_and_calls_of_dataclasses():
+    made = to_omegaconf(Node(call=LazyCall(Options)(x=3), value=Options(4)))
+    assert instantiate(made.call) == Options(3) and instantiate(made.value) == Options(4)
+
+
+def test_keys_that_come_twice_in_yaml_are_refused(tmp_path):
+    (tmp_path / "c.yaml").write_text("a:\n  b: 1\n  c: 2\n  b: 3\n")
+    with pytest.raises(ConfigError, match=r"c\.yaml:4: is not YAML: the key 'b' comes twice"):
+        LazyConfig.load(tmp_path / "c.yaml")
+
+
+def test_a_folder_that_is_not_there_is_told_in_one_message(tmp_path):
+    with pytest.raises(ConfigError, match="can't be written: No such file or directory"):
+        LazyConfig.save(Node(a=1), tmp_path / "nowhere/c.yaml")

@@ -259,7 +259,8 @@ class Node(dict[Any, Any]):
         return _asked_for(self, memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (type(self), dict(raw_items(self)), _portable(self._origin), _portable_record(self))
+        values = {k: _by_name(v, as_target=k == "_target_") for k, v in raw_items(self)}
+        return _unpickled, (type(self), values, _portable(self._origin), _portable_record(self))
 
     def __or__(self, other: Any) -> Any:
         merged = self.copy()
@@ -406,7 +407,8 @@ class ListNode(list[Any]):
         return _asked_for(self, memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (ListNode, list(list.__iter__(self)), _portable(self._origin), _portable_record(self))
+        values = [_by_name(v) for v in list.__iter__(self)]
+        return _unpickled, (ListNode, values, _portable(self._origin), _portable_record(self))
 
     def __eq__(self, other: object) -> bool:
         """As `Node`'s."""
@@ -466,7 +468,8 @@ class TupleNode(tuple[Any, ...]):
         return _asked_for(self, memo)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (TupleNode, tuple(tuple.__iter__(self)), _portable(self._origin), _portable_record(self))
+        values = tuple([_by_name(v) for v in tuple.__iter__(self)])
+        return _unpickled, (TupleNode, values, _portable(self._origin), _portable_record(self))
 
     def __eq__(self, other: object) -> bool:
         """As `Node`'s."""
@@ -574,6 +577,21 @@ def _unpickled(kind: type[Container], values: Any, origin: Origin | None, record
         kept = keep_record(container)
         kept.settings, kept.via = record
     return container
+
+
+def _by_name(value: Any, as_target: bool = False) -> Any:
+    """A value for a pickle: what a config file defines goes by its name, for pickle finds it in no module."""
+    if type(value) in _LEAVES - {FunctionType, type} or isinstance(value, CONTAINERS):
+        return value
+    module = getattr(value, "__module__", None)
+    if not (isinstance(module, str) and module.startswith("ultravid_config_file:")):
+        return value
+    from ultravid.config.serialize import importable_name
+
+    name = importable_name(value)
+    if name is None:
+        return value
+    return name if as_target else {"_object_": name}
 
 
 def _portable_record(node: Container) -> Any:
