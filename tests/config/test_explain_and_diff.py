@@ -129,3 +129,9 @@ def test_differences_are_of_keys_values_and_targets(cfg, tmp_path):
         "~ user.number: ref('number') -> 3",
         "+ new = [1, 2]",
     ]
+
+
+def test_what_was_put_in_from_outside_was_imported_by_nobody(cfg):
+    cfg.number = Node(denominator=5)
+    assert [s.via for s in explain(cfg, "number.denominator")][-1] == ()
+    assert explain(cfg, "number.denominator")[-1].where.startswith(__file__)

@@ -71,27 +71,31 @@ def _history(container: Container, steps: list[str], via: tuple[str, ...], key: 
         known = [k for k, _ in raw_children(container)]
         place = full_key(container)
         raise UnknownKeyError(f"Unknown key {key!r}.{did_you_mean(step, known, f'{place}.' if place else '')}")
-    if isinstance(container, CONTAINERS):
-        via = (*(container._record.via if container._record is not None else ()), *via)
+    via = (*(container._record.via if container._record is not None else ()), *via)
+    home = _file(place_made(container))
     for origin, value in settings:
         place = origin_text(origin) if origin is not None else place_made(container, step)
+        outer = _outside(place, via, home) if origin is not None else via
+        put_in = (place,) if origin is not None and place.startswith("override ") else ()
         if len(steps) == 1 or value is DELETED:
-            own_via = value._record.via if isinstance(value, CONTAINERS) and value._record is not None else ()
-            made = place_made(value) if isinstance(value, CONTAINERS) and value._origin is not None else place
-            put_by = (place,) if origin is not None and made != place else ()
-            yield Setting(value, made, _outside(made, (*own_via, *put_by, *via)))
+            if isinstance(value, CONTAINERS) and value._origin is not None:  # it was made elsewhere than it was put
+                own = value._record.via if value._record is not None else ()
+                made = place_made(value)
+                yield Setting(value, made, (*own, *put_in, *outer))
+            else:
+                yield Setting(value, place, outer)
             if len(steps) == 1 and is_reference(value) and value is raw_child(container, step, None):
                 yield from _of_owner(container, step)
         elif isinstance(value, CONTAINERS):
             try:
-                yield from list(_history(value, steps[1:], (place, *via) if origin is not None else via, key))
+                yield from list(_history(value, steps[1:], (*put_in, *outer), key))
             except UnknownKeyError:
                 if value is raw_child(container, step, None):  # an object that another took the place of may lack it
                     raise
         elif type(value) is tuple:  # a plain one, whose items were set with it
-            yield Setting(value_at(value, ".".join(steps[1:])), place, _outside(place, via))
+            yield Setting(value_at(value, ".".join(steps[1:])), place, outer)
         elif is_reference(value) and isinstance(owner := container[step], CONTAINERS):
-            yield Setting(value, place, _outside(place, via))
+            yield Setting(value, place, outer)
             yield from _history(root_of(owner), [*split_key(full_key(owner)), *steps[1:]], (), key)
         elif value is raw_child(container, step, None):
             raise UnknownKeyError(
@@ -114,13 +118,18 @@ def _of_owner(container: Container, step: Any) -> Iterator[Setting]:
         yield from explain(root, inner)
 
 
-def _outside(place: str, via: tuple[str, ...]) -> tuple[str, ...]:
-    """The imports that lead from the file of a place outwards."""
+def _file(place: str) -> str:
+    return place.rpartition(":")[0]
+
+
+def _outside(place: str, via: tuple[str, ...], home: str) -> tuple[str, ...]:
+    """The imports that lead outwards from the file of a place: none from one that stands outside of them all."""
     if place.startswith("override "):
         return ()
-    file = place.rpartition(":")[0]
-    same = [i for i, step in enumerate(via) if step.rpartition(":")[0] == file]
-    return tuple(dict.fromkeys(via[same[-1] + 1 :] if same else via))
+    same = [i for i, step in enumerate(via) if _file(step) == _file(place)]
+    if same:
+        return via[same[-1] + 1 :]
+    return via if _file(place) == home else ()
 
 
 def explain_text(cfg: Any, key: str) -> str:

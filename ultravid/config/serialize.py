@@ -61,7 +61,10 @@ def importable_name(value: Any) -> str | None:
     if name.startswith(MODULE_PREFIX):  # defined in a config file, or in one that it imports by relative path
         file, _, attributes = name.removeprefix(MODULE_PREFIX).partition(".py.")
         return None if "<" in attributes else f"{file}.py:{attributes}"
-    for candidate in (_public_name(name), name):
+    private = any(part.startswith("_") for part in name.split("."))
+    for candidate in (_name_in_loaded_package(value) if private else None, _public_name(name), name):
+        if candidate is None:
+            continue
         try:
             found = locate(candidate)
         except ConfigImportError:
@@ -90,7 +93,7 @@ def _name_in_loaded_package(value: Any) -> str | None:
     name = "Ellipsis" if value is ... else getattr(value, "__name__", None)
     if not isinstance(name, str) or not name.isidentifier():
         return None
-    for package in ("builtins", "types", "operator", "torch", "numpy"):
+    for package in ("builtins", "types", "operator", "torch", "torch.nn.functional", "numpy"):
         module = sys.modules.get(package)
         if module is not None and vars(module).get(name) is value:
             return f"{package}.{name}"
