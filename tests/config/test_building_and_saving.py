@@ -367,3 +367,16 @@ def test_keys_that_come_twice_in_yaml_are_refused(tmp_path):
 def test_a_folder_that_is_not_there_is_told_in_one_message(tmp_path):
     with pytest.raises(ConfigError, match="can't be written: No such file or directory"):
         LazyConfig.save(Node(a=1), tmp_path / "nowhere/c.yaml")
+
+
+@dataclasses.dataclass
+class Wants:
+    a: dataclasses.InitVar[int]
+    b: int = 1
+
+
+def test_types_are_saved_and_a_dataclass_that_forgets_an_argument_is_refused(tmp_path):
+    LazyConfig.save(Node(a=int | None, b=list[int]), tmp_path / "c.yaml")
+    assert instantiate(LazyConfig.load(tmp_path / "c.yaml")) == {"a": int | None, "b": list[int]}
+    with pytest.raises(ConfigError, match=r"x holds Wants\(b=1\)"):
+        LazyConfig.save(Node(x=Wants(a=3)), tmp_path / "c.yaml")

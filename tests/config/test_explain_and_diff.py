@@ -135,3 +135,27 @@ def test_what_was_put_in_from_outside_was_imported_by_nobody(cfg):
     cfg.number = Node(denominator=5)
     assert [s.via for s in explain(cfg, "number.denominator")][-1] == ()
     assert explain(cfg, "number.denominator")[-1].where.startswith(__file__)
+
+
+def test_a_pickled_config_explains_itself_as_before_however_it_was_edited():
+    cfg = Node(train=dict(y=[1, 2, {"z": 3}], q=1))
+    LazyConfig.apply_overrides(cfg, ["train.y=[9,{z: 1}]", "train.y.1.z=3", "+train.n.d=5", "~train.q"])
+    again = pickle.loads(pickle.dumps(cfg))
+    for key in ("train.y", "train.y.1.z", "train.n", "train.n.d", "train.q", "train"):
+        assert explain_text(again, key) == explain_text(cfg, key)
+    assert str(explain(cfg, "train.n")[-1]) == "override 3: +train.n.d=5"
+    assert explain_text(cfg.train, "y").startswith("y = [9, {'z': 3}]")
+
+
+def test_merging_with_an_operator_is_told_with_its_line():
+    cfg = Node(a=1)
+    cfg |= {"b": 2}
+    merged = cfg | {"c": 3}
+    assert explain(cfg, "b")[-1].where.startswith(__file__) and explain(merged, "c")[-1].where.startswith(__file__)
+
+
+def test_an_item_of_an_imported_list_remembers_the_import(tmp_path):
+    (tmp_path / "base.py").write_text("from ultravid.config import LazyCall as L\nhooks = [L(dict)(a=1)]\n")
+    (tmp_path / "run.py").write_text("from .base import *\nseq = dict(first=hooks[0])\n")
+    (setting,) = explain(LazyConfig.load(tmp_path / "run.py"), "seq.first.a")
+    assert setting.where.endswith("base.py:2") and setting.via == (f"{tmp_path / 'run.py'}:1",)

@@ -12,6 +12,7 @@ from ultravid.config import (
     Node,
     get_config,
     instantiate,
+    load_checked,
 )
 from ultravid.config.provenance import where
 
@@ -165,3 +166,22 @@ def test_config_files_may_hold_dataclasses(tmp_path):
         (tmp_path / f"{name}.py").write_text(text)
         assert instantiate(LazyConfig.load(tmp_path / f"{name}.py").point).y == 2
     assert not [m for m in sys.modules if m.startswith("ultravid_config_file:")]
+
+
+def test_an_omegaconf_config_of_a_file_is_part_of_the_config_and_one_that_gets_a_node_is_told_what_to_write(tmp_path):
+    write(
+        tmp_path,
+        plain="from omegaconf import OmegaConf\ntrain = OmegaConf.create({'a': 1, 'b': '${train.a}'})\n",
+        mixed="from omegaconf import OmegaConf\nfrom ultravid.config import LazyCall as L\n"
+        "data = OmegaConf.create()\ndata.train = L(dict)(a=1)\n",
+    )
+    assert LazyConfig.load(tmp_path / "plain.py").train.b == 1
+    with pytest.raises(ConfigError, match=r"mixed\.py:4: UnsupportedValueType(.|\n)*write Node\(\)"):
+        load_checked(tmp_path / "mixed.py")
+
+
+def test_a_folder_is_not_imported_as_a_file(tmp_path):
+    (tmp_path / "parts").mkdir()
+    write(tmp_path, top="from . import parts\n")
+    with pytest.raises(ConfigError, match=r"it is a folder; write 'from \.parts import NAME'"):
+        LazyConfig.load(tmp_path / "top.py")

@@ -81,9 +81,9 @@ def _history(container: Container, steps: list[str], via: tuple[str, ...], key: 
             if isinstance(value, CONTAINERS) and value._origin is not None:  # it was made elsewhere than it was put
                 own = value._record.via if value._record is not None else ()
                 made = place_made(value)
-                yield Setting(value, made, (*own, *put_in, *outer))
+                yield _setting(value, made, (*own, *put_in, *outer))
             else:
-                yield Setting(value, place, outer)
+                yield _setting(value, place, outer)
             if len(steps) == 1 and is_reference(value) and value is raw_child(container, step, None):
                 yield from _of_owner(container, step)
         elif isinstance(value, CONTAINERS):
@@ -93,9 +93,9 @@ def _history(container: Container, steps: list[str], via: tuple[str, ...], key: 
                 if value is raw_child(container, step, None):  # an object that another took the place of may lack it
                     raise
         elif type(value) is tuple:  # a plain one, whose items were set with it
-            yield Setting(value_at(value, ".".join(steps[1:])), place, outer)
+            yield _setting(value_at(value, ".".join(steps[1:])), place, outer)
         elif is_reference(value) and isinstance(owner := container[step], CONTAINERS):
-            yield Setting(value, place, outer)
+            yield _setting(value, place, outer)
             yield from _history(root_of(owner), [*split_key(full_key(owner)), *steps[1:]], (), key)
         elif value is raw_child(container, step, None):
             raise UnknownKeyError(
@@ -116,6 +116,10 @@ def _of_owner(container: Container, step: Any) -> Iterator[Setting]:
         except InterpolationError:
             return
         yield from explain(root, inner)
+
+
+def _setting(value: Any, where: str, via: tuple[str, ...]) -> Setting:
+    return Setting(value, where, tuple(step for step in dict.fromkeys(via) if step != where))
 
 
 def _file(place: str) -> str:
@@ -145,7 +149,8 @@ def explain_text(cfg: Any, key: str) -> str:
     if isinstance(node, CONTAINERS):
         lines.append("  its parts:")
         for child, value in raw_children(node):
-            part = explain(cfg, join_key(full_key(node), child))[0 if is_reference(value) else -1]
+            found = explain(cfg, join_key(key, child))
+            part = next((s for s in reversed(found) if s.value is value), found[-1])
             lines.append(f"    {join_key('', child)} = {_shown(value)}  from {part}")
     return "\n".join(lines)
 

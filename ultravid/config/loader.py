@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from ultravid.config.errors import ConfigError, ConfigImportError, did_you_mean
-from ultravid.config.nodes import CONTAINERS, Node, join_key, keep_record
+from ultravid.config.nodes import CONTAINERS, Node, adopt, join_key, keep_record
 from ultravid.utils.errors import UserError
 
 __all__ = [
@@ -211,13 +211,23 @@ def _run(path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
     sys.modules[module.__name__] = module
     try:
         exec(code, namespace)
+    except Exception as error:
+        if type(error).__module__.startswith("omegaconf."):
+            error.add_note(
+                "A node can't be put in an OmegaConf config; write Node() where detectron2 has OmegaConf.create()."
+            )
+        raise
     finally:
         if outer is None:
             del sys.modules[module.__name__]
         else:
             sys.modules[module.__name__] = outer
     for key, value in namespace.items():
-        if type(value) is dict and not key.startswith("_"):
+        if type(value).__name__ == "DictConfig" and type(value).__module__.startswith("omegaconf."):
+            value = adopt({"it": value}, Node())["it"]
+            value._up, value._origin = None, ("assigned", str(path), key)
+            namespace[key] = value
+        elif type(value) is dict and not key.startswith("_"):
             namespace[key] = Node._make(value.items(), ("assigned", str(path), key))
         elif type(value) is list and not key.startswith("_"):
             holder = Node._make([("list", value)], ("assigned", str(path), key))
@@ -232,8 +242,12 @@ def note_import(values: Iterable[Any], importer: FrameType) -> None:
         place = f"{importer.f_code.co_filename}:{importer.f_lineno}"
         for value in values:
             if isinstance(value, CONTAINERS):
-                record = keep_record(value)
-                record.via = (*record.via, place)
+                items = (
+                    [v for v in list.__iter__(value) if isinstance(v, CONTAINERS)] if isinstance(value, list) else []
+                )
+                for node in (value, *items):  # an item of a list may be taken out of it
+                    record = keep_record(node)
+                    record.via = (*record.via, place)
 
 
 def _import_relative(
@@ -261,6 +275,11 @@ def _import_relative(
     found = {}
     for wanted in names:
         path = target / f"{wanted}.py"
+        if (target / wanted).is_dir() and not path.is_file():
+            written = f"{'.' * level}{name + '.' if name else ''}{wanted}"
+            raise ConfigImportError(
+                f"{file}: can't import {wanted!r}: it is a folder; write 'from {written} import NAME'."
+            )
         if not path.is_file():
             there = sorted(p.stem for p in target.glob("*.py"))
             raise ConfigImportError(
@@ -296,7 +315,8 @@ def told_with_its_place(error: Exception) -> ConfigError | None:
         f for f, name in zip(frames, modules, strict=True) if not name.startswith(("ultravid.config.", "importlib."))
     ]
     lines = "".join(traceback.format_list(own[own.index(frames[in_config[0]]) :])).rstrip()
-    return ConfigError(f"{place}: {type(error).__name__}: {error}\n{lines}")
+    notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
+    return ConfigError(f"{place}: {type(error).__name__}: {error}\n{lines}{notes}")
 
 
 def from_data(data: dict[Any, Any], *, allow_pickle: bool = False) -> Node:

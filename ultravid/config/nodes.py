@@ -220,8 +220,10 @@ class Node(dict[Any, Any]):
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set every key of the given mappings."""
-        origin = _caller()
-        for source in (*args, kwargs):
+        self._take(_caller(), *args, kwargs)
+
+    def _take(self, origin: Origin, *sources: Any) -> None:
+        for source in sources:
             pairs = raw_items(source) if isinstance(source, Node) else dict(source).items()
             for key, value in pairs:
                 self.set(key, value, origin)
@@ -264,11 +266,11 @@ class Node(dict[Any, Any]):
 
     def __or__(self, other: Any) -> Any:
         merged = self.copy()
-        merged.update(other)
+        merged._take(_caller(), other)
         return merged
 
     def __ior__(self, other: Any) -> Self:
-        self.update(other)
+        self._take(_caller(), other)
         return self
 
     def __eq__(self, other: object) -> bool:
@@ -600,7 +602,8 @@ def _portable_record(node: Container) -> Any:
         return None
 
     def plain(value: Any) -> Any:
-        return value if type(value) in _PLAIN or value is DELETED else f"<{type(value).__name__}>"
+        kept = type(value) in _PLAIN or value is DELETED or isinstance(value, CONTAINERS)
+        return value if kept else f"<{type(value).__name__}>"
 
     record = node._record
     settings = {k: [(_portable(o), plain(v)) for o, v in entries] for k, entries in record.settings.items()}

@@ -289,7 +289,7 @@ def _walk(
         if raw is None and isinstance(node, Node) and name not in node:
             if not create:
                 raise OverrideError(f"Unknown key {key!r}: there is no {full_key(node, name)!r}.{_hint(node, step)}")
-            node.set(name, Node(), origin)
+            node.set(name, {}, origin)
             raw = raw_child(node, name, None)
         if type(raw) is tuple:  # a plain one, to be read as a node: one of its items is to be replaced
             raw = TupleNode(raw)

@@ -14,8 +14,11 @@ import datetime
 import enum
 import functools
 import hashlib
+import inspect
+import operator
 import pathlib
 import sys
+import types
 import typing
 from collections.abc import Iterable
 from typing import Any
@@ -41,6 +44,7 @@ __all__ = [
 ]
 
 _LINE_LENGTH = 120
+_UNIONS: tuple[Any, ...] = (types.UnionType, typing.Union)
 _PLAIN = frozenset({type(None), bool, int, float, str})
 
 
@@ -206,6 +210,8 @@ def as_call(value: Any) -> dict[str, Any] | None:
     if kind is datetime.timedelta:
         arguments = {"days": value.days, "seconds": value.seconds, "microseconds": value.microseconds}
         return {"_target_": "datetime.timedelta", **arguments}
+    if (origin := typing.get_origin(value)) in _UNIONS:  # int | None
+        return {"_target_": "functools.reduce", "_args_": [operator.or_, list(typing.get_args(value))]}
     if (origin := typing.get_origin(value)) is not None and isinstance(origin, type):  # list[int], Own[int]
         return {"_target_": "operator.getitem", "_args_": [origin, typing.get_args(value)]}
     if kind in (set, frozenset):
@@ -223,7 +229,7 @@ def as_call(value: Any) -> dict[str, Any] | None:
         return {"_target_": "torch.Size", "_args_": [list(value)]}
     if kind.__module__ == "torch" and kind.__name__ == "device":
         return {"_target_": "torch.device", "_args_": [str(value)]}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type) and not _needs_more_than_fields(kind):
         return {"_target_": kind, **{f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}}
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
         return {"_target_": kind, **dict(zip(kind._fields, value, strict=True))}
@@ -234,6 +240,13 @@ def as_call(value: Any) -> dict[str, Any] | None:
     if kind.__module__ == "numpy" and hasattr(value, "item") and not getattr(value, "shape", ()):
         return {"_target_": f"numpy.{kind.__name__}", "_args_": [value.item()]}
     return None
+
+
+def _needs_more_than_fields(kind: Any) -> bool:
+    """Does a dataclass want an argument (an ``InitVar``) that its objects don't keep?"""
+    fields = {f.name for f in dataclasses.fields(kind)}
+    parameters = inspect.signature(kind).parameters.values()
+    return any(p.default is p.empty and p.name not in fields for p in parameters if p.kind is not p.VAR_KEYWORD)
 
 
 def same_in_file(a: Any, b: Any) -> bool:

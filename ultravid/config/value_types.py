@@ -128,7 +128,13 @@ def _namespace(target: Any) -> dict[str, Any]:
 def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
     """An annotation as an object; `Any` where it can't be read (imported for type checkers alone, say)."""
     if not isinstance(annotation, str):
-        return annotation
+        if "ForwardRef(" not in repr(annotation):
+            return annotation
+        holder = types.SimpleNamespace(__annotations__={"it": annotation})
+        try:
+            return typing.get_type_hints(holder, names, include_extras=True)["it"]
+        except Exception:  # as below
+            return Any
     try:
         return eval(annotation, names)  # the module's own text, as `typing.get_type_hints` reads it
     except Exception:  # whatever an unreadable annotation raises
@@ -303,8 +309,10 @@ def _is_known_by_its_shape(wanted: type) -> bool:
 
 
 def _is_named(wanted: type, value: str) -> bool:
-    """Is it the name of a member of an enumeration? Many a function takes that too, as torchvision's weights."""
-    return issubclass(wanted, enum.Enum) and value in wanted.__members__
+    """Is it the name of weights of torchvision's, whose functions take that too?"""
+    return (
+        issubclass(wanted, enum.Enum) and wanted.__module__.startswith("torchvision.") and value in wanted.__members__
+    )
 
 
 def _is_torch_device(wanted: type) -> bool:
