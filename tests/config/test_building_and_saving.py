@@ -2,6 +2,8 @@
 
 import abc
 import collections
+import contextlib
+import copy
 import dataclasses
 import enum
 import fractions
@@ -25,6 +27,7 @@ from ultravid.config import (
     OverrideError,
     check,
     config_hash,
+    explain,
     instantiate,
     load_checked,
     ref,
@@ -380,3 +383,79 @@ def test_types_are_saved_and_a_dataclass_that_forgets_an_argument_is_refused(tmp
     assert instantiate(LazyConfig.load(tmp_path / "c.yaml")) == {"a": int | None, "b": list[int]}
     with pytest.raises(ConfigError, match=r"x holds Wants\(b=1\)"):
         LazyConfig.save(Node(x=Wants(a=3)), tmp_path / "c.yaml")
+
+
+# --- what a review found ----------------------------------------------------------------------------------------------
+
+
+def test_a_long_chain_of_references_is_followed_once_a_link():
+    cfg = Node({**{f"a{i}": f"${{a{i + 1}}}" for i in range(100)}, "a100": 7})
+    assert cfg.a0 == 7 and check(cfg) == []
+
+
+def test_a_copy_and_its_original_explain_their_own_edits():
+    cfg = Node(opt=LazyCall(dict)(sub=LazyCall(dict)(k=1)))
+    cfg.opt = LazyCall(dict)(sub=LazyCall(dict)(k=2))
+    copied = copy.deepcopy(cfg)
+    copied.opt.sub.k, cfg.opt.sub.k = 123, 55
+    assert [explain(c, "opt.sub.k")[-1].value for c in (copied, cfg)] == [123, 55]
+
+
+def test_a_file_is_of_no_allowed_package(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text(
+        f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\ndef f(): ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for act in (instantiate, lambda node, **kwargs: check(Node(a=node), **kwargs) and None):
+        with contextlib.suppress(ConfigError):
+            act({"_target_": "torch.py:f"}, allowed_packages=["torch"])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_items_of_plain_tuples_are_judged_referred_to_and_told():
+    def numbers(*values: int): ...
+
+    (fault,) = check(Node(a={"_target_": numbers, "_args_": (1, "s")}))
+    assert fault.key == "a._args_" and "is 's', a str, where" in fault.message
+    cfg = Node(o=LazyCall(dict)(b=(0.9, 0.99)), r=ref("o.b[0]"))
+    assert cfg.r == 0.9 and check(cfg) == []
+
+
+def test_what_is_handed_over_unbuilt_need_not_be_complete():
+    node = LazyCall(Holder)(LazyCall(fractions.Fraction)(numerator=1), extra=1)
+    node._recursive_ = False
+    node._args_[0] = LazyCall(positional)()
+    assert [f.message for f in check(Node(a=node))] == [
+        f"{__name__}.Holder takes no argument 'extra'. Known here: value."
+    ]
+
+
+def test_calls_in_containers_that_are_not_built_are_told():
+    ordered = collections.OrderedDict(c=LazyCall(torch.nn.ReLU)())
+    (fault,) = check(Node(a=LazyCall(torch.nn.Sequential)(ordered)))
+    assert fault.key == "a._args_[0]" and "in which calls are not built" in fault.message
+
+
+def test_every_way_of_reading_a_list_resolves():
+    cfg = Node(a=["${b}", "${.0}", 3], b=1)
+    plus = cfg.a + [4]  # noqa: RUF005  # the operator is what is tried
+    assert cfg.a[1:] == [1, 3] and plus == [1, 1, 3, 4] and [0, *reversed(cfg.a)] == [0, 3, 1, 1]
+    before = cfg.a
+    cfg.a += [5]
+    assert cfg.a is before and [len(explain(cfg, f"a[{i}]")) for i in (0, 3)] == [2, 1]
+
+
+def test_texts_of_the_environment_are_decoded_where_asked_for(monkeypatch):
+    monkeypatch.setenv("ULTRAVID_TEST_NUMBER", "4")
+    assert Node(n="${oc.decode:${oc.env:ULTRAVID_TEST_NUMBER}}").n == 4
+
+
+class Word(str, enum.Enum):  # noqa: UP042  # the older way is to be saved as well
+    A = "a"
+
+
+def test_odd_values_come_back_equal(tmp_path):
+    cfg = Node(word=Word.A, method=str.upper, module=fractions)
+    LazyConfig.save(cfg, tmp_path / "c.yaml")
+    again = LazyConfig.load(tmp_path / "c.yaml")
+    assert again == cfg and instantiate(again) == {"word": Word.A, "method": str.upper, "module": fractions}

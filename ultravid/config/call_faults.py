@@ -15,7 +15,9 @@ from ultravid.config.nodes import (
     Container,
     Node,
     full_key,
+    is_reference,
     owner_of,
+    raw_child,
     raw_children,
 )
 from ultravid.config.provenance import is_override, settings_of, where
@@ -38,12 +40,13 @@ def object_faults(node: Node, allowed: frozenset[str] | None) -> Iterator[Fault]
         yield Fault(full_key(node), str(error), where(node))
 
 
-def call_faults(node: Node, allowed: frozenset[str] | None) -> Iterator[Fault]:
+def call_faults(node: Node, allowed: frozenset[str] | None, complete: bool = True) -> Iterator[Fault]:
     """Faults of a node with a ``_target_``.
 
     Args:
         node: the call; what it is made of is not looked at.
         allowed: packages that targets may be of; None allows all.
+        complete: must all its arguments be there? Not below ``_recursive_: false``, where somebody else builds it.
     """
     for switch in _SWITCHES:
         if not isinstance(value := dict.get(node, switch, True), bool):
@@ -80,7 +83,7 @@ def call_faults(node: Node, allowed: frozenset[str] | None) -> Iterator[Fault]:
         yield Fault(full_key(node), f"{target_name(target)} is abstract: it lacks {lacks}", where(node, "_target_"))
     parameters = parameters_of(target)
     if parameters is not None:
-        yield from _signature_faults(node, target, parameters)
+        yield from _signature_faults(node, target, parameters, complete)
         if node.get("_recursive_", True) and node.get("_check_", True):
             yield from _type_faults(node, target, parameters)
 
@@ -100,7 +103,7 @@ def _read(container: Container) -> Iterator[tuple[Any, Any]]:
         yield key, value
 
 
-def _signature_faults(node: Node, target: Callable[..., Any], takes: Parameters) -> Iterator[Fault]:
+def _signature_faults(node: Node, target: Callable[..., Any], takes: Parameters, complete: bool) -> Iterator[Fault]:
     given = [k for k, _ in raw_children(node) if k not in CONTROL_KEYS]
     num_args = len(_positional(node))
     by_position = {p.name for p in takes.positional[:num_args]}
@@ -114,7 +117,7 @@ def _signature_faults(node: Node, target: Callable[..., Any], takes: Parameters)
             yield Fault(full_key(node, key), message, where(node, key))
         elif key in by_position:
             yield Fault(full_key(node, key), f"{name} gets {key!r} by position too", where(node, key))
-    if node.get("_partial_", False):
+    if not complete or node.get("_partial_", False):
         return
     for parameter in (*takes.positional_only, *takes.by_name.values()):
         required = parameter.default is parameter.empty and parameter.name not in by_position
@@ -136,7 +139,11 @@ def _type_faults(node: Node, target: Callable[..., Any], takes: Parameters) -> I
     for index, value in enumerate(_positional(node)):
         parameter = takes.positional[index] if index < len(takes.positional) else takes.any_number
         if parameter is not None:
-            yield from _type_fault(node["_args_"], index, value, target, parameter, takes)
+            held = node["_args_"]
+            if isinstance(held, CONTAINERS):
+                yield from _type_fault(held, index, value, target, parameter, takes)
+            else:  # an item of a plain tuple has no place of its own
+                yield from _type_fault(node, "_args_", value, target, parameter, takes)
     for key, value in _read(node):
         if key not in CONTROL_KEYS:
             parameter = takes.by_name.get(key, takes.any_name)
@@ -172,7 +179,7 @@ def _type_fault(
     what = "" if told else f", {_article(type_text(type(wrong.value)))},"
     message = (
         f"is {_shown(wrong.value)}{what} where {target_name(target)} takes {text} for {parameter.name!r}"
-        f"{through}.{_meant(wrong.value, text)}"
+        f"{through}.{'' if is_reference(raw_child(owner, own_key, None)) else _meant(wrong.value, text)}"
     )
     yield Fault(full_key(owner, own_key), message, where(owner, own_key), about="type")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,14 +113,18 @@ def _lacking(cfg: Node, required: Iterable[str]) -> Iterator[Fault]:
                 break
 
 
-def _faults(container: Container, allowed: frozenset[str] | None) -> Iterator[Fault]:
+def _faults(container: Container, allowed: frozenset[str] | None, complete: bool = True) -> Iterator[Fault]:
     if isinstance(container, Node) and "_target_" in container:
-        yield from call_faults(container, allowed)
+        yield from call_faults(container, allowed, complete)
+        complete = complete and dict.get(container, "_recursive_", True) is not False
     elif isinstance(container, Node) and len(container) == 1 and "_object_" in container:
         yield from object_faults(container, allowed)
     for key, value in raw_children(container):
         if isinstance(value, CONTAINERS):
-            yield from _faults(value, allowed)
+            yield from _faults(value, allowed, complete)
+        elif isinstance(value, OrderedDict | deque | tuple | set | frozenset) and _holds_calls(value):
+            message = f"is of {type(value).__name__}, in which calls are not built; write a plain dict, list or tuple"
+            yield Fault(full_key(container, key), message, where(container, key))
         elif isinstance(value, LazyCall):
             message = f"is a call of {target_name(value.target)} without its arguments: write L(...)(...)"
             yield Fault(full_key(container, key), message, where(container, key))
@@ -130,6 +135,10 @@ def _faults(container: Container, allowed: frozenset[str] | None) -> Iterator[Fa
                 container[key]
             except ConfigError as error:
                 yield Fault(full_key(container, key), str(error), where(container, key))
+
+
+def _holds_calls(value: Any) -> bool:
+    return any(isinstance(v, Node) for v in (value.values() if isinstance(value, OrderedDict) else value))
 
 
 def _circles(cfg: Node) -> Iterator[Fault]:

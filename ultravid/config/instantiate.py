@@ -161,6 +161,10 @@ def is_allowed(name: str | None, target: Any, packages: frozenset[str] | None) -
     while isinstance(target, functools.partial):
         target = target.func
     module = getattr(target, "__module__", None) if target is not None else None
+    if name is not None and ":" in name:
+        raise ConfigError(
+            f"Target {name!r} is a file's, which is of no allowed package: {', '.join(sorted(packages))}."
+        )
     for place in (name, module):
         if place is not None and not any(place == p or place.startswith(p + ".") for p in packages):
             via = f" (defined in {module})" if place == module and name is not None else ""

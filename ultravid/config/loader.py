@@ -158,7 +158,7 @@ def without_collection() -> Iterator[None]:
 
 def _load_yaml(path: Path, allow_pickle: bool) -> Node:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         with without_collection():
             data = yaml.load(text, Loader=_Loader)
     except OSError as error:
@@ -185,7 +185,7 @@ def _run(path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
         circle = " -> ".join(p.name for p in [*importers[importers.index(path) :], path])
         raise ConfigImportError(f"Config files import each other in a circle: {circle} (in {path.parent}).")
     try:
-        code = compile(path.read_text(encoding="utf-8"), str(path), "exec", dont_inherit=True)
+        code = compile(path.read_text(encoding="utf-8-sig"), str(path), "exec", dont_inherit=True)
     except SyntaxError as error:
         text = f": {error.text.strip()}" if error.text else ""
         raise ConfigError(f"{path}:{error.lineno}: syntax error: {error.msg}{text}") from error

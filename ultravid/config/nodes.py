@@ -189,8 +189,11 @@ class Node(dict[Any, Any]):
 
     def set(self, key: Any, value: Any, origin: Origin) -> None:
         """Set a key and note where it was set; what it held before stays in the node's record."""
+        old = dict.get(self, key, DELETED)
+        if value is old and isinstance(value, CONTAINERS):  # as in ``cfg.hooks += [...]``: it is changed, not put anew
+            return
         value = adopt(value, self)
-        _note(self, key, value, origin, dict.get(self, key, DELETED))
+        _note(self, key, value, origin, old)
         dict.__setitem__(self, key, value)
 
     def take_out(self, key: Any, origin: Origin) -> None:
@@ -307,7 +310,7 @@ class ListNode(list[Any]):
     def __getitem__(self, index: Any) -> Any:
         value = list.__getitem__(self, index)
         if isinstance(index, slice):
-            return [_resolve(v, self, i) if is_reference(v) else v for i, v in enumerate(value)]
+            return [self[i] for i in range(len(self))[index]]
         return _resolve(value, self, index) if is_reference(value) else value
 
     def __iter__(self) -> Iterator[Any]:
@@ -387,6 +390,18 @@ class ListNode(list[Any]):
         """Sort the items as written."""
         list.sort(self, key=key, reverse=reverse)
         _rearranged(self, _caller())
+
+    def __add__(self, other: Any) -> list[Any]:
+        return [*self, *other]
+
+    def __radd__(self, other: Any) -> list[Any]:
+        return [*other, *self]
+
+    def __mul__(self, number: Any) -> list[Any]:
+        return list(self) * number
+
+    def __reversed__(self) -> Iterator[Any]:
+        return iter(list(self)[::-1])
 
     def index(self, value: Any, *bounds: Any) -> int:
         """First place of a resolved value."""
@@ -700,8 +715,23 @@ def _copied(container: Any, memo: dict[int, Any] | None) -> Any:
         new._origin = container._origin
     if container._record is not None:
         new._record = container._record.copy()
+        for key, settings in new._record.settings.items():
+            new._record.settings[key] = [
+                (origin, _copied_setting(value, container, new, key, memo)) for origin, value in settings
+            ]
     new._up = container._up
     return new
+
+
+def _copied_setting(value: Any, old: Container, new: Container, key: Any, memo: dict[int, Any] | None) -> Any:
+    """A value of a record for the record's copy: the child's copy for the child, for an older node one of its own."""
+    if not isinstance(value, CONTAINERS):
+        return value
+    if value is raw_child(old, key, None):
+        return raw_child(new, key)
+    copied = _copied(value, memo)
+    copied._up = None
+    return copied
 
 
 # --- references ---------------------------------------------------------------------------------------------------------
@@ -795,15 +825,27 @@ def _env(argument: str, where: str) -> Any:
     return None if value == "null" else value
 
 
-_RESOLVERS: dict[str, Callable[[str, str], Any]] = {"oc.env": _env}
+def _decode(argument: str, where: str) -> Any:
+    """``${oc.decode:${oc.env:N,3}}``: the number, bool or list that a text means in YAML."""
+    import yaml
+
+    try:
+        return yaml.safe_load(argument)
+    except yaml.YAMLError as error:
+        raise InterpolationError(f"{where!r}: oc.decode can't read {argument!r}.") from error
+
+
+_RESOLVERS: dict[str, Callable[[str, str], Any]] = {"oc.env": _env, "oc.decode": _decode}
 
 
 def _lookup(inner: str, container: Container, key: Any) -> Any:
-    here = full_key(container, key)
     name, colon, argument = inner.partition(":")
     if colon:
+        here = full_key(container, key)
         if name not in _RESOLVERS:
-            raise InterpolationError(f"Reference '${{{inner}}}' at {here!r}: no resolver {name!r}; there is 'oc.env'.")
+            raise InterpolationError(
+                f"Reference '${{{inner}}}' at {here!r}: no resolver {name!r}; there are oc.env, oc.decode."
+            )
         return _RESOLVERS[name](argument, here)
     owner, step = _place(inner, container, key)
     return owner[step]
@@ -821,12 +863,14 @@ def _place(inner: str, container: Container, key: Any) -> tuple[Container, Any]:
     steps = split_key(path[dots:])
     if not steps:
         raise InterpolationError(f"Reference '${{{inner}}}' at {full_key(container, key)!r} names no key.")
-    found: tuple[Container, Any] | None = None
+    found: tuple[Any, Any] | None = None
     for step in steps:
+        if found is not None:  # the last step is not read here: each link of a chain would be read twice as often
+            node = found[0][found[1]]
         if isinstance(node, Node) and step in node:
             found = (node, step)
         elif (isinstance(node, Node) and _is_index(step) and int(step) in node) or (
-            isinstance(node, ListNode | TupleNode) and _is_index(step) and -len(node) <= int(step) < len(node)
+            isinstance(node, list | tuple) and _is_index(step) and -len(node) <= int(step) < len(node)
         ):
             found = (node, int(step))
         else:
@@ -842,7 +886,6 @@ def _place(inner: str, container: Container, key: Any) -> tuple[Container, Any]:
             raise InterpolationError(
                 f"Reference '${{{inner}}}' at {full_key(container, key)!r} leads nowhere: there is no {step!r}.{hint}"
             )
-        node = found[0][found[1]]
     assert found is not None
     return found
 
@@ -860,7 +903,10 @@ def owner_of(container: Container, key: Any) -> tuple[Container, Any]:
         inner = value[2:-1]
         if ":" in inner:
             return container, key
-        container, key = _place(inner, container, key)
+        place = _place(inner, container, key)
+        if not isinstance(place[0], CONTAINERS):  # an item of a plain tuple
+            return container, key
+        container, key = place
     return container, key
 
 

@@ -113,16 +113,15 @@ def _tree(file: str) -> ast.Module | None:
 def _call_at(
     file: str, line: int | None, column: int | None, end_line: int | None, end_column: int | None
 ) -> ast.AST | None:
+    return _calls(file).get((line, column, end_line, end_column))
+
+
+@functools.lru_cache(maxsize=64)
+def _calls(file: str) -> dict[tuple[int | None, ...], ast.Call]:
+    """The calls of a file by where they begin and end."""
     tree = _tree(file)
-    if tree is None or line is None:
-        return None
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call):
-            continue
-        begin, end = (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
-        if begin == (line, column) and end == (end_line, end_column):
-            return node
-    return None
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)] if tree is not None else []
+    return {(n.lineno, n.col_offset, n.end_lineno, n.end_col_offset): n for n in calls}
 
 
 def _assignment(file: str, name: str) -> ast.Assign | None:

@@ -50,6 +50,8 @@ _PLAIN = frozenset({type(None), bool, int, float, str})
 
 def importable_name(value: Any) -> str | None:
     """The name by which `locate` finds this very object again; None where there is none."""
+    if isinstance(value, types.ModuleType):
+        return value.__name__
     owner = getattr(value, "__self__", None)
     if isinstance(owner, type):  # a class method: its own module's name may be that of a base class
         name = f"{owner.__module__}.{owner.__qualname__}.{value.__name__}"
@@ -59,6 +61,8 @@ def importable_name(value: Any) -> str | None:
         name = str(value)
     else:
         module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+        if module is None and hasattr(value, "__objclass__"):  # a method of a class in C
+            module = value.__objclass__.__module__
         if not isinstance(module, str) or not isinstance(qualname, str):
             return _name_in_loaded_package(value)
         name = f"{module}.{qualname}"
@@ -222,7 +226,7 @@ def as_call(value: Any) -> dict[str, Any] | None:
         return {"_target_": f"datetime.{kind.__name__}.fromisoformat", "_args_": [value.isoformat()]}
     if kind is bytes:
         return {"_target_": "builtins.bytes.fromhex", "_args_": [value.hex()]}
-    if isinstance(value, functools.partial):
+    if isinstance(value, functools.partial) and CONTROL_KEYS.isdisjoint(value.keywords):
         arguments = {"_args_": list(value.args)} if value.args else {}
         return {"_target_": value.func, "_partial_": True, **arguments, **value.keywords}
     if kind.__module__ == "torch" and kind.__name__ == "Size":
@@ -243,16 +247,14 @@ def as_call(value: Any) -> dict[str, Any] | None:
 
 
 def _needs_more_than_fields(kind: Any) -> bool:
-    """Does a dataclass want an argument (an ``InitVar``) that its objects don't keep?"""
-    fields = {f.name for f in dataclasses.fields(kind)}
-    parameters = inspect.signature(kind).parameters.values()
-    return any(p.default is p.empty and p.name not in fields for p in parameters if p.kind is not p.VAR_KEYWORD)
+    """Has a dataclass a constructor that takes other things (an ``InitVar``, say) than its objects keep?"""
+    return {f.name for f in dataclasses.fields(kind) if f.init} != set(inspect.signature(kind).parameters)
 
 
 def same_in_file(a: Any, b: Any) -> bool:
     """Are two values written alike? A target and its name are, a path and the call that makes it too."""
     writer = _Writer(allow_pickle=False)
-    write = writer._target if isinstance(a, str) or isinstance(b, str) else writer.data
+    write = writer._target if type(a) is str or type(b) is str else writer.data
     try:
         return bool(write(a, "") == write(b, ""))
     except ConfigError:

@@ -150,13 +150,20 @@ def _worker(
 ) -> None:
     os.environ["LOCAL_RANK"] = str(local_rank)
     os.environ["LOCAL_WORLD_SIZE"] = str(num_local)
+    code = 0
     try:
         _join(main_func, machine_rank * num_local + local_rank, world_size, dist_url, timeout, args)
     except UserError as error:  # told once, by the process that started this one
         mistakes.put(str(error))
-        sys.exit(EXIT_MISTAKE)
+        code = EXIT_MISTAKE
     except StopTraining:
-        sys.exit(EXIT_STOPPED)
+        code = EXIT_STOPPED
+    # All is done and written. Taking the interpreter down beside gloo's threads now and then ends in "terminate called
+    # without an active exception", which would make a failure of a run that went through.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _join(
@@ -177,5 +184,6 @@ def _join(
     dist.init_process_group(backend, init_method=init_method, world_size=world_size, rank=rank, timeout=timeout)
     try:
         main_func(*args)
+        dist.barrier()  # a process that leaves while another still talks to it breaks the other
     finally:
         dist.destroy_process_group()
