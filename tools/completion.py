@@ -9,6 +9,7 @@ beside it or in configs_py makes them anew.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -94,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     keys.add_argument("word")
     args = parser.parse_args(argv)
     if args.command == "keys":
-        print("\n".join(matches(keys_of(args.config_file), args.word)))
+        with contextlib.suppress(LookupError, ValueError, AttributeError):  # a word that leads nowhere has no matches
+            print("\n".join(matches(keys_of(args.config_file), args.word)))
         return 0
     if args.command == "zsh":
         print("autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit")

@@ -130,6 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.name.isidentifier() or keyword.iskeyword(args.name) or args.name != args.name.lower():
         raise UserError(f"{args.name!r} is no name of a package: lower-case letters, digits and underscores.")
+    if args.name in ("configs", "tests"):
+        raise UserError(f"{args.name!r} is a folder of every project; name the project otherwise.")
     if importlib.util.find_spec(args.name) is not None:
         raise UserError(f"A module {args.name!r} is installed already, and would be taken for the project's own.")
     project = args.folder / args.name

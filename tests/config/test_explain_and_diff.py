@@ -159,3 +159,9 @@ def test_an_item_of_an_imported_list_remembers_the_import(tmp_path):
     (tmp_path / "run.py").write_text("from .base import *\nseq = dict(first=hooks[0])\n")
     (setting,) = explain(LazyConfig.load(tmp_path / "run.py"), "seq.first.a")
     assert setting.where.endswith("base.py:2") and setting.via == (f"{tmp_path / 'run.py'}:1",)
+
+
+def test_an_item_that_a_file_adds_to_its_plain_dict_has_its_own_line(tmp_path):
+    (tmp_path / "c.py").write_text('train: dict = dict(\n    a=1,\n)\ntrain["b"] = 2\n')
+    cfg = LazyConfig.load(tmp_path / "c.py")
+    assert [explain(cfg, f"train.{k}")[0].where for k in "ab"] == [f"{tmp_path / 'c.py'}:{n}" for n in (2, 4)]

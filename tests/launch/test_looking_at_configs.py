@@ -107,6 +107,7 @@ def test_the_graph_shows_every_object_and_each_reference_to_one(saved, tmp_path,
         ("dataloader.train.transforms[", ["dataloader.train.transforms[0].", "dataloader.train.transforms[1]."]),
         ("dataloader.train.transforms.0.p", ["dataloader.train.transforms.0.prob="]),
         ("nothing.of.this", []),
+        ("dataloader.train.transforms[9].p", []),
     ],
 )
 def test_keys_are_completed_one_step_at_a_time(word, expected, saved, capsys):

@@ -26,7 +26,12 @@ def test_a_new_project_is_checked_and_passes_its_own_test_and_the_linter(tmp_pat
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("my-idea", "no name of a package"), ("torch", "is installed already"), ("import", "no name of a package")],
+    [
+        ("my-idea", "no name of a package"),
+        ("torch", "is installed already"),
+        ("import", "no name of a package"),
+        ("configs", "every project"),
+    ],
 )
 def test_a_name_that_can_not_be_a_package_is_refused(name, message, tmp_path, capsys):
     assert run_tool(load_tool("new_project").main, [name, "--folder", str(tmp_path)]) == 2

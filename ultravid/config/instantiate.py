@@ -7,6 +7,7 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from ultravid.config.errors import ConfigError, ConfigImportError
@@ -220,7 +221,6 @@ def as_node(cfg: Any) -> Node:
     return node
 
 
-@functools.lru_cache(maxsize=1024)
 def locate(name: str) -> Any:
     """The object of a dotted name, ``torch.optim.AdamW``, or of a file, ``path/to/file.py:Name``.
 
@@ -229,7 +229,14 @@ def locate(name: str) -> Any:
     """
     file, colon, attributes = name.rpartition(":")
     if colon and file.endswith(".py"):
-        return _attributes(_namespace_of_file(file), attributes.split("."), name, file)
+        path = Path(file).absolute()
+        changed = path.stat().st_mtime_ns if path.is_file() else 0
+        return _attributes(_namespace_of_file(path, changed), attributes.split("."), name, file)
+    return _located(name)
+
+
+@functools.lru_cache(maxsize=1024)
+def _located(name: str) -> Any:
     parts = name.split(".")
     if not all(p.isidentifier() for p in parts):
         raise ConfigImportError(f"Target {name!r} is no dotted name and no file.py:Name.")
@@ -250,9 +257,10 @@ def locate(name: str) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _namespace_of_file(file: str) -> dict[str, Any]:
-    """A file's names, run once: two classes of it that are named apart know each other."""
-    return load_namespace(file)
+def _namespace_of_file(path: Path, changed: int) -> dict[str, Any]:
+    """A file's names, run once as long as it does not change: two classes of it that are named apart know each other."""
+    del changed
+    return load_namespace(path)
 
 
 def _attributes(module: Any, names: list[str], full: str, module_name: str) -> Any:

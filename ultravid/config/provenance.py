@@ -68,6 +68,8 @@ def origin_text(origin: Origin, steps: tuple[Any, ...] = ()) -> str:
     if first == "yaml":  # a YAML file: ("yaml", file)
         return f"{origin[1]}:{_yaml_line(origin[1], steps)}"
     if first == "assigned":  # a plain dict of a config file: ("assigned", file, name)
+        if steps and (set_at := _item_line(origin[1], origin[2], steps[0])) is not None:
+            return f"{origin[1]}:{set_at}"
         statement = _assignment(origin[1], origin[2])
         if statement is None:
             return str(origin[1])
@@ -124,16 +126,39 @@ def _calls(file: str) -> dict[tuple[int | None, ...], ast.Call]:
     return {(n.lineno, n.col_offset, n.end_lineno, n.end_col_offset): n for n in calls}
 
 
-def _assignment(file: str, name: str) -> ast.Assign | None:
+def _assignment(file: str, name: str) -> ast.Assign | ast.AnnAssign | None:
     """The last statement on a file's top floor that assigns a name."""
     tree = _tree(file)
     found = None
     for statement in tree.body if tree is not None else []:
-        if isinstance(statement, ast.Assign) and any(
-            isinstance(t, ast.Name) and t.id == name for t in statement.targets
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and any(
+            isinstance(t, ast.Name) and t.id == name for t in _targets(statement)
         ):
             found = statement
     return found
+
+
+def _item_line(file: str, name: str, item: Any) -> int | None:
+    """The line of the last ``name["item"] = ...`` on a file's top floor."""
+    tree = _tree(file)
+    line = None
+    for statement in tree.body if tree is not None else []:
+        for target in _targets(statement):
+            if (
+                isinstance(target, ast.Subscript)
+                and isinstance(target.value, ast.Name)
+                and target.value.id == name
+                and isinstance(target.slice, ast.Constant)
+                and target.slice.value == item
+            ):
+                line = statement.lineno
+    return line
+
+
+def _targets(statement: ast.stmt) -> list[ast.expr]:
+    if isinstance(statement, ast.Assign):
+        return statement.targets
+    return [statement.target] if isinstance(statement, ast.AnnAssign) else []
 
 
 def _descend(node: ast.AST | None, steps: tuple[Any, ...], line: int) -> int:
