@@ -7,7 +7,7 @@ from inspect import isabstract
 from typing import Any
 
 from ultravid.config.errors import ConfigError, Fault, InterpolationError, did_you_mean
-from ultravid.config.instantiate import CONTROL_KEYS, is_allowed, locate, target_name
+from ultravid.config.instantiate import CONTROL_KEYS, is_allowed, locate_allowed, target_name
 from ultravid.config.nodes import (
     CONTAINERS,
     DELETED,
@@ -21,7 +21,7 @@ from ultravid.config.nodes import (
     raw_children,
 )
 from ultravid.config.provenance import is_override, settings_of, where
-from ultravid.config.value_types import Parameters, mismatch, parameters_of, type_text
+from ultravid.config.value_types import Parameters, mismatch, parameters_of, resolved_items, type_text
 
 __all__ = ["call_faults", "object_faults"]
 
@@ -34,8 +34,7 @@ def object_faults(node: Node, allowed: frozenset[str] | None) -> Iterator[Fault]
     try:
         if not isinstance(name, str):
             raise ConfigError(f"_object_ is {name!r}, not the name of an object.")
-        is_allowed(name, None, allowed)
-        is_allowed(name, locate(name), allowed)
+        locate_allowed(name, allowed)
     except ConfigError as error:
         yield Fault(full_key(node), str(error), where(node))
 
@@ -61,12 +60,10 @@ def call_faults(node: Node, allowed: frozenset[str] | None, complete: bool = Tru
         return
     try:
         target = node["_target_"]
-        name = target if isinstance(target, str) else None
-        if name is not None:
-            is_allowed(name, None, allowed)  # before its module is run
-            target = locate(name)
-        if not isinstance(target, Node):
-            is_allowed(name, target, allowed)
+        if isinstance(target, str):
+            target = locate_allowed(target, allowed)
+        elif not isinstance(target, Node):
+            is_allowed(None, target, allowed)
     except InterpolationError:  # told where the value is looked at
         return
     except ConfigError as error:
@@ -90,17 +87,7 @@ def call_faults(node: Node, allowed: frozenset[str] | None, complete: bool = Tru
 
 def _positional(node: Node) -> list[Any]:
     """The positional arguments as read; ??? for one whose reference is wrong."""
-    return [value for _, value in _read(node["_args_"])] if "_args_" in node else []
-
-
-def _read(container: Container) -> Iterator[tuple[Any, Any]]:
-    for key, value in raw_children(container):
-        if type(value) is str and "${" in value:
-            try:
-                value = container[key]
-            except ConfigError:  # told where the value is looked at
-                value = MISSING
-        yield key, value
+    return [value for _, value in resolved_items(node["_args_"])] if "_args_" in node else []
 
 
 def _signature_faults(node: Node, target: Callable[..., Any], takes: Parameters, complete: bool) -> Iterator[Fault]:
@@ -144,7 +131,7 @@ def _type_faults(node: Node, target: Callable[..., Any], takes: Parameters) -> I
                 yield from _type_fault(held, index, value, target, parameter, takes)
             else:  # an item of a plain tuple has no place of its own
                 yield from _type_fault(node, "_args_", value, target, parameter, takes)
-    for key, value in _read(node):
+    for key, value in resolved_items(node):
         if key not in CONTROL_KEYS:
             parameter = takes.by_name.get(key, takes.any_name)
             if parameter is not None:

@@ -12,8 +12,19 @@ from ultravid.config.call_faults import call_faults, object_faults
 from ultravid.config.errors import ConfigError, Fault, did_you_mean
 from ultravid.config.instantiate import CONTROL_KEYS, as_node, as_packages, locate, target_name
 from ultravid.config.lazy import LazyCall
-from ultravid.config.loader import importable_project, load_config_file, told_with_its_place
-from ultravid.config.nodes import CONTAINERS, MISSING, Container, Node, full_key, join_key, raw_children, split_key
+from ultravid.config.loader import config_errors, importable_project, load_config_file
+from ultravid.config.nodes import (
+    CONTAINERS,
+    MISSING,
+    PLAIN,
+    Container,
+    Node,
+    full_key,
+    is_reference,
+    join_key,
+    raw_children,
+    split_key,
+)
 from ultravid.config.overrides import override_faults
 from ultravid.config.provenance import is_override, origin_text, place_made, settings_of, where
 from ultravid.config.serialize import to_data
@@ -61,14 +72,9 @@ def load_checked(config_file: str | Path, overrides: Sequence[str] = (), *, requ
             file, line and traceback.
     """
     with importable_project(config_file):
-        try:
+        with config_errors():
             cfg = load_config_file(config_file)
             faults = override_faults(cfg, overrides)
-        except Exception as error:
-            told = told_with_its_place(error)
-            if told is None:
-                raise
-            raise told from error
         faults += [*_lacking(cfg, required), *check(cfg), *_not_data(cfg)]
     for note in faults:
         if not note.fatal:
@@ -84,7 +90,7 @@ def _not_data(container: Container) -> Iterator[Fault]:
     """Values that a run could not save with its config."""
     for here in _walk(container):
         for key, value in raw_children(here):
-            if type(value) in (str, int, float, bool, type(None)) or isinstance(value, CONTAINERS):
+            if type(value) in PLAIN or isinstance(value, CONTAINERS):
                 continue
             try:
                 to_data({"_target_": value} if key == "_target_" else value)
@@ -130,7 +136,7 @@ def _faults(container: Container, allowed: frozenset[str] | None, complete: bool
             yield Fault(full_key(container, key), message, where(container, key))
         elif type(value) is str and value == MISSING:
             yield Fault(full_key(container, key), f"is still {MISSING}: give it a value", where(container, key))
-        elif type(value) is str and "${" in value:
+        elif is_reference(value):
             try:
                 container[key]
             except ConfigError as error:
@@ -157,7 +163,7 @@ def _circles(cfg: Node) -> Iterator[Fault]:
             return
         above[id(container)] = container
         for key, value in raw_children(container):
-            if type(value) is str and "${" in value:
+            if is_reference(value):
                 try:
                     value = container[key]
                 except ConfigError:  # told already

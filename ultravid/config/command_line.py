@@ -11,7 +11,7 @@ from ultravid.config.check import load_checked
 from ultravid.config.errors import ConfigError
 from ultravid.config.explain import explain_text
 from ultravid.config.lazy import LazyConfig
-from ultravid.config.loader import importable_project, load_config_file, told_with_its_place
+from ultravid.config.loader import config_errors, importable_project, load_config_file
 from ultravid.config.nodes import Node
 from ultravid.config.overrides import apply_overrides
 from ultravid.config.serialize import dump_yaml, resolved
@@ -82,13 +82,8 @@ def load_with_overrides(config_file: str, overrides: Sequence[str] = ()) -> Node
     Raises:
         ConfigError: the file, its code, or an override is wrong.
     """
-    try:
+    with config_errors():
         return apply_overrides(load_config_file(config_file), overrides)
-    except Exception as error:
-        told = told_with_its_place(error)
-        if told is None:
-            raise
-        raise told from error
 
 
 def show_config(args: argparse.Namespace, required: Sequence[str] = ()) -> bool:

@@ -44,11 +44,7 @@ def diff(old: Any, new: Any) -> list[Difference]:
     The order of keys does not count, nor whether a target is named or given as an object. The folders that a saved config
     remembers (``project_folders``) are passed over.
     """
-    return [
-        d
-        for d in _differences(as_node(old), as_node(new), "")
-        if d.key != "project_folders" and d.key[:16] != "project_folders["
-    ]
+    return [d for d in _differences(as_node(old), as_node(new), "") if d.key.partition("[")[0] != "project_folders"]
 
 
 def _differences(old: Any, new: Any, key: str) -> Iterator[Difference]:

@@ -34,6 +34,7 @@ __all__ = [
     "instantiate",
     "is_allowed",
     "locate",
+    "locate_allowed",
     "target_name",
 ]
 
@@ -94,25 +95,18 @@ class Builder:
                 made = self._built[key] = self._call(node)
                 return made
             if "_object_" in node and len(node) == 1:
-                return self._located(node["_object_"])
+                return locate_allowed(node["_object_"], self._allowed)
             return {k: self._child(node, k, v) for k, v in node.items()}
         finally:
             self._under_construction.discard(key)
 
-    def _located(self, name: str) -> Any:
-        if self._allowed is not None:
-            is_allowed(name, None, self._allowed)  # before its module is run
-        found = locate(name)
-        is_allowed(name, found, self._allowed)
-        return found
-
     def _call(self, node: Node) -> Any:
         target = node["_target_"]
         if isinstance(target, str):
-            target = self._located(target)
+            target = locate_allowed(target, self._allowed)
         elif isinstance(target, Node):
             target = self.build_value(target)
-        elif self._allowed is not None:
+        else:
             is_allowed(None, target, self._allowed)
         if not callable(target):
             raise ConfigError(
@@ -171,6 +165,18 @@ def is_allowed(name: str | None, target: Any, packages: frozenset[str] | None) -
             via = f" (defined in {module})" if place == module and name is not None else ""
             allowed = ", ".join(sorted(packages)) or "none"
             raise ConfigError(f"Target {name or target_name(target)!r}{via} is of no allowed package: {allowed}.")
+
+
+def locate_allowed(name: str, packages: frozenset[str] | None) -> Any:
+    """`locate`, for a target of some packages; a module outside of them is not even run.
+
+    Raises:
+        ConfigError: see `locate` and `is_allowed`.
+    """
+    is_allowed(name, None, packages)
+    found = locate(name)
+    is_allowed(name, found, packages)
+    return found
 
 
 def instantiate(cfg: Any, /, *, allowed_packages: Iterable[str] | None = None) -> Any:

@@ -21,12 +21,13 @@ from typing import Any
 import yaml
 
 from ultravid.config.errors import ConfigError, ConfigImportError, did_you_mean
-from ultravid.config.nodes import CONTAINERS, Node, adopt, join_key, keep_record
+from ultravid.config.nodes import CONTAINERS, MODULE_PREFIX, Node, adopt, join_key, keep_record
 from ultravid.utils.errors import UserError
 
 __all__ = [
     "MODULE_PREFIX",
     "RESERVED_KEYS",
+    "config_errors",
     "from_data",
     "importable_project",
     "load_config_file",
@@ -36,11 +37,9 @@ __all__ = [
     "shipped_config",
     "shipped_names",
     "shipped_root",
-    "told_with_its_place",
     "without_collection",
 ]
 
-MODULE_PREFIX = "ultravid_config_file:"
 RESERVED_KEYS = frozenset({"_tuple_", "_object_", "_pickle_"})
 """A mapping with one of these alone is not a mapping; see `ultravid.config.serialize`."""
 _MOST_VALUES = 1_000_000
@@ -297,7 +296,19 @@ def _as_module(names: dict[str, Any]) -> ModuleType:
     return module
 
 
-def told_with_its_place(error: Exception) -> ConfigError | None:
+@contextmanager
+def config_errors() -> Iterator[None]:
+    """Turn what a config file's code raises in the block into a `ConfigError` that tells of it; see `_told_with_its_place`."""
+    try:
+        yield
+    except Exception as error:
+        told = _told_with_its_place(error)
+        if told is None:
+            raise
+        raise told from error
+
+
+def _told_with_its_place(error: Exception) -> ConfigError | None:
     """What a config file's code raised as one message: file and line, the error, and that file's own traceback.
 
     None where no config file was being run.

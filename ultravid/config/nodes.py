@@ -23,6 +23,8 @@ __all__ = [
     "CONTAINERS",
     "DELETED",
     "MISSING",
+    "MODULE_PREFIX",
+    "PLAIN",
     "Container",
     "ListNode",
     "Node",
@@ -52,8 +54,14 @@ MISSING: Any = "???"
 Origin = tuple[Any, ...]
 """Where a node or value was set, kept raw for speed: see `ultravid.config.provenance`."""
 
+MODULE_PREFIX = "ultravid_config_file:"
+"""Begins the names of the modules that config files are run as."""
+
+PLAIN = frozenset({str, int, float, bool, type(None)})
+"""Kinds of values that are data as they stand."""
+
 _REFERENCE = "${"
-_LEAVES = frozenset({str, int, float, bool, type(None), FunctionType, type})
+_LEAVES = PLAIN | {FunctionType, type}
 _INTERNAL = frozenset({"_up", "_origin", "_record"})
 
 
@@ -84,10 +92,10 @@ class Record:
         self.twin: object | None = None
         self.left_out: dict[str, str] = {}
 
-    def copy(self) -> Record:
-        """A record that grows on its own."""
+    def copy(self, settings: dict[Any, list[tuple[Origin | None, Any]]]) -> Record:
+        """A record for a copy of the node, with the settings that are the copy's."""
         new = Record()
-        new.settings = {key: list(settings) for key, settings in self.settings.items()}
+        new.settings = settings
         new.via, new.twin, new.left_out = self.via, self.twin, self.left_out
         return new
 
@@ -337,8 +345,7 @@ class ListNode(list[Any]):
         _rearranged(self, origin)
 
     def __delitem__(self, index: Any) -> None:
-        list.__delitem__(self, index)
-        _rearranged(self, _caller())
+        self.take_out(index, _caller())
 
     def append(self, value: Any) -> None:
         """Add at the end."""
@@ -564,10 +571,10 @@ def value_at(container: Any, key: str) -> Any:
     """
     value = container
     for step in split_key(key):
-        if isinstance(value, Node):
-            value = value[int(step) if step not in value and _is_index(step) and int(step) in value else step]
-        elif isinstance(value, list | tuple) and _is_index(step) and -len(value) <= int(step) < len(value):
-            value = value[int(step)]
+        if (found := _child_key(value, step)) is not None:
+            value = value[found]
+        elif isinstance(value, Node):
+            raise value._unknown(step)
         else:
             raise UnknownKeyError(f"Unknown key {key!r}: there is no {step!r} in {value!r}.")
     return value
@@ -598,10 +605,10 @@ def _unpickled(kind: type[Container], values: Any, origin: Origin | None, record
 
 def _by_name(value: Any, as_target: bool = False) -> Any:
     """A value for a pickle: what a config file defines goes by its name, for pickle finds it in no module."""
-    if type(value) in _LEAVES - {FunctionType, type} or isinstance(value, CONTAINERS):
+    if type(value) in PLAIN or isinstance(value, CONTAINERS):
         return value
     module = getattr(value, "__module__", None)
-    if not (isinstance(module, str) and module.startswith("ultravid_config_file:")):
+    if not (isinstance(module, str) and module.startswith(MODULE_PREFIX)):
         return value
     from ultravid.config.serialize import importable_name
 
@@ -617,7 +624,7 @@ def _portable_record(node: Container) -> Any:
         return None
 
     def plain(value: Any) -> Any:
-        kept = type(value) in _PLAIN or value is DELETED or isinstance(value, CONTAINERS)
+        kept = type(value) in PLAIN or value is DELETED or isinstance(value, CONTAINERS)
         return value if kept else f"<{type(value).__name__}>"
 
     record = node._record
@@ -714,11 +721,11 @@ def _copied(container: Any, memo: dict[int, Any] | None) -> Any:
         new = type(container)(value for _, value in pairs)
         new._origin = container._origin
     if container._record is not None:
-        new._record = container._record.copy()
-        for key, settings in new._record.settings.items():
-            new._record.settings[key] = [
-                (origin, _copied_setting(value, container, new, key, memo)) for origin, value in settings
-            ]
+        settings = {
+            key: [(origin, _copied_setting(value, container, new, key, memo)) for origin, value in entries]
+            for key, entries in container._record.settings.items()
+        }
+        new._record = container._record.copy(settings)
     new._up = container._up
     return new
 
@@ -867,12 +874,9 @@ def _place(inner: str, container: Container, key: Any) -> tuple[Container, Any]:
     for step in steps:
         if found is not None:  # the last step is not read here: each link of a chain would be read twice as often
             node = found[0][found[1]]
-        if isinstance(node, Node) and step in node:
-            found = (node, step)
-        elif (isinstance(node, Node) and _is_index(step) and int(step) in node) or (
-            isinstance(node, list | tuple) and _is_index(step) and -len(node) <= int(step) < len(node)
-        ):
-            found = (node, int(step))
+        child = _child_key(node, step)
+        if child is not None:
+            found = (node, child)
         else:
             known = [k for k, _ in raw_children(node)] if isinstance(node, CONTAINERS) else []
             above = full_key(node) if isinstance(node, CONTAINERS) else ""
@@ -890,8 +894,19 @@ def _place(inner: str, container: Container, key: Any) -> tuple[Container, Any]:
     return found
 
 
-def _is_index(step: str) -> bool:
-    return step.removeprefix("-").isdecimal()
+def _child_key(value: Any, step: str) -> Any:
+    """The key or index that a step of a full key means in a value; None where it has no such child."""
+    if isinstance(value, Node) and step in value:
+        return step
+    if step.removeprefix("-").isdecimal():
+        index = int(step)
+        has_it = (
+            index in value
+            if isinstance(value, Node)
+            else isinstance(value, list | tuple) and -len(value) <= index < len(value)
+        )
+        return index if has_it else None
+    return None
 
 
 def owner_of(container: Container, key: Any) -> tuple[Container, Any]:
@@ -923,7 +938,7 @@ def same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(same, list.__iter__(a), list.__iter__(b)))
     if isinstance(a, tuple) and isinstance(b, tuple) and _is_plain_tuple(a) and _is_plain_tuple(b):
         return len(a) == len(b) and all(map(same, tuple.__iter__(a), tuple.__iter__(b)))
-    if type(a) in _PLAIN and type(b) in _PLAIN:
+    if type(a) in PLAIN and type(b) in PLAIN:
         return bool(a == b and type(a) is type(b)) or (a != a and b != b)
     try:
         if bool(a == b):
@@ -935,9 +950,6 @@ def same(a: Any, b: Any) -> bool:
 
 def _is_plain_tuple(value: tuple[Any, ...]) -> bool:
     return type(value) in (tuple, TupleNode)
-
-
-_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def _same_data(a: Any, b: Any) -> bool:

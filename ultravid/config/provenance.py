@@ -99,7 +99,7 @@ def _yaml_line(file: str, steps: tuple[Any, ...]) -> int:
 @functools.lru_cache(maxsize=16)
 def _yaml_tree(file: str) -> yaml.Node | None:
     try:
-        return yaml.compose(Path(file).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.compose(Path(file).read_text(encoding="utf-8-sig"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, yaml.YAMLError, ValueError):  # changed since it was read
         return None
 
@@ -107,7 +107,7 @@ def _yaml_tree(file: str) -> yaml.Node | None:
 @functools.lru_cache(maxsize=64)
 def _tree(file: str) -> ast.Module | None:
     try:
-        return ast.parse(Path(file).read_text(encoding="utf-8"))
+        return ast.parse(Path(file).read_text(encoding="utf-8-sig"))
     except (OSError, SyntaxError, ValueError):
         return None
 

@@ -28,7 +28,7 @@ import yaml
 from ultravid.config.errors import ConfigError, ConfigImportError
 from ultravid.config.instantiate import CONTROL_KEYS, adopt_alone, locate, target_name
 from ultravid.config.loader import MODULE_PREFIX, RESERVED_KEYS, without_collection
-from ultravid.config.nodes import CONTAINERS, Container, Node, TupleNode, is_reference, join_key, raw_children
+from ultravid.config.nodes import CONTAINERS, PLAIN, Container, Node, TupleNode, is_reference, join_key, raw_children
 
 __all__ = [
     "as_call",
@@ -45,7 +45,6 @@ __all__ = [
 
 _LINE_LENGTH = 120
 _UNIONS: tuple[Any, ...] = (types.UnionType, typing.Union)
-_PLAIN = frozenset({type(None), bool, int, float, str})
 
 
 def importable_name(value: Any) -> str | None:
@@ -135,7 +134,7 @@ class _Writer:
         return self.names[id(value)]
 
     def data(self, value: Any, key: str) -> Any:
-        if type(value) in _PLAIN:
+        if type(value) in PLAIN:
             return value
         if isinstance(value, TupleNode) or type(value) is tuple:
             return {"_tuple_": [self.data(v, f"{key}[{i}]") for i, v in enumerate(tuple.__iter__(value))]}
@@ -160,7 +159,7 @@ class _Writer:
     def _mapping(self, pairs: Iterable[tuple[Any, Any]], key: str) -> dict[Any, Any]:
         data: dict[Any, Any] = {}
         for name, value in pairs:
-            if type(name) is not str and (type(name) not in _PLAIN or name != name):
+            if type(name) is not str and (type(name) not in PLAIN or name != name):
                 raise ConfigError(
                     f"{key or 'The config'} has the key {name!r}; a key that is written as data is a string, a number, "
                     "a bool or None."
@@ -214,9 +213,10 @@ def as_call(value: Any) -> dict[str, Any] | None:
     if kind is datetime.timedelta:
         arguments = {"days": value.days, "seconds": value.seconds, "microseconds": value.microseconds}
         return {"_target_": "datetime.timedelta", **arguments}
-    if (origin := typing.get_origin(value)) in _UNIONS:  # int | None
+    origin = typing.get_origin(value)
+    if origin in _UNIONS:  # int | None
         return {"_target_": "functools.reduce", "_args_": [operator.or_, list(typing.get_args(value))]}
-    if (origin := typing.get_origin(value)) is not None and isinstance(origin, type):  # list[int], Own[int]
+    if isinstance(origin, type):  # list[int], Own[int]
         return {"_target_": "operator.getitem", "_args_": [origin, typing.get_args(value)]}
     if kind in (set, frozenset):
         return {"_target_": f"builtins.{kind.__name__}", "_args_": [sorted(value, key=repr)]}

@@ -25,12 +25,13 @@ from ultravid.config.instantiate import locate, target_name
 from ultravid.config.loader import MODULE_PREFIX
 from ultravid.config.nodes import CONTAINERS, MISSING, Node, is_reference, raw_children
 
-__all__ = ["Mismatch", "Parameters", "mismatch", "parameters_of", "type_text"]
+__all__ = ["Mismatch", "Parameters", "mismatch", "parameters_of", "resolved_items", "type_text"]
 
 _EMPTY = inspect.Parameter.empty
 _SCALARS = (bool, int, float, complex, str, bytes)
 _ANYTHING: tuple[Any, ...] = (Any, object)
 _CALLABLES: tuple[Any, ...] = (collections.abc.Callable,)
+_UNIONS: tuple[Any, ...] = (typing.Union, types.UnionType)
 _WRAPPERS: tuple[Any, ...] = (typing.Annotated, typing.Final, typing.ClassVar)
 _LISTS = (list, tuple, set, frozenset)
 
@@ -146,11 +147,11 @@ def type_text(annotation: Any) -> str:
     if annotation is None or annotation is type(None):
         return "None"
     origin = typing.get_origin(annotation)
-    if origin in (typing.Union, types.UnionType):
+    if origin in _UNIONS:
         return " | ".join(type_text(a) for a in typing.get_args(annotation))
     if origin is typing.Annotated:
         return type_text(typing.get_args(annotation)[0])
-    if isinstance(annotation, type) and typing.get_origin(annotation) is None and annotation.__module__ != "builtins":
+    if isinstance(annotation, type) and origin is None and annotation.__module__ != "builtins":
         return target_name(annotation)
     return inspect.formatannotation(annotation).replace("typing.", "").replace("collections.abc.", "")
 
@@ -173,7 +174,7 @@ def mismatch(value: Any, annotation: Any) -> Mismatch | None:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is None:
         return _of_class(value, annotation) if isinstance(annotation, type) else None
-    if origin in (typing.Union, types.UnionType):
+    if origin in _UNIONS:
         found = [mismatch(value, a) for a in arguments]
         if not all(found):
             return None
@@ -204,7 +205,7 @@ def _of_items(value: Any, annotation: Any, origin: type, arguments: tuple[Any, .
     if issubclass(origin, collections.abc.Mapping):
         if not isinstance(value, Mapping) or len(arguments) != 2:
             return None
-        for key, item in _resolved(value):
+        for key, item in resolved_items(value):
             if mismatch(key, arguments[0]):
                 return Mismatch((key,), key, arguments[0])
             if wrong := mismatch(item, arguments[1]):
@@ -219,13 +220,13 @@ def _of_items(value: Any, annotation: Any, origin: type, arguments: tuple[Any, .
         if len(arguments) != len(value):
             return Mismatch((), value, annotation)
         wanted = arguments
-    for (index, item), each in zip(_resolved(value), wanted, strict=True):
+    for (index, item), each in zip(resolved_items(value), wanted, strict=True):
         if wrong := mismatch(item, each):
             return dataclasses.replace(wrong, steps=(index, *wrong.steps))
     return None
 
 
-def _resolved(value: Any) -> list[tuple[Any, Any]]:
+def resolved_items(value: Any) -> list[tuple[Any, Any]]:
     """(key, value) with references resolved; what can't be is passed over as ???: it is told elsewhere."""
     pairs = []
     for key, item in raw_children(value) if isinstance(value, CONTAINERS) else _pairs(value):
