@@ -311,11 +311,13 @@ class SimpleTrainer(TrainerBase):
                 self.backward(total / self.accumulate if self.accumulate > 1 else total)
             for name, value in found.items():
                 losses[name] = losses[name] + value.detach() if part else value.detach()
+        if self.accumulate > 1:
+            losses = {name: value / self.accumulate for name, value in losses.items()}
         norm = self.finish_gradients()
         if self._is_finite(norm, losses, batches):
             self.optimizer_step()
         if self.iter % self.gather_metric_period == 0:
-            self.write_metrics({**losses, "grad_norm": norm * self.accumulate}, data_time)
+            self.write_metrics({**losses, "grad_norm": norm}, data_time)
 
     def _begin_step(self) -> None:
         if self.seed is not None:
@@ -362,7 +364,7 @@ class SimpleTrainer(TrainerBase):
         if math.isfinite(norm.item()):
             self._num_skipped = 0
             return True
-        shown = ", ".join(f"{name}={value.item() / self.accumulate:.4g}" for name, value in losses.items())
+        shown = ", ".join(f"{name}={value.item():.4g}" for name, value in losses.items())
         message = f"iteration {self.iter}: {shown}, norm of the gradients {norm.item():.4g}"
         if self._num_skipped < self.skip_nonfinite:
             self._num_skipped += 1
@@ -373,10 +375,8 @@ class SimpleTrainer(TrainerBase):
         raise FloatingPointError(f"{what} is not finite in {message}; samples: {samples}")
 
     def write_metrics(self, losses: dict[str, Tensor], data_time: float) -> None:
-        """Put the losses (means over processes and batches) and this process's wait for data into the storage."""
+        """Put the losses (means over processes) and this process's wait for data into the storage."""
         stacked = torch.stack([value.float() for value in losses.values()])
-        if self.accumulate > 1:
-            stacked /= self.accumulate
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(stacked)
             stacked /= comm.get_world_size()

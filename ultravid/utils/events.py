@@ -259,17 +259,11 @@ def _new_rows(storage: EventStorage, window_size: int, last_write: int) -> dict[
     return rows
 
 
-class JSONWriter(EventWriter):
-    """One JSON object a line and iteration: ``{"iteration": 19, "total_loss": 1.2, "lr": 0.001, ...}``.
+class _FileWriter(EventWriter):
+    """Rows of one file, by iteration: what a writer of JSON lines and one of a table have in common."""
 
-    Args:
-        json_file: lines are appended. A run that begins at iteration 0 puts an older file aside as ``<name>.1``, ``<name>.2``, ....
-        window_size: noisy scalars are written as their median over so many values. 1 writes the iteration's own value,
-            which alone stays the same when a run is interrupted.
-    """
-
-    def __init__(self, json_file: str | Path, window_size: int = 1) -> None:
-        self._path = Path(json_file)
+    def __init__(self, file: str | Path, window_size: int) -> None:
+        self._path = Path(file)
         self._window_size = window_size
         self._last_write = -1
 
@@ -280,7 +274,27 @@ class JSONWriter(EventWriter):
             return
         if iteration == 0:
             put_aside(self._path)
-            return
+        else:
+            self._keep_before(iteration)
+
+    def _keep_before(self, iteration: int) -> None:
+        """Make the file anew with the rows before an iteration."""
+        raise NotImplementedError
+
+
+class JSONWriter(_FileWriter):
+    """One JSON object a line and iteration: ``{"iteration": 19, "total_loss": 1.2, "lr": 0.001, ...}``.
+
+    Args:
+        json_file: lines are appended. A run that begins at iteration 0 puts an older file aside as ``<name>.1``, ``<name>.2``, ....
+        window_size: noisy scalars are written as their median over so many values. 1 writes the iteration's own value,
+            which alone stays the same when a run is interrupted.
+    """
+
+    def __init__(self, json_file: str | Path, window_size: int = 1) -> None:
+        super().__init__(json_file, window_size)
+
+    def _keep_before(self, iteration: int) -> None:
         kept = []
         for line in self._path.read_text(encoding="utf-8").splitlines():
             try:
@@ -304,7 +318,7 @@ class JSONWriter(EventWriter):
         self._last_write = max(rows)
 
 
-class CSVWriter(EventWriter):
+class CSVWriter(_FileWriter):
     """A table of all scalars by iteration; a column that comes later makes the file anew with it.
 
     Args:
@@ -313,19 +327,10 @@ class CSVWriter(EventWriter):
     """
 
     def __init__(self, csv_file: str | Path, window_size: int = 1) -> None:
-        self._path = Path(csv_file)
-        self._window_size = window_size
-        self._last_write = -1
+        super().__init__(csv_file, window_size)
         self._columns: list[str] = []
 
-    def rewind(self, iteration: int) -> None:
-        """See `EventWriter.rewind`."""
-        self._last_write = iteration - 1
-        if not self._path.is_file():
-            return
-        if iteration == 0:
-            put_aside(self._path)
-            return
+    def _keep_before(self, iteration: int) -> None:
         rows = [row for row in self._read() if row["iteration"].isdecimal() and int(row["iteration"]) < iteration]
         self._columns = [name for name in (rows[0] if rows else {}) if name != "iteration"]
         self._write_all(rows)
