@@ -21,6 +21,9 @@ from torch.optim.lr_scheduler import LRScheduler as TorchLRScheduler
 
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.engine.averaging import EMA
+from ultravid.engine.hang import HangReport
+from ultravid.engine.ledger import TimeLedger
+from ultravid.engine.run_record import RunRecord
 from ultravid.engine.train_loop import HookBase, TrainerBase
 from ultravid.evaluation import flatten_results_dict
 from ultravid.solver import LRMultiplier
@@ -33,13 +36,16 @@ __all__ = [
     "BestCheckpointer",
     "CallbackHook",
     "EvalHook",
+    "HangReport",
     "HookBase",
     "IterationTimer",
     "LRScheduler",
     "PeriodicCheckpointer",
     "PeriodicWriter",
     "PreciseBN",
+    "RunRecord",
     "StopOnSignal",
+    "TimeLedger",
     "TorchMemoryStats",
     "TorchProfiler",
 ]

@@ -85,6 +85,7 @@ class TrainerBase:
         max_iter: where it ends.
         storage: what is measured.
         stopped: the run was ended early by `StopTraining`; it can be taken up as if nothing had happened.
+        failure: what ended the run early, None where it went through; for `HookBase.after_train`.
         evaluation_weights: gives a block in which the model has the weights to evaluate it with; a hook that averages
             weights puts its own here.
         seconds: what each part of the steps and each hook took so far, in seconds of this process's clock.
@@ -96,6 +97,7 @@ class TrainerBase:
         self.start_iter = 0
         self.max_iter = 0
         self.stopped = False
+        self.failure: BaseException | None = None
         self.evaluation_weights: Callable[[], AbstractContextManager[None]] = nullcontext
         self.storage = EventStorage(0)
         self.seconds: dict[str, float] = defaultdict(float)
@@ -123,7 +125,7 @@ class TrainerBase:
         self.max_iter = self.max_iter if max_iter is None else max_iter
         logger.info("Training from iteration %d to %d", self.start_iter, self.max_iter)
         self._calls = {phase: self._hook_methods(phase) for phase in _EVERY_STEP}
-        failure: BaseException | None = None
+        self.stopped, self.failure = False, None
         with EventStorage(self.start_iter) as self.storage:
             try:
                 self.before_train()
@@ -135,22 +137,21 @@ class TrainerBase:
                 self.iter = self.max_iter
             except StopTraining as stop:
                 logger.info("Stopped after iteration %d: %s", self.iter, stop)
-                self.stopped = True
-                failure = stop
+                self.stopped, self.failure = True, stop
                 raise
             except BaseException as error:
                 logger.exception("Training failed in iteration %d", self.iter)
-                failure = error
+                self.failure = error
                 raise
             finally:
-                self._after_train(failure)
+                self._after_train()
 
-    def _after_train(self, failure: BaseException | None) -> None:
+    def _after_train(self) -> None:
         """`after_train`, whose own error must not hide the one that ended the run."""
         try:
             self.after_train()
         except Exception:
-            if failure is None:
+            if self.failure is None:
                 raise
             logger.exception("A hook failed in after_train, after the error above")
 
@@ -285,6 +286,7 @@ class SimpleTrainer(TrainerBase):
         self._num_skipped = 0  # in a row
         self._buffers_before: list[Tensor] = []
         self._data_loader_iter: Iterator[Any] | None = None
+        self._configured = self._hyperparameters()
         if checkpointer is not None:
             checkpointer.add_checkpointable("trainer", self)
         self.register_hooks(hooks)
@@ -473,13 +475,22 @@ class SimpleTrainer(TrainerBase):
         return self._data_loader_iter
 
     def state_dict(self) -> dict[str, Any]:
-        """As `TrainerBase`, with the optimizer."""
-        return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
+        """As `TrainerBase`, with the optimizer and the hyperparameters that its config gave it."""
+        own = {"optimizer": self.optimizer.state_dict(), "configured": self._configured}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what `state_dict` gave."""
+        """Take what `state_dict` gave; a hyperparameter that the config gives another value now has the new one."""
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
+        for group, now, before in zip(
+            self.optimizer.param_groups, self._configured, state_dict["configured"], strict=True
+        ):
+            group.update({name: value for name, value in now.items() if before.get(name) != value})
+
+    def _hyperparameters(self) -> list[dict[str, Any]]:
+        """Of each group of the optimizer."""
+        return [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
 
 
 class AMPTrainer(SimpleTrainer):
