@@ -148,7 +148,9 @@ def drill(args: argparse.Namespace, folder: Path) -> int:
     overrides = [*args.opts, "dataloader.train.num_workers=0"]
     process = start(command(data, whole, args.iterations, overrides), whole.with_suffix(".txt"))
     if process.wait() != 0:
-        raise UserError(f"The run in one piece ended with {process.returncode}:\n{whole.with_suffix('.txt').read_text()}")
+        raise UserError(
+            f"The run in one piece ended with {process.returncode}:\n{whole.with_suffix('.txt').read_text()}"
+        )
     for line in interrupted_run(args, data, cut):
         print(line, flush=True)
     found = compare(whole, cut)

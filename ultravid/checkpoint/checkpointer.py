@@ -111,7 +111,8 @@ class DetectionCheckpointer:
         tags = [tag for tag, wanted in ((_LAST, tag_last), (_BEST, tag_best)) if wanted]
         if not self.background:
             self._write(path, data, tags, tuple(remove), start)
-            self.wait()
+            if self.on_error == "stop":
+                self.raise_failure()
             return path
         self._thread = threading.Thread(
             target=self._write,

@@ -136,6 +136,11 @@ def first_nonfinite(model: nn.Module, step: Callable[[], Tensor]) -> str | None:
 @contextmanager
 def _watched(model: nn.Module, found: list[str]) -> Iterator[None]:
     handles = []
+
+    def backward(label: str, gradient: Tensor) -> None:
+        if not _is_finite(gradient):
+            found.append(f"The gradient that reaches the output of {label} is not finite; all outputs are.")
+
     for name, module in model.named_modules():
         label = f"{name or '(the model)'} ({type(module).__name__})"
 
@@ -143,13 +148,11 @@ def _watched(model: nn.Module, found: list[str]) -> Iterator[None]:
             if not _is_finite(output):
                 whose = "its inputs are finite" if _is_finite(inputs) else "as some of its inputs are"
                 found.append(f"The output of {label} is not finite; {whose}.")
+            for tensor in _tensors(output):
+                if tensor.requires_grad:
+                    tensor.register_hook(lambda gradient: backward(label, gradient))
 
-        def backward(_: nn.Module, grad_input: Any, grad_output: Any, label: str = label) -> None:
-            if not _is_finite(grad_input):
-                whose = "those of its outputs are" if _is_finite(grad_output) else "as are those of its outputs"
-                found.append(f"The gradients of the inputs of {label} are not finite; {whose}.")
-
-        handles += [module.register_forward_hook(forward), module.register_full_backward_hook(backward)]
+        handles.append(module.register_forward_hook(forward))
     try:
         yield
     finally:
@@ -158,15 +161,19 @@ def _watched(model: nn.Module, found: list[str]) -> Iterator[None]:
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether all numbers in tensors are finite, however they are nested."""
+    return all(not t.is_floating_point() or bool(torch.isfinite(t).all()) for t in _tensors(value))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors of a value, however they are nested."""
     if isinstance(value, Tensor):
-        return not value.is_floating_point() or bool(torch.isfinite(value).all())
-    if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
-    if isinstance(value, list | tuple):
-        return all(map(_is_finite, value))
-    if isinstance(value, Instances):
-        return all(map(_is_finite, value.get_fields().values()))
-    if isinstance(value, Boxes | ImageList):
-        return _is_finite(value.tensor)
-    return True
+        yield value
+    elif isinstance(value, Boxes | ImageList):
+        yield value.tensor
+    elif isinstance(value, Instances):
+        yield from _tensors(list(value.get_fields().values()))
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
