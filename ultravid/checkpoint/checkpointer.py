@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from ultravid.checkpoint.reading import CheckpointError, load_file
 from ultravid.checkpoint.snapshot import Snapshot
 from ultravid.checkpoint.weights import load_weights
 from ultravid.utils import comm
-from ultravid.utils.file_io import replace_file
+from ultravid.utils.file_io import remove_path, replace_file
 
 __all__ = ["AVERAGED", "DetectionCheckpointer"]
 
@@ -27,8 +27,7 @@ logger = logging.getLogger(__name__)
 AVERAGED = "averaged_model"
 """The entry that holds averaged weights (`ultravid.engine.hooks.EMA`), beside ``model``, which training goes on from."""
 
-_LAST, _BEST = "last_checkpoint", "best_checkpoint"
-_ITERATION = re.compile(r"(.+)_(\d{7,})\.pth")
+_ITERATION = re.compile(r"(.+)_(\d{7,})")
 
 
 class DetectionCheckpointer:
@@ -47,6 +46,10 @@ class DetectionCheckpointer:
             What the end of a run rests on is an error either way.
         checkpointables: by name, anything with ``state_dict`` and ``load_state_dict``.
     """
+
+    suffix: ClassVar[str] = ".pth"
+    last: ClassVar[str] = "last_checkpoint"
+    best: ClassVar[str] = "best_checkpoint"
 
     def __init__(
         self,
@@ -107,8 +110,8 @@ class DetectionCheckpointer:
         data = {"model": self.model.state_dict()}
         data.update({key: value.state_dict() for key, value in self.checkpointables.items()})
         data.update(kwargs)
-        path = self.save_dir / f"{name}.pth"
-        tags = [tag for tag, wanted in ((_LAST, tag_last), (_BEST, tag_best)) if wanted]
+        path = self.save_dir / f"{name}{self.suffix}"
+        tags = [tag for tag, wanted in ((self.last, tag_last), (self.best, tag_best)) if wanted]
         if not self.background:
             self._write(path, data, tags, tuple(remove), start)
             if self.on_error == "stop":
@@ -157,7 +160,7 @@ class DetectionCheckpointer:
                 self._tag(tag, path.name)
             for old in remove:
                 if old != path:
-                    old.unlink(missing_ok=True)
+                    remove_path(old)
         # torch's writer turns a full disk into a RuntimeError.
         except (OSError, RuntimeError) as error:
             self._failure = CheckpointError(
@@ -229,7 +232,7 @@ class DetectionCheckpointer:
 
         A process that was killed between writing its first checkpoint and naming it left a file without a name for it.
         """
-        named = self.save_dir / _LAST
+        named = self.save_dir / self.last
         if named.is_file():
             return str(self.save_dir / named.read_text(encoding="utf-8").strip())
         periodic = self.periodic_checkpoints()
@@ -237,7 +240,7 @@ class DetectionCheckpointer:
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Make a file of ``save_dir`` the one to resume from."""
-        self._tag(_LAST, last_filename_basename)
+        self._tag(self.last, last_filename_basename)
 
     def _tag(self, tag: str, name: str) -> None:
         with replace_file(self.save_dir / tag) as file:
@@ -248,10 +251,8 @@ class DetectionCheckpointer:
 
         Left where they are they would be taken for this run's, when it is resumed or when the oldest are removed.
         """
-        old = [
-            *self.save_dir.glob("model_*.pth"),
-            *(p for t in (_LAST, _BEST, MANIFEST) if (p := self.save_dir / t).is_file()),
-        ]
+        pointers = (self.last, self.best, MANIFEST)
+        old = [p for kind in ("model_*.pth", "model_*.dcp", *pointers) for p in self.save_dir.glob(kind)]
         if not self.save_to_disk or not old:
             return
         number = 1
@@ -269,12 +270,13 @@ class DetectionCheckpointer:
     def remove_leftovers(self) -> None:
         """Remove what a process that was killed while it wrote has left; for the one run that writes to ``save_dir``."""
         if self.save_to_disk:
-            for path in self.save_dir.glob(".*.pth.*.tmp"):
-                path.unlink(missing_ok=True)
+            for path in self.save_dir.glob(f".*{self.suffix}.*.tmp"):
+                remove_path(path)
 
     def periodic_checkpoints(self, prefix: str = "model") -> list[Path]:
         """``<prefix>_<iteration>.pth`` of ``save_dir``, newest iteration last."""
-        found = [(m, p) for p in self.save_dir.glob(f"{prefix}_*.pth") if (m := _ITERATION.fullmatch(p.name))]
+        files = self.save_dir.glob(f"{prefix}_*{self.suffix}")
+        found = [(m, p) for p in files if (m := _ITERATION.fullmatch(p.name.removesuffix(self.suffix)))]
         return [path for _, path in sorted((int(m[2]), path) for m, path in found if m[1] == prefix)]
 
     def _resume(self) -> dict[str, Any]:
@@ -282,13 +284,16 @@ class DetectionCheckpointer:
         older = [p for p in reversed(self.periodic_checkpoints()) if p != last]
         for path in [last, *older]:
             try:
-                content = load_file(path)
-                if changed_since_written(path):
-                    raise CheckpointError(
-                        f"Checkpoint {path} is damaged: it is not what manifest.json says was written."
-                    )
+                content = self._good(path)
             except CheckpointError as error:
                 logger.warning("Can't resume from %s (%s); trying the one before.", path.name, error)
                 continue
             return self._take(content, path, self.checkpointables)
         raise CheckpointError(f"{self.save_dir}: no checkpoint to resume from is good, the last one is {last.name}.")
+
+    def _good(self, path: Path) -> dict[str, Any]:
+        """The content of a checkpoint that is whole and as it was written."""
+        content = load_file(path)
+        if changed_since_written(path):
+            raise CheckpointError(f"Checkpoint {path} is damaged: it is not what manifest.json says was written.")
+        return content

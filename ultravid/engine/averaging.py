@@ -49,9 +49,19 @@ class EMA(HookBase):
 
     def before_train(self) -> None:
         """A run that begins, or had no average before, begins with the weights that it has."""
+        self._begin()
+        gathered = self.trainer.evaluation_weights
+
+        @contextmanager
+        def averaged_and_gathered() -> Iterator[None]:
+            with self.applied(), gathered():
+                yield
+
+        self.trainer.evaluation_weights = averaged_and_gathered
+
+    def _begin(self) -> None:
         for name, value in self._parameters():
             self._average.setdefault(name, value.detach().clone())
-        self.trainer.evaluation_weights = self.applied
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -93,6 +103,7 @@ class _AveragedModel:
         self._hook = hook
 
     def state_dict(self) -> dict[str, Any]:
+        self._hook._begin()
         named = {id(value): name for name, value in self._hook._parameters()}
         model = self._hook._model
         every_name = model.named_parameters(remove_duplicate=False)  # of tied weights too

@@ -274,12 +274,13 @@ class BestCheckpointer(HookBase):
         return self._kept[0][1] if self._kept else None
 
     def _check(self) -> None:
-        latest = self.trainer.storage.latest()
-        if self._val_metric not in latest:
-            if comm.is_main_process():  # which alone has the figures
+        # The main process alone has the figures; all must decide alike, for all may have to save.
+        found = comm.all_gather(self.trainer.storage.latest().get(self._val_metric))[0]
+        if found is None:
+            if comm.is_main_process():
                 logger.warning("BestCheckpointer: the evaluation gave no %r.", self._val_metric)
             return
-        value, iteration = latest[self._val_metric]
+        value, iteration = found
         if math.isnan(value):
             return
         name = self._file_prefix if self._max_to_keep == 1 else f"{self._file_prefix}_{iteration:07d}"
@@ -293,7 +294,7 @@ class BestCheckpointer(HookBase):
             name,
             tag_last=False,
             tag_best=self._kept[0] is entry,
-            remove=[self._checkpointer.save_dir / f"{old}.pth" for _, _, old in gone],
+            remove=[self._checkpointer.save_dir / f"{old}{self._checkpointer.suffix}" for _, _, old in gone],
             iteration=iteration,
         )
 

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.engine.capsule import Capsule, describe_batch
+from ultravid.engine.sharding import unsharded
 from ultravid.utils import comm
 from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.events import EventStorage, get_event_storage
@@ -288,6 +289,7 @@ class SimpleTrainer(TrainerBase):
         self._buffers_before: list[Tensor] = []
         self._data_loader_iter: Iterator[Any] | None = None
         self._configured = self._hyperparameters()
+        self.evaluation_weights = lambda: unsharded(model)
         if checkpointer is not None:
             checkpointer.add_checkpointable("trainer", self)
         self.register_hooks(hooks)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["dump_json", "put_aside", "replace_file"]
+__all__ = ["dump_json", "put_aside", "remove_path", "replace_file"]
 
 
 @contextmanager
@@ -30,6 +31,14 @@ def replace_file(path: str | Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_path(path: Path) -> None:
+    """Remove a file, or a folder with all in it; nothing where it is gone already."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def put_aside(path: Path) -> None:

@@ -1,0 +1,198 @@
+"""Checkpoints of a model in shards (FSDP2), by torch's distributed checkpoints (DCP)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load as load_shards
+from torch.distributed.checkpoint.state_dict_saver import save as save_shards
+from torch.optim import Optimizer
+
+from ultravid.checkpoint.checkpointer import AVERAGED, DetectionCheckpointer
+from ultravid.checkpoint.reading import CheckpointError, load_file
+from ultravid.utils import comm
+
+__all__ = ["DistributedCheckpointer"]
+
+logger = logging.getLogger(__name__)
+
+_FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
+_REST = "rest.pth"
+
+
+class DistributedCheckpointer(DetectionCheckpointer):
+    """As `DetectionCheckpointer`, with each process writing its shards: a checkpoint is a folder ``<name>.dcp``.
+
+    It loads in any number of processes, sharded or not. All processes take part in each call. The folder is written under a
+    temporary name and renamed when all have written; what is no tensor stands in its ``rest.pth``. Its index is a pickle of
+    torch's, so a folder of unknown origin must not be loaded.
+
+    Args:
+        model: sharded or not.
+        save_dir: folder of the checkpoints.
+        optimizer: its state goes by the names of parameters, so that it can be dealt anew.
+        on_error: see `DetectionCheckpointer`.
+        checkpointables: see `DetectionCheckpointer`; their states are plain data, but for averaged weights and the trainer's
+            optimizer.
+    """
+
+    suffix = ".dcp"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str | Path,
+        optimizer: Optimizer,
+        *,
+        on_error: str = "stop",
+        **checkpointables: Any,
+    ) -> None:
+        self._optimizer = optimizer
+        super().__init__(model, save_dir, on_error=on_error, **checkpointables)
+
+    def save(
+        self, name: str, *, tag_last: bool = True, tag_best: bool = False, remove: Iterable[Path] = (), **kwargs: Any
+    ) -> Path | None:
+        """See `DetectionCheckpointer.save`; returns when all have written."""
+        start = time.perf_counter()
+        path = self.save_dir / f"{name}{self.suffix}"
+        temporary = path.with_name(f".{path.name}.{comm.all_gather(os.getpid())[0]}.tmp")
+        tensors, rest = self._state(kwargs)
+        failure = ""
+        try:
+            temporary.mkdir(parents=True, exist_ok=True)
+            with _quiet():
+                save_shards(tensors, checkpoint_id=temporary)
+            if self.save_to_disk:
+                torch.save(rest, temporary / _REST)
+        except Exception as error:  # of any process: all learn of it below
+            failure = f"{type(error).__name__}: {error}"
+        failures = [f for f in comm.all_gather(failure) if f]
+        if failures:
+            if self.save_to_disk:
+                shutil.rmtree(temporary, ignore_errors=True)
+            self._failure = CheckpointError(
+                f"Checkpoint {path} can't be written: {failures[0]}. Older checkpoints are untouched."
+            )
+            if self.on_error == "stop":
+                self.raise_failure()
+            return None
+        if self.save_to_disk:
+            self._put_in_place(temporary, path, tag_last, tag_best, tuple(remove))
+            logger.info("Saved checkpoint %s (%.1f s)", path, time.perf_counter() - start)
+        comm.synchronize()
+        return path
+
+    def _put_in_place(
+        self, temporary: Path, path: Path, tag_last: bool, tag_best: bool, remove: tuple[Path, ...]
+    ) -> None:
+        before = path.with_name(f".{path.name}.before.tmp")
+        if path.exists():
+            path.rename(before)
+        temporary.rename(path)
+        shutil.rmtree(before, ignore_errors=True)
+        for tag, wanted in ((self.last, tag_last), (self.best, tag_best)):
+            if wanted:
+                self._tag(tag, path.name)
+        for old in remove:
+            if old != path:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _state(self, extra: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What DCP writes, and the rest."""
+        optimizer = get_optimizer_state_dict(self.model, self._optimizer, options=_FLAT)
+        tensors: dict[str, Any] = {
+            "model": get_model_state_dict(self.model),
+            "optimizer": {k: v for k, v in optimizer.items() if isinstance(v, Tensor)},
+        }
+        rest: dict[str, Any] = {"optimizer": {k: v for k, v in optimizer.items() if not isinstance(v, Tensor)}, **extra}
+        for key, value in self.checkpointables.items():
+            state = value.state_dict()
+            if key == AVERAGED:
+                tensors[key] = state
+            else:
+                rest[key] = {k: v for k, v in state.items() if k != "optimizer"}
+        return tensors, rest
+
+    def load(self, path: str | Path, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """See `DetectionCheckpointer.load`."""
+        if not Path(path).is_dir():
+            return super().load(path, checkpointables)
+        wanted = list(self.checkpointables if checkpointables is None else checkpointables)
+        tensors, own = self._state({})
+        rest = load_file(Path(path) / _REST)
+        stored = {key.partition(".")[0] for key in _keys(Path(path))}
+        takes_average = not wanted and AVERAGED in stored
+        if takes_average:
+            tensors = {AVERAGED: tensors["model"]}
+        elif not wanted:
+            tensors = {"model": tensors["model"]}
+        tensors = {key: value for key, value in tensors.items() if key in stored}
+        try:
+            with _quiet():
+                load_shards(tensors, checkpoint_id=path)
+        except Exception as error:  # DCP wraps what happened in any process in types of its own
+            first = str(error).strip().rpartition("\n")[2]
+            raise CheckpointError(f"Checkpoint {path} is damaged or doesn't fit the model: {first}") from error
+        set_model_state_dict(self.model, tensors[AVERAGED if takes_average else "model"])
+        if wanted:
+            flat = {**own["optimizer"], **rest.pop("optimizer"), **tensors["optimizer"]}
+            set_optimizer_state_dict(self.model, self._optimizer, flat, options=_FLAT)
+        for key in wanted:
+            if key == AVERAGED and key in tensors:
+                self.checkpointables[key].load_state_dict(tensors[key])
+            elif key in rest:
+                state = rest.pop(key)
+                if (
+                    "optimizer" in self.checkpointables[key].state_dict()
+                ):  # which is loaded: the trainer takes it as it is
+                    state["optimizer"] = self._optimizer.state_dict()
+                self.checkpointables[key].load_state_dict(state)
+        logger.info("Loaded checkpoint %s", path)
+        return rest
+
+    def _good(self, path: Path) -> dict[str, Any]:
+        """Whether a folder is whole; its tensors are read when it is taken."""
+        if not path.is_dir():
+            return super()._good(path)
+        _keys(path)
+        return load_file(path / _REST)
+
+    def _take(self, content: dict[str, Any], path: str | Path, checkpointables: Iterable[str]) -> dict[str, Any]:
+        if Path(path).is_dir():
+            return self.load(path, list(checkpointables))
+        return super()._take(content, path, checkpointables)
+
+
+def _keys(path: Path) -> Iterable[str]:
+    try:
+        return list(FileSystemReader(path).read_metadata().state_dict_metadata)
+    except Exception as error:  # a cut pickle raises anything
+        raise CheckpointError(f"Checkpoint {path} is damaged: {error}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """DCP warns where there is one process, which is what is meant then."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        yield
