@@ -4,6 +4,7 @@ from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.config import LazyCall as L
 from ultravid.config import LazyPartial, Node, ref
 from ultravid.engine import AMPTrainer, hooks, prepare_model
+from ultravid.engine.progress import ProgressBar
 from ultravid.evaluation import inference_on_dataset
 from ultravid.solver import LRMultiplier
 from ultravid.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
@@ -40,6 +41,7 @@ trainer = L(AMPTrainer)(
     seed=ref("train.seed"),
     clip_grad=None,
     hooks=dict(
+        progress=L(ProgressBar)(),  # on a terminal alone
         timer=L(hooks.IterationTimer)(),
         lr=L(hooks.LRScheduler)(
             optimizer=ref("optimizer"),

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler as TorchLRScheduler
 
 from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.engine.profiling import AutogradProfiler
 from ultravid.engine.train_loop import HookBase, TrainerBase
 from ultravid.evaluation import flatten_results_dict
 from ultravid.solver import LRMultiplier
@@ -29,6 +30,7 @@ from ultravid.utils.errors import StopTraining
 from ultravid.utils.events import EventStorage, EventWriter
 
 __all__ = [
+    "AutogradProfiler",
     "BestCheckpointer",
     "CallbackHook",
     "EvalHook",
