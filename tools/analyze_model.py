@@ -126,7 +126,9 @@ def by_module(counted: Sequence[JitModelAnalysis], model: nn.Module, depth: int,
         for name, n in mean.items()
         if name in parameters and (not name or name.count(".") < depth) and (n or parameters[name])
     ]
-    return tabulate(rows, headers=["module", "parameters, M", unit], colalign=("left", "right", "right"), disable_numparse=True)
+    return tabulate(
+        rows, headers=["module", "parameters, M", unit], colalign=("left", "right", "right"), disable_numparse=True
+    )
 
 
 def print_counts(title: str, unit: str, counted: Sequence[JitModelAnalysis], model: nn.Module, depth: int) -> None:
@@ -144,7 +146,9 @@ def print_counts(title: str, unit: str, counted: Sequence[JitModelAnalysis], mod
     shown = [f"{name} {n / len(counted) / 1e6:.3f}" for name, n in operators.most_common() if n]
     print(f"By operator: {', '.join(shown)}")
     if unsupported:
-        names = ", ".join(f"{name.removeprefix('aten::')} {n / len(counted):.4g}" for name, n in unsupported.most_common())
+        names = ", ".join(
+            f"{name.removeprefix('aten::')} {n / len(counted):.4g}" for name, n in unsupported.most_common()
+        )
         print(f"Not counted, calls a frame: {names}")
 
 
@@ -153,6 +157,7 @@ def print_shapes(model: nn.Module, frames: Sequence[dict[str, Any]], depth: int)
 
     def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            del inputs
             shapes = " ".join(str(tuple(tensor.shape)) for tensor in tensors_of(output))
             rows.append((name or "model", type(module).__name__, shapes))
 

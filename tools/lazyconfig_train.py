@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Train or evaluate what a config describes.
 
-    python tools/lazyconfig_train.py --config-file FILE [--resume | --eval-only] [key=value ...]
+    python tools/lazyconfig_train.py --config-file FILE [--resume [--allow-change KEY,...] | --eval-only] [key=value ...]
     python tools/lazyconfig_train.py --config-file FILE [--check | --print | --explain KEY ...] [key=value ...]
 
 A config has these keys on its top floor, and this file knows no others:
@@ -13,10 +13,11 @@ A config has these keys on its top floor, and this file knows no others:
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
-from ultravid.config import Builder, importable_project, load_checked
+from ultravid.config import Builder, importable_project, load_checked, refuse_unnamed_changes
 from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import run_tool
@@ -74,7 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = default_argument_parser().parse_args(argv)
     if show_config(args, REQUIRED_KEYS):
         return 0
-    load_checked(args.config_file, args.opts, required=REQUIRED_KEYS)
+    # A group that torchrun has started anew, because one of its processes died, goes on.
+    args.resume = args.resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS)
+    if args.resume and not args.eval_only:
+        refuse_unnamed_changes(cfg, args.allow_change)
     from ultravid.engine import launch
 
     launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))

@@ -15,10 +15,17 @@ train = Node(
     max_iter=10000,
     amp=dict(enabled=False, precision="bfloat16"),
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
-    checkpointer=dict(period=1000, max_to_keep=5),
+    checkpointer=dict(
+        period=1000,
+        max_to_keep=5,
+        keep_best=1,
+        background=True,  # a thread writes; training waits for the copy alone
+        on_error="stop",  # a full disk: "continue" goes on without the checkpoint
+    ),
     eval_period=1000,
     log_period=20,
     device="auto",  # CUDA where there is one, else the CPU
+    hang_timeout_s=1800,  # a process that finishes no iteration for so long says where it stands
     wall_time_s=None,  # seconds that a job may take: then it saves, stops, and can be taken up with --resume
     seed=0,  # -1 draws one
     deterministic=False,  # on CUDA: the same bits each time, slower; the CPU gives them anyway
@@ -27,7 +34,12 @@ train = Node(
 # The plain module is `model`; this is the one on its device, wrapped where there are several processes.
 prepared_model = L(prepare_model)(model=ref("model"), device=ref("train.device"), ddp=ref("train.ddp"))
 
-checkpointer = L(DetectionCheckpointer)(model=ref("model"), save_dir=ref("train.output_dir"))
+checkpointer = L(DetectionCheckpointer)(
+    model=ref("model"),
+    save_dir=ref("train.output_dir"),
+    background=ref("train.checkpointer.background"),
+    on_error=ref("train.checkpointer.on_error"),
+)
 
 trainer = L(AMPTrainer)(
     model=ref("prepared_model"),
@@ -40,8 +52,14 @@ trainer = L(AMPTrainer)(
     max_iter=ref("train.max_iter"),
     seed=ref("train.seed"),
     clip_grad=None,
+    capsule_dir=ref("train.output_dir"),
     hooks=dict(
         progress=L(ProgressBar)(),  # on a terminal alone
+        record=L(hooks.RunRecord)(
+            output_dir=ref("train.output_dir"),
+            seed=ref("train.seed"),
+            datasets=dict(train=ref("dataloader.train"), test=ref("dataloader.test")),
+        ),
         timer=L(hooks.IterationTimer)(),
         lr=L(hooks.LRScheduler)(
             optimizer=ref("optimizer"),
@@ -51,6 +69,7 @@ trainer = L(AMPTrainer)(
                 max_iter=ref("train.max_iter"),
             ),
         ),
+        ema=None,  # averaged weights: common/hooks.py:EMA
         eval=L(hooks.EvalHook)(
             eval_period=ref("train.eval_period"),
             eval_function=LazyPartial(inference_on_dataset)(
@@ -63,7 +82,9 @@ trainer = L(AMPTrainer)(
             eval_period=ref("train.eval_period"),
             checkpointer=ref("checkpointer"),
             val_metric="AP50",
+            max_to_keep=ref("train.checkpointer.keep_best"),
         ),
+        ledger=L(hooks.TimeLedger)(period=ref("train.log_period")),
         writer=L(hooks.PeriodicWriter)(
             writers=dict(
                 log=L(CommonMetricPrinter)(max_iter=ref("train.max_iter")),
@@ -78,5 +99,6 @@ trainer = L(AMPTrainer)(
             max_to_keep=ref("train.checkpointer.max_to_keep"),
         ),
         stop=L(hooks.StopOnSignal)(checkpointer=ref("checkpointer"), wall_time_s=ref("train.wall_time_s")),
+        hang=L(hooks.HangReport)(timeout_s=ref("train.hang_timeout_s")),
     ),
 )

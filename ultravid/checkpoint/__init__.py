@@ -1,5 +1,6 @@
 """Save, load and take up a run again."""
 
-from ultravid.checkpoint.checkpointer import CheckpointError, DetectionCheckpointer
+from ultravid.checkpoint.checkpointer import DetectionCheckpointer
+from ultravid.checkpoint.reading import CheckpointError, load_file
 
-__all__ = ["CheckpointError", "DetectionCheckpointer"]
+__all__ = ["CheckpointError", "DetectionCheckpointer", "load_file"]

@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import re
+import threading
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
+from ultravid.checkpoint.manifest import MANIFEST, changed_since_written, enter, sha256_of
+from ultravid.checkpoint.reading import CheckpointError, load_file
+from ultravid.checkpoint.snapshot import Snapshot
+from ultravid.checkpoint.weights import load_weights
 from ultravid.utils import comm
-from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import replace_file
 
-__all__ = ["CheckpointError", "DetectionCheckpointer", "load_file"]
+__all__ = ["AVERAGED", "DetectionCheckpointer"]
 
 logger = logging.getLogger(__name__)
 
-_PERIODIC = re.compile(r"model_(\d{7,})\.pth")
+AVERAGED = "averaged_model"
+"""The entry that holds averaged weights (`ultravid.engine.hooks.EMA`), beside ``model``, which training goes on from."""
 
-
-class CheckpointError(UserError):
-    """A checkpoint that can't be read or doesn't fit the model."""
+_LAST, _BEST = "last_checkpoint", "best_checkpoint"
+_ITERATION = re.compile(r"(.+)_(\d{7,})\.pth")
 
 
 class DetectionCheckpointer:
     """Saves and loads a model and what belongs to its training.
 
     A file is a dict: ``model`` (the state dict), ``iteration``, and one entry a checkpointable. It is written under a
-    temporary name, flushed and renamed. ``last_checkpoint`` beside it names the newest one.
+    temporary name, flushed to disk and renamed; ``manifest.json`` beside it holds its hash. ``last_checkpoint`` names the one
+    to resume from, ``best_checkpoint`` the best by some figure.
 
     Args:
         model: the plain module; one that is wrapped in DDP is unwrapped.
         save_dir: folder of the checkpoints.
         save_to_disk: whether this process writes; None: the main one does.
+        background: `save` returns when the state is copied, and a thread writes it; `wait` waits for that.
+        on_error: a file that can't be written, as on a full disk, is an error ("stop") or one line in the log ("continue").
+            What the end of a run rests on is an error either way.
         checkpointables: by name, anything with ``state_dict`` and ``load_state_dict``.
     """
 
@@ -46,12 +54,21 @@ class DetectionCheckpointer:
         save_dir: str | Path = "",
         *,
         save_to_disk: bool | None = None,
+        background: bool = False,
+        on_error: str = "stop",
         **checkpointables: Any,
     ) -> None:
-        self.model = model.module if isinstance(model, DistributedDataParallel) else model
+        if on_error not in ("stop", "continue"):
+            raise ValueError(f"on_error={on_error!r} is neither 'stop' nor 'continue'.")
+        self.model = comm.unwrapped(model)
         self.save_dir = Path(save_dir)
         self.save_to_disk = comm.is_main_process() if save_to_disk is None else save_to_disk
+        self.background = background
+        self.on_error = on_error
         self.checkpointables: dict[str, Any] = {}
+        self._snapshot = Snapshot()
+        self._thread: threading.Thread | None = None
+        self._failure: CheckpointError | None = None
         for name, value in checkpointables.items():
             self.add_checkpointable(name, value)
 
@@ -65,42 +82,95 @@ class DetectionCheckpointer:
             raise KeyError(f"Checkpoints already hold a {key!r}.")
         self.checkpointables[key] = checkpointable
 
-    def save(self, name: str, *, tag_last: bool = True, **kwargs: Any) -> Path | None:
-        """Write ``<name>.pth``.
+    def save(
+        self, name: str, *, tag_last: bool = True, tag_best: bool = False, remove: Iterable[Path] = (), **kwargs: Any
+    ) -> Path | None:
+        """Write ``<name>.pth``. A file that is still being written is waited for first.
 
         Args:
             name: without suffix.
             tag_last: whether it becomes the one to resume from; the best checkpoint does not.
+            tag_best: whether ``best_checkpoint`` names it.
+            remove: older files that go when this one stands.
             kwargs: further entries of the file, as ``iteration``.
 
         Returns:
             the file, None in a process that doesn't write.
 
         Raises:
-            CheckpointError: it can't be written; older files stay as they are.
+            CheckpointError: it, or the one before it, can't be written; older files stay as they are.
         """
         if not self.save_to_disk:
             return None
+        self.wait()
+        start = time.perf_counter()
         data = {"model": self.model.state_dict()}
         data.update({key: value.state_dict() for key, value in self.checkpointables.items()})
         data.update(kwargs)
         path = self.save_dir / f"{name}.pth"
+        tags = [tag for tag, wanted in ((_LAST, tag_last), (_BEST, tag_best)) if wanted]
+        if not self.background:
+            self._write(path, data, tags, tuple(remove), start)
+            self.wait()
+            return path
+        self._thread = threading.Thread(
+            target=self._write,
+            args=(path, self._snapshot.take(data), tags, tuple(remove), start),
+            name=f"writes {path.name}",
+        )
+        self._thread.start()
+        return path
+
+    def wait(self, *, must_stand: bool = False) -> None:
+        """Wait until what was saved stands on disk.
+
+        Args:
+            must_stand: a file that can't be written is an error whatever ``on_error`` says.
+
+        Raises:
+            CheckpointError: it can't be written.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.raise_failure(must_stand=must_stand)
+
+    def raise_failure(self, *, must_stand: bool = False) -> None:
+        """Raise, or with ``on_error="continue"`` log, that a file could not be written; nothing where none failed so far."""
+        failure, self._failure = self._failure, None
+        if failure is None:
+            return
+        if must_stand or self.on_error == "stop":
+            raise failure
+        logger.error("%s The run goes on.", failure)
+
+    def _write(self, path: Path, data: dict[str, Any], tags: list[str], remove: tuple[Path, ...], start: float) -> None:
         try:
             self.save_dir.mkdir(parents=True, exist_ok=True)
             with replace_file(path) as file:
                 torch.save(data, file)
-            if tag_last:
-                self.tag_last_checkpoint(path.name)
+                file.flush()
+                facts = {k: v for k, v in data.items() if k == "iteration"}
+                enter(self.save_dir, path.name, sha256_of(Path(file.name)), facts)
+            for tag in tags:
+                self._tag(tag, path.name)
+            for old in remove:
+                if old != path:
+                    old.unlink(missing_ok=True)
         # torch's writer turns a full disk into a RuntimeError.
         except (OSError, RuntimeError) as error:
-            raise CheckpointError(
+            self._failure = CheckpointError(
                 f"Checkpoint {path} can't be written: {error}. Older checkpoints are untouched."
-            ) from error
-        logger.info("Saved checkpoint %s", path)
-        return path
+            )
+            self._failure.__cause__ = error
+            return
+        logger.info("Saved checkpoint %s (%.1f s)", path, time.perf_counter() - start)
 
     def load(self, path: str | Path, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load the model and checkpointables.
+
+        Where nothing but the model is taken, and the file holds averaged weights, the model gets those: they are what the
+        run evaluated.
 
         Args:
             path: the file; "" loads nothing.
@@ -115,17 +185,22 @@ class DetectionCheckpointer:
         if not str(path):
             logger.info("No initial checkpoint: training from scratch.")
             return {}
-        content = load_file(path)
+        return self._take(load_file(path), path, self.checkpointables if checkpointables is None else checkpointables)
+
+    def _take(self, content: dict[str, Any], path: str | Path, checkpointables: Iterable[str]) -> dict[str, Any]:
+        wanted = [k for k in checkpointables if k in content]
         weights = content.pop("model", None)
+        if not wanted and AVERAGED in content:
+            weights = content.pop(AVERAGED)
+            logger.info("%s: took its averaged weights.", path)
         if weights is None:  # a bare state dict
             weights, content = content, {}
-        self._load_model(weights, Path(path))
-        for key in self.checkpointables if checkpointables is None else checkpointables:
-            if key in content:
-                try:
-                    self.checkpointables[key].load_state_dict(content.pop(key))
-                except (ValueError, KeyError, RuntimeError) as error:
-                    raise CheckpointError(f"{path}: its {key!r} doesn't fit this run's: {error}") from error
+        load_weights(self.model, weights, path, by_suffix=bool(content.pop("matching_heuristics", False)))
+        for key in wanted:
+            try:
+                self.checkpointables[key].load_state_dict(content.pop(key))
+            except (ValueError, KeyError, RuntimeError) as error:
+                raise CheckpointError(f"{path}: its {key!r} doesn't fit this run's: {error}") from error
         logger.info("Loaded checkpoint %s", path)
         return content
 
@@ -153,7 +228,7 @@ class DetectionCheckpointer:
 
         A process that was killed between writing its first checkpoint and naming it left a file without a name for it.
         """
-        named = self.save_dir / "last_checkpoint"
+        named = self.save_dir / _LAST
         if named.is_file():
             return str(self.save_dir / named.read_text(encoding="utf-8").strip())
         periodic = self.periodic_checkpoints()
@@ -161,15 +236,21 @@ class DetectionCheckpointer:
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Make a file of ``save_dir`` the one to resume from."""
-        with replace_file(self.save_dir / "last_checkpoint") as file:
-            file.write(last_filename_basename.encode())
+        self._tag(_LAST, last_filename_basename)
+
+    def _tag(self, tag: str, name: str) -> None:
+        with replace_file(self.save_dir / tag) as file:
+            file.write(name.encode())
 
     def set_earlier_run_aside(self) -> None:
         """A new run begins in ``save_dir``: move an older one's checkpoints to a folder of their own.
 
         Left where they are they would be taken for this run's, when it is resumed or when the oldest are removed.
         """
-        old = [*self.save_dir.glob("model_*.pth"), *self.save_dir.glob("last_checkpoint")]
+        old = [
+            *self.save_dir.glob("model_*.pth"),
+            *(p for t in (_LAST, _BEST, MANIFEST) if (p := self.save_dir / t).is_file()),
+        ]
         if not self.save_to_disk or not old:
             return
         number = 1
@@ -184,88 +265,29 @@ class DetectionCheckpointer:
             folder.name,
         )
 
-    def periodic_checkpoints(self) -> list[Path]:
-        """``model_<iteration>.pth`` of ``save_dir``, newest iteration last."""
-        found = [(int(m[1]), p) for p in self.save_dir.glob("model_*.pth") if (m := _PERIODIC.fullmatch(p.name))]
-        return [path for _, path in sorted(found)]
+    def remove_leftovers(self) -> None:
+        """Remove what a process that was killed while it wrote has left; for the one run that writes to ``save_dir``."""
+        if self.save_to_disk:
+            for path in self.save_dir.glob(".*.pth.*.tmp"):
+                path.unlink(missing_ok=True)
+
+    def periodic_checkpoints(self, prefix: str = "model") -> list[Path]:
+        """``<prefix>_<iteration>.pth`` of ``save_dir``, newest iteration last."""
+        found = [(m, p) for p in self.save_dir.glob(f"{prefix}_*.pth") if (m := _ITERATION.fullmatch(p.name))]
+        return [path for _, path in sorted((int(m[2]), path) for m, path in found if m[1] == prefix)]
 
     def _resume(self) -> dict[str, Any]:
         last = Path(self.get_checkpoint_file())
         older = [p for p in reversed(self.periodic_checkpoints()) if p != last]
         for path in [last, *older]:
             try:
-                load_file(path)
+                content = load_file(path)
+                if changed_since_written(path):
+                    raise CheckpointError(
+                        f"Checkpoint {path} is damaged: it is not what manifest.json says was written."
+                    )
             except CheckpointError as error:
                 logger.warning("Can't resume from %s (%s); trying the one before.", path.name, error)
                 continue
-            return self.load(path)
+            return self._take(content, path, self.checkpointables)
         raise CheckpointError(f"{self.save_dir}: no checkpoint to resume from is good, the last one is {last.name}.")
-
-    def _load_model(self, weights: dict[str, Tensor], path: Path) -> None:
-        weights = _from_torchvision_resnet(weights, self.model)
-        expected = self.model.state_dict()
-        shared = [k for k in expected if k in weights]
-        partial = bool(weights) and all(k.startswith("backbone.") for k in weights)
-        missing = [k for k in expected if k not in weights and not (partial and not k.startswith("backbone."))]
-        unexpected = [k for k in weights if k not in expected]
-        shapes = [
-            f"{k} is {tuple(weights[k].shape)}, the model wants {tuple(expected[k].shape)}"
-            for k in shared
-            if weights[k].shape != expected[k].shape
-        ]
-        if missing or unexpected or shapes:
-            parts = [
-                f"{len(rows)} {what} ({', '.join(rows[:3])}{', ...' if len(rows) > 3 else ''})"
-                for what, rows in (
-                    ("keys of the model are missing in it", missing),
-                    ("of its keys are unknown to the model", unexpected),
-                    ("shapes differ", shapes),
-                )
-                if rows
-            ]
-            raise CheckpointError(f"{path} doesn't fit the model: {'; '.join(parts)}.")
-        self.model.load_state_dict(weights, strict=False)
-        if partial:
-            logger.info("%s holds a backbone alone; the rest of the model starts from scratch.", path)
-
-
-def load_file(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU; tensors and plain data alone are admitted.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or holds something else.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"Checkpoint {path} is not there.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(
-            f"Checkpoint {path} can't be read, or holds more than tensors and plain data: {reason}"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"Checkpoint {path} is damaged: {str(error).partition(chr(10))[0]}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"Checkpoint {path} holds a {type(content).__name__}, not a dict.")
-    return dict(content)
-
-
-def _from_torchvision_resnet(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Torchvision's names of a ResNet as this package's, below ``backbone.``; the classifier and stages that the model lacks are left out."""
-    if "layer1.0.conv1.weight" not in weights:
-        return weights
-    renamed = {}
-    for name, value in weights.items():
-        if name.startswith("fc."):
-            continue
-        name = re.sub(r"^(conv1|bn1)\.", r"stem.\1.", name)
-        name = re.sub(r"^layer(\d)\.", lambda m: f"res{int(m[1]) + 1}.", name)
-        name = re.sub(r"\bbn(\d)\.", r"conv\1.norm.", name)
-        name = name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
-        renamed[f"backbone.{name}"] = value
-    stages = {k.split(".")[1] for k in model.state_dict() if k.startswith("backbone.")}
-    kept = {k: v for k, v in renamed.items() if k.split(".")[1] in stages}
-    frozen = "num_batches_tracked"  # which frozen batch norm does not count
-    return {k: v for k, v in kept.items() if not k.endswith(frozen) or k in model.state_dict()}

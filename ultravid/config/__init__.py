@@ -15,6 +15,7 @@ from ultravid.config.instantiate import Builder, instantiate, locate
 from ultravid.config.lazy import LazyCall, LazyConfig, LazyPartial, get_config, to_omegaconf
 from ultravid.config.loader import importable_project, project_folders
 from ultravid.config.nodes import MISSING, ListNode, Node, ref, resolve_environment
+from ultravid.config.resume import refuse_unnamed_changes
 from ultravid.config.serialize import config_hash
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "locate",
     "project_folders",
     "ref",
+    "refuse_unnamed_changes",
     "resolve_environment",
     "to_omegaconf",
 ]

@@ -61,6 +61,14 @@ Examples:
         "--eval-only", action="store_true", help="evaluate train.init_checkpoint, or with --resume the last one"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of train.output_dir")
+    parser.add_argument(
+        "--allow-change",
+        type=_split_keys,
+        action="extend",
+        default=[],
+        metavar="KEY,...",
+        help="with --resume: keys whose values may differ from those that the run began with",
+    )
     parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, a GPU each (CPU: shared)")
     parser.add_argument("--num-machines", type=int, default=1, help="machines")
     parser.add_argument("--machine-rank", type=int, default=0, help="this machine, from 0")
@@ -74,6 +82,10 @@ Examples:
         help="overrides: key=value, +key=value, ++key=value, ~key, key=file.py:NAME",
     )
     return parser
+
+
+def _split_keys(text: str) -> list[str]:
+    return [key.strip() for key in text.split(",") if key.strip()]
 
 
 def load_with_overrides(config_file: str, overrides: Sequence[str] = ()) -> Node:

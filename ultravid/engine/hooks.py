@@ -6,7 +6,6 @@ import datetime
 import itertools
 import logging
 import math
-import operator
 import signal
 import time
 import warnings
@@ -21,7 +20,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler as TorchLRScheduler
 
 from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.engine.averaging import EMA
+from ultravid.engine.hang import HangReport
+from ultravid.engine.ledger import TimeLedger
 from ultravid.engine.profiling import AutogradProfiler
+from ultravid.engine.run_record import RunRecord
 from ultravid.engine.train_loop import HookBase, TrainerBase
 from ultravid.evaluation import flatten_results_dict
 from ultravid.solver import LRMultiplier
@@ -30,17 +33,21 @@ from ultravid.utils.errors import StopTraining
 from ultravid.utils.events import EventStorage, EventWriter
 
 __all__ = [
+    "EMA",
     "AutogradProfiler",
     "BestCheckpointer",
     "CallbackHook",
     "EvalHook",
+    "HangReport",
     "HookBase",
     "IterationTimer",
     "LRScheduler",
     "PeriodicCheckpointer",
     "PeriodicWriter",
     "PreciseBN",
+    "RunRecord",
     "StopOnSignal",
+    "TimeLedger",
     "TorchMemoryStats",
     "TorchProfiler",
 ]
@@ -196,7 +203,8 @@ class EvalHook(HookBase):
         self._eval_after_train = eval_after_train
 
     def _do_eval(self) -> None:
-        results = self._func()
+        with self.trainer.evaluation_weights():
+            results = self._func()
         if results:
             for name, value in flatten_results_dict(results).items():
                 try:
@@ -219,9 +227,10 @@ class EvalHook(HookBase):
 
 
 class BestCheckpointer(HookBase):
-    """Saves the model when a figure of the evaluation is better than all before.
+    """Saves the model when a figure of the evaluation is among the best so far.
 
-    The file is not the one to resume from. The best value so far is kept in the run's checkpoints.
+    ``best_checkpoint`` names the best file; it is not the one to resume from. The best values are kept in the run's
+    checkpoints.
 
     Args:
         eval_period: that of `EvalHook`.
@@ -229,6 +238,8 @@ class BestCheckpointer(HookBase):
         val_metric: name of the figure, as "AP50".
         mode: "max" or "min".
         file_prefix: name of the file.
+        max_to_keep: so many of the best are kept; more than one have their iteration in their name,
+            ``<file_prefix>_0000399.pth``. Of equal values the first is the better.
     """
 
     order: ClassVar[int] = 70
@@ -240,27 +251,53 @@ class BestCheckpointer(HookBase):
         val_metric: str,
         mode: str = "max",
         file_prefix: str = "model_best",
+        max_to_keep: int = 1,
     ) -> None:
         if mode not in ("max", "min"):
             raise ValueError(f"mode={mode!r} is neither 'max' nor 'min'.")
+        if max_to_keep < 1:
+            raise ValueError(f"max_to_keep={max_to_keep} must be at least 1.")
         self._period = eval_period
         self._checkpointer = checkpointer
         self._val_metric = val_metric
-        self._better = operator.gt if mode == "max" else operator.lt
+        self._sign = 1.0 if mode == "max" else -1.0
         self._file_prefix = file_prefix
-        self.best_metric: float | None = None
-        self.best_iter: int | None = None
+        self._max_to_keep = max_to_keep
+        self._kept: list[tuple[float, int, str]] = []  # value, iteration and file, best first
+
+    @property
+    def best_metric(self) -> float | None:
+        """The best value so far."""
+        return self._kept[0][0] if self._kept else None
+
+    @property
+    def best_iter(self) -> int | None:
+        """The iteration that it was found at."""
+        return self._kept[0][1] if self._kept else None
 
     def _check(self) -> None:
         latest = self.trainer.storage.latest()
         if self._val_metric not in latest:
-            logger.warning("BestCheckpointer: the evaluation gave no %r.", self._val_metric)
+            if comm.is_main_process():  # which alone has the figures
+                logger.warning("BestCheckpointer: the evaluation gave no %r.", self._val_metric)
             return
         value, iteration = latest[self._val_metric]
-        if math.isnan(value) or (self.best_metric is not None and not self._better(value, self.best_metric)):
+        if math.isnan(value):
             return
-        self.best_metric, self.best_iter = value, iteration
-        self._checkpointer.save(self._file_prefix, tag_last=False, iteration=iteration)
+        name = self._file_prefix if self._max_to_keep == 1 else f"{self._file_prefix}_{iteration:07d}"
+        entry = (value, iteration, name)
+        others = [kept for kept in self._kept if kept[1] != iteration]  # an iteration that is evaluated again
+        ranked = sorted([*others, entry], key=lambda kept: -self._sign * kept[0])
+        if entry not in ranked[: self._max_to_keep]:
+            return
+        self._kept, gone = ranked[: self._max_to_keep], ranked[self._max_to_keep :]
+        self._checkpointer.save(
+            name,
+            tag_last=False,
+            tag_best=self._kept[0] is entry,
+            remove=[self._checkpointer.save_dir / f"{old}.pth" for _, _, old in gone],
+            iteration=iteration,
+        )
 
     def after_step(self) -> None:
         """See `HookBase`."""
@@ -274,12 +311,12 @@ class BestCheckpointer(HookBase):
             self._check()
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value and its iteration."""
-        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+        """The best value and its iteration, and which files are kept."""
+        return {"best_metric": self.best_metric, "best_iter": self.best_iter, "kept": [list(k) for k in self._kept]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `HookBase`."""
-        self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+        self._kept = [(value, iteration, name) for value, iteration, name in state["kept"]]
 
 
 class PeriodicWriter(HookBase):
@@ -358,13 +395,16 @@ class PeriodicCheckpointer(HookBase):
     def save_now(self) -> None:
         """Save the current iteration's checkpoint, whatever the period."""
         iteration = self.trainer.iter
-        self._checkpointer.save(f"{self._file_prefix}_{iteration:07d}", iteration=iteration)
-        if self._max_to_keep is not None and comm.is_main_process():
-            for old in self._checkpointer.periodic_checkpoints()[: -self._max_to_keep]:
-                old.unlink()
+        old: list[Path] = []
+        if self._max_to_keep is not None:
+            self._checkpointer.wait()  # or the file before this one would not be counted
+            files = self._checkpointer.periodic_checkpoints(self._file_prefix)
+            old = files[: max(0, len(files) + 1 - self._max_to_keep)]
+        self._checkpointer.save(f"{self._file_prefix}_{iteration:07d}", remove=old, iteration=iteration)
 
     def after_step(self) -> None:
         """See `HookBase`."""
+        self._checkpointer.raise_failure()
         if self.trainer.iter >= self._last_iter():
             self._save_final()
         elif (self.trainer.iter + 1) % self._period == 0:
@@ -380,6 +420,7 @@ class PeriodicCheckpointer(HookBase):
 
     def _save_final(self) -> None:
         self._checkpointer.save(f"{self._file_prefix}_final", iteration=self._last_iter())
+        self._checkpointer.wait(must_stand=True)
 
 
 class StopOnSignal(HookBase):
@@ -424,6 +465,7 @@ class StopOnSignal(HookBase):
             return
         iteration = self.trainer.iter
         self._checkpointer.save(f"{self._file_prefix}_{iteration:07d}", iteration=iteration)
+        self._checkpointer.wait(must_stand=True)
         why = "another process must stop"
         if self._received is not None:
             why = signal.Signals(self._received).name

@@ -6,8 +6,10 @@ import logging
 import math
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -16,6 +18,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.engine.capsule import Capsule, describe_batch
 from ultravid.utils import comm
 from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.events import EventStorage, get_event_storage
@@ -25,6 +28,7 @@ __all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
 
 logger = logging.getLogger(__name__)
 
+_MOST_OVERFLOWS = 40  # from any scale a float32 holds down to one at which a finite loss no longer overflows
 _EVERY_STEP = ("before_step", "after_backward", "after_step")
 
 
@@ -81,6 +85,10 @@ class TrainerBase:
         max_iter: where it ends.
         storage: what is measured.
         stopped: the run was ended early by `StopTraining`; it can be taken up as if nothing had happened.
+        failure: what ended the run early, None where it went through; for `HookBase.after_train`.
+        evaluation_weights: gives a block in which the model has the weights to evaluate it with; a hook that averages
+            weights puts its own here.
+        seconds: what each part of the steps and each hook took so far, in seconds of this process's clock.
     """
 
     def __init__(self) -> None:
@@ -89,8 +97,11 @@ class TrainerBase:
         self.start_iter = 0
         self.max_iter = 0
         self.stopped = False
+        self.failure: BaseException | None = None
+        self.evaluation_weights: Callable[[], AbstractContextManager[None]] = nullcontext
         self.storage = EventStorage(0)
-        self._calls: dict[str, list[Callable[[], None]]] = {phase: [] for phase in _EVERY_STEP}
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._calls: dict[str, list[tuple[str, Callable[[], None]]]] = {phase: [] for phase in _EVERY_STEP}
 
     def register_hooks(self, hooks: Mapping[str, HookBase | None] | Sequence[HookBase | None]) -> None:
         """Add hooks: a list in its order, or a dict by name, sorted by the hooks' ``order``; None entries are skipped."""
@@ -114,7 +125,7 @@ class TrainerBase:
         self.max_iter = self.max_iter if max_iter is None else max_iter
         logger.info("Training from iteration %d to %d", self.start_iter, self.max_iter)
         self._calls = {phase: self._hook_methods(phase) for phase in _EVERY_STEP}
-        failure: BaseException | None = None
+        self.stopped, self.failure = False, None
         with EventStorage(self.start_iter) as self.storage:
             try:
                 self.before_train()
@@ -126,22 +137,21 @@ class TrainerBase:
                 self.iter = self.max_iter
             except StopTraining as stop:
                 logger.info("Stopped after iteration %d: %s", self.iter, stop)
-                self.stopped = True
-                failure = stop
+                self.stopped, self.failure = True, stop
                 raise
             except BaseException as error:
                 logger.exception("Training failed in iteration %d", self.iter)
-                failure = error
+                self.failure = error
                 raise
             finally:
-                self._after_train(failure)
+                self._after_train()
 
-    def _after_train(self, failure: BaseException | None) -> None:
+    def _after_train(self) -> None:
         """`after_train`, whose own error must not hide the one that ended the run."""
         try:
             self.after_train()
         except Exception:
-            if failure is None:
+            if self.failure is None:
                 raise
             logger.exception("A hook failed in after_train, after the error above")
 
@@ -159,27 +169,31 @@ class TrainerBase:
     def before_step(self) -> None:
         """Call the hooks."""
         self.storage.iter = self.iter
-        for call in self._calls["before_step"]:
-            call()
+        self._call_hooks("before_step")
 
     def after_backward(self) -> None:
         """Call the hooks."""
-        for call in self._calls["after_backward"]:
-            call()
+        self._call_hooks("after_backward")
 
     def after_step(self) -> None:
         """Call the hooks."""
-        for call in self._calls["after_step"]:
-            call()
+        self._call_hooks("after_step")
 
-    def _hook_methods(self, phase: str) -> list[Callable[[], None]]:
+    def _call_hooks(self, phase: str) -> None:
+        start = time.perf_counter()
+        for name, call in self._calls[phase]:
+            call()
+            end = time.perf_counter()
+            self.seconds[name] += end - start
+            start = end
+
+    def _hook_methods(self, phase: str) -> list[tuple[str, Callable[[], None]]]:
         """The hooks' methods of one name; those that do nothing, which are most, are left out."""
-        own = [
-            h
-            for h in self._hooks.values()
-            if phase in vars(h) or getattr(type(h), phase) is not getattr(HookBase, phase)
+        return [
+            (f"hooks/{name}", getattr(hook, phase))
+            for name, hook in self._hooks.items()
+            if phase in vars(hook) or getattr(type(hook), phase) is not getattr(HookBase, phase)
         ]
-        return [getattr(hook, phase) for hook in own]
 
     def run_step(self) -> None:
         """One iteration."""
@@ -227,7 +241,10 @@ class SimpleTrainer(TrainerBase):
         clip_grad: called with the parameters that have a gradient, before the optimizer's step, as
             `torch.nn.utils.clip_grad_norm_` with its limit bound.
         accumulate: batches whose mean gradient makes one step.
-        skip_nonfinite: so many steps in a row may be left out because their gradient is not finite; one more ends the run.
+        skip_nonfinite: so many steps in a row may be left out because their gradient is not finite; one more ends the run. The
+            model's buffers are then as before the step.
+        capsule_dir: a step that ends the run because a number is not finite is kept in its folder ``capsules``, for
+            ``tools/replay.py``; None keeps nothing.
     """
 
     def __init__(
@@ -246,6 +263,7 @@ class SimpleTrainer(TrainerBase):
         clip_grad: Callable[[list[Tensor]], Any] | None = None,
         accumulate: int = 1,
         skip_nonfinite: int = 0,
+        capsule_dir: str | Path | None = None,
     ) -> None:
         super().__init__()
         if accumulate < 1:
@@ -263,8 +281,12 @@ class SimpleTrainer(TrainerBase):
         self.clip_grad = clip_grad
         self.accumulate = accumulate
         self.skip_nonfinite = skip_nonfinite
+        self.capsule_dir = capsule_dir
+        self.num_samples = 0  # that this process has taken from the loader
         self._num_skipped = 0  # in a row
+        self._buffers_before: list[Tensor] = []
         self._data_loader_iter: Iterator[Any] | None = None
+        self._configured = self._hyperparameters()
         if checkpointer is not None:
             checkpointer.add_checkpointable("trainer", self)
         self.register_hooks(hooks)
@@ -277,6 +299,7 @@ class SimpleTrainer(TrainerBase):
         """
         if self.checkpointer is None:
             raise ValueError("This trainer has no checkpointer to resume or load from.")
+        self.checkpointer.remove_leftovers()
         resumed = resume and self.checkpointer.has_checkpoint()
         rest = self.checkpointer.resume_or_load(self.init_checkpoint, resume=resume)
         if resumed:
@@ -287,6 +310,14 @@ class SimpleTrainer(TrainerBase):
         else:
             self.checkpointer.set_earlier_run_aside()
 
+    def after_train(self) -> None:
+        """Call the hooks; what they saved stands when this returns."""
+        try:
+            super().after_train()
+        finally:
+            if self.checkpointer is not None:
+                self.checkpointer.wait()
+
     def run_step(self) -> None:
         """One step; its losses and the time it waited for data go to the storage.
 
@@ -294,34 +325,42 @@ class SimpleTrainer(TrainerBase):
             FloatingPointError: a loss or a gradient is not finite; the message names the iteration and the samples.
         """
         assert self.model.training, "the model is in evaluation mode"
-        data_time = 0.0
+        data_before = self.seconds["data"]
         losses: dict[str, Tensor] = {}
         batches = []
         for part in range(self.accumulate):
             start = time.perf_counter()
             batches.append(self._next_batch())
-            data_time += time.perf_counter() - start
+            loaded = time.perf_counter()
+            self.seconds["data"] += loaded - start
             if part == 0:
                 self._begin_step()
             with self._synchronized(part == self.accumulate - 1):
-                found = self._losses_of(batches[-1])
+                found = self._losses_of(batches)
                 total = found["total_loss"] = cast(Tensor, sum(found.values()))
                 if part == 0 and not self.zero_grad_before_forward:
                     self.optimizer.zero_grad()
+                computed = time.perf_counter()
+                self.seconds["forward"] += computed - loaded
                 self.backward(total / self.accumulate if self.accumulate > 1 else total)
+                self.seconds["backward"] += time.perf_counter() - computed
             for name, value in found.items():
                 losses[name] = losses[name] + value.detach() if part else value.detach()
         if self.accumulate > 1:
             losses = {name: value / self.accumulate for name, value in losses.items()}
+        start = time.perf_counter()
         norm = self.finish_gradients()
         if self._is_finite(norm, losses, batches):
             self.optimizer_step()
+        self.seconds["optimizer"] += time.perf_counter() - start
         if self.iter % self.gather_metric_period == 0:
-            self.write_metrics({**losses, "grad_norm": norm}, data_time)
+            self.write_metrics({**losses, "grad_norm": norm}, self.seconds["data"] - data_before)
 
     def _begin_step(self) -> None:
         if self.seed is not None:
             seed_step(self.seed, self.iter, comm.get_rank())
+        if self.skip_nonfinite:
+            self._buffers_before = [buffer.clone() for buffer in self.model.buffers()]
         if self.zero_grad_before_forward:
             self.optimizer.zero_grad()
 
@@ -330,11 +369,14 @@ class SimpleTrainer(TrainerBase):
         no_sync = None if last else getattr(self.model, "no_sync", None)
         return nullcontext() if no_sync is None else no_sync()
 
-    def _losses_of(self, data: Any) -> dict[str, Tensor]:
+    def _losses_of(self, batches: list[Any]) -> dict[str, Tensor]:
+        """The losses of the last of a step's batches."""
         try:
-            return dict(self.compute_losses(data))
-        except FloatingPointError as error:
-            raise FloatingPointError(f"Iteration {self.iter}: {error}; samples: {_describe(data)}") from error
+            return dict(self.compute_losses(batches[-1]))
+        except FloatingPointError as error:  # the model's own check
+            kept = self._keep_capsule(batches, {})
+            samples = describe_batch(batches[-1])
+            raise FloatingPointError(f"Iteration {self.iter}: {error}; samples: {samples}{kept}") from error
 
     def compute_losses(self, data: Any) -> dict[str, Tensor]:
         """The model's losses by name."""
@@ -353,7 +395,7 @@ class SimpleTrainer(TrainerBase):
         norm = self.clip_grad(parameters) if self.clip_grad is not None else None
         if not isinstance(norm, Tensor) or norm.dim() > 0:
             norm = get_total_norm([cast(Tensor, p.grad) for p in parameters])
-        return norm
+        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of shards (FSDP2)
 
     def optimizer_step(self) -> None:
         """Move the weights."""
@@ -366,13 +408,41 @@ class SimpleTrainer(TrainerBase):
             return True
         shown = ", ".join(f"{name}={value.item():.4g}" for name, value in losses.items())
         message = f"iteration {self.iter}: {shown}, norm of the gradients {norm.item():.4g}"
-        if self._num_skipped < self.skip_nonfinite:
+        if self._num_skipped < self._may_skip(losses):
             self._num_skipped += 1
             logger.warning("Left out the step of %s", message)
+            for buffer, before in zip(self.model.buffers(), self._buffers_before, strict=False):
+                buffer.copy_(before)
             return False
-        what = "Loss" if not all(math.isfinite(value.item()) for value in losses.values()) else "Gradient"
-        samples = "; ".join(map(_describe, batches))
-        raise FloatingPointError(f"{what} is not finite in {message}; samples: {samples}")
+        what = "Gradient" if _all_finite(losses) else "Loss"
+        kept = self._keep_capsule(batches, losses)
+        samples = "; ".join(map(describe_batch, batches))
+        raise FloatingPointError(f"{what} is not finite in {message}; samples: {samples}{kept}")
+
+    def _may_skip(self, losses: dict[str, Tensor]) -> int:
+        """How many steps in a row may be left out, where this one's losses are these."""
+        del losses
+        return self.skip_nonfinite
+
+    def _keep_capsule(self, batches: list[Any], losses: dict[str, Tensor]) -> str:
+        """Write what `tools/replay.py` needs, and say where."""
+        if self.capsule_dir is None:
+            return ""
+        step = Capsule(
+            iteration=self.iter,
+            seed=self.seed,
+            rank=comm.get_rank(),
+            batches=batches,
+            samples=[describe_batch(batch) for batch in batches],
+            losses={name: value.item() for name, value in losses.items()},
+            model=comm.unwrapped(self.model).state_dict(),
+            autocast=self._autocast_dtype(),
+        )
+        return step.write(self.capsule_dir)
+
+    def _autocast_dtype(self) -> str | None:
+        """What the forward pass runs in, None: the weights' own type."""
+        return None
 
     def write_metrics(self, losses: dict[str, Tensor], data_time: float) -> None:
         """Put the losses (means over processes) and this process's wait for data into the storage."""
@@ -387,13 +457,15 @@ class SimpleTrainer(TrainerBase):
     def _next_batch(self) -> Any:
         """The loader's next batch; a loader that ends is begun again."""
         try:
-            return next(self._iterator())
+            batch = next(self._iterator())
         except StopIteration:
             self._data_loader_iter = iter(self.data_loader)
-        try:
-            return next(self._data_loader_iter)
-        except StopIteration:
-            raise UserError("The training loader gives no batch.") from None
+            try:
+                batch = next(self._data_loader_iter)
+            except StopIteration:
+                raise UserError("The training loader gives no batch.") from None
+        self.num_samples += len(batch) if isinstance(batch, Sized) else 1
+        return batch
 
     def _iterator(self) -> Iterator[Any]:
         if self._data_loader_iter is None:
@@ -403,13 +475,22 @@ class SimpleTrainer(TrainerBase):
         return self._data_loader_iter
 
     def state_dict(self) -> dict[str, Any]:
-        """As `TrainerBase`, with the optimizer."""
-        return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
+        """As `TrainerBase`, with the optimizer and the hyperparameters that its config gave it."""
+        own = {"optimizer": self.optimizer.state_dict(), "configured": self._configured}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what `state_dict` gave."""
+        """Take what `state_dict` gave; a hyperparameter that the config gives another value now has the new one."""
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
+        for group, now, before in zip(
+            self.optimizer.param_groups, self._configured, state_dict["configured"], strict=True
+        ):
+            group.update({name: value for name, value in now.items() if before.get(name) != value})
+
+    def _hyperparameters(self) -> list[dict[str, Any]]:
+        """Of each group of the optimizer."""
+        return [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
 
 
 class AMPTrainer(SimpleTrainer):
@@ -431,8 +512,9 @@ class AMPTrainer(SimpleTrainer):
         seed: see `SimpleTrainer`.
         clip_grad: see `SimpleTrainer`.
         accumulate: see `SimpleTrainer`.
-        skip_nonfinite: see `SimpleTrainer`. With float16 the scaler looks at the gradients, leaves steps out and lowers its
-            scale: that is its work, and no fault.
+        skip_nonfinite: see `SimpleTrainer`. With float16, a gradient that overflows at finite losses is no fault: the step is
+            left out and the scale halved, up to 40 times in a row.
+        capsule_dir: see `SimpleTrainer`.
     """
 
     def __init__(
@@ -454,6 +536,7 @@ class AMPTrainer(SimpleTrainer):
         clip_grad: Callable[[list[Tensor]], Any] | None = None,
         accumulate: int = 1,
         skip_nonfinite: int = 0,
+        capsule_dir: str | Path | None = None,
     ) -> None:
         dtype = getattr(torch, precision, None) if isinstance(precision, str) else precision
         if dtype not in (torch.float16, torch.bfloat16):
@@ -475,6 +558,7 @@ class AMPTrainer(SimpleTrainer):
             clip_grad=clip_grad,
             accumulate=accumulate,
             skip_nonfinite=skip_nonfinite,
+            capsule_dir=capsule_dir,
         )
 
     def compute_losses(self, data: Any) -> dict[str, Tensor]:
@@ -491,13 +575,18 @@ class AMPTrainer(SimpleTrainer):
         self.grad_scaler.unscale_(self.optimizer)
         return super().finish_gradients()
 
-    def optimizer_step(self) -> None:
-        """As `SimpleTrainer`, if the scaler finds the gradients finite."""
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
-
     def _is_finite(self, norm: Tensor, losses: dict[str, Tensor], batches: list[Any]) -> bool:
-        return self.grad_scaler.is_enabled() or super()._is_finite(norm, losses, batches)
+        # Halves or raises the scale by what `unscale_` found, without a read. Not `scaler.step`: it would read the device a
+        # second time to learn what the norm says.
+        self.grad_scaler.update()
+        return super()._is_finite(norm, losses, batches)
+
+    def _may_skip(self, losses: dict[str, Tensor]) -> int:
+        overflow = self.grad_scaler.is_enabled() and comm.all_agree(_all_finite(losses))
+        return max(super()._may_skip(losses), _MOST_OVERFLOWS if overflow else 0)
+
+    def _autocast_dtype(self) -> str | None:
+        return str(self.autocast.fast_dtype).removeprefix("torch.") if self.autocast._enabled else None
 
     def state_dict(self) -> dict[str, Any]:
         """As `SimpleTrainer`, with the scaler."""
@@ -509,8 +598,5 @@ class AMPTrainer(SimpleTrainer):
         self.grad_scaler.load_state_dict(state_dict.get("grad_scaler", {}))
 
 
-def _describe(data: Any) -> str:
-    """The samples of a batch, as far as they say who they are."""
-    rows = data if isinstance(data, list | tuple) else [data]
-    named = [f"{r.video_ids[0]} frames {r.frame_indices}" for r in rows if hasattr(r, "video_ids")]
-    return "; ".join(named) or type(data).__name__
+def _all_finite(losses: dict[str, Tensor]) -> bool:
+    return all(math.isfinite(value.item()) for value in losses.values())

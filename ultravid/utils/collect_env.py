@@ -19,7 +19,17 @@ import ultravid
 __all__ = ["collect_env_info"]
 
 PACKAGES = (
-    *("torchvision", "numpy", "scipy", "opencv-python-headless", "pillow", "fvcore", "iopath", "hydra-core", "omegaconf"),
+    *(
+        "torchvision",
+        "numpy",
+        "scipy",
+        "opencv-python-headless",
+        "pillow",
+        "fvcore",
+        "iopath",
+        "hydra-core",
+        "omegaconf",
+    ),
     *("PyYAML", "cloudpickle", "tensorboard", "rich", "av", "pydicom", "pycocotools", "wandb", "mlflow-skinny"),
 )
 # Values of others could tell secrets.
@@ -51,7 +61,10 @@ def _software() -> Iterator[tuple[str, str]]:
 
 def _cuda() -> Iterator[tuple[str, str]]:
     yield "CUDA of torch", f"{torch.version.cuda or '-'}; available: {torch.cuda.is_available()}"
-    yield "driver", _answer("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[0] or "-"
+    yield (
+        "driver",
+        _answer("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[0] or "-",
+    )
     if not torch.cuda.is_available():
         return
     yield "cuDNN", str(torch.backends.cudnn.version())
@@ -109,7 +122,9 @@ def _usable_cores() -> int:
 def _memory() -> str:
     path = Path("/proc/meminfo")
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    sizes = {name: int(kib) / 2**20 for name, kib in re.findall(r"^(MemTotal|MemAvailable): +(\d+) kB$", text, re.MULTILINE)}
+    sizes = {
+        name: int(kib) / 2**20 for name, kib in re.findall(r"^(MemTotal|MemAvailable): +(\d+) kB$", text, re.MULTILINE)
+    }
     if len(sizes) < 2:
         return "unknown"
     return f"{sizes['MemTotal']:.1f} GiB, {sizes['MemAvailable']:.1f} GiB available"

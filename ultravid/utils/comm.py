@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 __all__ = [
+    "all_agree",
     "all_gather",
     "gather",
     "get_local_rank",
@@ -18,6 +21,7 @@ __all__ = [
     "reduce_dict",
     "shared_random_seed",
     "synchronize",
+    "unwrapped",
 ]
 
 
@@ -67,6 +71,16 @@ def gather(data: Any, dst: int = 0) -> list[Any]:
     gathered: list[Any] | None = [None] * get_world_size() if get_rank() == dst else None
     dist.gather_object(data, gathered, dst=dst)
     return gathered or []
+
+
+def all_agree(value: bool) -> bool:
+    """Whether it is true in every process; all must ask."""
+    return all(all_gather(value))
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The plain module of one that DDP wraps."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def shared_random_seed() -> int:

@@ -38,6 +38,8 @@ __all__ = [
 ]
 
 _MOST_PENDING = 256
+_LEDGER = "time/"
+"""Where the time goes is for the eye: files that are compared with those of another run hold what the run computes."""
 _storages: list[EventStorage] = []
 
 
@@ -290,11 +292,13 @@ class EventWriter:
         """Finish files."""
 
 
-def new_rows(storage: EventStorage, window_size: int, last_write: int) -> dict[int, dict[str, float]]:
-    """By iteration, the latest scalars that are newer than the last write; what a writer writes."""
+def new_rows(
+    storage: EventStorage, window_size: int, last_write: int, *, left_out: str | None = None
+) -> dict[int, dict[str, float]]:
+    """By iteration, the latest scalars that are newer than the last write; names that begin with ``left_out`` are not in it."""
     rows: dict[int, dict[str, float]] = defaultdict(dict)
     for name, (value, iteration) in storage.latest_with_smoothing_hint(window_size).items():
-        if iteration > last_write:
+        if iteration > last_write and not (left_out and name.startswith(left_out)):
             rows[iteration][name] = value
     return rows
 
@@ -348,7 +352,7 @@ class JSONWriter(_FileWriter):
     def write(self) -> None:
         """One line for each iteration that has a scalar that was not written yet."""
         storage = get_event_storage()
-        rows = new_rows(storage, self._window_size, self._last_write)
+        rows = new_rows(storage, self._window_size, self._last_write, left_out=_LEDGER)
         if not rows:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -377,7 +381,7 @@ class CSVWriter(_FileWriter):
 
     def write(self) -> None:
         """A row for each iteration that has a scalar that was not written yet."""
-        rows = new_rows(get_event_storage(), self._window_size, self._last_write)
+        rows = new_rows(get_event_storage(), self._window_size, self._last_write, left_out=_LEDGER)
         if not rows:
             return
         new = sorted({name for row in rows.values() for name in row} - set(self._columns))

@@ -1,0 +1,100 @@
+"""Files of weights read onto the CPU; tensors and plain data alone are admitted."""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy._core import multiarray
+
+from ultravid.utils.errors import UserError
+
+__all__ = ["CheckpointError", "load_file"]
+
+_ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
+_ADMITTED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    **{(module, name): getattr(multiarray, name) for module in _ARRAY_MODULES for name in ("_reconstruct", "scalar")},
+}
+
+
+class CheckpointError(UserError):
+    """A checkpoint that can't be read or written, or doesn't fit the model."""
+
+
+def load_file(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of torch, or a pickle of arrays as detectron2's model zoo has them (``.pkl``).
+
+    Returns:
+        what the file holds; arrays are tensors.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds more than tensors and plain data. No code in it is run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"Checkpoint {path} is not there.")
+    try:
+        content = _read_pickle(path) if path.suffix == ".pkl" else _read_torch(path)
+    except pickle.UnpicklingError as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"Checkpoint {path} can't be read, or holds more than tensors and plain data: {reason}"
+        ) from error
+    # What a cut or foreign pickle raises is anything; memory and interrupts are not its fault.
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"Checkpoint {path} is damaged: {str(error).partition(chr(10))[0]}") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"Checkpoint {path} holds a {type(content).__name__}, not a dict.")
+    return dict(content)
+
+
+def _read_torch(path: Path) -> Any:
+    # detectron2 saved numpy's numbers beside tensors.
+    admitted: list[Any] = [(value, f"{module}.{name}") for (module, name), value in _ADMITTED.items()]
+    admitted += [
+        type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_)
+    ]
+    with torch.serialization.safe_globals(admitted):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_pickle(path: Path) -> Any:
+    with path.open("rb") as file:
+        return _as_tensors(_PlainUnpickler(file, encoding="latin1").load())
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Admits what arrays and plain containers are made of; a name of anything else ends the reading."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes the bytes of an array
+            return _encode
+        if (module, name) not in _ADMITTED:
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
+        return _ADMITTED[module, name]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"it encodes text as {encoding!r}")
+    return text.encode("latin1")
+
+
+def _as_tensors(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, Mapping):
+        return {key: _as_tensors(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_as_tensors(item) for item in value)
+    return value

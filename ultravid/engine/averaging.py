@@ -1,0 +1,107 @@
+"""Averaged weights: often better than the last ones, and steadier from one evaluation to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.checkpoint.checkpointer import AVERAGED
+from ultravid.engine.train_loop import HookBase
+
+__all__ = ["EMA"]
+
+
+class EMA(HookBase):
+    """Exponential moving average of the parameters (Polyak and Juditsky, SIAM J. Control Optim. 1992; the decay as in Adam).
+
+    After step n, counted from 1, ``average = d * average + (1 - d) * parameter`` with ``d = decay``, or with ``warmup`` the
+    smaller of ``decay`` and ``(1 + n) / (10 + n)``, so that the random weights of the start are soon forgotten. Buffers (the
+    statistics of batch norm) are averages already and are taken as they are.
+
+    Evaluations use the averaged weights. Each checkpoint holds them as ``averaged_model`` beside ``model``, which training
+    goes on from; what loads a checkpoint to evaluate it, or to start from it, takes the averaged ones.
+
+    Args:
+        model: the plain module.
+        checkpointer: gets the averaged weights to save.
+        decay: share of the old average that is kept in each step.
+        warmup: see above.
+    """
+
+    order: ClassVar[int] = 30  # before the evaluation
+
+    def __init__(
+        self, model: nn.Module, checkpointer: DetectionCheckpointer, decay: float = 0.999, warmup: bool = True
+    ) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay={decay} must be at least 0 and below 1.")
+        self._model = model
+        self._decay = decay
+        self._warmup = warmup
+        self._num_updates = 0
+        self._average: dict[str, Tensor] = {}
+        checkpointer.add_checkpointable(AVERAGED, _AveragedModel(self))
+
+    def before_train(self) -> None:
+        """A run that begins, or had no average before, begins with the weights that it has."""
+        for name, value in self._parameters():
+            self._average.setdefault(name, value.detach().clone())
+        self.trainer.evaluation_weights = self.applied
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """See `HookBase`."""
+        self._num_updates += 1
+        n = self._num_updates
+        decay = min(self._decay, (1 + n) / (10 + n)) if self._warmup else self._decay
+        names, values = zip(*self._parameters(), strict=True)
+        torch._foreach_lerp_([self._average[name] for name in names], list(values), 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """A block in which the model has the averaged weights."""
+        parameters = [value.data for _, value in self._parameters()]
+        own = [value.clone() for value in parameters]
+        torch._foreach_copy_(parameters, [self._average[name] for name, _ in self._parameters()])
+        try:
+            yield
+        finally:
+            torch._foreach_copy_(parameters, own)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of updates; the averaged weights are an entry of their own in the checkpoint."""
+        return {"num_updates": self._num_updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `HookBase`."""
+        self._num_updates = state["num_updates"]
+
+    def _parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Those that training moves; frozen ones are their own average."""
+        return [(name, value) for name, value in self._model.named_parameters() if value.requires_grad]
+
+
+class _AveragedModel:
+    """The model's state dict with averaged parameters, as a checkpoint holds it."""
+
+    def __init__(self, hook: EMA) -> None:
+        self._hook = hook
+
+    def state_dict(self) -> dict[str, Any]:
+        named = {id(value): name for name, value in self._hook._parameters()}
+        model = self._hook._model
+        every_name = model.named_parameters(remove_duplicate=False)  # of tied weights too
+        averaged = {n: self._hook._average[named[id(v)]] for n, v in every_name if id(v) in named}
+        return {**model.state_dict(), **averaged}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        parameters = dict(self._hook._parameters())
+        lacking = sorted(set(parameters) - set(state))
+        if lacking:
+            raise KeyError(f"it has no average of {lacking[0]!r}")
+        self._hook._average = {name: state[name].to(value.device).clone() for name, value in parameters.items()}
