@@ -30,7 +30,7 @@ def test_the_printer_shows_the_window_the_rate_and_the_memory(caplog, monkeypatc
             storage.iter = iteration
             storage.put_scalar("total_loss", float(iteration))
             storage.put_scalar("time", 0.5)
-            storage.put_scalar("clips_per_second", 10.0 + iteration)
+            storage.put_scalar("time/clips_per_second", 10.0 + iteration)
         CommonMetricPrinter(max_iter=141, window_size=20).write()
     (line,) = caplog.messages
     # 100 iterations are left, at half a second each; the window holds the values of iterations 30 and 40.

@@ -460,7 +460,7 @@ class CommonMetricPrinter(EventWriter):
     """A line in the log: ETA, losses, clips a second, times, learning rate, memory.
 
     ``max_mem`` is the most memory that tensors took on the CUDA device; without one, ``max_rss`` is the most that the process
-    took. Clips a second are there where ``clips_per_second`` is recorded.
+    took. Clips a second are there where ``time/clips_per_second`` is recorded.
 
     Args:
         max_iter: of the run, for the ETA.
@@ -499,7 +499,7 @@ class CommonMetricPrinter(EventWriter):
             parts.insert(0, f"eta: {eta}")
         parts += [f"{n}: {h.median(window[n]):.4g}" for n, h in histories.items() if "loss" in n]
         for name, label, digits in (
-            ("clips_per_second", "clips/s", 1),
+            ("time/clips_per_second", "clips/s", 1),
             ("time", "time", 4),
             ("data_time", "data_time", 4),
         ):
