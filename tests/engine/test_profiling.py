@@ -37,6 +37,4 @@ def test_an_error_in_a_profiled_step_leaves_no_profiler_on(tmp_path):
     trainer.model.fails = True
     with pytest.raises(ArithmeticError):
         trainer.train()
-    with torch.autograd.profiler.profile() as profiler:  # a second one beside it could not be started
-        torch.ones(2) + 1
-    assert any(event.key == "aten::add" for event in profiler.key_averages())
+    assert not torch.autograd._profiler_enabled()

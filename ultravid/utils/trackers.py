@@ -176,7 +176,12 @@ class WandbWriter(_TrackedWriter):
             **self._kwargs,
         }
         self._output_dir.mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(id=self._run_id, **kwargs)
+        try:
+            self._run = wandb.init(id=self._run_id, **kwargs)
+        except wandb.errors.UsageError as error:  # not logged in, most often
+            raise UserError(
+                f"WandbWriter: {error} Without a network, mode='offline' writes to {kwargs['dir']}."
+            ) from error
 
     def _send(self, rows: dict[int, dict[str, float]], storage: EventStorage) -> None:
         import wandb
