@@ -35,6 +35,8 @@ setup(
         "tabulate>=0.9",
     ],
     extras_require={
+        "wandb": ["wandb>=0.19"],
+        "mlflow": ["mlflow-skinny>=3.1", "sqlalchemy>=2", "alembic>=1.13"],  # the two are for its sqlite store
         "bench": ["hydra-zen>=0.13", "fiddle[flags]>=0.3"],  # what benchmarks/config.py compares with
         "dev": [
             "pytest>=9",

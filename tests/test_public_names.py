@@ -10,8 +10,11 @@ PROMISED = {
     "ultravid.engine": "TrainerBase SimpleTrainer AMPTrainer HookBase hooks launch default_setup default_argument_parser "
     "default_writers create_ddp_model",
     "ultravid.engine.hooks": "IterationTimer LRScheduler PeriodicCheckpointer BestCheckpointer EvalHook PeriodicWriter "
-    "CallbackHook HookBase PreciseBN TorchProfiler TorchMemoryStats StopOnSignal",
+    "CallbackHook HookBase PreciseBN AutogradProfiler TorchProfiler TorchMemoryStats StopOnSignal",
     "ultravid.utils.events": "EventStorage get_event_storage EventWriter JSONWriter CSVWriter TensorboardXWriter CommonMetricPrinter",
+    "ultravid.utils.trackers": "WandbWriter MLflowWriter",
+    "ultravid.utils.collect_env": "collect_env_info",
+    "ultravid.engine.progress": "ProgressBar",
     "ultravid.utils.comm": "get_rank get_world_size get_local_rank is_main_process synchronize all_gather gather reduce_dict",
     "ultravid.checkpoint": "DetectionCheckpointer",
     "ultravid.solver": "get_default_optimizer_params WarmupParamScheduler LRMultiplier",

@@ -23,6 +23,7 @@ from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.engine.averaging import EMA
 from ultravid.engine.hang import HangReport
 from ultravid.engine.ledger import TimeLedger
+from ultravid.engine.profiling import AutogradProfiler
 from ultravid.engine.run_record import RunRecord
 from ultravid.engine.train_loop import HookBase, TrainerBase
 from ultravid.evaluation import flatten_results_dict
@@ -33,6 +34,7 @@ from ultravid.utils.events import EventStorage, EventWriter
 
 __all__ = [
     "EMA",
+    "AutogradProfiler",
     "BestCheckpointer",
     "CallbackHook",
     "EvalHook",

@@ -11,6 +11,7 @@ import datetime
 import io
 import json
 import logging
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ __all__ = [
     "TensorboardXWriter",
     "get_event_storage",
     "has_event_storage",
+    "new_rows",
 ]
 
 _MOST_PENDING = 256
@@ -76,6 +78,7 @@ class EventStorage:
         self._vis_data: list[tuple[str, Any, int]] = []
         self._pending: list[tuple[tuple[str, ...], torch.Tensor, int]] = []
         self._histograms: list[dict[str, Any]] = []
+        self._taken: dict[int, tuple[int, int]] = {}  # by reader: how many pictures and histograms it has
         self.write_now = False
 
     def put_scalar(self, name: str, value: Any, smoothing_hint: bool = True, cur_iter: int | None = None) -> None:
@@ -127,11 +130,11 @@ class EventStorage:
             self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)
 
     def put_image(self, img_name: str, img_tensor: Any) -> None:
-        """Record a picture, ``(C, H, W)``, uint8 or float in 0..1; it is kept until a writer clears it."""
+        """Record a picture, ``(C, H, W)``, uint8 or float in 0..1; it is kept until writers have it."""
         self._vis_data.append((self._current_prefix + img_name, img_tensor, self._iter))
 
     def put_histogram(self, hist_name: str, hist_tensor: torch.Tensor, bins: int = 1000) -> None:
-        """Record the distribution of a tensor's values; it is kept until a writer clears it."""
+        """Record the distribution of a tensor's values; it is kept until writers have it."""
         values = hist_tensor.detach().float().cpu()
         low, high = float(values.min()), float(values.max())
         counts = torch.histc(values, bins=bins)
@@ -166,18 +169,33 @@ class EventStorage:
         self._read_pending()
         return self._history
 
-    def latest(self) -> dict[str, tuple[float, int]]:
-        """The last (value, iteration) of each scalar."""
-        self._read_pending()
+    def latest(self, *, wait: bool = True) -> dict[str, tuple[float, int]]:
+        """The last (value, iteration) of each scalar.
+
+        Args:
+            wait: read what is still on a device. False takes what was read before, and costs nothing.
+        """
+        if wait:
+            self._read_pending()
         return self._latest_scalars
 
+    def count_samples(self, name: str, window_size: int = 20) -> int:
+        """How many values of a scalar were recorded in the last so many iterations, up to the one of its last value.
+
+        Raises:
+            KeyError: nothing of that name was recorded.
+        """
+        values = self.history(name).values()
+        first = values[-1][1] - window_size + 1
+        return next((n for n, (_, iteration) in enumerate(reversed(values)) if iteration < first), len(values))
+
     def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
-        """As `latest`, noisy scalars as their median over the last so many values."""
+        """As `latest`, noisy scalars as their median over the last so many iterations."""
         self._read_pending()
         result = {}
         for name, (value, iteration) in self._latest_scalars.items():
             if self._smoothing_hints[name] and window_size > 1:
-                value = self._history[name].median(window_size)
+                value = self._history[name].median(self.count_samples(name, window_size))
             result[name] = (value, iteration)
         return result
 
@@ -188,7 +206,7 @@ class EventStorage:
 
     def step(self) -> None:
         """Go to the next iteration; the trainer does it."""
-        self._iter += 1
+        self.iter += 1
 
     @property
     def iter(self) -> int:
@@ -198,6 +216,8 @@ class EventStorage:
     @iter.setter
     def iter(self, value: int) -> None:
         self._iter = int(value)
+        if self._taken:
+            self._forget_taken()
 
     @contextmanager
     def name_scope(self, name: str) -> Iterator[None]:
@@ -217,12 +237,29 @@ class EventStorage:
         return self._histograms
 
     def clear_images(self) -> None:
-        """Forget the pictures; a writer calls it after it has written them."""
+        """Forget the pictures, whoever has not seen them yet."""
         self._vis_data = []
+        self._taken = {reader: (0, n) for reader, (_, n) in self._taken.items()}
 
     def clear_histograms(self) -> None:
-        """Forget the histograms."""
+        """Forget the histograms, whoever has not seen them yet."""
         self._histograms = []
+        self._taken = {reader: (n, 0) for reader, (n, _) in self._taken.items()}
+
+    def take_new(self, reader: object) -> tuple[list[tuple[str, Any, int]], list[dict[str, Any]]]:
+        """The pictures and the histograms that a reader was not given yet; see `images` and `histograms`.
+
+        What one reader took stays for the others until the iteration is over.
+        """
+        images, histograms = self._taken.get(id(reader), (0, 0))
+        if self._vis_data or self._histograms:
+            self._taken[id(reader)] = (len(self._vis_data), len(self._histograms))
+        return self._vis_data[images:], self._histograms[histograms:]
+
+    def _forget_taken(self) -> None:
+        images, histograms = (max(counts) for counts in zip(*self._taken.values(), strict=True))
+        del self._vis_data[:images], self._histograms[:histograms]
+        self._taken = {}
 
     def __enter__(self) -> Self:
         _storages.append(self)
@@ -239,7 +276,10 @@ class EventStorage:
 
 
 class EventWriter:
-    """Reads the storage of the running step and writes it somewhere."""
+    """Reads the storage of the running step and writes it somewhere.
+
+    A writer of pictures takes them by `EventStorage.take_new`, so that others see them too.
+    """
 
     def write(self) -> None:
         """Write what is new."""
@@ -252,7 +292,7 @@ class EventWriter:
         """Finish files."""
 
 
-def _new_rows(
+def new_rows(
     storage: EventStorage, window_size: int, last_write: int, *, left_out: str | None = None
 ) -> dict[int, dict[str, float]]:
     """By iteration, the latest scalars that are newer than the last write; names that begin with ``left_out`` are not in it."""
@@ -291,7 +331,7 @@ class JSONWriter(_FileWriter):
 
     Args:
         json_file: lines are appended. A run that begins at iteration 0 puts an older file aside as ``<name>.1``, ``<name>.2``, ....
-        window_size: noisy scalars are written as their median over so many values. 1 writes the iteration's own value,
+        window_size: noisy scalars are written as their median over so many iterations. 1 writes the iteration's own value,
             which alone stays the same when a run is interrupted.
     """
 
@@ -312,7 +352,7 @@ class JSONWriter(_FileWriter):
     def write(self) -> None:
         """One line for each iteration that has a scalar that was not written yet."""
         storage = get_event_storage()
-        rows = _new_rows(storage, self._window_size, self._last_write, left_out=_LEDGER)
+        rows = new_rows(storage, self._window_size, self._last_write, left_out=_LEDGER)
         if not rows:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -341,7 +381,7 @@ class CSVWriter(_FileWriter):
 
     def write(self) -> None:
         """A row for each iteration that has a scalar that was not written yet."""
-        rows = _new_rows(get_event_storage(), self._window_size, self._last_write, left_out=_LEDGER)
+        rows = new_rows(get_event_storage(), self._window_size, self._last_write, left_out=_LEDGER)
         if not rows:
             return
         new = sorted({name for row in rows.values() for name in row} - set(self._columns))
@@ -398,18 +438,17 @@ class TensorboardXWriter(EventWriter):
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         storage = get_event_storage()
-        rows = _new_rows(storage, self._window_size, self._last_write)
+        rows = new_rows(storage, self._window_size, self._last_write)
         for iteration, row in rows.items():
             # One event for all of an iteration's numbers; add_scalar would make one each, at 70 us.
             values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items()]
             self._writer.file_writer.add_summary(Summary(value=values), iteration)
         self._last_write = max(rows, default=self._last_write)
-        for name, image, iteration in storage.images():
+        images, histograms = storage.take_new(self)
+        for name, image, iteration in images:
             self._writer.add_image(name, image, iteration)
-        storage.clear_images()
-        for histogram in storage.histograms():
+        for histogram in histograms:
             self._writer.add_histogram_raw(**histogram)
-        storage.clear_histograms()
 
     def close(self) -> None:
         """Flush to disk."""
@@ -418,11 +457,14 @@ class TensorboardXWriter(EventWriter):
 
 
 class CommonMetricPrinter(EventWriter):
-    """A line in the log: ETA, losses, times, learning rate, memory.
+    """A line in the log: ETA, losses, clips a second, times, learning rate, memory.
+
+    ``max_mem`` is the most memory that tensors took on the CUDA device; without one, ``max_rss`` is the most that the process
+    took. Clips a second are there where ``time/clips_per_second`` is recorded.
 
     Args:
         max_iter: of the run, for the ETA.
-        window_size: losses are shown as their median, times as their mean, over so many values.
+        window_size: losses are shown as their median, times and rates as their mean, over so many iterations.
     """
 
     def __init__(self, max_iter: int | None = None, window_size: int = 20) -> None:
@@ -437,7 +479,7 @@ class CommonMetricPrinter(EventWriter):
         histories = storage.histories()
         left = self._max_iter - storage.iter - 1
         if "time" in histories and len(histories["time"].values()) > 0:
-            seconds = histories["time"].median(1000) * left
+            seconds = histories["time"].median(storage.count_samples("time", 1000)) * left
             return str(datetime.timedelta(seconds=int(seconds)))
         previous, self._last = self._last, (storage.iter, time.perf_counter())
         if previous is None or previous[0] == storage.iter:
@@ -451,15 +493,29 @@ class CommonMetricPrinter(EventWriter):
         if self._max_iter is not None and storage.iter >= self._max_iter:
             return
         histories = storage.histories()
+        window = {name: storage.count_samples(name, self._window_size) for name in histories}
         parts = [f"iter: {storage.iter}"]
         if (eta := self._eta(storage)) is not None:
             parts.insert(0, f"eta: {eta}")
-        parts += [f"{n}: {h.median(self._window_size):.4g}" for n, h in histories.items() if "loss" in n]
-        for name in ("time", "data_time"):
+        parts += [f"{n}: {h.median(window[n]):.4g}" for n, h in histories.items() if "loss" in n]
+        for name, label, digits in (
+            ("time/clips_per_second", "clips/s", 1),
+            ("time", "time", 4),
+            ("data_time", "data_time", 4),
+        ):
             if name in histories:
-                parts.append(f"{name}: {histories[name].avg(self._window_size):.4f}")
+                parts.append(f"{label}: {histories[name].avg(window[name]):.{digits}f}")
         if "lr" in histories:
             parts.append(f"lr: {histories['lr'].latest():.5g}")
-        if torch.cuda.is_available():
-            parts.append(f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M")
-        self.logger.info("  ".join(parts))
+        self.logger.info("  ".join([*parts, *_peak_memory()]))
+
+
+def _peak_memory() -> list[str]:
+    if torch.cuda.is_available():
+        return [f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M"]
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return []
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return [f"max_rss: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20:.0f}M"]

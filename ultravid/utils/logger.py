@@ -5,8 +5,34 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["setup_logger"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["TerminalHandler", "setup_logger", "terminal_handler"]
+
+
+class TerminalHandler(logging.StreamHandler[Any]):
+    """Lines to a stream, above what is drawn at its bottom while ``console`` is set.
+
+    Attributes:
+        console: draws something that stays at the bottom of the stream's terminal, as a progress bar; None: plain lines.
+    """
+
+    def __init__(self, stream: Any = None) -> None:
+        super().__init__(stream)
+        self.console: Console | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        if self.console is None:
+            super().emit(record)
+            return
+        try:
+            self.console.print(self.format(record), markup=False, emoji=False, highlight=False, soft_wrap=True)
+        except Exception:
+            self.handleError(record)
 
 
 def setup_logger(
@@ -31,7 +57,7 @@ def setup_logger(
     formatter = logging.Formatter("[%(asctime)s %(name)s] %(levelname)s: %(message)s", datefmt="%m-%d %H:%M:%S")
     handlers: list[logging.Handler] = []
     if distributed_rank == 0:
-        handlers.append(logging.StreamHandler(sys.stdout))
+        handlers.append(TerminalHandler(sys.stdout))
     if output is not None:
         path = Path(output)
         path = path if path.suffix in {".txt", ".log"} else path / "log.txt"
@@ -43,3 +69,9 @@ def setup_logger(
         handler.setFormatter(formatter)
         logger.addHandler(handler)
     return logger
+
+
+def terminal_handler(name: str = "ultravid") -> TerminalHandler | None:
+    """What `setup_logger` made for the terminal; None in other processes than the main one, and before it was called."""
+    handlers = logging.getLogger(name).handlers
+    return next((h for h in handlers if isinstance(h, TerminalHandler)), None)

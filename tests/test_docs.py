@@ -1,0 +1,49 @@
+"""Code in docs/migrating.md runs as it stands, and the names and files that it promises are there."""
+
+import importlib
+import importlib.util
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+
+MIGRATING = (ROOT / "docs/migrating.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", MIGRATING, re.MULTILINE | re.DOTALL)
+ROWS = [row.split("|")[1:-1] for row in MIGRATING.splitlines() if row.startswith("| `")]
+DETECTRON2_ALONE = {"COCOEvaluator", "DictConfig", "OmegaConf", "WEIGHTS"}
+
+if importlib.util.find_spec("ultravid.config.cfg_node") is None:  # YAML configs are not there yet
+    BLOCKS = [block for block in BLOCKS if "get_cfg" not in block]
+    ROWS = [row for row in ROWS if not re.search(r"get_cfg|DefaultTrainer|DatasetCatalog|train_net", row[0] + row[1])]
+
+
+def title(block):
+    return re.findall(r"^## (.+)$", MIGRATING[: MIGRATING.index(block)], re.MULTILINE)[-1]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=title)
+def test_a_block_runs(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "docs/migrating.md", "exec"), {"__name__": "migrating"})
+
+
+def promised():
+    """(module, name) of imports in the right column, and of what is "the same, from `module`" as the left column's names."""
+    for left, right in ROWS:
+        for module, names in re.findall(r"from (ultravid[\w.]*) import ([\w, ]+)", right):
+            yield from ((module, name.split(" as ")[0]) for name in names.split(", "))
+        if same := re.search(r"the same.*?, from `(ultravid[\w.]*)`", right):
+            called = re.findall(r"\b(?:[A-Z]\w+|(?:default|create|print|get|pairwise)_\w+)\b(?=[(,`. ])", left)
+            yield from ((same[1], name) for name in called if name not in DETECTRON2_ALONE)
+
+
+def test_names_are_where_it_says():
+    names = list(promised())
+    assert ("ultravid.engine.hooks", "AutogradProfiler") in names and ("ultravid.solver", "LRMultiplier") in names
+    assert [f"{m}.{n}" for m, n in names if not hasattr(importlib.import_module(m), n)] == []
+
+
+def test_tools_are_where_it_says():
+    files = {file for _, right in ROWS for file in re.findall(r"(?:tools|benchmarks)/\w+\.py", right)}
+    assert "tools/analyze_model.py" in files and [file for file in files if not (ROOT / file).is_file()] == []
