@@ -1,4 +1,6 @@
-"""Configs as code. Imports nothing of torch."""
+"""Configs as code, and configs in YAML (`CfgNode`). Imports nothing of torch."""
+
+from typing import TYPE_CHECKING, Any
 
 from ultravid.config.check import check, load_checked
 from ultravid.config.diff import ABSENT, Difference, diff
@@ -17,10 +19,14 @@ from ultravid.config.loader import importable_project, project_folders
 from ultravid.config.nodes import MISSING, ListNode, Node, ref, resolve_environment
 from ultravid.config.serialize import config_hash
 
+if TYPE_CHECKING:
+    from ultravid.config.cfg_node import CfgNode, get_cfg, global_cfg, set_global_cfg
+
 __all__ = [
     "ABSENT",
     "MISSING",
     "Builder",
+    "CfgNode",
     "ConfigError",
     "ConfigImportError",
     "Difference",
@@ -39,7 +45,9 @@ __all__ = [
     "diff",
     "explain",
     "explain_text",
+    "get_cfg",
     "get_config",
+    "global_cfg",
     "importable_project",
     "instantiate",
     "load_checked",
@@ -47,5 +55,15 @@ __all__ = [
     "project_folders",
     "ref",
     "resolve_environment",
+    "set_global_cfg",
     "to_omegaconf",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The names of `cfg_node`, which would make every start of a tool wait 70 ms for iopath and yacs."""
+    if name in ("CfgNode", "get_cfg", "global_cfg", "set_global_cfg"):
+        from ultravid.config import cfg_node
+
+        return getattr(cfg_node, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
