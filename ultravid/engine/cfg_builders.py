@@ -61,11 +61,40 @@ __all__ = [
     "build_optimizer",
     "build_test_loader",
     "build_train_loader",
+    "check_values",
 ]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+_AT_LEAST_ONE = (
+    *("SOLVER.MAX_ITER", "SOLVER.IMS_PER_BATCH", "SOLVER.ACCUMULATE", "SOLVER.CHECKPOINT_PERIOD", "LOG_PERIOD"),
+    *("INPUT.CLIP.NUM_FRAMES", "INPUT.CLIP.STRIDE", "INPUT.CLIP.WINDOW", "MODEL.CONTEXT.STRIDE", "DATASETS.NUM_FOLDS"),
+    *("MODEL.RPN.PRE_NMS_TOPK", "MODEL.RPN.POST_NMS_TOPK", "MODEL.ROI_HEADS.NUM_CLASSES", "TEST.PRECISE_BN.NUM_ITER"),
+)
+_NOT_NEGATIVE = (
+    *("SOLVER.BASE_LR", "SOLVER.SKIP_NONFINITE", "SOLVER.CHECKPOINTS_TO_KEEP", "SOLVER.WARMUP_ITERS", "WALL_TIME_S"),
+    *("TEST.EVAL_PERIOD", "DATALOADER.NUM_WORKERS", "INPUT.AREA_TRAIN", "INPUT.AREA_TEST", "MODEL.CONTEXT.FRAMES"),
+)
+
+
+def check_values(cfg: CfgNode) -> None:
+    """Find numbers that are out of their range before anything is built.
+
+    Raises:
+        ConfigError: all of them.
+    """
+    faults = [f"{key} is {_value_at(cfg, key)}, not at least 1." for key in _AT_LEAST_ONE if _value_at(cfg, key) < 1]
+    faults += [f"{key} is {_value_at(cfg, key)}, below 0." for key in _NOT_NEGATIVE if _value_at(cfg, key) < 0]
+    for key in ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"):
+        if len(_value_at(cfg, key)) != 3:
+            faults.append(f"{key} is {_value_at(cfg, key)!r}, not a number for each of three channels.")
+    if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
+        faults.append(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}, neither 'RGB' nor 'BGR'.")
+    if faults:
+        raise ConfigError("\n".join(faults))
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
@@ -76,6 +105,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
     Raises:
         ConfigError: a name is not known, or values do not go together.
     """
+    check_values(cfg)
     architecture = _named(cfg, "MODEL.META_ARCHITECTURE")
     relates = isinstance(architecture, type) and issubclass(architecture, BasicDet)
     backbone = _build_backbone(cfg)
@@ -236,8 +266,6 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRMultiplier:
         "WarmupCosineLR": lambda: CosineParamScheduler(1.0, keys.BASE_LR_END / keys.BASE_LR),
     }
     with _told_with("SOLVER"):
-        if keys.MAX_ITER < 1:
-            raise ConfigError(f"SOLVER.MAX_ITER is {keys.MAX_ITER}; a training has at least one iteration.")
         schedule = WarmupParamScheduler(
             _chosen(cfg, "SOLVER.LR_SCHEDULER_NAME", choices)(),
             warmup_factor=keys.WARMUP_FACTOR,

@@ -71,6 +71,7 @@ class DefaultTrainer(TrainerBase):
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
+        cfg_builders.check_values(cfg)
         self.cfg = cfg
         plain = self.build_model(cfg)
         model = prepare_model(model=plain, device=cfg.MODEL.DEVICE, ddp={"broadcast_buffers": False})
