@@ -141,7 +141,7 @@ def test_all_faults_of_a_chain_are_told_at_once_each_with_its_own_file_and_line(
         ("gone", r"gone.yaml is not there"),
         ("hollow", r"baze.yaml is not there \(_BASE_ of .*hollow.yaml\). Did you mean 'base.yaml'\?"),
         ("circle", "leads in a circle, back to circle.yaml"),
-        ("broken", "broken.yaml: is no YAML"),
+        ("broken", "broken.yaml:2: is no YAML: expected ',' or ']'"),
         ("rows", "rows.yaml: holds a list, not keys and values"),
         ("number", "number.yaml:1: _BASE_ is a file's name or a list of them"),
         ("unsafe", "unsafe.yaml:2: could not determine a constructor for the tag .*python/object/apply"),

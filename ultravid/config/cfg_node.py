@@ -288,11 +288,12 @@ def _read_yaml(path: Path, allow_unsafe: bool, above: Sequence[Path]) -> dict[st
         raise ConfigError(f"Config file {path} is not there{wanted_by}.{did_you_mean(path.name, there)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Config file {path} can't be read: {error}") from error
-    except yaml.constructor.ConstructorError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(
-            f"{path}:{line}: {error.problem}. Only plain YAML is read; allow_unsafe=True runs what a file asks for."
-        ) from error
+    except yaml.MarkedYAMLError as error:
+        where = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
+        if isinstance(error, yaml.constructor.ConstructorError):
+            hint = "Only plain YAML is read; allow_unsafe=True runs what a file asks for."
+            raise ConfigError(f"{where}: {error.problem}. {hint}") from error
+        raise ConfigError(f"{where}: is no YAML: {error.problem}.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is no YAML: {error}") from error
     if content is None:

@@ -50,7 +50,7 @@ Examples:
 """,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_run_arguments(parser, weights="train.init_checkpoint", output_dir="train.output_dir")
+    _add_run_arguments(parser, "a config, .py or .yaml", weights="train.init_checkpoint", output_dir="train.output_dir")
     look = parser.add_argument_group("look at the config and leave")
     look.add_argument("--check", action="store_true", help="check the config and the overrides")
     look.add_argument("--print", action="store_true", help="print it, overrides applied")
@@ -80,14 +80,14 @@ Examples:
 """,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_run_arguments(parser, weights="MODEL.WEIGHTS", output_dir="OUTPUT_DIR")
+    _add_run_arguments(parser, "a config, .yaml", weights="MODEL.WEIGHTS", output_dir="OUTPUT_DIR")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs that change values of the config")
     return parser
 
 
-def _add_run_arguments(parser: argparse.ArgumentParser, weights: str, output_dir: str) -> None:
+def _add_run_arguments(parser: argparse.ArgumentParser, config: str, *, weights: str, output_dir: str) -> None:
     """What every launcher takes; ``weights`` and ``output_dir`` are what its configs call these."""
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="a config, .py or .yaml")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help=config)
     parser.add_argument("--eval-only", action="store_true", help=f"evaluate {weights}, or with --resume the last one")
     parser.add_argument("--resume", action="store_true", help=f"go on from the last checkpoint of {output_dir}")
     parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, a GPU each (CPU: shared)")
