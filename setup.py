@@ -5,7 +5,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-CONFIGS = sorted(str(p.relative_to(HERE / "configs_py")) for p in (HERE / "configs_py").rglob("*.py"))
+CONFIGS = sorted(
+    str(p.relative_to(HERE / "configs_py")) for p in (HERE / "configs_py").rglob("*") if p.suffix in {".py", ".yaml"}
+)
 
 setup(
     name="ultravid",

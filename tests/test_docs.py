@@ -13,10 +13,6 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", MIGRATING, re.MULTILINE | re.DOTAL
 ROWS = [row.split("|")[1:-1] for row in MIGRATING.splitlines() if row.startswith("| `")]
 DETECTRON2_ALONE = {"COCOEvaluator", "DictConfig", "OmegaConf", "WEIGHTS"}
 
-if importlib.util.find_spec("ultravid.config.cfg_node") is None:  # YAML configs are not there yet
-    BLOCKS = [block for block in BLOCKS if "get_cfg" not in block]
-    ROWS = [row for row in ROWS if not re.search(r"get_cfg|DefaultTrainer|DatasetCatalog|train_net", row[0] + row[1])]
-
 
 def title(block):
     return re.findall(r"^## (.+)$", MIGRATING[: MIGRATING.index(block)], re.MULTILINE)[-1]

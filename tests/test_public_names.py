@@ -6,9 +6,10 @@ import pytest
 
 PROMISED = {
     "ultravid.config": "LazyConfig LazyCall LazyPartial Node Builder ref instantiate get_config check explain diff config_hash "
-    "to_omegaconf MISSING",
+    "to_omegaconf MISSING CfgNode get_cfg global_cfg set_global_cfg",
     "ultravid.engine": "TrainerBase SimpleTrainer AMPTrainer HookBase hooks launch default_setup default_argument_parser "
-    "default_writers create_ddp_model",
+    "default_writers create_ddp_model DefaultTrainer DefaultPredictor",
+    "ultravid.data": "DatasetCatalog MetadataCatalog Metadata",
     "ultravid.engine.hooks": "IterationTimer LRScheduler PeriodicCheckpointer BestCheckpointer EvalHook PeriodicWriter "
     "CallbackHook HookBase PreciseBN AutogradProfiler TorchProfiler TorchMemoryStats StopOnSignal",
     "ultravid.utils.events": "EventStorage get_event_storage EventWriter JSONWriter CSVWriter TensorboardXWriter CommonMetricPrinter",

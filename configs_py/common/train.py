@@ -4,7 +4,6 @@ from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.config import LazyCall as L
 from ultravid.config import LazyPartial, Node, ref
 from ultravid.engine import AMPTrainer, hooks, prepare_model
-from ultravid.engine.progress import ProgressBar
 from ultravid.evaluation import inference_on_dataset
 from ultravid.solver import LRMultiplier
 from ultravid.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
@@ -54,7 +53,7 @@ trainer = L(AMPTrainer)(
     clip_grad=None,
     capsule_dir=ref("train.output_dir"),
     hooks=dict(
-        progress=L(ProgressBar)(),  # on a terminal alone
+        progress=L(hooks.ProgressBar)(),  # on a terminal alone
         record=L(hooks.RunRecord)(
             output_dir=ref("train.output_dir"),
             seed=ref("train.seed"),

@@ -1,4 +1,6 @@
-"""Configs as code. Imports nothing of torch."""
+"""Configs as code, and configs in YAML (`CfgNode`). Imports nothing of torch."""
+
+from typing import TYPE_CHECKING, Any
 
 from ultravid.config.check import check, load_checked
 from ultravid.config.diff import ABSENT, Difference, diff
@@ -18,10 +20,14 @@ from ultravid.config.nodes import MISSING, ListNode, Node, ref, resolve_environm
 from ultravid.config.resume import refuse_unnamed_changes
 from ultravid.config.serialize import config_hash
 
+if TYPE_CHECKING:
+    from ultravid.config.cfg_node import CfgNode, get_cfg, global_cfg, set_global_cfg
+
 __all__ = [
     "ABSENT",
     "MISSING",
     "Builder",
+    "CfgNode",
     "ConfigError",
     "ConfigImportError",
     "Difference",
@@ -40,7 +46,9 @@ __all__ = [
     "diff",
     "explain",
     "explain_text",
+    "get_cfg",
     "get_config",
+    "global_cfg",
     "importable_project",
     "instantiate",
     "load_checked",
@@ -49,5 +57,15 @@ __all__ = [
     "ref",
     "refuse_unnamed_changes",
     "resolve_environment",
+    "set_global_cfg",
     "to_omegaconf",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The names of `cfg_node`, which would make every start of a tool wait 70 ms for iopath and yacs."""
+    if name in ("CfgNode", "get_cfg", "global_cfg", "set_global_cfg"):
+        from ultravid.config import cfg_node
+
+        return getattr(cfg_node, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

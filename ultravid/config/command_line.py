@@ -16,7 +16,7 @@ from ultravid.config.nodes import Node
 from ultravid.config.overrides import apply_overrides
 from ultravid.config.serialize import dump_yaml, resolved
 
-__all__ = ["default_argument_parser", "load_with_overrides", "print_code", "show_config"]
+__all__ = ["default_argument_parser", "load_with_overrides", "print_code", "show_config", "yaml_argument_parser"]
 
 
 class _IntermixedParser(argparse.ArgumentParser):
@@ -50,7 +50,7 @@ Examples:
 """,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="a config, .py or .yaml")
+    _add_run_arguments(parser, "a config, .py or .yaml", weights="train.init_checkpoint", output_dir="train.output_dir")
     look = parser.add_argument_group("look at the config and leave")
     look.add_argument("--check", action="store_true", help="check the config and the overrides")
     look.add_argument("--print", action="store_true", help="print it, overrides applied")
@@ -58,22 +58,12 @@ Examples:
     look.add_argument("--resolve", action="store_true", help="print it with references replaced by what they stand for")
     look.add_argument("--explain", nargs="+", metavar="KEY", help="print every setting of these keys, in order")
     parser.add_argument(
-        "--eval-only", action="store_true", help="evaluate train.init_checkpoint, or with --resume the last one"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of train.output_dir")
-    parser.add_argument(
         "--allow-change",
         type=_split_keys,
         action="extend",
         default=[],
         metavar="KEY,...",
         help="with --resume: keys whose values may differ from those that the run began with",
-    )
-    parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, a GPU each (CPU: shared)")
-    parser.add_argument("--num-machines", type=int, default=1, help="machines")
-    parser.add_argument("--machine-rank", type=int, default=0, help="this machine, from 0")
-    parser.add_argument(
-        "--dist-url", default="auto", help="where processes meet, tcp://host:port; auto: a free local port"
     )
     parser.add_argument(
         "opts",
@@ -86,6 +76,38 @@ Examples:
 
 def _split_keys(text: str) -> list[str]:
     return [key.strip() for key in text.split(",") if key.strip()]
+
+
+def yaml_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
+    """The arguments of a launcher that reads a `CfgNode`."""
+    parser = _IntermixedParser(
+        epilog=epilog
+        or f"""
+Examples:
+  train:           {sys.argv[0]} --config-file projects/basicdet/configs/phantom.yaml
+  change values:   {sys.argv[0]} --config-file ... SOLVER.BASE_LR 1e-4 SOLVER.MAX_ITER 2000
+  go on:           {sys.argv[0]} --config-file ... --resume
+  evaluate:        {sys.argv[0]} --config-file ... --eval-only MODEL.WEIGHTS outputs/x/model_final.pth
+  two processes:   {sys.argv[0]} --config-file ... --num-gpus 2
+""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_run_arguments(parser, "a config, .yaml", weights="MODEL.WEIGHTS", output_dir="OUTPUT_DIR")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs that change values of the config")
+    return parser
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser, config: str, *, weights: str, output_dir: str) -> None:
+    """What every launcher takes; ``weights`` and ``output_dir`` are what its configs call these."""
+    parser.add_argument("--config-file", required=True, metavar="FILE", help=config)
+    parser.add_argument("--eval-only", action="store_true", help=f"evaluate {weights}, or with --resume the last one")
+    parser.add_argument("--resume", action="store_true", help=f"go on from the last checkpoint of {output_dir}")
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, a GPU each (CPU: shared)")
+    parser.add_argument("--num-machines", type=int, default=1, help="machines")
+    parser.add_argument("--machine-rank", type=int, default=0, help="this machine, from 0")
+    parser.add_argument(
+        "--dist-url", default="auto", help="where processes meet, tcp://host:port; auto: a free local port"
+    )
 
 
 def load_with_overrides(config_file: str, overrides: Sequence[str] = ()) -> Node:

@@ -86,10 +86,10 @@ def load_namespace(path: str | Path) -> dict[str, Any]:
 def project_folders(config_file: str | Path) -> list[str]:
     """Folders whose modules a config may import: its project's (the parent of ``configs``) and its own."""
     folder = Path(config_file).resolve().parent
-    own = [str(folder)]
+    own = [str(folder.parent), str(folder)] if folder.name == "configs" else [str(folder)]
     if Path(config_file).suffix in {".yaml", ".yml"} and Path(config_file).is_file():  # a saved config names them
         return [*own, *load_config_file(config_file).get("project_folders", [])]
-    return [str(folder.parent), *own] if folder.name == "configs" else own
+    return own
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """From files to clips and frames: readers, folds, samplers, augmentation, loaders, and the phantom."""
 
 from ultravid.data.build import ClipLoader, build_video_test_loader, build_video_train_loader
+from ultravid.data.catalog import DatasetCatalog, Metadata, MetadataCatalog, get_videos
 from ultravid.data.datasets import load_coco_stills, load_cva_bus
 from ultravid.data.folds import fold_of_patient, split_fold
 from ultravid.data.samplers import (
@@ -21,8 +22,11 @@ from ultravid.data.video import DataError, Frame, Video
 __all__ = [
     "ClipLoader",
     "DataError",
+    "DatasetCatalog",
     "Frame",
     "InfiniteClipSampler",
+    "Metadata",
+    "MetadataCatalog",
     "RandomColor",
     "RandomFlip",
     "RandomScale",
@@ -34,6 +38,7 @@ __all__ = [
     "build_video_test_loader",
     "build_video_train_loader",
     "fold_of_patient",
+    "get_videos",
     "load_coco_stills",
     "load_cva_bus",
     "shard_videos",

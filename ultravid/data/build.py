@@ -71,6 +71,7 @@ def build_video_train_loader(
     num_folds: int | None = None,
     foreign_context: bool = False,
     num_workers: int = 0,
+    image_format: str = "RGB",
 ) -> ClipLoader:
     """Loader of training clips.
 
@@ -84,6 +85,7 @@ def build_video_train_loader(
         num_folds: number of folds.
         foreign_context: see `ClipDataset`.
         num_workers: see `ClipLoader`.
+        image_format: see `ClipDataset`.
 
     Raises:
         DataError: no video is left, or the fold is none.
@@ -99,7 +101,7 @@ def build_video_train_loader(
     )
     if num_boxes == 0:
         raise DataError("The training split holds no box: there is nothing to learn from.")
-    dataset = ClipDataset(chosen, frame_sampler, transforms, total_batch_size, seed, foreign_context)
+    dataset = ClipDataset(chosen, frame_sampler, transforms, total_batch_size, seed, foreign_context, image_format)
     return ClipLoader(dataset, num_workers)
 
 
@@ -111,6 +113,7 @@ def build_video_test_loader(
     num_folds: int | None = None,
     foreign_context: bool = False,
     num_workers: int = 0,
+    image_format: str = "RGB",
 ) -> DataLoader[dict[str, Any]]:
     """Loader of this rank's test videos, frame after frame, each a list of one item of `FrameDataset`.
 
@@ -121,6 +124,7 @@ def build_video_test_loader(
         num_folds: number of folds.
         foreign_context: see `FrameDataset`.
         num_workers: processes that open frames.
+        image_format: see `FrameDataset`.
 
     Raises:
         DataError: no video is left, or the fold is none.
@@ -128,7 +132,7 @@ def build_video_test_loader(
     chosen = _select(videos, fold, num_folds, train=False)
     mine = shard_videos(chosen, comm.get_rank(), comm.get_world_size())
     return DataLoader(
-        FrameDataset(mine, area, foreign_context),
+        FrameDataset(mine, area, foreign_context, image_format),
         batch_size=1,
         num_workers=num_workers,
         collate_fn=_as_list,

@@ -5,6 +5,7 @@ Legend: ``T`` frames, ``H, W`` height and width in pixels, ``N`` lesions in a fr
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from ultravid.data.transforms import ClipTransform, apply_transforms, area_size
 from ultravid.data.video import DataError, Frame, Video
 from ultravid.structures import Boxes, Clip, Instances
 
-__all__ = ["ClipDataset", "FrameDataset"]
+__all__ = ["ClipDataset", "FrameDataset", "frame_for_test"]
 
 
 # Streams of one seed; without a tag (seed, turn) and (seed, turn, 0) would be the same stream.
@@ -41,6 +42,26 @@ def read_frame(video: Video, index: int) -> Tensor:
             f"its annotation says {frame.width}x{frame.height}."
         )
     return torch.from_numpy(image.transpose(2, 0, 1).copy())
+
+
+def frame_for_test(image: Tensor, area: float | None = None, image_format: str = "RGB") -> Tensor:
+    """What a model is given of a frame ``(3, H, W)`` uint8 RGB: resized to an area, its channels in the asked order.
+
+    Args:
+        image: the frame.
+        area: square pixels; None keeps the size.
+        image_format: "RGB" or "BGR".
+    """
+    if area is not None:
+        image = TF.resize(image, list(area_size(image.shape[-2], image.shape[-1], area)), antialias=True)
+    return _in_format(image, image_format)
+
+
+def _in_format(image: Tensor, image_format: str) -> Tensor:
+    """RGB pictures ``(..., 3, H, W)`` as RGB or BGR."""
+    if image_format not in ("RGB", "BGR"):
+        raise DataError(f"The format of pictures is 'RGB' or 'BGR', got {image_format!r}.")
+    return image if image_format == "RGB" else image.flip(-3)
 
 
 def frame_instances(frame: Frame) -> Instances:
@@ -64,6 +85,7 @@ class ClipDataset(Dataset[Clip]):
         seed: of the order, the frames and the augmentation.
         foreign_context: take each frame of a clip from another video instead, at the same place: a control that keeps
             everything but what belongs together in time.
+        image_format: "RGB" or "BGR", the order of channels that a model wants; augmentation sees RGB in any case.
     """
 
     def __init__(
@@ -74,6 +96,7 @@ class ClipDataset(Dataset[Clip]):
         total_batch_size: int,
         seed: int,
         foreign_context: bool = False,
+        image_format: str = "RGB",
     ) -> None:
         self.videos = videos
         self.frame_sampler = frame_sampler
@@ -81,6 +104,7 @@ class ClipDataset(Dataset[Clip]):
         self.total_batch_size = total_batch_size
         self.seed = seed
         self.foreign_context = foreign_context
+        self.image_format = image_format
         self._order: tuple[int, np.ndarray[Any, Any]] = (-1, np.empty(0, np.int64))
 
     def __getitem__(self, position: Position) -> Clip:
@@ -105,7 +129,8 @@ class ClipDataset(Dataset[Clip]):
             frame_indices=[i for _, i in places],
             position=count,
         )
-        return apply_transforms(clip, self.transforms, rng)
+        clip = apply_transforms(clip, self.transforms, rng)
+        return dataclasses.replace(clip, frames=_in_format(clip.frames, self.image_format))
 
     def _video_index(self, count: int) -> int:
         turn, place = divmod(count, len(self.videos))
@@ -126,7 +151,7 @@ class ClipDataset(Dataset[Clip]):
 class FrameDataset(Dataset[dict[str, Any]]):
     """Frames for evaluation, in order, in detectron2's form.
 
-    An item holds ``image`` (``(3, H, W)`` uint8 RGB, resized), ``height`` and ``width`` (of the frame on disk: detections
+    An item holds ``image`` (``(3, H, W)`` uint8 in ``image_format``, resized), ``height`` and ``width`` (of the frame on disk: detections
     and ground truth are in its pixels), ``video_id``, ``frame_index``, ``image_id``, ``file_name``, ``fps`` (None where
     unknown) and ``instances`` (the ground truth).
 
@@ -135,11 +160,19 @@ class FrameDataset(Dataset[dict[str, Any]]):
         area: resize to so many square pixels; None keeps the size.
         foreign_context: give frame 0 of every video, then frame 1 of every video, and so on, all as one stream: what a
             model remembers then comes from other videos. A control, see `ClipDataset`.
+        image_format: see `ClipDataset`.
     """
 
-    def __init__(self, videos: Sequence[Video], area: float | None = None, foreign_context: bool = False) -> None:
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        area: float | None = None,
+        foreign_context: bool = False,
+        image_format: str = "RGB",
+    ) -> None:
         self.videos = videos
         self.area = area
+        self.image_format = image_format
         self.foreign_context = foreign_context
         self.places = [(v, t) for v, video in enumerate(videos) for t in range(len(video))]
         if foreign_context:
@@ -157,11 +190,8 @@ class FrameDataset(Dataset[dict[str, Any]]):
         video_index, t = self.places[index]
         video = self.videos[video_index]
         frame = video.frames[t]
-        image = read_frame(video, t)
-        if self.area is not None:
-            image = TF.resize(image, list(area_size(frame.height, frame.width, self.area)), antialias=True)
         item = {
-            "image": image,
+            "image": frame_for_test(read_frame(video, t), self.area, self.image_format),
             "height": frame.height,
             "width": frame.width,
             "video_id": video.video_id,

@@ -2,6 +2,7 @@
 
 from ultravid.config.command_line import default_argument_parser
 from ultravid.engine import hooks
+from ultravid.engine.default_trainer import DefaultTrainer
 from ultravid.engine.defaults import (
     create_ddp_model,
     default_setup,
@@ -9,6 +10,7 @@ from ultravid.engine.defaults import (
     prepare_model,
 )
 from ultravid.engine.launch import launch
+from ultravid.engine.predictor import DefaultPredictor
 from ultravid.engine.train_loop import (
     AMPTrainer,
     HookBase,
@@ -20,6 +22,8 @@ from ultravid.utils.tool import run_tool
 
 __all__ = [
     "AMPTrainer",
+    "DefaultPredictor",
+    "DefaultTrainer",
     "HookBase",
     "SimpleTrainer",
     "StopTraining",

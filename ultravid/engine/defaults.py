@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,12 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ultravid.config import LazyConfig, Node, project_folders, resolve_environment
+from ultravid.config import CfgNode, LazyConfig, Node, project_folders, resolve_environment
 from ultravid.utils import comm
 from ultravid.utils.env import describe_environment, select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
-from ultravid.utils.file_io import put_aside
+from ultravid.utils.file_io import put_aside, replace_file
 from ultravid.utils.logger import setup_logger
 from ultravid.utils.seed import seed_all_rng
 
@@ -31,55 +34,131 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-def default_setup(cfg: Node, args: argparse.Namespace) -> None:
+@dataclass
+class _RunSettings:
+    """What `default_setup` reads of a config, whatever kind it is, and how it writes to it.
+
+    Attributes:
+        keys: what the config calls ``output_dir`` and ``device``, for messages.
+        set_seed: lets the config hold the seed that was drawn.
+        saved_seed: the seed that a saved config holds.
+        save: writes the config to a file.
+    """
+
+    output_dir: Path
+    device: str
+    seed: int | None
+    deterministic: bool
+    keys: Mapping[str, str]
+    set_seed: Callable[[int], None]
+    saved_seed: Callable[[Path], int]
+    save: Callable[[Path], None]
+
+
+def _settings_of_node(cfg: Node, args: argparse.Namespace) -> _RunSettings:
+    def save(path: Path) -> None:
+        # What is saved must mean the same elsewhere: the environment's values, and where the project's own modules are.
+        resolve_environment(cfg)
+        cfg.setdefault("project_folders", project_folders(args.config_file))
+        LazyConfig.save(cfg, path)
+
+    return _RunSettings(
+        output_dir=Path(cfg.train.output_dir),
+        device=cfg.train.device,
+        seed=cfg.train.seed,
+        deterministic=cfg.train.get("deterministic", False),
+        keys={"output_dir": "train.output_dir", "device": "train.device"},
+        set_seed=functools.partial(setattr, cfg.train, "seed"),
+        saved_seed=lambda path: int(LazyConfig.load(path).train.seed),
+        save=save,
+    )
+
+
+def _settings_of_cfg_node(cfg: CfgNode) -> _RunSettings:
+    def set_seed(seed: int) -> None:
+        frozen = cfg.is_frozen()
+        cfg.defrost()
+        cfg.SEED = seed
+        if frozen:
+            cfg.freeze()
+
+    def save(path: Path) -> None:
+        with replace_file(path) as file:
+            file.write(cfg.dump().encode())
+
+    return _RunSettings(
+        output_dir=Path(cfg.OUTPUT_DIR),
+        device=cfg.MODEL.DEVICE,
+        seed=cfg.SEED,
+        deterministic=cfg.DETERMINISTIC,
+        keys={"output_dir": "OUTPUT_DIR", "device": "MODEL.DEVICE"},
+        set_seed=set_seed,
+        saved_seed=lambda path: int(CfgNode.load_yaml_with_base(path)["SEED"]),
+        save=save,
+    )
+
+
+def default_setup(cfg: Node | CfgNode, args: argparse.Namespace) -> None:
     """Make the output folder, the log and the saved config; choose the device; seed.
 
-    Of the config it reads ``train.output_dir``, ``train.seed``, ``train.deterministic`` and
-    ``train.device``.
+    Of a `Node` it reads ``train.output_dir``, ``train.seed``, ``train.deterministic`` and ``train.device``, of a `CfgNode`
+    ``OUTPUT_DIR``, ``SEED``, ``DETERMINISTIC`` and ``MODEL.DEVICE``. A seed that is drawn (asked for by a negative one) is
+    written into the config, also into a frozen one.
 
     Raises:
         UserError: the output folder can't be written, or the device is not there.
     """
-    output_dir = Path(cfg.train.output_dir)
+    run = _settings_of_cfg_node(cfg) if isinstance(cfg, CfgNode) else _settings_of_node(cfg, args)
     rank = comm.get_rank()
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        setup_logger(output_dir, rank)
+        run.output_dir.mkdir(parents=True, exist_ok=True)
+        setup_logger(run.output_dir, rank)
     except OSError as error:
-        raise UserError(f"train.output_dir={str(output_dir)!r} can't be written: {error.strerror}.") from error
-    device = select_device(cfg.train.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"train.device={cfg.train.device!r}, but there is no CUDA device; 'auto' takes what there is.")
+        raise UserError(
+            f"{run.keys['output_dir']}={str(run.output_dir)!r} can't be written: {error.strerror}."
+        ) from error
+    _check_device(run)
     logger.info("Rank %d of %d. %s", rank, comm.get_world_size(), describe_environment())
     logger.info("Arguments: %s", " ".join(f"{k}={v}" for k, v in sorted(vars(args).items())))
-    if device.type == "cpu":
-        logger.info(
-            "Running on the CPU%s.",
-            "" if torch.cuda.is_available() else ": there is no CUDA device",
-        )
-    if cfg.train.seed is None or cfg.train.seed < 0:
-        saved = output_dir / "config.yaml"
-        if args.resume and saved.is_file():
-            cfg.train.seed = LazyConfig.load(saved).train.seed
-            logger.info("Took the seed %d that the run began with.", cfg.train.seed)
-        else:
-            cfg.train.seed = comm.shared_random_seed()
-            logger.info("Drew the seed %d.", cfg.train.seed)
-    seed_all_rng(cfg.train.seed)
-    if cfg.train.get("deterministic", False):
+    if select_device(run.device).type == "cpu":
+        logger.info("Running on the CPU%s.", "" if torch.cuda.is_available() else ": there is no CUDA device")
+    seed_all_rng(_settled_seed(run, args.resume))
+    if run.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-    # What is saved must mean the same elsewhere: the environment's values, and where the project's own modules are.
-    resolve_environment(cfg)
-    cfg.setdefault("project_folders", project_folders(args.config_file))
     if comm.is_main_process():
         # An evaluation must not overwrite the config of the training whose folder it shares.
-        path = output_dir / ("config_eval.yaml" if args.eval_only else "config.yaml")
+        path = run.output_dir / ("config_eval.yaml" if args.eval_only else "config.yaml")
         if path.name == "config.yaml" and path.is_file() and not args.resume:
             put_aside(path)  # what stands beside it was made with it
-        LazyConfig.save(cfg, path)
+        run.save(path)
         logger.info("Full config saved to %s", path)
+
+
+def _check_device(run: _RunSettings) -> None:
+    key = run.keys["device"]
+    try:
+        device = select_device(run.device)
+    except RuntimeError as error:
+        raise UserError(f"{key}={run.device!r} is no device: 'auto', 'cpu', 'cuda' or 'cuda:1'.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"{key}={run.device!r}, but there is no CUDA device; 'auto' takes what there is.")
+
+
+def _settled_seed(run: _RunSettings, resume: bool) -> int:
+    """The config's seed; where it holds none, the one that the run began with or a new one, which the config then holds."""
+    if run.seed is not None and run.seed >= 0:
+        return run.seed
+    saved = run.output_dir / "config.yaml"
+    if resume and saved.is_file():
+        seed = run.saved_seed(saved)
+        logger.info("Took the seed %d that the run began with.", seed)
+    else:
+        seed = comm.shared_random_seed()
+        logger.info("Drew the seed %d.", seed)
+    run.set_seed(seed)
+    return seed
 
 
 def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:

@@ -23,7 +23,8 @@ from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.engine.averaging import EMA
 from ultravid.engine.hang import HangReport
 from ultravid.engine.ledger import TimeLedger
-from ultravid.engine.profiling import AutogradProfiler
+from ultravid.engine.profiling import AutogradProfiler, TorchMemoryStats, TorchProfiler
+from ultravid.engine.progress import ProgressBar
 from ultravid.engine.run_record import RunRecord
 from ultravid.engine.train_loop import HookBase, TrainerBase
 from ultravid.evaluation import flatten_results_dict
@@ -45,6 +46,7 @@ __all__ = [
     "PeriodicCheckpointer",
     "PeriodicWriter",
     "PreciseBN",
+    "ProgressBar",
     "RunRecord",
     "StopOnSignal",
     "TimeLedger",
@@ -531,79 +533,3 @@ class PreciseBN(HookBase):
         with EventStorage(self.trainer.iter):  # what the model records here is not the run's
             update_bn_stats(self._model, itertools.cycle(self._data_loader), self._num_iter)
         torch.set_rng_state(generator)
-
-
-class TorchMemoryStats(HookBase):
-    """Logs the CUDA memory that was in use and reserved, and its peaks.
-
-    Args:
-        period: iterations from one look to the next.
-        max_runs: number of looks.
-    """
-
-    def __init__(self, period: int = 20, max_runs: int = 10) -> None:
-        self._period = period
-        self._runs_left = max_runs
-
-    def after_step(self) -> None:
-        """See `HookBase`."""
-        if self._runs_left == 0 or not torch.cuda.is_available() or (self.trainer.iter + 1) % self._period:
-            return
-        self._runs_left -= 1
-        readings = {
-            "in use": torch.cuda.memory_allocated(),
-            "peak in use": torch.cuda.max_memory_allocated(),
-            "reserved": torch.cuda.memory_reserved(),
-            "peak reserved": torch.cuda.max_memory_reserved(),
-        }
-        logger.info("CUDA memory: %s", ", ".join(f"{name} {value / 2**20:.0f} MiB" for name, value in readings.items()))
-        torch.cuda.reset_peak_memory_stats()
-
-
-class TorchProfiler(HookBase):
-    """Profiles some iterations with torch's profiler, for TensorBoard or chrome://tracing.
-
-    Args:
-        enable: called with the trainer before each iteration: profile it?
-        output_dir: a folder ``log`` in it takes the traces.
-        activities: see `torch.profiler.profile`; None takes CPU, and CUDA where there is one.
-        save_tensorboard: write for TensorBoard's plug-in; else a Chrome trace.
-    """
-
-    def __init__(
-        self,
-        enable: Callable[[TrainerBase], bool],
-        output_dir: str | Path,
-        *,
-        activities: Sequence[Any] | None = None,
-        save_tensorboard: bool = True,
-    ) -> None:
-        self._enable = enable
-        self._folder = Path(output_dir) / "log"
-        self._activities = activities
-        self._save_tensorboard = save_tensorboard
-        self._profiler: torch.profiler.profile | None = None
-
-    def before_step(self) -> None:
-        """See `HookBase`."""
-        if not self._enable(self.trainer):
-            return
-        handler = None
-        if self._save_tensorboard:
-            name = f"iter{self.trainer.iter}_rank{comm.get_rank()}"
-            handler = torch.profiler.tensorboard_trace_handler(str(self._folder), worker_name=name)
-        self._profiler = torch.profiler.profile(
-            activities=self._activities, on_trace_ready=handler, record_shapes=True, profile_memory=True
-        )
-        self._profiler.__enter__()
-
-    def after_step(self) -> None:
-        """See `HookBase`."""
-        if self._profiler is None:
-            return
-        self._profiler.__exit__(None, None, None)
-        if not self._save_tensorboard:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            name = f"iter{self.trainer.iter}_rank{comm.get_rank()}.trace.json"
-            self._profiler.export_chrome_trace(str(self._folder / name))
-        self._profiler = None

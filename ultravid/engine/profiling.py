@@ -1,17 +1,20 @@
-"""Profiling by `torch.autograd.profiler`, which other tools than TensorBoard read."""
+"""Where the time and the memory of some iterations go."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from ultravid.engine.train_loop import HookBase, TrainerBase
 from ultravid.utils import comm
 
-__all__ = ["AutogradProfiler"]
+__all__ = ["AutogradProfiler", "TorchMemoryStats", "TorchProfiler"]
+
+logger = logging.getLogger(__name__)
 
 
 class AutogradProfiler(HookBase):
@@ -58,3 +61,79 @@ class AutogradProfiler(HookBase):
         if self._profiler is not None:
             self._profiler.__exit__(None, None, None)
             self._profiler = None
+
+
+class TorchMemoryStats(HookBase):
+    """Logs the CUDA memory that was in use and reserved, and its peaks.
+
+    Args:
+        period: iterations from one look to the next.
+        max_runs: number of looks.
+    """
+
+    def __init__(self, period: int = 20, max_runs: int = 10) -> None:
+        self._period = period
+        self._runs_left = max_runs
+
+    def after_step(self) -> None:
+        """See `HookBase`."""
+        if self._runs_left == 0 or not torch.cuda.is_available() or (self.trainer.iter + 1) % self._period:
+            return
+        self._runs_left -= 1
+        readings = {
+            "in use": torch.cuda.memory_allocated(),
+            "peak in use": torch.cuda.max_memory_allocated(),
+            "reserved": torch.cuda.memory_reserved(),
+            "peak reserved": torch.cuda.max_memory_reserved(),
+        }
+        logger.info("CUDA memory: %s", ", ".join(f"{name} {value / 2**20:.0f} MiB" for name, value in readings.items()))
+        torch.cuda.reset_peak_memory_stats()
+
+
+class TorchProfiler(HookBase):
+    """Profiles some iterations with torch's profiler, for TensorBoard or chrome://tracing.
+
+    Args:
+        enable: called with the trainer before each iteration: profile it?
+        output_dir: a folder ``log`` in it takes the traces.
+        activities: see `torch.profiler.profile`; None takes CPU, and CUDA where there is one.
+        save_tensorboard: write for TensorBoard's plug-in; else a Chrome trace.
+    """
+
+    def __init__(
+        self,
+        enable: Callable[[TrainerBase], bool],
+        output_dir: str | Path,
+        *,
+        activities: Sequence[Any] | None = None,
+        save_tensorboard: bool = True,
+    ) -> None:
+        self._enable = enable
+        self._folder = Path(output_dir) / "log"
+        self._activities = activities
+        self._save_tensorboard = save_tensorboard
+        self._profiler: torch.profiler.profile | None = None
+
+    def before_step(self) -> None:
+        """See `HookBase`."""
+        if not self._enable(self.trainer):
+            return
+        handler = None
+        if self._save_tensorboard:
+            name = f"iter{self.trainer.iter}_rank{comm.get_rank()}"
+            handler = torch.profiler.tensorboard_trace_handler(str(self._folder), worker_name=name)
+        self._profiler = torch.profiler.profile(
+            activities=self._activities, on_trace_ready=handler, record_shapes=True, profile_memory=True
+        )
+        self._profiler.__enter__()
+
+    def after_step(self) -> None:
+        """See `HookBase`."""
+        if self._profiler is None:
+            return
+        self._profiler.__exit__(None, None, None)
+        if not self._save_tensorboard:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            name = f"iter{self.trainer.iter}_rank{comm.get_rank()}.trace.json"
+            self._profiler.export_chrome_trace(str(self._folder / name))
+        self._profiler = None

@@ -1,0 +1,367 @@
+"""DefaultTrainer and DefaultPredictor as a project uses them."""
+
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import ROOT, read_rows, same_weights
+from ultravid.config import Builder, ConfigError, LazyConfig, get_cfg
+from ultravid.data import DatasetCatalog, Frame, Video, load_cva_bus
+from ultravid.engine import DefaultPredictor, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase, default_setup
+from ultravid.engine.cfg_builders import build_gradient_clipper, build_lr_scheduler, build_model, build_optimizer
+from ultravid.evaluation import DatasetEvaluator
+from ultravid.utils.errors import UserError
+from ultravid.utils.events import EventWriter, get_event_storage
+
+CONFIGS = ROOT / "projects/basicdet/configs"
+
+
+def read(name="phantom", *overrides):
+    cfg = get_cfg()
+    cfg.merge_from_file(CONFIGS / f"{name}.yaml")
+    cfg.merge_from_list(list(overrides))
+    return cfg
+
+
+@pytest.fixture
+def cfg(phantom, tmp_path, monkeypatch):
+    """A run of seconds."""
+    monkeypatch.setenv("ULTRAVID_DATASETS", str(phantom.parent))
+    small = ["SOLVER.MAX_ITER", "3", "LOG_PERIOD", "1", "INPUT.CLIP.NUM_FRAMES", "2", "DATALOADER.NUM_WORKERS", "0"]
+    cfg = read("phantom", *small, "OUTPUT_DIR", str(tmp_path / "run"))
+    cfg.freeze()
+    return cfg
+
+
+def arguments(resume=False):
+    return argparse.Namespace(config_file="phantom.yaml", resume=resume, eval_only=False)
+
+
+def changed(cfg, *overrides):
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list(list(overrides))
+    return cfg
+
+
+class CountingEvaluator(DatasetEvaluator):
+    def __init__(self, dataset_name):
+        self.dataset_name = dataset_name
+        self.frames = 0
+
+    def reset(self):
+        self.frames = 0
+
+    def process(self, inputs, outputs):
+        self.frames += len(inputs)
+
+    def evaluate(self):
+        return {"frames": self.frames}
+
+
+class Recorder(HookBase):
+    def __init__(self):
+        self.calls = []
+
+    def before_train(self):
+        self.calls.append(("before_train", type(self.trainer.model).__name__, self.trainer.cfg.SOLVER.MAX_ITER))
+
+    def after_backward(self):
+        grads = [p.grad for p in self.trainer.model.parameters() if p.grad is not None]
+        self.calls.append(("after_backward", self.trainer.iter, len(grads) > 0))
+
+    def after_step(self):
+        self.calls.append(("after_step", self.trainer.iter, "total_loss" in self.trainer.storage.latest()))
+
+
+class KeepingWriter(EventWriter):
+    def __init__(self):
+        self.seen = []
+
+    def write(self):
+        self.seen.append(dict(get_event_storage().latest()))
+
+
+class Trainer(DefaultTrainer):
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name):
+        return CountingEvaluator(dataset_name)
+
+    def build_hooks(self):
+        self.recorder = Recorder()
+        return [*super().build_hooks(), self.recorder]
+
+    def build_writers(self):
+        self.writer = KeepingWriter()
+        return [*super().build_writers(), self.writer]
+
+
+def test_a_subclass_has_its_own_evaluator_hooks_and_writers(cfg):
+    default_setup(cfg, arguments())
+    trainer = Trainer(cfg)
+    assert isinstance(trainer, TrainerBase) and type(trainer._trainer) is SimpleTrainer
+    trainer.resume_or_load(resume=False)
+    assert trainer.train() == {"frames": 24}  # 2 test videos of 12 frames
+    expected = [("before_train", "BasicDet", 3)]
+    for i in range(3):
+        expected += [("after_backward", i, True), ("after_step", i, True)]
+    assert trainer.recorder.calls == expected
+    assert trainer.writer.seen[-1]["frames"] == (24.0, 3)
+    assert read_rows(trainer.checkpointer.save_dir / "metrics.json")[-1] == {"iteration": 3, "frames": 24.0}
+
+
+def test_parts_are_overridden_one_by_one(cfg):
+    class Own(DefaultTrainer):
+        @classmethod
+        def build_model(cls, cfg):
+            model = super().build_model(cfg)
+            model.roi_heads.gt_jitter = 0.0
+            return model
+
+        @classmethod
+        def build_optimizer(cls, cfg, model):
+            return torch.optim.Adagrad(model.parameters(), lr=0.1)
+
+        @classmethod
+        def build_lr_scheduler(cls, cfg, optimizer):
+            return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+        @classmethod
+        def build_train_loader(cls, cfg):
+            return [next(iter(super().build_train_loader(cfg)))]  # any iterable of batches will do
+
+    cfg = changed(cfg, "DATASETS.TEST", "()")
+    trainer = Own(cfg)
+    trainer.resume_or_load(resume=False)
+    assert trainer.train() == {}
+    assert isinstance(trainer.optimizer, torch.optim.Adagrad) and trainer.model.roi_heads.gt_jitter == 0.0
+    assert [row["lr"] for row in read_rows(trainer.checkpointer.save_dir / "metrics.json")] == [0.1, 0.05, 0.025]
+
+
+def test_several_data_sets_are_evaluated_each_by_itself(cfg, phantom):
+    DatasetCatalog.register("first_video", lambda: load_cva_bus(root=phantom, splits=["test"])[:1])
+    try:
+        cfg = changed(cfg, "DATASETS.TEST", "('phantom_test', 'first_video')")
+        model = Trainer.build_model(cfg)
+        assert Trainer.test(cfg, model) == {"phantom_test": {"frames": 24}, "first_video": {"frames": 12}}
+        given = [CountingEvaluator("a"), CountingEvaluator("b")]
+        assert Trainer.test(cfg, model, given)["first_video"] == {"frames": 12}
+        assert (given[0].frames, given[1].frames) == (24, 12)
+        with pytest.raises(ConfigError, match="1 evaluators were given for 2 data sets"):
+            Trainer.test(cfg, model, CountingEvaluator("a"))
+        results = DefaultTrainer.test(cfg, model)
+        assert set(results) == {"phantom_test", "first_video"} and "AP50" in results["first_video"]
+        assert {p.name for p in (Path(cfg.OUTPUT_DIR) / "inference").iterdir()} == {"phantom_test", "first_video"}
+    finally:
+        DatasetCatalog.remove("first_video")
+
+
+def test_a_seed_that_is_drawn_is_kept_for_the_run_and_for_one_that_goes_on(cfg, tmp_path):
+    cfg = changed(cfg, "SEED", "-1")
+    cfg.freeze()
+    default_setup(cfg, arguments())
+    assert cfg.SEED >= 0 and cfg.is_frozen()
+    saved = get_cfg()
+    saved.merge_from_file(tmp_path / "run/config.yaml")
+    assert saved == cfg
+    again = changed(cfg, "SEED", "-1")
+    default_setup(again, arguments(resume=True))
+    assert again.SEED == cfg.SEED
+
+
+def test_mixed_precision_and_accumulation_are_keys(cfg):
+    cfg = changed(cfg, "SOLVER.AMP.ENABLED", "True", "SOLVER.ACCUMULATE", "2", "DATASETS.TEST", "()")
+    trainer = DefaultTrainer(cfg)
+    assert type(trainer._trainer).__name__ == "AMPTrainer" and trainer._trainer.accumulate == 2
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    assert len(read_rows(trainer.checkpointer.save_dir / "metrics.json")) == 3
+    with pytest.raises(ConfigError, match=r"SOLVER: precision='int8'"):
+        DefaultTrainer(changed(cfg, "SOLVER.AMP.PRECISION", "int8"))
+
+
+@pytest.mark.parametrize("name", ["phantom", "phantom_one_frame", "cva_bus"])
+def test_a_yaml_builds_the_model_the_schedule_and_the_optimizer_of_its_python_twin(name):
+    cfg, lazy = read(name), Builder(LazyConfig.load(CONFIGS / f"{name}.py"))
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    torch.manual_seed(0)
+    twin = lazy.build("model")
+    assert str(model) == str(twin)
+    assert plain_settings(model) == plain_settings(twin)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values(), strict=True))
+    optimizer, other = build_optimizer(cfg, model), lazy.build("optimizer")
+    assert groups_of(optimizer) == groups_of(other)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    max_iter, multiplier = lazy.cfg.train.max_iter, lazy.build("lr_multiplier")
+    assert max_iter == cfg.SOLVER.MAX_ITER
+    for i in range(max_iter):
+        scheduler.set_iteration(i)
+        rate = optimizer.param_groups[0]["lr"]
+        assert rate == pytest.approx(cfg.SOLVER.BASE_LR * multiplier(i / max_iter), rel=1e-12)
+    clip, other_clip = build_gradient_clipper(cfg), lazy.build("trainer.clip_grad")
+    assert clip.func is other_clip.func and other_clip.keywords.items() <= clip.keywords.items()
+
+
+def plain_settings(module):
+    """Numbers and texts that modules hold as attributes, which their repr does not show, by the module's name."""
+    found = {}
+    for name, part in module.named_modules():
+        for key, value in vars(part).items():
+            if isinstance(value, int | float | str | bool | tuple | list | None) and not key.startswith("_"):
+                found[f"{name}.{key}"] = value
+            elif type(value).__name__ in ("Matcher", "Box2BoxTransform"):
+                found[f"{name}.{key}"] = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(value).items()}
+    return found
+
+
+def groups_of(optimizer):
+    return [{k: v for k, v in group.items() if k not in ("params", "initial_lr")} for group in optimizer.param_groups]
+
+
+def test_gradients_are_clipped_by_value_by_each_norm_or_by_the_norm_of_all():
+    def clipped(kind):
+        parameters = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1))]
+        parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 4.0]), torch.tensor([12.0])
+        keys = ["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", kind, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "2.0"]
+        build_gradient_clipper(read("phantom", *keys))(parameters)
+        return torch.cat([p.grad for p in parameters]).tolist()
+
+    assert clipped("value") == [2.0, 2.0, 2.0]
+    assert clipped("norm") == pytest.approx([1.2, 1.6, 2.0], rel=1e-5)  # norms 5 and 12
+    assert clipped("full_model") == pytest.approx([6 / 13, 8 / 13, 24 / 13], rel=1e-5)  # norm 13
+    assert build_gradient_clipper(read("phantom", "SOLVER.CLIP_GRADIENTS.ENABLED", "False")) is None
+
+
+def test_steps_past_the_end_are_left_out_and_the_cosine_ends_at_its_rate():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+
+    def rates(*overrides):
+        cfg = read("phantom", "SOLVER.MAX_ITER", "4", "SOLVER.WARMUP_ITERS", "0", "SOLVER.BASE_LR", "1", *overrides)
+        optimizer = torch.optim.SGD([parameter], lr=1.0)
+        scheduler = build_lr_scheduler(cfg, optimizer)
+        found = []
+        for i in range(4):
+            scheduler.set_iteration(i)
+            found.append(optimizer.param_groups[0]["lr"])
+        return found
+
+    gamma = ["SOLVER.STEP_FACTORS", "[]", "SOLVER.GAMMA", "0.5"]
+    assert rates("SOLVER.STEPS", "(1, 3, 4)", *gamma) == [1.0, 0.5, 0.5, 0.25]
+    cosine = rates("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.BASE_LR_END", "0.2")
+    assert cosine == pytest.approx([0.2 + 0.8 * (1 + np.cos(np.pi * i / 4)) / 2 for i in range(4)])
+
+
+def test_the_predictor_gives_frame_by_frame_what_the_evaluation_gives(cfg, phantom, tmp_path):
+    cfg = changed(cfg, "INPUT.AREA_TEST", "2500")  # the frames are 64 x 64
+    default_setup(cfg, arguments())
+    trainer = DefaultTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    found = {}
+    for row in json.loads((tmp_path / "run/inference/predictions.json").read_text()):
+        found.setdefault((row["video_id"], row["frame_index"]), []).append((*row["bbox"], row["score"]))
+    cfg = changed(cfg, "MODEL.WEIGHTS", str(tmp_path / "run/model_final.pth"))
+    predictor = DefaultPredictor(cfg)
+    assert predictor.metadata.thing_classes == ["lesion"] and not predictor.model.training
+    for video in load_cva_bus(root=phantom, splits=["test"]):
+        predictor.reset()
+        for index, frame in enumerate(video.frames):
+            assert rows_of(predictor(cv2.imread(frame.path))) == found[video.video_id, index]
+    # Without a reset the next video's first frame relates to the frames before.
+    first = load_cva_bus(root=phantom, splits=["test"])[0]
+    assert rows_of(predictor(cv2.imread(first.frames[0].path))) != found[first.video_id, 0]
+
+
+def rows_of(prediction):
+    instances = prediction["instances"].to("cpu")
+    rows = zip(instances.pred_boxes.tensor.tolist(), instances.scores.tolist(), strict=True)
+    return [(x1, y1, x2 - x1, y2 - y1, score) for (x1, y1, x2, y2), score in rows]
+
+
+def test_the_order_of_channels_is_that_of_the_format_in_training_evaluation_and_prediction(cfg, phantom):
+    seen = []
+
+    class Model(torch.nn.Module):
+        def forward(self, inputs):
+            seen.append(inputs[0]["image"][:, 0, 0].tolist())
+            return [{"instances": None}]
+
+    frame = np.zeros((8, 8, 3), np.uint8)
+    frame[:] = (1, 2, 3)  # blue, green, red
+    for image_format in ("RGB", "BGR"):
+        predictor = DefaultPredictor(changed(cfg, "INPUT.FORMAT", image_format))
+        predictor.model = Model()
+        predictor(frame)
+        predictor.reset()
+    assert seen == [[3, 2, 1], [1, 2, 3]]
+
+
+def test_coloured_frames_reach_a_bgr_model_reversed(cfg, tmp_path):
+    path = tmp_path / "frame.png"
+    cv2.imwrite(str(path), np.full((8, 8, 3), (1, 2, 3), np.uint8))
+    box = np.array([[1, 1, 5, 5]], np.float32)
+    lesion = {"boxes": box, "classes": np.zeros(1, np.int64), "track_ids": np.zeros(1, np.int64)}
+    video = Video("v", tuple(Frame(str(path), i, 8, 8, **lesion) for i in range(2)), "p")
+    DatasetCatalog.register("coloured", lambda: [video])
+    try:
+        names = ["DATASETS.TRAIN", "('coloured',)", "INPUT.CLIP.NUM_FRAMES", "1"]
+        for image_format, expected in (("RGB", [3, 2, 1]), ("BGR", [1, 2, 3])):
+            own = changed(cfg, *names, "INPUT.FORMAT", image_format)
+            clip = next(iter(DefaultTrainer.build_train_loader(own)))[0]
+            frame = next(iter(DefaultTrainer.build_test_loader(own, "coloured")))[0]
+            assert clip.frames[0, :, 0, 0].tolist() == frame["image"][:, 0, 0].tolist() == expected
+    finally:
+        DatasetCatalog.remove("coloured")
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (np.zeros((8, 8), np.uint8), r"shape \(H, W, 3\), got \(8, 8\)"),
+        (np.zeros((8, 8, 3), np.float32), "array of uint8, got float32"),
+        ([[1]], "array of uint8, got list"),
+    ],
+)
+def test_what_is_no_frame_is_refused(cfg, frame, message):
+    with pytest.raises(UserError, match=message):
+        DefaultPredictor(cfg)(frame)
+
+
+def test_numbers_out_of_range_are_told_together_before_anything_is_built(cfg):
+    wrong = changed(
+        cfg, "LOG_PERIOD", "0", "SOLVER.IMS_PER_BATCH", "0", "MODEL.PIXEL_STD", "[1.0]", "TEST.EVAL_PERIOD", "-1"
+    )
+    with pytest.raises(ConfigError) as caught:
+        DefaultTrainer(wrong)
+    text = str(caught.value)
+    assert all(
+        key in text for key in ("LOG_PERIOD is 0", "IMS_PER_BATCH is 0", "PIXEL_STD is [1.0]", "EVAL_PERIOD is -1")
+    )
+
+
+def test_an_own_detector_is_named_by_its_module(cfg):
+    own = changed(cfg, "MODEL.META_ARCHITECTURE", "ultravid.modeling.detector.FasterRCNN")
+    model = build_model(own)
+    assert type(model).__name__ == "FasterRCNN" and model.roi_heads.relation is None
+
+
+def test_a_run_goes_on_from_its_last_checkpoint(cfg, tmp_path):
+    def train(folder, resume, max_iter):
+        own = changed(cfg, "OUTPUT_DIR", str(tmp_path / folder), "SOLVER.CHECKPOINT_PERIOD", "2", "DATASETS.TEST", "()")
+        default_setup(own, arguments(resume))
+        trainer = DefaultTrainer(own)
+        trainer.resume_or_load(resume)
+        trainer.train(max_iter=max_iter)
+        return trainer
+
+    train("whole", False, 3)
+    train("parts", False, 2)  # its last checkpoint is after 2 steps
+    resumed = train("parts", True, 3)
+    assert resumed.start_iter == 2
+    assert same_weights(tmp_path / "parts/model_final.pth", tmp_path / "whole/model_final.pth")

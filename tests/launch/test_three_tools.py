@@ -1,0 +1,155 @@
+"""The three launchers: one run, said as a config in Python, written out as a loop, and said as a config in YAML."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool, load_weights, read_rows, same_weights, small_arguments
+from ultravid.engine import run_tool
+
+PHANTOM_YAML = PHANTOM_CONFIG.with_suffix(".yaml")
+
+
+def small_yaml_arguments(output_dir, config=PHANTOM_YAML, max_iter=8):
+    """What `small_arguments` says, for tools/train_net.py: the rate falls at 65 and 85 of 100 parts, so at 6 and 7 of 8."""
+    return [
+        *("--config-file", str(config), "OUTPUT_DIR", str(output_dir), "SOLVER.MAX_ITER", str(max_iter)),
+        *("SOLVER.STEPS", "(6, 7)", "SOLVER.WARMUP_ITERS", str(0.055 * 8), "SOLVER.CHECKPOINT_PERIOD", "3"),
+        *("LOG_PERIOD", "1", "INPUT.CLIP.NUM_FRAMES", "3", "DATALOADER.NUM_WORKERS", "0"),
+    ]
+
+
+def run(tool, arguments):
+    return run_tool(load_tool(tool).main, arguments)
+
+
+def arguments_of(tool, phantom, output_dir):
+    return small_yaml_arguments(output_dir) if tool == "train_net" else small_arguments(phantom, output_dir)
+
+
+def losses(folder):
+    """What the three tools all record of each iteration."""
+    rows = read_rows(folder / "metrics.json")
+    return [{k: v for k, v in row.items() if k not in ("time", "data_time", "grad_norm")} for row in rows]
+
+
+@pytest.fixture(autouse=True)
+def datasets(phantom, monkeypatch):
+    monkeypatch.setenv("ULTRAVID_DATASETS", str(phantom.parent))
+
+
+@pytest.fixture(scope="module")
+def runs(phantom, tmp_path_factory):
+    """A run of each tool that went through: its folder by the tool's name."""
+    folders = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ULTRAVID_DATASETS", str(phantom.parent))
+        for tool in ("lazyconfig_train", "plain_train_net", "train_net"):
+            folders[tool] = tmp_path_factory.mktemp(tool) / "run"
+            assert run(tool, arguments_of(tool, phantom, folders[tool])) == 0
+    return folders
+
+
+@pytest.mark.parametrize("tool", ["plain_train_net", "train_net"])
+def test_three_tools_train_one_run_bit_for_bit(runs, tool):
+    expected = losses(runs["lazyconfig_train"])
+    assert [row["iteration"] for row in expected] == list(range(9))
+    assert len({row["lr"] for row in expected[:8]}) == 4  # the warm-up and both steps of the schedule are in it
+    assert losses(runs[tool]) == expected
+    assert same_weights(runs[tool] / "model_final.pth", runs["lazyconfig_train"] / "model_final.pth")
+    predictions = [(runs[t] / "inference/predictions.json").read_bytes() for t in (tool, "lazyconfig_train")]
+    assert predictions[0] == predictions[1]
+
+
+@pytest.mark.parametrize("tool", ["plain_train_net", "train_net"])
+def test_a_run_that_is_taken_up_equals_one_that_was_not_interrupted(runs, phantom, tmp_path, tool):
+    folder = tmp_path / "run"
+    whole = runs[tool]
+    folder.mkdir()
+    for name in ("model_0000005.pth", "metrics.json", "config.yaml"):
+        (folder / name).write_bytes((whole / name).read_bytes())
+    (folder / "last_checkpoint").write_text("model_0000005.pth")
+    assert run(tool, [*arguments_of(tool, phantom, folder), "--resume"]) == 0
+    assert losses(folder) == losses(whole)
+    assert same_weights(folder / "model_final.pth", whole / "model_final.pth")
+
+
+@pytest.mark.parametrize("tool", ["plain_train_net", "train_net"])
+def test_eval_only_gives_the_detections_of_the_end_of_training(runs, phantom, tmp_path, tool):
+    weights = str(runs[tool] / "model_final.pth")
+    given = ["MODEL.WEIGHTS", weights] if tool == "train_net" else [f"train.init_checkpoint={weights}"]
+    assert run(tool, [*arguments_of(tool, phantom, tmp_path), "--eval-only", *given]) == 0
+    for name in ("predictions.json", "metrics.json"):
+        assert (tmp_path / "inference" / name).read_bytes() == (runs[tool] / "inference" / name).read_bytes()
+    assert not (tmp_path / "config.yaml").exists() and (tmp_path / "config_eval.yaml").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("tool", ["plain_train_net", "train_net"])
+def test_two_processes_train_on_their_shares_of_the_batch(phantom, tmp_path, tool):
+    folder = tmp_path / "run"
+    arguments = arguments_of(tool, phantom, folder)
+    arguments += (
+        ["SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()", "SOLVER.STEP_FACTORS", "[]"]
+        if tool == "train_net"
+        else ["train.max_iter=2"]
+    )
+    command = [sys.executable, str(ROOT / f"tools/{tool}.py"), *arguments, "--num-gpus", "2"]
+    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [row["iteration"] for row in read_rows(folder / "metrics.json")] == [0, 1, 2]
+    assert all(torch.isfinite(value).all() for value in load_weights(folder / "model_final.pth").values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["SOLVER.BASE_LRR", "1"], "Unknown key 'SOLVER.BASE_LRR'. Did you mean 'SOLVER.BASE_LR'?"),
+        (["SOLVER.MAX_ITER=5"], "write 'SOLVER.MAX_ITER 5', without '='"),
+        (["LOG_PERIOD", "0", "INPUT.FORMAT", "GBR"], "LOG_PERIOD is 0, not at least 1.\nINPUT.FORMAT is 'GBR'"),
+        (["DATASETS.TRAIN", "('fantom_train',)"], "Did you mean 'phantom_train'?"),
+        (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN names no data set"),
+        (["MODEL.META_ARCHITECTURE", "BasicDett"], "Did you mean 'BasicDet'?"),
+        (["MODEL.RESNETS.DEPTH", "34"], "MODEL.RESNETS: ResNet needs either depth or num_blocks."),
+        (["MODEL.ANCHOR_GENERATOR.SHAPES", "[]", "MODEL.ANCHOR_GENERATOR.SIZES", "[[1], [2]]"], "one feature map"),
+        (["SOLVER.OPTIMIZER", "Adagrad"], "SOLVER.OPTIMIZER is 'Adagrad'. Known here: Adam, AdamW, SGD."),
+        (["SOLVER.STEP_FACTORS", "[0.1]"], "SOLVER.STEP_FACTORS holds 1 factors for 2 SOLVER.STEPS."),
+        (["MODEL.WEIGHTS", "{tmp}/gone.pth"], "gone.pth is not there"),
+        (["MODEL.DEVICE", "gpu"], "MODEL.DEVICE='gpu' is no device"),
+        (["--eval-only"], "--eval-only needs weights: give MODEL.WEIGHTS FILE"),
+        (["--config-file", str(PHANTOM_CONFIG)], "is no .yaml; tools/lazyconfig_train.py reads configs in Python"),
+    ],
+)
+def test_a_mistake_in_a_yaml_run_gets_one_message_and_no_training(tmp_path, capfd, arguments, message):
+    given = [a.format(tmp=tmp_path) for a in arguments]
+    assert run("train_net", [*small_yaml_arguments(tmp_path / "run"), *given]) == 2
+    error = capfd.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not list(tmp_path.glob("run/model_*"))
+
+
+def test_the_plain_loop_does_not_take_up_a_run_of_another_tool(runs, phantom, tmp_path, capfd):
+    for name in ("model_final.pth", "last_checkpoint"):
+        (tmp_path / name).write_bytes((runs["lazyconfig_train"] / name).read_bytes())
+    assert run("plain_train_net", [*small_arguments(phantom, tmp_path), "--resume", "train.max_iter=9"]) == 2
+    assert "holds a run of another tool" in capfd.readouterr().err
+
+
+def test_a_run_in_yaml_is_taken_up_as_one_in_python_and_the_other_way_round(runs, phantom, tmp_path):
+    for ending, tool, other in (("a", "train_net", "lazyconfig_train"), ("b", "lazyconfig_train", "train_net")):
+        folder = tmp_path / ending
+        folder.mkdir()
+        (folder / "model_0000005.pth").write_bytes((runs[other] / "model_0000005.pth").read_bytes())
+        (folder / "last_checkpoint").write_text("model_0000005.pth")
+        assert run(tool, [*arguments_of(tool, phantom, folder), "--resume"]) == 0
+        assert same_weights(folder / "model_final.pth", runs[other] / "model_final.pth")
+
+
+def test_the_saved_yaml_says_the_whole_run(runs, tmp_path):
+    saved = Path(runs["train_net"]) / "config.yaml"
+    assert run("train_net", ["--config-file", str(saved), "OUTPUT_DIR", str(tmp_path)]) == 0
+    assert same_weights(tmp_path / "model_final.pth", runs["train_net"] / "model_final.pth")

@@ -1,0 +1,136 @@
+#!/usr/bin/env python
+"""Train or evaluate what a config in Python describes, in a loop that stands here in full, to be changed line by line.
+
+    python tools/plain_train_net.py --config-file FILE.py [--resume | --eval-only] [--num-gpus N] [key=value ...]
+
+It reads the files that tools/lazyconfig_train.py reads and comes to the same losses and weights. From the config it takes
+``model``, ``prepared_model``, ``optimizer``, ``lr_multiplier``, ``dataloader``, ``train`` and ``trainer.clip_grad``; what is
+done beside a step is written below instead of in ``trainer.hooks``. It keeps all checkpoints and does not stop on signals.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.config import Builder, importable_project, load_checked, refuse_unnamed_changes
+from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
+from ultravid.engine import default_setup, default_writers, launch, run_tool
+from ultravid.evaluation import flatten_results_dict, inference_on_dataset
+from ultravid.solver import LRMultiplier
+from ultravid.utils import comm
+from ultravid.utils.env import select_device
+from ultravid.utils.errors import UserError
+from ultravid.utils.events import EventStorage
+from ultravid.utils.seed import seed_step
+
+REQUIRED_KEYS = (
+    *("model", "prepared_model", "optimizer", "lr_multiplier", "trainer.clip_grad"),
+    *("dataloader.train", "dataloader.test", "dataloader.evaluator"),
+    *("train.output_dir", "train.init_checkpoint", "train.max_iter", "train.amp", "train.checkpointer.period"),
+    *("train.eval_period", "train.log_period", "train.device", "train.seed"),
+)
+
+
+def do_test(builder: Builder) -> dict[str, float]:
+    model = builder.build("model").to(select_device(builder.cfg.train.device))
+    loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
+    return flatten_results_dict(inference_on_dataset(model, loader, evaluator))
+
+
+def do_train(builder: Builder, resume: bool) -> None:
+    train = builder.cfg.train
+    model, prepared, optimizer = (builder.build(key) for key in ("model", "prepared_model", "optimizer"))
+    scheduler = LRMultiplier(optimizer, builder.build("lr_multiplier"), train.max_iter)
+    loader, clip_grad = builder.build("dataloader.train"), builder.build("trainer.clip_grad")
+    device, dtype = next(model.parameters()).device.type, getattr(torch, train.amp.precision)
+    scaler = torch.amp.GradScaler(device, enabled=train.amp.enabled and dtype == torch.float16)
+    parts = {"optimizer": optimizer, "grad_scaler": scaler}
+    checkpointer = DetectionCheckpointer(model, train.output_dir, **parts)
+    resumed = resume and checkpointer.has_checkpoint()
+    loaded = checkpointer.resume_or_load(train.init_checkpoint, resume=resume)
+    start_iter = loaded["iteration"] + 1 if resumed else 0
+    if "trainer" in loaded:
+        raise UserError(f"{train.output_dir} holds a run of another tool; it is that one that takes it up.")
+    if not resumed:
+        checkpointer.set_earlier_run_aside()
+    scheduler.set_iteration(start_iter)
+    writers = default_writers(train.output_dir, train.max_iter) if comm.is_main_process() else []
+    for writer in writers:
+        writer.rewind(start_iter)
+
+    prepared.train()
+    with EventStorage(start_iter) as storage:
+        for iteration, clips in zip(range(start_iter, train.max_iter), loader.iterate_from(start_iter), strict=False):
+            storage.iter = iteration
+            seed_step(train.seed, iteration, comm.get_rank())
+            with torch.autocast(device, dtype=dtype, enabled=train.amp.enabled):
+                losses = prepared(clips)
+            total_loss = sum(losses.values())
+            if not torch.isfinite(total_loss):
+                raise FloatingPointError(f"Iteration {iteration}: the loss is not finite: {losses}")
+
+            optimizer.zero_grad()
+            scaler.scale(total_loss).backward()
+            scaler.unscale_(optimizer)
+            if clip_grad is not None:
+                clip_grad([p for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
+            scaler.step(optimizer)
+            scaler.update()
+            shown = comm.reduce_dict({**losses, "total_loss": total_loss})
+            storage.put_scalars(**{name: value.item() for name, value in shown.items()})
+            storage.put_scalar("lr", optimizer.param_groups[0]["lr"], smoothing_hint=False)
+            scheduler.step()
+
+            done = iteration + 1
+            last = done == train.max_iter
+            if not last and train.eval_period > 0 and done % train.eval_period == 0:
+                storage.put_scalars(**do_test(builder), smoothing_hint=False)
+                comm.synchronize()  # evaluation takes processes unequally long
+            if last or done % train.log_period == 0:
+                for writer in writers:
+                    writer.write()
+            if last or done % train.checkpointer.period == 0:
+                checkpointer.save("model_final" if last else f"model_{iteration:07d}", iteration=iteration)
+
+        storage.iter = train.max_iter
+        storage.put_scalars(**do_test(builder), smoothing_hint=False)
+        for writer in writers:
+            writer.write()
+            writer.close()
+
+
+def run(args: argparse.Namespace) -> None:
+    """One process of a run."""
+    with importable_project(args.config_file):
+        cfg = load_with_overrides(args.config_file, args.opts)  # checked before the processes were started
+        default_setup(cfg, args)
+        builder = Builder(cfg)
+        if not args.eval_only:
+            do_train(builder, args.resume)
+            return
+        checkpointer = DetectionCheckpointer(builder.build("model"), cfg.train.output_dir)
+        resume = args.resume and checkpointer.has_checkpoint()
+        if not (cfg.train.init_checkpoint or resume):
+            raise UserError(
+                "--eval-only needs weights: give train.init_checkpoint=FILE, or --resume for the last ones."
+            )
+        checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
+        do_test(builder)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = default_argument_parser().parse_args(argv)
+    if show_config(args, REQUIRED_KEYS):
+        return 0
+    cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS)
+    if args.resume and not args.eval_only:
+        refuse_unnamed_changes(cfg, args.allow_change)
+    launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))

@@ -1,0 +1,76 @@
+#!/usr/bin/env python
+"""Train or evaluate what a YAML config describes, with a trainer that a project may override.
+
+    python tools/train_net.py --config-file FILE.yaml [--resume | --eval-only] [--num-gpus N] [KEY VALUE ...]
+
+`ultravid/config/cfg_defaults.py` names all keys. To change more than values, edit `Trainer`, or copy this file.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ultravid.config import CfgNode, get_cfg, importable_project
+from ultravid.config.command_line import yaml_argument_parser
+from ultravid.engine import DefaultTrainer, default_setup, launch, run_tool
+from ultravid.evaluation import DatasetEvaluator
+from ultravid.utils.errors import UserError
+from ultravid.utils.events import EventStorage
+
+
+class Trainer(DefaultTrainer):
+    """A place for what a project does otherwise: ``build_model``, ``build_train_loader``, ``build_hooks`` and so on."""
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator | Sequence[DatasetEvaluator] | None:
+        return super().build_evaluator(cfg, dataset_name)
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """The defaults, then the file, then the command line."""
+    cfg = get_cfg()
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    cfg.freeze()
+    return cfg
+
+
+def do_test(cfg: CfgNode, resume: bool) -> None:
+    """Evaluate ``MODEL.WEIGHTS``, or with --resume the newest checkpoint of ``OUTPUT_DIR``."""
+    from ultravid.checkpoint import DetectionCheckpointer
+
+    model = Trainer.build_model(cfg)
+    checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR)
+    resume = resume and checkpointer.has_checkpoint()
+    if not (cfg.MODEL.WEIGHTS or resume):
+        raise UserError(
+            f"--eval-only needs weights: give MODEL.WEIGHTS FILE, or --resume for the last checkpoint of {cfg.OUTPUT_DIR}."
+        )
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    with EventStorage(0):  # a model may record numbers here as it does in training
+        Trainer.test(cfg, model)
+
+
+def run(args: argparse.Namespace) -> None:
+    """One process of a run."""
+    with importable_project(args.config_file):
+        cfg = setup(args)
+        default_setup(cfg, args)
+        if args.eval_only:
+            do_test(cfg, args.resume)
+            return
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, read the config once to find mistakes, and start the processes."""
+    args = yaml_argument_parser().parse_args(argv)
+    setup(args)
+    launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
