@@ -16,7 +16,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ultravid.config import Builder, importable_project, load_checked
+from ultravid.config import Builder, config_hash, importable_project, load_checked
 from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import run_tool
@@ -48,7 +48,7 @@ def do_test(builder: Builder, resume: bool) -> None:
     checkpointer.resume_or_load(train.init_checkpoint, resume=resume)
     loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
     with EventStorage(0):  # a model may record numbers here as it does in training
-        results = inference_on_dataset(model, loader, evaluator)
+        results = inference_on_dataset(model, loader, evaluator, described_by=config_hash(builder.cfg.model))
     print_csv_format(results)
 
 
