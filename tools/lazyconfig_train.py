@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from ultravid.config import Builder, config_hash, importable_project, load_checked
 from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
+from ultravid.config.serialize import resolved
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import run_tool
 
@@ -47,8 +48,11 @@ def do_test(builder: Builder, resume: bool) -> None:
         )
     checkpointer.resume_or_load(train.init_checkpoint, resume=resume)
     loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
+    described = config_hash(
+        resolved(builder.cfg).model
+    )  # an interrupted evaluation is taken up by the same model alone
     with EventStorage(0):  # a model may record numbers here as it does in training
-        results = inference_on_dataset(model, loader, evaluator, described_by=config_hash(builder.cfg.model))
+        results = inference_on_dataset(model, loader, evaluator, described_by=described)
     print_csv_format(results)
 
 

@@ -87,9 +87,7 @@ def paired_p_value(differences: FloatArray) -> float:
     return min(1.0, 2 * (min(sides) + 1) / (len(defined) + 1))
 
 
-def bootstrap_figures(
-    videos: Sequence[JudgedVideo], num_draws: int = 2000, seed: int = 0
-) -> dict[str, FloatArray]:
+def bootstrap_figures(videos: Sequence[JudgedVideo], num_draws: int = 2000, seed: int = 0) -> dict[str, FloatArray]:
     """``(D,)`` values of each of `BOOTSTRAP_FIGURES`, in their units, over draws of patients.
 
     Two runs over the same videos get the same draws for the same seed: their differences are paired.

@@ -52,8 +52,8 @@ __all__ = [
     "TRAINING_FIGURES",
     "all_figures",
     "count_figures",
-    "stratum_of",
     "stratum_figures",
+    "stratum_of",
     "video_detection_metrics",
     "why_undefined",
 ]
@@ -71,9 +71,7 @@ def video_detection_metrics(videos: Iterable[VideoResult | JudgedVideo]) -> dict
     return {name: figures[name] for name in TRAINING_FIGURES}
 
 
-def all_figures(
-    videos: Iterable[VideoResult | JudgedVideo], score_threshold: float | None = None
-) -> dict[str, float]:
+def all_figures(videos: Iterable[VideoResult | JudgedVideo], score_threshold: float | None = None) -> dict[str, float]:
     """Every figure of the module by name.
 
     Args:

@@ -10,6 +10,7 @@ Legend: ``N`` detections of all frames, by falling score; ``M`` lesion boxes of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +83,7 @@ class DetectionPool:
         self.gt_frame_size: NDArray[np.int64] = _joined(sizes, np.int64)
 
 
-def _joined(arrays: Sequence[NDArray[np.generic]], dtype: type[np.generic]) -> NDArray[np.generic]:
+def _joined(arrays: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
     return np.concatenate([*arrays, np.zeros(0, dtype)]).astype(dtype, copy=False)
 
 
@@ -171,9 +172,7 @@ def lesions_hit(pool: DetectionPool, num_top: int, iou_threshold: float) -> Bool
 
 
 def average_recall(pool: DetectionPool, num_top: int) -> float:
-    """Mean of `recall_with_top` over IoU 0.50, 0.55, ..., 0.95 (Hosang et al., "What makes for effective detection
-    proposals?", PAMI 2016, in COCO's form); nan without a lesion.
-    """
+    """Mean of `recall_with_top` over IoU 0.50, 0.55, ..., 0.95, as COCO has it; nan without a lesion."""
     return float(np.mean([recall_with_top(pool, num_top, iou) for iou in COCO_IOUS]))
 
 

@@ -88,7 +88,10 @@ def median_delay_s(tracks: Sequence[LesionTrack], threshold: float) -> float:
 
 
 def froc(
-    videos: Sequence[JudgedVideo], tracks: Sequence[LesionTrack], rates: Sequence[float] = FROC_RATES, share: float = 0.0
+    videos: Sequence[JudgedVideo],
+    tracks: Sequence[LesionTrack],
+    rates: Sequence[float] = FROC_RATES,
+    share: float = 0.0,
 ) -> dict[float, float]:
     """Sensitivity for lesions at so many false-positive sequences a minute (free-response ROC; Bunch et al., 1978).
 

@@ -78,7 +78,9 @@ def _frame_ap(video: JudgedVideo, lesions: BoolArray, detections: BoolArray) -> 
     """``(10, F)`` average precision of each frame at IoU 0.50, ..., 0.95; see `frame_ap.average_precision`."""
     F, R = len(video.frame_index), int(video.rank.max(initial=-1)) + 1
     num_gt = np.maximum(np.bincount(video.gt_frame[lesions], minlength=F), 1)
-    of_counted = lesions[video.best_gt] & (video.best_gt >= 0) if len(lesions) else np.zeros(len(video.scores), np.bool_)
+    of_counted = (
+        lesions[video.best_gt] & (video.best_gt >= 0) if len(lesions) else np.zeros(len(video.scores), np.bool_)
+    )
     result = np.zeros((len(COCO_IOUS), F))
     true, counted = np.zeros((F, R), np.bool_), np.zeros((F, R), np.bool_)
     for i, iou in enumerate(COCO_IOUS):

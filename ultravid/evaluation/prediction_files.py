@@ -21,6 +21,7 @@ import json
 import math
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,15 +132,14 @@ def read_video(path: Path) -> PredictionFile:
             the file and, where there is one, video and frame.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
-            if not hasattr(content, "files"):
-                raise UserError(f"{path}: holds one array; a file of predictions holds {', '.join(_ARRAYS)} and header.")
-            arrays = {name: content[name] for name in ("header", *_ARRAYS) if name in content.files}
+        # Opened here, for numpy leaves a file open that turns out to be no archive.
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            wanted = ("header", *_ARRAYS)
+            arrays = {} if isinstance(content, np.ndarray) else {n: content[n] for n in wanted if n in content.files}
     except FileNotFoundError:
         raise UserError(f"{path} is not there.") from None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError) as error:
-        if isinstance(error, UserError):
-            raise
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: can't be read, it is cut off or no file of predictions ({error}).") from error
     header = _checked_header(path, arrays)
     where = f"{path}: video {header['video_id']!r}"
@@ -191,7 +191,9 @@ def _check_arrays(where: str, arrays: Mapping[str, NDArray[Any]], header: Mappin
     for counts, members in sizes.items():
         for name in members:
             if (arrays[counts] < 0).any() or arrays[counts].sum() != len(arrays[name]):
-                raise UserError(f"{where}: {counts!r} sums up to {arrays[counts].sum()}, {name!r} has {len(arrays[name])}.")
+                raise UserError(
+                    f"{where}: {counts!r} sums up to {arrays[counts].sum()}, {name!r} has {len(arrays[name])}."
+                )
     index = arrays["frame_index"]
     if (np.diff(index) <= 0).any():
         raise UserError(f"{where}: frame {index[1:][np.diff(index) <= 0][0]} is there twice or out of order.")
@@ -222,7 +224,9 @@ def first_fault(boxes: NDArray[Any], scores: NDArray[Any] | None) -> tuple[int, 
 
 def _video(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> VideoResult:
     ends, gt_ends = arrays["num_boxes"].cumsum()[:-1], arrays["num_gt"].cumsum()[:-1]
-    parts = {name: np.split(arrays[name].astype(np.float32), ends) for name in ("boxes", "scores")}
+    parts: dict[str, list[NDArray[Any]]] = {
+        name: np.split(arrays[name].astype(np.float32), ends) for name in ("boxes", "scores")
+    }
     parts["classes"] = np.split(arrays["classes"].astype(np.int64), ends)
     parts["gt_boxes"] = np.split(arrays["gt_boxes"].astype(np.float32), gt_ends)
     for name in ("gt_classes", "gt_track_ids"):

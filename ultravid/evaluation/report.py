@@ -46,7 +46,9 @@ def format_value(value: float, digits: int = 2) -> str:
 def format_columns(headers: Sequence[str], rows: Sequence[Sequence[str]], left: int = 0) -> str:
     """A table of text, aligned right but for the first ``left`` columns."""
     align = ["left" if i < left else "right" for i in range(len(headers))]
-    return tabulate(rows, headers=list(headers), tablefmt="pipe", colalign=align if rows else None, disable_numparse=True)
+    return tabulate(
+        rows, headers=list(headers), tablefmt="pipe", colalign=align if rows else None, disable_numparse=True
+    )
 
 
 def format_undefined(reasons: Mapping[str, str]) -> str:

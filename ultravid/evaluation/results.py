@@ -20,7 +20,7 @@ DEFAULT_FPS = 30.0
 LINK_FRAMES = 5
 LINK_IOU = 0.5
 
-_PAIRS_AT_ONCE = 400_000  # pairs of boxes compared in one go: 1.6 MB an array
+_PAIRS_AT_ONCE = 30_000  # pairs of boxes compared in one go: the dozen arrays at work stay in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,11 +251,11 @@ def _needed_candidates(child: IntArray, child_score: FloatArray, score: FloatArr
     if len(child) == 0:
         return np.zeros(0, np.bool_)
     levels = np.unique(np.concatenate([score, child_score]))
-    own = np.searchsorted(levels, child_score)
+    own, here = np.searchsorted(levels, child_score), np.searchsorted(levels, score)
     # A child's number in front of its candidates' levels keeps the running maximum inside the child.
     base = child * (len(levels) + 1)
-    running = np.maximum.accumulate(base + 1 + np.searchsorted(levels, score))
-    highest_before = np.concatenate([[0], running[:-1]])
-    highest_before = np.maximum(highest_before - base, 0) - 1  # -1: no candidate of this child before
-    here = np.searchsorted(levels, score)
+    running = np.maximum.accumulate(base + 1 + here)
+    highest_before = (
+        np.maximum(np.concatenate([[0], running[:-1]]) - base, 0) - 1
+    )  # -1: no candidate of this child before
     return (here > highest_before) & (highest_before < own)

@@ -97,7 +97,9 @@ class VideoDetectionEvaluator(DatasetEvaluator):
             thrown += 1
         if thrown and not finished:
             why = "they are of other weights or settings" if self._resume else "resume=true would take them over"
-            logger.warning("%s: the files of %d videos of an interrupted evaluation are removed: %s.", folder, thrown, why)
+            logger.warning(
+                "%s: the files of %d videos of an interrupted evaluation are removed: %s.", folder, thrown, why
+            )
 
     def stored_outputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
         """See `DatasetEvaluator`.

@@ -47,9 +47,9 @@ def false_sequences_a_minute(videos: Sequence[JudgedVideo], threshold: float) ->
 def false_sequences_at(video: JudgedVideo, thresholds: NDArray[np.float32], strict: bool = False) -> NDArray[np.int64]:
     """``(K,)`` number of false-positive sequences of a video at each of ``(K,)`` thresholds, in any order."""
     by_score = np.sort(-video.scores)
-    side = "left" if strict else "right"
+    kept_at = by_score.searchsorted(-thresholds, side="left" if strict else "right")
     # Thresholds between two scores keep the same detections: each number of kept ones is looked at once.
-    num_kept, inverse = np.unique(np.searchsorted(by_score, -thresholds, side=side), return_inverse=True)
+    num_kept, inverse = np.unique(kept_at, return_inverse=True)
     order = np.argsort(-video.scores, kind="stable")
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
