@@ -22,7 +22,7 @@ from ultravid.evaluation.bootstrap import (
 )
 from ultravid.evaluation.coco_files import read_patients
 from ultravid.evaluation.figures import all_figures
-from ultravid.evaluation.report import format_columns, format_value
+from ultravid.evaluation.report import format_columns, format_interval, format_value
 from ultravid.evaluation.results import JudgedVideo
 from ultravid.evaluation.runs import check_same_videos, load_run
 from ultravid.utils.errors import UserError
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         [
             name,
             *(format_value(row[key]) for key in ("a", "b", "difference")),
-            f"{format_value(row['low'])} to {format_value(row['high'])}",
+            format_interval(row["low"], row["high"]),
             format_value(row["p"], 4),
         ]
         for name, row in rows.items()

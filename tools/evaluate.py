@@ -25,7 +25,7 @@ from ultravid.evaluation.figures import (
     stratum_figures,
     why_undefined,
 )
-from ultravid.evaluation.report import format_columns, format_undefined, format_value
+from ultravid.evaluation.report import format_columns, format_interval, format_undefined, format_value
 from ultravid.evaluation.results import JudgedVideo
 from ultravid.evaluation.runs import load_run
 from ultravid.utils.errors import UserError
@@ -60,7 +60,7 @@ def print_figures(
     for name, value in figures.items():
         digits = 4 if name.startswith("legacy/") else 2
         low, high = intervals.get(name, (float("nan"),) * 2)
-        between = f"{format_value(low)} to {format_value(high)}" if name in intervals else ""
+        between = format_interval(low, high) if name in intervals else ""
         rows.append([name, format_value(value, digits), *([between] if intervals else [])])
     print(format_columns(["figure", "value", *(["95% interval"] if intervals else [])], rows, left=1))
     print("Percent; FP: false-positive sequences a minute; delay_s: seconds; legacy: shares in 0..1.")

@@ -127,6 +127,7 @@ FAULTS = {
     "a negative size": (faulty(None, put(0, "bbox", 3, value=-1)), "negative width or height"),
     "a huge number": (faulty(None, put(0, "bbox", 3, value=10**400)), "huge number"),
     "an unknown image": (faulty(None, put(3, "image_id", value=77)), "entry 3: image 77 is not in"),
+    "a video of another set": (faulty(None, put(0, "video_id", value="other")), "is of video 'other'"),
     "an image twice": (faulty(put("images", 1, "id", value=10_000)), "two images have the id 10000"),
     "a frame twice": (faulty(put("images", 1, "frame_id", value=0)), "video 'benign/a' frame 0 is listed twice"),
     "a video's id twice": (faulty(put("videos", 1, "id", value=1)), "two videos have the id 1: 'benign/a' and 'b'"),

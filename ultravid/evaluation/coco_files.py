@@ -251,6 +251,12 @@ def read_coco_detections(
             said = f" (video {row['video_id']!r})" if "video_id" in row else ""
             raise UserError(f"{path}: entry {number}: image {image_id!r}{said} is not in {annotations.path}.")
         where = f"{path}: {annotations.where(image_id)}: entry {number}"
+        video_id = annotations.places[image_id][0]
+        if row.get("video_id", video_id) not in (video_id, annotations.names[video_id]):
+            raise UserError(
+                f"{where} says that its image {image_id!r} is of video {row['video_id']!r}; "
+                f"the detections are of other videos than {annotations.path}."
+            )
         fault = _box_fault(row.get("bbox"))
         if fault:
             raise UserError(f"{where}: {fault}.")

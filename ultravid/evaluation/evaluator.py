@@ -126,13 +126,8 @@ def inference_on_dataset(
             if stored is not None:
                 evaluator.process(inputs, stored)
                 continue
-            start = time.perf_counter()
-            callbacks.get("before_inference", lambda: None)()
-            outputs = model(inputs)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            callbacks.get("after_inference", lambda: None)()
-            seconds.append(time.perf_counter() - start)
+            outputs, taken = _timed(model, inputs, callbacks)
+            seconds.append(taken)
             evaluator.process(inputs, outputs)
             if time.perf_counter() > next_log:
                 next_log = time.perf_counter() + 10
@@ -146,6 +141,19 @@ def inference_on_dataset(
         reset()
     _log_speed(seconds)
     return evaluator.evaluate() or {}
+
+
+def _timed(
+    model: nn.Module, inputs: list[dict[str, Any]], callbacks: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], float]:
+    """Outputs of a batch and the seconds they took, the device's included."""
+    start = time.perf_counter()
+    callbacks.get("before_inference", lambda: None)()
+    outputs = model(inputs)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    callbacks.get("after_inference", lambda: None)()
+    return outputs, time.perf_counter() - start
 
 
 def _share_buffers(model: nn.Module) -> None:

@@ -265,7 +265,7 @@ def find_manifest(path: Path) -> Path:
         if number:
             raise UserError(
                 f"{manifest.parent} holds the files of {number} videos and no {MANIFEST}: the evaluation was not finished. "
-                "Take it up with --eval-only and the evaluator's resume=true."
+                "Take it up with --eval-only dataloader.evaluator.evaluators[0].resume=true, or evaluate anew."
             )
     raise UserError(f"{path} holds no predictions; {', '.join(str(t) for t in tried)} are not there.")
 

@@ -12,6 +12,7 @@ from tabulate import tabulate
 __all__ = [
     "flatten_results_dict",
     "format_columns",
+    "format_interval",
     "format_results",
     "format_undefined",
     "format_value",
@@ -41,6 +42,11 @@ def format_results(results: Mapping[str, Any]) -> str:
 def format_value(value: float, digits: int = 2) -> str:
     """A figure in a table; a dash where it is undefined."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def format_interval(low: float, high: float) -> str:
+    """An interval in a table; a dash where it is undefined."""
+    return "-" if math.isnan(low) else f"{format_value(low)} to {format_value(high)}"
 
 
 def format_columns(headers: Sequence[str], rows: Sequence[Sequence[str]], left: int = 0) -> str:
