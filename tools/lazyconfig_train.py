@@ -17,8 +17,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ultravid.config import Builder, importable_project, load_checked, refuse_unnamed_changes
+from ultravid.config import Builder, config_hash, importable_project, load_checked, refuse_unnamed_changes
 from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
+from ultravid.config.serialize import resolved
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import run_tool
 
@@ -48,8 +49,11 @@ def do_test(builder: Builder, resume: bool) -> None:
         )
     checkpointer.resume_or_load(train.init_checkpoint, resume=resume)
     loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
+    described = config_hash(
+        resolved(builder.cfg).model
+    )  # an interrupted evaluation is taken up by the same model alone
     with EventStorage(0):  # a model may record numbers here as it does in training
-        results = inference_on_dataset(model, loader, evaluator)
+        results = inference_on_dataset(model, loader, evaluator, described_by=described)
     print_csv_format(results)
 
 

@@ -1,34 +1,39 @@
+import contextlib
+import io
+
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
+from tests.evaluation.cases import (
+    FAR,
+    HALF_A,
+    NEAR_A,
+    NONE,
+    A,
+    B,
+    coco_content,
+    jitter,
+    random_box,
+    random_videos,
+    reference_set,
+    video,
+)
 from ultravid.evaluation import (
     DetectionPool,
-    FrameResult,
-    VideoResult,
+    all_figures,
     average_precision,
     false_positive_sequences,
+    judge_video,
+    legacy_metrics,
     match_detections,
     precision_at_recall,
     video_detection_metrics,
 )
-from ultravid.evaluation.frame_ap import recall_with_top, threshold_at_recall
-
-NONE = np.zeros((0, 4), np.float32)
-
-
-def frame(index, gt, boxes, scores):
-    boxes, gt = (np.asarray(b, np.float32).reshape(-1, 4) for b in (boxes, gt))
-    return FrameResult(index, index, gt, boxes, np.asarray(scores, np.float32))
-
-
-def video(*frames, fps=None, name="v"):
-    return VideoResult(name, [frame(i, *f) for i, f in enumerate(frames)], fps)
-
-
-A, B = [0, 0, 10, 10], [20, 20, 30, 30]
-NEAR_A = [0, 0, 10, 9]  # IoU 0.9 with A
-HALF_A = [0, 0, 10, 5]  # IoU 0.5 with A
-FAR = [50, 50, 60, 60]
+from ultravid.evaluation.figures import stratum_figures, why_undefined
+from ultravid.evaluation.frame_ap import average_recall, recall_precision, recall_with_top, threshold_at_recall
+from ultravid.evaluation.video_metrics import false_sequences_at
 
 
 def test_matching_by_hand():
@@ -87,30 +92,6 @@ def test_the_rate_counts_the_videos_own_frames_a_second():
     assert slow["FP80"] == pytest.approx(1 / (60 / 10 / 60))
     unknown = video_detection_metrics([video(*[found] * 59, false)])
     assert unknown["FP80"] == pytest.approx(1800 / 60)
-
-
-def random_videos(rng):
-    videos = []
-    for v in range(3):
-        frames = []
-        for _ in range(rng.integers(5, 25)):
-            gt = [random_box(rng) for _ in range(rng.integers(0, 3))]
-            boxes = [jitter(rng, g) for g in gt if rng.random() < 0.8] + [
-                random_box(rng) for _ in range(rng.integers(0, 3))
-            ]
-            frames.append((gt, boxes, rng.integers(1, 20, len(boxes)) / 20))
-        videos.append(video(*frames, name=f"v{v}"))
-    return videos
-
-
-def random_box(rng):
-    x, y = rng.uniform(0, 60, 2)
-    w, h = rng.uniform(8, 40, 2)
-    return [x, y, x + w, y + h]
-
-
-def jitter(rng, box):
-    return (np.asarray(box) + rng.normal(0, 2, 4)).tolist()
 
 
 def iou(a, b):
@@ -175,3 +156,180 @@ def test_figures_equal_plain_loops_on_random_videos(seed):
         assert average_precision(pool, threshold) == pytest.approx(plain_average_precision(videos, threshold))
     for vid in videos:
         assert false_positive_sequences(vid, 0.3) == plain_sequences(vid, np.float32(0.3))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sequences_at_many_thresholds_equal_plain_loops(seed):
+    rng = np.random.default_rng(seed)
+    for vid in random_videos(rng):
+        # Boxes that nearly stand still: links are many, and which one is taken depends on the threshold.
+        still = video(*[(f.gt_boxes, [jitter(rng, A) for _ in range(4)], rng.random(4)) for f in vid.frames])
+        for each in (vid, still):
+            thresholds = np.concatenate([rng.random(20), each.frames[3].scores]).astype(np.float32)
+            counts = false_sequences_at(judge_video(each), thresholds)
+            assert counts.tolist() == [plain_sequences(each, t) for t in thresholds]
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_the_legacy_figures_equal_what_ultradets_evaluator_gave(number):
+    # 1: scores of two decimals, so that ties matter. 5: limits made by hand, as an IoU of 0.5 exactly and 9 hits of 10.
+    videos, expected = reference_set(number)
+    assert legacy_metrics([judge_video(v) for v in videos]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_where_ours_departs_from_the_legacy_figures():
+    # Two lesions, one found by the second of 17 detections, by score: precision 1/2 at recall 1/2, then 1/17.
+    many = [FAR, A, *[FAR] * 15]
+    figures = all_figures([video(([A, B], many, np.linspace(0.9, 0.1, 17)))])
+    assert figures["AP50"] == pytest.approx(25) and figures["legacy/AP50"] == pytest.approx(0.25)
+    # A stands at IoU 1: ten values of 25 percent.
+    assert figures["mAP"] == pytest.approx(25) and figures["legacy/mAP"] == pytest.approx(0.25 * 10 / 9)
+    # Recall 0.8 is never reached. The old figures take the last precision, and the lowest score, which is then not kept.
+    assert np.isnan(figures["Pr80"]) and figures["legacy/P@R0.8"] == pytest.approx(1 / 17)
+    assert np.isnan(figures["FP80"]) and figures["legacy/FP@R0.8"] == 15 * 1800
+    # Sixteen a frame: the 17th counts in the old figure alone.
+    figures = all_figures([video(([A], [*[FAR] * 16, A], np.linspace(0.9, 0.1, 17)))])
+    assert figures["R@16"] == 0 and figures["legacy/R@16"] == 1
+    # Recall 0.8 is 4 of 5, reached at score 0.5 exactly: that detection is kept, here a false one of the same score.
+    found = [([A], [A], [0.9])] * 3
+    figures = all_figures([video(*found, ([A], [A, FAR], [0.5, 0.5]), ([A], NONE, []))])
+    assert figures["FP80"] == pytest.approx(1 * 1800 / 5) and figures["legacy/FP@R0.8"] == 0
+
+
+def test_a_video_of_known_rate_has_its_own_minutes_in_ours_alone():
+    figures = all_figures([video(*[([A], [A, FAR], [0.9, 0.95])] * 10, fps=10.0)])
+    assert figures["FP80"] == pytest.approx(60) and figures["legacy/FP@R0.8"] == pytest.approx(180)
+
+
+def test_subsets_of_lesions_by_hand():
+    small, large = [0, 0, 100, 100], [300, 300, 600, 600]  # 100 squared, 300 squared
+    wrong_small, wrong_large = [700, 700, 800, 800], [0, 600, 300, 900]
+    frames = [
+        ([small, large], [small, large, wrong_small], [0.6, 0.9, 0.8]),  # two lesions
+        ([large], [wrong_large], [0.7]),
+    ]
+    figures = all_figures([video(*frames)])
+    # Frames with several: large, wrong_small, small by score: 1/2 at precision 1, 1/2 at 2/3.
+    assert figures["multi_mAP"] == pytest.approx(100 * (1 / 2 + 1 / 2 * 2 / 3))
+    # Small: wrong_small, then small; hits of the large lesion and wrong_large are left out.
+    assert figures["mAP_s"] == pytest.approx(50)
+    # Large: found one of two, before anything false.
+    assert figures["mAP_l"] == pytest.approx(50)
+    assert np.isnan(all_figures([video(([large], [large], [0.5]))])["mAP_s"])
+
+
+def test_the_per_video_convention_by_hand():
+    # Video a: frames of AP 1 and 1/2 (a false one before), and one without lesion, which is left out. Video b: one of 0.
+    a = video(([A], [A], [0.9]), ([A], [FAR, A], [0.9, 0.8]), ([], [FAR], [0.9]), name="a")
+    b = video(([A], [HALF_A, FAR], [0.9, 0.95]), ([A], NONE, []), name="b")
+    figures = all_figures([a, b])
+    # b's first frame: HALF_A has IoU 0.5 and comes second: AP50 1/2; its second frame 0.
+    assert figures["per_video/AP50"] == pytest.approx(100 * (3 / 4 + 1 / 4) / 2)
+    assert figures["per_video/AP75"] == pytest.approx(100 * (3 / 4 + 0) / 2)
+    assert figures["per_video/mAP"] == pytest.approx(100 * (3 / 4 + 1 / 40) / 2)
+    assert figures["per_video/R@16"] == pytest.approx(100 * (1 + 1 / 2) / 2)
+    assert figures["per_video/AR@16"] == pytest.approx(100 * (1 + 1 / 20) / 2)
+    assert np.isnan(figures["per_video/multi_mAP"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_per_video_convention_equals_pooled_figures_of_single_frames(seed):
+    videos = random_videos(np.random.default_rng(seed))
+    names = ("AP50", "AP75", "mAP", "R@16", "AR@16", "multi_mAP", "mAP_s")
+    for name in names:
+        means = []
+        for vid in videos:
+            alone = [all_figures([type(vid)("x", [f])])[name] for f in vid.frames if len(f.gt_boxes)]
+            values = [value for value in alone if not np.isnan(value)]
+            means += [np.mean(values)] if values else []
+        expected = np.mean(means) if means else np.nan
+        assert all_figures(videos)[f"per_video/{name}"] == pytest.approx(expected, nan_ok=True)
+
+
+def test_lesions_found_their_delay_and_froc_by_hand():
+    # 10 frames a second. Lesion 1 shows in frames 0-3 and is hit in 2 and 3; lesion 2 shows in 1-3 and is hit in 3.
+    first = video(
+        ([A], NONE, [], [1]),
+        ([A, B], [FAR], [0.95], [1, 2]),
+        ([A, B], [A], [0.9], [1, 2]),
+        ([A, B], [A, B], [0.8, 0.3], [1, 2]),
+        fps=10.0,
+        name="first",
+    )
+    # The third is hit at once. 56 frames without anything, so that both videos last 6 seconds, a tenth of a minute.
+    second = video(([A], [A], [0.7], [1]), *[([], NONE, [])] * 55, fps=10.0, name="second")
+    figures = all_figures([first, second], score_threshold=0.5)
+    assert figures["lesion/sensitivity_any@0.5"] == pytest.approx(100 * 2 / 3)
+    assert figures["lesion/sensitivity_half@0.5"] == pytest.approx(100 * 2 / 3)  # 2 of 4 frames, 1 of 1
+    assert figures["lesion/delay_s@0.5"] == pytest.approx(0.2)  # 0.2, 0 and never
+    assert figures["lesion/FP@0.5"] == pytest.approx(1 / 0.1)
+    # At 0.9, 0.7 and 0.3 one lesion more is found each time; FAR (0.95) is there always: 10 sequences a minute.
+    assert figures["lesion/FROC@8"] == 0
+    shorter = all_figures([first, second, video(*[([], NONE, [])] * 600, fps=10.0, name="long")])
+    assert shorter["lesion/FROC@1"] == pytest.approx(100) and shorter["lesion/FROC@0.5"] == 0
+    # Found in half of its frames, lesion 2 (1 of 3) is not, at any score.
+    assert all_figures([first], score_threshold=0.1)["lesion/sensitivity_half@0.1"] == 50
+    assert all_figures([first], score_threshold=0.1)["lesion/sensitivity_any@0.1"] == 100
+
+
+def test_a_lesion_that_is_never_found_is_infinitely_late_and_unknown_tracks_are_one_a_video():
+    found, missed = video(([A], [A], [0.9], [1])), video(([A], NONE, [], [1]), name="w")
+    assert np.isnan(all_figures([found, missed], score_threshold=0.5)["lesion/delay_s@0.5"])
+    unknown = video(([A, B], [A], [0.9]))
+    assert all_figures([unknown], score_threshold=0.5)["lesion/sensitivity_any@0.5"] == 100
+
+
+def test_why_a_figure_is_undefined_is_said():
+    videos = [judge_video(video(([A], [FAR], [0.9])))]
+    reasons = why_undefined(all_figures(videos), videos)
+    assert reasons["Pr80"] == "the recall ends at 0.000" and "several" in reasons["multi_mAP"]
+    nothing = [judge_video(video(([], [FAR], [0.9])))]
+    assert set(why_undefined(video_detection_metrics(nothing), nothing).values()) == {"there is no lesion"}
+
+
+def test_strata_are_the_figures_of_their_videos():
+    videos = [
+        video(([A], [A], [0.9]), name="a", metadata={"device": "x"}),
+        video(([A], [FAR], [0.9]), name="b", metadata={"device": "y"}),
+        video(([], NONE, []), name="c"),
+    ]
+    strata = stratum_figures([judge_video(v) for v in videos], ["device", "size"])
+    assert {name: row["videos"] for name, row in strata.items()} == {
+        "device=unknown": 1,
+        "device=x": 1,
+        "device=y": 1,
+        "size=no lesion": 1,
+        "size=small": 2,
+    }
+    assert strata["device=x"]["AP50"] == 100 and strata["device=y"]["AP50"] == 0
+    assert strata["size=small"]["AP50"] == pytest.approx(100 * 1 / 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_precision_and_recall_equal_pycocotools_where_the_two_match_alike(seed):
+    # With one lesion a frame COCO's matching (which has a second choice) and VOC's are the same.
+    rng = np.random.default_rng(seed)
+    frames = []
+    for _ in range(80):
+        box = random_box(rng)
+        boxes = [jitter(rng, box) for _ in range(rng.integers(0, 3))] + [random_box(rng)]
+        frames.append(([box] if rng.random() < 0.8 else [], boxes, rng.random(len(boxes))))
+    videos = [video(*frames[:30]), video(*frames[30:], name="w")]
+    content, results = coco_content(videos)
+    for row in content["annotations"]:
+        row |= {"area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = content
+        truth.createIndex()
+        judged = COCOeval(truth, truth.loadRes(results), "bbox")
+        judged.params.maxDets = [16]
+        judged.evaluate()
+        judged.accumulate()
+    pool = DetectionPool(videos)
+    for i, threshold in enumerate(judged.params.iouThrs):
+        recall, precision = recall_precision(pool, threshold)
+        envelope = [precision[recall >= r].max(initial=0) for r in judged.params.recThrs]
+        assert envelope == pytest.approx(judged.eval["precision"][i, :, 0, 0, 0].tolist(), abs=1e-6)
+        assert recall[-1] == pytest.approx(judged.eval["recall"][i, 0, 0, 0])
+    assert average_recall(pool, 16) == pytest.approx(judged.eval["recall"][:, 0, 0, 0].mean())

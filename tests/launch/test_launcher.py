@@ -66,7 +66,9 @@ def test_a_run_leaves_everything_it_promises(finished):
     }
     assert promised | {"model_0000002.pth", "model_0000005.pth"} <= names
     assert any(n.startswith("events.out.tfevents") for n in names)
-    assert {"predictions.json", "metrics.json", "frames.png"} == {p.name for p in (out / "inference").iterdir()}
+    assert {"predictions", "predictions.json", "metrics.json", "frames.png"} == {
+        p.name for p in (out / "inference").iterdir()
+    }
     rows = read_rows(out / "metrics.json")
     assert [r["iteration"] for r in rows] == list(range(9))
     assert all({"total_loss", "lr"} <= set(r) for r in rows[:8])
@@ -87,6 +89,29 @@ def test_eval_only_gives_the_same_figures_digit_for_digit_also_from_the_saved_co
         assert launch_run([*arguments, "--eval-only", weights, f"train.output_dir={tmp_path / name}"]) == 0
         assert (tmp_path / name / "inference/metrics.json").read_text() == trained
         assert (tmp_path / name / "inference/predictions.json").read_text() == predictions
+
+
+def test_an_interrupted_eval_only_goes_on_from_the_videos_it_finished(finished, launch_run, tmp_path, capfd):
+    weights = f"train.init_checkpoint={Path(output_of(finished)) / 'model_final.pth'}"
+    arguments = [a for a in finished if not a.startswith("train.output_dir=")]
+    arguments += ["--eval-only", weights, f"train.output_dir={tmp_path}"]
+    resume = "dataloader.evaluator.evaluators[0].resume=true"
+    assert launch_run(arguments) == 0
+    predictions = tmp_path / "inference/predictions"
+    whole = {p.name: p.read_bytes() for p in predictions.iterdir()}
+
+    def interrupt():
+        (predictions / "manifest.json").unlink()
+        min(predictions.glob("*.npz")).unlink()
+
+    interrupt()
+    assert launch_run([*arguments, resume]) == 0
+    assert "1 videos are taken over" in capfd.readouterr().out
+    assert {p.name: p.read_bytes() for p in predictions.iterdir()} == whole
+    # A model of another setting, with the same weights, is another model.
+    interrupt()
+    assert launch_run([*arguments, resume, "model.context_stride=1"]) == 0
+    assert "they are of other weights or settings" in capfd.readouterr().out
 
 
 @pytest.mark.slow

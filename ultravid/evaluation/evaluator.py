@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 
 from ultravid.utils import comm
 
-__all__ = ["DatasetEvaluator", "DatasetEvaluators", "inference_on_dataset"]
+__all__ = ["DatasetEvaluator", "DatasetEvaluators", "inference_on_dataset", "model_fingerprint"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,17 @@ class DatasetEvaluator:
 
     def reset(self) -> None:
         """Forget everything; called before a round of evaluation."""
+
+    def begin(self, fingerprint: Callable[[], str]) -> None:
+        """Called after `reset` where a model is run; ``fingerprint()`` says what it is made of (`model_fingerprint`)."""
+
+    def stored_outputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
+        """What the model said of these inputs in an evaluation that was interrupted; None where that is not known.
+
+        Inputs of which it is known are not given to the model: it must be so for all frames of a video or for none.
+        """
+        del inputs
+        return None
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Look at a batch: inputs as the loader gave them, outputs as the model did, one for one."""
@@ -46,6 +58,16 @@ class DatasetEvaluators(DatasetEvaluator):
         """See `DatasetEvaluator`."""
         for evaluator in self._evaluators:
             evaluator.reset()
+
+    def begin(self, fingerprint: Callable[[], str]) -> None:
+        """See `DatasetEvaluator`."""
+        for evaluator in self._evaluators:
+            evaluator.begin(fingerprint)
+
+    def stored_outputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
+        """See `DatasetEvaluator`; the first that knows."""
+        known = (evaluator.stored_outputs(inputs) for evaluator in self._evaluators)
+        return next((outputs for outputs in known if outputs is not None), None)
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """See `DatasetEvaluator`."""
@@ -72,6 +94,7 @@ def inference_on_dataset(
     data_loader: Iterable[list[dict[str, Any]]],
     evaluator: DatasetEvaluator | Sequence[DatasetEvaluator] | None,
     callbacks: Mapping[str, Any] | None = None,
+    described_by: str = "",
 ) -> dict[str, Any]:
     """Run the model over a loader, frame after frame, and evaluate.
 
@@ -80,6 +103,7 @@ def inference_on_dataset(
         data_loader: lists of inputs; this process's share of the frames.
         evaluator: one, several, or None to run the model alone.
         callbacks: functions of no argument called at "on_start", "before_inference", "after_inference" and "on_end".
+        described_by: what beside the weights makes the model's output, as the hash of its config.
 
     Returns:
         figures by name; empty in all processes but the main one. The speed goes to the log.
@@ -87,6 +111,7 @@ def inference_on_dataset(
     callbacks = callbacks or {}
     evaluator = DatasetEvaluators(evaluator) if isinstance(evaluator, Sequence) else evaluator or DatasetEvaluator()
     evaluator.reset()
+    evaluator.begin(lambda: model_fingerprint(model, described_by))
     total = len(data_loader) if isinstance(data_loader, Sized) else None
     logger.info("Start inference on %s batches", total if total is not None else "an unknown number of")
     seconds: list[float] = []
@@ -97,13 +122,12 @@ def inference_on_dataset(
         reset()
         callbacks.get("on_start", lambda: None)()
         for index, inputs in enumerate(data_loader):
-            start = time.perf_counter()
-            callbacks.get("before_inference", lambda: None)()
-            outputs = model(inputs)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            callbacks.get("after_inference", lambda: None)()
-            seconds.append(time.perf_counter() - start)
+            stored = evaluator.stored_outputs(inputs)
+            if stored is not None:
+                evaluator.process(inputs, stored)
+                continue
+            outputs, taken = _timed(model, inputs, callbacks)
+            seconds.append(taken)
             evaluator.process(inputs, outputs)
             if time.perf_counter() > next_log:
                 next_log = time.perf_counter() + 10
@@ -119,11 +143,36 @@ def inference_on_dataset(
     return evaluator.evaluate() or {}
 
 
+def _timed(
+    model: nn.Module, inputs: list[dict[str, Any]], callbacks: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], float]:
+    """Outputs of a batch and the seconds they took, the device's included."""
+    start = time.perf_counter()
+    callbacks.get("before_inference", lambda: None)()
+    outputs = model(inputs)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    callbacks.get("after_inference", lambda: None)()
+    return outputs, time.perf_counter() - start
+
+
 def _share_buffers(model: nn.Module) -> None:
     """Give every process the main one's buffers: batch statistics drift apart in training, and one model is evaluated."""
     if comm.get_world_size() > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, src=0)
+
+
+def model_fingerprint(model: nn.Module, described_by: str = "") -> str:
+    """A hash of a model's weights and buffers, and of a text that describes the rest of it."""
+    digest = hashlib.sha256(described_by.encode())
+    for name, value in model.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        else:
+            digest.update(f"{name} {value!r}".encode())
+    return digest.hexdigest()
 
 
 def _log_speed(seconds: list[float]) -> None:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
 
-__all__ = ["flatten_results_dict", "format_results", "print_csv_format"]
+__all__ = [
+    "flatten_results_dict",
+    "format_columns",
+    "format_interval",
+    "format_results",
+    "format_undefined",
+    "format_value",
+    "print_csv_format",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +36,33 @@ def flatten_results_dict(results: Mapping[str, Any]) -> dict[str, Any]:
 def format_results(results: Mapping[str, Any]) -> str:
     """A table of one row; a figure that is undefined is a dash."""
     flat = flatten_results_dict(results)
-    row = ["-" if math.isnan(float(v)) else f"{float(v):.2f}" for v in flat.values()]
-    return tabulate([row], headers=list(flat), tablefmt="pipe", stralign="right", disable_numparse=True)
+    return format_columns(list(flat), [[format_value(float(v)) for v in flat.values()]])
+
+
+def format_value(value: float, digits: int = 2) -> str:
+    """A figure in a table; a dash where it is undefined."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def format_interval(low: float, high: float) -> str:
+    """An interval in a table; a dash where it is undefined."""
+    return "-" if math.isnan(low) else f"{format_value(low)} to {format_value(high)}"
+
+
+def format_columns(headers: Sequence[str], rows: Sequence[Sequence[str]], left: int = 0) -> str:
+    """A table of text, aligned right but for the first ``left`` columns."""
+    align = ["left" if i < left else "right" for i in range(len(headers))]
+    return tabulate(
+        rows, headers=list(headers), tablefmt="pipe", colalign=align if rows else None, disable_numparse=True
+    )
+
+
+def format_undefined(reasons: Mapping[str, str]) -> str:
+    """Names of undefined figures by their reason, in a line."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
 
 
 def print_csv_format(results: Mapping[str, Any]) -> None:

@@ -1,110 +1,104 @@
-"""What a model said of videos, and figures that need the order of frames.
+"""Figures that need the order of frames: false-positive sequences (Yu et al., "UltraDet", MICCAI 2023, section 4.1).
 
-Legend: ``N`` detections and ``M`` lesions of a frame.
+Detections that score at least a threshold are linked: each to the one of highest IoU, if that is above 0.5, among those of
+the 5 frames before (of equal ones to the first: oldest frame first, then order in the frame). What hangs together is a
+sequence. A detection hits where its centre lies in a lesion's box of its own frame, border included. A sequence is false if
+at most 0.9 of its detections hit.
+
+Legend: ``K`` thresholds, ``N`` detections of a video.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FrameResult", "VideoResult", "false_positive_sequences", "pairwise_iou_np"]
+from ultravid.evaluation.results import JudgedVideo, VideoResult, judge_video
 
-FloatArray = NDArray[np.float32]
+__all__ = ["false_positive_sequences", "false_sequences_a_minute", "false_sequences_at"]
 
-LINK_FRAMES = 5
-LINK_IOU = 0.5
 GOOD_SHARE = 0.9
 
-
-@dataclass(frozen=True, eq=False)
-class FrameResult:
-    """Ground truth and detections of a frame.
-
-    Attributes:
-        frame_index: its place in its video.
-        image_id: its id in the annotation file.
-        gt_boxes: ``(M, 4)`` float32, XYXY, pixels.
-        boxes: ``(N, 4)`` float32, XYXY, pixels.
-        scores: ``(N,)`` float32.
-    """
-
-    frame_index: int
-    image_id: int
-    gt_boxes: FloatArray
-    boxes: FloatArray
-    scores: FloatArray
+_CELLS_AT_ONCE = 1_000_000
 
 
-@dataclass(frozen=True, eq=False)
-class VideoResult:
-    """The frames of a video in order; ``fps`` is None where it is not known."""
-
-    video_id: str
-    frames: list[FrameResult]
-    fps: float | None = None
-
-
-def pairwise_iou_np(a: FloatArray, b: FloatArray) -> FloatArray:
-    """``(len(a), len(b))`` intersection over union in float32; 0 where boxes only touch."""
-    size = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    inter = size.clip(min=0).prod(axis=2)
-    area_a = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
-    area_b = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
-    union = area_a[:, None] + area_b[None, :] - inter
-    return np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
-
-
-def false_positive_sequences(video: VideoResult, threshold: float, strict: bool = False) -> int:
-    """Number of false-positive sequences of a video (Yu et al., "UltraDet", MICCAI 2023, section 4.1).
-
-    Detections that score at least ``threshold`` are linked: each to the one of highest IoU, if that is above 0.5, among
-    those of the 5 frames before (of equal ones to the first: oldest frame first, then order in the frame). What hangs
-    together is a sequence. A detection hits where its centre lies in a lesion's box of its own frame, border included. A
-    sequence is false if at most 0.9 of its detections hit.
+def false_positive_sequences(video: VideoResult | JudgedVideo, threshold: float, strict: bool = False) -> int:
+    """Number of false-positive sequences of a video; see the module.
 
     Args:
         video: frames in order.
         threshold: least score.
         strict: keep scores above the threshold alone, as the published code of UltraDet does.
     """
-    boxes, frames, hits = _kept(video, np.float32(threshold), strict)
-    if len(boxes) == 0:
-        return 0
-    root = np.arange(len(boxes))
-    starts = np.searchsorted(frames, np.arange(len(video.frames) + 1))
-    for f in range(1, len(video.frames)):
-        first, last = starts[f], starts[f + 1]
-        before = starts[max(0, f - LINK_FRAMES)]
-        if first == last or before == first:
-            continue
-        iou = pairwise_iou_np(boxes[first:last], boxes[before:first])
-        best = iou.argmax(axis=1)
-        linked = iou[np.arange(last - first), best] > LINK_IOU
-        root[first:last][linked] = root[before + best[linked]]
-    _, sequence = np.unique(root, return_inverse=True)
-    size = np.bincount(sequence)
-    good = np.bincount(sequence, weights=hits) / size > GOOD_SHARE
-    return int((~good).sum())
+    judged = judge_video(video) if isinstance(video, VideoResult) else video
+    return int(false_sequences_at(judged, np.array([threshold], np.float32), strict)[0])
 
 
-def _kept(
-    video: VideoResult, threshold: np.float32, strict: bool
-) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.bool_]]:
-    """Boxes, frame numbers and hits of the detections that pass the threshold, in the order of frames."""
-    boxes, frames, hits = [], [], []
-    for f, frame in enumerate(video.frames):
-        keep = frame.scores > threshold if strict else frame.scores >= threshold
-        kept = frame.boxes[keep]
-        if len(kept) == 0:
-            continue
-        centre = (kept[:, None, :2] + kept[:, None, 2:]) / 2
-        inside = (frame.gt_boxes[None, :, :2] <= centre) & (centre <= frame.gt_boxes[None, :, 2:])
-        boxes.append(kept)
-        frames.append(np.full(len(kept), f, np.int64))
-        hits.append(np.any(np.all(inside, axis=2), axis=1))
-    if not boxes:
-        return np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
-    return np.concatenate(boxes), np.concatenate(frames), np.concatenate(hits)
+def false_sequences_a_minute(videos: Sequence[JudgedVideo], threshold: float) -> float:
+    """False-positive sequences a minute over all videos together; nan where the threshold is nan."""
+    minutes = sum(v.minutes for v in videos)
+    if np.isnan(threshold) or minutes == 0:
+        return float("nan")
+    return sum(false_positive_sequences(v, threshold) for v in videos) / minutes
+
+
+def false_sequences_at(video: JudgedVideo, thresholds: NDArray[np.float32], strict: bool = False) -> NDArray[np.int64]:
+    """``(K,)`` number of false-positive sequences of a video at each of ``(K,)`` thresholds, in any order."""
+    by_score = np.sort(-video.scores)
+    kept_at = by_score.searchsorted(-thresholds, side="left" if strict else "right")
+    # Thresholds between two scores keep the same detections: each number of kept ones is looked at once.
+    num_kept, inverse = np.unique(kept_at, return_inverse=True)
+    order = np.argsort(-video.scores, kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    child, parent = place[video.links[:, 0]], place[video.links[:, 1]]
+    hits = video.centre_hits[order]
+    counts = np.zeros(len(num_kept), np.int64)
+    begin = 0
+    while begin < len(num_kept):  # in blocks of about equal numbers of (threshold, detection)
+        end = begin + 1
+        while end < len(num_kept) and (end + 1 - begin) * num_kept[end] <= _CELLS_AT_ONCE:
+            end += 1
+        counts[begin:end] = _count_false(num_kept[begin:end], child, parent, hits)
+        begin = end
+    return counts[inverse]
+
+
+def _count_false(
+    num_kept: NDArray[np.int64], child: NDArray[np.int64], parent: NDArray[np.int64], hits: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """``(K,)`` false sequences where the ``num_kept`` highest-scoring detections are kept.
+
+    Args:
+        num_kept: ``(K,)``, ascending.
+        child: ``(L,)`` detections, numbered by falling score, grouped; the better candidate of a child comes first.
+        parent: ``(L,)`` candidates, numbered alike.
+        hits: ``(N,)``, by falling score.
+    """
+    K, most = len(num_kept), int(num_kept[-1])
+    root = np.tile(np.arange(most), (K, 1))
+    reachable = (child < most) & (parent < most)
+    child, parent = child[reachable], parent[reachable]
+    if len(child) > 0:
+        starts = np.flatnonzero(np.diff(child, prepend=-1))
+        # The first candidate that is kept: of those that are not, the position is put past the end.
+        position = np.where(parent[None] < num_kept[:, None], np.arange(len(parent)), len(parent))
+        chosen = np.minimum.reduceat(position, starts, axis=1)
+        own = child[starts]
+        target = np.append(parent, 0)[chosen]
+        root[:, own] = np.where(chosen < len(parent), target, own)
+    root += (np.arange(K) * most)[:, None]
+    flat = root.ravel()
+    while True:  # each time round doubles the way that is looked along
+        further = flat[flat]
+        if np.array_equal(further, flat):
+            break
+        flat = further
+    kept = (np.arange(most) < num_kept[:, None]).ravel()
+    size = np.bincount(flat[kept], minlength=len(flat))
+    good = np.bincount(flat[kept], weights=np.tile(hits[:most], K)[kept], minlength=len(flat))
+    share = good / np.maximum(size, 1)  # 9 of 10 is 0.9 in this form, to the last bit
+    false = (size > 0) & (share <= GOOD_SHARE)
+    return false.reshape(K, most).sum(axis=1)

@@ -42,7 +42,7 @@ dataloader = Node(
     ),
     evaluator=L(DatasetEvaluators)(
         evaluators=[
-            L(VideoDetectionEvaluator)(output_dir="${train.output_dir}/inference"),
+            L(VideoDetectionEvaluator)(output_dir="${train.output_dir}/inference", resume=False),
             L(FramePictures)(output_dir="${train.output_dir}/inference"),
         ]
     ),

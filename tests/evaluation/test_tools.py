@@ -1,0 +1,261 @@
+"""tools/evaluate.py and tools/compare.py as a user meets them."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT, load_tool
+from tests.evaluation.cases import FAR, A, B, random_videos, reference_set, video, write_coco, xywh
+from ultravid.evaluation import all_figures
+from ultravid.evaluation.prediction_files import read_videos, video_file_name, write_manifest, write_video
+from ultravid.utils.tool import run_tool
+
+
+def run(name, *arguments):
+    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+def write_run(folder, videos):
+    """A run's own files, in the folder of a run."""
+    predictions = folder / "inference/predictions"
+    predictions.mkdir(parents=True)
+    write_manifest(predictions, {v.video_id: write_video(predictions, v) for v in videos})
+    return folder
+
+
+def metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+VIDEOS = [
+    video(([A], [A], [0.9], [1]), ([A, B], [FAR, A], [0.8, 0.7], [1, 2]), name="benign/a", fps=25.0, patient="p"),
+    video(([A], [A], [0.6], [1]), name="b", patient="q", metadata={"device": "x"}),
+]
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_coco_files_of_any_detector_give_the_legacy_figures_to_1e_6(tmp_path, number):
+    videos, expected = reference_set(number)
+    annotations, detections = write_coco(tmp_path, videos)
+    done = run("evaluate", "--annotations", annotations, "--predictions", detections, "--output-dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    written = metrics(tmp_path / "out")
+    assert {name: written[f"legacy/{name}"] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert written["count/frames"] == sum(len(v.frames) for v in videos)
+    for name, value in all_figures(videos).items():
+        if name.startswith("lesion/"):
+            continue  # the file has no track ids, and no id is id 0
+        assert written[name] == (None if math.isnan(value) else pytest.approx(value))
+    assert "| legacy/AP50" in done.stdout and "Undefined" in done.stdout
+
+
+def test_a_runs_own_files_need_no_annotations_and_give_the_same_with_them(tmp_path):
+    annotations, detections = write_coco(tmp_path, VIDEOS)
+    own = write_run(tmp_path / "run", VIDEOS)
+    ways = {
+        "coco": ["--annotations", annotations, "--predictions", detections],
+        "folder": ["--predictions", own],
+        "manifest": ["--predictions", own / "inference/predictions/manifest.json"],
+    }
+    for name, arguments in ways.items():
+        assert run("evaluate", *arguments, "--output-dir", tmp_path / name).returncode == 0
+        assert metrics(tmp_path / name) == metrics(tmp_path / "coco")
+    # Annotations made with other image ids are of something else.
+    done = run("evaluate", "--annotations", annotations, "--predictions", own, "--output-dir", tmp_path / "x")
+    assert done.returncode == 2 and "image 0 is not in" in done.stderr
+
+
+def test_intervals_and_strata_are_in_the_table_and_in_the_file(tmp_path):
+    write_run(tmp_path / "run", VIDEOS)
+    (tmp_path / "patients.json").write_text(json.dumps({"b": "p"}))
+    arguments = ["--predictions", tmp_path / "run", "--output-dir", tmp_path, "--bootstrap", 20]
+    done = run("evaluate", *arguments, "--strata", "device,size", "--patients", tmp_path / "patients.json")
+    assert done.returncode == 0, done.stderr
+    written = metrics(tmp_path)
+    assert written["count/patients"] == 1
+    assert written["ci/AP50/low"] == pytest.approx(written["AP50"]) == pytest.approx(written["ci/AP50/high"])
+    assert written["strata/device=x/AP50"] == 100 and "device=unknown" in done.stdout
+    done = run("evaluate", *arguments, "--strata", "devise")
+    assert done.returncode == 2 and "there are: device, size" in done.stderr
+
+
+def test_annotated_boxes_as_cva_bus_has_them_are_mended_and_told(tmp_path):
+    annotations, detections = write_coco(tmp_path, VIDEOS)
+    content = json.loads(annotations.read_text())
+    boxes = [a["bbox"] for a in content["annotations"]]
+    boxes[0][:] = [10, 0, -10, 10]
+    boxes[1][:] = [-5, 0, 15, 10]
+    annotations.write_text(json.dumps(content))
+    done = run("evaluate", "--annotations", annotations, "--predictions", detections, "--output-dir", tmp_path)
+    assert done.returncode == 0 and metrics(tmp_path)["AP50"] == pytest.approx(all_figures(VIDEOS)["AP50"])
+    assert "1 boxes had a negative width" in done.stderr and "1 boxes went past" in done.stderr
+
+
+def faulty(change_annotations=None, change_detections=None):
+    def write(folder):
+        paths = write_coco(folder, VIDEOS)
+        for path, change in zip(paths, (change_annotations, change_detections), strict=True):
+            content = json.loads(path.read_text())
+            changed = change(content) if change else None
+            path.write_text(changed if isinstance(changed, str) else json.dumps(content))
+        return ["--annotations", paths[0], "--predictions", paths[1]]
+
+    return write
+
+
+def put(*keys, value):
+    def change(content):
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = value
+
+    return change
+
+
+FAULTS = {
+    "not JSON": (faulty(None, lambda c: '[{"image_id": 1'), "detections.json: is not JSON"),
+    "an object": (faulty(None, lambda c: "{}"), "detections.json: is no manifest"),
+    "text for a box": (faulty(None, put(1, "bbox", value=[1, "2", 3, 4])), "video 'benign/a' frame 1: entry 1: box"),
+    "a nan": (faulty(None, put(2, "bbox", 2, value=math.nan)), "frame 1: entry 2: box [0.0, 0.0, nan"),
+    "no finite score": (faulty(None, put(0, "score", value=math.inf)), "frame 0: entry 0: score inf"),
+    "a score as text": (faulty(None, put(0, "score", value="0.9")), "score '0.9' is no finite number"),
+    "a negative size": (faulty(None, put(0, "bbox", 3, value=-1)), "negative width or height"),
+    "a huge number": (faulty(None, put(0, "bbox", 3, value=10**400)), "huge number"),
+    "an unknown image": (faulty(None, put(3, "image_id", value=77)), "entry 3: image 77 is not in"),
+    "a video of another set": (faulty(None, put(0, "video_id", value="other")), "is of video 'other'"),
+    "an image twice": (faulty(put("images", 1, "id", value=10_000)), "two images have the id 10000"),
+    "a frame twice": (faulty(put("images", 1, "frame_id", value=0)), "video 'benign/a' frame 0 is listed twice"),
+    "a video's id twice": (faulty(put("videos", 1, "id", value=1)), "two videos have the id 1: 'benign/a' and 'b'"),
+    "an unlisted video": (faulty(put("images", 0, "video_id", value=9)), "belongs to video 9, which is not listed"),
+    "an annotation of nothing": (faulty(put("annotations", 0, "image_id", value=9)), "belongs to image 9"),
+    "an empty lesion": (faulty(put("annotations", 0, "bbox", value=[1, 1, 0, 5])), "frame 0 annotation 1: box"),
+    "no list of images": (faulty(put("images", value=None)), "annotations.json: holds no list 'images'"),
+    "nothing there": (lambda folder: ["--predictions", folder / "gone"], "gone is not there"),
+    "a manifest wanted": (lambda folder: ["--predictions", folder], "holds no predictions"),
+    "no annotations": (lambda folder: faulty()(folder)[2:], "give the annotations"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_the_input_is_one_message_that_names_the_place(tmp_path, fault):
+    write, message = FAULTS[fault]
+    done = run("evaluate", *write(tmp_path), "--output-dir", tmp_path / "out")
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def resave(**changes):
+    def change(path):
+        with np.load(path) as content:
+            arrays = dict(content)
+        for name, edit in changes.items():
+            arrays[name] = edit(arrays[name])
+        np.savez(path, **arrays)
+
+    return change
+
+
+def with_nan(array):
+    array[1] = np.nan
+    return array
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (cut, "can't be read"),
+        (lambda path: path.write_bytes(b""), "can't be read"),
+        (lambda path: path.unlink(), "is not there"),
+        (resave(boxes=lambda a: a.astype(object)), "Object arrays cannot be loaded"),
+        (resave(boxes=lambda a: a.astype("U8")), "video 'benign/a': 'boxes' is <U8"),
+        (resave(boxes=with_nan), "video 'benign/a' frame 1: 'boxes' 1: box [nan"),
+        (resave(scores=with_nan), "video 'benign/a' frame 1: 'boxes' 1: the score nan"),
+        (resave(boxes=lambda a: a[:, ::-1]), "negative width or height"),
+        (resave(scores=lambda a: a[:-1]), "'num_boxes' sums up to 3, 'scores' has 2"),
+        (resave(frame_index=lambda a: a * 0), "frame 0 is there twice"),
+        (resave(header=lambda a: np.array("{}")), "header does not say"),
+        (resave(header=lambda a: np.array(str(a).replace("benign/a", "other"))), "holds video 'other'"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_refused(tmp_path, capsys, change, message):
+    own = write_run(tmp_path / "run", VIDEOS)
+    change(own / "inference/predictions" / video_file_name("benign/a"))
+    arguments = ["--predictions", str(own), "--output-dir", str(tmp_path / "out")]
+    assert run_tool(load_tool("evaluate").main, arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and video_file_name("benign/a") in error and error.count("\n") == 1
+
+
+def test_an_unfinished_evaluation_is_not_judged(tmp_path):
+    own = write_run(tmp_path / "run", VIDEOS)
+    (own / "inference/predictions/manifest.json").unlink()
+    done = run("evaluate", "--predictions", own, "--output-dir", tmp_path / "out")
+    assert done.returncode == 2 and "the files of 2 videos and no manifest.json" in done.stderr
+
+
+def test_files_keep_all_that_a_video_says(tmp_path):
+    own = write_run(tmp_path / "run", VIDEOS)
+    for video_before, after in zip(VIDEOS, read_videos(own / "inference/predictions/manifest.json"), strict=True):
+        for field in ("video_id", "fps", "patient", "metadata"):
+            assert getattr(after, field) == getattr(video_before, field)
+        for before, frame in zip(video_before.frames, after.frames, strict=True):
+            assert (frame.frame_index, frame.image_id) == (before.frame_index, before.image_id)
+            for field in ("boxes", "scores", "gt_boxes", "gt_track_ids"):
+                assert np.array_equal(getattr(frame, field), getattr(before, field))
+
+
+def test_two_runs_are_compared_over_the_same_patients(tmp_path):
+    videos = random_videos(np.random.default_rng(0), num_videos=8)
+    worse = [
+        type(v)(
+            v.video_id, [type(f)(f.frame_index, f.image_id, f.gt_boxes, f.boxes + 4, f.scores) for f in v.frames], v.fps
+        )
+        for v in videos
+    ]
+    a, b = write_run(tmp_path / "a", videos), write_run(tmp_path / "b", worse)
+    done = run("compare", a, b, "--bootstrap", 300, "--output", tmp_path / "out.json")
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "out.json").read_text())
+    expected = all_figures(worse)["AP50"] - all_figures(videos)["AP50"]
+    assert written["AP50/difference"] == pytest.approx(expected)
+    assert written["AP50/low"] < expected < written["AP50/high"] < 0 and written["AP50/p"] < 0.02
+    same = run("compare", a, a, "--bootstrap", 50, "--output", tmp_path / "same.json")
+    assert same.returncode == 0
+    written = json.loads((tmp_path / "same.json").read_text())
+    assert written["AP50/difference"] == written["AP50/low"] == written["AP50/high"] == 0 and written["AP50/p"] == 1
+
+
+def test_runs_over_other_videos_or_lesions_are_not_compared(tmp_path):
+    a = write_run(tmp_path / "a", VIDEOS)
+    fewer = write_run(tmp_path / "fewer", VIDEOS[:1])
+    moved = write_run(tmp_path / "moved", [VIDEOS[0], video(([B], [A], [0.6], [1]), name="b", patient="q")])
+    done = run("compare", a, fewer)
+    assert done.returncode == 2 and "holds video 'b'" in done.stderr and done.stderr.count("\n") == 1
+    done = run("compare", a, moved)
+    assert done.returncode == 2 and "Video 'b' has other frames or other lesions" in done.stderr
+
+
+def test_the_tools_start_without_torch():
+    code = "import sys, runpy; runpy.run_path(sys.argv[1], run_name='x'); sys.exit('torch' in sys.modules)"
+    for tool in ("evaluate", "compare"):
+        assert subprocess.run([sys.executable, "-c", code, str(ROOT / f"tools/{tool}.py")], check=False).returncode == 0
+
+
+def test_xywh_of_float32_boxes_comes_back_exactly(tmp_path):
+    rng = np.random.default_rng(0)
+    corners = np.sort(rng.uniform(0, 900, (50, 2, 2)).astype(np.float32), axis=1).reshape(50, 4)
+    annotations, detections = write_coco(tmp_path, [video(([], corners, rng.random(50)))])
+    rows = json.loads(detections.read_text())
+    assert [r["bbox"] for r in rows] == [xywh(box) for box in corners.tolist()] and annotations.exists()
+    back = np.array([[x, y, x + w, y + h] for x, y, w, h in (r["bbox"] for r in rows)], np.float32)
+    assert np.array_equal(back, corners)

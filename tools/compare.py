@@ -1,0 +1,103 @@
+#!/usr/bin/env python
+"""Compare two runs over the same videos: is the difference of their figures more than the choice of patients?
+
+    python tools/compare.py outputs/a outputs/b
+    python tools/compare.py a.json b.json --annotations test.json --bootstrap 2000
+
+A run is its folder (or manifest), or COCO results with --annotations. Patients are drawn with replacement, the same ones for
+both runs; the table gives the difference B - A, the middle 95% of the draws and the two-sided p of no difference.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ultravid.evaluation.bootstrap import (
+    BOOTSTRAP_FIGURES,
+    bootstrap_figures,
+    paired_p_value,
+    percentile_interval,
+)
+from ultravid.evaluation.coco_files import read_patients
+from ultravid.evaluation.figures import all_figures
+from ultravid.evaluation.report import format_columns, format_interval, format_value
+from ultravid.evaluation.results import JudgedVideo
+from ultravid.evaluation.runs import check_same_videos, load_run
+from ultravid.utils.errors import UserError
+from ultravid.utils.file_io import dump_json, replace_file
+from ultravid.utils.tool import run_tool
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="folder, manifest or COCO results of a run")
+    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="of the other")
+    parser.add_argument("--annotations", type=Path, help="COCO-VID, for COCO results")
+    parser.add_argument("--patients", type=Path, help="JSON object from video name to patient")
+    parser.add_argument("--bootstrap", type=int, default=2000, metavar="N", help="draws of patients (2000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--output", type=Path, help="also write the figures to this JSON file")
+    args = parser.parse_args(argv)
+    if args.bootstrap < 2:
+        parser.error(f"--bootstrap {args.bootstrap}: at least 2 draws are needed, 2000 are usual")
+    return args
+
+
+def compare(
+    a: Sequence[JudgedVideo], b: Sequence[JudgedVideo], num_draws: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Figures of both runs, difference, interval and p by name of the figure."""
+    figures = [all_figures(run) for run in (a, b)]
+    draws = [bootstrap_figures(run, num_draws, seed) for run in (a, b)]
+    rows = {}
+    for name in BOOTSTRAP_FIGURES:
+        differences = draws[1][name] - draws[0][name]
+        interval = percentile_interval(differences)
+        rows[name] = {
+            "a": figures[0][name],
+            "b": figures[1][name],
+            "difference": figures[1][name] - figures[0][name],
+            "low": interval.low,
+            "high": interval.high,
+            "p": paired_p_value(differences),
+        }
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    patients = read_patients(args.patients) if args.patients else {}
+    (a, truth_a), (b, truth_b) = (load_run(run, args.annotations, patients) for run in (args.run_a, args.run_b))
+    check_same_videos((args.run_a, truth_a), (args.run_b, truth_b))
+    order = {video.video_id: place for place, video in enumerate(a)}
+    b = sorted(b, key=lambda video: order[video.video_id])
+    for one, other in zip(a, b, strict=True):
+        if one.patient != other.patient:
+            raise UserError(f"Video {one.video_id!r} is of patient {one.patient!r} in A and {other.patient!r} in B.")
+    rows = compare(a, b, args.bootstrap, args.seed)
+    number = len({video.patient for video in a})
+    print(f"A: {args.run_a}\nB: {args.run_b}\n{len(a)} videos of {number} patients, {args.bootstrap} draws of patients")
+    table = [
+        [
+            name,
+            *(format_value(row[key]) for key in ("a", "b", "difference")),
+            format_interval(row["low"], row["high"]),
+            format_value(row["p"], 4),
+        ]
+        for name, row in rows.items()
+    ]
+    print(format_columns(["figure", "A", "B", "B - A", "95% interval", "p"], table, left=1))
+    print(
+        "Percent; FP: false-positive sequences a minute, where less is better. -: undefined in a run or in many draws."
+    )
+    if args.output:
+        with replace_file(args.output) as file:
+            file.write(dump_json({f"{n}/{k}": v for n, row in rows.items() for k, v in row.items()}, indent=1).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))

@@ -1,0 +1,122 @@
+#!/usr/bin/env python
+"""Judge detections in videos: any detector's, in COCO's results format, or a run's own files.
+
+    python tools/evaluate.py --annotations test.json --predictions detections.json --output-dir OUT
+    python tools/evaluate.py --predictions outputs/run --output-dir OUT --bootstrap 2000 --strata device,size
+
+Annotations are COCO-VID (videos, images, annotations with instance_id); pictures are not needed. Detections are a list of
+{image_id, category_id, bbox: [x, y, width, height], score}, or the folder (or manifest) of a run, which holds its own ground
+truth. Prints a table and writes OUT/metrics.json: one flat object of numbers, null where a figure is undefined. What each
+figure is: ultravid/evaluation/figures.py.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ultravid.evaluation.bootstrap import bootstrap_figures, percentile_interval
+from ultravid.evaluation.coco_files import read_patients
+from ultravid.evaluation.figures import (
+    TRAINING_FIGURES,
+    all_figures,
+    count_figures,
+    stratum_figures,
+    why_undefined,
+)
+from ultravid.evaluation.report import format_columns, format_interval, format_undefined, format_value
+from ultravid.evaluation.results import JudgedVideo
+from ultravid.evaluation.runs import load_run
+from ultravid.utils.errors import UserError
+from ultravid.utils.file_io import dump_json, replace_file
+from ultravid.utils.tool import run_tool
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--predictions", type=Path, required=True, help="COCO results, or a run's folder or manifest")
+    parser.add_argument("--annotations", type=Path, help="COCO-VID; may be left out for a run's own files")
+    parser.add_argument("--output-dir", type=Path, required=True, help="gets metrics.json")
+    parser.add_argument("--patients", type=Path, help="JSON object from video name to patient")
+    parser.add_argument("--bootstrap", type=int, default=0, metavar="N", help="draws of patients for 95%% intervals")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument(
+        "--strata", default="", metavar="FIELDS", help="fields of the videos' metadata, as device,organ,size"
+    )
+    parser.add_argument("--score-threshold", type=float, help="also give the figures of lesions at this score")
+    args = parser.parse_args(argv)
+    if args.bootstrap < 0 or args.bootstrap == 1:
+        parser.error(f"--bootstrap {args.bootstrap}: at least 2 draws are needed, 2000 are usual; 0 draws none")
+    return args
+
+
+def print_figures(
+    figures: Mapping[str, float], intervals: Mapping[str, tuple[float, float]], videos: Sequence[JudgedVideo]
+) -> None:
+    """The table, and why figures are undefined."""
+    reasons = why_undefined(figures, videos)
+    rows = []
+    for name, value in figures.items():
+        digits = 4 if name.startswith("legacy/") else 2
+        low, high = intervals.get(name, (float("nan"),) * 2)
+        between = format_interval(low, high) if name in intervals else ""
+        rows.append([name, format_value(value, digits), *([between] if intervals else [])])
+    print(format_columns(["figure", "value", *(["95% interval"] if intervals else [])], rows, left=1))
+    print("Percent; FP: false-positive sequences a minute; delay_s: seconds; legacy: shares in 0..1.")
+    if reasons:
+        print(f"Undefined (-, null in JSON): {format_undefined(reasons)}.")
+
+
+def print_strata(strata: Mapping[str, Mapping[str, float]]) -> None:
+    """A row for each value of each field."""
+    rows = [
+        [name, *(format_value(v, 0 if k in ("videos", "lesions") else 2) for k, v in figures.items())]
+        for name, figures in strata.items()
+    ]
+    print()
+    print(format_columns(["stratum", "videos", "lesions", *TRAINING_FIGURES], rows, left=1))
+
+
+def check_strata(fields: Sequence[str], videos: Sequence[JudgedVideo]) -> None:
+    known = {key for video in videos for key in video.metadata} | {"size"}
+    for field in fields:
+        if field not in known:
+            raise UserError(f"--strata {field}: no video's metadata have it; there are: {', '.join(sorted(known))}.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    fields = [field.strip() for field in args.strata.split(",") if field.strip()]
+    patients = read_patients(args.patients) if args.patients else {}
+    videos, _ = load_run(args.predictions, args.annotations, patients)
+    check_strata(fields, videos)
+    figures, counts = all_figures(videos, args.score_threshold), count_figures(videos)
+    print(", ".join(f"{number} {name.removeprefix('count/').replace('_', ' ')}" for name, number in counts.items()))
+    intervals = {}
+    if args.bootstrap:
+        for name, values in bootstrap_figures(videos, args.bootstrap, args.seed).items():
+            interval = percentile_interval(values)
+            intervals[name] = (interval.low, interval.high)
+    print_figures(figures, intervals, videos)
+    strata = stratum_figures(videos, fields)
+    if strata:
+        print_strata(strata)
+    written: dict[str, float] = {**figures, **counts}
+    written |= {
+        f"ci/{n}/{side}": v for n, both in intervals.items() for side, v in zip(("low", "high"), both, strict=True)
+    }
+    written |= {f"strata/{s}/{name}": value for s, named in strata.items() for name, value in named.items()}
+    try:
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        with replace_file(args.output_dir / "metrics.json") as file:
+            file.write(dump_json(written, indent=1).encode())
+    except OSError as error:
+        raise UserError(f"{args.output_dir}: can't be written ({error.strerror}).") from error
+    print(f"Wrote {args.output_dir / 'metrics.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))

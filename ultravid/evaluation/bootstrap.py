@@ -1,0 +1,237 @@
+"""How far figures could be off because other patients might have been scanned: the bootstrap over patients.
+
+A draw takes as many patients as there are, with replacement, and with a patient all of his or her videos (Efron and
+Tibshirani, "An introduction to the bootstrap", 1993; frames of a video and videos of a patient are not independent). Drawing
+patients changes how often a detection counts, not which lesion it hits, so a draw is a weight for each patient and all draws
+are computed at once. The copies of a patient that is drawn twice stand side by side where scores are equal.
+
+Legend: ``D`` draws, ``P`` patients, ``V`` videos, ``N`` detections by falling score, ``Q`` of them that reach IoU 0.5,
+``K`` true positives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ultravid.evaluation.frame_ap import COCO_IOUS, DetectionPool, lesions_hit, match_detections
+from ultravid.evaluation.lesion_metrics import lesion_tracks
+from ultravid.evaluation.results import JudgedVideo
+from ultravid.evaluation.video_metrics import false_sequences_at
+
+__all__ = [
+    "BOOTSTRAP_FIGURES",
+    "Interval",
+    "bootstrap_figures",
+    "draw_patients",
+    "paired_p_value",
+    "percentile_interval",
+]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_LEVELS = (70, 80, 90)
+_CELLS_AT_ONCE = 2_000_000
+_LEAST_DEFINED = 0.95
+
+BOOTSTRAP_FIGURES = (
+    *("AP50", "AP75", "mAP"),
+    *(f"Pr{level}" for level in _LEVELS),
+    *(f"FP{level}" for level in _LEVELS),
+    *("R@16", "AR@16", "lesion/sensitivity_any@R80", "lesion/sensitivity_half@R80"),
+)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A percentile interval; nan where fewer than 0.95 of the draws have the figure."""
+
+    low: float
+    high: float
+    defined: float
+
+
+def draw_patients(num_patients: int, num_draws: int, seed: int) -> IntArray:
+    """``(D, P)`` how often each draw takes each patient; draw ``i`` is a function of (seed, i, P) alone."""
+    share = np.full(num_patients, 1 / num_patients)
+    return np.random.default_rng(seed).multinomial(num_patients, share, size=num_draws)
+
+
+def percentile_interval(values: FloatArray, coverage: float = 0.95) -> Interval:
+    """The middle ``coverage`` of ``(D,)`` draws; draws that are nan are left out.
+
+    They are not missing by chance (a recall that is not reached), so where more than 1 in 20 is, there is no interval.
+    """
+    defined = values[~np.isnan(values)]
+    share = len(defined) / max(len(values), 1)
+    if share < _LEAST_DEFINED:
+        return Interval(float("nan"), float("nan"), share)
+    low, high = np.quantile(defined, [(1 - coverage) / 2, (1 + coverage) / 2])
+    return Interval(float(low), float(high), share)
+
+
+def paired_p_value(differences: FloatArray) -> float:
+    """Two-sided p of ``(D,)`` differences: twice the smaller share of draws on one side of 0, with 0 on both.
+
+    One is added to the counts (Davison and Hinkley, "Bootstrap methods and their application", 1997), so it is never 0.
+    nan where fewer than 0.95 of the draws are defined.
+    """
+    defined = differences[~np.isnan(differences)]
+    if len(defined) < _LEAST_DEFINED * len(differences):
+        return float("nan")
+    sides = (np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
+    return min(1.0, 2 * (min(sides) + 1) / (len(defined) + 1))
+
+
+def bootstrap_figures(videos: Sequence[JudgedVideo], num_draws: int = 2000, seed: int = 0) -> dict[str, FloatArray]:
+    """``(D,)`` values of each of `BOOTSTRAP_FIGURES`, in their units, over draws of patients.
+
+    Two runs over the same videos get the same draws for the same seed: their differences are paired.
+    """
+    patients = sorted({v.patient for v in videos})
+    owner = np.searchsorted(patients, [v.patient for v in videos])
+    drawn = draw_patients(len(patients), num_draws, seed)
+    prepared = _Prepared(videos, owner, len(patients))
+    parts = [_figures_of_draws(prepared, drawn[begin:end]) for begin, end in _blocks(num_draws, prepared.num_hits)]
+    figures = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    figures |= _sequence_figures(prepared, drawn, figures)
+    return {name: figures[name] for name in BOOTSTRAP_FIGURES}
+
+
+def _blocks(num_draws: int, width: int) -> Iterator[tuple[int, int]]:
+    step = max(1, _CELLS_AT_ONCE // max(width, 1))
+    for begin in range(0, num_draws, step):
+        yield begin, min(begin + step, num_draws)
+
+
+class _Prepared:
+    """What does not change from draw to draw.
+
+    Attributes:
+        owner: ``(N,)`` patient of each detection.
+        at: ``(Q,)`` places of the detections that reach IoU 0.5; all true positives of any IoU are among them.
+        seen: ``(Q, P)`` detections of each patient up to and with each of those.
+        matches: for each IoU, ``(K,)`` which of the ``Q`` are true positives.
+        num_gt: ``(P,)`` lesion boxes.
+        recalled: ``(10, P)`` lesion boxes that one of the 16 best detections of their frame hits, for each IoU.
+    """
+
+    def __init__(self, videos: Sequence[JudgedVideo], owner_of_video: IntArray, num_patients: int) -> None:
+        pool = DetectionPool(videos)
+        self.videos, self.owner_of_video, self.num_patients = videos, owner_of_video, num_patients
+        self.scores = pool.scores
+        self.owner = owner_of_video[pool.video]
+        self.at = np.flatnonzero(pool.best_iou >= np.float32(COCO_IOUS[0]))
+        self.num_hits = len(self.at)
+        self.places = [np.flatnonzero(self.owner == p) for p in range(num_patients)]
+        self.seen = np.stack([np.searchsorted(places, self.at, side="right") for places in self.places], axis=1)
+        self.matches = [np.flatnonzero(match_detections(pool, iou)[self.at]) for iou in COCO_IOUS]
+        gt_owner = owner_of_video[pool.gt_video]
+        self.num_gt = np.bincount(gt_owner, minlength=num_patients)
+        hits = [lesions_hit(pool, 16, iou) for iou in COCO_IOUS]
+        self.recalled = np.stack([np.bincount(gt_owner[hit], minlength=num_patients) for hit in hits])
+        self.num_detections = np.array([len(places) for places in self.places])
+
+
+def _figures_of_draws(prepared: _Prepared, drawn: IntArray) -> dict[str, FloatArray]:
+    """AP50 to Pr90, R@16, AR@16, and the score thresholds ``threshold70`` to ``threshold90``, of ``(D, P)`` draws."""
+    weights = drawn.astype(np.float64)
+    num_gt = weights @ prepared.num_gt
+    seen = weights @ prepared.seen.T.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a draw without a lesion gives nan
+        by_iou = [100 * _area(prepared, weights, seen, match) / num_gt for match in prepared.matches]
+        recalled = 100 * (weights @ prepared.recalled.T) / num_gt[:, None]
+    figures = {"AP50": by_iou[0], "AP75": by_iou[5], "mAP": np.mean(by_iou, axis=0)}
+    figures |= {"R@16": recalled[:, 0], "AR@16": recalled.mean(axis=1)}
+    for level in _LEVELS:
+        precision, threshold = _at_recall(prepared, drawn, seen, num_gt, level / 100)
+        figures |= {f"Pr{level}": 100 * precision, f"threshold{level}": threshold}
+    return figures
+
+
+def _area(prepared: _Prepared, weights: FloatArray, seen: FloatArray, match: IntArray) -> FloatArray:
+    """``(D,)`` areas under the precision envelope, times the number of lesions; see `frame_ap.area_under_envelope`."""
+    weight = weights[:, prepared.owner[prepared.at[match]]]
+    precision = weight.cumsum(axis=1)
+    precision /= np.maximum(seen[:, match], 1)  # 0 seen: nothing drawn so far, and nothing found
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    return np.einsum("dk,dk->d", envelope, weight)
+
+
+def _at_recall(
+    prepared: _Prepared, drawn: IntArray, seen: FloatArray, num_gt: FloatArray, level: float
+) -> tuple[FloatArray, FloatArray]:
+    """``(D,)`` precision and score at a recall, as `frame_ap.precision_at_recall` has it; nan where it is not reached.
+
+    ``j`` is the last detection of the draw with a recall of at most the level. The next one is a true positive, for the
+    recall rises there: the copy number ``copies`` (from 0) of true positive ``k``.
+    """
+    draws, match = np.arange(len(drawn)), prepared.matches[0]
+    places = prepared.at[match]
+    weight = drawn[:, prepared.owner[places]]
+    found = weight.cumsum(axis=1)
+    precision, score = np.full(len(drawn), np.nan), np.full(len(drawn), np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        reached = (found / num_gt[:, None] <= level).sum(axis=1)
+    total = found[:, -1] if len(match) else np.zeros(len(drawn), np.int64)
+    ok = (num_gt > 0) & (total >= level * num_gt * (1 - 1e-12))
+    inside = ok & (reached < len(match))
+    k, d = reached[inside], draws[inside]
+    before = found[d, k] - weight[d, k]
+    copies = np.floor(level * num_gt[d] * (1 + 1e-12) - before)
+    hits, shown = before + copies, seen[d, match[k]] - weight[d, k] + copies
+    last = np.where(copies > 0, places[k], _last_drawn(prepared, drawn[d], places[k]))
+    share = (level * num_gt[d] - hits).clip(0, 1)  # from this recall to the next, one lesion on
+    next_precision = (hits + 1) / (shown + 1)
+    own = np.where(shown > 0, hits / np.maximum(shown, 1), next_precision)
+    precision[d] = own + share * (next_precision - own)
+    next_score = prepared.scores[places[k]].astype(np.float64)
+    own_score = np.where(last >= 0, prepared.scores[last], next_score)
+    score[d] = own_score + share * (next_score - own_score)
+    d = draws[ok & (reached == len(match))]  # the recall ends at the level exactly: the last detection of all
+    if len(d) and len(match):
+        precision[d] = total[d] / (drawn[d] @ prepared.num_detections)
+        score[d] = prepared.scores[_last_drawn(prepared, drawn[d], np.full(len(d), len(prepared.owner)))]
+    return precision, score
+
+
+def _last_drawn(prepared: _Prepared, drawn: IntArray, before: IntArray) -> IntArray:
+    """``(D,)`` the last detection of a drawn patient before a place; -1 where there is none."""
+    last = np.full(len(before), -1)
+    for p, places in enumerate(prepared.places):
+        number = np.searchsorted(places, before)
+        place = np.append(places, -1)[number - 1]  # number 0 takes the -1 at the end
+        last = np.where(drawn[:, p] > 0, np.maximum(last, place), last)
+    return last
+
+
+def _sequence_figures(prepared: _Prepared, drawn: IntArray, figures: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    """FP70, FP80, FP90 and the sensitivities for lesions at the thresholds of each draw."""
+    levels = np.stack([figures[f"threshold{level}"] for level in _LEVELS], axis=1)
+    defined = ~np.isnan(levels)
+    false, minutes = np.zeros(levels.shape), np.zeros(len(drawn))
+    for video, patient in zip(prepared.videos, prepared.owner_of_video, strict=True):
+        wanted = defined & (drawn[:, patient] > 0)[:, None]
+        counts = np.zeros(levels.shape)
+        counts[wanted] = false_sequences_at(video, levels[wanted].astype(np.float32))
+        false += counts * drawn[:, patient][:, None]
+        minutes += video.minutes * drawn[:, patient]
+    rates = np.where(defined, false / minutes[:, None], np.nan)
+    result = {f"FP{level}": rates[:, i] for i, level in enumerate(_LEVELS)}
+    tracks = lesion_tracks(prepared.videos)
+    weights = drawn[:, prepared.owner_of_video[[t.video for t in tracks]]] if tracks else np.zeros((len(drawn), 0))
+    at_80 = levels[:, 1]
+    measures: dict[str, Callable[[int], float]] = {
+        "any": lambda i: tracks[i].found_score(),
+        "half": lambda i: tracks[i].found_score(share=0.5),
+    }
+    for name, score_of in measures.items():
+        found = np.array([score_of(i) for i in range(len(tracks))])[None] >= at_80[:, None]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = (found * weights).sum(axis=1) / weights.sum(axis=1)
+        result[f"lesion/sensitivity_{name}@R80"] = np.where(np.isnan(at_80), np.nan, 100 * share)
+    return result

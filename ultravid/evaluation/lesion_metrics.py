@@ -1,0 +1,114 @@
+"""What a clinician asks of a detector: which lesions are found at all, how soon, and at how many false alarms.
+
+A lesion is a track: the boxes of one ``gt_track_ids`` in one video. Where a video's ids are not known, all of its boxes
+count as one lesion. A frame of a track is hit if a detection that scores at least the threshold has its highest IoU with the
+track's box and that IoU is at least 0.5. A lesion is found if at least one of its frames is hit, or, by the stricter
+figure, at least a given share of them.
+
+Legend: ``F`` frames, ``M`` lesion boxes of a video, ``T`` lesions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ultravid.evaluation.results import DEFAULT_FPS, JudgedVideo
+from ultravid.evaluation.video_metrics import false_sequences_at
+
+__all__ = ["FROC_RATES", "LesionTrack", "froc", "lesion_sensitivity", "lesion_tracks", "median_delay_s"]
+
+HIT_IOU = 0.5
+FROC_RATES = (0.5, 1.0, 2.0, 4.0, 8.0)
+FROC_POINTS = 50
+
+
+@dataclass(frozen=True, eq=False)
+class LesionTrack:
+    """A lesion of a video.
+
+    Attributes:
+        video: the place of its video.
+        times_s: ``(F,)`` float64, ascending: seconds from the video's start to each frame that shows it.
+        hit_scores: ``(F,)`` float64, the highest score that hits it in the frame; -inf where nothing does.
+    """
+
+    video: int
+    times_s: NDArray[np.float64]
+    hit_scores: NDArray[np.float64]
+
+    def found_score(self, share: float = 0.0) -> float:
+        """Highest threshold at which it is found: in one frame, or in ``share`` of its frames."""
+        needed = max(1, math.ceil(share * len(self.hit_scores) - 1e-9))
+        return float(np.sort(self.hit_scores)[-needed])
+
+    def delay_s(self, threshold: float) -> float:
+        """Seconds from its first frame to the first that is hit at the threshold; inf where none is."""
+        hit = np.flatnonzero(self.hit_scores >= threshold)
+        return float(self.times_s[hit[0]] - self.times_s[0]) if len(hit) else math.inf
+
+
+def lesion_tracks(videos: Sequence[JudgedVideo]) -> list[LesionTrack]:
+    """The lesions of all videos, by video and id. A video of unknown rate counts as 30 frames a second."""
+    tracks = []
+    for v, video in enumerate(videos):
+        hit = np.full(len(video.gt_frame), -np.inf)
+        reaches = video.best_iou >= np.float32(HIT_IOU)
+        np.maximum.at(hit, video.best_gt[reaches], video.scores[reaches])
+        seconds = video.frame_index / (video.fps or DEFAULT_FPS)
+        for track in np.unique(video.gt_track):
+            boxes = np.flatnonzero(video.gt_track == track)
+            frames, first = np.unique(video.gt_frame[boxes], return_index=True)
+            tracks.append(LesionTrack(v, seconds[frames], np.maximum.reduceat(hit[boxes], first)))
+    return tracks
+
+
+def lesion_sensitivity(tracks: Sequence[LesionTrack], threshold: float, share: float = 0.0) -> float:
+    """Share of lesions found at a threshold; nan without a lesion or where the threshold is nan."""
+    if not tracks or math.isnan(threshold):
+        return float("nan")
+    return float(np.mean([track.found_score(share) >= threshold for track in tracks]))
+
+
+def median_delay_s(tracks: Sequence[LesionTrack], threshold: float) -> float:
+    """Median over lesions of the seconds from a lesion's first frame to its first detection.
+
+    A lesion that is never found is infinitely late, and not left out: leaving it out would favour who finds easy lesions
+    alone. So the median is nan where half of them or more are not found, without a lesion, and where the threshold is nan.
+    """
+    if not tracks or math.isnan(threshold):
+        return float("nan")
+    delays = sorted(track.delay_s(threshold) for track in tracks)
+    median = (delays[(len(delays) - 1) // 2] + delays[len(delays) // 2]) / 2
+    return median if math.isfinite(median) else float("nan")
+
+
+def froc(
+    videos: Sequence[JudgedVideo],
+    tracks: Sequence[LesionTrack],
+    rates: Sequence[float] = FROC_RATES,
+    share: float = 0.0,
+) -> dict[float, float]:
+    """Sensitivity for lesions at so many false-positive sequences a minute (free-response ROC; Bunch et al., 1978).
+
+    The operating points are the thresholds at which one more lesion is found; of more than 50, 50 evenly spaced ones.
+    The sensitivity at a rate is the highest among points with at most that many false sequences a minute
+    (`video_metrics`): 0 where every point has more.
+
+    Returns:
+        sensitivity by rate; nan without a lesion.
+    """
+    if not tracks:
+        return dict.fromkeys(rates, float("nan"))
+    found = np.sort([track.found_score(share) for track in tracks])[::-1]
+    thresholds = np.unique(found[np.isfinite(found)])[::-1]
+    if len(thresholds) > FROC_POINTS:
+        thresholds = thresholds[np.linspace(0, len(thresholds) - 1, FROC_POINTS).round().astype(int)]
+    sensitivity = np.searchsorted(-found, -thresholds, side="right") / len(found)
+    minutes = sum(video.minutes for video in videos)
+    false = sum((false_sequences_at(v, thresholds.astype(np.float32)) for v in videos), np.zeros(len(thresholds)))
+    return {rate: float(sensitivity[false / minutes <= rate].max(initial=0.0)) for rate in rates}

@@ -1,0 +1,119 @@
+"""Predictions from wherever they lie, joined with their ground truth."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ultravid.evaluation.coco_files import Annotations, Id, read_annotations, read_coco_detections, read_json
+from ultravid.evaluation.prediction_files import find_manifest, read_videos
+from ultravid.evaluation.results import JudgedVideo, VideoResult, judge_video
+from ultravid.utils.errors import UserError
+
+__all__ = ["check_same_videos", "load_run", "load_videos"]
+
+Detections = dict[Id, tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+
+def load_videos(
+    predictions: Path, annotations: Path | None = None, patients: Mapping[str, str] | None = None
+) -> Iterator[VideoResult]:
+    """The videos of a file or folder of predictions, with their ground truth.
+
+    Args:
+        predictions: COCO results (needs ``annotations``), or a run's own files: its folder or its manifest.
+        annotations: COCO-VID; takes the place of the ground truth in a run's own files, and sets the order of the videos.
+        patients: patient by video name, over what the files say.
+
+    Raises:
+        UserError: something can't be used; the message names file, video and frame.
+    """
+    rows = read_json(predictions) if predictions.is_file() else None
+    own = not isinstance(rows, list)
+    if annotations is None:
+        if not own:
+            raise UserError(f"{predictions}: COCO results hold no ground truth; give the annotations beside them.")
+        for video in read_videos(find_manifest(predictions)):
+            patient = (patients or {}).get(video.video_id, video.patient)
+            yield replace(video, patient=patient)
+        return
+    truth = read_annotations(annotations, patients)
+    manifest = find_manifest(predictions) if own else None
+    found = _own_detections(manifest, truth) if manifest else read_coco_detections(predictions, rows, truth)
+    yield from truth.videos(found)
+
+
+def _own_detections(manifest: Path, truth: Annotations) -> Detections:
+    found: Detections = {}
+    for video in read_videos(manifest):
+        for frame in video.frames:
+            where = f"{manifest.parent}: video {video.video_id!r} frame {frame.frame_index}"
+            if frame.image_id not in truth.places:
+                raise UserError(f"{where}: image {frame.image_id!r} is not in {truth.path}.")
+            named = truth.names[truth.places[frame.image_id][0]]
+            if named != video.video_id:
+                raise UserError(f"{where}: image {frame.image_id!r} is of video {named!r} in {truth.path}.")
+            found[frame.image_id] = (frame.boxes, frame.scores)
+    for image_id in truth.places:
+        if image_id not in found:
+            number = len(truth.places) - len(found)
+            raise UserError(
+                f"{manifest.parent}: {truth.where(image_id)} of {truth.path} was not evaluated ({number} frames were not). "
+                "Give annotations of the videos that were, or leave them out: the run's files hold their own."
+            )
+    return found
+
+
+def load_run(
+    predictions: Path, annotations: Path | None = None, patients: Mapping[str, str] | None = None
+) -> tuple[list[JudgedVideo], dict[str, str]]:
+    """The judged videos of a run, and for each video a text that tells its frames and ground truth from others.
+
+    Raises:
+        UserError: see `load_videos`; or there is no video.
+    """
+    judged, truths = [], {}
+    for video in load_videos(predictions, annotations, patients):
+        judged.append(judge_video(video))
+        truths[video.video_id] = _truth_text(video)
+    if not judged:
+        raise UserError(f"{predictions}: holds no video; there is nothing to judge.")
+    return judged, truths
+
+
+def _truth_text(video: VideoResult) -> str:
+    said = repr([(f.image_id, f.frame_index, f.gt_boxes.tolist()) for f in video.frames])
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def check_same_videos(a: tuple[Path, Mapping[str, str]], b: tuple[Path, Mapping[str, str]]) -> None:
+    """Refuse to compare runs over different videos, frames or lesions.
+
+    Args:
+        a: where a run lies, and the second value of `load_run`.
+        b: the other run.
+
+    Raises:
+        UserError: they differ; the message names the first video that does.
+    """
+    (path_a, of_a), (path_b, of_b) = a, b
+    alone: Sequence[tuple[Path, Path, list[str]]] = [
+        (path_a, path_b, sorted(set(of_a) - set(of_b))),
+        (path_b, path_a, sorted(set(of_b) - set(of_a))),
+    ]
+    for path, other, videos in alone:
+        if videos:
+            raise UserError(
+                f"{path} holds video {videos[0]!r}, {other} does not ({len(videos)} such); compare the same videos."
+            )
+    for video_id in sorted(of_a):
+        if of_a[video_id] != of_b[video_id]:
+            raise UserError(
+                f"Video {video_id!r} has other frames or other lesions in {path_a} than in {path_b}; "
+                "runs can be compared over the same ground truth alone."
+            )
