@@ -30,6 +30,13 @@ setup(
         "numpy>=2.1",
         "scipy>=1.14",
         "opencv-python-headless>=4.11",
+        "av>=14.0",  # movies
+        "pydicom>=3.0",
+        "pylibjpeg>=2.0",  # pydicom's decoders, and those it calls
+        "pylibjpeg-libjpeg>=2.3",
+        "pylibjpeg-openjpeg>=2.4",
+        "pylibjpeg-rle>=2.1",
+        "defusedxml>=0.7.1",
         "PyYAML>=6.0.1",
         "rich>=13.7",
         "tabulate>=0.9",
@@ -43,6 +50,7 @@ setup(
             "mypy>=1.15",
             "import-linter>=2.3",
             "pycocotools>=2.0.8",
+            "types-defusedxml>=0.7",
             "types-PyYAML>=6.0.12",
             "types-tabulate>=0.9",
         ],

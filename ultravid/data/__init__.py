@@ -1,8 +1,17 @@
 """From files to clips and frames: readers, folds, samplers, augmentation, loaders, and the phantom."""
 
 from ultravid.data.build import ClipLoader, build_video_test_loader, build_video_train_loader
-from ultravid.data.datasets import load_coco_stills, load_cva_bus
+from ultravid.data.datasets import (
+    load_coco_stills,
+    load_coco_video,
+    load_cva_bus,
+    load_cvat_video,
+    load_hospital_csv,
+    load_labelme,
+    load_recordings,
+)
 from ultravid.data.folds import fold_of_patient, split_fold
+from ultravid.data.readers import FrameSource, open_source
 from ultravid.data.samplers import (
     InfiniteClipSampler,
     StridedFrameSampler,
@@ -22,6 +31,7 @@ __all__ = [
     "ClipLoader",
     "DataError",
     "Frame",
+    "FrameSource",
     "InfiniteClipSampler",
     "RandomColor",
     "RandomFlip",
@@ -35,7 +45,13 @@ __all__ = [
     "build_video_train_loader",
     "fold_of_patient",
     "load_coco_stills",
+    "load_coco_video",
     "load_cva_bus",
+    "load_cvat_video",
+    "load_hospital_csv",
+    "load_labelme",
+    "load_recordings",
+    "open_source",
     "shard_videos",
     "split_fold",
 ]
