@@ -3,7 +3,7 @@
 COCO-VID holds ``videos[]{id, name}``, ``images[]{id, video_id, frame_id, file_name, height, width}`` and
 ``annotations[]{id, image_id, bbox: [x, y, width, height], instance_id, category_id}``; ``track_id`` is taken where there is no
 ``instance_id``. A video may say its ``fps``, ``patient``, ``device``, ``organ``, ``hospital``, ``spacing_mm``, and more under
-``metadata``.
+``metadata``, and its ``static_frames`` as a list of [first, last].
 
 CVA-BUS (Lin et al., "A new dataset and a baseline model for breast lesion detection in ultrasound videos", MICCAI 2022)
 lies on disk as ``<root>/{trainval,test}.json`` and ``<root>/rawframes/{benign,malignant}/<video>/%06d.png``. Its public
@@ -34,6 +34,7 @@ from ultravid.data.datasets.common import (
     rate_of,
     read_json,
     read_patients,
+    static_frames_fault,
     usable_box,
 )
 from ultravid.data.faults import Faults
@@ -209,9 +210,18 @@ def _build_videos(
         given = patients.get(name, row.get("patient"))
         patient = patient_from_name(name) if given is None else str(given)
         fps = rate_of(row.get("fps"), f"video {name!r}", faults)
-        videos.append(Video(name, tuple(f for _, f in numbered), patient, fps, metadata_of(row), class_names))
+        static = _static_frames(row, len(numbered), faults)
+        videos.append(Video(name, tuple(f for _, f in numbered), patient, fps, metadata_of(row), class_names, static))
     videos = check_unique_ids(videos, faults)
     return Index(videos, faults.close() + remarks)
+
+
+def _static_frames(row: Mapping[str, Any], num_frames: int, faults: Faults) -> tuple[tuple[int, int], ...]:
+    given = row.get("static_frames") or []
+    if static_frames_fault(given, num_frames):
+        faults.add("bad static_frames", f"video {row.get('name')!r}: {static_frames_fault(given, num_frames)}")
+        return ()
+    return tuple((first, last) for first, last in given)
 
 
 def _classes(content: dict[str, Any], class_agnostic: bool) -> tuple[dict[Any, int], tuple[str, ...]]:

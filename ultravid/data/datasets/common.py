@@ -87,6 +87,15 @@ def rate_of(value: Any, where: str, faults: Faults) -> float | None:
     return float(value)
 
 
+def static_frames_fault(stretches: Any, num_frames: int) -> str | None:
+    """What is wrong with a list of stretches [first, last]; None where nothing is."""
+    for stretch in stretches if isinstance(stretches, list) else [stretches]:
+        pair = isinstance(stretch, list) and len(stretch) == 2 and all(isinstance(v, int) for v in stretch)
+        if not pair or not 0 <= stretch[0] <= stretch[1] < num_frames:
+            return f"static_frames holds {stretch!r}, not [first, last] of {num_frames} frames"
+    return None
+
+
 def duplicates(values: Iterable[Any]) -> set[Any]:
     """Values that come more than once."""
     return {value for value, times in Counter(map(hashable, values)).items() if times > 1}

@@ -44,6 +44,7 @@ from ultravid.data.datasets.common import (
     picture_fault_kind,
     read_json,
     read_patients,
+    static_frames_fault,
     usable_box,
 )
 from ultravid.data.datasets.plain_pickle import read_plain_pickle
@@ -180,7 +181,7 @@ class _Reader:
         classes = self._classes_of(organ)
         annotated = self._annotation(base, row)
         frames = self._frames(folder, info, annotated, classes, where)
-        static = _static_frames(info, len(frames), folder)
+        static = _static_frames(info, info["num_frames"], folder)
         if frames:
             name = f"{organ}/{row['jpg_folder']}"
             patient = self.patients.get(name) or patient_from_name(row["video_path"] or row["jpg_folder"])
@@ -309,10 +310,7 @@ def _read_info(path: Path) -> dict[str, Any]:
 
 def _static_frames(info: Mapping[str, Any], num_frames: int, folder: Path) -> tuple[tuple[int, int], ...]:
     stretches = info.get("static_frames") or []
-    for stretch in stretches if isinstance(stretches, list) else [stretches]:
-        pair = isinstance(stretch, list) and len(stretch) == 2 and all(isinstance(v, int) for v in stretch)
-        if not pair or not 0 <= stretch[0] <= stretch[1] < num_frames:
-            raise DataError(
-                f"{folder / 'info.json'}: static_frames holds {stretch!r}, not [first, last] of {num_frames} frames."
-            )
+    fault = static_frames_fault(stretches, num_frames)
+    if fault is not None:
+        raise DataError(f"{folder / 'info.json'}: {fault}.")
     return tuple((first, last) for first, last in stretches)
