@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +12,6 @@ from pathlib import Path
 from ultravid.data.video import DataError
 
 __all__ = ["Fault", "Faults", "gather_faults"]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,10 @@ def gather_faults() -> Iterator[list[Fault]]:
 
     A file that can't be read at all is refused nevertheless.
     """
-    token = _GATHERED.set([])
+    found: list[Fault] = []
+    token = _GATHERED.set(found)
     try:
-        yield _GATHERED.get() or []
+        yield found
     finally:
         _GATHERED.reset(token)
 

@@ -244,7 +244,8 @@ def _stretches(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _frozen_boxes(splits: Sequence[Split], frozen_frames: int) -> Table:
-    rows, examples = [], []
+    rows: list[tuple[str, ...]] = []
+    examples: list[Example] = []
     for split in splits:
         for video in split.videos:
             for track, first, last in _still_boxes(video, frozen_frames):

@@ -6,6 +6,7 @@ are boxes. Pictures inside the JSON (``imageData``) are not read: the picture's 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ def load_labelme(
         faults = Faults(root)
         folders = sorted({root, *(p for p in root.rglob("*") if p.is_dir())}, key=lambda p: natural_order(str(p)))
         reader = _Reader(root, faults, read_patients(patients), class_agnostic)
-        names = tuple(classes) if classes is not None else _labels(folders)
+        names = tuple(classes or ()) if classes is not None or class_agnostic else _labels(folders)
         for folder in folders:
             reader.read(folder, names)
         if not reader.videos and not faults.found:
@@ -79,9 +80,13 @@ def load_labelme(
 
 
 def _labels(folders: Sequence[Path]) -> tuple[str, ...]:
-    contents = (read_json(file) for folder in folders for file in _annotation_files(folder).values())
-    shapes = [s for c in contents if isinstance(c, dict) for s in c.get("shapes") or [] if isinstance(s, dict)]
-    return tuple(sorted({str(s.get("label")) for s in shapes}))
+    labels = set()
+    for file in (f for folder in folders for f in _annotation_files(folder).values()):
+        with contextlib.suppress(DataError):  # told with its frame, when the frame is read
+            content = read_json(file)
+            shapes = content.get("shapes") if isinstance(content, dict) else None
+            labels |= {str(s.get("label")) for s in shapes or [] if isinstance(s, dict)}
+    return tuple(sorted(labels))
 
 
 def _annotation_files(folder: Path) -> dict[str, Path]:
