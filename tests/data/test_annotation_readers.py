@@ -308,6 +308,8 @@ def test_what_else_can_be_wrong_with_a_hospitals_table_is_told(hospital):
     table.write_text(before + before.splitlines()[1] + "\n")
     refused(NAME, "two videos have the id 'breast/v0'")
     table.write_text(before)
+    cv2.imwrite(str(hospital / "breast" / "v0" / "1.jpg"), numbered(1)[:50])
+    refused(NAME, r"video 'v0' frame 1: .*1\.jpg is 128x50 px, its annotation says 128x96")
     (hospital / "breast" / "v0" / "2.jpg").unlink()
     refused(NAME, "holds 2 pictures, its info.json says 3 frames")
 

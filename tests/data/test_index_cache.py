@@ -147,6 +147,7 @@ def _load_in_process(root, queue):
     queue.put(content(load(root)))
 
 
+@pytest.mark.slow
 def test_two_processes_may_index_at_once(root, own_cache):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

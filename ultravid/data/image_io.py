@@ -23,14 +23,18 @@ _JPEG_EXIF = 0xE1
 def image_fault(path: str | Path, height: int, width: int) -> str | None:
     """What is wrong with a picture, from its first and last bytes; None where nothing is.
 
-    Decoders fill the missing part of a cut file with grey and say nothing, so its end is looked at. A PNG's size is
-    compared with the one that was announced.
+    Decoders fill the missing part of a cut file with grey and say nothing, so its end is looked at. The size in the header
+    is compared with the one that was announced.
     """
+    found = None
     try:
         with Path(path).open("rb") as file:
             head = file.read(24)
             file.seek(-min(64, file.seek(0, 2)), 2)
             tail = file.read().rstrip(b"\0\r\n")
+            if head.startswith(_JPEG):
+                file.seek(2)
+                found = _jpeg_size(file)
     except OSError as error:
         return f"can't be read ({error.strerror})"
     if not head:
@@ -39,12 +43,11 @@ def image_fault(path: str | Path, height: int, width: int) -> str | None:
         if not tail.endswith(_PNG_END):
             return "is a truncated PNG"
         found = struct.unpack(">II", head[16:24])[::-1]
-        return (
-            None if found == (height, width) else f"is {found[1]}x{found[0]} px, its annotation says {width}x{height}"
-        )
-    if head.startswith(_JPEG):
-        return None if tail.endswith(_JPEG_END) else "is a truncated JPEG"
-    return None
+    elif head.startswith(_JPEG) and not tail.endswith(_JPEG_END):
+        return "is a truncated JPEG"
+    if found is None or found == (height, width):
+        return None
+    return f"is {found[1]}x{found[0]} px, its annotation says {width}x{height}"
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

@@ -184,7 +184,9 @@ class _Reader:
         static = _static_frames(info, info["num_frames"], folder)
         if frames:
             name = f"{organ}/{row['jpg_folder']}"
-            patient = self.patients.get(name) or patient_from_name(row["video_path"] or row["jpg_folder"])
+            patient = self.patients.get(name) or patient_from_name(
+                (row["video_path"] or row["jpg_folder"]).replace("\\", "/")
+            )
             metadata = {
                 k: v for k, v in (("organ", organ), ("hospital", row["hospital"]), ("device", row["device"])) if v
             }

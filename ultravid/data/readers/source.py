@@ -169,7 +169,8 @@ def is_dicom(path: Path) -> bool:
     """Whether a file bears DICOM's suffix, or no suffix and DICOM's mark."""
     if path.suffix.lower() in DICOM_SUFFIXES:
         return path.is_file()
-    if path.suffix or not path.is_file():  # scanners write DICOM files without a suffix
+    # Scanners write DICOM files without a suffix, and a table of them in a file of this name.
+    if path.suffix or path.name.upper() == "DICOMDIR" or not path.is_file():
         return False
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
