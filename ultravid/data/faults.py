@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ultravid.data.video import DataError
 
-__all__ = ["Fault", "Faults", "gather_faults"]
+__all__ = ["Fault", "Faults", "are_gathered", "gather_faults"]
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ The file is read with defusedxml, and one that declares a document type or an en
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from ultravid.data.datasets.common import (
     read_patients,
     usable_box,
 )
-from ultravid.data.faults import Faults
+from ultravid.data.faults import Faults, are_gathered
 from ultravid.data.index_cache import Index, cached_index
 from ultravid.data.readers import FrameSource, open_source, read_sidecar
 from ultravid.data.readers.pictures import natural_order
@@ -93,30 +94,16 @@ def load_cvat_video(
         raise DataError(f"{xml}: holds {len(files)} XML files, but one source was named for all of them.")
 
     def build() -> Index:
-        table = read_patients(patients)
         faults = Faults(xml)
-        videos: list[Video] = []
-        watched: list[Path] = []
-        names = tuple(classes or ())
-        num_images = 0
+        reader = _Reader(faults, source, tuple(classes or ()), class_agnostic, keep_occluded, read_patients(patients))
         for path in files:
-            root = _parse(path)
-            task = _task(root, path)
-            names = names or task.labels
-            recording = _find_source(path, task, source)
-            frames_of = open_source(recording, crop=False)
-            tracks = _tracks(root, names, class_agnostic, path, faults)
-            boxes = _boxes_by_frame(tracks, task, keep_occluded)
-            video = _video(path, recording, frames_of, task, boxes, num_images, faults)
-            frames_of.close()
-            patient = table.get(path.stem)
-            shown = ("lesion",) if class_agnostic else names
-            videos.append(
-                Video(video.video_id, video.frames, patient or video.patient, video.fps, video.metadata, shown)
-            )
-            num_images += len(video)
-            watched += [path.parent, recording.parent]
-        return Index(check_unique_ids(videos, faults), faults.close(), tuple(watched))
+            try:
+                reader.read(path)
+            except DataError as error:
+                if not are_gathered():
+                    raise
+                faults.add("video can't be read", str(error).rstrip("."))
+        return Index(check_unique_ids(reader.videos, faults), faults.close(), tuple(reader.watched))
 
     arguments = {
         "source": str(Path(source).absolute()) if source else None,
@@ -125,6 +112,45 @@ def load_cvat_video(
         "keep_occluded": keep_occluded,
     }
     return cached_index("cvat_video", arguments, [*files, *([Path(patients)] if patients is not None else [])], build)
+
+
+class _Reader:
+    """Videos of one call, with what they share."""
+
+    def __init__(
+        self,
+        faults: Faults,
+        source: str | Path | None,
+        classes: tuple[str, ...],
+        class_agnostic: bool,
+        keep_occluded: bool,
+        patients: Mapping[str, str],
+    ) -> None:
+        self.faults = faults
+        self.source = source
+        self.classes = classes
+        self.class_agnostic = class_agnostic
+        self.keep_occluded = keep_occluded
+        self.patients = patients
+        self.videos: list[Video] = []
+        self.watched: list[Path] = []
+        self.num_images = 0
+
+    def read(self, path: Path) -> None:
+        root = _parse(path)
+        task = _task(root, path)
+        self.classes = self.classes or task.labels
+        recording = _find_source(path, task, self.source)
+        self.watched += [path.parent, recording.parent]
+        frames_of = open_source(recording, crop=False)
+        tracks = _tracks(root, self.classes, self.class_agnostic, path, self.faults)
+        boxes = _boxes_by_frame(tracks, task, self.keep_occluded)
+        video = _video(path, recording, frames_of, task, boxes, self.num_images, self.faults)
+        frames_of.close()
+        patient = self.patients.get(path.stem, video.patient)
+        shown = ("lesion",) if self.class_agnostic else self.classes
+        self.videos.append(dataclasses.replace(video, patient=patient, class_names=shown))
+        self.num_images += len(video)
 
 
 def _xml_files(path: Path) -> list[Path]:
