@@ -12,7 +12,7 @@ import argparse
 import csv
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -118,7 +118,7 @@ def parse_data(text: str) -> tuple[str, str, str]:
     return name or "all", format_name, path
 
 
-def regroup(splits: Sequence[Split], name_of) -> list[Split]:
+def regroup(splits: Sequence[Split], name_of: Callable[[Video], str]) -> list[Split]:
     videos: dict[str, list[Video]] = defaultdict(list)
     for split in splits:
         for video in split.videos:
@@ -159,10 +159,7 @@ def print_report(report: AuditReport) -> None:
     for table in [*report.counts, *report.findings]:
         if table.rows:
             console.print(terminal_table(table))
-    verdict = (
-        "[red]Splits share patients or frames.[/]" if report.has_leak else "[green]Nothing was found in two splits.[/]"
-    )
-    console.print(verdict)
+    console.print(report.verdict, style="red" if report.has_leak else "green")
 
 
 def terminal_table(table: Table) -> TerminalTable:

@@ -1,5 +1,6 @@
 import logging
 import os
+import re
 
 import cv2
 import numpy as np
@@ -185,6 +186,10 @@ def test_what_is_no_recording_is_refused_in_one_message(tmp_path):
     assert message("b.dcm").endswith("without pixel data: there is no picture in it.")
     movie = write_movie(tmp_path / "c.mp4", range(40))
     assert "can't be opened as a movie" in message("d.mp4", movie.read_bytes()[:-2000])  # its index is at its end
+    mpeg = write_movie(tmp_path / "e.mpeg", range(40), codec="mpeg2video", rate=25)
+    assert re.search(
+        r"e\.mpeg: frame \d+ is damaged or cut off", message("e.mpeg", mpeg.read_bytes()[: -mpeg.stat().st_size // 3])
+    )
 
 
 def test_a_dicom_file_with_too_few_pixels_is_told_by_frame(tmp_path):

@@ -74,7 +74,7 @@ def audit_splits(
     """
     seen = _look_at(splits, advance)
     faults = [*(f for s in splits for f in s.faults), *seen.unreadable]
-    report = AuditReport(count_tables(splits))
+    report = AuditReport(len(splits), count_tables(splits))
     identical_leaks, identical_inside = _identical(seen)
     near_leaks, near_inside = _near(seen)
     candidates = [

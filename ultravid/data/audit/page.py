@@ -32,11 +32,8 @@ figcaption { font-size: .82em; color: #5a6675; max-width: 26em; overflow-wrap: a
 
 def render_page(report: AuditReport, title: str) -> str:
     """The page: the verdict, then what was found, then what the splits hold."""
-    verdict = (
-        '<p class="verdict leak">Splits share patients or frames.</p>'
-        if report.has_leak
-        else '<p class="verdict clean">No patient and no frame was found in two splits.</p>'
-    )
+    kind = "leak" if report.has_leak else "clean"
+    verdict = f'<p class="verdict {kind}">{escape(report.verdict)}</p>'
     body = "\n".join(map(_section, [*report.findings, *report.counts]))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -64,10 +64,12 @@ class AuditReport:
     """All that was found.
 
     Attributes:
+        num_splits: how many parts were compared.
         counts: what the splits hold.
         findings: what is wrong, worst first; tables without a row are left out.
     """
 
+    num_splits: int
     counts: list[Table]
     findings: list[Table] = field(default_factory=list)
 
@@ -75,6 +77,15 @@ class AuditReport:
     def has_leak(self) -> bool:
         """Whether two splits share a patient or a frame."""
         return any(t.leak and t.rows for t in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """In one sentence."""
+        if self.num_splits < 2:
+            return "One split: there is nothing to compare it with."
+        return (
+            "Splits share patients or frames." if self.has_leak else "No patient and no frame was found in two splits."
+        )
 
 
 def count_tables(splits: Sequence[Split]) -> list[Table]:

@@ -59,7 +59,8 @@ class MovieSource:
         path: the file.
 
     Raises:
-        DataError: it is no movie, or breaks off in the middle of a frame; the message names file and frame.
+        DataError: it is no movie, a frame is damaged, or it breaks off in the middle of one; the message names file and
+            frame.
     """
 
     def __init__(self, path: Path) -> None:
@@ -179,6 +180,8 @@ def _decode_once(path: Path) -> _Index:
                     "Frames of one video have one size."
                 )
             size = found
+            if frame.is_corrupt:  # FFmpeg fills what is missing from the frames around it
+                raise DataError(f"{path}: frame {len(stamps)} is damaged or cut off.")
             if frame.key_frame:
                 keys.append(len(stamps))
             stamps.append(frame.pts)
