@@ -32,6 +32,12 @@ setup(
         "numpy>=2.1",
         "scipy>=1.14",
         "opencv-python-headless>=4.11",
+        "av>=14.0",  # movies
+        "pydicom>=3.0",
+        "pylibjpeg>=2.0",  # pydicom's decoders, and those it calls
+        "pylibjpeg-openjpeg>=2.4",
+        "pylibjpeg-rle>=2.1",
+        "defusedxml>=0.7.1",
         "PyYAML>=6.0.1",
         "rich>=13.7",
         "tabulate>=0.9",
@@ -39,6 +45,8 @@ setup(
     extras_require={
         "wandb": ["wandb>=0.19"],
         "mlflow": ["mlflow-skinny>=3.1", "sqlalchemy>=2", "alembic>=1.13"],  # the two are for its sqlite store
+        # Lossless JPEG in DICOM. Apart, for it is under the GPL; baseline JPEG needs it not.
+        "lossless-jpeg": ["pylibjpeg-libjpeg>=2.3"],
         "bench": ["hydra-zen>=0.13", "fiddle[flags]>=0.3"],  # what benchmarks/config.py compares with
         "dev": [
             "pytest>=9",
@@ -47,6 +55,7 @@ setup(
             "mypy>=1.15",
             "import-linter>=2.3",
             "pycocotools>=2.0.8",
+            "types-defusedxml>=0.7",
             "types-PyYAML>=6.0.12",
             "types-tabulate>=0.9",
         ],

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ from ultravid.data.phantom import write_phantom_dataset
 from ultravid.utils.tool import run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ["ULTRAVID_CACHE"] = "off"  # tests leave nothing in the user's cache; those of the cache have their own
 PHANTOM_CONFIG = ROOT / "projects/basicdet/configs/phantom.py"
 
 

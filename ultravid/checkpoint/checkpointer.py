@@ -193,6 +193,8 @@ class DetectionCheckpointer:
 
     def _take(self, content: dict[str, Any], path: str | Path, checkpointables: Iterable[str]) -> dict[str, Any]:
         wanted = [k for k in checkpointables if k in content]
+        if wanted and Path(path).is_dir():
+            raise CheckpointError(f"{path} is in shards: take it up with checkpointer=common/fsdp.py:checkpointer.")
         weights = content.pop("model", None)
         if not wanted and AVERAGED in content:
             weights = content.pop(AVERAGED)

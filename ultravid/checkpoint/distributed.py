@@ -134,7 +134,7 @@ class DistributedCheckpointer(DetectionCheckpointer):
 
     def load(self, path: str | Path, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """See `DetectionCheckpointer.load`."""
-        if not Path(path).is_dir():
+        if not (str(path) and Path(path).is_dir()):
             return super().load(path, checkpointables)
         wanted = list(self.checkpointables if checkpointables is None else checkpointables)
         tensors, own = self._state({})

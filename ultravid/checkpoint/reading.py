@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import tempfile
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +34,8 @@ class CheckpointError(UserError):
 def load_file(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of torch, or a pickle of arrays as detectron2's model zoo has them (``.pkl``).
 
+    A folder is one of `DistributedCheckpointer`, and read whole; its index is a pickle of torch's, so it has to be trusted.
+
     Returns:
         what the file holds; arrays are tensors.
 
@@ -39,10 +43,13 @@ def load_file(path: str | Path) -> dict[str, Any]:
         CheckpointError: the file is missing, damaged, or holds more than tensors and plain data. No code in it is run.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(f"Checkpoint {path} is not there.")
     try:
-        content = _read_pickle(path) if path.suffix == ".pkl" else _read_torch(path)
+        if path.is_dir():
+            content = _read_shards(path)
+        else:
+            content = _read_pickle(path) if path.suffix == ".pkl" else _read_torch(path)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(
@@ -66,6 +73,15 @@ def _read_torch(path: Path) -> Any:
     ]
     with torch.serialization.safe_globals(admitted):
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_shards(path: Path) -> Any:
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save  # half a second that few need
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that there is one process
+        dcp_to_torch_save(path, Path(folder) / "whole.pth")
+        return _read_torch(Path(folder) / "whole.pth")
 
 
 def _read_pickle(path: Path) -> Any:

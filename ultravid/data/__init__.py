@@ -2,8 +2,17 @@
 
 from ultravid.data.build import ClipLoader, build_video_test_loader, build_video_train_loader
 from ultravid.data.catalog import DatasetCatalog, Metadata, MetadataCatalog, get_videos
-from ultravid.data.datasets import load_coco_stills, load_cva_bus
+from ultravid.data.datasets import (
+    load_coco_stills,
+    load_coco_video,
+    load_cva_bus,
+    load_cvat_video,
+    load_hospital_csv,
+    load_labelme,
+    load_recordings,
+)
 from ultravid.data.folds import fold_of_patient, split_fold
+from ultravid.data.readers import FrameSource, open_source
 from ultravid.data.samplers import (
     InfiniteClipSampler,
     StridedFrameSampler,
@@ -24,6 +33,7 @@ __all__ = [
     "DataError",
     "DatasetCatalog",
     "Frame",
+    "FrameSource",
     "InfiniteClipSampler",
     "Metadata",
     "MetadataCatalog",
@@ -40,7 +50,13 @@ __all__ = [
     "fold_of_patient",
     "get_videos",
     "load_coco_stills",
+    "load_coco_video",
     "load_cva_bus",
+    "load_cvat_video",
+    "load_hospital_csv",
+    "load_labelme",
+    "load_recordings",
+    "open_source",
     "shard_videos",
     "split_fold",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as TF
 
-from ultravid.data.image_io import read_image
+from ultravid.data.readers import read_frame_image
 from ultravid.data.samplers import FrameSampler, Position
 from ultravid.data.transforms import ClipTransform, apply_transforms, area_size
 from ultravid.data.video import DataError, Frame, Video
@@ -34,13 +34,7 @@ def read_frame(video: Video, index: int) -> Tensor:
     Raises:
         DataError: it can't be decoded, or has another size than its annotation says.
     """
-    frame = video.frames[index]
-    image = read_image(frame.path)
-    if image.shape[:2] != (frame.height, frame.width):
-        raise DataError(
-            f"Video {video.video_id!r} frame {index}: {frame.path} is {image.shape[1]}x{image.shape[0]} px, "
-            f"its annotation says {frame.width}x{frame.height}."
-        )
+    image = read_frame_image(video, index)
     return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 
@@ -153,7 +147,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
 
     An item holds ``image`` (``(3, H, W)`` uint8 in ``image_format``, resized), ``height`` and ``width`` (of the frame on disk: detections
     and ground truth are in its pixels), ``video_id``, ``frame_index``, ``image_id``, ``file_name``, ``fps`` (None where
-    unknown) and ``instances`` (the ground truth).
+    unknown), ``patient``, ``metadata`` (see `Video`) and ``instances`` (the ground truth).
 
     Args:
         videos: in the order of evaluation.
@@ -199,6 +193,8 @@ class FrameDataset(Dataset[dict[str, Any]]):
             "image_id": frame.image_id,
             "file_name": frame.path,
             "fps": video.fps,
+            "patient": video.patient,
+            "metadata": dict(video.metadata),
             "instances": frame_instances(frame),
         }
         return {**item, "stream_id": "all videos"} if self.foreign_context else item

@@ -75,13 +75,17 @@ class EMA(HookBase):
     @contextmanager
     def applied(self) -> Iterator[None]:
         """A block in which the model has the averaged weights."""
-        parameters = [value.data for _, value in self._parameters()]
-        own = [value.clone() for value in parameters]
-        torch._foreach_copy_(parameters, [self._average[name] for name, _ in self._parameters()])
+        own = {name: value.detach().clone() for name, value in self._parameters()}
+        self._put_in(self._average)
         try:
             yield
         finally:
-            torch._foreach_copy_(parameters, own)
+            self._put_in(own)
+
+    @torch.no_grad()
+    def _put_in(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self._parameters():
+            parameter.copy_(values[name])
 
     def state_dict(self) -> dict[str, Any]:
         """The number of updates; the averaged weights are an entry of their own in the checkpoint."""

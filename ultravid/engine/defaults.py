@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ultravid.config import CfgNode, LazyConfig, Node, project_folders, resolve_environment
+from ultravid.engine.sharding import shard_model
 from ultravid.utils import comm
 from ultravid.utils.env import describe_environment, select_device
 from ultravid.utils.errors import UserError
@@ -198,6 +199,7 @@ def prepare_model(
     ddp: dict[str, Any] | None = None,
     sync_batchnorm: bool = False,
     compile: dict[str, Any] | None = None,
+    fsdp: dict[str, Any] | None = None,
 ) -> nn.Module:
     """The model on its device, wrapped for several processes; the plain module inside stays the given one.
 
@@ -208,10 +210,14 @@ def prepare_model(
         sync_batchnorm: share batch statistics among processes, where there are several on CUDA.
         compile: arguments of `torch.nn.Module.compile`, which compiles the module in place, so that its weights keep their
             names; ``{}`` takes its defaults, None does not compile.
+        fsdp: arguments of `shard_model`, which shards the module in place instead of wrapping it in DDP; its checkpoints are
+            those of `DistributedCheckpointer`. None does not shard.
     """
     model.to(select_device(device))
     if compile is not None:
         model.compile(**compile)
     if sync_batchnorm and comm.get_world_size() > 1 and select_device(device).type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if fsdp is not None:
+        return shard_model(model, **fsdp)
     return create_ddp_model(model, **(ddp or {}))

@@ -47,7 +47,10 @@ def shard_model(model: nn.Module, *, units: Sequence[str] = (), **kwargs: Any) -
 
 @contextmanager
 def unsharded(model: nn.Module) -> Iterator[None]:
-    """A block in which every process holds all parameters, so that each may run the model as often as it needs."""
+    """A block in which every process holds all parameters, so that each may run the model as often as it needs.
+
+    Gathered parameters lie otherwise in memory than those of a model that was never sharded, so that last digits may differ.
+    """
     if comm.get_world_size() == 1:
         yield
         return

@@ -546,6 +546,8 @@ class AMPTrainer(SimpleTrainer):
         if dtype not in (torch.float16, torch.bfloat16):
             raise ValueError(f"precision={precision!r} is neither float16 nor bfloat16.")
         device = next(model.parameters()).device
+        if dtype == torch.float16 and any(hasattr(p, "full_tensor") for p in model.parameters()):
+            raise ValueError("precision='float16' can't be used on shards (FSDP2), take 'bfloat16'.")
         self.autocast = torch.autocast(device.type, dtype=dtype, enabled=enabled)
         self.grad_scaler = grad_scaler or torch.amp.GradScaler(device.type, enabled=enabled and dtype == torch.float16)
         super().__init__(

@@ -166,12 +166,11 @@ def _share_buffers(model: nn.Module) -> None:
 def model_fingerprint(model: nn.Module, described_by: str = "") -> str:
     """A hash of a model's weights and buffers, and of a text that describes the rest of it."""
     digest = hashlib.sha256(described_by.encode())
-    for name, value in model.state_dict().items():
-        if isinstance(value, torch.Tensor):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        else:
-            digest.update(f"{name} {value!r}".encode())
+    # Not the state dict: to make one, FSDP2 scatters what was gathered for the evaluation.
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        copied = value.detach().cpu().clone().contiguous()  # numpy() would pin the memory, which FSDP2 frees afterwards
+        digest.update(copied.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

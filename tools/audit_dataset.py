@@ -1,0 +1,178 @@
+"""Say what a data set holds, what is wrong with it, and whether its splits share patients or frames.
+
+    python tools/audit_dataset.py --data train=coco-stills:train.json --data test=coco-stills:test.json --output audit.html
+    python tools/audit_dataset.py --data cva-bus:datasets/CVA-BUS --option splits=trainval,test --num-folds 4
+    python tools/audit_dataset.py --data coco-stills:all.json --split-table folds.csv --id-column ID --split-column kFold
+
+Exit code: 0 nothing is shared, 1 two splits share a patient, a frame or nearly the same frame, 2 the input can't be read. Faults of
+single videos and frames are listed, and end nothing.
+"""
+
+import argparse
+import csv
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table as TerminalTable
+
+from ultravid.data.audit import AuditReport, Split, Table, audit_splits, render_page
+from ultravid.data.datasets.formats import FORMATS, find_format, parse_options
+from ultravid.data.faults import Fault, gather_faults
+from ultravid.data.folds import fold_of_patient
+from ultravid.data.video import Video
+from ultravid.utils.errors import UserError
+from ultravid.utils.file_io import replace_file
+from ultravid.utils.tool import run_tool
+
+EXIT_LEAK = 1
+ROWS_ON_TERMINAL = 15
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data",
+        action="append",
+        required=True,
+        metavar="[SPLIT=]FORMAT:PATH",
+        help=f"a data set, or a split of one; repeatable. Formats: {', '.join(FORMATS)}",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="[SPLIT.]KEY=VALUE",
+        help="an argument of the format's reader, for every --data or for a split's; repeatable",
+    )
+    parser.add_argument("--num-folds", type=int, help="take the folds of a training run as splits")
+    parser.add_argument("--split-table", type=Path, help="a CSV that says each video's split")
+    parser.add_argument("--id-column", default="video", help="its column of videos, or of their files' stems")
+    parser.add_argument("--split-column", default="split")
+    parser.add_argument(
+        "--frozen", type=int, default=10, help="tell boxes that stay so many frames (default: %(default)s)"
+    )
+    parser.add_argument("--output", type=Path, default=Path("audit.html"), help="the page (default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    if args.num_folds is not None and args.split_table is not None:
+        raise UserError("--num-folds and --split-table both say the splits; give one.")
+    if args.num_folds is not None and args.num_folds < 2:
+        raise UserError(f"--num-folds {args.num_folds}: two folds are the least.")
+    if args.frozen < 2:
+        raise UserError(f"--frozen {args.frozen}: two frames are the least.")
+    splits = read_splits(args.data, args.option)
+    if args.num_folds is not None:
+        splits = regroup(splits, lambda v: f"fold {fold_of_patient(v.patient, args.num_folds)}")
+    if args.split_table is not None:
+        table = read_split_table(args.split_table, args.id_column, args.split_column)
+        splits = split_by_table(splits, table, args.split_table)
+    columns = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task("", total=sum(len(v) for s in splits for v in s.videos))
+        report = audit_splits(splits, args.frozen, lambda number: progress.advance(task, number))
+    print_report(report)
+    try:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        with replace_file(args.output) as file:
+            file.write(render_page(report, f"Audit of {', '.join(args.data)}").encode())
+    except OSError as error:
+        raise UserError(f"{args.output}: can't be written ({error.strerror}).") from error
+    print(f"Pictures and all rows: {args.output}")
+    return EXIT_LEAK if report.has_leak else 0
+
+
+def read_splits(data: Sequence[str], options: Sequence[str]) -> list[Split]:
+    """The splits in the order of their first ``--data``; faults of single videos and frames are gathered."""
+    videos: dict[str, list[Video]] = defaultdict(list)
+    faults: dict[str, list[Fault]] = defaultdict(list)
+    parsed = [parse_data(text) for text in data]
+    names = {name for name, _, _ in parsed}
+    for text in options:
+        before = text.partition("=")[0]
+        if "." in before and before.partition(".")[0] not in names:
+            raise UserError(f"--option {text}: no --data has the split {before.partition('.')[0]!r}.")
+    for name, format_name, path in parsed:
+        source = find_format(format_name)
+        mine = [t for t in options if "." not in t.partition("=")[0]]
+        mine += [t[len(name) + 1 :] for t in options if t.startswith(f"{name}.")]
+        with gather_faults() as found:
+            read = source.read(path, parse_options(source, mine))
+        videos[name] += read
+        faults[name] += found
+    return [Split(name, videos[name], faults[name]) for name in videos]
+
+
+def parse_data(text: str) -> tuple[str, str, str]:
+    """(split, format, path)."""
+    place, colon, path = text.partition(":")
+    name, equals, format_name = place.rpartition("=")
+    if not colon or not path or (equals and not name):
+        raise UserError(f"--data {text!r}: write FORMAT:PATH or SPLIT=FORMAT:PATH; formats are {', '.join(FORMATS)}.")
+    return name or "all", format_name, path
+
+
+def regroup(splits: Sequence[Split], name_of: Callable[[Video], str]) -> list[Split]:
+    videos: dict[str, list[Video]] = defaultdict(list)
+    for split in splits:
+        for video in split.videos:
+            videos[name_of(video)].append(video)
+    faults = [f for split in splits for f in split.faults]
+    # Faults are of files, not of splits: they are told once.
+    return [Split(name, videos[name], faults if k == 0 else ()) for k, name in enumerate(sorted(videos))]
+
+
+def read_split_table(path: Path, id_column: str, split_column: str) -> dict[str, str]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: the table of splits can't be read: {error}") from error
+    for column in (id_column, split_column):
+        if not rows or column not in rows[0]:
+            raise UserError(
+                f"{path}: has no column {column!r}; there are {', '.join(map(str, rows[0])) if rows else 'no rows'}."
+            )
+    return {row[id_column]: row[split_column] for row in rows}
+
+
+def split_by_table(splits: Sequence[Split], table: dict[str, str], path: Path) -> list[Split]:
+    found = {}
+    for video in (v for s in splits for v in s.videos):
+        keys = [k for k in (video.video_id, Path(video.video_id).name, Path(video.video_id).stem) if k in table]
+        if keys:
+            found[id(video)] = table[keys[0]]
+    missing = [v.video_id for s in splits for v in s.videos if id(v) not in found]
+    if missing:
+        raise UserError(f"{path}: has no row for video {missing[0]!r} ({len(missing)} videos have none).")
+    return regroup(splits, lambda v: found[id(v)])
+
+
+def print_report(report: AuditReport) -> None:
+    console = Console()
+    for table in [*report.counts, *report.findings]:
+        if table.rows:
+            console.print(terminal_table(table))
+    console.print(report.verdict, style="red" if report.has_leak else "green")
+
+
+def terminal_table(table: Table) -> TerminalTable:
+    title = f"{table.title} ({len(table.rows)})" if table.columns[0] else table.title
+    shown = TerminalTable(title=title, title_justify="left", title_style="bold red" if table.leak else "bold")
+    for column in table.columns:
+        shown.add_column(column, overflow="fold")
+    for row in table.rows[:ROWS_ON_TERMINAL]:
+        shown.add_row(*(value.replace("[", "\\[") for value in row))
+    hidden = len(table.rows) - ROWS_ON_TERMINAL
+    shown.caption = "; ".join(t for t in (table.note, f"{hidden} more rows on the page" if hidden > 0 else "") if t)
+    return shown
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))

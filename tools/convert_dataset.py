@@ -1,0 +1,68 @@
+"""Convert a data set to COCO-VID, with PNG frames in the layout of CVA-BUS.
+
+    python tools/convert_dataset.py --format recordings --path recordings/ --output datasets/mine --split test
+    python tools/convert_dataset.py --format hospital-csv --path private/ --output datasets/breast \\
+        --option datasets=breast_ALL@20230101-120000 --option class_agnostic=false
+
+A conversion that was stopped goes on with the same command: videos that are done are checked and kept.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ultravid.data.convert import write_coco_video
+from ultravid.data.datasets.formats import FORMATS, find_format, parse_options
+from ultravid.utils.errors import UserError
+from ultravid.utils.tool import run_tool
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--format", required=True, help=f"one of {', '.join(FORMATS)}")
+    parser.add_argument("--path", type=Path, required=True, help="the data set's file or folder")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an argument of the format's reader; repeatable",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; made when it is not there")
+    parser.add_argument("--split", default="trainval", help="name of the JSON file (default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    if not args.split or not all(c.isalnum() or c in "_-" for c in args.split):
+        raise UserError(f"--split {args.split!r}: letters, digits, '_' and '-' alone, it becomes a file's name.")
+    source = find_format(args.format)
+    options = parse_options(source, args.option)
+    videos = source.read(args.path, options)
+    if not videos:
+        raise UserError(f"{args.path}: holds no video.")
+    base = args.path if args.path.is_dir() else args.path.parent
+    description = {"format": source.name, "dataset": args.path.resolve().name, "options": options}
+    columns = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    num_kept = 0
+    try:
+        with Progress(*columns) as progress:
+            task = progress.add_task("", total=sum(map(len, videos)))
+            for num_frames, kept in write_coco_video(videos, args.output, args.split, description, base):
+                num_kept += kept
+                progress.advance(task, num_frames)
+    except OSError as error:
+        raise UserError(f"{error.filename or args.output}: can't be written ({error.strerror}).") from error
+    total = sum(map(len, videos))
+    print(
+        f"{args.output / args.split}.json: {len(videos)} videos, {total} frames ({num_kept} videos were already there)."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
