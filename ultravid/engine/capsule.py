@@ -116,11 +116,19 @@ def first_nonfinite(model: nn.Module, step: Callable[[], Tensor]) -> str | None:
         step: runs the forward pass and gives the loss.
 
     Returns:
-        a sentence: the module whose output, the loss, or the module in whose backward pass; None where all is finite.
+        a sentence: the module whose output, the loss, or the module that a gradient reaches; None where all is finite.
+
+    Raises:
+        FloatingPointError: the model's own, where the outputs of all modules are finite.
     """
     found: list[str] = []
     with _watched(model, found):
-        loss = step()
+        try:
+            loss = step()
+        except FloatingPointError:  # a check of the model's own, past the place where it began
+            if not found:
+                raise
+            return found[0]
         if not found and not bool(torch.isfinite(loss).all()):
             found.append("The loss is not finite, though the outputs of all modules are.")
         if not found:
