@@ -36,6 +36,7 @@ from ultravid.config.serialize import resolved
 from ultravid.evaluation.figures import all_figures, why_undefined
 from ultravid.evaluation.folds import FoldResult, FoldTable, fold_csv, fold_html, fold_json, fold_latex, fold_text
 from ultravid.evaluation.results import JudgedVideo
+from ultravid.evaluation.run_facts import newest_record
 from ultravid.evaluation.runs import load_run
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
@@ -199,23 +200,19 @@ def refuse_changes(folds: Sequence[Fold], allowed: Sequence[str]) -> None:
 
 def is_trained(fold: Fold) -> bool:
     """Whether it went through under this config, and what its evaluation left is still that of the end of training."""
-    record = newest_record(fold.folder)
     if not (fold.manifest.is_file() and fold.metrics.is_file() and any(fold.folder.glob("model_final*"))):
         return False
-    if record is not None:
-        end = json.loads(record.read_text(encoding="utf-8")).get("end") or {}
+    newest = newest_record(fold.folder)
+    if newest is not None:
+        path, record = newest
+        end = record.get("end") or {}
         # The record ends before the last evaluation begins, and that removes the manifest until it is through.
-        if end.get("how") != "finished" or changed_at(fold.manifest) < changed_at(record):
+        if end.get("how") != "finished" or changed_at(fold.manifest) < changed_at(path):
             return False
     evaluated = fold.folder / "config_eval.yaml"
     if evaluated.is_file() and changed_at(evaluated) > changed_at(fold.folder / "config.yaml"):
         return False
     return not changes_that_count(fold.cfg, fold.folder / "config.yaml")
-
-
-def newest_record(folder: Path) -> Path | None:
-    records = [p for p in folder.glob("attempts/*/record.json") if p.parent.name.isdecimal()]
-    return max(records, key=lambda p: int(p.parent.name), default=None)
 
 
 def changed_at(path: Path) -> int:

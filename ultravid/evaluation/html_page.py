@@ -29,10 +29,12 @@ class Cell:
     Attributes:
         text: what it shows.
         value: what the table is sorted by and what programs read, with all digits; None: the text.
+        prose: words, which may go over several lines.
     """
 
     text: str
     value: float | None = None
+    prose: bool = False
 
 
 def value_cell(value: float, digits: int = 2) -> Cell:
@@ -83,7 +85,7 @@ def _cell(cell: Cell | str, column: int) -> Html:
     if column == 0:
         return element("th", {"scope": "row"}, cell.text)
     if cell.value is None:
-        return element("td", None, cell.text)
+        return element("td", {"class": "prose" if cell.prose else None}, cell.text)
     value = "" if math.isnan(cell.value) else repr(float(cell.value))
     return element("td", {"data-value": value}, cell.text)
 
@@ -134,9 +136,13 @@ thead th[aria-sort=ascending]::after { content: " \\2191"; }
 thead th[aria-sort=descending]::after { content: " \\2193"; }
 th:first-child { text-align: left; font-weight: 600; }
 tbody tr:hover { background: #f6f8fa; }
-.facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; max-width: 34rem; }
+.facts thead th, .prose { text-align: left; }
+.prose { white-space: normal; min-width: 16rem; color: #4a535e; }
+.facts td { text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere; max-width: 34rem; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem 1.6rem; }
 figure { margin: 0.5rem 0; break-inside: avoid; }
+.charts figure { width: 540px; max-width: 100%; }
+.charts svg { max-width: 100%; height: auto; }
 figcaption { font-size: 0.88rem; color: #1b1f24; overflow-wrap: anywhere; }
 .strip { display: flex; flex-wrap: wrap; gap: 6px; }
 .frame { width: 172px; }

@@ -33,12 +33,14 @@ class LesionTrack:
 
     Attributes:
         video: the place of its video.
+        track_id: see `FrameResult`.
         times_s: ``(F,)`` float64, ascending: seconds from the video's start to each frame that shows it.
         hit_scores: ``(F,)`` float64, the highest score that hits it in the frame; -inf where nothing does.
         frames: ``(F,)`` int64, places of those frames in the video.
     """
 
     video: int
+    track_id: int
     times_s: NDArray[np.float64]
     hit_scores: NDArray[np.float64]
     frames: NDArray[np.int64]
@@ -65,7 +67,7 @@ def lesion_tracks(videos: Sequence[JudgedVideo]) -> list[LesionTrack]:
         for track in np.unique(video.gt_track):
             boxes = np.flatnonzero(video.gt_track == track)
             frames, first = np.unique(video.gt_frame[boxes], return_index=True)
-            tracks.append(LesionTrack(v, seconds[frames], np.maximum.reduceat(hit[boxes], first), frames))
+            tracks.append(LesionTrack(v, int(track), seconds[frames], np.maximum.reduceat(hit[boxes], first), frames))
     return tracks
 
 
