@@ -45,6 +45,7 @@ from ultravid.evaluation.html_page import (
     table,
     value_cell,
 )
+from ultravid.evaluation.prediction_files import find_manifest, read_manifest, read_video
 from ultravid.evaluation.report import format_interval, format_undefined
 from ultravid.evaluation.results import FrameResult, JudgedVideo, VideoResult
 from ultravid.evaluation.run_facts import folder_of_run, newest_record, run_facts
@@ -470,6 +471,9 @@ def _videos_named(run: ReportRun, wanted: set[str]) -> dict[str, VideoResult]:
     """Some videos, read again: boxes of all videos at once would not fit into memory for a large run."""
     if not wanted:
         return {}
+    if run.options.annotations is None:
+        files = dict(read_manifest(find_manifest(run.path)))
+        return {name: read_video(files[name]).video for name in sorted(wanted)}
     videos = load_videos(run.path, run.options.annotations, run.options.patients)
     return {video.video_id: video for video in videos if video.video_id in wanted}
 

@@ -11,10 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.data.image_io import read_image
-from ultravid.data.video import DataError
 from ultravid.evaluation.html_page import Html, element
 from ultravid.evaluation.results import FrameResult
+from ultravid.utils.errors import UserError
 
 __all__ = ["DETECTION", "LESION", "Marked", "PictureFinder", "chosen_frames", "strip"]
 
@@ -89,11 +88,14 @@ def strip(frames: Sequence[Marked], threshold: float, finder: PictureFinder) -> 
 
 
 def _picture(path: Path | None) -> NDArray[np.uint8] | None:
+    """None where it is not there or can't be decoded."""
     if path is None:
         return None
+    from ultravid.data.image_io import read_image  # with it comes torch, which takes two seconds
+
     try:
         return read_image(path)
-    except DataError:
+    except UserError:
         return None
 
 
