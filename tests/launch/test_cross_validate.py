@@ -1,6 +1,7 @@
 """tools/cross_validate.py as a user meets it: real runs in subprocesses, and its tables against figures worked by numpy."""
 
 import csv
+import fcntl
 import json
 import math
 import signal
@@ -32,7 +33,7 @@ dataloader.test.videos = ref("data.videos")
 dataloader.test.fold = ref("dataloader.train.fold")
 dataloader.test.num_folds = ref("dataloader.train.num_folds")
 
-train.max_iter, train.log_period, train.checkpointer.period = 6, 1, 2
+train.max_iter, train.log_period, train.checkpointer.period = 16, 1, 4
 dataloader.train.frame_sampler.num_frames = 3
 dataloader.train.num_workers = dataloader.test.num_workers = 0
 """
@@ -108,7 +109,7 @@ def test_the_same_command_takes_finished_folds_as_they_are_and_refuses_another_c
     assert {p: p.stat().st_mtime_ns for p in folder.glob("fold_*/**/*") if p.is_file()} == before
     done = run(*config, "--output-dir", folder, "train.max_iter=9", "optimizer.lr=0.5", "dataloader.test.num_workers=1")
     assert done.returncode == 2 and done.stderr.startswith("error: Folds in ")
-    assert "~ train.max_iter: 6 -> 9 (fold 0, 1, 2)" in done.stderr and "num_workers" not in done.stderr
+    assert "~ train.max_iter: 16 -> 9 (fold 0, 1, 2)" in done.stderr and "num_workers" not in done.stderr
     assert (
         "--allow-change train.max_iter,optimizer.lr" in done.stderr
         or "--allow-change optimizer.lr,train.max_iter" in done.stderr
@@ -133,24 +134,32 @@ def test_eval_only_judges_each_folds_own_weights_or_those_that_are_named(finishe
 @pytest.mark.slow
 def test_a_signal_stops_the_folds_in_order_and_the_same_command_ends_with_the_same_figures(finished, config, tmp_path):
     whole, _ = finished
-    arguments = [*config, "--output-dir", tmp_path / "out", "train.max_iter=6"]
+    arguments = [*config, "--output-dir", tmp_path / "out", "--folds", "0-1"]
     process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "out/fold_0/terminal.txt"
     deadline = time.time() + 120
     while time.time() < deadline and not (log.exists() and "iter: 0" in log.read_text()):
         time.sleep(0.02)
-    busy = run(*arguments)  # while the first is at work
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
-    assert busy.returncode == 2 and "at work there" in busy.stderr
-    assert process.returncode in (75, 0), err
-    if process.returncode == 75:
-        assert "The same command goes on" in err and "fold_2" not in out
-        assert not (tmp_path / "out/cross_validation.json").exists()
+    assert process.returncode == 75, err
+    assert "The same command goes on" in err and "fold_1" not in out
+    assert (tmp_path / "out/fold_0/last_checkpoint").is_file() and not (
+        tmp_path / "out/fold_0/model_final.pth"
+    ).exists()
+    assert not (tmp_path / "out/cross_validation.json").exists()
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
-    for fold in range(3):
+    for fold in range(2):
         assert figures_of(tmp_path / "out", fold) == figures_of(whole, fold)
+
+
+def test_two_cross_validations_do_not_write_into_one_folder(config, tmp_path, capsys):
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        given = [str(a) for a in (*config, "--output-dir", tmp_path)]
+        assert run_tool(load_tool("cross_validate").main, given) == 2
+    assert "is at work there" in capsys.readouterr().err and not list(tmp_path.glob("fold_*"))
 
 
 @pytest.mark.slow
@@ -158,11 +167,11 @@ def test_a_fold_that_fails_is_told_at_the_end_and_does_not_stop_the_others(confi
     out = tmp_path / "out"
     (out / "fold_0").mkdir(parents=True)
     (out / "fold_0/log.txt").mkdir()  # the run can't write its log there
-    done = run(*config, "--output-dir", out, "train.max_iter=1")
+    done = run(*config, "--output-dir", out, "--folds", "0,2", "train.max_iter=1")
     assert done.returncode == 1
     assert "fold_0: exit code 2" in done.stdout and "fold_2: finished" in done.stdout
     assert "Fold 0 failed, exit code 2. The end of " in done.stderr and "can't be written" in done.stderr
-    assert "over n = 2 folds (1, 2)" in done.stdout and "0 is missing" in done.stdout
+    assert "over n = 1 fold (2)" in done.stdout and "0 is missing" in done.stdout
     assert json.loads((out / "cross_validation.json").read_text())["missing_folds"] == [0]
 
 

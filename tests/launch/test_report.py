@@ -19,6 +19,7 @@ from ultravid.evaluation.cases import false_sequences, missed_lesions
 from ultravid.evaluation.curves import froc_curve, operating_point, precision_recall_curve, score_histogram
 from ultravid.evaluation.frame_ap import DetectionPool
 from ultravid.evaluation.prediction_files import write_manifest, write_video
+from ultravid.evaluation.strips import chosen_frames
 from ultravid.utils.tool import run_tool
 
 SECTIONS = ["runs", "figures", "curves", "scores", "strata", "false-positives", "missed", "timelines", "all-figures"]
@@ -252,6 +253,15 @@ def test_false_sequences_are_those_that_the_figures_count_and_missed_lesions_tho
     missed = missed_lesions(hand, 0.5)
     assert [(case.track, case.frames.tolist()) for case in missed] == [(2, [1]), (3, [2])]
     assert missed[0].score == -np.inf and missed[1].score == pytest.approx(0.2)
+
+
+def test_a_strip_shows_a_long_case_evenly_and_a_short_one_with_its_surroundings():
+    assert chosen_frames(np.arange(10, 31), 5, 40).tolist() == [10, 15, 20, 25, 30]
+    assert chosen_frames(np.array([7]), 5, 40).tolist() == [5, 6, 7, 8, 9]
+    assert chosen_frames(np.array([0, 1]), 4, 40).tolist() == [0, 1, 2, 3]
+    assert chosen_frames(np.array([39]), 3, 40).tolist() == [37, 38, 39]
+    assert chosen_frames(np.array([1]), 6, 3).tolist() == [0, 1, 2]
+    assert {3, 30} <= set(chosen_frames(np.array([3, 30]), 4, 40).tolist())
 
 
 def test_curves_agree_with_the_figures():

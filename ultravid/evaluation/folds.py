@@ -113,7 +113,9 @@ class FoldTable:
         """What a reader must know beside the numbers, a sentence each."""
         number = len(self.results)
         folds = ", ".join(str(r.fold) for r in self.results)
-        notes = [f"Mean and sample standard deviation (n - 1) over n = {number} folds ({folds})."]
+        notes = [
+            f"Mean and sample standard deviation (n - 1) over n = {number} fold{'s' if number > 1 else ''} ({folds})."
+        ]
         if self.missing:
             lacking = ", ".join(map(str, self.missing))
             notes.append(f"Not all that were asked for: {lacking} {'is' if len(self.missing) == 1 else 'are'} missing.")

@@ -60,7 +60,7 @@ __all__ = ["ReportOptions", "ReportRun", "load_report_runs", "report_page"]
 Row = list[Cell | str]
 
 _STRATA = ("device", "organ", "hospital")
-_MOST_FRAMES = 6
+_STRIP_FRAMES = 6
 _NAN = float("nan")
 
 _WHAT = {
@@ -423,7 +423,8 @@ def _cases_section(runs: Sequence[ReportRun], kind: str) -> Html:
         "first, the longer before the shorter, then those that are hit by a higher and higher score."
         if of_lesions
         else "Detections that follow each other over frames and of which at most 9 in 10 have their centre in a lesion, at the "
-        "run's score threshold; the highest-scoring first. The sequence's own boxes are drawn thick, other detections thin."
+        "run's score threshold; the highest-scoring first. The sequence's own boxes are drawn thick, other detections thin; "
+        "a short one is shown with the frames around it."
     )
     legend = _legend([("lesion", LESION), ("detection, with its score", DETECTION)])
     parts: list[Html] = []
@@ -444,12 +445,16 @@ def _case_strips(run: ReportRun, cases: Sequence[Case]) -> list[Html]:
     figures, lost = [], 0
     for number, case in enumerate(cases, 1):
         video = read[run.videos[case.video].video_id]
-        marked = [_marked(run, case, video.frames[p], int(p)) for p in chosen_frames(case.frames, _MOST_FRAMES)]
+        marked = [
+            _marked(run, case, video.frames[p], int(p))
+            for p in chosen_frames(case.frames, _STRIP_FRAMES, len(video.frames))
+        ]
         drawn, without = strip(marked, run.point.threshold, finder)
         lost += without
         first, last = (video.frames[place].frame_index for place in case.frames[[0, -1]])
         score = "nothing hits it at any score" if math.isinf(case.score) else f"highest score {case.score:.3f}"
-        said = f"{number}. {video.video_id}, frames {first} to {last} ({len(case.frames)} of them), {score}"
+        where = f"frame {first}" if first == last else f"frames {first} to {last} ({len(case.frames)} of them)"
+        said = f"{number}. {video.video_id}, {where}, {score}"
         figures.append(element("figure", None, element("figcaption", None, said), drawn))
     if lost:
         where = "" if run.options.images else " --images DIR says where they are now."

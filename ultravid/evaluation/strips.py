@@ -64,11 +64,19 @@ class Marked:
     detections: Collection[int] | None = None
 
 
-def chosen_frames(frames: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most so many of the frames, evenly spaced, first and last included."""
-    if len(frames) <= most:
-        return frames
-    return frames[np.linspace(0, len(frames) - 1, most).round().astype(np.int64)]
+def chosen_frames(frames: NDArray[np.int64], number: int, num_frames: int) -> NDArray[np.int64]:
+    """So many of a case's frames, evenly spaced, first and last included; of a short one all, and the frames around it.
+
+    Args:
+        frames: places of the case's frames, ascending.
+        number: wanted.
+        num_frames: of the video.
+    """
+    if len(frames) <= number:
+        places = np.arange(num_frames)
+        distance = np.abs(places[:, None] - frames[None]).min(axis=1)
+        return np.sort(places[np.argsort(distance, kind="stable")[:number]])
+    return frames[np.linspace(0, len(frames) - 1, number).round().astype(np.int64)]
 
 
 def strip(frames: Sequence[Marked], threshold: float, finder: PictureFinder) -> tuple[Html, int]:
