@@ -13,7 +13,6 @@ A config has these keys on its top floor, and this file knows no others:
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
@@ -79,13 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = default_argument_parser().parse_args(argv)
     if show_config(args, REQUIRED_KEYS):
         return 0
-    # A group that torchrun has started anew, because one of its processes died, goes on.
-    args.resume = args.resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS)
+    from ultravid.engine import launch, restarted_by_torchrun
+
+    args.resume = args.resume or restarted_by_torchrun(cfg.train.output_dir)
     if args.resume and not args.eval_only:
         refuse_unnamed_changes(cfg, args.allow_change)
-    from ultravid.engine import launch
-
     launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
     return 0
 

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Sequence
 
 import torch
+from torch.nn.utils import get_total_norm
 
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.config import Builder, importable_project, load_checked, refuse_unnamed_changes
 from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
-from ultravid.engine import default_setup, default_writers, launch, run_tool
+from ultravid.engine import default_setup, default_writers, launch, restarted_by_torchrun, run_tool
 from ultravid.evaluation import flatten_results_dict, inference_on_dataset
 from ultravid.solver import LRMultiplier
 from ultravid.utils import comm
@@ -42,6 +43,10 @@ def do_test(builder: Builder) -> dict[str, float]:
 
 def do_train(builder: Builder, resume: bool) -> None:
     train = builder.cfg.train
+    if builder.cfg.trainer.get("accumulate", 1) != 1 or builder.cfg.trainer.hooks.get("ema") is not None:
+        raise UserError(
+            "This loop neither accumulates nor averages weights: write it here, or take lazyconfig_train.py."
+        )
     model, prepared, optimizer = (builder.build(key) for key in ("model", "prepared_model", "optimizer"))
     scheduler = LRMultiplier(optimizer, builder.build("lr_multiplier"), train.max_iter)
     loader, clip_grad = builder.build("dataloader.train"), builder.build("trainer.clip_grad")
@@ -69,14 +74,16 @@ def do_train(builder: Builder, resume: bool) -> None:
             with torch.autocast(device, dtype=dtype, enabled=train.amp.enabled):
                 losses = prepared(clips)
             total_loss = sum(losses.values())
-            if not torch.isfinite(total_loss):
-                raise FloatingPointError(f"Iteration {iteration}: the loss is not finite: {losses}")
 
             optimizer.zero_grad()
             scaler.scale(total_loss).backward()
             scaler.unscale_(optimizer)
+            parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            # After DDP the gradients, and so their norm, are the same in all processes: all stop before the step.
+            if not scaler.is_enabled() and not torch.isfinite(get_total_norm([p.grad for p in parameters])):
+                raise FloatingPointError(f"Iteration {iteration}: the gradient is not finite; losses: {losses}")
             if clip_grad is not None:
-                clip_grad([p for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
+                clip_grad(parameters)
             scaler.step(optimizer)
             scaler.update()
             shown = comm.reduce_dict({**losses, "total_loss": total_loss})
@@ -126,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if show_config(args, REQUIRED_KEYS):
         return 0
     cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS)
+    args.resume = args.resume or restarted_by_torchrun(cfg.train.output_dir)
     if args.resume and not args.eval_only:
         refuse_unnamed_changes(cfg, args.allow_change)
     launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))

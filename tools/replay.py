@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from ultravid.checkpoint.weights import load_weights
-from ultravid.config import Builder, LazyConfig, importable_project
+from ultravid.config import Builder, LazyConfig, get_cfg, importable_project
 from ultravid.engine.capsule import Capsule, first_nonfinite
+from ultravid.engine.cfg_builders import build_model as build_model_of_cfg
 from ultravid.utils.env import select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventStorage
-from ultravid.utils.seed import seed_step
+from ultravid.utils.seed import restore_generators, seed_step
 from ultravid.utils.tool import run_tool
 
 
@@ -42,7 +43,13 @@ def build_model(capsule: Capsule, args: argparse.Namespace) -> nn.Module:
     if not config_file.is_file():
         raise UserError(f"The run's config {config_file} is not there; name it with --config-file.")
     with importable_project(str(config_file)):
-        model: nn.Module = Builder(LazyConfig.load(config_file)).build("model")
+        model: nn.Module
+        if "\nMODEL:" in f"\n{config_file.read_text(encoding='utf-8')}":  # of tools/train_net.py
+            cfg = get_cfg()
+            cfg.merge_from_file(str(config_file))
+            model = build_model_of_cfg(cfg)
+        else:
+            model = Builder(LazyConfig.load(config_file)).build("model")
     load_weights(model, capsule.model, args.capsule)
     return model.to(select_device(args.device)).train()
 
@@ -57,7 +64,7 @@ def repeat(model: nn.Module, capsule: Capsule) -> tuple[str | None, list[dict[st
     if capsule.seed is not None:
         seed_step(capsule.seed, capsule.iteration, capsule.rank)
     else:
-        torch.set_rng_state(capsule.generators["cpu"])
+        restore_generators(capsule.generators)
 
     def step() -> Tensor:
         total = torch.zeros((), device=device)

@@ -10,9 +10,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ultravid.config import CfgNode, get_cfg, importable_project
+from ultravid.config import CfgNode, get_cfg, importable_project, refuse_unnamed_changes
 from ultravid.config.command_line import yaml_argument_parser
-from ultravid.engine import DefaultTrainer, default_setup, launch, run_tool
+from ultravid.engine import DefaultTrainer, default_setup, launch, restarted_by_torchrun, run_tool
 from ultravid.evaluation import DatasetEvaluator
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventStorage
@@ -67,7 +67,10 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, read the config once to find mistakes, and start the processes."""
     args = yaml_argument_parser().parse_args(argv)
-    setup(args)
+    cfg = setup(args)
+    args.resume = args.resume or restarted_by_torchrun(cfg.OUTPUT_DIR)
+    if args.resume and not args.eval_only:
+        refuse_unnamed_changes(cfg, args.allow_change)
     launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
     return 0
 

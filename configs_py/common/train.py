@@ -91,6 +91,7 @@ trainer = L(AMPTrainer)(
                 tensorboard=L(TensorboardXWriter)(log_dir=ref("train.output_dir")),
             ),
             period=ref("train.log_period"),
+            on_error=ref("train.checkpointer.on_error"),
         ),
         checkpoint=L(hooks.PeriodicCheckpointer)(
             checkpointer=ref("checkpointer"),

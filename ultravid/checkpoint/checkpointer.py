@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ultravid.checkpoint.manifest import MANIFEST, changed_since_written, enter, sha256_of
+from ultravid.checkpoint.manifest import MANIFEST, changed_since_written, enter, listed, sha256_of
 from ultravid.checkpoint.reading import CheckpointError, load_file
-from ultravid.checkpoint.snapshot import Snapshot
+from ultravid.checkpoint.snapshot import Snapshot, refuse_what_cannot_be_read
 from ultravid.checkpoint.weights import load_weights
 from ultravid.utils import comm
 from ultravid.utils.file_io import remove_path, replace_file
@@ -110,6 +110,7 @@ class DetectionCheckpointer:
         data = {"model": self.model.state_dict()}
         data.update({key: value.state_dict() for key, value in self.checkpointables.items()})
         data.update(kwargs)
+        refuse_what_cannot_be_read(data)
         path = self.save_dir / f"{name}{self.suffix}"
         tags = [tag for tag, wanted in ((self.last, tag_last), (self.best, tag_best)) if wanted]
         if not self.background:
@@ -161,8 +162,8 @@ class DetectionCheckpointer:
             for old in remove:
                 if old != path:
                     remove_path(old)
-        # torch's writer turns a full disk into a RuntimeError.
-        except (OSError, RuntimeError) as error:
+        # torch's writer turns a full disk into a RuntimeError; whatever else happens in a thread must be heard of too.
+        except Exception as error:
             self._failure = CheckpointError(
                 f"Checkpoint {path} can't be written: {error}. Older checkpoints are untouched."
             )
@@ -236,10 +237,14 @@ class DetectionCheckpointer:
         A process that was killed between writing its first checkpoint and naming it left a file without a name for it.
         """
         named = self.save_dir / self.last
-        if named.is_file():
-            return str(self.save_dir / named.read_text(encoding="utf-8").strip())
+        if named.is_file() and (name := named.read_text(encoding="utf-8").strip()):
+            return str(self.save_dir / name)
         periodic = self.periodic_checkpoints()
         return str(periodic[-1]) if periodic else ""
+
+    def get_all_checkpoint_files(self) -> list[str]:
+        """All checkpoints of ``save_dir``, by name."""
+        return sorted(str(path) for path in self.save_dir.glob(f"*{self.suffix}"))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Make a file of ``save_dir`` the one to resume from."""
@@ -255,14 +260,15 @@ class DetectionCheckpointer:
         Left where they are they would be taken for this run's, when it is resumed or when the oldest are removed.
         """
         pointers = (self.last, self.best, MANIFEST)
-        old = [p for kind in ("model_*.pth", "model_*.dcp", *pointers) for p in self.save_dir.glob(kind)]
+        own = sorted(listed(self.save_dir))  # of whatever prefix
+        old = {p for kind in ("model_*.pth", "model_*.dcp", *own, *pointers) for p in self.save_dir.glob(kind)}
         if not self.save_to_disk or not old:
             return
         number = 1
         while (folder := self.save_dir / f"earlier_run_{number}").exists():
             number += 1
         folder.mkdir()
-        for path in old:
+        for path in sorted(old):
             path.rename(folder / path.name)
         logger.warning(
             "%s holds an earlier run; its checkpoints were moved to %s. To take it up, give --resume.",
@@ -284,7 +290,8 @@ class DetectionCheckpointer:
 
     def _resume(self) -> dict[str, Any]:
         last = Path(self.get_checkpoint_file())
-        older = [p for p in reversed(self.periodic_checkpoints()) if p != last]
+        prefix = last.stem.rpartition("_")[0] or "model"
+        older = [p for p in reversed(self.periodic_checkpoints(prefix)) if p != last]
         for path in [last, *older]:
             try:
                 content = self._good(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -27,8 +29,11 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 from torch.optim import Optimizer
 
 from ultravid.checkpoint.checkpointer import AVERAGED, DetectionCheckpointer
+from ultravid.checkpoint.manifest import MANIFEST, sha256_of
 from ultravid.checkpoint.reading import CheckpointError, load_file
+from ultravid.checkpoint.snapshot import refuse_what_cannot_be_read
 from ultravid.utils import comm
+from ultravid.utils.file_io import dump_json, replace_file
 
 __all__ = ["DistributedCheckpointer"]
 
@@ -82,8 +87,12 @@ class DistributedCheckpointer(DetectionCheckpointer):
             with _quiet():
                 save_shards(tensors, checkpoint_id=temporary)
             if self.save_to_disk:
-                torch.save(rest, temporary / _REST)
-        except Exception as error:  # of any process: all learn of it below
+                with replace_file(temporary / _REST) as file:
+                    torch.save(rest, file)
+                hashes = {p.name: sha256_of(p) for p in sorted(temporary.iterdir())}
+                with replace_file(temporary / MANIFEST) as file:
+                    file.write(dump_json(hashes, indent=1).encode())
+        except (Exception, CheckpointException) as error:  # of any process: all learn of it below
             failure = f"{type(error).__name__}: {error}"
         failures = [f for f in comm.all_gather(failure) if f]
         if failures:
@@ -129,7 +138,9 @@ class DistributedCheckpointer(DetectionCheckpointer):
             if key == AVERAGED:
                 tensors[key] = state
             else:
-                rest[key] = {k: v for k, v in state.items() if k != "optimizer"}
+                # The trainer's optimizer goes by names, above; its place is kept.
+                rest[key] = {k: None if k == "optimizer" else v for k, v in state.items()}
+        refuse_what_cannot_be_read(rest)
         return tensors, rest
 
     def load(self, path: str | Path, checkpointables: list[str] | None = None) -> dict[str, Any]:
@@ -149,7 +160,7 @@ class DistributedCheckpointer(DetectionCheckpointer):
         try:
             with _quiet():
                 load_shards(tensors, checkpoint_id=path)
-        except Exception as error:  # DCP wraps what happened in any process in types of its own
+        except (Exception, CheckpointException) as error:  # the latter is no Exception
             first = str(error).strip().rpartition("\n")[2]
             raise CheckpointError(f"Checkpoint {path} is damaged or doesn't fit the model: {first}") from error
         set_model_state_dict(self.model, tensors[AVERAGED if takes_average else "model"])
@@ -161,19 +172,24 @@ class DistributedCheckpointer(DetectionCheckpointer):
                 self.checkpointables[key].load_state_dict(tensors[key])
             elif key in rest:
                 state = rest.pop(key)
-                if (
-                    "optimizer" in self.checkpointables[key].state_dict()
-                ):  # which is loaded: the trainer takes it as it is
+                if "optimizer" in state:
                     state["optimizer"] = self._optimizer.state_dict()
                 self.checkpointables[key].load_state_dict(state)
         logger.info("Loaded checkpoint %s", path)
         return rest
 
     def _good(self, path: Path) -> dict[str, Any]:
-        """Whether a folder is whole; its tensors are read when it is taken."""
         if not path.is_dir():
             return super()._good(path)
-        _keys(path)
+        try:
+            hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            changed = [name for name, sha256 in hashes.items() if sha256_of(path / name) != sha256]
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"Checkpoint {path} is damaged: {error}") from error
+        if changed:
+            raise CheckpointError(
+                f"Checkpoint {path} is damaged: {changed[0]} is not what {MANIFEST} says was written."
+            )
         return load_file(path / _REST)
 
     def _take(self, content: dict[str, Any], path: str | Path, checkpointables: Iterable[str]) -> dict[str, Any]:
@@ -185,7 +201,7 @@ class DistributedCheckpointer(DetectionCheckpointer):
 def _keys(path: Path) -> Iterable[str]:
     try:
         return list(FileSystemReader(path).read_metadata().state_dict_metadata)
-    except Exception as error:  # a cut pickle raises anything
+    except (Exception, CheckpointException) as error:  # a cut pickle raises anything
         raise CheckpointError(f"Checkpoint {path} is damaged: {error}") from error
 
 

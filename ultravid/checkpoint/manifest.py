@@ -9,7 +9,7 @@ from typing import Any
 
 from ultravid.utils.file_io import dump_json, replace_file
 
-__all__ = ["MANIFEST", "changed_since_written", "enter", "sha256_of"]
+__all__ = ["MANIFEST", "changed_since_written", "enter", "listed", "sha256_of"]
 
 MANIFEST = "manifest.json"
 
@@ -43,6 +43,11 @@ def changed_since_written(path: Path) -> bool:
     """Whether a file is another than the manifest of its folder says; one that it doesn't name is taken as it is."""
     row = _read(path.parent).get(path.name)
     return row is not None and sha256_of(path) not in (row.get("sha256"), row.get("sha256_before"))
+
+
+def listed(folder: Path) -> list[str]:
+    """The names that a folder's manifest knows."""
+    return list(_read(folder))
 
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:

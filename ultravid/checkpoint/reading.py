@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import tempfile
 import warnings
@@ -23,6 +24,9 @@ _ADMITTED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
+    ("torch", "Size"): torch.Size,
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
     **{(module, name): getattr(multiarray, name) for module in _ARRAY_MODULES for name in ("_reconstruct", "scalar")},
 }
 
@@ -55,10 +59,10 @@ def load_file(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"Checkpoint {path} can't be read, or holds more than tensors and plain data: {reason}"
         ) from error
-    # What a cut or foreign pickle raises is anything; memory and interrupts are not its fault.
-    except MemoryError:
+    except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:
+    # What a cut or foreign file raises is anything; torch's reader of shards has an error that is no Exception.
+    except BaseException as error:
         raise CheckpointError(f"Checkpoint {path} is damaged: {str(error).partition(chr(10))[0]}") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"Checkpoint {path} holds a {type(content).__name__}, not a dict.")
@@ -93,11 +97,17 @@ class _PlainUnpickler(pickle.Unpickler):
     """Admits what arrays and plain containers are made of; a name of anything else ends the reading."""
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("torch.storage", "_load_from_bytes"):  # how a tensor's numbers stand in a plain pickle
+            return _storage
         if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes the bytes of an array
             return _encode
         if (module, name) not in _ADMITTED:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return _ADMITTED[module, name]
+
+
+def _storage(content: bytes) -> Any:
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def _encode(text: str, encoding: str) -> bytes:

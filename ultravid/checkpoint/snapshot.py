@@ -6,10 +6,32 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Snapshot"]
+_PLAIN = (bool, int, float, complex, str, bytes, np.float32, np.float64, np.int64)
+
+__all__ = ["Snapshot", "refuse_what_cannot_be_read"]
+
+
+def refuse_what_cannot_be_read(state: Any, place: str = "") -> None:
+    """Reading a checkpoint admits tensors and plain data alone; a state that holds more must not be found out on resuming.
+
+    Raises:
+        TypeError: it holds something else: where, and of what type.
+    """
+    if isinstance(state, Mapping):
+        for key, value in state.items():
+            refuse_what_cannot_be_read(value, f"{place}/{key}")
+    elif type(state) in (list, tuple, set, torch.Size):
+        for index, value in enumerate(state):
+            refuse_what_cannot_be_read(value, f"{place}/{index}")
+    elif not (state is None or isinstance(state, Tensor | torch.dtype | torch.device) or type(state) in _PLAIN):
+        kind = f"{type(state).__module__}.{type(state).__qualname__}"
+        raise TypeError(
+            f"The state {place.strip('/')!r} can't be kept in a checkpoint: a {kind} is no tensor or plain data."
+        )
 
 
 class Snapshot:

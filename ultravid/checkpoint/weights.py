@@ -35,19 +35,21 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str | Pa
         CheckpointError: names are missing or unknown, or shapes differ: which.
     """
     expected = model.state_dict()
-    weights = _from_torchvision_resnet(weights, expected)
-    partial = bool(weights) and all(k.startswith("backbone.") for k in weights)
-    missing = [k for k in expected if k not in weights and not (partial and not k.startswith("backbone."))]
-    unexpected = [k for k in weights if k not in expected]
-    if (by_suffix and (missing or unexpected)) or not any(k in expected for k in weights):
-        pairs = match_by_suffix(expected, weights)
+    exact = max((weights, _from_torchvision_resnet(weights, expected)), key=lambda given: len(given.keys() & expected))
+    partial = bool(exact) and all(k.startswith("backbone.") for k in exact)
+    missing = [k for k in expected if k not in exact and not (partial and not k.startswith("backbone."))]
+    unexpected = [k for k in exact if k not in expected]
+    if (by_suffix and (missing or unexpected)) or not exact.keys() & expected:
+        choices = [(given, match_by_suffix(expected, given)) for given in (weights, _renamed_resnet(weights))]
+        given, pairs = max(choices, key=lambda choice: len(choice[1]))
         if pairs:
             partial, missing = len(pairs) < len(expected), []
-            unused = sorted(set(weights) - set(pairs.values()))
-            weights, unexpected = {k: weights[v] for k, v in pairs.items()}, []
+            unused = sorted(set(given) - set(pairs.values()))
+            exact, unexpected = {k: given[v] for k, v in pairs.items()}, []
             logger.info(
                 "%s: %d weights matched by the ends of their names%s.", path, len(pairs), _some("not used", unused)
             )
+    weights = exact
     shapes = [
         f"{k} is {tuple(weights[k].shape)}, the model wants {tuple(expected[k].shape)}"
         for k in expected
@@ -96,10 +98,19 @@ def match_by_suffix(model_keys: Iterable[str], file_keys: Iterable[str]) -> dict
     return {key: name for key, name in pairs.items() if uses[name] == 1}
 
 
-def _from_torchvision_resnet(weights: Mapping[str, Tensor], expected: Mapping[str, Any]) -> dict[str, Tensor]:
+def _from_torchvision_resnet(weights: Mapping[str, Tensor], expected: Mapping[str, Any]) -> Mapping[str, Tensor]:
     """Torchvision's names of a ResNet as this package's, below ``backbone.``; the classifier and stages that the model lacks are left out."""
+    renamed = {f"backbone.{name}": value for name, value in _renamed_resnet(weights).items()}
+    stages = {k.split(".")[1] for k in expected if k.startswith("backbone.")}
+    kept = {k: v for k, v in renamed.items() if k.split(".")[1] in stages}
+    frozen = "num_batches_tracked"  # which frozen batch norm does not count
+    return {k: v for k, v in kept.items() if not k.endswith(frozen) or k in expected}
+
+
+def _renamed_resnet(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Torchvision's names of a ResNet's stem and stages as this package's; nothing of another file."""
     if "layer1.0.conv1.weight" not in weights:
-        return dict(weights)
+        return {}
     renamed = {}
     for name, value in weights.items():
         if name.startswith("fc."):
@@ -107,12 +118,8 @@ def _from_torchvision_resnet(weights: Mapping[str, Tensor], expected: Mapping[st
         name = re.sub(r"^(conv1|bn1)\.", r"stem.\1.", name)
         name = re.sub(r"^layer(\d)\.", lambda m: f"res{int(m[1]) + 1}.", name)
         name = re.sub(r"\bbn(\d)\.", r"conv\1.norm.", name)
-        name = name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
-        renamed[f"backbone.{name}"] = value
-    stages = {k.split(".")[1] for k in expected if k.startswith("backbone.")}
-    kept = {k: v for k, v in renamed.items() if k.split(".")[1] in stages}
-    frozen = "num_batches_tracked"  # which frozen batch norm does not count
-    return {k: v for k, v in kept.items() if not k.endswith(frozen) or k in expected}
+        renamed[name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")] = value
+    return renamed
 
 
 def _first(rows: list[str]) -> str:

@@ -58,14 +58,6 @@ Examples:
     look.add_argument("--resolve", action="store_true", help="print it with references replaced by what they stand for")
     look.add_argument("--explain", nargs="+", metavar="KEY", help="print every setting of these keys, in order")
     parser.add_argument(
-        "--allow-change",
-        type=_split_keys,
-        action="extend",
-        default=[],
-        metavar="KEY,...",
-        help="with --resume: keys whose values may differ from those that the run began with",
-    )
-    parser.add_argument(
         "opts",
         nargs="*",
         metavar="key=value",
@@ -102,6 +94,14 @@ def _add_run_arguments(parser: argparse.ArgumentParser, config: str, *, weights:
     parser.add_argument("--config-file", required=True, metavar="FILE", help=config)
     parser.add_argument("--eval-only", action="store_true", help=f"evaluate {weights}, or with --resume the last one")
     parser.add_argument("--resume", action="store_true", help=f"go on from the last checkpoint of {output_dir}")
+    parser.add_argument(
+        "--allow-change",
+        type=_split_keys,
+        action="extend",
+        default=[],
+        metavar="KEY,...",
+        help="with --resume: keys whose values may differ from those that the run began with",
+    )
     parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, a GPU each (CPU: shared)")
     parser.add_argument("--num-machines", type=int, default=1, help="machines")
     parser.add_argument("--machine-rank", type=int, default=0, help="this machine, from 0")

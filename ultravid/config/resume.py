@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
 
 from ultravid.config.diff import Difference, diff
 from ultravid.config.errors import ConfigError
@@ -13,23 +16,33 @@ from ultravid.config.nodes import Node, resolve_environment
 
 __all__ = ["changes_that_count", "is_named", "refuse_unnamed_changes"]
 
-_WITHOUT_INFLUENCE = frozenset({"num_workers", "pin_memory", "prefetch_factor"})
+if TYPE_CHECKING:
+    from ultravid.config.cfg_node import CfgNode
+
+_WITHOUT_INFLUENCE = frozenset({"num_workers", "pin_memory", "prefetch_factor", "NUM_WORKERS"})
 """Last steps of keys that change no number of a run."""
+_OF_THE_JOB = frozenset({"train.output_dir", "train.wall_time_s", "OUTPUT_DIR", "WALL_TIME_S"})
 
 
-def changes_that_count(cfg: Node, saved_config: Path) -> list[Difference]:
+def changes_that_count(cfg: Node | CfgNode, saved_config: Path) -> list[Difference]:
     """What a config changes of one that a run saved.
 
     How many processes load the data, where the output folder lies and how long a job may take has no influence on a run's
     figures and is passed over, as is a seed that is to be drawn.
     """
-    new = copy.deepcopy(cfg)
-    resolve_environment(new)
-    return [d for d in diff(LazyConfig.load(saved_config), new) if not _is_free(d)]
+    if isinstance(cfg, Node):
+        new = copy.deepcopy(cfg)
+        resolve_environment(new)
+        old = LazyConfig.load(saved_config)
+    else:
+        new, old = Node(yaml.safe_load(cfg.dump())), Node(yaml.safe_load(saved_config.read_text(encoding="utf-8")))
+    return [d for d in diff(old, new) if not _is_free(d)]
 
 
-def refuse_unnamed_changes(cfg: Node, allowed: Iterable[str] = ()) -> list[Difference]:
-    """Compare a config with the one that the run in its ``train.output_dir`` began with, where there is a checkpoint of it.
+def refuse_unnamed_changes(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> list[Difference]:
+    """Compare a config with that of the run in its output folder, where there is a checkpoint of it.
+
+    That is the config of the last attempt that came so far as to train, or where no attempt is recorded ``config.yaml``.
 
     Args:
         cfg: the new one; see `changes_that_count`.
@@ -41,8 +54,9 @@ def refuse_unnamed_changes(cfg: Node, allowed: Iterable[str] = ()) -> list[Diffe
     Raises:
         ConfigError: others differ: what from what to what, and the option that allows it.
     """
-    folder = Path(cfg.train.output_dir)
-    saved_config = folder / "config.yaml"
+    folder = Path(cfg.train.output_dir if isinstance(cfg, Node) else cfg.OUTPUT_DIR)
+    attempts = [p for p in folder.glob("attempts/*/config.yaml") if p.parent.name.isdecimal()]
+    saved_config = max(attempts, key=lambda p: int(p.parent.name), default=folder / "config.yaml")
     if not (saved_config.is_file() and any(folder.glob("model_*"))):
         return []
     differences = changes_that_count(cfg, saved_config)
@@ -65,9 +79,9 @@ def is_named(difference: Difference, keys: Iterable[str]) -> bool:
 
 def _is_free(difference: Difference) -> bool:
     key = difference.key
-    if key == "train.seed":
+    if key in ("train.seed", "SEED"):
         return difference.new is None or (isinstance(difference.new, int) and difference.new < 0)
-    return key in ("train.output_dir", "train.wall_time_s") or key.rpartition(".")[2] in _WITHOUT_INFLUENCE
+    return key in _OF_THE_JOB or key.rpartition(".")[2] in _WITHOUT_INFLUENCE
 
 
 def _quoted(keys: str) -> str:

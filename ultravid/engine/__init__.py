@@ -9,7 +9,7 @@ from ultravid.engine.defaults import (
     default_writers,
     prepare_model,
 )
-from ultravid.engine.launch import launch
+from ultravid.engine.launch import launch, restarted_by_torchrun
 from ultravid.engine.predictor import DefaultPredictor
 from ultravid.engine.train_loop import (
     AMPTrainer,
@@ -35,5 +35,6 @@ __all__ = [
     "hooks",
     "launch",
     "prepare_model",
+    "restarted_by_torchrun",
     "run_tool",
 ]

@@ -66,6 +66,8 @@ class EMA(HookBase):
     @torch.no_grad()
     def after_step(self) -> None:
         """See `HookBase`."""
+        if getattr(self.trainer, "step_was_left_out", False):
+            return
         self._num_updates += 1
         n = self._num_updates
         decay = min(self._decay, (1 + n) / (10 + n)) if self._warmup else self._decay

@@ -6,21 +6,19 @@ Legend: ``P`` parts that a step accumulates.
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ultravid.checkpoint.reading import CheckpointError
 from ultravid.structures import Boxes, Clip, ImageList, Instances
 from ultravid.utils.file_io import replace_file
-from ultravid.utils.seed import seed_step
+from ultravid.utils.seed import generator_states, seed_step
 
 __all__ = ["Capsule", "describe_batch", "first_nonfinite"]
 
@@ -68,13 +66,8 @@ class Capsule:
         """Write it to ``<folder>/capsules/`` and give a sentence that says where, or that it could not be written."""
         if self.seed is not None:
             seed_step(self.seed, self.iteration, self.rank)
-        generators: dict[str, Any] = {"cpu": torch.get_rng_state(), "python": random.getstate()}
-        if torch.cuda.is_initialized():
-            generators["cuda"] = torch.cuda.get_rng_state()
-        kind, keys, *rest = np.random.get_state()  # noqa: NPY002  # the global stream, which a model may draw from
-        generators["numpy"] = (kind, torch.from_numpy(np.asarray(keys).copy()), *rest)
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        content["generators"] = generators
+        content["generators"] = generator_states()
         path = Path(folder) / "capsules" / f"iteration_{self.iteration:07d}_rank{self.rank}.pth"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

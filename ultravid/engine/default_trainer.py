@@ -26,7 +26,6 @@ from ultravid.evaluation import (
     print_csv_format,
 )
 from ultravid.utils import comm
-from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventWriter
 
 __all__ = ["DefaultTrainer"]
@@ -80,7 +79,9 @@ class DefaultTrainer(TrainerBase):
         self._trainer = self._build_step(model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         # A checkpointer and its trainer know each other; only one of the two may keep the other alive.
-        self.checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, background=True, trainer=weakref.proxy(self))
+        self.checkpointer: DetectionCheckpointer = DetectionCheckpointer(
+            model, cfg.OUTPUT_DIR, background=True, trainer=weakref.proxy(self)
+        )
         self.seconds = self._trainer.seconds  # one ledger of both
         self.init_checkpoint: str = cfg.MODEL.WEIGHTS
         self.max_iter: int = cfg.SOLVER.MAX_ITER
@@ -125,16 +126,7 @@ class DefaultTrainer(TrainerBase):
             CheckpointError: a checkpoint can't be read or doesn't fit.
             UserError: the run is past ``cfg.SOLVER.MAX_ITER`` already.
         """
-        self.checkpointer.remove_leftovers()
-        resumed = resume and self.checkpointer.has_checkpoint()
-        rest = self.checkpointer.resume_or_load(self.init_checkpoint, resume=resume)
-        if not resumed:
-            self.checkpointer.set_earlier_run_aside()
-            return
-        self.start_iter = rest["iteration"] + 1
-        if self.start_iter > self.max_iter:
-            raise UserError(f"The run is at iteration {self.start_iter} already, past SOLVER.MAX_ITER={self.max_iter}.")
-        logger.info("Going on at iteration %d.", self.start_iter)
+        super().resume_or_load(resume)
 
     def train(self, start_iter: int | None = None, max_iter: int | None = None) -> dict[str, Any]:  # type: ignore[override]
         """Train, by default from where `resume_or_load` says up to ``cfg.SOLVER.MAX_ITER``.

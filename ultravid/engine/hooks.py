@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import itertools
 import logging
 import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
@@ -30,7 +29,7 @@ from ultravid.engine.train_loop import HookBase, TrainerBase
 from ultravid.evaluation import flatten_results_dict
 from ultravid.solver import LRMultiplier
 from ultravid.utils import comm
-from ultravid.utils.errors import StopTraining
+from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.events import EventStorage, EventWriter
 
 __all__ = [
@@ -148,19 +147,20 @@ class LRScheduler(HookBase):
 
     order: ClassVar[int] = 20
 
-    scheduler: TorchLRScheduler
-
     def __init__(self, optimizer: Optimizer | None = None, scheduler: TorchLRScheduler | None = None) -> None:
         self._optimizer = optimizer
-        if scheduler is not None:
-            self.scheduler = scheduler
+        self._scheduler = scheduler
+
+    @property
+    def scheduler(self) -> TorchLRScheduler:
+        """The scheduler."""
+        trainer: Any = self.trainer
+        return self._scheduler or trainer.scheduler
 
     def before_train(self) -> None:
         """The rate of the iteration that the run begins with."""
         trainer: Any = self.trainer
         self._optimizer = self._optimizer or trainer.optimizer
-        if not hasattr(self, "scheduler"):
-            self.scheduler = trainer.scheduler
         sizes = [sum(p.numel() for p in group["params"]) for group in self._optimizer.param_groups]
         self._largest_group = sizes.index(max(sizes))
         if isinstance(self.scheduler, LRMultiplier):
@@ -285,7 +285,7 @@ class BestCheckpointer(HookBase):
                 logger.warning("BestCheckpointer: the evaluation gave no %r.", self._val_metric)
             return
         value, iteration = found
-        if math.isnan(value):
+        if math.isnan(value) or iteration != self.trainer.iter:  # a figure of other weights than these
             return
         name = self._file_prefix if self._max_to_keep == 1 else f"{self._file_prefix}_{iteration:07d}"
         entry = (value, iteration, name)
@@ -328,11 +328,26 @@ class PeriodicWriter(HookBase):
     Args:
         writers: by name or as a list; only the main process has them write.
         period: iterations between writes.
+        on_error: a file that can't be written, as on a full disk, ends the run ("stop"), or costs one line in the log and the
+            rows ("continue").
     """
 
     order: ClassVar[int] = 80
 
-    def __init__(self, writers: Mapping[str, EventWriter] | Sequence[EventWriter], period: int = 20) -> None:
+    def __init__(
+        self,
+        writers: Mapping[str, EventWriter] | Sequence[EventWriter],
+        period: int = 20,
+        *,
+        on_error: str = "stop",
+    ) -> None:
+        if period < 1:
+            raise ValueError(f"period={period} must be at least 1.")
+        if on_error not in ("stop", "continue"):
+            raise ValueError(f"on_error={on_error!r} is neither 'stop' nor 'continue'.")
+        self._on_error = on_error
+        self._last_write = -1
+        self._unwritten: dict[str, list[Any]] = {}
         self._writers = list(writers.values()) if isinstance(writers, Mapping) else list(writers)
         for writer in self._writers:
             if not isinstance(writer, EventWriter):
@@ -344,6 +359,11 @@ class PeriodicWriter(HookBase):
         if comm.is_main_process():
             for writer in self._writers:
                 writer.rewind(self.trainer.start_iter)
+        self._last_write = self.trainer.start_iter - 1
+        for name, (value, iteration, hint) in self._unwritten.items():
+            self.trainer.storage.put_scalar(name, value, smoothing_hint=hint, cur_iter=iteration)
+            self._last_write = min(self._last_write, iteration - 1)
+        self._unwritten = {}
 
     def after_step(self) -> None:
         """See `HookBase`."""
@@ -351,16 +371,44 @@ class PeriodicWriter(HookBase):
         due = (self.trainer.iter + 1) % self._period == 0 or self.trainer.iter == self.trainer.max_iter - 1
         # An evaluation's figures don't wait: a run that stops before the next write would lose them.
         if comm.is_main_process() and (due or storage.write_now):
-            for writer in self._writers:
-                writer.write()
+            self._write()
+        if due or storage.write_now:
+            self._last_write = self.trainer.iter
         storage.write_now = False
+
+    def _write(self) -> None:
+        for writer in self._writers:
+            try:
+                writer.write()
+            except OSError as error:
+                message = f"{type(writer).__name__} can't write: {error}."
+                if self._on_error == "stop":
+                    raise UserError(message) from error
+                logger.error("%s The run goes on.", message)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was recorded since the last write, but for times: a run that is taken up writes it with its next rows."""
+        hints = self.trainer.storage.smoothing_hints()
+        latest = self.trainer.storage.latest().items()
+        return {
+            "unwritten": {
+                name: [value, iteration, hints[name]]
+                for name, (value, iteration) in latest
+                if iteration > self._last_write and not name.startswith("time") and name != "data_time"
+            }
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `HookBase`."""
+        self._unwritten = state["unwritten"]
 
     def after_train(self) -> None:
         """Write what is left, but for a run that was stopped: an uninterrupted one would not have written it now."""
         if comm.is_main_process():
+            if not self.trainer.stopped:
+                self._write()
+                self._last_write = self.trainer.iter
             for writer in self._writers:
-                if not self.trainer.stopped:
-                    writer.write()
                 writer.close()
 
 
@@ -371,7 +419,7 @@ class PeriodicCheckpointer(HookBase):
 
     Args:
         checkpointer: saves.
-        period: iterations between checkpoints.
+        period: iterations between checkpoints; 0 saves the final one alone.
         max_iter: after which iteration the final one is saved; None takes the trainer's.
         max_to_keep: of the periodic files the oldest go; None keeps all.
         file_prefix: begins the files' names.
@@ -398,19 +446,21 @@ class PeriodicCheckpointer(HookBase):
     def save_now(self) -> None:
         """Save the current iteration's checkpoint, whatever the period."""
         iteration = self.trainer.iter
+        name = f"{self._file_prefix}_{iteration:07d}"
         old: list[Path] = []
         if self._max_to_keep is not None:
             self._checkpointer.wait()  # or the file before this one would not be counted
-            files = self._checkpointer.periodic_checkpoints(self._file_prefix)
+            # Not counting the one that is made anew after a fall back to an older.
+            files = [f for f in self._checkpointer.periodic_checkpoints(self._file_prefix) if f.stem != name]
             old = files[: max(0, len(files) + 1 - self._max_to_keep)]
-        self._checkpointer.save(f"{self._file_prefix}_{iteration:07d}", remove=old, iteration=iteration)
+        self._checkpointer.save(name, remove=old, iteration=iteration)
 
     def after_step(self) -> None:
         """See `HookBase`."""
         self._checkpointer.raise_failure()
         if self.trainer.iter >= self._last_iter():
             self._save_final()
-        elif (self.trainer.iter + 1) % self._period == 0:
+        elif self._period > 0 and (self.trainer.iter + 1) % self._period == 0:
             self.save_now()
 
     def after_train(self) -> None:
@@ -450,6 +500,7 @@ class StopOnSignal(HookBase):
         self._file_prefix = file_prefix
         self._deadline = None if wall_time_s is None else time.monotonic() + wall_time_s
         self._received: int | None = None
+        self._interrupts = 0
         self._old: dict[int, Any] = {}
 
     def before_train(self) -> None:
@@ -461,7 +512,8 @@ class StopOnSignal(HookBase):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self._received is not None and number == signal.SIGINT:
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
             raise KeyboardInterrupt
         self._received = number
 
@@ -520,7 +572,8 @@ class PreciseBN(HookBase):
         """See `HookBase`."""
         next_iter = self.trainer.iter + 1
         if next_iter == self.trainer.max_iter or (self._period > 0 and next_iter % self._period == 0):
-            self.update_stats()
+            with self.trainer.evaluation_weights():  # averaged weights have statistics of their own
+                self.update_stats()
 
     def update_stats(self) -> None:
         """Take the batches; nothing but the statistics changes, and nothing is recorded."""
@@ -534,5 +587,11 @@ class PreciseBN(HookBase):
             return
         generator = torch.get_rng_state()
         with EventStorage(self.trainer.iter):  # what the model records here is not the run's
-            update_bn_stats(self._model, itertools.cycle(self._data_loader), self._num_iter)
+            update_bn_stats(self._model, _endless(self._data_loader), self._num_iter)
         torch.set_rng_state(generator)
+
+
+def _endless(loader: Iterable[Any]) -> Iterator[Any]:
+    """Batches without end; a loader that ends is begun again."""
+    while True:
+        yield from loader

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import logging
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.queues import SimpleQueue
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +21,9 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from ultravid.utils.errors import StopTraining, UserError
-from ultravid.utils.tool import EXIT_MISTAKE, EXIT_STOPPED
+from ultravid.utils.tool import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_STOPPED
 
-__all__ = ["launch"]
+__all__ = ["launch", "restarted_by_torchrun"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +86,27 @@ def launch(
     _spawn(main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, timeout, args)
 
 
+def restarted_by_torchrun(output_dir: str | Path) -> bool:
+    """Whether torchrun has started this group anew because one of its processes died: then the run goes on.
+
+    Args:
+        output_dir: of the run.
+
+    Raises:
+        StopTraining: the group had stopped because it was asked to. torchrun takes any code but 0 for a failure, and 0 would
+            tell a scheduler that the run is done; so each start that it has left ends at once.
+    """
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+        return False
+    records = [p for p in Path(output_dir).glob("attempts/*/record.json") if p.parent.name.isdecimal()]
+    if records:
+        record = json.loads(max(records, key=lambda p: int(p.parent.name)).read_text(encoding="utf-8"))
+        asked = (record["end"] or {}).get("how") == "stopped"
+        if asked and record["torchrun"] == os.environ.get("TORCHELASTIC_RUN_ID"):
+            raise StopTraining("the run was asked to stop, and not to be started again")
+    return True
+
+
 def _spawn(
     main_func: Callable[..., Any],
     world_size: int,
@@ -114,16 +137,23 @@ def _spawn(
 
 @contextlib.contextmanager
 def _forwarded_signals(pids: Sequence[int]) -> Iterator[None]:
-    """SIGTERM goes to the processes, SIGINT reaches them from the terminal; this one waits until they have stopped."""
+    """SIGTERM and SIGINT go to the processes; this one waits until they have stopped.
+
+    From a terminal SIGINT reaches the processes too, and a second one makes them leave at once. So the first is sent on as
+    SIGTERM, which may come twice.
+    """
+    interrupts = 0
 
     def forward(number: int, frame: object) -> None:
         del frame
+        nonlocal interrupts
+        interrupts += number == signal.SIGINT
+        sent = signal.SIGTERM if interrupts == 1 else number
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+                os.kill(pid, sent)
 
-    old = {signal.SIGTERM: signal.signal(signal.SIGTERM, forward)}
-    old[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    old = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
@@ -185,5 +215,8 @@ def _join(
     try:
         main_func(*args)
         dist.barrier()  # a process that leaves while another still talks to it breaks the other
+    except KeyboardInterrupt:
+        logging.shutdown()
+        os._exit(EXIT_INTERRUPTED)  # at once: taking the group down would wait for the others
     finally:
         dist.destroy_process_group()

@@ -35,6 +35,7 @@ class TimeLedger(HookBase):
         if period < 1:
             raise ValueError(f"period={period} must be at least 1.")
         self._period = period
+        self._begin = time.perf_counter()
 
     def before_train(self) -> None:
         """See `HookBase`."""

@@ -94,7 +94,7 @@ class TorchProfiler(HookBase):
     """Profiles some iterations with torch's profiler, for TensorBoard or chrome://tracing.
 
     Args:
-        enable: called with the trainer before each iteration: profile it?
+        enable_predicate: called with the trainer before each iteration: profile it?
         output_dir: a folder ``log`` in it takes the traces.
         activities: see `torch.profiler.profile`; None takes CPU, and CUDA where there is one.
         save_tensorboard: write for TensorBoard's plug-in; else a Chrome trace.
@@ -102,13 +102,13 @@ class TorchProfiler(HookBase):
 
     def __init__(
         self,
-        enable: Callable[[TrainerBase], bool],
+        enable_predicate: Callable[[TrainerBase], bool],
         output_dir: str | Path,
         *,
         activities: Sequence[Any] | None = None,
         save_tensorboard: bool = True,
     ) -> None:
-        self._enable = enable
+        self._enable = enable_predicate
         self._folder = Path(output_dir) / "log"
         self._activities = activities
         self._save_tensorboard = save_tensorboard

@@ -43,7 +43,7 @@ class RunRecord(HookBase):
         datasets: loaders by name.
     """
 
-    order: ClassVar[int] = 5
+    order: ClassVar[int] = 98  # its end is written when the other hooks have ended
 
     def __init__(
         self, output_dir: str | Path, seed: int | None = None, datasets: Mapping[str, Any] | None = None
@@ -51,6 +51,8 @@ class RunRecord(HookBase):
         self._output_dir = Path(output_dir)
         self._seed = seed
         self._datasets = dict(datasets or {})
+        self._record: dict[str, Any] = {}  # empty before the start, and in all processes but the main one
+        self._config = ""
 
     def before_train(self) -> None:
         """Write what is known at the start."""
@@ -72,6 +74,7 @@ class RunRecord(HookBase):
             "folder": str(Path.cwd()),
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "torchrun": os.environ.get("TORCHELASTIC_RUN_ID"),
             "processes": comm.get_world_size(),
             "python": platform.python_version(),
             "versions": {"ultravid": ultravid.__version__, **{p: importlib.metadata.version(p) for p in _PACKAGES}},
@@ -94,13 +97,14 @@ class RunRecord(HookBase):
         if not config.is_file():
             return []
         shutil.copy(config, self._folder / "config.yaml")
+        self._config = config.read_text(encoding="utf-8")
         if self.trainer.start_iter == 0 or not before.is_file():
             return []
         return [str(difference) for difference in diff(LazyConfig.load(before), LazyConfig.load(config))]
 
     def after_train(self) -> None:
         """Write how it ended."""
-        if not comm.is_main_process():
+        if not self._record:
             return
         trainer = self.trainer
         failure = "" if trainer.failure is None else f"{type(trainer.failure).__name__}: {trainer.failure}"
@@ -114,6 +118,10 @@ class RunRecord(HookBase):
             "iter": trainer.iter,
         }
         self._write()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The resolved config, so that a checkpoint says what it was made with."""
+        return {"config": self._config}
 
     def _write(self) -> None:
         with replace_file(self._folder / "record.json") as file:
@@ -129,7 +137,7 @@ def _git_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout
+        return subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=20).stdout
 
     try:
         if Path(git("rev-parse", "--show-toplevel").strip()) != folder.resolve():

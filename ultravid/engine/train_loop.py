@@ -24,7 +24,7 @@ from ultravid.engine.sharding import unsharded
 from ultravid.utils import comm
 from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.events import EventStorage, get_event_storage
-from ultravid.utils.seed import seed_step
+from ultravid.utils.seed import generator_states, restore_generators, seed_step
 
 __all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
 
@@ -91,10 +91,15 @@ class TrainerBase:
         evaluation_weights: gives a block in which the model has the weights to evaluate it with; a hook that averages
             weights puts its own here.
         seconds: what each part of the steps and each hook took so far, in seconds of this process's clock.
+        checkpointer: where `resume_or_load` looks, None without one.
+        init_checkpoint: weights to start from; "" starts from scratch.
     """
 
     def __init__(self) -> None:
-        self._hooks: dict[str, HookBase] = {}
+        self._hooks: list[HookBase] = []
+        self._hook_names: dict[int, str] = {}
+        self.checkpointer: DetectionCheckpointer | None = None
+        self.init_checkpoint = ""
         self.iter = 0
         self.start_iter = 0
         self.max_iter = 0
@@ -115,11 +120,44 @@ class TrainerBase:
             assert isinstance(hook, HookBase), f"{name} is a {type(hook).__name__}, not a HookBase"
             # A hook and its trainer know each other; only one of the two may keep the other alive.
             hook.trainer = weakref.proxy(self)
-            unique = name
-            number = 2
-            while unique in self._hooks:
-                unique, number = f"{name}_{number}", number + 1
-            self._hooks[unique] = hook
+            self._name(hook, name)
+            self._hooks.append(hook)
+
+    @property
+    def hooks(self) -> dict[str, HookBase]:
+        """The hooks by name; one of a list has its class's, a second of a name ``<name>_2``."""
+        for hook in self._hooks:
+            self._name(hook, type(hook).__name__)
+        return {self._hook_names[id(hook)]: hook for hook in self._hooks}
+
+    def _name(self, hook: HookBase, name: str) -> None:
+        if id(hook) in self._hook_names:
+            return
+        unique, number = name, 2
+        while unique in self._hook_names.values():
+            unique, number = f"{name}_{number}", number + 1
+        self._hook_names[id(hook)] = unique
+
+    def resume_or_load(self, resume: bool = False) -> None:
+        """Go on from the newest checkpoint if asked to and there is one, else load the initial weights.
+
+        Raises:
+            CheckpointError: a checkpoint can't be read or doesn't fit.
+            UserError: the run is past ``max_iter`` already.
+        """
+        if self.checkpointer is None:
+            raise ValueError("This trainer has no checkpointer to resume or load from.")
+        self.checkpointer.remove_leftovers()
+        resumed = resume and self.checkpointer.has_checkpoint()
+        rest = self.checkpointer.resume_or_load(self.init_checkpoint, resume=resume)
+        comm.synchronize()  # before the main process moves what the others may still read
+        if not resumed:
+            self.checkpointer.set_earlier_run_aside()
+            return
+        self.start_iter = rest.get("iteration", self.iter) + 1
+        if 0 < self.max_iter < self.start_iter:
+            raise UserError(f"The run is at iteration {self.start_iter} already, past max_iter={self.max_iter}.")
+        logger.info("Going on at iteration %d.", self.start_iter)
 
     def train(self, start_iter: int | None = None, max_iter: int | None = None) -> None:
         """Run from ``start_iter`` up to, and without, ``max_iter``; None takes the trainer's own."""
@@ -138,7 +176,7 @@ class TrainerBase:
                 # So that after_train can tell a run that went through.
                 self.iter = self.max_iter
             except StopTraining as stop:
-                logger.info("Stopped after iteration %d: %s", self.iter, stop)
+                logger.info("Stopped in iteration %d: %s", self.iter, stop)
                 self.stopped, self.failure = True, stop
                 raise
             except BaseException as error:
@@ -150,23 +188,35 @@ class TrainerBase:
 
     def _after_train(self) -> None:
         """`after_train`, whose own error must not hide the one that ended the run."""
+        ended_by = self.failure
         try:
             self.after_train()
         except Exception:
-            if self.failure is None:
+            if ended_by is None:
                 raise
             logger.exception("A hook failed in after_train, after the error above")
 
     def before_train(self) -> None:
         """Call the hooks."""
-        for hook in self._hooks.values():
+        for hook in self.hooks.values():
             hook.before_train()
 
     def after_train(self) -> None:
-        """Call the hooks."""
+        """Call the hooks, all of them: one that fails must not leave the others' files open. The first error is raised."""
         self.storage.iter = self.iter
-        for hook in self._hooks.values():
-            hook.after_train()
+        first: Exception | None = None
+        for name, hook in self.hooks.items():
+            start = time.perf_counter()
+            try:
+                hook.after_train()
+            except Exception as error:
+                if first is not None:
+                    logger.exception("Hook %r failed in after_train, after the error above", name)
+                first = first or error
+                self.failure = self.failure or error
+            self.seconds[f"hooks/{name}"] += time.perf_counter() - start
+        if first is not None:
+            raise first
 
     def before_step(self) -> None:
         """Call the hooks."""
@@ -193,7 +243,7 @@ class TrainerBase:
         """The hooks' methods of one name; those that do nothing, which are most, are left out."""
         return [
             (f"hooks/{name}", getattr(hook, phase))
-            for name, hook in self._hooks.items()
+            for name, hook in self.hooks.items()
             if phase in vars(hook) or getattr(type(hook), phase) is not getattr(HookBase, phase)
         ]
 
@@ -203,7 +253,7 @@ class TrainerBase:
 
     def state_dict(self) -> dict[str, Any]:
         """The iteration and the state of each hook that has one, by the hook's name."""
-        hooks = {name: hook.state_dict() for name, hook in self._hooks.items()}
+        hooks = {name: hook.state_dict() for name, hook in self.hooks.items()}
         return {
             "iteration": self.iter,
             "hooks": {name: state for name, state in hooks.items() if state},
@@ -212,9 +262,10 @@ class TrainerBase:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what `state_dict` gave; the state of a hook that is no longer there is left with a warning."""
         self.iter = state_dict["iteration"]
+        hooks = self.hooks
         for name, state in state_dict.get("hooks", {}).items():
-            if name in self._hooks:
-                self._hooks[name].load_state_dict(state)
+            if name in hooks:
+                hooks[name].load_state_dict(state)
             else:
                 logger.warning(
                     "The checkpoint holds the state of a hook %r, which this run does not have.",
@@ -234,6 +285,7 @@ class SimpleTrainer(TrainerBase):
         data_loader: batches; one that ends is begun again. With ``iterate_from(batch)`` it begins where the run begins.
         optimizer: made from the model's parameters.
         gather_metric_period: iterations between records of the losses.
+        async_write_metrics: taken for the sake of detectron2's signature: no metric is ever waited for.
         zero_grad_before_forward: clear gradients before the forward pass instead of before the backward pass.
         hooks: by name or as a list.
         checkpointer: where `resume_or_load` looks; the trainer's own state is saved with it.
@@ -256,6 +308,7 @@ class SimpleTrainer(TrainerBase):
         optimizer: Optimizer,
         gather_metric_period: int = 1,
         zero_grad_before_forward: bool = False,
+        async_write_metrics: bool = False,
         *,
         hooks: Mapping[str, HookBase | None] | Sequence[HookBase | None] = (),
         checkpointer: DetectionCheckpointer | None = None,
@@ -267,6 +320,7 @@ class SimpleTrainer(TrainerBase):
         skip_nonfinite: int = 0,
         capsule_dir: str | Path | None = None,
     ) -> None:
+        del async_write_metrics
         super().__init__()
         if accumulate < 1:
             raise ValueError(f"accumulate={accumulate} must be at least 1.")
@@ -276,8 +330,7 @@ class SimpleTrainer(TrainerBase):
         self.optimizer = optimizer
         self.gather_metric_period = gather_metric_period
         self.zero_grad_before_forward = zero_grad_before_forward
-        self.checkpointer = checkpointer
-        self.init_checkpoint = init_checkpoint
+        self.checkpointer, self.init_checkpoint = checkpointer, init_checkpoint
         self.max_iter = max_iter
         self.seed = seed
         self.clip_grad = clip_grad
@@ -287,31 +340,23 @@ class SimpleTrainer(TrainerBase):
         self.num_samples = 0  # that this process has taken from the loader
         self._num_skipped = 0  # in a row
         self._buffers_before: list[Tensor] = []
-        self._data_loader_iter: Iterator[Any] | None = None
+        self._clipper_gives_norm = False
+        self._data_loader_iter_obj: Iterator[Any] | None = None
         self._configured = self._hyperparameters()
         self.evaluation_weights = lambda: unsharded(model)
         if checkpointer is not None:
             checkpointer.add_checkpointable("trainer", self)
         self.register_hooks(hooks)
 
-    def resume_or_load(self, resume: bool = False) -> None:
-        """Go on from the newest checkpoint if asked to and there is one, else load the initial weights.
+    @property
+    def step_was_left_out(self) -> bool:
+        """Whether the last step was not made, because a number was not finite."""
+        return self._num_skipped > 0
 
-        Raises:
-            CheckpointError: a checkpoint can't be read or doesn't fit.
-        """
-        if self.checkpointer is None:
-            raise ValueError("This trainer has no checkpointer to resume or load from.")
-        self.checkpointer.remove_leftovers()
-        resumed = resume and self.checkpointer.has_checkpoint()
-        rest = self.checkpointer.resume_or_load(self.init_checkpoint, resume=resume)
-        if resumed:
-            self.start_iter = rest["iteration"] + 1
-            if self.start_iter > self.max_iter:
-                raise UserError(f"The run is at iteration {self.start_iter} already, past max_iter={self.max_iter}.")
-            logger.info("Going on at iteration %d.", self.start_iter)
-        else:
-            self.checkpointer.set_earlier_run_aside()
+    def train(self, start_iter: int | None = None, max_iter: int | None = None) -> None:
+        """As `TrainerBase`; the data begin where the run begins."""
+        self._data_loader_iter_obj = None
+        super().train(start_iter, max_iter)
 
     def after_train(self) -> None:
         """Call the hooks; what they saved stands when this returns."""
@@ -340,6 +385,8 @@ class SimpleTrainer(TrainerBase):
                 self._begin_step()
             with self._synchronized(part == self.accumulate - 1):
                 found = self._losses_of(batches)
+                if found is None:
+                    return
                 # sum() would begin with 0 + loss: one more node of the graph.
                 total = found["total_loss"] = reduce(operator.add, found.values())
                 if part == 0 and not self.zero_grad_before_forward:
@@ -349,7 +396,7 @@ class SimpleTrainer(TrainerBase):
                 self.backward(total / self.accumulate if self.accumulate > 1 else total)
                 self.seconds["backward"] += time.perf_counter() - computed
             for name, value in found.items():
-                losses[name] = losses[name] + value.detach() if part else value.detach()
+                losses[name] = losses[name] + value.detach() if name in losses else value.detach()
         if self.accumulate > 1:
             losses = {name: value / self.accumulate for name, value in losses.items()}
         start = time.perf_counter()
@@ -357,7 +404,7 @@ class SimpleTrainer(TrainerBase):
         if self._is_finite(norm, losses, batches):
             self.optimizer_step()
         self.seconds["optimizer"] += time.perf_counter() - start
-        if self.iter % self.gather_metric_period == 0:
+        if (self.iter + 1) % self.gather_metric_period == 0:
             self.write_metrics({**losses, "grad_norm": norm}, self.seconds["data"] - data_before)
 
     def _begin_step(self) -> None:
@@ -373,11 +420,18 @@ class SimpleTrainer(TrainerBase):
         no_sync = None if last else getattr(self.model, "no_sync", None)
         return nullcontext() if no_sync is None else no_sync()
 
-    def _losses_of(self, batches: list[Any]) -> dict[str, Tensor]:
-        """The losses of the last of a step's batches."""
+    def _losses_of(self, batches: list[Any]) -> dict[str, Tensor] | None:
+        """The losses of the last of a step's batches; None where the model's own check fails and the step may be left out."""
         try:
-            return dict(self.compute_losses(batches[-1]))
-        except FloatingPointError as error:  # the model's own check
+            losses = dict(self.compute_losses(batches[-1]))
+            if not losses:
+                raise ValueError("The model gave no loss.")
+            return losses
+        except FloatingPointError as error:
+            # Of several processes this one alone knows: it ends, and with it the group.
+            if comm.get_world_size() == 1 and self._num_skipped < self.skip_nonfinite:
+                self._leave_out(f"iteration {self.iter}: {error}")
+                return None
             kept = self._keep_capsule(batches, {})
             samples = describe_batch(batches[-1])
             raise FloatingPointError(f"Iteration {self.iter}: {error}; samples: {samples}{kept}") from error
@@ -388,17 +442,20 @@ class SimpleTrainer(TrainerBase):
         return {"loss": losses} if isinstance(losses, Tensor) else losses
 
     def backward(self, loss: Tensor) -> None:
-        """Add a loss's gradients."""
-        loss.backward()
+        """Add a loss's gradients; one that is not finite makes all of them so, for it is the gradients that are looked at."""
+        loss.backward(_one_if_finite(loss))
 
     def finish_gradients(self) -> Tensor:
         """Let the hooks see the gradients, clip them, and give their norm (before clipping, where the clipper tells it)."""
         self.after_backward()
         groups = self.optimizer.param_groups
         parameters = [p for group in groups for p in group["params"] if p.grad is not None]
-        norm = self.clip_grad(parameters) if self.clip_grad is not None else None
-        if not isinstance(norm, Tensor) or norm.dim() > 0:
-            norm = _total_norm([cast(Tensor, p.grad) for p in parameters])
+        # After clipping by value an infinite gradient would look finite.
+        norm = None if self._clipper_gives_norm else _total_norm([cast(Tensor, p.grad) for p in parameters])
+        clipped = self.clip_grad(parameters) if self.clip_grad is not None else None
+        if isinstance(clipped, Tensor) and clipped.dim() == 0:
+            self._clipper_gives_norm, norm = True, clipped
+        assert norm is not None
         return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of shards (FSDP2)
 
     def optimizer_step(self) -> None:
@@ -413,15 +470,18 @@ class SimpleTrainer(TrainerBase):
         shown = ", ".join(f"{name}={value.item():.4g}" for name, value in losses.items())
         message = f"iteration {self.iter}: {shown}, norm of the gradients {norm.item():.4g}"
         if self._num_skipped < self._may_skip(losses):
-            self._num_skipped += 1
-            logger.warning("Left out the step of %s", message)
-            for buffer, before in zip(self.model.buffers(), self._buffers_before, strict=False):
-                buffer.copy_(before)
+            self._leave_out(message)
             return False
         what = "Gradient" if _all_finite(losses) else "Loss"
         kept = self._keep_capsule(batches, losses)
         samples = "; ".join(map(describe_batch, batches))
         raise FloatingPointError(f"{what} is not finite in {message}; samples: {samples}{kept}")
+
+    def _leave_out(self, message: str) -> None:
+        self._num_skipped += 1
+        logger.warning("Left out the step of %s", message)
+        for buffer, before in zip(self.model.buffers(), self._buffers_before, strict=False):
+            buffer.copy_(before)
 
     def _may_skip(self, losses: dict[str, Tensor]) -> int:
         """How many steps in a row may be left out, where this one's losses are these."""
@@ -450,6 +510,8 @@ class SimpleTrainer(TrainerBase):
 
     def write_metrics(self, losses: dict[str, Tensor], data_time: float) -> None:
         """Put the losses (means over processes) and this process's wait for data into the storage."""
+        if comm.get_world_size() > 1:
+            losses = dict(sorted(losses.items()))  # each process may have met them in an order of its own
         stacked = torch.stack([value.float() for value in losses.values()])
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(stacked)
@@ -461,39 +523,49 @@ class SimpleTrainer(TrainerBase):
     def _next_batch(self) -> Any:
         """The loader's next batch; a loader that ends is begun again."""
         try:
-            batch = next(self._iterator())
+            batch = next(self._data_loader_iter)
         except StopIteration:
-            self._data_loader_iter = iter(self.data_loader)
+            self._data_loader_iter_obj = iter(self.data_loader)
             try:
-                batch = next(self._data_loader_iter)
+                batch = next(self._data_loader_iter_obj)
             except StopIteration:
                 raise UserError("The training loader gives no batch.") from None
         self.num_samples += len(batch) if isinstance(batch, Sized) else 1
         return batch
 
-    def _iterator(self) -> Iterator[Any]:
-        if self._data_loader_iter is None:
+    @property
+    def _data_loader_iter(self) -> Iterator[Any]:
+        if self._data_loader_iter_obj is None:
             iterate_from = getattr(self.data_loader, "iterate_from", None)
             first = self.iter * self.accumulate
             if first > 0 and iterate_from is None:
                 logger.warning(
                     "The loader has no iterate_from(batch), so the run that is taken up sees its data from the beginning again."
                 )
-            self._data_loader_iter = iterate_from(first) if iterate_from is not None else iter(self.data_loader)
-        return self._data_loader_iter
+            self._data_loader_iter_obj = iterate_from(first) if iterate_from is not None else iter(self.data_loader)
+        return self._data_loader_iter_obj
+
+    def reset_data_loader(self, data_loader_builder: Callable[[], Iterable[Any]]) -> None:
+        """Let go of the loader, and take the one that a function makes."""
+        del self.data_loader
+        self._data_loader_iter_obj = None
+        self.data_loader = data_loader_builder()
 
     def state_dict(self) -> dict[str, Any]:
         """As `TrainerBase`, with the optimizer and the hyperparameters that its config gave it."""
         own = {"optimizer": self.optimizer.state_dict(), "configured": self._configured}
+        if comm.get_world_size() == 1:
+            own["generators"] = generator_states(torch_too=self.seed is None)
         return {**super().state_dict(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what `state_dict` gave; a hyperparameter that the config gives another value now has the new one."""
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
-        for group, now, before in zip(
-            self.optimizer.param_groups, self._configured, state_dict["configured"], strict=True
-        ):
+        if comm.get_world_size() == 1:
+            restore_generators(state_dict.get("generators", {}))
+        configured = state_dict.get("configured", self._configured)
+        for group, now, before in zip(self.optimizer.param_groups, self._configured, configured, strict=True):
             group.update({name: value for name, value in now.items() if before.get(name) != value})
 
     def _hyperparameters(self) -> list[dict[str, Any]]:
@@ -511,8 +583,11 @@ class AMPTrainer(SimpleTrainer):
         gather_metric_period: see `SimpleTrainer`.
         zero_grad_before_forward: see `SimpleTrainer`.
         grad_scaler: scales the loss; None makes one, which acts with float16 alone.
+        precision: dtype of autocast; with float16 the loss is scaled (Micikevicius et al., ICLR 2018). None takes float16 on
+            CUDA or where a scaler is given, as detectron2, and bfloat16 on the CPU.
+        log_grad_scaler: record the scale as ``grad_scaler``.
+        async_write_metrics: see `SimpleTrainer`.
         enabled: off, it is a `SimpleTrainer`: the config's ``train.amp.enabled``.
-        precision: dtype of autocast; with float16 the loss is scaled (Micikevicius et al., ICLR 2018).
         hooks: see `SimpleTrainer`, as all that follow.
         checkpointer: see `SimpleTrainer`.
         init_checkpoint: see `SimpleTrainer`.
@@ -533,9 +608,11 @@ class AMPTrainer(SimpleTrainer):
         gather_metric_period: int = 1,
         zero_grad_before_forward: bool = False,
         grad_scaler: torch.amp.GradScaler | None = None,
+        precision: torch.dtype | str | None = None,
+        log_grad_scaler: bool = False,
+        async_write_metrics: bool = False,
         *,
         enabled: bool = True,
-        precision: torch.dtype | str = "bfloat16",
         hooks: Mapping[str, HookBase | None] | Sequence[HookBase | None] = (),
         checkpointer: DetectionCheckpointer | None = None,
         init_checkpoint: str = "",
@@ -546,13 +623,16 @@ class AMPTrainer(SimpleTrainer):
         skip_nonfinite: int = 0,
         capsule_dir: str | Path | None = None,
     ) -> None:
+        device = next(model.parameters()).device
+        if precision is None:
+            precision = torch.float16 if device.type == "cuda" or grad_scaler is not None else torch.bfloat16
         dtype = getattr(torch, precision, None) if isinstance(precision, str) else precision
         if dtype not in (torch.float16, torch.bfloat16):
             raise ValueError(f"precision={precision!r} is neither float16 nor bfloat16.")
-        device = next(model.parameters()).device
         if dtype == torch.float16 and any(hasattr(p, "full_tensor") for p in model.parameters()):
             raise ValueError("precision='float16' can't be used on shards (FSDP2), take 'bfloat16'.")
         self.autocast = torch.autocast(device.type, dtype=dtype, enabled=enabled)
+        self.log_grad_scaler = log_grad_scaler
         self.grad_scaler = grad_scaler or torch.amp.GradScaler(device.type, enabled=enabled and dtype == torch.float16)
         super().__init__(
             model,
@@ -560,6 +640,7 @@ class AMPTrainer(SimpleTrainer):
             optimizer,
             gather_metric_period,
             zero_grad_before_forward,
+            async_write_metrics,
             hooks=hooks,
             checkpointer=checkpointer,
             init_checkpoint=init_checkpoint,
@@ -578,7 +659,7 @@ class AMPTrainer(SimpleTrainer):
 
     def backward(self, loss: Tensor) -> None:
         """As `SimpleTrainer`, of the scaled loss."""
-        self.grad_scaler.scale(loss).backward()
+        self.grad_scaler.scale(loss).backward(_one_if_finite(loss))
 
     def finish_gradients(self) -> Tensor:
         """As `SimpleTrainer`; gradients are unscaled before anyone looks at them."""
@@ -588,7 +669,10 @@ class AMPTrainer(SimpleTrainer):
     def _is_finite(self, norm: Tensor, losses: dict[str, Tensor], batches: list[Any]) -> bool:
         # Halves or raises the scale by what `unscale_` found, without a read. Not `scaler.step`: it would read the device a
         # second time to learn what the norm says.
-        self.grad_scaler.update()
+        if any(p.grad is not None for group in self.optimizer.param_groups for p in group["params"]):
+            self.grad_scaler.update()
+        if self.log_grad_scaler:
+            get_event_storage().put_scalar("grad_scaler", self.grad_scaler.get_scale(), smoothing_hint=False)
         return super()._is_finite(norm, losses, batches)
 
     def _may_skip(self, losses: dict[str, Tensor]) -> int:
@@ -605,7 +689,13 @@ class AMPTrainer(SimpleTrainer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what `state_dict` gave."""
         super().load_state_dict(state_dict)
-        self.grad_scaler.load_state_dict(state_dict.get("grad_scaler", {}))
+        if state := state_dict.get("grad_scaler"):  # empty where the run had none before
+            self.grad_scaler.load_state_dict(state)
+
+
+def _one_if_finite(loss: Tensor) -> Tensor:
+    """1, or nan where the loss is not finite: what a backward pass begins with."""
+    return loss.detach() * 0 + 1
 
 
 def _total_norm(gradients: list[Tensor]) -> Tensor:

@@ -82,7 +82,7 @@ class LRMultiplier(LRScheduler):
     def get_lr(self) -> list[float | Tensor]:
         """Learning rates of the groups at the current iteration."""
         # After the last step torch asks once more, at max_iter, where a schedule is no longer defined.
-        factor = self._multiplier(min(self.last_epoch, self._max_iter - 1) / self._max_iter)
+        factor = self._multiplier(max(0, min(self.last_epoch, self._max_iter - 1)) / max(1, self._max_iter))
         return [float(base) * factor for base in self.base_lrs]
 
     def step(self, epoch: int | None = None) -> None:

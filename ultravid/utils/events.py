@@ -122,7 +122,8 @@ class EventStorage:
                 number = next(numbers)
                 self._smoothing_hints.setdefault(name, True)
                 self._history[name].update(number, iteration)
-                self._latest_scalars[name] = (number, iteration)
+                if iteration >= self._latest_scalars.get(name, (0.0, -1))[1]:
+                    self._latest_scalars[name] = (number, iteration)
 
     def put_scalars(self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **kwargs: Any) -> None:
         """`put_scalar` for each keyword."""
@@ -135,7 +136,10 @@ class EventStorage:
 
     def put_histogram(self, hist_name: str, hist_tensor: torch.Tensor, bins: int = 1000) -> None:
         """Record the distribution of a tensor's values; it is kept until writers have it."""
-        values = hist_tensor.detach().float().cpu()
+        values = hist_tensor.detach().float().cpu().flatten()
+        values = values[torch.isfinite(values)]  # those that are not have no place on an axis
+        if len(values) == 0:
+            return
         low, high = float(values.min()), float(values.max())
         counts = torch.histc(values, bins=bins)
         edges = torch.linspace(low, high, steps=bins + 1)
@@ -395,8 +399,9 @@ class CSVWriter(_FileWriter):
         self._last_write = max(rows)
 
     def _read(self) -> list[dict[str, str]]:
-        with self._path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+        text = self._path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]  # a line that was cut off by a crash is none
+        return list(csv.DictReader(io.StringIO(whole, newline="")))
 
     def _write_all(self, rows: list[dict[str, str]]) -> None:
         text = io.StringIO()

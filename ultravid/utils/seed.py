@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["seed_all_rng", "seed_step"]
+__all__ = ["generator_states", "restore_generators", "seed_all_rng", "seed_step"]
 
 
 def seed_all_rng(seed: int) -> None:
@@ -15,6 +16,34 @@ def seed_all_rng(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  # users' code and libraries draw from the global stream
     torch.manual_seed(seed)
+
+
+def generator_states(*, torch_too: bool = True) -> dict[str, Any]:
+    """Where python's and numpy's global generators stand, and with ``torch_too`` torch's; tensors and plain data."""
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002  # the global stream, which a model may draw from
+    states: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+    }
+    if torch_too:
+        states["torch"] = torch.get_rng_state()
+        if torch.cuda.is_initialized():
+            states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_generators(states: dict[str, Any]) -> None:
+    """Put the generators where `generator_states` found them."""
+    if "python" in states:
+        version, numbers, gauss = states["python"]
+        random.setstate((version, tuple(numbers), gauss))
+    if "numpy" in states:
+        kind, keys, *rest = states["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    if "torch" in states:
+        torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def seed_step(seed: int, iteration: int, rank: int) -> None:
