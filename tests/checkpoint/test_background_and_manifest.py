@@ -12,6 +12,7 @@ from torch import nn
 from ultravid.checkpoint import CheckpointError, DetectionCheckpointer, load_file
 from ultravid.checkpoint import checkpointer as module
 from ultravid.checkpoint.weights import match_by_suffix
+from ultravid.modeling import ResNet
 
 
 @pytest.fixture
@@ -177,3 +178,34 @@ def test_code_in_a_pickle_is_refused_not_run(tmp_path):
     with pytest.raises(CheckpointError, match=r"cut\.pkl"):
         load_file(tmp_path / "cut.pkl")
     assert not (tmp_path / "hacked").exists()
+
+
+def test_weights_of_torchvision_load_wherever_the_resnet_stands(tmp_path):
+    import torchvision
+
+    reference = torchvision.models.resnet18()
+    torch.save(reference.state_dict(), tmp_path / "r18.pth")
+    plain, inside = torchvision.models.resnet18(), nn.ModuleDict({"encoder": torchvision.models.resnet18()})
+    own = nn.ModuleDict({"trunk": ResNet(depth=18, norm="BN")})
+    for model in (plain, inside, own):
+        DetectionCheckpointer(model).load(tmp_path / "r18.pth")
+    assert torch.equal(plain.fc.weight, reference.fc.weight)
+    assert torch.equal(inside["encoder"].layer3[1].bn2.bias, reference.layer3[1].bn2.bias)
+    assert torch.equal(own["trunk"].res3[0].conv1.weight, reference.layer2[0].conv1.weight)
+
+
+def test_a_pickle_of_tensors_loads(tmp_path):
+    (tmp_path / "t.pkl").write_bytes(pickle.dumps({"model": {"weight": torch.ones(1, 2), "bias": torch.zeros(1)}}))
+    model = nn.Linear(2, 1)
+    DetectionCheckpointer(model).load(tmp_path / "t.pkl")
+    assert model.weight.tolist() == [[1.0, 1.0]]
+
+
+def test_another_prefix_falls_back_and_is_set_aside_too(tmp_path):
+    checkpointer = DetectionCheckpointer(nn.Linear(2, 2), tmp_path)
+    for name, iteration in (("foo_0000003", 3), ("foo_final", 5)):
+        checkpointer.save(name, iteration=iteration)
+    (tmp_path / "foo_final.pth").write_bytes(b"cut")
+    assert checkpointer.resume_or_load("", resume=True)["iteration"] == 3
+    checkpointer.set_earlier_run_aside()
+    assert not checkpointer.has_checkpoint() and not list(tmp_path.glob("*.pth"))

@@ -356,13 +356,13 @@ class PeriodicWriter(HookBase):
 
     def before_train(self) -> None:
         """Drop what an earlier attempt wrote past the iteration that this one begins with."""
+        first = min([self.trainer.start_iter, *(iteration for _, iteration, _ in self._unwritten.values())])
         if comm.is_main_process():
             for writer in self._writers:
-                writer.rewind(self.trainer.start_iter)
-        self._last_write = self.trainer.start_iter - 1
+                writer.rewind(first)
+        self._last_write = first - 1
         for name, (value, iteration, hint) in self._unwritten.items():
             self.trainer.storage.put_scalar(name, value, smoothing_hint=hint, cur_iter=iteration)
-            self._last_write = min(self._last_write, iteration - 1)
         self._unwritten = {}
 
     def after_step(self) -> None:
