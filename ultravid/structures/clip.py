@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -24,6 +25,7 @@ class Clip:
         video_ids: per frame; they differ only where frames of several videos were mixed on purpose.
         frame_indices: per frame, its place in its video, from 0.
         position: which sample of the run this is, see `ultravid.data.samplers.InfiniteClipSampler`.
+        organ: what was scanned, "" where it is not known; a model may weigh its loss by it.
     """
 
     frames: Tensor
@@ -31,6 +33,14 @@ class Clip:
     video_ids: list[str]
     frame_indices: list[int]
     position: int = 0
+    organ: str = ""
 
     def __len__(self) -> int:
         return int(self.frames.shape[0])
+
+    def to(self, *args: Any, **kwargs: Any) -> Clip:
+        """The same clip, its frames and instances moved as by `torch.Tensor.to`; channels that share their memory still do."""
+        shared = self.frames.stride(1) == 0
+        frames = (self.frames[:, :1] if shared else self.frames).to(*args, **kwargs)
+        instances = [i.to(*args, **kwargs) for i in self.instances]
+        return replace(self, frames=frames.expand_as(self.frames) if shared else frames, instances=instances)
