@@ -46,9 +46,7 @@ def label_groups(
 
     See `group_by_metadata`, whose errors it raises.
     """
-    name_of = {
-        video.video_id: name for name, part in group_by_metadata(videos, key, groups).items() for video in part
-    }
+    name_of = {video.video_id: name for name, part in group_by_metadata(videos, key, groups).items() for video in part}
     return [dataclasses.replace(v, metadata={**v.metadata, label: name_of[v.video_id]}) for v in videos]
 
 

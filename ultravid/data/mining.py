@@ -107,7 +107,9 @@ class HardMining:
         Raises:
             DataError: none is.
         """
-        found = [(i, float(self.hard.videos[v.video_id])) for i, v in enumerate(videos) if v.video_id in self.hard.videos]
+        found = [
+            (i, float(self.hard.videos[v.video_id])) for i, v in enumerate(videos) if v.video_id in self.hard.videos
+        ]
         self._check_any(len(found), "video_rate", "videos", videos)
         return found
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import get_worker_info
 from torchvision.transforms.v2 import functional as TF
@@ -51,8 +52,8 @@ def resize_frames(frames: Tensor, height: int, width: int) -> Tensor:
         four = [planes[min(m, len(planes) - 1)] for m in range(n, n + 4)]
         picture = torch.from_numpy(cv2.merge(four)).permute(2, 0, 1)[None]
         found = TF.resize(picture, [height, width], antialias=True)[0]
-        for m, plane in enumerate(found[: len(planes) - n]):
-            resized[n + m] = plane.numpy()
+        for result, plane in zip(resized[n : n + 4], cv2.split(found.permute(1, 2, 0).numpy()), strict=False):
+            result[:] = plane
     return as_rgb(torch.from_numpy(resized).reshape(*frames.shape[:-3], 1, height, width))
 
 
@@ -69,7 +70,7 @@ def apply_levels(frames: Tensor, levels: Tensor) -> Tensor:
 
 
 def color_frames(frames: Tensor, contrast: float, sharpness: float, saturation: float) -> Tensor:
-    """torchvision's ``adjust_contrast``, ``adjust_sharpness`` and ``adjust_saturation``, one after the other.
+    """Torchvision's ``adjust_contrast``, ``adjust_sharpness`` and ``adjust_saturation``, one after the other.
 
     Args:
         frames: ``(T, 3, H, W)``, uint8 or float, RGB.
@@ -94,9 +95,10 @@ _BRIGHTNESS = _LEVELS.mul(0.2989).add_(_LEVELS, alpha=0.587).add_(_LEVELS, alpha
 def _contrast(planes: Tensor, factor: float) -> Tensor:
     """torchvision's ``adjust_contrast`` of grey RGB frames, given as ``(T, 1, H, W)`` uint8; each about its own mean."""
     changed = torch.empty_like(planes)
+    brightness = torch.empty(planes.shape[1:])
     for plane, result in zip(planes, changed, strict=True):
-        mean = apply_levels(plane, _BRIGHTNESS).float().mean(dim=(-3, -2, -1))
-        result.copy_(apply_levels(plane, _blend(_LEVELS, mean, factor)))
+        mean = brightness.copy_(apply_levels(plane, _BRIGHTNESS)).mean(dim=(-3, -2, -1))
+        cv2.LUT(plane[0].numpy(), _blend(_LEVELS, mean, factor).numpy(), dst=result[0].numpy())
     return changed
 
 
@@ -110,18 +112,38 @@ def _sharpen(frames: Tensor, factor: float) -> Tensor:
     height, width = frames.shape[-2:]
     if height <= 2 or width <= 2:
         return frames
-    planes = frames.reshape(-1, height, width)
-    sharpened = torch.empty_like(planes)
-    # Room that is used again for each plane stays in the cache.
-    output, blurred = torch.empty(height, width), torch.empty(height - 2, width - 2)
-    inside = output[1:-1, 1:-1]
+    planes = frames.reshape(-1, height, width).numpy()
+    sharpened = np.empty_like(planes)
+    blurred = np.empty((height, width), np.uint8)
+    mix = _fast_mix if _fast_is_exact(factor) else _exact_mix
     for plane, result in zip(planes, sharpened, strict=True):
-        output.copy_(plane)
         # A thirteenth of a whole number is never half-way between two: rounding does not depend on who sums.
-        blurred.copy_(torch.from_numpy(cv2.filter2D(plane.numpy(), cv2.CV_8U, _BLUR))[1:-1, 1:-1])
-        inside.add_(blurred.sub_(inside), alpha=1.0 - factor)
-        result.copy_(output.clamp_(0, 255))
-    return sharpened.view(frames.shape)
+        cv2.filter2D(plane, cv2.CV_8U, _BLUR, dst=blurred)
+        mix(plane[1:-1, 1:-1], blurred[1:-1, 1:-1], factor, result[1:-1, 1:-1])
+        for edge in (np.s_[:: height - 1], np.s_[:, :: width - 1]):  # as they were
+            result[edge] = plane[edge]
+    return torch.from_numpy(sharpened).view(frames.shape)
+
+
+def _exact_mix(plane: NDArray[np.uint8], blurred: NDArray[np.uint8], factor: float, result: NDArray[np.uint8]) -> None:
+    """``plane + (1 - factor) (blurred - plane)`` as torchvision computes it, rounded down."""
+    levels = torch.from_numpy(plane).float()
+    levels.add_(torch.from_numpy(blurred).float().sub_(levels), alpha=1.0 - factor).clamp_(0, 255)
+    torch.from_numpy(result).copy_(levels)
+
+
+def _fast_mix(plane: NDArray[np.uint8], blurred: NDArray[np.uint8], factor: float, result: NDArray[np.uint8]) -> None:
+    """The same in a tenth of the time; where the sum lies within 0.0001 below a whole number it may be one too high."""
+    cv2.addWeighted(plane, factor, blurred, 1.0 - factor, 1e-4 - 0.5, dst=result)
+
+
+def _fast_is_exact(factor: float) -> bool:
+    """Whether `_fast_mix` agrees with `_exact_mix` on every pair of grey levels; for 19 of 20 factors it does."""
+    plane, blurred = np.meshgrid(np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8))
+    exact, fast = np.empty_like(plane), np.empty_like(plane)
+    _exact_mix(plane, blurred, factor, exact)
+    _fast_mix(plane, blurred, factor, fast)
+    return bool(np.array_equal(exact, fast))
 
 
 def deliver(frames: Tensor) -> Tensor:
@@ -131,4 +153,4 @@ def deliver(frames: Tensor) -> Tensor:
     if get_worker_info() is None or frames.device.type != "cpu":
         return frames.contiguous()
     storage = torch.UntypedStorage._new_shared(frames.numel() * frames.element_size())
-    return torch.empty(0, dtype=frames.dtype).set_(storage, 0, frames.shape).copy_(frames)
+    return torch.empty(0, dtype=frames.dtype).set_(storage).view(frames.shape).copy_(frames)

@@ -123,8 +123,10 @@ class MemoryFrameSampler:
         self._local = WindowFrameSampler(num_frames=num_frames, window=window)
 
     def __call__(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Both parts sorted. Frames to remember come again where fewer are there than asked for; before a window that begins
-        with the video there is none, and the first frame of the clip stands in for all.
+        """Both parts sorted.
+
+        Frames to remember come again where fewer are there than asked for. Before a window that begins with the video there
+        is none; the first drawn frame of the window stands in for all.
         """
         centre = int(rng.integers(num_frames))
         local = self._local.draw_at(num_frames, centre, rng)
