@@ -68,7 +68,8 @@ class ClipLoader:
         return iter(loader) if self.device is None else map(self._finish, iter(loader))
 
     def _finish(self, batch: list[tuple[Clip, np.random.Generator]]) -> list[Clip]:
-        return [self.dataset.finish(clip.to(self.device, non_blocking=True), rng) for clip, rng in batch]
+        assert self.device is not None, "only then are clips given unfinished"
+        return [self.dataset.finish(clip.to(self.device), rng) for clip, rng in batch]
 
 
 class _Unfinished(Dataset[tuple[Clip, np.random.Generator]]):

@@ -33,7 +33,7 @@ __all__ = [
     "apply_transforms",
 ]
 
-_GAP = 9  # px: dark spots of speckle up to this size do not part an area
+_GAP = 5  # px: dark gaps below this size do not part an area
 
 
 class ClipTransform(Protocol):
@@ -253,7 +253,9 @@ class CropToRegion:
         height, width = frames.shape[-2:]
         planes = frames[:, :1] if has_one_plane(frames) else frames
         bright = (planes.amax(dim=(0, 1)) > self.threshold).to("cpu", torch.uint8).numpy()
-        closed = cv2.morphologyEx(bright, cv2.MORPH_CLOSE, np.ones((_GAP, _GAP), np.uint8))
+        # What lies past the picture is dark: a scan that ends near an edge must not be closed to it.
+        padded = cv2.copyMakeBorder(bright, _GAP, _GAP, _GAP, _GAP, cv2.BORDER_CONSTANT, value=0)
+        closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((_GAP, _GAP), np.uint8))[_GAP:-_GAP, _GAP:-_GAP]
         number, _, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
         if number > 1:  # 0 is what is dark
             left, top, across, down, _ = (int(v) for v in stats[1 + stats[1:, cv2.CC_STAT_AREA].argmax()])

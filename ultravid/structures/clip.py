@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
+import torch
 from torch import Tensor
 
 from ultravid.structures.instances import Instances
@@ -38,9 +38,9 @@ class Clip:
     def __len__(self) -> int:
         return int(self.frames.shape[0])
 
-    def to(self, *args: Any, **kwargs: Any) -> Clip:
-        """The same clip, its frames and instances moved as by `torch.Tensor.to`; channels that share their memory still do."""
+    def to(self, device: torch.device | str) -> Clip:
+        """The same clip with its frames and instances on a device; channels that share their memory still do."""
         shared = self.frames.stride(1) == 0
-        frames = (self.frames[:, :1] if shared else self.frames).to(*args, **kwargs)
-        instances = [i.to(*args, **kwargs) for i in self.instances]
+        frames = (self.frames[:, :1] if shared else self.frames).to(device)
+        instances = [i.to(device) for i in self.instances]
         return replace(self, frames=frames.expand_as(self.frames) if shared else frames, instances=instances)
