@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What training data cost: frames a second of one worker, beside decoding the same files and nothing else; and memory.
+"""What training data cost: frames a CPU second of a worker, beside decoding the same files and nothing else; and memory.
 
     python benchmarks/data.py [--data ROOT] [--size 512] [--clips 12] [--repeats 5] [--memory-clips 10000]
 
@@ -11,16 +11,18 @@ Without --data it makes phantom videos. Rows, each the median of the repeats wit
 - CVA-BUS: the recipe of configs_py/common/data/cva_bus.py (resize to 900,000 px times U(0.3, 1.5) a side, colour, flip).
 - augmentation of ultrasound: crop, gamma, depth gain, speckle, flip, at the size of the files.
 
-A worker's clips arrive in this process, which does nothing with them; making the worker is not counted. Memory: resident
-sets of this process and its worker, after the first 500 of --memory-clips and at the end; 128 px, flips.
+CPU seconds are those of the worker's process, the kernel's for it included, so that a busy machine tells the same; starting it
+is not counted. Beside them, what arrives in this process a second of the clock. Memory: resident sets of this process
+and its worker, after the first 500 of --memory-clips, half-way and at the end; 128 px, flips.
 """
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,9 @@ from ultravid.data import (
 from ultravid.data.image_io import read_image
 from ultravid.data.phantom import write_phantom_dataset
 
-WARM_UP = 4  # clips before a measurement: a worker has started, and its queue is full
+WARM_UP = 4  # clips before a measurement: the worker has started
+Seconds = tuple[float, float]
+"""(CPU seconds, seconds of the clock)."""
 RECIPES: dict[str, list[Any]] = {
     "decoding to clips": [],
     "flips": [RandomFlip(), RandomTimeFlip()],
@@ -60,7 +64,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a data set in CVA-BUS's layout")
     parser.add_argument("--size", type=int, default=512, help="side of the phantom, px")
-    parser.add_argument("--clips", type=int, default=12, help="clips a measurement, of 16 frames")
+    parser.add_argument("--clips", type=int, default=20, help="clips a measurement, of 16 frames")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--memory-clips", type=int, default=10_000, help="0 leaves the memory out")
     return parser.parse_args(argv)
@@ -82,64 +86,74 @@ def make_loader(videos: Sequence[Video], transforms: Sequence[Any], num_workers:
     )
 
 
-def seconds_a_clip(loader: ClipLoader, num_clips: int) -> float:
-    """Of a running worker whose queue is full: it is emptied and filled again at the worker's pace."""
+def seconds_a_clip(loader: ClipLoader, num_clips: int) -> Seconds:
+    """Of the worker, which works on while clips are taken from it."""
+    others = children()
     clips = loader.iterate_from(0)
     for _ in range(WARM_UP):
         next(clips)
-    start = time.perf_counter()
+    (worker,) = children() - others
+    began, start = cpu_seconds(worker), time.perf_counter()
     for _ in range(num_clips):
         next(clips)
-    return (time.perf_counter() - start) / num_clips
+    end, wall = cpu_seconds(worker), time.perf_counter() - start
+    return (end - began) / num_clips, wall / num_clips
 
 
-def seconds_of_decoding(loader: ClipLoader, num_clips: int) -> float:
+def cpu_seconds(pid: str) -> float:
+    """Of a process so far, in user and kernel mode."""
+    fields = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def seconds_of_decoding(loader: ClipLoader, num_clips: int) -> Seconds:
     """Of the files of the clips that `seconds_a_clip` counts."""
     by_id = {video.video_id: video for video in loader.dataset.videos}
     paths = []
     for (clip,), _ in zip(loader.iterate_from(WARM_UP), range(num_clips), strict=False):
         paths += [by_id[v].frames[i].path for v, i in zip(clip.video_ids, clip.frame_indices, strict=True)]
-    start = time.perf_counter()
+    began, start = time.process_time(), time.perf_counter()
     for path in paths:
         read_image(path)
-    return (time.perf_counter() - start) / num_clips
+    return (time.process_time() - began) / num_clips, (time.perf_counter() - start) / num_clips
 
 
 def resident_mb() -> float:
     """Of this process and its children."""
-    pids = ["self", *Path("/proc/self/task").joinpath(str(_main_thread()), "children").read_text().split()]
     total = 0
-    for pid in pids:
+    for pid in ("self", *children()):
         lines = Path("/proc", pid, "status").read_text().splitlines()
         total += sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
     return total / 1024
 
 
-def _main_thread() -> int:
-    return int(Path("/proc/self/stat").read_text().split()[0])
-
-
-def measure(videos: Sequence[Video], args: argparse.Namespace, advance: Callable[[str], Any]) -> dict[str, list[float]]:
-    """Seconds a clip of each row, turn about, so that a busy moment of the machine hits all of them."""
+def measure(videos: Sequence[Video], args: argparse.Namespace) -> dict[str, list[Seconds]]:
+    """Seconds a clip of each row; the rows take turns."""
     loaders = {name: make_loader(videos, transforms) for name, transforms in RECIPES.items()}
     bare = make_loader(videos, [], num_workers=0)
-    rows: dict[str, list[float]] = {"bare decoding": [], **{name: [] for name in RECIPES}}
-    for repeat in range(args.repeats):
-        advance(f"repeat {repeat + 1} of {args.repeats}")
+    rows: dict[str, list[Seconds]] = {"bare decoding": [], **{name: [] for name in RECIPES}}
+    for _ in range(args.repeats):
         rows["bare decoding"].append(seconds_of_decoding(bare, args.clips))
         for name, loader in loaders.items():
             rows[name].append(seconds_a_clip(loader, args.clips))
     return rows
 
 
-def print_rates(rows: dict[str, list[float]], console: Console) -> None:
-    table = Table(title="Frames a second of one worker", title_justify="left")
-    for column in ("path", "median", "lowest", "highest", "of bare decoding"):
+def print_rates(rows: dict[str, list[Seconds]], console: Console) -> None:
+    table = Table(title="Frames a CPU second of one worker", title_justify="left")
+    for column in ("path", "median", "lowest", "highest", "of bare decoding", "by the clock"):
         table.add_column(column, justify="left" if column == "path" else "right")
-    decoding = statistics.median(rows["bare decoding"])
+    decoding = statistics.median(cpu for cpu, _ in rows["bare decoding"])
     for name, seconds in rows.items():
-        rates = [16 / s for s in (statistics.median(seconds), max(seconds), min(seconds))]
-        table.add_row(name, *(f"{rate:,.0f}" for rate in rates), f"{decoding / statistics.median(seconds):.2f}")
+        cpu = [c for c, _ in seconds]
+        median = statistics.median(cpu)
+        rates = [16 / s for s in (median, max(cpu), min(cpu))]
+        clock = 16 / statistics.median(wall for _, wall in seconds)
+        table.add_row(name, *(f"{rate:,.0f}" for rate in rates), f"{decoding / median:.2f}", f"{clock:,.0f}")
     console.print(table)
 
 
@@ -163,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         videos = load_cva_bus(root=args.data) if args.data else make_phantom(Path(folder, "rate"), args.size)
         first = videos[0].frames[0]
         console.print(f"{len(videos)} videos, {first.width}x{first.height} px, clips of 16 frames")
-        print_rates(measure(videos, args, console.print), console)
+        print_rates(measure(videos, args), console)
         if args.memory_clips:
             print_memory(make_phantom(Path(folder, "memory"), 128), args.memory_clips, console)
     return 0

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -20,6 +20,7 @@ from ultravid.data.mapper import ClipDataset, FrameDataset
 from ultravid.data.mining import HardMining
 from ultravid.data.samplers import FrameSampler, InfiniteClipSampler, Position, shard_videos
 from ultravid.data.transforms import ClipTransform
+from ultravid.data.transport import PackingLoader
 from ultravid.data.video import DataError, Video
 from ultravid.structures import Clip
 from ultravid.utils import comm
@@ -55,11 +56,10 @@ class ClipLoader:
         """This rank's share of the batches of ``iteration`` and all after it."""
         rank, world_size = comm.get_rank(), comm.get_world_size()
         sampler = InfiniteClipSampler(self.dataset.total_batch_size, rank, world_size, iteration)
-        loader: DataLoader[Any] = DataLoader(
+        loader = PackingLoader(
             self.dataset if self.device is None else _Unfinished(self.dataset),
             batch_sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=_as_list,
             worker_init_fn=_init_worker,
             pin_memory=False,
             # Making a DataLoader's iterator draws a seed; without a generator of its own, from the model's.
@@ -177,11 +177,10 @@ def build_video_test_loader(
     """
     chosen = _select(videos, fold, num_folds, train=False)
     mine = shard_videos(chosen, comm.get_rank(), comm.get_world_size())
-    return DataLoader(
+    return PackingLoader(
         FrameDataset(mine, area, foreign_context, image_format),
         batch_size=1,
         num_workers=num_workers,
-        collate_fn=_as_list,
         worker_init_fn=_init_worker,
         generator=torch.Generator(),
     )
@@ -201,9 +200,6 @@ def _select(videos: Sequence[Video], fold: int | None, num_folds: int | None, tr
             f"The {kind} split is empty: {len(videos)} videos were read, none is left{of_fold if fold is not None else ''}."
         )
     return chosen
-
-
-_as_list: Callable[[list[Any]], list[Any]] = list
 
 
 def _init_worker(worker_id: int) -> None:

@@ -26,6 +26,8 @@ __all__ = ["RandomContrast", "RandomDepthGain", "RandomGamma", "RandomSpeckle"]
 
 Range = tuple[float, float]
 
+_OFFSETS = 64  # px: two of sixteen frames get the same offset once in 35 clips
+
 
 class RandomContrast:
     """``v -> mean + factor (v - mean)``, clamped; ``mean`` is that of the clip's pixels.
@@ -111,8 +113,8 @@ class RandomDepthGain:
 class RandomSpeckle:
     """Multiplicative noise: ``v -> v (1 + sd n)``, clamped, with ``n`` standard normal for each pixel, the same in all channels.
 
-    A field of ``H x W`` normal numbers is drawn for a clip; each frame takes it shifted by an offset of its own, round the
-    edges, so that the noise of one frame tells nothing of the next one's.
+    One field of normal numbers, 64 px higher and wider than a frame, is drawn for a clip; each frame takes a part of it, at an
+    offset of its own, so that the noise of one frame tells nothing of the next one's.
 
     Args:
         sd: range of the standard deviation, drawn uniformly; 0 changes nothing.
@@ -125,12 +127,14 @@ class RandomSpeckle:
         self.sd = _checked("sd", sd, 0)
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """Draws one number, two for each frame, and one for each pixel of a frame."""
+        """Draws one number, two for each frame, and one for each pixel of the field."""
         height, width = clip.frames.shape[-2:]
         sd = rng.uniform(*self.sd)
-        shifts = rng.integers((height, width), size=(len(clip), 2))
-        field = 1 + np.float32(sd) * rng.standard_normal((height, width), np.float32)
-        return _map_frames(clip, _MultiplyShifted(np.tile(field, (2, 2)), shifts))
+        offsets = rng.integers(_OFFSETS + 1, size=(len(clip), 2))
+        field = rng.standard_normal((height + _OFFSETS, width + _OFFSETS), np.float32)
+        field *= np.float32(sd)
+        field += 1
+        return _map_frames(clip, _MultiplyParts(field, offsets))
 
 
 def _checked(name: str, value: Range, low: float) -> Range:
@@ -163,12 +167,14 @@ class _AddToRows:
 
     def __init__(self, levels: NDArray[np.float64]) -> None:
         self.levels = levels
+        self._on_device: Tensor | None = None
         self._parts: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
 
     def on_tensor(self, frame: Tensor, t: int) -> Tensor:
         del t
-        added = torch.from_numpy(self.levels.astype(np.float32)).to(frame.device)[:, None]
-        return torch.where(frame > 0, frame + added, frame)
+        if self._on_device is None:
+            self._on_device = torch.from_numpy(self.levels.astype(np.float32)).to(frame.device)[:, None]
+        return torch.where(frame > 0, frame + self._on_device, frame)
 
     def on_plane(self, plane: NDArray[np.uint8], t: int, result: NDArray[np.uint8]) -> None:
         del t
@@ -180,16 +186,16 @@ class _AddToRows:
         cv2.subtract(result, self._parts[1], dst=result)
 
 
-class _MultiplyShifted:
-    """Multiplies by a part of a field of ``(2H, 2W)``, cut at an offset of the frame's own."""
+class _MultiplyParts:
+    """Multiplies each frame by a part of a field larger than it, at an offset ``(down, across)`` of its own."""
 
-    def __init__(self, field: NDArray[np.float32], shifts: NDArray[np.int64]) -> None:
+    def __init__(self, field: NDArray[np.float32], offsets: NDArray[np.int64]) -> None:
         self.field = field
-        self.shifts = shifts
+        self.offsets = offsets
         self._on_device: Tensor | None = None
 
     def _part(self, t: int, height: int, width: int) -> tuple[slice, slice]:
-        down, across = (int(v) for v in self.shifts[t])
+        down, across = (int(v) for v in self.offsets[t])
         return slice(down, down + height), slice(across, across + width)
 
     def on_tensor(self, frame: Tensor, t: int) -> Tensor:
