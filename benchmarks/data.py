@@ -101,9 +101,9 @@ def seconds_a_clip(loader: ClipLoader, num_clips: int) -> Seconds:
 
 
 def cpu_seconds(pid: str) -> float:
-    """Of a process so far, in user and kernel mode."""
-    fields = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Of a process's threads so far, in user and kernel mode."""
+    tasks = Path("/proc", pid, "task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def children() -> set[str]:

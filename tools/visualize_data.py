@@ -68,7 +68,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--movie", action="store_true", help="also write movies")
     parser.add_argument("--tile", type=int, default=256, metavar="PX", help="longer side of a frame on a sheet (256)")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     if args.num_clips < 1 or args.tile < 16 or args.first_iteration < 0:
         parser.error("--num-clips must be at least 1, --tile at least 16, --first-iteration at least 0")
     return args

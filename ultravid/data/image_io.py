@@ -95,7 +95,8 @@ def read_image(path: str | Path, *, keep_grey: bool = False) -> NDArray[np.uint8
         DataError: the file is missing, cut or no picture.
     """
     try:
-        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
+        with open(path, "rb") as file:  # a Path costs as much as reading a small file
+            data = np.frombuffer(file.read(), np.uint8)
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror}).") from error
     image = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR if keep_grey else cv2.IMREAD_COLOR) if len(data) else None
