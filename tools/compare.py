@@ -24,8 +24,7 @@ from ultravid.evaluation.coco_files import read_patients
 from ultravid.evaluation.figures import all_figures
 from ultravid.evaluation.report import format_columns, format_interval, format_value
 from ultravid.evaluation.results import JudgedVideo
-from ultravid.evaluation.runs import check_same_videos, load_run
-from ultravid.utils.errors import UserError
+from ultravid.evaluation.runs import check_same_videos, in_order_of, load_run
 from ultravid.utils.file_io import dump_json, replace_file
 from ultravid.utils.tool import run_tool
 
@@ -72,11 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     patients = read_patients(args.patients) if args.patients else {}
     (a, truth_a), (b, truth_b) = (load_run(run, args.annotations, patients) for run in (args.run_a, args.run_b))
     check_same_videos((args.run_a, truth_a), (args.run_b, truth_b))
-    order = {video.video_id: place for place, video in enumerate(a)}
-    b = sorted(b, key=lambda video: order[video.video_id])
-    for one, other in zip(a, b, strict=True):
-        if one.patient != other.patient:
-            raise UserError(f"Video {one.video_id!r} is of patient {one.patient!r} in A and {other.patient!r} in B.")
+    b = in_order_of(a, b)
     rows = compare(a, b, args.bootstrap, args.seed)
     number = len({video.patient for video in a})
     print(f"A: {args.run_a}\nB: {args.run_b}\n{len(a)} videos of {number} patients, {args.bootstrap} draws of patients")

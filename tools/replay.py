@@ -81,10 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     capsule = Capsule.read(args.capsule, trust=args.trust)
     print(f"Iteration {capsule.iteration}, rank {capsule.rank}, samples: {'; '.join(capsule.samples)}")
     print("Losses of the run:", ", ".join(f"{name}={value:.6g}" for name, value in capsule.losses.items()) or "none")
-    bad = [n for n, v in capsule.model.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
+    model = build_model(capsule, args)
+    bad = [name for name, value in model.named_parameters() if not bool(torch.isfinite(value).all())]
     if bad:
         print(f"Not finite before the step already: {len(bad)} weights, the first is {bad[0]}")
-    where, losses = repeat(build_model(capsule, args), capsule)
+    where, losses = repeat(model, capsule)
     for found in losses:
         print("Losses repeated:  ", ", ".join(f"{name}={value:.6g}" for name, value in found.items()))
     print(where or "Repeated here, all outputs, losses and gradients are finite.")

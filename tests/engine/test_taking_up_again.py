@@ -41,6 +41,8 @@ def make_run(folder, *, precision="bfloat16", stop_at=None, max_iter=12, lr=0.1,
         hook.name = name
 
     def evaluate():
+        if stop_at == "last evaluation" and trainer.iter == max_iter:
+            raise ZeroDivisionError("killed")
         with torch.no_grad():
             return {"AP50": model.layer(torch.ones(1, 3)).item()}
 
@@ -51,7 +53,7 @@ def make_run(folder, *, precision="bfloat16", stop_at=None, max_iter=12, lr=0.1,
         "best": hooks.BestCheckpointer(eval_period, checkpointer, "AP50", max_to_keep=2),
         "writer": hooks.PeriodicWriter([JSONWriter(folder / "metrics.json")], period=1),
         "save": hooks.PeriodicCheckpointer(checkpointer, 3, max_to_keep=2),
-        **({} if stop_at is None else {"stop": FailAt(stop_at, ZeroDivisionError("killed"))}),
+        "stop": FailAt(stop_at, ZeroDivisionError("killed")),
     }
     trainer = AMPTrainer(
         model,
@@ -87,11 +89,11 @@ def test_a_run_with_everything_on_is_the_same_when_it_is_cut_at_any_iteration(tm
     rows = without_times(read_rows(tmp_path / "whole/metrics.json"))
     final = load_file(tmp_path / "whole/model_final.pth")
     assert {"marks_a", "marks_b", "AP50", "grad_norm"} <= set(rows[7]) | set(rows[11])
-    for cut in (0, 3, 7, 10):
+    for cut in (0, 3, 7, 10, "last evaluation"):
         folder = tmp_path / f"cut{cut}"
         run(folder, precision=precision, stop_at=cut)
         second = run(folder, precision=precision, resume=True)
-        assert second.start_iter == cut // 3 * 3 if cut else second.start_iter == 0
+        assert second.start_iter == (12 if cut == "last evaluation" else cut // 3 * 3)
         assert without_times(read_rows(folder / "metrics.json")) == rows
         again = load_file(folder / "model_final.pth")
         assert str(again) == str(final)

@@ -247,7 +247,7 @@ def test_runs_over_other_videos_or_lesions_are_not_compared(tmp_path):
 
 def test_the_tools_start_without_torch():
     code = "import sys, runpy; runpy.run_path(sys.argv[1], run_name='x'); sys.exit('torch' in sys.modules)"
-    for tool in ("evaluate", "compare"):
+    for tool in ("evaluate", "compare", "report", "cross_validate"):
         assert subprocess.run([sys.executable, "-c", code, str(ROOT / f"tools/{tool}.py")], check=False).returncode == 0
 
 

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -151,23 +150,6 @@ def test_two_processes_train_and_share_their_gradients(small_run, tmp_path):
     done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(read_rows(tmp_path / "run/metrics.json")) == 3
-
-
-@pytest.mark.slow
-def test_a_killed_run_is_taken_up_and_equals_one_that_was_not(finished, small_run, launch_run, tmp_path):
-    whole = Path(output_of(finished))
-    run = tmp_path / "run"
-    command = [sys.executable, str(ROOT / "tools/lazyconfig_train.py"), *small_run]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time() + 120
-    while not (run / "last_checkpoint").exists() and time.time() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert launch_run([*small_run, "--resume", "dataloader.train.num_workers=1"]) == 0
-    assert without_times(read_rows(run / "metrics.json")) == without_times(read_rows(whole / "metrics.json"))
-    assert same_weights(run / "model_final.pth", whole / "model_final.pth")
-    assert "Going on at iteration" in (run / "log.txt").read_text()
 
 
 @pytest.mark.slow

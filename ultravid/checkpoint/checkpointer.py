@@ -192,9 +192,10 @@ class DetectionCheckpointer:
         return self._take(load_file(path), path, self.checkpointables if checkpointables is None else checkpointables)
 
     def _take(self, content: dict[str, Any], path: str | Path, checkpointables: Iterable[str]) -> dict[str, Any]:
-        wanted = [k for k in checkpointables if k in content]
-        if wanted and Path(path).is_dir():
+        checkpointables = list(checkpointables)
+        if checkpointables and Path(path).is_dir():
             raise CheckpointError(f"{path} is in shards: take it up with checkpointer=common/fsdp.py:checkpointer.")
+        wanted = [k for k in checkpointables if k in content]
         weights = content.pop("model", None)
         if not wanted and AVERAGED in content:
             weights = content.pop(AVERAGED)

@@ -11,20 +11,28 @@ from ultravid.config.errors import ConfigError
 from ultravid.config.lazy import LazyConfig
 from ultravid.config.nodes import Node, resolve_environment
 
-__all__ = ["refuse_unnamed_changes"]
+__all__ = ["changes_that_count", "is_named", "refuse_unnamed_changes"]
 
 _WITHOUT_INFLUENCE = frozenset({"num_workers", "pin_memory", "prefetch_factor"})
 """Last steps of keys that change no number of a run."""
 
 
-def refuse_unnamed_changes(cfg: Node, allowed: Iterable[str] = ()) -> list[Difference]:
-    """Compare a config with the one that the run in its ``train.output_dir`` began with, where there is a checkpoint of it.
+def changes_that_count(cfg: Node, saved_config: Path) -> list[Difference]:
+    """What a config changes of one that a run saved.
 
     How many processes load the data, where the output folder lies and how long a job may take has no influence on a run's
     figures and is passed over, as is a seed that is to be drawn.
+    """
+    new = copy.deepcopy(cfg)
+    resolve_environment(new)
+    return [d for d in diff(LazyConfig.load(saved_config), new) if not _is_free(d)]
+
+
+def refuse_unnamed_changes(cfg: Node, allowed: Iterable[str] = ()) -> list[Difference]:
+    """Compare a config with the one that the run in its ``train.output_dir`` began with, where there is a checkpoint of it.
 
     Args:
-        cfg: the new one.
+        cfg: the new one; see `changes_that_count`.
         allowed: keys that may differ, each with all below it.
 
     Returns:
@@ -37,11 +45,9 @@ def refuse_unnamed_changes(cfg: Node, allowed: Iterable[str] = ()) -> list[Diffe
     saved_config = folder / "config.yaml"
     if not (saved_config.is_file() and any(folder.glob("model_*"))):
         return []
-    new = copy.deepcopy(cfg)
-    resolve_environment(new)
-    differences = [d for d in diff(LazyConfig.load(saved_config), new) if not _is_free(d)]
+    differences = changes_that_count(cfg, saved_config)
     names = tuple(allowed)
-    unnamed = [d for d in differences if not any(d.key == n or d.key.startswith((f"{n}.", f"{n}[")) for n in names)]
+    unnamed = [d for d in differences if not is_named(d, names)]
     if unnamed:
         rows = "\n".join(f"  {d}" for d in unnamed)
         keys = ",".join([*names, *(d.key for d in unnamed)])
@@ -50,6 +56,11 @@ def refuse_unnamed_changes(cfg: Node, allowed: Iterable[str] = ()) -> list[Diffe
             f"To go on with the new values, name their keys: --allow-change {_quoted(keys)}. Without --resume a new run begins."
         )
     return differences
+
+
+def is_named(difference: Difference, keys: Iterable[str]) -> bool:
+    """Whether one of the keys is the difference's or stands above it."""
+    return any(difference.key == k or difference.key.startswith((f"{k}.", f"{k}[")) for k in keys)
 
 
 def _is_free(difference: Difference) -> bool:

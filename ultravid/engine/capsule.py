@@ -112,52 +112,79 @@ def first_nonfinite(model: nn.Module, step: Callable[[], Tensor]) -> str | None:
     """Repeat a step and name the first place at which a number is not finite.
 
     Args:
-        model: its modules are watched, in the order in which they finish; of nested ones the innermost is first.
+        model: its modules are watched, in the order in which they finish; of nested ones the innermost that was given finite
+            numbers is named.
         step: runs the forward pass and gives the loss.
 
     Returns:
-        a sentence: the module whose output, the loss, or the module in whose backward pass; None where all is finite.
+        a sentence: the module whose output, the loss, or the module that a gradient reaches; None where all is finite.
+
+    Raises:
+        FloatingPointError: the model's own, where the outputs of all modules are finite.
     """
-    found: list[str] = []
-    with _watched(model, found):
-        loss = step()
-        if not found and not bool(torch.isfinite(loss).all()):
-            found.append("The loss is not finite, though the outputs of all modules are.")
-        if not found:
-            loss.backward()
-    if found:
-        return found[0]
+    watch = _Watch()
+    with watch.over(model):
+        try:
+            loss = step()
+        except FloatingPointError:  # a check of the model's own, past the place where it began
+            if not watch.outputs:
+                raise
+            return watch.first_output()
+        if watch.outputs:
+            return watch.first_output()
+        if not bool(torch.isfinite(loss).all()):
+            return "The loss is not finite, though the outputs of all modules are."
+        loss.backward()
+    if watch.gradients:
+        return f"The gradient that reaches the output of {watch.gradients[0]} is not finite; all outputs are."
     for name, value in model.named_parameters():
         if value.grad is not None and not bool(torch.isfinite(value.grad).all()):
             return f"The gradient of {name} is not finite, though no module's outputs and their gradients are."
     return None
 
 
-@contextmanager
-def _watched(model: nn.Module, found: list[str]) -> Iterator[None]:
-    handles = []
+@dataclass
+class _Watch:
+    """What was not finite, in the order in which it was seen.
 
-    def backward(label: str, gradient: Tensor) -> None:
-        if not _is_finite(gradient):
-            found.append(f"The gradient that reaches the output of {label} is not finite; all outputs are.")
+    Attributes:
+        outputs: name and kind of the modules whose output it was, and whether their inputs were finite.
+        gradients: modules whose output's gradient it was.
+    """
 
-    for name, module in model.named_modules():
-        label = f"{name or '(the model)'} ({type(module).__name__})"
+    outputs: list[tuple[str, str, bool]] = field(default_factory=list)
+    gradients: list[str] = field(default_factory=list)
 
-        def forward(_: nn.Module, inputs: Any, output: Any, label: str = label) -> None:
+    @contextmanager
+    def over(self, model: nn.Module) -> Iterator[None]:
+        handles = [module.register_forward_hook(self._hook(name)) for name, module in model.named_modules()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def reached(gradient: Tensor) -> None:
+            if not _is_finite(gradient):
+                self.gradients.append(name or "the model")
+
+        def forward(module: nn.Module, inputs: Any, output: Any) -> None:
             if not _is_finite(output):
-                whose = "its inputs are finite" if _is_finite(inputs) else "as some of its inputs are"
-                found.append(f"The output of {label} is not finite; {whose}.")
+                self.outputs.append((name, type(module).__name__, _is_finite(inputs)))
             for tensor in _tensors(output):
                 if tensor.requires_grad:
-                    tensor.register_hook(lambda gradient: backward(label, gradient))
+                    tensor.register_hook(reached)
 
-        handles.append(module.register_forward_hook(forward))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        return forward
+
+    def first_output(self) -> str:
+        """The first module, or the innermost one around it that was given finite numbers: it did the sum itself."""
+        first = self.outputs[0][0]
+        around = [row for row in self.outputs if row[2] and f"{first}.".startswith(f"{row[0]}." if row[0] else "")]
+        name, kind, inputs_finite = around[0] if around else self.outputs[0]
+        whose = "its inputs are finite" if inputs_finite else "as some of its inputs are"
+        return f"The output of {name or 'the model'} ({kind}) is not finite; {whose}."
 
 
 def _is_finite(value: Any) -> bool:

@@ -414,8 +414,11 @@ class PeriodicCheckpointer(HookBase):
             self.save_now()
 
     def after_train(self) -> None:
-        """Save the final checkpoint again: it holds what the last evaluation changed, as the best value so far."""
-        if self.trainer.iter > self._last_iter() >= self.trainer.start_iter:
+        """Save the final checkpoint again: it holds what the last evaluation changed, as the best value so far.
+
+        Also where a run was taken up after its last iteration, because it had been killed in that evaluation.
+        """
+        if self.trainer.iter > self._last_iter() >= self.trainer.start_iter - 1:
             self._save_final()
 
     def _last_iter(self) -> int:

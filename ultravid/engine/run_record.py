@@ -71,6 +71,7 @@ class RunRecord(HookBase):
             "command": shlex.join([sys.executable, *sys.argv]),
             "folder": str(Path.cwd()),
             "host": socket.gethostname(),
+            "pid": os.getpid(),
             "processes": comm.get_world_size(),
             "python": platform.python_version(),
             "versions": {"ultravid": ultravid.__version__, **{p: importlib.metadata.version(p) for p in _PACKAGES}},

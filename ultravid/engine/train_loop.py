@@ -475,6 +475,10 @@ class SimpleTrainer(TrainerBase):
         if self._data_loader_iter is None:
             iterate_from = getattr(self.data_loader, "iterate_from", None)
             first = self.iter * self.accumulate
+            if first > 0 and iterate_from is None:
+                logger.warning(
+                    "The loader has no iterate_from(batch), so the run that is taken up sees its data from the beginning again."
+                )
             self._data_loader_iter = iterate_from(first) if iterate_from is not None else iter(self.data_loader)
         return self._data_loader_iter
 

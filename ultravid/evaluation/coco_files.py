@@ -59,6 +59,7 @@ class Annotations:
         self._ids: dict[str, Id] = {}
         self._rows: dict[Id, Mapping[str, Any]] = {}
         self._sizes: dict[Id, tuple[int, int]] = {}
+        self._files: dict[Id, str] = {}
         self._truth: dict[Id, list[tuple[list[float], int, int]]] = defaultdict(list)
         self._mended: dict[str, int] = defaultdict(int)
         for row in content["videos"]:
@@ -116,6 +117,8 @@ class Annotations:
         seen.add((video_id, frame_id))
         self.places[image_id] = (video_id, frame_id)
         self._sizes[image_id] = (int(row["width"]), int(row["height"]))
+        if row.get("file_name"):
+            self._files[image_id] = str(row["file_name"])
 
     def _add_annotation(self, row: Mapping[str, Any]) -> None:
         image_id, label = row.get("image_id"), f"annotation {row.get('id')!r}"
@@ -164,7 +167,10 @@ class Annotations:
                 truth = self._truth.get(image_id, [])
                 gt_boxes = np.array([row[0] for row in truth], np.float32).reshape(-1, 4)
                 tracks, classes = (np.array([row[i] for row in truth], np.int64) for i in (1, 2))
-                frames.append(FrameResult(place, image_id, gt_boxes, boxes, scores, tracks, classes))
+                file_name = self._files.get(image_id)
+                frames.append(
+                    FrameResult(place, image_id, gt_boxes, boxes, scores, tracks, classes, file_name=file_name)
+                )
             if frames:
                 videos.append(self._video(video_id, name, frames))
         return videos

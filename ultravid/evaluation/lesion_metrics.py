@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ultravid.evaluation.results import DEFAULT_FPS, JudgedVideo
 from ultravid.evaluation.video_metrics import false_sequences_at
 
-__all__ = ["FROC_RATES", "LesionTrack", "froc", "lesion_sensitivity", "lesion_tracks", "median_delay_s"]
+__all__ = ["FROC_RATES", "LesionTrack", "froc", "froc_points", "lesion_sensitivity", "lesion_tracks", "median_delay_s"]
 
 HIT_IOU = 0.5
 FROC_RATES = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -33,13 +33,17 @@ class LesionTrack:
 
     Attributes:
         video: the place of its video.
+        track_id: see `FrameResult`.
         times_s: ``(F,)`` float64, ascending: seconds from the video's start to each frame that shows it.
         hit_scores: ``(F,)`` float64, the highest score that hits it in the frame; -inf where nothing does.
+        frames: ``(F,)`` int64, places of those frames in the video.
     """
 
     video: int
+    track_id: int
     times_s: NDArray[np.float64]
     hit_scores: NDArray[np.float64]
+    frames: NDArray[np.int64]
 
     def found_score(self, share: float = 0.0) -> float:
         """Highest threshold at which it is found: in one frame, or in ``share`` of its frames."""
@@ -63,7 +67,7 @@ def lesion_tracks(videos: Sequence[JudgedVideo]) -> list[LesionTrack]:
         for track in np.unique(video.gt_track):
             boxes = np.flatnonzero(video.gt_track == track)
             frames, first = np.unique(video.gt_frame[boxes], return_index=True)
-            tracks.append(LesionTrack(v, seconds[frames], np.maximum.reduceat(hit[boxes], first)))
+            tracks.append(LesionTrack(v, int(track), seconds[frames], np.maximum.reduceat(hit[boxes], first), frames))
     return tracks
 
 
@@ -95,20 +99,34 @@ def froc(
 ) -> dict[float, float]:
     """Sensitivity for lesions at so many false-positive sequences a minute (free-response ROC; Bunch et al., 1978).
 
-    The operating points are the thresholds at which one more lesion is found; of more than 50, 50 evenly spaced ones.
-    The sensitivity at a rate is the highest among points with at most that many false sequences a minute
-    (`video_metrics`): 0 where every point has more.
+    The sensitivity at a rate is the highest among `froc_points` with at most that many false sequences a minute: 0 where
+    every point has more.
 
     Returns:
         sensitivity by rate; nan without a lesion.
     """
     if not tracks:
         return dict.fromkeys(rates, float("nan"))
+    false, sensitivity, _ = froc_points(videos, tracks, share)
+    return {rate: float(sensitivity[false <= rate].max(initial=0.0)) for rate in rates}
+
+
+def froc_points(
+    videos: Sequence[JudgedVideo], tracks: Sequence[LesionTrack], share: float = 0.0
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The operating points of a FROC, by falling threshold.
+
+    Those at which one more lesion is found; of more than 50, 50 evenly spaced ones.
+
+    Returns:
+        ``(K,)`` false-positive sequences a minute (`video_metrics`), ``(K,)`` sensitivity for lesions in 0..1, ``(K,)``
+        thresholds; empty without a lesion that is found.
+    """
     found = np.sort([track.found_score(share) for track in tracks])[::-1]
     thresholds = np.unique(found[np.isfinite(found)])[::-1]
     if len(thresholds) > FROC_POINTS:
         thresholds = thresholds[np.linspace(0, len(thresholds) - 1, FROC_POINTS).round().astype(int)]
-    sensitivity = np.searchsorted(-found, -thresholds, side="right") / len(found)
+    sensitivity = np.searchsorted(-found, -thresholds, side="right") / max(len(found), 1)
     minutes = sum(video.minutes for video in videos)
     false = sum((false_sequences_at(v, thresholds.astype(np.float32)) for v in videos), np.zeros(len(thresholds)))
-    return {rate: float(sensitivity[false / minutes <= rate].max(initial=0.0)) for rate in rates}
+    return false / minutes, sensitivity, thresholds

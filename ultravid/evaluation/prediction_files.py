@@ -3,8 +3,9 @@
 ``<folder>/<video>-<hash>.npz`` holds all that the figures need of a video, ground truth included, so that a run can be
 judged again without its annotations:
 
-- ``header``: JSON text with ``format``, ``video_id``, ``fps``, ``patient``, ``metadata``, ``image_ids`` and ``fingerprint``
-  (what made the predictions; empty where it was not said).
+- ``header``: JSON text with ``format``, ``video_id``, ``fps``, ``patient``, ``metadata``, ``image_ids``, ``file_names`` (of the
+  frames' pictures, null where one is not known; files of earlier versions don't have it) and ``fingerprint`` (what made the
+  predictions; empty where it was not said).
 - ``frame_index`` (F,) int64; ``num_boxes`` and ``num_gt`` (F,) int64, detections and lesion boxes of each frame.
 - ``boxes`` (N, 4) float32 XYXY in pixels, ``scores`` (N,) float32, ``classes`` (N,) int64.
 - ``gt_boxes`` (M, 4) float32, ``gt_classes`` and ``gt_track_ids`` (M,) int64.
@@ -99,6 +100,7 @@ def write_video(
         "patient": video.patient,
         "metadata": dict(video.metadata),
         "image_ids": [f.image_id for f in frames],
+        "file_names": [f.file_name for f in frames],
         "fingerprint": fingerprint,
     }
     zeros = [np.zeros(0, np.int64)]
@@ -168,6 +170,9 @@ def _checked_header(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str,
     for key, kind in kinds.items():
         if key not in header or not isinstance(header[key], kind):
             raise UserError(f"{path}: its header has a {key!r} of {header.get(key)!r}, which is none.")
+    names = header.setdefault("file_names", [None] * len(header["image_ids"]))
+    if not isinstance(names, list) or not all(isinstance(name, str | None) for name in names):
+        raise UserError(f"{path}: video {header['video_id']!r}: its file_names are no list of names.")
     fps = header["fps"]
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise UserError(f"{path}: video {header['video_id']!r}: {fps!r} frames a second is no rate.")
@@ -185,9 +190,11 @@ def _check_arrays(where: str, arrays: Mapping[str, NDArray[Any]], header: Mappin
             raise UserError(f"{where}: {name!r} is {array.dtype} of shape {array.shape}; {wanted} are needed.")
     sizes = {"num_boxes": ("boxes", "scores", "classes"), "num_gt": ("gt_boxes", "gt_classes", "gt_track_ids")}
     per_frame = ("frame_index", "num_boxes", "num_gt", "input_digests")
-    lengths = {len(header["image_ids"]), *(len(arrays[name]) for name in per_frame)}
+    lengths = {len(header["image_ids"]), len(header["file_names"]), *(len(arrays[name]) for name in per_frame)}
     if len(lengths) > 1:
-        raise UserError(f"{where}: frame_index, image_ids and the counts of boxes are of different lengths.")
+        raise UserError(
+            f"{where}: frame_index, image_ids, file_names and the counts of boxes are of different lengths."
+        )
     for counts, members in sizes.items():
         for name in members:
             if (arrays[counts] < 0).any() or arrays[counts].sum() != len(arrays[name]):
@@ -232,8 +239,10 @@ def _video(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Vid
     for name in ("gt_classes", "gt_track_ids"):
         parts[name] = np.split(arrays[name].astype(np.int64), gt_ends)
     frames = [
-        FrameResult(int(index), image_id, **{name: part[f] for name, part in parts.items()})
-        for f, (index, image_id) in enumerate(zip(arrays["frame_index"], header["image_ids"], strict=True))
+        FrameResult(int(index), image_id, file_name=file_name, **{name: part[f] for name, part in parts.items()})
+        for f, (index, image_id, file_name) in enumerate(
+            zip(arrays["frame_index"], header["image_ids"], header["file_names"], strict=True)
+        )
     ]
     fps = None if header["fps"] is None else float(header["fps"])
     return VideoResult(header["video_id"], frames, fps, header["patient"], header["metadata"])
@@ -256,7 +265,9 @@ def find_manifest(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise UserError(f"{path} is not there.")
-    tried = [path / sub / MANIFEST for sub in ("", "predictions", "inference/predictions")]
+    # A run's own folder holds a manifest too, of its checkpoints: in a folder of predictions there are files beside it.
+    own = [""] if any(path.glob("*.npz")) else []
+    tried = [path / sub / MANIFEST for sub in (*own, "predictions", "inference/predictions")]
     for manifest in tried:
         if manifest.is_file():
             return manifest

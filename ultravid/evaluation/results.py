@@ -37,6 +37,7 @@ class FrameResult:
             video are taken for one lesion.
         gt_classes: ``(M,)`` int64; None where they are not known. No figure looks at them.
         classes: ``(N,)`` int64; None where they are not known. No figure looks at them.
+        file_name: the frame's picture; None where it is not known. No figure looks at it.
     """
 
     frame_index: int
@@ -47,6 +48,7 @@ class FrameResult:
     gt_track_ids: IntArray | None = None
     gt_classes: IntArray | None = None
     classes: IntArray | None = None
+    file_name: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from ultravid.evaluation.prediction_files import find_manifest, read_videos
 from ultravid.evaluation.results import JudgedVideo, VideoResult, judge_video
 from ultravid.utils.errors import UserError
 
-__all__ = ["check_same_videos", "load_run", "load_videos"]
+__all__ = ["check_same_videos", "in_order_of", "load_run", "load_videos"]
 
 Detections = dict[Id, tuple[NDArray[np.float32], NDArray[np.float32]]]
 
@@ -84,6 +84,20 @@ def load_run(
     if not judged:
         raise UserError(f"{predictions}: holds no video; there is nothing to judge.")
     return judged, truths
+
+
+def in_order_of(a: Sequence[JudgedVideo], b: Sequence[JudgedVideo]) -> list[JudgedVideo]:
+    """The videos of ``b`` in the order of ``a``, so that draws of patients are the same; see `check_same_videos`.
+
+    Raises:
+        UserError: a video is of another patient.
+    """
+    by_name = {video.video_id: video for video in b}
+    ordered = [by_name[video.video_id] for video in a]
+    for one, other in zip(a, ordered, strict=True):
+        if one.patient != other.patient:
+            raise UserError(f"Video {one.video_id!r} is of patient {one.patient!r} in A and {other.patient!r} in B.")
+    return ordered
 
 
 def _truth_text(video: VideoResult) -> str:

@@ -41,7 +41,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
     """All figures of `figures` for a model's detections, against the frames' own ground truth.
 
     Inputs hold ``video_id``, ``frame_index``, ``image_id`` and ``instances`` with ``gt_boxes`` and, where known,
-    ``gt_classes`` and ``gt_ids``; where known, ``fps``, ``patient`` and ``metadata``. Outputs hold ``instances`` with
+    ``gt_classes`` and ``gt_ids``; where known, ``fps``, ``patient``, ``metadata`` and ``file_name``. Outputs hold ``instances`` with
     ``pred_boxes`` and ``scores`` (and ``pred_classes``), in the same pixels. A process holds whole videos; which ones does
     not matter. Only the frames of the present video are kept: memory is bounded by the longest one, unless the frames of
     all videos come as one stream (``stream_id``).
@@ -240,6 +240,7 @@ def _frame_result(given: dict[str, Any], found: Instances) -> FrameResult:
         gt_track_ids=truth.gt_ids.numpy() if truth.has("gt_ids") else None,
         gt_classes=truth.gt_classes.numpy() if truth.has("gt_classes") else None,
         classes=found.pred_classes.numpy() if found.has("pred_classes") else None,
+        file_name=given.get("file_name"),
     )
 
 

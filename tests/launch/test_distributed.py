@@ -1,0 +1,160 @@
+"""Runs of two real processes on the CPU, through the launcher, torchrun, or `launch`."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import ROOT, read_rows, same_weights, without_times
+from ultravid.engine import SimpleTrainer, create_ddp_model, hooks, launch
+from ultravid.utils import comm
+
+FSDP = ["prepared_model=common/fsdp.py:prepared_model", "checkpointer=common/fsdp.py:checkpointer"]
+EMA = "trainer.hooks.ema=common/hooks.py:EMA"
+LAUNCHER = str(ROOT / "tools/lazyconfig_train.py")
+
+pytestmark = [pytest.mark.slow, pytest.mark.distributed]
+
+
+def start(command, tmp_path, log):
+    with (tmp_path / log).open("wb") as file:
+        return subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
+
+
+def run(command, tmp_path):
+    process = start(command, tmp_path, "said.txt")
+    assert process.wait(timeout=240) == 0, (tmp_path / "said.txt").read_text()[-3000:]
+
+
+def into(arguments, folder):
+    return [f"train.output_dir={folder}" if a.startswith("train.output_dir=") else a for a in arguments]
+
+
+def test_a_model_in_shards_learns_the_same_and_goes_on_in_any_number_of_processes(small_run, launch_run, tmp_path):
+    two = [sys.executable, LAUNCHER, *small_run, "--num-gpus", "2", EMA]
+    run([*into(two, tmp_path / "ddp"), "train.max_iter=4"], tmp_path)
+    run([*into(two, tmp_path / "fsdp"), "train.max_iter=4", *FSDP], tmp_path)
+    for plain, sharded in zip(*(read_rows(tmp_path / f / "metrics.json") for f in ("ddp", "fsdp")), strict=True):
+        names = [n for n in plain if "loss" in n or n == "grad_norm"]
+        assert [sharded[n] for n in names] == pytest.approx([plain[n] for n in names], rel=1e-4)
+    # Cut after the checkpoint of iteration 2 and taken up by two processes: the same bits. By one: it goes on.
+    for name in ("again", "alone"):
+        shutil.copytree(tmp_path / "fsdp", tmp_path / name)
+        shutil.rmtree(tmp_path / name / "model_final.dcp")
+        (tmp_path / name / "last_checkpoint").write_text("model_0000002.dcp")
+    run([*into(two, tmp_path / "again"), "train.max_iter=4", *FSDP, "--resume"], tmp_path)
+    rows = [without_times(read_rows(tmp_path / f / "metrics.json")) for f in ("fsdp", "again")]
+    assert rows[0] == rows[1]
+    one = [*into(small_run, tmp_path / "alone"), EMA, "train.max_iter=4"]
+    assert launch_run([*one, *FSDP, "--resume"]) == 0
+    assert [r["iteration"] for r in read_rows(tmp_path / "alone/metrics.json")] == [0, 1, 2, 3, 4]
+    # What loads weights reads the folder, and takes the averaged ones.
+    weights = tmp_path / "fsdp/model_final.dcp"
+    evaluation = [*into(small_run, tmp_path / "evaluated"), "--eval-only", f"train.init_checkpoint={weights}"]
+    assert launch_run(evaluation) == 0
+    figures = [json.loads((tmp_path / f / "inference/metrics.json").read_text()) for f in ("fsdp", "evaluated")]
+    assert figures[0]["AP50"] == pytest.approx(figures[1]["AP50"], abs=0.5)
+    assert "took its averaged weights" in (tmp_path / "evaluated/log.txt").read_text()
+
+
+def test_a_damaged_checkpoint_in_shards_is_passed_over(small_run, launch_run, tmp_path, capfd):
+    assert launch_run([*small_run, "train.max_iter=7", *FSDP]) == 0
+    run_dir = tmp_path / "run"
+    shutil.rmtree(run_dir / "model_final.dcp")
+    (run_dir / "last_checkpoint").write_text("model_0000005.dcp")
+    metadata = run_dir / "model_0000005.dcp/.metadata"
+    metadata.write_bytes(metadata.read_bytes()[:40])
+    capfd.readouterr()
+    assert launch_run([*small_run, "train.max_iter=7", *FSDP, "--resume"]) == 0
+    out = capfd.readouterr().out
+    assert "Can't resume from model_0000005.dcp" in out and "Going on at iteration 3" in out
+    assert (
+        launch_run([*small_run, "train.max_iter=7", "--resume", "--allow-change", "prepared_model,checkpointer"]) == 2
+    )
+    assert "is in shards: take it up with checkpointer=common/fsdp.py:checkpointer" in capfd.readouterr().err
+
+
+def test_under_torchrun_a_group_that_lost_a_process_goes_on_from_its_checkpoint(small_run, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun += ["--max-restarts", "2", LAUNCHER]
+    run([*torchrun, *into(small_run, tmp_path / "whole")], tmp_path)
+    cut = tmp_path / "cut"
+    process = start([*torchrun, *into(small_run, cut)], tmp_path, "cut.txt")
+    deadline = time.time() + 120
+    while not (cut / "last_checkpoint").exists() and time.time() < deadline:
+        time.sleep(0.01)
+    worker = json.loads((cut / "attempts/1/record.json").read_text())["pid"]
+    os.kill(worker, signal.SIGKILL)
+    assert process.wait(timeout=240) == 0, (tmp_path / "cut.txt").read_text()[-3000:]
+    rows = [without_times(read_rows(folder / "metrics.json")) for folder in (tmp_path / "whole", cut)]
+    assert rows[0] == rows[1]
+    assert same_weights(tmp_path / "whole/model_final.pth", cut / "model_final.pth")
+    assert "Going on at iteration" in (cut / "log.txt").read_text()
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def forward(self, x):
+        return {"loss": self.layer(x).pow(2).mean()}
+
+
+class Sleeps(hooks.HookBase):
+    def before_step(self):
+        if self.trainer.iter == 2 and comm.get_rank() == 1:
+            time.sleep(2.5)
+
+
+def stand_still_then_break(folder: Path):
+    """The second process sleeps in iteration 2, and has a batch that is nan in iteration 3."""
+    import logging
+
+    rank = comm.get_rank()
+    logging.basicConfig(filename=folder / f"log{rank}.txt", force=True)
+    torch.manual_seed(0)
+    model = create_ddp_model(Model())
+    batches = [torch.ones(3, 2), torch.ones(3, 2), torch.ones(3, 2), torch.full((3, 2), math.nan if rank else 1.0)]
+    trainer = SimpleTrainer(
+        model,
+        batches,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        max_iter=4,
+        hooks=[Sleeps(), hooks.HangReport(timeout_s=0.8)],
+        capsule_dir=folder,
+        seed=0,
+    )
+    said = ""
+    before = model.module.layer.weight.detach().clone()
+    try:
+        trainer.train()
+    except FloatingPointError as error:
+        said = str(error)
+        before = model.module.layer.weight.detach().clone()
+    result = {"said": said, "iter": trainer.iter, "finite": bool(torch.isfinite(before).all())}
+    (folder / f"{rank}.json").write_text(json.dumps(result))
+
+
+def test_a_hang_is_told_by_each_process_and_a_nan_of_one_stops_all_before_the_step(tmp_path):
+    launch(stand_still_then_break, 2, args=(tmp_path,))
+    logs = [(tmp_path / f"log{rank}.txt").read_text() for rank in (0, 1)]
+    assert "Rank 1 of 2 has finished no iteration" in logs[1] and "time.sleep(2.5)" in logs[1]
+    assert "Rank 0 of 2 has finished no iteration" in logs[0] and "backward" in logs[0]
+    results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert all(r["iter"] == 3 and r["finite"] for r in results)
+    assert "Gradient is not finite in iteration 3" in results[0]["said"]
+    assert "Loss is not finite in iteration 3" in results[1]["said"]
+    assert {p.name for p in (tmp_path / "capsules").iterdir()} == {
+        "iteration_0000003_rank0.pth",
+        "iteration_0000003_rank1.pth",
+    }

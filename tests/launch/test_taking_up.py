@@ -1,0 +1,132 @@
+"""Runs that are stopped, taken up, changed and repeated, through the real tools."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, load_tool, read_rows, small_arguments
+from ultravid.utils.tool import run_tool
+
+EMA = "trainer.hooks.ema=common/hooks.py:EMA"
+
+
+@pytest.mark.slow
+def test_a_short_drill_finds_no_difference(tmp_path):
+    command = [sys.executable, str(ROOT / "tools/resume_drill.py"), "--kills", "2", "--iterations", "8", "--seed", "4"]
+    done = subprocess.run([*command, "--work-dir", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SIGTERM" in done.stdout and ": 0 differences" in done.stdout
+    again = subprocess.run([*command, "--work-dir", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert again.returncode == 2 and "holds an earlier drill" in again.stderr
+
+
+def test_averaged_weights_are_a_line_and_eval_only_gives_their_figures(small_run, launch_run, tmp_path):
+    assert launch_run([*small_run, EMA, "train.max_iter=3"]) == 0
+    trained = {p: (tmp_path / "run/inference" / p).read_text() for p in ("metrics.json", "predictions.json")}
+    arguments = [a for a in small_run if not a.startswith("train.output_dir=")]
+    for name, weights in (("final", "model_final.pth"), ("best", "model_best.pth")):
+        init = f"train.init_checkpoint={tmp_path / 'run' / weights}"
+        assert launch_run([*arguments, "--eval-only", init, f"train.output_dir={tmp_path / name}"]) == 0
+        for file, text in trained.items():
+            assert (tmp_path / name / "inference" / file).read_text() == text
+
+
+def test_a_run_is_taken_up_under_another_config_when_the_changed_keys_are_named(small_run, launch_run, tmp_path, capfd):
+    assert launch_run([*small_run, "train.max_iter=4"]) == 0
+    rates = [r["lr"] for r in read_rows(tmp_path / "run/metrics.json") if "lr" in r]
+    again = [*small_run, "train.max_iter=8", "optimizer.weight_decay=0.5", "--resume"]
+    capfd.readouterr()
+    assert launch_run(again) == 2
+    error = capfd.readouterr().err
+    assert "~ optimizer.weight_decay: 0.01 -> 0.5" in error and "~ train.max_iter: 4 -> 8" in error
+    assert "--allow-change train.max_iter,optimizer.weight_decay" in error or (
+        "--allow-change optimizer.weight_decay,train.max_iter" in error
+    )
+    assert launch_run([*again, "--allow-change", "train.max_iter"]) == 2
+    assert "train.max_iter: 4" not in capfd.readouterr().err
+    # The number of workers changes no number and needs no name.
+    assert launch_run([*again, "--allow-change", "train.max_iter,optimizer", "dataloader.train.num_workers=1"]) == 0
+    rows = [r for r in read_rows(tmp_path / "run/metrics.json") if "lr" in r]
+    assert [r["iteration"] for r in rows] == list(range(8))
+    # The schedule is computed from the iteration: from 4 on it is that of a run of 8.
+    whole = yaml.safe_load((tmp_path / "run/attempts/1/config.yaml").read_text())
+    assert whole["train"]["max_iter"] == 4 and rates == [r["lr"] for r in rows[:4]]
+    record = json.loads((tmp_path / "run/attempts/2/record.json").read_text())
+    assert {c.partition(":")[0] for c in record["config_changes"]} >= {"~ train.max_iter", "~ optimizer.weight_decay"}
+    assert record["datasets"]["train"]["videos"] == 6 and record["git"] is not None
+    assert record["start_iter"] == 4 and record["end"]["how"] == "finished"
+
+
+def test_a_run_that_meets_a_nan_leaves_a_capsule_and_replay_names_the_module(phantom, launch_run, tmp_path, capfd):
+    (tmp_path / "breaking.py").write_text(
+        "import torch\n"
+        "from ultravid.engine import HookBase\n"
+        "class Break(HookBase):\n"
+        "    def before_step(self):\n"
+        "        if self.trainer.iter == 2:\n"
+        "            with torch.no_grad():\n"
+        "                self.trainer.model.backbone.res3[0].conv1.weight[0, 0, 0, 0] = float('inf')\n"
+    )
+    (tmp_path / "mine.py").write_text(
+        "from ultravid.config import LazyCall as L, LazyConfig\n"
+        "from breaking import Break\n"
+        f"_base = LazyConfig.load({str(ROOT / 'projects/basicdet/configs/phantom.py')!r})\n"
+        "globals().update({k: _base[k] for k in _base if k != 'project_folders'})\n"
+        "trainer.hooks['breaks'] = L(Break)()\n"
+    )
+    arguments = ["--config-file", str(tmp_path / "mine.py"), *small_arguments(phantom, tmp_path / "run")[2:]]
+    with pytest.raises(
+        FloatingPointError, match=r"Iteration 2: .* nan or an infinite number.*python tools/replay\.py (\S+)"
+    ):
+        launch_run(arguments)
+    (capsule,) = (tmp_path / "run/capsules").iterdir()
+    capfd.readouterr()
+    replay = load_tool("replay")
+    assert run_tool(replay.main, [str(capsule)]) == 0
+    out = capfd.readouterr().out
+    assert "Iteration 2, rank 0, samples: " in out and " frames [" in out
+    assert "Not finite before the step already: 1 weights, the first is backbone.res3.0.conv1.weight" in out
+    assert "The output of backbone.res3.0.conv1" in out and "its inputs are finite" in out
+    record = json.loads((tmp_path / "run/attempts/1/record.json").read_text())
+    assert record["end"]["how"] == "failed" and "FloatingPointError" in record["end"]["why"]
+    # Twice: a capsule that is cut, and one whose config is gone.
+    cut = tmp_path / "cut.pth"
+    cut.write_bytes(capsule.read_bytes()[:-200])
+    assert run_tool(replay.main, [str(cut)]) == 2 and "can't be read" in capfd.readouterr().err
+    os.replace(tmp_path / "run/config.yaml", tmp_path / "elsewhere.yaml")
+    assert run_tool(replay.main, [str(capsule)]) == 2 and "--config-file" in capfd.readouterr().err
+    assert run_tool(replay.main, [str(capsule), "--config-file", str(tmp_path / "elsewhere.yaml")]) == 0
+
+
+@pytest.mark.slow
+def test_a_second_interrupt_leaves_at_once(small_run, tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "import time\n"
+        "from ultravid.engine import HookBase\n"
+        "class Slow(HookBase):\n"
+        "    def before_step(self):\n"
+        "        print('sleeping', flush=True)\n"
+        "        time.sleep(60)\n"
+    )
+    overrides = ["+trainer.hooks.slow={_target_: slow.Slow}"]
+    command = [sys.executable, str(ROOT / "tools/lazyconfig_train.py"), *small_run, *overrides]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment)
+    for line in process.stdout:
+        if "sleeping" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None  # the first waits for the end of the iteration
+    process.send_signal(signal.SIGINT)
+    began = time.time()
+    process.communicate(timeout=30)
+    assert process.returncode == 130 and time.time() - began < 20
+    assert not list(Path(tmp_path / "run").glob("model_*"))

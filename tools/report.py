@@ -1,0 +1,81 @@
+#!/usr/bin/env python
+"""A page on one run or several that a person would open: figures, curves, and pictures of what went wrong.
+
+    python tools/report.py outputs/run
+    python tools/report.py outputs/a outputs/b --output compared.html --bootstrap 2000
+    python tools/report.py detections.json --annotations test.json --images rawframes
+
+A run is its folder (or manifest), or COCO results with --annotations. The page is one HTML file that loads nothing else; it
+holds the runs' pictures, so it is as private as they are.
+"""
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ultravid.evaluation.coco_files import read_patients
+from ultravid.evaluation.html_report import ReportOptions, load_report_runs, report_page
+from ultravid.utils.errors import UserError
+from ultravid.utils.file_io import replace_file
+from ultravid.utils.tool import run_tool
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder, manifest or COCO results")
+    parser.add_argument("--output", type=Path, default=Path("report.html"), help="the page (report.html)")
+    parser.add_argument("--annotations", type=Path, help="COCO-VID, for COCO results")
+    parser.add_argument("--patients", type=Path, help="JSON object from video name to patient")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="where the pictures are, if they were moved")
+    parser.add_argument(
+        "--bootstrap", type=int, default=2000, metavar="N", help="draws of patients (2000); 0 draws none"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument(
+        "--score-threshold", type=float, help="of the cases (default: the score where the recall is 0.8)"
+    )
+    parser.add_argument("--strips", type=int, default=8, metavar="N", help="strips of each kind for each run (8)")
+    parser.add_argument("--timelines", type=int, default=40, metavar="N", help="videos that get a timeline (40)")
+    args = parser.parse_args(argv)
+    if args.bootstrap < 0 or args.bootstrap == 1:
+        parser.error(f"--bootstrap {args.bootstrap}: at least 2 draws are needed, 2000 are usual; 0 draws none")
+    for name in ("strips", "timelines"):
+        if getattr(args, name) < 0:
+            parser.error(f"--{name} {getattr(args, name)}: can't be negative")
+    if args.images and not args.images.is_dir():
+        raise UserError(f"--images {args.images} is no folder.")
+    if not args.output.parent.is_dir():
+        raise UserError(f"--output {args.output}: the folder {args.output.parent} is not there.")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    options = ReportOptions(
+        annotations=args.annotations,
+        patients=read_patients(args.patients) if args.patients else None,
+        images=args.images,
+        num_draws=args.bootstrap,
+        seed=args.seed,
+        score_threshold=args.score_threshold,
+        num_strips=args.strips,
+        num_timelines=args.timelines,
+        command=shlex.join(["python", "tools/report.py", *(sys.argv[1:] if argv is None else argv)]),
+    )
+    runs, not_compared = load_report_runs(args.runs, options)
+    content = report_page(runs, not_compared).encode()
+    try:
+        with replace_file(args.output) as file:
+            file.write(content)
+    except OSError as error:
+        raise UserError(f"--output {args.output}: can't be written ({error.strerror}).") from error
+    print(f"Wrote {args.output}, {len(content) / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))

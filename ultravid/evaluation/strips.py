@@ -1,0 +1,172 @@
+"""Strips of a video's frames with lesions (green) and detections (orange), as inline SVG over embedded pictures."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ultravid.evaluation.html_page import Html, element
+from ultravid.evaluation.results import FrameResult
+from ultravid.utils.errors import UserError
+
+__all__ = ["DETECTION", "LESION", "Marked", "PictureFinder", "chosen_frames", "strip"]
+
+LESION, DETECTION = "#2fae4a", "#f08a1d"
+
+_SIDE = 256
+_JPEG_QUALITY = 75
+
+
+class PictureFinder:
+    """Finds frames' pictures on disk.
+
+    Args:
+        folders: where relative names are looked for, in order, beside the present folder.
+        images: a folder that holds the pictures now, wherever they were before: the longest end of a name that is in it
+            counts. None: pictures are where their names say.
+    """
+
+    def __init__(self, folders: Sequence[Path] = (), images: Path | None = None) -> None:
+        self._folders = list(folders)
+        self._images = images
+
+    def find(self, name: str | None) -> Path | None:
+        """The picture's file; None where it is not there."""
+        if name is None:
+            return None
+        candidates = [Path(name), *(folder / name for folder in self._folders)]
+        if self._images is not None:
+            parts = Path(name).parts
+            candidates += [
+                self._images.joinpath(*parts[start:]) for start in range(Path(name).is_absolute(), len(parts))
+            ]
+        return next((path for path in candidates if path.is_file()), None)
+
+
+@dataclass(frozen=True, eq=False)
+class Marked:
+    """A frame, and which of its boxes the strip is about; the others are drawn thin.
+
+    Attributes:
+        frame: with all of its boxes.
+        lesions: places of ground-truth boxes; None: all.
+        detections: places of detections; None: all.
+    """
+
+    frame: FrameResult
+    lesions: Collection[int] | None = None
+    detections: Collection[int] | None = None
+
+
+def chosen_frames(frames: NDArray[np.int64], number: int, num_frames: int) -> NDArray[np.int64]:
+    """So many of a case's frames, evenly spaced, first and last included; of a short one all, and the frames around it.
+
+    Args:
+        frames: places of the case's frames, ascending.
+        number: wanted.
+        num_frames: of the video.
+    """
+    if len(frames) <= number:
+        places = np.arange(num_frames)
+        distance = np.abs(places[:, None] - frames[None]).min(axis=1)
+        return np.sort(places[np.argsort(distance, kind="stable")[:number]])
+    return frames[np.linspace(0, len(frames) - 1, number).round().astype(np.int64)]
+
+
+def strip(frames: Sequence[Marked], threshold: float, finder: PictureFinder) -> tuple[Html, int]:
+    """Frames side by side.
+
+    Args:
+        frames: of one video.
+        threshold: weaker detections are not drawn.
+        finder: of the pictures.
+
+    Returns:
+        the strip, and how many of its pictures could not be had.
+    """
+    pictures = [_picture(finder.find(marked.frame.file_name)) for marked in frames]
+    drawn = [_frame(marked, threshold, picture) for marked, picture in zip(frames, pictures, strict=True)]
+    return element("div", {"class": "strip"}, *drawn), sum(picture is None for picture in pictures)
+
+
+def _picture(path: Path | None) -> NDArray[np.uint8] | None:
+    """None where it is not there or can't be decoded."""
+    if path is None:
+        return None
+    from ultravid.data.image_io import read_image  # with it comes torch, which takes two seconds
+
+    try:
+        return read_image(path)
+    except UserError:
+        return None
+
+
+def _frame(marked: Marked, threshold: float, picture: NDArray[np.uint8] | None) -> Html:
+    frame = marked.frame
+    kept = np.flatnonzero(frame.scores >= np.float32(threshold)).tolist()
+    width, height = _size(frame, picture)
+    marks = [
+        _box(box, LESION, height, marked.lesions is None or place in marked.lesions)
+        for place, box in enumerate(frame.gt_boxes.tolist())
+    ]
+    for place in kept:
+        own = marked.detections is None or place in marked.detections
+        box = frame.boxes[place].tolist()
+        marks += [
+            _box(box, DETECTION, height, own),
+            *([_score(box, frame.scores[place], width, height)] if own else []),
+        ]
+    if picture is not None:
+        shape = {"href": _data_url(picture), "width": width, "height": height}
+        marks.insert(0, element("image", shape))
+    else:
+        at = {"x": width / 2, "y": 0.95 * height, "text-anchor": "middle", "style": f"font-size:{height / 12:.1f}px"}
+        marks.append(element("text", at, "picture not found"))
+    said = f"frame {frame.frame_index}: {len(frame.gt_boxes)} lesions, {len(kept)} detections"
+    size = {"viewBox": f"0 0 {width:g} {height:g}", "role": "img", "aria-label": said}
+    return element(
+        "div", {"class": "frame"}, element("svg", size, *marks), element("span", None, f"{frame.frame_index}")
+    )
+
+
+def _size(frame: FrameResult, picture: NDArray[np.uint8] | None) -> tuple[float, float]:
+    """Width and height of the frame in pixels; without a picture, what its boxes need."""
+    if picture is not None:
+        return float(picture.shape[1]), float(picture.shape[0])
+    corners = np.concatenate([frame.boxes, frame.gt_boxes])[:, 2:]
+    side = float(corners.max(initial=64.0)) * 1.05
+    return side, side
+
+
+def _box(box: Sequence[float], colour: str, height: float, own: bool) -> Html:
+    x1, y1, x2, y2 = box
+    shape = {"x": f"{x1:.1f}", "y": f"{y1:.1f}", "width": f"{x2 - x1:.1f}", "height": f"{y2 - y1:.1f}"}
+    width = height / (75 if own else 160)
+    look = {"stroke-width": f"{width:.2f}", "stroke-dasharray": None if own else f"{3 * width:.1f} {2 * width:.1f}"}
+    return element("rect", {**shape, "fill": "none", "stroke": colour, **look})
+
+
+def _score(box: Sequence[float], score: float, width: float, height: float) -> Html:
+    """The score above the box, inside the frame, outlined so that it can be read on bright tissue."""
+    size = height / 14
+    x = min(max(0.0, box[0]), width - 2 * size)
+    y = box[1] - 0.25 * size if box[1] > 1.3 * size else min(height - 2, box[3] + size)
+    look = f"font-size:{size:.1f}px;fill:#ffc98a;stroke:#000;stroke-width:{size / 6:.1f}px;paint-order:stroke"
+    return element("text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "style": look}, f"{score:.2f}")
+
+
+def _data_url(picture: NDArray[np.uint8]) -> str:
+    """A picture as a small JPEG in a URL of its own."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, _SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(np.ascontiguousarray(picture[..., ::-1]), size, interpolation=cv2.INTER_AREA)
+    done, content = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    assert done
+    return "data:image/jpeg;base64," + base64.b64encode(content.tobytes()).decode()
