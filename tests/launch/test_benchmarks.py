@@ -1,6 +1,7 @@
 import pytest
 
 from benchmarks import config as config_benchmark
+from benchmarks import data as data_benchmark
 from benchmarks import evaluation as evaluation_benchmark
 
 
@@ -18,4 +19,20 @@ def test_the_benchmark_of_figures_agrees_with_plain_loops_and_prints_a_row_for_e
     assert evaluation_benchmark.main(arguments) == 0
     out = capsys.readouterr().out
     for row in ("the ten legacy figures", "all figures", "10 draws of patients", "pycocotools"):
+        assert row in out
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_data_prints_a_row_for_each_path_and_the_memory(capsys, phantom):
+    arguments = ["--data", str(phantom), "--clips", "2", "--repeats", "1", "--memory-clips", "2"]
+    assert data_benchmark.main(arguments) == 0
+    out = capsys.readouterr().out
+    for row in (
+        "bare decoding",
+        "decoding to clips",
+        "flips",
+        "CVA-BUS",
+        "augmentation of ultrasound",
+        "MB after 2 clips",
+    ):
         assert row in out

@@ -2,6 +2,7 @@
 
 from ultravid.data.build import ClipLoader, build_video_test_loader, build_video_train_loader
 from ultravid.data.catalog import DatasetCatalog, Metadata, MetadataCatalog, get_videos
+from ultravid.data.choice import StaticClips
 from ultravid.data.datasets import (
     load_coco_stills,
     load_coco_video,
@@ -12,14 +13,20 @@ from ultravid.data.datasets import (
     load_recordings,
 )
 from ultravid.data.folds import fold_of_patient, split_fold
+from ultravid.data.groups import group_by_metadata, label_groups, select_group
+from ultravid.data.mining import HardMining
+from ultravid.data.mixing import MixedClipLoader
+from ultravid.data.photometric import RandomContrast, RandomDepthGain, RandomGamma, RandomSpeckle
 from ultravid.data.readers import FrameSource, open_source
 from ultravid.data.samplers import (
     InfiniteClipSampler,
+    MemoryFrameSampler,
     StridedFrameSampler,
     WindowFrameSampler,
     shard_videos,
 )
 from ultravid.data.transforms import (
+    CropToRegion,
     RandomColor,
     RandomFlip,
     RandomScale,
@@ -30,18 +37,27 @@ from ultravid.data.video import DataError, Frame, Video
 
 __all__ = [
     "ClipLoader",
+    "CropToRegion",
     "DataError",
     "DatasetCatalog",
     "Frame",
     "FrameSource",
+    "HardMining",
     "InfiniteClipSampler",
+    "MemoryFrameSampler",
     "Metadata",
     "MetadataCatalog",
+    "MixedClipLoader",
     "RandomColor",
+    "RandomContrast",
+    "RandomDepthGain",
     "RandomFlip",
+    "RandomGamma",
     "RandomScale",
+    "RandomSpeckle",
     "RandomTimeFlip",
     "ResizeToArea",
+    "StaticClips",
     "StridedFrameSampler",
     "Video",
     "WindowFrameSampler",
@@ -49,6 +65,8 @@ __all__ = [
     "build_video_train_loader",
     "fold_of_patient",
     "get_videos",
+    "group_by_metadata",
+    "label_groups",
     "load_coco_stills",
     "load_coco_video",
     "load_cva_bus",
@@ -57,6 +75,7 @@ __all__ = [
     "load_labelme",
     "load_recordings",
     "open_source",
+    "select_group",
     "shard_videos",
     "split_fold",
 ]

@@ -6,20 +6,25 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from ultravid.data.choice import ClipChoice, StaticClips
 from ultravid.data.folds import split_fold
 from ultravid.data.mapper import ClipDataset, FrameDataset
-from ultravid.data.samplers import FrameSampler, InfiniteClipSampler, shard_videos
+from ultravid.data.mining import HardMining
+from ultravid.data.samplers import FrameSampler, InfiniteClipSampler, Position, shard_videos
 from ultravid.data.transforms import ClipTransform
+from ultravid.data.transport import PackingLoader
 from ultravid.data.video import DataError, Video
 from ultravid.structures import Clip
 from ultravid.utils import comm
+from ultravid.utils.env import select_device
 
 __all__ = ["ClipLoader", "build_video_test_loader", "build_video_train_loader"]
 
@@ -32,11 +37,15 @@ class ClipLoader:
     Args:
         dataset: clips by position.
         num_workers: processes that open and augment clips; 0 does it in this one. No influence on the clips.
+        device: where the data set's ``device_transforms`` are run, by this process, a clip's frames at once; the clips stay
+            there. "auto" is `select_device`'s. None runs them in the workers, on the CPU. What is drawn is the same; on a GPU a pixel
+            may differ by a grey level, for sums are rounded otherwise.
     """
 
-    def __init__(self, dataset: ClipDataset, num_workers: int = 0) -> None:
+    def __init__(self, dataset: ClipDataset, num_workers: int = 0, device: str | None = None) -> None:
         self.dataset = dataset
         self.num_workers = num_workers
+        self.device = None if device is None else select_device(device)
         # Fails here, not in the first step, if the ranks can't share the batch.
         InfiniteClipSampler(dataset.total_batch_size, comm.get_rank(), comm.get_world_size())
 
@@ -47,17 +56,30 @@ class ClipLoader:
         """This rank's share of the batches of ``iteration`` and all after it."""
         rank, world_size = comm.get_rank(), comm.get_world_size()
         sampler = InfiniteClipSampler(self.dataset.total_batch_size, rank, world_size, iteration)
-        loader: DataLoader[Clip] = DataLoader(
-            self.dataset,
+        loader = PackingLoader(
+            self.dataset if self.device is None else _Unfinished(self.dataset),
             batch_sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=_as_list,
             worker_init_fn=_init_worker,
             pin_memory=False,
             # Making a DataLoader's iterator draws a seed; without a generator of its own, from the model's.
             generator=torch.Generator(),
         )
-        return iter(loader)
+        return iter(loader) if self.device is None else map(self._finish, iter(loader))
+
+    def _finish(self, batch: list[tuple[Clip, np.random.Generator]]) -> list[Clip]:
+        assert self.device is not None, "only then are clips given unfinished"
+        return [self.dataset.finish(clip.to(self.device), rng) for clip, rng in batch]
+
+
+class _Unfinished(Dataset[tuple[Clip, np.random.Generator]]):
+    """The clips of a data set before what is done on the training device."""
+
+    def __init__(self, dataset: ClipDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, position: Position) -> tuple[Clip, np.random.Generator]:
+        return self.dataset.load(position)
 
 
 def build_video_train_loader(
@@ -72,6 +94,12 @@ def build_video_train_loader(
     foreign_context: bool = False,
     num_workers: int = 0,
     image_format: str = "RGB",
+    device_transforms: Sequence[ClipTransform] = (),
+    device: str | None = None,
+    negative_share: float | None = None,
+    mining: HardMining | None = None,
+    static: StaticClips | None = None,
+    organ: str | None = None,
 ) -> ClipLoader:
     """Loader of training clips.
 
@@ -86,12 +114,18 @@ def build_video_train_loader(
         foreign_context: see `ClipDataset`.
         num_workers: see `ClipLoader`.
         image_format: see `ClipDataset`.
+        device_transforms: see `ClipDataset`; ``transforms`` and these are one augmentation, cut in two.
+        device: see `ClipLoader`: where ``device_transforms`` are run.
+        negative_share: see `ClipChoice`.
+        mining: see `HardMining`.
+        static: see `StaticClips`.
+        organ: see `ClipDataset`.
 
     Raises:
-        DataError: no video is left, or the fold is none.
+        DataError: no video is left, the fold is none, or a part finds nothing of what it asks for.
     """
     chosen = _select(videos, fold, num_folds, train=True)
-    num_boxes = sum(len(frame.boxes) for video in chosen for frame in video.frames)
+    num_boxes = sum(int(video.boxes_per_frame.sum()) for video in chosen)
     logger.info(
         "Training on %d videos of %d patients: %d frames, %d boxes.",
         len(chosen),
@@ -101,8 +135,20 @@ def build_video_train_loader(
     )
     if num_boxes == 0:
         raise DataError("The training split holds no box: there is nothing to learn from.")
-    dataset = ClipDataset(chosen, frame_sampler, transforms, total_batch_size, seed, foreign_context, image_format)
-    return ClipLoader(dataset, num_workers)
+    dataset = ClipDataset(
+        chosen,
+        frame_sampler,
+        transforms,
+        total_batch_size,
+        seed,
+        foreign_context,
+        image_format,
+        device_transforms=device_transforms,
+        choice=ClipChoice(chosen, seed, negative_share=negative_share, mining=mining),
+        static=static,
+        organ=organ,
+    )
+    return ClipLoader(dataset, num_workers, device)
 
 
 def build_video_test_loader(
@@ -131,11 +177,10 @@ def build_video_test_loader(
     """
     chosen = _select(videos, fold, num_folds, train=False)
     mine = shard_videos(chosen, comm.get_rank(), comm.get_world_size())
-    return DataLoader(
+    return PackingLoader(
         FrameDataset(mine, area, foreign_context, image_format),
         batch_size=1,
         num_workers=num_workers,
-        collate_fn=_as_list,
         worker_init_fn=_init_worker,
         generator=torch.Generator(),
     )
@@ -155,9 +200,6 @@ def _select(videos: Sequence[Video], fold: int | None, num_folds: int | None, tr
             f"The {kind} split is empty: {len(videos)} videos were read, none is left{of_fold if fold is not None else ''}."
         )
     return chosen
-
-
-_as_list: Callable[[list[Any]], list[Any]] = list
 
 
 def _init_worker(worker_id: int) -> None:

@@ -84,17 +84,22 @@ def _jpeg_size(file: BinaryIO) -> tuple[int, int] | None:
     return None
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
+def read_image(path: str | Path, *, keep_grey: bool = False) -> NDArray[np.uint8]:
     """A picture as ``(H, W, 3)`` uint8 RGB; grey ones get three equal channels.
+
+    Args:
+        path: the file.
+        keep_grey: give a file that is grey as ``(H, W)`` instead.
 
     Raises:
         DataError: the file is missing, cut or no picture.
     """
     try:
-        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
+        with open(path, "rb") as file:  # a Path costs as much as reading a small file
+            data = np.frombuffer(file.read(), np.uint8)
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror}).") from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    image = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR if keep_grey else cv2.IMREAD_COLOR) if len(data) else None
     if image is None:
         raise DataError(f"{path}: is not a picture that can be decoded ({len(data)} bytes).")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    return np.asarray(image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)

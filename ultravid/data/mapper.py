@@ -9,14 +9,17 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import functional as TF
 
+from ultravid.data.choice import ClipChoice, StaticClips
+from ultravid.data.pixels import as_rgb, deliver, has_one_plane, resize_frames
 from ultravid.data.readers import read_frame_image
-from ultravid.data.samplers import FrameSampler, Position
+from ultravid.data.samplers import FocusedFrameSampler, FrameSampler, Position
 from ultravid.data.transforms import ClipTransform, apply_transforms, area_size
 from ultravid.data.video import DataError, Frame, Video
 from ultravid.structures import Boxes, Clip, Instances
@@ -24,18 +27,51 @@ from ultravid.structures import Boxes, Clip, Instances
 __all__ = ["ClipDataset", "FrameDataset", "frame_for_test"]
 
 
-# Streams of one seed; without a tag (seed, turn) and (seed, turn, 0) would be the same stream.
-_OF_A_SAMPLE, _OF_THE_ORDER = 1, 2
+# Streams of one seed; without a tag (seed, turn) and (seed, turn, 0) would be the same stream. 2 is the order of videos, 3 what
+# is mined (`choice`), 4 the loader of an iteration (`mixing`).
+_OF_A_SAMPLE, _OF_STATIC = 1, 5
 
 
 def read_frame(video: Video, index: int) -> Tensor:
-    """Frame ``index`` as ``(3, H, W)`` uint8 RGB.
+    """Frame ``index`` as ``(3, H, W)`` uint8 RGB; the channels of a grey one share their memory, see `pixels.as_rgb`.
 
     Raises:
         DataError: it can't be decoded, or has another size than its annotation says.
     """
-    image = read_frame_image(video, index)
-    return torch.from_numpy(image.transpose(2, 0, 1).copy())
+    planes = _read_planes(video, index)
+    return torch.from_numpy(np.stack(planes)) if len(planes) == 3 else as_rgb(torch.from_numpy(planes[0])[None])
+
+
+def _read_planes(video: Video, index: int) -> Sequence[NDArray[np.uint8]]:
+    """The channels of a frame, each ``(H, W)``; one where all are equal."""
+    image = read_frame_image(video, index, keep_grey=True)
+    if image.ndim == 2:
+        return [image]
+    planes = [np.asarray(plane, np.uint8) for plane in cv2.split(image)]
+    grey = np.array_equal(planes[0], planes[1]) and np.array_equal(planes[0], planes[2])
+    return planes[:1] if grey else planes
+
+
+def _read_frames(places: Sequence[tuple[Video, int]]) -> Tensor:
+    """``(T, 3, H, W)`` frames of videos, as `read_frame`; one that comes again is decoded once.
+
+    Raises:
+        DataError: see `read_frame`; or frames have several sizes.
+    """
+    decoded: dict[tuple[str, int], Sequence[NDArray[np.uint8]]] = {}
+    for video, index in places:
+        if (video.video_id, index) not in decoded:
+            decoded[video.video_id, index] = _read_planes(video, index)
+    clip = [decoded[video.video_id, index] for video, index in places]
+    for (video, index), planes in zip(places, clip, strict=True):
+        if planes[0].shape != clip[0][0].shape:
+            raise DataError(
+                f"Video {video.video_id!r} frame {index}: is {planes[0].shape[1]}x{planes[0].shape[0]} px, "
+                f"frame {places[0][1]} is {clip[0][0].shape[1]}x{clip[0][0].shape[0]} px; the frames of a clip have one size."
+            )
+    if all(len(planes) == 1 for planes in clip):
+        return as_rgb(torch.from_numpy(np.stack([planes[0] for planes in clip]))[:, None])
+    return torch.from_numpy(np.stack([np.broadcast_to(np.stack(planes), (3, *planes[0].shape)) for planes in clip]))
 
 
 def frame_for_test(image: Tensor, area: float | None = None, image_format: str = "RGB") -> Tensor:
@@ -47,15 +83,15 @@ def frame_for_test(image: Tensor, area: float | None = None, image_format: str =
         image_format: "RGB" or "BGR".
     """
     if area is not None:
-        image = TF.resize(image, list(area_size(image.shape[-2], image.shape[-1], area)), antialias=True)
-    return _in_format(image, image_format)
+        image = resize_frames(image, *area_size(image.shape[-2], image.shape[-1], area))
+    return deliver(_in_format(image, image_format))
 
 
 def _in_format(image: Tensor, image_format: str) -> Tensor:
     """RGB pictures ``(..., 3, H, W)`` as RGB or BGR."""
     if image_format not in ("RGB", "BGR"):
         raise DataError(f"The format of pictures is 'RGB' or 'BGR', got {image_format!r}.")
-    return image if image_format == "RGB" else image.flip(-3)
+    return image if image_format == "RGB" or has_one_plane(image) else image.flip(-3)
 
 
 def frame_instances(frame: Frame) -> Instances:
@@ -80,6 +116,14 @@ class ClipDataset(Dataset[Clip]):
         foreign_context: take each frame of a clip from another video instead, at the same place: a control that keeps
             everything but what belongs together in time.
         image_format: "RGB" or "BGR", the order of channels that a model wants; augmentation sees RGB in any case.
+        device_transforms: augmentation after ``transforms``, from the same generator: which of the two lists a transform
+            stands in changes nothing but where it is run (`ClipLoader`).
+        choice: which video a clip is of; None: as ``videos`` says.
+        static: makes some clips static.
+        organ: of the clips; None: what each video's metadata say.
+
+    Raises:
+        DataError: a listed frame can't be asked of the frame sampler, or no clip can be made static.
     """
 
     def __init__(
@@ -91,15 +135,30 @@ class ClipDataset(Dataset[Clip]):
         seed: int,
         foreign_context: bool = False,
         image_format: str = "RGB",
+        *,
+        device_transforms: Sequence[ClipTransform] = (),
+        choice: ClipChoice | None = None,
+        static: StaticClips | None = None,
+        organ: str | None = None,
     ) -> None:
         self.videos = videos
         self.frame_sampler = frame_sampler
         self.transforms = transforms
+        self.device_transforms = device_transforms
         self.total_batch_size = total_batch_size
         self.seed = seed
         self.foreign_context = foreign_context
         self.image_format = image_format
-        self._order: tuple[int, np.ndarray[Any, Any]] = (-1, np.empty(0, np.int64))
+        self.choice = choice or ClipChoice(videos, seed)
+        self.static = static
+        self.organ = organ
+        if self.choice.holds_frames and not isinstance(frame_sampler, FocusedFrameSampler):
+            raise DataError(
+                f"Clips that hold a listed frame need a frame sampler with a method around(), {type(frame_sampler).__name__} "
+                "has none; set mining.frame_rate=0, or use another sampler."
+            )
+        if static is not None:
+            static.check(videos)
 
     def __getitem__(self, position: Position) -> Clip:
         """The clip of a position.
@@ -107,33 +166,45 @@ class ClipDataset(Dataset[Clip]):
         Raises:
             DataError: one of its frames can't be used; the message names it.
         """
+        return self.finish(*self.load(position))
+
+    def load(self, position: Position) -> tuple[Clip, np.random.Generator]:
+        """The clip before ``device_transforms``, and the generator that they go on with."""
         iteration, k = position
         rng = np.random.default_rng((self.seed, _OF_A_SAMPLE, iteration, k))
         count = iteration * self.total_batch_size + k
-        video = self.videos[self._video_index(count)]
-        indices = self.frame_sampler(len(video), rng)
+        chosen = self.choice(count)
+        video = self.videos[chosen.video]
+        indices = self._frame_indices(video, chosen.frame, count, rng)
         places = [(video, int(i)) for i in indices]
         if self.foreign_context:
             places = self._foreign(video, indices, rng)
-        frames = [read_frame(v, i) for v, i in places]
         clip = Clip(
-            frames=torch.stack(frames),
+            frames=_read_frames(places),
             instances=[frame_instances(v.frames[i]) for v, i in places],
             video_ids=[v.video_id for v, _ in places],
             frame_indices=[i for _, i in places],
             position=count,
+            organ=str(video.metadata.get("organ", "")) if self.organ is None else self.organ,
         )
-        clip = apply_transforms(clip, self.transforms, rng)
-        return dataclasses.replace(clip, frames=_in_format(clip.frames, self.image_format))
+        return apply_transforms(clip, self.transforms, rng), rng
 
-    def _video_index(self, count: int) -> int:
-        turn, place = divmod(count, len(self.videos))
-        if self._order[0] != turn:
-            self._order = (
-                turn,
-                np.random.default_rng((self.seed, _OF_THE_ORDER, turn)).permutation(len(self.videos)),
-            )
-        return int(self._order[1][place])
+    def finish(self, clip: Clip, rng: np.random.Generator) -> Clip:
+        """The clip that `load` gave, on any device, as a model is given it."""
+        clip = apply_transforms(clip, self.device_transforms, rng)
+        return dataclasses.replace(clip, frames=deliver(_in_format(clip.frames, self.image_format)))
+
+    def _frame_indices(
+        self, video: Video, frame: int | None, count: int, rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        if frame is not None:
+            assert isinstance(self.frame_sampler, FocusedFrameSampler), "looked at when the data set is made"
+            return self.frame_sampler.around(len(video), frame, rng)
+        indices = self.frame_sampler(len(video), rng)
+        if self.static is None:
+            return indices
+        still = self.static.frame_of(video, np.random.default_rng((self.seed, _OF_STATIC, count)))
+        return indices if still is None else np.full_like(indices, still)
 
     def _foreign(self, video: Video, indices: Any, rng: np.random.Generator) -> list[tuple[Video, int]]:
         size = (video.frames[0].height, video.frames[0].width)
@@ -168,12 +239,21 @@ class FrameDataset(Dataset[dict[str, Any]]):
         self.area = area
         self.image_format = image_format
         self.foreign_context = foreign_context
-        self.places = [(v, t) for v, video in enumerate(videos) for t in range(len(video))]
+        self._ends = np.cumsum([len(video) for video in videos])
+        # Number of a frame among those of all videos, for each item; the frames themselves where nothing is mixed.
+        self._order: Sequence[int] | NDArray[np.int64] = range(int(self._ends[-1]) if len(videos) else 0)
         if foreign_context:
-            self.places.sort(key=lambda place: (place[1], place[0]))
+            times = np.concatenate([np.arange(len(video)) for video in videos])
+            self._order = np.argsort(times, kind="stable")
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self._order)
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """(video, frame) of an item."""
+        number = int(self._order[index])
+        video = int(np.searchsorted(self._ends, number, side="right"))
+        return video, number - int(self._ends[video]) + len(self.videos[video])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The frame of a place.
@@ -181,7 +261,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
         Raises:
             DataError: it can't be used; the message names it.
         """
-        video_index, t = self.places[index]
+        video_index, t = self._place(index)
         video = self.videos[video_index]
         frame = video.frames[t]
         item = {

@@ -7,7 +7,7 @@ taken up anywhere and its data do not depend on workers or ranks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from ultravid.data.video import DataError, Video
 
 __all__ = [
+    "FocusedFrameSampler",
     "FrameSampler",
     "InfiniteClipSampler",
+    "MemoryFrameSampler",
     "StridedFrameSampler",
     "WindowFrameSampler",
     "shard_videos",
@@ -58,6 +60,14 @@ class FrameSampler(Protocol):
         """Rising indices into a video of ``num_frames`` frames; an index may come again where the video is short."""
 
 
+@runtime_checkable
+class FocusedFrameSampler(FrameSampler, Protocol):
+    """A frame sampler that can be told a frame which the clip must hold; mining by frame needs one."""
+
+    def around(self, num_frames: int, frame: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """As `FrameSampler`, with ``frame`` among the indices, or its nearest neighbour where a stride passes it over."""
+
+
 class WindowFrameSampler:
     """Frames drawn at random from a window around a random centre (the way of UltraDet, Yu et al., MICCAI 2023).
 
@@ -72,11 +82,69 @@ class WindowFrameSampler:
 
     def __call__(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Without replacement, or with it where the window holds fewer frames than the clip; sorted."""
+        return self.draw_at(num_frames, int(rng.integers(num_frames)), rng)
+
+    def around(self, num_frames: int, frame: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """As a call, with ``frame`` as the centre; where it was not drawn it takes the place of the nearest that was."""
+        drawn = self.draw_at(num_frames, frame, rng)
+        drawn[np.abs(drawn - frame).argmin()] = frame
+        return drawn
+
+    def first_of(self, num_frames: int, centre: int) -> int:
+        """The window's first frame."""
         span = min(self.window, num_frames)
-        centre = int(rng.integers(num_frames))
-        first = min(max(centre - span // 2, 0), num_frames - span)
+        return min(max(centre - span // 2, 0), num_frames - span)
+
+    def draw_at(self, num_frames: int, centre: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The frames of a call whose centre is known."""
+        span = min(self.window, num_frames)
         drawn = rng.choice(span, self.num_frames, replace=span < self.num_frames)
-        return np.sort(first + drawn).astype(np.int64)
+        return np.sort(self.first_of(num_frames, centre) + drawn).astype(np.int64)
+
+
+class MemoryFrameSampler:
+    """Frames before a window, returned first, then frames of the window as `WindowFrameSampler` draws them.
+
+    The way of MEGA (Chen et al., CVPR 2020) and CVA-Net (Lin et al., MICCAI 2022): ``num_memory`` frames to remember, from
+    the ``memory_interval`` frames before the window. A clip holds ``num_memory + num_frames`` frames.
+
+    Args:
+        num_memory: frames to remember.
+        memory_interval: frames before the window that they come from.
+        num_frames: frames of the window.
+        window: frames the window spans.
+    """
+
+    def __init__(
+        self, *, num_memory: int = 8, memory_interval: int = 15, num_frames: int = 8, window: int = 15
+    ) -> None:
+        self.num_memory = num_memory
+        self.memory_interval = memory_interval
+        self._local = WindowFrameSampler(num_frames=num_frames, window=window)
+
+    def __call__(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Both parts sorted.
+
+        Frames to remember come again where fewer are there than asked for. Before a window that begins with the video there
+        is none; the first drawn frame of the window stands in for all.
+        """
+        centre = int(rng.integers(num_frames))
+        local = self._local.draw_at(num_frames, centre, rng)
+        return self._with_memory(num_frames, centre, local, rng)
+
+    def around(self, num_frames: int, frame: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """As a call, with ``frame`` among those of the window."""
+        return self._with_memory(num_frames, frame, self._local.around(num_frames, frame, rng), rng)
+
+    def _with_memory(
+        self, num_frames: int, centre: int, local: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        begin = self._local.first_of(num_frames, centre)
+        span = min(self.memory_interval, begin)
+        if span == 0:
+            return np.concatenate([np.full(self.num_memory, local[0]), local])
+        drawn = rng.choice(span, self.num_memory, replace=span < self.num_memory)
+        return np.concatenate([np.sort(begin - span + drawn), local])
 
 
 class StridedFrameSampler:
@@ -93,9 +161,25 @@ class StridedFrameSampler:
 
     def __call__(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Evenly spaced; the last frame comes again where the video has fewer frames than the clip."""
+        stride, last_start = self._fitted(num_frames)
+        return self._from(int(rng.integers(last_start + 1)), stride, num_frames)
+
+    def around(self, num_frames: int, frame: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """As a call, from one of the starts whose clip holds ``frame``; where none does, from the one that comes nearest."""
+        stride, last_start = self._fitted(num_frames)
+        starts = frame - stride * np.arange(self.num_frames)
+        inside = starts[(starts >= 0) & (starts <= last_start)]
+        if len(inside) == 0:
+            passed_by = (frame - np.arange(last_start + 1)) % stride
+            inside = np.array([np.minimum(passed_by, stride - passed_by).argmin()])
+        return self._from(int(rng.choice(inside)), stride, num_frames)
+
+    def _fitted(self, num_frames: int) -> tuple[int, int]:
+        """(stride, last start) for a video."""
         stride = min(self.stride, max(1, (num_frames - 1) // max(self.num_frames - 1, 1)))
-        last_start = max(0, num_frames - 1 - (self.num_frames - 1) * stride)
-        start = int(rng.integers(last_start + 1))
+        return stride, max(0, num_frames - 1 - (self.num_frames - 1) * stride)
+
+    def _from(self, start: int, stride: int, num_frames: int) -> NDArray[np.int64]:
         return np.minimum(start + stride * np.arange(self.num_frames, dtype=np.int64), num_frames - 1)
 
 

@@ -12,15 +12,19 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
+from ultravid.data.pixels import color_frames, has_one_plane, on_planes, resize_frames
+from ultravid.data.video import DataError
 from ultravid.structures import Boxes, Clip, Instances
 
 __all__ = [
     "ClipTransform",
+    "CropToRegion",
     "RandomColor",
     "RandomFlip",
     "RandomScale",
@@ -28,6 +32,8 @@ __all__ = [
     "ResizeToArea",
     "apply_transforms",
 ]
+
+_GAP = 5  # px: dark gaps below this size do not part an area
 
 
 class ClipTransform(Protocol):
@@ -49,12 +55,29 @@ def resize_clip(clip: Clip, height: int, width: int) -> Clip:
     old_height, old_width = clip.frames.shape[-2:]
     if (old_height, old_width) == (height, width):
         return clip
-    frames = TF.resize(clip.frames, [height, width], antialias=True)
+    frames = resize_frames(clip.frames, height, width)
     instances = []
     for old in clip.instances:
         boxes: Boxes = old.gt_boxes.clone()
         boxes.scale(width / old_width, height / old_height)
         instances.append(_with_boxes(old, boxes, (height, width)))
+    return dataclasses.replace(clip, frames=frames, instances=instances)
+
+
+def crop_clip(clip: Clip, top: int, left: int, height: int, width: int, min_visible: float) -> Clip:
+    """The part of a clip that begins at (``left``, ``top``); what lies past the picture is black.
+
+    Boxes are clipped to the part. A lesion of whose box less than ``min_visible`` of the area is left, or nothing, loses it.
+    """
+    frames = on_planes(clip.frames, lambda f: TF.crop(f, top, left, height, width))
+    instances = []
+    for old in clip.instances:
+        boxes: Boxes = old.gt_boxes.clone()
+        area = boxes.area()
+        boxes.tensor = boxes.tensor - boxes.tensor.new_tensor([left, top, left, top])
+        boxes.clip((height, width))
+        keep = boxes.nonempty() & (boxes.area() >= min_visible * area)
+        instances.append(_with_boxes(old, boxes, (height, width))[keep])
     return dataclasses.replace(clip, frames=frames, instances=instances)
 
 
@@ -99,7 +122,7 @@ class RandomFlip:
             x1, y1, x2, y2 = old.gt_boxes.tensor.unbind(1)
             flipped = Boxes(torch.stack((width - x2, y1, width - x1, y2), dim=1))
             instances.append(_with_boxes(old, flipped, old.image_size))
-        return dataclasses.replace(clip, frames=clip.frames.flip(-1), instances=instances)
+        return dataclasses.replace(clip, frames=on_planes(clip.frames, lambda f: f.flip(-1)), instances=instances)
 
 
 class RandomTimeFlip:
@@ -114,7 +137,7 @@ class RandomTimeFlip:
             return clip
         return dataclasses.replace(
             clip,
-            frames=clip.frames.flip(0),
+            frames=on_planes(clip.frames, lambda f: f.flip(0)),
             instances=clip.instances[::-1],
             video_ids=clip.video_ids[::-1],
             frame_indices=clip.frame_indices[::-1],
@@ -137,10 +160,8 @@ class RandomColor:
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
         """Draws three numbers."""
-        frames: Tensor = TF.adjust_contrast(clip.frames, rng.uniform(*self.contrast))
-        frames = TF.adjust_sharpness(frames, rng.uniform(*self.sharpness))
-        frames = TF.adjust_saturation(frames, rng.uniform(*self.saturation))
-        return dataclasses.replace(clip, frames=frames)
+        factors = (rng.uniform(*self.contrast), rng.uniform(*self.sharpness), rng.uniform(*self.saturation))
+        return dataclasses.replace(clip, frames=color_frames(clip.frames, *factors))
 
 
 class RandomScale:
@@ -149,7 +170,7 @@ class RandomScale:
     Args:
         factor: range of the factor, drawn uniformly on a logarithmic scale.
         aspect: range of height over width, drawn likewise.
-        min_visible: a lesion of which a smaller share is left loses its box.
+        min_visible: see `crop_clip`.
     """
 
     def __init__(
@@ -176,16 +197,71 @@ class RandomScale:
         # A larger picture is cropped, a smaller one padded, at a random place of what there is to choose.
         top = round((scaled_height - height) * rng.random())
         left = round((scaled_width - width) * rng.random())
-        frames = TF.crop(scaled.frames, top, left, height, width)
-        instances = []
-        for old in scaled.instances:
-            boxes: Boxes = old.gt_boxes.clone()
-            area = boxes.area()
-            boxes.tensor = boxes.tensor - boxes.tensor.new_tensor([left, top, left, top])
-            boxes.clip((height, width))
-            keep = boxes.nonempty() & (boxes.area() >= self.min_visible * area)
-            instances.append(_with_boxes(old, boxes, (height, width))[keep])
-        return dataclasses.replace(clip, frames=frames, instances=instances)
+        return crop_clip(scaled, top, left, height, width, self.min_visible)
+
+
+class CropToRegion:
+    """Cut to the part of the picture that shows the scan; one part for all frames of a clip.
+
+    What is cut are black borders, and lettering that stands apart from the scan. It is for recordings whose file does not
+    say where the scan is; what a reader cuts (`Frame.crop`) is cut in training and in evaluation alike, this in training alone.
+
+    Args:
+        region: (x1, y1, x2, y2) in pixels; None looks for it: of what is brighter than ``threshold`` in any frame, the
+            box of the largest connected area, small gaps closed.
+        threshold: grey level, 0 to 255.
+        min_share: a part that was found is taken only if it has at least this share of the picture; else nothing is cut.
+        min_visible: see `crop_clip`.
+
+    Raises:
+        ValueError: the region is empty.
+    """
+
+    def __init__(
+        self,
+        *,
+        region: tuple[int, int, int, int] | None = None,
+        threshold: int = 8,
+        min_share: float = 0.2,
+        min_visible: float = 0.3,
+    ) -> None:
+        if region is not None and not (0 <= region[0] < region[2] and 0 <= region[1] < region[3]):
+            raise ValueError(f"region={region} is no part (x1, y1, x2, y2) of a picture.")
+        self.region = region
+        self.threshold = threshold
+        self.min_share = min_share
+        self.min_visible = min_visible
+
+    def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
+        """Draws nothing.
+
+        Raises:
+            DataError: a given region goes past the picture.
+        """
+        del rng
+        height, width = clip.frames.shape[-2:]
+        x1, y1, x2, y2 = self.region or self._found(clip.frames)
+        if x2 > width or y2 > height:
+            raise DataError(
+                f"Video {clip.video_ids[0]!r}: the region {self.region} goes past the picture of {width}x{height} px."
+            )
+        if (x1, y1, x2, y2) == (0, 0, width, height):
+            return clip
+        return crop_clip(clip, y1, x1, y2 - y1, x2 - x1, self.min_visible)
+
+    def _found(self, frames: Tensor) -> tuple[int, int, int, int]:
+        height, width = frames.shape[-2:]
+        planes = frames[:, :1] if has_one_plane(frames) else frames
+        bright = (planes.amax(dim=(0, 1)) > self.threshold).to("cpu", torch.uint8).numpy()
+        # What lies past the picture is dark: a scan that ends near an edge must not be closed to it.
+        padded = cv2.copyMakeBorder(bright, _GAP, _GAP, _GAP, _GAP, cv2.BORDER_CONSTANT, value=0)
+        closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((_GAP, _GAP), np.uint8))[_GAP:-_GAP, _GAP:-_GAP]
+        number, _, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
+        if number > 1:  # 0 is what is dark
+            left, top, across, down, _ = (int(v) for v in stats[1 + stats[1:, cv2.CC_STAT_AREA].argmax()])
+            if across * down >= self.min_share * height * width:
+                return left, top, left + across, top + down
+        return 0, 0, width, height
 
 
 def _with_boxes(old: Instances, boxes: Boxes, image_size: tuple[int, int]) -> Instances:

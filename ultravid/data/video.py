@@ -1,19 +1,21 @@
 """What a reader gives: videos, their frames and what is annotated in them, before any picture is opened.
 
-Legend: ``N`` lesions in a frame.
+Legend: ``N`` lesions in a frame, ``M`` in all frames of a video.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ultravid.utils.errors import UserError
 
-__all__ = ["DataError", "Frame", "Video"]
+__all__ = ["DataError", "Frame", "PackedFrames", "Video"]
 
 
 class DataError(UserError):
@@ -55,13 +57,102 @@ class Frame:
     crop: tuple[int, int, int, int] | None = None
 
 
+class _PackedPaths:
+    """Paths by number; their folders, and names that come again, are kept once."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        distinct = {path: n for n, path in enumerate(dict.fromkeys(paths))}
+        heads = {path: path[: len(path) - len(os.path.basename(path))] for path in distinct}
+        folders = {head: n for n, head in enumerate(dict.fromkeys(heads.values()))}
+        names = [path[len(heads[path]) :].encode("utf-8", "surrogateescape") for path in distinct]
+        self._folders = list(folders)
+        self._folder = np.array([folders[heads[path]] for path in distinct], np.int32)
+        self._names = b"".join(names)
+        self._ends = np.cumsum([0, *(len(name) for name in names)])
+        self._path = np.array([distinct[path] for path in paths], np.int32)
+
+    def __getitem__(self, number: int) -> str:
+        path = self._path[number]
+        name = self._names[self._ends[path] : self._ends[path + 1]]
+        return self._folders[self._folder[path]] + name.decode("utf-8", "surrogateescape")
+
+
+class PackedFrames(Sequence[Frame]):
+    """Frames of a video as a few arrays; a `Frame` is made when it is asked for.
+
+    A hundred thousand frames as objects of their own take 70 MB and more, and each process that only looks at them comes to own a
+    copy, for looking counts references. Packed they take 9 MB, which processes share.
+
+    Args:
+        frames: in order; they are read once and not kept.
+    """
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        self._paths = _PackedPaths([frame.path for frame in frames])
+        ids = [frame.image_id for frame in frames]
+        whole = all(type(i) is int and -(2**63) <= i < 2**63 for i in ids)
+        self._image_id = np.array(ids, np.int64) if whole else ids
+        self._size = np.array([(frame.height, frame.width) for frame in frames], np.int32).reshape(-1, 2)
+        self._box_ends = np.cumsum([0, *(len(frame.boxes) for frame in frames)])
+        self._boxes = np.concatenate([_no_boxes(), *(frame.boxes for frame in frames)])
+        self._classes = np.concatenate([_no_ids(), *(frame.classes for frame in frames)])
+        self._track_ids = np.concatenate([_no_ids(), *(frame.track_ids for frame in frames)])
+        self._index_in_file = np.array([-1 if f.index_in_file is None else f.index_in_file for f in frames], np.int64)
+        crops = {crop: n for n, crop in enumerate(dict.fromkeys(frame.crop for frame in frames))}
+        self._crops = list(crops)
+        self._crop = np.array([crops[frame.crop] for frame in frames], np.int32)
+
+    def __len__(self) -> int:
+        return len(self._size)
+
+    @property
+    def boxes_per_frame(self) -> NDArray[np.int64]:
+        """How many boxes each frame holds."""
+        return np.diff(self._box_ends)
+
+    @overload
+    def __getitem__(self, index: int) -> Frame: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Frame, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Frame | tuple[Frame, ...]:
+        """A frame, whose arrays are parts of this object's; of a slice, a tuple.
+
+        Raises:
+            IndexError: there is no such frame.
+        """
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            raise IndexError(f"Frame {index} of {len(self)}.")
+        boxes = slice(self._box_ends[place], self._box_ends[place + 1])
+        image_id = self._image_id[place]
+        inside = int(self._index_in_file[place])
+        return Frame(
+            path=self._paths[place],
+            image_id=int(image_id) if isinstance(image_id, np.integer) else image_id,
+            height=int(self._size[place, 0]),
+            width=int(self._size[place, 1]),
+            boxes=self._boxes[boxes],
+            classes=self._classes[boxes],
+            track_ids=self._track_ids[boxes],
+            index_in_file=None if inside < 0 else inside,
+            crop=self._crops[self._crop[place]],
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        return map(self.__getitem__, range(len(self)))
+
+
 @dataclass(frozen=True, eq=False)
 class Video:
     """Frames in temporal order.
 
     Attributes:
         video_id: unique in its data set.
-        frames: at least one.
+        frames: at least one; whatever sequence is given is packed (`PackedFrames`).
         patient: who was scanned; folds keep a patient's videos together.
         fps: frames a second, None where it is not known.
         metadata: what else is known of the video, under the names ``device``, ``organ``, ``hospital``, ``spacing_mm``
@@ -71,12 +162,22 @@ class Video:
     """
 
     video_id: str
-    frames: tuple[Frame, ...]
+    frames: Sequence[Frame]
     patient: str
     fps: float | None = None
     metadata: Mapping[str, str | float] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     static_frames: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.frames, PackedFrames):
+            object.__setattr__(self, "frames", PackedFrames(self.frames))
+
+    @property
+    def boxes_per_frame(self) -> NDArray[np.int64]:
+        """How many lesion boxes each frame holds."""
+        assert isinstance(self.frames, PackedFrames), "__post_init__ packs them"
+        return self.frames.boxes_per_frame
 
     def __len__(self) -> int:
         return len(self.frames)

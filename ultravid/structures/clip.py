@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ultravid.structures.instances import Instances
@@ -24,6 +25,7 @@ class Clip:
         video_ids: per frame; they differ only where frames of several videos were mixed on purpose.
         frame_indices: per frame, its place in its video, from 0.
         position: which sample of the run this is, see `ultravid.data.samplers.InfiniteClipSampler`.
+        organ: what was scanned, "" where it is not known; a model may weigh its loss by it.
     """
 
     frames: Tensor
@@ -31,6 +33,14 @@ class Clip:
     video_ids: list[str]
     frame_indices: list[int]
     position: int = 0
+    organ: str = ""
 
     def __len__(self) -> int:
         return int(self.frames.shape[0])
+
+    def to(self, device: torch.device | str) -> Clip:
+        """The same clip with its frames and instances on a device; channels that share their memory still do."""
+        shared = self.frames.stride(1) == 0
+        frames = (self.frames[:, :1] if shared else self.frames).to(device)
+        instances = [i.to(device) for i in self.instances]
+        return replace(self, frames=frames.expand_as(self.frames) if shared else frames, instances=instances)

@@ -29,6 +29,11 @@ dataloader = Node(
             L(RandomColor)(contrast=(0.7, 1.3), sharpness=(0.7, 1.3), saturation=(0.7, 1.3)),
             L(RandomFlip)(prob=0.5),
         ],
+        device_transforms=[],  # of the same augmentation, what comes after `transforms` and may be run elsewhere:
+        device=None,  # "auto" on the GPU, where there is one; None in the workers
+        negative_share=None,  # of the clips, from videos without a lesion; None takes videos as they come
+        mining=None,  # L(HardMining)(path=...): videos and frames of tools/mine_false_positives.py, more often
+        static=None,  # L(StaticClips)(rate=...): clips of one frame, as when the probe is held still
         total_batch_size=8,
         seed=ref("train.seed"),
         num_workers=4,

@@ -47,8 +47,13 @@ def _start_anew() -> None:
 os.register_at_fork(after_in_child=_start_anew)
 
 
-def read_frame_image(video: Video, index: int) -> ImageArray:
+def read_frame_image(video: Video, index: int, *, keep_grey: bool = False) -> ImageArray:
     """Frame ``index`` of a video as ``(H, W, 3)`` uint8 RGB.
+
+    Args:
+        video: any.
+        index: from 0.
+        keep_grey: give the frame of a grey picture's file as ``(H, W)`` instead.
 
     Raises:
         DataError: it can't be decoded, or has another size than was announced; the message names video, frame and file.
@@ -57,7 +62,7 @@ def read_frame_image(video: Video, index: int) -> ImageArray:
     where = f"Video {video.video_id!r} frame {index}"
     try:
         if frame.index_in_file is None:
-            image = read_image(frame.path)
+            image = read_image(frame.path, keep_grey=keep_grey)
         else:
             image = _open.get(frame.path).read(frame.index_in_file)
     except (DataError, IndexError) as error:

@@ -1,0 +1,105 @@
+#!/usr/bin/env python
+"""List the videos and frames in which a detector fires falsely, to train on them more often.
+
+    python tools/mine_false_positives.py --predictions outputs/run --output hard.json
+    python tools/mine_false_positives.py --predictions detections.json --annotations trainval.json --output hard.json
+
+Predictions are a run's folder (or manifest), which holds its own ground truth, or COCO results with --annotations. They are of
+the videos that are trained on: evaluate the run on them first, as with
+``--eval-only dataloader.test.videos='${data.videos}' dataloader.test.fold=null train.output_dir=outputs/mining``.
+
+What is mined are false-positive sequences, as FP80 counts them (ultravid/evaluation/video_metrics.py), of the detections that
+score at least a threshold: the one at which --recall of the lesion boxes is found, or --score-threshold. A video's weight is its
+number of false sequences; its listed frames are those in which a detection of one lies. A config takes the list with
+
+    dataloader.train.mining = L(HardMining)(path="hard.json", video_rate=0.5, frame_rate=1.5)
+"""
+
+import argparse
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ultravid.data.mining import HardList, write_hard_list
+from ultravid.evaluation.frame_ap import DetectionPool, threshold_at_recall
+from ultravid.evaluation.results import JudgedVideo
+from ultravid.evaluation.runs import load_run
+from ultravid.evaluation.video_metrics import GOOD_SHARE
+from ultravid.utils.errors import UserError
+from ultravid.utils.tool import run_tool
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--predictions", type=Path, required=True, help="COCO results, or a run's folder or manifest")
+    parser.add_argument("--annotations", type=Path, help="COCO-VID; may be left out for a run's own files")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the list, JSON")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--recall", type=float, default=0.8, help="the threshold is the score at this recall (0.8)")
+    which.add_argument("--score-threshold", type=float, help="the threshold itself")
+    args = parser.parse_args(argv)
+    if not 0 < args.recall <= 1:
+        parser.error(f"--recall {args.recall}: a recall lies above 0 and at most at 1")
+    return args
+
+
+def false_sequences(video: JudgedVideo, threshold: float) -> list[NDArray[np.int64]]:
+    """Places of the frames of each false-positive sequence, in the order of their first detections."""
+    kept = video.scores >= np.float32(threshold)
+    root = np.arange(len(kept))
+    linked = np.zeros(len(kept), np.bool_)
+    for child, parent in video.links:  # by child, the better candidate first; parents come before their children
+        if kept[child] and kept[parent] and not linked[child]:
+            root[child], linked[child] = root[parent], True
+    members = np.flatnonzero(kept)[np.argsort(root[kept], kind="stable")]
+    starts = np.flatnonzero(np.diff(root[members], prepend=-1))
+    return [
+        np.unique(video.frame[sequence])
+        for sequence in np.split(members, starts[1:])
+        if len(sequence) and video.centre_hits[sequence].sum() / len(sequence) <= GOOD_SHARE
+    ]
+
+
+def chosen_threshold(videos: Sequence[JudgedVideo], args: argparse.Namespace) -> float:
+    if args.score_threshold is not None:
+        return float(args.score_threshold)
+    threshold = threshold_at_recall(DetectionPool(videos), args.recall)
+    if math.isnan(threshold):
+        raise UserError(
+            f"{args.predictions}: the recall never reaches {args.recall}; give a lower --recall, or a --score-threshold."
+        )
+    return threshold
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    videos, _ = load_run(args.predictions, args.annotations)
+    threshold = chosen_threshold(videos, args)
+    found = {video.video_id: false_sequences(video, threshold) for video in videos}
+    weights = {video_id: len(sequences) for video_id, sequences in found.items() if sequences}
+    if not weights:
+        raise UserError(
+            f"{args.predictions}: no detection that scores at least {threshold:.4g} belongs to a false sequence: "
+            "there is nothing to mine. A lower --score-threshold or a higher --recall finds more."
+        )
+    frames = {video_id: np.unique(np.concatenate(found[video_id])).tolist() for video_id in weights}
+    about = {"predictions": str(args.predictions), "score_threshold": threshold}
+    try:
+        write_hard_list(args.output, HardList(weights, frames, about))
+    except OSError as error:
+        raise UserError(f"{args.output}: can't be written ({error.strerror}).") from error
+    print(
+        f"{sum(weights.values())} false sequences at scores from {threshold:.4g}, in {len(weights)} of {len(videos)} videos "
+        f"and {sum(map(len, frames.values()))} frames. Wrote {args.output}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
