@@ -26,7 +26,7 @@ from ultravid.data.folds import fold_of_patient
 from ultravid.data.video import Video
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import replace_file
-from ultravid.utils.tool import run_tool
+from ultravid.utils.tool import EXIT_MISTAKE, run_tool
 
 EXIT_LEAK = 1
 ROWS_ON_TERMINAL = 15
@@ -85,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         raise UserError(f"{args.output}: can't be written ({error.strerror}).") from error
     print(f"Pictures and all rows: {args.output}")
-    return EXIT_LEAK if report.has_leak else 0
+    if report.has_leak:
+        return EXIT_LEAK
+    return EXIT_MISTAKE if report.unseen else 0
 
 
 def read_splits(data: Sequence[str], options: Sequence[str]) -> list[Split]:

@@ -14,6 +14,6 @@ wandb = L(WandbWriter)(
 mlflow = L(MLflowWriter)(
     output_dir=ref("train.output_dir"),
     experiment="ultravid",
-    tracking_uri=None,
+    tracking_uri="sqlite:///${train.output_dir}/mlflow.db",  # or a server that several runs share
     config="${train.output_dir}/config.yaml",
 )

@@ -77,6 +77,15 @@ def test_a_damaged_checkpoint_in_shards_is_passed_over(small_run, launch_run, tm
     assert launch_run([*small_run, "train.max_iter=7", *FSDP, "--resume"]) == 0
     out = capfd.readouterr().out
     assert "Can't resume from model_0000005.dcp" in out and "Going on at iteration 3" in out
+    # A shard that changed is found by its hash.
+    shutil.rmtree(run_dir / "model_final.dcp")
+    (run_dir / "last_checkpoint").write_text("model_0000005.dcp")
+    (shard,) = (run_dir / "model_0000005.dcp").glob("*.distcp")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert launch_run([*small_run, "train.max_iter=7", *FSDP, "--resume"]) == 0
+    assert ".distcp is not what manifest.json says" in capfd.readouterr().out
     assert (
         launch_run([*small_run, "train.max_iter=7", "--resume", "--allow-change", "prepared_model,checkpointer"]) == 2
     )
@@ -158,3 +167,42 @@ def test_a_hang_is_told_by_each_process_and_a_nan_of_one_stops_all_before_the_st
         "iteration_0000003_rank0.pth",
         "iteration_0000003_rank1.pth",
     }
+
+
+def test_a_run_that_was_asked_to_stop_is_not_started_again_by_torchrun(small_run, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
+    torchrun += ["--max-restarts", "2", LAUNCHER, *small_run, "train.max_iter=100000", "train.wall_time_s=3"]
+    torchrun += ["train.checkpointer.period=1000", "train.log_period=1000"]
+    process = start(torchrun, tmp_path, "said.txt")
+    assert process.wait(timeout=240) not in (0, None)
+    assert [p.name for p in (tmp_path / "run/attempts").iterdir()] == ["1"]
+    record = json.loads((tmp_path / "run/attempts/1/record.json").read_text())
+    assert record["end"]["how"] == "stopped" and "its time is up" in record["end"]["why"]
+    assert len(list((tmp_path / "run").glob("model_0*.pth"))) == 1
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_an_interrupt_of_the_process_that_started_a_group_reaches_it(small_run, tmp_path, twice):
+    command = [sys.executable, LAUNCHER, *small_run, "--num-gpus", "2", "train.max_iter=100000"]
+    if twice:
+        (tmp_path / "slow.py").write_text(
+            "import time\n"
+            "from ultravid.engine import HookBase\n"
+            "class Slow(HookBase):\n"
+            "    def after_step(self):\n"
+            "        time.sleep(60 if self.trainer.iter == 1 else 0)\n"
+        )
+        command.append("+trainer.hooks.slow={_target_: slow.Slow}")
+    with (tmp_path / "said.txt").open("wb") as file:
+        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    deadline = time.time() + 120
+    while "iter: 0" not in (tmp_path / "said.txt").read_text() and time.time() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    if twice:
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=40) == (130 if twice else 75), (tmp_path / "said.txt").read_text()[-2000:]
+    assert bool(list((tmp_path / "run").glob("model_0*.pth"))) != twice

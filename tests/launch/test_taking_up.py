@@ -64,6 +64,34 @@ def test_a_run_is_taken_up_under_another_config_when_the_changed_keys_are_named(
     assert record["start_iter"] == 4 and record["end"]["how"] == "finished"
 
 
+def test_a_start_that_fails_does_not_become_the_config_of_the_run(small_run, launch_run, tmp_path, capfd):
+    assert launch_run([*small_run, "train.max_iter=2"]) == 0
+    assert launch_run([*small_run, "train.max_iter=2", "optimizer.lr=0.5", "train.init_checkpoint=/gone.pth"]) == 2
+    capfd.readouterr()
+    again = [*small_run, "train.max_iter=3", "--resume", "--allow-change", "train.max_iter"]
+    assert launch_run([*again, "optimizer.lr=0.5"]) == 2
+    assert "~ optimizer.lr: 0.001 -> 0.5" in capfd.readouterr().err
+    assert launch_run(again) == 0
+
+
+def test_a_run_in_yaml_asks_for_changed_keys_and_its_capsule_is_repeated(phantom, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("ULTRAVID_DATASETS", str(phantom.parent))
+    tool = load_tool("train_net")
+    arguments = ["--config-file", str(ROOT / "projects/basicdet/configs/phantom.yaml")]
+    small = ["OUTPUT_DIR", str(tmp_path), "INPUT.CLIP.NUM_FRAMES", "3", "DATALOADER.NUM_WORKERS", "0"]
+    small += ["SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.MAX_ITER", "2"]
+    assert run_tool(tool.main, [*arguments, *small]) == 0
+    changed = [*small, "SOLVER.MAX_ITER", "4", "SOLVER.BASE_LR", "1e30"]
+    assert run_tool(tool.main, [*arguments, "--resume", *changed]) == 2
+    error = capfd.readouterr().err
+    assert "~ SOLVER.MAX_ITER: 2 -> 4" in error and "SOLVER.BASE_LR" in error
+    with pytest.raises(FloatingPointError, match="The step was kept"):
+        run_tool(tool.main, [*arguments, "--resume", "--allow-change", "SOLVER.MAX_ITER,SOLVER.BASE_LR", *changed])
+    (capsule,) = (tmp_path / "capsules").iterdir()
+    assert run_tool(load_tool("replay").main, [str(capsule)]) == 0
+    assert " is not finite" in capfd.readouterr().out
+
+
 def test_a_run_that_meets_a_nan_leaves_a_capsule_and_replay_names_the_module(phantom, launch_run, tmp_path, capfd):
     (tmp_path / "breaking.py").write_text(
         "import torch\n"

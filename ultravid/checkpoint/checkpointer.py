@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterable
@@ -164,8 +165,11 @@ class DetectionCheckpointer:
                     remove_path(old)
         # torch's writer turns a full disk into a RuntimeError; whatever else happens in a thread must be heard of too.
         except Exception as error:
+            reason = str(error)
+            if isinstance(error, RuntimeError) and shutil.disk_usage(path.parent).free < _num_bytes(data):
+                reason = f"no space is left on the device ({error})"  # which torch's writer does not say
             self._failure = CheckpointError(
-                f"Checkpoint {path} can't be written: {error}. Older checkpoints are untouched."
+                f"Checkpoint {path} can't be written: {reason}. Older checkpoints are untouched."
             )
             self._failure.__cause__ = error
             return
@@ -307,3 +311,12 @@ class DetectionCheckpointer:
         if changed_since_written(path):
             raise CheckpointError(f"Checkpoint {path} is damaged: it is not what manifest.json says was written.")
         return content
+
+
+def _num_bytes(state: Any) -> int:
+    """What the tensors of a state take."""
+    if isinstance(state, torch.Tensor):
+        return state.nbytes
+    if isinstance(state, dict):
+        return sum(map(_num_bytes, state.values()))
+    return sum(map(_num_bytes, state)) if isinstance(state, list | tuple) else 0

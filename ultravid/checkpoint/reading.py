@@ -48,7 +48,8 @@ def load_file(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.exists():
-        raise CheckpointError(f"Checkpoint {path} is not there.")
+        shards = path.with_suffix(".dcp")
+        raise CheckpointError(f"Checkpoint {path} is not there{f'; {shards.name} is' if shards.exists() else ''}.")
     try:
         if path.is_dir():
             content = _read_shards(path)
@@ -63,7 +64,9 @@ def load_file(path: str | Path) -> dict[str, Any]:
         raise
     # What a cut or foreign file raises is anything; torch's reader of shards has an error that is no Exception.
     except BaseException as error:
-        raise CheckpointError(f"Checkpoint {path} is damaged: {str(error).partition(chr(10))[0]}") from error
+        raise CheckpointError(
+            f"Checkpoint {path} is damaged: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"Checkpoint {path} holds a {type(content).__name__}, not a dict.")
     return dict(content)
@@ -118,7 +121,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 def _as_tensors(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype != object:
-        return torch.from_numpy(np.ascontiguousarray(value))
+        return torch.from_numpy(value.copy())  # not np.ascontiguousarray, which gives an array of no axis one
     if isinstance(value, Mapping):
         return {key: _as_tensors(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

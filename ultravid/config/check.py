@@ -75,6 +75,10 @@ def load_checked(config_file: str | Path, overrides: Sequence[str] = (), *, requ
         with config_errors():
             cfg = load_config_file(config_file)
             faults = override_faults(cfg, overrides)
+        if required and {"MODEL", "SOLVER"} <= cfg.keys():
+            raise ConfigError(
+                f"{config_file}: is a config of tools/train_net.py (docs/yaml.md), which this tool does not read."
+            )
         faults += [*_lacking(cfg, required), *check(cfg), *_not_data(cfg)]
     for note in faults:
         if not note.fatal:

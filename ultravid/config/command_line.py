@@ -38,6 +38,7 @@ class _IntermixedParser(argparse.ArgumentParser):
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     """The arguments of a training launcher."""
     parser = _IntermixedParser(
+        allow_abbrev=False,
         epilog=epilog
         or f"""
 Examples:
@@ -73,6 +74,7 @@ def _split_keys(text: str) -> list[str]:
 def yaml_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     """The arguments of a launcher that reads a `CfgNode`."""
     parser = _IntermixedParser(
+        allow_abbrev=False,
         epilog=epilog
         or f"""
 Examples:

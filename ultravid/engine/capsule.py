@@ -94,11 +94,15 @@ class Capsule:
         try:
             with torch.serialization.safe_globals(_OWN_TYPES):
                 content = torch.load(path, map_location="cpu", weights_only=not trust)
+            if not isinstance(content, dict) or content.keys() != cls.__dataclass_fields__.keys():
+                raise CheckpointError(f"{path} is no capsule.")
             return cls(**content)
+        except CheckpointError:
+            raise
         except Exception as error:  # a cut or foreign file raises anything
             first = str(error).partition("\n")[0]
             hint = "" if trust else " If its batches are of a type of your own, and you made the file, give --trust."
-            raise CheckpointError(f"Capsule {path} can't be read: {first}{hint}") from error
+            raise CheckpointError(f"Capsule {path} can't be read: {first}.{hint}") from error
 
 
 def first_nonfinite(model: nn.Module, step: Callable[[], Tensor]) -> str | None:

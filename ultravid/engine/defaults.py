@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -184,6 +185,11 @@ def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **kwar
     device = next(model.parameters()).device
     if device.type == "cuda":
         kwargs.setdefault("device_ids", [device.index])
+    if (
+        "broadcast_buffers" in kwargs
+        and "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    ):
+        kwargs["forward_sync_buffers"] = kwargs.pop("broadcast_buffers")  # its name since torch 2.14
     ddp = DistributedDataParallel(model, **kwargs)
     if fp16_compression:
         from torch.distributed.algorithms.ddp_comm_hooks import default_hooks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import math
+import os
 import signal
 import time
 import warnings
@@ -282,7 +283,8 @@ class BestCheckpointer(HookBase):
         found = comm.all_gather(self.trainer.storage.latest().get(self._val_metric))[0]
         if found is None:
             if comm.is_main_process():
-                logger.warning("BestCheckpointer: the evaluation gave no %r.", self._val_metric)
+                known = ", ".join(n for n in self.trainer.storage.latest() if "time" not in n and "loss" not in n)
+                logger.warning("BestCheckpointer: the evaluation gave no %r; there are %s.", self._val_metric, known)
             return
         value, iteration = found
         if math.isnan(value) or iteration != self.trainer.iter:  # a figure of other weights than these
@@ -515,6 +517,9 @@ class StopOnSignal(HookBase):
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
             raise KeyboardInterrupt
+        if self._received is None and comm.is_main_process():
+            # Not by the log, which may be writing a line at this moment.
+            os.write(2, f"{signal.Signals(number).name}: ends this iteration, saves and leaves.\n".encode())
         self._received = number
 
     def after_step(self) -> None:

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from ultravid.utils.errors import StopTraining, UserError
@@ -140,7 +143,7 @@ def _forwarded_signals(pids: Sequence[int]) -> Iterator[None]:
     """SIGTERM and SIGINT go to the processes; this one waits until they have stopped.
 
     From a terminal SIGINT reaches the processes too, and a second one makes them leave at once. So the first is sent on as
-    SIGTERM, which may come twice.
+    SIGTERM, which may come twice, and the second twice, for it may be the first that they see.
     """
     interrupts = 0
 
@@ -148,10 +151,17 @@ def _forwarded_signals(pids: Sequence[int]) -> Iterator[None]:
         del frame
         nonlocal interrupts
         interrupts += number == signal.SIGINT
-        sent = signal.SIGTERM if interrupts == 1 else number
+        if number == signal.SIGINT and interrupts > 1:
+            send(signal.SIGINT)
+            time.sleep(0.05)  # or the two would be taken for one
+            send(signal.SIGINT)
+        else:
+            send(signal.SIGTERM)
+
+    def send(number: int) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, sent)
+                os.kill(pid, number)
 
     old = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -211,7 +221,20 @@ def _join(
         # Two processes that each use all cores wait for each other's threads and take many times as long.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     backend = "nccl" if has_cuda else "gloo"
-    dist.init_process_group(backend, init_method=init_method, world_size=world_size, rank=rank, timeout=timeout)
+    store = None
+    if init_method == "env://" and os.environ.get("LOCAL_WORLD_SIZE") == str(world_size):
+        # torchrun's store outlives a group that lost a process. Where the new one finds addresses of the old one in it, it
+        # waits for processes that are gone; so each start has names of its own. (On several machines the counts differ.)
+        store, rank, world_size = next(rendezvous(init_method, rank, world_size, timeout=timeout))
+        store = PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(
+        backend,
+        init_method=init_method if store is None else None,
+        store=store,
+        world_size=world_size,
+        rank=rank,
+        timeout=timeout,
+    )
     try:
         main_func(*args)
         dist.barrier()  # a process that leaves while another still talks to it breaks the other

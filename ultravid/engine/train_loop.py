@@ -180,7 +180,8 @@ class TrainerBase:
                 self.stopped, self.failure = True, stop
                 raise
             except BaseException as error:
-                logger.exception("Training failed in iteration %d", self.iter)
+                logger.error("Training failed in iteration %d: %s: %s", self.iter, type(error).__name__, error)
+                logger.debug("The traceback:", exc_info=True)
                 self.failure = error
                 raise
             finally:

@@ -14,7 +14,13 @@ import numpy as np
 import torch
 
 from ultravid.evaluation.evaluator import DatasetEvaluator
-from ultravid.evaluation.figures import TRAINING_FIGURES, all_figures, count_figures, why_undefined
+from ultravid.evaluation.figures import (
+    TRAINING_FIGURES,
+    all_figures,
+    count_figures,
+    stratum_figures,
+    why_undefined,
+)
 from ultravid.evaluation.prediction_files import (
     MANIFEST,
     PredictionFile,
@@ -54,7 +60,8 @@ class VideoDetectionEvaluator(DatasetEvaluator):
             (`inference_on_dataset`); their frames and ground truth must not have changed. Without it they are thrown away.
     """
 
-    def __init__(self, output_dir: str | Path | None = None, resume: bool = False) -> None:
+    def __init__(self, output_dir: str | Path | None = None, resume: bool = False, strata: Sequence[str] = ()) -> None:
+        self._strata = tuple(strata)
         self._output_dir = None if output_dir is None else Path(output_dir)
         self._resume = resume
         self.reset()
@@ -177,6 +184,8 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         judged = {video_id: video for part, _ in parts for video_id, video in part.items()}
         videos = [judged[video_id] for video_id in sorted(judged)]
         every, counts = all_figures(videos), count_figures(videos)
+        for stratum, values in stratum_figures(videos, self._strata).items():
+            every |= {f"strata/{stratum}/{name}": value for name, value in values.items()}
         figures = {name: every[name] for name in TRAINING_FIGURES}
         logger.info(
             "%d videos, %d frames, %d lesion boxes; FP in sequences a minute, the rest in percent:\n%s",

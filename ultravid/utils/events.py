@@ -432,6 +432,14 @@ class TensorboardXWriter(EventWriter):
     def rewind(self, iteration: int) -> None:
         """See `EventWriter.rewind`: TensorBoard hides older points past ``purge_step``."""
         self._kwargs.setdefault("purge_step", iteration)
+        older = list(Path(self._log_dir).glob("events.out.tfevents.*")) if iteration == 0 else []
+        if older:  # in one folder with these it would be drawn as one run
+            number = 1
+            while (folder := Path(self._log_dir) / f"earlier_events_{number}").exists():
+                number += 1
+            folder.mkdir()
+            for path in older:
+                path.rename(folder / path.name)
         self._last_write = iteration - 1
 
     def write(self) -> None:

@@ -49,7 +49,7 @@ def setup_logger(
         the logger. Calling again replaces what an earlier call set up.
     """
     logger = logging.getLogger(name)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
     logger.propagate = False
     for handler in list(logger.handlers):
         handler.close()
@@ -58,6 +58,7 @@ def setup_logger(
     handlers: list[logging.Handler] = []
     if distributed_rank == 0:
         handlers.append(TerminalHandler(sys.stdout))
+        handlers[0].setLevel(logging.INFO)  # tracebacks, which end on stderr, stand in the file alone
     if output is not None:
         path = Path(output)
         path = path if path.suffix in {".txt", ".log"} else path / "log.txt"

@@ -15,7 +15,11 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
-    """Call a tool's main and give its exit code; a `UserError` is printed alone and gives 2, a run that was stopped 75."""
+    """Call a tool's main and give its exit code.
+
+    A `UserError` is printed alone and gives 2, a number that is not finite is told alone and gives 1, and a run that was
+    stopped gives 75.
+    """
     try:
         return main(argv) or 0
     except StopTraining:
@@ -26,6 +30,11 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
     except BrokenPipeError:  # `| head` has read enough
         sys.stderr.close()
         return 0
+    except (
+        FloatingPointError
+    ) as error:  # a number that is not finite: the message says where, the log has the traceback
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         for note in getattr(error, "__notes__", ()):

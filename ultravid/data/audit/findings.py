@@ -75,6 +75,8 @@ def audit_splits(
     seen = _look_at(splits, advance)
     faults = [*(f for s in splits for f in s.faults), *seen.unreadable]
     report = AuditReport(len(splits), count_tables(splits))
+    read = {place.split for place in seen.places}
+    report.unseen = [split.name for number, split in enumerate(splits) if number not in read]
     identical_leaks, identical_inside = _identical(seen)
     near_leaks, near_inside = _near(seen)
     candidates = [

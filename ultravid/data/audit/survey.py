@@ -65,6 +65,7 @@ class AuditReport:
 
     Attributes:
         num_splits: how many parts were compared.
+        unseen: splits of which not one frame could be read.
         counts: what the splits hold.
         findings: what is wrong, worst first; tables without a row are left out.
     """
@@ -72,6 +73,7 @@ class AuditReport:
     num_splits: int
     counts: list[Table]
     findings: list[Table] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
 
     @property
     def has_leak(self) -> bool:
@@ -83,6 +85,8 @@ class AuditReport:
         """In one sentence."""
         if self.num_splits < 2:
             return "One split: there is nothing to compare it with."
+        if self.unseen and not self.has_leak:
+            return f"The splits could not be compared: no frame could be read of {', '.join(self.unseen)}."
         return (
             "Splits share patients or frames." if self.has_leak else "No patient and no frame was found in two splits."
         )
