@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from ultravid.config import Builder, config_hash, importable_project, load_checked, refuse_unnamed_changes
 from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
+from ultravid.config.instantiate import mistakes_told
 from ultravid.config.serialize import resolved
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import run_tool
@@ -58,7 +59,8 @@ def do_test(builder: Builder, resume: bool) -> None:
 
 def do_train(builder: Builder, resume: bool) -> None:
     """Build the trainer and all that it refers to, take up or begin, train."""
-    trainer = builder.build("trainer")
+    with mistakes_told():
+        trainer = builder.build("trainer")
     trainer.resume_or_load(resume)
     trainer.train()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from ultravid.config.nodes import (
     value_at,
 )
 from ultravid.config.provenance import where
+from ultravid.utils.errors import UserError
 
 __all__ = [
     "CONTROL_KEYS",
@@ -35,8 +38,11 @@ __all__ = [
     "is_allowed",
     "locate",
     "locate_allowed",
+    "mistakes_told",
     "target_name",
 ]
+
+logger = logging.getLogger(__name__)
 
 CONTROL_KEYS = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_check_", "_convert_"})
 
@@ -300,3 +306,22 @@ def _short(value: Any, most: int = 60) -> str:
     except Exception:  # a half-built object's repr may fail, and must not hide the error that is being told
         text = f"<{type(value).__name__}>"
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+@contextmanager
+def mistakes_told() -> Iterator[None]:
+    """A block in which objects are built: a value that one of them refuses is a mistake in the config, told in one message.
+
+    Raises:
+        UserError: instead of a ValueError; it names key, target and place, and the log keeps the traceback.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        logger.debug("The traceback:", exc_info=True)
+        told = UserError(str(error))
+        for note in getattr(error, "__notes__", ())[:1]:  # the innermost object
+            told.add_note(note)
+        raise told from error

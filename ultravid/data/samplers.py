@@ -39,6 +39,8 @@ class InfiniteClipSampler:
     """
 
     def __init__(self, total_batch_size: int, rank: int = 0, world_size: int = 1, start: int = 0) -> None:
+        if total_batch_size < 1:
+            raise DataError(f"total_batch_size={total_batch_size} must be at least 1.")
         if total_batch_size % world_size:
             raise DataError(f"total_batch_size={total_batch_size} can't be shared evenly among {world_size} processes.")
         self.total_batch_size = total_batch_size
