@@ -124,7 +124,7 @@ def test_gradients_are_clipped_before_the_step():
 def test_a_loss_that_is_nan_stops_before_the_step_and_names_the_iteration():
     trainer = make()
     trainer.register_hooks([FailAt(1, None)])
-    trainer.hooks["FailAt"].after_step = lambda: trainer.iter == 1 and trainer.model.layer.weight.data.fill_(math.nan)
+    trainer.named_hooks["FailAt"].after_step = lambda: trainer.iter == 1 and trainer.model.layer.weight.data.fill_(math.nan)
     with pytest.raises(FloatingPointError, match=r"iteration 2: loss_a=nan, loss_b=nan"):
         trainer.train()
 
@@ -229,7 +229,7 @@ def test_the_best_checkpoint_is_not_the_last_and_its_value_survives_a_resume(tmp
     assert torch.load(tmp_path / "model_best.pth", weights_only=True)["iteration"] == 3
     trainer = run([7.0, 8.0], 8, resume=True)
     assert trainer.start_iter == 6
-    assert trainer.hooks["best"].best_metric == 9.0
+    assert trainer.named_hooks["best"].best_metric == 9.0
     # The oldest files go, those of the first attempt too.
     assert sorted(p.name for p in tmp_path.glob("model_0*")) == [
         "model_0000001.pth",
@@ -332,7 +332,7 @@ def test_an_evaluations_figures_are_written_before_a_run_can_stop(tmp_path):
 def test_the_best_value_of_the_last_evaluation_is_remembered(tmp_path):
     run_in(tmp_path, 6, eval=hooks.EvalHook(0, lambda: {"AP50": 9.0}))
     longer = run_in(tmp_path, 8, resume=True, eval=hooks.EvalHook(0, lambda: {"AP50": 5.0}))
-    assert (longer.start_iter, longer.hooks["best"].best_metric) == (6, 9.0)
+    assert (longer.start_iter, longer.named_hooks["best"].best_metric) == (6, 9.0)
 
 
 def test_json_rows_past_the_first_new_iteration_are_dropped_and_cut_lines_too(tmp_path):

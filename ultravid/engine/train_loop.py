@@ -124,7 +124,7 @@ class TrainerBase:
             self._hooks.append(hook)
 
     @property
-    def hooks(self) -> dict[str, HookBase]:
+    def named_hooks(self) -> dict[str, HookBase]:
         """The hooks by name; one of a list has its class's, a second of a name ``<name>_2``."""
         for hook in self._hooks:
             self._name(hook, type(hook).__name__)
@@ -199,14 +199,14 @@ class TrainerBase:
 
     def before_train(self) -> None:
         """Call the hooks."""
-        for hook in self.hooks.values():
+        for hook in self.named_hooks.values():
             hook.before_train()
 
     def after_train(self) -> None:
         """Call the hooks, all of them: one that fails must not leave the others' files open. The first error is raised."""
         self.storage.iter = self.iter
         first: Exception | None = None
-        for name, hook in self.hooks.items():
+        for name, hook in self.named_hooks.items():
             start = time.perf_counter()
             try:
                 hook.after_train()
@@ -244,7 +244,7 @@ class TrainerBase:
         """The hooks' methods of one name; those that do nothing, which are most, are left out."""
         return [
             (f"hooks/{name}", getattr(hook, phase))
-            for name, hook in self.hooks.items()
+            for name, hook in self.named_hooks.items()
             if phase in vars(hook) or getattr(type(hook), phase) is not getattr(HookBase, phase)
         ]
 
@@ -254,7 +254,7 @@ class TrainerBase:
 
     def state_dict(self) -> dict[str, Any]:
         """The iteration and the state of each hook that has one, by the hook's name."""
-        hooks = {name: hook.state_dict() for name, hook in self.hooks.items()}
+        hooks = {name: hook.state_dict() for name, hook in self.named_hooks.items()}
         return {
             "iteration": self.iter,
             "hooks": {name: state for name, state in hooks.items() if state},
@@ -263,7 +263,7 @@ class TrainerBase:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what `state_dict` gave; the state of a hook that is no longer there is left with a warning."""
         self.iter = state_dict["iteration"]
-        hooks = self.hooks
+        hooks = self.named_hooks
         for name, state in state_dict.get("hooks", {}).items():
             if name in hooks:
                 hooks[name].load_state_dict(state)
