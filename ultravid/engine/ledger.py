@@ -64,9 +64,8 @@ class TimeLedger(HookBase):
         """List the whole run's parts in the log."""
         whole = time.perf_counter() - self._begin
         parts = sorted(self.trainer.seconds.items(), key=lambda part: -part[1])
-        rows = [(name, f"{seconds:.1f}", f"{100 * seconds / whole:.1f}") for name, seconds in parts]
-        rows = [row for row in rows if row[1] != "0.0"]  # what takes no time is no news
+        rows = [(name, f"{seconds:.2f}", f"{100 * seconds / whole:.1f}") for name, seconds in parts]
         rest = whole - sum(self.trainer.seconds.values())
-        rows.append(("the rest", f"{rest:.1f}", f"{100 * rest / whole:.1f}"))
+        rows.append(("the rest", f"{rest:.2f}", f"{100 * rest / whole:.1f}"))
         table = tabulate(rows, headers=("part", "s", "%"), disable_numparse=True, colalign=("left", "right", "right"))
         logger.info("Where the time went, %.1f s in all:\n%s", whole, table)
