@@ -124,7 +124,9 @@ def test_gradients_are_clipped_before_the_step():
 def test_a_loss_that_is_nan_stops_before_the_step_and_names_the_iteration():
     trainer = make()
     trainer.register_hooks([FailAt(1, None)])
-    trainer.named_hooks["FailAt"].after_step = lambda: trainer.iter == 1 and trainer.model.layer.weight.data.fill_(math.nan)
+    trainer.named_hooks["FailAt"].after_step = lambda: (
+        trainer.iter == 1 and trainer.model.layer.weight.data.fill_(math.nan)
+    )
     with pytest.raises(FloatingPointError, match=r"iteration 2: loss_a=nan, loss_b=nan"):
         trainer.train()
 
