@@ -141,7 +141,14 @@ def read_split_table(path: Path, id_column: str, split_column: str) -> dict[str,
             raise UserError(
                 f"{path}: has no column {column!r}; there are {', '.join(map(str, rows[0])) if rows else 'no rows'}."
             )
-    return {row[id_column]: row[split_column] for row in rows}
+    table: dict[str, str] = {}
+    for number, row in enumerate(rows, start=2):
+        name, split = row[id_column], row[split_column]
+        if not name or not split:
+            raise UserError(f"{path}:{number}: names no {id_column if not name else split_column}.")
+        if table.setdefault(name, split) != split:
+            raise UserError(f"{path}:{number}: puts {name!r} into {split!r}, an earlier row into {table[name]!r}.")
+    return table
 
 
 def split_by_table(splits: Sequence[Split], table: dict[str, str], path: Path) -> list[Split]:

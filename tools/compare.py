@@ -26,7 +26,7 @@ from ultravid.evaluation.report import format_columns, format_interval, format_v
 from ultravid.evaluation.results import JudgedVideo
 from ultravid.evaluation.runs import check_same_videos, in_order_of, load_run
 from ultravid.utils.file_io import dump_json, replace_file
-from ultravid.utils.tool import run_tool
+from ultravid.utils.tool import run_tool, seed_of_draws
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -36,7 +36,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--annotations", type=Path, help="COCO-VID, for COCO results")
     parser.add_argument("--patients", type=Path, help="JSON object from video name to patient")
     parser.add_argument("--bootstrap", type=int, default=2000, metavar="N", help="draws of patients (2000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--seed", type=seed_of_draws, default=0, help="of the draws")
     parser.add_argument("--output", type=Path, help="also write the figures to this JSON file")
     args = parser.parse_args(argv)
     if args.bootstrap < 2:
@@ -89,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Percent; FP: false-positive sequences a minute, where less is better. -: undefined in a run or in many draws."
     )
     if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(args.output) as file:
             file.write(dump_json({f"{n}/{k}": v for n, row in rows.items() for k, v in row.items()}, indent=1).encode())
     return 0

@@ -12,6 +12,7 @@ figure is: ultravid/evaluation/figures.py.
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from ultravid.evaluation.results import JudgedVideo
 from ultravid.evaluation.runs import load_run
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
-from ultravid.utils.tool import run_tool
+from ultravid.utils.tool import run_tool, seed_of_draws
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -40,12 +41,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output-dir", type=Path, required=True, help="gets metrics.json")
     parser.add_argument("--patients", type=Path, help="JSON object from video name to patient")
     parser.add_argument("--bootstrap", type=int, default=0, metavar="N", help="draws of patients for 95%% intervals")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--seed", type=seed_of_draws, default=0, help="of the draws")
     parser.add_argument(
         "--strata", default="", metavar="FIELDS", help="fields of the videos' metadata, as device,organ,size"
     )
     parser.add_argument("--score-threshold", type=float, help="also give the figures of lesions at this score")
     args = parser.parse_args(argv)
+    if args.score_threshold is not None and not math.isfinite(args.score_threshold):
+        parser.error(f"--score-threshold {args.score_threshold}: is no finite number")
     if args.bootstrap < 0 or args.bootstrap == 1:
         parser.error(f"--bootstrap {args.bootstrap}: at least 2 draws are needed, 2000 are usual; 0 draws none")
     return args

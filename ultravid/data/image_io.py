@@ -40,11 +40,13 @@ def image_fault(path: str | Path, height: int, width: int) -> str | None:
     if not head:
         return "is empty"
     if head.startswith(_PNG):
-        if not tail.endswith(_PNG_END):
+        if len(head) < 24 or not tail.endswith(_PNG_END):
             return "is a truncated PNG"
         found = struct.unpack(">II", head[16:24])[::-1]
     elif head.startswith(_JPEG) and not tail.endswith(_JPEG_END):
         return "is a truncated JPEG"
+    elif not head.startswith(_JPEG) and Path(path).suffix.lower() in (".png", ".jpg", ".jpeg"):
+        return "is no PNG or JPEG picture"
     if found is None or found == (height, width):
         return None
     return f"is {found[1]}x{found[0]} px, its annotation says {width}x{height}"

@@ -76,7 +76,7 @@ def missed_lesions(videos: Sequence[JudgedVideo], threshold: float) -> list[Case
 
     Where the threshold is nan, no lesion is ever hit, and all are missed.
     """
-    limit = math.inf if math.isnan(threshold) else threshold
+    limit = math.inf if math.isnan(threshold) else float(np.float32(threshold))
     missed = [track for track in lesion_tracks(videos) if track.found_score() < limit]
     missed.sort(key=lambda track: (track.found_score(), -len(track.frames)))
     none = np.zeros(0, np.int64)

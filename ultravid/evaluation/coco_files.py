@@ -75,6 +75,10 @@ class Annotations:
         if len(unknown) == len(patients) > 0:
             raise UserError(f"{path}: the table of patients names none of its videos; {unknown[0]!r} is none.")
 
+    def has_image(self, image_id: Any) -> bool:
+        """Whether an image of that id is listed."""
+        return _is_id(image_id) and image_id in self.places
+
     def _refuse(self, what: str) -> NoReturn:
         raise UserError(f"{self.path}: {what}.")
 
@@ -87,7 +91,10 @@ class Annotations:
         video_id = row.get("id")
         if not _is_id(video_id):
             self._refuse(f"video {row.get('name')!r} has the id {video_id!r}; a whole number or a text is needed")
-        name = str(row.get("name", video_id))
+        name = row["name"] if row.get("name") is not None else video_id
+        if not _is_id(name):
+            self._refuse(f"video {video_id!r} has the name {name!r}; a text is needed")
+        name = str(name)
         if video_id in self.names:
             self._refuse(f"two videos have the id {video_id!r}: {self.names[video_id]!r} and {name!r}")
         if name in self._ids:
@@ -125,8 +132,11 @@ class Annotations:
         if not _is_id(image_id) or image_id not in self.places:
             self._refuse(f"{label} belongs to image {image_id!r}, which is not listed")
         where = f"{self.where(image_id)} {label}"
-        track, category = row.get("instance_id") or 0, row.get("category_id", 1)
-        if not isinstance(track, int) or not isinstance(category, int):
+        track, category = row.get("instance_id", row.get("track_id")) or 0, row.get("category_id", 1)
+        video_id = row.get("video_id")
+        if video_id is not None and video_id != self.places[image_id][0]:
+            self._refuse(f"{where}: says that it is of video {video_id!r}, its image of {self.places[image_id][0]!r}")
+        if not _is_whole(track) or not _is_whole(category):
             self._refuse(f"{where}: instance_id {track!r} or category_id {category!r} is no whole number")
         if row.get("iscrowd"):
             self._refuse(f"{where}: is a crowd region, not one lesion")
@@ -254,8 +264,12 @@ def read_coco_detections(
             raise UserError(f"{path}: entry {number} is {row!r}, no object with image_id, category_id, bbox and score.")
         image_id = row.get("image_id")
         if not _is_id(image_id) or image_id not in annotations.places:
-            said = f" (video {row['video_id']!r})" if "video_id" in row else ""
-            raise UserError(f"{path}: entry {number}: image {image_id!r}{said} is not in {annotations.path}.")
+            said = ", ".join(f"{k.partition('_')[0]} {row[k]!r}" for k in ("video_id", "frame_index") if k in row)
+            unknown = sum(isinstance(r, dict) and not annotations.has_image(r.get("image_id")) for r in rows)
+            raise UserError(
+                f"{path}: entry {number}: image {image_id!r}{f' ({said})' if said else ''} is not in {annotations.path} "
+                f"({unknown} of {len(rows)} entries are of such images)."
+            )
         where = f"{path}: {annotations.where(image_id)}: entry {number}"
         video_id = annotations.places[image_id][0]
         if row.get("video_id", video_id) not in (video_id, annotations.names[video_id]):
@@ -281,6 +295,11 @@ def read_coco_detections(
 
 def _is_id(value: Any) -> TypeGuard[Id]:
     return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value of JSON is a whole number that int64 can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _is_number(value: Any) -> bool:

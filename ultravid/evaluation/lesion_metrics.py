@@ -75,7 +75,8 @@ def lesion_sensitivity(tracks: Sequence[LesionTrack], threshold: float, share: f
     """Share of lesions found at a threshold; nan without a lesion or where the threshold is nan."""
     if not tracks or math.isnan(threshold):
         return float("nan")
-    return float(np.mean([track.found_score(share) >= threshold for track in tracks]))
+    limit = np.float32(threshold)  # as scores are: one that equals the threshold is kept
+    return float(np.mean([track.found_score(share) >= limit for track in tracks]))
 
 
 def median_delay_s(tracks: Sequence[LesionTrack], threshold: float) -> float:
@@ -86,7 +87,7 @@ def median_delay_s(tracks: Sequence[LesionTrack], threshold: float) -> float:
     """
     if not tracks or math.isnan(threshold):
         return float("nan")
-    delays = sorted(track.delay_s(threshold) for track in tracks)
+    delays = sorted(track.delay_s(float(np.float32(threshold))) for track in tracks)
     median = (delays[(len(delays) - 1) // 2] + delays[len(delays) // 2]) / 2
     return median if math.isfinite(median) else float("nan")
 
@@ -99,7 +100,7 @@ def froc(
 ) -> dict[float, float]:
     """Sensitivity for lesions at so many false-positive sequences a minute (free-response ROC; Bunch et al., 1978).
 
-    The sensitivity at a rate is the highest among `froc_points` with at most that many false sequences a minute: 0 where
+    The sensitivity at a rate is the highest among all `froc_points` with at most that many false sequences a minute: 0 where
     every point has more.
 
     Returns:
@@ -107,16 +108,16 @@ def froc(
     """
     if not tracks:
         return dict.fromkeys(rates, float("nan"))
-    false, sensitivity, _ = froc_points(videos, tracks, share)
+    false, sensitivity, _ = froc_points(videos, tracks, share, most=None)
     return {rate: float(sensitivity[false <= rate].max(initial=0.0)) for rate in rates}
 
 
 def froc_points(
-    videos: Sequence[JudgedVideo], tracks: Sequence[LesionTrack], share: float = 0.0
+    videos: Sequence[JudgedVideo], tracks: Sequence[LesionTrack], share: float = 0.0, most: int | None = FROC_POINTS
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """The operating points of a FROC, by falling threshold.
 
-    Those at which one more lesion is found; of more than 50, 50 evenly spaced ones.
+    Those at which one more lesion is found; of more than ``most``, so many evenly spaced ones, for a curve to look at.
 
     Returns:
         ``(K,)`` false-positive sequences a minute (`video_metrics`), ``(K,)`` sensitivity for lesions in 0..1, ``(K,)``
@@ -124,8 +125,8 @@ def froc_points(
     """
     found = np.sort([track.found_score(share) for track in tracks])[::-1]
     thresholds = np.unique(found[np.isfinite(found)])[::-1]
-    if len(thresholds) > FROC_POINTS:
-        thresholds = thresholds[np.linspace(0, len(thresholds) - 1, FROC_POINTS).round().astype(int)]
+    if most is not None and len(thresholds) > most:
+        thresholds = thresholds[np.linspace(0, len(thresholds) - 1, most).round().astype(int)]
     sensitivity = np.searchsorted(-found, -thresholds, side="right") / max(len(found), 1)
     minutes = sum(video.minutes for video in videos)
     false = sum((false_sequences_at(v, thresholds.astype(np.float32)) for v in videos), np.zeros(len(thresholds)))

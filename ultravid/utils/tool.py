@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ultravid.utils.errors import StopTraining, UserError
 
-__all__ = ["EXIT_INTERRUPTED", "EXIT_MISTAKE", "EXIT_STOPPED", "run_tool"]
+__all__ = ["EXIT_INTERRUPTED", "EXIT_MISTAKE", "EXIT_STOPPED", "run_tool", "seed_of_draws"]
 
 EXIT_MISTAKE = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal with a checkpoint; a scheduler may queue the run again
@@ -40,3 +40,11 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
         for note in getattr(error, "__notes__", ()):
             print(f"  {note}", file=sys.stderr)  # noqa: T201
         return EXIT_MISTAKE
+
+
+def seed_of_draws(text: str) -> int:
+    """An argument of a command line that seeds numpy: a whole number of at least 0; for argparse's ``type``."""
+    seed = int(text)
+    if seed < 0:
+        raise ValueError(f"{seed} is below 0")
+    return seed

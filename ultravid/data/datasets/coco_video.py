@@ -24,6 +24,7 @@ from typing import Any
 
 from ultravid.data.datasets.common import (
     Row,
+    check_patients,
     check_unique_ids,
     duplicates,
     hashable,
@@ -189,6 +190,8 @@ def _build_videos(
     faults = Faults(path)
     names, images = _index(content, faults)
     faults.raise_if_any()  # later checks need sound ids
+    if patients:
+        check_patients(patients, names.values(), path)
     class_of, class_names = _classes(content, class_agnostic)
     rows = _group_annotations(content["annotations"], images, names, class_of, faults)
     frames: dict[Any, list[tuple[int, Frame]]] = defaultdict(list)
@@ -226,7 +229,7 @@ def _static_frames(row: Mapping[str, Any], num_frames: int, faults: Faults) -> t
 
 def _classes(content: dict[str, Any], class_agnostic: bool) -> tuple[dict[Any, int], tuple[str, ...]]:
     """(class of each category id, the classes' names): categories by their ids, whether listed or only used."""
-    listed = {c.get("id"): str(c.get("name")) for c in content.get("categories") or [] if isinstance(c, dict)}
+    listed = {hashable(c.get("id")): str(c.get("name")) for c in content.get("categories") or [] if isinstance(c, dict)}
     used = {hashable(a.get("category_id", 1)) for a in content["annotations"]}
     ids = sorted(
         {*map(hashable, listed), *used}, key=lambda i: (not isinstance(i, int), i if isinstance(i, int) else 0, str(i))
@@ -252,10 +255,10 @@ def _usable_file(image: dict[str, Any], video: str, listing: _Listing, faults: F
 
 def _index(content: dict[str, Any], faults: Faults) -> tuple[dict[Any, str], dict[Any, dict[str, Any]]]:
     """Video names and sound images by id, with every fault of ids and sizes noted."""
-    names = {hashable(row.get("id")): str(row.get("name")) for row in content["videos"]}
+    names = {hashable(row.get("id")): str(_name_of(row)) for row in content["videos"]}
     for kind, values in (
         ("videos have the id", (row.get("id") for row in content["videos"])),
-        ("videos have the name", (row.get("name") for row in content["videos"])),
+        ("videos have the name", (_name_of(row) for row in content["videos"])),
         ("images have the id", (row.get("id") for row in content["images"])),
     ):
         for value in sorted(duplicates(values), key=str):
@@ -343,3 +346,8 @@ class _Listing:
             if candidate.name in self.folders[folder]:
                 return candidate
         return None
+
+
+def _name_of(row: Mapping[str, Any]) -> Any:
+    """A video's name; one without a name is called by its id."""
+    return row["name"] if row.get("name") is not None else row.get("id")

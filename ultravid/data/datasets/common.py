@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,11 +17,15 @@ from ultravid.data.video import DataError, Frame, Video
 
 __all__: list[str] = []
 
+logger = logging.getLogger(__name__)
+
 CLIPPED = "boxes went past the frame's edge and were clipped to it"
 TURNED = "boxes had a negative width or height and were turned round"
 
 _SIDE_SUFFIX = re.compile(r"[-_]\d?-?[lr]?$")
 _METADATA_KEYS = ("device", "organ", "hospital", "spacing_mm", "spacing_y_mm")
+
+LARGEST = float(np.finfo(np.float32).max)
 
 Row = tuple[list[float], int, int]
 """(XYXY box, class, track id)."""
@@ -57,7 +61,28 @@ def read_patients(path: str | Path | None) -> dict[str, str]:
         raise DataError(f"{path}: the table of patients can't be read: {error}") from error
     if not isinstance(table, dict):
         raise DataError(f"{path}: the table of patients must be an object from video name to patient.")
+    for name, patient in table.items():
+        if not isinstance(patient, str | int) or isinstance(patient, bool):
+            raise DataError(f"{path}: the patient of {name!r} is {patient!r}, no text or whole number.")
     return {str(k): str(v) for k, v in table.items()}
+
+
+def check_patients(table: Mapping[str, str], names: Iterable[str], path: str | Path) -> None:
+    """Refuse a table that names none of a data set's videos; names that are none of them are logged.
+
+    Args:
+        table: see `read_patients`.
+        names: of the videos.
+        path: of the data set, for messages.
+
+    Raises:
+        DataError: no video has a patient by it.
+    """
+    unknown = sorted(set(table) - set(names))
+    if table and len(unknown) == len(table):
+        raise DataError(f"{path}: the table of patients names none of its videos; {unknown[0]!r} is none.")
+    if unknown:
+        logger.info("%s: %d names of the table of patients are no videos of it, as %r.", path, len(unknown), unknown[0])
 
 
 def patient_from_name(name: str) -> str:
@@ -81,7 +106,7 @@ def rate_of(value: Any, where: str, faults: Faults) -> float | None:
     """Frames a second, None where nothing is said; anything but a number above 0 is a fault."""
     if value is None or value == 0:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LARGEST:
         faults.add("bad frame rate", f"{where}: fps is {value!r}, not a number above 0")
         return None
     return float(value)
@@ -126,8 +151,8 @@ def usable_box(
     if not whole or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in corners):
         faults.add("box is not four numbers", f"{where}: box {written!r} is not four numbers")
         return None
-    if not all(math.isfinite(v) for v in corners):
-        faults.add("box holds nan", f"{where}: box {written!r} holds a nan or an infinite number")
+    if not all(abs(v) < LARGEST for v in corners):
+        faults.add("box holds nan", f"{where}: box {written!r} holds a nan, an infinite or a huge number")
         return None
     x1, y1, x2, y2 = (float(v) for v in corners)
     if x2 < x1 or y2 < y1:

@@ -190,7 +190,7 @@ def _task(root: Element, path: Path) -> _Task:
 
     def number(tag: str, default: int | None) -> int | None:
         text = (inner.findtext(tag) or "").strip()
-        if text and not text.isdigit():
+        if text and not text.isdecimal():
             raise DataError(f"{path}: <{tag}> is {text!r}, not a whole number.")
         return int(text) if text else default
 
@@ -202,7 +202,7 @@ def _task(root: Element, path: Path) -> _Task:
         num_frames=number("size", None),
         start=number("start_frame", 0) or 0,
         step=int(step[1]) if step else 1,
-        size=(int(sizes[0]), int(sizes[1])) if all(s.isdigit() for s in sizes) else None,
+        size=(int(sizes[0]), int(sizes[1])) if all(s.isdecimal() for s in sizes) else None,
         labels=tuple(e.text or "" for e in inner.findall("labels/label/name")),
     )
 
@@ -233,9 +233,11 @@ def _tracks(
         label = track.get("label") or ""
         text = track.get("id") or str(n)
         where = f"video {path.stem!r} track {text!r}"
-        if not text.isdigit() or (not class_agnostic and label not in classes):
+        if not text.isdecimal() or (not class_agnostic and label not in classes):
             what = (
-                f"label {label!r} is not one of {', '.join(classes)}" if text.isdigit() else "its id is no whole number"
+                f"label {label!r} is not one of {', '.join(classes)}"
+                if text.isdecimal()
+                else "its id is no whole number"
             )
             faults.add("bad track", f"{where}: {what}")
             continue
@@ -253,7 +255,7 @@ def _box(element: Element, where: str, faults: Faults) -> _Box | None:
     frame = element.get("frame") or ""
     here = f"{where} frame {frame}"
     corners = _corners_of(element)
-    if not frame.isdigit() or corners is None:
+    if not frame.isdecimal() or corners is None:
         known = element.tag in ("box", "polygon")
         what = "its frame or a corner is no number" if known else f"is a <{element.tag}>; boxes and polygons are read"
         faults.add("bad box", f"{here}: {what}")

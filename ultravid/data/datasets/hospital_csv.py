@@ -307,6 +307,8 @@ def _read_info(path: Path) -> dict[str, Any]:
     numbers = isinstance(shape, list) and len(shape) == 2 and all(isinstance(v, int) and v > 0 for v in shape)
     if not info.get("empty_flag") and (not numbers or not isinstance(info.get("num_frames"), int)):
         raise DataError(f"{path}: num_frames must be a whole number and cropped_shape [height, width].")
+    if not isinstance(info.get("empty_flag", False), bool):
+        raise DataError(f"{path}: empty_flag is {info['empty_flag']!r}, neither true nor false.")
     return {"empty_flag": False, **info}
 
 

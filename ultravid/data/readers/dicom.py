@@ -146,8 +146,12 @@ def _read_tags(path: Path, tags: list[Any]) -> pydicom.Dataset:
 def _read_header(path: Path) -> pydicom.Dataset:
     header = _read_tags(path, _READ_TAGS)
     missing = [k for k in ("Rows", "Columns", "PhotometricInterpretation") if not header.get(k)]
-    if missing or not _has_pixels(path):
+    if missing or not _pixel_length(path):
         raise DataError(f"{path}: is a DICOM file without pixel data: there is no picture in it.")
+    try:
+        int(header.get("NumberOfFrames") or 1)
+    except (TypeError, ValueError):
+        raise DataError(f"{path}: its number of frames is no number.") from None
     if header.get("PixelRepresentation") or int(header.get("BitsAllocated") or 8) not in (8, 16):
         raise DataError(
             f"{path}: has signed pixels or {header.get('BitsAllocated')} bits a pixel, not 8 or 16 unsigned."
@@ -155,19 +159,20 @@ def _read_header(path: Path) -> pydicom.Dataset:
     return header
 
 
-def _has_pixels(path: Path) -> bool:
-    """Whether PixelData is there: reading stops at its tag, nothing is decoded."""
-    seen = False
+def _pixel_length(path: Path) -> int:
+    """Bytes of PixelData, 0 where there is none; of compressed ones 2**32 - 1. Reading stops at its tag."""
+    found = 0
 
-    def stop(tag: Any, _vr: Any, _length: int) -> bool:
-        nonlocal seen
-        seen = seen or tag == 0x7FE00010
-        return seen
+    def stop(tag: Any, _vr: Any, length: int) -> bool:
+        nonlocal found
+        if tag == 0x7FE00010:
+            found = length
+        return bool(tag == 0x7FE00010)
 
     with warnings.catch_warnings(), path.open("rb") as file:
         warnings.simplefilter("ignore")
         pydicom.filereader.read_partial(file, stop_when=stop, specific_tags=[pydicom.tag.Tag("Rows")])
-    return seen
+    return found
 
 
 def _quietly(pixels: Iterator[np.ndarray[Any, Any]]) -> Iterator[np.ndarray[Any, Any]]:
