@@ -204,10 +204,9 @@ def is_trained(fold: Fold) -> bool:
         return False
     newest = newest_record(fold.folder)
     if newest is not None:
-        path, record = newest
-        end = record.get("end") or {}
-        # The record ends before the last evaluation begins, and that removes the manifest until it is through.
-        if end.get("how") != "finished" or changed_at(fold.manifest) < changed_at(path):
+        _, record = newest
+        # Its end is written when the last evaluation is through.
+        if (record.get("end") or {}).get("how") != "finished":
             return False
     evaluated = fold.folder / "config_eval.yaml"
     if evaluated.is_file() and changed_at(evaluated) > changed_at(fold.folder / "config.yaml"):
