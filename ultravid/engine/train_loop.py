@@ -176,7 +176,7 @@ class TrainerBase:
                 # So that after_train can tell a run that went through.
                 self.iter = self.max_iter
             except StopTraining as stop:
-                logger.info("Stopped in iteration %d: %s", self.iter, stop)
+                logger.info("Stopped after iteration %d: %s", self.iter, stop)
                 self.stopped, self.failure = True, stop
                 raise
             except BaseException as error:
