@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,11 +28,16 @@ def load_tool(name: str) -> ModuleType:
 
 
 @pytest.fixture(autouse=True)
-def _same_threads() -> Iterator[None]:
-    """A test that changes torch's threads, as benchmarks do, must not change the last digits of the next one."""
+def _leaves_no_trace() -> Iterator[None]:
+    """Torch's threads, which benchmarks change, decide on last digits; a log holds the stream of the test that set it up."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+    log = logging.getLogger("ultravid")
+    for handler in list(log.handlers):
+        handler.close()
+        log.removeHandler(handler)
+    log.propagate = True
 
 
 @pytest.fixture(scope="session")
