@@ -36,8 +36,8 @@ from ultravid.config.serialize import resolved
 from ultravid.evaluation.figures import all_figures, why_undefined
 from ultravid.evaluation.folds import FoldResult, FoldTable, fold_csv, fold_html, fold_json, fold_latex, fold_text
 from ultravid.evaluation.results import JudgedVideo
-from ultravid.evaluation.run_facts import newest_record
 from ultravid.evaluation.runs import load_run
+from ultravid.utils.attempts import newest_record
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
 from ultravid.utils.jobs import Job, JobListener, describe_exit, run_jobs

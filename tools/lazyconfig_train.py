@@ -16,11 +16,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ultravid.config import Builder, config_hash, importable_project, load_checked, refuse_unnamed_changes
+from ultravid.config import Builder, config_hash, importable_project, load_checked
 from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
 from ultravid.config.instantiate import mistakes_told
 from ultravid.config.serialize import resolved
-from ultravid.utils.errors import UserError
 from ultravid.utils.tool import run_tool
 
 # What imports torch is imported where it is used: --print and --explain of a saved config answer at once.
@@ -33,25 +32,16 @@ REQUIRED_KEYS = (
 
 def do_test(builder: Builder, resume: bool) -> None:
     """Evaluate ``train.init_checkpoint``, or with --resume the newest checkpoint of ``train.output_dir``."""
-    from ultravid.checkpoint import DetectionCheckpointer
+    from ultravid.engine import load_to_evaluate
     from ultravid.evaluation import inference_on_dataset, print_csv_format
     from ultravid.utils.env import select_device
     from ultravid.utils.events import EventStorage
 
-    train = builder.cfg.train
-    model = builder.build("model").to(select_device(train.device))
-    checkpointer = DetectionCheckpointer(model, train.output_dir)
-    resume = resume and checkpointer.has_checkpoint()
-    if not (train.init_checkpoint or resume):
-        raise UserError(
-            "--eval-only needs weights: give train.init_checkpoint=FILE, or --resume for the last checkpoint of "
-            f"{train.output_dir}."
-        )
-    checkpointer.resume_or_load(train.init_checkpoint, resume=resume)
+    model = builder.build("model").to(select_device(builder.cfg.train.device))
+    load_to_evaluate(model, builder.cfg, resume)
     loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
-    described = config_hash(
-        resolved(builder.cfg).model
-    )  # an interrupted evaluation is taken up by the same model alone
+    # An interrupted evaluation is taken up by the same model alone.
+    described = config_hash(resolved(builder.cfg).model)
     with EventStorage(0):  # a model may record numbers here as it does in training
         results = inference_on_dataset(model, loader, evaluator, described_by=described)
     print_csv_format(results)
@@ -81,11 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if show_config(args, REQUIRED_KEYS):
         return 0
     cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS)
-    from ultravid.engine import launch, restarted_by_torchrun
+    from ultravid.engine import launch, settle_resume
 
-    args.resume = args.resume or restarted_by_torchrun(cfg.train.output_dir)
-    if args.resume and not args.eval_only:
-        refuse_unnamed_changes(cfg, args.allow_change)
+    settle_resume(cfg, args)
     launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
     return 0
 

@@ -19,17 +19,17 @@ import argparse
 import logging
 import math
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ultravid.data.mining import HardList, write_hard_list
+from ultravid.evaluation.cases import false_sequences
 from ultravid.evaluation.frame_ap import DetectionPool, threshold_at_recall
 from ultravid.evaluation.results import JudgedVideo
 from ultravid.evaluation.runs import load_run
-from ultravid.evaluation.video_metrics import GOOD_SHARE
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import run_tool
 
@@ -48,23 +48,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def false_sequences(video: JudgedVideo, threshold: float) -> list[NDArray[np.int64]]:
-    """Places of the frames of each false-positive sequence, in the order of their first detections."""
-    kept = video.scores >= np.float32(threshold)
-    root = np.arange(len(kept))
-    linked = np.zeros(len(kept), np.bool_)
-    for child, parent in video.links:  # by child, the better candidate first; parents come before their children
-        if kept[child] and kept[parent] and not linked[child]:
-            root[child], linked[child] = root[parent], True
-    members = np.flatnonzero(kept)[np.argsort(root[kept], kind="stable")]
-    starts = np.flatnonzero(np.diff(root[members], prepend=-1))
-    return [
-        np.unique(video.frame[sequence])
-        for sequence in np.split(members, starts[1:])
-        if len(sequence) and video.centre_hits[sequence].sum() / len(sequence) <= GOOD_SHARE
-    ]
-
-
 def chosen_threshold(videos: Sequence[JudgedVideo], args: argparse.Namespace) -> float:
     if args.score_threshold is not None:
         return float(args.score_threshold)
@@ -81,8 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     videos, _ = load_run(args.predictions, args.annotations)
     threshold = chosen_threshold(videos, args)
-    found = {video.video_id: false_sequences(video, threshold) for video in videos}
-    weights = {video_id: len(sequences) for video_id, sequences in found.items() if sequences}
+    found = defaultdict(list)
+    for case in sorted(false_sequences(videos, threshold), key=lambda case: case.video):
+        found[videos[case.video].video_id].append(case.frames)
+    weights = {video_id: len(sequences) for video_id, sequences in found.items()}
     if not weights:
         raise UserError(
             f"{args.predictions}: no detection that scores at least {threshold:.4g} belongs to a false sequence: "

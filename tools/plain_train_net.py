@@ -16,9 +16,9 @@ import torch
 from torch.nn.utils import get_total_norm
 
 from ultravid.checkpoint import DetectionCheckpointer
-from ultravid.config import Builder, importable_project, load_checked, refuse_unnamed_changes
+from ultravid.config import Builder, importable_project, load_checked
 from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
-from ultravid.engine import default_setup, default_writers, launch, restarted_by_torchrun, run_tool
+from ultravid.engine import default_setup, default_writers, launch, load_to_evaluate, run_tool, settle_resume
 from ultravid.evaluation import flatten_results_dict, inference_on_dataset
 from ultravid.solver import LRMultiplier
 from ultravid.utils import comm
@@ -118,13 +118,7 @@ def run(args: argparse.Namespace) -> None:
         if not args.eval_only:
             do_train(builder, args.resume)
             return
-        checkpointer = DetectionCheckpointer(builder.build("model"), cfg.train.output_dir)
-        resume = args.resume and checkpointer.has_checkpoint()
-        if not (cfg.train.init_checkpoint or resume):
-            raise UserError(
-                "--eval-only needs weights: give train.init_checkpoint=FILE, or --resume for the last ones."
-            )
-        checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
+        load_to_evaluate(builder.build("model"), cfg, args.resume)
         do_test(builder)
 
 
@@ -133,9 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if show_config(args, REQUIRED_KEYS):
         return 0
     cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS)
-    args.resume = args.resume or restarted_by_torchrun(cfg.train.output_dir)
-    if args.resume and not args.eval_only:
-        refuse_unnamed_changes(cfg, args.allow_change)
+    settle_resume(cfg, args)
     launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
     return 0
 

@@ -10,11 +10,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ultravid.config import CfgNode, get_cfg, importable_project, refuse_unnamed_changes
+from ultravid.config import CfgNode, get_cfg, importable_project
 from ultravid.config.command_line import yaml_argument_parser
-from ultravid.engine import DefaultTrainer, default_setup, launch, restarted_by_torchrun, run_tool
+from ultravid.engine import DefaultTrainer, default_setup, launch, load_to_evaluate, run_tool, settle_resume
 from ultravid.evaluation import DatasetEvaluator
-from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventStorage
 
 
@@ -37,16 +36,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 def do_test(cfg: CfgNode, resume: bool) -> None:
     """Evaluate ``MODEL.WEIGHTS``, or with --resume the newest checkpoint of ``OUTPUT_DIR``."""
-    from ultravid.checkpoint import DetectionCheckpointer
-
     model = Trainer.build_model(cfg)
-    checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR)
-    resume = resume and checkpointer.has_checkpoint()
-    if not (cfg.MODEL.WEIGHTS or resume):
-        raise UserError(
-            f"--eval-only needs weights: give MODEL.WEIGHTS FILE, or --resume for the last checkpoint of {cfg.OUTPUT_DIR}."
-        )
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    load_to_evaluate(model, cfg, resume)
     with EventStorage(0):  # a model may record numbers here as it does in training
         Trainer.test(cfg, model)
 
@@ -68,9 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, read the config once to find mistakes, and start the processes."""
     args = yaml_argument_parser().parse_args(argv)
     cfg = setup(args)
-    args.resume = args.resume or restarted_by_torchrun(cfg.OUTPUT_DIR)
-    if args.resume and not args.eval_only:
-        refuse_unnamed_changes(cfg, args.allow_change)
+    settle_resume(cfg, args)
     launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
     return 0
 

@@ -72,7 +72,7 @@ def test_as_many_sequences_are_mined_as_the_figure_counts():
     for v in random_videos(np.random.default_rng(5), num_videos=30):
         for threshold in (0.05, 0.4, 0.8):
             judged = judge_video(v)
-            assert len(tool.false_sequences(judged, threshold)) == false_positive_sequences(judged, threshold)
+            assert len(tool.false_sequences([judged], threshold)) == false_positive_sequences(judged, threshold)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from ultravid.checkpoint.reading import CheckpointError, load_file
 from ultravid.checkpoint.snapshot import Snapshot, refuse_what_cannot_be_read
 from ultravid.checkpoint.weights import load_weights
 from ultravid.utils import comm
-from ultravid.utils.file_io import remove_path, replace_file
+from ultravid.utils.file_io import first_free, remove_path, replace_file
 
 __all__ = ["AVERAGED", "DetectionCheckpointer"]
 
@@ -268,9 +268,7 @@ class DetectionCheckpointer:
         old = {p for kind in ("model_*.pth", "model_*.dcp", *own, *pointers) for p in self.save_dir.glob(kind)}
         if not self.save_to_disk or not old:
             return
-        number = 1
-        while (folder := self.save_dir / f"earlier_run_{number}").exists():
-            number += 1
+        folder = first_free(self.save_dir, "earlier_run_")
         folder.mkdir()
         for path in sorted(old):
             path.rename(folder / path.name)

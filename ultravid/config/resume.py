@@ -13,6 +13,7 @@ from ultravid.config.diff import Difference, diff
 from ultravid.config.errors import ConfigError
 from ultravid.config.lazy import LazyConfig
 from ultravid.config.nodes import Node, resolve_environment
+from ultravid.utils.attempts import attempt_files
 
 __all__ = ["changes_that_count", "is_named", "refuse_unnamed_changes"]
 
@@ -54,9 +55,8 @@ def refuse_unnamed_changes(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> 
     Raises:
         ConfigError: others differ: what from what to what, and the option that allows it.
     """
-    folder = Path(cfg.train.output_dir if isinstance(cfg, Node) else cfg.OUTPUT_DIR)
-    attempts = [p for p in folder.glob("attempts/*/config.yaml") if p.parent.name.isdecimal()]
-    saved_config = max(attempts, key=lambda p: int(p.parent.name), default=folder / "config.yaml")
+    folder = output_dir_of(cfg)
+    saved_config = [folder / "config.yaml", *attempt_files(folder, "config.yaml")][-1]
     if not (saved_config.is_file() and any(folder.glob("model_*"))):
         return []
     differences = changes_that_count(cfg, saved_config)
@@ -70,6 +70,11 @@ def refuse_unnamed_changes(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> 
             f"To go on with the new values, name their keys: --allow-change {_quoted(keys)}. Without --resume a new run begins."
         )
     return differences
+
+
+def output_dir_of(cfg: Node | CfgNode) -> Path:
+    """The output folder of a config of either kind."""
+    return Path(cfg.train.output_dir if isinstance(cfg, Node) else cfg.OUTPUT_DIR)
 
 
 def is_named(difference: Difference, keys: Iterable[str]) -> bool:

@@ -7,9 +7,11 @@ from ultravid.engine.defaults import (
     create_ddp_model,
     default_setup,
     default_writers,
+    load_to_evaluate,
     prepare_model,
+    settle_resume,
 )
-from ultravid.engine.launch import launch, restarted_by_torchrun
+from ultravid.engine.launch import launch
 from ultravid.engine.predictor import DefaultPredictor
 from ultravid.engine.train_loop import (
     AMPTrainer,
@@ -34,7 +36,8 @@ __all__ = [
     "default_writers",
     "hooks",
     "launch",
+    "load_to_evaluate",
     "prepare_model",
-    "restarted_by_torchrun",
     "run_tool",
+    "settle_resume",
 ]

@@ -16,7 +16,10 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.config import CfgNode, LazyConfig, Node, project_folders, resolve_environment
+from ultravid.config.resume import output_dir_of, refuse_unnamed_changes
+from ultravid.engine.launch import restarted_by_torchrun
 from ultravid.engine.sharding import shard_model
 from ultravid.utils import comm
 from ultravid.utils.env import describe_environment, select_device
@@ -30,7 +33,9 @@ __all__ = [
     "create_ddp_model",
     "default_setup",
     "default_writers",
+    "load_to_evaluate",
     "prepare_model",
+    "settle_resume",
 ]
 
 logger = logging.getLogger(__name__)
@@ -161,6 +166,38 @@ def _settled_seed(run: _RunSettings, resume: bool) -> int:
         logger.info("Drew the seed %d.", seed)
     run.set_seed(seed)
     return seed
+
+
+def settle_resume(cfg: Node | CfgNode, args: argparse.Namespace) -> None:
+    """Set ``args.resume`` where torchrun has started the run anew; let a run go on under its own config alone.
+
+    Raises:
+        ConfigError: see `refuse_unnamed_changes`.
+        StopTraining: see `restarted_by_torchrun`.
+    """
+    args.resume = args.resume or restarted_by_torchrun(output_dir_of(cfg))
+    if args.resume and not args.eval_only:
+        refuse_unnamed_changes(cfg, args.allow_change)
+
+
+def load_to_evaluate(model: nn.Module, cfg: Node | CfgNode, resume: bool) -> None:
+    """Give a model the weights that the config names, or with ``resume`` those of the newest checkpoint of its output folder.
+
+    Raises:
+        UserError: there are neither.
+        CheckpointError: they can't be read or don't fit.
+    """
+    lazy = isinstance(cfg, Node)
+    weights, option = (
+        (cfg.train.init_checkpoint, "train.init_checkpoint=FILE") if lazy else (cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS FILE")
+    )
+    checkpointer = DetectionCheckpointer(model, output_dir_of(cfg))
+    resume = resume and checkpointer.has_checkpoint()
+    if not (weights or resume):
+        raise UserError(
+            f"--eval-only needs weights: give {option}, or --resume for the last checkpoint of {checkpointer.save_dir}."
+        )
+    checkpointer.resume_or_load(weights, resume=resume)
 
 
 def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import logging
 import multiprocessing
 import os
@@ -23,6 +22,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
+from ultravid.utils.attempts import newest_record
 from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.tool import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_STOPPED
 
@@ -101,9 +101,9 @@ def restarted_by_torchrun(output_dir: str | Path) -> bool:
     """
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
         return False
-    records = [p for p in Path(output_dir).glob("attempts/*/record.json") if p.parent.name.isdecimal()]
-    if records:
-        record = json.loads(max(records, key=lambda p: int(p.parent.name)).read_text(encoding="utf-8"))
+    newest = newest_record(output_dir)
+    if newest is not None:
+        _, record = newest
         asked = (record["end"] or {}).get("how") == "stopped"
         if asked and record["torchrun"] == os.environ.get("TORCHELASTIC_RUN_ID"):
             raise StopTraining("the run was asked to stop, and not to be started again")

@@ -23,6 +23,7 @@ from ultravid.config import LazyConfig, diff
 from ultravid.data.fingerprint import fingerprint_loader
 from ultravid.engine.train_loop import HookBase
 from ultravid.utils import comm
+from ultravid.utils.attempts import new_attempt_folder
 from ultravid.utils.file_io import dump_json, replace_file
 
 __all__ = ["RunRecord"]
@@ -59,11 +60,8 @@ class RunRecord(HookBase):
         if not comm.is_main_process():
             return
         self._begin = time.time()
-        attempts = self._output_dir / "attempts"
-        attempts.mkdir(parents=True, exist_ok=True)
-        number = max((int(p.name) for p in attempts.iterdir() if p.name.isdecimal()), default=0) + 1
-        self._folder = attempts / str(number)
-        self._folder.mkdir()
+        self._folder = new_attempt_folder(self._output_dir)
+        number = int(self._folder.name)
         git, changes = _git_state(Path(ultravid.__file__).parents[1])
         if changes:
             (self._folder / "git.diff").write_text(changes, encoding="utf-8")

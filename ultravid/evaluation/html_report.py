@@ -48,11 +48,12 @@ from ultravid.evaluation.html_page import (
 from ultravid.evaluation.prediction_files import find_manifest, read_manifest, read_video
 from ultravid.evaluation.report import format_interval, format_undefined
 from ultravid.evaluation.results import FrameResult, JudgedVideo, VideoResult
-from ultravid.evaluation.run_facts import folder_of_run, newest_record, run_facts
+from ultravid.evaluation.run_facts import folder_of_run, run_facts
 from ultravid.evaluation.runs import check_same_videos, in_order_of, load_run, load_videos
 from ultravid.evaluation.strips import DETECTION, LESION, Marked, PictureFinder, chosen_frames, strip
 from ultravid.evaluation.svg import COLOURS, DASHES, Axis, Series, bar_chart, line_chart
 from ultravid.evaluation.timelines import FALSE_DETECTION, timeline
+from ultravid.utils.attempts import newest_record
 from ultravid.utils.errors import UserError
 
 __all__ = ["ReportOptions", "ReportRun", "load_report_runs", "report_page"]

@@ -9,8 +9,9 @@ from typing import Any
 
 from ultravid.config import ConfigError, LazyConfig, config_hash
 from ultravid.evaluation.prediction_files import find_manifest
+from ultravid.utils.attempts import newest_record
 
-__all__ = ["folder_of_run", "newest_record", "run_facts"]
+__all__ = ["folder_of_run", "run_facts"]
 
 
 def folder_of_run(predictions: Path) -> Path | None:
@@ -18,19 +19,6 @@ def folder_of_run(predictions: Path) -> Path | None:
     for folder in (predictions, *predictions.resolve().parents[:3]):
         if any((folder / name).exists() for name in ("attempts", "config.yaml", "config_eval.yaml")):
             return folder
-    return None
-
-
-def newest_record(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """What the newest attempt wrote of itself, see `ultravid.engine.hooks.RunRecord`, and its file; None: there is none."""
-    records = [p for p in folder.glob("attempts/*/record.json") if p.parent.name.isdecimal()]
-    for path in sorted(records, key=lambda p: -int(p.parent.name)):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue  # a run that was killed may leave one behind
-        if isinstance(record, dict):
-            return path, record
     return None
 
 

@@ -23,7 +23,7 @@ from typing import Any, Self
 import torch
 from fvcore.common.history_buffer import HistoryBuffer
 
-from ultravid.utils.file_io import dump_json, put_aside, replace_file
+from ultravid.utils.file_io import dump_json, first_free, put_aside, replace_file
 
 __all__ = [
     "CSVWriter",
@@ -434,9 +434,7 @@ class TensorboardXWriter(EventWriter):
         self._kwargs.setdefault("purge_step", iteration)
         older = list(Path(self._log_dir).glob("events.out.tfevents.*")) if iteration == 0 else []
         if older:  # in one folder with these it would be drawn as one run
-            number = 1
-            while (folder := Path(self._log_dir) / f"earlier_events_{number}").exists():
-                number += 1
+            folder = first_free(Path(self._log_dir), "earlier_events_")
             folder.mkdir()
             for path in older:
                 path.rename(folder / path.name)

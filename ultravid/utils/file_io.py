@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["dump_json", "put_aside", "remove_path", "replace_file"]
+__all__ = ["dump_json", "first_free", "put_aside", "remove_path", "replace_file"]
 
 
 @contextmanager
@@ -43,10 +44,12 @@ def remove_path(path: Path) -> None:
 
 def put_aside(path: Path) -> None:
     """Rename a file to the first free of ``<name>.1``, ``<name>.2``, ..., so that another may take its name."""
-    number = 1
-    while (aside := path.with_name(f"{path.name}.{number}")).exists():
-        number += 1
-    path.rename(aside)
+    path.rename(first_free(path.parent, f"{path.name}."))
+
+
+def first_free(folder: Path, prefix: str) -> Path:
+    """The first of ``<prefix>1``, ``<prefix>2``, ... of a folder that is not there yet."""
+    return next(path for number in itertools.count(1) if not (path := folder / f"{prefix}{number}").exists())
 
 
 def dump_json(value: Any, indent: int | None = None) -> str:
