@@ -46,8 +46,8 @@ from ultravid.data import (
     build_video_train_loader,
     load_cva_bus,
 )
-from ultravid.data.image_io import read_image
-from ultravid.data.phantom import write_phantom_dataset
+from ultravid.datasets.image_io import read_image
+from ultravid.datasets.phantom import write_phantom_dataset
 
 WARM_UP = 4  # clips before a measurement: the worker has started
 Seconds = tuple[float, float]

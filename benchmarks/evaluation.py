@@ -23,11 +23,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ultravid.evaluation.bootstrap import bootstrap_figures
-from ultravid.evaluation.figures import all_figures
+from ultravid.evaluation.bootstrap import bootstrap_metrics
 from ultravid.evaluation.frame_ap import COCO_IOUS
 from ultravid.evaluation.legacy import legacy_metrics
-from ultravid.evaluation.results import FrameResult, VideoResult, judge_video, pairwise_iou_np
+from ultravid.evaluation.metrics import all_metrics
+from ultravid.evaluation.results import FrameResult, VideoResult, match_video, pairwise_iou_np
 
 
 def make_videos(num_videos: int, num_frames: int, num_detections: int, seed: int = 0) -> list[VideoResult]:
@@ -147,7 +147,7 @@ def seconds(action: Callable[[], Any], repeats: int) -> list[float]:
 
 
 def judged(videos: Sequence[VideoResult]) -> list[Any]:
-    return [judge_video(video) for video in videos]
+    return [match_video(video) for video in videos]
 
 
 def rows_of(videos: Sequence[VideoResult], draws: int) -> dict[str, Callable[[], Any]]:
@@ -155,8 +155,8 @@ def rows_of(videos: Sequence[VideoResult], draws: int) -> dict[str, Callable[[],
     ready = judged(videos)
     return {
         "the ten legacy figures": lambda: legacy_metrics(judged(videos)),
-        "all figures": lambda: all_figures(judged(videos)),
-        f"{draws} draws of patients": lambda: bootstrap_figures(ready, draws),
+        "all figures": lambda: all_metrics(judged(videos)),
+        f"{draws} draws of patients": lambda: bootstrap_metrics(ready, draws),
     }
 
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from ultravid.data.phantom import write_phantom_dataset
+from ultravid.datasets.phantom import write_phantom_dataset
 from ultravid.utils.tool import run_tool
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as TerminalTable
 
-from ultravid.data.audit import AuditReport, Split, Table, audit_splits, render_page
-from ultravid.data.datasets.formats import FORMATS, find_format, parse_options
-from ultravid.data.faults import Fault, gather_faults
-from ultravid.data.folds import fold_of_patient
-from ultravid.data.video import Video
+from ultravid.datasets.audit import AuditReport, Split, Table, audit_splits, render_page
+from ultravid.datasets.faults import Fault, gather_faults
+from ultravid.datasets.folds import fold_of_patient
+from ultravid.datasets.formats.by_name import FORMATS, find_format, parse_options
+from ultravid.datasets.video import Video
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import replace_file
-from ultravid.utils.tool import EXIT_MISTAKE, run_tool
+from ultravid.utils.tool import EXIT_USER_ERROR, run_tool
 
 EXIT_LEAK = 1
 ROWS_ON_TERMINAL = 15
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"Pictures and all rows: {args.output}")
     if report.has_leak:
         return EXIT_LEAK
-    return EXIT_MISTAKE if report.unseen else 0
+    return EXIT_USER_ERROR if report.unseen else 0
 
 
 def read_splits(data: Sequence[str], options: Sequence[str]) -> list[Split]:

@@ -16,17 +16,17 @@ from pathlib import Path
 
 from ultravid.evaluation.bootstrap import (
     BOOTSTRAP_FIGURES,
-    bootstrap_figures,
+    bootstrap_metrics,
     paired_p_value,
     percentile_interval,
 )
 from ultravid.evaluation.coco_files import read_patients
-from ultravid.evaluation.figures import all_figures
+from ultravid.evaluation.metrics import all_metrics
 from ultravid.evaluation.report import format_columns, format_interval, format_value
-from ultravid.evaluation.results import JudgedVideo
+from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.runs import check_same_videos, in_order_of, load_run
 from ultravid.utils.file_io import dump_json, replace_file
-from ultravid.utils.tool import run_tool, seed_of_draws
+from ultravid.utils.tool import run_tool, seed_argument
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -36,7 +36,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--annotations", type=Path, help="COCO-VID, for COCO results")
     parser.add_argument("--patients", type=Path, help="JSON object from video name to patient")
     parser.add_argument("--bootstrap", type=int, default=2000, metavar="N", help="draws of patients (2000)")
-    parser.add_argument("--seed", type=seed_of_draws, default=0, help="of the draws")
+    parser.add_argument("--seed", type=seed_argument, default=0, help="of the draws")
     parser.add_argument("--output", type=Path, help="also write the figures to this JSON file")
     args = parser.parse_args(argv)
     if args.bootstrap < 2:
@@ -45,11 +45,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def compare(
-    a: Sequence[JudgedVideo], b: Sequence[JudgedVideo], num_draws: int, seed: int
+    a: Sequence[MatchedVideo], b: Sequence[MatchedVideo], num_draws: int, seed: int
 ) -> dict[str, dict[str, float]]:
     """Figures of both runs, difference, interval and p by name of the figure."""
-    figures = [all_figures(run) for run in (a, b)]
-    draws = [bootstrap_figures(run, num_draws, seed) for run in (a, b)]
+    figures = [all_metrics(run) for run in (a, b)]
+    draws = [bootstrap_metrics(run, num_draws, seed) for run in (a, b)]
     rows = {}
     for name in BOOTSTRAP_FIGURES:
         differences = draws[1][name] - draws[0][name]

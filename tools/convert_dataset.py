@@ -14,8 +14,8 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ultravid.data.convert import write_coco_video
-from ultravid.data.datasets.formats import FORMATS, find_format, parse_options
+from ultravid.datasets.convert import write_coco_video
+from ultravid.datasets.formats.by_name import FORMATS, find_format, parse_options
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import run_tool
 

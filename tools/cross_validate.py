@@ -31,11 +31,11 @@ from ultravid.config import Node, config_hash, importable_project, load_checked
 from ultravid.config.command_line import load_with_overrides
 from ultravid.config.errors import ConfigError
 from ultravid.config.nodes import split_key
-from ultravid.config.resume import changes_that_count, is_named
+from ultravid.config.resume import is_named, significant_changes
 from ultravid.config.serialize import resolved
-from ultravid.evaluation.figures import all_figures, why_undefined
 from ultravid.evaluation.folds import FoldResult, FoldTable, fold_csv, fold_html, fold_json, fold_latex, fold_text
-from ultravid.evaluation.results import JudgedVideo
+from ultravid.evaluation.metrics import all_metrics, why_undefined
+from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.runs import load_run
 from ultravid.utils.attempts import newest_record
 from ultravid.utils.errors import UserError
@@ -184,7 +184,7 @@ def refuse_changes(folds: Sequence[Fold], allowed: Sequence[str]) -> None:
         saved = fold.folder / "config.yaml"
         if not (saved.is_file() and any(fold.folder.glob("model_*"))):
             continue
-        for difference in changes_that_count(fold.cfg, saved):
+        for difference in significant_changes(fold.cfg, saved):
             if not is_named(difference, allowed):
                 found.setdefault(str(difference), []).append(str(fold.number))
                 keys = found.setdefault("", [])
@@ -211,7 +211,7 @@ def is_trained(fold: Fold) -> bool:
     evaluated = fold.folder / "config_eval.yaml"
     if evaluated.is_file() and changed_at(evaluated) > changed_at(fold.folder / "config.yaml"):
         return False
-    return not changes_that_count(fold.cfg, fold.folder / "config.yaml")
+    return not significant_changes(fold.cfg, fold.folder / "config.yaml")
 
 
 def changed_at(path: Path) -> int:
@@ -224,7 +224,7 @@ def is_evaluated(fold: Fold, weights: Path) -> bool:
     if not all(path.is_file() for path in (saved, fold.manifest, fold.metrics)):
         return False
     newest = max(changed_at(saved), changed_at(weights))
-    return changed_at(fold.manifest) >= newest and not changes_that_count(fold.cfg, saved)
+    return changed_at(fold.manifest) >= newest and not significant_changes(fold.cfg, saved)
 
 
 def weights_of(fold: Fold, opts: Sequence[str]) -> tuple[Path, list[str]]:
@@ -297,7 +297,7 @@ class Narrator(JobListener):
         print(f"Stopping: {folds}; a second Ctrl-C kills.", file=sys.stderr, flush=True)
 
 
-def read_fold(fold: Fold) -> tuple[FoldResult, list[JudgedVideo]]:
+def read_fold(fold: Fold) -> tuple[FoldResult, list[MatchedVideo]]:
     """A finished fold's figures, and its judged videos where its predictions are there."""
     try:
         written = json.loads(fold.metrics.read_text(encoding="utf-8"))
@@ -323,7 +323,7 @@ def summarize(finished: Sequence[Fold], missing: Sequence[int]) -> FoldTable:
     names = [video.video_id for video in videos]
     if len(set(names)) < len(names):
         return FoldTable(results, missing, not_pooled="a video stands in several folds")
-    return FoldTable(results, missing, pooled=all_figures(videos))
+    return FoldTable(results, missing, pooled=all_metrics(videos))
 
 
 def write_report(folds: FoldTable, output_dir: Path, argv: Sequence[str]) -> None:

@@ -7,7 +7,7 @@
 Annotations are COCO-VID (videos, images, annotations with instance_id); pictures are not needed. Detections are a list of
 {image_id, category_id, bbox: [x, y, width, height], score}, or the folder (or manifest) of a run, which holds its own ground
 truth. Prints a table and writes OUT/metrics.json: one flat object of numbers, null where a figure is undefined. What each
-figure is: ultravid/evaluation/figures.py.
+figure is: ultravid/evaluation/metrics.py.
 """
 
 import argparse
@@ -17,21 +17,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ultravid.evaluation.bootstrap import bootstrap_figures, percentile_interval
+from ultravid.evaluation.bootstrap import bootstrap_metrics, percentile_interval
 from ultravid.evaluation.coco_files import read_patients
-from ultravid.evaluation.figures import (
+from ultravid.evaluation.metrics import (
     TRAINING_FIGURES,
-    all_figures,
-    count_figures,
-    stratum_figures,
+    all_metrics,
+    count_metrics,
+    stratum_metrics,
     why_undefined,
 )
 from ultravid.evaluation.report import format_columns, format_interval, format_undefined, format_value
-from ultravid.evaluation.results import JudgedVideo
+from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.runs import load_run
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
-from ultravid.utils.tool import run_tool, seed_of_draws
+from ultravid.utils.tool import run_tool, seed_argument
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output-dir", type=Path, required=True, help="gets metrics.json")
     parser.add_argument("--patients", type=Path, help="JSON object from video name to patient")
     parser.add_argument("--bootstrap", type=int, default=0, metavar="N", help="draws of patients for 95%% intervals")
-    parser.add_argument("--seed", type=seed_of_draws, default=0, help="of the draws")
+    parser.add_argument("--seed", type=seed_argument, default=0, help="of the draws")
     parser.add_argument(
         "--strata", default="", metavar="FIELDS", help="fields of the videos' metadata, as device,organ,size"
     )
@@ -55,7 +55,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def print_figures(
-    figures: Mapping[str, float], intervals: Mapping[str, tuple[float, float]], videos: Sequence[JudgedVideo]
+    figures: Mapping[str, float], intervals: Mapping[str, tuple[float, float]], videos: Sequence[MatchedVideo]
 ) -> None:
     """The table, and why figures are undefined."""
     reasons = why_undefined(figures, videos)
@@ -81,7 +81,7 @@ def print_strata(strata: Mapping[str, Mapping[str, float]]) -> None:
     print(format_columns(["stratum", "videos", "lesions", *TRAINING_FIGURES], rows, left=1))
 
 
-def check_strata(fields: Sequence[str], videos: Sequence[JudgedVideo]) -> None:
+def check_strata(fields: Sequence[str], videos: Sequence[MatchedVideo]) -> None:
     known = {key for video in videos for key in video.metadata} | {"size"}
     for field in fields:
         if field not in known:
@@ -95,15 +95,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     patients = read_patients(args.patients) if args.patients else {}
     videos, _ = load_run(args.predictions, args.annotations, patients)
     check_strata(fields, videos)
-    figures, counts = all_figures(videos, args.score_threshold), count_figures(videos)
+    figures, counts = all_metrics(videos, args.score_threshold), count_metrics(videos)
     print(", ".join(f"{number} {name.removeprefix('count/').replace('_', ' ')}" for name, number in counts.items()))
     intervals = {}
     if args.bootstrap:
-        for name, values in bootstrap_figures(videos, args.bootstrap, args.seed).items():
+        for name, values in bootstrap_metrics(videos, args.bootstrap, args.seed).items():
             interval = percentile_interval(values)
             intervals[name] = (interval.low, interval.high)
     print_figures(figures, intervals, videos)
-    strata = stratum_figures(videos, fields)
+    strata = stratum_metrics(videos, fields)
     if strata:
         print_strata(strata)
     written: dict[str, float] = {**figures, **counts}

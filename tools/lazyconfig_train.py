@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from ultravid.config import Builder, config_hash, importable_project, load_checked
 from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
-from ultravid.config.instantiate import mistakes_told
+from ultravid.config.instantiate import as_user_error
 from ultravid.config.serialize import resolved
 from ultravid.utils.tool import run_tool
 
@@ -32,13 +32,13 @@ REQUIRED_KEYS = (
 
 def do_test(builder: Builder, resume: bool) -> None:
     """Evaluate ``train.init_checkpoint``, or with --resume the newest checkpoint of ``train.output_dir``."""
-    from ultravid.engine import load_to_evaluate
+    from ultravid.engine import load_evaluation_weights
     from ultravid.evaluation import inference_on_dataset, print_csv_format
     from ultravid.utils.env import select_device
     from ultravid.utils.events import EventStorage
 
     model = builder.build("model").to(select_device(builder.cfg.train.device))
-    load_to_evaluate(model, builder.cfg, resume)
+    load_evaluation_weights(model, builder.cfg, resume)
     loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
     # An interrupted evaluation is taken up by the same model alone.
     described = config_hash(resolved(builder.cfg).model)
@@ -49,7 +49,7 @@ def do_test(builder: Builder, resume: bool) -> None:
 
 def do_train(builder: Builder, resume: bool) -> None:
     """Build the trainer and all that it refers to, take up or begin, train."""
-    with mistakes_told():
+    with as_user_error():
         trainer = builder.build("trainer")
     trainer.resume_or_load(resume)
     trainer.train()
@@ -71,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if show_config(args, REQUIRED_KEYS):
         return 0
     cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS)
-    from ultravid.engine import launch, settle_resume
+    from ultravid.engine import launch, resolve_resume
 
-    settle_resume(cfg, args)
+    resolve_resume(cfg, args)
     launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
     return 0
 

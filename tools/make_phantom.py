@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ultravid.data.phantom import check_phantom_arguments, write_phantom_dataset
+from ultravid.datasets.phantom import check_phantom_arguments, write_phantom_dataset
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import run_tool
 

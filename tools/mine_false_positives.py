@@ -28,7 +28,7 @@ import numpy as np
 from ultravid.data.mining import HardList, write_hard_list
 from ultravid.evaluation.cases import false_sequences
 from ultravid.evaluation.frame_ap import DetectionPool, threshold_at_recall
-from ultravid.evaluation.results import JudgedVideo
+from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.runs import load_run
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import run_tool
@@ -48,7 +48,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def chosen_threshold(videos: Sequence[JudgedVideo], args: argparse.Namespace) -> float:
+def chosen_threshold(videos: Sequence[MatchedVideo], args: argparse.Namespace) -> float:
     if args.score_threshold is not None:
         return float(args.score_threshold)
     threshold = threshold_at_recall(DetectionPool(videos), args.recall)

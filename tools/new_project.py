@@ -98,7 +98,7 @@ class WeightNorm(HookBase):
 from pathlib import Path
 
 from ultravid.config import Builder, importable_project, load_checked
-from ultravid.data.phantom import write_phantom_dataset
+from ultravid.datasets.phantom import write_phantom_dataset
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs/phantom.py"
 

@@ -18,7 +18,7 @@ from torch.nn.utils import get_total_norm
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.config import Builder, importable_project, load_checked
 from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
-from ultravid.engine import default_setup, default_writers, launch, load_to_evaluate, run_tool, settle_resume
+from ultravid.engine import default_setup, default_writers, launch, load_evaluation_weights, resolve_resume, run_tool
 from ultravid.evaluation import flatten_results_dict, inference_on_dataset
 from ultravid.solver import LRMultiplier
 from ultravid.utils import comm
@@ -60,7 +60,7 @@ def do_train(builder: Builder, resume: bool) -> None:
     if "trainer" in loaded:
         raise UserError(f"{train.output_dir} holds a run of another tool; it is that one that takes it up.")
     if not resumed:
-        checkpointer.set_earlier_run_aside()
+        checkpointer.archive_previous_run()
     scheduler.set_iteration(start_iter)
     writers = default_writers(train.output_dir, train.max_iter) if comm.is_main_process() else []
     for writer in writers:
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> None:
         if not args.eval_only:
             do_train(builder, args.resume)
             return
-        load_to_evaluate(builder.build("model"), cfg, args.resume)
+        load_evaluation_weights(builder.build("model"), cfg, args.resume)
         do_test(builder)
 
 
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if show_config(args, REQUIRED_KEYS):
         return 0
     cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS)
-    settle_resume(cfg, args)
+    resolve_resume(cfg, args)
     launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
     return 0
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from ultravid.checkpoint.weights import load_weights
 from ultravid.config import Builder, LazyConfig, get_cfg, importable_project
-from ultravid.engine.capsule import Capsule, first_nonfinite
 from ultravid.engine.cfg_builders import build_model as build_model_of_cfg
+from ultravid.engine.step_dump import StepDump, first_nonfinite
 from ultravid.utils.env import select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventStorage
@@ -37,7 +37,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def build_model(capsule: Capsule, args: argparse.Namespace) -> nn.Module:
+def build_model(capsule: StepDump, args: argparse.Namespace) -> nn.Module:
     """The run's model with the weights of before the step, in training mode on the device."""
     config_file = args.config_file or args.capsule.resolve().parents[1] / "config.yaml"
     if not config_file.is_file():
@@ -54,7 +54,7 @@ def build_model(capsule: Capsule, args: argparse.Namespace) -> nn.Module:
     return model.to(select_device(args.device)).train()
 
 
-def repeat(model: nn.Module, capsule: Capsule) -> tuple[str | None, list[dict[str, float]]]:
+def repeat(model: nn.Module, capsule: StepDump) -> tuple[str | None, list[dict[str, float]]]:
     """Where the first number is that is not finite, and the losses of each batch."""
     losses: list[dict[str, float]] = []
     device = next(model.parameters()).device
@@ -85,7 +85,7 @@ def repeat(model: nn.Module, capsule: Capsule) -> tuple[str | None, list[dict[st
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    capsule = Capsule.read(args.capsule, trust=args.trust)
+    capsule = StepDump.read(args.capsule, trust=args.trust)
     print(f"Iteration {capsule.iteration}, rank {capsule.rank}, samples: {'; '.join(capsule.samples)}")
     print("Losses of the run:", ", ".join(f"{name}={value:.6g}" for name, value in capsule.losses.items()) or "none")
     model = build_model(capsule, args)

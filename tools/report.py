@@ -20,7 +20,7 @@ from ultravid.evaluation.coco_files import read_patients
 from ultravid.evaluation.html_report import ReportOptions, load_report_runs, report_page
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import replace_file
-from ultravid.utils.tool import run_tool, seed_of_draws
+from ultravid.utils.tool import run_tool, seed_argument
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -33,7 +33,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--bootstrap", type=int, default=2000, metavar="N", help="draws of patients (2000); 0 draws none"
     )
-    parser.add_argument("--seed", type=seed_of_draws, default=0, help="of the draws")
+    parser.add_argument("--seed", type=seed_argument, default=0, help="of the draws")
     parser.add_argument(
         "--score-threshold", type=float, help="of the cases (default: the score where the recall is 0.8)"
     )

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from ultravid.data.phantom import write_phantom_dataset
+from ultravid.datasets.phantom import write_phantom_dataset
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import EXIT_STOPPED, run_tool
 

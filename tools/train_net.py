@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from ultravid.config import CfgNode, get_cfg, importable_project
 from ultravid.config.command_line import yaml_argument_parser
-from ultravid.engine import DefaultTrainer, default_setup, launch, load_to_evaluate, run_tool, settle_resume
+from ultravid.engine import DefaultTrainer, default_setup, launch, load_evaluation_weights, resolve_resume, run_tool
 from ultravid.evaluation import DatasetEvaluator
 from ultravid.utils.events import EventStorage
 
@@ -37,7 +37,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
 def do_test(cfg: CfgNode, resume: bool) -> None:
     """Evaluate ``MODEL.WEIGHTS``, or with --resume the newest checkpoint of ``OUTPUT_DIR``."""
     model = Trainer.build_model(cfg)
-    load_to_evaluate(model, cfg, resume)
+    load_evaluation_weights(model, cfg, resume)
     with EventStorage(0):  # a model may record numbers here as it does in training
         Trainer.test(cfg, model)
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, read the config once to find mistakes, and start the processes."""
     args = yaml_argument_parser().parse_args(argv)
     cfg = setup(args)
-    settle_resume(cfg, args)
+    resolve_resume(cfg, args)
     launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
     return 0
 

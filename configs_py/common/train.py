@@ -51,7 +51,7 @@ trainer = L(AMPTrainer)(
     max_iter=ref("train.max_iter"),
     seed=ref("train.seed"),
     clip_grad=None,
-    capsule_dir=ref("train.output_dir"),
+    dump_dir=ref("train.output_dir"),
     hooks=dict(
         progress=L(hooks.ProgressBar)(),  # on a terminal alone
         record=L(hooks.RunRecord)(
@@ -83,7 +83,7 @@ trainer = L(AMPTrainer)(
             val_metric="AP50",
             max_to_keep=ref("train.checkpointer.keep_best"),
         ),
-        ledger=L(hooks.TimeLedger)(period=ref("train.log_period")),
+        ledger=L(hooks.TimeBreakdown)(period=ref("train.log_period")),
         writer=L(hooks.PeriodicWriter)(
             writers=dict(
                 log=L(CommonMetricPrinter)(max_iter=ref("train.max_iter")),
@@ -99,6 +99,6 @@ trainer = L(AMPTrainer)(
             max_to_keep=ref("train.checkpointer.max_to_keep"),
         ),
         stop=L(hooks.StopOnSignal)(checkpointer=ref("checkpointer"), wall_time_s=ref("train.wall_time_s")),
-        hang=L(hooks.HangReport)(timeout_s=ref("train.hang_timeout_s")),
+        hang=L(hooks.Watchdog)(timeout_s=ref("train.hang_timeout_s")),
     ),
 )

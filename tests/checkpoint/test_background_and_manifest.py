@@ -207,5 +207,5 @@ def test_another_prefix_falls_back_and_is_set_aside_too(tmp_path):
         checkpointer.save(name, iteration=iteration)
     (tmp_path / "foo_final.pth").write_bytes(b"cut")
     assert checkpointer.resume_or_load("", resume=True)["iteration"] == 3
-    checkpointer.set_earlier_run_aside()
+    checkpointer.archive_previous_run()
     assert not checkpointer.has_checkpoint() and not list(tmp_path.glob("*.pth"))

@@ -13,7 +13,7 @@ from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool
 from tests.evaluation.cases import FAR, NEAR_A, A, random_videos, video, write_coco
 from ultravid.data import HardMining, load_cva_bus
 from ultravid.data.mining import read_hard_list
-from ultravid.evaluation import judge_video
+from ultravid.evaluation import match_video
 from ultravid.evaluation.prediction_files import write_manifest, write_video
 from ultravid.evaluation.video_metrics import false_positive_sequences
 from ultravid.structures import Boxes, Instances
@@ -71,7 +71,7 @@ def test_as_many_sequences_are_mined_as_the_figure_counts():
     tool = load_tool("mine_false_positives")
     for v in random_videos(np.random.default_rng(5), num_videos=30):
         for threshold in (0.05, 0.4, 0.8):
-            judged = judge_video(v)
+            judged = match_video(v)
             assert len(tool.false_sequences([judged], threshold)) == false_positive_sequences(judged, threshold)
 
 

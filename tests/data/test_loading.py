@@ -22,7 +22,7 @@ from ultravid.data import (
     split_fold,
 )
 from ultravid.data.samplers import InfiniteClipSampler
-from ultravid.data.video import Frame
+from ultravid.datasets.video import Frame
 from ultravid.structures import Boxes, Clip, Instances
 
 

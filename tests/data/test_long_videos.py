@@ -11,7 +11,7 @@ import pytest
 
 from ultravid.data import Video, WindowFrameSampler, build_video_test_loader, build_video_train_loader
 from ultravid.data.mapper import FrameDataset
-from ultravid.data.video import Frame, PackedFrames
+from ultravid.datasets.video import Frame, PackedFrames
 
 
 def frames_of(path, number, size=8):
@@ -88,7 +88,7 @@ def test_a_long_video_is_trained_and_tested_on(picture):
 GROWTH = """
 import sys
 from ultravid.data import RandomFlip, StridedFrameSampler, Video, build_video_train_loader
-from ultravid.data.video import Frame
+from ultravid.datasets.video import Frame
 from benchmarks.data import resident_mb
 import numpy as np
 box = dict(boxes=np.array([[1, 2, 5, 6]], np.float32), classes=np.zeros(1, np.int64), track_ids=np.zeros(1, np.int64))

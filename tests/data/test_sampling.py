@@ -23,9 +23,9 @@ from ultravid.data import (
     select_group,
     split_fold,
 )
-from ultravid.data.choice import ClipChoice
+from ultravid.data.clip_planner import ClipPlanner
 from ultravid.data.mining import HardList, read_hard_list, write_hard_list
-from ultravid.data.video import Frame
+from ultravid.datasets.video import Frame
 
 ONE_BOX = {
     "boxes": np.array([[1, 1, 5, 5]], np.float32),
@@ -103,23 +103,23 @@ def test_a_stride_that_passes_a_frame_over_comes_as_near_as_it_can():
 
 def test_the_share_of_negative_videos_is_exact_and_each_kind_goes_in_turn():
     videos = [video(f"p{i}") for i in range(6)] + [video(f"n{i}", lesion=False) for i in range(3)]
-    choice = ClipChoice(videos, seed=3, negative_share=0.25)
+    choice = ClipPlanner(videos, seed=3, negative_share=0.25)
     chosen = [videos[choice(n).video].video_id for n in range(24 * 4)]
     negatives = [v for v in chosen if v[0] == "n"]
     assert len(negatives) == 24 and set(Counter(negatives).values()) == {8}
     positives = [v for v in chosen if v[0] == "p"]
     assert all(sorted(positives[i : i + 6]) == [f"p{i}" for i in range(6)] for i in range(0, 72, 6))
-    left_out = ClipChoice(videos, seed=3, negative_share=0.0)
+    left_out = ClipPlanner(videos, seed=3, negative_share=0.0)
     assert {videos[left_out(n).video].video_id[0] for n in range(30)} == {"p"}
     with pytest.raises(DataError, match="all 6 training videos have one"):
-        ClipChoice(videos[:6], seed=3, negative_share=0.1)
+        ClipPlanner(videos[:6], seed=3, negative_share=0.1)
 
 
 def test_listed_videos_and_frames_are_drawn_at_their_rates(tmp_path):
     write_hard_list(tmp_path / "hard.json", HardList({"v1": 3, "v2": 1, "held out": 9}, {"v4": [2, 17], "v5": [0]}))
     videos = [video(f"v{i}") for i in range(6)]
     mining = HardMining(path=tmp_path / "hard.json", video_rate=0.5, frame_rate=1.5)
-    choice = ClipChoice(videos, seed=0, mining=mining)
+    choice = ClipPlanner(videos, seed=0, mining=mining)
     chosen = [choice(n) for n in range(6000)]
     ordinary = [c.video for n, c in enumerate(chosen) if c.frame is None and c.video in (0, 3)]
     by_frame = Counter((c.video, c.frame) for c in chosen if c.frame is not None)

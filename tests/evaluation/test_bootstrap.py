@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tests.evaluation.cases import FAR, NONE, A, random_videos, video
-from ultravid.evaluation import all_figures, judge_video
+from ultravid.evaluation import all_metrics, match_video
 from ultravid.evaluation.bootstrap import (
     BOOTSTRAP_FIGURES,
-    bootstrap_figures,
+    bootstrap_metrics,
     draw_patients,
     paired_p_value,
     percentile_interval,
@@ -15,7 +15,7 @@ from ultravid.evaluation.bootstrap import (
 
 
 def with_patients(videos, patients):
-    return [judge_video(replace(v, patient=p)) for v, p in zip(videos, patients, strict=True)]
+    return [match_video(replace(v, patient=p)) for v, p in zip(videos, patients, strict=True)]
 
 
 def copies(videos, drawn):
@@ -31,28 +31,28 @@ def test_each_draw_equals_the_figures_of_the_videos_that_were_drawn(seed):
     rng = np.random.default_rng(seed)
     # Eight boxes in ten are found: some draws reach recall 0.8, others don't. All scores differ: copies are the only ties.
     videos = with_patients(random_videos(rng, num_videos=6, max_frames=8, step=None), ["p", "q", "q", "r", "s", "t"])
-    values = bootstrap_figures(videos, num_draws=25, seed=seed)
+    values = bootstrap_metrics(videos, num_draws=25, seed=seed)
     for i, drawn in enumerate(draw_patients(5, 25, seed)):
-        figures = all_figures(copies(videos, drawn))
+        figures = all_metrics(copies(videos, drawn))
         for name in BOOTSTRAP_FIGURES:
             assert values[name][i] == pytest.approx(figures[name], nan_ok=True), (name, i)
 
 
 def test_a_recall_that_ends_at_the_level_exactly_counts_as_reached():
-    videos = [judge_video(video(*[([A], [A], [0.5])] * 4, ([A], [FAR], [0.9])))]
-    drawn, whole = bootstrap_figures(videos, num_draws=3), all_figures(videos)
+    videos = [match_video(video(*[([A], [A], [0.5])] * 4, ([A], [FAR], [0.9])))]
+    drawn, whole = bootstrap_metrics(videos, num_draws=3), all_metrics(videos)
     for name in ("Pr80", "FP80", "Pr70", "FP70"):
         assert drawn[name] == pytest.approx([whole[name]] * 3)
 
 
 def test_one_patient_gives_an_interval_without_width_and_a_run_equals_itself():
     videos = with_patients(random_videos(np.random.default_rng(1)), ["p", "p", "p"])
-    figures, draws = all_figures(videos), bootstrap_figures(videos, 50)
+    figures, draws = all_metrics(videos), bootstrap_metrics(videos, 50)
     for name in ("AP50", "mAP", "R@16", "Pr70"):
         interval = percentile_interval(draws[name])
         assert interval.low == pytest.approx(figures[name], nan_ok=True)
         assert interval.high == pytest.approx(figures[name], nan_ok=True)
-    again = bootstrap_figures(videos, 50)
+    again = bootstrap_metrics(videos, 50)
     assert all(np.array_equal(draws[name], again[name], equal_nan=True) for name in BOOTSTRAP_FIGURES)
     assert paired_p_value(again["AP50"] - draws["AP50"]) == 1
 
@@ -60,15 +60,15 @@ def test_one_patient_gives_an_interval_without_width_and_a_run_equals_itself():
 def test_the_interval_of_a_share_is_that_of_the_binomial():
     # 100 patients with a lesion each, 70 found: the share's standard deviation is sqrt(0.7 * 0.3 / 100).
     frames = [([A], [A], [0.9])] * 70 + [([A], NONE, [])] * 30
-    videos = [judge_video(video(f, name=f"v{i}", patient=f"p{i}")) for i, f in enumerate(frames)]
-    recall = bootstrap_figures(videos, 4000)["R@16"]
+    videos = [match_video(video(f, name=f"v{i}", patient=f"p{i}")) for i, f in enumerate(frames)]
+    recall = bootstrap_metrics(videos, 4000)["R@16"]
     assert recall.mean() == pytest.approx(70, abs=0.3)
     assert recall.std() == pytest.approx(100 * np.sqrt(0.7 * 0.3 / 100), rel=0.05)
     interval = percentile_interval(recall)
     assert (interval.low, interval.high) == pytest.approx((61, 79), abs=1)
     # Ten videos of ten patients each: only the number of patients counts.
     grouped = [replace(v, patient=f"p{i % 10}") for i, v in enumerate(videos)]
-    assert bootstrap_figures(grouped, 500)["R@16"].std() < 1e-9  # every patient has 7 of 10
+    assert bootstrap_metrics(grouped, 500)["R@16"].std() < 1e-9  # every patient has 7 of 10
 
 
 def test_draws_do_not_depend_on_how_many_there_are_and_undefined_ones_give_no_interval():

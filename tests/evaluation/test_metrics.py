@@ -22,17 +22,17 @@ from tests.evaluation.cases import (
 )
 from ultravid.evaluation import (
     DetectionPool,
-    all_figures,
+    all_metrics,
     average_precision,
     false_positive_sequences,
-    judge_video,
     legacy_metrics,
     match_detections,
+    match_video,
     precision_at_recall,
     video_detection_metrics,
 )
-from ultravid.evaluation.figures import stratum_figures, why_undefined
 from ultravid.evaluation.frame_ap import average_recall, recall_precision, recall_with_top, threshold_at_recall
+from ultravid.evaluation.metrics import stratum_metrics, why_undefined
 from ultravid.evaluation.video_metrics import false_sequences_at
 
 
@@ -166,7 +166,7 @@ def test_sequences_at_many_thresholds_equal_plain_loops(seed):
         still = video(*[(f.gt_boxes, [jitter(rng, A) for _ in range(4)], rng.random(4)) for f in vid.frames])
         for each in (vid, still):
             thresholds = np.concatenate([rng.random(20), each.frames[3].scores]).astype(np.float32)
-            counts = false_sequences_at(judge_video(each), thresholds)
+            counts = false_sequences_at(match_video(each), thresholds)
             assert counts.tolist() == [plain_sequences(each, t) for t in thresholds]
 
 
@@ -174,13 +174,13 @@ def test_sequences_at_many_thresholds_equal_plain_loops(seed):
 def test_the_legacy_figures_equal_what_ultradets_evaluator_gave(number):
     # 1: scores of two decimals, so that ties matter. 5: limits made by hand, as an IoU of 0.5 exactly and 9 hits of 10.
     videos, expected = reference_set(number)
-    assert legacy_metrics([judge_video(v) for v in videos]) == pytest.approx(expected, abs=1e-6)
+    assert legacy_metrics([match_video(v) for v in videos]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_where_ours_departs_from_the_legacy_figures():
     # Two lesions, one found by the second of 17 detections, by score: precision 1/2 at recall 1/2, then 1/17.
     many = [FAR, A, *[FAR] * 15]
-    figures = all_figures([video(([A, B], many, np.linspace(0.9, 0.1, 17)))])
+    figures = all_metrics([video(([A, B], many, np.linspace(0.9, 0.1, 17)))])
     assert figures["AP50"] == pytest.approx(25) and figures["legacy/AP50"] == pytest.approx(0.25)
     # A stands at IoU 1: ten values of 25 percent.
     assert figures["mAP"] == pytest.approx(25) and figures["legacy/mAP"] == pytest.approx(0.25 * 10 / 9)
@@ -188,16 +188,16 @@ def test_where_ours_departs_from_the_legacy_figures():
     assert np.isnan(figures["Pr80"]) and figures["legacy/P@R0.8"] == pytest.approx(1 / 17)
     assert np.isnan(figures["FP80"]) and figures["legacy/FP@R0.8"] == 15 * 1800
     # Sixteen a frame: the 17th counts in the old figure alone.
-    figures = all_figures([video(([A], [*[FAR] * 16, A], np.linspace(0.9, 0.1, 17)))])
+    figures = all_metrics([video(([A], [*[FAR] * 16, A], np.linspace(0.9, 0.1, 17)))])
     assert figures["R@16"] == 0 and figures["legacy/R@16"] == 1
     # Recall 0.8 is 4 of 5, reached at score 0.5 exactly: that detection is kept, here a false one of the same score.
     found = [([A], [A], [0.9])] * 3
-    figures = all_figures([video(*found, ([A], [A, FAR], [0.5, 0.5]), ([A], NONE, []))])
+    figures = all_metrics([video(*found, ([A], [A, FAR], [0.5, 0.5]), ([A], NONE, []))])
     assert figures["FP80"] == pytest.approx(1 * 1800 / 5) and figures["legacy/FP@R0.8"] == 0
 
 
 def test_a_video_of_known_rate_has_its_own_minutes_in_ours_alone():
-    figures = all_figures([video(*[([A], [A, FAR], [0.9, 0.95])] * 10, fps=10.0)])
+    figures = all_metrics([video(*[([A], [A, FAR], [0.9, 0.95])] * 10, fps=10.0)])
     assert figures["FP80"] == pytest.approx(60) and figures["legacy/FP@R0.8"] == pytest.approx(180)
 
 
@@ -208,21 +208,21 @@ def test_subsets_of_lesions_by_hand():
         ([small, large], [small, large, wrong_small], [0.6, 0.9, 0.8]),  # two lesions
         ([large], [wrong_large], [0.7]),
     ]
-    figures = all_figures([video(*frames)])
+    figures = all_metrics([video(*frames)])
     # Frames with several: large, wrong_small, small by score: 1/2 at precision 1, 1/2 at 2/3.
     assert figures["multi_mAP"] == pytest.approx(100 * (1 / 2 + 1 / 2 * 2 / 3))
     # Small: wrong_small, then small; hits of the large lesion and wrong_large are left out.
     assert figures["mAP_s"] == pytest.approx(50)
     # Large: found one of two, before anything false.
     assert figures["mAP_l"] == pytest.approx(50)
-    assert np.isnan(all_figures([video(([large], [large], [0.5]))])["mAP_s"])
+    assert np.isnan(all_metrics([video(([large], [large], [0.5]))])["mAP_s"])
 
 
 def test_the_per_video_convention_by_hand():
     # Video a: frames of AP 1 and 1/2 (a false one before), and one without lesion, which is left out. Video b: one of 0.
     a = video(([A], [A], [0.9]), ([A], [FAR, A], [0.9, 0.8]), ([], [FAR], [0.9]), name="a")
     b = video(([A], [HALF_A, FAR], [0.9, 0.95]), ([A], NONE, []), name="b")
-    figures = all_figures([a, b])
+    figures = all_metrics([a, b])
     # b's first frame: HALF_A has IoU 0.5 and comes second: AP50 1/2; its second frame 0.
     assert figures["per_video/AP50"] == pytest.approx(100 * (3 / 4 + 1 / 4) / 2)
     assert figures["per_video/AP75"] == pytest.approx(100 * (3 / 4 + 0) / 2)
@@ -239,11 +239,11 @@ def test_the_per_video_convention_equals_pooled_figures_of_single_frames(seed):
     for name in names:
         means = []
         for vid in videos:
-            alone = [all_figures([type(vid)("x", [f])])[name] for f in vid.frames if len(f.gt_boxes)]
+            alone = [all_metrics([type(vid)("x", [f])])[name] for f in vid.frames if len(f.gt_boxes)]
             values = [value for value in alone if not np.isnan(value)]
             means += [np.mean(values)] if values else []
         expected = np.mean(means) if means else np.nan
-        assert all_figures(videos)[f"per_video/{name}"] == pytest.approx(expected, nan_ok=True)
+        assert all_metrics(videos)[f"per_video/{name}"] == pytest.approx(expected, nan_ok=True)
 
 
 def test_lesions_found_their_delay_and_froc_by_hand():
@@ -258,32 +258,32 @@ def test_lesions_found_their_delay_and_froc_by_hand():
     )
     # The third is hit at once. 56 frames without anything, so that both videos last 6 seconds, a tenth of a minute.
     second = video(([A], [A], [0.7], [1]), *[([], NONE, [])] * 55, fps=10.0, name="second")
-    figures = all_figures([first, second], score_threshold=0.5)
+    figures = all_metrics([first, second], score_threshold=0.5)
     assert figures["lesion/sensitivity_any@0.5"] == pytest.approx(100 * 2 / 3)
     assert figures["lesion/sensitivity_half@0.5"] == pytest.approx(100 * 2 / 3)  # 2 of 4 frames, 1 of 1
     assert figures["lesion/delay_s@0.5"] == pytest.approx(0.2)  # 0.2, 0 and never
     assert figures["lesion/FP@0.5"] == pytest.approx(1 / 0.1)
     # At 0.9, 0.7 and 0.3 one lesion more is found each time; FAR (0.95) is there always: 10 sequences a minute.
     assert figures["lesion/FROC@8"] == 0
-    shorter = all_figures([first, second, video(*[([], NONE, [])] * 600, fps=10.0, name="long")])
+    shorter = all_metrics([first, second, video(*[([], NONE, [])] * 600, fps=10.0, name="long")])
     assert shorter["lesion/FROC@1"] == pytest.approx(100) and shorter["lesion/FROC@0.5"] == 0
     # Found in half of its frames, lesion 2 (1 of 3) is not, at any score.
-    assert all_figures([first], score_threshold=0.1)["lesion/sensitivity_half@0.1"] == 50
-    assert all_figures([first], score_threshold=0.1)["lesion/sensitivity_any@0.1"] == 100
+    assert all_metrics([first], score_threshold=0.1)["lesion/sensitivity_half@0.1"] == 50
+    assert all_metrics([first], score_threshold=0.1)["lesion/sensitivity_any@0.1"] == 100
 
 
 def test_a_lesion_that_is_never_found_is_infinitely_late_and_unknown_tracks_are_one_a_video():
     found, missed = video(([A], [A], [0.9], [1])), video(([A], NONE, [], [1]), name="w")
-    assert np.isnan(all_figures([found, missed], score_threshold=0.5)["lesion/delay_s@0.5"])
+    assert np.isnan(all_metrics([found, missed], score_threshold=0.5)["lesion/delay_s@0.5"])
     unknown = video(([A, B], [A], [0.9]))
-    assert all_figures([unknown], score_threshold=0.5)["lesion/sensitivity_any@0.5"] == 100
+    assert all_metrics([unknown], score_threshold=0.5)["lesion/sensitivity_any@0.5"] == 100
 
 
 def test_why_a_figure_is_undefined_is_said():
-    videos = [judge_video(video(([A], [FAR], [0.9])))]
-    reasons = why_undefined(all_figures(videos), videos)
+    videos = [match_video(video(([A], [FAR], [0.9])))]
+    reasons = why_undefined(all_metrics(videos), videos)
     assert reasons["Pr80"] == "the recall ends at 0.000" and "several" in reasons["multi_mAP"]
-    nothing = [judge_video(video(([], [FAR], [0.9])))]
+    nothing = [match_video(video(([], [FAR], [0.9])))]
     assert set(why_undefined(video_detection_metrics(nothing), nothing).values()) == {"there is no lesion"}
 
 
@@ -293,7 +293,7 @@ def test_strata_are_the_figures_of_their_videos():
         video(([A], [FAR], [0.9]), name="b", metadata={"device": "y"}),
         video(([], NONE, []), name="c"),
     ]
-    strata = stratum_figures([judge_video(v) for v in videos], ["device", "size"])
+    strata = stratum_metrics([match_video(v) for v in videos], ["device", "size"])
     assert {name: row["videos"] for name, row in strata.items()} == {
         "device=unknown": 1,
         "device=x": 1,

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT, load_tool
 from tests.evaluation.cases import FAR, A, B, random_videos, reference_set, video, write_coco, xywh
-from ultravid.evaluation import all_figures
+from ultravid.evaluation import all_metrics
 from ultravid.evaluation.prediction_files import read_videos, video_file_name, write_manifest, write_video
 from ultravid.utils.tool import run_tool
 
@@ -47,7 +47,7 @@ def test_coco_files_of_any_detector_give_the_legacy_figures_to_1e_6(tmp_path, nu
     written = metrics(tmp_path / "out")
     assert {name: written[f"legacy/{name}"] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert written["count/frames"] == sum(len(v.frames) for v in videos)
-    for name, value in all_figures(videos).items():
+    for name, value in all_metrics(videos).items():
         if name.startswith("lesion/"):
             continue  # the file has no track ids, and no id is id 0
         assert written[name] == (None if math.isnan(value) else pytest.approx(value))
@@ -92,7 +92,7 @@ def test_annotated_boxes_as_cva_bus_has_them_are_mended_and_told(tmp_path):
     boxes[1][:] = [-5, 0, 15, 10]
     annotations.write_text(json.dumps(content))
     done = run("evaluate", "--annotations", annotations, "--predictions", detections, "--output-dir", tmp_path)
-    assert done.returncode == 0 and metrics(tmp_path)["AP50"] == pytest.approx(all_figures(VIDEOS)["AP50"])
+    assert done.returncode == 0 and metrics(tmp_path)["AP50"] == pytest.approx(all_metrics(VIDEOS)["AP50"])
     assert "1 boxes had a negative width" in done.stderr and "1 boxes went past" in done.stderr
 
 
@@ -226,7 +226,7 @@ def test_two_runs_are_compared_over_the_same_patients(tmp_path):
     done = run("compare", a, b, "--bootstrap", 300, "--output", tmp_path / "out.json")
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "out.json").read_text())
-    expected = all_figures(worse)["AP50"] - all_figures(videos)["AP50"]
+    expected = all_metrics(worse)["AP50"] - all_metrics(videos)["AP50"]
     assert written["AP50/difference"] == pytest.approx(expected)
     assert written["AP50/low"] < expected < written["AP50/high"] < 0 and written["AP50/p"] < 0.02
     same = run("compare", a, a, "--bootstrap", 50, "--output", tmp_path / "same.json")

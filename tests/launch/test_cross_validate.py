@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool
-from ultravid.evaluation.figures import TRAINING_FIGURES, all_figures
 from ultravid.evaluation.folds import FoldResult, FoldTable, fold_csv, fold_html, fold_json, fold_latex, fold_text
+from ultravid.evaluation.metrics import TRAINING_FIGURES, all_metrics
 from ultravid.evaluation.prediction_files import find_manifest, read_videos
 from ultravid.utils.jobs import describe_exit
 from ultravid.utils.tool import run_tool
@@ -83,7 +83,7 @@ def test_every_fold_is_held_out_once_and_the_tables_hold_what_numpy_computes(fin
     assert len(names) == len(set(names)) == 8 and all(videos)
     by_fold = [figures_of(folder, fold) for fold in range(3)]
     rows, written = rows_of(folder), json.loads((folder / "cross_validation.json").read_text())
-    pooled = all_figures([video for part in videos for video in part])
+    pooled = all_metrics([video for part in videos for video in part])
     assert set(rows) == {name for name in by_fold[0] if not name.startswith("count/")}
     for name, row in rows.items():
         values = [figures[name] for figures in by_fold]

@@ -139,8 +139,8 @@ def stand_still_then_break(folder: Path):
         batches,
         torch.optim.SGD(model.parameters(), lr=0.1),
         max_iter=4,
-        hooks=[Sleeps(), hooks.HangReport(timeout_s=0.8)],
-        capsule_dir=folder,
+        hooks=[Sleeps(), hooks.Watchdog(timeout_s=0.8)],
+        dump_dir=folder,
         seed=0,
     )
     said = ""

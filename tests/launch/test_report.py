@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import ROOT, load_tool, small_arguments
 from tests.evaluation.cases import FAR, A, random_videos, video, write_coco
-from ultravid.evaluation import FrameResult, VideoResult, all_figures, false_positive_sequences, judge_video
+from ultravid.evaluation import FrameResult, VideoResult, all_metrics, false_positive_sequences, match_video
 from ultravid.evaluation.cases import false_sequences, missed_lesions
 from ultravid.evaluation.curves import froc_curve, operating_point, precision_recall_curve, score_histogram
 from ultravid.evaluation.frame_ap import DetectionPool
@@ -199,7 +199,7 @@ def test_what_comes_from_data_is_escaped(compared):
 def test_runs_stand_side_by_side_with_the_differences_of_compare(compared):
     (a, b), path = compared
     page = Page(path.read_text())
-    figures = [all_figures(made_up()), all_figures(worse(made_up()))]
+    figures = [all_metrics(made_up()), all_metrics(worse(made_up()))]
     main = {row[0]: row for row in page.tables["main-figures"][1:]}
     assert [float(main["AP50"][i]) for i in (1, 3)] == pytest.approx([f["AP50"] for f in figures])
     output = path.with_name("compare.json")
@@ -240,7 +240,7 @@ def test_a_mistake_is_one_message(tmp_path, capsys, monkeypatch, arguments, mess
 
 
 def test_false_sequences_are_those_that_the_figures_count_and_missed_lesions_those_never_hit():
-    videos = [judge_video(v) for v in made_up(seed=5)]
+    videos = [match_video(v) for v in made_up(seed=5)]
     for threshold in (0.0, 0.3, 0.6, 0.9):
         cases = false_sequences(videos, threshold)
         counts = np.bincount([case.video for case in cases], minlength=len(videos)).tolist()
@@ -249,7 +249,7 @@ def test_false_sequences_are_those_that_the_figures_count_and_missed_lesions_tho
         for case in cases:
             owned = sum(len(case.own_detections(videos[case.video], int(f))) for f in case.frames)
             assert owned == len(case.detections)
-    hand = [judge_video(video(([A], [A], [0.9], [1]), ([A], [FAR], [0.8], [2]), ([A], [A], [0.2], [3])))]
+    hand = [match_video(video(([A], [A], [0.9], [1]), ([A], [FAR], [0.8], [2]), ([A], [A], [0.2], [3])))]
     missed = missed_lesions(hand, 0.5)
     assert [(case.track, case.frames.tolist()) for case in missed] == [(2, [1]), (3, [2])]
     assert missed[0].score == -np.inf and missed[1].score == pytest.approx(0.2)
@@ -265,8 +265,8 @@ def test_a_strip_shows_a_long_case_evenly_and_a_short_one_with_its_surroundings(
 
 
 def test_curves_agree_with_the_figures():
-    videos = [judge_video(v) for v in made_up(seed=2)]
-    pool, figures = DetectionPool(videos), all_figures(videos)
+    videos = [match_video(v) for v in made_up(seed=2)]
+    pool, figures = DetectionPool(videos), all_metrics(videos)
     points = np.array(precision_recall_curve(pool))
     envelope = np.maximum.accumulate(points[::-1, 1])[::-1]
     assert 100 * np.sum(np.diff(points[:, 0], prepend=0) * envelope) == pytest.approx(figures["AP50"])

@@ -19,7 +19,7 @@ from ultravid.checkpoint.reading import CheckpointError, load_file
 from ultravid.checkpoint.snapshot import Snapshot, refuse_what_cannot_be_read
 from ultravid.checkpoint.weights import load_weights
 from ultravid.utils import comm
-from ultravid.utils.file_io import first_free, remove_path, replace_file
+from ultravid.utils.file_io import next_free_path, remove_path, replace_file
 
 __all__ = ["AVERAGED", "DetectionCheckpointer"]
 
@@ -258,7 +258,7 @@ class DetectionCheckpointer:
         with replace_file(self.save_dir / tag) as file:
             file.write(name.encode())
 
-    def set_earlier_run_aside(self) -> None:
+    def archive_previous_run(self) -> None:
         """A new run begins in ``save_dir``: move an older one's checkpoints to a folder of their own.
 
         Left where they are they would be taken for this run's, when it is resumed or when the oldest are removed.
@@ -268,7 +268,7 @@ class DetectionCheckpointer:
         old = {p for kind in ("model_*.pth", "model_*.dcp", *own, *pointers) for p in self.save_dir.glob(kind)}
         if not self.save_to_disk or not old:
             return
-        folder = first_free(self.save_dir, "earlier_run_")
+        folder = next_free_path(self.save_dir, "earlier_run_")
         folder.mkdir()
         for path in sorted(old):
             path.rename(folder / path.name)

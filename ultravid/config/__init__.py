@@ -17,7 +17,7 @@ from ultravid.config.instantiate import Builder, instantiate, locate
 from ultravid.config.lazy import LazyCall, LazyConfig, LazyPartial, get_config, to_omegaconf
 from ultravid.config.loader import importable_project, project_folders
 from ultravid.config.nodes import MISSING, ListNode, Node, ref, resolve_environment
-from ultravid.config.resume import refuse_unnamed_changes
+from ultravid.config.resume import check_resume_config
 from ultravid.config.serialize import config_hash
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ __all__ = [
     "Setting",
     "UnknownKeyError",
     "check",
+    "check_resume_config",
     "config_hash",
     "diff",
     "explain",
@@ -55,7 +56,6 @@ __all__ = [
     "locate",
     "project_folders",
     "ref",
-    "refuse_unnamed_changes",
     "resolve_environment",
     "set_global_cfg",
     "to_omegaconf",

@@ -184,7 +184,7 @@ def _copies(cfg: Node) -> Iterator[Fault]:
     """Notes of nodes that were put in a second place and so were copied."""
     places: dict[int, Container] = {}
     for container in _walk(cfg):
-        twin = container._record.twin if container._record is not None else None
+        twin = container._record.copied_from if container._record is not None else None
         if twin is None:
             continue
         first = places.setdefault(id(twin), container)

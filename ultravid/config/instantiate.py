@@ -31,14 +31,14 @@ from ultravid.utils.errors import UserError
 __all__ = [
     "CONTROL_KEYS",
     "Builder",
-    "adopt_alone",
     "as_node",
     "as_packages",
+    "as_root",
+    "as_user_error",
     "instantiate",
     "is_allowed",
     "locate",
     "locate_allowed",
-    "mistakes_told",
     "target_name",
 ]
 
@@ -199,17 +199,15 @@ def instantiate(cfg: Any, /, *, allowed_packages: Iterable[str] | None = None) -
     Raises:
         ConfigError: see `Builder.build`; a target is of no allowed package.
     """
-    return Builder(Node(), allowed_packages=allowed_packages).build_value(adopt_alone(cfg))
+    return Builder(Node(), allowed_packages=allowed_packages).build_value(as_root(cfg))
 
 
-def adopt_alone(value: Any) -> Any:
+def as_root(value: Any) -> Any:
     """A value as a root of its own: plain containers and OmegaConf's become nodes; a node stays itself."""
     if isinstance(value, CONTAINERS):
         return value
     if type(value).__module__.startswith("omegaconf.") and value._get_parent() is not None:
-        return value_at(
-            adopt_alone(value._get_root()), value._get_full_key(None)
-        )  # its references may lead outside of it
+        return value_at(as_root(value._get_root()), value._get_full_key(None))  # its references may lead outside of it
     adopted = adopt(value, ListNode())
     if isinstance(adopted, CONTAINERS):
         adopted._up = None
@@ -227,7 +225,7 @@ def as_node(cfg: Any) -> Node:
     Raises:
         ConfigError: it is no mapping.
     """
-    node = adopt_alone(cfg)
+    node = as_root(cfg)
     if not isinstance(node, Node):
         raise ConfigError(f"A config is a mapping, got {type(cfg).__name__}.")
     return node
@@ -309,7 +307,7 @@ def _short(value: Any, most: int = 60) -> str:
 
 
 @contextmanager
-def mistakes_told() -> Iterator[None]:
+def as_user_error() -> Iterator[None]:
     """A block in which objects are built: a value that one of them refuses is a mistake in the config, told in one message.
 
     Raises:

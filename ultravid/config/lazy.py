@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any, Generic, ParamSpec, overload
 
 from ultravid.config.errors import ConfigError, UnknownKeyError, did_you_mean
-from ultravid.config.instantiate import adopt_alone
+from ultravid.config.instantiate import as_root
 from ultravid.config.loader import load_config_file, load_namespace, note_import, shipped_config, shipped_names
 from ultravid.config.nodes import CONTAINERS, Node, raw_children
 from ultravid.config.overrides import apply_overrides
@@ -108,7 +108,7 @@ class LazyConfig:
         Raises:
             ConfigError: something can't be written as data; the message names its key.
         """
-        text = dump_yaml(adopt_alone(cfg), allow_pickle=allow_pickle)
+        text = dump_yaml(as_root(cfg), allow_pickle=allow_pickle)
         try:
             content = text.encode()
         except UnicodeEncodeError as error:
@@ -128,13 +128,13 @@ class LazyConfig:
         Raises:
             OverrideError: some do not parse or do not fit; every one of them is told.
         """
-        changed = apply_overrides(adopt_alone(cfg), overrides)
+        changed = apply_overrides(as_root(cfg), overrides)
         return changed if isinstance(cfg, dict) else to_omegaconf(changed)
 
     @staticmethod
     def to_py(cfg: Any, prefix: str = "cfg.") -> str:
         """The config as Python-like code, for reading."""
-        return to_py(adopt_alone(cfg), prefix)
+        return to_py(as_root(cfg), prefix)
 
 
 def _load(filename: str | Path, keys: str | tuple[str, ...] | None, caller: FrameType, allow_pickle: bool) -> Any:
@@ -177,7 +177,7 @@ def to_omegaconf(cfg: Any) -> Any:
     """
     from omegaconf import DictConfig
 
-    return DictConfig(_plain(adopt_alone(cfg)), flags={"allow_objects": True})
+    return DictConfig(_plain(as_root(cfg)), flags={"allow_objects": True})
 
 
 def _plain(value: Any) -> Any:

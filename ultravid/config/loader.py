@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from ultravid.config.errors import ConfigError, ConfigImportError, did_you_mean
-from ultravid.config.nodes import CONTAINERS, MODULE_PREFIX, Node, adopt, join_key, keep_record
+from ultravid.config.nodes import CONTAINERS, MODULE_PREFIX, Node, adopt, ensure_record, join_key
 from ultravid.utils.errors import UserError
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "RESERVED_KEYS",
     "config_errors",
     "from_data",
+    "gc_paused",
     "importable_project",
     "load_config_file",
     "load_namespace",
@@ -37,7 +38,6 @@ __all__ = [
     "shipped_config",
     "shipped_names",
     "shipped_root",
-    "without_collection",
 ]
 
 RESERVED_KEYS = frozenset({"_tuple_", "_object_", "_pickle_"})
@@ -65,7 +65,7 @@ def load_config_file(path: str | Path, *, allow_pickle: bool = False) -> Node:
     root = Node._make(chosen.items(), (str(path),))
     left_out = {k: v for k, v in names.items() if k not in chosen and not k.startswith("_") and _is_a_value(v)}
     if left_out:
-        keep_record(root).left_out = {name: type(value).__name__ for name, value in left_out.items()}
+        ensure_record(root).left_out = {name: type(value).__name__ for name, value in left_out.items()}
     return root
 
 
@@ -140,7 +140,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 @contextmanager
-def without_collection() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Put garbage collection off in the block.
 
     PyYAML makes a tree of small objects, which the collector walks again and again: of a file with 5,000 calls a third of
@@ -158,7 +158,7 @@ def without_collection() -> Iterator[None]:
 def _load_yaml(path: Path, allow_pickle: bool) -> Node:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        with without_collection():
+        with gc_paused():
             data = yaml.load(text, Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}.") from error
@@ -245,7 +245,7 @@ def note_import(values: Iterable[Any], importer: FrameType) -> None:
                     [v for v in list.__iter__(value) if isinstance(v, CONTAINERS)] if isinstance(value, list) else []
                 )
                 for node in (value, *items):  # an item of a list may be taken out of it
-                    record = keep_record(node)
+                    record = ensure_record(node)
                     record.via = (*record.via, place)
 
 

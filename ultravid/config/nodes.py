@@ -32,10 +32,10 @@ __all__ = [
     "Raw",
     "Record",
     "TupleNode",
+    "ensure_record",
     "full_key",
     "is_reference",
     "join_key",
-    "keep_record",
     "owner_of",
     "raw_child",
     "raw_children",
@@ -80,27 +80,27 @@ class Record:
         settings: for each key that was set later: (origin, value) of every setting, the oldest first. The value that the
             node was made with has no origin of its own.
         via: ``file:line`` of the imports that brought the node here, the innermost first.
-        twin: one object for all copies that were made because a node was put in a second place.
+        copied_from: one object for all copies that were made because a node was put in a second place.
         left_out: of a file's root: names that are no part of the config, with the kinds of their values.
     """
 
-    __slots__ = ("left_out", "settings", "twin", "via")
+    __slots__ = ("copied_from", "left_out", "settings", "via")
 
     def __init__(self) -> None:
         self.settings: dict[Any, list[tuple[Origin | None, Any]]] = {}
         self.via: tuple[str, ...] = ()
-        self.twin: object | None = None
+        self.copied_from: object | None = None
         self.left_out: dict[str, str] = {}
 
     def copy(self, settings: dict[Any, list[tuple[Origin | None, Any]]]) -> Record:
         """A record for a copy of the node, with the settings that are the copy's."""
         new = Record()
         new.settings = settings
-        new.via, new.twin, new.left_out = self.via, self.twin, self.left_out
+        new.via, new.copied_from, new.left_out = self.via, self.copied_from, self.left_out
         return new
 
 
-def keep_record(container: Container) -> Record:
+def ensure_record(container: Container) -> Record:
     """The record of a node, begun where there is none."""
     if container._record is None:
         container._record = Record()
@@ -550,7 +550,7 @@ def raw_children(container: Container) -> Iterable[tuple[Any, Any]]:
 
 def _note(container: Node | ListNode, key: Any, value: Any, origin: Origin, old: Any) -> None:
     """Add a setting to a node's record, after the value that the node was made with."""
-    settings = keep_record(container).settings
+    settings = ensure_record(container).settings
     if key not in settings:
         settings[key] = [] if old is DELETED else [(None, old)]
     settings[key].append((origin, value))
@@ -598,7 +598,7 @@ def _unpickled(kind: type[Container], values: Any, origin: Origin | None, record
     container = kind._make(values.items(), origin) if issubclass(kind, Node) else kind(values)
     container._origin = origin
     if record is not None:
-        kept = keep_record(container)
+        kept = ensure_record(container)
         kept.settings, kept.via = record
     return container
 
@@ -682,8 +682,8 @@ def adopt(value: Any, parent: Container) -> Any:
 
 def _second(original: Any) -> Any:
     """A copy for a second place, which both remember."""
-    record = keep_record(original)
-    record.twin = record.twin or object()
+    record = ensure_record(original)
+    record.copied_from = record.copied_from or object()
     return _copied(original, None)
 
 
@@ -699,7 +699,7 @@ def _asked_for(container: Any, memo: dict[int, Any] | None) -> Any:
     """A copy that somebody wanted: nobody needs to be told of it."""
     new = _copied(container, memo)
     if new._record is not None:
-        new._record.twin = None
+        new._record.copied_from = None
     return new
 
 

@@ -15,7 +15,7 @@ from ultravid.config.lazy import LazyConfig
 from ultravid.config.nodes import Node, resolve_environment
 from ultravid.utils.attempts import attempt_files
 
-__all__ = ["changes_that_count", "is_named", "refuse_unnamed_changes"]
+__all__ = ["check_resume_config", "is_named", "significant_changes"]
 
 if TYPE_CHECKING:
     from ultravid.config.cfg_node import CfgNode
@@ -25,7 +25,7 @@ _WITHOUT_INFLUENCE = frozenset({"num_workers", "pin_memory", "prefetch_factor", 
 _OF_THE_JOB = frozenset({"train.output_dir", "train.wall_time_s", "OUTPUT_DIR", "WALL_TIME_S"})
 
 
-def changes_that_count(cfg: Node | CfgNode, saved_config: Path) -> list[Difference]:
+def significant_changes(cfg: Node | CfgNode, saved_config: Path) -> list[Difference]:
     """What a config changes of one that a run saved.
 
     How many processes load the data, where the output folder lies and how long a job may take has no influence on a run's
@@ -40,13 +40,13 @@ def changes_that_count(cfg: Node | CfgNode, saved_config: Path) -> list[Differen
     return [d for d in diff(old, new) if not _is_free(d)]
 
 
-def refuse_unnamed_changes(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> list[Difference]:
+def check_resume_config(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> list[Difference]:
     """Compare a config with that of the run in its output folder, where there is a checkpoint of it.
 
     That is the config of the last attempt that came so far as to train, or where no attempt is recorded ``config.yaml``.
 
     Args:
-        cfg: the new one; see `changes_that_count`.
+        cfg: the new one; see `significant_changes`.
         allowed: keys that may differ, each with all below it.
 
     Returns:
@@ -59,7 +59,7 @@ def refuse_unnamed_changes(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> 
     saved_config = [folder / "config.yaml", *attempt_files(folder, "config.yaml")][-1]
     if not (saved_config.is_file() and any(folder.glob("model_*"))):
         return []
-    differences = changes_that_count(cfg, saved_config)
+    differences = significant_changes(cfg, saved_config)
     names = tuple(allowed)
     unnamed = [d for d in differences if not is_named(d, names)]
     if unnamed:

@@ -26,8 +26,8 @@ from typing import Any
 import yaml
 
 from ultravid.config.errors import ConfigError, ConfigImportError
-from ultravid.config.instantiate import CONTROL_KEYS, adopt_alone, locate, target_name
-from ultravid.config.loader import MODULE_PREFIX, RESERVED_KEYS, without_collection
+from ultravid.config.instantiate import CONTROL_KEYS, as_root, locate, target_name
+from ultravid.config.loader import MODULE_PREFIX, RESERVED_KEYS, gc_paused
 from ultravid.config.nodes import CONTAINERS, PLAIN, Container, Node, TupleNode, is_reference, join_key, raw_children
 
 __all__ = [
@@ -267,7 +267,7 @@ def config_hash(cfg: Any) -> str:
     Raises:
         ConfigError: see `to_data`.
     """
-    return hashlib.sha256(_canonical(to_data(adopt_alone(cfg))).encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(_canonical(to_data(as_root(cfg))).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _canonical(data: Any) -> str:
@@ -293,7 +293,7 @@ def dump_yaml(node: Any, *, allow_pickle: bool = False) -> str:
         ConfigError: see `to_data`.
     """
     data = to_data(node, allow_pickle=allow_pickle)
-    with without_collection():
+    with gc_paused():
         text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
     return text
 

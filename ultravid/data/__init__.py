@@ -1,23 +1,10 @@
 """From files to clips and frames: readers, folds, samplers, augmentation, loaders, and the phantom."""
 
 from ultravid.data.build import ClipLoader, build_video_test_loader, build_video_train_loader
-from ultravid.data.catalog import DatasetCatalog, Metadata, MetadataCatalog, get_videos
-from ultravid.data.choice import StaticClips
-from ultravid.data.datasets import (
-    load_coco_stills,
-    load_coco_video,
-    load_cva_bus,
-    load_cvat_video,
-    load_hospital_csv,
-    load_labelme,
-    load_recordings,
-)
-from ultravid.data.folds import fold_of_patient, split_fold
-from ultravid.data.groups import group_by_metadata, label_groups, select_group
+from ultravid.data.clip_planner import StaticClips
 from ultravid.data.mining import HardMining
 from ultravid.data.mixing import MixedClipLoader
 from ultravid.data.photometric import RandomContrast, RandomDepthGain, RandomGamma, RandomSpeckle
-from ultravid.data.readers import FrameSource, open_source
 from ultravid.data.samplers import (
     InfiniteClipSampler,
     MemoryFrameSampler,
@@ -33,7 +20,20 @@ from ultravid.data.transforms import (
     RandomTimeFlip,
     ResizeToArea,
 )
-from ultravid.data.video import DataError, Frame, Video
+from ultravid.datasets.catalog import DatasetCatalog, Metadata, MetadataCatalog, get_videos
+from ultravid.datasets.folds import fold_of_patient, split_fold
+from ultravid.datasets.formats import (
+    load_coco_stills,
+    load_coco_video,
+    load_cva_bus,
+    load_cvat_video,
+    load_hospital_csv,
+    load_labelme,
+    load_recordings,
+)
+from ultravid.datasets.groups import group_by_metadata, label_groups, select_group
+from ultravid.datasets.readers import FrameSource, open_source
+from ultravid.datasets.video import DataError, Frame, Video
 
 __all__ = [
     "ClipLoader",

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ultravid.data.choice import ClipChoice, StaticClips
-from ultravid.data.folds import split_fold
+from ultravid.data.clip_planner import ClipPlanner, StaticClips
 from ultravid.data.mapper import ClipDataset, FrameDataset
 from ultravid.data.mining import HardMining
 from ultravid.data.samplers import FrameSampler, InfiniteClipSampler, Position, shard_videos
 from ultravid.data.transforms import ClipTransform
 from ultravid.data.transport import PackingLoader
-from ultravid.data.video import DataError, Video
+from ultravid.datasets.folds import split_fold
+from ultravid.datasets.video import DataError, Video
 from ultravid.structures import Clip
 from ultravid.utils import comm
 from ultravid.utils.env import select_device
@@ -116,7 +116,7 @@ def build_video_train_loader(
         image_format: see `ClipDataset`.
         device_transforms: see `ClipDataset`; ``transforms`` and these are one augmentation, cut in two.
         device: see `ClipLoader`: where ``device_transforms`` are run.
-        negative_share: see `ClipChoice`.
+        negative_share: see `ClipPlanner`.
         mining: see `HardMining`.
         static: see `StaticClips`.
         organ: see `ClipDataset`.
@@ -144,7 +144,7 @@ def build_video_train_loader(
         foreign_context,
         image_format,
         device_transforms=device_transforms,
-        choice=ClipChoice(chosen, seed, negative_share=negative_share, mining=mining),
+        choice=ClipPlanner(chosen, seed, negative_share=negative_share, mining=mining),
         static=static,
         organ=organ,
     )

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ultravid.data.choice import ClipChoice, StaticClips
-from ultravid.data.pixels import as_rgb, deliver, has_one_plane, resize_frames
-from ultravid.data.readers import read_frame_image
-from ultravid.data.samplers import FocusedFrameSampler, FrameSampler, Position
+from ultravid.data.clip_planner import ClipPlanner, StaticClips
+from ultravid.data.pixels import as_rgb, has_one_plane, resize_frames, to_contiguous
+from ultravid.data.samplers import AnchoredFrameSampler, FrameSampler, Position
 from ultravid.data.transforms import ClipTransform, apply_transforms, area_size
-from ultravid.data.video import DataError, Frame, Video
+from ultravid.datasets.readers import read_frame_image
+from ultravid.datasets.video import DataError, Frame, Video
 from ultravid.structures import Boxes, Clip, Instances
 
 __all__ = ["ClipDataset", "FrameDataset", "frame_for_test"]
@@ -84,7 +84,7 @@ def frame_for_test(image: Tensor, area: float | None = None, image_format: str =
     """
     if area is not None:
         image = resize_frames(image, *area_size(image.shape[-2], image.shape[-1], area))
-    return deliver(_in_format(image, image_format))
+    return to_contiguous(_in_format(image, image_format))
 
 
 def _in_format(image: Tensor, image_format: str) -> Tensor:
@@ -137,7 +137,7 @@ class ClipDataset(Dataset[Clip]):
         image_format: str = "RGB",
         *,
         device_transforms: Sequence[ClipTransform] = (),
-        choice: ClipChoice | None = None,
+        choice: ClipPlanner | None = None,
         static: StaticClips | None = None,
         organ: str | None = None,
     ) -> None:
@@ -149,10 +149,10 @@ class ClipDataset(Dataset[Clip]):
         self.seed = seed
         self.foreign_context = foreign_context
         self.image_format = image_format
-        self.choice = choice or ClipChoice(videos, seed)
+        self.choice = choice or ClipPlanner(videos, seed)
         self.static = static
         self.organ = organ
-        if self.choice.holds_frames and not isinstance(frame_sampler, FocusedFrameSampler):
+        if self.choice.holds_frames and not isinstance(frame_sampler, AnchoredFrameSampler):
             raise DataError(
                 f"Clips that hold a listed frame need a frame sampler with a method around(), {type(frame_sampler).__name__} "
                 "has none; set mining.frame_rate=0, or use another sampler."
@@ -192,13 +192,13 @@ class ClipDataset(Dataset[Clip]):
     def finish(self, clip: Clip, rng: np.random.Generator) -> Clip:
         """The clip that `load` gave, on any device, as a model is given it."""
         clip = apply_transforms(clip, self.device_transforms, rng)
-        return dataclasses.replace(clip, frames=deliver(_in_format(clip.frames, self.image_format)))
+        return dataclasses.replace(clip, frames=to_contiguous(_in_format(clip.frames, self.image_format)))
 
     def _frame_indices(
         self, video: Video, frame: int | None, count: int, rng: np.random.Generator
     ) -> NDArray[np.int64]:
         if frame is not None:
-            assert isinstance(self.frame_sampler, FocusedFrameSampler), "looked at when the data set is made"
+            assert isinstance(self.frame_sampler, AnchoredFrameSampler), "looked at when the data set is made"
             return self.frame_sampler.around(len(video), frame, rng)
         indices = self.frame_sampler(len(video), rng)
         if self.static is None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ultravid.config.errors import did_you_mean
-from ultravid.data.video import DataError, Video
+from ultravid.datasets.video import DataError, Video
 from ultravid.utils.file_io import dump_json, replace_file
 
 __all__ = ["HardList", "HardMining", "read_hard_list", "write_hard_list"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ultravid.config.errors import did_you_mean
 from ultravid.data.mapper import ClipDataset
-from ultravid.data.video import DataError, Video
+from ultravid.datasets.video import DataError, Video
 from ultravid.structures import Clip
 
 __all__ = ["MixedClipLoader", "MixedVideos"]

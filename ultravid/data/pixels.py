@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 from torchvision.transforms.v2 import functional as TF
 
-__all__ = ["apply_levels", "as_rgb", "color_frames", "deliver", "has_one_plane", "on_planes", "resize_frames"]
+__all__ = ["apply_levels", "as_rgb", "color_frames", "has_one_plane", "on_planes", "resize_frames", "to_contiguous"]
 
 _BLUR = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13  # Pillow's and torchvision's
 
@@ -146,7 +146,7 @@ def _fast_is_exact(factor: float) -> bool:
     return bool(np.array_equal(exact, fast))
 
 
-def deliver(frames: Tensor) -> Tensor:
+def to_contiguous(frames: Tensor) -> Tensor:
     """The frames contiguous; in a loader's worker on the CPU they are written straight into memory shared with the trainer."""
     if frames.is_contiguous():
         return frames

@@ -12,10 +12,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.data.video import DataError, Video
+from ultravid.datasets.video import DataError, Video
 
 __all__ = [
-    "FocusedFrameSampler",
+    "AnchoredFrameSampler",
     "FrameSampler",
     "InfiniteClipSampler",
     "MemoryFrameSampler",
@@ -63,7 +63,7 @@ class FrameSampler(Protocol):
 
 
 @runtime_checkable
-class FocusedFrameSampler(FrameSampler, Protocol):
+class AnchoredFrameSampler(FrameSampler, Protocol):
     """A frame sampler that can be told a frame which the clip must hold; mining by frame needs one."""
 
     def around(self, num_frames: int, frame: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from ultravid.data.pixels import color_frames, has_one_plane, on_planes, resize_frames
-from ultravid.data.video import DataError
+from ultravid.datasets.video import DataError
 from ultravid.structures import Boxes, Clip, Instances
 
 __all__ = [

@@ -7,9 +7,9 @@ from ultravid.engine.defaults import (
     create_ddp_model,
     default_setup,
     default_writers,
-    load_to_evaluate,
+    load_evaluation_weights,
     prepare_model,
-    settle_resume,
+    resolve_resume,
 )
 from ultravid.engine.launch import launch
 from ultravid.engine.predictor import DefaultPredictor
@@ -36,8 +36,8 @@ __all__ = [
     "default_writers",
     "hooks",
     "launch",
-    "load_to_evaluate",
+    "load_evaluation_weights",
     "prepare_model",
+    "resolve_resume",
     "run_tool",
-    "settle_resume",
 ]

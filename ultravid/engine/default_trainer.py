@@ -95,7 +95,7 @@ class DefaultTrainer(TrainerBase):
             "clip_grad": cfg_builders.build_gradient_clipper(self.cfg),
             "accumulate": solver.ACCUMULATE,
             "skip_nonfinite": solver.SKIP_NONFINITE,
-            "capsule_dir": self.cfg.OUTPUT_DIR,
+            "dump_dir": self.cfg.OUTPUT_DIR,
         }
         try:
             if solver.AMP.ENABLED:
@@ -187,13 +187,13 @@ class DefaultTrainer(TrainerBase):
             precise_bn,
             evaluation,
             best,
-            hooks.TimeLedger(cfg.LOG_PERIOD),
+            hooks.TimeBreakdown(cfg.LOG_PERIOD),
             hooks.PeriodicWriter(self.build_writers(), period=cfg.LOG_PERIOD),
             hooks.PeriodicCheckpointer(
                 self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=cfg.SOLVER.CHECKPOINTS_TO_KEEP or None
             ),
             hooks.StopOnSignal(self.checkpointer, wall_time_s=cfg.WALL_TIME_S or None),
-            hooks.HangReport(),
+            hooks.Watchdog(),
         ]
 
     def build_writers(self) -> list[EventWriter]:

@@ -18,14 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.config import CfgNode, LazyConfig, Node, project_folders, resolve_environment
-from ultravid.config.resume import output_dir_of, refuse_unnamed_changes
+from ultravid.config.resume import check_resume_config, output_dir_of
 from ultravid.engine.launch import restarted_by_torchrun
 from ultravid.engine.sharding import shard_model
 from ultravid.utils import comm
 from ultravid.utils.env import describe_environment, select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
-from ultravid.utils.file_io import put_aside, replace_file
+from ultravid.utils.file_io import archive_file, replace_file
 from ultravid.utils.logger import setup_logger
 from ultravid.utils.seed import seed_all_rng
 
@@ -33,9 +33,9 @@ __all__ = [
     "create_ddp_model",
     "default_setup",
     "default_writers",
-    "load_to_evaluate",
+    "load_evaluation_weights",
     "prepare_model",
-    "settle_resume",
+    "resolve_resume",
 ]
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def default_setup(cfg: Node | CfgNode, args: argparse.Namespace) -> None:
         # An evaluation must not overwrite the config of the training whose folder it shares.
         path = run.output_dir / ("config_eval.yaml" if args.eval_only else "config.yaml")
         if path.name == "config.yaml" and path.is_file() and not args.resume:
-            put_aside(path)  # what stands beside it was made with it
+            archive_file(path)  # what stands beside it was made with it
         run.save(path)
         logger.info("Full config saved to %s", path)
 
@@ -168,19 +168,19 @@ def _settled_seed(run: _RunSettings, resume: bool) -> int:
     return seed
 
 
-def settle_resume(cfg: Node | CfgNode, args: argparse.Namespace) -> None:
+def resolve_resume(cfg: Node | CfgNode, args: argparse.Namespace) -> None:
     """Set ``args.resume`` where torchrun has started the run anew; let a run go on under its own config alone.
 
     Raises:
-        ConfigError: see `refuse_unnamed_changes`.
+        ConfigError: see `check_resume_config`.
         StopTraining: see `restarted_by_torchrun`.
     """
     args.resume = args.resume or restarted_by_torchrun(output_dir_of(cfg))
     if args.resume and not args.eval_only:
-        refuse_unnamed_changes(cfg, args.allow_change)
+        check_resume_config(cfg, args.allow_change)
 
 
-def load_to_evaluate(model: nn.Module, cfg: Node | CfgNode, resume: bool) -> None:
+def load_evaluation_weights(model: nn.Module, cfg: Node | CfgNode, resume: bool) -> None:
     """Give a model the weights that the config names, or with ``resume`` those of the newest checkpoint of its output folder.
 
     Raises:

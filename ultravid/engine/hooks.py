@@ -21,12 +21,12 @@ from torch.optim.lr_scheduler import LRScheduler as TorchLRScheduler
 
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.engine.averaging import EMA
-from ultravid.engine.hang import HangReport
-from ultravid.engine.ledger import TimeLedger
 from ultravid.engine.profiling import AutogradProfiler, TorchMemoryStats, TorchProfiler
 from ultravid.engine.progress import ProgressBar
 from ultravid.engine.run_record import RunRecord
+from ultravid.engine.time_breakdown import TimeBreakdown
 from ultravid.engine.train_loop import HookBase, TrainerBase
+from ultravid.engine.watchdog import Watchdog
 from ultravid.evaluation import flatten_results_dict
 from ultravid.solver import LRMultiplier
 from ultravid.utils import comm
@@ -39,7 +39,6 @@ __all__ = [
     "BestCheckpointer",
     "CallbackHook",
     "EvalHook",
-    "HangReport",
     "HookBase",
     "IterationTimer",
     "LRScheduler",
@@ -49,9 +48,10 @@ __all__ = [
     "ProgressBar",
     "RunRecord",
     "StopOnSignal",
-    "TimeLedger",
+    "TimeBreakdown",
     "TorchMemoryStats",
     "TorchProfiler",
+    "Watchdog",
 ]
 
 logger = logging.getLogger(__name__)

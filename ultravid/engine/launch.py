@@ -24,7 +24,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from ultravid.utils.attempts import newest_record
 from ultravid.utils.errors import StopTraining, UserError
-from ultravid.utils.tool import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_STOPPED
+from ultravid.utils.tool import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR
 
 __all__ = ["launch", "restarted_by_torchrun"]
 
@@ -195,7 +195,7 @@ def _worker(
         _join(main_func, machine_rank * num_local + local_rank, world_size, dist_url, timeout, args)
     except UserError as error:  # told once, by the process that started this one
         mistakes.put(str(error))
-        code = EXIT_MISTAKE
+        code = EXIT_USER_ERROR
     except StopTraining:
         code = EXIT_STOPPED
     # All is done and written. Taking the interpreter down beside gloo's threads now and then ends in "terminate called

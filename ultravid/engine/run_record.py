@@ -20,7 +20,7 @@ import torch
 
 import ultravid
 from ultravid.config import LazyConfig, diff
-from ultravid.data.fingerprint import fingerprint_loader
+from ultravid.datasets.fingerprint import fingerprint_loader
 from ultravid.engine.train_loop import HookBase
 from ultravid.utils import comm
 from ultravid.utils.attempts import new_attempt_folder

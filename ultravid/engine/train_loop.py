@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ultravid.checkpoint import DetectionCheckpointer
-from ultravid.engine.capsule import Capsule, describe_batch
 from ultravid.engine.sharding import unsharded
+from ultravid.engine.step_dump import StepDump, describe_batch
 from ultravid.utils import comm
 from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.events import EventStorage, get_event_storage
@@ -152,7 +152,7 @@ class TrainerBase:
         rest = self.checkpointer.resume_or_load(self.init_checkpoint, resume=resume)
         comm.synchronize()  # before the main process moves what the others may still read
         if not resumed:
-            self.checkpointer.set_earlier_run_aside()
+            self.checkpointer.archive_previous_run()
             return
         self.start_iter = rest.get("iteration", self.iter) + 1
         if 0 < self.max_iter < self.start_iter:
@@ -298,7 +298,7 @@ class SimpleTrainer(TrainerBase):
         accumulate: batches whose mean gradient makes one step.
         skip_nonfinite: so many steps in a row may be left out because their gradient is not finite; one more ends the run. The
             model's buffers are then as before the step.
-        capsule_dir: a step that ends the run because a number is not finite is kept in its folder ``capsules``, for
+        dump_dir: a step that ends the run because a number is not finite is kept in its folder ``capsules``, for
             ``tools/replay.py``; None keeps nothing.
     """
 
@@ -319,7 +319,7 @@ class SimpleTrainer(TrainerBase):
         clip_grad: Callable[[list[Tensor]], Any] | None = None,
         accumulate: int = 1,
         skip_nonfinite: int = 0,
-        capsule_dir: str | Path | None = None,
+        dump_dir: str | Path | None = None,
     ) -> None:
         del async_write_metrics
         super().__init__()
@@ -337,7 +337,7 @@ class SimpleTrainer(TrainerBase):
         self.clip_grad = clip_grad
         self.accumulate = accumulate
         self.skip_nonfinite = skip_nonfinite
-        self.capsule_dir = capsule_dir
+        self.dump_dir = dump_dir
         self.num_samples = 0  # that this process has taken from the loader
         self._num_skipped = 0  # in a row
         self._buffers_before: list[Tensor] = []
@@ -350,7 +350,7 @@ class SimpleTrainer(TrainerBase):
         self.register_hooks(hooks)
 
     @property
-    def step_was_left_out(self) -> bool:
+    def step_skipped(self) -> bool:
         """Whether the last step was not made, because a number was not finite."""
         return self._num_skipped > 0
 
@@ -491,9 +491,9 @@ class SimpleTrainer(TrainerBase):
 
     def _keep_capsule(self, batches: list[Any], losses: dict[str, Tensor]) -> str:
         """Write what `tools/replay.py` needs, and say where."""
-        if self.capsule_dir is None:
+        if self.dump_dir is None:
             return ""
-        step = Capsule(
+        step = StepDump(
             iteration=self.iter,
             seed=self.seed,
             rank=comm.get_rank(),
@@ -503,7 +503,7 @@ class SimpleTrainer(TrainerBase):
             model=comm.unwrapped(self.model).state_dict(),
             autocast=self._autocast_dtype(),
         )
-        return step.write(self.capsule_dir)
+        return step.write(self.dump_dir)
 
     def _autocast_dtype(self) -> str | None:
         """What the forward pass runs in, None: the weights' own type."""
@@ -598,7 +598,7 @@ class AMPTrainer(SimpleTrainer):
         accumulate: see `SimpleTrainer`.
         skip_nonfinite: see `SimpleTrainer`. With float16, a gradient that overflows at finite losses is no fault: the step is
             left out and the scale halved, up to 40 times in a row.
-        capsule_dir: see `SimpleTrainer`.
+        dump_dir: see `SimpleTrainer`.
     """
 
     def __init__(
@@ -622,7 +622,7 @@ class AMPTrainer(SimpleTrainer):
         clip_grad: Callable[[list[Tensor]], Any] | None = None,
         accumulate: int = 1,
         skip_nonfinite: int = 0,
-        capsule_dir: str | Path | None = None,
+        dump_dir: str | Path | None = None,
     ) -> None:
         device = next(model.parameters()).device
         if precision is None:
@@ -650,7 +650,7 @@ class AMPTrainer(SimpleTrainer):
             clip_grad=clip_grad,
             accumulate=accumulate,
             skip_nonfinite=skip_nonfinite,
-            capsule_dir=capsule_dir,
+            dump_dir=dump_dir,
         )
 
     def compute_losses(self, data: Any) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ultravid.evaluation.figures import all_figures, video_detection_metrics
 from ultravid.evaluation.frame_ap import (
     DetectionPool,
     average_precision,
@@ -11,8 +10,9 @@ from ultravid.evaluation.frame_ap import (
     precision_at_recall,
 )
 from ultravid.evaluation.legacy import legacy_metrics
+from ultravid.evaluation.metrics import all_metrics, video_detection_metrics
 from ultravid.evaluation.report import flatten_results_dict, format_results, print_csv_format
-from ultravid.evaluation.results import FrameResult, JudgedVideo, VideoResult, judge_video
+from ultravid.evaluation.results import FrameResult, MatchedVideo, VideoResult, match_video
 from ultravid.evaluation.video_metrics import false_positive_sequences
 
 if TYPE_CHECKING:
@@ -26,18 +26,18 @@ __all__ = [
     "DetectionPool",
     "FramePictures",
     "FrameResult",
-    "JudgedVideo",
+    "MatchedVideo",
     "VideoDetectionEvaluator",
     "VideoResult",
-    "all_figures",
+    "all_metrics",
     "average_precision",
     "false_positive_sequences",
     "flatten_results_dict",
     "format_results",
     "inference_on_dataset",
-    "judge_video",
     "legacy_metrics",
     "match_detections",
+    "match_video",
     "precision_at_recall",
     "print_csv_format",
     "video_detection_metrics",

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from ultravid.evaluation.frame_ap import COCO_IOUS, DetectionPool, lesions_hit, match_detections
 from ultravid.evaluation.lesion_metrics import lesion_tracks
-from ultravid.evaluation.results import JudgedVideo
+from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.video_metrics import false_sequences_at
 
 __all__ = [
     "BOOTSTRAP_FIGURES",
     "Interval",
-    "bootstrap_figures",
+    "bootstrap_metrics",
     "draw_patients",
     "paired_p_value",
     "percentile_interval",
@@ -87,7 +87,7 @@ def paired_p_value(differences: FloatArray) -> float:
     return min(1.0, 2 * (min(sides) + 1) / (len(defined) + 1))
 
 
-def bootstrap_figures(videos: Sequence[JudgedVideo], num_draws: int = 2000, seed: int = 0) -> dict[str, FloatArray]:
+def bootstrap_metrics(videos: Sequence[MatchedVideo], num_draws: int = 2000, seed: int = 0) -> dict[str, FloatArray]:
     """``(D,)`` values of each of `BOOTSTRAP_FIGURES`, in their units, over draws of patients.
 
     Two runs over the same videos get the same draws for the same seed: their differences are paired.
@@ -120,7 +120,7 @@ class _Prepared:
         recalled: ``(10, P)`` lesion boxes that one of the 16 best detections of their frame hits, for each IoU.
     """
 
-    def __init__(self, videos: Sequence[JudgedVideo], owner_of_video: IntArray, num_patients: int) -> None:
+    def __init__(self, videos: Sequence[MatchedVideo], owner_of_video: IntArray, num_patients: int) -> None:
         pool = DetectionPool(videos)
         self.videos, self.owner_of_video, self.num_patients = videos, owner_of_video, num_patients
         self.scores = pool.scores

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultravid.evaluation.lesion_metrics import lesion_tracks
-from ultravid.evaluation.results import JudgedVideo
+from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.video_metrics import GOOD_SHARE
 
 __all__ = ["Case", "false_sequences", "missed_lesions", "sequences"]
@@ -40,13 +40,13 @@ class Case:
     detections: IntArray
     track: int | None = None
 
-    def own_detections(self, video: JudgedVideo, frame: int) -> set[int]:
+    def own_detections(self, video: MatchedVideo, frame: int) -> set[int]:
         """Which of a frame's detections are the sequence's, by their order in the frame."""
         first = int(np.searchsorted(video.frame, frame))
         return {int(d) - first for d in self.detections if video.frame[d] == frame}
 
 
-def sequences(video: JudgedVideo, threshold: float) -> list[IntArray]:
+def sequences(video: MatchedVideo, threshold: float) -> list[IntArray]:
     """The detections of each sequence of a video among those that score at least the threshold, see `video_metrics`."""
     kept = video.scores >= np.float32(threshold)
     root = np.arange(len(kept))
@@ -58,7 +58,7 @@ def sequences(video: JudgedVideo, threshold: float) -> list[IntArray]:
     return np.split(by_root, np.flatnonzero(np.diff(root[by_root])) + 1) if len(members) else []
 
 
-def false_sequences(videos: Sequence[JudgedVideo], threshold: float) -> list[Case]:
+def false_sequences(videos: Sequence[MatchedVideo], threshold: float) -> list[Case]:
     """The sequences that `video_metrics` counts as false at a threshold, by falling highest score; none where it is nan."""
     if math.isnan(threshold):
         return []
@@ -71,7 +71,7 @@ def false_sequences(videos: Sequence[JudgedVideo], threshold: float) -> list[Cas
     return sorted(found, key=lambda case: -case.score)
 
 
-def missed_lesions(videos: Sequence[JudgedVideo], threshold: float) -> list[Case]:
+def missed_lesions(videos: Sequence[MatchedVideo], threshold: float) -> list[Case]:
     """The lesions of which no frame is hit at a threshold, by rising score, of equal ones the longest first.
 
     Where the threshold is nan, no lesion is ever hit, and all are missed.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ultravid.evaluation.frame_ap import DetectionPool, match_detections, recall_precision, threshold_at_recall
 from ultravid.evaluation.lesion_metrics import froc_points, lesion_tracks
-from ultravid.evaluation.results import JudgedVideo
+from ultravid.evaluation.results import MatchedVideo
 
 __all__ = [
     "OperatingPoint",
@@ -84,7 +84,7 @@ def precision_recall_curve(pool: DetectionPool, iou_threshold: float = 0.5) -> P
     return list(zip(recall[at].tolist(), precision[at].tolist(), strict=True))
 
 
-def froc_curve(videos: Sequence[JudgedVideo]) -> Points:
+def froc_curve(videos: Sequence[MatchedVideo]) -> Points:
     """(false-positive sequences a minute, sensitivity for lesions in 0..1) of `froc_points`; empty without a lesion.
 
     The sensitivity never falls along it. Where the rate does (two sequences join at a lower threshold), the points of a

@@ -32,7 +32,7 @@ class DatasetEvaluator:
     def begin(self, fingerprint: Callable[[], str]) -> None:
         """Called after `reset` where a model is run; ``fingerprint()`` says what it is made of (`model_fingerprint`)."""
 
-    def stored_outputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    def cached_outputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
         """What the model said of these inputs in an evaluation that was interrupted; None where that is not known.
 
         Inputs of which it is known are not given to the model: it must be so for all frames of a video or for none.
@@ -64,9 +64,9 @@ class DatasetEvaluators(DatasetEvaluator):
         for evaluator in self._evaluators:
             evaluator.begin(fingerprint)
 
-    def stored_outputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    def cached_outputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
         """See `DatasetEvaluator`; the first that knows."""
-        known = (evaluator.stored_outputs(inputs) for evaluator in self._evaluators)
+        known = (evaluator.cached_outputs(inputs) for evaluator in self._evaluators)
         return next((outputs for outputs in known if outputs is not None), None)
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
@@ -122,7 +122,7 @@ def inference_on_dataset(
         reset()
         callbacks.get("on_start", lambda: None)()
         for index, inputs in enumerate(data_loader):
-            stored = evaluator.stored_outputs(inputs)
+            stored = evaluator.cached_outputs(inputs)
             if stored is not None:
                 evaluator.process(inputs, stored)
                 continue

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from ultravid.evaluation.figures import TRAINING_FIGURES
 from ultravid.evaluation.html_page import Cell, caption, command, page, paragraph, section, table, value_cell
+from ultravid.evaluation.metrics import TRAINING_FIGURES
 from ultravid.evaluation.report import format_columns, format_value
 
-__all__ = ["FoldFigure", "FoldResult", "FoldTable", "fold_csv", "fold_html", "fold_json", "fold_latex", "fold_text"]
+__all__ = ["FoldMetric", "FoldResult", "FoldTable", "fold_csv", "fold_html", "fold_json", "fold_latex", "fold_text"]
 
 _NAN = float("nan")
 
@@ -44,7 +44,7 @@ class FoldResult:
 
 
 @dataclass(frozen=True)
-class FoldFigure:
+class FoldMetric:
     """A figure over the folds; see the module.
 
     Attributes:
@@ -100,10 +100,10 @@ class FoldTable:
     shown: Sequence[str] = TRAINING_FIGURES
 
     @property
-    def figures(self) -> list[FoldFigure]:
+    def figures(self) -> list[FoldMetric]:
         """All figures, in the order of the first fold; a fold that lacks one has it undefined."""
         names = dict.fromkeys(name for result in self.results for name in result.figures)
-        return [FoldFigure(n, {r.fold: r.figures.get(n, _NAN) for r in self.results}) for n in names]
+        return [FoldMetric(n, {r.fold: r.figures.get(n, _NAN) for r in self.results}) for n in names]
 
     def pooled_value(self, name: str) -> float:
         """Nan where there is none."""
@@ -131,9 +131,9 @@ class FoldTable:
         return notes
 
 
-def _undefined_notes(figures: Sequence[FoldFigure], results: Sequence[FoldResult]) -> list[str]:
+def _undefined_notes(figures: Sequence[FoldMetric], results: Sequence[FoldResult]) -> list[str]:
     """A sentence for all figures that are undefined in the same folds for the same reasons."""
-    by_reason: dict[str, list[FoldFigure]] = {}
+    by_reason: dict[str, list[FoldMetric]] = {}
     for figure in figures:
         lacking = [r for r in results if math.isnan(figure.values[r.fold])]
         if lacking:
@@ -143,7 +143,7 @@ def _undefined_notes(figures: Sequence[FoldFigure], results: Sequence[FoldResult
     return [f"{', '.join(f.name for f in group)}: {where}{_of_the_rest(group)}." for where, group in by_reason.items()]
 
 
-def _of_the_rest(figures: Sequence[FoldFigure]) -> str:
+def _of_the_rest(figures: Sequence[FoldMetric]) -> str:
     """Means of figures over the folds that have them; empty where none has."""
     number = len(figures[0].defined)
     if not number:
@@ -153,7 +153,7 @@ def _of_the_rest(figures: Sequence[FoldFigure]) -> str:
     return f"; mean of the other {number}: {', '.join(means)}"
 
 
-def _shown(folds: FoldTable) -> list[FoldFigure]:
+def _shown(folds: FoldTable) -> list[FoldMetric]:
     by_name = {figure.name: figure for figure in folds.figures}
     return [by_name[name] for name in folds.shown if name in by_name]
 
@@ -232,7 +232,7 @@ def fold_html(folds: FoldTable, title: str, command_line: str) -> str:
     """A self-contained page: the table, all figures, and how it was made."""
     headers = ["figure", "mean", "std", "folds", "pooled", *(f"fold {r.fold}" for r in folds.results)]
 
-    def rows(figures: Sequence[FoldFigure]) -> list[list[Cell | str]]:
+    def rows(figures: Sequence[FoldMetric]) -> list[list[Cell | str]]:
         return [
             [
                 f.name,
@@ -249,7 +249,7 @@ def fold_html(folds: FoldTable, title: str, command_line: str) -> str:
     ]
     units = caption(
         "Percent; FP: false-positive sequences a minute; delay_s: seconds; legacy: shares in 0..1. A dash is undefined. "
-        "What each figure is stands in ultravid/evaluation/figures.py. A click on a heading sorts."
+        "What each figure is stands in ultravid/evaluation/metrics.py. A click on a heading sorts."
     )
     sections = [
         section("figures", "Figures", table(headers, rows(_shown(folds)), "folds"), units),

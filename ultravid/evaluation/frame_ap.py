@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.evaluation.results import JudgedVideo, VideoResult, judge_video
+from ultravid.evaluation.results import MatchedVideo, VideoResult, match_video
 
 __all__ = [
     "COCO_IOUS",
@@ -58,8 +58,8 @@ class DetectionPool:
         num_frames: frames of all videos.
     """
 
-    def __init__(self, videos: Iterable[VideoResult | JudgedVideo]) -> None:
-        judged = [judge_video(v) if isinstance(v, VideoResult) else v for v in videos]
+    def __init__(self, videos: Iterable[VideoResult | MatchedVideo]) -> None:
+        judged = [match_video(v) if isinstance(v, VideoResult) else v for v in videos]
         gt_before = np.cumsum([0, *(len(v.gt_frame) for v in judged)])
         self.num_gt = int(gt_before[-1])
         self.num_frames = sum(len(v.frame_index) for v in judged)

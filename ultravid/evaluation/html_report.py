@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.evaluation.bootstrap import BOOTSTRAP_FIGURES, bootstrap_figures, paired_p_value, percentile_interval
+from ultravid.evaluation.bootstrap import BOOTSTRAP_FIGURES, bootstrap_metrics, paired_p_value, percentile_interval
 from ultravid.evaluation.cases import Case, false_sequences, missed_lesions
 from ultravid.evaluation.curves import (
     OperatingPoint,
@@ -24,13 +24,6 @@ from ultravid.evaluation.curves import (
     operating_point,
     precision_recall_curve,
     score_histogram,
-)
-from ultravid.evaluation.figures import (
-    TRAINING_FIGURES,
-    all_figures,
-    count_figures,
-    stratum_figures,
-    why_undefined,
 )
 from ultravid.evaluation.frame_ap import DetectionPool
 from ultravid.evaluation.html_page import (
@@ -45,9 +38,16 @@ from ultravid.evaluation.html_page import (
     table,
     value_cell,
 )
+from ultravid.evaluation.metrics import (
+    TRAINING_FIGURES,
+    all_metrics,
+    count_metrics,
+    stratum_metrics,
+    why_undefined,
+)
 from ultravid.evaluation.prediction_files import find_manifest, read_manifest, read_video
 from ultravid.evaluation.report import format_interval, format_undefined
-from ultravid.evaluation.results import FrameResult, JudgedVideo, VideoResult
+from ultravid.evaluation.results import FrameResult, MatchedVideo, VideoResult
 from ultravid.evaluation.run_facts import folder_of_run, run_facts
 from ultravid.evaluation.runs import check_same_videos, in_order_of, load_run, load_videos
 from ultravid.evaluation.strips import DETECTION, LESION, Marked, PictureFinder, chosen_frames, strip
@@ -122,7 +122,7 @@ class ReportRun:
 
     name: str
     path: Path
-    videos: Sequence[JudgedVideo]
+    videos: Sequence[MatchedVideo]
     truth: Mapping[str, str]
     options: ReportOptions
 
@@ -134,13 +134,13 @@ class ReportRun:
     @cached_property
     def figures(self) -> dict[str, float]:
         """All, by name."""
-        return all_figures(self.videos)
+        return all_metrics(self.videos)
 
     @cached_property
     def draws(self) -> dict[str, NDArray[np.float64]]:
-        """`bootstrap_figures`; empty where no draws are wanted."""
+        """`bootstrap_metrics`; empty where no draws are wanted."""
         wanted = self.options.num_draws
-        return bootstrap_figures(self.videos, wanted, self.options.seed) if wanted else {}
+        return bootstrap_metrics(self.videos, wanted, self.options.seed) if wanted else {}
 
     @cached_property
     def point(self) -> OperatingPoint:
@@ -215,7 +215,7 @@ def report_page(runs: Sequence[ReportRun], not_compared: str = "") -> str:
         "all-figures": ("All figures", _all_figures_section(runs)),
     }
     present = {key: (name, part) for key, (name, part) in sections.items() if part is not None}
-    counts = count_figures(runs[0].videos)
+    counts = count_metrics(runs[0].videos)
     subtitle = ", ".join(f"{n} {name.removeprefix('count/').replace('_', ' ')}" for name, n in counts.items())
     subtitle = f"{runs[0].name}: {subtitle}"
     contents = {key: name for key, (name, _) in present.items()}
@@ -398,7 +398,7 @@ def _strata_fields(runs: Sequence[ReportRun]) -> list[str]:
 def _strata_section(runs: Sequence[ReportRun]) -> Html:
     fields = _strata_fields(runs)
     headers = ["stratum", "run", "videos", "lesions", *TRAINING_FIGURES]
-    by_run = [stratum_figures(run.videos, fields) for run in runs]
+    by_run = [stratum_metrics(run.videos, fields) for run in runs]
     rows: list[Row] = []
     for name in dict.fromkeys(name for strata in by_run for name in strata):
         for run, strata in zip(runs, by_run, strict=True):
@@ -541,9 +541,9 @@ def _all_figures_section(runs: Sequence[ReportRun]) -> Html:
     ]
     how = caption(
         "Percent; FP: false-positive sequences a minute; delay_s: seconds; legacy: shares in 0..1, as the published code of "
-        "UltraDet computes them. ultravid/evaluation/figures.py states each one. A click on a heading sorts."
+        "UltraDet computes them. ultravid/evaluation/metrics.py states each one. A click on a heading sorts."
     )
-    counts = {run.name: count_figures(run.videos) for run in runs}
+    counts = {run.name: count_metrics(run.videos) for run in runs}
     rows += [[name, *(value_cell(counts[r.name][name], 0) for r in runs)] for name in counts[runs[0].name]]
     headers = ["figure", *(run.name for run in runs)]
     return section("all-figures", "All figures", how, *reasons, table(headers, rows, "all-figures-table"))

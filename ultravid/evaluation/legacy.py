@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ultravid.evaluation.frame_ap import COCO_IOUS, DetectionPool, area_under_envelope, match_detections
-from ultravid.evaluation.results import DEFAULT_FPS, JudgedVideo
+from ultravid.evaluation.results import DEFAULT_FPS, MatchedVideo
 from ultravid.evaluation.video_metrics import false_positive_sequences
 
 __all__ = ["LEGACY_FIGURES", "legacy_metrics"]
@@ -29,7 +29,7 @@ _LEVELS = (0.7, 0.8, 0.9)
 LEGACY_FIGURES = ("AP50", "AP75", "mAP", *(f"P@R{r}" for r in _LEVELS), *(f"FP@R{r}" for r in _LEVELS), "R@16")
 
 
-def legacy_metrics(videos: Sequence[JudgedVideo], pool: DetectionPool | None = None) -> dict[str, float]:
+def legacy_metrics(videos: Sequence[MatchedVideo], pool: DetectionPool | None = None) -> dict[str, float]:
     """The ten figures of `LEGACY_FIGURES`; see the module.
 
     Args:

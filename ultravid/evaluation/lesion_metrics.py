@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.evaluation.results import DEFAULT_FPS, JudgedVideo
+from ultravid.evaluation.results import DEFAULT_FPS, MatchedVideo
 from ultravid.evaluation.video_metrics import false_sequences_at
 
 __all__ = ["FROC_RATES", "LesionTrack", "froc", "froc_points", "lesion_sensitivity", "lesion_tracks", "median_delay_s"]
@@ -56,7 +56,7 @@ class LesionTrack:
         return float(self.times_s[hit[0]] - self.times_s[0]) if len(hit) else math.inf
 
 
-def lesion_tracks(videos: Sequence[JudgedVideo]) -> list[LesionTrack]:
+def lesion_tracks(videos: Sequence[MatchedVideo]) -> list[LesionTrack]:
     """The lesions of all videos, by video and id. A video of unknown rate counts as 30 frames a second."""
     tracks = []
     for v, video in enumerate(videos):
@@ -93,7 +93,7 @@ def median_delay_s(tracks: Sequence[LesionTrack], threshold: float) -> float:
 
 
 def froc(
-    videos: Sequence[JudgedVideo],
+    videos: Sequence[MatchedVideo],
     tracks: Sequence[LesionTrack],
     rates: Sequence[float] = FROC_RATES,
     share: float = 0.0,
@@ -113,7 +113,7 @@ def froc(
 
 
 def froc_points(
-    videos: Sequence[JudgedVideo], tracks: Sequence[LesionTrack], share: float = 0.0, most: int | None = FROC_POINTS
+    videos: Sequence[MatchedVideo], tracks: Sequence[LesionTrack], share: float = 0.0, most: int | None = FROC_POINTS
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """The operating points of a FROC, by falling threshold.
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultravid.evaluation.frame_ap import COCO_IOUS, LARGE_AREA, SMALL_AREA
-from ultravid.evaluation.results import JudgedVideo
+from ultravid.evaluation.results import MatchedVideo
 
 __all__ = ["per_video_metrics"]
 
@@ -23,7 +23,7 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 
-def per_video_metrics(videos: Sequence[JudgedVideo], num_top: int = 16) -> dict[str, float]:
+def per_video_metrics(videos: Sequence[MatchedVideo], num_top: int = 16) -> dict[str, float]:
     """AP50, AP75, mAP, R@16, AR@16, multi_mAP, mAP_s and mAP_l in 0..1, averaged as the module says.
 
     What each means for one frame is what `frame_ap` computes for all frames pooled; nan where no frame has it.
@@ -36,7 +36,7 @@ def per_video_metrics(videos: Sequence[JudgedVideo], num_top: int = 16) -> dict[
     return figures
 
 
-def _frame_figures(video: JudgedVideo, num_top: int) -> dict[str, FloatArray]:
+def _frame_figures(video: MatchedVideo, num_top: int) -> dict[str, FloatArray]:
     """Each figure of the frames that have it."""
     F = len(video.frame_index)
     lesions_in = np.bincount(video.gt_frame, minlength=F)
@@ -63,7 +63,7 @@ def _frame_figures(video: JudgedVideo, num_top: int) -> dict[str, FloatArray]:
     return figures
 
 
-def _matched(video: JudgedVideo, iou_threshold: float) -> BoolArray:
+def _matched(video: MatchedVideo, iou_threshold: float) -> BoolArray:
     """``(N,)`` true positives; see `frame_ap`."""
     reaches = np.flatnonzero(video.best_iou >= np.float32(iou_threshold))
     by_rank = reaches[np.argsort(-video.rank[reaches], kind="stable")]
@@ -74,7 +74,7 @@ def _matched(video: JudgedVideo, iou_threshold: float) -> BoolArray:
     return true_positive
 
 
-def _frame_ap(video: JudgedVideo, lesions: BoolArray, detections: BoolArray) -> FloatArray:
+def _frame_ap(video: MatchedVideo, lesions: BoolArray, detections: BoolArray) -> FloatArray:
     """``(10, F)`` average precision of each frame at IoU 0.50, ..., 0.95; see `frame_ap.average_precision`."""
     F, R = len(video.frame_index), int(video.rank.max(initial=-1)) + 1
     num_gt = np.maximum(np.bincount(video.gt_frame[lesions], minlength=F), 1)
@@ -93,7 +93,7 @@ def _frame_ap(video: JudgedVideo, lesions: BoolArray, detections: BoolArray) -> 
     return result
 
 
-def _frame_recall(video: JudgedVideo, lesions_in: NDArray[np.int64], iou: float, num_top: int) -> FloatArray:
+def _frame_recall(video: MatchedVideo, lesions_in: NDArray[np.int64], iou: float, num_top: int) -> FloatArray:
     """``(F,)`` share of each frame's lesions that some of its ``num_top`` best detections hits."""
     hit = np.unique(video.best_gt[(video.best_iou >= np.float32(iou)) & (video.rank < num_top)])
     return np.bincount(video.gt_frame[hit], minlength=len(lesions_in)) / np.maximum(lesions_in, 1)

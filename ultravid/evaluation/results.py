@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DEFAULT_FPS", "FrameResult", "JudgedVideo", "VideoResult", "judge_video", "pairwise_iou_np"]
+__all__ = ["DEFAULT_FPS", "FrameResult", "MatchedVideo", "VideoResult", "match_video", "pairwise_iou_np"]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -71,7 +71,7 @@ class VideoResult:
 
 
 @dataclass(frozen=True, eq=False)
-class JudgedVideo:
+class MatchedVideo:
     """A video once its boxes have been compared: all that the figures need, some 50 bytes a detection.
 
     Detections stand in the order of frames, within a frame in the order given.
@@ -137,7 +137,7 @@ def pairwise_iou_np(a: FloatArray, b: FloatArray) -> FloatArray:
     return iou_np(a[:, None], b[None])
 
 
-def judge_video(video: VideoResult) -> JudgedVideo:
+def match_video(video: VideoResult) -> MatchedVideo:
     """Compare a video's detections with its lesions and with each other; linear in its length."""
     frames = video.frames
     boxes = np.concatenate([f.boxes for f in frames] or [np.zeros((0, 4), np.float32)])
@@ -147,7 +147,7 @@ def judge_video(video: VideoResult) -> JudgedVideo:
     gt_frame = np.repeat(np.arange(len(frames)), [len(f.gt_boxes) for f in frames])
     tracks = [np.zeros(len(f.gt_boxes), np.int64) if f.gt_track_ids is None else f.gt_track_ids for f in frames]
     best_iou, best_gt, centre_hits = _compare_with_lesions(boxes, frame, gt_boxes, gt_frame)
-    return JudgedVideo(
+    return MatchedVideo(
         video_id=video.video_id,
         fps=video.fps,
         patient=video.video_id if video.patient is None else video.patient,
@@ -178,7 +178,7 @@ def _rank_in_frame(scores: FloatArray, frame: IntArray, num_frames: int) -> IntA
 def _compare_with_lesions(
     boxes: FloatArray, frame: IntArray, gt_boxes: FloatArray, gt_frame: IntArray
 ) -> tuple[FloatArray, IntArray, NDArray[np.bool_]]:
-    """``best_iou``, ``best_gt`` and ``centre_hits`` of a `JudgedVideo`."""
+    """``best_iou``, ``best_gt`` and ``centre_hits`` of a `MatchedVideo`."""
     best_iou = np.zeros(len(boxes), np.float32)
     best_gt = np.full(len(boxes), -1, np.int64)
     hits = np.zeros(len(boxes), np.bool_)

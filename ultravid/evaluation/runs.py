@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ultravid.evaluation.coco_files import Annotations, Id, read_annotations, read_coco_detections, read_json
 from ultravid.evaluation.prediction_files import find_manifest, read_videos
-from ultravid.evaluation.results import JudgedVideo, VideoResult, judge_video
+from ultravid.evaluation.results import MatchedVideo, VideoResult, match_video
 from ultravid.utils.errors import UserError
 
 __all__ = ["check_same_videos", "in_order_of", "load_run", "load_videos"]
@@ -71,7 +71,7 @@ def _own_detections(manifest: Path, truth: Annotations) -> Detections:
 
 def load_run(
     predictions: Path, annotations: Path | None = None, patients: Mapping[str, str] | None = None
-) -> tuple[list[JudgedVideo], dict[str, str]]:
+) -> tuple[list[MatchedVideo], dict[str, str]]:
     """The judged videos of a run, and for each video a text that tells its frames and ground truth from others.
 
     Raises:
@@ -79,14 +79,14 @@ def load_run(
     """
     judged, truths = [], {}
     for video in load_videos(predictions, annotations, patients):
-        judged.append(judge_video(video))
+        judged.append(match_video(video))
         truths[video.video_id] = _truth_text(video)
     if not judged:
         raise UserError(f"{predictions}: holds no video; there is nothing to judge.")
     return judged, truths
 
 
-def in_order_of(a: Sequence[JudgedVideo], b: Sequence[JudgedVideo]) -> list[JudgedVideo]:
+def in_order_of(a: Sequence[MatchedVideo], b: Sequence[MatchedVideo]) -> list[MatchedVideo]:
     """The videos of ``b`` in the order of ``a``, so that draws of patients are the same; see `check_same_videos`.
 
     Raises:

@@ -99,7 +99,7 @@ def _picture(path: Path | None) -> NDArray[np.uint8] | None:
     """None where it is not there or can't be decoded."""
     if path is None:
         return None
-    from ultravid.data.image_io import read_image  # with it comes torch, which takes two seconds
+    from ultravid.datasets.image_io import read_image  # with it comes torch, which takes two seconds
 
     try:
         return read_image(path)

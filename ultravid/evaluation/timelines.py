@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ultravid.evaluation.html_page import Html, element
 from ultravid.evaluation.lesion_metrics import HIT_IOU
-from ultravid.evaluation.results import JudgedVideo
+from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.strips import DETECTION, LESION
 
 __all__ = ["FALSE_DETECTION", "timeline"]
@@ -22,7 +22,7 @@ _MOST_COLUMNS = 320
 _NUM_TICKS = 8
 
 
-def timeline(videos: Sequence[JudgedVideo], names: Sequence[str], thresholds: Sequence[float]) -> Html:
+def timeline(videos: Sequence[MatchedVideo], names: Sequence[str], thresholds: Sequence[float]) -> Html:
     """One video, a row for each run; the lesions are those of the first.
 
     Of each frame the highest-scoring detection that hits a lesion (IoU of at least 0.5) and the one that doesn't are drawn;
@@ -61,7 +61,7 @@ def _height(top: float, score: float) -> float:
     return top + 8 + (_ROW - 12) * (1 - min(1.0, max(0.0, score)))
 
 
-def _lesions(video: JudgedVideo, bottom: int) -> Iterator[Html]:
+def _lesions(video: MatchedVideo, bottom: int) -> Iterator[Html]:
     """A band for each unbroken stretch of each lesion."""
     number = len(video.frame_index)
     for track in np.unique(video.gt_track):
@@ -74,7 +74,7 @@ def _lesions(video: JudgedVideo, bottom: int) -> Iterator[Html]:
             yield element("rect", {**shape, "height": 4, "fill": LESION})
 
 
-def _ticks(video: JudgedVideo, bottom: int) -> Iterator[Html]:
+def _ticks(video: MatchedVideo, bottom: int) -> Iterator[Html]:
     number = len(video.frame_index)
     for place in range(0, number, max(1, math.ceil(number / _NUM_TICKS))):
         x = _x(place + 0.5, number)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from ultravid.evaluation.evaluator import DatasetEvaluator
-from ultravid.evaluation.figures import (
+from ultravid.evaluation.metrics import (
     TRAINING_FIGURES,
-    all_figures,
-    count_figures,
-    stratum_figures,
+    all_metrics,
+    count_metrics,
+    stratum_metrics,
     why_undefined,
 )
 from ultravid.evaluation.prediction_files import (
@@ -30,7 +30,7 @@ from ultravid.evaluation.prediction_files import (
     write_video,
 )
 from ultravid.evaluation.report import format_results, format_undefined
-from ultravid.evaluation.results import FrameResult, JudgedVideo, VideoResult, judge_video
+from ultravid.evaluation.results import FrameResult, MatchedVideo, VideoResult, match_video
 from ultravid.structures import Boxes, Instances
 from ultravid.utils import comm
 from ultravid.utils.errors import UserError
@@ -73,7 +73,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """See `DatasetEvaluator`."""
         self._open: dict[str, _OpenVideo] = {}
-        self._judged: dict[str, JudgedVideo] = {}
+        self._judged: dict[str, MatchedVideo] = {}
         self._files: dict[str, Path] = {}
         self._stored: dict[str, Path] = {}
         self._replayed: tuple[str, PredictionFile] | None = None
@@ -108,7 +108,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
                 "%s: the files of %d videos of an interrupted evaluation are removed: %s.", folder, thrown, why
             )
 
-    def stored_outputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    def cached_outputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
         """See `DatasetEvaluator`.
 
         Raises:
@@ -165,7 +165,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
             if self._folder is not None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._files[video_id] = write_video(self._folder, video, self._fingerprint, digests)
-            self._judged[video_id] = judge_video(video)
+            self._judged[video_id] = match_video(video)
         self._open = {}
 
     def evaluate(self) -> dict[str, float] | None:
@@ -183,8 +183,8 @@ class VideoDetectionEvaluator(DatasetEvaluator):
                 raise UserError(f"Video {video_id!r} was evaluated by two processes; each must be given whole videos.")
         judged = {video_id: video for part, _ in parts for video_id, video in part.items()}
         videos = [judged[video_id] for video_id in sorted(judged)]
-        every, counts = all_figures(videos), count_figures(videos)
-        for stratum, values in stratum_figures(videos, self._strata).items():
+        every, counts = all_metrics(videos), count_metrics(videos)
+        for stratum, values in stratum_metrics(videos, self._strata).items():
             every |= {f"strata/{stratum}/{name}": value for name, value in values.items()}
         figures = {name: every[name] for name in TRAINING_FIGURES}
         logger.info(

@@ -15,16 +15,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.evaluation.results import JudgedVideo, VideoResult, judge_video
+from ultravid.evaluation.results import MatchedVideo, VideoResult, match_video
 
-__all__ = ["false_positive_sequences", "false_sequences_a_minute", "false_sequences_at"]
+__all__ = ["false_positive_sequences", "false_sequences_at", "false_sequences_per_minute"]
 
 GOOD_SHARE = 0.9
 
 _CELLS_AT_ONCE = 1_000_000
 
 
-def false_positive_sequences(video: VideoResult | JudgedVideo, threshold: float, strict: bool = False) -> int:
+def false_positive_sequences(video: VideoResult | MatchedVideo, threshold: float, strict: bool = False) -> int:
     """Number of false-positive sequences of a video; see the module.
 
     Args:
@@ -32,11 +32,11 @@ def false_positive_sequences(video: VideoResult | JudgedVideo, threshold: float,
         threshold: least score.
         strict: keep scores above the threshold alone, as the published code of UltraDet does.
     """
-    judged = judge_video(video) if isinstance(video, VideoResult) else video
+    judged = match_video(video) if isinstance(video, VideoResult) else video
     return int(false_sequences_at(judged, np.array([threshold], np.float32), strict)[0])
 
 
-def false_sequences_a_minute(videos: Sequence[JudgedVideo], threshold: float) -> float:
+def false_sequences_per_minute(videos: Sequence[MatchedVideo], threshold: float) -> float:
     """False-positive sequences a minute over all videos together; nan where the threshold is nan."""
     minutes = sum(v.minutes for v in videos)
     if np.isnan(threshold) or minutes == 0:
@@ -44,7 +44,7 @@ def false_sequences_a_minute(videos: Sequence[JudgedVideo], threshold: float) ->
     return sum(false_positive_sequences(v, threshold) for v in videos) / minutes
 
 
-def false_sequences_at(video: JudgedVideo, thresholds: NDArray[np.float32], strict: bool = False) -> NDArray[np.int64]:
+def false_sequences_at(video: MatchedVideo, thresholds: NDArray[np.float32], strict: bool = False) -> NDArray[np.int64]:
     """``(K,)`` number of false-positive sequences of a video at each of ``(K,)`` thresholds, in any order."""
     by_score = np.sort(-video.scores)
     kept_at = by_score.searchsorted(-thresholds, side="left" if strict else "right")

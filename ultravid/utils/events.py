@@ -23,7 +23,7 @@ from typing import Any, Self
 import torch
 from fvcore.common.history_buffer import HistoryBuffer
 
-from ultravid.utils.file_io import dump_json, first_free, put_aside, replace_file
+from ultravid.utils.file_io import archive_file, dump_json, next_free_path, replace_file
 
 __all__ = [
     "CSVWriter",
@@ -321,7 +321,7 @@ class _FileWriter(EventWriter):
         if not self._path.is_file():
             return
         if iteration == 0:
-            put_aside(self._path)
+            archive_file(self._path)
         else:
             self._keep_before(iteration)
 
@@ -434,7 +434,7 @@ class TensorboardXWriter(EventWriter):
         self._kwargs.setdefault("purge_step", iteration)
         older = list(Path(self._log_dir).glob("events.out.tfevents.*")) if iteration == 0 else []
         if older:  # in one folder with these it would be drawn as one run
-            folder = first_free(Path(self._log_dir), "earlier_events_")
+            folder = next_free_path(Path(self._log_dir), "earlier_events_")
             folder.mkdir()
             for path in older:
                 path.rename(folder / path.name)

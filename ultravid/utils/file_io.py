@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["dump_json", "first_free", "put_aside", "remove_path", "replace_file"]
+__all__ = ["archive_file", "dump_json", "next_free_path", "remove_path", "replace_file"]
 
 
 @contextmanager
@@ -42,12 +42,12 @@ def remove_path(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def put_aside(path: Path) -> None:
+def archive_file(path: Path) -> None:
     """Rename a file to the first free of ``<name>.1``, ``<name>.2``, ..., so that another may take its name."""
-    path.rename(first_free(path.parent, f"{path.name}."))
+    path.rename(next_free_path(path.parent, f"{path.name}."))
 
 
-def first_free(folder: Path, prefix: str) -> Path:
+def next_free_path(folder: Path, prefix: str) -> Path:
     """The first of ``<prefix>1``, ``<prefix>2``, ... of a folder that is not there yet."""
     return next(path for number in itertools.count(1) if not (path := folder / f"{prefix}{number}").exists())
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from ultravid.utils.errors import StopTraining, UserError
 
-__all__ = ["EXIT_INTERRUPTED", "EXIT_MISTAKE", "EXIT_STOPPED", "run_tool", "seed_of_draws"]
+__all__ = ["EXIT_INTERRUPTED", "EXIT_STOPPED", "EXIT_USER_ERROR", "run_tool", "seed_argument"]
 
-EXIT_MISTAKE = 2
+EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal with a checkpoint; a scheduler may queue the run again
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -39,10 +39,10 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         for note in getattr(error, "__notes__", ()):
             print(f"  {note}", file=sys.stderr)  # noqa: T201
-        return EXIT_MISTAKE
+        return EXIT_USER_ERROR
 
 
-def seed_of_draws(text: str) -> int:
+def seed_argument(text: str) -> int:
     """An argument of a command line that seeds numpy: a whole number of at least 0; for argparse's ``type``."""
     seed = int(text)
     if seed < 0:

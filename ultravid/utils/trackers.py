@@ -24,7 +24,7 @@ import yaml
 
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventStorage, EventWriter, get_event_storage, new_rows
-from ultravid.utils.file_io import put_aside, replace_file
+from ultravid.utils.file_io import archive_file, replace_file
 
 __all__ = ["MLflowWriter", "WandbWriter"]
 
@@ -67,7 +67,7 @@ class _TrackedWriter(EventWriter):
         if not self._id_file.is_file():
             return
         if iteration == 0:
-            put_aside(self._id_file)
+            archive_file(self._id_file)
             return
         try:
             known = json.loads(self._id_file.read_text(encoding="utf-8"))

@@ -1,0 +1,137 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT, load_tool
+from tests.datasets.recordings import number_of, write_dicom, write_movie
+from ultravid.data import load_coco_video, load_cva_bus, load_recordings
+from ultravid.datasets.readers import read_frame_image
+from ultravid.utils.tool import run_tool
+
+TOOL = ROOT / "tools" / "convert_dataset.py"
+
+
+def convert(*arguments):
+    return run_tool(load_tool("convert_dataset").main, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    folder = tmp_path / "recordings"
+    (folder / "ward").mkdir(parents=True)
+    for k in range(5):
+        write_movie(folder / "ward" / f"{k}.mp4", range(k, k + 40), rate=24)
+    write_dicom(
+        folder / "scan.dcm", np.random.default_rng(0).integers(0, 255, (4, 60, 80), np.uint8), region=(8, 4, 70, 50)
+    )
+    (folder / "ward" / "3.video.json").write_text('{"patient": "p3", "device": "d"}')
+    return folder
+
+
+def tree(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_recordings_become_coco_vid_that_reads_the_same(recordings, tmp_path):
+    assert convert("--format", "recordings", "--path", recordings, "--output", tmp_path / "out", "--split", "test") == 0
+    before = load_recordings(path=recordings)
+    after = load_cva_bus(root=tmp_path / "out", splits=["test"])
+    assert [(v.video_id, v.patient, v.fps, v.metadata, len(v)) for v in after] == [
+        (v.video_id, v.patient, v.fps, v.metadata, len(v)) for v in before
+    ]
+    for a, b in zip(before, after, strict=True):
+        assert all(np.array_equal(read_frame_image(a, t), read_frame_image(b, t)) for t in (0, len(a) - 1))
+    assert number_of(read_frame_image(after[4], 39)) == 42
+    manifest = json.loads((tmp_path / "out" / "manifest_test.json").read_text())
+    assert manifest["converter_version"] == 1 and manifest["format"] == "recordings"
+    row = next(r for r in manifest["videos"] if r["video"] == "ward/3.mp4")
+    assert (row["source"]["file"], row["num_frames"], row["fps"]) == ("ward/3.mp4", 40, 24.0)
+    written = b"".join([*tree(tmp_path / "out").values(), *(name.encode() for name in tree(tmp_path / "out"))])
+    assert not any(secret in written for secret in (b"Doe^Jane", b"MRN-4711", b"19700101"))
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest_test.json", "rawframes", "test.json"]
+
+
+def test_boxes_classes_and_tracks_survive(phantom, tmp_path):
+    options = ["--option", "class_agnostic=false", "--option", "splits=trainval,test"]
+    assert convert("--format", "cva-bus", "--path", phantom, "--output", tmp_path / "out", *options) == 0
+    before = load_cva_bus(root=phantom, splits=["trainval", "test"], class_agnostic=False)
+    after = load_coco_video(
+        json_file=tmp_path / "out/trainval.json", image_root=tmp_path / "out/rawframes", class_agnostic=False
+    )
+    assert len(after) == 8 and any(f.classes.any() for v in after for f in v.frames)
+    for a, b in zip(before, after, strict=True):
+        assert (a.video_id, a.class_names) == (b.video_id, b.class_names)
+        for f, g in zip(a.frames, b.frames, strict=True):
+            np.testing.assert_allclose(f.boxes, g.boxes, atol=1e-4)
+            assert f.classes.tolist() == g.classes.tolist() and f.track_ids.tolist() == g.track_ids.tolist()
+
+
+@pytest.mark.slow
+def test_a_conversion_that_was_killed_ends_as_if_it_had_not_been(recordings, tmp_path):
+    for k in range(5, 25):
+        write_movie(recordings / "ward" / f"{k}.mp4", range(k, k + 40), rate=24)
+    command = [sys.executable, str(TOOL), "--format", "recordings", "--path", str(recordings), "--output"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([*command, str(tmp_path / "whole")], env=environment, check=True, capture_output=True)
+    journal = tmp_path / "killed" / "journal_trainval.jsonl"
+    killed = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment, stdout=subprocess.DEVNULL)
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 4):
+        assert killed.poll() is None, "it had ended before it could be killed"
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    done = [json.loads(line)["video"] for line in journal.read_text().splitlines()[1:]]
+    assert not (tmp_path / "killed" / "trainval.json").exists()
+    # Of what was done, one video loses a frame, and the journal's last line is cut.
+    (tmp_path / "killed" / "rawframes" / done[0] / "000002.png").unlink()
+    with journal.open("ab") as file:
+        file.write(b'{"video": "war')
+    again = subprocess.run(
+        [*command, str(tmp_path / "killed")], env=environment, check=True, capture_output=True, text=True
+    )
+    assert f"({len(done) - 1} videos were already there)" in again.stdout
+    assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
+
+
+def test_a_source_that_changed_is_converted_anew_and_one_that_went_goes(recordings, tmp_path, capsys):
+    arguments = ("--format", "recordings", "--path", recordings, "--output", tmp_path / "out")
+    assert convert(*arguments) == 0
+    write_movie(recordings / "ward" / "1.mp4", range(9, 29))
+    (recordings / "ward" / "2.mp4").unlink()
+    capsys.readouterr()
+    assert convert(*arguments) == 0
+    assert "5 videos, 144 frames (4 videos were already there)" in capsys.readouterr().out
+    assert convert("--format", "recordings", "--path", recordings, "--output", tmp_path / "fresh") == 0
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
+def test_a_users_mistakes_are_told_before_anything_is_written(recordings, tmp_path, capsys):
+    def told(*arguments, output=tmp_path / "out"):
+        assert convert(*arguments, "--output", output) == 2
+        return capsys.readouterr().err
+
+    here = ("--format", "recordings", "--path", recordings)
+    assert "Did you mean 'recordings'" in told("--format", "recording", "--path", recordings)
+    assert "has no option 'corp'. Did you mean 'crop'" in told(*here, "--option", "corp=false")
+    assert "the reader wants bool" in told(*here, "--option", "crop=perhaps")
+    assert "needs the option 'datasets'" in told("--format", "hospital-csv", "--path", recordings)
+    assert "it becomes a file's name" in told(*here, "--split", "../x")
+    assert "is not there" in told("--format", "recordings", "--path", tmp_path / "gone")
+    assert not (tmp_path / "out").exists()
+    assert "is not empty and holds no conversion" in told(*here, output=recordings)
+    assert convert(*here, "--output", tmp_path / "out") == 0
+    assert "is of another conversion (other options)" in told(*here, "--option", "crop=false")
+    assert "already holds video 'scan.dcm'" in told(*here, "--split", "test")
+
+
+def test_a_frame_that_cannot_be_decoded_is_told_with_its_video(recordings, tmp_path, capsys):
+    data = bytearray((recordings / "scan.dcm").read_bytes())
+    (recordings / "scan.dcm").write_bytes(data[: -60 * 80])
+    assert convert("--format", "recordings", "--path", recordings, "--output", tmp_path / "out") == 2
+    assert "Video 'scan.dcm' frame 3: " in capsys.readouterr().err

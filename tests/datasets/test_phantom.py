@@ -1,0 +1,65 @@
+import hashlib
+import json
+
+import numpy as np
+
+from tests.conftest import load_tool
+from ultravid.datasets.phantom import make_phantom_video
+from ultravid.engine import run_tool
+
+
+def digest(folder):
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return [(str(p.relative_to(folder)), hashlib.sha256(p.read_bytes()).hexdigest()) for p in files]
+
+
+def test_the_same_arguments_give_the_same_bytes(tmp_path, capsys):
+    tool = load_tool("make_phantom")
+    arguments = [
+        "--videos",
+        "4",
+        "--frames",
+        "5",
+        "--size",
+        "64",
+        "--seed",
+        "7",
+        "--test-fraction",
+        "0.25",
+    ]
+    for name, workers in (("a", "1"), ("b", "2")):
+        assert run_tool(tool.main, ["--output", str(tmp_path / name), *arguments, "--workers", workers]) == 0
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    assert run_tool(tool.main, ["--output", str(tmp_path / "a"), *arguments]) == 0
+    assert "already holds" in capsys.readouterr().out
+    assert run_tool(tool.main, ["--output", str(tmp_path / "a"), *arguments[:-1], "0.5"]) == 2
+    assert "not empty" in capsys.readouterr().err
+    content = json.loads((tmp_path / "a" / "trainval.json").read_text())
+    assert len(content["videos"]) == 3 and len(content["images"]) == 15
+
+
+def test_too_few_videos_are_refused_in_one_message(tmp_path, capsys):
+    tool = load_tool("make_phantom")
+    assert run_tool(tool.main, ["--output", str(tmp_path / "x"), "--videos", "0"]) == 2
+    assert "at least 1 video" in capsys.readouterr().err
+    assert run_tool(tool.main, ["--output", str(tmp_path / "x"), "--videos", "2", "--size", "8"]) == 2
+    assert "got 64 frames of 8 px" in capsys.readouterr().err
+
+
+def test_lesions_are_dark_boxed_and_inside_and_a_distractor_opens_into_a_stripe():
+    inside, around, widths = [], [], []
+    for seed in range(6):
+        video = make_phantom_video(64, 128, np.random.default_rng(seed))
+        assert video.frames.shape == (64, 128, 128) and video.frames.dtype == np.uint8
+        for frame, boxes in zip(video.frames, video.boxes, strict=True):
+            for x1, y1, x2, y2 in boxes:
+                assert 0 <= x1 < x2 <= 128 and 0 <= y1 < y2 <= 128
+                cx, cy, w, h = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+                inside.append(
+                    frame[int(cy - h / 4) : int(cy + h / 4) + 1, int(cx - w / 4) : int(cx + w / 4) + 1].mean()
+                )
+                around.append(frame.mean())
+        widths.append(max((b[:, 2] - b[:, 0]).max() for b in video.distractor_boxes if len(b)))
+    assert len(inside) > 50
+    assert np.mean(around) - np.mean(inside) > 20
+    assert min(widths) > 60

@@ -1,0 +1,310 @@
+"""What is wrong with a data set, and what its splits share that they must not.
+
+A leak is a patient, a frame or nearly the same frame in two splits: a detector is then tested on what it was trained on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ultravid.datasets.audit.similarity import FrameTable, NearDuplicate, find_near_duplicates
+from ultravid.datasets.audit.survey import AuditReport, Example, Split, Table, count_tables
+from ultravid.datasets.faults import Fault
+from ultravid.datasets.readers import read_frame_image
+from ultravid.datasets.readers.source import ImageArray, is_dicom
+from ultravid.datasets.video import DataError, Frame, Video
+
+__all__ = ["audit_splits"]
+
+_GREEN, _LINE = (0, 255, 0), 2
+_EXAMPLES = 8  # pictures a finding
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A frame that could be decoded: its split, its video's number in all splits, its number in the video."""
+
+    split: int
+    video: int
+    frame: int
+
+
+@dataclass
+class _Seen:
+    """All frames that could be decoded."""
+
+    splits: Sequence[Split]
+    videos: list[Video]
+    split_of: list[int]
+    places: list[_Place]
+    frames: FrameTable
+    unreadable: list[Fault]
+
+    @property
+    def blank(self) -> NDArray[np.bool_]:
+        """Which frames show nothing."""
+        return np.asarray(~self.frames.thumbnails.any(axis=1), np.bool_)
+
+    def name(self, frame: int) -> str:
+        place = self.places[frame]
+        return f"{self.videos[place.video].video_id} frame {place.frame}"
+
+    def image(self, frame: int) -> ImageArray:
+        place = self.places[frame]
+        return read_frame_image(self.videos[place.video], place.frame)
+
+
+def audit_splits(
+    splits: Sequence[Split], frozen_frames: int = 10, advance: Callable[[int], object] = lambda _: None
+) -> AuditReport:
+    """Count, and look at every frame.
+
+    Args:
+        splits: one or more. Faults of reading are taken over; frames that can't be decoded join them.
+        frozen_frames: a box that stays where it is over so many frames is told.
+        advance: called with the number of frames that were looked at since.
+    """
+    seen = _look_at(splits, advance)
+    faults = [*(f for s in splits for f in s.faults), *seen.unreadable]
+    report = AuditReport(len(splits), count_tables(splits))
+    read = {place.split for place in seen.places}
+    report.unseen = [split.name for number, split in enumerate(splits) if number not in read]
+    identical_leaks, identical_inside = _identical(seen)
+    near_leaks, near_inside = _near(seen)
+    candidates = [
+        _shared_patients(splits),
+        _shared_dicom_patients(seen),
+        identical_leaks,
+        near_leaks,
+        _fault_table([f for f in faults if not f.mended], "Faults: what can't be used"),
+        near_inside,
+        identical_inside,
+        _frozen_pictures(seen),
+        _frozen_boxes(splits, frozen_frames),
+        _fault_table([f for f in faults if f.mended], "Put right by the reader"),
+        _blank(seen),
+    ]
+    report.findings = [t for t in candidates if t.rows]
+    report.counts.append(_samples(splits))
+    return report
+
+
+def _look_at(splits: Sequence[Split], advance: Callable[[int], object]) -> _Seen:
+    seen = _Seen(splits, [], [], [], FrameTable(), [])
+    for number, split in enumerate(splits):
+        for video in split.videos:
+            for t in range(len(video)):
+                try:
+                    seen.frames.add(read_frame_image(video, t))
+                    seen.places.append(_Place(number, len(seen.videos), t))
+                except DataError as error:
+                    seen.unreadable.append(Fault("frame can't be decoded", str(error), video.frames[t].path))
+                advance(1)
+            seen.videos.append(video)
+            seen.split_of.append(number)
+    return seen
+
+
+def _shared_patients(splits: Sequence[Split]) -> Table:
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for split in splits:
+        for video in split.videos:
+            found[video.patient][split.name].append(video.video_id)
+    rows = [
+        (patient, *(f"{name}: {', '.join(ids[:3])}{' ...' if len(ids) > 3 else ''}" for name, ids in by_split.items()))
+        for patient, by_split in sorted(found.items())
+        if len(by_split) > 1
+    ]
+    width = max((len(r) for r in rows), default=1)
+    padded = [(*r, *[""] * (width - len(r))) for r in rows]
+    return Table("Patients in two splits", ("patient", *["videos"] * (width - 1)), padded, leak=True)
+
+
+def _shared_dicom_patients(seen: _Seen) -> Table:
+    """Videos of two splits whose DICOM files bear one patient's id, whatever they are called; the id is not shown."""
+    by_token: dict[str, dict[int, str]] = defaultdict(dict)
+    for video, split in zip(seen.videos, seen.split_of, strict=True):
+        path = Path(video.frames[0].path)
+        if video.frames[0].index_in_file is not None and is_dicom(path):
+            from ultravid.datasets.readers.dicom import patient_token
+
+            token = patient_token(path)
+            if token is not None:
+                by_token[token].setdefault(split, video.video_id)
+    rows = [
+        (f"{seen.splits[a].name}: {by_split[a]}", f"{seen.splits[b].name}: {by_split[b]}")
+        for by_split in by_token.values()
+        for a, b in itertools.combinations(sorted(by_split), 2)
+    ]
+    return Table("DICOM files of one patient in two splits", ("video", "video"), sorted(rows), leak=True)
+
+
+def _identical(seen: _Seen) -> tuple[Table, Table]:
+    """Frames whose pixels are equal: in two splits, and in two videos of one split. Blank ones are all alike, and no copies."""
+    by_content: dict[bytes, list[int]] = defaultdict(list)
+    for n in np.flatnonzero(~seen.blank):
+        by_content[seen.frames.exact[n]].append(int(n))
+    pairs: dict[tuple[int, int], tuple[int, int, int]] = {}
+    for frames in by_content.values():
+        first_of_video = {seen.places[n].video: n for n in reversed(frames)}
+        for a, b in itertools.combinations(sorted(first_of_video), 2):
+            number, *example = pairs.get((a, b), (0, first_of_video[a], first_of_video[b]))
+            pairs[a, b] = (number + 1, example[0], example[1])
+    columns = ("video", "video", "equal frames", "for instance")
+    return _split_pairs(
+        seen,
+        [(a, b, (str(number), f"{seen.name(i)} = {seen.name(j)}"), (i, j)) for (a, b), (number, i, j) in pairs.items()],
+        ("Identical frames in two splits", "Identical frames in two videos of a split"),
+        columns,
+    )
+
+
+def _near(seen: _Seen) -> tuple[Table, Table]:
+    """Frames that are nearly equal: in two splits, and of two patients in one split."""
+    patients = {p: k for k, p in enumerate(dict.fromkeys(v.patient for v in seen.videos))}
+    found: list[NearDuplicate] = []
+    if seen.places:
+        found = find_near_duplicates(
+            seen.frames,
+            [p.video for p in seen.places],
+            [p.split for p in seen.places],
+            [patients[seen.videos[p.video].patient] for p in seen.places],
+        )
+    rows = []
+    for d in found:
+        i, j = d.frames
+        if seen.frames.exact[i] == seen.frames.exact[j]:
+            continue  # told as identical
+        what = (str(d.num_pairs), f"{d.correlation:.3f}", f"{seen.name(i)} ~ {seen.name(j)}")
+        rows.append((d.groups[0], d.groups[1], what, (i, j)))
+    columns = ("video", "video", "pairs", "correlation", "the most alike")
+    titles = ("Near-duplicate frames in two splits", "Near-duplicate frames of two patients in a split")
+    return _split_pairs(seen, rows, titles, columns)
+
+
+def _split_pairs(
+    seen: _Seen,
+    pairs: Sequence[tuple[int, int, tuple[str, ...], tuple[int, int]]],
+    titles: tuple[str, str],
+    columns: tuple[str, ...],
+) -> tuple[Table, Table]:
+    """(those across splits, those inside one), with pictures of the first."""
+    tables = []
+    for across in (True, False):
+        chosen = [p for p in pairs if (seen.split_of[p[0]] != seen.split_of[p[1]]) == across]
+        rows = [(_title(seen, a), _title(seen, b), *what) for a, b, what, _ in chosen]
+        examples = [
+            Example(f"{seen.name(i)} | {seen.name(j)}", (seen.image(i), seen.image(j)))
+            for _, _, _, (i, j) in chosen[:_EXAMPLES]
+        ]
+        tables.append(Table(titles[0 if across else 1], columns, rows, examples, leak=across))
+    return tables[0], tables[1]
+
+
+def _title(seen: _Seen, video: int) -> str:
+    return f"{seen.splits[seen.split_of[video]].name}: {seen.videos[video].video_id}"
+
+
+def _fault_table(faults: Sequence[Fault], title: str) -> Table:
+    order = Counter(f.kind for f in faults)
+    rows = [(f.kind, f.message, f.file) for f in sorted(faults, key=lambda f: (-order[f.kind], f.kind))]
+    note = "; ".join(f"{kind}: {number}" for kind, number in order.most_common())
+    return Table(title, ("kind", "what and where", "file"), rows, note=note)
+
+
+def _frozen_pictures(seen: _Seen) -> Table:
+    """Frames equal to the one before."""
+    repeats: dict[int, list[int]] = defaultdict(list)
+    for n in range(1, len(seen.places)):
+        a, b = seen.places[n - 1], seen.places[n]
+        if a.video == b.video and b.frame == a.frame + 1 and seen.frames.exact[n] == seen.frames.exact[n - 1]:
+            repeats[b.video].append(b.frame)
+    rows = []
+    for video, frames in repeats.items():
+        longest = max(_stretches(frames), key=lambda s: s[1] - s[0])
+        rows.append((_title(seen, video), str(len(frames)), f"{longest[0] - 1} to {longest[1]}"))
+    return Table("Frames equal to the one before", ("video", "such frames", "longest stretch, frames"), rows)
+
+
+def _stretches(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(first, last) of each run of rising numbers."""
+    first = last = numbers[0]
+    for n in numbers[1:]:
+        if n != last + 1:
+            yield first, last
+            first = n
+        last = n
+    yield first, last
+
+
+def _frozen_boxes(splits: Sequence[Split], frozen_frames: int) -> Table:
+    rows: list[tuple[str, ...]] = []
+    examples: list[Example] = []
+    for split in splits:
+        for video in split.videos:
+            for track, first, last in _still_boxes(video, frozen_frames):
+                rows.append(
+                    (f"{split.name}: {video.video_id}", str(track), f"{first} to {last}", str(last - first + 1))
+                )
+                if len(examples) < _EXAMPLES and (example := _drawn(video, (first, last))) is not None:
+                    examples.append(example)
+    columns = ("video", "track", "frames", "number")
+    return Table(f"Boxes that stay where they are over {frozen_frames} frames or more", columns, rows, examples)
+
+
+def _still_boxes(video: Video, frozen_frames: int) -> Iterator[tuple[int, int, int]]:
+    """(track, first, last) of stretches in which a track's box does not change."""
+    running: dict[int, tuple[int, tuple[float, ...]]] = {}
+    for t in range(len(video) + 1):
+        now = _boxes_of(video.frames[t]) if t < len(video) else {}
+        for track, (first, box) in list(running.items()):
+            if now.get(track) != box:
+                del running[track]
+                if t - first >= frozen_frames:
+                    yield track, first, t - 1
+        for track, box in now.items():
+            running.setdefault(track, (t, box))
+
+
+def _boxes_of(frame: Frame) -> dict[int, tuple[float, ...]]:
+    return {int(t): tuple(b) for t, b in zip(frame.track_ids, frame.boxes.tolist(), strict=True)}
+
+
+def _blank(seen: _Seen) -> Table:
+    numbers = Counter(seen.places[n].video for n in np.flatnonzero(seen.blank))
+    rows = [(_title(seen, video), str(number)) for video, number in numbers.items()]
+    return Table("Frames that show nothing (one grey level)", ("video", "such frames"), rows)
+
+
+def _drawn(video: Video, frames: Sequence[int]) -> Example | None:
+    """Frames with their boxes."""
+    images = []
+    for t in frames:
+        try:
+            image = read_frame_image(video, t).copy()
+        except DataError:
+            return None  # told among the faults
+        for box in video.frames[t].boxes.round().astype(int).tolist():
+            cv2.rectangle(image, (box[0], box[1]), (box[2], box[3]), _GREEN, _LINE)
+        images.append(image)
+    return Example(f"{video.video_id} frames {', '.join(map(str, frames))}", images)
+
+
+def _samples(splits: Sequence[Split]) -> Table:
+    """Some frames of each split, those with boxes first."""
+    examples: list[Example] = []
+    for split in splits:
+        step = max(1, len(split.videos) // 4)
+        for video in split.videos[::step][:4]:
+            boxed = [t for t, f in enumerate(video.frames) if len(f.boxes)]
+            example = _drawn(video, [boxed[len(boxed) // 2] if boxed else len(video) // 2])
+            examples += [Example(f"{split.name}: {example.caption}", example.images)] if example else []
+    return Table("Some frames", (), [], examples)

@@ -1,0 +1,277 @@
+"""Any data set as COCO-VID: pictures as PNG in the layout of CVA-BUS, and a manifest of where each video came from.
+
+``output`` then holds ``<split>.json``, ``rawframes/<video>/%06d.png`` and ``manifest_<split>.json``. A video is written into
+``unfinished/``, renamed when it is whole, and then noted in a journal; so a conversion that was killed goes on where it stopped,
+and what it leaves is what an uninterrupted one leaves, byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ultravid.datasets.image_io import image_fault
+from ultravid.datasets.readers import read_frame_image
+from ultravid.datasets.readers.source import ImageArray
+from ultravid.datasets.video import DataError, Video
+from ultravid.utils.file_io import replace_file
+
+__all__ = ["CONVERTER_VERSION", "write_coco_video"]
+
+CONVERTER_VERSION = 1  # raise it when the same videos give other bytes
+
+
+def write_coco_video(
+    videos: Sequence[Video], output: Path, split: str, description: Mapping[str, Any], base: Path
+) -> Iterator[tuple[int, bool]]:
+    """Write videos as COCO-VID.
+
+    Args:
+        videos: at least one.
+        output: the folder, new or begun by an earlier call with the same description; it may hold other splits.
+        split: name of the JSON file.
+        description: what the videos were read from, and how; kept in the manifest.
+        base: the folder that the manifest's source files are relative to.
+
+    Yields:
+        after each video, its number of frames and whether they were already there, whole and of the same source.
+
+    Raises:
+        DataError: the folder holds something else, a video's name is no safe path, or a frame can't be decoded.
+    """
+    _check_names([v.video_id for v in videos])
+    journal = _Journal(output, split, description, {v.video_id for v in videos})
+    records = []
+    for video in videos:
+        source = _source(video, base)
+        folder = output / "rawframes" / video.video_id
+        record = journal.records.get(video.video_id)
+        kept = record is not None and record["source"] == source and record["frames_sha256"] == _digest(folder, video)
+        if record is None or not kept:
+            digest = _write_frames(video, folder, output / "unfinished" / split / video.video_id)
+            record = {
+                "video": video.video_id,
+                "source": source,
+                "num_frames": len(video),
+                "fps": video.fps,
+                "frames_sha256": digest,
+            }
+            journal.add(record)
+        records.append({**record, "fps": video.fps})
+        yield len(video), kept
+    _write_json(output / f"{split}.json", _coco(videos, split))
+    journal.finish(records)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        path = PurePosixPath(name)
+        if not name or path.is_absolute() or ".." in path.parts or path.as_posix() != name or {"\\", "\0"} & set(name):
+            raise DataError(
+                f"Video {name!r}: its name can't be a folder's below rawframes: no '..', '\\' or leading '/'."
+            )
+    for name in names:
+        for parent in {p.as_posix() for p in PurePosixPath(name).parents} & set(names):
+            raise DataError(
+                f"Video {name!r} would lie inside the folder of video {parent!r}. Convert the two by themselves."
+            )
+
+
+class _Journal:
+    """Which videos of a split are done: a line each while the conversion runs, the manifest when it has ended."""
+
+    def __init__(self, output: Path, split: str, description: Mapping[str, Any], names: set[str]) -> None:
+        self.output = output
+        self.names = names
+        self.path = output / f"journal_{split}.jsonl"
+        self.manifest = output / f"manifest_{split}.json"
+        self.unfinished = output / "unfinished" / split
+        self.header = {"converter_version": CONVERTER_VERSION, "split": split, **description}
+        self.records: dict[str, dict[str, Any]] = {}
+        ours = [*output.glob("manifest_*.json"), *output.glob("journal_*.jsonl")] if output.is_dir() else []
+        if not ours and output.is_dir() and any(output.iterdir()):
+            raise DataError(f"{output} is not empty and holds no conversion. Name another folder or remove this one.")
+        self._read_own()
+        for path in ours:
+            if path not in (self.path, self.manifest) and (taken := names & _names_in(path)):
+                raise DataError(
+                    f"{path}: already holds video {min(taken)!r}; videos of two splits need different names."
+                )
+        output.mkdir(parents=True, exist_ok=True)
+        if not self.path.exists():
+            lines = [self.header, *self.records.values()]
+            with replace_file(self.path) as file:
+                file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+        self.manifest.unlink(missing_ok=True)  # it stands for a conversion that has ended
+
+    def _read_own(self) -> None:
+        path = self.path if self.path.exists() else self.manifest
+        if not path.exists():
+            return
+        header, records = _read_records(path)
+        if header != json.loads(json.dumps(self.header)):
+            changed = sorted(k for k in {*header, *self.header} if header.get(k) != self.header.get(k))
+            raise DataError(
+                f"{path}: is of another conversion (other {', '.join(changed)}). Name another folder or remove this one."
+            )
+        self.records = {r["video"]: r for r in records if r["video"] in self.names}
+        for gone in {r["video"] for r in records} - self.names:
+            shutil.rmtree(self.output / "rawframes" / gone, ignore_errors=True)
+
+    def add(self, record: dict[str, Any]) -> None:
+        with self.path.open("r+b") as file:
+            content = file.read()
+            file.seek(content.rfind(b"\n") + 1)  # a line that was cut when the last call was killed goes
+            file.truncate()
+            file.write(json.dumps(record).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self, records: Sequence[dict[str, Any]]) -> None:
+        _write_json(self.manifest, {**self.header, "videos": list(records)})
+        self.path.unlink()
+        shutil.rmtree(self.unfinished, ignore_errors=True)
+        if self.unfinished.parent.is_dir() and not any(self.unfinished.parent.iterdir()):
+            self.unfinished.parent.rmdir()
+
+
+def _read_records(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    text = path.read_text(encoding="utf-8")
+    try:
+        if path.suffix == ".jsonl":
+            header, *records = (json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines())
+        else:
+            header = json.loads(text)
+            records = header.pop("videos")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise DataError(f"{path}: is damaged ({error}). Remove the folder and convert anew.") from error
+    return header, records
+
+
+def _names_in(path: Path) -> set[str]:
+    return {record["video"] for record in _read_records(path)[1]}
+
+
+def _source(video: Video, base: Path) -> dict[str, Any]:
+    """Which files a video came from, and a hash of all that its pictures depend on."""
+    files = list(dict.fromkeys(frame.path for frame in video.frames))
+    digest = hashlib.sha256()
+    for name in files:
+        try:
+            with open(name, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise DataError(f"Video {video.video_id!r}: {name} can't be read ({error.strerror}).") from error
+    content = digest.hexdigest() if len(files) > 1 else _sha256_of(Path(files[0]))
+    chosen = [[Path(f.path).name, f.index_in_file, f.crop] for f in video.frames]
+    shown = Path(files[0]) if len(files) == 1 else Path(os.path.commonpath([str(Path(f).parent) for f in files]))
+    relative = os.path.relpath(shown, base)
+    return {
+        "file": shown.name if relative.startswith("..") else relative,
+        "num_files": len(files),
+        "sha256": content,
+        "frames": hashlib.sha256(json.dumps(chosen).encode()).hexdigest(),
+    }
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(folder: Path, video: Video) -> str | None:
+    """Of the frames on disk; None where one is missing, cut or one too many."""
+    names = [f"{n:06d}.png" for n in range(len(video))]
+    if not folder.is_dir() or sorted(p.name for p in folder.iterdir() if p.is_file()) != names:
+        return None
+    digest = hashlib.sha256()
+    for name, frame in zip(names, video.frames, strict=True):
+        if image_fault(folder / name, frame.height, frame.width) is not None:
+            return None
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _write_frames(video: Video, folder: Path, unfinished: Path) -> str:
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    digest = hashlib.sha256()
+    for n in range(len(video)):
+        data = _png(read_frame_image(video, n))
+        (unfinished / f"{n:06d}.png").write_bytes(data)
+        digest.update(data)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.rename(folder)
+    return digest.hexdigest()
+
+
+def _png(image: ImageArray) -> bytes:
+    """As one channel where the picture is grey: it is read back as three equal ones."""
+    grey = np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 0], image[..., 2])
+    written, data = cv2.imencode(".png", image[..., 0] if grey else cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    assert written
+    return data.tobytes()
+
+
+def _coco(videos: Sequence[Video], split: str) -> dict[str, Any]:
+    names = max((v.class_names for v in videos), key=len)
+    num_classes = max([len(names), *(int(f.classes.max()) + 1 for v in videos for f in v.frames if len(f.classes))])
+    content: dict[str, Any] = {
+        "info": {"split": split, "converter_version": CONVERTER_VERSION},
+        "categories": [{"id": c + 1, "name": names[c] if c < len(names) else f"class {c}"} for c in range(num_classes)],
+        "videos": [],
+        "images": [],
+        "annotations": [],
+    }
+    for video_number, video in enumerate(videos, start=1):
+        content["videos"].append(_video_row(video, video_number))
+        for n, frame in enumerate(video.frames):
+            image_id = len(content["images"]) + 1
+            content["images"].append(
+                {
+                    "id": image_id,
+                    "video_id": video_number,
+                    "frame_id": n,
+                    "file_name": f"{video.video_id}/{n:06d}.png",
+                    "height": frame.height,
+                    "width": frame.width,
+                }
+            )
+            for box, kind, track in zip(frame.boxes.tolist(), frame.classes, frame.track_ids, strict=True):
+                content["annotations"].append(
+                    {
+                        "id": len(content["annotations"]) + 1,
+                        "image_id": image_id,
+                        "video_id": video_number,
+                        "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+                        "instance_id": int(track),
+                        "category_id": int(kind) + 1,
+                    }
+                )
+    return content
+
+
+def _video_row(video: Video, number: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": number, "name": video.video_id, "patient": video.patient}
+    if video.fps is not None:
+        row["fps"] = video.fps
+    if video.metadata:
+        row["metadata"] = dict(video.metadata)
+    if video.static_frames:
+        row["static_frames"] = [list(stretch) for stretch in video.static_frames]
+    return row
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with replace_file(path) as file:
+        file.write(json.dumps(content, indent=1).encode())

@@ -1,0 +1,29 @@
+"""k-fold splits by patient."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from ultravid.datasets.video import DataError, Video
+
+__all__ = ["fold_of_patient", "split_fold"]
+
+
+def fold_of_patient(patient: str, num_folds: int) -> int:
+    """sha256 of the patient's name modulo the number of folds: the same on every machine, whoever else is in the data."""
+    return int(hashlib.sha256(patient.encode()).hexdigest(), 16) % num_folds
+
+
+def split_fold(videos: Sequence[Video], fold: int, num_folds: int) -> tuple[list[Video], list[Video]]:
+    """(videos to train on, videos of the held-out fold); a patient's videos are all on one side.
+
+    Raises:
+        DataError: there is no such fold.
+    """
+    if not 0 <= fold < num_folds:
+        raise DataError(f"fold={fold} is not one of the {num_folds} folds 0 to {num_folds - 1}.")
+    held_out = [fold_of_patient(v.patient, num_folds) == fold for v in videos]
+    train = [v for v, out in zip(videos, held_out, strict=True) if not out]
+    test = [v for v, out in zip(videos, held_out, strict=True) if out]
+    return train, test

@@ -1,0 +1,110 @@
+"""Readers by the name that a tool's command line gives them. A config names the reader's function itself."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ultravid.datasets.formats.coco_video import load_coco_stills, load_coco_video, load_cva_bus
+from ultravid.datasets.formats.cvat_video import load_cvat_video
+from ultravid.datasets.formats.hospital_csv import load_hospital_csv
+from ultravid.datasets.formats.labelme import load_labelme
+from ultravid.datasets.formats.recordings import load_recordings
+from ultravid.datasets.video import DataError, Video
+
+__all__ = ["FORMATS", "DatasetFormat", "find_format", "parse_options"]
+
+
+@dataclass(frozen=True)
+class DatasetFormat:
+    """A reader on the command line.
+
+    Attributes:
+        name: of the format.
+        load: the reader.
+        path_argument: the reader's argument that the path goes to.
+    """
+
+    name: str
+    load: Callable[..., list[Video]]
+    path_argument: str
+
+    def read(self, path: str | Path, options: Mapping[str, Any]) -> list[Video]:
+        """The videos at a path.
+
+        Raises:
+            DataError: as the reader.
+        """
+        return self.load(**{self.path_argument: path}, **options)
+
+
+FORMATS: Mapping[str, DatasetFormat] = {
+    f.name: f
+    for f in (
+        DatasetFormat("cva-bus", load_cva_bus, "root"),
+        DatasetFormat("coco-video", load_coco_video, "json_file"),
+        DatasetFormat("coco-stills", load_coco_stills, "json_file"),
+        DatasetFormat("cvat-video", load_cvat_video, "xml"),
+        DatasetFormat("labelme", load_labelme, "root"),
+        DatasetFormat("hospital-csv", load_hospital_csv, "root"),
+        DatasetFormat("recordings", load_recordings, "path"),
+    )
+}
+
+
+def find_format(name: str) -> DatasetFormat:
+    """The format of a name.
+
+    Raises:
+        DataError: there is none; the nearest is named.
+    """
+    if name not in FORMATS:
+        near = difflib.get_close_matches(name, FORMATS, 1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Formats are {', '.join(FORMATS)}."
+        raise DataError(f"Unknown format {name!r}. {hint}")
+    return FORMATS[name]
+
+
+def parse_options(of: DatasetFormat, texts: Sequence[str]) -> dict[str, Any]:
+    """A reader's arguments from ``key=value``; values are JSON, or words, lists also words with commas between.
+
+    Raises:
+        DataError: a text is no ``key=value``, the reader has no such argument, or the value is of another type.
+    """
+    signature = inspect.signature(of.load)
+    known = {k: str(p.annotation) for k, p in signature.parameters.items() if k != of.path_argument}
+    options = {}
+    for text in texts:
+        key, equals, written = text.partition("=")
+        if not equals:
+            raise DataError(f"Option {text!r} is no key=value.")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"It takes {', '.join(known)}."
+            raise DataError(f"Format {of.name!r} has no option {key!r}. {hint}")
+        options[key] = _value(key, written, known[key])
+    missing = [k for k in known if signature.parameters[k].default is inspect.Parameter.empty and k not in options]
+    if missing:
+        raise DataError(f"Format {of.name!r} needs the option {missing[0]!r}: add --option {missing[0]}=...")
+    return options
+
+
+def _value(key: str, written: str, annotation: str) -> Any:
+    try:
+        value = json.loads(written)
+    except json.JSONDecodeError:
+        value = written
+    if annotation.startswith("Sequence"):
+        value = written.split(",") if not isinstance(value, list) else value
+    wanted = {"bool": bool, "Mapping": dict, "str": str, "Sequence": list}
+    kind = next((k for k in wanted if annotation.startswith(k)), None)
+    if kind == "str":
+        return written
+    if kind is not None and not isinstance(value, wanted[kind]) and not (value is None and "None" in annotation):
+        raise DataError(f"Option {key}={written}: the reader wants {annotation}.")
+    return value

@@ -1,0 +1,320 @@
+"""Reader of data sets that hospitals to_contiguous as a CSV of videos, with an ``info.json`` a video and boxes in pickles.
+
+On disk::
+
+    <root>/<organ>/<YYYYMMDD-HHMMSS>.csv
+        pkl_file, jpg_folder, neg, video_path, hospital, anno_format, polyline_error, db_key, device
+    <jpg_folder>/*.jpg                 the frames, in natural order
+    <jpg_folder>/info.json             {"num_frames": int, "cropped_shape": [height, width], "empty_flag": bool,
+                                        "bbox": ..., "height_resize_ratio": ..., "static_frames": [[first, last], ...]}
+    <pkl_file>                         the annotation
+
+``jpg_folder`` and ``pkl_file`` are relative to the CSV's folder. ``cropped_shape`` is the size of the pictures on disk;
+``bbox`` and ``height_resize_ratio`` say how they were cut from the movie and are not needed to read them. A video whose
+``empty_flag`` is true, or whose row says ``polyline_error``, is left out, and how many is logged. ``static_frames`` are stretches in
+which the probe stands still, both ends included.
+
+The pickle holds plain data (`read_plain_pickle`)::
+
+    {"frames": {frame number from 0: [{"box": [x1, y1, x2, y2], "class": "Mass", "track_id": 0}, ...]}}
+
+with boxes in pixels of the pictures on disk; a frame that is not there has no lesion. A ``neg`` video has no lesion, and may
+have no pickle.
+
+A data set's name is ``organ_hospital@timestamp``, or ``organ_ALL@timestamp`` for every hospital; ``@device`` behind it takes
+one device, or a group of devices that the config names, alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ultravid.datasets.faults import Faults
+from ultravid.datasets.formats.common import (
+    Row,
+    check_unique_ids,
+    make_frame,
+    patient_from_name,
+    picture_fault_kind,
+    read_json,
+    read_patients,
+    static_frames_fault,
+    usable_box,
+)
+from ultravid.datasets.formats.plain_pickle import read_plain_pickle
+from ultravid.datasets.image_io import image_fault
+from ultravid.datasets.index import Index, cached_index
+from ultravid.datasets.readers.pictures import list_pictures
+from ultravid.datasets.video import DataError, Frame, Video
+
+__all__ = ["load_hospital_csv"]
+
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    "breast": ("Mass", "Low-echo-zone", "Structural-disorder", "Lymph-node"),
+    "thyroid": ("nodule", "other abnormality"),
+}
+"""Lesion classes by organ, in the order of their numbers."""
+
+_NAME = re.compile(r"(?P<organ>[^_@]+)_(?P<hospital>[^@]+)@(?P<timestamp>\d{8}-\d{6})(?:@(?P<device>.+))?")
+_COLUMNS = ("pkl_file", "jpg_folder", "neg", "video_path", "hospital", "anno_format", "polyline_error", "device")
+_TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
+
+
+@dataclass(frozen=True)
+class _Name:
+    organ: str
+    hospital: str
+    timestamp: str
+    device: str | None
+
+
+def load_hospital_csv(
+    *,
+    root: str | Path,
+    datasets: Sequence[str],
+    device_groups: Mapping[str, Sequence[str]] | None = None,
+    patients: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    class_agnostic: bool = True,
+) -> list[Video]:
+    """Read data sets of this layout.
+
+    Args:
+        root: the folder that holds a folder an organ.
+        datasets: names as ``breast_ALL@20230101-120000`` or ``breast_hospitalA@20230101-120000@deviceB``.
+        device_groups: devices by the name of their group, which may stand for a device in a data set's name.
+        patients: a JSON object from video name to patient; without it, the stem of ``video_path`` less a trailing side.
+        classes: names in the order of their numbers; None: the organ's, see `CLASSES`.
+        class_agnostic: one class, "lesion", whatever the annotation's.
+
+    Raises:
+        DataError: a name is none, a file is missing or holds what can't be used; the first fault is told with its video and
+            frame, the others are counted. A pickle that holds code is refused, and the code is not run.
+    """
+    root = Path(root)
+    names = [_parse_name(name) for name in datasets]
+    groups = {k: list(v) for k, v in (device_groups or {}).items()}
+    files = [root / n.organ / f"{n.timestamp}.csv" for n in names]
+
+    def build() -> Index:
+        faults = Faults(root)
+        reader = _Reader(faults, read_patients(patients), classes, class_agnostic)
+        for name, text, path in zip(names, datasets, files, strict=True):
+            reader.read(path, name, text, groups)
+        videos = check_unique_ids(reader.videos, faults)
+        left_out = [f"{root}: {n} videos {why} and are left out." for why, n in sorted(reader.left_out.items())]
+        return Index(videos, faults.close() + left_out, tuple(reader.watched))
+
+    arguments = {
+        "datasets": list(datasets),
+        "device_groups": groups,
+        "classes": list(classes) if classes else None,
+        "class_agnostic": class_agnostic,
+    }
+    return cached_index("hospital_csv", arguments, [*files, *([Path(patients)] if patients is not None else [])], build)
+
+
+def _parse_name(name: str) -> _Name:
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise DataError(
+            f"{name!r} is no name of a data set: write organ_hospital@YYYYMMDD-HHMMSS, or ...@device behind it."
+        )
+    return _Name(**match.groupdict())
+
+
+class _Reader:
+    """Videos of one call, with what they share."""
+
+    def __init__(
+        self, faults: Faults, patients: Mapping[str, str], classes: Sequence[str] | None, class_agnostic: bool
+    ) -> None:
+        self.faults = faults
+        self.patients = patients
+        self.classes = classes
+        self.class_agnostic = class_agnostic
+        self.videos: list[Video] = []
+        self.left_out: Counter[str] = Counter()
+        self.watched: set[Path] = set()
+        self.num_images = 0
+
+    def read(self, path: Path, name: _Name, text: str, groups: Mapping[str, Sequence[str]]) -> None:
+        rows = _read_rows(path)
+        for column, wanted in (
+            ("hospital", None if name.hospital == "ALL" else [name.hospital]),
+            ("device", _devices(name, groups)),
+        ):
+            if wanted is not None:
+                there = sorted({row[column] for row in rows})
+                rows = [row for row in rows if row[column] in wanted]
+                if not rows:
+                    raise DataError(
+                        f"{path}: no video of data set {text!r} has the {column} {' or '.join(wanted)}; "
+                        f"there are {', '.join(there)}."
+                    )
+        for row in rows:
+            try:
+                self._read_row(path.parent, row, name.organ)
+            except DataError as error:
+                self.faults.add("video can't be read", f"video {row['jpg_folder']!r}: {str(error).rstrip('.')}")
+
+    def _read_row(self, base: Path, row: Mapping[str, str], organ: str) -> None:
+        where = f"video {row['jpg_folder']!r}"
+        if row["anno_format"] not in ("json", "xml"):
+            self.faults.add("bad row", f"{where}: anno_format {row['anno_format']!r} is not json or xml")
+        folder = base / row["jpg_folder"]
+        self.watched |= {folder, (base / row["pkl_file"]).parent}
+        info = _read_info(folder / "info.json")
+        if info["empty_flag"]:
+            self.left_out["have an empty_flag"] += 1
+            return
+        if _flag(row, "polyline_error"):
+            self.left_out["have a polyline_error"] += 1
+            return
+        classes = self._classes_of(organ)
+        annotated = self._annotation(base, row)
+        frames = self._frames(folder, info, annotated, classes, where)
+        static = _static_frames(info, info["num_frames"], folder)
+        if frames:
+            name = f"{organ}/{row['jpg_folder']}"
+            patient = self.patients.get(name) or patient_from_name(
+                (row["video_path"] or row["jpg_folder"]).replace("\\", "/")
+            )
+            metadata = {
+                k: v for k, v in (("organ", organ), ("hospital", row["hospital"]), ("device", row["device"])) if v
+            }
+            shown = ("lesion",) if self.class_agnostic else classes
+            self.videos.append(Video(name, tuple(frames), patient, None, metadata, shown, static))
+
+    def _classes_of(self, organ: str) -> tuple[str, ...]:
+        classes = self.classes or CLASSES.get(organ)
+        if classes is None:
+            raise DataError(f"the classes of organ {organ!r} are not known: name them in the reader's classes.")
+        return tuple(classes)
+
+    def _annotation(self, base: Path, row: Mapping[str, str]) -> dict[int, list[Any]]:
+        """What the pickle holds of each frame; of a negative video, nothing."""
+        negative = _flag(row, "neg")
+        if negative and not row["pkl_file"]:
+            return {}
+        path = base / row["pkl_file"]
+        content = read_plain_pickle(path)
+        frames = content.get("frames") if isinstance(content, dict) else None
+        if not isinstance(frames, dict) or not all(isinstance(v, list) for v in frames.values()):
+            raise DataError(f"{path}: must hold {{'frames': {{frame number: list of boxes}}}}.")
+        bad = [k for k in frames if isinstance(k, bool) or not isinstance(k, int)]
+        if bad:
+            raise DataError(f"{path}: frame number {bad[0]!r} is no whole number.")
+        if negative and any(frames.values()):
+            raise DataError(f"{path}: holds boxes, but the CSV says that the video is negative.")
+        return frames
+
+    def _frames(
+        self,
+        folder: Path,
+        info: Mapping[str, Any],
+        annotated: Mapping[int, list[Any]],
+        classes: Sequence[str],
+        where: str,
+    ) -> list[Frame]:
+        pictures = list_pictures(folder)
+        if len(pictures) != info["num_frames"]:
+            raise DataError(
+                f"{folder}: holds {len(pictures)} pictures, its info.json says {info['num_frames']} frames."
+            )
+        for number in sorted(annotated):
+            if not 0 <= number < len(pictures):
+                self.faults.add(
+                    "box in no frame", f"{where} frame {number}: has boxes, but there are {len(pictures)} frames"
+                )
+        size = (info["cropped_shape"][0], info["cropped_shape"][1])
+        frames = []
+        for number, picture in enumerate(pictures):
+            here = f"{where} frame {number}"
+            rows = self._rows(annotated.get(number, []), size, classes, here)
+            fault = image_fault(picture, *size)
+            if fault is not None:
+                self.faults.add(picture_fault_kind(fault), f"{here}: {picture} {fault}")
+            else:
+                frames.append(make_frame((str(picture), None), self.num_images, size, rows))
+            self.num_images += 1
+        return frames
+
+    def _rows(self, boxes: list[Any], size: tuple[int, int], classes: Sequence[str], where: str) -> list[Row]:
+        rows: list[Row] = []
+        for n, entry in enumerate(boxes):
+            here = f"{where} box {n}"
+            if not isinstance(entry, dict) or not {"box", "class"} <= set(entry):
+                self.faults.add("bad annotation row", f"{here}: is {entry!r}, not {{'box', 'class', 'track_id'}}")
+                continue
+            track, kind = entry.get("track_id", 0), entry["class"]
+            if kind not in classes or isinstance(track, bool) or not isinstance(track, int):
+                near = difflib.get_close_matches(str(kind), classes, 1)
+                hint = f" (did you mean {near[0]!r}?)" if near else f" (classes are {', '.join(classes)})"
+                what = (
+                    f"unknown class {kind!r}{hint}" if kind not in classes else f"track_id {track!r} is no whole number"
+                )
+                self.faults.add("bad annotation row", f"{here}: {what}")
+                continue
+            box = usable_box(entry["box"], *size, here, self.faults)
+            if box is not None:
+                rows.append((box, 0 if self.class_agnostic else list(classes).index(kind), track))
+        return rows
+
+
+def _devices(name: _Name, groups: Mapping[str, Sequence[str]]) -> list[str] | None:
+    return None if name.device is None else list(groups.get(name.device, [name.device]))
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            rows = [{k: v for k, v in row.items() if isinstance(k, str)} for row in reader]
+            columns = reader.fieldnames or []
+    except OSError as error:
+        there = sorted(p.name for p in path.parent.glob("*.csv")) if path.parent.is_dir() else []
+        raise DataError(
+            f"{path}: can't be read ({error.strerror}); tables in its folder: {', '.join(there) or 'none'}."
+        ) from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: is not a CSV table: {error}.") from error
+    missing = [c for c in _COLUMNS if c not in columns]
+    if missing:
+        raise DataError(f"{path}: has no column {missing[0]!r}; it needs {', '.join(_COLUMNS)}.")
+    return rows
+
+
+def _flag(row: Mapping[str, str], column: str) -> bool:
+    value = row[column].strip().lower()
+    if value not in _TRUE + _FALSE:
+        raise DataError(f"{column} is {row[column]!r} in the CSV, not True or False.")
+    return value in _TRUE
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    info = read_json(path)
+    if not isinstance(info, dict):
+        raise DataError(f"{path}: must be a JSON object.")
+    shape = info.get("cropped_shape")
+    numbers = isinstance(shape, list) and len(shape) == 2 and all(isinstance(v, int) and v > 0 for v in shape)
+    if not info.get("empty_flag") and (not numbers or not isinstance(info.get("num_frames"), int)):
+        raise DataError(f"{path}: num_frames must be a whole number and cropped_shape [height, width].")
+    if not isinstance(info.get("empty_flag", False), bool):
+        raise DataError(f"{path}: empty_flag is {info['empty_flag']!r}, neither true nor false.")
+    return {"empty_flag": False, **info}
+
+
+def _static_frames(info: Mapping[str, Any], num_frames: int, folder: Path) -> tuple[tuple[int, int], ...]:
+    stretches = info.get("static_frames") or []
+    fault = static_frames_fault(stretches, num_frames)
+    if fault is not None:
+        raise DataError(f"{folder / 'info.json'}: {fault}.")
+    return tuple((first, last) for first, last in stretches)

@@ -1,0 +1,200 @@
+"""Reader of folders that LabelMe annotated: pictures with a JSON file of the same stem beside each.
+
+A picture without JSON is a frame without lesion. Tracks go by ``group_id``. Rectangles, and the bounds of polygons and circles,
+are boxes. Pictures inside the JSON (``imageData``) are not read: the picture's file must be there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ultravid.datasets.faults import Faults
+from ultravid.datasets.formats.common import (
+    Row,
+    check_unique_ids,
+    make_frame,
+    patient_from_name,
+    picture_fault_kind,
+    read_json,
+    read_patients,
+    usable_box,
+)
+from ultravid.datasets.image_io import image_fault, image_size
+from ultravid.datasets.index import Index, cached_index
+from ultravid.datasets.readers import read_sidecar
+from ultravid.datasets.readers.pictures import list_pictures, natural_order
+from ultravid.datasets.video import DataError, Frame, Video
+
+__all__ = ["load_labelme"]
+
+_BY_ORDER = "shapes had no group_id and were tracked by their order in the frame"
+
+
+def load_labelme(
+    *,
+    root: str | Path,
+    classes: Sequence[str] | None = None,
+    class_agnostic: bool = True,
+    patients: str | Path | None = None,
+) -> list[Video]:
+    """Read a folder of LabelMe's.
+
+    Args:
+        root: every folder in it, and itself, that holds pictures is one video, named by its path from ``root``.
+        classes: labels in the order of their numbers; None: sorted by name.
+        class_agnostic: one class, "lesion", whatever the label.
+        patients: a JSON object from video name to patient; without it the sidecar's, and without that the folder's name less
+            a trailing side.
+
+    Raises:
+        DataError: a file is missing or holds what can't be used; the first fault is told with its video and frame, the
+            others are counted.
+    """
+    root = Path(root)
+
+    def build() -> Index:
+        if not root.is_dir():
+            raise DataError(f"{root} is not a folder that is there.")
+        faults = Faults(root)
+        folders = sorted({root, *(p for p in root.rglob("*") if p.is_dir())}, key=lambda p: natural_order(str(p)))
+        reader = _Reader(root, faults, read_patients(patients), class_agnostic)
+        names = tuple(classes or ()) if classes is not None or class_agnostic else _labels(folders)
+        for folder in folders:
+            reader.read(folder, names)
+        if not reader.videos and not faults.found:
+            raise DataError(f"{root}: no folder in it holds PNG or JPEG pictures.")
+        videos = check_unique_ids(reader.videos, faults)
+        # A sidecar lies beside its folder, and a folder that comes is seen in the one above.
+        return Index(videos, faults.close(), (root.parent, *folders))
+
+    arguments = {
+        "root": str(root.absolute()),
+        "classes": list(classes) if classes else None,
+        "class_agnostic": class_agnostic,
+    }
+    return cached_index("labelme", arguments, [Path(patients)] if patients is not None else [], build)
+
+
+def _labels(folders: Sequence[Path]) -> tuple[str, ...]:
+    labels = set()
+    for file in (f for folder in folders for f in _annotation_files(folder).values()):
+        with contextlib.suppress(DataError):  # told with its frame, when the frame is read
+            content = read_json(file)
+            shapes = content.get("shapes") if isinstance(content, dict) else None
+            labels |= {str(s.get("label")) for s in shapes or [] if isinstance(s, dict)}
+    return tuple(sorted(labels))
+
+
+def _annotation_files(folder: Path) -> dict[str, Path]:
+    return {p.stem: p for p in folder.glob("*.json") if not p.name.endswith(".video.json")}
+
+
+class _Reader:
+    """Videos of one call, with what they share."""
+
+    def __init__(self, root: Path, faults: Faults, patients: dict[str, str], class_agnostic: bool) -> None:
+        self.root = root
+        self.faults = faults
+        self.patients = patients
+        self.class_agnostic = class_agnostic
+        self.videos: list[Video] = []
+        self.num_images = 0
+
+    def read(self, folder: Path, classes: Sequence[str]) -> None:
+        annotations = _annotation_files(folder)
+        pictures = list_pictures(folder)
+        name = folder.relative_to(self.root).as_posix() if folder != self.root else folder.name
+        for stem in sorted(
+            {p.stem for p in pictures if sum(q.stem == p.stem for q in pictures) > 1} & set(annotations)
+        ):
+            self.faults.add("bad annotation file", f"video {name!r}: two pictures share {annotations[stem]}")
+        if not pictures:
+            return
+        for stem in sorted(set(annotations) - {p.stem for p in pictures}):
+            self.faults.add(
+                "frame is missing", f"video {name!r}: {annotations[stem]} has no picture {stem}.png or .jpg"
+            )
+        frames = []
+        for number, picture in enumerate(pictures):
+            frame = self._frame(picture, annotations.get(picture.stem), classes, f"video {name!r} frame {number}")
+            frames += [frame] if frame is not None else []
+            self.num_images += 1
+        if frames:
+            sidecar = read_sidecar(folder)
+            patient = self.patients.get(name) or sidecar.patient or patient_from_name(name)
+            shown = ("lesion",) if self.class_agnostic else tuple(classes)
+            self.videos.append(Video(name, tuple(frames), patient, sidecar.fps, sidecar.metadata, shown))
+
+    def _frame(self, picture: Path, annotation: Path | None, classes: Sequence[str], where: str) -> Frame | None:
+        try:
+            content = read_json(annotation) if annotation is not None else {"shapes": []}
+            size = _announced_size(content, annotation) if annotation is not None else image_size(picture)
+            fault = image_fault(picture, *size)
+        except DataError as error:
+            self.faults.add("bad annotation file", f"{where}: {str(error).rstrip('.')}")
+            return None
+        if fault is not None:
+            self.faults.add(picture_fault_kind(fault), f"{where}: {picture} {fault}")
+            return None
+        rows = self._rows(content["shapes"], size, classes, where)
+        return make_frame((str(picture), None), self.num_images, size, rows)
+
+    def _rows(self, shapes: list[Any], size: tuple[int, int], classes: Sequence[str], where: str) -> list[Row]:
+        rows: list[Row] = []
+        ungrouped = 0
+        for n, shape in enumerate(shapes):
+            here = f"{where} shape {n}"
+            corners = _bounds(shape)
+            label = shape.get("label") if isinstance(shape, dict) else None
+            if corners is None:
+                kind = shape.get("shape_type") if isinstance(shape, dict) else type(shape).__name__
+                self.faults.add("bad shape", f"{here}: is a {kind!r} whose corners can't be read")
+                continue
+            if not self.class_agnostic and label not in classes:
+                self.faults.add("bad shape", f"{here}: label {label!r} is not one of {', '.join(classes)}")
+                continue
+            track = shape.get("group_id")
+            if track is None:
+                ungrouped += 1
+                track = -ungrouped  # no group's number is negative
+                self.faults.mend(_BY_ORDER, here)
+            if isinstance(track, bool) or not isinstance(track, int):
+                self.faults.add("bad shape", f"{here}: group_id {track!r} is no whole number")
+                continue
+            box = usable_box(corners, *size, here, self.faults)
+            if box is not None:
+                rows.append((box, 0 if self.class_agnostic else list(classes).index(str(label)), track))
+        return rows
+
+
+def _announced_size(content: Any, path: Path) -> tuple[int, int]:
+    found = content if isinstance(content, dict) else {}
+    height, width = found.get("imageHeight"), found.get("imageWidth")
+    if not isinstance(found.get("shapes"), list) or not isinstance(height, int) or not isinstance(width, int):
+        raise DataError(f"{path}: is not LabelMe's: it needs shapes, imageHeight and imageWidth.")
+    return height, width
+
+
+def _bounds(shape: Any) -> list[float] | None:
+    """XYXY of a rectangle, polygon or circle; None of anything else."""
+    points = shape.get("points") if isinstance(shape, dict) else None
+    pairs = isinstance(points, list) and all(isinstance(p, list) and len(p) == 2 for p in points)
+    if (
+        not pairs
+        or not points
+        or not all(isinstance(v, int | float) and not isinstance(v, bool) for p in points for v in p)
+    ):
+        return None
+    kind = shape.get("shape_type") or "polygon"
+    if kind == "circle" and len(points) == 2:  # its centre, and a point of its edge
+        (x, y), (u, v) = points
+        radius = math.hypot(u - x, v - y)
+        return [x - radius, y - radius, x + radius, y + radius]
+    if (kind == "rectangle" and len(points) in (2, 4)) or (kind == "polygon" and len(points) >= 3):
+        xs, ys = [p[0] for p in points], [p[1] for p in points]
+        return [min(xs), min(ys), max(xs), max(ys)]
+    return None

@@ -1,0 +1,15 @@
+"""Sources of frames: picture folders, movies and DICOM files behind one interface."""
+
+from ultravid.datasets.readers.frames import read_frame_image
+from ultravid.datasets.readers.sidecar import Sidecar, read_sidecar
+from ultravid.datasets.readers.source import CroppedSource, FrameSource, is_recording, open_source
+
+__all__ = [
+    "CroppedSource",
+    "FrameSource",
+    "Sidecar",
+    "is_recording",
+    "open_source",
+    "read_frame_image",
+    "read_sidecar",
+]

@@ -1,0 +1,78 @@
+"""Frames of a `Video` as pictures: a few movies and DICOM files are kept open between calls.
+
+Legend: ``H, W`` height and width of a frame in pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+from ultravid.datasets.image_io import read_image
+from ultravid.datasets.readers.source import FrameSource, ImageArray, open_source
+from ultravid.datasets.video import DataError, Video
+
+__all__ = ["read_frame_image"]
+
+_MAX_OPEN = 8  # files a process; a movie at full HD holds about 30 MB of decoder and reference frames
+
+
+class _OpenSources:
+    """The sources that were used last, closed as others come."""
+
+    def __init__(self) -> None:
+        self.sources: OrderedDict[str, FrameSource] = OrderedDict()
+
+    def get(self, path: str) -> FrameSource:
+        if path not in self.sources:
+            self.sources[path] = open_source(path, crop=False)
+            while len(self.sources) > _MAX_OPEN:
+                self.sources.popitem(last=False)[1].close()
+        self.sources.move_to_end(path)
+        return self.sources[path]
+
+
+_open = _OpenSources()
+_inherited: list[_OpenSources] = []
+
+
+def _start_anew() -> None:
+    """A forked process shares the file offsets of its parent's open movies: it opens its own, and closes none of theirs."""
+    global _open
+    _inherited.append(_open)
+    _open = _OpenSources()
+
+
+os.register_at_fork(after_in_child=_start_anew)
+
+
+def read_frame_image(video: Video, index: int, *, keep_grey: bool = False) -> ImageArray:
+    """Frame ``index`` of a video as ``(H, W, 3)`` uint8 RGB.
+
+    Args:
+        video: any.
+        index: from 0.
+        keep_grey: give the frame of a grey picture's file as ``(H, W)`` instead.
+
+    Raises:
+        DataError: it can't be decoded, or has another size than was announced; the message names video, frame and file.
+    """
+    frame = video.frames[index]
+    where = f"Video {video.video_id!r} frame {index}"
+    try:
+        if frame.index_in_file is None:
+            image = read_image(frame.path, keep_grey=keep_grey)
+        else:
+            image = _open.get(frame.path).read(frame.index_in_file)
+    except (DataError, IndexError) as error:
+        raise DataError(f"{where}: {error}") from error
+    if frame.crop is not None:
+        x1, y1, x2, y2 = frame.crop
+        image = image[y1:y2, x1:x2]
+    if image.shape[:2] != (frame.height, frame.width):
+        raise DataError(
+            f"{where}: {Path(frame.path)} is {image.shape[1]}x{image.shape[0]} px, "
+            f"its annotation says {frame.width}x{frame.height}."
+        )
+    return image

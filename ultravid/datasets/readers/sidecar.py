@@ -1,0 +1,79 @@
+"""What a recording does not say of itself, in a JSON file beside it.
+
+``clip.video.json`` lies beside ``clip.mp4``, ``clip.dcm`` or the folder ``clip``: an object with any of ``fps``, ``patient``,
+``device``, ``organ``, ``hospital``, ``spacing_mm`` and ``spacing_y_mm``. It is taken before what the recording says.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ultravid.datasets.video import DataError
+
+__all__ = ["Sidecar", "read_sidecar", "sidecar_path"]
+
+_NUMBERS = ("fps", "spacing_mm", "spacing_y_mm")
+_WORDS = ("patient", "device", "organ", "hospital")
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """The file's content.
+
+    Attributes:
+        fps: frames a second.
+        patient: who was scanned.
+        metadata: the rest, as `Video.metadata`.
+    """
+
+    fps: float | None = None
+    patient: str | None = None
+    metadata: Mapping[str, str | float] = field(default_factory=dict)
+
+
+def sidecar_path(recording: Path) -> Path:
+    """Where a recording's sidecar lies, whether there is one or not."""
+    stem = recording.name if recording.is_dir() else recording.stem
+    return recording.with_name(f"{stem}.video.json")
+
+
+def read_sidecar(recording: str | Path) -> Sidecar:
+    """The sidecar of a recording; an empty one where there is none.
+
+    Raises:
+        DataError: it is no JSON object, or holds an unknown key or a value of the wrong kind.
+    """
+    path = sidecar_path(Path(recording))
+    if not path.is_file():
+        return Sidecar()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: can't be read as JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: must be a JSON object, with any of {', '.join(_NUMBERS + _WORDS)}.")
+    for key, value in content.items():
+        _check(path, key, value)
+    rest = {k: float(v) if k in _NUMBERS else str(v) for k, v in content.items() if k not in ("fps", "patient")}
+    fps, patient = content.get("fps"), content.get("patient")
+    return Sidecar(None if fps is None else float(fps), None if patient is None else str(patient), rest)
+
+
+def _check(path: Path, key: str, value: Any) -> None:
+    if key in _NUMBERS:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value <= 0:
+            raise DataError(f"{path}: {key!r} is {value!r}, not a number above 0.")
+    elif key in _WORDS:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise DataError(f"{path}: {key!r} is {value!r}, not a name.")
+    else:
+        near = difflib.get_close_matches(key, _NUMBERS + _WORDS, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else f" Keys are {', '.join(_NUMBERS + _WORDS)}."
+        raise DataError(f"{path}: unknown key {key!r}.{hint}")

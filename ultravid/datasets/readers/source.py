@@ -1,0 +1,176 @@
+"""One interface to whatever holds frames, and the choice of who reads a file.
+
+Legend: ``H, W`` height and width of a frame in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ultravid.datasets.video import DataError
+
+__all__ = ["CroppedSource", "FrameSource", "ImageArray", "Region", "is_recording", "open_source"]
+
+ImageArray = NDArray[np.uint8]
+Region = tuple[int, int, int, int]
+"""(x1, y1, x2, y2) in pixels; x2 and y2 are the first that lie outside."""
+
+MOVIE_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mpeg", ".mpg", ".mkv", ".webm", ".wmv"})
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+
+
+class FrameSource(Protocol):
+    """Frames of one recording, by number or in order."""
+
+    @property
+    def path(self) -> Path:
+        """The file or folder."""
+
+    @property
+    def fps(self) -> float | None:
+        """Frames a second; None where the file does not say."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of every frame."""
+
+    @property
+    def region(self) -> Region | None:
+        """The part that shows the scan, where the file says which; None elsewhere."""
+
+    @property
+    def metadata(self) -> Mapping[str, str | float]:
+        """``device``, ``spacing_mm``, ..., as in `Video.metadata`, as far as the file says; never who the patient is."""
+
+    def __len__(self) -> int:
+        """Number of frames that can be read."""
+
+    def read(self, index: int) -> ImageArray:
+        """Frame ``index``, from 0, as ``(H, W, 3)`` uint8 RGB.
+
+        Raises:
+            IndexError: there is no such frame.
+            DataError: it can't be decoded; the message names file and frame.
+        """
+
+    def __iter__(self) -> Iterator[ImageArray]:
+        """All frames in order, the fastest way to read them."""
+
+    def place(self, index: int) -> tuple[str, int | None]:
+        """(file, number in the file) of a frame, as `Frame` keeps them."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+class CroppedSource:
+    """The frames of another source, cut to a part of the picture.
+
+    Args:
+        source: whose frames.
+        box: the part.
+
+    Raises:
+        DataError: the part does not lie inside the picture.
+    """
+
+    def __init__(self, source: FrameSource, box: Region) -> None:
+        height, width = source.size
+        x1, y1, x2, y2 = box
+        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+            raise DataError(f"{source.path}: the part {box} does not lie inside the picture of {width}x{height} px.")
+        self.source = source
+        self.box = box
+        self.path = source.path
+        self.fps = source.fps
+        self.size = (y2 - y1, x2 - x1)
+        self.region = None
+        self.metadata = source.metadata
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int) -> ImageArray:
+        """As `FrameSource.read`."""
+        return self._cut(self.source.read(index))
+
+    def __iter__(self) -> Iterator[ImageArray]:
+        return map(self._cut, self.source)
+
+    def place(self, index: int) -> tuple[str, int | None]:
+        """As `FrameSource.place`: numbers are the file's own."""
+        return self.source.place(index)
+
+    def close(self) -> None:
+        """Close the source."""
+        self.source.close()
+
+    def _cut(self, image: ImageArray) -> ImageArray:
+        x1, y1, x2, y2 = self.box
+        return np.ascontiguousarray(image[y1:y2, x1:x2])
+
+
+def is_recording(path: str | Path) -> bool:
+    """Whether `open_source` takes this path for a movie, a DICOM file or a folder of pictures, by its name and first bytes."""
+    path = Path(path)
+    if path.is_dir():
+        return any(p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".") for p in path.iterdir())
+    return path.suffix.lower() in MOVIE_SUFFIXES or is_dicom(path)
+
+
+def open_source(path: str | Path, *, crop: bool = True) -> FrameSource:
+    """Open a movie, a DICOM file, a folder of pictures in natural order, or one picture.
+
+    Args:
+        path: file or folder.
+        crop: cut frames to the part that shows the scan, where the file says which (DICOM's ultrasound regions). What lies
+            outside are often the patient's name and the date.
+
+    Raises:
+        DataError: nothing is there, it is empty or damaged, or nobody can read it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path} is not there.")
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError(f"{path}: is empty (0 bytes).")
+    source = _open_whole(path)
+    return CroppedSource(source, source.region) if crop and source.region is not None else source
+
+
+def _open_whole(path: Path) -> FrameSource:
+    # PyAV and pydicom take half a second to import; a data set of pictures needs neither.
+    suffix = path.suffix.lower()
+    if path.is_dir() or suffix in PICTURE_SUFFIXES:
+        from ultravid.datasets.readers.pictures import PictureSource
+
+        return PictureSource(path)
+    if suffix in MOVIE_SUFFIXES:
+        from ultravid.datasets.readers.movie import MovieSource
+
+        return MovieSource(path)
+    if is_dicom(path):
+        from ultravid.datasets.readers.dicom import DicomSource
+
+        return DicomSource(path)
+    known = sorted(MOVIE_SUFFIXES | DICOM_SUFFIXES | PICTURE_SUFFIXES)
+    raise DataError(
+        f"{path}: is no kind of file that frames are read from ({', '.join(known)}, or a folder of pictures)."
+    )
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file bears DICOM's suffix, or no suffix and DICOM's mark."""
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        return path.is_file()
+    # Scanners write DICOM files without a suffix, and a table of them in a file of this name.
+    if path.suffix or path.name.upper() == "DICOMDIR" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"

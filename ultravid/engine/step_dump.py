@@ -1,0 +1,203 @@
+"""A step in which a number was not finite, kept so that it can be repeated, and the search for where it came from.
+
+Legend: ``P`` parts that a step accumulates.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ultravid.checkpoint.reading import CheckpointError
+from ultravid.structures import Boxes, Clip, ImageList, Instances
+from ultravid.utils.file_io import replace_file
+from ultravid.utils.seed import generator_states, seed_step
+
+__all__ = ["StepDump", "describe_batch", "first_nonfinite"]
+
+logger = logging.getLogger(__name__)
+
+_OWN_TYPES: list[Any] = [Boxes, Clip, ImageList, Instances]
+
+
+def describe_batch(batch: Any) -> str:
+    """The samples of a batch, as far as they say who they are."""
+    rows = batch if isinstance(batch, list | tuple) else [batch]
+    named = [f"{r.video_ids[0]} frames {r.frame_indices}" for r in rows if hasattr(r, "video_ids")]
+    return "; ".join(named) or type(batch).__name__
+
+
+@dataclass(frozen=True)
+class StepDump:
+    """What a step was made of.
+
+    Attributes:
+        iteration: of the step.
+        seed: of the run; the generators of the step follow from it (`seed_step`). None: they were not seeded.
+        rank: of the process.
+        batches: the ``P`` batches, as the loader gave them.
+        samples: for each batch, who is in it.
+        losses: by name, as far as they were computed.
+        model: state dict of the plain model. Its parameters are those before the step, its buffers (the statistics of batch
+            norm) have seen the forward pass.
+        autocast: "float16" or "bfloat16" where the forward pass ran in it.
+        generators: states of torch's generators before the step (after it, where the run has no seed), and of numpy's and
+            python's after it.
+    """
+
+    iteration: int
+    seed: int | None
+    rank: int
+    batches: list[Any]
+    samples: list[str]
+    losses: dict[str, float]
+    model: dict[str, Tensor]
+    autocast: str | None = None
+    generators: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: str | Path) -> str:
+        """Write it to ``<folder>/capsules/`` and give a sentence that says where, or that it could not be written."""
+        if self.seed is not None:
+            seed_step(self.seed, self.iteration, self.rank)
+        content = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        content["generators"] = generator_states()
+        path = Path(folder) / "capsules" / f"iteration_{self.iteration:07d}_rank{self.rank}.pth"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replace_file(path) as file:
+                torch.save(content, file)
+        except (OSError, RuntimeError) as error:  # the number that is not finite is the news, not this
+            logger.warning("The step could not be kept in %s: %s", path, error)
+            return ""
+        return f". The step was kept: python tools/replay.py {path}"
+
+    @classmethod
+    def read(cls, path: str | Path, *, trust: bool = False) -> StepDump:
+        """Read what `write` wrote.
+
+        Args:
+            path: the file.
+            trust: admit batches of any type; reading one may then run code that the file names.
+
+        Raises:
+            CheckpointError: it is missing, damaged, no capsule, or holds types that are not this package's.
+        """
+        if not Path(path).is_file():
+            raise CheckpointError(f"StepDump {path} is not there.")
+        try:
+            with torch.serialization.safe_globals(_OWN_TYPES):
+                content = torch.load(path, map_location="cpu", weights_only=not trust)
+            if not isinstance(content, dict) or content.keys() != cls.__dataclass_fields__.keys():
+                raise CheckpointError(f"{path} is no capsule.")
+            return cls(**content)
+        except CheckpointError:
+            raise
+        except Exception as error:  # a cut or foreign file raises anything
+            first = str(error).partition("\n")[0]
+            hint = "" if trust else " If its batches are of a type of your own, and you made the file, give --trust."
+            raise CheckpointError(f"StepDump {path} can't be read: {first}.{hint}") from error
+
+
+def first_nonfinite(model: nn.Module, step: Callable[[], Tensor]) -> str | None:
+    """Repeat a step and name the first place at which a number is not finite.
+
+    Args:
+        model: its modules are watched, in the order in which they finish; of nested ones the innermost that was given finite
+            numbers is named.
+        step: runs the forward pass and gives the loss.
+
+    Returns:
+        a sentence: the module whose output, the loss, or the module that a gradient reaches; None where all is finite.
+
+    Raises:
+        FloatingPointError: the model's own, where the outputs of all modules are finite.
+    """
+    watch = _Watch()
+    with watch.over(model):
+        try:
+            loss = step()
+        except FloatingPointError:  # a check of the model's own, past the place where it began
+            if not watch.outputs:
+                raise
+            return watch.first_output()
+        if watch.outputs:
+            return watch.first_output()
+        if not bool(torch.isfinite(loss).all()):
+            return "The loss is not finite, though the outputs of all modules are."
+        loss.backward()
+    if watch.gradients:
+        return f"The gradient that reaches the output of {watch.gradients[0]} is not finite; all outputs are."
+    for name, value in model.named_parameters():
+        if value.grad is not None and not bool(torch.isfinite(value.grad).all()):
+            return f"The gradient of {name} is not finite, though no module's outputs and their gradients are."
+    return None
+
+
+@dataclass
+class _Watch:
+    """What was not finite, in the order in which it was seen.
+
+    Attributes:
+        outputs: name and kind of the modules whose output it was, and whether their inputs were finite.
+        gradients: modules whose output's gradient it was.
+    """
+
+    outputs: list[tuple[str, str, bool]] = field(default_factory=list)
+    gradients: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def over(self, model: nn.Module) -> Iterator[None]:
+        handles = [module.register_forward_hook(self._hook(name)) for name, module in model.named_modules()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def reached(gradient: Tensor) -> None:
+            if not _is_finite(gradient):
+                self.gradients.append(name or "the model")
+
+        def forward(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not _is_finite(output):
+                self.outputs.append((name, type(module).__name__, _is_finite(inputs)))
+            for tensor in _tensors(output):
+                if tensor.requires_grad:
+                    tensor.register_hook(reached)
+
+        return forward
+
+    def first_output(self) -> str:
+        """The first module, or the innermost one around it that was given finite numbers: it did the sum itself."""
+        first = self.outputs[0][0]
+        around = [row for row in self.outputs if row[2] and f"{first}.".startswith(f"{row[0]}." if row[0] else "")]
+        name, kind, inputs_finite = around[0] if around else self.outputs[0]
+        whose = "its inputs are finite" if inputs_finite else "as some of its inputs are"
+        return f"The output of {name or 'the model'} ({kind}) is not finite; {whose}."
+
+
+def _is_finite(value: Any) -> bool:
+    return all(not t.is_floating_point() or bool(torch.isfinite(t).all()) for t in _tensors(value))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors of a value, however they are nested."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Boxes | ImageList):
+        yield value.tensor
+    elif isinstance(value, Instances):
+        yield from _tensors(list(value.get_fields().values()))
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
