@@ -14,6 +14,7 @@ from typing import Any
 
 from ultravid.config.errors import ConfigError, ConfigImportError
 from ultravid.config.loader import MODULE_PREFIX, load_namespace
+from ultravid.config.migrations import current_target
 from ultravid.config.nodes import (
     CONTAINERS,
     MISSING,
@@ -247,6 +248,9 @@ def locate(name: str) -> Any:
 
 @functools.lru_cache(maxsize=1024)
 def _located(name: str) -> Any:
+    if (current := current_target(name)) != name:
+        logger.warning("Target %r is named %r today.", name, current)
+        return _located(current)
     parts = name.split(".")
     if not all(p.isidentifier() for p in parts):
         raise ConfigImportError(f"Target {name!r} is no dotted name and no file.py:Name.")

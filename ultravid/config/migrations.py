@@ -1,0 +1,115 @@
+"""Names that changed: what a config says with an old name, and what it means today.
+
+A config that was saved, or written, for an earlier version goes on loading: `ultravid.config.upgrade` applies these tables
+and notes each change. To rename or move something that a config can name, add one line to the table that fits.
+"""
+
+from __future__ import annotations
+
+import functools
+
+__all__ = ["ARGUMENTS", "KEPT_TARGETS", "KEYS", "PARTS", "TARGETS", "current_target"]
+
+TARGETS: dict[str, str] = {
+    # old dotted name of a class, a function or a whole module -> the one of today; the longest that fits counts.
+    # --- 0.2
+    "ultravid.data.audit": "ultravid.datasets.audit",
+    "ultravid.data.catalog": "ultravid.datasets.catalog",
+    "ultravid.data.choice": "ultravid.data.clip_planner",
+    "ultravid.data.choice.Chosen": "ultravid.data.clip_planner.PlannedClip",
+    "ultravid.data.choice.ClipChoice": "ultravid.data.clip_planner.ClipPlanner",
+    "ultravid.data.convert": "ultravid.datasets.convert",
+    "ultravid.data.datasets": "ultravid.datasets.formats",
+    "ultravid.data.datasets.formats": "ultravid.datasets.formats.by_name",
+    "ultravid.data.faults": "ultravid.datasets.faults",
+    "ultravid.data.fingerprint": "ultravid.datasets.fingerprint",
+    "ultravid.data.folds": "ultravid.datasets.folds",
+    "ultravid.data.groups": "ultravid.datasets.groups",
+    "ultravid.data.image_io": "ultravid.datasets.image_io",
+    "ultravid.data.index_cache": "ultravid.datasets.index",
+    "ultravid.data.phantom": "ultravid.datasets.phantom",
+    "ultravid.data.pixels.deliver": "ultravid.data.pixels.to_contiguous",
+    "ultravid.data.readers": "ultravid.datasets.readers",
+    "ultravid.data.samplers.FocusedFrameSampler": "ultravid.data.samplers.AnchoredFrameSampler",
+    "ultravid.data.video": "ultravid.datasets.video",
+    "ultravid.engine.capsule": "ultravid.engine.step_dump",
+    "ultravid.engine.capsule.Capsule": "ultravid.engine.step_dump.StepDump",
+    "ultravid.engine.hang": "ultravid.engine.watchdog",
+    "ultravid.engine.hang.HangReport": "ultravid.engine.watchdog.Watchdog",
+    "ultravid.engine.hooks.HangReport": "ultravid.engine.hooks.Watchdog",
+    "ultravid.engine.hooks.TimeLedger": "ultravid.engine.hooks.TimeBreakdown",
+    "ultravid.engine.ledger": "ultravid.engine.time_breakdown",
+    "ultravid.engine.ledger.TimeLedger": "ultravid.engine.time_breakdown.TimeBreakdown",
+    "ultravid.engine.load_to_evaluate": "ultravid.engine.load_evaluation_weights",
+    "ultravid.engine.settle_resume": "ultravid.engine.resolve_resume",
+    "ultravid.evaluation.JudgedVideo": "ultravid.evaluation.MatchedVideo",
+    "ultravid.evaluation.all_figures": "ultravid.evaluation.all_metrics",
+    "ultravid.evaluation.figures": "ultravid.evaluation.metrics",
+    "ultravid.evaluation.figures.all_figures": "ultravid.evaluation.metrics.all_metrics",
+    "ultravid.evaluation.judge_video": "ultravid.evaluation.match_video",
+    "ultravid.evaluation.results.JudgedVideo": "ultravid.evaluation.results.MatchedVideo",
+    "ultravid.evaluation.results.judge_video": "ultravid.evaluation.results.match_video",
+}
+
+KEPT_TARGETS: dict[str, str] = {
+    # As TARGETS, for names that can be imported still: a saved config gets the name that is written today, without a note.
+    # --- 0.2
+    **{
+        f"ultravid.data.{name}": f"ultravid.datasets.{name}"
+        for name in (
+            "DataError",
+            "DatasetCatalog",
+            "Frame",
+            "FrameSource",
+            "Metadata",
+            "MetadataCatalog",
+            "Video",
+            "fold_of_patient",
+            "get_videos",
+            "group_by_metadata",
+            "label_groups",
+            "load_coco_stills",
+            "load_coco_video",
+            "load_cva_bus",
+            "load_cvat_video",
+            "load_hospital_csv",
+            "load_labelme",
+            "load_recordings",
+            "open_source",
+            "select_group",
+            "split_fold",
+        )
+    },
+}
+
+KEYS: dict[str, str] = {
+    # old full key -> the one of today: "train.old": "train.new". What is an argument of a call stands in ARGUMENTS.
+}
+
+ARGUMENTS: dict[str, dict[str, str]] = {
+    # target -> {old argument: the one of today}; with a dot it is an argument of a call in PARTS.
+}
+
+PARTS: dict[str, dict[str, object]] = {
+    # name of an argument that ARGUMENTS lead into -> the call that is made where the config has none
+}
+
+
+@functools.lru_cache(maxsize=1024)
+def current_target(name: str, kept: bool = False) -> str:
+    """Today's name of a target; a name that did not change comes back as it is.
+
+    Args:
+        name: dotted, ``ultravid.data.readers.open_source``.
+        kept: change names too that can be imported still (`KEPT_TARGETS`).
+    """
+    for _ in range(len(TARGETS)):  # a name may have changed more than once
+        old = name
+        prefix = name
+        while prefix and prefix not in TARGETS:
+            prefix = prefix.rpartition(".")[0]
+        if prefix:
+            name = TARGETS[prefix] + name[len(prefix) :]
+        if name == old:
+            break
+    return KEPT_TARGETS.get(name, name) if kept else name
