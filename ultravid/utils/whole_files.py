@@ -1,0 +1,66 @@
+"""Local files that are complete or absent, and names for files that must give way to new ones."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+__all__ = ["archive_file", "dump_json", "next_free_path", "remove_path", "write_whole"]
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Write a local file under a temporary name, flush it to disk, and rename it when the block ends without an error.
+
+    Raises:
+        OSError: the disk is full or the folder can't be written; a file that was at ``path`` before is unchanged.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_path(path: Path) -> None:
+    """Remove a file, or a folder and its content; does nothing if it does not exist."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def archive_file(path: Path) -> None:
+    """Rename a file to the first free of ``<name>.1``, ``<name>.2``, ..., so that another may take its name."""
+    path.rename(next_free_path(path.parent, f"{path.name}."))
+
+
+def next_free_path(folder: Path, prefix: str) -> Path:
+    """The first of ``<prefix>1``, ``<prefix>2``, ... in a folder that does not exist yet."""
+    return next(path for number in itertools.count(1) if not (path := folder / f"{prefix}{number}").exists())
+
+
+def dump_json(value: Any, indent: int | None = None) -> str:
+    """JSON in which a number that is nan or infinite is ``null``; numbers keep all digits."""
+    return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return value
