@@ -37,10 +37,10 @@ from ultravid.evaluation.folds import FoldResult, FoldTable, fold_csv, fold_html
 from ultravid.evaluation.metrics import all_metrics, why_undefined
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.runs import load_run
-from ultravid.utils.attempts import newest_record
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
 from ultravid.utils.jobs import Job, JobListener, describe_exit, run_jobs
+from ultravid.utils.run_folder import RunFolder, RunState
 from ultravid.utils.tool import EXIT_STOPPED, run_tool
 
 LAUNCHER = Path(__file__).resolve().with_name("lazyconfig_train.py")
@@ -202,12 +202,8 @@ def is_trained(fold: Fold) -> bool:
     """Whether it went through under this config, and what its evaluation left is still that of the end of training."""
     if not (fold.manifest.is_file() and fold.metrics.is_file() and any(fold.folder.glob("model_final*"))):
         return False
-    newest = newest_record(fold.folder)
-    if newest is not None:
-        _, record = newest
-        # Its end is written when the last evaluation is through.
-        if (record.get("end") or {}).get("how") != "finished":
-            return False
+    if RunFolder(fold.folder).state() is not RunState.FINISHED:
+        return False
     evaluated = fold.folder / "config_eval.yaml"
     if evaluated.is_file() and changed_at(evaluated) > changed_at(fold.folder / "config.yaml"):
         return False

@@ -13,7 +13,7 @@ from ultravid.config.diff import Difference, diff
 from ultravid.config.errors import ConfigError
 from ultravid.config.lazy import LazyConfig
 from ultravid.config.nodes import Node, resolve_environment
-from ultravid.utils.attempts import attempt_files
+from ultravid.utils.run_folder import RunFolder
 
 __all__ = ["check_resume_config", "is_named", "significant_changes"]
 
@@ -55,9 +55,9 @@ def check_resume_config(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> lis
     Raises:
         ConfigError: others differ: what from what to what, and the option that allows it.
     """
-    folder = output_dir_of(cfg)
-    saved_config = [folder / "config.yaml", *attempt_files(folder, "config.yaml")][-1]
-    if not (saved_config.is_file() and any(folder.glob("model_*"))):
+    run = RunFolder(output_dir_of(cfg))
+    saved_config = run.trained_config()
+    if saved_config is None or not run.checkpoints():
         return []
     differences = significant_changes(cfg, saved_config)
     names = tuple(allowed)
@@ -66,7 +66,7 @@ def check_resume_config(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> lis
         rows = "\n".join(f"  {d}" for d in unnamed)
         keys = ",".join([*names, *(d.key for d in unnamed)])
         raise ConfigError(
-            f"The run in {folder} began with another config:\n{rows}\n"
+            f"The run in {run} began with another config:\n{rows}\n"
             f"To go on with the new values, name their keys: --allow-change {_quoted(keys)}. Without --resume a new run begins."
         )
     return differences

@@ -25,8 +25,9 @@ from ultravid.utils import comm
 from ultravid.utils.env import describe_environment, select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
-from ultravid.utils.file_io import archive_file, replace_file
+from ultravid.utils.file_io import replace_file
 from ultravid.utils.logger import setup_logger
+from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.seed import seed_all_rng
 
 __all__ = [
@@ -116,6 +117,7 @@ def default_setup(cfg: Node | CfgNode, args: argparse.Namespace) -> None:
         UserError: the output folder can't be written, or the device is not there.
     """
     run = _settings_of_cfg_node(cfg) if isinstance(cfg, CfgNode) else _settings_of_node(cfg, args)
+    folder = RunFolder(run.output_dir)
     rank = comm.get_rank()
     try:
         run.output_dir.mkdir(parents=True, exist_ok=True)
@@ -136,9 +138,9 @@ def default_setup(cfg: Node | CfgNode, args: argparse.Namespace) -> None:
         torch.backends.cudnn.benchmark = False
     if comm.is_main_process():
         # An evaluation must not overwrite the config of the training whose folder it shares.
-        path = run.output_dir / ("config_eval.yaml" if args.eval_only else "config.yaml")
-        if path.name == "config.yaml" and path.is_file() and not args.resume:
-            archive_file(path)  # what stands beside it was made with it
+        if not (args.eval_only or args.resume):
+            folder.archive_config()  # the files of the earlier run were made with it
+        path = folder.eval_config if args.eval_only else folder.config
         run.save(path)
         logger.info("Full config saved to %s", path)
 
@@ -157,7 +159,7 @@ def _settled_seed(run: _RunSettings, resume: bool) -> int:
     """The config's seed; where it holds none, the one that the run began with or a new one, which the config then holds."""
     if run.seed is not None and run.seed >= 0:
         return run.seed
-    saved = run.output_dir / "config.yaml"
+    saved = RunFolder(run.output_dir).config
     if resume and saved.is_file():
         seed = run.saved_seed(saved)
         logger.info("Took the seed %d that the run began with.", seed)
@@ -204,7 +206,7 @@ def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventW
     """Writers to the log, to ``metrics.json`` and to TensorBoard."""
     return [
         CommonMetricPrinter(max_iter),
-        JSONWriter(Path(output_dir) / "metrics.json"),
+        JSONWriter(RunFolder(output_dir).metrics),
         TensorboardXWriter(output_dir),
     ]
 

@@ -22,8 +22,8 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-from ultravid.utils.attempts import newest_record
 from ultravid.utils.errors import StopTraining, UserError
+from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.tool import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR
 
 __all__ = ["launch", "restarted_by_torchrun"]
@@ -101,9 +101,8 @@ def restarted_by_torchrun(output_dir: str | Path) -> bool:
     """
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
         return False
-    newest = newest_record(output_dir)
-    if newest is not None:
-        _, record = newest
+    record = RunFolder(output_dir).newest_record()
+    if record is not None:
         asked = (record["end"] or {}).get("how") == "stopped"
         if asked and record["torchrun"] == os.environ.get("TORCHELASTIC_RUN_ID"):
             raise StopTraining("the run was asked to stop, and not to be started again")

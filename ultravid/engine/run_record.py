@@ -1,4 +1,4 @@
-"""What each attempt of a run was: enough to make it again."""
+"""The record of each attempt of a run: enough to repeat it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from ultravid.config import LazyConfig, diff
 from ultravid.datasets.fingerprint import fingerprint_loader
 from ultravid.engine.train_loop import HookBase
 from ultravid.utils import comm
-from ultravid.utils.attempts import new_attempt_folder
-from ultravid.utils.file_io import dump_json, replace_file
+from ultravid.utils.run_folder import RunFolder, process_start_time
 
 __all__ = ["RunRecord"]
 
@@ -35,24 +34,24 @@ class RunRecord(HookBase):
     """Writes a folder for each attempt, ``attempts/1``, ``attempts/2``, ...: ``record.json``, ``config.yaml`` and ``git.diff``.
 
     ``record.json`` holds the command, the versions, the git commit, the seed, the fingerprints of the data, what changed in
-    the config since the attempt before, and where the attempt began; when it ends, how and where. One that was killed has no
-    end.
+    the config since the attempt before, and the iteration at which the attempt began; at the end also how and where it ended. A
+    process that is killed writes no end. `ultravid.utils.run_folder.RunFolder.state` reads the record.
 
     Args:
-        output_dir: of the run; its ``config.yaml`` is copied.
-        seed: of the run.
+        output_dir: the run's output folder; its ``config.yaml`` is copied.
+        seed: the run's seed.
         datasets: loaders by name.
     """
 
-    order: ClassVar[int] = 98  # its end is written when the other hooks have ended
+    order: ClassVar[int] = 98  # writes the end after all other hooks have ended
 
     def __init__(
         self, output_dir: str | Path, seed: int | None = None, datasets: Mapping[str, Any] | None = None
     ) -> None:
-        self._output_dir = Path(output_dir)
+        self._run = RunFolder(output_dir)
         self._seed = seed
         self._datasets = dict(datasets or {})
-        self._record: dict[str, Any] = {}  # empty before the start, and in all processes but the main one
+        self._record: dict[str, Any] = {}  # empty before training, and in all processes but the main one
         self._config = ""
 
     def before_train(self) -> None:
@@ -60,18 +59,18 @@ class RunRecord(HookBase):
         if not comm.is_main_process():
             return
         self._begin = time.time()
-        self._folder = new_attempt_folder(self._output_dir)
-        number = int(self._folder.name)
+        self._attempt = self._run.new_attempt()
         git, changes = _git_state(Path(ultravid.__file__).parents[1])
         if changes:
-            (self._folder / "git.diff").write_text(changes, encoding="utf-8")
+            self._attempt.changes.write_text(changes, encoding="utf-8")
         self._record = {
-            "attempt": number,
+            "attempt": self._attempt.number,
             "started": _iso(self._begin),
             "command": shlex.join([sys.executable, *sys.argv]),
             "folder": str(Path.cwd()),
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "process_started": process_start_time(os.getpid()),
             "torchrun": os.environ.get("TORCHELASTIC_RUN_ID"),
             "processes": comm.get_world_size(),
             "python": platform.python_version(),
@@ -82,26 +81,27 @@ class RunRecord(HookBase):
             "git": git,
             "seed": self._seed,
             "datasets": {name: fingerprint_loader(loader) for name, loader in self._datasets.items()},
-            "config_changes": self._copy_config(number),
+            "config_changes": self._copy_config(),
             "start_iter": self.trainer.start_iter,
             "max_iter": self.trainer.max_iter,
             "end": None,
         }
-        self._write()
+        self._attempt.write_record(self._record)
 
-    def _copy_config(self, number: int) -> list[str]:
-        """Keep this attempt's config, and say what it changes of the one before."""
-        config, before = self._output_dir / "config.yaml", self._folder.parent / str(number - 1) / "config.yaml"
+    def _copy_config(self) -> list[str]:
+        """Copy the run's config to this attempt's folder; return how it differs from the attempt before."""
+        config = self._run.config
         if not config.is_file():
             return []
-        shutil.copy(config, self._folder / "config.yaml")
+        shutil.copy(config, self._attempt.config)
         self._config = config.read_text(encoding="utf-8")
-        if self.trainer.start_iter == 0 or not before.is_file():
+        earlier = self._run.list_attempts()[:-1]
+        if self.trainer.start_iter == 0 or not earlier or not earlier[-1].config.is_file():
             return []
-        return [str(difference) for difference in diff(LazyConfig.load(before), LazyConfig.load(config))]
+        return [str(difference) for difference in diff(LazyConfig.load(earlier[-1].config), LazyConfig.load(config))]
 
     def after_train(self) -> None:
-        """Write how it ended."""
+        """Write how the attempt ended."""
         if not self._record:
             return
         trainer = self.trainer
@@ -115,15 +115,11 @@ class RunRecord(HookBase):
             "seconds": round(now - self._begin, 3),
             "iter": trainer.iter,
         }
-        self._write()
+        self._attempt.write_record(self._record)
 
     def state_dict(self) -> dict[str, Any]:
-        """The resolved config, so that a checkpoint says what it was made with."""
+        """The resolved config, so that each checkpoint names the config it was made with."""
         return {"config": self._config}
-
-    def _write(self) -> None:
-        with replace_file(self._folder / "record.json") as file:
-            file.write(dump_json(self._record, indent=1).encode())
 
 
 def _iso(seconds: float) -> str:
@@ -131,7 +127,7 @@ def _iso(seconds: float) -> str:
 
 
 def _git_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
-    """Commit and state of the checkout that the package runs from, and the text of what is not committed."""
+    """Commit and state of the checkout that the package runs from, and its uncommitted changes as a diff."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]

@@ -48,13 +48,13 @@ from ultravid.evaluation.metrics import (
 from ultravid.evaluation.prediction_files import find_manifest, read_manifest, read_video
 from ultravid.evaluation.report import format_interval, format_undefined
 from ultravid.evaluation.results import FrameResult, MatchedVideo, VideoResult
-from ultravid.evaluation.run_facts import folder_of_run, run_facts
+from ultravid.evaluation.run_facts import run_facts
 from ultravid.evaluation.runs import check_same_videos, in_order_of, load_run, load_videos
 from ultravid.evaluation.strips import DETECTION, LESION, Marked, PictureFinder, chosen_frames, strip
 from ultravid.evaluation.svg import COLOURS, DASHES, Axis, Series, bar_chart, line_chart
 from ultravid.evaluation.timelines import FALSE_DETECTION, timeline
-from ultravid.utils.attempts import newest_record
 from ultravid.utils.errors import UserError
+from ultravid.utils.run_folder import RunFolder
 
 __all__ = ["ReportOptions", "ReportRun", "load_report_runs", "report_page"]
 
@@ -486,10 +486,10 @@ def _videos_named(run: ReportRun, wanted: set[str]) -> dict[str, VideoResult]:
 
 def _finder(run: ReportRun) -> PictureFinder:
     folders = []
-    folder = folder_of_run(run.path)
-    newest = newest_record(folder) if folder else None
-    if newest and newest[1].get("folder"):
-        folders.append(Path(newest[1]["folder"]))
+    run_folder = RunFolder.containing(run.path)
+    record = run_folder.newest_record() if run_folder else None
+    if record and record.get("folder"):
+        folders.append(Path(record["folder"]))
     if run.options.annotations:
         root = run.options.annotations.resolve().parent
         folders += [root, root / "rawframes"]

@@ -9,30 +9,25 @@ from typing import Any
 
 from ultravid.config import ConfigError, LazyConfig, config_hash
 from ultravid.evaluation.prediction_files import find_manifest
-from ultravid.utils.attempts import newest_record
+from ultravid.utils.run_folder import RunFolder
 
-__all__ = ["folder_of_run", "run_facts"]
-
-
-def folder_of_run(predictions: Path) -> Path | None:
-    """The output folder of the run that made predictions: that of a folder or manifest, or one above; None: there is none."""
-    for folder in (predictions, *predictions.resolve().parents[:3]):
-        if any((folder / name).exists() for name in ("attempts", "config.yaml", "config_eval.yaml")):
-            return folder
-    return None
+__all__ = ["run_facts"]
 
 
 def run_facts(predictions: Path) -> dict[str, str]:
-    """What is known of a run, by what it is called; what is not known is said so."""
-    folder = folder_of_run(predictions)
+    """What is known about the run that made predictions: label -> text. A fact that is not known says so.
+
+    Args:
+        predictions: a run's folder, its manifest of predictions, or COCO results.
+    """
+    run = RunFolder.containing(predictions)
     facts = {"predictions": str(predictions), "made by": _fingerprint(predictions)}
-    if folder is None:
+    if run is None:
         return {**facts, "run": "not known: no attempts/ and no config.yaml beside the predictions"}
-    facts |= {"folder": str(folder), "config": _config(folder)}
-    newest = newest_record(folder)
-    if newest is None:
+    facts |= {"folder": str(run), "config": _config(run)}
+    record = run.newest_record()
+    if record is None:
         return {**facts, "attempt": "not known: no attempts/*/record.json"}
-    record = newest[1]
     end = record.get("end") or {}
     facts["attempt"] = f"{record.get('attempt')}, began {record.get('started')}, {_end(end)}"
     facts["command"] = str(record.get("command"))
@@ -46,20 +41,20 @@ def run_facts(predictions: Path) -> dict[str, str]:
 
 
 def _fingerprint(predictions: Path) -> str:
-    if predictions.is_file() and predictions.name != "manifest.json":
+    if predictions.is_file() and predictions.name != RunFolder("").prediction_manifest.name:
         return "not known: COCO results don't say"
     content = json.loads(find_manifest(predictions).read_text(encoding="utf-8"))
     return str(content.get("fingerprint") or "not said") + " (SHA-256 of weights and model)"
 
 
-def _config(folder: Path) -> str:
-    for name in ("config.yaml", "config_eval.yaml"):
-        if (folder / name).is_file():
-            try:
-                return f"{name}, SHA-256 {config_hash(LazyConfig.load(folder / name))}"
-            except ConfigError as error:
-                return f"{name} can't be read: {error}"
-    return "not known: no config.yaml"
+def _config(run: RunFolder) -> str:
+    path = run.saved_config
+    if path is None:
+        return f"not known: no {run.config.name}"
+    try:
+        return f"{path.name}, SHA-256 {config_hash(LazyConfig.load(path))}"
+    except ConfigError as error:
+        return f"{path.name} can't be read: {error}"
 
 
 def _end(end: Mapping[str, Any]) -> str:

@@ -1,0 +1,393 @@
+"""The folder of a run: what its files are called, what state the run is in, and what earlier attempts left.
+
+This module is the only one that spells the names of a run's files. A folder is described, not opened: making a `RunFolder`
+reads and writes nothing, and the folder need not exist.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ultravid.utils.file_io import archive_file, dump_json, next_free_path, replace_file
+
+__all__ = ["Attempt", "InferenceFolder", "RunFolder", "RunState", "process_start_time"]
+
+
+class RunState(enum.StrEnum):
+    """What a run is doing, or how its last attempt ended; what a reader may rely on in each state.
+
+    Files that are replaced as a whole (checkpoints, configs, records, manifests, metrics of an evaluation) are complete in
+    every state, also if the process was killed while it wrote: they hold the old content or the new one. ``metrics.json`` and
+    ``log.txt`` are appended to; the last line of either may be cut off.
+    """
+
+    NEW = "new"
+    """No attempt has begun. The folder may be missing, or hold a config or an evaluation but no training."""
+
+    RUNNING = "running"
+    """A process is training. Files may be added and replaced at any time; do not start a second process."""
+
+    STOPPED = "stopped"
+    """The last attempt ended early and in order, after a checkpoint of its last iteration. ``--resume`` continues there."""
+
+    FAILED = "failed"
+    """The last attempt raised an error or was killed. ``--resume`` continues from the newest good checkpoint, if there is one."""
+
+    FINISHED = "finished"
+    """All iterations are done, and the last evaluation too: the final checkpoint and its metrics are there."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The folder of one attempt, ``attempts/<number>``: one process (or group of processes) that trained in a run's folder.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        """The attempt's number, from 1."""
+        return int(self.path.name)
+
+    @property
+    def record(self) -> Path:
+        """What ran, where, and how it ended (`ultravid.engine.hooks.RunRecord`)."""
+        return self.path / "record.json"
+
+    @property
+    def config(self) -> Path:
+        """The config of this attempt."""
+        return self.path / "config.yaml"
+
+    @property
+    def changes(self) -> Path:
+        """What the checkout's files differ in from its commit."""
+        return self.path / "git.diff"
+
+    def read_record(self) -> dict[str, Any] | None:
+        """The content of `record`; None if it is missing or unreadable, as an attempt may leave it that was killed early."""
+        try:
+            content = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
+
+    def write_record(self, content: dict[str, Any]) -> None:
+        """Replace `record` as a whole."""
+        with replace_file(self.record) as file:
+            file.write(dump_json(content, indent=1).encode())
+
+
+@dataclass(frozen=True)
+class InferenceFolder:
+    """The files of an evaluation: the folder ``inference`` of a run, or any folder that an evaluator was given.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def metrics(self) -> Path:
+        """The metrics of the last evaluation, all digits: one flat JSON object."""
+        return self.path / "metrics.json"
+
+    @property
+    def coco_results(self) -> Path:
+        """The detections in COCO's results format, with video and frame beside them."""
+        return self.path / "predictions.json"
+
+    @property
+    def predictions(self) -> Path:
+        """The folder of the detections and their ground truth, one file a video."""
+        return self.path / "predictions"
+
+    @property
+    def manifest(self) -> Path:
+        """The list of the files in `predictions`; it is written last, so it is missing while an evaluation is unfinished."""
+        return self.predictions / "manifest.json"
+
+    @property
+    def picture(self) -> Path:
+        """Frames with lesions and detections."""
+        return self.path / "frames.png"
+
+
+class RunFolder:
+    """The files and the state of one run.
+
+    Args:
+        path: the run's output folder, ``train.output_dir`` of its config.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return self.path == other.path if isinstance(other, RunFolder) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    @classmethod
+    def containing(cls, path: str | os.PathLike[str]) -> RunFolder | None:
+        """The run that a file belongs to, as its predictions or a checkpoint: the path itself or a folder up to three above.
+
+        Returns:
+            None if none of them holds a run's config or attempts.
+        """
+        for folder in (Path(path), *Path(path).resolve().parents[:3]):
+            run = cls(folder)
+            if run.attempts.exists() or run.config.exists() or run.eval_config.exists():
+                return run
+        return None
+
+    # Training
+
+    @property
+    def config(self) -> Path:
+        """The whole config of the newest training, as data."""
+        return self.path / "config.yaml"
+
+    @property
+    def eval_config(self) -> Path:
+        """The whole config of the newest ``--eval-only``."""
+        return self.path / "config_eval.yaml"
+
+    @property
+    def saved_config(self) -> Path | None:
+        """`config`, or `eval_config` if the folder holds no training; None if there is neither."""
+        return next((path for path in (self.config, self.eval_config) if path.is_file()), None)
+
+    @property
+    def log(self) -> Path:
+        """The log of the main process."""
+        return self.log_of(0)
+
+    def log_of(self, rank: int) -> Path:
+        """The log of one process."""
+        return self.path / ("log.txt" if rank == 0 else f"log.txt.rank{rank}")
+
+    @property
+    def terminal(self) -> Path:
+        """What the run printed, if it was started as a job."""
+        return self.path / "terminal.txt"
+
+    @property
+    def metrics(self) -> Path:
+        """What was recorded during training: one JSON object a line and iteration."""
+        return self.path / "metrics.json"
+
+    def events(self) -> list[Path]:
+        """TensorBoard's files, oldest first."""
+        return sorted(self.path.glob("events.out.tfevents.*"))
+
+    @property
+    def step_dumps(self) -> Path:
+        """The folder of steps that were not finite, for ``tools/replay.py``."""
+        return self.path / "capsules"
+
+    # Checkpoints
+
+    def checkpoint(self, name: str, suffix: str = ".pth") -> Path:
+        """A checkpoint by name, as ``model_0000099`` or ``model_final``."""
+        return self.path / f"{name}{suffix}"
+
+    def checkpoints(self) -> list[Path]:
+        """All checkpoints, of files (``.pth``) or in shards (``.dcp``), by name."""
+        return sorted(path for suffix in (".pth", ".dcp") for path in self.path.glob(f"model_*{suffix}"))
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """A file that holds the name of the checkpoint to resume from."""
+        return self.path / "last_checkpoint"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """A file that holds the name of the best checkpoint."""
+        return self.path / "best_checkpoint"
+
+    @property
+    def manifest(self) -> Path:
+        """The hashes of the checkpoints."""
+        return self.path / "manifest.json"
+
+    def final_checkpoint(self) -> Path | None:
+        """The checkpoint of the end of training; None if there is none."""
+        return next((path for path in self.checkpoints() if path.stem == "model_final"), None)
+
+    def newest_checkpoint(self) -> Path | None:
+        """The checkpoint that `last_checkpoint` names; None if it names none. Whether it is there is not checked."""
+        try:
+            name = self.last_checkpoint.read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
+        return self.path / name if name else None
+
+    # Attempts
+
+    @property
+    def attempts(self) -> Path:
+        """The folder of the attempts' folders."""
+        return self.path / "attempts"
+
+    def list_attempts(self) -> list[Attempt]:
+        """The attempts so far, oldest first."""
+        found = [Attempt(path) for path in self.attempts.glob("*") if path.name.isdecimal()]
+        return sorted(found, key=lambda attempt: attempt.number)
+
+    def new_attempt(self) -> Attempt:
+        """Make the folder of the attempt that begins now."""
+        number = max((attempt.number for attempt in self.list_attempts()), default=0) + 1
+        attempt = Attempt(self.attempts / str(number))
+        attempt.path.mkdir(parents=True)
+        return attempt
+
+    def newest_record(self) -> dict[str, Any] | None:
+        """The newest record that an attempt left; None if there is none."""
+        for attempt in reversed(self.list_attempts()):
+            record = attempt.read_record()
+            if record is not None:
+                return record
+        return None
+
+    def trained_config(self) -> Path | None:
+        """The config of the last attempt that got as far as training; without attempts, `config`. None if there is neither."""
+        recorded = [attempt.config for attempt in self.list_attempts() if attempt.config.is_file()]
+        return recorded[-1] if recorded else self.config if self.config.is_file() else None
+
+    def state(self) -> RunState:
+        """What the newest attempt's record says; see `RunState`.
+
+        A record without an end is that of a process at work, or of one that was killed. On the host that wrote it the two are
+        told apart by the process; on any other host the run counts as running. Between the start of a process and its first
+        iteration (reading data, building the model) the state is still that of the attempt before.
+
+        A run without the hook ``record`` (``tools/plain_train_net.py``) leaves no record: it is finished if it has a final
+        checkpoint, stopped if it has another one, and new otherwise.
+        """
+        record = self.newest_record()
+        if record is None:
+            if self.final_checkpoint():
+                return RunState.FINISHED
+            return RunState.STOPPED if self.checkpoints() else RunState.NEW
+        end = record.get("end")
+        if isinstance(end, dict):
+            how = end.get("how")
+            return RunState(how) if how in ("finished", "stopped") else RunState.FAILED
+        return RunState.RUNNING if _may_be_running(record) else RunState.FAILED
+
+    # Evaluation
+
+    @property
+    def inference(self) -> Path:
+        """The folder of the last evaluation."""
+        return self.path / "inference"
+
+    @property
+    def evaluation(self) -> InferenceFolder:
+        """The files in `inference`."""
+        return InferenceFolder(self.inference)
+
+    @property
+    def evaluation_metrics(self) -> Path:
+        """The metrics of the last evaluation."""
+        return self.evaluation.metrics
+
+    @property
+    def predictions(self) -> Path:
+        """The folder of the last evaluation's detections, with ground truth."""
+        return self.evaluation.predictions
+
+    @property
+    def prediction_manifest(self) -> Path:
+        """The list of the files in `predictions`."""
+        return self.evaluation.manifest
+
+    # An earlier run's files
+
+    def archive_config(self) -> None:
+        """Rename `config` to ``config.yaml.1`` (or 2, ...); nothing if there is none."""
+        if self.config.is_file():
+            archive_file(self.config)
+
+    def archive_checkpoints(self, names: Iterable[str] = ()) -> Path | None:
+        """Move the checkpoints and what names them to ``earlier_run_1`` (or 2, ...), so that the next run can't mistake them for its own.
+
+        Args:
+            names: further files to move, as checkpoints of another prefix; those that are missing are passed over.
+
+        Returns:
+            the new folder; None if there was nothing to move.
+        """
+        pointers = {self.last_checkpoint, self.best_checkpoint, self.manifest}
+        old = {path for path in (*pointers, *(self.path / name for name in names)) if path.exists()}
+        return self._move_to("earlier_run_", old.union(self.checkpoints()))
+
+    def archive_events(self) -> Path | None:
+        """Move TensorBoard's files to ``earlier_events_1`` (or 2, ...): in one folder two runs would be drawn as one."""
+        return self._move_to("earlier_events_", self.events())
+
+    def _move_to(self, prefix: str, paths: Iterable[Path]) -> Path | None:
+        ordered = sorted(paths)
+        if not ordered:
+            return None
+        folder = next_free_path(self.path, prefix)
+        folder.mkdir()
+        for path in ordered:
+            path.rename(folder / path.name)
+        return folder
+
+
+def process_start_time(pid: int) -> int | None:
+    """When a process of this host started, in the kernel's clock ticks since boot; None if there is no such process.
+
+    With the pid it tells a process from a later one that got the same pid. Known on Linux alone; elsewhere a process that
+    is there gives 0.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0 if not Path("/proc/self/stat").exists() and _exists(pid) else None
+    fields = text.rpartition(")")[2].split()  # a program's name, in parentheses, may hold spaces
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def _may_be_running(record: dict[str, Any]) -> bool:
+    """Whether the process that wrote a record may still be at work; on another host nothing else can be said."""
+    if record.get("host") != socket.gethostname() or not isinstance(record.get("pid"), int):
+        return True
+    started = process_start_time(record["pid"])
+    if started is None:
+        return False
+    return record.get("process_started") in (None, started)  # older records don't say when
