@@ -1,4 +1,4 @@
-"""Optimizers. Each takes the parameters of the prepared model: one that was made before the model is wrapped moves nothing."""
+"""Optimizers. Each takes the parameters of the prepared model: an optimizer built before the model is sharded would update nothing."""
 
 import torch
 
@@ -6,7 +6,7 @@ from ultravid.config import LazyCall as L
 from ultravid.config import ref
 from ultravid.solver import get_default_optimizer_params
 
-# lr is the group's too, so that factors of it can be given in params.
+# base_lr repeats lr for the parameter groups, so that params can scale it (lr_factor_func, bias_lr_factor).
 AdamW = L(torch.optim.AdamW)(
     params=L(get_default_optimizer_params)(model=ref("prepared_model"), base_lr=ref("..lr")),
     lr=2e-4,

@@ -2,7 +2,7 @@
 
     python projects/basicdet/phantom_table.py
 
-Runs that are finished are not trained again. On 2 cores the six runs take about 25 minutes.
+Finished runs are not trained again. On 2 cores the six runs take about 25 minutes.
 """
 
 import argparse
@@ -24,8 +24,8 @@ CONFIGS = {
 
 
 def train(config: str, seed: int, output: Path, threads: int) -> dict[str, float]:
-    figures = output / "inference/metrics.json"
-    if not (output / "model_final.pth").is_file() or not figures.is_file():
+    metrics = output / "inference/metrics.json"
+    if not (output / "model_final.pth").is_file() or not metrics.is_file():
         command = [
             sys.executable,
             str(ROOT / "tools/lazyconfig_train.py"),
@@ -45,13 +45,13 @@ def train(config: str, seed: int, output: Path, threads: int) -> dict[str, float
                 stdout=terminal,
                 stderr=subprocess.STDOUT,
             )
-    return json.loads(figures.read_text(encoding="utf-8"))
+    return json.loads(metrics.read_text(encoding="utf-8"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time; they share the cores")
+    parser.add_argument("--jobs", type=int, default=2, help="runs in parallel; they share the cores")
     parser.add_argument("--output", type=Path, default=Path("outputs/phantom_table"))
     args = parser.parse_args()
     threads = max(1, (os.cpu_count() or 1) // args.jobs)

@@ -1,9 +1,9 @@
-"""Split stills by patient into train.json and test.json, and judge the best constant box on them.
+"""Split still images by patient into train.json and test.json, and evaluate the best constant box on them.
 
     python projects/basicdet/split_stills.py --annotations BUSBRA/coco_train.json --output datasets/stills
 
-The constant box is a share of the picture, the same for every picture, chosen on the training part by how many lesions it
-overlaps with an IoU of at least 0.5; its AP50 on the test part is what a detector that looks at nothing reaches.
+The constant box has the same relative position and size in every image. It is the box that overlaps the most lesions of the
+training images with an IoU of at least 0.5; its AP50 on the test images is what a detector reaches that ignores the image.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def split(annotations: Path, output: Path, share: float, seed: int) -> None:
 
 
 def constant_box_ap50(output: Path, image_root: Path) -> tuple[list[float], float]:
-    """The best constant box of the training part (XYXY, shares of the picture) and its AP50 on the test part, percent."""
+    """The best constant box of the training images (XYXY, relative to the image size) and its AP50 in percent on the test images."""
     frames = {
         n: [v.frames[0] for v in load_coco_stills(json_file=output / f"{n}.json", image_root=image_root)]
         for n in ("train", "test")
@@ -61,15 +61,15 @@ def constant_box_ap50(output: Path, image_root: Path) -> tuple[list[float], floa
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--annotations", type=Path, required=True, help="COCO's JSON; images may carry 'patient'")
-    parser.add_argument("--image-root", type=Path, help="folder of the pictures; the annotations' own where not given")
-    parser.add_argument("--output", type=Path, required=True, help="gets train.json and test.json")
-    parser.add_argument("--test-share", type=float, default=0.2, help="share of the patients that go to test.json")
+    parser.add_argument("--annotations", type=Path, required=True, help="COCO JSON; an image may have a 'patient'")
+    parser.add_argument("--image-root", type=Path, help="folder of the images (default: the folder of the annotations)")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write train.json and test.json to")
+    parser.add_argument("--test-share", type=float, default=0.2, help="share of the patients assigned to test.json")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     split(args.annotations, args.output, args.test_share, args.seed)
-    box, figure = constant_box_ap50(args.output, args.image_root or args.annotations.parent)
-    print(f"best constant box {[round(v, 3) for v in box]} (shares of the picture): AP50 {figure:.1f}")
+    box, ap50 = constant_box_ap50(args.output, args.image_root or args.annotations.parent)
+    print(f"best constant box {[round(v, 3) for v in box]} (relative to the image): AP50 {ap50:.1f}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""BasicDet: Faster R-CNN and two relation layers over the boxes of 16 frames."""
+"""BasicDet: Faster R-CNN with two relation layers over the boxes of 16 frames."""
 
 from ultravid.config import LazyCall as L
 from ultravid.layers import RelationModule

@@ -1,4 +1,4 @@
-"""A small BasicDet for pictures of about 128 px: stride 8, 0.7 M parameters, trained from scratch on a CPU in minutes."""
+"""A small BasicDet for images of about 128 px: stride 8, 0.7 M parameters, trained from scratch on a CPU in minutes."""
 
 from torchvision.ops import RoIAlign
 

@@ -1,8 +1,8 @@
-"""A small Faster R-CNN on stills with COCO annotations, from scratch.
+"""A small Faster R-CNN on still images with COCO annotations, trained from scratch.
 
 Command:   python tools/lazyconfig_train.py --config-file projects/basicdet/configs/coco_stills.py \
                data.train=PATH/a.json data.test=PATH/b.json
-Figure:    AP50 83.4 on 150 images of BUS-BRA after 300 iterations, of train.max_iter=450 (best constant box: 6.0).
+Metrics:   AP50 83.4 on 150 images of BUS-BRA after 300 iterations with train.max_iter=450 (the best constant box: 6.0).
 Hardware:  2 cores of a CPU, no GPU.
 """
 

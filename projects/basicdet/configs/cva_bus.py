@@ -1,9 +1,9 @@
-"""BasicDet on CVA-BUS, full size: ResNet-34, 900,000 px, 8 clips of 16 frames a batch.
+"""BasicDet on CVA-BUS, full size: ResNet-34, 900,000 px, 8 clips of 16 frames per batch.
 
 Command:   python tools/lazyconfig_train.py --config-file projects/basicdet/configs/cva_bus.py \
                train.init_checkpoint=resnet34.pth dataloader.train.fold=0
-           (torchvision's weights of ResNet-34 as they are; ULTRAVID_DATASETS names the folder that holds CVA-BUS)
-Figure:    not measured here; the paper gives AP50 88.7, Pr80 92.4, FP80 3.8 over four folds.
+           (torchvision's ResNet-34 weights, unchanged; ULTRAVID_DATASETS names the folder that holds CVA-BUS)
+Metrics:   not measured here; the paper reports AP50 88.7, Pr80 92.4, FP80 3.8 over four folds.
 Hardware:  8 GPUs, one clip each (--num-gpus 8).
 """
 

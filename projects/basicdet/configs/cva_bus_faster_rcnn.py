@@ -1,7 +1,7 @@
 """Faster R-CNN on CVA-BUS, full size: `cva_bus.py` without its relation layers, one frame at a time.
 
 Command:   as cva_bus.py.
-Figure:    not measured here; the paper gives AP50 88.0, Pr80 91.3, FP80 6.9 over four folds.
+Metrics:   not measured here; the paper reports AP50 88.0, Pr80 91.3, FP80 6.9 over four folds.
 Hardware:  as cva_bus.py.
 """
 

@@ -2,7 +2,7 @@
 
 Command:  python tools/make_phantom.py --output datasets/phantom
           python tools/lazyconfig_train.py --config-file projects/basicdet/configs/phantom.py
-Figure:   AP50 95.3 and 93.6, FP80 4.7 and 8.9 (seeds 0 and 1).
+Metrics:  AP50 95.3 and 93.6, FP80 4.7 and 8.9 (seeds 0 and 1).
 Hardware: 2 cores of a CPU, no GPU; 5 to 7 minutes.
 """
 

@@ -1,7 +1,7 @@
-"""A control: the temporal detector, with each frame's context taken from other videos, in training and in evaluation.
+"""A control experiment: the temporal detector with each frame's context taken from other videos, in training and evaluation.
 
 Command:  python tools/lazyconfig_train.py --config-file projects/basicdet/configs/phantom_foreign_context.py
-Figure:   AP50 65.9 and 68.2, FP80 51.1 and 51.6 (seeds 0 and 1): no better than one frame.
+Metrics:  AP50 65.9 and 68.2, FP80 51.1 and 51.6 (seeds 0 and 1): no better than a single frame.
 Hardware: as phantom.py.
 """
 
