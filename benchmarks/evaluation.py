@@ -26,8 +26,9 @@ from rich.table import Table
 from ultravid.evaluation.bootstrap import bootstrap_metrics
 from ultravid.evaluation.frame_ap import COCO_IOUS
 from ultravid.evaluation.legacy import legacy_metrics
+from ultravid.evaluation.matching import match_video, pairwise_iou_np
 from ultravid.evaluation.metrics import all_metrics
-from ultravid.evaluation.results import FrameResult, VideoResult, match_video, pairwise_iou_np
+from ultravid.evaluation.results import FrameResult, VideoResult
 
 
 def make_videos(num_videos: int, num_frames: int, num_detections: int, seed: int = 0) -> list[VideoResult]:

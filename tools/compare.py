@@ -15,16 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ultravid.evaluation.bootstrap import (
-    BOOTSTRAP_FIGURES,
+    BOOTSTRAP_METRICS,
     bootstrap_metrics,
     paired_p_value,
     percentile_interval,
 )
 from ultravid.evaluation.coco_files import read_patients
 from ultravid.evaluation.metrics import all_metrics
-from ultravid.evaluation.report import format_columns, format_interval, format_value
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.runs import check_same_videos, in_order_of, load_run
+from ultravid.evaluation.tables import format_columns, format_interval, format_value
 from ultravid.utils.file_io import dump_json, replace_file
 from ultravid.utils.tool import run_tool, seed_argument
 
@@ -51,7 +51,7 @@ def compare(
     figures = [all_metrics(run) for run in (a, b)]
     draws = [bootstrap_metrics(run, num_draws, seed) for run in (a, b)]
     rows = {}
-    for name in BOOTSTRAP_FIGURES:
+    for name in BOOTSTRAP_METRICS:
         differences = draws[1][name] - draws[0][name]
         interval = percentile_interval(differences)
         rows[name] = {

@@ -20,15 +20,15 @@ from pathlib import Path
 from ultravid.evaluation.bootstrap import bootstrap_metrics, percentile_interval
 from ultravid.evaluation.coco_files import read_patients
 from ultravid.evaluation.metrics import (
-    TRAINING_FIGURES,
+    TRAINING_METRICS,
     all_metrics,
     count_metrics,
     stratum_metrics,
     why_undefined,
 )
-from ultravid.evaluation.report import format_columns, format_interval, format_undefined, format_value
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.runs import load_run
+from ultravid.evaluation.tables import format_columns, format_interval, format_undefined, format_value
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
 from ultravid.utils.tool import run_tool, seed_argument
@@ -78,7 +78,7 @@ def print_strata(strata: Mapping[str, Mapping[str, float]]) -> None:
         for name, figures in strata.items()
     ]
     print()
-    print(format_columns(["stratum", "videos", "lesions", *TRAINING_FIGURES], rows, left=1))
+    print(format_columns(["stratum", "videos", "lesions", *TRAINING_METRICS], rows, left=1))
 
 
 def check_strata(fields: Sequence[str], videos: Sequence[MatchedVideo]) -> None:

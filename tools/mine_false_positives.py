@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from ultravid.data.mining import HardList, write_hard_list
-from ultravid.evaluation.cases import false_sequences
+from ultravid.evaluation.failures import false_sequences
 from ultravid.evaluation.frame_ap import DetectionPool, threshold_at_recall
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.runs import load_run

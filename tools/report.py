@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ultravid.evaluation.coco_files import read_patients
-from ultravid.evaluation.html_report import ReportOptions, load_report_runs, report_page
+from ultravid.evaluation.report.page import report_page
+from ultravid.evaluation.report.report_run import ReportOptions, load_report_runs
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import replace_file
 from ultravid.utils.tool import run_tool, seed_argument

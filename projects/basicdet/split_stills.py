@@ -17,7 +17,7 @@ import numpy as np
 
 from ultravid.data import load_coco_stills
 from ultravid.evaluation import DetectionPool, FrameResult, VideoResult, average_precision
-from ultravid.evaluation.results import pairwise_iou_np
+from ultravid.evaluation.matching import pairwise_iou_np
 from ultravid.utils.tool import run_tool
 
 

@@ -14,7 +14,7 @@ from tests.evaluation.cases import FAR, NEAR_A, A, random_videos, video, write_c
 from ultravid.data import HardMining, load_cva_bus
 from ultravid.data.mining import read_hard_list
 from ultravid.evaluation import match_video
-from ultravid.evaluation.prediction_files import write_manifest, write_video
+from ultravid.evaluation.prediction_store import write_manifest, write_video
 from ultravid.evaluation.video_metrics import false_positive_sequences
 from ultravid.structures import Boxes, Instances
 

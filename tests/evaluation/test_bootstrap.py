@@ -6,7 +6,7 @@ import pytest
 from tests.evaluation.cases import FAR, NONE, A, random_videos, video
 from ultravid.evaluation import all_metrics, match_video
 from ultravid.evaluation.bootstrap import (
-    BOOTSTRAP_FIGURES,
+    BOOTSTRAP_METRICS,
     bootstrap_metrics,
     draw_patients,
     paired_p_value,
@@ -34,7 +34,7 @@ def test_each_draw_equals_the_figures_of_the_videos_that_were_drawn(seed):
     values = bootstrap_metrics(videos, num_draws=25, seed=seed)
     for i, drawn in enumerate(draw_patients(5, 25, seed)):
         figures = all_metrics(copies(videos, drawn))
-        for name in BOOTSTRAP_FIGURES:
+        for name in BOOTSTRAP_METRICS:
             assert values[name][i] == pytest.approx(figures[name], nan_ok=True), (name, i)
 
 
@@ -53,7 +53,7 @@ def test_one_patient_gives_an_interval_without_width_and_a_run_equals_itself():
         assert interval.low == pytest.approx(figures[name], nan_ok=True)
         assert interval.high == pytest.approx(figures[name], nan_ok=True)
     again = bootstrap_metrics(videos, 50)
-    assert all(np.array_equal(draws[name], again[name], equal_nan=True) for name in BOOTSTRAP_FIGURES)
+    assert all(np.array_equal(draws[name], again[name], equal_nan=True) for name in BOOTSTRAP_METRICS)
     assert paired_p_value(again["AP50"] - draws["AP50"]) == 1
 
 

@@ -11,7 +11,7 @@ from ultravid.evaluation import (
     format_results,
     inference_on_dataset,
 )
-from ultravid.evaluation.prediction_files import read_videos
+from ultravid.evaluation.prediction_store import read_videos
 from ultravid.structures import Boxes, Instances
 from ultravid.utils.errors import UserError
 

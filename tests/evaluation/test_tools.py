@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import ROOT, load_tool
 from tests.evaluation.cases import FAR, A, B, random_videos, reference_set, video, write_coco, xywh
 from ultravid.evaluation import all_metrics
-from ultravid.evaluation.prediction_files import read_videos, video_file_name, write_manifest, write_video
+from ultravid.evaluation.prediction_store import read_videos, video_file_name, write_manifest, write_video
 from ultravid.utils.tool import run_tool
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool
 from ultravid.evaluation.folds import FoldResult, FoldTable, fold_csv, fold_html, fold_json, fold_latex, fold_text
-from ultravid.evaluation.metrics import TRAINING_FIGURES, all_metrics
-from ultravid.evaluation.prediction_files import find_manifest, read_videos
+from ultravid.evaluation.metrics import TRAINING_METRICS, all_metrics
+from ultravid.evaluation.prediction_store import find_manifest, read_videos
 from ultravid.utils.jobs import describe_exit
 from ultravid.utils.tool import run_tool
 
@@ -247,7 +247,7 @@ def test_the_latex_table_is_of_booktabs_with_a_row_for_each_fold():
 
 
 def test_a_single_fold_has_no_standard_deviation_and_names_are_escaped():
-    single = FoldTable([FoldResult(0, dict.fromkeys(TRAINING_FIGURES, 50.0))], pooled={"AP50": 50.0})
+    single = FoldTable([FoldResult(0, dict.fromkeys(TRAINING_METRICS, 50.0))], pooled={"AP50": 50.0})
     text = fold_text(single)
     assert "A single fold has no standard deviation" in text and "50.00 |     - |" in text
     page = fold_html(single, "<b>x</b> & y", "python tools/cross_validate.py '<i>'")

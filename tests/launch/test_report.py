@@ -15,14 +15,14 @@ import pytest
 from tests.conftest import ROOT, load_tool, small_arguments
 from tests.evaluation.cases import FAR, A, random_videos, video, write_coco
 from ultravid.evaluation import FrameResult, VideoResult, all_metrics, false_positive_sequences, match_video
-from ultravid.evaluation.cases import false_sequences, missed_lesions
-from ultravid.evaluation.curves import froc_curve, operating_point, precision_recall_curve, score_histogram
+from ultravid.evaluation.failures import false_sequences, missed_lesions
 from ultravid.evaluation.frame_ap import DetectionPool
-from ultravid.evaluation.prediction_files import write_manifest, write_video
-from ultravid.evaluation.strips import chosen_frames
+from ultravid.evaluation.prediction_store import write_manifest, write_video
+from ultravid.evaluation.report.curves import froc_curve, operating_point, precision_recall_curve, score_histogram
+from ultravid.evaluation.report.strips import chosen_frames
 from ultravid.utils.tool import run_tool
 
-SECTIONS = ["runs", "figures", "curves", "scores", "strata", "false-positives", "missed", "timelines", "all-figures"]
+SECTIONS = ["runs", "metrics", "curves", "scores", "strata", "false-positives", "missed", "timelines", "all-metrics"]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MARKUP = "<b>x</b>"
 
@@ -138,8 +138,8 @@ def test_figures_are_those_of_the_runs_metrics_and_what_was_run_is_told(trained)
     folder, path = trained
     page = Page(path.read_text())
     metrics = json.loads((folder / "inference/metrics.json").read_text())
-    assert page.values("all-figures-table") == metrics
-    assert page.values("main-figures").items() <= metrics.items()
+    assert page.values("all-metrics-table") == metrics
+    assert page.values("main-metrics").items() <= metrics.items()
     record = json.loads((folder / "attempts/1/record.json").read_text())
     for said in (
         record["datasets"]["train"]["sha256"],
@@ -155,7 +155,7 @@ def test_figures_are_those_of_the_runs_metrics_and_what_was_run_is_told(trained)
 def test_strips_show_the_frames_themselves(trained):
     folder, path = trained
     pictures = [u for u in Page(path.read_text()).urls if u.startswith("data:image/jpeg")]
-    assert pictures and "picture not found" not in path.read_text()
+    assert pictures and "image not found" not in path.read_text()
     moved = path.with_name("moved.html")
     for file in (folder / "inference/predictions").glob("*.npz"):
         assert "rawframes" in str(np.load(file)["header"])
@@ -175,11 +175,11 @@ def test_pictures_that_were_moved_are_found_and_those_that_are_gone_are_said_to_
     folder = write_run(tmp_path / "run", [VideoResult("v", frames)])
     arguments = ["--output", tmp_path / "r.html", "--score-threshold", 0.5, "--bootstrap", 0]
     assert run(folder, *arguments).returncode == 0
-    assert (tmp_path / "r.html").read_text().count("picture not found") == 4  # of two frames, in both sections
-    assert "2 pictures are not on disk where the predictions say" in (tmp_path / "r.html").read_text()
+    assert (tmp_path / "r.html").read_text().count("image not found") == 4  # of two frames, in both sections
+    assert "2 images are not where the predictions say" in (tmp_path / "r.html").read_text()
     assert run(folder, *arguments, "--images", tmp_path / "now").returncode == 0
     page = (tmp_path / "r.html").read_text()
-    assert page.count("picture not found") == page.count("data:image/jpeg") == 2
+    assert page.count("image not found") == page.count("data:image/jpeg") == 2
 
 
 def test_coco_results_of_any_detector_get_a_page(tmp_path):
@@ -200,7 +200,7 @@ def test_runs_stand_side_by_side_with_the_differences_of_compare(compared):
     (a, b), path = compared
     page = Page(path.read_text())
     figures = [all_metrics(made_up()), all_metrics(worse(made_up()))]
-    main = {row[0]: row for row in page.tables["main-figures"][1:]}
+    main = {row[0]: row for row in page.tables["main-metrics"][1:]}
     assert [float(main["AP50"][i]) for i in (1, 3)] == pytest.approx([f["AP50"] for f in figures])
     output = path.with_name("compare.json")
     command = [sys.executable, str(ROOT / "tools/compare.py"), a, b, "--bootstrap", "200", "--output", output]
@@ -219,7 +219,7 @@ def test_runs_over_other_videos_are_shown_without_differences(tmp_path):
     done = run(a, b, "--bootstrap", 20, "--output", tmp_path / "r.html")
     assert done.returncode == 0, done.stderr
     text = Page((tmp_path / "r.html").read_text()).text
-    assert "None are given." in text and "compare the same videos" in text
+    assert "The runs are not compared." in text and "compare the same videos" in text
 
 
 @pytest.mark.parametrize(
@@ -278,20 +278,20 @@ def test_curves_agree_with_the_figures():
     assert histogram.true_positives.sum() + histogram.false_positives.sum() == len(pool.scores)
     assert histogram.true_positives.sum() / pool.num_gt == pytest.approx(points[-1, 0])
     point = operating_point(pool)
-    assert ("the recall is 0.8" in point.why) == (points[-1, 0] >= 0.8)
+    assert ("at recall 0.8" in point.why) == (points[-1, 0] >= 0.8)
 
 
 PROBE = """
 <script>
 window.addEventListener("load", () => {
   const size = (e) => { const r = e.getBoundingClientRect(); return [Math.round(r.width), Math.round(r.height)]; };
-  const head = document.querySelector("#main-figures thead th:nth-child(2)");
+  const head = document.querySelector("#main-metrics thead th:nth-child(2)");
   head.click();
   const shown = {
     sections: [...document.querySelectorAll("section")].map((e) => [e.id, ...size(e)]),
     charts: [...document.querySelectorAll("#curves svg, #scores svg, #timelines svg, .frame svg")].map(size),
     tables: [...document.querySelectorAll("table")].map(size),
-    sorted: [...document.querySelectorAll("#main-figures tbody td:nth-child(2)")].map((e) => e.dataset.value),
+    sorted: [...document.querySelectorAll("#main-metrics tbody td:nth-child(2)")].map((e) => e.dataset.value),
     overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
   };
   const pre = document.createElement("pre");

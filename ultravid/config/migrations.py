@@ -48,7 +48,9 @@ TARGETS: dict[str, str] = {
     "ultravid.evaluation.figures.all_figures": "ultravid.evaluation.metrics.all_metrics",
     "ultravid.evaluation.judge_video": "ultravid.evaluation.match_video",
     "ultravid.evaluation.results.JudgedVideo": "ultravid.evaluation.results.MatchedVideo",
-    "ultravid.evaluation.results.judge_video": "ultravid.evaluation.results.match_video",
+    "ultravid.evaluation.prediction_files": "ultravid.evaluation.prediction_store",
+    "ultravid.evaluation.results.judge_video": "ultravid.evaluation.matching.match_video",
+    "ultravid.evaluation.results.match_video": "ultravid.evaluation.matching.match_video",
 }
 
 KEPT_TARGETS: dict[str, str] = {

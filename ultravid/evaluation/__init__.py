@@ -10,9 +10,10 @@ from ultravid.evaluation.frame_ap import (
     precision_at_recall,
 )
 from ultravid.evaluation.legacy import legacy_metrics
+from ultravid.evaluation.matching import match_video
 from ultravid.evaluation.metrics import all_metrics, video_detection_metrics
-from ultravid.evaluation.report import flatten_results_dict, format_results, print_csv_format
-from ultravid.evaluation.results import FrameResult, MatchedVideo, VideoResult, match_video
+from ultravid.evaluation.results import FrameResult, MatchedVideo, VideoResult
+from ultravid.evaluation.tables import flatten_results_dict, format_results, print_csv_format
 from ultravid.evaluation.video_metrics import false_positive_sequences
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.video_metrics import false_sequences_at
 
 __all__ = [
-    "BOOTSTRAP_FIGURES",
+    "BOOTSTRAP_METRICS",
     "Interval",
     "bootstrap_metrics",
     "draw_patients",
@@ -38,7 +38,7 @@ _LEVELS = (70, 80, 90)
 _CELLS_AT_ONCE = 2_000_000
 _LEAST_DEFINED = 0.95
 
-BOOTSTRAP_FIGURES = (
+BOOTSTRAP_METRICS = (
     *("AP50", "AP75", "mAP"),
     *(f"Pr{level}" for level in _LEVELS),
     *(f"FP{level}" for level in _LEVELS),
@@ -88,7 +88,7 @@ def paired_p_value(differences: FloatArray) -> float:
 
 
 def bootstrap_metrics(videos: Sequence[MatchedVideo], num_draws: int = 2000, seed: int = 0) -> dict[str, FloatArray]:
-    """``(D,)`` values of each of `BOOTSTRAP_FIGURES`, in their units, over draws of patients.
+    """``(D,)`` values of each of `BOOTSTRAP_METRICS`, in their units, over draws of patients.
 
     Two runs over the same videos get the same draws for the same seed: their differences are paired.
     """
@@ -99,7 +99,7 @@ def bootstrap_metrics(videos: Sequence[MatchedVideo], num_draws: int = 2000, see
     parts = [_figures_of_draws(prepared, drawn[begin:end]) for begin, end in _blocks(num_draws, prepared.num_hits)]
     figures = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     figures |= _sequence_figures(prepared, drawn, figures)
-    return {name: figures[name] for name in BOOTSTRAP_FIGURES}
+    return {name: figures[name] for name in BOOTSTRAP_METRICS}
 
 
 def _blocks(num_draws: int, width: int) -> Iterator[tuple[int, int]]:

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ultravid.evaluation.html_page import Cell, caption, command, page, paragraph, section, table, value_cell
-from ultravid.evaluation.metrics import TRAINING_FIGURES
-from ultravid.evaluation.report import format_columns, format_value
+from ultravid.evaluation.metrics import TRAINING_METRICS
+from ultravid.evaluation.report.html_page import Cell, caption, command, page, paragraph, section, table, value_cell
+from ultravid.evaluation.tables import format_columns, format_value
 
 __all__ = ["FoldMetric", "FoldResult", "FoldTable", "fold_csv", "fold_html", "fold_json", "fold_latex", "fold_text"]
 
@@ -97,7 +97,7 @@ class FoldTable:
     missing: Sequence[int] = ()
     pooled: Mapping[str, float] | None = None
     not_pooled: str = ""
-    shown: Sequence[str] = TRAINING_FIGURES
+    shown: Sequence[str] = TRAINING_METRICS
 
     @property
     def figures(self) -> list[FoldMetric]:

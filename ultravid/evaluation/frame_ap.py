@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.evaluation.results import MatchedVideo, VideoResult, match_video
+from ultravid.evaluation.matching import match_videos
+from ultravid.evaluation.results import MatchedVideo, VideoResult
 
 __all__ = [
     "COCO_IOUS",
@@ -59,27 +60,27 @@ class DetectionPool:
     """
 
     def __init__(self, videos: Iterable[VideoResult | MatchedVideo]) -> None:
-        judged = [match_video(v) if isinstance(v, VideoResult) else v for v in videos]
-        gt_before = np.cumsum([0, *(len(v.gt_frame) for v in judged)])
+        matched = match_videos(videos)
+        gt_before = np.cumsum([0, *(len(v.gt_frame) for v in matched)])
         self.num_gt = int(gt_before[-1])
-        self.num_frames = sum(len(v.frame_index) for v in judged)
-        in_frame = [np.bincount(v.gt_frame, minlength=len(v.frame_index)) for v in judged]
-        scores = _joined([v.scores for v in judged], np.float32)
+        self.num_frames = sum(len(v.frame_index) for v in matched)
+        in_frame = [np.bincount(v.gt_frame, minlength=len(v.frame_index)) for v in matched]
+        scores = _joined([v.scores for v in matched], np.float32)
         order = np.argsort(-scores, kind="stable")
         numbered = [
-            np.where(v.best_gt >= 0, v.best_gt + before, -1) for v, before in zip(judged, gt_before[:-1], strict=True)
+            np.where(v.best_gt >= 0, v.best_gt + before, -1) for v, before in zip(matched, gt_before[:-1], strict=True)
         ]
         self.scores: NDArray[np.float32] = scores[order]
-        self.best_iou: NDArray[np.float32] = _joined([v.best_iou for v in judged], np.float32)[order]
+        self.best_iou: NDArray[np.float32] = _joined([v.best_iou for v in matched], np.float32)[order]
         self.best_gt: NDArray[np.int64] = _joined(numbered, np.int64)[order]
-        self.rank_in_frame: NDArray[np.int64] = _joined([v.rank for v in judged], np.int64)[order]
-        self.area: NDArray[np.float32] = _joined([v.area for v in judged], np.float32)[order]
-        self.video: NDArray[np.int64] = np.repeat(np.arange(len(judged)), [len(v.scores) for v in judged])[order]
-        held = [n[v.frame] for v, n in zip(judged, in_frame, strict=True)]
+        self.rank_in_frame: NDArray[np.int64] = _joined([v.rank for v in matched], np.int64)[order]
+        self.area: NDArray[np.float32] = _joined([v.area for v in matched], np.float32)[order]
+        self.video: NDArray[np.int64] = np.repeat(np.arange(len(matched)), [len(v.scores) for v in matched])[order]
+        held = [n[v.frame] for v, n in zip(matched, in_frame, strict=True)]
         self.frame_gt: NDArray[np.int64] = _joined(held, np.int64)[order]
-        self.gt_area: NDArray[np.float32] = _joined([v.gt_area for v in judged], np.float32)
-        self.gt_video: NDArray[np.int64] = np.repeat(np.arange(len(judged)), np.diff(gt_before))
-        sizes = [n[v.gt_frame] for v, n in zip(judged, in_frame, strict=True)]
+        self.gt_area: NDArray[np.float32] = _joined([v.gt_area for v in matched], np.float32)
+        self.gt_video: NDArray[np.int64] = np.repeat(np.arange(len(matched)), np.diff(gt_before))
+        sizes = [n[v.gt_frame] for v, n in zip(matched, in_frame, strict=True)]
         self.gt_frame_size: NDArray[np.int64] = _joined(sizes, np.int64)
 
 

@@ -22,15 +22,15 @@ from ultravid.evaluation.frame_ap import COCO_IOUS, DetectionPool, area_under_en
 from ultravid.evaluation.results import DEFAULT_FPS, MatchedVideo
 from ultravid.evaluation.video_metrics import false_positive_sequences
 
-__all__ = ["LEGACY_FIGURES", "legacy_metrics"]
+__all__ = ["LEGACY_METRICS", "legacy_metrics"]
 
 _LEVELS = (0.7, 0.8, 0.9)
 
-LEGACY_FIGURES = ("AP50", "AP75", "mAP", *(f"P@R{r}" for r in _LEVELS), *(f"FP@R{r}" for r in _LEVELS), "R@16")
+LEGACY_METRICS = ("AP50", "AP75", "mAP", *(f"P@R{r}" for r in _LEVELS), *(f"FP@R{r}" for r in _LEVELS), "R@16")
 
 
 def legacy_metrics(videos: Sequence[MatchedVideo], pool: DetectionPool | None = None) -> dict[str, float]:
-    """The ten figures of `LEGACY_FIGURES`; see the module.
+    """The ten figures of `LEGACY_METRICS`; see the module.
 
     Args:
         videos: in the order in which equal scores are to stand.
@@ -38,7 +38,7 @@ def legacy_metrics(videos: Sequence[MatchedVideo], pool: DetectionPool | None = 
     """
     pool = DetectionPool(videos) if pool is None else pool
     if len(pool.scores) == 0:
-        return dict.fromkeys(LEGACY_FIGURES, float("nan"))
+        return dict.fromkeys(LEGACY_METRICS, float("nan"))
     matches = [match_detections(pool, iou) for iou in COCO_IOUS]
     num_gt = max(pool.num_gt, 1)
     by_iou = [area_under_envelope(match, num_gt) for match in matches]

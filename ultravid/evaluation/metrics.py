@@ -44,12 +44,13 @@ from ultravid.evaluation.frame_ap import (
 from ultravid.evaluation.frame_ap import precision_at_recall as precision_at
 from ultravid.evaluation.legacy import legacy_metrics
 from ultravid.evaluation.lesion_metrics import froc, lesion_sensitivity, lesion_tracks, median_delay_s
+from ultravid.evaluation.matching import match_videos
 from ultravid.evaluation.per_video import per_video_metrics
-from ultravid.evaluation.results import MatchedVideo, VideoResult, match_video
+from ultravid.evaluation.results import MatchedVideo, VideoResult
 from ultravid.evaluation.video_metrics import false_sequences_per_minute
 
 __all__ = [
-    "TRAINING_FIGURES",
+    "TRAINING_METRICS",
     "all_metrics",
     "count_metrics",
     "stratum_metrics",
@@ -58,17 +59,17 @@ __all__ = [
     "why_undefined",
 ]
 
-TRAINING_FIGURES = ("AP50", "AP75", "mAP", "Pr80", "Pr90", "FP80", "FP90", "R@16")
+TRAINING_METRICS = ("AP50", "AP75", "mAP", "Pr80", "Pr90", "FP80", "FP90", "R@16")
 
 _LEVELS = (70, 80, 90)
 _NAN = float("nan")
 
 
 def video_detection_metrics(videos: Iterable[VideoResult | MatchedVideo]) -> dict[str, float]:
-    """The pooled figures of `TRAINING_FIGURES`: what the table of a training shows; see the module."""
-    judged = _judged(videos)
-    figures = pooled_metrics(judged, DetectionPool(judged))
-    return {name: figures[name] for name in TRAINING_FIGURES}
+    """The pooled figures of `TRAINING_METRICS`: what the table of a training shows; see the module."""
+    matched = match_videos(videos)
+    figures = pooled_metrics(matched, DetectionPool(matched))
+    return {name: figures[name] for name in TRAINING_METRICS}
 
 
 def all_metrics(videos: Iterable[VideoResult | MatchedVideo], score_threshold: float | None = None) -> dict[str, float]:
@@ -78,21 +79,17 @@ def all_metrics(videos: Iterable[VideoResult | MatchedVideo], score_threshold: f
         videos: equal scores stay in their order.
         score_threshold: also give the figures of lesions and ``lesion/FP`` at this score, named ``...@<score>``.
     """
-    judged = _judged(videos)
-    pool = DetectionPool(judged)
-    figures = pooled_metrics(judged, pool)
+    matched = match_videos(videos)
+    pool = DetectionPool(matched)
+    figures = pooled_metrics(matched, pool)
     figures |= subset_metrics(pool)
-    percent = {name: 100 * value for name, value in per_video_metrics(judged).items()}
+    percent = {name: 100 * value for name, value in per_video_metrics(matched).items()}
     figures |= {f"per_video/{name}": value for name, value in percent.items()}
     thresholds = {"R80": threshold_at_recall(pool, 0.8)}
     if score_threshold is not None:
         thresholds[f"{score_threshold:g}"] = score_threshold
-    figures |= {f"lesion/{name}": value for name, value in lesion_level_metrics(judged, thresholds).items()}
-    return figures | {f"legacy/{name}": value for name, value in legacy_metrics(judged, pool).items()}
-
-
-def _judged(videos: Iterable[VideoResult | MatchedVideo]) -> list[MatchedVideo]:
-    return [match_video(v) if isinstance(v, VideoResult) else v for v in videos]
+    figures |= {f"lesion/{name}": value for name, value in lesion_level_metrics(matched, thresholds).items()}
+    return figures | {f"legacy/{name}": value for name, value in legacy_metrics(matched, pool).items()}
 
 
 def pooled_metrics(videos: Sequence[MatchedVideo], pool: DetectionPool) -> dict[str, float]:
@@ -161,7 +158,7 @@ def stratum_of(video: MatchedVideo, field: str) -> str:
 
 
 def stratum_metrics(
-    videos: Sequence[MatchedVideo], fields: Sequence[str], names: Sequence[str] = TRAINING_FIGURES
+    videos: Sequence[MatchedVideo], fields: Sequence[str], names: Sequence[str] = TRAINING_METRICS
 ) -> dict[str, dict[str, float]]:
     """Figures of the videos that share a field's value, by ``field=value``; beside them ``videos`` and ``lesions``."""
     strata: dict[str, dict[str, float]] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ultravid.config import ConfigError, LazyConfig, config_hash
-from ultravid.evaluation.prediction_files import find_manifest
+from ultravid.evaluation.prediction_store import find_manifest
 from ultravid.utils.run_folder import RunFolder
 
 __all__ = ["run_facts"]

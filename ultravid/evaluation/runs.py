@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultravid.evaluation.coco_files import Annotations, Id, read_annotations, read_coco_detections, read_json
-from ultravid.evaluation.prediction_files import find_manifest, read_videos
-from ultravid.evaluation.results import MatchedVideo, VideoResult, match_video
+from ultravid.evaluation.matching import match_video
+from ultravid.evaluation.prediction_store import find_manifest, read_videos
+from ultravid.evaluation.results import MatchedVideo, VideoResult
 from ultravid.utils.errors import UserError
 
 __all__ = ["check_same_videos", "in_order_of", "load_run", "load_videos"]

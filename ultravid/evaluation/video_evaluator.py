@@ -14,14 +14,15 @@ import numpy as np
 import torch
 
 from ultravid.evaluation.evaluator import DatasetEvaluator
+from ultravid.evaluation.matching import match_video
 from ultravid.evaluation.metrics import (
-    TRAINING_FIGURES,
+    TRAINING_METRICS,
     all_metrics,
     count_metrics,
     stratum_metrics,
     why_undefined,
 )
-from ultravid.evaluation.prediction_files import (
+from ultravid.evaluation.prediction_store import (
     MANIFEST,
     PredictionFile,
     first_fault,
@@ -29,8 +30,8 @@ from ultravid.evaluation.prediction_files import (
     write_manifest,
     write_video,
 )
-from ultravid.evaluation.report import format_results, format_undefined
-from ultravid.evaluation.results import FrameResult, MatchedVideo, VideoResult, match_video
+from ultravid.evaluation.results import FrameResult, MatchedVideo, VideoResult
+from ultravid.evaluation.tables import format_results, format_undefined
 from ultravid.structures import Boxes, Instances
 from ultravid.utils import comm
 from ultravid.utils.errors import UserError
@@ -53,7 +54,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
     all videos come as one stream (``stream_id``).
 
     Args:
-        output_dir: gets ``predictions/`` (`prediction_files`), ``predictions.json`` (COCO results: ``image_id``,
+        output_dir: gets ``predictions/`` (`prediction_store`), ``predictions.json`` (COCO results: ``image_id``,
             ``category_id``, ``bbox`` as [x, y, width, height], ``score``; beside them ``video_id`` and ``frame_index``) and
             ``metrics.json`` with every figure. None writes nothing. All processes must see the same folder.
         resume: take over the videos that an interrupted evaluation finished, if it was of the same weights and settings
@@ -186,7 +187,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         every, counts = all_metrics(videos), count_metrics(videos)
         for stratum, values in stratum_metrics(videos, self._strata).items():
             every |= {f"strata/{stratum}/{name}": value for name, value in values.items()}
-        figures = {name: every[name] for name in TRAINING_FIGURES}
+        figures = {name: every[name] for name in TRAINING_METRICS}
         logger.info(
             "%d videos, %d frames, %d lesion boxes; FP in sequences a minute, the rest in percent:\n%s",
             *(counts[f"count/{name}"] for name in ("videos", "frames", "lesion_boxes")),

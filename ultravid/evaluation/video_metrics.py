@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.evaluation.results import MatchedVideo, VideoResult, match_video
+from ultravid.evaluation.matching import match_video
+from ultravid.evaluation.results import MatchedVideo, VideoResult
 
 __all__ = ["false_positive_sequences", "false_sequences_at", "false_sequences_per_minute"]
 
@@ -32,8 +33,8 @@ def false_positive_sequences(video: VideoResult | MatchedVideo, threshold: float
         threshold: least score.
         strict: keep scores above the threshold alone, as the published code of UltraDet does.
     """
-    judged = match_video(video) if isinstance(video, VideoResult) else video
-    return int(false_sequences_at(judged, np.array([threshold], np.float32), strict)[0])
+    matched = match_video(video) if isinstance(video, VideoResult) else video
+    return int(false_sequences_at(matched, np.array([threshold], np.float32), strict)[0])
 
 
 def false_sequences_per_minute(videos: Sequence[MatchedVideo], threshold: float) -> float:

@@ -1,4 +1,4 @@
-"""A video along time: when it shows lesions, and how high the detections score that hit one and that don't."""
+"""A video along time: which frames show lesions, and the scores of detections that hit a lesion and that don't."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.evaluation.html_page import Html, element
 from ultravid.evaluation.lesion_metrics import HIT_IOU
+from ultravid.evaluation.report.html_page import Html, element
+from ultravid.evaluation.report.strips import DETECTION, LESION
 from ultravid.evaluation.results import MatchedVideo
-from ultravid.evaluation.strips import DETECTION, LESION
 
 __all__ = ["FALSE_DETECTION", "timeline"]
 
@@ -23,15 +23,15 @@ _NUM_TICKS = 8
 
 
 def timeline(videos: Sequence[MatchedVideo], names: Sequence[str], thresholds: Sequence[float]) -> Html:
-    """One video, a row for each run; the lesions are those of the first.
+    """The timeline of one video, a row per run; the lesions are those of the first run.
 
-    Of each frame the highest-scoring detection that hits a lesion (IoU of at least 0.5) and the one that doesn't are drawn;
-    of a long video the highest of some frames side by side.
+    Two dots per frame: the highest score of a detection that hits a lesion (IoU at least 0.5), and of one that does not. In a
+    long video a dot covers several neighbouring frames.
 
     Args:
-        videos: the video as each run has it.
-        names: of the runs.
-        thresholds: of the runs, drawn as a dashed line; nan draws none.
+        videos: the video in each run.
+        names: names of the runs.
+        thresholds: score thresholds of the runs, drawn as dashed lines; nan draws no line.
     """
     first = videos[0]
     number, bottom = len(first.frame_index), _TOP + len(videos) * _ROW
@@ -62,15 +62,15 @@ def _height(top: float, score: float) -> float:
 
 
 def _lesions(video: MatchedVideo, bottom: int) -> Iterator[Html]:
-    """A band for each unbroken stretch of each lesion."""
+    """A band for each run of consecutive frames that show a lesion."""
     number = len(video.frame_index)
     for track in np.unique(video.gt_track):
         frames = np.unique(video.gt_frame[video.gt_track == track])
         for part in np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1):
             left, right = _x(float(part[0]), number), _x(float(part[-1]) + 1, number)
             shape = {"x": f"{left:.1f}", "y": _TOP - 4, "width": f"{right - left:.1f}", "height": bottom - _TOP + 2}
-            said = f"lesion {track}, frames {video.frame_index[part[0]]} to {video.frame_index[part[-1]]}"
-            yield element("rect", {**shape, "fill": LESION, "fill-opacity": 0.22}, element("title", None, said))
+            title = f"lesion {track}, frames {video.frame_index[part[0]]} to {video.frame_index[part[-1]]}"
+            yield element("rect", {**shape, "fill": LESION, "fill-opacity": 0.22}, element("title", None, title))
             yield element("rect", {**shape, "height": 4, "fill": LESION})
 
 
@@ -85,7 +85,7 @@ def _ticks(video: MatchedVideo, bottom: int) -> Iterator[Html]:
 
 
 def _dots(frame: NDArray[np.int64], scores: NDArray[np.float32], number: int, top: float, colour: str) -> Html:
-    """The highest score of each column as a dot."""
+    """A dot at the highest score in each column."""
     columns = min(number, _MOST_COLUMNS)
     best = np.full(columns, -1.0)
     np.maximum.at(best, frame * columns // max(number, 1), scores)

@@ -16,13 +16,13 @@ from ultravid.evaluation.lesion_metrics import lesion_tracks
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.video_metrics import GOOD_SHARE
 
-__all__ = ["Case", "false_sequences", "missed_lesions", "sequences"]
+__all__ = ["Failure", "false_sequences", "missed_lesions", "sequences"]
 
 IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class Failure:
     """A stretch of a video.
 
     Attributes:
@@ -58,7 +58,7 @@ def sequences(video: MatchedVideo, threshold: float) -> list[IntArray]:
     return np.split(by_root, np.flatnonzero(np.diff(root[by_root])) + 1) if len(members) else []
 
 
-def false_sequences(videos: Sequence[MatchedVideo], threshold: float) -> list[Case]:
+def false_sequences(videos: Sequence[MatchedVideo], threshold: float) -> list[Failure]:
     """The sequences that `video_metrics` counts as false at a threshold, by falling highest score; none where it is nan."""
     if math.isnan(threshold):
         return []
@@ -67,11 +67,11 @@ def false_sequences(videos: Sequence[MatchedVideo], threshold: float) -> list[Ca
         for members in sequences(video, threshold):
             if video.centre_hits[members].sum() / len(members) <= GOOD_SHARE:
                 frames = np.unique(video.frame[members])
-                found.append(Case(place, frames, float(video.scores[members].max()), members))
-    return sorted(found, key=lambda case: -case.score)
+                found.append(Failure(place, frames, float(video.scores[members].max()), members))
+    return sorted(found, key=lambda failure: -failure.score)
 
 
-def missed_lesions(videos: Sequence[MatchedVideo], threshold: float) -> list[Case]:
+def missed_lesions(videos: Sequence[MatchedVideo], threshold: float) -> list[Failure]:
     """The lesions of which no frame is hit at a threshold, by rising score, of equal ones the longest first.
 
     Where the threshold is nan, no lesion is ever hit, and all are missed.
@@ -80,4 +80,4 @@ def missed_lesions(videos: Sequence[MatchedVideo], threshold: float) -> list[Cas
     missed = [track for track in lesion_tracks(videos) if track.found_score() < limit]
     missed.sort(key=lambda track: (track.found_score(), -len(track.frames)))
     none = np.zeros(0, np.int64)
-    return [Case(t.video, t.frames, t.found_score(), none, t.track_id) for t in missed]
+    return [Failure(t.video, t.frames, t.found_score(), none, t.track_id) for t in missed]

@@ -1,4 +1,4 @@
-"""Little charts as inline SVG: lines over two axes, and bars."""
+"""Charts as inline SVG: lines over two axes, and bars."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ultravid.evaluation.html_page import Html, element
+from ultravid.evaluation.report.html_page import Html, element
 
 __all__ = ["COLOURS", "DASHES", "Axis", "Series", "bar_chart", "line_chart"]
 
-# Told apart by most colour-blind eyes (Okabe and Ito, "Color universal design", 2008), and in grey by their dashes.
+# Most colour-blind readers can distinguish these colours (Okabe and Ito, "Color universal design", 2008); in greyscale the
+# dashes distinguish the lines.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7a5c00", "#56b4e9")
 DASHES = ("", "7 3", "2 2", "9 3 2 3", "4 4", "1 3")
 
@@ -23,12 +24,12 @@ class Axis:
     """An axis of a chart.
 
     Attributes:
-        label: what it measures, and in what.
-        low: its beginning.
-        high: its end.
-        ticks: values that are marked; their texts are ``tick_texts``, or the values.
-        log: by logarithm; values below ``low`` are drawn at it.
-        tick_texts: see ``ticks``.
+        label: quantity and unit.
+        low: value at the start.
+        high: value at the end.
+        ticks: values that are marked.
+        log: logarithmic scale; values below ``low`` are drawn at ``low``.
+        tick_texts: text at each tick; None: the values.
     """
 
     label: str
@@ -39,13 +40,13 @@ class Axis:
     tick_texts: Sequence[str] | None = None
 
     def place(self, value: float) -> float:
-        """0 at the beginning, 1 at the end; values outside are put at the nearer one."""
+        """Position of a value: 0 at the start, 1 at the end; values outside are clipped."""
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
         at = math.log(max(value, self.low)) if self.log else value
         return min(1.0, max(0.0, (at - low) / (high - low)))
 
     def texts(self) -> Iterator[tuple[float, str]]:
-        """Ticks and what stands at them."""
+        """Each tick and its text."""
         yield from zip(self.ticks, self.tick_texts or [f"{tick:g}" for tick in self.ticks], strict=True)
 
 
@@ -54,11 +55,11 @@ class Series:
     """A line of a chart.
 
     Attributes:
-        label: its name, shown when the pointer rests on it.
-        points: (x, y) in order.
-        colour: CSS.
-        dash: SVG's dash array; empty draws through.
-        steps: go to the right first, then up, as where each point is a threshold.
+        label: its name, shown as a tooltip.
+        points: (x, y) in drawing order.
+        colour: CSS colour.
+        dash: dash array of SVG; empty: a solid line.
+        steps: draw steps, first to the right, then up, for points that are thresholds.
     """
 
     label: str
@@ -72,10 +73,10 @@ def line_chart(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Html:
     """Lines over two axes.
 
     Args:
-        title: for readers who don't see the picture.
-        series: drawn in order.
-        x: from left to right.
-        y: from below to above.
+        title: description for screen readers.
+        series: lines, in drawing order.
+        x: horizontal axis.
+        y: vertical axis.
     """
     return _chart(title, x, y, *(_line(s, x, y) for s in series if s.points))
 
@@ -83,14 +84,14 @@ def line_chart(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Html:
 def bar_chart(
     title: str, groups: Sequence[tuple[str, Sequence[float], str]], edges: Sequence[float], x: Axis, y: Axis
 ) -> Html:
-    """Bars of several groups side by side in each bin.
+    """A histogram; in each bin the bars of the groups are side by side.
 
     Args:
-        title: see `line_chart`.
-        groups: name, height in each bin, and colour.
-        edges: of the bins, one more than there are bins.
-        x: from left to right.
-        y: from below to above.
+        title: description for screen readers.
+        groups: name, height in each bin, and colour of each group.
+        edges: edges of the bins, one more than there are bins.
+        x: horizontal axis.
+        y: vertical axis.
     """
     bars = []
     for number, (name, heights, colour) in enumerate(groups):

@@ -1,4 +1,4 @@
-"""What a report draws of a run: curves over the score threshold, and how scores are spread.
+"""The points of the curves that a report draws: precision and recall, FROC, score histogram.
 
 Legend: ``N`` detections by falling score, ``K`` points of a curve, ``B`` bins.
 """
@@ -33,11 +33,11 @@ _SHARE_OF_REACHED = 0.9
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A score threshold at which a run is looked at.
+    """The score threshold at which a run's failures are shown.
 
     Attributes:
-        threshold: least score; nan where there is neither a lesion nor a detection to find one by.
-        why: where it comes from, in words.
+        threshold: lowest score that is kept; nan if no detection hits a lesion.
+        why: how the threshold was chosen, in words.
     """
 
     threshold: float
@@ -46,12 +46,12 @@ class OperatingPoint:
 
 @dataclass(frozen=True, eq=False)
 class ScoreHistogram:
-    """How many detections score what.
+    """Number of detections by score.
 
     Attributes:
-        edges: ``(B + 1,)`` from 0 to 1.
-        true_positives: ``(B,)`` at IoU 0.5.
-        false_positives: ``(B,)``.
+        edges: ``(B + 1,)`` edges of the bins, from 0 to 1.
+        true_positives: ``(B,)`` true positives at IoU 0.5.
+        false_positives: ``(B,)`` all other detections.
     """
 
     edges: NDArray[np.float64]
@@ -60,24 +60,24 @@ class ScoreHistogram:
 
 
 def operating_point(pool: DetectionPool, given: float | None = None) -> OperatingPoint:
-    """The threshold that was given, or that of recall 0.8; where that is not reached, of 0.9 of the recall that is."""
+    """The given threshold, else the one at recall 0.8; if that recall is not reached, at 0.9 of the highest recall."""
     if given is not None:
-        return OperatingPoint(given, f"the given score {given:g}")
+        return OperatingPoint(given, f"the given score threshold {given:g}")
     recall, _ = recall_precision(pool, 0.5)
     reached = float(recall[-1]) if len(recall) and pool.num_gt else 0.0
     if reached >= OPERATING_RECALL:
         threshold = threshold_at_recall(pool, OPERATING_RECALL)
-        return OperatingPoint(threshold, f"score {threshold:.4f}, where the recall is {OPERATING_RECALL:g}")
+        return OperatingPoint(threshold, f"score threshold {threshold:.4f}, at recall {OPERATING_RECALL:g}")
     if reached == 0:
-        return OperatingPoint(float("nan"), "no score: no detection hits a lesion")
+        return OperatingPoint(float("nan"), "no score threshold: no detection hits a lesion")
     level = _SHARE_OF_REACHED * reached
     threshold = threshold_at_recall(pool, level)
-    why = f"score {threshold:.4f}, where the recall is {level:.3f}: it ends at {reached:.3f} and never is 0.8"
+    why = f"score threshold {threshold:.4f}, at recall {level:.3f}: the recall never exceeds {reached:.3f}"
     return OperatingPoint(threshold, why)
 
 
 def precision_recall_curve(pool: DetectionPool, iou_threshold: float = 0.5) -> Points:
-    """(recall, precision) after each true positive, by falling score, both in 0..1; of many points 400, the last included."""
+    """(recall, precision) after each true positive, by falling score, both in 0..1; at most 400 points, the last included."""
     recall, precision = recall_precision(pool, iou_threshold)
     at = np.flatnonzero(match_detections(pool, iou_threshold))
     at = at[_spread(len(at))]
@@ -85,10 +85,10 @@ def precision_recall_curve(pool: DetectionPool, iou_threshold: float = 0.5) -> P
 
 
 def froc_curve(videos: Sequence[MatchedVideo]) -> Points:
-    """(false-positive sequences a minute, sensitivity for lesions in 0..1) of `froc_points`; empty without a lesion.
+    """(false-positive sequences per minute, lesion sensitivity in 0..1) of `froc_points`; empty without a lesion.
 
-    The sensitivity never falls along it. Where the rate does (two sequences join at a lower threshold), the points of a
-    higher rate than a later one's are left out: a reader would choose the later one.
+    The sensitivity never falls along the curve, but the rate can: at a lower threshold two sequences may join into one. A
+    point is left out if a later point has a lower rate, because the later one is better in both.
     """
     tracks = lesion_tracks(videos)
     if not tracks:
@@ -100,7 +100,7 @@ def froc_curve(videos: Sequence[MatchedVideo]) -> Points:
 
 
 def score_histogram(pool: DetectionPool, num_bins: int = 20) -> ScoreHistogram:
-    """True and false positives at IoU 0.5 by score; scores outside of 0..1 count in the bin at that end."""
+    """True and false positives at IoU 0.5 by score; scores outside 0..1 count in the first or last bin."""
     edges = np.linspace(0, 1, num_bins + 1)
     hit = match_detections(pool, 0.5)
     place = np.clip(np.searchsorted(edges, pool.scores, side="right") - 1, 0, num_bins - 1)
@@ -109,7 +109,7 @@ def score_histogram(pool: DetectionPool, num_bins: int = 20) -> ScoreHistogram:
 
 
 def _spread(number: int) -> NDArray[np.int64]:
-    """Places of all, or of 400 evenly spaced ones."""
+    """Indices of all of ``number`` points, or of 400 evenly spaced ones."""
     if number <= MOST_POINTS:
         return np.arange(number)
     return np.linspace(0, number - 1, MOST_POINTS).round().astype(np.int64)

@@ -1,4 +1,4 @@
-"""Pieces of a self-contained HTML page: all text is escaped unless it was built here, and nothing is loaded from elsewhere."""
+"""Building blocks of an HTML page in one file: text is escaped unless it was built here, and nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -7,17 +7,32 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ultravid.evaluation.report import format_value
+from ultravid.evaluation.tables import format_value
 
-__all__ = ["Cell", "Html", "caption", "command", "element", "page", "paragraph", "section", "table", "value_cell"]
+__all__ = [
+    "Cell",
+    "Html",
+    "Row",
+    "caption",
+    "chart_figure",
+    "command",
+    "element",
+    "legend",
+    "page",
+    "paragraph",
+    "section",
+    "table",
+    "value_cell",
+]
 
 _VOID = frozenset({"meta", "img", "br"})
 
 Attributes = Mapping[str, object]
+Row = list["Cell | str"]
 
 
 class Html(str):
-    """Text that is markup already; any other text is escaped where it is put in."""
+    """Text that is markup already; any other text is escaped when an element takes it in."""
 
     __slots__ = ()
 
@@ -27,9 +42,9 @@ class Cell:
     """A cell of a table.
 
     Attributes:
-        text: what it shows.
-        value: what the table is sorted by and what programs read, with all digits; None: the text.
-        prose: words, which may go over several lines.
+        text: the text shown.
+        value: the number, with all digits, by which the table sorts and which programs read; None: the text itself.
+        prose: the text is a sentence and may wrap.
     """
 
     text: str
@@ -38,7 +53,7 @@ class Cell:
 
 
 def value_cell(value: float, digits: int = 2) -> Cell:
-    """A figure; a dash where it is undefined."""
+    """A cell with a number; a dash if it is nan."""
     return Cell(format_value(value, digits), value)
 
 
@@ -58,22 +73,40 @@ def paragraph(*children: str) -> Html:
 
 
 def caption(*children: str) -> Html:
-    """What a figure or a table shows and how it was computed."""
+    """A small paragraph that says what a chart or a table shows and how it was computed."""
     return element("p", {"class": "caption"}, *children)
 
 
 def command(text: str) -> Html:
-    """A command line that the reader may copy."""
+    """A command line to copy."""
     return element("pre", {"class": "command"}, text)
 
 
 def section(identifier: str, title: str, *children: str) -> Html:
-    """A part of the page with a heading, which the list of contents may point to."""
+    """A part of the page with a heading; the list of contents links to its identifier."""
     return element("section", {"id": identifier}, element("h2", None, title), *children)
 
 
+def legend(entries: Sequence[tuple[str, str]]) -> Html:
+    """Names with a swatch of their colour.
+
+    Args:
+        entries: name and CSS colour of each.
+    """
+    items = []
+    for name, colour in entries:
+        swatch = element("span", {"class": "swatch", "style": f"border-color:{colour}"})
+        items.append(element("span", None, swatch, name))
+    return element("div", {"class": "legend"}, *items)
+
+
+def chart_figure(title: str, chart: Html, text: str) -> Html:
+    """A chart with its title and explanation below it."""
+    return element("figure", None, chart, element("figcaption", None, element("b", None, f"{title}. "), text))
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[Cell | str]], identifier: str | None = None) -> Html:
-    """A table that sorts itself at a click on a heading; the first column is text, the others are numbers."""
+    """A table that sorts by a column when its heading is clicked; the first column is text, the others are numbers."""
     head = element("tr", None, *(element("th", {"scope": "col"}, name) for name in headers))
     body = [element("tr", None, *(_cell(cell, column) for column, cell in enumerate(row))) for row in rows]
     inner = element("thead", None, head), element("tbody", None, *body)
@@ -94,10 +127,10 @@ def page(title: str, subtitle: str, sections: Sequence[Html], contents: Mapping[
     """A whole HTML document.
 
     Args:
-        title: of the document.
-        subtitle: a line below it.
-        sections: in order.
-        contents: names of sections by their identifiers, listed at the top.
+        title: title of the document.
+        subtitle: the line below the title.
+        sections: the page's sections, in order.
+        contents: name of each section by its identifier, for the links at the top.
     """
     links = [element("a", {"href": f"#{identifier}"}, name) for identifier, name in (contents or {}).items()]
     head = element(

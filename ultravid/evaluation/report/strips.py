@@ -1,4 +1,4 @@
-"""Strips of a video's frames with lesions (green) and detections (orange), as inline SVG over embedded pictures."""
+"""Strips of a video's frames with lesions (green) and detections (orange), as inline SVG over embedded images."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.evaluation.html_page import Html, element
+from ultravid.datasets.image_io import read_image
+from ultravid.evaluation.report.html_page import Html, element
 from ultravid.evaluation.results import FrameResult
 from ultravid.utils.errors import UserError
 
-__all__ = ["DETECTION", "LESION", "Marked", "PictureFinder", "chosen_frames", "strip"]
+__all__ = ["DETECTION", "LESION", "ImageFinder", "MarkedFrame", "chosen_frames", "strip"]
 
 LESION, DETECTION = "#2fae4a", "#f08a1d"
 
@@ -23,13 +24,13 @@ _SIDE = 256
 _JPEG_QUALITY = 75
 
 
-class PictureFinder:
-    """Finds frames' pictures on disk.
+class ImageFinder:
+    """Finds the image files of frames.
 
     Args:
-        folders: where relative names are looked for, in order, beside the present folder.
-        images: a folder that holds the pictures now, wherever they were before: the longest end of a name that is in it
-            counts. None: pictures are where their names say.
+        folders: folders in which relative names are searched, in order, after the current folder.
+        images: folder to which the images were moved; the longest trailing part of a name that exists in it is taken. None:
+            the images are where their names say.
     """
 
     def __init__(self, folders: Sequence[Path] = (), images: Path | None = None) -> None:
@@ -37,7 +38,7 @@ class PictureFinder:
         self._images = images
 
     def find(self, name: str | None) -> Path | None:
-        """The picture's file; None where it is not there."""
+        """The image file of this name; None if there is no such file."""
         if name is None:
             return None
         candidates = [Path(name), *(folder / name for folder in self._folders)]
@@ -50,13 +51,13 @@ class PictureFinder:
 
 
 @dataclass(frozen=True, eq=False)
-class Marked:
-    """A frame, and which of its boxes the strip is about; the others are drawn thin.
+class MarkedFrame:
+    """A frame, and the boxes that the strip is about; its other boxes are drawn thin.
 
     Attributes:
-        frame: with all of its boxes.
-        lesions: places of ground-truth boxes; None: all.
-        detections: places of detections; None: all.
+        frame: the frame with all of its boxes.
+        lesions: indices of the ground-truth boxes to highlight; None: all.
+        detections: indices of the detections to highlight; None: all.
     """
 
     frame: FrameResult
@@ -65,12 +66,12 @@ class Marked:
 
 
 def chosen_frames(frames: NDArray[np.int64], number: int, num_frames: int) -> NDArray[np.int64]:
-    """So many of a case's frames, evenly spaced, first and last included; of a short one all, and the frames around it.
+    """Which frames a strip shows: evenly spaced ones, first and last included; of a short stretch all, and frames around it.
 
     Args:
-        frames: places of the case's frames, ascending.
-        number: wanted.
-        num_frames: of the video.
+        frames: indices of the frames of the stretch, ascending.
+        number: how many frames to show; all of the video's if it has fewer.
+        num_frames: number of frames of the video.
     """
     if len(frames) <= number:
         places = np.arange(num_frames)
@@ -79,38 +80,36 @@ def chosen_frames(frames: NDArray[np.int64], number: int, num_frames: int) -> ND
     return frames[np.linspace(0, len(frames) - 1, number).round().astype(np.int64)]
 
 
-def strip(frames: Sequence[Marked], threshold: float, finder: PictureFinder) -> tuple[Html, int]:
+def strip(frames: Sequence[MarkedFrame], threshold: float, finder: ImageFinder) -> tuple[Html, int]:
     """Frames side by side.
 
     Args:
-        frames: of one video.
-        threshold: weaker detections are not drawn.
-        finder: of the pictures.
+        frames: frames of one video.
+        threshold: detections of a lower score are not drawn.
+        finder: finds the images.
 
     Returns:
-        the strip, and how many of its pictures could not be had.
+        the strip, and the number of its images that can't be read.
     """
-    pictures = [_picture(finder.find(marked.frame.file_name)) for marked in frames]
-    drawn = [_frame(marked, threshold, picture) for marked, picture in zip(frames, pictures, strict=True)]
-    return element("div", {"class": "strip"}, *drawn), sum(picture is None for picture in pictures)
+    images = [_read(finder.find(marked.frame.file_name)) for marked in frames]
+    drawn = [_frame(marked, threshold, image) for marked, image in zip(frames, images, strict=True)]
+    return element("div", {"class": "strip"}, *drawn), sum(image is None for image in images)
 
 
-def _picture(path: Path | None) -> NDArray[np.uint8] | None:
-    """None where it is not there or can't be decoded."""
+def _read(path: Path | None) -> NDArray[np.uint8] | None:
+    """The image; None if there is no file or it can't be decoded."""
     if path is None:
         return None
-    from ultravid.datasets.image_io import read_image  # with it comes torch, which takes two seconds
-
     try:
         return read_image(path)
     except UserError:
         return None
 
 
-def _frame(marked: Marked, threshold: float, picture: NDArray[np.uint8] | None) -> Html:
+def _frame(marked: MarkedFrame, threshold: float, image: NDArray[np.uint8] | None) -> Html:
     frame = marked.frame
     kept = np.flatnonzero(frame.scores >= np.float32(threshold)).tolist()
-    width, height = _size(frame, picture)
+    width, height = _size(frame, image)
     marks = [
         _box(box, LESION, height, marked.lesions is None or place in marked.lesions)
         for place, box in enumerate(frame.gt_boxes.tolist())
@@ -122,23 +121,23 @@ def _frame(marked: Marked, threshold: float, picture: NDArray[np.uint8] | None) 
             _box(box, DETECTION, height, own),
             *([_score(box, frame.scores[place], width, height)] if own else []),
         ]
-    if picture is not None:
-        shape = {"href": _data_url(picture), "width": width, "height": height}
+    if image is not None:
+        shape = {"href": _data_url(image), "width": width, "height": height}
         marks.insert(0, element("image", shape))
     else:
         at = {"x": width / 2, "y": 0.95 * height, "text-anchor": "middle", "style": f"font-size:{height / 12:.1f}px"}
-        marks.append(element("text", at, "picture not found"))
-    said = f"frame {frame.frame_index}: {len(frame.gt_boxes)} lesions, {len(kept)} detections"
-    size = {"viewBox": f"0 0 {width:g} {height:g}", "role": "img", "aria-label": said}
+        marks.append(element("text", at, "image not found"))
+    label = f"frame {frame.frame_index}: {len(frame.gt_boxes)} lesions, {len(kept)} detections"
+    size = {"viewBox": f"0 0 {width:g} {height:g}", "role": "img", "aria-label": label}
     return element(
         "div", {"class": "frame"}, element("svg", size, *marks), element("span", None, f"{frame.frame_index}")
     )
 
 
-def _size(frame: FrameResult, picture: NDArray[np.uint8] | None) -> tuple[float, float]:
-    """Width and height of the frame in pixels; without a picture, what its boxes need."""
-    if picture is not None:
-        return float(picture.shape[1]), float(picture.shape[0])
+def _size(frame: FrameResult, image: NDArray[np.uint8] | None) -> tuple[float, float]:
+    """Width and height of the frame in pixels; without an image, a square that holds its boxes."""
+    if image is not None:
+        return float(image.shape[1]), float(image.shape[0])
     corners = np.concatenate([frame.boxes, frame.gt_boxes])[:, 2:]
     side = float(corners.max(initial=64.0)) * 1.05
     return side, side
@@ -153,7 +152,7 @@ def _box(box: Sequence[float], colour: str, height: float, own: bool) -> Html:
 
 
 def _score(box: Sequence[float], score: float, width: float, height: float) -> Html:
-    """The score above the box, inside the frame, outlined so that it can be read on bright tissue."""
+    """The score above the box, inside the frame, outlined so that it is legible on bright tissue."""
     size = height / 14
     x = min(max(0.0, box[0]), width - 2 * size)
     y = box[1] - 0.25 * size if box[1] > 1.3 * size else min(height - 2, box[3] + size)
@@ -161,12 +160,12 @@ def _score(box: Sequence[float], score: float, width: float, height: float) -> H
     return element("text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "style": look}, f"{score:.2f}")
 
 
-def _data_url(picture: NDArray[np.uint8]) -> str:
-    """A picture as a small JPEG in a URL of its own."""
-    height, width = picture.shape[:2]
+def _data_url(image: NDArray[np.uint8]) -> str:
+    """A ``data:`` URL that holds the image as a small JPEG."""
+    height, width = image.shape[:2]
     scale = min(1.0, _SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(np.ascontiguousarray(picture[..., ::-1]), size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(np.ascontiguousarray(image[..., ::-1]), size, interpolation=cv2.INTER_AREA)
     done, content = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     assert done
     return "data:image/jpeg;base64," + base64.b64encode(content.tobytes()).decode()

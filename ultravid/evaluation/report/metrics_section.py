@@ -1,0 +1,170 @@
+"""Report sections of numbers: main metrics with intervals, differences between runs, strata, all metrics."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from ultravid.evaluation.bootstrap import BOOTSTRAP_METRICS, paired_p_value, percentile_interval
+from ultravid.evaluation.metrics import TRAINING_METRICS, count_metrics, stratum_metrics, why_undefined
+from ultravid.evaluation.report.html_page import (
+    Cell,
+    Html,
+    Row,
+    caption,
+    command,
+    element,
+    paragraph,
+    section,
+    table,
+    value_cell,
+)
+from ultravid.evaluation.report.report_run import ReportRun, strata_fields
+from ultravid.evaluation.tables import format_interval, format_undefined
+
+__all__ = ["all_metrics_section", "differences_section", "metrics_section", "strata_section"]
+
+_NAN = float("nan")
+
+_MEANINGS = {
+    "AP50": "average precision: area under the precision envelope over recall at IoU 0.5, percent",
+    "AP75": "the same at IoU 0.75",
+    "mAP": "mean average precision over IoU 0.50, 0.55, ..., 0.95, percent",
+    "Pr70": "precision at recall 0.7, percent",
+    "Pr80": "precision at recall 0.8, percent",
+    "Pr90": "precision at recall 0.9, percent",
+    "FP70": "false-positive sequences per minute at the score threshold of recall 0.7; lower is better",
+    "FP80": "false-positive sequences per minute at the score threshold of recall 0.8; lower is better",
+    "FP90": "false-positive sequences per minute at the score threshold of recall 0.9; lower is better",
+    "R@16": "lesion boxes hit by at least one of the 16 highest-scoring detections of their frame, percent",
+    "AR@16": "mean of R@16 over IoU 0.50, 0.55, ..., 0.95, percent",
+    "lesion/sensitivity_any@R80": "lesions found in at least one frame at the score threshold of recall 0.8, percent",
+    "lesion/sensitivity_half@R80": "lesions found in at least half of their frames at that threshold, percent",
+}
+
+
+def metrics_section(runs: Sequence[ReportRun]) -> Html:
+    """The metrics that have confidence intervals."""
+    options = runs[0].options
+    interval_header = ["95% interval"] if options.num_draws else []
+    headers = ["metric", *(text for run in runs for text in (run.name, *interval_header)), "meaning"]
+    rows: list[Row] = []
+    for name in BOOTSTRAP_METRICS:
+        row: Row = [name]
+        for run in runs:
+            row.append(value_cell(run.metrics[name]))
+            if run.draws:
+                interval = percentile_interval(run.draws[name])
+                row.append(Cell(format_interval(interval.low, interval.high)))
+        rows.append([*row, Cell(_MEANINGS[name], prose=True)])
+    notes = []
+    for run in runs:
+        reasons = why_undefined({name: run.metrics[name] for name in BOOTSTRAP_METRICS}, run.videos)
+        if reasons:
+            notes.append(caption(f"Undefined in {run.name}: {format_undefined(reasons)}."))
+    how = "Computed over the frames of all videos pooled."
+    if options.num_draws:
+        how += (
+            f" Intervals: 95% percentile bootstrap, {options.num_draws} draws of patients with replacement, each patient with "
+            "all of his or her videos; a dash if the metric is undefined in more than 1 of 20 draws."
+        )
+    commands = [command(_evaluate_command(run)) for run in runs]
+    again = caption("To compute these values again:"), *commands
+    return section("metrics", "Metrics", table(headers, rows, "main-metrics"), *notes, caption(how), *again)
+
+
+def _evaluate_command(run: ReportRun) -> str:
+    options = run.options
+    parts = ["python", "tools/evaluate.py", "--predictions", str(run.path), "--output-dir", "OUT"]
+    parts += ["--annotations", str(options.annotations)] if options.annotations else []
+    parts += ["--bootstrap", str(options.num_draws), "--seed", str(options.seed)] if options.num_draws else []
+    parts += ["--strata", ",".join(strata_fields([run]))]
+    return shlex.join(parts)
+
+
+def differences_section(runs: Sequence[ReportRun], not_compared: str) -> Html | None:
+    """Differences of the later runs from the first; None if the report has no intervals.
+
+    Args:
+        runs: at least two.
+        not_compared: why the runs can't be compared, shown instead; empty if they can.
+    """
+    if not_compared:
+        return section("differences", "Differences", paragraph(f"The runs are not compared. {not_compared}"))
+    if not runs[0].draws:
+        return None
+    first = runs[0]
+    parts: list[Html] = []
+    for other in runs[1:]:
+        parts.append(element("h3", None, f"{other.name} - {first.name}"))
+        headers = ["metric", first.name, other.name, "difference", "95% interval", "p"]
+        parts.append(table(headers, _difference_rows(first, other)))
+        parts.append(command(_compare_command(first, other)))
+    how = caption(
+        "Both runs are drawn with the same patients, and the difference is taken within each draw. An interval that excludes 0 "
+        "means that the difference is more than the choice of patients explains; p is two-sided. This does not cover the "
+        "variation between training seeds, and p is not corrected for testing many metrics."
+    )
+    return section("differences", "Differences", how, *parts)
+
+
+def _difference_rows(first: ReportRun, other: ReportRun) -> list[Row]:
+    rows: list[Row] = []
+    for name in BOOTSTRAP_METRICS:
+        drawn = other.draws[name] - first.draws[name]
+        interval = percentile_interval(drawn)
+        low_high = Cell(format_interval(interval.low, interval.high))
+        values = first.metrics[name], other.metrics[name], other.metrics[name] - first.metrics[name]
+        rows.append([name, *(value_cell(v) for v in values), low_high, value_cell(paired_p_value(drawn), 4)])
+    return rows
+
+
+def _compare_command(first: ReportRun, other: ReportRun) -> str:
+    options = first.options
+    given = ["--annotations", str(options.annotations)] if options.annotations else []
+    drawn_by = ["--bootstrap", str(options.num_draws), "--seed", str(options.seed)]
+    return shlex.join(["python", "tools/compare.py", str(first.path), str(other.path), *given, *drawn_by])
+
+
+def strata_section(runs: Sequence[ReportRun]) -> Html:
+    """The training metrics of each stratum: device, organ, hospital, lesion size."""
+    fields = strata_fields(runs)
+    headers = ["stratum", "run", "videos", "lesions", *TRAINING_METRICS]
+    by_run = [stratum_metrics(run.videos, fields) for run in runs]
+    rows: list[Row] = []
+    for name in dict.fromkeys(name for strata in by_run for name in strata):
+        for run, strata in zip(runs, by_run, strict=True):
+            if name in strata:
+                values = dict(strata[name])
+                counts = [value_cell(values.pop(key), 0) for key in ("videos", "lesions")]
+                rows.append([name, run.name, *counts, *(value_cell(v) for v in values.values())])
+    absent = [field for field in ("device", "organ") if field not in fields]
+    missing = f" The metadata of no video give its {' or '.join(absent)}." if absent else ""
+    how = caption(
+        "Metrics over the videos that share a value. Each stratum is evaluated by itself, with its own score thresholds. Size "
+        "is the median area of the video's lesion boxes: small up to 151 squared, large from 226 squared pixels, middle in "
+        f"between.{missing}"
+    )
+    return section("strata", "Strata", table(headers, rows, "strata-table"), how)
+
+
+def all_metrics_section(runs: Sequence[ReportRun]) -> Html:
+    """Every metric and count of every run."""
+    rows: list[Row] = [
+        [name, *(value_cell(r.metrics.get(name, _NAN), 4 if name.startswith("legacy/") else 2) for r in runs)]
+        for name in runs[0].metrics
+    ]
+    reasons = [
+        caption(f"Undefined in {run.name}: {format_undefined(why)}.")
+        for run in runs
+        if (why := why_undefined(run.metrics, run.videos))
+    ]
+    how = caption(
+        "In percent, except: FP in false-positive sequences per minute, delay_s in seconds, legacy as fractions in 0..1 as the "
+        "published code of UltraDet computes them. ultravid/evaluation/metrics.py defines each metric. Click a column heading "
+        "to sort."
+    )
+    counts = {run.name: count_metrics(run.videos) for run in runs}
+    rows += [[name, *(value_cell(counts[r.name][name], 0) for r in runs)] for name in counts[runs[0].name]]
+    headers = ["metric", *(run.name for run in runs)]
+    return section("all-metrics", "All metrics", how, *reasons, table(headers, rows, "all-metrics-table"))

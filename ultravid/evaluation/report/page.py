@@ -1,0 +1,52 @@
+"""The HTML report of one run or several: what was run, how good it is, where it fails.
+
+Everything is computed from the runs' predictions, never copied from metrics that were saved before. If all runs have the
+same videos, the later ones are compared with the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ultravid.evaluation.metrics import count_metrics
+from ultravid.evaluation.report.curves_section import curves_section, scores_section
+from ultravid.evaluation.report.failures_section import false_positives_section, missed_section
+from ultravid.evaluation.report.html_page import page
+from ultravid.evaluation.report.metrics_section import (
+    all_metrics_section,
+    differences_section,
+    metrics_section,
+    strata_section,
+)
+from ultravid.evaluation.report.report_run import ReportRun
+from ultravid.evaluation.report.runs_section import runs_section
+from ultravid.evaluation.report.timelines_section import timelines_section
+
+__all__ = ["report_page"]
+
+
+def report_page(runs: Sequence[ReportRun], not_compared: str = "") -> str:
+    """The whole HTML document.
+
+    Args:
+        runs: the first result of `load_report_runs`.
+        not_compared: its second result, why the runs can't be compared; empty if they can.
+    """
+    sections = {
+        "runs": ("Runs", runs_section(runs)),
+        "metrics": ("Metrics", metrics_section(runs)),
+        "differences": ("Differences", differences_section(runs, not_compared) if len(runs) > 1 else None),
+        "curves": ("Curves", curves_section(runs)),
+        "scores": ("Scores", scores_section(runs)),
+        "strata": ("Strata", strata_section(runs)),
+        "false-positives": ("False positives", false_positives_section(runs)),
+        "missed": ("Missed lesions", missed_section(runs)),
+        "timelines": ("Timelines", timelines_section(runs)),
+        "all-metrics": ("All metrics", all_metrics_section(runs)),
+    }
+    present = {key: (name, part) for key, (name, part) in sections.items() if part is not None}
+    counts = count_metrics(runs[0].videos)
+    counted = ", ".join(f"{n} {name.removeprefix('count/').replace('_', ' ')}" for name, n in counts.items())
+    contents = {key: name for key, (name, _) in present.items()}
+    title = "Report: " + ", ".join(run.name for run in runs)
+    return page(title, f"{runs[0].name}: {counted}", [part for _, part in present.values()], contents)

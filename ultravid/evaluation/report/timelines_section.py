@@ -1,0 +1,50 @@
+"""Report section: the scores of every run along the time of each video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ultravid.evaluation.report.html_page import Html, caption, element, legend, section
+from ultravid.evaluation.report.report_run import ReportRun
+from ultravid.evaluation.report.strips import DETECTION, LESION
+from ultravid.evaluation.report.timelines import FALSE_DETECTION, timeline
+from ultravid.evaluation.results import MatchedVideo
+
+__all__ = ["timelines_section"]
+
+
+def timelines_section(runs: Sequence[ReportRun]) -> Html:
+    """A timeline per video, those with the most failures of the first run first."""
+    first = runs[0]
+    by_name = [{video.video_id: video for video in run.videos} for run in runs]
+    failures = [0] * len(first.videos)
+    for failure in [*first.false_positives, *first.missed]:
+        failures[failure.video] += 1
+    order = sorted(range(len(first.videos)), key=lambda place: -failures[place])
+    shown = order[: first.options.num_timelines]
+    figures = []
+    for place in shown:
+        video_id = first.videos[place].video_id
+        with_it = [(run, videos[video_id]) for run, videos in zip(runs, by_name, strict=True) if video_id in videos]
+        drawn = timeline(
+            [video for _, video in with_it],
+            [run.name for run, _ in with_it],
+            [run.point.threshold for run, _ in with_it],
+        )
+        title = element("figcaption", None, _title(first.videos[place]))
+        figures.append(element("figure", {"class": "timeline"}, title, drawn))
+    how = (
+        "Scores from 0 to 1 by frame number: in each frame the highest-scoring detection that hits a lesion, and the "
+        "highest-scoring one that does not. Green marks frames that show a lesion; the dashed line is the run's score threshold. "
+        f"Videos with the most false-positive sequences and missed lesions of {first.name} come first."
+    )
+    if len(order) > len(shown):
+        how += f" {len(shown)} of {len(order)} videos are shown, {len(order) - len(shown)} are left out (--timelines)."
+    colours = legend([("lesion", LESION), ("hits a lesion", DETECTION), ("hits no lesion", FALSE_DETECTION)])
+    return section("timelines", "Timelines", caption(how), colours, *figures)
+
+
+def _title(video: MatchedVideo) -> str:
+    patient = [f"patient {video.patient}"] if video.patient != video.video_id else []
+    facts = [f"{len(video.frame_index)} frames", *patient, *(f"{k} {v}" for k, v in sorted(video.metadata.items()))]
+    return f"{video.video_id}: {', '.join(facts)}"
