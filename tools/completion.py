@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ultravid.config import LazyConfig, Node
-from ultravid.config.loader import importable_project, shipped_root
-from ultravid.config.nodes import CONTAINERS, raw_children
+from ultravid.config.loader import importable_project
+from ultravid.config.shipped import shipped_root
+from ultravid.config.tree import Container, raw_children
 from ultravid.utils.file_io import replace_file
 
 SCRIPT = """\
@@ -44,7 +45,7 @@ def key_tree(value: Any) -> Any:
     """Dicts and lists of keys, with None for each value."""
     if isinstance(value, Node):
         return {str(k): key_tree(v) for k, v in raw_children(value)}
-    if isinstance(value, CONTAINERS):
+    if isinstance(value, Container):
         return [key_tree(v) for _, v in raw_children(value)]
     return None
 

@@ -18,9 +18,10 @@ from xml.sax.saxutils import escape
 
 from ultravid.config import ConfigError, Node, importable_project
 from ultravid.config.command_line import load_with_overrides
-from ultravid.config.nodes import CONTAINERS, Container, full_key, is_reference, raw_children
 from ultravid.config.provenance import where
-from ultravid.config.serialize import written_target
+from ultravid.config.references import is_reference
+from ultravid.config.serialize import target_text
+from ultravid.config.tree import Container, full_key, raw_child, raw_children
 from ultravid.utils.file_io import replace_file
 from ultravid.utils.tool import run_tool
 
@@ -41,15 +42,15 @@ class Row:
 def has_objects(container: Container) -> bool:
     if isinstance(container, Node) and "_target_" in container:
         return True
-    return any(has_objects(v) if isinstance(v, CONTAINERS) else False for _, v in raw_children(container))
+    return any(has_objects(v) if isinstance(v, Container) else False for _, v in raw_children(container))
 
 
 def rows_of(container: Container, depth: int = 0) -> Iterator[Row]:
     """Every object below a container, each after what it is a part of."""
     for key, value in raw_children(container):
-        if isinstance(value, CONTAINERS) and has_objects(value):
+        if isinstance(value, Container) and has_objects(value):
             is_call = isinstance(value, Node) and "_target_" in value
-            yield Row(value, depth, str(key), written_target(value.raw["_target_"]) if is_call else "")
+            yield Row(value, depth, str(key), target_text(raw_child(value, "_target_")) if is_call else "")
             yield from rows_of(value, depth + 1)
 
 
@@ -61,7 +62,7 @@ def arcs_of(rows: Sequence[Row]) -> list[tuple[int, int, str]]:
         stack = [(str(key), row.node, key, value) for key, value in raw_children(row.node)]
         while stack:
             name, container, key, value = stack.pop()
-            if isinstance(value, CONTAINERS) and id(value) not in place:  # a dict or list without objects of its own
+            if isinstance(value, Container) and id(value) not in place:  # a dict or list without objects of its own
                 stack += [(name, value, k, v) for k, v in raw_children(value)]
             elif is_reference(value):
                 try:

@@ -30,9 +30,9 @@ from typing import Any
 from ultravid.config import Node, config_hash, importable_project, load_checked
 from ultravid.config.command_line import load_with_overrides
 from ultravid.config.errors import ConfigError
-from ultravid.config.nodes import split_key
 from ultravid.config.resume import is_named, significant_changes
 from ultravid.config.serialize import resolved
+from ultravid.config.tree import split_key
 from ultravid.evaluation.folds import FoldResult, FoldTable, fold_csv, fold_html, fold_json, fold_latex, fold_text
 from ultravid.evaluation.metrics import all_metrics, why_undefined
 from ultravid.evaluation.results import MatchedVideo

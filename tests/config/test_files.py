@@ -90,7 +90,7 @@ def test_faults_of_files_are_told_in_one_message(tmp_path, files, message):
 
 def test_a_file_that_is_not_there_names_the_nearest(tmp_path):
     write(tmp_path, phantom="")
-    with pytest.raises(ConfigError, match=r"fantom\.py is not there. Did you mean 'phantom\.py'"):
+    with pytest.raises(ConfigError, match=r"fantom\.py does not exist. Did you mean 'phantom\.py'"):
         LazyConfig.load(tmp_path / "fantom.py")
 
 

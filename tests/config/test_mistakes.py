@@ -31,7 +31,7 @@ MISTAKES = {
     "a config file that is not there": (
         {},
         ["--config-file", "rnu.py"],
-        "error: Config file rnu.py is not there. Did you mean 'run.py'?\n",
+        "error: Config file rnu.py does not exist. Did you mean 'run.py'?\n",
     ),
     "a folder for a config file": ({}, ["--config-file", "."], "error: Config file FOLDER is a folder.\n"),
     "a config file of another kind": (
@@ -332,7 +332,7 @@ MISTAKES = {
         ["model=part.py:Model"],
         (
             "error: run.py: 1 fault\n"
-            "  model: Config file part.py is not there. Did you mean 'parts.py'? (override 1: model=part.py:Model)\n"
+            "  model: Config file part.py does not exist. Did you mean 'parts.py'? (override 1: model=part.py:Model)\n"
         ),
     ),
     "a key to explain that is not there": (

@@ -16,9 +16,11 @@ from ultravid.config.explain import Setting, explain, explain_text
 from ultravid.config.instantiate import Builder, instantiate, locate
 from ultravid.config.lazy import LazyCall, LazyConfig, LazyPartial, get_config, to_omegaconf
 from ultravid.config.loader import importable_project, project_folders
-from ultravid.config.nodes import MISSING, ListNode, Node, ref, resolve_environment
+from ultravid.config.nodes import ListNode, Node, resolve_environment
+from ultravid.config.references import ref
 from ultravid.config.resume import check_resume_config
 from ultravid.config.serialize import config_hash
+from ultravid.config.tree import MISSING
 
 if TYPE_CHECKING:
     from ultravid.config.cfg_node import CfgNode, get_cfg, global_cfg, set_global_cfg

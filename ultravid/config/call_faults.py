@@ -7,20 +7,12 @@ from inspect import isabstract
 from typing import Any
 
 from ultravid.config.errors import ConfigError, Fault, InterpolationError, did_you_mean
-from ultravid.config.instantiate import CONTROL_KEYS, is_allowed, locate_allowed, target_name
-from ultravid.config.nodes import (
-    CONTAINERS,
-    DELETED,
-    MISSING,
-    Container,
-    Node,
-    full_key,
-    is_reference,
-    owner_of,
-    raw_child,
-    raw_children,
-)
+from ultravid.config.instantiate import is_allowed, locate_allowed
+from ultravid.config.nodes import Node
 from ultravid.config.provenance import is_override, settings_of, where
+from ultravid.config.references import is_reference, owner_of
+from ultravid.config.targets import target_name
+from ultravid.config.tree import CONTROL_KEYS, DELETED, MISSING, Container, full_key, raw_child, raw_children
 from ultravid.config.value_types import Parameters, mismatch, parameters_of, resolved_items, type_text
 
 __all__ = ["call_faults", "object_faults"]
@@ -127,7 +119,7 @@ def _type_faults(node: Node, target: Callable[..., Any], takes: Parameters) -> I
         parameter = takes.positional[index] if index < len(takes.positional) else takes.any_number
         if parameter is not None:
             held = node["_args_"]
-            if isinstance(held, CONTAINERS):
+            if isinstance(held, Container):
                 yield from _type_fault(held, index, value, target, parameter, takes)
             else:  # an item of a plain tuple has no place of its own
                 yield from _type_fault(node, "_args_", value, target, parameter, takes)
@@ -158,11 +150,11 @@ def _type_fault(
     else:
         for step in wrong.steps:
             inner = owner[own_key]
-            if not isinstance(inner, CONTAINERS):
+            if not isinstance(inner, Container):
                 break
             owner, own_key = owner_of(inner, step)
     text = type_text(wrong.annotation)
-    told = wrong.value is None or isinstance(wrong.value, CONTAINERS)  # they say what they are
+    told = wrong.value is None or isinstance(wrong.value, Container)  # they say what they are
     what = "" if told else f", {_article(type_text(type(wrong.value)))},"
     message = (
         f"is {_shown(wrong.value)}{what} where {target_name(target)} takes {text} for {parameter.name!r}"
@@ -180,7 +172,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, Node):
         kind = "a partial call" if value.get("_partial_", False) else "a call"
         return f"{kind} of {target_name(value.raw['_target_'])}" if "_target_" in value else "a dict"
-    if isinstance(value, CONTAINERS):
+    if isinstance(value, Container):
         value = [v for _, v in raw_children(value)]
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -17,7 +17,7 @@ from fvcore.common.config import BASE_KEY
 from fvcore.common.config import CfgNode as _CfgNode
 
 from ultravid.config.errors import ConfigError, OverrideError, UnknownKeyError, did_you_mean
-from ultravid.config.loader import shipped_config
+from ultravid.config.shipped import shipped_config
 
 __all__ = ["CfgNode", "get_cfg", "global_cfg", "set_global_cfg"]
 

@@ -10,24 +10,27 @@ from typing import Any
 
 from ultravid.config.call_faults import call_faults, object_faults
 from ultravid.config.errors import ConfigError, Fault, did_you_mean
-from ultravid.config.instantiate import CONTROL_KEYS, as_node, as_packages, locate, target_name
+from ultravid.config.instantiate import as_packages, locate
 from ultravid.config.lazy import LazyCall
 from ultravid.config.loader import config_errors, importable_project, load_config_file
-from ultravid.config.nodes import (
-    CONTAINERS,
+from ultravid.config.nodes import Node, as_node
+from ultravid.config.overrides import override_faults
+from ultravid.config.plain_data import to_data
+from ultravid.config.provenance import is_override, origin_text, place_made, settings_of, where
+from ultravid.config.references import is_reference
+from ultravid.config.targets import target_name
+from ultravid.config.tree import (
+    CONTROL_KEYS,
     MISSING,
     PLAIN,
     Container,
-    Node,
     full_key,
-    is_reference,
     join_key,
+    key_in_parent,
     raw_children,
     split_key,
+    walk,
 )
-from ultravid.config.overrides import override_faults
-from ultravid.config.provenance import is_override, origin_text, place_made, settings_of, where
-from ultravid.config.serialize import to_data
 from ultravid.config.value_types import parameters_of
 
 __all__ = ["check", "load_checked"]
@@ -92,9 +95,9 @@ def load_checked(config_file: str | Path, overrides: Sequence[str] = (), *, requ
 
 def _not_data(container: Container) -> Iterator[Fault]:
     """Values that a run could not save with its config."""
-    for here in _walk(container):
+    for here in walk(container):
         for key, value in raw_children(here):
-            if type(value) in PLAIN or isinstance(value, CONTAINERS):
+            if type(value) in PLAIN or isinstance(value, Container):
                 continue
             try:
                 to_data({"_target_": value} if key == "_target_" else value)
@@ -130,7 +133,7 @@ def _faults(container: Container, allowed: frozenset[str] | None, complete: bool
     elif isinstance(container, Node) and len(container) == 1 and "_object_" in container:
         yield from object_faults(container, allowed)
     for key, value in raw_children(container):
-        if isinstance(value, CONTAINERS):
+        if isinstance(value, Container):
             yield from _faults(value, allowed, complete)
         elif isinstance(value, OrderedDict | deque | tuple | set | frozenset) and _holds_calls(value):
             message = f"is of {type(value).__name__}, in which calls are not built; write a plain dict, list or tuple"
@@ -156,7 +159,7 @@ def _circles(cfg: Node) -> Iterator[Fault]:
     done: set[int] = set()
     above: dict[int, Container] = {}  # what is being looked at, from the root down
 
-    def walk(container: Container) -> Iterator[Fault]:
+    def circles_from(container: Container) -> Iterator[Fault]:
         if id(container) in above:
             chain = list(above.values())
             circle = [*chain[list(above).index(id(container)) :], container]
@@ -172,18 +175,18 @@ def _circles(cfg: Node) -> Iterator[Fault]:
                     value = container[key]
                 except ConfigError:  # told already
                     continue
-            if isinstance(value, CONTAINERS):
-                yield from walk(value)
+            if isinstance(value, Container):
+                yield from circles_from(value)
         del above[id(container)]
         done.add(id(container))
 
-    yield from walk(cfg)
+    yield from circles_from(cfg)
 
 
 def _copies(cfg: Node) -> Iterator[Fault]:
     """Notes of nodes that were put in a second place and so were copied."""
     places: dict[int, Container] = {}
-    for container in _walk(cfg):
+    for container in walk(cfg):
         twin = container._record.copied_from if container._record is not None else None
         if twin is None:
             continue
@@ -198,7 +201,7 @@ def _put_at(container: Container) -> str:
     parent = container._up
     if parent is None:
         return where(container)
-    key = next((k for k, v in raw_children(parent) if v is container), None)
+    key = key_in_parent(container)
     settings = settings_of(parent, key)
     set_there = settings[-1][0] if settings else None
     return origin_text(set_there) if set_there is not None else place_made(parent, key)
@@ -206,7 +209,7 @@ def _put_at(container: Container) -> str:
 
 def _left_behind(cfg: Node) -> Iterator[Fault]:
     """Notes of what an override that put another object in a key's place did not take over."""
-    for container in _walk(cfg):
+    for container in walk(cfg):
         for key, settings in container._record.settings.items() if container._record is not None else ():
             if key == "_target_" or len(settings) < 2 or not is_override(settings[-1][0]):
                 continue
@@ -233,11 +236,3 @@ def _not_taken(key: str, old: Node, new: Node, place: str) -> Iterator[Fault]:
     lost = [where(old, k) for k in arguments if settings_of(old, k) and is_override(settings_of(old, k)[-1][0])]
     if lost:
         yield Fault(key, f"was put whole in the place of what was set before: {'; '.join(lost)}", place, fatal=False)
-
-
-def _walk(container: Container) -> Iterator[Container]:
-    stack = [container]
-    while stack:
-        here = stack.pop()
-        yield here
-        stack.extend(reversed([v for _, v in raw_children(here) if isinstance(v, CONTAINERS)]))

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ultravid.config.instantiate import as_node
-from ultravid.config.nodes import ListNode, Node, TupleNode, join_key, raw_children, same
-from ultravid.config.serialize import py_text, written_target
+from ultravid.config.nodes import ListNode, Node, TupleNode, as_node
+from ultravid.config.plain_data import same
+from ultravid.config.serialize import py_text, target_text
+from ultravid.config.tree import join_key, raw_children
 
 __all__ = ["ABSENT", "Difference", "diff"]
 
@@ -66,4 +67,4 @@ def _same_at(key: str, old: Any, new: Any) -> bool:
 
 
 def _text(key: str, value: Any) -> str:
-    return written_target(value) if key.rpartition(".")[2] == "_target_" else py_text(value)
+    return target_text(value) if key.rpartition(".")[2] == "_target_" else py_text(value)

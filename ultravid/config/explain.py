@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ultravid.config.errors import InterpolationError, UnknownKeyError, did_you_mean
-from ultravid.config.instantiate import as_node
-from ultravid.config.nodes import (
-    CONTAINERS,
+from ultravid.config.nodes import Node, as_node
+from ultravid.config.provenance import origin_text, place_made, settings_of
+from ultravid.config.references import is_reference
+from ultravid.config.serialize import py_text
+from ultravid.config.tree import (
     DELETED,
     Container,
-    Node,
     full_key,
-    is_reference,
     join_key,
     raw_child,
     raw_children,
@@ -22,8 +22,6 @@ from ultravid.config.nodes import (
     split_key,
     value_at,
 )
-from ultravid.config.provenance import origin_text, place_made, settings_of
-from ultravid.config.serialize import py_text
 
 __all__ = ["Setting", "explain", "explain_text"]
 
@@ -78,7 +76,7 @@ def _history(container: Container, steps: list[str], via: tuple[str, ...], key: 
         outer = _outside(place, via, home) if origin is not None else via
         put_in = (place,) if origin is not None and place.startswith("override ") else ()
         if len(steps) == 1 or value is DELETED:
-            if isinstance(value, CONTAINERS) and value._origin is not None:  # it was made elsewhere than it was put
+            if isinstance(value, Container) and value._origin is not None:  # it was made elsewhere than it was put
                 own = value._record.via if value._record is not None else ()
                 made = place_made(value)
                 yield _setting(value, made, (*own, *put_in, *outer))
@@ -86,7 +84,7 @@ def _history(container: Container, steps: list[str], via: tuple[str, ...], key: 
                 yield _setting(value, place, outer)
             if len(steps) == 1 and is_reference(value) and value is raw_child(container, step, None):
                 yield from _of_owner(container, step)
-        elif isinstance(value, CONTAINERS):
+        elif isinstance(value, Container):
             try:
                 yield from list(_history(value, steps[1:], (*put_in, *outer), key))
             except UnknownKeyError:
@@ -94,7 +92,7 @@ def _history(container: Container, steps: list[str], via: tuple[str, ...], key: 
                     raise
         elif type(value) is tuple:  # a plain one, whose items were set with it
             yield _setting(value_at(value, ".".join(steps[1:])), place, outer)
-        elif is_reference(value) and isinstance(owner := container[step], CONTAINERS):
+        elif is_reference(value) and isinstance(owner := container[step], Container):
             yield _setting(value, place, outer)
             yield from _history(root_of(owner), [*split_key(full_key(owner)), *steps[1:]], (), key)
         elif value is raw_child(container, step, None):
@@ -146,7 +144,7 @@ def explain_text(cfg: Any, key: str) -> str:
     lines = [f"{key} = {_shown(settings[-1].value)}"]
     lines += [f"  {number}  {_shown(s.value)}  from {s}" for number, s in enumerate(settings, start=1)]
     node = settings[-1].value
-    if isinstance(node, CONTAINERS):
+    if isinstance(node, Container):
         lines.append("  its parts:")
         for child, value in raw_children(node):
             found = explain(cfg, join_key(key, child))

@@ -2,61 +2,35 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
-import importlib
 import logging
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ultravid.config.errors import ConfigError, ConfigImportError
-from ultravid.config.loader import MODULE_PREFIX, load_namespace
-from ultravid.config.migrations import current_target
-from ultravid.config.nodes import (
-    CONTAINERS,
-    MISSING,
-    Container,
-    ListNode,
-    Node,
-    TupleNode,
-    adopt,
-    full_key,
-    value_at,
-)
+from ultravid.config.errors import ConfigError
+from ultravid.config.loader import load_namespace
+from ultravid.config.nodes import ListNode, Node, TupleNode, as_node, as_root
 from ultravid.config.provenance import where
+from ultravid.config.targets import attribute_of, locate_dotted, target_name
+from ultravid.config.tree import CONTROL_KEYS, MISSING, Container, full_key, value_at
 from ultravid.utils.errors import UserError
 
-__all__ = [
-    "CONTROL_KEYS",
-    "Builder",
-    "as_node",
-    "as_packages",
-    "as_root",
-    "as_user_error",
-    "instantiate",
-    "is_allowed",
-    "locate",
-    "locate_allowed",
-    "target_name",
-]
+__all__ = ["Builder", "as_packages", "as_user_error", "instantiate", "is_allowed", "locate", "locate_allowed"]
 
 logger = logging.getLogger(__name__)
 
-CONTROL_KEYS = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_check_", "_convert_"})
-
 
 class Builder:
-    """Builds objects of one config; what is referred to twice is built once.
+    """Builds the objects of one config; an object that is referred to twice is built once.
 
-    A builder keeps what it has built: ``build("model")`` gives the same object each time, and the one that
-    ``build("trainer")`` used.
+    A builder keeps what it has built: ``build("model")`` returns the same object each time, and the one that
+    ``build("trainer")`` uses.
 
     Args:
         cfg: the config's root.
-        allowed_packages: import targets of these packages alone, ``["torch", "ultravid"]``; None allows all.
+        allowed_packages: import targets from these packages only, ``["torch", "ultravid"]``; None allows all.
     """
 
     def __init__(self, cfg: Any, *, allowed_packages: Iterable[str] | None = None) -> None:
@@ -66,16 +40,17 @@ class Builder:
         self._under_construction: set[int] = set()
 
     def build(self, key: str) -> Any:
-        """The object at a key, as ``"dataloader.test"``, and whatever it needs.
+        """Build the object at a key, ``"dataloader.test"``, and whatever it needs.
 
         Raises:
             ConfigError: there is no such key, a target can't be imported, a value is still ``???``, or a reference is
-                wrong. What a target itself raises passes on, with a note of the key, the target and its arguments.
+                wrong. An error that a target itself raises passes through, with a note of the key, the target and its
+                arguments.
         """
         return self.build_value(value_at(self.cfg, key))
 
     def build_value(self, value: Any) -> Any:
-        """The object that a node describes; anything that describes nothing comes back as it is."""
+        """Build the object that a node describes; any other value is returned as it is."""
         if isinstance(value, Node):
             return self._build_node(value)
         if isinstance(value, ListNode):
@@ -86,8 +61,10 @@ class Builder:
 
     def _child(self, parent: Container, key: Any, value: Any) -> Any:
         if type(value) is str and value == MISSING:
-            raise ConfigError(f"{full_key(parent, key)} is still {MISSING}: give it a value{_at(where(parent, key))}.")
-        return self.build_value(value) if isinstance(value, CONTAINERS) else value
+            raise ConfigError(
+                f"{full_key(parent, key)} is still {MISSING}: give it a value{_in_brackets(where(parent, key))}."
+            )
+        return self.build_value(value) if isinstance(value, Container) else value
 
     def _build_node(self, node: Node) -> Any:
         key = id(node)
@@ -95,7 +72,7 @@ class Builder:
         if is_call and key in self._built:
             return self._built[key]
         if key in self._under_construction:
-            raise ConfigError(f"{full_key(node)} needs itself to be built; hand it over after building instead.")
+            raise ConfigError(f"{full_key(node)} needs itself to be built; pass it on after building instead.")
         self._under_construction.add(key)
         try:
             if is_call:
@@ -117,14 +94,14 @@ class Builder:
             is_allowed(None, target, self._allowed)
         if not callable(target):
             raise ConfigError(
-                f"{full_key(node)}._target_ is {target!r}, which can't be called{_at(where(node, '_target_'))}."
+                f"{full_key(node)}._target_ is {target!r}, which can't be called{_in_brackets(where(node, '_target_'))}."
             )
-        take = self._child if node.get("_recursive_", True) else _as_it_is
+        built = self._child if node.get("_recursive_", True) else _unbuilt
         positional = node.get("_args_", ())
         if not isinstance(positional, list | tuple):
             raise ConfigError(f"{full_key(node, '_args_')} is {positional!r}, not a list of positional arguments.")
-        args = [take(node, "_args_", a) for a in positional]
-        kwargs = {key: take(node, key, value) for key, value in node.items() if key not in CONTROL_KEYS}
+        args = [built(node, "_args_", a) for a in positional]
+        kwargs = {key: built(node, key, value) for key, value in node.items() if key not in CONTROL_KEYS}
         if node.get("_partial_", False):
             return functools.partial(target, *args, **kwargs)
         try:
@@ -138,24 +115,24 @@ class Builder:
             raise
 
 
-def _at(place: str) -> str:
+def _in_brackets(place: str) -> str:
     return f" ({place})" if place else ""
 
 
-def _as_it_is(_parent: Container, _key: Any, value: Any) -> Any:
+def _unbuilt(_parent: Container, _key: Any, value: Any) -> Any:
     return value
 
 
 def is_allowed(name: str | None, target: Any, packages: frozenset[str] | None) -> None:
-    """Refuse a target outside of some packages.
+    """Refuse a target that is not from one of the allowed packages.
 
     Args:
         name: as the config has it; None for a live object.
-        target: what the name led to; None where that is not known yet.
-        packages: allowed; None allows all.
+        target: the object of that name; None if it is not known yet.
+        packages: the allowed ones; None allows all.
 
     Raises:
-        ConfigError: the name or the module that the target was defined in is of none of these packages. (A name alone
+        ConfigError: the name, or the module in which the target is defined, is outside of these packages. (A name alone
             may lead out of its package: ``torch.os.system``.)
     """
     if packages is None:
@@ -164,21 +141,19 @@ def is_allowed(name: str | None, target: Any, packages: frozenset[str] | None) -
         target = target.func
     module = getattr(target, "__module__", None) if target is not None else None
     if name is not None and ":" in name:
-        raise ConfigError(
-            f"Target {name!r} is a file's, which is of no allowed package: {', '.join(sorted(packages))}."
-        )
+        raise ConfigError(f"Target {name!r} is in a file, not in an allowed package: {', '.join(sorted(packages))}.")
     for place in (name, module):
         if place is not None and not any(place == p or place.startswith(p + ".") for p in packages):
             via = f" (defined in {module})" if place == module and name is not None else ""
             allowed = ", ".join(sorted(packages)) or "none"
-            raise ConfigError(f"Target {name or target_name(target)!r}{via} is of no allowed package: {allowed}.")
+            raise ConfigError(f"Target {name or target_name(target)!r}{via} is not in an allowed package: {allowed}.")
 
 
 def locate_allowed(name: str, packages: frozenset[str] | None) -> Any:
-    """`locate`, for a target of some packages; a module outside of them is not even run.
+    """`locate` for a target that has to be from the allowed packages; a module outside of them is not even imported.
 
     Raises:
-        ConfigError: see `locate` and `is_allowed`.
+        ConfigError: it can't be imported, or is not allowed.
     """
     is_allowed(name, None, packages)
     found = locate(name)
@@ -187,32 +162,21 @@ def locate_allowed(name: str, packages: frozenset[str] | None) -> Any:
 
 
 def instantiate(cfg: Any, /, *, allowed_packages: Iterable[str] | None = None) -> Any:
-    """Build what a node (or a plain dict or list, or an OmegaConf config) describes.
+    """Build the objects that a node (or a plain dict or list, or an OmegaConf config) describes.
 
-    A dict with ``_target_`` is called with its other items, nested ones first; ``_args_`` are positional arguments,
-    ``_partial_`` makes a `functools.partial` instead of the call, ``_recursive_: False`` hands nested nodes over unbuilt.
-    References to one call give one object. Targets receive plain lists, tuples and dicts. Anything else comes back as it is.
+    The target of a dict with ``_target_`` is called with the other items, which are built first; ``_args_`` are positional
+    arguments, ``_partial_`` makes a `functools.partial` instead of the call, ``_recursive_: False`` passes nested nodes on
+    unbuilt. References to one call give one object. Targets receive plain lists, tuples and dicts. Any other value is
+    returned as it is.
 
     Args:
-        cfg: what describes it.
-        allowed_packages: import targets of these packages alone, ``["torch", "ultravid"]``; None allows all.
+        cfg: the description.
+        allowed_packages: import targets from these packages only, ``["torch", "ultravid"]``; None allows all.
 
     Raises:
-        ConfigError: see `Builder.build`; a target is of no allowed package.
+        ConfigError: a target can't be imported or is not allowed, a value is still ``???``, or a reference is wrong.
     """
     return Builder(Node(), allowed_packages=allowed_packages).build_value(as_root(cfg))
-
-
-def as_root(value: Any) -> Any:
-    """A value as a root of its own: plain containers and OmegaConf's become nodes; a node stays itself."""
-    if isinstance(value, CONTAINERS):
-        return value
-    if type(value).__module__.startswith("omegaconf.") and value._get_parent() is not None:
-        return value_at(as_root(value._get_root()), value._get_full_key(None))  # its references may lead outside of it
-    adopted = adopt(value, ListNode())
-    if isinstance(adopted, CONTAINERS):
-        adopted._up = None
-    return adopted
 
 
 def as_packages(allowed: Iterable[str] | None) -> frozenset[str] | None:
@@ -220,102 +184,41 @@ def as_packages(allowed: Iterable[str] | None) -> frozenset[str] | None:
     return None if allowed is None else frozenset([allowed] if isinstance(allowed, str) else allowed)
 
 
-def as_node(cfg: Any) -> Node:
-    """A config's root as a node: a plain dict or an OmegaConf config becomes one.
-
-    Raises:
-        ConfigError: it is no mapping.
-    """
-    node = as_root(cfg)
-    if not isinstance(node, Node):
-        raise ConfigError(f"A config is a mapping, got {type(cfg).__name__}.")
-    return node
-
-
 def locate(name: str) -> Any:
-    """The object of a dotted name, ``torch.optim.AdamW``, or of a file, ``path/to/file.py:Name``.
+    """The object of a dotted name, ``torch.optim.AdamW``, or of a name in a file, ``path/to/file.py:Name``.
 
     Raises:
-        ConfigImportError: it can't be imported, with the real reason.
+        ConfigImportError: it can't be imported; the message gives the real reason.
     """
     file, colon, attributes = name.rpartition(":")
     if colon and file.endswith(".py"):
         path = Path(file).absolute()
         changed = path.stat().st_mtime_ns if path.is_file() else 0
-        return _attributes(_namespace_of_file(path, changed), attributes.split("."), name, file)
-    return _located(name)
-
-
-@functools.lru_cache(maxsize=1024)
-def _located(name: str) -> Any:
-    if (current := current_target(name)) != name:
-        logger.warning("Target %r is named %r today.", name, current)
-        return _located(current)
-    parts = name.split(".")
-    if not all(p.isidentifier() for p in parts):
-        raise ConfigImportError(f"Target {name!r} is no dotted name and no file.py:Name.")
-    for length in range(len(parts), 0, -1):
-        module_name = ".".join(parts[:length])
-        try:
-            module = sys.modules.get(module_name) or importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            # Only the name itself may be missing: a module that lacks one of its own imports is broken, not absent.
-            if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
-                missing = error.name
-                continue
-            raise ConfigImportError(f"Target {name!r} can't be imported: {type(error).__name__}: {error}") from error
-        except Exception as error:
-            raise ConfigImportError(f"Target {name!r} can't be imported: {type(error).__name__}: {error}") from error
-        return _attributes(module, parts[length:], name, module_name)
-    raise ConfigImportError(f"Target {name!r} can't be imported: there is no module {missing!r}.")
+        return attribute_of(_namespace_of_file(path, changed), attributes.split("."), name, file)
+    return locate_dotted(name)
 
 
 @functools.lru_cache(maxsize=64)
 def _namespace_of_file(path: Path, changed: int) -> dict[str, Any]:
-    """A file's names, run once as long as it does not change: two classes of it that are named apart know each other."""
+    """A file's names. It runs once until it changes, so that two of its classes, located apart, know each other."""
     del changed
     return load_namespace(path)
-
-
-def _attributes(module: Any, names: list[str], full: str, module_name: str) -> Any:
-    value: Any = module
-    for i, name in enumerate(names):
-        try:
-            value = value[name] if isinstance(value, dict) else getattr(value, name)
-        except (KeyError, AttributeError):
-            place = ".".join([module_name, *names[:i]])
-            close = difflib.get_close_matches(name, list(value) if isinstance(value, dict) else dir(value), n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ConfigImportError(f"Target {full!r} can't be imported: {place!r} has no {name!r}.{hint}") from None
-    return value
-
-
-def target_name(target: Callable[..., Any] | str) -> str:
-    """Dotted name of a target for messages; it need not be importable."""
-    if isinstance(target, str):
-        return target
-    module, name = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
-    if isinstance(target, functools.partial):
-        return f"partial({target_name(target.func)})"
-    if module and name and module.startswith(MODULE_PREFIX):
-        return f"{module.removeprefix(MODULE_PREFIX)}:{name}"
-    return f"{module}.{name}" if module and name else name or repr(target)
 
 
 def _short(value: Any, most: int = 60) -> str:
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # a half-built object's repr may fail, and must not hide the error that is being told
+    except Exception:  # a half-built object's repr may fail, and must not hide the error that is being reported
         text = f"<{type(value).__name__}>"
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
 @contextmanager
 def as_user_error() -> Iterator[None]:
-    """A block in which objects are built: a value that one of them refuses is a mistake in the config, told in one message.
+    """A block in which objects are built: a value that one of them refuses is reported as a user's mistake, in one message.
 
     Raises:
-        UserError: instead of a ValueError; it names key, target and place, and the log keeps the traceback.
+        UserError: instead of a ValueError; it names the key, the target and the place, and the log keeps the traceback.
     """
     try:
         yield
@@ -323,7 +226,7 @@ def as_user_error() -> Iterator[None]:
         raise
     except ValueError as error:
         logger.debug("The traceback:", exc_info=True)
-        told = UserError(str(error))
+        reported = UserError(str(error))
         for note in getattr(error, "__notes__", ())[:1]:  # the innermost object
-            told.add_note(note)
-        raise told from error
+            reported.add_note(note)
+        raise reported from error

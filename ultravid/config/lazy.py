@@ -10,11 +10,14 @@ from types import FrameType
 from typing import Any, Generic, ParamSpec, overload
 
 from ultravid.config.errors import ConfigError, UnknownKeyError, did_you_mean
-from ultravid.config.instantiate import as_root
-from ultravid.config.loader import load_config_file, load_namespace, note_import, shipped_config, shipped_names
-from ultravid.config.nodes import CONTAINERS, Node, raw_children
+from ultravid.config.loader import load_config_file, load_namespace, note_import
+from ultravid.config.nodes import Node, as_root
 from ultravid.config.overrides import apply_overrides
-from ultravid.config.serialize import as_call, dump_yaml, importable_name, to_py
+from ultravid.config.plain_data import as_call
+from ultravid.config.serialize import dump_yaml, to_py
+from ultravid.config.shipped import shipped_config, shipped_names
+from ultravid.config.targets import importable_name
+from ultravid.config.tree import Container, raw_children
 from ultravid.utils.file_io import replace_file
 
 __all__ = ["LazyCall", "LazyConfig", "LazyPartial", "get_config", "to_omegaconf"]
@@ -184,7 +187,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Node):
         named = {k: importable_name(v) for k, v in raw_children(value) if k == "_target_" and callable(v)}
         return {k: named.get(k) or _plain(v) for k, v in raw_children(value)}
-    if isinstance(value, CONTAINERS):
+    if isinstance(value, Container):
         return [_plain(v) for _, v in raw_children(value)]
     if dataclasses.is_dataclass(value) and not isinstance(
         value, type

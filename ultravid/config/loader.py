@@ -1,15 +1,13 @@
 """Reading config files: Python that is run, but not imported.
 
-A config file may import another by relative path, without any ``__init__.py``. Its code runs with an ``__import__`` of its
-own in its own builtins, so nothing of the process is patched, and each import runs the file anew: what one config
-changes never reaches another.
+A config file may import another by relative path, without any ``__init__.py``. Its code runs with its own ``__import__`` in
+its own builtins, so nothing of the process is patched, and each import runs the file again: what one config changes never
+reaches another.
 """
 
 from __future__ import annotations
 
-import base64
 import builtins
-import gc
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -18,31 +16,22 @@ from pathlib import Path
 from types import BuiltinFunctionType, FrameType, FunctionType, ModuleType
 from typing import Any
 
-import yaml
-
+from ultravid.config.copying import adopt
 from ultravid.config.errors import ConfigError, ConfigImportError, did_you_mean
-from ultravid.config.nodes import CONTAINERS, MODULE_PREFIX, Node, adopt, ensure_record, join_key
+from ultravid.config.nodes import Node
+from ultravid.config.targets import MODULE_PREFIX
+from ultravid.config.tree import Container, ensure_record
+from ultravid.config.yaml_files import load_yaml
 from ultravid.utils.errors import UserError
 
 __all__ = [
-    "MODULE_PREFIX",
-    "RESERVED_KEYS",
     "config_errors",
-    "from_data",
-    "gc_paused",
     "importable_project",
     "load_config_file",
     "load_namespace",
     "note_import",
     "project_folders",
-    "shipped_config",
-    "shipped_names",
-    "shipped_root",
 ]
-
-RESERVED_KEYS = frozenset({"_tuple_", "_object_", "_pickle_"})
-"""A mapping with one of these alone is not a mapping; see `ultravid.config.serialize`."""
-_MOST_VALUES = 1_000_000
 
 
 def load_config_file(path: str | Path, *, allow_pickle: bool = False) -> Node:
@@ -53,38 +42,38 @@ def load_config_file(path: str | Path, *, allow_pickle: bool = False) -> Node:
         allow_pickle: unpickle what a YAML file holds as pickles, which may run any code.
 
     Raises:
-        ConfigError: the file is not there, is neither Python nor YAML, or has a syntax error: in which line.
+        ConfigError: the file does not exist, is neither Python nor YAML, or has a syntax error; the message names the line.
     """
     path = _existing(Path(path))
     if path.suffix in {".yaml", ".yml"}:
-        return _load_yaml(path, allow_pickle)
+        return load_yaml(path, allow_pickle)
     if path.suffix != ".py":
         raise ConfigError(f"Config file {path} is neither .py nor .yaml.")
     names = load_namespace(path)
     chosen = {k: v for k, v in names.items() if isinstance(v, dict) and not k.startswith("_")}
     root = Node._make(chosen.items(), (str(path),))
-    left_out = {k: v for k, v in names.items() if k not in chosen and not k.startswith("_") and _is_a_value(v)}
-    if left_out:
-        ensure_record(root).left_out = {name: type(value).__name__ for name, value in left_out.items()}
+    ignored = {k: v for k, v in names.items() if k not in chosen and not k.startswith("_") and _is_a_value(v)}
+    if ignored:
+        ensure_record(root).ignored_names = {name: type(value).__name__ for name, value in ignored.items()}
     return root
 
 
 def _is_a_value(value: Any) -> bool:
-    """Is it something that a file's author may have meant for a part of the config?"""
+    """Whether the author of a file may have meant a value to be part of the config."""
     return not isinstance(value, type | ModuleType | FunctionType | BuiltinFunctionType) and not hasattr(
         value, "__wrapped__"
     )
 
 
 def load_namespace(path: str | Path) -> dict[str, Any]:
-    """Run a Python config file and give its names."""
+    """Run a Python config file and return its names."""
     path = _existing(Path(path))
     with importable_project(path):
         return _run(path, ())
 
 
 def project_folders(config_file: str | Path) -> list[str]:
-    """Folders whose modules a config may import: its project's (the parent of ``configs``) and its own."""
+    """Folders whose modules a config may import: its project's folder (the parent of ``configs``) and its own."""
     folder = Path(config_file).resolve().parent
     own = [str(folder.parent), str(folder)] if folder.name == "configs" else [str(folder)]
     if Path(config_file).suffix in {".yaml", ".yml"} and Path(config_file).is_file():  # a saved config names them
@@ -116,66 +105,11 @@ def _existing(path: Path) -> Path:
     hint = (
         did_you_mean(path.name, there)
         if there
-        else f" Folder {path.parent} is not there."
+        else f" Nor does the folder {path.parent}."
         if not path.parent.is_dir()
         else ""
     )
-    raise ConfigError(f"Config file {path} is not there.{hint}")
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """A safe loader that refuses a key that comes twice, of which YAML's would take the last in silence."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) != len(node.value):
-            seen = set()
-            for key, _ in node.value:
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value!r} comes twice", problem_mark=key.start_mark
-                    )
-                seen.add(key.value)
-        return mapping
-
-
-@contextmanager
-def gc_paused() -> Iterator[None]:
-    """Put garbage collection off in the block.
-
-    PyYAML makes a tree of small objects, which the collector walks again and again: of a file with 5,000 calls a third of
-    the time.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _load_yaml(path: Path, allow_pickle: bool) -> Node:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        with gc_paused():
-            data = yaml.load(text, Loader=_Loader)
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror}.") from error
-    except Exception as error:  # a ValueError of a date that is none, and worse: PyYAML lets them all through
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{path}{line}: is not YAML: {getattr(error, 'problem', None) or error}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: holds a {type(data).__name__}, not a mapping.")
-    try:
-        node = from_data(data, allow_pickle=allow_pickle)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except RecursionError:
-        raise ConfigError(f"{path}: a value holds itself, or is nested too deep.") from None
-    node._origin = ("yaml", str(path))
-    return node
+    raise ConfigError(f"Config file {path} does not exist.{hint}")
 
 
 def _run(path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
@@ -202,7 +136,7 @@ def _run(path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
         "__package__": f"{MODULE_PREFIX}{path.parent}",
         "__builtins__": {**vars(builtins), "__import__": import_},
     }
-    # Decorators as dataclass look their class's module up by name, while the file runs.
+    # Decorators such as dataclass look up the module of their class by name while the file runs.
     module = ModuleType(namespace["__name__"])
     module.__dict__.update(namespace)
     namespace = module.__dict__
@@ -236,15 +170,13 @@ def _run(path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def note_import(values: Iterable[Any], importer: FrameType) -> None:
-    """Remember for each node that it was imported by the line that a config file's frame is at."""
+    """Remember for each node that the line that a config file's frame is at imported it."""
     if importer.f_globals.get("__name__", "").startswith(MODULE_PREFIX):
         place = f"{importer.f_code.co_filename}:{importer.f_lineno}"
         for value in values:
-            if isinstance(value, CONTAINERS):
-                items = (
-                    [v for v in list.__iter__(value) if isinstance(v, CONTAINERS)] if isinstance(value, list) else []
-                )
-                for node in (value, *items):  # an item of a list may be taken out of it
+            if isinstance(value, Container):
+                items = [v for v in list.__iter__(value) if isinstance(v, Container)] if isinstance(value, list) else []
+                for node in (value, *items):  # an item may be taken out of its list
                     record = ensure_record(node)
                     record.via = (*record.via, place)
 
@@ -298,20 +230,20 @@ def _as_module(names: dict[str, Any]) -> ModuleType:
 
 @contextmanager
 def config_errors() -> Iterator[None]:
-    """Turn what a config file's code raises in the block into a `ConfigError` that tells of it; see `_told_with_its_place`."""
+    """Turn an error that a config file's code raises in the block into a `ConfigError` with its file, line and traceback."""
     try:
         yield
     except Exception as error:
-        told = _told_with_its_place(error)
-        if told is None:
+        reported = _with_place(error)
+        if reported is None:
             raise
-        raise told from error
+        raise reported from error
 
 
-def _told_with_its_place(error: Exception) -> ConfigError | None:
-    """What a config file's code raised as one message: file and line, the error, and that file's own traceback.
+def _with_place(error: Exception) -> ConfigError | None:
+    """An error of a config file's code as one message: file and line, the error, and the traceback from that file on.
 
-    None where no config file was being run.
+    None if no config file was running.
     """
     frames = traceback.extract_tb(error.__traceback__)
     modules = [f.f_globals.get("__name__", "") for f, _ in traceback.walk_tb(error.__traceback__)]
@@ -328,67 +260,3 @@ def _told_with_its_place(error: Exception) -> ConfigError | None:
     lines = "".join(traceback.format_list(own[own.index(frames[in_config[0]]) :])).rstrip()
     notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
     return ConfigError(f"{place}: {type(error).__name__}: {error}\n{lines}{notes}")
-
-
-def from_data(data: dict[Any, Any], *, allow_pickle: bool = False) -> Node:
-    """The node that `ultravid.config.serialize.to_data` wrote as plain data; nothing is imported.
-
-    Raises:
-        ConfigError: a pickle that nobody asked for, a reserved word with a wrong value, or more than a million values
-            (a file's aliases can describe far more than it holds).
-    """
-    left = _MOST_VALUES
-
-    def undo(value: Any, key: str) -> Any:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise ConfigError(f"It describes more than {_MOST_VALUES:,} values.")
-        if isinstance(value, dict):
-            if len(value) == 1 and not RESERVED_KEYS.isdisjoint(value):
-                ((word, inner),) = value.items()
-                if word == "_tuple_" and isinstance(inner, list):
-                    return tuple(undo(v, f"{key}[{i}]") for i, v in enumerate(inner))
-                if word == "_pickle_":
-                    return _unpickled(inner, key, allow_pickle)
-                if word == "_tuple_" or not isinstance(inner, str):
-                    raise ConfigError(f"{key}.{word} holds {inner!r}.")
-            return {k: undo(v, join_key(key, k)) for k, v in value.items()}
-        if isinstance(value, list):
-            return [undo(v, f"{key}[{i}]") for i, v in enumerate(value)]
-        return value
-
-    return Node._make(((k, undo(v, join_key("", k))) for k, v in data.items()), None)
-
-
-def _unpickled(text: Any, key: str, allow_pickle: bool) -> Any:
-    if not allow_pickle:
-        raise ConfigError(
-            f"{key} is a pickle, which may run any code when it is read; LazyConfig.load(..., allow_pickle=True) reads it."
-        )
-    import cloudpickle
-
-    try:
-        return cloudpickle.loads(base64.b64decode(text))
-    except Exception as error:  # whatever an object's own unpickling raises
-        raise ConfigError(f"{key} is a pickle that can't be read: {type(error).__name__}: {error}") from error
-
-
-def shipped_config(name: str) -> Path | None:
-    """The file of a shipped config, ``common/optim.py``; None where there is none of that name."""
-    root = shipped_root()
-    path = root / name
-    return path if path.is_file() and root in path.resolve().parents else None
-
-
-def shipped_names() -> list[str]:
-    """Short names of all shipped configs."""
-    root = shipped_root()
-    return sorted(p.relative_to(root).as_posix() for p in root.rglob("*.py"))
-
-
-def shipped_root() -> Path:
-    """``configs_py`` of the checkout, or of the installed package."""
-    package = Path(__file__).resolve().parents[1]
-    checkout = package.parent / "configs_py"
-    return checkout if checkout.is_dir() else package / "configs_py"

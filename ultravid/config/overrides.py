@@ -14,28 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from ultravid.config.errors import (
-    ConfigError,
-    Fault,
-    InterpolationError,
-    OverrideError,
-    did_you_mean,
-)
-from ultravid.config.loader import load_config_file, load_namespace, shipped_config, shipped_names
-from ultravid.config.nodes import (
-    CONTAINERS,
-    Container,
-    ListNode,
-    Node,
-    Origin,
-    TupleNode,
-    full_key,
-    is_reference,
-    join_key,
-    raw_child,
-    raw_children,
-    split_key,
-)
+from ultravid.config.errors import ConfigError, Fault, InterpolationError, OverrideError, did_you_mean
+from ultravid.config.loader import load_config_file, load_namespace
+from ultravid.config.nodes import ListNode, Node, TupleNode
+from ultravid.config.references import is_reference
+from ultravid.config.shipped import shipped_config, shipped_names
+from ultravid.config.tree import Container, Origin, full_key, join_key, raw_child, raw_children, split_key
 
 __all__ = ["apply_overrides", "override_faults"]
 
@@ -93,7 +77,7 @@ def _apply(cfg: Node, text: str, origin: Origin) -> None:
             raise OverrideError(f"Can't delete {key!r}: it is {parent[last]!r}, not {value!r}.")
         if isinstance(parent, TupleNode):
             raise OverrideError(f"{above!r} is a tuple: override it whole.")
-        parent.take_out(last, origin)
+        parent.delete_key(last, origin)
         return
     if not present and not isinstance(parent, Node):
         raise OverrideError(f"{above!r} has {len(parent)} items; there is no index {steps[-1]}.")
@@ -132,7 +116,7 @@ def _put(
     while isinstance(parent, TupleNode):  # it can't be changed: another takes its place
         items = [v for _, v in raw_children(parent)]
         for item in items:
-            if isinstance(item, CONTAINERS):
+            if isinstance(item, Container):
                 item._up = None
         items[name] = value
         value = tuple(items)
@@ -294,7 +278,7 @@ def _walk(
         if type(raw) is tuple:  # a plain one, to be read as a node: one of its items is to be replaced
             raw = TupleNode(raw)
             raw._up = node
-        if not isinstance(raw, CONTAINERS):
+        if not isinstance(raw, Container):
             raise OverrideError(f"Unknown key {key!r}: {full_key(node, name)!r} is {raw!r}, which has no keys.")
         trail.append((node, name))
         node = raw
@@ -307,7 +291,7 @@ def _refuse_reference(node: Container, name: Any, key: str, rest: str) -> None:
         owner = node[name]
     except InterpolationError as error:
         raise OverrideError(f"Can't override {key!r}: {error}") from error
-    if isinstance(owner, CONTAINERS):
+    if isinstance(owner, Container):
         place, here = full_key(owner), full_key(node, name)
         raise OverrideError(f"{here!r} is a reference to {place!r}, which owns the value: override {place + rest!r}.")
 

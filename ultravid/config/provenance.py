@@ -1,4 +1,4 @@
-"""Where a node or a value was set: file and line, worked out only when somebody asks.
+"""Where a node or a value was set: file and line, worked out only on request.
 
 While a config is read, a node keeps the code object and the instruction that made it, which costs a fraction of a
 microsecond. The line of one argument of a call that spans many lines is found in the file's syntax tree, by the position
@@ -16,40 +16,40 @@ from typing import Any
 
 import yaml
 
-from ultravid.config.nodes import CONTAINERS, Container, Origin, raw_child, raw_children
+from ultravid.config.tree import Container, Origin, key_in_parent, raw_child
 
 __all__ = ["is_override", "origin_text", "place_made", "settings_of", "where"]
 
 
 def where(container: Container, key: Any = None) -> str:
-    """``file:line`` or the override that set a value last (or made the node); "" where it is not known."""
+    """``file:line`` or the override that set a value last (or made the node); "" if it is not known."""
     if key is not None and (settings := settings_of(container, key)) and settings[-1][0] is not None:
         return origin_text(settings[-1][0])
     value = container if key is None else raw_child(container, key, None)
-    if isinstance(value, CONTAINERS) and value._origin is not None:
+    if isinstance(value, Container) and value._origin is not None:
         return place_made(value)
     return place_made(container, *(() if key is None else (key,)))
 
 
 def settings_of(container: Container, key: Any) -> list[tuple[Origin | None, Any]]:
-    """(origin, value) of each setting of a key, the oldest first; empty where it is as it was made."""
+    """(origin, value) of each setting of a key, the oldest first; empty if nothing was set after the node was made."""
     record = container._record
     return record.settings.get(key, []) if record is not None else []
 
 
 def is_override(origin: Origin | None) -> bool:
-    """Was it set from the command line?"""
+    """Whether an origin is the command line."""
     return origin is not None and type(origin[0]) is str and origin[0].startswith("override ")
 
 
 def place_made(container: Container, *steps: Any) -> str:
-    """Where a node was made, or the value that ``steps`` lead to in it, before anything was set in it."""
+    """``file:line`` of the code that made a node, or the value in it that ``steps`` lead to, before anything was set in it."""
     node: Container = container
     while node._origin is None:  # made as a part of another node
         parent = node._up
         if parent is None:
             return ""
-        step = next((k for k, v in raw_children(parent) if v is node), None)
+        step = key_in_parent(node)
         if (settings := settings_of(parent, step)) and settings[-1][0] is not None:
             return origin_text(settings[-1][0])
         steps = (step, *steps)
@@ -120,14 +120,14 @@ def _call_at(
 
 @functools.lru_cache(maxsize=64)
 def _calls(file: str) -> dict[tuple[int | None, ...], ast.Call]:
-    """The calls of a file by where they begin and end."""
+    """The calls of a file by the positions of their beginning and end."""
     tree = _tree(file)
     calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)] if tree is not None else []
     return {(n.lineno, n.col_offset, n.end_lineno, n.end_col_offset): n for n in calls}
 
 
 def _assignment(file: str, name: str) -> ast.Assign | ast.AnnAssign | None:
-    """The last statement on a file's top floor that assigns a name."""
+    """The last statement at a file's top level that assigns a name."""
     tree = _tree(file)
     found = None
     for statement in tree.body if tree is not None else []:
@@ -139,7 +139,7 @@ def _assignment(file: str, name: str) -> ast.Assign | ast.AnnAssign | None:
 
 
 def _item_line(file: str, name: str, item: Any) -> int | None:
-    """The line of the last ``name["item"] = ...`` on a file's top floor."""
+    """The line of the last ``name["item"] = ...`` at a file's top level."""
     tree = _tree(file)
     line = None
     for statement in tree.body if tree is not None else []:

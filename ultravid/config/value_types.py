@@ -21,9 +21,11 @@ from pathlib import PurePath
 from typing import Any
 
 from ultravid.config.errors import ConfigError
-from ultravid.config.instantiate import locate, target_name
-from ultravid.config.loader import MODULE_PREFIX
-from ultravid.config.nodes import CONTAINERS, MISSING, Node, is_reference, raw_children
+from ultravid.config.instantiate import locate
+from ultravid.config.nodes import Node
+from ultravid.config.references import is_reference
+from ultravid.config.targets import MODULE_PREFIX, target_name
+from ultravid.config.tree import MISSING, Container, raw_children
 
 __all__ = ["Mismatch", "Parameters", "mismatch", "parameters_of", "resolved_items", "type_text"]
 
@@ -229,8 +231,8 @@ def _of_items(value: Any, annotation: Any, origin: type, arguments: tuple[Any, .
 def resolved_items(value: Any) -> list[tuple[Any, Any]]:
     """(key, value) with references resolved; what can't be is passed over as ???: it is told elsewhere."""
     pairs = []
-    for key, item in raw_children(value) if isinstance(value, CONTAINERS) else _pairs(value):
-        if is_reference(item) and isinstance(value, CONTAINERS):
+    for key, item in raw_children(value) if isinstance(value, Container) else _pairs(value):
+        if is_reference(item) and isinstance(value, Container):
             try:
                 item = value[key]
             except ConfigError:

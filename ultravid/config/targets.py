@@ -1,0 +1,142 @@
+"""Targets: from an object to the dotted name that finds it again, and from a name to the object."""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import functools
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+from ultravid.config.errors import ConfigImportError
+from ultravid.config.migrations import current_target
+
+__all__ = ["MODULE_PREFIX", "attribute_of", "importable_name", "locate_dotted", "target_name"]
+
+logger = logging.getLogger(__name__)
+
+MODULE_PREFIX = "ultravid_config_file:"
+"""The beginning of the names of the modules that config files are run as."""
+
+
+@functools.lru_cache(maxsize=1024)
+def locate_dotted(name: str) -> Any:
+    """The object of a dotted name, ``torch.optim.AdamW``; an earlier version's name gives today's object, with a warning.
+
+    Raises:
+        ConfigImportError: it can't be imported; the message gives the real reason.
+    """
+    if (current := current_target(name)) != name:
+        logger.warning("The target %r is now called %r.", name, current)
+        return locate_dotted(current)
+    parts = name.split(".")
+    if not all(p.isidentifier() for p in parts):
+        raise ConfigImportError(f"Target {name!r} is neither a dotted name nor file.py:Name.")
+    for length in range(len(parts), 0, -1):
+        module_name = ".".join(parts[:length])
+        try:
+            module = sys.modules.get(module_name) or importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            # Only the name itself may be missing: a module that lacks one of its own imports is broken, not absent.
+            if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
+                missing = error.name
+                continue
+            raise ConfigImportError(f"Target {name!r} can't be imported: {type(error).__name__}: {error}") from error
+        except Exception as error:
+            raise ConfigImportError(f"Target {name!r} can't be imported: {type(error).__name__}: {error}") from error
+        return attribute_of(module, parts[length:], name, module_name)
+    raise ConfigImportError(f"Target {name!r} can't be imported: there is no module {missing!r}.")
+
+
+def attribute_of(holder: Any, names: Sequence[str], target: str, holder_name: str) -> Any:
+    """Follow attribute names from a module, or from a dict of names.
+
+    Raises:
+        ConfigImportError: one of them does not exist; the message names ``target`` and the nearest name.
+    """
+    value: Any = holder
+    for i, name in enumerate(names):
+        try:
+            value = value[name] if isinstance(value, dict) else getattr(value, name)
+        except (KeyError, AttributeError):
+            place = ".".join([holder_name, *names[:i]])
+            close = difflib.get_close_matches(name, list(value) if isinstance(value, dict) else dir(value), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ConfigImportError(f"Target {target!r} can't be imported: {place!r} has no {name!r}.{hint}") from None
+    return value
+
+
+def target_name(target: Callable[..., Any] | str) -> str:
+    """The dotted name of a target for messages; it may not be importable."""
+    if isinstance(target, str):
+        return target
+    module, name = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
+    if isinstance(target, functools.partial):
+        return f"partial({target_name(target.func)})"
+    if module and name and module.startswith(MODULE_PREFIX):
+        return f"{module.removeprefix(MODULE_PREFIX)}:{name}"
+    return f"{module}.{name}" if module and name else name or repr(target)
+
+
+def importable_name(value: Any) -> str | None:
+    """The name by which `ultravid.config.locate` finds this very object again; None if it has no such name."""
+    if isinstance(value, ModuleType):
+        return value.__name__
+    owner = getattr(value, "__self__", None)
+    if isinstance(owner, type):  # a class method: its own module's name may be that of a base class
+        name = f"{owner.__module__}.{owner.__qualname__}.{value.__name__}"
+    elif isinstance(value, enum.Enum):
+        name = f"{type(value).__module__}.{type(value).__qualname__}.{value.name}"
+    elif type(value).__module__ == "torch" and type(value).__name__ in ("dtype", "layout", "memory_format"):
+        name = str(value)
+    else:
+        module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+        if module is None and hasattr(value, "__objclass__"):  # a method of a class in C
+            module = value.__objclass__.__module__
+        if not isinstance(module, str) or not isinstance(qualname, str):
+            return _name_in_loaded_package(value)
+        name = f"{module}.{qualname}"
+    if name.startswith(MODULE_PREFIX):  # defined in a config file, or in one that it imports by relative path
+        file, _, attributes = name.removeprefix(MODULE_PREFIX).partition(".py.")
+        return None if "<" in attributes else f"{file}.py:{attributes}"
+    private = any(part.startswith("_") for part in name.split("."))
+    for candidate in (_name_in_loaded_package(value) if private else None, _public_name(name), name):
+        if candidate is None:
+            continue
+        try:
+            found = locate_dotted(candidate)
+        except ConfigImportError:
+            continue
+        if found is value or (isinstance(owner, type) and found == value):
+            return candidate
+    return _name_in_loaded_package(value)
+
+
+def _public_name(name: str) -> str:
+    """``torch.optim.AdamW`` for ``torch.optim.adamw.AdamW``: the shortest package that exports the same object."""
+    parts = name.split(".")
+    try:
+        target = locate_dotted(name)
+    except ConfigImportError:
+        return name
+    for length in range(1, len(parts) - 1):
+        package = sys.modules.get(".".join(parts[:length]))
+        if package is not None and getattr(package, parts[-1], None) is target:
+            return ".".join([*parts[:length], parts[-1]])
+    return name
+
+
+def _name_in_loaded_package(value: Any) -> str | None:
+    """The name of an object that does not know its module: ``torch.relu``, ``numpy.add``, ``types.NoneType``, ``...``."""
+    name = "Ellipsis" if value is ... else getattr(value, "__name__", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        return None
+    for package in ("builtins", "types", "operator", "torch", "torch.nn.functional", "numpy"):
+        module = sys.modules.get(package)
+        if module is not None and vars(module).get(name) is value:
+            return f"{package}.{name}"
+    return None
