@@ -260,7 +260,7 @@ def empty_split(content):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config-file", "{tmp}/fantom.py"], "fantom.py is not there"),
+        (["--config-file", "{tmp}/fantom.py"], "fantom.py does not exist"),
         (["--config-file", "{tmp}/broken.py"], "broken.py:2: syntax error"),
         (["train.max_itr=5"], "Did you mean 'train.max_iter'"),
         (["optimizer.lrr=5"], "Did you mean 'optimizer.lr'"),

@@ -82,7 +82,7 @@ def test_diff_tells_by_its_exit_code_whether_configs_differ(saved, capsys):
     assert code == 1
     assert "~ train.seed: 0 -> 1" in out and "- train.amp = {'enabled': False" in out
     code, _, err = ask("config_diff", PHANTOM_CONFIG, "nowhere.yaml", capsys=capsys)
-    assert code == 2 and "nowhere.yaml is not there" in err
+    assert code == 2 and "nowhere.yaml does not exist" in err
 
 
 def test_the_graph_shows_every_object_and_each_reference_to_one(saved, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Configs as code, and configs in YAML (`CfgNode`). Imports nothing of torch."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ultravid.config.check import check, load_checked
@@ -18,12 +19,12 @@ from ultravid.config.lazy import LazyCall, LazyConfig, LazyPartial, get_config, 
 from ultravid.config.loader import importable_project, project_folders
 from ultravid.config.nodes import ListNode, Node, resolve_environment
 from ultravid.config.references import ref
-from ultravid.config.resume import check_resume_config
 from ultravid.config.serialize import config_hash
 from ultravid.config.tree import MISSING
 
 if TYPE_CHECKING:
     from ultravid.config.cfg_node import CfgNode, get_cfg, global_cfg, set_global_cfg
+    from ultravid.config.resume import check_resume_config
 
 __all__ = [
     "ABSENT",
@@ -64,10 +65,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """The names of `cfg_node`, which would make every start of a tool wait 70 ms for iopath and yacs."""
-    if name in ("CfgNode", "get_cfg", "global_cfg", "set_global_cfg"):
-        from ultravid.config import cfg_node
+# Imported on first use: cfg_node takes 70 ms for iopath and yacs, which every start of a tool would wait for.
+_LATER = {
+    "CfgNode": "cfg_node",
+    "check_resume_config": "resume",
+    "get_cfg": "cfg_node",
+    "global_cfg": "cfg_node",
+    "set_global_cfg": "cfg_node",
+}
 
-        return getattr(cfg_node, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,6 @@ from ultravid.config.serialize import dump_yaml, to_py
 from ultravid.config.shipped import shipped_config, shipped_names
 from ultravid.config.targets import importable_name
 from ultravid.config.tree import Container, raw_children
-from ultravid.utils.file_io import replace_file
 
 __all__ = ["LazyCall", "LazyConfig", "LazyPartial", "get_config", "to_omegaconf"]
 
@@ -111,6 +110,8 @@ class LazyConfig:
         Raises:
             ConfigError: something can't be written as data; the message names its key.
         """
+        from ultravid.utils.file_io import replace_file  # only here: reading a config starts faster without it
+
         text = dump_yaml(as_root(cfg), allow_pickle=allow_pickle)
         try:
             content = text.encode()
