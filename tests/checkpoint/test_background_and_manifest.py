@@ -64,7 +64,7 @@ def test_tied_weights_stay_one_tensor_in_the_copy(tmp_path):
     assert weights["0.weight"].data_ptr() == weights["1.weight"].data_ptr()
 
 
-def test_a_byte_that_changed_on_disk_is_found_out(tmp_path, caplog):
+def test_a_byte_that_changed_on_disk_is_detected(tmp_path, caplog):
     checkpointer = DetectionCheckpointer(nn.Linear(50, 50), tmp_path)
     for i in (1, 3):
         checkpointer.save(f"model_{i:07d}", iteration=i)
@@ -73,9 +73,9 @@ def test_a_byte_that_changed_on_disk_is_found_out(tmp_path, caplog):
     newest = tmp_path / "model_0000003.pth"
     content = torch.load(newest, weights_only=True)
     content["model"]["weight"][0, 0] += 1e-3
-    torch.save(content, newest)  # a good file, but not the one that was written
+    torch.save(content, newest)  # a readable file, but not the one that was written
     assert checkpointer.resume_or_load("", resume=True)["iteration"] == 1
-    assert "it is not what manifest.json says" in caplog.text
+    assert "its hash is not the one in manifest.json" in caplog.text
 
 
 def test_a_process_killed_between_manifest_and_renaming_leaves_a_good_file(tmp_path, monkeypatch):
@@ -89,8 +89,8 @@ def test_a_process_killed_between_manifest_and_renaming_leaves_a_good_file(tmp_p
         real(*args)
         raise Killed
 
-    real = module.enter
-    monkeypatch.setattr(module, "enter", killed)
+    real = module.record_file
+    monkeypatch.setattr(module, "record_file", killed)
     with pytest.raises(Killed):
         checkpointer.save("model_final", iteration=6)
     assert checkpointer.resume_or_load("", resume=True)["iteration"] == 5
@@ -201,7 +201,7 @@ def test_a_pickle_of_tensors_loads(tmp_path):
     assert model.weight.tolist() == [[1.0, 1.0]]
 
 
-def test_another_prefix_falls_back_and_is_set_aside_too(tmp_path):
+def test_checkpoints_of_another_prefix_are_resumed_from_and_archived_too(tmp_path):
     checkpointer = DetectionCheckpointer(nn.Linear(2, 2), tmp_path)
     for name, iteration in (("foo_0000003", 3), ("foo_final", 5)):
         checkpointer.save(name, iteration=iteration)

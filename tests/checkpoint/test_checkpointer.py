@@ -40,7 +40,7 @@ def test_a_file_holds_the_model_and_all_else(tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
 
 
-def test_the_newest_good_checkpoint_is_taken_when_the_last_is_damaged(tmp_path, caplog):
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
     model = nn.Linear(2, 1)
     checkpointer = DetectionCheckpointer(model, tmp_path)
     for i in (1, 3, 5):
@@ -58,15 +58,25 @@ def test_the_newest_good_checkpoint_is_taken_when_the_last_is_damaged(tmp_path, 
         checkpointer.resume_or_load("", resume=True)
 
 
-def test_a_checkpoint_that_does_not_fit_names_the_keys(tmp_path):
+def test_a_checkpoint_that_does_not_fit_names_the_keys(tmp_path, caplog):
     DetectionCheckpointer(nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1)), tmp_path).save("x")
-    other = DetectionCheckpointer(nn.Sequential(nn.Linear(3, 1), nn.Identity(), nn.Linear(1, 1)), tmp_path)
-    with pytest.raises(CheckpointError) as caught:
-        other.load(tmp_path / "x.pth")
-    message = str(caught.value)
-    assert "missing in it (2.weight, 2.bias)" in message
-    assert "unknown to the model (1.weight, 1.bias)" in message
-    assert "0.weight is (1, 2), the model wants (1, 3)" in message
+    model = nn.Sequential(nn.Linear(3, 1), nn.Identity(), nn.Linear(1, 1))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    other = DetectionCheckpointer(model, tmp_path / "other")
+    for load in (lambda path: other.load(path, strict=True), other.resume_or_load):
+        with pytest.raises(CheckpointError) as caught:
+            load(tmp_path / "x.pth")
+        message = str(caught.value)
+        assert "missing in it (2.weight, 2.bias)" in message
+        assert "unknown to the model (1.weight, 1.bias)" in message
+        assert "0.weight is (1, 2), the model's (1, 3)" in message
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    # By default what fits is loaded, as detectron2's checkpointer does.
+    other.load(tmp_path / "x.pth")
+    assert message.partition("model: ")[2].rstrip(".") in caplog.text and "left as they are" in caplog.text
+    assert not torch.equal(model[0].bias, before["0.bias"]) and torch.equal(model[0].weight, before["0.weight"])
+    with pytest.raises(CheckpointError, match="doesn't fit"):  # nothing in it belongs to the model
+        DetectionCheckpointer(nn.Conv2d(3, 4, 1)).load(tmp_path / "x.pth")
 
 
 def test_code_in_a_checkpoint_is_refused_not_run(tmp_path):
@@ -97,7 +107,7 @@ def test_a_write_that_fails_leaves_the_older_file(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_disk_that_is_full_is_told_and_older_checkpoints_stay(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_older_checkpoints_stay(tmp_path, monkeypatch):
     checkpointer = DetectionCheckpointer(nn.Linear(1, 1), tmp_path)
     checkpointer.save("model_0000001", iteration=1)
     real_open = Path.open

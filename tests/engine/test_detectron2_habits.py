@@ -125,7 +125,9 @@ def test_a_state_that_could_not_be_read_back_is_refused_when_it_is_saved(tmp_pat
         model, Data(), torch.optim.SGD(model.parameters(), lr=0.1), checkpointer=checkpointer, max_iter=3
     )
     trainer.register_hooks({"mine": Keeps(state), "save": hooks.PeriodicCheckpointer(checkpointer, 1)})
-    with pytest.raises(TypeError, match=r"'trainer/hooks/mine/what' can't be kept in a checkpoint: a \S+ is no tensor"):
+    with pytest.raises(
+        TypeError, match=r"'trainer/hooks/mine/what' can't be saved in a checkpoint: a \S+ is neither a tensor"
+    ):
         trainer.train()
 
 

@@ -313,7 +313,7 @@ def test_resuming_where_there_is_nothing_begins_at_zero_whatever_the_initial_wei
 
 def test_a_run_that_cannot_begin_leaves_the_older_one_as_it_was(tmp_path):
     run_in(tmp_path, 6, stop_at=4)
-    with pytest.raises(ValueError, match="is not there"):
+    with pytest.raises(ValueError, match="does not exist"):
         run_in(tmp_path, 6, init=str(tmp_path / "gone.pth"))
     assert run_in(tmp_path, 6, resume=True).start_iter == 4
 

@@ -85,7 +85,7 @@ def test_a_damaged_checkpoint_in_shards_is_passed_over(small_run, launch_run, tm
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
     assert launch_run([*small_run, "train.max_iter=7", *FSDP, "--resume"]) == 0
-    assert ".distcp is not what manifest.json says" in capfd.readouterr().out
+    assert ".distcp is not the one in manifest.json" in capfd.readouterr().out
     assert (
         launch_run([*small_run, "train.max_iter=7", "--resume", "--allow-change", "prepared_model,checkpointer"]) == 2
     )

@@ -276,7 +276,7 @@ def empty_split(content):
             ["train.init_checkpoint={tmp}/other.pth"],
             "keys of the model are missing in it (pixel_mean, pixel_std, backbone.stem.conv1.weight",
         ),
-        (["train.init_checkpoint={tmp}/gone.pth"], "gone.pth is not there"),
+        (["train.init_checkpoint={tmp}/gone.pth"], "gone.pth does not exist"),
         (["--eval-only"], "--eval-only needs weights"),
         (["train.device=cuda:0"], "there is no CUDA device"),
         (

@@ -1,4 +1,4 @@
-"""Checkpoints: files that are whole or not there."""
+"""Save and load checkpoints; a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -14,43 +14,46 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ultravid.checkpoint.manifest import MANIFEST, changed_since_written, enter, listed, sha256_of
+from ultravid.checkpoint.manifest import changed_since_written, listed_names, record_file, sha256_of
 from ultravid.checkpoint.reading import CheckpointError, load_file
-from ultravid.checkpoint.snapshot import Snapshot, refuse_what_cannot_be_read
+from ultravid.checkpoint.snapshot import Snapshot, check_plain_data
 from ultravid.checkpoint.weights import load_weights
-from ultravid.utils import comm
-from ultravid.utils.file_io import next_free_path, remove_path, replace_file
+from ultravid.utils import comm, file_io
+from ultravid.utils.file_io import remove_path, replace_file, require_local
+from ultravid.utils.run_folder import RunFolder
 
 __all__ = ["AVERAGED", "DetectionCheckpointer"]
 
 logger = logging.getLogger(__name__)
 
 AVERAGED = "averaged_model"
-"""The entry that holds averaged weights (`ultravid.engine.hooks.EMA`), beside ``model``, which training goes on from."""
+"""The entry with averaged weights (`ultravid.engine.hooks.EMA`), beside ``model``, from which training continues."""
 
 _ITERATION = re.compile(r"(.+)_(\d{7,})")
+_HEURISTICS = re.compile(r"([?&])matching_heuristics=(True|False)(&|$)")
 
 
 class DetectionCheckpointer:
-    """Saves and loads a model and what belongs to its training.
+    """Saves and loads a model and the state of its training.
 
     A file is a dict: ``model`` (the state dict), ``iteration``, and one entry a checkpointable. It is written under a
-    temporary name, flushed to disk and renamed; ``manifest.json`` beside it holds its hash. ``last_checkpoint`` names the one
-    to resume from, ``best_checkpoint`` the best by some figure.
+    temporary name, flushed to disk and renamed; its hash is in ``manifest.json`` beside it. ``last_checkpoint`` names the file
+    to resume from, ``best_checkpoint`` the best one by some metric.
 
     Args:
-        model: the plain module; one that is wrapped in DDP is unwrapped.
-        save_dir: folder of the checkpoints.
-        save_to_disk: whether this process writes; None: the main one does.
-        background: `save` returns when the state is copied, and a thread writes it; `wait` waits for that.
-        on_error: a file that can't be written, as on a full disk, is an error ("stop") or one line in the log ("continue").
-            What the end of a run rests on is an error either way.
-        checkpointables: by name, anything with ``state_dict`` and ``load_state_dict``.
+        model: the plain module; one that is wrapped in DDP or DataParallel is unwrapped.
+        save_dir: local folder of the checkpoints; "" saves nothing.
+        save_to_disk: whether this process writes; None: the main process does.
+        background: `save` returns as soon as the state is copied, and a thread writes it; `wait` waits for the thread.
+        on_error: what to do when a file can't be written, as on a full disk: raise ("stop"), or log and go on ("continue").
+            A file that the end of a run depends on is an error either way.
+        checkpointables: by name, objects with ``state_dict`` and ``load_state_dict``.
+
+    Attributes:
+        path_manager: iopath's path manager for addresses to load, `ultravid.utils.file_io.PathManager`; may be replaced.
     """
 
     suffix: ClassVar[str] = ".pth"
-    last: ClassVar[str] = "last_checkpoint"
-    best: ClassVar[str] = "best_checkpoint"
 
     def __init__(
         self,
@@ -65,44 +68,59 @@ class DetectionCheckpointer:
         if on_error not in ("stop", "continue"):
             raise ValueError(f"on_error={on_error!r} is neither 'stop' nor 'continue'.")
         self.model = comm.unwrapped(model)
-        self.save_dir = Path(save_dir)
-        self.save_to_disk = comm.is_main_process() if save_to_disk is None else save_to_disk
+        self.save_dir = require_local(save_dir, "The checkpointer's save_dir")
+        writes = comm.is_main_process() if save_to_disk is None else save_to_disk
+        self.save_to_disk = writes and str(save_dir) != ""
         self.background = background
         self.on_error = on_error
         self.checkpointables: dict[str, Any] = {}
+        self._run = RunFolder(self.save_dir)
+        self._path_manager: Any = None
         self._snapshot = Snapshot()
         self._thread: threading.Thread | None = None
         self._failure: CheckpointError | None = None
         for name, value in checkpointables.items():
             self.add_checkpointable(name, value)
 
+    @property
+    def path_manager(self) -> Any:
+        """See the class."""
+        return self._path_manager or file_io.PathManager
+
+    @path_manager.setter
+    def path_manager(self, value: Any) -> None:
+        self._path_manager = value
+
     def add_checkpointable(self, key: str, checkpointable: Any) -> None:
-        """Save and load this too.
+        """Save and load this object too.
 
         Raises:
             KeyError: the key is taken.
+            TypeError: the object has no ``state_dict``.
         """
         if key in self.checkpointables or key == "model":
             raise KeyError(f"Checkpoints already hold a {key!r}.")
+        if not hasattr(checkpointable, "state_dict"):
+            raise TypeError(f"Checkpointable {key!r} is a {type(checkpointable).__name__}, which has no state_dict().")
         self.checkpointables[key] = checkpointable
 
     def save(
         self, name: str, *, tag_last: bool = True, tag_best: bool = False, remove: Iterable[Path] = (), **kwargs: Any
     ) -> Path | None:
-        """Write ``<name>.pth``. A file that is still being written is waited for first.
+        """Write ``<name>.pth``, after waiting for a file that is still being written.
 
         Args:
-            name: without suffix.
-            tag_last: whether it becomes the one to resume from; the best checkpoint does not.
-            tag_best: whether ``best_checkpoint`` names it.
-            remove: older files that go when this one stands.
+            name: the file's name without suffix.
+            tag_last: make it the checkpoint to resume from. The best checkpoint is saved without.
+            tag_best: make it the one that ``best_checkpoint`` names.
+            remove: older files to remove once this one is on disk.
             kwargs: further entries of the file, as ``iteration``.
 
         Returns:
-            the file, None in a process that doesn't write.
+            the file; None if this process doesn't write.
 
         Raises:
-            CheckpointError: it, or the one before it, can't be written; older files stay as they are.
+            CheckpointError: this file, or the one before it, can't be written; older files stay as they are.
         """
         if not self.save_to_disk:
             return None
@@ -111,9 +129,9 @@ class DetectionCheckpointer:
         data = {"model": self.model.state_dict()}
         data.update({key: value.state_dict() for key, value in self.checkpointables.items()})
         data.update(kwargs)
-        refuse_what_cannot_be_read(data)
-        path = self.save_dir / f"{name}{self.suffix}"
-        tags = [tag for tag, wanted in ((self.last, tag_last), (self.best, tag_best)) if wanted]
+        check_plain_data(data)
+        path = self._run.checkpoint(name, self.suffix)
+        tags = self._tags(tag_last, tag_best)
         if not self.background:
             self._write(path, data, tags, tuple(remove), start)
             if self.on_error == "stop":
@@ -128,13 +146,13 @@ class DetectionCheckpointer:
         return path
 
     def wait(self, *, must_stand: bool = False) -> None:
-        """Wait until what was saved stands on disk.
+        """Wait until everything that was saved is on disk.
 
         Args:
-            must_stand: a file that can't be written is an error whatever ``on_error`` says.
+            must_stand: raise if a file couldn't be written, whatever ``on_error`` says.
 
         Raises:
-            CheckpointError: it can't be written.
+            CheckpointError: a file can't be written.
         """
         if self._thread is not None:
             self._thread.join()
@@ -142,7 +160,7 @@ class DetectionCheckpointer:
         self.raise_failure(must_stand=must_stand)
 
     def raise_failure(self, *, must_stand: bool = False) -> None:
-        """Raise, or with ``on_error="continue"`` log, that a file could not be written; nothing where none failed so far."""
+        """Raise, or with ``on_error="continue"`` log, that a file could not be written; does nothing if all were."""
         failure, self._failure = self._failure, None
         if failure is None:
             return
@@ -150,20 +168,31 @@ class DetectionCheckpointer:
             raise failure
         logger.error("%s The run goes on.", failure)
 
-    def _write(self, path: Path, data: dict[str, Any], tags: list[str], remove: tuple[Path, ...], start: float) -> None:
+    def _tags(self, last: bool, best: bool) -> list[Path]:
+        """The files that will name the checkpoint."""
+        tags = ((self._run.last_checkpoint, last), (self._run.best_checkpoint, best))
+        return [path for path, wanted in tags if wanted]
+
+    def _write_name(self, tag: Path, name: str) -> None:
+        with replace_file(tag) as file:
+            file.write(name.encode())
+
+    def _write(
+        self, path: Path, data: dict[str, Any], tags: list[Path], remove: tuple[Path, ...], start: float
+    ) -> None:
         try:
             self.save_dir.mkdir(parents=True, exist_ok=True)
             with replace_file(path) as file:
                 torch.save(data, file)
                 file.flush()
                 facts = {k: v for k, v in data.items() if k == "iteration"}
-                enter(self.save_dir, path.name, sha256_of(Path(file.name)), facts)
+                record_file(self.save_dir, path.name, sha256_of(Path(file.name)), facts)
             for tag in tags:
-                self._tag(tag, path.name)
+                self._write_name(tag, path.name)
             for old in remove:
                 if old != path:
                     remove_path(old)
-        # torch's writer turns a full disk into a RuntimeError; whatever else happens in a thread must be heard of too.
+        # torch's writer turns a full disk into a RuntimeError, and no error in a thread may go unnoticed.
         except Exception as error:
             reason = str(error)
             if isinstance(error, RuntimeError) and shutil.disk_usage(path.parent).free < _num_bytes(data):
@@ -175,18 +204,23 @@ class DetectionCheckpointer:
             return
         logger.info("Saved checkpoint %s (%.1f s)", path, time.perf_counter() - start)
 
-    def load(self, path: str | Path, checkpointables: list[str] | None = None) -> dict[str, Any]:
+    def load(
+        self, path: str | Path, checkpointables: list[str] | None = None, *, strict: bool = False
+    ) -> dict[str, Any]:
         """Load the model and checkpointables.
 
-        Where nothing but the model is taken, and the file holds averaged weights, the model gets those: they are what the
-        run evaluated.
+        If only the model is loaded and the file holds averaged weights, the model gets the averaged ones: the run's
+        evaluations used them.
 
         Args:
-            path: the file; "" loads nothing.
-            checkpointables: which of them; None: all. One that the file doesn't hold keeps its state.
+            path: a file or an address (`ultravid.utils.file_io`); "" loads nothing. With ``?matching_heuristics=True`` at its end,
+                weights are matched by the ends of their names (`ultravid.checkpoint.weights.load_weights`).
+            checkpointables: names of those to load; None: all. One that the file doesn't hold keeps its state.
+            strict: weights must fit the model. If not, a weight that is missing, unknown or of another shape is
+                left out with a warning, as in detectron2; a file without any weight of the model is an error still.
 
         Returns:
-            the file's other entries, as ``iteration``.
+            the other entries of the file, as ``iteration``.
 
         Raises:
             CheckpointError: the file is missing or damaged, or doesn't fit the model: which keys, which shapes.
@@ -194,20 +228,29 @@ class DetectionCheckpointer:
         if not str(path):
             logger.info("No initial checkpoint: training from scratch.")
             return {}
-        return self._take(load_file(path), path, self.checkpointables if checkpointables is None else checkpointables)
+        address, heuristics = _split_heuristics(str(path))
+        content = load_file(address, path_manager=self._path_manager)
+        if heuristics is not None:
+            content["matching_heuristics"] = heuristics
+        wanted = self.checkpointables if checkpointables is None else checkpointables
+        return self._apply(content, address, wanted, strict=strict)
 
-    def _take(self, content: dict[str, Any], path: str | Path, checkpointables: Iterable[str]) -> dict[str, Any]:
+    def _apply(
+        self, content: dict[str, Any], path: str | Path, checkpointables: Iterable[str], *, strict: bool
+    ) -> dict[str, Any]:
+        """Give the model and the checkpointables the content of a file; returns the rest."""
         checkpointables = list(checkpointables)
         if checkpointables and Path(path).is_dir():
-            raise CheckpointError(f"{path} is in shards: take it up with checkpointer=common/fsdp.py:checkpointer.")
+            raise CheckpointError(f"{path} is in shards: resume from it with checkpointer=common/fsdp.py:checkpointer.")
         wanted = [k for k in checkpointables if k in content]
+        by_suffix = bool(content.pop("matching_heuristics", False))
         weights = content.pop("model", None)
         if not wanted and AVERAGED in content:
             weights = content.pop(AVERAGED)
-            logger.info("%s: took its averaged weights.", path)
+            logger.info("%s: loading its averaged weights.", path)
         if weights is None:  # a bare state dict
             weights, content = content, {}
-        load_weights(self.model, weights, path, by_suffix=bool(content.pop("matching_heuristics", False)))
+        load_weights(self.model, weights, path, by_suffix=by_suffix, strict=strict)
         for key in wanted:
             try:
                 self.checkpointables[key].load_state_dict(content.pop(key))
@@ -217,32 +260,34 @@ class DetectionCheckpointer:
         return content
 
     def resume_or_load(self, path: str | Path, *, resume: bool = True) -> dict[str, Any]:
-        """Load the newest good checkpoint of ``save_dir`` if asked to and there is one, else the weights of ``path``.
+        """Load the newest good checkpoint of ``save_dir`` if asked to and if there is one, else the weights of ``path``.
+
+        Weights must fit the model (`load` with ``strict=True``), unless ``path`` asks for matching by heuristics.
 
         Returns:
             as `load`.
 
         Raises:
-            CheckpointError: there are checkpoints to resume from and none is good, or `load` fails.
+            CheckpointError: none of the checkpoints to resume from is good, or `load` fails.
         """
         if resume and self.has_checkpoint():
             return self._resume()
         if resume:
             logger.info("No checkpoint in %s to resume from: starting at iteration 0.", self.save_dir)
-        return self.load(path, checkpointables=[])
+        return self.load(path, checkpointables=[], strict=True)
 
     def has_checkpoint(self) -> bool:
         """Whether ``save_dir`` holds a checkpoint to resume from."""
         return self.get_checkpoint_file() != ""
 
     def get_checkpoint_file(self) -> str:
-        """The newest checkpoint of ``save_dir``, "" where there is none.
+        """The newest checkpoint of ``save_dir``; "" if there is none.
 
-        A process that was killed between writing its first checkpoint and naming it left a file without a name for it.
+        It is the one that ``last_checkpoint`` names. A process that was killed between writing its first checkpoint and
+        naming it left none named: then it is the periodic one of the highest iteration.
         """
-        named = self.save_dir / self.last
-        if named.is_file() and (name := named.read_text(encoding="utf-8").strip()):
-            return str(self.save_dir / name)
+        if (named := self._run.newest_checkpoint()) is not None:
+            return str(named)
         periodic = self.periodic_checkpoints()
         return str(periodic[-1]) if periodic else ""
 
@@ -252,40 +297,31 @@ class DetectionCheckpointer:
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Make a file of ``save_dir`` the one to resume from."""
-        self._tag(self.last, last_filename_basename)
-
-    def _tag(self, tag: str, name: str) -> None:
-        with replace_file(self.save_dir / tag) as file:
-            file.write(name.encode())
+        self._write_name(self._run.last_checkpoint, last_filename_basename)
 
     def archive_previous_run(self) -> None:
-        """A new run begins in ``save_dir``: move an older one's checkpoints to a folder of their own.
+        """Move an older run's checkpoints to a folder of their own, when a new run starts in ``save_dir``.
 
-        Left where they are they would be taken for this run's, when it is resumed or when the oldest are removed.
+        If they stayed, the new run would take them for its own when it is resumed or removes the oldest.
         """
-        pointers = (self.last, self.best, MANIFEST)
-        own = sorted(listed(self.save_dir))  # of whatever prefix
-        old = {p for kind in ("model_*.pth", "model_*.dcp", *own, *pointers) for p in self.save_dir.glob(kind)}
-        if not self.save_to_disk or not old:
+        if not self.save_to_disk:
             return
-        folder = next_free_path(self.save_dir, "earlier_run_")
-        folder.mkdir()
-        for path in sorted(old):
-            path.rename(folder / path.name)
-        logger.warning(
-            "%s holds an earlier run; its checkpoints were moved to %s. To take it up, give --resume.",
-            self.save_dir,
-            folder.name,
-        )
+        folder = self._run.archive_checkpoints(listed_names(self.save_dir))  # the manifest's may have another prefix
+        if folder is not None:
+            logger.warning(
+                "%s holds an earlier run; its checkpoints were moved to %s. To continue it, give --resume.",
+                self.save_dir,
+                folder.name,
+            )
 
     def remove_leftovers(self) -> None:
-        """Remove what a process that was killed while it wrote has left; for the one run that writes to ``save_dir``."""
+        """Remove unfinished files of a process that was killed; only for the one run that writes to ``save_dir``."""
         if self.save_to_disk:
             for path in self.save_dir.glob(f".*{self.suffix}.*.tmp"):
                 remove_path(path)
 
     def periodic_checkpoints(self, prefix: str = "model") -> list[Path]:
-        """``<prefix>_<iteration>.pth`` of ``save_dir``, newest iteration last."""
+        """``<prefix>_<iteration>.pth`` of ``save_dir``, by iteration."""
         files = self.save_dir.glob(f"{prefix}_*{self.suffix}")
         found = [(m, p) for p in files if (m := _ITERATION.fullmatch(p.name.removesuffix(self.suffix)))]
         return [path for _, path in sorted((int(m[2]), path) for m, path in found if m[1] == prefix)]
@@ -296,23 +332,32 @@ class DetectionCheckpointer:
         older = [p for p in reversed(self.periodic_checkpoints(prefix)) if p != last]
         for path in [last, *older]:
             try:
-                content = self._good(path)
+                content = self._read_verified(path)
             except CheckpointError as error:
                 logger.warning("Can't resume from %s (%s); trying the one before.", path.name, error)
                 continue
-            return self._take(content, path, self.checkpointables)
+            return self._apply(content, path, self.checkpointables, strict=True)
         raise CheckpointError(f"{self.save_dir}: no checkpoint to resume from is good, the last one is {last.name}.")
 
-    def _good(self, path: Path) -> dict[str, Any]:
-        """The content of a checkpoint that is whole and as it was written."""
+    def _read_verified(self, path: Path) -> dict[str, Any]:
+        """The content of a checkpoint that is complete and unchanged since it was written."""
         content = load_file(path)
         if changed_since_written(path):
-            raise CheckpointError(f"Checkpoint {path} is damaged: it is not what manifest.json says was written.")
+            raise CheckpointError(f"Checkpoint {path} is damaged: its hash is not the one in manifest.json.")
         return content
 
 
+def _split_heuristics(address: str) -> tuple[str, bool | None]:
+    """An address without ``matching_heuristics=...`` in its query, and what that said."""
+    found = _HEURISTICS.search(address)
+    if found is None:
+        return address, None
+    rest = found[1] if found[3] else ""
+    return address[: found.start()] + rest + address[found.end() :], found[2] == "True"
+
+
 def _num_bytes(state: Any) -> int:
-    """What the tensors of a state take."""
+    """The memory of a state's tensors."""
     if isinstance(state, torch.Tensor):
         return state.nbytes
     if isinstance(state, dict):

@@ -1,4 +1,4 @@
-"""Checkpoints of a model in shards (FSDP2), by torch's distributed checkpoints (DCP)."""
+"""Checkpoints of a sharded model (FSDP2), as torch's distributed checkpoints (DCP)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 from torch.optim import Optimizer
 
 from ultravid.checkpoint.checkpointer import AVERAGED, DetectionCheckpointer
-from ultravid.checkpoint.manifest import MANIFEST, sha256_of
+from ultravid.checkpoint.manifest import sha256_of
 from ultravid.checkpoint.reading import CheckpointError, load_file
-from ultravid.checkpoint.snapshot import refuse_what_cannot_be_read
+from ultravid.checkpoint.snapshot import check_plain_data
 from ultravid.utils import comm
-from ultravid.utils.file_io import dump_json, replace_file
+from ultravid.utils.file_io import dump_json, remove_path, replace_file
 
 __all__ = ["DistributedCheckpointer"]
 
@@ -41,22 +41,23 @@ logger = logging.getLogger(__name__)
 
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 _REST = "rest.pth"
+_MANIFEST = "manifest.json"  # of the files in the folder of one checkpoint
 
 
 class DistributedCheckpointer(DetectionCheckpointer):
-    """As `DetectionCheckpointer`, with each process writing its shards: a checkpoint is a folder ``<name>.dcp``.
+    """A `DetectionCheckpointer` whose checkpoint is a folder ``<name>.dcp``, to which each process writes its shards.
 
-    It loads in any number of processes, sharded or not. All processes take part in each call. The folder is written under a
-    temporary name and renamed when all have written; what is no tensor stands in its ``rest.pth``. Its index is a pickle of
-    torch's, so a folder of unknown origin must not be loaded.
+    It loads in any number of processes, sharded or not. All processes must take part in each call. The folder is written under
+    a temporary name and renamed when all processes have written; ``rest.pth`` in it holds what is not a tensor. The folder's
+    index is a pickle of torch's, so it must come from a source you trust.
 
     Args:
         model: sharded or not.
-        save_dir: folder of the checkpoints.
-        optimizer: its state goes by the names of parameters, so that it can be dealt anew.
+        save_dir: local folder of the checkpoints.
+        optimizer: its state is saved by the names of parameters, so that other processes can share it out differently.
         on_error: see `DetectionCheckpointer`.
-        checkpointables: see `DetectionCheckpointer`; their states are plain data, but for averaged weights and the trainer's
-            optimizer.
+        checkpointables: see `DetectionCheckpointer`; their states must be plain data, except averaged weights and the
+            trainer's optimizer.
     """
 
     suffix = ".dcp"
@@ -76,9 +77,9 @@ class DistributedCheckpointer(DetectionCheckpointer):
     def save(
         self, name: str, *, tag_last: bool = True, tag_best: bool = False, remove: Iterable[Path] = (), **kwargs: Any
     ) -> Path | None:
-        """See `DetectionCheckpointer.save`; returns when all have written."""
+        """See `DetectionCheckpointer.save`; returns when all processes have written."""
         start = time.perf_counter()
-        path = self.save_dir / f"{name}{self.suffix}"
+        path = self._run.checkpoint(name, self.suffix)
         temporary = path.with_name(f".{path.name}.{comm.all_gather(os.getpid())[0]}.tmp")
         tensors, rest = self._state(kwargs)
         failure = ""
@@ -90,9 +91,9 @@ class DistributedCheckpointer(DetectionCheckpointer):
                 with replace_file(temporary / _REST) as file:
                     torch.save(rest, file)
                 hashes = {p.name: sha256_of(p) for p in sorted(temporary.iterdir())}
-                with replace_file(temporary / MANIFEST) as file:
+                with replace_file(temporary / _MANIFEST) as file:
                     file.write(dump_json(hashes, indent=1).encode())
-        except (Exception, CheckpointException) as error:  # of any process: all learn of it below
+        except (Exception, CheckpointException) as error:  # of any process: all get it below
             failure = f"{type(error).__name__}: {error}"
         failures = [f for f in comm.all_gather(failure) if f]
         if failures:
@@ -105,25 +106,22 @@ class DistributedCheckpointer(DetectionCheckpointer):
                 self.raise_failure()
             return None
         if self.save_to_disk:
-            self._put_in_place(temporary, path, tag_last, tag_best, tuple(remove))
+            self._put_in_place(temporary, path, self._tags(tag_last, tag_best), tuple(remove))
             logger.info("Saved checkpoint %s (%.1f s)", path, time.perf_counter() - start)
         comm.synchronize()
         return path
 
-    def _put_in_place(
-        self, temporary: Path, path: Path, tag_last: bool, tag_best: bool, remove: tuple[Path, ...]
-    ) -> None:
+    def _put_in_place(self, temporary: Path, path: Path, tags: list[Path], remove: tuple[Path, ...]) -> None:
         before = path.with_name(f".{path.name}.before.tmp")
         if path.exists():
             path.rename(before)
         temporary.rename(path)
         shutil.rmtree(before, ignore_errors=True)
-        for tag, wanted in ((self.last, tag_last), (self.best, tag_best)):
-            if wanted:
-                self._tag(tag, path.name)
+        for tag in tags:
+            self._write_name(tag, path.name)
         for old in remove:
             if old != path:
-                shutil.rmtree(old, ignore_errors=True)
+                remove_path(old)
 
     def _state(self, extra: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """What DCP writes, and the rest."""
@@ -138,21 +136,23 @@ class DistributedCheckpointer(DetectionCheckpointer):
             if key == AVERAGED:
                 tensors[key] = state
             else:
-                # The trainer's optimizer goes by names, above; its place is kept.
+                # The trainer's optimizer is saved by names, above; its key stays.
                 rest[key] = {k: None if k == "optimizer" else v for k, v in state.items()}
-        refuse_what_cannot_be_read(rest)
+        check_plain_data(rest)
         return tensors, rest
 
-    def load(self, path: str | Path, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """See `DetectionCheckpointer.load`."""
+    def load(
+        self, path: str | Path, checkpointables: list[str] | None = None, *, strict: bool = False
+    ) -> dict[str, Any]:
+        """See `DetectionCheckpointer.load`; a folder of shards must fit the model."""
         if not (str(path) and Path(path).is_dir()):
-            return super().load(path, checkpointables)
+            return super().load(path, checkpointables, strict=strict)
         wanted = list(self.checkpointables if checkpointables is None else checkpointables)
-        tensors, own = self._state({})
+        tensors, current = self._state({})
         rest = load_file(Path(path) / _REST)
         stored = {key.partition(".")[0] for key in _keys(Path(path))}
-        takes_average = not wanted and AVERAGED in stored
-        if takes_average:
+        load_average = not wanted and AVERAGED in stored
+        if load_average:
             tensors = {AVERAGED: tensors["model"]}
         elif not wanted:
             tensors = {"model": tensors["model"]}
@@ -163,9 +163,9 @@ class DistributedCheckpointer(DetectionCheckpointer):
         except (Exception, CheckpointException) as error:  # the latter is no Exception
             first = str(error).strip().rpartition("\n")[2]
             raise CheckpointError(f"Checkpoint {path} is damaged or doesn't fit the model: {first}") from error
-        set_model_state_dict(self.model, tensors[AVERAGED if takes_average else "model"])
+        set_model_state_dict(self.model, tensors[AVERAGED if load_average else "model"])
         if wanted:
-            flat = {**own["optimizer"], **rest.pop("optimizer"), **tensors["optimizer"]}
+            flat = {**current["optimizer"], **rest.pop("optimizer"), **tensors["optimizer"]}
             set_optimizer_state_dict(self.model, self._optimizer, flat, options=_FLAT)
         for key in wanted:
             if key == AVERAGED and key in tensors:
@@ -178,36 +178,38 @@ class DistributedCheckpointer(DetectionCheckpointer):
         logger.info("Loaded checkpoint %s", path)
         return rest
 
-    def _good(self, path: Path) -> dict[str, Any]:
+    def _read_verified(self, path: Path) -> dict[str, Any]:
         if not path.is_dir():
-            return super()._good(path)
+            return super()._read_verified(path)
         try:
-            hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            hashes = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
             changed = [name for name, sha256 in hashes.items() if sha256_of(path / name) != sha256]
         except (OSError, ValueError) as error:
             raise CheckpointError(f"Checkpoint {path} is damaged: {error}") from error
         if changed:
             raise CheckpointError(
-                f"Checkpoint {path} is damaged: {changed[0]} is not what {MANIFEST} says was written."
+                f"Checkpoint {path} is damaged: the hash of {changed[0]} is not the one in {_MANIFEST}."
             )
         return load_file(path / _REST)
 
-    def _take(self, content: dict[str, Any], path: str | Path, checkpointables: Iterable[str]) -> dict[str, Any]:
+    def _apply(
+        self, content: dict[str, Any], path: str | Path, checkpointables: Iterable[str], *, strict: bool
+    ) -> dict[str, Any]:
         if Path(path).is_dir():
-            return self.load(path, list(checkpointables))
-        return super()._take(content, path, checkpointables)
+            return self.load(path, list(checkpointables), strict=strict)
+        return super()._apply(content, path, checkpointables, strict=strict)
 
 
 def _keys(path: Path) -> Iterable[str]:
     try:
         return list(FileSystemReader(path).read_metadata().state_dict_metadata)
-    except (Exception, CheckpointException) as error:  # a cut pickle raises anything
+    except (Exception, CheckpointException) as error:  # a damaged pickle may raise anything
         raise CheckpointError(f"Checkpoint {path} is damaged: {error}") from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """DCP warns where there is one process, which is what is meant then."""
+    """Hide DCP's warning that there is one process, which is intended then."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,4 +1,4 @@
-"""Files of weights read onto the CPU; tensors and plain data alone are admitted."""
+"""Read files of weights onto the CPU. Only tensors and plain data are admitted."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch
 from numpy._core import multiarray
 
 from ultravid.utils.errors import UserError
+from ultravid.utils.file_io import AddressError, local_path
 
 __all__ = ["CheckpointError", "load_file"]
 
@@ -35,26 +36,32 @@ class CheckpointError(UserError):
     """A checkpoint that can't be read or written, or doesn't fit the model."""
 
 
-def load_file(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of torch, or a pickle of arrays as detectron2's model zoo has them (``.pkl``).
+def load_file(path: str | Path, *, path_manager: Any = None) -> dict[str, Any]:
+    """Read a checkpoint of torch, or a pickle of arrays as in detectron2's model zoo (``.pkl``). It runs no code of the file.
 
-    A folder is one of `DistributedCheckpointer`, and read whole; its index is a pickle of torch's, so it has to be trusted.
+    Args:
+        path: a file, a folder of `DistributedCheckpointer`, or an address (`ultravid.utils.file_io.local_path`). A folder is read
+            whole; its index is a pickle of torch's, so it must come from a source you trust.
+        path_manager: see `ultravid.utils.file_io.local_path`.
 
     Returns:
-        what the file holds; arrays are tensors.
+        the content of the file; arrays are tensors.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or holds more than tensors and plain data. No code in it is run.
+        CheckpointError: the file is missing, damaged, or holds more than tensors and plain data.
     """
-    path = Path(path)
-    if not path.exists():
-        shards = path.with_suffix(".dcp")
-        raise CheckpointError(f"Checkpoint {path} is not there{f'; {shards.name} is' if shards.exists() else ''}.")
     try:
-        if path.is_dir():
-            content = _read_shards(path)
-        else:
-            content = _read_pickle(path) if path.suffix == ".pkl" else _read_torch(path)
+        file = local_path(path, path_manager=path_manager)
+    except AddressError as error:
+        raise CheckpointError(f"Checkpoint {path} can't be loaded. {error}") from error
+    if not file.exists():
+        shards = file.with_suffix(".dcp")
+        hint = f" There is {shards.name}." if shards.exists() else ""
+        raise CheckpointError(f"Checkpoint {path} does not exist.{hint}")
+    if str(file) != str(path):
+        path = f"{path} (downloaded to {file})"
+    try:
+        content = _read(file)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(
@@ -62,7 +69,7 @@ def load_file(path: str | Path) -> dict[str, Any]:
         ) from error
     except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
-    # What a cut or foreign file raises is anything; torch's reader of shards has an error that is no Exception.
+    # A damaged or foreign file may raise anything; torch's reader of shards has an error that is not an Exception.
     except BaseException as error:
         raise CheckpointError(
             f"Checkpoint {path} is damaged: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
@@ -72,8 +79,14 @@ def load_file(path: str | Path) -> dict[str, Any]:
     return dict(content)
 
 
+def _read(path: Path) -> Any:
+    if path.is_dir():
+        return _read_shards(path)
+    return _read_pickle(path) if path.suffix == ".pkl" else _read_torch(path)
+
+
 def _read_torch(path: Path) -> Any:
-    # detectron2 saved numpy's numbers beside tensors.
+    # detectron2's checkpoints hold numpy scalars beside tensors.
     admitted: list[Any] = [(value, f"{module}.{name}") for (module, name), value in _ADMITTED.items()]
     admitted += [
         type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_)
@@ -83,10 +96,10 @@ def _read_torch(path: Path) -> Any:
 
 
 def _read_shards(path: Path) -> Any:
-    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save  # half a second that few need
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save  # half a second of imports that few need
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says that there is one process
+        warnings.simplefilter("ignore")  # that there is one process
         dcp_to_torch_save(path, Path(folder) / "whole.pth")
         return _read_torch(Path(folder) / "whole.pth")
 
@@ -97,12 +110,12 @@ def _read_pickle(path: Path) -> Any:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Admits what arrays and plain containers are made of; a name of anything else ends the reading."""
+    """Admits the types that arrays and plain containers are made of; a name of anything else is an error."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("torch.storage", "_load_from_bytes"):  # how a tensor's numbers stand in a plain pickle
+        if (module, name) == ("torch.storage", "_load_from_bytes"):  # the numbers of a tensor in a plain pickle
             return _storage
-        if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes the bytes of an array
+        if (module, name) == ("_codecs", "encode"):  # the bytes of an array in protocol 2
             return _encode
         if (module, name) not in _ADMITTED:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
@@ -121,7 +134,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 def _as_tensors(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype != object:
-        return torch.from_numpy(value.copy())  # not np.ascontiguousarray, which gives an array of no axis one
+        return torch.from_numpy(value.copy())  # np.ascontiguousarray would give a scalar an axis
     if isinstance(value, Mapping):
         return {key: _as_tensors(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""A copy of a state in memory that is used again, so that training waits for the copy alone while a thread writes it."""
+"""A copy of a state in reused memory: training waits for the copy only, while a thread writes it to disk."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from torch import Tensor
 
 _PLAIN = (bool, int, float, complex, str, bytes, np.float32, np.float64, np.int64)
 
-__all__ = ["Snapshot", "refuse_what_cannot_be_read"]
+__all__ = ["Snapshot", "check_plain_data"]
 
 
-def refuse_what_cannot_be_read(state: Any, place: str = "") -> None:
-    """Reading a checkpoint admits tensors and plain data alone; a state that holds more must not be found out on resuming.
+def check_plain_data(state: Any, place: str = "") -> None:
+    """Check that a state holds tensors and plain data only: reading a checkpoint admits nothing else, and resuming is too late to find out.
 
     Raises:
-        TypeError: it holds something else: where, and of what type.
+        TypeError: it holds something else: which entry, and its type.
     """
     if isinstance(state, Mapping):
         for key, value in state.items():
-            refuse_what_cannot_be_read(value, f"{place}/{key}")
+            check_plain_data(value, f"{place}/{key}")
     elif type(state) in (list, tuple, set, torch.Size):
         for index, value in enumerate(state):
-            refuse_what_cannot_be_read(value, f"{place}/{index}")
+            check_plain_data(value, f"{place}/{index}")
     elif not (state is None or isinstance(state, Tensor | torch.dtype | torch.device) or type(state) in _PLAIN):
         kind = f"{type(state).__module__}.{type(state).__qualname__}"
         raise TypeError(
-            f"The state {place.strip('/')!r} can't be kept in a checkpoint: a {kind} is no tensor or plain data."
+            f"The state {place.strip('/')!r} can't be saved in a checkpoint: a {kind} is neither a tensor nor plain data."
         )
 
 
 class Snapshot:
     """Copies states of one structure to the CPU, each time into the same memory.
 
-    The first copy takes the memory and so takes longer. Memory that a device copies to is pinned. Tensors that are one in the
-    state (tied weights) are one in the copy.
+    The first copy allocates the memory and so takes longer. Memory that a CUDA device copies to is pinned. Tensors that share
+    memory in the state (tied weights) share it in the copy.
     """
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
     def take(self, state: Any) -> Any:
-        """The state with its tensors copied; what an earlier call gave is overwritten.
+        """A copy of the state; the copy that an earlier call returned is overwritten.
 
         Args:
             state: dicts, lists and tuples of tensors and plain data.
         """
         used: dict[str, Tensor] = {}
         copied = self._copy(state, "", used, {})
-        self._buffers = used  # of what the state no longer holds, the memory is given back
+        self._buffers = used  # memory of tensors that the state no longer has is freed
         if any(t.is_pinned() for t in used.values()):
             torch.cuda.synchronize()  # the copies were queued; the next step must not change what they read
         return copied

@@ -1,40 +1,104 @@
-"""Weights under the names of this package, of torchvision, or of a part of the model: brought to a model, or refused."""
+"""Give a model the weights of a file whose names may differ: this package's, torchvision's, detectron2's, or those of a part."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ultravid.checkpoint.reading import CheckpointError
 
-__all__ = ["load_weights", "match_by_suffix"]
+__all__ = ["align_and_update_state_dicts", "load_weights", "match_by_suffix"]
 
 logger = logging.getLogger(__name__)
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str | Path, *, by_suffix: bool = False) -> None:
+@dataclass
+class _Match:
+    """Weights by the model's names, and what is left over.
+
+    Attributes:
+        weights: those of the file, by the model's names; some may have no place in the model.
+        missing: names of the model that must be in the file and are not.
+        unexpected: names of the file that are not the model's.
+        by_suffix: names were matched by their ends.
+    """
+
+    weights: dict[str, Tensor]
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    by_suffix: bool = False
+
+
+def load_weights(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    path: str | Path,
+    *,
+    by_suffix: bool = False,
+    strict: bool = True,
+) -> None:
     """Give weights to a model.
 
-    Names must be the model's. Three kinds of files hold a part of it under other names: torchvision's ResNets, files whose
-    names all begin with ``backbone.``, and those whose names match by their ends (`match_by_suffix`), which is tried where
-    not one name is the model's. What the file lacks then starts from scratch, and the log says what that is.
+    Names must be the model's, with three exceptions: torchvision's ResNets; files in which all names begin with
+    ``backbone.``; and files whose names match by their ends (`match_by_suffix`), which is tried if not one name is the model's.
+    Such a file may hold a part of the model. What it lacks starts from scratch, and the log says what that is.
 
     Args:
-        model: changed only if all fits.
+        model: changed only if no error is raised.
         weights: by name.
         path: the file that they come from, for messages.
-        by_suffix: names match by their ends even where some are equal; detectron2's files ask for it.
+        by_suffix: match names by their ends even if some are equal; files of detectron2's model zoo ask for it. Weights of
+            another shape are then left out with a warning, so that a head for other classes starts from scratch.
+        strict: raise if weights are missing, unknown or of another shape; else these are left out with a warning.
 
     Raises:
-        CheckpointError: names are missing or unknown, or shapes differ: which.
+        CheckpointError: weights don't fit (see ``strict``), or not one of them belongs to the model.
     """
+    foreign = next((name for name, value in weights.items() if not isinstance(value, Tensor)), None)
+    if foreign is not None:
+        kind = type(weights[foreign]).__name__
+        raise CheckpointError(f"{path} holds no state dict: its {foreign!r} is a {kind}, not a tensor.")
     expected = model.state_dict()
+    match = _match_names(expected, weights, by_suffix=by_suffix)
+    shapes = [
+        f"{k} is {tuple(match.weights[k].shape)}, the model's {tuple(expected[k].shape)}"
+        for k in expected
+        if k in match.weights and match.weights[k].shape != expected[k].shape
+    ]
+    fitting = {k: v for k, v in match.weights.items() if k in expected and v.shape == expected[k].shape}
+    faults = (
+        ("keys of the model are missing in it", match.missing),
+        ("of its keys are unknown to the model", [] if match.by_suffix else match.unexpected),
+        ("shapes differ", shapes),
+    )
+    message = "; ".join(f"{len(rows)} {what} ({_first(rows)})" for what, rows in faults if rows)
+    if message:
+        lenient = not strict or by_suffix
+        if not lenient or (expected and not fitting):
+            raise CheckpointError(f"{path} doesn't fit the model: {message}.")
+        logger.warning("%s doesn't fit the model in all places: %s. These are left as they are.", path, message)
+    model.load_state_dict(fitting, strict=False)
+    _log_parts(path, match, [k for k in expected if k not in fitting and k not in match.missing])
+
+
+def _log_parts(path: str | Path, match: _Match, from_scratch: list[str]) -> None:
+    """Say what of a file was used if it was matched by suffix, and what the model doesn't get from it."""
+    if match.by_suffix:
+        unused = _some("not used", sorted(match.unexpected))
+        logger.info("%s: %d weights matched by the ends of their names%s.", path, len(match.weights), unused)
+    if from_scratch:
+        logger.info("%s holds a part of the model%s.", path, _some("from scratch", sorted(from_scratch)))
+
+
+def _match_names(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, by_suffix: bool) -> _Match:
+    """Bring a file's weights under the model's names, as `load_weights` says."""
     exact = max((weights, _from_torchvision_resnet(weights, expected)), key=lambda given: len(given.keys() & expected))
     partial = bool(exact) and all(k.startswith("backbone.") for k in exact)
     missing = [k for k in expected if k not in exact and not (partial and not k.startswith("backbone."))]
@@ -43,41 +107,66 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str | Pa
         choices = [(given, match_by_suffix(expected, given)) for given in (weights, _renamed_resnet(weights))]
         given, pairs = max(choices, key=lambda choice: len(choice[1]))
         if pairs:
-            partial, missing = len(pairs) < len(expected), []
-            unused = sorted(set(given) - set(pairs.values()))
-            exact, unexpected = {k: given[v] for k, v in pairs.items()}, []
-            logger.info(
-                "%s: %d weights matched by the ends of their names%s.", path, len(pairs), _some("not used", unused)
-            )
-    weights = exact
-    shapes = [
-        f"{k} is {tuple(weights[k].shape)}, the model wants {tuple(expected[k].shape)}"
-        for k in expected
-        if k in weights and weights[k].shape != expected[k].shape
-    ]
-    if missing or unexpected or shapes:
-        faults = (
-            ("keys of the model are missing in it", missing),
-            ("of its keys are unknown to the model", unexpected),
-            ("shapes differ", shapes),
-        )
-        parts = [f"{len(rows)} {what} ({_first(rows)})" for what, rows in faults if rows]
-        raise CheckpointError(f"{path} doesn't fit the model: {'; '.join(parts)}.")
-    model.load_state_dict(dict(weights), strict=False)
-    if partial:
-        scratch = sorted(k for k in expected if k not in weights)
-        logger.info("%s holds a part of the model%s.", path, _some("from scratch", scratch))
+            unused = [name for name in given if name not in set(pairs.values())]
+            return _Match({k: given[v] for k, v in pairs.items()}, unexpected=unused, by_suffix=True)
+    return _Match(dict(exact), missing, unexpected)
+
+
+def align_and_update_state_dicts(
+    model_state_dict: Mapping[str, Tensor], ckpt_state_dict: Mapping[str, Tensor], c2_conversion: bool = True
+) -> dict[str, Tensor]:
+    """Weights of a file by the names of a model, by detectron2's rule.
+
+    A weight of the model gets the one whose name is its own name or the end of it after a dot; of several, the longest.
+    One of another shape is left out with a warning.
+
+    Args:
+        model_state_dict: the model's.
+        ckpt_state_dict: the file's.
+        c2_conversion: accepted for detectron2's signature. Names of Caffe2 (``conv1_w``) are not converted.
+
+    Returns:
+        a copy of each weight that was found, by the model's name.
+
+    Raises:
+        ValueError: one weight of the file matches two of the model.
+    """
+    del c2_conversion
+    found: dict[str, Tensor] = {}
+    used: dict[str, str] = {}
+    for key, value in model_state_dict.items():
+        name = _longest_end(key, ckpt_state_dict)
+        if name is None:
+            continue
+        weight = torch.as_tensor(ckpt_state_dict[name])
+        if weight.shape != value.shape:
+            logger.warning("%s is %s, the model's %s is %s: left out.", *(name, weight.shape, key, value.shape))
+            continue
+        if name in used:
+            raise ValueError(f"The weight {name} matches two of the model: {used[name]} and {key}.")
+        used[name] = key
+        found[key] = weight.clone()
+    missing = _some("of the model not found", [key for key in model_state_dict if key not in found])
+    unused = _some("of the file not used", [name for name in ckpt_state_dict if name not in used])
+    logger.info("%d weights matched by the ends of their names%s%s.", len(found), missing, unused)
+    return found
+
+
+def _longest_end(key: str, names: Container[str]) -> str | None:
+    """The longest of some names that is a key or its end after a dot."""
+    steps = key.split(".")
+    return next((end for i in range(len(steps)) if (end := ".".join(steps[i:])) in names), None)
 
 
 def match_by_suffix(model_keys: Iterable[str], file_keys: Iterable[str]) -> dict[str, str]:
-    """The file's name for each of the model's, where one is the end of the other at a dot.
+    """Match names of which one is the end of the other after a dot.
 
     ``stem.conv1.weight`` of a file is ``backbone.stem.conv1.weight`` of a model, and ``module.head.weight`` its
-    ``head.weight``. Of several names the longest wins. A name of the file that could be several of the model's, as
-    ``conv1.weight``, is none.
+    ``head.weight``. Of several names the longest wins. A name of the file that fits several of the model's, as
+    ``conv1.weight`` may, is not matched.
 
     Returns:
-        from the model's name to the file's.
+        the file's name for each of the model's that has one.
     """
     by_end: dict[str, list[str]] = {}
     for key in file_keys:
@@ -87,8 +176,7 @@ def match_by_suffix(model_keys: Iterable[str], file_keys: Iterable[str]) -> dict
     exact = set(file_keys)
     pairs: dict[str, str] = {}
     for key in model_keys:
-        steps = key.split(".")
-        shorter = next((end for i in range(len(steps)) if (end := ".".join(steps[i:])) in exact), None)
+        shorter = _longest_end(key, exact)
         longer = by_end.get(key, [])
         if shorter is not None:
             pairs[key] = shorter
@@ -98,17 +186,17 @@ def match_by_suffix(model_keys: Iterable[str], file_keys: Iterable[str]) -> dict
     return {key: name for key, name in pairs.items() if uses[name] == 1}
 
 
-def _from_torchvision_resnet(weights: Mapping[str, Tensor], expected: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    """Torchvision's names of a ResNet as this package's, below ``backbone.``; the classifier and stages that the model lacks are left out."""
+def _from_torchvision_resnet(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Torchvision's names of a ResNet as this package's, below ``backbone.``; without the classifier, and stages that the model lacks."""
     renamed = {f"backbone.{name}": value for name, value in _renamed_resnet(weights).items()}
     stages = {k.split(".")[1] for k in expected if k.startswith("backbone.")}
     kept = {k: v for k, v in renamed.items() if k.split(".")[1] in stages}
-    frozen = "num_batches_tracked"  # which frozen batch norm does not count
+    frozen = "num_batches_tracked"  # frozen batch norm has no such buffer
     return {k: v for k, v in kept.items() if not k.endswith(frozen) or k in expected}
 
 
 def _renamed_resnet(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Torchvision's names of a ResNet's stem and stages as this package's; nothing of another file."""
+    """Torchvision's names of a ResNet's stem and stages as this package's; empty for any other file."""
     if "layer1.0.conv1.weight" not in weights:
         return {}
     renamed = {}

@@ -53,7 +53,7 @@ class DefaultPredictor:
         self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else None
         if not cfg.MODEL.WEIGHTS:
             logger.warning("MODEL.WEIGHTS names no file: the predictor's model is untrained.")
-        DetectionCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        DetectionCheckpointer(self.model).load(cfg.MODEL.WEIGHTS, strict=True)
 
     def __call__(self, original_image: NDArray[np.uint8]) -> dict[str, Any]:
         """Detections of the next frame.

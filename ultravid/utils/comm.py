@@ -79,8 +79,8 @@ def all_agree(value: bool) -> bool:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The plain module of one that DDP wraps."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
+    """The plain module of one that DDP or DataParallel wraps."""
+    return model.module if isinstance(model, DistributedDataParallel | nn.DataParallel) else model
 
 
 def shared_random_seed() -> int:
