@@ -49,8 +49,11 @@ def test_built_in_names_read_the_folder_that_the_environment_names_now(phantom, 
         DatasetCatalog.get("phantom_train")
 
 
-def test_importing_the_catalog_touches_no_data(tmp_path):
-    code = "from ultravid.data import DatasetCatalog; print(*DatasetCatalog.list())"
+def test_importing_the_catalog_touches_no_data_and_no_torch(tmp_path):
+    code = """import sys
+import ultravid.datasets.audit, ultravid.datasets.convert, ultravid.datasets.formats.by_name, ultravid.datasets.phantom
+from ultravid.datasets import DatasetCatalog
+print(*DatasetCatalog.list(), *{"torch", "av", "pydicom"} & set(sys.modules))"""
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.split() == ["phantom_train", "phantom_test", "cva_bus_trainval", "cva_bus_test", "cva_bus_all"]
 

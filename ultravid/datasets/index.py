@@ -90,15 +90,9 @@ def _cache_folder() -> Path | None:
 
 @functools.cache
 def _code_digest() -> str:
-    """Of the modules that make an index: one that an older reader made is not taken."""
+    """Digest of the modules that decide what an index holds: an index that older code made is not used."""
     here = Path(__file__).parent
-    modules = [
-        here / "video.py",
-        here / "image_io.py",
-        Path(__file__),
-        *here.glob("datasets/*.py"),
-        *here.glob("readers/*.py"),
-    ]
+    modules = [*here.glob("*.py"), *here.glob("formats/*.py"), *here.glob("readers/*.py")]
     return hashlib.sha256(b"".join(p.read_bytes() for p in sorted(modules))).hexdigest()
 
 

@@ -19,7 +19,8 @@ from ultravid.datasets.audit.similarity import FrameTable, NearDuplicate, find_n
 from ultravid.datasets.audit.survey import AuditReport, Example, Split, Table, count_tables
 from ultravid.datasets.faults import Fault
 from ultravid.datasets.readers import read_frame_image
-from ultravid.datasets.readers.source import ImageArray, is_dicom
+from ultravid.datasets.readers.opener import is_dicom
+from ultravid.datasets.readers.source import ImageArray
 from ultravid.datasets.video import DataError, Frame, Video
 
 __all__ = ["audit_splits"]

@@ -1,8 +1,9 @@
 """Sources of frames: picture folders, movies and DICOM files behind one interface."""
 
 from ultravid.datasets.readers.frames import read_frame_image
+from ultravid.datasets.readers.opener import is_recording, open_source
 from ultravid.datasets.readers.sidecar import Sidecar, read_sidecar
-from ultravid.datasets.readers.source import CroppedSource, FrameSource, is_recording, open_source
+from ultravid.datasets.readers.source import CroppedSource, FrameSource
 
 __all__ = [
     "CroppedSource",

@@ -10,7 +10,8 @@ from collections import OrderedDict
 from pathlib import Path
 
 from ultravid.datasets.image_io import read_image
-from ultravid.datasets.readers.source import FrameSource, ImageArray, open_source
+from ultravid.datasets.readers.opener import open_source
+from ultravid.datasets.readers.source import FrameSource, ImageArray
 from ultravid.datasets.video import DataError, Video
 
 __all__ = ["read_frame_image"]

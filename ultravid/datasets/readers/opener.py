@@ -1,0 +1,76 @@
+"""Which reader opens a file, by the file's name and first bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ultravid.datasets.readers.source import (
+    DICOM_SUFFIXES,
+    MOVIE_SUFFIXES,
+    PICTURE_SUFFIXES,
+    CroppedSource,
+    FrameSource,
+)
+from ultravid.datasets.video import DataError
+
+__all__ = ["is_dicom", "is_recording", "open_source"]
+
+
+def is_recording(path: str | Path) -> bool:
+    """Whether `open_source` takes this path for a movie, a DICOM file or a folder of pictures, by its name and first bytes."""
+    path = Path(path)
+    if path.is_dir():
+        return any(p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".") for p in path.iterdir())
+    return path.suffix.lower() in MOVIE_SUFFIXES or is_dicom(path)
+
+
+def open_source(path: str | Path, *, crop: bool = True) -> FrameSource:
+    """Open a movie, a DICOM file, a folder of pictures in natural order, or one picture.
+
+    Args:
+        path: file or folder.
+        crop: cut frames to the part that shows the scan, where the file says which (DICOM's ultrasound regions). What lies
+            outside are often the patient's name and the date.
+
+    Raises:
+        DataError: nothing is there, it is empty or damaged, or nobody can read it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path} is not there.")
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError(f"{path}: is empty (0 bytes).")
+    source = _open_whole(path)
+    return CroppedSource(source, source.region) if crop and source.region is not None else source
+
+
+def _open_whole(path: Path) -> FrameSource:
+    # PyAV and pydicom take half a second to import; a data set of pictures needs neither.
+    suffix = path.suffix.lower()
+    if path.is_dir() or suffix in PICTURE_SUFFIXES:
+        from ultravid.datasets.readers.pictures import PictureSource
+
+        return PictureSource(path)
+    if suffix in MOVIE_SUFFIXES:
+        from ultravid.datasets.readers.movie import MovieSource
+
+        return MovieSource(path)
+    if is_dicom(path):
+        from ultravid.datasets.readers.dicom import DicomSource
+
+        return DicomSource(path)
+    known = sorted(MOVIE_SUFFIXES | DICOM_SUFFIXES | PICTURE_SUFFIXES)
+    raise DataError(
+        f"{path}: is no kind of file that frames are read from ({', '.join(known)}, or a folder of pictures)."
+    )
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file bears DICOM's suffix, or no suffix and DICOM's mark."""
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        return path.is_file()
+    # Scanners write DICOM files without a suffix, and a table of them in a file of this name.
+    if path.suffix or path.name.upper() == "DICOMDIR" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
