@@ -43,7 +43,8 @@ def do_test(builder: Builder) -> dict[str, float]:
 
 def do_train(builder: Builder, resume: bool) -> None:
     train = builder.cfg.train
-    if builder.cfg.trainer.get("accumulate", 1) != 1 or builder.cfg.trainer.hooks.get("ema") is not None:
+    accumulation = builder.cfg.trainer.get("accumulation") or {}
+    if accumulation.get("num_batches", 1) != 1 or builder.cfg.trainer.hooks.get("ema") is not None:
         raise UserError(
             "This loop neither accumulates nor averages weights: write it here, or take lazyconfig_train.py."
         )

@@ -48,7 +48,7 @@ def command(data: Path, output_dir: Path, iterations: int, overrides: Sequence[s
         *("--config-file", str(ROOT / "projects/basicdet/configs/phantom.py"), "--resume"),
         *(f"data.root={data}", f"train.output_dir={output_dir}", f"train.max_iter={iterations}"),
         *("train.log_period=1", "train.eval_period=15", "train.checkpointer.period=2"),
-        *("train.amp.enabled=true", "+trainer.accumulate=2", "trainer.hooks.ema=common/hooks.py:EMA"),
+        *("train.amp.enabled=true", "trainer.accumulation.num_batches=2", "trainer.hooks.ema=common/hooks.py:EMA"),
         "dataloader.train.frame_sampler.num_frames=3",
         *overrides,
     ]

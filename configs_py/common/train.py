@@ -4,6 +4,7 @@ from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.config import LazyCall as L
 from ultravid.config import LazyPartial, Node, ref
 from ultravid.engine import AMPTrainer, hooks, prepare_model
+from ultravid.engine.steps import Accumulation, NonfinitePolicy
 from ultravid.evaluation import inference_on_dataset
 from ultravid.solver import LRMultiplier
 from ultravid.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
@@ -51,7 +52,8 @@ trainer = L(AMPTrainer)(
     max_iter=ref("train.max_iter"),
     seed=ref("train.seed"),
     clip_grad=None,
-    dump_dir=ref("train.output_dir"),
+    accumulation=L(Accumulation)(num_batches=1),  # whose mean gradient makes one step
+    nonfinite=L(NonfinitePolicy)(max_skipped=0, dump_dir=ref("train.output_dir")),
     hooks=dict(
         progress=L(hooks.ProgressBar)(),  # on a terminal alone
         record=L(hooks.RunRecord)(

@@ -177,7 +177,7 @@ def test_a_seed_that_is_drawn_is_kept_for_the_run_and_for_one_that_goes_on(cfg, 
 def test_mixed_precision_and_accumulation_are_keys(cfg):
     cfg = changed(cfg, "SOLVER.AMP.ENABLED", "True", "SOLVER.ACCUMULATE", "2", "DATASETS.TEST", "()")
     trainer = DefaultTrainer(cfg)
-    assert type(trainer._trainer).__name__ == "AMPTrainer" and trainer._trainer.accumulate == 2
+    assert type(trainer._trainer).__name__ == "AMPTrainer" and trainer._trainer.accumulation.num_batches == 2
     trainer.resume_or_load(resume=False)
     trainer.train()
     assert len(read_rows(trainer.checkpointer.save_dir / "metrics.json")) == 3

@@ -9,6 +9,7 @@ from tests.conftest import read_rows, without_times
 from tests.engine.test_train_loop import Data, FailAt, Model
 from ultravid.checkpoint import DetectionCheckpointer, load_file
 from ultravid.engine import AMPTrainer, SimpleTrainer, StopTraining, hooks
+from ultravid.engine.steps import Accumulation, NonfinitePolicy
 from ultravid.evaluation import flatten_results_dict
 from ultravid.utils.events import JSONWriter, get_event_storage
 
@@ -63,7 +64,7 @@ def make_run(folder, *, precision="bfloat16", stop_at=None, max_iter=12, lr=0.1,
         checkpointer=checkpointer,
         max_iter=max_iter,
         seed=5,
-        accumulate=2,
+        accumulation=Accumulation(2),
         clip_grad=lambda p: nn.utils.clip_grad_norm_(p, 1.0),
         hooks=marks,
     )
@@ -187,18 +188,23 @@ def test_a_step_that_is_not_finite_is_kept_and_repeated(tmp_path):
     bad[0, 0] = 100
     model = Breaks()
     trainer = SimpleTrainer(
-        model, [good, bad], torch.optim.SGD(model.parameters(), lr=0.1), max_iter=5, seed=3, dump_dir=tmp_path
+        model,
+        [good, bad],
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        max_iter=5,
+        seed=3,
+        nonfinite=NonfinitePolicy(dump_dir=tmp_path),
     )
     with pytest.raises(
         FloatingPointError, match=r"Loss is not finite in iteration 1: .*replay.py .*iteration_0000001_rank0"
     ):
         trainer.train()
-    capsule = StepDump.read(tmp_path / "capsules/iteration_0000001_rank0.pth")
-    assert capsule.iteration == 1 and torch.equal(capsule.batches[0], bad) and math.isinf(capsule.losses["loss"])
-    assert torch.equal(capsule.model["first.weight"], model.first.weight)
+    dump = StepDump.read(tmp_path / "step_dumps/iteration_0000001_rank0.pth")
+    assert dump.iteration == 1 and torch.equal(dump.batches[0], bad) and math.isinf(dump.losses["loss"])
+    assert torch.equal(dump.model["first.weight"], model.first.weight)
     other = Breaks()
-    other.load_state_dict(capsule.model)
-    where = first_nonfinite(other, lambda: other(capsule.batches[0])["loss"])
+    other.load_state_dict(dump.model)
+    where = first_nonfinite(other, lambda: other(dump.batches[0])["loss"])
     assert where == "The output of second (Identity) is not finite; its inputs are finite."
     assert first_nonfinite(other, lambda: other(good)["loss"]) is None
 
@@ -208,7 +214,11 @@ def test_a_step_that_is_left_out_leaves_no_trace_in_the_statistics():
     model.second = nn.Identity()
     bad = torch.full((4, 3), math.nan)
     trainer = SimpleTrainer(
-        model, [bad, torch.randn(4, 3)], torch.optim.SGD(model.parameters(), lr=0.1), max_iter=2, skip_nonfinite=1
+        model,
+        [bad, torch.randn(4, 3)],
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        max_iter=2,
+        nonfinite=NonfinitePolicy(1),
     )
     trainer.train()
     assert torch.isfinite(model.norm.running_mean).all() and model.norm.num_batches_tracked == 1

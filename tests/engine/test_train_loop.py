@@ -8,6 +8,7 @@ from torch import nn
 from tests.conftest import read_rows
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.engine import AMPTrainer, HookBase, SimpleTrainer, StopTraining, hooks
+from ultravid.engine.steps import Accumulation, NonfinitePolicy
 from ultravid.utils.events import CSVWriter, EventStorage, EventWriter, JSONWriter, get_event_storage
 
 
@@ -151,7 +152,7 @@ def plain_trainer(batches, **kwargs):
 
 def test_accumulated_batches_make_the_step_of_one_large_batch():
     rows = torch.randn(16, 3)
-    whole, parts = plain_trainer(rows.split(8)), plain_trainer(rows.split(4), accumulate=2)
+    whole, parts = plain_trainer(rows.split(8)), plain_trainer(rows.split(4), accumulation=Accumulation(2))
     for trainer in (whole, parts):
         trainer.train()
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(weights(whole), weights(parts), strict=True))
@@ -163,14 +164,14 @@ def test_accumulated_batches_make_the_step_of_one_large_batch():
 @pytest.mark.parametrize("bad", [math.nan, -1000.0])
 def test_a_step_whose_gradient_is_not_finite_is_left_out_or_ends_the_run(bad):
     good, broken = torch.ones(2, 3), torch.full((2, 3), bad)
-    skipping, reference = plain_trainer([broken, good], skip_nonfinite=1), plain_trainer([good])
+    skipping, reference = plain_trainer([broken, good], nonfinite=NonfinitePolicy(1)), plain_trainer([good])
     skipping.train()
     reference.max_iter = 1
     reference.train()
     assert all(torch.equal(a, b) for a, b in zip(weights(skipping), weights(reference), strict=True))
     before = weights(plain_trainer([good]))
     for limit in (0, 1):
-        trainer = plain_trainer([broken], skip_nonfinite=limit)
+        trainer = plain_trainer([broken], nonfinite=NonfinitePolicy(limit))
         what = "Loss" if math.isnan(bad) else "Gradient"
         with pytest.raises(FloatingPointError, match=rf"{what} is not finite in iteration {limit}: .*norm of the gr"):
             trainer.train()
@@ -242,7 +243,7 @@ def test_the_best_checkpoint_is_not_the_last_and_its_value_survives_a_resume(tmp
 def test_a_run_taken_up_again_is_the_same_run(tmp_path):
     def run(folder, stop_at, resume):
         checkpointer = DetectionCheckpointer(Model(), folder)
-        trainer = make(AMPTrainer, enabled=True, checkpointer=checkpointer, max_iter=9, accumulate=2)
+        trainer = make(AMPTrainer, enabled=True, checkpointer=checkpointer, max_iter=9, accumulation=Accumulation(2))
         checkpointer.model = trainer.model
         trainer.register_hooks(
             {

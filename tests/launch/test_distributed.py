@@ -16,6 +16,7 @@ from torch import nn
 
 from tests.conftest import ROOT, read_rows, same_weights, without_times
 from ultravid.engine import SimpleTrainer, create_ddp_model, hooks, launch
+from ultravid.engine.steps import NonfinitePolicy
 from ultravid.utils import comm
 
 FSDP = ["prepared_model=common/fsdp.py:prepared_model", "checkpointer=common/fsdp.py:checkpointer"]
@@ -140,7 +141,7 @@ def stand_still_then_break(folder: Path):
         torch.optim.SGD(model.parameters(), lr=0.1),
         max_iter=4,
         hooks=[Sleeps(), hooks.Watchdog(timeout_s=0.8)],
-        dump_dir=folder,
+        nonfinite=NonfinitePolicy(dump_dir=folder),
         seed=0,
     )
     said = ""
@@ -163,7 +164,7 @@ def test_a_hang_is_told_by_each_process_and_a_nan_of_one_stops_all_before_the_st
     assert all(r["iter"] == 3 and r["finite"] for r in results)
     assert "Gradient is not finite in iteration 3" in results[0]["said"]
     assert "Loss is not finite in iteration 3" in results[1]["said"]
-    assert {p.name for p in (tmp_path / "capsules").iterdir()} == {
+    assert {p.name for p in (tmp_path / "step_dumps").iterdir()} == {
         "iteration_0000003_rank0.pth",
         "iteration_0000003_rank1.pth",
     }

@@ -89,7 +89,7 @@ def test_a_run_in_yaml_asks_for_changed_keys_and_its_capsule_is_repeated(phantom
     allow = ["--allow-change", "SOLVER.MAX_ITER,SOLVER.BASE_LR"]
     assert run_tool(tool.main, [*arguments, "--resume", *allow, *changed]) == 1
     assert "The step was kept" in capfd.readouterr().err
-    (capsule,) = (tmp_path / "capsules").iterdir()
+    (capsule,) = (tmp_path / "step_dumps").iterdir()
     assert run_tool(load_tool("replay").main, [str(capsule)]) == 0
     assert " is not finite" in capfd.readouterr().out
 
@@ -116,7 +116,7 @@ def test_a_run_that_meets_a_nan_leaves_a_capsule_and_replay_names_the_module(pha
     error = capfd.readouterr().err
     assert re.fullmatch(r"error: Iteration 2: .* nan or an infinite number.*python tools/replay\.py \S+\n", error)
     assert "Traceback" in (tmp_path / "run/log.txt").read_text()
-    (capsule,) = (tmp_path / "run/capsules").iterdir()
+    (capsule,) = (tmp_path / "run/step_dumps").iterdir()
     capfd.readouterr()
     replay = load_tool("replay")
     assert run_tool(replay.main, [str(capsule)]) == 0

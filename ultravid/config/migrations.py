@@ -93,10 +93,21 @@ KEYS: dict[str, str] = {
 
 ARGUMENTS: dict[str, dict[str, str]] = {
     # target -> {old argument: the one of today}; with a dot it is an argument of a call in PARTS.
+    # --- 0.2
+    **{
+        f"ultravid.engine.{name}": {
+            "accumulate": "accumulation.num_batches",
+            "skip_nonfinite": "nonfinite.max_skipped",
+            "capsule_dir": "nonfinite.dump_dir",
+        }
+        for name in ("AMPTrainer", "SimpleTrainer", "train_loop.AMPTrainer", "train_loop.SimpleTrainer")
+    },
 }
 
 PARTS: dict[str, dict[str, object]] = {
     # name of an argument that ARGUMENTS lead into -> the call that is made where the config has none
+    "accumulation": {"_target_": "ultravid.engine.steps.Accumulation"},
+    "nonfinite": {"_target_": "ultravid.engine.steps.NonfinitePolicy"},
 }
 
 

@@ -66,7 +66,7 @@ class EMA(HookBase):
     @torch.no_grad()
     def after_step(self) -> None:
         """See `HookBase`."""
-        if getattr(self.trainer, "step_skipped", False):
+        if self.trainer.step_skipped:
             return
         self._num_updates += 1
         n = self._num_updates

@@ -16,6 +16,7 @@ from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.config import CfgNode, ConfigError
 from ultravid.engine import cfg_builders, hooks
 from ultravid.engine.defaults import default_writers, prepare_model
+from ultravid.engine.steps import Accumulation, NonfinitePolicy
 from ultravid.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 from ultravid.evaluation import (
     DatasetEvaluator,
@@ -93,11 +94,10 @@ class DefaultTrainer(TrainerBase):
         settings: dict[str, Any] = {
             "seed": self.cfg.SEED if self.cfg.SEED >= 0 else None,
             "clip_grad": cfg_builders.build_gradient_clipper(self.cfg),
-            "accumulate": solver.ACCUMULATE,
-            "skip_nonfinite": solver.SKIP_NONFINITE,
-            "dump_dir": self.cfg.OUTPUT_DIR,
         }
         try:
+            settings["accumulation"] = Accumulation(solver.ACCUMULATE)
+            settings["nonfinite"] = NonfinitePolicy(solver.SKIP_NONFINITE, self.cfg.OUTPUT_DIR)
             if solver.AMP.ENABLED:
                 return AMPTrainer(model, data_loader, optimizer, precision=solver.AMP.PRECISION, **settings)
             return SimpleTrainer(model, data_loader, optimizer, **settings)
@@ -147,14 +147,15 @@ class DefaultTrainer(TrainerBase):
             self.checkpointer.wait()
 
     @property
-    def num_samples(self) -> int:
-        """That this process has taken from the loader."""
-        return self._trainer.num_samples
+    def step_skipped(self) -> bool:
+        """Whether the last step was skipped, because a number was not finite."""
+        return self._trainer.step_skipped
 
     def run_step(self) -> None:
         """One step of the inner trainer."""
         self._trainer.iter = self.iter
         self._trainer.run_step()
+        self.num_samples = self._trainer.num_samples
 
     def state_dict(self) -> dict[str, Any]:
         """The inner trainer's, with this one's iteration and hooks: what `SimpleTrainer` saves for the same run."""

@@ -63,12 +63,12 @@ class StepDump:
     generators: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: str | Path) -> str:
-        """Write it to ``<folder>/capsules/`` and give a sentence that says where, or that it could not be written."""
+        """Write it to ``<folder>/step_dumps/`` and give a sentence that says where, or that it could not be written."""
         if self.seed is not None:
             seed_step(self.seed, self.iteration, self.rank)
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
         content["generators"] = generator_states()
-        path = Path(folder) / "capsules" / f"iteration_{self.iteration:07d}_rank{self.rank}.pth"
+        path = Path(folder) / "step_dumps" / f"iteration_{self.iteration:07d}_rank{self.rank}.pth"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replace_file(path) as file:
@@ -87,7 +87,7 @@ class StepDump:
             trust: admit batches of any type; reading one may then run code that the file names.
 
         Raises:
-            CheckpointError: it is missing, damaged, no capsule, or holds types that are not this package's.
+            CheckpointError: it is missing, damaged, not a step dump, or holds types that are not this package's.
         """
         if not Path(path).is_file():
             raise CheckpointError(f"StepDump {path} is not there.")
@@ -95,7 +95,7 @@ class StepDump:
             with torch.serialization.safe_globals(_OWN_TYPES):
                 content = torch.load(path, map_location="cpu", weights_only=not trust)
             if not isinstance(content, dict) or content.keys() != cls.__dataclass_fields__.keys():
-                raise CheckpointError(f"{path} is no capsule.")
+                raise CheckpointError(f"{path} is not a step dump.")
             return cls(**content)
         except CheckpointError:
             raise

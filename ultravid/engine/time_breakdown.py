@@ -45,7 +45,7 @@ class TimeBreakdown(HookBase):
         self._samples = self._num_samples()
 
     def _num_samples(self) -> int:
-        return int(getattr(self.trainer, "num_samples", 0)) * comm.get_world_size()
+        return self.trainer.num_samples * comm.get_world_size()
 
     def after_step(self) -> None:
         """See `HookBase`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import operator
 import time
 import weakref
@@ -11,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
-from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -20,7 +18,7 @@ from torch.optim import Optimizer
 
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.engine.sharding import unsharded
-from ultravid.engine.step_dump import StepDump, describe_batch
+from ultravid.engine.steps import Accumulation, FullPrecision, MixedPrecision, NonfinitePolicy, Precision, Step
 from ultravid.utils import comm
 from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.events import EventStorage, get_event_storage
@@ -30,7 +28,6 @@ __all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
 
 logger = logging.getLogger(__name__)
 
-_MOST_OVERFLOWS = 40  # from any scale a float32 holds down to one at which a finite loss no longer overflows
 _EVERY_STEP = ("before_step", "after_backward", "after_step")
 
 
@@ -91,6 +88,7 @@ class TrainerBase:
         evaluation_weights: gives a block in which the model has the weights to evaluate it with; a hook that averages
             weights puts its own here.
         seconds: what each part of the steps and each hook took so far, in seconds of this process's clock.
+        num_samples: number of samples that this process has taken from the loader; 0 if the trainer does not count them.
         checkpointer: where `resume_or_load` looks, None without one.
         init_checkpoint: weights to start from; "" starts from scratch.
     """
@@ -108,7 +106,13 @@ class TrainerBase:
         self.evaluation_weights: Callable[[], AbstractContextManager[None]] = nullcontext
         self.storage = EventStorage(0)
         self.seconds: dict[str, float] = defaultdict(float)
+        self.num_samples = 0
         self._calls: dict[str, list[tuple[str, Callable[[], None]]]] = {phase: [] for phase in _EVERY_STEP}
+
+    @property
+    def step_skipped(self) -> bool:
+        """Whether the last step left the weights as they were; a trainer that skips steps overrides it."""
+        return False
 
     def register_hooks(self, hooks: Mapping[str, HookBase | None] | Sequence[HookBase | None]) -> None:
         """Add hooks: a list in its order, or a dict by name, sorted by the hooks' ``order``; None entries are skipped."""
@@ -277,29 +281,27 @@ class TrainerBase:
 class SimpleTrainer(TrainerBase):
     """One model, one optimizer, one loader; a step is load, forward, backward, step.
 
-    A gradient that is not finite never reaches the optimizer. The norm of the gradients is looked at before each step; under
-    DDP it is the same on every rank, so all stop, or skip, together. It is the one read of the device that a step makes:
-    losses stay there until a writer looks at them.
+    A gradient that is not finite never reaches the optimizer: its norm is read before each step. That is the one read of the
+    device that a step makes; losses stay there until a writer asks for them.
 
     Args:
         model: in training it takes what the loader gives and returns a loss, or a dict of losses that are summed.
-        data_loader: batches; one that ends is begun again. With ``iterate_from(batch)`` it begins where the run begins.
-        optimizer: made from the model's parameters.
+        data_loader: batches; it is iterated again when it ends. With a method ``iterate_from(batch)`` it starts at the batch
+            that the run starts with.
+        optimizer: of the model's parameters.
         gather_metric_period: iterations between records of the losses.
-        async_write_metrics: taken for the sake of detectron2's signature: no metric is ever waited for.
         zero_grad_before_forward: clear gradients before the forward pass instead of before the backward pass.
+        async_write_metrics: accepted because detectron2 has it, and ignored: recording a metric never waits for the device.
+        precision: number format of the step; None is `FullPrecision`.
+        accumulation: batches of a step; None is one batch.
+        nonfinite: what happens when a gradient or a loss is not finite; None ends the run.
+        clip_grad: called with the parameters that have a gradient, before the optimizer's step, as
+            `torch.nn.utils.clip_grad_norm_` with its limit bound.
         hooks: by name or as a list.
-        checkpointer: where `resume_or_load` looks; the trainer's own state is saved with it.
+        checkpointer: `resume_or_load` uses it, and it saves the trainer's own state too.
         init_checkpoint: weights to start from; "" starts from scratch.
         max_iter: number of iterations.
         seed: with it, what the model draws in a step is a function of (seed, iteration, rank).
-        clip_grad: called with the parameters that have a gradient, before the optimizer's step, as
-            `torch.nn.utils.clip_grad_norm_` with its limit bound.
-        accumulate: batches whose mean gradient makes one step.
-        skip_nonfinite: so many steps in a row may be left out because their gradient is not finite; one more ends the run. The
-            model's buffers are then as before the step.
-        dump_dir: a step that ends the run because a number is not finite is kept in its folder ``capsules``, for
-            ``tools/replay.py``; None keeps nothing.
     """
 
     def __init__(
@@ -311,36 +313,32 @@ class SimpleTrainer(TrainerBase):
         zero_grad_before_forward: bool = False,
         async_write_metrics: bool = False,
         *,
+        precision: Precision | None = None,
+        accumulation: Accumulation | None = None,
+        nonfinite: NonfinitePolicy | None = None,
+        clip_grad: Callable[[list[Tensor]], Any] | None = None,
         hooks: Mapping[str, HookBase | None] | Sequence[HookBase | None] = (),
         checkpointer: DetectionCheckpointer | None = None,
         init_checkpoint: str = "",
         max_iter: int = 0,
         seed: int | None = None,
-        clip_grad: Callable[[list[Tensor]], Any] | None = None,
-        accumulate: int = 1,
-        skip_nonfinite: int = 0,
-        dump_dir: str | Path | None = None,
     ) -> None:
         del async_write_metrics
         super().__init__()
-        if accumulate < 1:
-            raise ValueError(f"accumulate={accumulate} must be at least 1.")
         model.train()
         self.model = model
         self.data_loader = data_loader
         self.optimizer = optimizer
         self.gather_metric_period = gather_metric_period
         self.zero_grad_before_forward = zero_grad_before_forward
+        self.precision = FullPrecision() if precision is None else precision
+        self.precision.prepare(model)
+        self.accumulation = Accumulation() if accumulation is None else accumulation
+        self.nonfinite = NonfinitePolicy() if nonfinite is None else nonfinite
+        self.clip_grad = clip_grad
         self.checkpointer, self.init_checkpoint = checkpointer, init_checkpoint
         self.max_iter = max_iter
         self.seed = seed
-        self.clip_grad = clip_grad
-        self.accumulate = accumulate
-        self.skip_nonfinite = skip_nonfinite
-        self.dump_dir = dump_dir
-        self.num_samples = 0  # that this process has taken from the loader
-        self._num_skipped = 0  # in a row
-        self._buffers_before: list[Tensor] = []
         self._clipper_gives_norm = False
         self._data_loader_iter_obj: Iterator[Any] | None = None
         self._configured = self._hyperparameters()
@@ -351,16 +349,16 @@ class SimpleTrainer(TrainerBase):
 
     @property
     def step_skipped(self) -> bool:
-        """Whether the last step was not made, because a number was not finite."""
-        return self._num_skipped > 0
+        """Whether the last step was skipped, because a number was not finite."""
+        return self.nonfinite.num_skipped > 0
 
     def train(self, start_iter: int | None = None, max_iter: int | None = None) -> None:
-        """As `TrainerBase`; the data begin where the run begins."""
+        """As `TrainerBase`; the data start where the run starts."""
         self._data_loader_iter_obj = None
         super().train(start_iter, max_iter)
 
     def after_train(self) -> None:
-        """Call the hooks; what they saved stands when this returns."""
+        """Call the hooks; when this returns, what they saved is on disk."""
         try:
             super().after_train()
         finally:
@@ -368,86 +366,77 @@ class SimpleTrainer(TrainerBase):
                 self.checkpointer.wait()
 
     def run_step(self) -> None:
-        """One step; its losses and the time it waited for data go to the storage.
+        """One step; its losses and the time that it waited for data go to the storage.
 
         Raises:
             FloatingPointError: a loss or a gradient is not finite; the message names the iteration and the samples.
         """
         assert self.model.training, "the model is in evaluation mode"
+        step = Step(self.iter, self.seed, self.model, self.precision)
         data_before = self.seconds["data"]
-        losses: dict[str, Tensor] = {}
-        batches = []
-        for part in range(self.accumulate):
-            start = time.perf_counter()
-            batches.append(self._next_batch())
-            loaded = time.perf_counter()
-            self.seconds["data"] += loaded - start
-            if part == 0:
+        clock = _LapClock(self.seconds)
+        parts = []
+        for index in range(self.accumulation.num_batches):
+            step.batches.append(self._next_batch())
+            clock.lap("data")
+            if index == 0:
                 self._begin_step()
-            with self._synchronized(part == self.accumulate - 1):
-                found = self._losses_of(batches)
-                if found is None:
+            with self.accumulation.synchronized(self.model, index):
+                losses = self._forward(step)
+                if losses is None:
                     return
-                # sum() would begin with 0 + loss: one more node of the graph.
-                total = found["total_loss"] = reduce(operator.add, found.values())
-                if part == 0 and not self.zero_grad_before_forward:
+                if index == 0 and not self.zero_grad_before_forward:
                     self.optimizer.zero_grad()
-                computed = time.perf_counter()
-                self.seconds["forward"] += computed - loaded
-                self.backward(total / self.accumulate if self.accumulate > 1 else total)
-                self.seconds["backward"] += time.perf_counter() - computed
-            for name, value in found.items():
-                losses[name] = losses[name] + value.detach() if name in losses else value.detach()
-        if self.accumulate > 1:
-            losses = {name: value / self.accumulate for name, value in losses.items()}
-        start = time.perf_counter()
+                clock.lap("forward")
+                self.backward(self.accumulation.scaled(losses["total_loss"]))
+            parts.append({name: value.detach() for name, value in losses.items()})
+            clock.lap("backward")
+        losses = self.accumulation.mean(parts)
         norm = self.finish_gradients()
-        if self._is_finite(norm, losses, batches):
+        self.precision.after_norm(self.optimizer)
+        if self.nonfinite.allows_step(step, norm, losses):
             self.optimizer_step()
-        self.seconds["optimizer"] += time.perf_counter() - start
+        clock.lap("optimizer")
         if (self.iter + 1) % self.gather_metric_period == 0:
             self.write_metrics({**losses, "grad_norm": norm}, self.seconds["data"] - data_before)
 
     def _begin_step(self) -> None:
+        """What comes between the first batch of a step and the model."""
         if self.seed is not None:
             seed_step(self.seed, self.iter, comm.get_rank())
-        if self.skip_nonfinite:
-            self._buffers_before = [buffer.clone() for buffer in self.model.buffers()]
+        self.nonfinite.before_forward(self.model)
         if self.zero_grad_before_forward:
             self.optimizer.zero_grad()
 
-    def _synchronized(self, last: bool) -> AbstractContextManager[None]:
-        """DDP shares gradients in the last backward pass of a step alone."""
-        no_sync = None if last else getattr(self.model, "no_sync", None)
-        return nullcontext() if no_sync is None else no_sync()
-
-    def _losses_of(self, batches: list[Any]) -> dict[str, Tensor] | None:
-        """The losses of the last of a step's batches; None where the model's own check fails and the step may be left out."""
+    def _forward(self, step: Step) -> dict[str, Tensor] | None:
+        """The losses of the step's last batch and their sum, ``total_loss``; None if the step is skipped."""
         try:
-            losses = dict(self.compute_losses(batches[-1]))
-            if not losses:
-                raise ValueError("The model gave no loss.")
-            return losses
-        except FloatingPointError as error:
-            # Of several processes this one alone knows: it ends, and with it the group.
-            if comm.get_world_size() == 1 and self._num_skipped < self.skip_nonfinite:
-                self._leave_out(f"iteration {self.iter}: {error}")
-                return None
-            kept = self._keep_capsule(batches, {})
-            samples = describe_batch(batches[-1])
-            raise FloatingPointError(f"Iteration {self.iter}: {error}; samples: {samples}{kept}") from error
+            with self.precision.autocast():
+                losses = dict(self.compute_losses(step.batches[-1]))
+        except FloatingPointError as error:  # a check of the model's own
+            self.nonfinite.on_model_error(step, error)
+            return None
+        if not losses:
+            raise ValueError("The model gave no loss.")
+        # sum() would begin with 0 + loss: one more node of the graph.
+        losses["total_loss"] = reduce(operator.add, losses.values())
+        return losses
 
     def compute_losses(self, data: Any) -> dict[str, Tensor]:
-        """The model's losses by name."""
+        """The model's losses by name; `run_step` calls it in the autocast context of the trainer's precision."""
         losses = self.model(data)
         return {"loss": losses} if isinstance(losses, Tensor) else losses
 
     def backward(self, loss: Tensor) -> None:
-        """Add a loss's gradients; one that is not finite makes all of them so, for it is the gradients that are looked at."""
-        loss.backward(_one_if_finite(loss))
+        """Add the gradients of a loss."""
+        self.precision.backward(loss)
 
     def finish_gradients(self) -> Tensor:
-        """Let the hooks see the gradients, clip them, and give their norm (before clipping, where the clipper tells it)."""
+        """Unscale the gradients, let the hooks see them, clip them, and return their norm.
+
+        The norm is that before clipping, unless ``clip_grad`` returns a norm, which is then taken.
+        """
+        self.precision.unscale(self.optimizer)
         self.after_backward()
         groups = self.optimizer.param_groups
         parameters = [p for group in groups for p in group["params"] if p.grad is not None]
@@ -463,56 +452,10 @@ class SimpleTrainer(TrainerBase):
         """Move the weights."""
         self.optimizer.step()
 
-    def _is_finite(self, norm: Tensor, losses: dict[str, Tensor], batches: list[Any]) -> bool:
-        """Whether the step may be made; see ``skip_nonfinite``."""
-        if math.isfinite(norm.item()):
-            self._num_skipped = 0
-            return True
-        shown = ", ".join(f"{name}={value.item():.4g}" for name, value in losses.items())
-        message = f"iteration {self.iter}: {shown}, norm of the gradients {norm.item():.4g}"
-        if self._num_skipped < self._may_skip(losses):
-            self._leave_out(message)
-            return False
-        what = "Gradient" if _all_finite(losses) else "Loss"
-        kept = self._keep_capsule(batches, losses)
-        samples = "; ".join(map(describe_batch, batches))
-        raise FloatingPointError(f"{what} is not finite in {message}; samples: {samples}{kept}")
-
-    def _leave_out(self, message: str) -> None:
-        self._num_skipped += 1
-        logger.warning("Left out the step of %s", message)
-        for buffer, before in zip(self.model.buffers(), self._buffers_before, strict=False):
-            buffer.copy_(before)
-
-    def _may_skip(self, losses: dict[str, Tensor]) -> int:
-        """How many steps in a row may be left out, where this one's losses are these."""
-        del losses
-        return self.skip_nonfinite
-
-    def _keep_capsule(self, batches: list[Any], losses: dict[str, Tensor]) -> str:
-        """Write what `tools/replay.py` needs, and say where."""
-        if self.dump_dir is None:
-            return ""
-        step = StepDump(
-            iteration=self.iter,
-            seed=self.seed,
-            rank=comm.get_rank(),
-            batches=batches,
-            samples=[describe_batch(batch) for batch in batches],
-            losses={name: value.item() for name, value in losses.items()},
-            model=comm.unwrapped(self.model).state_dict(),
-            autocast=self._autocast_dtype(),
-        )
-        return step.write(self.dump_dir)
-
-    def _autocast_dtype(self) -> str | None:
-        """What the forward pass runs in, None: the weights' own type."""
-        return None
-
     def write_metrics(self, losses: dict[str, Tensor], data_time: float) -> None:
         """Put the losses (means over processes) and this process's wait for data into the storage."""
         if comm.get_world_size() > 1:
-            losses = dict(sorted(losses.items()))  # each process may have met them in an order of its own
+            losses = dict(sorted(losses.items()))  # the order may differ between processes
         stacked = torch.stack([value.float() for value in losses.values()])
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(stacked)
@@ -521,8 +464,14 @@ class SimpleTrainer(TrainerBase):
         storage.put_scalars_later(tuple(losses), stacked)
         storage.put_scalar("data_time", data_time)
 
+    def _write_metrics(self, loss_dict: Mapping[str, Tensor], data_time: float, prefix: str = "") -> None:
+        """`write_metrics` under the name by which a ``run_step`` written for detectron2 calls it."""
+        if (self.iter + 1) % self.gather_metric_period == 0:
+            losses = {f"{prefix}{name}": value.detach() for name, value in loss_dict.items()}
+            self.write_metrics({**losses, f"{prefix}total_loss": reduce(operator.add, losses.values())}, data_time)
+
     def _next_batch(self) -> Any:
-        """The loader's next batch; a loader that ends is begun again."""
+        """The loader's next batch; a loader that ends is iterated again."""
         try:
             batch = next(self._data_loader_iter)
         except StopIteration:
@@ -538,67 +487,48 @@ class SimpleTrainer(TrainerBase):
     def _data_loader_iter(self) -> Iterator[Any]:
         if self._data_loader_iter_obj is None:
             iterate_from = getattr(self.data_loader, "iterate_from", None)
-            first = self.iter * self.accumulate
+            first = self.iter * self.accumulation.num_batches
             if first > 0 and iterate_from is None:
                 logger.warning(
-                    "The loader has no iterate_from(batch), so the run that is taken up sees its data from the beginning again."
+                    "The loader has no method iterate_from(batch), so the resumed run sees its data from the beginning again."
                 )
             self._data_loader_iter_obj = iterate_from(first) if iterate_from is not None else iter(self.data_loader)
         return self._data_loader_iter_obj
 
     def reset_data_loader(self, data_loader_builder: Callable[[], Iterable[Any]]) -> None:
-        """Let go of the loader, and take the one that a function makes."""
+        """Release the loader, then take the one that ``data_loader_builder`` returns."""
         del self.data_loader
         self._data_loader_iter_obj = None
         self.data_loader = data_loader_builder()
 
     def state_dict(self) -> dict[str, Any]:
-        """As `TrainerBase`, with the optimizer and the hyperparameters that its config gave it."""
+        """As `TrainerBase`, with the state of the optimizer, its configured hyperparameters, and the state of the precision."""
         own = {"optimizer": self.optimizer.state_dict(), "configured": self._configured}
         if comm.get_world_size() == 1:
             own["generators"] = generator_states(torch_too=self.seed is None)
-        return {**super().state_dict(), **own}
+        return {**super().state_dict(), **own, **self.precision.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what `state_dict` gave; a hyperparameter that the config gives another value now has the new one."""
+        """Restore what `state_dict` returned; a hyperparameter whose configured value has changed gets the new value."""
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
         if comm.get_world_size() == 1:
             restore_generators(state_dict.get("generators", {}))
+        self.precision.load_state_dict(state_dict)
         configured = state_dict.get("configured", self._configured)
         for group, now, before in zip(self.optimizer.param_groups, self._configured, configured, strict=True):
             group.update({name: value for name, value in now.items() if before.get(name) != value})
 
     def _hyperparameters(self) -> list[dict[str, Any]]:
-        """Of each group of the optimizer."""
+        """The hyperparameters of each parameter group."""
         return [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
 
 
 class AMPTrainer(SimpleTrainer):
-    """`SimpleTrainer` with automatic mixed precision.
+    """`SimpleTrainer` with `MixedPrecision`, under detectron2's signature.
 
-    Args:
-        model: see `SimpleTrainer`.
-        data_loader: see `SimpleTrainer`.
-        optimizer: see `SimpleTrainer`.
-        gather_metric_period: see `SimpleTrainer`.
-        zero_grad_before_forward: see `SimpleTrainer`.
-        grad_scaler: scales the loss; None makes one, which acts with float16 alone.
-        precision: dtype of autocast; with float16 the loss is scaled (Micikevicius et al., ICLR 2018). None takes float16 on
-            CUDA or where a scaler is given, as detectron2, and bfloat16 on the CPU.
-        log_grad_scaler: record the scale as ``grad_scaler``.
-        async_write_metrics: see `SimpleTrainer`.
-        enabled: off, it is a `SimpleTrainer`: the config's ``train.amp.enabled``.
-        hooks: see `SimpleTrainer`, as all that follow.
-        checkpointer: see `SimpleTrainer`.
-        init_checkpoint: see `SimpleTrainer`.
-        max_iter: see `SimpleTrainer`.
-        seed: see `SimpleTrainer`.
-        clip_grad: see `SimpleTrainer`.
-        accumulate: see `SimpleTrainer`.
-        skip_nonfinite: see `SimpleTrainer`. With float16, a gradient that overflows at finite losses is no fault: the step is
-            left out and the scale halved, up to 40 times in a row.
-        dump_dir: see `SimpleTrainer`.
+    ``precision`` (the dtype, by default float16 on CUDA and bfloat16 on the CPU), ``grad_scaler``, ``log_grad_scaler`` and
+    ``enabled`` are the arguments of `MixedPrecision`; all others are those of `SimpleTrainer`.
     """
 
     def __init__(
@@ -614,27 +544,16 @@ class AMPTrainer(SimpleTrainer):
         async_write_metrics: bool = False,
         *,
         enabled: bool = True,
+        accumulation: Accumulation | None = None,
+        nonfinite: NonfinitePolicy | None = None,
+        clip_grad: Callable[[list[Tensor]], Any] | None = None,
         hooks: Mapping[str, HookBase | None] | Sequence[HookBase | None] = (),
         checkpointer: DetectionCheckpointer | None = None,
         init_checkpoint: str = "",
         max_iter: int = 0,
         seed: int | None = None,
-        clip_grad: Callable[[list[Tensor]], Any] | None = None,
-        accumulate: int = 1,
-        skip_nonfinite: int = 0,
-        dump_dir: str | Path | None = None,
     ) -> None:
-        device = next(model.parameters()).device
-        if precision is None:
-            precision = torch.float16 if device.type == "cuda" or grad_scaler is not None else torch.bfloat16
-        dtype = getattr(torch, precision, None) if isinstance(precision, str) else precision
-        if dtype not in (torch.float16, torch.bfloat16):
-            raise ValueError(f"precision={precision!r} is neither float16 nor bfloat16.")
-        if dtype == torch.float16 and any(hasattr(p, "full_tensor") for p in model.parameters()):
-            raise ValueError("precision='float16' can't be used on shards (FSDP2), take 'bfloat16'.")
-        self.autocast = torch.autocast(device.type, dtype=dtype, enabled=enabled)
-        self.log_grad_scaler = log_grad_scaler
-        self.grad_scaler = grad_scaler or torch.amp.GradScaler(device.type, enabled=enabled and dtype == torch.float16)
+        self._mixed = MixedPrecision(precision, enabled, grad_scaler, log_grad_scaler)
         super().__init__(
             model,
             data_loader,
@@ -642,61 +561,36 @@ class AMPTrainer(SimpleTrainer):
             gather_metric_period,
             zero_grad_before_forward,
             async_write_metrics,
+            precision=self._mixed,
+            accumulation=accumulation,
+            nonfinite=nonfinite,
+            clip_grad=clip_grad,
             hooks=hooks,
             checkpointer=checkpointer,
             init_checkpoint=init_checkpoint,
             max_iter=max_iter,
             seed=seed,
-            clip_grad=clip_grad,
-            accumulate=accumulate,
-            skip_nonfinite=skip_nonfinite,
-            dump_dir=dump_dir,
         )
 
-    def compute_losses(self, data: Any) -> dict[str, Tensor]:
-        """The model's losses by name, under autocast."""
-        with self.autocast:
-            return super().compute_losses(data)
-
-    def backward(self, loss: Tensor) -> None:
-        """As `SimpleTrainer`, of the scaled loss."""
-        self.grad_scaler.scale(loss).backward(_one_if_finite(loss))
-
-    def finish_gradients(self) -> Tensor:
-        """As `SimpleTrainer`; gradients are unscaled before anyone looks at them."""
-        self.grad_scaler.unscale_(self.optimizer)
-        return super().finish_gradients()
-
-    def _is_finite(self, norm: Tensor, losses: dict[str, Tensor], batches: list[Any]) -> bool:
-        # Halves or raises the scale by what `unscale_` found, without a read. Not `scaler.step`: it would read the device a
-        # second time to learn what the norm says.
-        if any(p.grad is not None for group in self.optimizer.param_groups for p in group["params"]):
-            self.grad_scaler.update()
-        if self.log_grad_scaler:
-            get_event_storage().put_scalar("grad_scaler", self.grad_scaler.get_scale(), smoothing_hint=False)
-        return super()._is_finite(norm, losses, batches)
-
-    def _may_skip(self, losses: dict[str, Tensor]) -> int:
-        overflow = self.grad_scaler.is_enabled() and comm.all_agree(_all_finite(losses))
-        return max(super()._may_skip(losses), _MOST_OVERFLOWS if overflow else 0)
-
-    def _autocast_dtype(self) -> str | None:
-        return str(self.autocast.fast_dtype).removeprefix("torch.") if self.autocast._enabled else None
-
-    def state_dict(self) -> dict[str, Any]:
-        """As `SimpleTrainer`, with the scaler."""
-        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what `state_dict` gave."""
-        super().load_state_dict(state_dict)
-        if state := state_dict.get("grad_scaler"):  # empty where the run had none before
-            self.grad_scaler.load_state_dict(state)
+    @property
+    def grad_scaler(self) -> torch.amp.GradScaler:
+        """The scaler of the loss; it is disabled unless the precision is float16."""
+        return self._mixed.grad_scaler
 
 
-def _one_if_finite(loss: Tensor) -> Tensor:
-    """1, or nan where the loss is not finite: what a backward pass begins with."""
-    return loss.detach() * 0 + 1
+class _LapClock:
+    """Adds the seconds since the last lap to the entry of a name."""
+
+    __slots__ = ("_last", "_seconds")
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds = seconds
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self._seconds[name] += now - self._last
+        self._last = now
 
 
 def _total_norm(gradients: list[Tensor]) -> Tensor:
@@ -704,7 +598,3 @@ def _total_norm(gradients: list[Tensor]) -> Tensor:
     if not gradients:
         return torch.zeros(())
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-
-
-def _all_finite(losses: dict[str, Tensor]) -> bool:
-    return all(math.isfinite(value.item()) for value in losses.values())
