@@ -1,6 +1,5 @@
 """A small phantom on disk, and the launcher called in this process."""
 
-# ruff: noqa: E402
 import os
 
 # Set before torch is loaded. Small tensors gain nothing from a second thread, and threads that spin while they wait cost as
