@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""What judging detections costs: seconds on the wall, for predictions in memory.
+"""What evaluating detections costs: wall-clock seconds, for predictions in memory.
 
     python benchmarks/evaluation.py [--videos 20] [--frames 150] [--detections 16] [--repeats 5]
 
-Videos hold a lesion that drifts, a detection of it and distractors that drift and jump. Rows: the ten figures of UltraDet's
-evaluator (``legacy/...``), all figures, and the bootstrap over patients; for the videos asked for, for twice as many and for
-twice as long ones, which should cost twice as much. Beside them, where it is installed, pycocotools' average precision
-alone, and a plain version of the ten figures that compares every pair of detections of a video (quadratic in its length).
+Each video has a drifting lesion, a detection of it, and distractors that drift and jump. Rows: the ten metrics of UltraDet's
+evaluator (``legacy/...``), all metrics, and the bootstrap over patients. Columns: the given videos, twice as many, and twice as
+long ones, which should cost twice as much. For comparison: the average precision of pycocotools, if it is installed, and a
+plain version of the ten metrics that compares every pair of detections of a video (quadratic in its length).
 """
 
 import argparse
@@ -26,13 +26,13 @@ from rich.table import Table
 from ultravid.evaluation.bootstrap import bootstrap_metrics
 from ultravid.evaluation.frame_ap import COCO_IOUS
 from ultravid.evaluation.legacy import legacy_metrics
-from ultravid.evaluation.matching import match_video, pairwise_iou_np
+from ultravid.evaluation.matching import match_videos, pairwise_iou_np
 from ultravid.evaluation.metrics import all_metrics
 from ultravid.evaluation.results import FrameResult, VideoResult
 
 
 def make_videos(num_videos: int, num_frames: int, num_detections: int, seed: int = 0) -> list[VideoResult]:
-    """A lesion a video, found most of the time, and ``num_detections - 1`` other detections a frame."""
+    """One lesion per video, found most of the time, and ``num_detections - 1`` other detections per frame."""
     rng = np.random.default_rng(seed)
     videos = []
     for v in range(num_videos):
@@ -53,7 +53,7 @@ def make_videos(num_videos: int, num_frames: int, num_detections: int, seed: int
 
 
 def plain_sequences(video: VideoResult, threshold: float) -> int:
-    """False-positive sequences, with the IoU of every pair of a video's kept detections."""
+    """False-positive sequences, from the IoU of every pair of a video's kept detections."""
     kept = [frame.scores > np.float32(threshold) for frame in video.frames]
     boxes = np.concatenate([f.boxes[k] for f, k in zip(video.frames, kept, strict=True)])
     frame = np.repeat(np.arange(len(kept)), [k.sum() for k in kept])
@@ -76,7 +76,7 @@ def plain_sequences(video: VideoResult, threshold: float) -> int:
 
 
 def plain_legacy(videos: Sequence[VideoResult]) -> dict[str, float]:
-    """The ten figures in loops over frames and detections."""
+    """The ten metrics in loops over frames and detections."""
     rows = [
         (score, (v, f), overlap)
         for v, video in enumerate(videos)
@@ -98,18 +98,18 @@ def plain_legacy(videos: Sequence[VideoResult]) -> dict[str, float]:
         if threshold == COCO_IOUS[0]:
             at_50 = recall, precision
         areas.append((np.diff(recall, prepend=0) * np.maximum.accumulate(precision[::-1])[::-1]).sum())
-    figures = {"AP50": areas[0], "AP75": areas[5], "mAP": sum(areas) / 9, "R@16": at_50[0][-1]}
+    values = {"AP50": areas[0], "AP75": areas[5], "mAP": sum(areas) / 9, "R@16": at_50[0][-1]}
     scores = np.array([row[0] for row in rows])
     frames = sum(len(video.frames) for video in videos)
     for level in (0.7, 0.8, 0.9):
-        figures[f"P@R{level}"] = float(np.interp(level, *at_50))
+        values[f"P@R{level}"] = float(np.interp(level, *at_50))
         threshold = float(np.interp(level, at_50[0], scores))
-        figures[f"FP@R{level}"] = 1800 * sum(plain_sequences(video, threshold) for video in videos) / frames
-    return figures
+        values[f"FP@R{level}"] = 1800 * sum(plain_sequences(video, threshold) for video in videos) / frames
+    return values
 
 
 def coco_average_precision(videos: Sequence[VideoResult]) -> Callable[[], Any]:
-    """pycocotools on the same detections; its index is made before."""
+    """pycocotools on the same detections, with its index made beforehand."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -125,10 +125,10 @@ def coco_average_precision(videos: Sequence[VideoResult]) -> Callable[[], Any]:
 
     def evaluate() -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            judged = COCOeval(truth, results, "bbox")
-            judged.params.areaRng, judged.params.areaRngLbl = [[0, 1e10]], ["all"]
-            judged.evaluate()
-            judged.accumulate()
+            coco = COCOeval(truth, results, "bbox")
+            coco.params.areaRng, coco.params.areaRngLbl = [[0, 1e10]], ["all"]
+            coco.evaluate()
+            coco.accumulate()
 
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
@@ -137,7 +137,7 @@ def coco_average_precision(videos: Sequence[VideoResult]) -> Callable[[], Any]:
 
 
 def seconds(action: Callable[[], Any], repeats: int) -> list[float]:
-    """Of each call, after one that is not counted."""
+    """The seconds of each call, after one that is not counted."""
     action()
     taken = []
     for _ in range(repeats):
@@ -147,16 +147,12 @@ def seconds(action: Callable[[], Any], repeats: int) -> list[float]:
     return taken
 
 
-def judged(videos: Sequence[VideoResult]) -> list[Any]:
-    return [match_video(video) for video in videos]
-
-
 def rows_of(videos: Sequence[VideoResult], draws: int) -> dict[str, Callable[[], Any]]:
-    """Each from boxes in memory, but for the bootstrap: there the boxes were compared for the figures."""
-    ready = judged(videos)
+    """Each starts from boxes in memory, except the bootstrap, which starts from matched videos."""
+    ready = match_videos(videos)
     return {
-        "the ten legacy figures": lambda: legacy_metrics(judged(videos)),
-        "all figures": lambda: all_metrics(judged(videos)),
+        "the ten legacy metrics": lambda: legacy_metrics(match_videos(videos)),
+        "all metrics": lambda: all_metrics(match_videos(videos)),
         f"{draws} draws of patients": lambda: bootstrap_metrics(ready, draws),
     }
 
@@ -171,9 +167,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     sizes = [(args.videos, args.frames), (2 * args.videos, args.frames), (args.videos, 2 * args.frames)]
     sets = [make_videos(*size, args.detections) for size in sizes]
-    ours, plain = legacy_metrics(judged(sets[0])), plain_legacy(sets[0])
+    ours, plain = legacy_metrics(match_videos(sets[0])), plain_legacy(sets[0])
     assert all(abs(ours[name] - plain[name]) < 1e-9 for name in plain), (ours, plain)
-    table = Table(title=f"seconds: median of {args.repeats} (least to most), {args.detections} detections a frame")
+    table = Table(title=f"seconds: median of {args.repeats} (least to most), {args.detections} detections per frame")
     table.add_column("")
     for num_videos, num_frames in sizes:
         table.add_column(f"{num_videos} videos x {num_frames}", justify="right")

@@ -1,4 +1,4 @@
-"""Little videos for the tests of figures, and files of them."""
+"""Small videos for the tests of metrics, and files of them."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def video(*frames, fps=None, name="v", patient=None, metadata=None):
 
 
 def random_videos(rng, num_videos=3, max_frames=25, step=0.05):
-    """Videos with up to two lesions a frame; scores are multiples of ``step``, or all different where it is None."""
+    """Videos with up to two lesions a frame; scores are multiples of ``step``, or all different if it is None."""
     videos = []
     for v in range(num_videos):
         frames = []
@@ -53,8 +53,9 @@ def jitter(rng, box):
 
 
 def reference_set(number):
-    """Videos of a set that UltraDet's evaluator was run on, and what it gave. Frames without a prediction are left out."""
-    content = np.load(DATA / f"set{number}.npz")
+    """Videos of a set that UltraDet's evaluator was run on, and its results. Frames without a prediction are left out."""
+    with np.load(DATA / f"set{number}.npz") as file:
+        content = dict(file)  # the file reads and decompresses an array at each access
     left_out = set(zip(content["none_video"].tolist(), content["none_frame"].tolist(), strict=True))
     videos = []
     for v, num_frames in enumerate(content["video_frames"]):
@@ -68,7 +69,7 @@ def reference_set(number):
 
 
 def coco_content(videos, size=1000):
-    """The same as COCO-VID annotations and COCO results."""
+    """The videos as COCO-VID annotations and COCO results."""
     annotations = {"videos": [], "images": [], "annotations": [], "categories": [{"id": 1, "name": "lesion"}]}
     results = []
     for v, vid in enumerate(videos):

@@ -27,15 +27,15 @@ def copies(videos, drawn):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_each_draw_equals_the_figures_of_the_videos_that_were_drawn(seed):
+def test_each_draw_equals_the_metrics_of_the_drawn_videos(seed):
     rng = np.random.default_rng(seed)
     # Eight boxes in ten are found: some draws reach recall 0.8, others don't. All scores differ: copies are the only ties.
     videos = with_patients(random_videos(rng, num_videos=6, max_frames=8, step=None), ["p", "q", "q", "r", "s", "t"])
     values = bootstrap_metrics(videos, num_draws=25, seed=seed)
     for i, drawn in enumerate(draw_patients(5, 25, seed)):
-        figures = all_metrics(copies(videos, drawn))
+        metrics = all_metrics(copies(videos, drawn))
         for name in BOOTSTRAP_METRICS:
-            assert values[name][i] == pytest.approx(figures[name], nan_ok=True), (name, i)
+            assert values[name][i] == pytest.approx(metrics[name], nan_ok=True), (name, i)
 
 
 def test_a_recall_that_ends_at_the_level_exactly_counts_as_reached():
@@ -47,11 +47,11 @@ def test_a_recall_that_ends_at_the_level_exactly_counts_as_reached():
 
 def test_one_patient_gives_an_interval_without_width_and_a_run_equals_itself():
     videos = with_patients(random_videos(np.random.default_rng(1)), ["p", "p", "p"])
-    figures, draws = all_metrics(videos), bootstrap_metrics(videos, 50)
+    metrics, draws = all_metrics(videos), bootstrap_metrics(videos, 50)
     for name in ("AP50", "mAP", "R@16", "Pr70"):
         interval = percentile_interval(draws[name])
-        assert interval.low == pytest.approx(figures[name], nan_ok=True)
-        assert interval.high == pytest.approx(figures[name], nan_ok=True)
+        assert interval.low == pytest.approx(metrics[name], nan_ok=True)
+        assert interval.high == pytest.approx(metrics[name], nan_ok=True)
     again = bootstrap_metrics(videos, 50)
     assert all(np.array_equal(draws[name], again[name], equal_nan=True) for name in BOOTSTRAP_METRICS)
     assert paired_p_value(again["AP50"] - draws["AP50"]) == 1

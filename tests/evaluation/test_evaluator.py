@@ -9,6 +9,7 @@ from ultravid.evaluation import (
     FramePictures,
     VideoDetectionEvaluator,
     format_results,
+    inference_context,
     inference_on_dataset,
 )
 from ultravid.evaluation.prediction_store import read_videos
@@ -17,7 +18,7 @@ from ultravid.utils.errors import UserError
 
 
 class Perfect(torch.nn.Module):
-    """Finds what there is; counts how often it is reset."""
+    """Finds exactly the lesions; counts how often it is reset."""
 
     def __init__(self):
         super().__init__()
@@ -61,7 +62,7 @@ def test_a_model_is_run_evaluated_and_left_in_training(tmp_path):
     assert (tmp_path / "frames.png").stat().st_size > 500
 
 
-def test_undefined_figures_are_null_and_a_dash(tmp_path):
+def test_undefined_metrics_are_null_and_a_dash(tmp_path):
     results = inference_on_dataset(Perfect(), [[item("a", 0, [])]], VideoDetectionEvaluator(tmp_path))
     assert json.loads((tmp_path / "metrics.json").read_text())["AP50"] is None
     assert format_results(results).count("-  ") or " - " in format_results(results)
@@ -73,7 +74,7 @@ def test_a_frame_seen_twice_is_refused():
         inference_on_dataset(Perfect(), [[item("a", 0)], [item("a", 0)]], evaluator)
 
 
-def test_evaluators_must_not_give_one_figure_twice():
+def test_two_evaluators_must_not_return_the_same_metric():
     class One(DatasetEvaluator):
         def evaluate(self):
             return {"x": 1.0}
@@ -82,8 +83,33 @@ def test_evaluators_must_not_give_one_figure_twice():
         inference_on_dataset(Perfect(), [], [One(), One()])
 
 
+def test_evaluators_may_be_nested_have_no_result_or_be_missing():
+    class Counter(DatasetEvaluator):
+        def __init__(self, name):
+            self.name = name
+
+        def reset(self):
+            self.seen = 0
+
+        def process(self, inputs, outputs):
+            self.seen += len(inputs)
+
+        def evaluate(self):
+            return {self.name: self.seen} if self.name else None
+
+    nested = DatasetEvaluators([Counter("a"), DatasetEvaluators([Counter("b"), Counter("")])])
+    loader = [[item("a", 0)], [item("a", 1)]]
+    assert inference_on_dataset(Perfect(), loader, nested) == {"a": 2, "b": 2}
+    assert inference_on_dataset(Perfect(), loader, Counter("")) == {}
+    model = Perfect().train()
+    assert inference_on_dataset(model, loader, None) == {} and model.training and model.resets == 2
+    with inference_context(model):
+        assert not model.training
+    assert model.training
+
+
 class Detector(torch.nn.Module):
-    """Finds each lesion a little shifted, and one thing more; may be interrupted at a call."""
+    """Finds each lesion, slightly shifted, and one false positive; may be interrupted at a call."""
 
     def __init__(self, shift=1.0, stop_at=None):
         super().__init__()
@@ -123,23 +149,23 @@ def files_in(folder):
 def interrupted(folder):
     with pytest.raises(KeyboardInterrupt):
         evaluate(folder, Detector(stop_at=10), frames_of_three_videos())
-    assert len(list((folder / "predictions").iterdir())) == 2  # a and b; c was begun
+    assert len(list((folder / "predictions").iterdir())) == 2  # a and b; c is unfinished
     return folder
 
 
-def test_an_interrupted_evaluation_is_taken_up_and_leaves_the_same_files(tmp_path):
+def test_an_interrupted_evaluation_is_resumed_and_leaves_the_same_files(tmp_path):
     whole = evaluate(tmp_path / "whole", Detector(), frames_of_three_videos())
     model = Detector()
     resumed = evaluate(interrupted(tmp_path / "cut"), model, frames_of_three_videos(), resume=True)
     assert model.calls == 4 and resumed == whole
     assert files_in(tmp_path / "cut") == files_in(tmp_path / "whole")
-    # One that was finished is done again, not taken over.
+    # A finished evaluation is done again, not reused.
     evaluate(tmp_path / "cut", again := Detector(), frames_of_three_videos(), resume=True)
     assert again.calls == 12
 
 
 @pytest.mark.parametrize(("model", "resume"), [(Detector(shift=2.0), True), (Detector(), False)])
-def test_predictions_of_other_weights_or_without_resume_are_not_taken_over(tmp_path, model, resume):
+def test_predictions_of_other_weights_or_without_resume_are_not_reused(tmp_path, model, resume):
     evaluate(interrupted(tmp_path / "cut"), model, frames_of_three_videos(), resume=resume)
     assert model.calls == 12
     evaluate(tmp_path / "whole", Detector(shift=model.shift.item()), frames_of_three_videos())
@@ -154,9 +180,9 @@ def test_predictions_of_other_weights_or_without_resume_are_not_taken_over(tmp_p
         {"instances": Instances((40, 40), gt_boxes=Boxes([[1.0, 1, 20, 21]]))},
     ],
 )
-def test_taking_up_over_frames_that_have_changed_is_refused(tmp_path, change):
+def test_resuming_over_frames_that_have_changed_is_refused(tmp_path, change):
     interrupted(tmp_path)
-    with pytest.raises(UserError, match="Video 'a' frame 1: its picture, size or annotation has changed"):
+    with pytest.raises(UserError, match="Video 'a' frame 1: its image, size or annotation has changed"):
         evaluate(tmp_path, Detector(), frames_of_three_videos(**change), resume=True)
 
 
@@ -170,11 +196,11 @@ def test_a_stream_of_frames_of_all_videos_is_evaluated_as_their_videos(tmp_path)
 def test_a_video_that_comes_back_and_a_nan_of_the_model_are_refused():
     with pytest.raises(UserError, match="Video 'a' frame 1: the video was evaluated already"):
         inference_on_dataset(Perfect(), [[item("a", 0)], [item("b", 0)], [item("a", 1)]], VideoDetectionEvaluator())
-    with pytest.raises(UserError, match=r"Video 'a' frame 0: detection 0 of the model: box .* holds a nan"):
+    with pytest.raises(UserError, match=r"Video 'a' frame 0: detection 0 of the model: box .* contains nan"):
         inference_on_dataset(Detector(shift=float("nan")), [[item("a", 0)]], VideoDetectionEvaluator())
 
 
-def test_further_figures_patient_and_metadata_reach_the_files_and_not_the_log(tmp_path, caplog):
+def test_further_metrics_patient_and_metadata_are_in_the_files_but_not_in_the_log(tmp_path, caplog):
     items = frames_of_three_videos(patient="p", metadata={"device": "x"})
     items[0][0] |= {"patient": "p", "metadata": {"device": "x"}}
     with caplog.at_level("INFO"):

@@ -149,7 +149,7 @@ def plain_sequences(vid, threshold):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_figures_equal_plain_loops_on_random_videos(seed):
+def test_metrics_equal_plain_loops_on_random_videos(seed):
     videos = random_videos(np.random.default_rng(seed))
     pool = DetectionPool(videos)
     for threshold in (0.5, 0.75):
@@ -171,34 +171,34 @@ def test_sequences_at_many_thresholds_equal_plain_loops(seed):
 
 
 @pytest.mark.parametrize("number", [1, 5])
-def test_the_legacy_figures_equal_what_ultradets_evaluator_gave(number):
-    # 1: scores of two decimals, so that ties matter. 5: limits made by hand, as an IoU of 0.5 exactly and 9 hits of 10.
+def test_the_legacy_metrics_equal_the_results_of_ultradets_evaluator(number):
+    # 1: scores of two decimals, so ties matter. 5: borderline cases made by hand, such as an IoU of exactly 0.5 and 9 hits of 10.
     videos, expected = reference_set(number)
     assert legacy_metrics([match_video(v) for v in videos]) == pytest.approx(expected, abs=1e-6)
 
 
-def test_where_ours_departs_from_the_legacy_figures():
+def test_how_our_metrics_differ_from_the_legacy_ones():
     # Two lesions, one found by the second of 17 detections, by score: precision 1/2 at recall 1/2, then 1/17.
     many = [FAR, A, *[FAR] * 15]
-    figures = all_metrics([video(([A, B], many, np.linspace(0.9, 0.1, 17)))])
-    assert figures["AP50"] == pytest.approx(25) and figures["legacy/AP50"] == pytest.approx(0.25)
-    # A stands at IoU 1: ten values of 25 percent.
-    assert figures["mAP"] == pytest.approx(25) and figures["legacy/mAP"] == pytest.approx(0.25 * 10 / 9)
-    # Recall 0.8 is never reached. The old figures take the last precision, and the lowest score, which is then not kept.
-    assert np.isnan(figures["Pr80"]) and figures["legacy/P@R0.8"] == pytest.approx(1 / 17)
-    assert np.isnan(figures["FP80"]) and figures["legacy/FP@R0.8"] == 15 * 1800
-    # Sixteen a frame: the 17th counts in the old figure alone.
-    figures = all_metrics([video(([A], [*[FAR] * 16, A], np.linspace(0.9, 0.1, 17)))])
-    assert figures["R@16"] == 0 and figures["legacy/R@16"] == 1
+    metrics = all_metrics([video(([A, B], many, np.linspace(0.9, 0.1, 17)))])
+    assert metrics["AP50"] == pytest.approx(25) and metrics["legacy/AP50"] == pytest.approx(0.25)
+    # A has IoU 1: ten values of 25 percent.
+    assert metrics["mAP"] == pytest.approx(25) and metrics["legacy/mAP"] == pytest.approx(0.25 * 10 / 9)
+    # Recall 0.8 is never reached. The legacy metrics take the last precision, and the lowest score, which is then not kept.
+    assert np.isnan(metrics["Pr80"]) and metrics["legacy/P@R0.8"] == pytest.approx(1 / 17)
+    assert np.isnan(metrics["FP80"]) and metrics["legacy/FP@R0.8"] == 15 * 1800
+    # Sixteen a frame: only the legacy metric counts the 17th.
+    metrics = all_metrics([video(([A], [*[FAR] * 16, A], np.linspace(0.9, 0.1, 17)))])
+    assert metrics["R@16"] == 0 and metrics["legacy/R@16"] == 1
     # Recall 0.8 is 4 of 5, reached at score 0.5 exactly: that detection is kept, here a false one of the same score.
     found = [([A], [A], [0.9])] * 3
-    figures = all_metrics([video(*found, ([A], [A, FAR], [0.5, 0.5]), ([A], NONE, []))])
-    assert figures["FP80"] == pytest.approx(1 * 1800 / 5) and figures["legacy/FP@R0.8"] == 0
+    metrics = all_metrics([video(*found, ([A], [A, FAR], [0.5, 0.5]), ([A], NONE, []))])
+    assert metrics["FP80"] == pytest.approx(1 * 1800 / 5) and metrics["legacy/FP@R0.8"] == 0
 
 
 def test_a_video_of_known_rate_has_its_own_minutes_in_ours_alone():
-    figures = all_metrics([video(*[([A], [A, FAR], [0.9, 0.95])] * 10, fps=10.0)])
-    assert figures["FP80"] == pytest.approx(60) and figures["legacy/FP@R0.8"] == pytest.approx(180)
+    metrics = all_metrics([video(*[([A], [A, FAR], [0.9, 0.95])] * 10, fps=10.0)])
+    assert metrics["FP80"] == pytest.approx(60) and metrics["legacy/FP@R0.8"] == pytest.approx(180)
 
 
 def test_subsets_of_lesions_by_hand():
@@ -208,13 +208,13 @@ def test_subsets_of_lesions_by_hand():
         ([small, large], [small, large, wrong_small], [0.6, 0.9, 0.8]),  # two lesions
         ([large], [wrong_large], [0.7]),
     ]
-    figures = all_metrics([video(*frames)])
+    metrics = all_metrics([video(*frames)])
     # Frames with several: large, wrong_small, small by score: 1/2 at precision 1, 1/2 at 2/3.
-    assert figures["multi_mAP"] == pytest.approx(100 * (1 / 2 + 1 / 2 * 2 / 3))
+    assert metrics["multi_mAP"] == pytest.approx(100 * (1 / 2 + 1 / 2 * 2 / 3))
     # Small: wrong_small, then small; hits of the large lesion and wrong_large are left out.
-    assert figures["mAP_s"] == pytest.approx(50)
+    assert metrics["mAP_s"] == pytest.approx(50)
     # Large: found one of two, before anything false.
-    assert figures["mAP_l"] == pytest.approx(50)
+    assert metrics["mAP_l"] == pytest.approx(50)
     assert np.isnan(all_metrics([video(([large], [large], [0.5]))])["mAP_s"])
 
 
@@ -222,28 +222,27 @@ def test_the_per_video_convention_by_hand():
     # Video a: frames of AP 1 and 1/2 (a false one before), and one without lesion, which is left out. Video b: one of 0.
     a = video(([A], [A], [0.9]), ([A], [FAR, A], [0.9, 0.8]), ([], [FAR], [0.9]), name="a")
     b = video(([A], [HALF_A, FAR], [0.9, 0.95]), ([A], NONE, []), name="b")
-    figures = all_metrics([a, b])
+    metrics = all_metrics([a, b])
     # b's first frame: HALF_A has IoU 0.5 and comes second: AP50 1/2; its second frame 0.
-    assert figures["per_video/AP50"] == pytest.approx(100 * (3 / 4 + 1 / 4) / 2)
-    assert figures["per_video/AP75"] == pytest.approx(100 * (3 / 4 + 0) / 2)
-    assert figures["per_video/mAP"] == pytest.approx(100 * (3 / 4 + 1 / 40) / 2)
-    assert figures["per_video/R@16"] == pytest.approx(100 * (1 + 1 / 2) / 2)
-    assert figures["per_video/AR@16"] == pytest.approx(100 * (1 + 1 / 20) / 2)
-    assert np.isnan(figures["per_video/multi_mAP"])
+    assert metrics["per_video/AP50"] == pytest.approx(100 * (3 / 4 + 1 / 4) / 2)
+    assert metrics["per_video/AP75"] == pytest.approx(100 * (3 / 4 + 0) / 2)
+    assert metrics["per_video/mAP"] == pytest.approx(100 * (3 / 4 + 1 / 40) / 2)
+    assert metrics["per_video/R@16"] == pytest.approx(100 * (1 + 1 / 2) / 2)
+    assert metrics["per_video/AR@16"] == pytest.approx(100 * (1 + 1 / 20) / 2)
+    assert np.isnan(metrics["per_video/multi_mAP"])
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_per_video_convention_equals_pooled_figures_of_single_frames(seed):
+def test_the_per_video_convention_equals_pooled_metrics_of_single_frames(seed):
     videos = random_videos(np.random.default_rng(seed))
     names = ("AP50", "AP75", "mAP", "R@16", "AR@16", "multi_mAP", "mAP_s")
+    averaged = all_metrics(videos)
+    single = [[all_metrics([type(vid)("x", [f])]) for f in vid.frames if len(f.gt_boxes)] for vid in videos]
     for name in names:
-        means = []
-        for vid in videos:
-            alone = [all_metrics([type(vid)("x", [f])])[name] for f in vid.frames if len(f.gt_boxes)]
-            values = [value for value in alone if not np.isnan(value)]
-            means += [np.mean(values)] if values else []
+        of_videos = [[m[name] for m in frames if not np.isnan(m[name])] for frames in single]
+        means = [np.mean(values) for values in of_videos if values]
         expected = np.mean(means) if means else np.nan
-        assert all_metrics(videos)[f"per_video/{name}"] == pytest.approx(expected, nan_ok=True)
+        assert averaged[f"per_video/{name}"] == pytest.approx(expected, nan_ok=True)
 
 
 def test_lesions_found_their_delay_and_froc_by_hand():
@@ -258,13 +257,13 @@ def test_lesions_found_their_delay_and_froc_by_hand():
     )
     # The third is hit at once. 56 frames without anything, so that both videos last 6 seconds, a tenth of a minute.
     second = video(([A], [A], [0.7], [1]), *[([], NONE, [])] * 55, fps=10.0, name="second")
-    figures = all_metrics([first, second], score_threshold=0.5)
-    assert figures["lesion/sensitivity_any@0.5"] == pytest.approx(100 * 2 / 3)
-    assert figures["lesion/sensitivity_half@0.5"] == pytest.approx(100 * 2 / 3)  # 2 of 4 frames, 1 of 1
-    assert figures["lesion/delay_s@0.5"] == pytest.approx(0.2)  # 0.2, 0 and never
-    assert figures["lesion/FP@0.5"] == pytest.approx(1 / 0.1)
+    metrics = all_metrics([first, second], score_threshold=0.5)
+    assert metrics["lesion/sensitivity_any@0.5"] == pytest.approx(100 * 2 / 3)
+    assert metrics["lesion/sensitivity_half@0.5"] == pytest.approx(100 * 2 / 3)  # 2 of 4 frames, 1 of 1
+    assert metrics["lesion/delay_s@0.5"] == pytest.approx(0.2)  # 0.2, 0 and never
+    assert metrics["lesion/FP@0.5"] == pytest.approx(1 / 0.1)
     # At 0.9, 0.7 and 0.3 one lesion more is found each time; FAR (0.95) is there always: 10 sequences a minute.
-    assert figures["lesion/FROC@8"] == 0
+    assert metrics["lesion/FROC@8"] == 0
     shorter = all_metrics([first, second, video(*[([], NONE, [])] * 600, fps=10.0, name="long")])
     assert shorter["lesion/FROC@1"] == pytest.approx(100) and shorter["lesion/FROC@0.5"] == 0
     # Found in half of its frames, lesion 2 (1 of 3) is not, at any score.
@@ -279,7 +278,7 @@ def test_a_lesion_that_is_never_found_is_infinitely_late_and_unknown_tracks_are_
     assert all_metrics([unknown], score_threshold=0.5)["lesion/sensitivity_any@0.5"] == 100
 
 
-def test_why_a_figure_is_undefined_is_said():
+def test_the_reason_for_an_undefined_metric_is_given():
     videos = [match_video(video(([A], [FAR], [0.9])))]
     reasons = why_undefined(all_metrics(videos), videos)
     assert reasons["Pr80"] == "the recall ends at 0.000" and "several" in reasons["multi_mAP"]
@@ -287,7 +286,7 @@ def test_why_a_figure_is_undefined_is_said():
     assert set(why_undefined(video_detection_metrics(nothing), nothing).values()) == {"there is no lesion"}
 
 
-def test_strata_are_the_figures_of_their_videos():
+def test_strata_are_the_metrics_of_their_videos():
     videos = [
         video(([A], [A], [0.9]), name="a", metadata={"device": "x"}),
         video(([A], [FAR], [0.9]), name="b", metadata={"device": "y"}),
@@ -306,8 +305,8 @@ def test_strata_are_the_figures_of_their_videos():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_precision_and_recall_equal_pycocotools_where_the_two_match_alike(seed):
-    # With one lesion a frame COCO's matching (which has a second choice) and VOC's are the same.
+def test_precision_and_recall_equal_pycocotools_if_both_match_alike(seed):
+    # With one lesion per frame COCO's matching, which can take the second-best lesion, and VOC's are the same.
     rng = np.random.default_rng(seed)
     frames = []
     for _ in range(80):
@@ -322,14 +321,14 @@ def test_precision_and_recall_equal_pycocotools_where_the_two_match_alike(seed):
         truth = COCO()
         truth.dataset = content
         truth.createIndex()
-        judged = COCOeval(truth, truth.loadRes(results), "bbox")
-        judged.params.maxDets = [16]
-        judged.evaluate()
-        judged.accumulate()
+        coco = COCOeval(truth, truth.loadRes(results), "bbox")
+        coco.params.maxDets = [16]
+        coco.evaluate()
+        coco.accumulate()
     pool = DetectionPool(videos)
-    for i, threshold in enumerate(judged.params.iouThrs):
+    for i, threshold in enumerate(coco.params.iouThrs):
         recall, precision = recall_precision(pool, threshold)
-        envelope = [precision[recall >= r].max(initial=0) for r in judged.params.recThrs]
-        assert envelope == pytest.approx(judged.eval["precision"][i, :, 0, 0, 0].tolist(), abs=1e-6)
-        assert recall[-1] == pytest.approx(judged.eval["recall"][i, 0, 0, 0])
-    assert average_recall(pool, 16) == pytest.approx(judged.eval["recall"][:, 0, 0, 0].mean())
+        envelope = [precision[recall >= r].max(initial=0) for r in coco.params.recThrs]
+        assert envelope == pytest.approx(coco.eval["precision"][i, :, 0, 0, 0].tolist(), abs=1e-6)
+        assert recall[-1] == pytest.approx(coco.eval["recall"][i, 0, 0, 0])
+    assert average_recall(pool, 16) == pytest.approx(coco.eval["recall"][:, 0, 0, 0].mean())

@@ -119,7 +119,7 @@ def put(*keys, value):
 
 FAULTS = {
     "not JSON": (faulty(None, lambda c: '[{"image_id": 1'), "detections.json: is not JSON"),
-    "an object": (faulty(None, lambda c: "{}"), "detections.json: is no manifest"),
+    "an object": (faulty(None, lambda c: "{}"), "detections.json: is not a manifest"),
     "text for a box": (faulty(None, put(1, "bbox", value=[1, "2", 3, 4])), "video 'benign/a' frame 1: entry 1: box"),
     "a nan": (faulty(None, put(2, "bbox", 2, value=math.nan)), "frame 1: entry 2: box [0.0, 0.0, nan"),
     "no finite score": (faulty(None, put(0, "score", value=math.inf)), "frame 0: entry 0: score inf"),
@@ -135,8 +135,8 @@ FAULTS = {
     "an annotation of nothing": (faulty(put("annotations", 0, "image_id", value=9)), "belongs to image 9"),
     "an empty lesion": (faulty(put("annotations", 0, "bbox", value=[1, 1, 0, 5])), "frame 0 annotation 1: box"),
     "no list of images": (faulty(put("images", value=None)), "annotations.json: holds no list 'images'"),
-    "nothing there": (lambda folder: ["--predictions", folder / "gone"], "gone is not there"),
-    "a manifest wanted": (lambda folder: ["--predictions", folder], "holds no predictions"),
+    "nothing there": (lambda folder: ["--predictions", folder / "gone"], "gone does not exist"),
+    "a manifest wanted": (lambda folder: ["--predictions", folder], "has no predictions"),
     "no annotations": (lambda folder: faulty()(folder)[2:], "give the annotations"),
 }
 
@@ -175,15 +175,15 @@ def with_nan(array):
     [
         (cut, "can't be read"),
         (lambda path: path.write_bytes(b""), "can't be read"),
-        (lambda path: path.unlink(), "is not there"),
+        (lambda path: path.unlink(), "does not exist"),
         (resave(boxes=lambda a: a.astype(object)), "Object arrays cannot be loaded"),
         (resave(boxes=lambda a: a.astype("U8")), "video 'benign/a': 'boxes' is <U8"),
         (resave(boxes=with_nan), "video 'benign/a' frame 1: 'boxes' 1: box [nan"),
         (resave(scores=with_nan), "video 'benign/a' frame 1: 'boxes' 1: the score nan"),
         (resave(boxes=lambda a: a[:, ::-1]), "negative width or height"),
-        (resave(scores=lambda a: a[:-1]), "'num_boxes' sums up to 3, 'scores' has 2"),
-        (resave(frame_index=lambda a: a * 0), "frame 0 is there twice"),
-        (resave(header=lambda a: np.array("{}")), "header does not say"),
+        (resave(scores=lambda a: a[:-1]), "the sum of 'num_boxes' is 3, but 'scores' has 2 rows"),
+        (resave(frame_index=lambda a: a * 0), "frame 0 is repeated"),
+        (resave(header=lambda a: np.array("{}")), "header does not name the format"),
         (resave(header=lambda a: np.array(str(a).replace("benign/a", "other"))), "holds video 'other'"),
     ],
 )
@@ -200,7 +200,7 @@ def test_an_unfinished_evaluation_is_not_judged(tmp_path):
     own = write_run(tmp_path / "run", VIDEOS)
     (own / "inference/predictions/manifest.json").unlink()
     done = run("evaluate", "--predictions", own, "--output-dir", tmp_path / "out")
-    assert done.returncode == 2 and "the files of 2 videos and no manifest.json" in done.stderr
+    assert done.returncode == 2 and "the files of 2 videos but no manifest.json" in done.stderr
 
 
 def test_files_keep_all_that_a_video_says(tmp_path):

@@ -225,8 +225,8 @@ def test_runs_over_other_videos_are_shown_without_differences(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gone"], "gone is not there"),
-        ([], "holds no predictions"),
+        (["gone"], "gone does not exist"),
+        ([], "has no predictions"),
         (["--images", "gone"], "--images gone is no folder"),
         (["--output", "gone/r.html"], "the folder gone is not there"),
     ],

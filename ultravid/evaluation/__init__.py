@@ -1,4 +1,4 @@
-"""Metrics of frames, lesions and videos, their files, and the loop that gathers a model's output for them."""
+"""Metrics of frames, lesions and videos, prediction files, reports, and the loop that runs a model over a data set."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,12 @@ from ultravid.evaluation.tables import flatten_results_dict, format_results, pri
 from ultravid.evaluation.video_metrics import false_positive_sequences
 
 if TYPE_CHECKING:
-    from ultravid.evaluation.evaluator import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
+    from ultravid.evaluation.evaluator import (
+        DatasetEvaluator,
+        DatasetEvaluators,
+        inference_context,
+        inference_on_dataset,
+    )
     from ultravid.evaluation.pictures import FramePictures
     from ultravid.evaluation.video_evaluator import VideoDetectionEvaluator
 
@@ -35,6 +40,7 @@ __all__ = [
     "false_positive_sequences",
     "flatten_results_dict",
     "format_results",
+    "inference_context",
     "inference_on_dataset",
     "legacy_metrics",
     "match_detections",
@@ -44,12 +50,13 @@ __all__ = [
     "video_detection_metrics",
 ]
 
-# What needs torch or OpenCV is imported when it is asked for: tools that judge files start in a fifth of the time.
+# These need torch or OpenCV and are imported on first use: tools that evaluate files start in a fifth of the time.
 _ON_DEMAND = {
     "DatasetEvaluator": "evaluator",
     "DatasetEvaluators": "evaluator",
     "FramePictures": "pictures",
     "VideoDetectionEvaluator": "video_evaluator",
+    "inference_context": "evaluator",
     "inference_on_dataset": "evaluator",
 }
 

@@ -1,9 +1,11 @@
-"""How far figures could be off because other patients might have been scanned: the bootstrap over patients.
+"""Confidence intervals and paired tests of the metrics by a bootstrap over patients.
 
-A draw takes as many patients as there are, with replacement, and with a patient all of his or her videos (Efron and
-Tibshirani, "An introduction to the bootstrap", 1993; frames of a video and videos of a patient are not independent). Drawing
-patients changes how often a detection counts, not which lesion it hits, so a draw is a weight for each patient and all draws
-are computed at once. The copies of a patient that is drawn twice stand side by side where scores are equal.
+A draw takes as many patients as there are, with replacement, and with each patient all of his or her videos (Efron and
+Tibshirani, "An introduction to the bootstrap", 1993). Patients are the unit, because the frames of a video and the videos of a
+patient are not independent. An interval thus covers the choice of patients, not of the training seed.
+
+A draw changes how often a detection counts, not which lesion box it hits: it is a weight per patient, and all draws are
+computed at once. If a patient is drawn twice, the copies of a detection are adjacent in the order of scores.
 
 Legend: ``D`` draws, ``P`` patients, ``V`` videos, ``N`` detections by falling score, ``Q`` of them that reach IoU 0.5,
 ``K`` true positives.
@@ -48,7 +50,13 @@ BOOTSTRAP_METRICS = (
 
 @dataclass(frozen=True)
 class Interval:
-    """A percentile interval; nan where fewer than 0.95 of the draws have the figure."""
+    """A percentile interval of a metric.
+
+    Attributes:
+        low: lower bound; nan if the metric is undefined in more than 5% of the draws.
+        high: upper bound; nan alike.
+        defined: fraction of the draws in which the metric is defined.
+    """
 
     low: float
     high: float
@@ -56,15 +64,16 @@ class Interval:
 
 
 def draw_patients(num_patients: int, num_draws: int, seed: int) -> IntArray:
-    """``(D, P)`` how often each draw takes each patient; draw ``i`` is a function of (seed, i, P) alone."""
+    """``(D, P)`` how often each draw takes each patient; draw ``i`` depends on (seed, i, P) only, not on the number of draws."""
     share = np.full(num_patients, 1 / num_patients)
     return np.random.default_rng(seed).multinomial(num_patients, share, size=num_draws)
 
 
 def percentile_interval(values: FloatArray, coverage: float = 0.95) -> Interval:
-    """The middle ``coverage`` of ``(D,)`` draws; draws that are nan are left out.
+    """The central ``coverage`` of the values of ``(D,)`` draws; draws of nan are left out.
 
-    They are not missing by chance (a recall that is not reached), so where more than 1 in 20 is, there is no interval.
+    A metric is not undefined at random but when a model is bad (a recall is not reached), so leaving out draws makes the
+    interval too good: if more than 5% are nan, there is no interval.
     """
     defined = values[~np.isnan(values)]
     share = len(defined) / max(len(values), 1)
@@ -75,10 +84,10 @@ def percentile_interval(values: FloatArray, coverage: float = 0.95) -> Interval:
 
 
 def paired_p_value(differences: FloatArray) -> float:
-    """Two-sided p of ``(D,)`` differences: twice the smaller share of draws on one side of 0, with 0 on both.
+    """Two-sided p-value of ``(D,)`` paired differences: twice the smaller fraction of draws on one side of 0.
 
-    One is added to the counts (Davison and Hinkley, "Bootstrap methods and their application", 1997), so it is never 0.
-    nan where fewer than 0.95 of the draws are defined.
+    A difference of 0 counts on both sides. One is added to numerator and denominator (Davison and Hinkley, "Bootstrap methods
+    and their application", 1997), so p is never 0. nan if the difference is undefined in more than 5% of the draws.
     """
     defined = differences[~np.isnan(differences)]
     if len(defined) < _LEAST_DEFINED * len(differences):
@@ -88,18 +97,18 @@ def paired_p_value(differences: FloatArray) -> float:
 
 
 def bootstrap_metrics(videos: Sequence[MatchedVideo], num_draws: int = 2000, seed: int = 0) -> dict[str, FloatArray]:
-    """``(D,)`` values of each of `BOOTSTRAP_METRICS`, in their units, over draws of patients.
+    """``(D,)`` values of each of `BOOTSTRAP_METRICS` over draws of patients, in the units of `metrics.all_metrics`.
 
-    Two runs over the same videos get the same draws for the same seed: their differences are paired.
+    With the same seed, two runs over the same videos get the same draws, so their differences are paired.
     """
     patients = sorted({v.patient for v in videos})
     owner = np.searchsorted(patients, [v.patient for v in videos])
     drawn = draw_patients(len(patients), num_draws, seed)
     prepared = _Prepared(videos, owner, len(patients))
-    parts = [_figures_of_draws(prepared, drawn[begin:end]) for begin, end in _blocks(num_draws, prepared.num_hits)]
-    figures = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    figures |= _sequence_figures(prepared, drawn, figures)
-    return {name: figures[name] for name in BOOTSTRAP_METRICS}
+    parts = [_metrics_of_draws(prepared, drawn[begin:end]) for begin, end in _blocks(num_draws, prepared.num_hits)]
+    values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    values |= _sequence_metrics(prepared, drawn, values)
+    return {name: values[name] for name in BOOTSTRAP_METRICS}
 
 
 def _blocks(num_draws: int, width: int) -> Iterator[tuple[int, int]]:
@@ -109,15 +118,15 @@ def _blocks(num_draws: int, width: int) -> Iterator[tuple[int, int]]:
 
 
 class _Prepared:
-    """What does not change from draw to draw.
+    """What is the same in all draws.
 
     Attributes:
         owner: ``(N,)`` patient of each detection.
-        at: ``(Q,)`` places of the detections that reach IoU 0.5; all true positives of any IoU are among them.
-        seen: ``(Q, P)`` detections of each patient up to and with each of those.
-        matches: for each IoU, ``(K,)`` which of the ``Q`` are true positives.
-        num_gt: ``(P,)`` lesion boxes.
-        recalled: ``(10, P)`` lesion boxes that one of the 16 best detections of their frame hits, for each IoU.
+        at: ``(Q,)`` indices of the detections that reach IoU 0.5; they include all true positives of any IoU threshold.
+        seen: ``(Q, P)`` number of detections of each patient up to and including each of those.
+        matches: for each IoU threshold, ``(K,)`` which of the ``Q`` are true positives.
+        num_gt: ``(P,)`` number of lesion boxes of each patient.
+        recalled: ``(10, P)`` lesion boxes hit by one of the 16 highest-scoring detections of their frame, by IoU threshold.
     """
 
     def __init__(self, videos: Sequence[MatchedVideo], owner_of_video: IntArray, num_patients: int) -> None:
@@ -137,27 +146,27 @@ class _Prepared:
         self.num_detections = np.array([len(places) for places in self.places])
 
 
-def _figures_of_draws(prepared: _Prepared, drawn: IntArray) -> dict[str, FloatArray]:
-    """AP50 to Pr90, R@16, AR@16, and the score thresholds ``threshold70`` to ``threshold90``, of ``(D, P)`` draws."""
+def _metrics_of_draws(prepared: _Prepared, drawn: IntArray) -> dict[str, FloatArray]:
+    """AP50 to Pr90, R@16, AR@16, and the score thresholds ``threshold70`` to ``threshold90``, for ``(D, P)`` draws."""
     weights = drawn.astype(np.float64)
     num_gt = weights @ prepared.num_gt
     seen = weights @ prepared.seen.T.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):  # a draw without a lesion gives nan
         by_iou = [100 * _area(prepared, weights, seen, match) / num_gt for match in prepared.matches]
         recalled = 100 * (weights @ prepared.recalled.T) / num_gt[:, None]
-    figures = {"AP50": by_iou[0], "AP75": by_iou[5], "mAP": np.mean(by_iou, axis=0)}
-    figures |= {"R@16": recalled[:, 0], "AR@16": recalled.mean(axis=1)}
+    values = {"AP50": by_iou[0], "AP75": by_iou[5], "mAP": np.mean(by_iou, axis=0)}
+    values |= {"R@16": recalled[:, 0], "AR@16": recalled.mean(axis=1)}
     for level in _LEVELS:
         precision, threshold = _at_recall(prepared, drawn, seen, num_gt, level / 100)
-        figures |= {f"Pr{level}": 100 * precision, f"threshold{level}": threshold}
-    return figures
+        values |= {f"Pr{level}": 100 * precision, f"threshold{level}": threshold}
+    return values
 
 
 def _area(prepared: _Prepared, weights: FloatArray, seen: FloatArray, match: IntArray) -> FloatArray:
-    """``(D,)`` areas under the precision envelope, times the number of lesions; see `frame_ap.area_under_envelope`."""
+    """``(D,)`` areas under the precision envelope (`frame_ap.area_under_envelope`) times the number of lesion boxes."""
     weight = weights[:, prepared.owner[prepared.at[match]]]
     precision = weight.cumsum(axis=1)
-    precision /= np.maximum(seen[:, match], 1)  # 0 seen: nothing drawn so far, and nothing found
+    precision /= np.maximum(seen[:, match], 1)  # seen is 0 if no detection up to here is drawn; nothing is found then
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     return np.einsum("dk,dk->d", envelope, weight)
 
@@ -165,10 +174,10 @@ def _area(prepared: _Prepared, weights: FloatArray, seen: FloatArray, match: Int
 def _at_recall(
     prepared: _Prepared, drawn: IntArray, seen: FloatArray, num_gt: FloatArray, level: float
 ) -> tuple[FloatArray, FloatArray]:
-    """``(D,)`` precision and score at a recall, as `frame_ap.precision_at_recall` has it; nan where it is not reached.
+    """``(D,)`` precision and score at a recall, as `frame_ap.precision_at_recall` defines them; nan if it is not reached.
 
-    ``j`` is the last detection of the draw with a recall of at most the level. The next one is a true positive, for the
-    recall rises there: the copy number ``copies`` (from 0) of true positive ``k``.
+    Both are interpolated between the last detection of the draw with a recall of at most the level, and the next one. The next
+    one is a true positive, because the recall rises there: copy number ``copies`` (from 0) of true positive ``k``.
     """
     draws, match = np.arange(len(drawn)), prepared.matches[0]
     places = prepared.at[match]
@@ -185,14 +194,14 @@ def _at_recall(
     copies = np.floor(level * num_gt[d] * (1 + 1e-12) - before)
     hits, shown = before + copies, seen[d, match[k]] - weight[d, k] + copies
     last = np.where(copies > 0, places[k], _last_drawn(prepared, drawn[d], places[k]))
-    share = (level * num_gt[d] - hits).clip(0, 1)  # from this recall to the next, one lesion on
+    share = (level * num_gt[d] - hits).clip(0, 1)  # position between the two recalls, which are one lesion box apart
     next_precision = (hits + 1) / (shown + 1)
     own = np.where(shown > 0, hits / np.maximum(shown, 1), next_precision)
     precision[d] = own + share * (next_precision - own)
     next_score = prepared.scores[places[k]].astype(np.float64)
     own_score = np.where(last >= 0, prepared.scores[last], next_score)
     score[d] = own_score + share * (next_score - own_score)
-    d = draws[ok & (reached == len(match))]  # the recall ends at the level exactly: the last detection of all
+    d = draws[ok & (reached == len(match))]  # the highest recall equals the level: take the last detection
     if len(d) and len(match):
         precision[d] = total[d] / (drawn[d] @ prepared.num_detections)
         score[d] = prepared.scores[_last_drawn(prepared, drawn[d], np.full(len(d), len(prepared.owner)))]
@@ -200,18 +209,18 @@ def _at_recall(
 
 
 def _last_drawn(prepared: _Prepared, drawn: IntArray, before: IntArray) -> IntArray:
-    """``(D,)`` the last detection of a drawn patient before a place; -1 where there is none."""
+    """``(D,)`` index of the last detection of a drawn patient before a given index; -1 if there is none."""
     last = np.full(len(before), -1)
     for p, places in enumerate(prepared.places):
         number = np.searchsorted(places, before)
-        place = np.append(places, -1)[number - 1]  # number 0 takes the -1 at the end
+        place = np.append(places, -1)[number - 1]  # if number is 0, the -1 at the end
         last = np.where(drawn[:, p] > 0, np.maximum(last, place), last)
     return last
 
 
-def _sequence_figures(prepared: _Prepared, drawn: IntArray, figures: dict[str, FloatArray]) -> dict[str, FloatArray]:
-    """FP70, FP80, FP90 and the sensitivities for lesions at the thresholds of each draw."""
-    levels = np.stack([figures[f"threshold{level}"] for level in _LEVELS], axis=1)
+def _sequence_metrics(prepared: _Prepared, drawn: IntArray, pooled: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    """FP70, FP80, FP90 and the lesion sensitivities, at the score thresholds of each draw."""
+    levels = np.stack([pooled[f"threshold{level}"] for level in _LEVELS], axis=1)
     defined = ~np.isnan(levels)
     false, minutes = np.zeros(levels.shape), np.zeros(len(drawn))
     for video, patient in zip(prepared.videos, prepared.owner_of_video, strict=True):

@@ -1,4 +1,4 @@
-"""Run a model over frames and let evaluators look at what it says."""
+"""Run a model over frames and pass inputs and outputs to evaluators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from ultravid.utils import comm
 
-__all__ = ["DatasetEvaluator", "DatasetEvaluators", "inference_on_dataset", "model_fingerprint"]
+__all__ = ["DatasetEvaluator", "DatasetEvaluators", "inference_context", "inference_on_dataset", "model_fingerprint"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,67 +24,67 @@ _WARMUP_FRAMES = 5
 
 
 class DatasetEvaluator:
-    """Looks at each input and output of a model, and sums up at the end."""
+    """Receives each input and output of a model, and computes results at the end."""
 
     def reset(self) -> None:
-        """Forget everything; called before a round of evaluation."""
+        """Prepare for a new evaluation; called before the first frame."""
 
     def begin(self, fingerprint: Callable[[], str]) -> None:
-        """Called after `reset` where a model is run; ``fingerprint()`` says what it is made of (`model_fingerprint`)."""
+        """Called by `inference_on_dataset` after `reset`; ``fingerprint()`` identifies the model (`model_fingerprint`)."""
 
     def cached_outputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
-        """What the model said of these inputs in an evaluation that was interrupted; None where that is not known.
+        """The model's outputs for these inputs, if an interrupted evaluation saved them; None if not.
 
-        Inputs of which it is known are not given to the model: it must be so for all frames of a video or for none.
+        Inputs with saved outputs are not passed to the model, so either all frames of a video must have them or none.
         """
         del inputs
         return None
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Look at a batch: inputs as the loader gave them, outputs as the model did, one for one."""
+        """Take in a batch: the inputs as the loader gave them, and the model's output for each."""
 
     def evaluate(self) -> dict[str, Any] | None:
-        """Sum up over all processes: figures by name in the main process, None elsewhere."""
+        """Compute the results over all processes: metrics by name in the main process, None in the others."""
         return None
 
 
 class DatasetEvaluators(DatasetEvaluator):
-    """Several evaluators as one; their figures are joined."""
+    """Several evaluators as one; their results are merged into one dict."""
 
     def __init__(self, evaluators: Sequence[DatasetEvaluator]) -> None:
         self._evaluators = list(evaluators)
 
     def reset(self) -> None:
-        """See `DatasetEvaluator`."""
+        """Reset all evaluators."""
         for evaluator in self._evaluators:
             evaluator.reset()
 
     def begin(self, fingerprint: Callable[[], str]) -> None:
-        """See `DatasetEvaluator`."""
+        """Begin with all evaluators."""
         for evaluator in self._evaluators:
             evaluator.begin(fingerprint)
 
     def cached_outputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
-        """See `DatasetEvaluator`; the first that knows."""
+        """The outputs of the first evaluator that has them."""
         known = (evaluator.cached_outputs(inputs) for evaluator in self._evaluators)
         return next((outputs for outputs in known if outputs is not None), None)
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """See `DatasetEvaluator`."""
+        """Pass the batch to all evaluators."""
         for evaluator in self._evaluators:
             evaluator.process(inputs, outputs)
 
     def evaluate(self) -> dict[str, Any]:
-        """See `DatasetEvaluator`.
+        """The merged results.
 
         Raises:
-            ValueError: two evaluators give a figure of one name.
+            ValueError: two evaluators return a metric of the same name.
         """
         results: OrderedDict[str, Any] = OrderedDict()
         for evaluator in self._evaluators:
             for name, value in (evaluator.evaluate() or {}).items():
                 if name in results:
-                    raise ValueError(f"Two evaluators give a figure {name!r}.")
+                    raise ValueError(f"Two evaluators return a metric named {name!r}.")
                 results[name] = value
         return results
 
@@ -99,14 +99,15 @@ def inference_on_dataset(
     """Run the model over a loader, frame after frame, and evaluate.
 
     Args:
-        model: is put into evaluation mode and back afterwards. If it has ``reset``, that is called before and after.
+        model: put into evaluation mode, and back afterwards. If it has a method ``reset``, it is called before and after.
         data_loader: lists of inputs; this process's share of the frames.
-        evaluator: one, several, or None to run the model alone.
-        callbacks: functions of no argument called at "on_start", "before_inference", "after_inference" and "on_end".
-        described_by: what beside the weights makes the model's output, as the hash of its config.
+        evaluator: one evaluator, several, or None to run the model without evaluation.
+        callbacks: functions without arguments, called at "on_start", "before_inference", "after_inference" and "on_end".
+        described_by: text that identifies what else the model's output depends on besides its weights, for example the hash
+            of its config. It is part of the fingerprint by which an interrupted evaluation is resumed.
 
     Returns:
-        figures by name; empty in all processes but the main one. The speed goes to the log.
+        metrics by name in the main process, an empty dict in the others. The speed is logged.
     """
     callbacks = callbacks or {}
     evaluator = DatasetEvaluators(evaluator) if isinstance(evaluator, Sequence) else evaluator or DatasetEvaluator()
@@ -122,9 +123,9 @@ def inference_on_dataset(
         reset()
         callbacks.get("on_start", lambda: None)()
         for index, inputs in enumerate(data_loader):
-            stored = evaluator.cached_outputs(inputs)
-            if stored is not None:
-                evaluator.process(inputs, stored)
+            cached = evaluator.cached_outputs(inputs)
+            if cached is not None:
+                evaluator.process(inputs, cached)
                 continue
             outputs, taken = _timed(model, inputs, callbacks)
             seconds.append(taken)
@@ -132,7 +133,7 @@ def inference_on_dataset(
             if time.perf_counter() > next_log:
                 next_log = time.perf_counter() + 10
                 logger.info(
-                    "Inference done %d/%s, %.4f s a batch",
+                    "Inference done %d/%s, %.4f s per batch",
                     index + 1,
                     total or "?",
                     float(np.mean(seconds)),
@@ -146,7 +147,7 @@ def inference_on_dataset(
 def _timed(
     model: nn.Module, inputs: list[dict[str, Any]], callbacks: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], float]:
-    """Outputs of a batch and the seconds they took, the device's included."""
+    """Outputs of a batch, and the seconds that they took on host and device."""
     start = time.perf_counter()
     callbacks.get("before_inference", lambda: None)()
     outputs = model(inputs)
@@ -157,19 +158,21 @@ def _timed(
 
 
 def _share_buffers(model: nn.Module) -> None:
-    """Give every process the main one's buffers: batch statistics drift apart in training, and one model is evaluated."""
+    """Copy the main process's buffers to all others: batch statistics differ between them, but one model is evaluated."""
     if comm.get_world_size() > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, src=0)
 
 
 def model_fingerprint(model: nn.Module, described_by: str = "") -> str:
-    """A hash of a model's weights and buffers, and of a text that describes the rest of it."""
+    """A hash of a model's parameters and buffers, and of a text that identifies the rest of it."""
     digest = hashlib.sha256(described_by.encode())
-    # Not the state dict: to make one, FSDP2 scatters what was gathered for the evaluation.
+    # Not from the state dict: making one, FSDP2 shards again what was gathered for the evaluation.
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        copied = value.detach().cpu().clone().contiguous()  # numpy() would pin the memory, which FSDP2 frees afterwards
+        copied = (
+            value.detach().cpu().clone().contiguous()
+        )  # a copy: memory shared with numpy could not be freed, which FSDP2 does
         digest.update(copied.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
@@ -182,7 +185,7 @@ def _log_speed(seconds: list[float]) -> None:
     pooled = np.concatenate(gathered) * 1000
     p50, p95, p99 = np.percentile(pooled, [50, 95, 99])
     logger.info(
-        "Speed of a process: %.1f batches a second (model and synchronisation, loading excluded); ms a batch: p50 %.1f, "
+        "Speed per process: %.1f batches per second (model and synchronisation, loading excluded); ms per batch: p50 %.1f, "
         "p95 %.1f, p99 %.1f",
         1000 / pooled.mean(),
         p50,
@@ -193,7 +196,7 @@ def _log_speed(seconds: list[float]) -> None:
 
 @contextlib.contextmanager
 def inference_context(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode in the block, and as it was afterwards."""
+    """Put a model into evaluation mode inside the block, and restore its mode afterwards."""
     training = model.training
     model.eval()
     try:

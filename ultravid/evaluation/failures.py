@@ -1,4 +1,4 @@
-"""The places of a run that are worth a look: its false-positive sequences and the lesions that it misses.
+"""Where a run fails, for a person to look at: its false-positive sequences and the lesions that it misses.
 
 Legend: ``N`` detections and ``F`` frames of a video.
 """
@@ -23,15 +23,14 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Failure:
-    """A stretch of a video.
+    """A false-positive sequence or a missed lesion.
 
     Attributes:
-        video: place of the video.
-        frames: places of its frames, ascending.
-        score: of a false-positive sequence its highest; of a missed lesion the highest that hits it, -inf where nothing
-            does.
-        detections: of a false-positive sequence, places of its detections in the video, ascending; else empty.
-        track: of a missed lesion; None of a sequence.
+        video: index of the video.
+        frames: indices of the frames, ascending.
+        score: highest score of the sequence; for a missed lesion the highest score that hits it, -inf if nothing does.
+        detections: indices of the sequence's detections in the video, ascending; empty for a missed lesion.
+        track: id of the missed lesion; None for a sequence.
     """
 
     video: int
@@ -41,17 +40,19 @@ class Failure:
     track: int | None = None
 
     def own_detections(self, video: MatchedVideo, frame: int) -> set[int]:
-        """Which of a frame's detections are the sequence's, by their order in the frame."""
+        """The sequence's detections in one frame, as indices into the frame's detections."""
         first = int(np.searchsorted(video.frame, frame))
         return {int(d) - first for d in self.detections if video.frame[d] == frame}
 
 
 def sequences(video: MatchedVideo, threshold: float) -> list[IntArray]:
-    """The detections of each sequence of a video among those that score at least the threshold, see `video_metrics`."""
+    """The sequences of a video at a threshold (`video_metrics`): the indices of each sequence's detections, ascending."""
     kept = video.scores >= np.float32(threshold)
     root = np.arange(len(kept))
     for child, parent in video.links[kept[video.links].all(axis=1)].tolist():
-        if root[child] == child:  # the best candidate that is kept comes first; an earlier detection's root is settled
+        if (
+            root[child] == child
+        ):  # its first kept candidate has the highest IoU; the root of an earlier detection is final
             root[child] = root[parent]
     members = np.flatnonzero(kept)
     by_root = members[np.argsort(root[members], kind="stable")]
@@ -59,7 +60,7 @@ def sequences(video: MatchedVideo, threshold: float) -> list[IntArray]:
 
 
 def false_sequences(videos: Sequence[MatchedVideo], threshold: float) -> list[Failure]:
-    """The sequences that `video_metrics` counts as false at a threshold, by falling highest score; none where it is nan."""
+    """The false-positive sequences at a threshold, by falling highest score; empty if the threshold is nan."""
     if math.isnan(threshold):
         return []
     found = []
@@ -72,12 +73,12 @@ def false_sequences(videos: Sequence[MatchedVideo], threshold: float) -> list[Fa
 
 
 def missed_lesions(videos: Sequence[MatchedVideo], threshold: float) -> list[Failure]:
-    """The lesions of which no frame is hit at a threshold, by rising score, of equal ones the longest first.
+    """The lesions that are not hit in any frame at a threshold, by rising score, of equal ones the longest first.
 
-    Where the threshold is nan, no lesion is ever hit, and all are missed.
+    A threshold of nan means that no detection hits a lesion: then all lesions are missed.
     """
     limit = math.inf if math.isnan(threshold) else float(np.float32(threshold))
     missed = [track for track in lesion_tracks(videos) if track.found_score() < limit]
     missed.sort(key=lambda track: (track.found_score(), -len(track.frames)))
-    none = np.zeros(0, np.int64)
-    return [Failure(t.video, t.frames, t.found_score(), none, t.track_id) for t in missed]
+    no_detections = np.zeros(0, np.int64)
+    return [Failure(t.video, t.frames, t.found_score(), no_detections, t.track_id) for t in missed]

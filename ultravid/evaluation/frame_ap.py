@@ -1,8 +1,9 @@
-"""Precision and recall over the frames of all videos pooled together.
+"""Precision and recall over the frames of all videos pooled.
 
-Matching (Everingham et al., "The PASCAL visual object classes challenge", IJCV 2010, section 4.2): by falling score, a
-detection takes the lesion of its frame with which its IoU is highest; it is a true positive if that IoU reaches the
-threshold and that lesion is still free, else a false positive. There is no second choice.
+Matching (Everingham et al., "The PASCAL visual object classes challenge", IJCV 2010, section 4.2): detections are taken by
+falling score; each is compared with the lesion box of its frame with which its IoU is highest. It is a true positive if that
+IoU reaches the threshold and no detection before it matched the same lesion box, else a false positive. It is never matched
+with its second-best lesion box.
 
 Legend: ``N`` detections of all frames, by falling score; ``M`` lesion boxes of all frames.
 """
@@ -35,28 +36,28 @@ __all__ = [
 
 COCO_IOUS = tuple(0.5 + 0.05 * i for i in range(10))
 
-# Terciles of the lesions' areas in the data of UltraDet's group, square pixels.
+# Terciles of the lesion areas in the data of UltraDet's group, square pixels.
 SMALL_AREA, LARGE_AREA = 151.0**2, 226.0**2
 
 BoolArray = NDArray[np.bool_]
 
 
 class DetectionPool:
-    """All detections of all frames by falling score; equal scores stay in order of video, frame and detection.
+    """All detections of all frames by falling score; equal scores keep the order of video, frame and detection.
 
     Attributes:
         scores: ``(N,)`` float32.
-        best_iou: ``(N,)`` float32, the highest IoU with a lesion of the frame, 0 without one.
-        best_gt: ``(N,)`` int64, which lesion that is, numbered over all frames; -1 without one.
-        rank_in_frame: ``(N,)`` int64, how many detections of the same frame come before.
-        video: ``(N,)`` int64, the place of the detection's video.
-        area: ``(N,)`` float32, square pixels.
-        gt_frame_size: ``(M,)`` int64, how many lesions the lesion's frame holds.
-        gt_area: ``(M,)`` float32, square pixels.
-        gt_video: ``(M,)`` int64, the place of the lesion's video.
-        frame_gt: ``(N,)`` int64, how many lesions the detection's frame holds.
-        num_gt: lesions of all frames.
-        num_frames: frames of all videos.
+        best_iou: ``(N,)`` float32, the highest IoU with a lesion box of the same frame; 0 if the frame has no lesion.
+        best_gt: ``(N,)`` int64, index of that lesion box among the ``M``; -1 if the frame has no lesion.
+        rank_in_frame: ``(N,)`` int64, number of detections of the same frame that come before.
+        video: ``(N,)`` int64, index of the detection's video.
+        area: ``(N,)`` float32, area of the detection's box, square pixels.
+        gt_frame_size: ``(M,)`` int64, number of lesion boxes in the lesion box's frame.
+        gt_area: ``(M,)`` float32, area of the lesion box, square pixels.
+        gt_video: ``(M,)`` int64, index of the lesion box's video.
+        frame_gt: ``(N,)`` int64, number of lesion boxes in the detection's frame.
+        num_gt: number of lesion boxes ``M``.
+        num_frames: number of frames of all videos.
     """
 
     def __init__(self, videos: Iterable[VideoResult | MatchedVideo]) -> None:
@@ -89,9 +90,9 @@ def _joined(arrays: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[
 
 
 def match_detections(pool: DetectionPool, iou_threshold: float) -> BoolArray:
-    """``(N,)`` which detections are true positives; an IoU that equals the threshold (in float32) reaches it."""
+    """``(N,)`` which detections are true positives; the IoU must be at least the threshold, compared in float32."""
     reaches = np.flatnonzero(pool.best_iou >= np.float32(iou_threshold))
-    # By falling score, the first that wants a lesion gets it. Written backwards, the first is written last.
+    # The first detection by falling score gets the lesion box: assigned in reverse, it is assigned last.
     first = np.full(pool.num_gt, -1)
     first[pool.best_gt[reaches[::-1]]] = reaches[::-1]
     true_positive = np.zeros(len(pool.scores), np.bool_)
@@ -100,7 +101,7 @@ def match_detections(pool: DetectionPool, iou_threshold: float) -> BoolArray:
 
 
 def recall_precision(pool: DetectionPool, iou_threshold: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """``(N,)`` recall and precision after each detection; recall is nan where there is no lesion at all."""
+    """``(N,)`` recall and precision after each detection, by falling score; recall is nan if there is no lesion box."""
     true_positives = match_detections(pool, iou_threshold).cumsum()
     recall = true_positives / pool.num_gt if pool.num_gt else np.full(len(true_positives), np.nan)
     return recall, true_positives / np.arange(1, len(true_positives) + 1)
@@ -109,14 +110,16 @@ def recall_precision(pool: DetectionPool, iou_threshold: float) -> tuple[NDArray
 def average_precision(
     pool: DetectionPool, iou_threshold: float, lesions: BoolArray | None = None, detections: BoolArray | None = None
 ) -> float:
-    """Area under the precision envelope over all recall points, in 0..1; nan where there is no lesion at all.
+    """Area under the precision envelope over recall, in 0..1; nan if no lesion box counts.
+
+    The envelope at a recall is the highest precision at that recall or a higher one. All recall points are used, no fixed grid.
 
     Args:
-        pool: what was found.
-        iou_threshold: least IoU of a true positive.
-        lesions: ``(M,)`` which lesions count. What hits another one is neither a true nor a false positive, as in COCO's
-            figures by area (Lin et al., "Microsoft COCO", ECCV 2014). None counts all.
-        detections: ``(N,)`` which detections are false positives where they hit no lesion; None: all.
+        pool: the detections.
+        iou_threshold: lowest IoU of a true positive.
+        lesions: ``(M,)`` which lesion boxes count; None: all. A detection that hits another lesion box is neither a true nor a
+            false positive, as in COCO's metrics by area (Lin et al., "Microsoft COCO", ECCV 2014).
+        detections: ``(N,)`` which detections count as false positives if they hit no lesion box; None: all.
     """
     true_positive = match_detections(pool, iou_threshold)
     counts = np.ones(len(true_positive), np.bool_) if detections is None else detections
@@ -132,7 +135,7 @@ def average_precision(
 
 def area_under_envelope(true_positive: BoolArray, num_gt: int) -> float:
     """Area under the precision envelope of ``(N,)`` detections by falling score, over all recall points."""
-    # Recall rises at true positives alone, and so does the precision: the envelope's corners are there.
+    # Recall and precision rise only at true positives, so the corners of the envelope are there.
     at = np.flatnonzero(true_positive)
     precision = np.arange(1, len(at) + 1) / (at + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
@@ -142,38 +145,41 @@ def area_under_envelope(true_positive: BoolArray, num_gt: int) -> float:
 def mean_average_precision(
     pool: DetectionPool, lesions: BoolArray | None = None, detections: BoolArray | None = None
 ) -> float:
-    """Mean of `average_precision` over IoU 0.50, 0.55, ..., 0.95: ten values, divided by ten."""
+    """Mean of `average_precision` over the ten IoU thresholds 0.50, 0.55, ..., 0.95; nan if no lesion box counts."""
     return float(np.mean([average_precision(pool, iou, lesions, detections) for iou in COCO_IOUS]))
 
 
 def precision_at_recall(pool: DetectionPool, recall_level: float, iou_threshold: float = 0.5) -> float:
-    """Raw precision at a recall, linear between points; nan where that recall is never reached."""
+    """Precision at a recall, in 0..1, interpolated linearly between detections; nan if that recall is never reached.
+
+    The precision is that of the raw curve, not of its envelope.
+    """
     recall, precision = recall_precision(pool, iou_threshold)
     return _at_recall(recall, precision, recall_level)
 
 
 def threshold_at_recall(pool: DetectionPool, recall_level: float, iou_threshold: float = 0.5) -> float:
-    """Score at a recall, linear between points; nan where that recall is never reached."""
+    """Score at a recall, interpolated linearly between detections; nan if that recall is never reached."""
     recall, _ = recall_precision(pool, iou_threshold)
     return _at_recall(recall, pool.scores.astype(np.float64), recall_level)
 
 
 def recall_with_top(pool: DetectionPool, num_top: int, iou_threshold: float = 0.5) -> float:
-    """Share of lesions that some of the ``num_top`` best detections of their frame hits; nan without a lesion."""
+    """Fraction of lesion boxes hit by one of the ``num_top`` highest-scoring detections of their frame; nan without a lesion."""
     if pool.num_gt == 0:
         return float("nan")
     return float(lesions_hit(pool, num_top, iou_threshold).sum() / pool.num_gt)
 
 
 def lesions_hit(pool: DetectionPool, num_top: int, iou_threshold: float) -> BoolArray:
-    """``(M,)`` which lesions some of the ``num_top`` best detections of their frame hits."""
+    """``(M,)`` which lesion boxes are hit by one of the ``num_top`` highest-scoring detections of their frame."""
     hit = np.zeros(pool.num_gt, np.bool_)
     hit[pool.best_gt[(pool.best_iou >= np.float32(iou_threshold)) & (pool.rank_in_frame < num_top)]] = True
     return hit
 
 
 def average_recall(pool: DetectionPool, num_top: int) -> float:
-    """Mean of `recall_with_top` over IoU 0.50, 0.55, ..., 0.95, as COCO has it; nan without a lesion."""
+    """Mean of `recall_with_top` over IoU 0.50, 0.55, ..., 0.95, as in COCO; nan without a lesion."""
     return float(np.mean([recall_with_top(pool, num_top, iou) for iou in COCO_IOUS]))
 
 

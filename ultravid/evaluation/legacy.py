@@ -1,15 +1,16 @@
-"""The figures of UltraDet's public code (MICCAI 2023) as it computes them, for tables that must agree with published ones.
+"""The metrics of UltraDet's public code (MICCAI 2023) as that code computes them, to compare with published tables.
 
-They are shares in 0..1, and sequences a minute at 30 frames a second. They depart from ours in this:
+Fractions in 0..1, and sequences per minute at 30 frames per second. They differ from the metrics of `metrics` as follows:
 
-- ``mAP`` sums ten values and divides by nine: it is 10/9 too high.
-- A recall that is never reached gives the last precision, and for the sequences the lowest score of all.
-- ``FP`` keeps scores above the threshold, not those that equal it, and knows no rate of a video's own.
-- ``R@16`` counts all detections, not 16 a frame.
-- Without any lesion the shares are 0. Without any detection the code fails; here the figures are nan.
+- ``mAP`` is the sum of ten values divided by nine: it is 10/9 of the mean.
+- At a recall that is never reached, ``P@R`` is the precision of all detections and ``FP@R`` takes the lowest score as
+  threshold; here these metrics are undefined.
+- ``FP@R`` keeps scores above the threshold, without those that equal it, and ignores a video's own frame rate.
+- ``R@16`` counts all detections, not 16 per frame.
+- Without any lesion the fractions are 0. Without any detection that code fails; here its metrics are nan.
 
-Its sort is not stable; here equal scores stay in order of video, frame and detection. It drops frames for which a detector
-gave nothing at all, not even an empty list; leave them out to compare.
+That code does not sort stably; here equal scores keep the order of video, frame and detection. It drops frames for which a
+detector returned nothing, not even an empty list; to compare, leave such frames out.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ LEGACY_METRICS = ("AP50", "AP75", "mAP", *(f"P@R{r}" for r in _LEVELS), *(f"FP@R
 
 
 def legacy_metrics(videos: Sequence[MatchedVideo], pool: DetectionPool | None = None) -> dict[str, float]:
-    """The ten figures of `LEGACY_METRICS`; see the module.
+    """The ten metrics of `LEGACY_METRICS`, as the module defines them.
 
     Args:
-        videos: in the order in which equal scores are to stand.
-        pool: of the same videos, where it is there already.
+        videos: the videos; equal scores keep their order.
+        pool: the pool of the same videos, if it was computed before.
     """
     pool = DetectionPool(videos) if pool is None else pool
     if len(pool.scores) == 0:
@@ -45,14 +46,14 @@ def legacy_metrics(videos: Sequence[MatchedVideo], pool: DetectionPool | None = 
     true_positives = matches[0].cumsum()
     recall = true_positives / num_gt
     precision = true_positives / np.arange(1, len(recall) + 1)
-    figures = {"AP50": by_iou[0], "AP75": by_iou[5], "mAP": sum(by_iou) / (len(by_iou) - 1)}
+    values = {"AP50": by_iou[0], "AP75": by_iou[5], "mAP": sum(by_iou) / (len(by_iou) - 1)}
     for level in _LEVELS:
-        figures[f"P@R{level}"] = float(np.interp(level, recall, precision))
+        values[f"P@R{level}"] = float(np.interp(level, recall, precision))
     seconds = pool.num_frames / DEFAULT_FPS
     for level in _LEVELS:
         threshold = float(np.interp(level, recall, pool.scores))
         false = sum(false_positive_sequences(v, threshold, strict=True) for v in videos)
-        figures[f"FP@R{level}"] = false / seconds * 60
+        values[f"FP@R{level}"] = false / seconds * 60
     hit = pool.best_gt[pool.best_iou >= np.float32(0.5)]
-    figures["R@16"] = len(np.unique(hit)) / num_gt
-    return figures
+    values["R@16"] = len(np.unique(hit)) / num_gt
+    return values

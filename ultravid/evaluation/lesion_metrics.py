@@ -1,9 +1,9 @@
-"""What a clinician asks of a detector: which lesions are found at all, how soon, and at how many false alarms.
+"""Metrics per lesion, which a clinician asks for: which lesions are found at all, how soon, at how many false alarms.
 
-A lesion is a track: the boxes of one ``gt_track_ids`` in one video. Where a video's ids are not known, all of its boxes
-count as one lesion. A frame of a track is hit if a detection that scores at least the threshold has its highest IoU with the
-track's box and that IoU is at least 0.5. A lesion is found if at least one of its frames is hit, or, by the stricter
-figure, at least a given share of them.
+A lesion is a track: the boxes with one id of ``gt_track_ids`` in one video; in a video without ids all boxes count as one
+lesion. At a score threshold, a frame of a track is hit if a detection that scores at least the threshold has its highest IoU
+with the track's box and that IoU is at least 0.5. A lesion is found if at least one of its frames is hit or, by the stricter
+definition, at least a given share of its frames.
 
 Legend: ``F`` frames, ``M`` lesion boxes of a video, ``T`` lesions.
 """
@@ -32,11 +32,11 @@ class LesionTrack:
     """A lesion of a video.
 
     Attributes:
-        video: the place of its video.
-        track_id: see `FrameResult`.
-        times_s: ``(F,)`` float64, ascending: seconds from the video's start to each frame that shows it.
-        hit_scores: ``(F,)`` float64, the highest score that hits it in the frame; -inf where nothing does.
-        frames: ``(F,)`` int64, places of those frames in the video.
+        video: index of its video.
+        track_id: id of the lesion in its video.
+        times_s: ``(F,)`` float64, ascending: seconds from the video's start to each frame that shows the lesion.
+        hit_scores: ``(F,)`` float64, the highest score that hits the lesion in that frame; -inf if nothing does.
+        frames: ``(F,)`` int64, indices of those frames in the video.
     """
 
     video: int
@@ -46,18 +46,18 @@ class LesionTrack:
     frames: NDArray[np.int64]
 
     def found_score(self, share: float = 0.0) -> float:
-        """Highest threshold at which it is found: in one frame, or in ``share`` of its frames."""
+        """Highest threshold at which the lesion is found: in at least one frame, and in at least ``share`` of its frames."""
         needed = max(1, math.ceil(share * len(self.hit_scores) - 1e-9))
         return float(np.sort(self.hit_scores)[-needed])
 
     def delay_s(self, threshold: float) -> float:
-        """Seconds from its first frame to the first that is hit at the threshold; inf where none is."""
+        """Seconds from the lesion's first frame to the first that is hit at the threshold; inf if no frame is."""
         hit = np.flatnonzero(self.hit_scores >= threshold)
         return float(self.times_s[hit[0]] - self.times_s[0]) if len(hit) else math.inf
 
 
 def lesion_tracks(videos: Sequence[MatchedVideo]) -> list[LesionTrack]:
-    """The lesions of all videos, by video and id. A video of unknown rate counts as 30 frames a second."""
+    """The lesions of all videos, by video and id. A video of unknown rate counts as 30 frames per second."""
     tracks = []
     for v, video in enumerate(videos):
         hit = np.full(len(video.gt_frame), -np.inf)
@@ -72,18 +72,25 @@ def lesion_tracks(videos: Sequence[MatchedVideo]) -> list[LesionTrack]:
 
 
 def lesion_sensitivity(tracks: Sequence[LesionTrack], threshold: float, share: float = 0.0) -> float:
-    """Share of lesions found at a threshold; nan without a lesion or where the threshold is nan."""
+    """Fraction of lesions found at a threshold, in 0..1; nan if there is no lesion or the threshold is nan.
+
+    Args:
+        tracks: the lesions.
+        threshold: lowest score of a detection that counts.
+        share: share of its frames in which a lesion must be hit; 0: in at least one frame.
+    """
     if not tracks or math.isnan(threshold):
         return float("nan")
-    limit = np.float32(threshold)  # as scores are: one that equals the threshold is kept
+    limit = np.float32(threshold)  # scores are float32: one that equals the threshold is kept
     return float(np.mean([track.found_score(share) >= limit for track in tracks]))
 
 
 def median_delay_s(tracks: Sequence[LesionTrack], threshold: float) -> float:
-    """Median over lesions of the seconds from a lesion's first frame to its first detection.
+    """Median over lesions of the seconds from a lesion's first frame to the first frame in which it is hit.
 
-    A lesion that is never found is infinitely late, and not left out: leaving it out would favour who finds easy lesions
-    alone. So the median is nan where half of them or more are not found, without a lesion, and where the threshold is nan.
+    A lesion that is never found counts as infinitely late. If it were left out, a detector that finds only easy lesions would
+    look fast. nan if half of the lesions or more are not found (the median is infinite), if there is no lesion, or if the
+    threshold is nan.
     """
     if not tracks or math.isnan(threshold):
         return float("nan")
@@ -98,13 +105,18 @@ def froc(
     rates: Sequence[float] = FROC_RATES,
     share: float = 0.0,
 ) -> dict[float, float]:
-    """Sensitivity for lesions at so many false-positive sequences a minute (free-response ROC; Bunch et al., 1978).
+    """Lesion sensitivity at given rates of false-positive sequences per minute (free-response ROC; Bunch et al., 1978).
 
-    The sensitivity at a rate is the highest among all `froc_points` with at most that many false sequences a minute: 0 where
-    every point has more.
+    The sensitivity at a rate is the highest among all `froc_points` with at most that rate; 0 if every point has a higher one.
+
+    Args:
+        videos: the videos.
+        tracks: their lesions.
+        rates: false-positive sequences per minute.
+        share: share of its frames in which a lesion must be hit; 0: in at least one frame.
 
     Returns:
-        sensitivity by rate; nan without a lesion.
+        sensitivity in 0..1 by rate; nan if there is no lesion.
     """
     if not tracks:
         return dict.fromkeys(rates, float("nan"))
@@ -115,13 +127,17 @@ def froc(
 def froc_points(
     videos: Sequence[MatchedVideo], tracks: Sequence[LesionTrack], share: float = 0.0, most: int | None = FROC_POINTS
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The operating points of a FROC, by falling threshold.
+    """The operating points of a FROC, by falling threshold: the thresholds at which one more lesion is found.
 
-    Those at which one more lesion is found; of more than ``most``, so many evenly spaced ones, for a curve to look at.
+    Args:
+        videos: the videos.
+        tracks: their lesions.
+        share: share of its frames in which a lesion must be hit; 0: in at least one frame.
+        most: if there are more points, this many evenly spaced ones are taken, enough to draw a curve; None takes all.
 
     Returns:
-        ``(K,)`` false-positive sequences a minute (`video_metrics`), ``(K,)`` sensitivity for lesions in 0..1, ``(K,)``
-        thresholds; empty without a lesion that is found.
+        ``(K,)`` false-positive sequences per minute (`video_metrics`), ``(K,)`` lesion sensitivity in 0..1, ``(K,)``
+        thresholds; empty if no lesion is found.
     """
     found = np.sort([track.found_score(share) for track in tracks])[::-1]
     thresholds = np.unique(found[np.isfinite(found)])[::-1]

@@ -31,7 +31,7 @@ def match_videos(videos: Iterable[VideoResult | MatchedVideo]) -> list[MatchedVi
 
 
 def match_video(video: VideoResult) -> MatchedVideo:
-    """Compare a video's detections with its lesions and with each other; linear in its length."""
+    """Compare a video's detections with its lesions and with each other; the time is linear in the video's length."""
     frames = video.frames
     boxes = np.concatenate([f.boxes for f in frames] or [np.zeros((0, 4), np.float32)])
     scores = np.concatenate([f.scores for f in frames] or [np.zeros(0, np.float32)])
@@ -76,7 +76,7 @@ def _compare_with_lesions(
     best_gt = np.full(len(boxes), -1, np.int64)
     hits = np.zeros(len(boxes), np.bool_)
     first, last = np.searchsorted(gt_frame, frame), np.searchsorted(gt_frame, frame, side="right")
-    for nth in range(int((last - first).max(initial=0))):  # the frame's first lesion, its second, ...
+    for nth in range(int((last - first).max(initial=0))):  # the first lesion of each frame, the second, ...
         with_it = np.flatnonzero(first + nth < last)
         lesion = first[with_it] + nth
         own, other = boxes[with_it], gt_boxes[lesion]
@@ -89,21 +89,22 @@ def _compare_with_lesions(
 
 
 def sequence_links(boxes: FloatArray, scores: FloatArray, frame: IntArray, num_frames: int) -> IntArray:
-    """Which earlier detection a detection may be linked to, whatever the score threshold.
+    """The earlier detections that a detection can be linked to at some score threshold.
 
-    At a threshold, a detection is linked to the one of highest IoU, if that is above 0.5, among the kept ones of the 5
-    frames before; of equal ones to the first, oldest frame first, then in the order of the frame (Yu et al., "UltraDet",
-    MICCAI 2023). So a candidate counts only if it scores higher than all better candidates, and none after the first
-    that is kept whenever the detection itself is. That leaves a few for each detection.
+    At a threshold, a detection is linked to one detection among those that reach the threshold in the 5 frames before: the one
+    of highest IoU, if that is above 0.5; of equal ones the first, oldest frame first, then in the frame's order (Yu et al.,
+    "UltraDet", MICCAI 2023). So a candidate matters only if it scores higher than all candidates of higher IoU; and no
+    candidate matters after the first one that scores at least as high as the detection itself, because that one is kept
+    whenever the detection is. A few candidates per detection remain.
 
     Args:
-        boxes: ``(N, 4)`` in the order of frames.
+        boxes: ``(N, 4)``, ordered by frame.
         scores: ``(N,)``.
-        frame: ``(N,)`` places of their frames, ascending.
-        num_frames: frames of the video.
+        frame: ``(N,)`` indices of their frames, ascending.
+        num_frames: number of frames of the video.
 
     Returns:
-        ``(L, 2)`` (detection, candidate), by detection, the better candidate first.
+        ``(L, 2)`` (detection, candidate), ordered by detection, candidates of higher IoU first.
     """
     starts = np.searchsorted(frame, np.arange(num_frames + 1)).tolist()
     found = [np.zeros((0, 2), np.int64)]
@@ -118,9 +119,9 @@ def sequence_links(boxes: FloatArray, scores: FloatArray, frame: IntArray, num_f
 
 
 def _near_pairs(boxes: FloatArray, starts: Sequence[int]) -> Iterator[tuple[IntArray, IntArray]]:
-    """Pairs (detection, one of the 5 frames before) that overlap from left to right, for whole frames, in bounded parts.
+    """Pairs (detection, detection of the 5 frames before) that overlap horizontally, a bounded number of pairs at once.
 
-    Most pairs lie apart so, and asking that first, frame by frame, takes half the time of computing every IoU.
+    Most pairs do not overlap; testing that first, frame by frame, takes half the time of computing every IoU.
     """
     left, right = np.ascontiguousarray(boxes[:, 0]), np.ascontiguousarray(boxes[:, 2])
     children, parents, held = [], [], 0
@@ -142,17 +143,19 @@ def _near_pairs(boxes: FloatArray, starts: Sequence[int]) -> Iterator[tuple[IntA
 
 
 def _needed_candidates(child: IntArray, child_score: FloatArray, score: FloatArray) -> NDArray[np.bool_]:
-    """Of candidates by child, the better first: those of which none before scores as high, or as high as the child."""
+    """Which candidates can be chosen at some threshold, of candidates ordered by child, higher IoU first.
+
+    Those that score higher than all candidates before them, as long as none before scores at least as high as the child.
+    """
     if len(child) == 0:
         return np.zeros(0, np.bool_)
     levels = np.unique(np.concatenate([score, child_score]))
     own, here = np.searchsorted(levels, child_score), np.searchsorted(levels, score)
-    # A child's number in front of its candidates' levels keeps the running maximum inside the child.
+    # With the child's number as the leading digit, the running maximum never mixes two children.
     base = child * (len(levels) + 1)
     running = np.maximum.accumulate(base + 1 + here)
-    highest_before = (
-        np.maximum(np.concatenate([[0], running[:-1]]) - base, 0) - 1
-    )  # -1: no candidate of this child before
+    # -1: this child has no candidate before.
+    highest_before = np.maximum(np.concatenate([[0], running[:-1]]) - base, 0) - 1
     return (here > highest_before) & (highest_before < own)
 
 

@@ -1,26 +1,41 @@
-"""All figures of a model's detections in videos, by name.
+"""All metrics of detections in videos, by name, and what each of them is.
 
-Pooled over the frames of all videos (Yu et al., "UltraDet", MICCAI 2023, section 4.1); percent, but for the FP:
+Notation: a *lesion box* is the box of one lesion in one frame. Matching of detections with lesion boxes, precision, recall and
+average precision (AP) are defined in `frame_ap`, false-positive sequences in `video_metrics`. All values are percentages
+unless another unit is given. A metric that is undefined is nan, and `why_undefined` gives the reason: without any lesion
+all metrics are undefined but ``lesion/FP@...`` at a given score and those of ``legacy/``.
 
-- ``AP50``, ``AP75``: area under the precision envelope at IoU 0.5 and 0.75. ``mAP``: mean over IoU 0.50, 0.55, ..., 0.95.
-- ``Pr70``, ``Pr80``, ``Pr90``: precision at recall 0.7, 0.8 and 0.9 and IoU 0.5, linear between points.
-- ``FP70``, ``FP80``, ``FP90``: false-positive sequences a minute (`video_metrics`) among detections that score at least the
-  threshold of that recall. A video without a known rate counts as 30 frames a second.
-- ``R@16``: lesion boxes that one of the 16 best detections of their frame hits at IoU 0.5. ``AR@16``: its mean over the ten
-  IoUs.
-- ``multi_mAP``: ``mAP`` over the frames that hold several lesions. ``mAP_s``, ``mAP_l``: ``mAP`` of the lesion boxes of at
-  most 151 squared and at least 226 squared pixels; a detection that hits another lesion is left out, one that hits none
-  counts as false where its own area is in the range.
+Pooled over the frames of all videos (Yu et al., "UltraDet", MICCAI 2023, section 4.1):
 
-``per_video/...``: the same, averaged over a video's frames, then over videos (`per_video`); percent.
+- ``AP50``, ``AP75``: average precision at IoU 0.5 and 0.75: area under the precision envelope over recall. ``mAP``: its mean
+  over the ten IoU thresholds 0.50, 0.55, ..., 0.95.
+- ``Pr70``, ``Pr80``, ``Pr90``: precision at recall 0.7, 0.8 and 0.9 at IoU 0.5, interpolated linearly between detections.
+  Undefined if that recall is never reached.
+- ``FP70``, ``FP80``, ``FP90``: false-positive sequences per minute of video, among the detections that score at least the
+  threshold at which recall 0.7, 0.8 or 0.9 is reached (interpolated alike). A video of unknown rate counts as 30 frames per
+  second. Undefined if that recall is never reached. Lower is better.
+- ``R@16``: recall at IoU 0.5 with the 16 highest-scoring detections of each frame; several detections may hit one lesion box.
+  ``AR@16``: its mean over the ten IoU thresholds.
+- ``multi_mAP``: ``mAP`` over the frames with more than one lesion box; undefined if there is no such frame.
+- ``mAP_s``, ``mAP_l``: ``mAP`` of the lesion boxes of at most 151 squared, and of at least 226 squared pixels. A detection
+  that hits a lesion box outside the range is ignored; one that hits none is a false positive if its own area is in the range.
+  Undefined if no lesion box is in the range.
 
-``lesion/...``: of lesion tracks (`lesion_metrics`). ``sensitivity_any@R80`` and ``sensitivity_half@R80``: lesions found in a
-frame, and in half of their frames, at the threshold of recall 0.8; percent. ``delay_s@R80``: median seconds to the first
-detection, at that threshold. ``FROC@x``: sensitivity (any frame) at x false sequences a minute; percent.
+``per_video/...``: AP50, AP75, mAP, R@16, AR@16, multi_mAP, mAP_s and mAP_l computed per frame, averaged over the frames of each
+video, then over the videos (`per_video`).
 
-``legacy/...``: as UltraDet's public code computes them (`legacy`); shares in 0..1, and sequences a minute.
+``lesion/...``: per lesion, that is per track along a video (`lesion_metrics`), at a score threshold: that of recall 0.8
+(``@R80``), or a given score (``@<score>``):
 
-nan is undefined; `why_undefined` says why.
+- ``sensitivity_any``, ``sensitivity_half``: lesions hit in at least one frame, and in at least half of their frames, at IoU 0.5.
+- ``delay_s``: median over lesions of the seconds from a lesion's first frame to the first frame in which it is hit; a lesion
+  that is never hit counts as infinitely late. Undefined if half of the lesions or more are not hit.
+- ``FP``: false-positive sequences per minute, at a given score; at recall 0.8 it is ``FP80``.
+- ``FROC@x``: free-response ROC (Bunch et al., 1978), x = 0.5, 1, 2, 4, 8: of the thresholds at which one more lesion is found,
+  those with at most x false-positive sequences per minute, and among them the highest ``sensitivity_any``; 0 if there is none.
+
+``legacy/...``: the ten metrics of UltraDet's public code as that code computes them (`legacy`): fractions in 0..1, and sequences
+per minute.
 """
 
 from __future__ import annotations
@@ -37,11 +52,11 @@ from ultravid.evaluation.frame_ap import (
     average_precision,
     average_recall,
     mean_average_precision,
+    precision_at_recall,
     recall_precision,
     recall_with_top,
     threshold_at_recall,
 )
-from ultravid.evaluation.frame_ap import precision_at_recall as precision_at
 from ultravid.evaluation.legacy import legacy_metrics
 from ultravid.evaluation.lesion_metrics import froc, lesion_sensitivity, lesion_tracks, median_delay_s
 from ultravid.evaluation.matching import match_videos
@@ -66,50 +81,50 @@ _NAN = float("nan")
 
 
 def video_detection_metrics(videos: Iterable[VideoResult | MatchedVideo]) -> dict[str, float]:
-    """The pooled figures of `TRAINING_METRICS`: what the table of a training shows; see the module."""
+    """The pooled metrics of `TRAINING_METRICS`, which the log of a training shows, as the module defines them."""
     matched = match_videos(videos)
-    figures = pooled_metrics(matched, DetectionPool(matched))
-    return {name: figures[name] for name in TRAINING_METRICS}
+    pooled = pooled_metrics(matched, DetectionPool(matched))
+    return {name: pooled[name] for name in TRAINING_METRICS}
 
 
 def all_metrics(videos: Iterable[VideoResult | MatchedVideo], score_threshold: float | None = None) -> dict[str, float]:
-    """Every figure of the module by name.
+    """Every metric that the module defines, by name.
 
     Args:
-        videos: equal scores stay in their order.
-        score_threshold: also give the figures of lesions and ``lesion/FP`` at this score, named ``...@<score>``.
+        videos: the videos; equal scores keep their order.
+        score_threshold: also compute the lesion metrics at this score, named ``lesion/...@<score>``.
     """
     matched = match_videos(videos)
     pool = DetectionPool(matched)
-    figures = pooled_metrics(matched, pool)
-    figures |= subset_metrics(pool)
+    values = pooled_metrics(matched, pool)
+    values |= subset_metrics(pool)
     percent = {name: 100 * value for name, value in per_video_metrics(matched).items()}
-    figures |= {f"per_video/{name}": value for name, value in percent.items()}
+    values |= {f"per_video/{name}": value for name, value in percent.items()}
     thresholds = {"R80": threshold_at_recall(pool, 0.8)}
     if score_threshold is not None:
         thresholds[f"{score_threshold:g}"] = score_threshold
-    figures |= {f"lesion/{name}": value for name, value in lesion_level_metrics(matched, thresholds).items()}
-    return figures | {f"legacy/{name}": value for name, value in legacy_metrics(matched, pool).items()}
+    values |= {f"lesion/{name}": value for name, value in lesion_level_metrics(matched, thresholds).items()}
+    return values | {f"legacy/{name}": value for name, value in legacy_metrics(matched, pool).items()}
 
 
 def pooled_metrics(videos: Sequence[MatchedVideo], pool: DetectionPool) -> dict[str, float]:
-    """AP50 to R@16 and AR@16; see the module."""
-    figures = {
+    """The pooled metrics AP50 to AR@16, as the module defines them."""
+    values = {
         "AP50": 100 * average_precision(pool, 0.5),
         "AP75": 100 * average_precision(pool, 0.75),
         "mAP": 100 * mean_average_precision(pool),
     }
     for level in _LEVELS:
-        figures[f"Pr{level}"] = 100 * precision_at(pool, level / 100)
+        values[f"Pr{level}"] = 100 * precision_at_recall(pool, level / 100)
     for level in _LEVELS:
-        figures[f"FP{level}"] = false_sequences_per_minute(videos, threshold_at_recall(pool, level / 100))
-    figures["R@16"] = 100 * recall_with_top(pool, 16)
-    figures["AR@16"] = 100 * average_recall(pool, 16)
-    return figures
+        values[f"FP{level}"] = false_sequences_per_minute(videos, threshold_at_recall(pool, level / 100))
+    values["R@16"] = 100 * recall_with_top(pool, 16)
+    values["AR@16"] = 100 * average_recall(pool, 16)
+    return values
 
 
 def subset_metrics(pool: DetectionPool) -> dict[str, float]:
-    """multi_mAP, mAP_s and mAP_l; see the module."""
+    """The pooled metrics multi_mAP, mAP_s and mAP_l, as the module defines them."""
     several = 100 * mean_average_precision(pool, pool.gt_frame_size > 1, pool.frame_gt > 1)
     small = 100 * mean_average_precision(pool, pool.gt_area <= SMALL_AREA, pool.area <= SMALL_AREA)
     large = 100 * mean_average_precision(pool, pool.gt_area >= LARGE_AREA, pool.area >= LARGE_AREA)
@@ -117,20 +132,25 @@ def subset_metrics(pool: DetectionPool) -> dict[str, float]:
 
 
 def lesion_level_metrics(videos: Sequence[MatchedVideo], thresholds: Mapping[str, float]) -> dict[str, float]:
-    """The figures of lesions at thresholds by name, and the FROC; see the module."""
+    """The lesion metrics and the FROC, as the module defines them.
+
+    Args:
+        videos: the videos.
+        thresholds: score thresholds by name; a metric at one of them is named ``...@<name>``.
+    """
     tracks = lesion_tracks(videos)
-    figures = {}
+    values = {}
     for name, threshold in thresholds.items():
-        figures[f"sensitivity_any@{name}"] = 100 * lesion_sensitivity(tracks, threshold)
-        figures[f"sensitivity_half@{name}"] = 100 * lesion_sensitivity(tracks, threshold, share=0.5)
-        figures[f"delay_s@{name}"] = median_delay_s(tracks, threshold)
-        if name != "R80":  # there it is FP80
-            figures[f"FP@{name}"] = false_sequences_per_minute(videos, threshold)
-    return figures | {f"FROC@{rate:g}": 100 * value for rate, value in froc(videos, tracks).items()}
+        values[f"sensitivity_any@{name}"] = 100 * lesion_sensitivity(tracks, threshold)
+        values[f"sensitivity_half@{name}"] = 100 * lesion_sensitivity(tracks, threshold, share=0.5)
+        values[f"delay_s@{name}"] = median_delay_s(tracks, threshold)
+        if name != "R80":  # at recall 0.8 it would repeat FP80
+            values[f"FP@{name}"] = false_sequences_per_minute(videos, threshold)
+    return values | {f"FROC@{rate:g}": 100 * value for rate, value in froc(videos, tracks).items()}
 
 
 def count_metrics(videos: Sequence[MatchedVideo]) -> dict[str, int]:
-    """How much the figures rest on, named ``count/...``."""
+    """How much data the metrics rest on: patients, videos, frames, lesions, lesion boxes, detections, as ``count/...``."""
     return {
         "count/patients": len({v.patient for v in videos}),
         "count/videos": len(videos),
@@ -142,10 +162,10 @@ def count_metrics(videos: Sequence[MatchedVideo]) -> dict[str, int]:
 
 
 def stratum_of(video: MatchedVideo, field: str) -> str:
-    """What a video's ``metadata`` says of a field; "unknown" where it says nothing.
+    """The stratum of a video by a field of its metadata: the value of that field; "unknown" if the video does not have it.
 
-    ``size`` is made where the metadata have none: small, middle or large by the median area of the video's lesion boxes
-    (up to 151 squared, from 226 squared pixels), or "no lesion".
+    A video without the field ``size`` gets one from the median area of its lesion boxes: "small" up to 151 squared pixels,
+    "large" from 226 squared pixels, "middle" in between, or "no lesion".
     """
     if field in video.metadata:
         return video.metadata[field]
@@ -160,24 +180,33 @@ def stratum_of(video: MatchedVideo, field: str) -> str:
 def stratum_metrics(
     videos: Sequence[MatchedVideo], fields: Sequence[str], names: Sequence[str] = TRAINING_METRICS
 ) -> dict[str, dict[str, float]]:
-    """Figures of the videos that share a field's value, by ``field=value``; beside them ``videos`` and ``lesions``."""
+    """Pooled metrics of each stratum of videos, by ``field=value``.
+
+    Args:
+        videos: the videos.
+        fields: fields of their metadata, each of which divides all videos into strata.
+        names: which pooled metrics to compute.
+
+    Returns:
+        for each stratum: the number of ``videos`` and ``lesions``, and the metrics; each with its own score thresholds.
+    """
     strata: dict[str, dict[str, float]] = {}
     for field in fields:
         for value in sorted({stratum_of(v, field) for v in videos}):
             part = [v for v in videos if stratum_of(v, field) == value]
-            figures = pooled_metrics(part, DetectionPool(part))
+            pooled = pooled_metrics(part, DetectionPool(part))
             counts = count_metrics(part)
             strata[f"{field}={value}"] = {
                 "videos": counts["count/videos"],
                 "lesions": counts["count/lesions"],
-                **{name: figures[name] for name in names},
+                **{name: pooled[name] for name in names},
             }
     return strata
 
 
-def why_undefined(figures: Mapping[str, float], videos: Sequence[MatchedVideo]) -> dict[str, str]:
-    """The reason for each figure that is nan, by name."""
-    undefined = [name for name, value in figures.items() if math.isnan(value)]
+def why_undefined(metrics: Mapping[str, float], videos: Sequence[MatchedVideo]) -> dict[str, str]:
+    """The reason for each metric that is nan, by name."""
+    undefined = [name for name, value in metrics.items() if math.isnan(value)]
     if not undefined:
         return {}
     pool = DetectionPool(videos)
@@ -193,7 +222,7 @@ def _reason(name: str, pool: DetectionPool, reached: float) -> str:
     if pool.num_gt == 0:
         return "there is no lesion"
     subsets: dict[str, Callable[[], str]] = {
-        "multi_mAP": lambda: "no frame holds several lesions",
+        "multi_mAP": lambda: "no frame has several lesions",
         "mAP_s": lambda: "no lesion box is that small",
         "mAP_l": lambda: "no lesion box is that large",
     }

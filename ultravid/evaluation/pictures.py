@@ -1,4 +1,4 @@
-"""Pictures of what a model found."""
+"""One image of frames with their lesions and detections, to look at after an evaluation."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from ultravid.evaluation.evaluator import DatasetEvaluator
 from ultravid.utils import comm
+from ultravid.utils.file_io import require_local
+from ultravid.utils.run_folder import InferenceFolder
 
 __all__ = ["FramePictures"]
 
@@ -24,15 +26,15 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 class FramePictures(DatasetEvaluator):
-    """Writes one PNG: frames with their lesions (green) and the detections (orange, with the score).
+    """Writes one PNG of frames with their lesions (green) and detections (orange, with the score).
 
-    A video gives the frame that holds the largest lesion, one without lesion its first frame.
+    Each video contributes the frame with the largest lesion; a video without lesion its first frame.
 
     Args:
-        output_dir: gets ``frames.png``.
-        num_videos: videos with a lesion come first, each kind in the order of their ids.
-        score_threshold: weaker detections are not drawn.
-        tile: side of a frame in the picture, pixels.
+        output_dir: folder for ``frames.png``.
+        num_videos: number of videos shown; those with a lesion come first, then by id.
+        score_threshold: detections of a lower score are not drawn.
+        tile: side length of a frame in the PNG, pixels.
     """
 
     def __init__(
@@ -42,18 +44,18 @@ class FramePictures(DatasetEvaluator):
         score_threshold: float = 0.3,
         tile: int = 256,
     ) -> None:
-        self._output_dir = Path(output_dir)
+        self._output = InferenceFolder(require_local(output_dir, "FramePictures.output_dir"))
         self._num_videos = num_videos
         self._score_threshold = score_threshold
         self._tile = tile
         self.reset()
 
     def reset(self) -> None:
-        """See `DatasetEvaluator`."""
+        """Forget the frames of an earlier evaluation."""
         self._chosen: dict[str, tuple[float, NDArray[np.uint8]]] = {}
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """See `DatasetEvaluator`."""
+        """Draw the frame if it is its video's best so far."""
         for given, output in zip(inputs, outputs, strict=True):
             video_id = given["video_id"]
             areas = given["instances"].gt_boxes.area()
@@ -61,7 +63,7 @@ class FramePictures(DatasetEvaluator):
             if video_id in self._chosen and self._chosen[video_id][0] >= worth:
                 continue
             if video_id not in self._chosen and len(self._chosen) >= 4 * self._num_videos:
-                continue  # enough to choose from; memory stays bounded
+                continue  # enough videos to choose from; this bounds the memory
             self._chosen[video_id] = (worth, self._draw(given, output["instances"].to("cpu")))
 
     def _draw(self, given: dict[str, Any], found: Any) -> NDArray[np.uint8]:
@@ -76,10 +78,7 @@ class FramePictures(DatasetEvaluator):
             if score >= self._score_threshold:
                 _rectangle(shown, box, scale, _ORANGE)
                 at = (int(box[0] * scale) + 2, max(10, int(box[1] * scale) - 3))
-                for colour, thickness in (
-                    (_BLACK, 3),
-                    (_ORANGE, 1),
-                ):  # an outline, to be read on bright tissue
+                for colour, thickness in ((_BLACK, 3), (_ORANGE, 1)):  # outlined, to be legible on bright tissue
                     cv2.putText(shown, f"{score:.2f}", at, _FONT, 0.4, colour, thickness, cv2.LINE_AA)
         canvas = np.zeros((self._tile + 18, self._tile, 3), np.uint8)
         canvas[18 : 18 + size[1], : size[0]] = shown
@@ -88,7 +87,7 @@ class FramePictures(DatasetEvaluator):
         return canvas
 
     def evaluate(self) -> None:
-        """See `DatasetEvaluator`; gives no figures."""
+        """Write the PNG; there are no metrics."""
         mine = heapq.nsmallest(self._num_videos, self._chosen.items(), key=lambda item: (item[1][0] == 0, item[0]))
         gathered = [item for part in comm.gather(mine) for item in part]
         if not comm.is_main_process() or not gathered:
@@ -102,7 +101,7 @@ class FramePictures(DatasetEvaluator):
         cv2.putText(legend, "lesion", (4, 14), _FONT, 0.42, _GREEN, 1, cv2.LINE_AA)
         text = f"detection with its score, from {self._score_threshold}"
         cv2.putText(legend, text, (60, 14), _FONT, 0.42, _ORANGE, 1, cv2.LINE_AA)
-        path = self._output_dir / "frames.png"
+        path = self._output.picture
         path.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(path), np.vstack([legend, *rows])):
             raise OSError(f"{path} can't be written.")

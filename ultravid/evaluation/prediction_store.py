@@ -1,18 +1,18 @@
-"""A run's own files of predictions: one for each video, and a manifest once all are there.
+"""A run's prediction files: one per video, and a manifest that is written when all are complete.
 
-``<folder>/<video>-<hash>.npz`` holds all that the figures need of a video, ground truth included, so that a run can be
-judged again without its annotations:
+``<folder>/<video>-<hash>.npz`` holds all that the metrics need of a video, ground truth included, so a run can be evaluated
+again without its annotations:
 
-- ``header``: JSON text with ``format``, ``video_id``, ``fps``, ``patient``, ``metadata``, ``image_ids``, ``file_names`` (of the
-  frames' pictures, null where one is not known; files of earlier versions don't have it) and ``fingerprint`` (what made the
-  predictions; empty where it was not said).
-- ``frame_index`` (F,) int64; ``num_boxes`` and ``num_gt`` (F,) int64, detections and lesion boxes of each frame.
+- ``header``: JSON text with ``format``, ``video_id``, ``fps``, ``patient``, ``metadata``, ``image_ids``, ``file_names`` (image file
+  of each frame, null if unknown; missing in files of early versions) and ``fingerprint`` (hash that identifies the model;
+  empty if unknown).
+- ``frame_index`` (F,) int64; ``num_boxes`` and ``num_gt`` (F,) int64, number of detections and lesion boxes of each frame.
 - ``boxes`` (N, 4) float32 XYXY in pixels, ``scores`` (N,) float32, ``classes`` (N,) int64.
 - ``gt_boxes`` (M, 4) float32, ``gt_classes`` and ``gt_track_ids`` (M,) int64.
-- ``input_digests`` (F,) int64: of the pictures the model was given; an evaluation that is taken up compares them.
+- ``input_digests`` (F,) int64: checksums of the images given to the model, compared when an evaluation is resumed.
 
-``<folder>/manifest.json`` lists the files in order. It is written last: a folder without it holds an unfinished evaluation.
-Nothing in these files is pickled, and nothing pickled is read.
+``<folder>/manifest.json`` lists the files in order. It is written last: a folder without it is an unfinished evaluation.
+Pickled data is neither written nor read.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 from ultravid.evaluation.results import FrameResult, VideoResult
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
+from ultravid.utils.run_folder import InferenceFolder, RunFolder
 
 __all__ = [
-    "MANIFEST",
     "PredictionFile",
     "find_manifest",
     "read_manifest",
@@ -46,10 +46,10 @@ __all__ = [
     "write_video",
 ]
 
-MANIFEST = "manifest.json"
+MANIFEST = InferenceFolder(Path()).manifest.name
 FORMAT = "ultravid predictions 1"
 
-_ARRAYS: dict[str, tuple[str, int]] = {  # kind of number and dimensions
+_ARRAYS: dict[str, tuple[str, int]] = {  # kind of dtype, number of dimensions
     "frame_index": ("i", 1),
     "num_boxes": ("i", 1),
     "num_gt": ("i", 1),
@@ -65,12 +65,12 @@ _ARRAYS: dict[str, tuple[str, int]] = {  # kind of number and dimensions
 
 @dataclass(frozen=True, eq=False)
 class PredictionFile:
-    """A video read back.
+    """The content of a video's prediction file.
 
     Attributes:
-        video: what was found in it, and its ground truth.
-        fingerprint: of what made the predictions.
-        input_digests: ``(F,)`` int64, see the module.
+        video: the video with its detections and ground truth.
+        fingerprint: hash that identifies the model; empty if unknown.
+        input_digests: ``(F,)`` int64, checksum of the image of each frame.
     """
 
     video: VideoResult
@@ -79,7 +79,7 @@ class PredictionFile:
 
 
 def video_file_name(video_id: str) -> str:
-    """A file name that tells which video it is, and is another for another id."""
+    """The file name for a video: a readable form of its id, and a hash that makes it unique."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", video_id).strip("._")[-80:]
     return f"{safe or 'video'}-{hashlib.sha256(video_id.encode()).hexdigest()[:10]}.npz"
 
@@ -87,10 +87,10 @@ def video_file_name(video_id: str) -> str:
 def write_video(
     folder: Path, video: VideoResult, fingerprint: str = "", input_digests: Sequence[int] | None = None
 ) -> Path:
-    """Write a video's file, whole or not at all; the same video gives the same bytes.
+    """Write a video's prediction file, completely or not at all; equal content gives equal bytes.
 
     Raises:
-        OSError: the folder can't be written.
+        OSError: the file can't be written.
     """
     frames = video.frames
     header = {
@@ -127,22 +127,22 @@ def _or_zeros(values: NDArray[np.int64] | None, number: int) -> NDArray[np.int64
 
 
 def read_video(path: Path) -> PredictionFile:
-    """Read a video's file and check all of it.
+    """Read and check a video's prediction file.
 
     Raises:
-        UserError: it is not there, not whole, holds anything pickled, or holds what is no prediction; the message names
-            the file and, where there is one, video and frame.
+        UserError: the file is missing, cut off, contains pickled data or invalid values; the message names the file and, if
+            known, video and frame.
     """
     try:
-        # Opened here, for numpy leaves a file open that turns out to be no archive.
+        # Opened here, because numpy does not close a file that turns out not to be an archive.
         with path.open("rb") as file:
             content = np.load(file, allow_pickle=False)
             wanted = ("header", *_ARRAYS)
             arrays = {} if isinstance(content, np.ndarray) else {n: content[n] for n in wanted if n in content.files}
     except FileNotFoundError:
-        raise UserError(f"{path} is not there.") from None
+        raise UserError(f"{path} does not exist.") from None
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: can't be read, it is cut off or no file of predictions ({error}).") from error
+        raise UserError(f"{path}: can't be read: it is cut off or not a prediction file ({error}).") from error
     header = _checked_header(path, arrays)
     where = f"{path}: video {header['video_id']!r}"
     _check_arrays(where, arrays, header)
@@ -152,13 +152,13 @@ def read_video(path: Path) -> PredictionFile:
 def _checked_header(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     missing = [name for name in ("header", *_ARRAYS) if name not in arrays]
     if missing:
-        raise UserError(f"{path}: has no array {missing[0]!r}; it is no file of predictions.")
+        raise UserError(f"{path}: is not a prediction file: it has no array {missing[0]!r}.")
     try:
         header = json.loads(str(arrays["header"]))
     except ValueError as error:
         raise UserError(f"{path}: its header is not JSON ({error}).") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise UserError(f"{path}: its header does not say {FORMAT!r}.")
+        raise UserError(f"{path}: its header does not name the format {FORMAT!r}.")
     kinds: dict[str, Any] = {
         "video_id": str,
         "fps": int | float | None,
@@ -169,13 +169,13 @@ def _checked_header(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str,
     }
     for key, kind in kinds.items():
         if key not in header or not isinstance(header[key], kind):
-            raise UserError(f"{path}: its header has a {key!r} of {header.get(key)!r}, which is none.")
+            raise UserError(f"{path}: {header.get(key)!r} in its header is not a valid {key!r}.")
     names = header.setdefault("file_names", [None] * len(header["image_ids"]))
     if not isinstance(names, list) or not all(isinstance(name, str | None) for name in names):
-        raise UserError(f"{path}: video {header['video_id']!r}: its file_names are no list of names.")
+        raise UserError(f"{path}: video {header['video_id']!r}: its file_names are not a list of names.")
     fps = header["fps"]
     if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise UserError(f"{path}: video {header['video_id']!r}: {fps!r} frames a second is no rate.")
+        raise UserError(f"{path}: video {header['video_id']!r}: {fps!r} is not a frame rate.")
     if not all(isinstance(v, str) for v in header["metadata"].values()):
         raise UserError(f"{path}: video {header['video_id']!r}: its metadata are not all text.")
     return header
@@ -187,23 +187,21 @@ def _check_arrays(where: str, arrays: Mapping[str, NDArray[Any]], header: Mappin
         array = arrays[name]
         if array.dtype.kind != kind or array.ndim != dimensions or (dimensions == 2 and array.shape[1] != 4):
             wanted = f"{names[kind]} of shape {'(N, 4)' if dimensions == 2 else '(N,)'}"
-            raise UserError(f"{where}: {name!r} is {array.dtype} of shape {array.shape}; {wanted} are needed.")
+            raise UserError(f"{where}: {name!r} is {array.dtype} of shape {array.shape}; expected {wanted}.")
     sizes = {"num_boxes": ("boxes", "scores", "classes"), "num_gt": ("gt_boxes", "gt_classes", "gt_track_ids")}
     per_frame = ("frame_index", "num_boxes", "num_gt", "input_digests")
     lengths = {len(header["image_ids"]), len(header["file_names"]), *(len(arrays[name]) for name in per_frame)}
     if len(lengths) > 1:
-        raise UserError(
-            f"{where}: frame_index, image_ids, file_names and the counts of boxes are of different lengths."
-        )
+        raise UserError(f"{where}: frame_index, image_ids, file_names and the numbers of boxes have different lengths.")
     for counts, members in sizes.items():
         for name in members:
             if (arrays[counts] < 0).any() or arrays[counts].sum() != len(arrays[name]):
                 raise UserError(
-                    f"{where}: {counts!r} sums up to {arrays[counts].sum()}, {name!r} has {len(arrays[name])}."
+                    f"{where}: the sum of {counts!r} is {arrays[counts].sum()}, but {name!r} has {len(arrays[name])} rows."
                 )
     index = arrays["frame_index"]
     if (np.diff(index) <= 0).any():
-        raise UserError(f"{where}: frame {index[1:][np.diff(index) <= 0][0]} is there twice or out of order.")
+        raise UserError(f"{where}: frame {index[1:][np.diff(index) <= 0][0]} is repeated or out of order.")
     for counts, (boxes, *_) in sizes.items():
         fault = first_fault(arrays[boxes], arrays["scores"] if boxes == "boxes" else None)
         if fault is not None:
@@ -213,7 +211,7 @@ def _check_arrays(where: str, arrays: Mapping[str, NDArray[Any]], header: Mappin
 
 
 def first_fault(boxes: NDArray[Any], scores: NDArray[Any] | None) -> tuple[int, str] | None:
-    """The place of the first of ``(N, 4)`` XYXY boxes (and ``(N,)`` scores) that can't be used, and why; None: all can."""
+    """Index of the first invalid one of ``(N, 4)`` XYXY boxes (and ``(N,)`` scores), and what is wrong; None if all are valid."""
     finite = np.isfinite(boxes).all(axis=1)
     sized = ~((boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1]))
     sound = finite & sized
@@ -223,10 +221,10 @@ def first_fault(boxes: NDArray[Any], scores: NDArray[Any] | None) -> tuple[int, 
         return None
     place = int(np.flatnonzero(~sound)[0])
     if not finite[place]:
-        return place, f"box {boxes[place].tolist()} holds a nan or an infinite number"
+        return place, f"box {boxes[place].tolist()} contains nan or infinity"
     if not sized[place]:
         return place, f"box {boxes[place].tolist()} (x1, y1, x2, y2) has a negative width or height"
-    return place, f"the score {float(scores[place]) if scores is not None else math.nan} is no number"
+    return place, f"the score {float(scores[place]) if scores is not None else math.nan} is not finite"
 
 
 def _video(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> VideoResult:
@@ -249,25 +247,31 @@ def _video(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Vid
 
 
 def write_manifest(folder: Path, files: Mapping[str, Path], fingerprint: str = "") -> None:
-    """Say that a folder's evaluation is whole, and which file is which video's, in order."""
+    """Write the manifest of a complete evaluation.
+
+    Args:
+        folder: folder of the prediction files.
+        files: prediction file by video id, in order.
+        fingerprint: hash that identifies the model.
+    """
     rows = [{"video_id": video_id, "file": path.name} for video_id, path in files.items()]
     with replace_file(folder / MANIFEST) as file:
         file.write(dump_json({"format": FORMAT, "fingerprint": fingerprint, "videos": rows}, indent=1).encode())
 
 
 def find_manifest(path: Path) -> Path:
-    """The manifest of a run: of its output folder, its ``inference`` or ``predictions`` folder, or the manifest itself.
+    """The manifest of a run, given its output folder, its ``inference`` or ``predictions`` folder, or the manifest itself.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no manifest.
     """
     if path.is_file():
         return path
     if not path.is_dir():
-        raise UserError(f"{path} is not there.")
-    # A run's own folder holds a manifest too, of its checkpoints: in a folder of predictions there are files beside it.
-    own = [""] if any(path.glob("*.npz")) else []
-    tried = [path / sub / MANIFEST for sub in (*own, "predictions", "inference/predictions")]
+        raise UserError(f"{path} does not exist.")
+    # A run's output folder has a manifest.json too, of its checkpoints; only a folder of predictions has .npz files beside it.
+    tried = [path / MANIFEST] if any(path.glob("*.npz")) else []
+    tried += [InferenceFolder(path).manifest, RunFolder(path).prediction_manifest]
     for manifest in tried:
         if manifest.is_file():
             return manifest
@@ -275,45 +279,47 @@ def find_manifest(path: Path) -> Path:
         number = len(list(manifest.parent.glob("*.npz")))
         if number:
             raise UserError(
-                f"{manifest.parent} holds the files of {number} videos and no {MANIFEST}: the evaluation was not finished. "
-                "Take it up with --eval-only dataloader.evaluator.evaluators[0].resume=true, or evaluate anew."
+                f"{manifest.parent} has the files of {number} videos but no {MANIFEST}: the evaluation is unfinished. "
+                "Resume it with --eval-only dataloader.evaluator.evaluators[0].resume=true, or evaluate again."
             )
-    raise UserError(f"{path} holds no predictions; {', '.join(str(t) for t in tried)} are not there.")
+    raise UserError(f"{path} has no predictions: {', '.join(str(t) for t in tried)} do not exist.")
 
 
 def read_manifest(path: Path) -> list[tuple[str, Path]]:
     """Video ids and their files, in order.
 
     Raises:
-        UserError: the manifest is none, or names a video twice.
+        UserError: the file is not a manifest, or names a video twice.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is no manifest of predictions: {error}") from error
+        raise UserError(f"{path}: is not a manifest of predictions: {error}") from error
     rows = content.get("videos") if isinstance(content, dict) and content.get("format") == FORMAT else None
     if not isinstance(rows, list):
-        raise UserError(f"{path}: is no manifest of predictions; one has a list 'videos' and the format {FORMAT!r}.")
+        raise UserError(
+            f"{path}: is not a manifest of predictions, which has a list 'videos' and the format {FORMAT!r}."
+        )
     files: dict[str, Path] = {}
     for row in rows:
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("video_id", "file")):
-            raise UserError(f"{path}: {row!r} is no object with a 'video_id' and a 'file'.")
+            raise UserError(f"{path}: {row!r} is not an object with a 'video_id' and a 'file'.")
         if row["video_id"] in files:
             raise UserError(f"{path}: names video {row['video_id']!r} twice.")
         if Path(row["file"]).name != row["file"]:
-            raise UserError(f"{path}: video {row['video_id']!r}: {row['file']!r} is no name of a file beside it.")
+            raise UserError(f"{path}: video {row['video_id']!r}: {row['file']!r} is not the name of a file beside it.")
         files[row["video_id"]] = path.parent / row["file"]
     return list(files.items())
 
 
 def read_videos(manifest: Path) -> Iterator[VideoResult]:
-    """The videos of a manifest, one after the other.
+    """The videos of a manifest, read one by one.
 
     Raises:
-        UserError: see `read_manifest` and `read_video`; or a file holds another video than the manifest says.
+        UserError: as `read_manifest` and `read_video`; or a file holds another video than the manifest says.
     """
     for video_id, path in read_manifest(manifest):
         video = read_video(path).video
         if video.video_id != video_id:
-            raise UserError(f"{path}: holds video {video.video_id!r}, {manifest.name} says {video_id!r}.")
+            raise UserError(f"{path}: holds video {video.video_id!r}, but {manifest.name} says {video_id!r}.")
         yield video

@@ -24,16 +24,16 @@ class FrameResult:
     """Ground truth and detections of a frame.
 
     Attributes:
-        frame_index: its place in its video.
-        image_id: its id in the annotation file.
-        gt_boxes: ``(M, 4)`` float32, XYXY, pixels.
-        boxes: ``(N, 4)`` float32, XYXY, pixels.
+        frame_index: number of the frame in its video.
+        image_id: id of the frame in the annotation file.
+        gt_boxes: ``(M, 4)`` float32, lesion boxes, XYXY, pixels.
+        boxes: ``(N, 4)`` float32, detections, XYXY, pixels.
         scores: ``(N,)`` float32.
-        gt_track_ids: ``(M,)`` int64, one id a lesion along its video; None where they are not known, then all boxes of the
-            video are taken for one lesion.
-        gt_classes: ``(M,)`` int64; None where they are not known. No figure looks at them.
-        classes: ``(N,)`` int64; None where they are not known. No figure looks at them.
-        file_name: the frame's picture; None where it is not known. No figure looks at it.
+        gt_track_ids: ``(M,)`` int64, the same id for one lesion along its video; None if unknown: all boxes of the video then
+            count as one lesion.
+        gt_classes: ``(M,)`` int64; None if unknown. No metric uses them.
+        classes: ``(N,)`` int64; None if unknown. No metric uses them.
+        file_name: image file of the frame; None if unknown. No metric uses it.
     """
 
     frame_index: int
@@ -49,13 +49,13 @@ class FrameResult:
 
 @dataclass(frozen=True, eq=False)
 class VideoResult:
-    """The frames of a video in order.
+    """A video: its frames, with ground truth and detections.
 
     Attributes:
         video_id: unique in its data set.
-        frames: in temporal order.
-        fps: frames a second; None where it is not known.
-        patient: who was scanned; None where it is not known, then the video counts as a patient of its own.
+        frames: the frames in temporal order.
+        fps: frames per second; None if unknown.
+        patient: id of the patient; None if unknown: the video then counts as a separate patient.
         metadata: device, organ, hospital and the like.
     """
 
@@ -68,27 +68,28 @@ class VideoResult:
 
 @dataclass(frozen=True, eq=False)
 class MatchedVideo:
-    """A video once its boxes have been compared: all that the figures need, some 50 bytes a detection.
+    """A video after its boxes were compared (`matching.match_video`): all that the metrics need, about 50 bytes per detection.
 
-    Detections stand in the order of frames, within a frame in the order given.
+    Detections are ordered by frame, within a frame as they were given.
 
     Attributes:
-        video_id: see `VideoResult`.
-        fps: see `VideoResult`.
-        patient: see `VideoResult`; the video's id where it is not known.
-        metadata: see `VideoResult`.
-        frame_index: ``(F,)`` int64, see `FrameResult`.
+        video_id: id of the video.
+        fps: frames per second; None if unknown.
+        patient: id of the patient; the video's id if unknown.
+        metadata: device, organ, hospital and the like.
+        frame_index: ``(F,)`` int64, number of each frame in the video.
         scores: ``(N,)`` float32.
-        frame: ``(N,)`` int64, place of the detection's frame among the ``F``.
-        area: ``(N,)`` float32, square pixels.
-        best_iou: ``(N,)`` float32, highest IoU with a lesion of the frame, 0 without one.
-        best_gt: ``(N,)`` int64, the first lesion box of that IoU, as an index into the ``M``; -1 without a lesion.
-        rank: ``(N,)`` int64, how many detections of the same frame come before by falling score.
-        centre_hits: ``(N,)`` bool, the centre lies in a lesion's box of the frame, border included.
-        links: ``(L, 2)`` int64, (detection, earlier detection) that a sequence may join, see `sequence_links`.
-        gt_frame: ``(M,)`` int64, place of the box's frame.
-        gt_area: ``(M,)`` float32, square pixels.
-        gt_track: ``(M,)`` int64, see `FrameResult`.
+        frame: ``(N,)`` int64, index of the detection's frame, among the ``F``.
+        area: ``(N,)`` float32, area of the detection's box, square pixels.
+        best_iou: ``(N,)`` float32, highest IoU with a lesion box of the same frame; 0 if the frame has no lesion.
+        best_gt: ``(N,)`` int64, index of the lesion box of that IoU (of equal ones the first), among the ``M``; -1 if the frame
+            has no lesion.
+        rank: ``(N,)`` int64, number of detections of the same frame that come before it by falling score.
+        centre_hits: ``(N,)`` bool, whether the detection's centre lies in a lesion box of the same frame, border included.
+        links: ``(L, 2)`` int64, (detection, earlier detection) pairs that a sequence may join (`matching.sequence_links`).
+        gt_frame: ``(M,)`` int64, index of the lesion box's frame.
+        gt_area: ``(M,)`` float32, area of the lesion box, square pixels.
+        gt_track: ``(M,)`` int64, id of the lesion along its video.
     """
 
     video_id: str
@@ -110,5 +111,5 @@ class MatchedVideo:
 
     @property
     def minutes(self) -> float:
-        """Length; 30 frames a second where the video's own rate is not known."""
+        """Length in minutes, at 30 frames per second if the video's rate is unknown."""
         return len(self.frame_index) / (self.fps or DEFAULT_FPS) / 60

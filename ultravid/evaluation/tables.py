@@ -1,4 +1,4 @@
-"""Figures as text."""
+"""Metrics as text: tables for the terminal and the log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def flatten_results_dict(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested figures with their names joined by "/"."""
+    """Nested results as one flat dict, names joined by "/"."""
     flat: dict[str, Any] = {}
     for name, value in results.items():
         if isinstance(value, Mapping):
@@ -34,23 +34,23 @@ def flatten_results_dict(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def format_results(results: Mapping[str, Any]) -> str:
-    """A table of one row; a figure that is undefined is a dash."""
+    """A table of one row; a dash for nan."""
     flat = flatten_results_dict(results)
     return format_columns(list(flat), [[format_value(float(v)) for v in flat.values()]])
 
 
 def format_value(value: float, digits: int = 2) -> str:
-    """A figure in a table; a dash where it is undefined."""
+    """A value in a table; a dash for nan."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def format_interval(low: float, high: float) -> str:
-    """An interval in a table; a dash where it is undefined."""
+    """An interval in a table; a dash for nan."""
     return "-" if math.isnan(low) else f"{format_value(low)} to {format_value(high)}"
 
 
 def format_columns(headers: Sequence[str], rows: Sequence[Sequence[str]], left: int = 0) -> str:
-    """A table of text, aligned right but for the first ``left`` columns."""
+    """A table of text, right-aligned except for the first ``left`` columns."""
     align = ["left" if i < left else "right" for i in range(len(headers))]
     return tabulate(
         rows, headers=list(headers), tablefmt="pipe", colalign=align if rows else None, disable_numparse=True
@@ -58,7 +58,11 @@ def format_columns(headers: Sequence[str], rows: Sequence[Sequence[str]], left: 
 
 
 def format_undefined(reasons: Mapping[str, str]) -> str:
-    """Names of undefined figures by their reason, in a line."""
+    """One line that lists undefined metrics, grouped by reason.
+
+    Args:
+        reasons: reason by name of the metric, as `metrics.why_undefined` returns them.
+    """
     by_reason: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         by_reason.setdefault(reason, []).append(name)
@@ -66,11 +70,11 @@ def format_undefined(reasons: Mapping[str, str]) -> str:
 
 
 def print_csv_format(results: Mapping[str, Any]) -> None:
-    """Log figures so that they can be pasted into a spreadsheet: names in a line, values in the next."""
+    """Log results so that they can be pasted into a spreadsheet: one line of names, one of values per task."""
     nested = {k: v for k, v in results.items() if isinstance(v, Mapping)}
     flat = {k: v for k, v in results.items() if not isinstance(v, Mapping)}
-    for task, figures in [*nested.items(), *([("all", flat)] if flat else [])]:
-        named = flatten_results_dict(figures)
+    for task, values in [*nested.items(), *([("all", flat)] if flat else [])]:
+        named = flatten_results_dict(values)
         logger.info("copypaste: Task: %s", task)
         logger.info("copypaste: %s", ",".join(named))
         logger.info("copypaste: %s", ",".join(f"{float(v):.4f}" for v in named.values()))

@@ -1,4 +1,4 @@
-"""Gathers what a model says of videos, one video at a time, and computes the figures."""
+"""Collects a model's detections in videos, one video at a time, and computes the metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from ultravid.evaluation.metrics import (
     why_undefined,
 )
 from ultravid.evaluation.prediction_store import (
-    MANIFEST,
     PredictionFile,
     first_fault,
     read_video,
@@ -35,7 +34,8 @@ from ultravid.evaluation.tables import format_results, format_undefined
 from ultravid.structures import Boxes, Instances
 from ultravid.utils import comm
 from ultravid.utils.errors import UserError
-from ultravid.utils.file_io import dump_json, replace_file
+from ultravid.utils.file_io import dump_json, replace_file, require_local
+from ultravid.utils.run_folder import InferenceFolder
 
 __all__ = ["VideoDetectionEvaluator"]
 
@@ -45,75 +45,75 @@ _EVERY_NTH_PIXEL = 8
 
 
 class VideoDetectionEvaluator(DatasetEvaluator):
-    """All figures of `figures` for a model's detections, against the frames' own ground truth.
+    """Computes `all_metrics` of a model's detections, against the ground truth in the inputs.
 
-    Inputs hold ``video_id``, ``frame_index``, ``image_id`` and ``instances`` with ``gt_boxes`` and, where known,
-    ``gt_classes`` and ``gt_ids``; where known, ``fps``, ``patient``, ``metadata`` and ``file_name``. Outputs hold ``instances`` with
-    ``pred_boxes`` and ``scores`` (and ``pred_classes``), in the same pixels. A process holds whole videos; which ones does
-    not matter. Only the frames of the present video are kept: memory is bounded by the longest one, unless the frames of
-    all videos come as one stream (``stream_id``).
+    Each input has ``video_id``, ``frame_index``, ``image_id`` and ``instances`` with ``gt_boxes``; optionally ``gt_classes`` and
+    ``gt_ids`` in its instances, and ``fps``, ``patient``, ``metadata`` and ``file_name``. Each output has ``instances`` with
+    ``pred_boxes`` and ``scores`` (and optionally ``pred_classes``), in the same pixels. Each process gets whole videos; which
+    ones does not matter. Only the frames of the current video are in memory, unless the frames of all videos come as one
+    stream (inputs with ``stream_id``).
 
     Args:
-        output_dir: gets ``predictions/`` (`prediction_store`), ``predictions.json`` (COCO results: ``image_id``,
-            ``category_id``, ``bbox`` as [x, y, width, height], ``score``; beside them ``video_id`` and ``frame_index``) and
-            ``metrics.json`` with every figure. None writes nothing. All processes must see the same folder.
-        resume: take over the videos that an interrupted evaluation finished, if it was of the same weights and settings
-            (`inference_on_dataset`); their frames and ground truth must not have changed. Without it they are thrown away.
+        output_dir: folder for ``predictions/`` (`prediction_store`), ``predictions.json`` (COCO results: ``image_id``,
+            ``category_id``, ``bbox`` as [x, y, width, height], ``score``; in addition ``video_id`` and ``frame_index``) and
+            ``metrics.json`` with every metric. None: nothing is written. All processes must see the same folder.
+        resume: reuse the videos that an interrupted evaluation finished, if model and settings are the same (`begin`); an error
+            is raised if their frames or ground truth have changed. False: such videos are deleted.
+        strata: metadata fields by which the metrics are stratified in addition, in ``metrics.json``.
     """
 
     def __init__(self, output_dir: str | Path | None = None, resume: bool = False, strata: Sequence[str] = ()) -> None:
         self._strata = tuple(strata)
-        self._output_dir = None if output_dir is None else Path(output_dir)
+        self._output: InferenceFolder | None = None
+        if output_dir is not None:
+            self._output = InferenceFolder(require_local(output_dir, "VideoDetectionEvaluator.output_dir"))
         self._resume = resume
         self.reset()
 
-    @property
-    def _folder(self) -> Path | None:
-        return None if self._output_dir is None else self._output_dir / "predictions"
-
     def reset(self) -> None:
-        """See `DatasetEvaluator`."""
-        self._open: dict[str, _OpenVideo] = {}
-        self._judged: dict[str, MatchedVideo] = {}
-        self._files: dict[str, Path] = {}
-        self._stored: dict[str, Path] = {}
-        self._replayed: tuple[str, PredictionFile] | None = None
+        """Forget all videos."""
+        self._open: dict[str, _OpenVideo] = {}  # videos whose frames are still coming
+        self._matched: dict[str, MatchedVideo] = {}  # finished videos
+        self._files: dict[str, Path] = {}  # their prediction files
+        self._stored: dict[str, Path] = {}  # prediction files of an interrupted evaluation that are reused
+        self._replayed: tuple[str, PredictionFile] | None = None  # the one of them that was read last
         self._fingerprint = ""
 
     def begin(self, fingerprint: Callable[[], str]) -> None:
-        """See `DatasetEvaluator`; the folder is cleared of what this evaluation does not take over."""
-        if self._folder is None:
+        """Delete the prediction files that this evaluation does not reuse, and index those that it does."""
+        if self._output is None:
             return
         self._fingerprint = fingerprint()
         if comm.is_main_process():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._clear(self._folder)
+            self._clear(self._output)
         comm.synchronize()
         if self._resume:
-            self._stored = {read_video(p).video.video_id: p for p in sorted(self._folder.glob("*.npz"))}
+            self._stored = {read_video(p).video.video_id: p for p in sorted(self._output.predictions.glob("*.npz"))}
             if self._stored and comm.is_main_process():
-                logger.info("%d videos are taken over from an interrupted evaluation.", len(self._stored))
+                logger.info("%d videos of an interrupted evaluation are reused.", len(self._stored))
 
-    def _clear(self, folder: Path) -> None:
-        finished = (folder / MANIFEST).exists()
-        (folder / MANIFEST).unlink(missing_ok=True)  # first: what is left of a finished evaluation must not look whole
-        thrown = 0
+    def _clear(self, output: InferenceFolder) -> None:
+        folder = output.predictions
+        folder.mkdir(parents=True, exist_ok=True)
+        finished = output.manifest.exists()
+        output.manifest.unlink(missing_ok=True)  # first, so that a partly deleted evaluation never looks complete
+        num_deleted = 0
         for path in sorted(folder.glob("*.npz")):
             if self._resume and not finished and _fingerprint_of(path) == self._fingerprint:
                 continue
             path.unlink()
-            thrown += 1
-        if thrown and not finished:
-            why = "they are of other weights or settings" if self._resume else "resume=true would take them over"
+            num_deleted += 1
+        if num_deleted and not finished:
+            why = "other weights or settings made them" if self._resume else "resume=true would reuse them"
             logger.warning(
-                "%s: the files of %d videos of an interrupted evaluation are removed: %s.", folder, thrown, why
+                "%s: the files of %d videos of an interrupted evaluation are deleted: %s.", folder, num_deleted, why
             )
 
     def cached_outputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
-        """See `DatasetEvaluator`.
+        """The detections that an interrupted evaluation saved for these frames; None if their video is not reused.
 
         Raises:
-            UserError: a frame's picture or ground truth is no longer what it was.
+            UserError: the image or the ground truth of a frame has changed since.
         """
         if not all(given["video_id"] in self._stored and "stream_id" not in given for given in inputs):
             return None
@@ -130,18 +130,18 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         same = frame is not None and place is not None and stored.input_digests[place] == _digest(given)
         if frame is None or not same or not _same_truth(frame, now):
             raise UserError(
-                f"Video {video_id!r} frame {index}: its picture, size or annotation has changed since the interrupted "
-                f"evaluation wrote {self._stored[video_id]}. Evaluate anew, without resume=true."
+                f"Video {video_id!r} frame {index}: its image, size or annotation has changed since the interrupted "
+                f"evaluation wrote {self._stored[video_id]}. Evaluate again without resume=true."
             )
         return Instances(
             (given["height"], given["width"]),
             pred_boxes=Boxes(torch.from_numpy(frame.boxes.copy())),
             scores=torch.from_numpy(frame.scores.copy()),
-            pred_classes=torch.from_numpy(_known(frame.classes).copy()),
+            pred_classes=torch.from_numpy(_ids_or_zeros(frame.classes).copy()),
         )
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """See `DatasetEvaluator`."""
+        """Add frames to their videos; a frame of another video finishes the current one."""
         for given, output in zip(inputs, outputs, strict=True):
             video_id = given["video_id"]
             if video_id not in self._open:
@@ -150,74 +150,75 @@ class VideoDetectionEvaluator(DatasetEvaluator):
                 self._open[video_id] = self._opened(video_id, given)
             video = self._open[video_id]
             video.frames.append(_checked(video_id, _frame_result(given, output["instances"].to("cpu"))))
-            video.digests.append(_digest(given) if self._folder is not None else 0)
+            video.digests.append(_digest(given) if self._output is not None else 0)
 
     def _opened(self, video_id: str, given: dict[str, Any]) -> _OpenVideo:
-        if video_id in self._judged:
+        if video_id in self._matched:
             raise UserError(
                 f"Video {video_id!r} frame {given['frame_index']}: the video was evaluated already. "
-                "Its frames must come one after the other, each once."
+                "The frames of a video must come one after the other, each once."
             )
         return _OpenVideo(video_id, given.get("fps"), given.get("patient"), dict(given.get("metadata") or {}))
 
     def _close_videos(self) -> None:
         for video_id, opened in self._open.items():
             video, digests = opened.finished()
-            if self._folder is not None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._files[video_id] = write_video(self._folder, video, self._fingerprint, digests)
-            self._judged[video_id] = match_video(video)
+            if self._output is not None:
+                self._output.predictions.mkdir(parents=True, exist_ok=True)
+                self._files[video_id] = write_video(self._output.predictions, video, self._fingerprint, digests)
+            self._matched[video_id] = match_video(video)
         self._open = {}
 
     def evaluate(self) -> dict[str, float] | None:
-        """See `DatasetEvaluator`: the figures of a training's table, which goes to the log; the others go to the file.
+        """`TRAINING_METRICS`, which are also logged as a table; all other metrics go to ``metrics.json`` only.
 
         Raises:
-            UserError: two processes evaluated one video, or a process' files are not in the folder.
+            UserError: two processes evaluated the same video, or the files of a process are missing from the folder.
         """
         self._close_videos()
-        parts = comm.gather((self._judged, self._files))
+        parts = comm.gather((self._matched, self._files))
         if not comm.is_main_process():
             return None
-        for video_id in sorted(video_id for judged, _ in parts for video_id in judged):
-            if sum(video_id in judged for judged, _ in parts) > 1:
-                raise UserError(f"Video {video_id!r} was evaluated by two processes; each must be given whole videos.")
-        judged = {video_id: video for part, _ in parts for video_id, video in part.items()}
-        videos = [judged[video_id] for video_id in sorted(judged)]
+        for video_id in sorted(video_id for matched, _ in parts for video_id in matched):
+            if sum(video_id in matched for matched, _ in parts) > 1:
+                raise UserError(
+                    f"Video {video_id!r} was evaluated by two processes; each video must be given to one process only."
+                )
+        matched = {video_id: video for part, _ in parts for video_id, video in part.items()}
+        videos = [matched[video_id] for video_id in sorted(matched)]
         every, counts = all_metrics(videos), count_metrics(videos)
         for stratum, values in stratum_metrics(videos, self._strata).items():
             every |= {f"strata/{stratum}/{name}": value for name, value in values.items()}
-        figures = {name: every[name] for name in TRAINING_METRICS}
+        shown = {name: every[name] for name in TRAINING_METRICS}
         logger.info(
-            "%d videos, %d frames, %d lesion boxes; FP in sequences a minute, the rest in percent:\n%s",
+            "%d videos, %d frames, %d lesion boxes; FP in sequences per minute, all else in percent:\n%s",
             *(counts[f"count/{name}"] for name in ("videos", "frames", "lesion_boxes")),
-            format_results(figures),
+            format_results(shown),
         )
-        undefined = why_undefined(figures, videos)
+        undefined = why_undefined(shown, videos)
         if undefined:
             logger.info("Undefined (-, null in JSON): %s.", format_undefined(undefined))
-        if self._output_dir is not None:
+        if self._output is not None:
             files = {video_id: path for _, part in parts for video_id, path in part.items()}
-            self._write(self._output_dir, {v: files[v] for v in sorted(files)}, {**every, **counts})
-        return figures
+            self._write(self._output, {v: files[v] for v in sorted(files)}, {**every, **counts})
+        return shown
 
-    def _write(self, output_dir: Path, files: dict[str, Path], figures: dict[str, float]) -> None:
-        lost = [path for path in files.values() if not path.is_file()]
-        if lost:
-            raise UserError(f"{lost[0]} is not there: {output_dir} must be one folder that all processes see.")
-        with replace_file(output_dir / "predictions.json") as file:
+    def _write(self, output: InferenceFolder, files: dict[str, Path], metrics: dict[str, float]) -> None:
+        missing = [path for path in files.values() if not path.is_file()]
+        if missing:
+            raise UserError(f"{missing[0]} is missing: {output.path} must be one folder that all processes see.")
+        with replace_file(output.coco_results) as file:
             file.write(b"[")
             for number, row in enumerate(_coco_rows(files.values())):
                 file.write((", " if number else "").encode() + json.dumps(row).encode())
             file.write(b"]")
-        with replace_file(output_dir / "metrics.json") as file:
-            file.write(dump_json(figures).encode())
-        if self._folder is not None:
-            write_manifest(self._folder, files, self._fingerprint)
+        with replace_file(output.metrics) as file:
+            file.write(dump_json(metrics).encode())
+        write_manifest(output.predictions, files, self._fingerprint)
 
 
 class _OpenVideo:
-    """A video whose frames are still coming."""
+    """A video that is being evaluated."""
 
     def __init__(self, video_id: str, fps: float | None, patient: str | None, metadata: dict[str, str]) -> None:
         self.video_id, self.fps, self.patient, self.metadata = video_id, fps, patient, metadata
@@ -228,7 +229,7 @@ class _OpenVideo:
         """The video with its frames in order, and their digests.
 
         Raises:
-            UserError: a frame was seen twice.
+            UserError: a frame was evaluated twice.
         """
         order = sorted(range(len(self.frames)), key=lambda i: self.frames[i].frame_index)
         frames = [self.frames[i] for i in order]
@@ -266,27 +267,29 @@ def _same_truth(a: FrameResult, b: FrameResult) -> bool:
     return (
         a.image_id == b.image_id
         and np.array_equal(a.gt_boxes, b.gt_boxes)
-        and np.array_equal(_known(a.gt_track_ids, len(a.gt_boxes)), _known(b.gt_track_ids, len(b.gt_boxes)))
+        and np.array_equal(
+            _ids_or_zeros(a.gt_track_ids, len(a.gt_boxes)), _ids_or_zeros(b.gt_track_ids, len(b.gt_boxes))
+        )
     )
 
 
-def _known(ids: np.ndarray[Any, Any] | None, number: int = 0) -> np.ndarray[Any, Any]:
+def _ids_or_zeros(ids: np.ndarray[Any, Any] | None, number: int = 0) -> np.ndarray[Any, Any]:
     return np.zeros(number, np.int64) if ids is None else ids
 
 
 def _digest(given: dict[str, Any]) -> int:
-    """Of the picture a model was given: its size and every eighth pixel of every eighth row."""
+    """Checksum of the image given to the model: of its size, and of every eighth pixel of every eighth row."""
     image = given["image"]
     seen = image[..., ::_EVERY_NTH_PIXEL, ::_EVERY_NTH_PIXEL].cpu().contiguous().numpy()
     return zlib.crc32(seen.tobytes(), zlib.crc32(str(tuple(image.shape)).encode()))
 
 
 def _fingerprint_of(path: Path) -> str | None:
-    """What made a file's predictions; None for a file that can't be used."""
+    """Fingerprint of the model that made a prediction file; None if the file can't be read."""
     try:
         return read_video(path).fingerprint
     except UserError as error:
-        logger.warning("Left out: %s", error)
+        logger.warning("Not reused: %s", error)
         return None
 
 

@@ -1,9 +1,9 @@
-"""Figures that need the order of frames: false-positive sequences (Yu et al., "UltraDet", MICCAI 2023, section 4.1).
+"""Metrics that depend on the order of frames: false-positive sequences (Yu et al., "UltraDet", MICCAI 2023, section 4.1).
 
-Detections that score at least a threshold are linked: each to the one of highest IoU, if that is above 0.5, among those of
-the 5 frames before (of equal ones to the first: oldest frame first, then order in the frame). What hangs together is a
-sequence. A detection hits where its centre lies in a lesion's box of its own frame, border included. A sequence is false if
-at most 0.9 of its detections hit.
+Detections that score at least a threshold are linked: each to one detection of the 5 frames before, the one of highest IoU if
+that is above 0.5 (of equal ones the first: oldest frame first, then order in the frame). Detections that are connected by
+links are a sequence; a detection without links is one too. A detection hits if its centre lies in a lesion box of its frame,
+border included. A sequence is a false positive if at most 9 in 10 of its detections hit.
 
 Legend: ``K`` thresholds, ``N`` detections of a video.
 """
@@ -26,19 +26,19 @@ _CELLS_AT_ONCE = 1_000_000
 
 
 def false_positive_sequences(video: VideoResult | MatchedVideo, threshold: float, strict: bool = False) -> int:
-    """Number of false-positive sequences of a video; see the module.
+    """Number of false-positive sequences of a video, as the module defines them.
 
     Args:
         video: frames in order.
-        threshold: least score.
-        strict: keep scores above the threshold alone, as the published code of UltraDet does.
+        threshold: lowest score of a detection that is kept.
+        strict: a score must be above the threshold to be kept, as in the published code of UltraDet.
     """
     matched = match_video(video) if isinstance(video, VideoResult) else video
     return int(false_sequences_at(matched, np.array([threshold], np.float32), strict)[0])
 
 
 def false_sequences_per_minute(videos: Sequence[MatchedVideo], threshold: float) -> float:
-    """False-positive sequences a minute over all videos together; nan where the threshold is nan."""
+    """False-positive sequences of all videos by the minutes of all videos; nan if the threshold is nan or no video has a frame."""
     minutes = sum(v.minutes for v in videos)
     if np.isnan(threshold) or minutes == 0:
         return float("nan")
@@ -46,10 +46,10 @@ def false_sequences_per_minute(videos: Sequence[MatchedVideo], threshold: float)
 
 
 def false_sequences_at(video: MatchedVideo, thresholds: NDArray[np.float32], strict: bool = False) -> NDArray[np.int64]:
-    """``(K,)`` number of false-positive sequences of a video at each of ``(K,)`` thresholds, in any order."""
+    """``(K,)`` number of false-positive sequences of a video at ``(K,)`` thresholds in any order; see `false_positive_sequences`."""
     by_score = np.sort(-video.scores)
     kept_at = by_score.searchsorted(-thresholds, side="left" if strict else "right")
-    # Thresholds between two scores keep the same detections: each number of kept ones is looked at once.
+    # All thresholds between two neighbouring scores keep the same detections, so each number of kept ones is computed once.
     num_kept, inverse = np.unique(kept_at, return_inverse=True)
     order = np.argsort(-video.scores, kind="stable")
     place = np.empty(len(order), np.int64)
@@ -70,13 +70,13 @@ def false_sequences_at(video: MatchedVideo, thresholds: NDArray[np.float32], str
 def _count_false(
     num_kept: NDArray[np.int64], child: NDArray[np.int64], parent: NDArray[np.int64], hits: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """``(K,)`` false sequences where the ``num_kept`` highest-scoring detections are kept.
+    """``(K,)`` number of false-positive sequences if the ``num_kept`` highest-scoring detections are kept.
 
     Args:
         num_kept: ``(K,)``, ascending.
-        child: ``(L,)`` detections, numbered by falling score, grouped; the better candidate of a child comes first.
-        parent: ``(L,)`` candidates, numbered alike.
-        hits: ``(N,)``, by falling score.
+        child: ``(L,)`` detections, numbered by falling score; the links of a child are adjacent, higher IoU first.
+        parent: ``(L,)`` the earlier detections of these links, numbered alike.
+        hits: ``(N,)`` which detections hit, by falling score.
     """
     K, most = len(num_kept), int(num_kept[-1])
     root = np.tile(np.arange(most), (K, 1))
@@ -84,7 +84,7 @@ def _count_false(
     child, parent = child[reachable], parent[reachable]
     if len(child) > 0:
         starts = np.flatnonzero(np.diff(child, prepend=-1))
-        # The first candidate that is kept: of those that are not, the position is put past the end.
+        # The first candidate that is kept: candidates that are not kept get a position past the end.
         position = np.where(parent[None] < num_kept[:, None], np.arange(len(parent)), len(parent))
         chosen = np.minimum.reduceat(position, starts, axis=1)
         own = child[starts]
@@ -92,7 +92,7 @@ def _count_false(
         root[:, own] = np.where(chosen < len(parent), target, own)
     root += (np.arange(K) * most)[:, None]
     flat = root.ravel()
-    while True:  # each time round doubles the way that is looked along
+    while True:  # pointer jumping: each round doubles the distance followed
         further = flat[flat]
         if np.array_equal(further, flat):
             break
@@ -100,6 +100,6 @@ def _count_false(
     kept = (np.arange(most) < num_kept[:, None]).ravel()
     size = np.bincount(flat[kept], minlength=len(flat))
     good = np.bincount(flat[kept], weights=np.tile(hits[:most], K)[kept], minlength=len(flat))
-    share = good / np.maximum(size, 1)  # 9 of 10 is 0.9 in this form, to the last bit
+    share = good / np.maximum(size, 1)  # in this form 9 of 10 equals 0.9 to the last bit
     false = (size > 0) & (share <= GOOD_SHARE)
     return false.reshape(K, most).sum(axis=1)
