@@ -106,7 +106,7 @@ def test_mistakes_of_the_tools_are_told_in_one_message(phantom, tmp_path):
     wrong = run("visualize_data", "--config-file", PHANTOM_CONFIG, f"data.root={phantom}", "dataloader.tran.seed=1")
     assert wrong.returncode == 2 and "Did you mean" in wrong.stderr and "Traceback" not in wrong.stderr
     missing = run("mine_false_positives", "--predictions", tmp_path, "--output", tmp_path / "x.json")
-    assert missing.returncode == 2 and "holds no predictions" in missing.stderr
+    assert missing.returncode == 2 and "has no predictions" in missing.stderr
     (tmp_path / "hard.json").write_text(json.dumps({"frames": {"a": "3"}}))
     bad = run(
         *("visualize_data", "--config-file", PHANTOM_CONFIG, f"data.root={phantom}"),

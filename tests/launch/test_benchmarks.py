@@ -14,11 +14,11 @@ def test_the_benchmark_of_configs_prints_a_row_for_each_thing(capsys):
     assert "OmegaConf" in out and "5 deep" in out
 
 
-def test_the_benchmark_of_figures_agrees_with_plain_loops_and_prints_a_row_for_each_thing(capsys):
+def test_the_benchmark_of_metrics_agrees_with_plain_loops_and_prints_a_row_for_each_thing(capsys):
     arguments = ["--videos", "2", "--frames", "12", "--detections", "4", "--draws", "10", "--repeats", "1"]
     assert evaluation_benchmark.main(arguments) == 0
     out = capsys.readouterr().out
-    for row in ("the ten legacy figures", "all figures", "10 draws of patients", "pycocotools"):
+    for row in ("the ten legacy metrics", "all metrics", "10 draws of patients", "pycocotools"):
         assert row in out
 
 
