@@ -1,4 +1,4 @@
-"""What a bug report should say about the machine: ``python -m ultravid.utils.collect_env``."""
+"""Facts about the machine for a bug report: ``python -m ultravid.utils.collect_env``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PACKAGES = (
     ),
     *("PyYAML", "cloudpickle", "tensorboard", "rich", "av", "pydicom", "pycocotools", "wandb", "mlflow-skinny"),
 )
-# Values of others could tell secrets.
+# The values of other variables may be secret.
 VARIABLES = re.compile(
     r"ULTRAVID_DATASETS|(CUDA|CUBLAS|CUDNN|NCCL|GLOO|TORCH|PYTORCH|OMP|MKL|OPENBLAS|KMP)_\w+|PYTHONPATH|LD_LIBRARY_PATH|"
     r"LD_PRELOAD|RANK|LOCAL_RANK|WORLD_SIZE|SLURM_(JOB_ID|NNODES|NTASKS|CPUS_PER_TASK|GPUS_ON_NODE)|"
@@ -41,7 +41,7 @@ VARIABLES = re.compile(
 
 
 def collect_env_info() -> str:
-    """A table of versions, hardware and environment variables, and torch's compile-time configuration below it."""
+    """A table of versions, hardware and environment variables, followed by torch's compile-time configuration."""
     rows = [*_software(), *_cuda(), *_machine(), *_variables()]
     return f"{tabulate(rows, tablefmt='plain', disable_numparse=True)}\n{torch.__config__.show().rstrip()}"
 
@@ -63,7 +63,7 @@ def _cuda() -> Iterator[tuple[str, str]]:
     yield "CUDA of torch", f"{torch.version.cuda or '-'}; available: {torch.cuda.is_available()}"
     yield (
         "driver",
-        _answer("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[0] or "-",
+        _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[0] or "-",
     )
     if not torch.cuda.is_available():
         return
@@ -85,7 +85,7 @@ def _machine() -> Iterator[tuple[str, str]]:
     yield "memory", _memory()
     flag = {False: "no", True: "yes"}
     yield "MKL, oneDNN", f"{flag[torch.backends.mkl.is_available()]}, {flag[torch.backends.mkldnn.is_available()]}"
-    yield "compiler", (_answer("c++", "--version").partition("\n")[0] or "no c++")
+    yield "compiler", (_output_of("c++", "--version").partition("\n")[0] or "no c++")
 
 
 def _variables() -> Iterator[tuple[str, str]]:
@@ -100,13 +100,13 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str:
-    """The commit of the package's own repository, with "+changes" where files differ from it."""
+    """The commit of the package's repository, with "+changes" if files differ from it."""
     root = Path(ultravid.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return "not in a git repository"
-    commit = _answer("git", "-C", str(root), "rev-parse", "--short=12", "HEAD")
-    changed = _answer("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no")
-    return f"git {commit}{'+changes' if changed else ''}" if commit else "git does not tell its commit"
+    commit = _output_of("git", "-C", str(root), "rev-parse", "--short=12", "HEAD")
+    changed = _output_of("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no")
+    return f"git {commit}{'+changes' if changed else ''}" if commit else "git does not report its commit"
 
 
 def _cpu_name() -> str:
@@ -130,8 +130,8 @@ def _memory() -> str:
     return f"{sizes['MemTotal']:.1f} GiB, {sizes['MemAvailable']:.1f} GiB available"
 
 
-def _answer(*command: str) -> str:
-    """What a program prints; "" where it is not there or fails."""
+def _output_of(*command: str) -> str:
+    """What a program prints; "" if it is missing or fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""What processes of one run say to each other; every function also works in a single process without a group."""
+"""Communication between the processes of a run. Every function also works in a single process without a group."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ def _in_group() -> bool:
 
 
 def get_world_size() -> int:
-    """Number of processes."""
+    """The number of processes."""
     return dist.get_world_size() if _in_group() else 1
 
 
 def get_rank() -> int:
-    """This process among all, from 0."""
+    """The number of this process among all, from 0."""
     return dist.get_rank() if _in_group() else 0
 
 
 def get_local_rank() -> int:
-    """This process among those of its machine, from 0; `launch` and torchrun set it."""
+    """The number of this process among those of its machine, from 0; `launch` and torchrun set it."""
     return int(os.environ.get("LOCAL_RANK", "0")) if _in_group() else 0
 
 
 def is_main_process() -> bool:
-    """Whether this process writes files and talks."""
+    """Whether this process is the one that writes files and prints."""
     return get_rank() == 0
 
 
 def synchronize() -> None:
-    """Wait for all processes."""
+    """Wait until all processes have called this."""
     if get_world_size() > 1:
         dist.barrier()
 
 
 def all_gather(data: Any) -> list[Any]:
-    """Every process's object, by rank, in every process; anything that pickles."""
+    """The objects of all processes, by rank, in every process; anything that pickles."""
     if get_world_size() == 1:
         return [data]
     gathered: list[Any] = [None] * get_world_size()
@@ -65,7 +65,7 @@ def all_gather(data: Any) -> list[Any]:
 
 
 def gather(data: Any, dst: int = 0) -> list[Any]:
-    """Every process's object, by rank, in process ``dst``; an empty list elsewhere."""
+    """The objects of all processes, by rank, in process ``dst``; an empty list in the others."""
     if get_world_size() == 1:
         return [data]
     gathered: list[Any] | None = [None] * get_world_size() if get_rank() == dst else None
@@ -74,7 +74,7 @@ def gather(data: Any, dst: int = 0) -> list[Any]:
 
 
 def all_agree(value: bool) -> bool:
-    """Whether it is true in every process; all must ask."""
+    """Whether ``value`` is true in every process; all must call this."""
     return all(all_gather(value))
 
 
@@ -84,13 +84,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def shared_random_seed() -> int:
-    """A random number that all processes agree on."""
+    """A random number that is the same in all processes."""
     return int(all_gather(int.from_bytes(os.urandom(4), "little") >> 1)[0])
 
 
 @torch.no_grad()
 def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
-    """Sum (or mean) over processes of each scalar tensor; right in process 0 alone."""
+    """The sum (or mean) over processes of each scalar tensor; only process 0 gets the result."""
     world_size = get_world_size()
     if world_size < 2:
         return input_dict

@@ -1,4 +1,4 @@
-"""The run's log: to the terminal and to ``log.txt``."""
+"""The log of a run: on the terminal and in ``log.txt``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["TerminalHandler", "setup_logger", "terminal_handler"]
 
 
 class TerminalHandler(logging.StreamHandler[Any]):
-    """Lines to a stream, above what is drawn at its bottom while ``console`` is set.
+    """Writes lines to a stream; while ``console`` is set, above what it draws at the bottom of the terminal.
 
     Attributes:
-        console: draws something that stays at the bottom of the stream's terminal, as a progress bar; None: plain lines.
+        console: what draws something that stays at the bottom of the terminal, as a progress bar; None: lines are just written.
     """
 
     def __init__(self, stream: Any = None) -> None:
@@ -38,15 +38,15 @@ class TerminalHandler(logging.StreamHandler[Any]):
 def setup_logger(
     output: str | Path | None = None, distributed_rank: int = 0, *, name: str = "ultravid"
 ) -> logging.Logger:
-    """Send a logger's lines to the terminal (rank 0) and to a file.
+    """Send the lines of a logger to the terminal (rank 0 only) and to a file.
 
     Args:
-        output: a folder, which gets ``log.txt``, or a file; ranks above 0 append ``.rank<r>``. None: terminal only.
-        distributed_rank: this process.
-        name: the logger and all below it.
+        output: a local folder, which gets ``log.txt``, or a file; ranks above 0 append ``.rank<r>``. None: terminal only.
+        distributed_rank: the rank of this process.
+        name: the name of the logger; those below it are included.
 
     Returns:
-        the logger. Calling again replaces what an earlier call set up.
+        the logger. A second call replaces the set-up of the first.
     """
     logger = logging.getLogger(name)
     logger.setLevel(logging.DEBUG)
@@ -58,7 +58,9 @@ def setup_logger(
     handlers: list[logging.Handler] = []
     if distributed_rank == 0:
         handlers.append(TerminalHandler(sys.stdout))
-        handlers[0].setLevel(logging.INFO)  # tracebacks, which end on stderr, stand in the file alone
+        handlers[0].setLevel(
+            logging.INFO
+        )  # tracebacks go to stderr by themselves; the log repeats them in the file only
     if output is not None:
         path = Path(output)
         path = path if path.suffix in {".txt", ".log"} else path / "log.txt"
@@ -73,6 +75,6 @@ def setup_logger(
 
 
 def terminal_handler(name: str = "ultravid") -> TerminalHandler | None:
-    """What `setup_logger` made for the terminal; None in other processes than the main one, and before it was called."""
+    """The handler that `setup_logger` made for the terminal; None before it was called, and in any but the main process."""
     handlers = logging.getLogger(name).handlers
     return next((h for h in handlers if isinstance(h, TerminalHandler)), None)

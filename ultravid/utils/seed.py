@@ -12,15 +12,15 @@ __all__ = ["generator_states", "restore_generators", "seed_all_rng", "seed_step"
 
 
 def seed_all_rng(seed: int) -> None:
-    """Seed python, numpy and torch (all devices), for what is drawn while a run is built."""
+    """Seed python, numpy and torch (all devices), for random numbers that are drawn while a run is built."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  # users' code and libraries draw from the global stream
+    np.random.seed(seed % 2**32)  # noqa: NPY002  # users' code and libraries use the global generator
     torch.manual_seed(seed)
 
 
 def generator_states(*, torch_too: bool = True) -> dict[str, Any]:
-    """Where python's and numpy's global generators stand, and with ``torch_too`` torch's; tensors and plain data."""
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002  # the global stream, which a model may draw from
+    """The states of python's and numpy's global generators and, with ``torch_too``, of torch's; as tensors and plain data."""
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002  # the global generator, which a model may use
     states: dict[str, Any] = {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
@@ -33,7 +33,7 @@ def generator_states(*, torch_too: bool = True) -> dict[str, Any]:
 
 
 def restore_generators(states: dict[str, Any]) -> None:
-    """Put the generators where `generator_states` found them."""
+    """Set the generators to the states that `generator_states` returned."""
     if "python" in states:
         version, numbers, gauss = states["python"]
         random.setstate((version, tuple(numbers), gauss))
@@ -49,9 +49,9 @@ def restore_generators(states: dict[str, Any]) -> None:
 def seed_step(seed: int, iteration: int, rank: int) -> None:
     """Seed torch's generators for one step, so that the step is a function of (seed, iteration, rank).
 
-    Python's and numpy's global generators are left alone: a model that draws from them is not repeated exactly.
+    Python's and numpy's global generators are left alone: a model that uses them is not repeated exactly.
 
-    The generators are seeded directly: `torch.manual_seed` takes a hundred times as long, for it walks over every kind of
+    The generators are seeded directly: `torch.manual_seed` takes a hundred times as long, as it goes through every kind of
     device.
     """
     # Distinct for every rank below 4,096 and iteration below 2**40; splitmix64 spreads them (Steele et al., OOPSLA 2014).

@@ -1,7 +1,7 @@
-"""Writers to the trackers of experiments: Weights & Biases and MLflow.
+"""Writers for experiment trackers: Weights & Biases and MLflow.
 
-Each tracks a run under one id, which a small file beside the run's checkpoints keeps: a run that is taken up again goes on
-under it, and what was sent before is not sent again. The libraries are extras; they are imported at the first write.
+Each tracks a run under one id, which is kept in a small file beside the run's checkpoints: a resumed run continues under it,
+and what was sent before is not sent again. The libraries are optional; they are imported at the first write.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ import yaml
 
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventStorage, EventWriter, get_event_storage, new_rows
-from ultravid.utils.file_io import archive_file, replace_file
+from ultravid.utils.file_io import archive_file, replace_file, require_local
 
 __all__ = ["MLflowWriter", "WandbWriter"]
 
 logger = logging.getLogger(__name__)
 
-_WANDB_MOST_BINS = 512  # wandb.Histogram.MAX_LENGTH
-_MLFLOW_PARAMS_A_CALL = 100  # what its servers take at once
-_MLFLOW_METRICS_A_CALL = 1000
-_MLFLOW_LONGEST_PARAM = 6000
+_WANDB_MAX_BINS = 512  # wandb.Histogram.MAX_LENGTH
+_MLFLOW_PARAMS_PER_CALL = 100  # the most that its servers accept
+_MLFLOW_METRICS_PER_CALL = 1000
+_MLFLOW_MAX_PARAM_LENGTH = 6000
 
 
 class _TrackedWriter(EventWriter):
-    """What the trackers share: the file with the id, what was sent already, and the config."""
+    """What the trackers have in common: the file with the id, what was sent already, and the config."""
 
     library: str
     install: str
@@ -46,22 +46,22 @@ class _TrackedWriter(EventWriter):
         if importlib.util.find_spec(self.library) is None:
             raise UserError(
                 f"{type(self).__name__} needs {self.library}, which is not installed: {self.install} "
-                "(or take this writer out of the config)."
+                "(or remove this writer from the config)."
             )
-        self._output_dir = Path(output_dir)
+        self._output_dir = require_local(output_dir, f"The folder of {type(self).__name__}")
         self._id_file = self._output_dir / f"{self.library}_run.json"
         self._config = config
         self._window_size = window_size
         self._last_write = -1
-        self._last_sent = -1  # by an earlier attempt: what is at or before it is there
+        self._last_sent = -1  # by an earlier attempt: nothing at or before it is sent again
         self._run_id = ""
         self._run: Any = None
 
     def rewind(self, iteration: int) -> None:
-        """See `EventWriter.rewind`. A run that begins at iteration 0 is tracked as a new one.
+        """See `EventWriter.rewind`. A run that starts at iteration 0 is tracked as a new one.
 
-        What trackers were sent can't be taken back. So rows up to the last one that an earlier attempt sent are left out:
-        a run that is taken up from its checkpoint makes them again as they were.
+        What was sent to a tracker can't be withdrawn. So rows up to the last one that an earlier attempt sent are not sent
+        again: a run that is resumed from its checkpoint gives the same values there.
         """
         self._last_write = iteration - 1
         if not self._id_file.is_file():
@@ -74,7 +74,7 @@ class _TrackedWriter(EventWriter):
             self._run_id, self._last_sent = str(known["id"]), int(known["last_iteration"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{self._id_file} does not say which run of {self.library} goes on; remove it to track a new one."
+                f"{self._id_file} does not say which run of {self.library} to continue; remove it to track a new one."
             ) from error
         if self._last_sent >= iteration:
             logger.info(
@@ -83,7 +83,7 @@ class _TrackedWriter(EventWriter):
             )
 
     def write(self) -> None:
-        """All scalars, pictures and, where the tracker has them, histograms that are new."""
+        """Send all new scalars, images and, if the tracker has them, histograms."""
         storage = get_event_storage()
         if self._run is None:
             resumed = bool(self._run_id)
@@ -98,15 +98,15 @@ class _TrackedWriter(EventWriter):
             file.write(json.dumps({"id": self._run_id, "last_iteration": last}).encode())
 
     def _new_id(self) -> str:
-        """An id for a run that begins; "" lets `_start` find one."""
+        """The id of a new run; "" leaves it to `_start`."""
         return uuid.uuid4().hex[:12]
 
     def _start(self, resumed: bool) -> None:
-        """Import the library and begin or take up the run ``self._run_id``."""
+        """Import the library, and start or continue the run ``self._run_id``."""
         raise NotImplementedError
 
     def _send(self, rows: dict[int, dict[str, float]], storage: EventStorage) -> None:
-        """Send what an earlier attempt did not."""
+        """Send what no earlier attempt sent."""
         raise NotImplementedError
 
     def _config_values(self) -> dict[str, Any]:
@@ -125,18 +125,18 @@ class _TrackedWriter(EventWriter):
 
 
 class WandbWriter(_TrackedWriter):
-    """Weights & Biases: a step of its charts is an iteration.
+    """Sends to Weights & Biases; a step of its charts is an iteration.
 
-    Without a network, ``mode="offline"`` or the environment's ``WANDB_MODE=offline`` writes below ``output_dir``; ``wandb sync
-    --append`` sends it later, one folder an attempt.
+    Without a network, ``mode="offline"`` or the environment variable ``WANDB_MODE=offline`` writes below ``output_dir``; ``wandb
+    sync --append`` sends it later, one folder for each attempt.
 
     Args:
-        output_dir: of the run; ``wandb_run.json`` in it keeps the id.
-        project: under which runs are listed.
-        name: of the run; None takes the folder's.
-        mode: "online", "offline" or "disabled"; None leaves it to ``WANDB_MODE``.
-        config: the run's config, or a YAML file that holds it, as ``${train.output_dir}/config.yaml``.
-        window_size: see `JSONWriter`.
+        output_dir: the run's folder; ``wandb_run.json`` in it keeps the id.
+        project: the project in which the run is listed.
+        name: the run's name; None: the folder's name.
+        mode: "online", "offline" or "disabled"; None: as ``WANDB_MODE`` says.
+        config: the run's config, or a YAML file with it, as ``${train.output_dir}/config.yaml``.
+        window_size: see `ultravid.utils.events.JSONWriter`.
         kwargs: passed to ``wandb.init``: ``entity``, ``group``, ``tags``, ....
 
     Raises:
@@ -169,10 +169,8 @@ class WandbWriter(_TrackedWriter):
         kwargs = {
             "dir": str(self._output_dir),
             "config": self._config_values(),
-            "resume": "allow" if resumed and not offline else None,  # offline wandb warns that it means nothing
-            "settings": wandb.Settings(
-                console="off"
-            ),  # log.txt has what it would catch, and progress bars go through it
+            "resume": "allow" if resumed and not offline else None,  # offline it has no effect, and wandb warns
+            "settings": wandb.Settings(console="off"),  # log.txt has the same, and progress bars would go through it
             **self._kwargs,
         }
         self._output_dir.mkdir(parents=True, exist_ok=True)
@@ -189,35 +187,35 @@ class WandbWriter(_TrackedWriter):
         everything: dict[int, dict[str, Any]] = defaultdict(dict, {i: dict(row) for i, row in rows.items()})
         images, histograms = storage.take_new(self)
         for name, image, iteration in images:
-            everything[iteration][name] = wandb.Image(_as_picture(image))
+            everything[iteration][name] = wandb.Image(_to_image_array(image))
         for histogram in histograms:
-            counts_and_edges = _merge_bins(histogram, _WANDB_MOST_BINS)
+            counts_and_edges = _merge_bins(histogram, _WANDB_MAX_BINS)
             everything[histogram["global_step"]][histogram["tag"]] = wandb.Histogram(np_histogram=counts_and_edges)
         for iteration in sorted(everything):
             if iteration > self._last_sent:
                 self._run.log(everything[iteration], step=iteration, commit=True)
 
     def close(self) -> None:
-        """Wait until all is sent or, offline, on disk."""
+        """Wait until everything is sent or, offline, on disk."""
         if self._run is not None:
             self._run.finish()
             self._run = None
 
 
 class MLflowWriter(_TrackedWriter):
-    """MLflow: metrics by iteration, pictures as artifacts ``images/<name>/<iteration>.png``, the config as parameters.
+    """Sends to MLflow: metrics by iteration, images as artifacts ``images/<name>/<iteration>.png``, the config as parameters.
 
-    MLflow has no histograms. Signs that it refuses in names become ``_``: ``R@16`` is ``R_16``.
+    MLflow has no histograms. Characters that it doesn't allow in names become ``_``: ``R@16`` is ``R_16``.
 
     Args:
-        output_dir: of the run; ``mlflow_run.json`` in it keeps the id.
-        tracking_uri: a server's address, or ``sqlite:///mlflow.db``; None leaves it to ``MLFLOW_TRACKING_URI``, and
-            without that to MLflow. A ``file:`` store MLflow opens only where ``MLFLOW_ALLOW_FILE_STORE=true`` is set.
-        experiment: under which runs are listed.
-        name: of the run; None takes the folder's.
+        output_dir: the run's folder; ``mlflow_run.json`` in it keeps the id.
+        tracking_uri: a server's address, or ``sqlite:///mlflow.db``; None: ``MLFLOW_TRACKING_URI``, or MLflow's default. MLflow
+            opens a ``file:`` store only if ``MLFLOW_ALLOW_FILE_STORE=true`` is set.
+        experiment: the experiment in which the run is listed.
+        name: the run's name; None: the folder's name.
         config: see `WandbWriter`; nested keys are joined by dots.
-        tags: of the run.
-        window_size: see `JSONWriter`.
+        tags: the run's tags.
+        window_size: see `ultravid.utils.events.JSONWriter`.
 
     Raises:
         UserError: mlflow is not installed.
@@ -244,7 +242,7 @@ class MLflowWriter(_TrackedWriter):
         self._tags = dict(tags or {})
 
     def _new_id(self) -> str:
-        return ""  # MLflow gives it
+        return ""  # MLflow chooses it
 
     def _start(self, resumed: bool) -> None:
         from mlflow.exceptions import MlflowException
@@ -253,25 +251,25 @@ class MLflowWriter(_TrackedWriter):
         try:
             self._run = MlflowClient(self._tracking_uri)
             if resumed:
-                self._take_up()
+                self._continue()
             else:
-                self._begin()
+                self._create()
         except MlflowException as error:
             raise UserError(f"MLflowWriter, tracking_uri={self._tracking_uri!r}: {error}") from error
 
-    def _begin(self) -> None:
+    def _create(self) -> None:
         from mlflow.entities import Param
 
         found = self._run.get_experiment_by_name(self._experiment)
         experiment = found.experiment_id if found else self._run.create_experiment(self._experiment)
         self._run_id = self._run.create_run(experiment, run_name=self._name, tags=self._tags).info.run_id
-        params = [Param(_mlflow_name(k), v[:_MLFLOW_LONGEST_PARAM]) for k, v in _flat(self._config_values())]
-        for start in range(0, len(params), _MLFLOW_PARAMS_A_CALL):
-            self._run.log_batch(self._run_id, params=params[start : start + _MLFLOW_PARAMS_A_CALL])
+        params = [Param(_mlflow_name(k), v[:_MLFLOW_MAX_PARAM_LENGTH]) for k, v in _flat(self._config_values())]
+        for start in range(0, len(params), _MLFLOW_PARAMS_PER_CALL):
+            self._run.log_batch(self._run_id, params=params[start : start + _MLFLOW_PARAMS_PER_CALL])
 
-    def _take_up(self) -> None:
+    def _continue(self) -> None:
         self._run.update_run(self._run_id, status="RUNNING")
-        # The store knows more than the file where the run was killed between the two.
+        # If the run was killed before it wrote the file, the store has more than the file says.
         names = self._run.get_run(self._run_id).data.metrics
         steps = [m.step for name in names for m in self._run.get_metric_history(self._run_id, name)]
         self._last_sent = max(steps, default=-1)
@@ -286,33 +284,33 @@ class MLflowWriter(_TrackedWriter):
             for name, value in rows[iteration].items()
             if iteration > self._last_sent
         ]
-        for start in range(0, len(metrics), _MLFLOW_METRICS_A_CALL):
-            self._run.log_batch(self._run_id, metrics=metrics[start : start + _MLFLOW_METRICS_A_CALL])
+        for start in range(0, len(metrics), _MLFLOW_METRICS_PER_CALL):
+            self._run.log_batch(self._run_id, metrics=metrics[start : start + _MLFLOW_METRICS_PER_CALL])
         for name, image, iteration in storage.take_new(self)[0]:
             if iteration > self._last_sent:
                 file = f"images/{_mlflow_name(name)}/{iteration:07d}.png"
-                self._run.log_image(self._run_id, _as_picture(image), artifact_file=file)
+                self._run.log_image(self._run_id, _to_image_array(image), artifact_file=file)
 
     def close(self) -> None:
-        """Mark the run as over; a run that is taken up again is marked as running again."""
+        """Mark the run as finished; if it is resumed, it is marked as running again."""
         if self._run is not None:
             self._run.set_terminated(self._run_id)
             self._run = None
 
 
-def _as_picture(image: Any) -> np.ndarray:
-    """``(H, W, C)`` uint8 of `EventStorage.put_image`'s ``(C, H, W)``, uint8 or float in 0..1."""
+def _to_image_array(image: Any) -> np.ndarray:
+    """The ``(H, W, C)`` uint8 array of an image of `EventStorage.put_image`."""
     array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
     if array.dtype != np.uint8:
         array = (array * 255).round().clip(0, 255).astype(np.uint8)
     return array.transpose(1, 2, 0)
 
 
-def _merge_bins(histogram: Mapping[str, Any], most: int) -> tuple[np.ndarray, np.ndarray]:
-    """(counts, edges) of `EventStorage.put_histogram`'s record; neighbours are added up until there are few enough."""
+def _merge_bins(histogram: Mapping[str, Any], max_bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """The (counts, edges) of a record of `EventStorage.put_histogram`, with neighbouring bins merged until there are few enough."""
     counts = np.asarray(histogram["bucket_counts"])
     edges = np.asarray([histogram["min"], *histogram["bucket_limits"]])
-    width = -(-len(counts) // most)
+    width = -(-len(counts) // max_bins)
     starts = np.arange(0, len(counts), width)
     return np.add.reduceat(counts, starts), np.append(edges[starts], edges[-1])
 
@@ -322,7 +320,7 @@ def _mlflow_name(name: str) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested mappings as (dotted key, text)."""
+    """The leaves of nested mappings, as (dotted key, text)."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
