@@ -277,6 +277,8 @@ def empty_split(content):
             "keys of the model are missing in it (pixel_mean, pixel_std, backbone.stem.conv1.weight",
         ),
         (["train.init_checkpoint={tmp}/gone.pth"], "gone.pth does not exist"),
+        (["train.init_checkpoint=foo://gone.pth"], "PathManager.register_handler"),
+        (["train.output_dir=http://127.0.0.1:9/run"], "train.output_dir can't be at http://127.0.0.1:9/run"),
         (["--eval-only"], "--eval-only needs weights"),
         (["train.device=cuda:0"], "there is no CUDA device"),
         (

@@ -13,6 +13,7 @@ from ultravid.config.diff import Difference, diff
 from ultravid.config.errors import ConfigError
 from ultravid.config.lazy import LazyConfig
 from ultravid.config.nodes import Node, resolve_environment
+from ultravid.utils.file_io import require_local
 from ultravid.utils.run_folder import RunFolder
 
 __all__ = ["check_resume_config", "is_named", "significant_changes"]
@@ -74,7 +75,9 @@ def check_resume_config(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> lis
 
 def output_dir_of(cfg: Node | CfgNode) -> Path:
     """The output folder of a config of either kind."""
-    return Path(cfg.train.output_dir if isinstance(cfg, Node) else cfg.OUTPUT_DIR)
+    if isinstance(cfg, Node):
+        return require_local(cfg.train.output_dir, "train.output_dir")
+    return require_local(cfg.OUTPUT_DIR, "OUTPUT_DIR")
 
 
 def is_named(difference: Difference, keys: Iterable[str]) -> bool:

@@ -25,7 +25,7 @@ from ultravid.utils import comm
 from ultravid.utils.env import describe_environment, select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
-from ultravid.utils.file_io import replace_file
+from ultravid.utils.file_io import replace_file, require_local
 from ultravid.utils.logger import setup_logger
 from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.seed import seed_all_rng
@@ -71,7 +71,7 @@ def _settings_of_node(cfg: Node, args: argparse.Namespace) -> _RunSettings:
         LazyConfig.save(cfg, path)
 
     return _RunSettings(
-        output_dir=Path(cfg.train.output_dir),
+        output_dir=require_local(cfg.train.output_dir, "train.output_dir"),
         device=cfg.train.device,
         seed=cfg.train.seed,
         deterministic=cfg.train.get("deterministic", False),
@@ -95,7 +95,7 @@ def _settings_of_cfg_node(cfg: CfgNode) -> _RunSettings:
             file.write(cfg.dump().encode())
 
     return _RunSettings(
-        output_dir=Path(cfg.OUTPUT_DIR),
+        output_dir=require_local(cfg.OUTPUT_DIR, "OUTPUT_DIR"),
         device=cfg.MODEL.DEVICE,
         seed=cfg.SEED,
         deterministic=cfg.DETERMINISTIC,
