@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ultravid.checkpoint.reading import CheckpointError
 from ultravid.structures import Boxes, Clip, ImageList, Instances
 from ultravid.utils.file_io import replace_file
+from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.seed import generator_states, seed_step
 
 __all__ = ["StepDump", "describe_batch", "first_nonfinite"]
@@ -68,7 +69,7 @@ class StepDump:
             seed_step(self.seed, self.iteration, self.rank)
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
         content["generators"] = generator_states()
-        path = Path(folder) / "step_dumps" / f"iteration_{self.iteration:07d}_rank{self.rank}.pth"
+        path = RunFolder(folder).step_dumps / f"iteration_{self.iteration:07d}_rank{self.rank}.pth"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replace_file(path) as file:

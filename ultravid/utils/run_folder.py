@@ -205,7 +205,7 @@ class RunFolder:
     @property
     def step_dumps(self) -> Path:
         """The folder of steps that were not finite, for ``tools/replay.py``."""
-        return self.path / "capsules"
+        return self.path / "step_dumps"
 
     # Checkpoints
 
