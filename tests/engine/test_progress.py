@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT, small_arguments
 from ultravid.engine import HookBase
-from ultravid.engine.progress import ProgressBar
+from ultravid.engine.hooks import ProgressBar
 from ultravid.utils.events import EventStorage
 
 RUN = """

@@ -368,7 +368,7 @@ def test_scalars_are_smoothed_by_their_hint_and_prefixed_by_their_scope():
 
 
 def test_writers_must_be_writers():
-    with pytest.raises(TypeError, match="EventWriters, got int"):
+    with pytest.raises(TypeError, match="takes EventWriters, not int"):
         hooks.PeriodicWriter({"x": 3})
     assert issubclass(JSONWriter, EventWriter)
 

@@ -77,7 +77,7 @@ def test_a_damaged_checkpoint_in_shards_is_passed_over(small_run, launch_run, tm
     capfd.readouterr()
     assert launch_run([*small_run, "train.max_iter=7", *FSDP, "--resume"]) == 0
     out = capfd.readouterr().out
-    assert "Can't resume from model_0000005.dcp" in out and "Going on at iteration 3" in out
+    assert "Can't resume from model_0000005.dcp" in out and "Resuming at iteration 3" in out
     # A shard that changed is found by its hash.
     shutil.rmtree(run_dir / "model_final.dcp")
     (run_dir / "last_checkpoint").write_text("model_0000005.dcp")
@@ -108,7 +108,7 @@ def test_under_torchrun_a_group_that_lost_a_process_goes_on_from_its_checkpoint(
     rows = [without_times(read_rows(folder / "metrics.json")) for folder in (tmp_path / "whole", cut)]
     assert rows[0] == rows[1]
     assert same_weights(tmp_path / "whole/model_final.pth", cut / "model_final.pth")
-    assert "Going on at iteration" in (cut / "log.txt").read_text()
+    assert "Resuming at iteration" in (cut / "log.txt").read_text()
 
 
 class Model(nn.Module):

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.engine.sharding import unsharded
 from ultravid.engine.steps import Accumulation, FullPrecision, MixedPrecision, NonfinitePolicy, Precision, Step
+from ultravid.engine.when import Every, HookOrder
 from ultravid.utils import comm
 from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.events import EventStorage, get_event_storage
@@ -32,64 +33,79 @@ _EVERY_STEP = ("before_step", "after_backward", "after_step")
 
 
 class HookBase:
-    """What is done beside the steps of a trainer.
+    """What a run does besides its steps. To write a hook, override the methods that you need.
 
-    A trainer calls its hooks in this order::
+    A trainer calls its hooks like this::
 
         hook.before_train()
-        for iteration in range(start_iter, max_iter):
+        for trainer.iter in range(start_iter, max_iter):
             hook.before_step()
-            trainer.run_step()  # in it, after backward and before the optimizer's step: hook.after_backward()
+            trainer.run_step()  # calls hook.after_backward() between the backward pass and the optimizer's step
             hook.after_step()
         hook.after_train()
 
-    In each method ``self.trainer`` tells about the run: ``iter``, ``start_iter``, ``max_iter``, ``storage``.
+    A hook that logs the largest weight after every 100th iteration::
+
+        class LogLargestWeight(HookBase):
+            def __init__(self, period=100):
+                self._every = Every(period)  # of ultravid.engine.hooks
+
+            def after_step(self):
+                if self._every.is_due(self.trainer):
+                    largest = max(p.abs().max() for p in self.trainer.model.parameters())
+                    self.trainer.storage.put_scalar("largest_weight", largest)
+
+    A config adds it by ``trainer.hooks.largest = L(LogLargestWeight)()``, code by ``trainer.register_hooks([...])``. What it
+    records is written to the log files and TensorBoard with the losses.
 
     Attributes:
-        order: hooks given by name run by rising order; within one order as they are given.
+        trainer: the run: ``trainer.iter``, ``start_iter``, ``max_iter``, ``storage``, and with `SimpleTrainer` ``model`` and
+            ``optimizer``. It is set when the hook is registered, so it is not there yet in ``__init__``.
+        order: hooks that are given by name are called by rising order, equal ones as they are given. `HookOrder` names the
+            places of ultravid's hooks; any integer will do.
     """
 
     trainer: TrainerBase
-    order: ClassVar[int] = 50
+    order: ClassVar[int] = HookOrder.DEFAULT
 
     def before_train(self) -> None:
-        """Before the first iteration."""
+        """Called before the first iteration."""
 
     def after_train(self) -> None:
-        """After the last one, or after an error: ``trainer.iter == trainer.max_iter`` tells that training went through."""
+        """Called after the last iteration, and after an error; ``trainer.iter == trainer.max_iter`` if there was none."""
 
     def before_step(self) -> None:
-        """Before each iteration."""
+        """Called before each iteration."""
 
     def after_backward(self) -> None:
-        """After the gradients are there."""
+        """Called in each iteration when the gradients are computed, before they are clipped."""
 
     def after_step(self) -> None:
-        """After each iteration."""
+        """Called after each iteration."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run that is taken up again needs to know; plain data and tensors alone."""
+        """What a resumed run needs to know: plain data and tensors alone. It is saved in each checkpoint."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` gave."""
+        """Restore what `state_dict` returned; called when a run is resumed, before `before_train`."""
 
 
 class TrainerBase:
-    """A loop with hooks; what a step is, a subclass says in `run_step`.
+    """A loop with hooks. A subclass says in `run_step` what a step is; `SimpleTrainer` is the usual one.
 
     Attributes:
         iter: the current iteration, from 0.
-        start_iter: where this attempt began.
-        max_iter: where it ends.
-        storage: what is measured.
-        stopped: the run was ended early by `StopTraining`; it can be taken up as if nothing had happened.
-        failure: what ended the run early, None where it went through; for `HookBase.after_train`.
-        evaluation_weights: gives a block in which the model has the weights to evaluate it with; a hook that averages
-            weights puts its own here.
-        seconds: what each part of the steps and each hook took so far, in seconds of this process's clock.
+        start_iter: the iteration that this attempt of the run started with.
+        max_iter: the run ends before this iteration.
+        storage: the metrics that were recorded.
+        stopped: the run was ended early by `StopTraining`; it can be resumed as if it had not been interrupted.
+        failure: what ended the run early, None if it reached ``max_iter``; for `HookBase.after_train`.
+        evaluation_weights: returns a context in which the model has the weights to evaluate it with; a hook that averages
+            weights replaces it.
+        seconds: how long each part of the steps and each hook took so far, by name, on the host's clock.
         num_samples: number of samples that this process has taken from the loader; 0 if the trainer does not count them.
-        checkpointer: where `resume_or_load` looks, None without one.
+        checkpointer: used by `resume_or_load`; None without one.
         init_checkpoint: weights to start from; "" starts from scratch.
     """
 
@@ -115,21 +131,21 @@ class TrainerBase:
         return False
 
     def register_hooks(self, hooks: Mapping[str, HookBase | None] | Sequence[HookBase | None]) -> None:
-        """Add hooks: a list in its order, or a dict by name, sorted by the hooks' ``order``; None entries are skipped."""
+        """Add hooks: a list keeps its order, a dict by name is sorted by the hooks' ``order``; None entries are skipped."""
         if isinstance(hooks, Mapping):
             named = sorted(((n, h) for n, h in hooks.items() if h is not None), key=lambda pair: pair[1].order)
         else:
             named = [(type(h).__name__, h) for h in hooks if h is not None]
         for name, hook in named:
             assert isinstance(hook, HookBase), f"{name} is a {type(hook).__name__}, not a HookBase"
-            # A hook and its trainer know each other; only one of the two may keep the other alive.
+            # A hook and its trainer refer to each other; only one of the two may keep the other alive.
             hook.trainer = weakref.proxy(self)
             self._name(hook, name)
             self._hooks.append(hook)
 
     @property
     def named_hooks(self) -> dict[str, HookBase]:
-        """The hooks by name; one of a list has its class's, a second of a name ``<name>_2``."""
+        """The hooks by name. A hook of a list has the name of its class; a second one of a name is ``<name>_2``."""
         for hook in self._hooks:
             self._name(hook, type(hook).__name__)
         return {self._hook_names[id(hook)]: hook for hook in self._hooks}
@@ -143,28 +159,29 @@ class TrainerBase:
         self._hook_names[id(hook)] = unique
 
     def resume_or_load(self, resume: bool = False) -> None:
-        """Go on from the newest checkpoint if asked to and there is one, else load the initial weights.
+        """With ``resume``, continue from the newest checkpoint if there is one; else load the initial weights.
 
         Raises:
             CheckpointError: a checkpoint can't be read or doesn't fit.
-            UserError: the run is past ``max_iter`` already.
+            UserError: the checkpoint is past ``max_iter``.
+            ValueError: this trainer has no checkpointer.
         """
         if self.checkpointer is None:
             raise ValueError("This trainer has no checkpointer to resume or load from.")
         self.checkpointer.remove_leftovers()
         resumed = resume and self.checkpointer.has_checkpoint()
         rest = self.checkpointer.resume_or_load(self.init_checkpoint, resume=resume)
-        comm.synchronize()  # before the main process moves what the others may still read
+        comm.synchronize()  # the main process moves files next that the others may still read
         if not resumed:
             self.checkpointer.archive_previous_run()
             return
         self.start_iter = rest.get("iteration", self.iter) + 1
         if 0 < self.max_iter < self.start_iter:
-            raise UserError(f"The run is at iteration {self.start_iter} already, past max_iter={self.max_iter}.")
-        logger.info("Going on at iteration %d.", self.start_iter)
+            raise UserError(f"The run is already at iteration {self.start_iter}, past max_iter={self.max_iter}.")
+        logger.info("Resuming at iteration %d.", self.start_iter)
 
     def train(self, start_iter: int | None = None, max_iter: int | None = None) -> None:
-        """Run from ``start_iter`` up to, and without, ``max_iter``; None takes the trainer's own."""
+        """Train from ``start_iter`` up to, and without, ``max_iter``; None takes the trainer's attributes."""
         self.start_iter = self.iter = self.start_iter if start_iter is None else start_iter
         self.max_iter = self.max_iter if max_iter is None else max_iter
         logger.info("Training from iteration %d to %d", self.start_iter, self.max_iter)
@@ -177,7 +194,7 @@ class TrainerBase:
                     self.before_step()
                     self.run_step()
                     self.after_step()
-                # So that after_train can tell a run that went through.
+                # By this after_train recognizes a run that reached its end.
                 self.iter = self.max_iter
             except StopTraining as stop:
                 logger.info("Stopped after iteration %d: %s", self.iter, stop)
@@ -192,7 +209,7 @@ class TrainerBase:
                 self._after_train()
 
     def _after_train(self) -> None:
-        """`after_train`, whose own error must not hide the one that ended the run."""
+        """Call `after_train`; its own error must not hide the one that ended the run."""
         ended_by = self.failure
         try:
             self.after_train()
@@ -207,7 +224,7 @@ class TrainerBase:
             hook.before_train()
 
     def after_train(self) -> None:
-        """Call the hooks, all of them: one that fails must not leave the others' files open. The first error is raised."""
+        """Call all hooks, because one that fails must not leave the others' files open; then raise the first error."""
         self.storage.iter = self.iter
         first: Exception | None = None
         for name, hook in self.named_hooks.items():
@@ -245,7 +262,7 @@ class TrainerBase:
             start = end
 
     def _hook_methods(self, phase: str) -> list[tuple[str, Callable[[], None]]]:
-        """The hooks' methods of one name; those that do nothing, which are most, are left out."""
+        """The hooks' methods of one name, without those that do nothing, which are most."""
         return [
             (f"hooks/{name}", getattr(hook, phase))
             for name, hook in self.named_hooks.items()
@@ -253,7 +270,7 @@ class TrainerBase:
         ]
 
     def run_step(self) -> None:
-        """One iteration."""
+        """Make one step; a subclass defines it."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -265,7 +282,7 @@ class TrainerBase:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what `state_dict` gave; the state of a hook that is no longer there is left with a warning."""
+        """Restore what `state_dict` returned; the state of a hook that this run lacks is ignored with a warning."""
         self.iter = state_dict["iteration"]
         hooks = self.named_hooks
         for name, state in state_dict.get("hooks", {}).items():
@@ -273,7 +290,7 @@ class TrainerBase:
                 hooks[name].load_state_dict(state)
             else:
                 logger.warning(
-                    "The checkpoint holds the state of a hook %r, which this run does not have.",
+                    "The checkpoint has the state of a hook %r, which this run lacks; it is ignored.",
                     name,
                 )
 
@@ -329,7 +346,7 @@ class SimpleTrainer(TrainerBase):
         self.model = model
         self.data_loader = data_loader
         self.optimizer = optimizer
-        self.gather_metric_period = gather_metric_period
+        self._gathers_metrics = Every(gather_metric_period)
         self.zero_grad_before_forward = zero_grad_before_forward
         self.precision = FullPrecision() if precision is None else precision
         self.precision.prepare(model)
@@ -346,6 +363,11 @@ class SimpleTrainer(TrainerBase):
         if checkpointer is not None:
             checkpointer.add_checkpointable("trainer", self)
         self.register_hooks(hooks)
+
+    @property
+    def gather_metric_period(self) -> int:
+        """Iterations between records of the losses."""
+        return self._gathers_metrics.period
 
     @property
     def step_skipped(self) -> bool:
@@ -397,7 +419,7 @@ class SimpleTrainer(TrainerBase):
         if self.nonfinite.allows_step(step, norm, losses):
             self.optimizer_step()
         clock.lap("optimizer")
-        if (self.iter + 1) % self.gather_metric_period == 0:
+        if self._gathers_metrics.is_due(self):
             self.write_metrics({**losses, "grad_norm": norm}, self.seconds["data"] - data_before)
 
     def _begin_step(self) -> None:
@@ -466,7 +488,7 @@ class SimpleTrainer(TrainerBase):
 
     def _write_metrics(self, loss_dict: Mapping[str, Tensor], data_time: float, prefix: str = "") -> None:
         """`write_metrics` under the name by which a ``run_step`` written for detectron2 calls it."""
-        if (self.iter + 1) % self.gather_metric_period == 0:
+        if self._gathers_metrics.is_due(self):
             losses = {f"{prefix}{name}": value.detach() for name, value in loss_dict.items()}
             self.write_metrics({**losses, f"{prefix}total_loss": reduce(operator.add, losses.values())}, data_time)
 

@@ -1,4 +1,4 @@
-"""Where the time and the memory of some iterations go."""
+"""Profiles of some iterations: time and memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from ultravid.engine.train_loop import HookBase, TrainerBase
+from ultravid.engine.when import Every, HookOrder
 from ultravid.utils import comm
 
 __all__ = ["AutogradProfiler", "TorchMemoryStats", "TorchProfiler"]
@@ -20,16 +21,16 @@ logger = logging.getLogger(__name__)
 class AutogradProfiler(HookBase):
     """Profiles the operators of some iterations into Chrome traces, ``profiler-trace-iter<iteration>.json``.
 
-    `TorchProfiler` knows more; this one is the plain table of operators and their times. In each process but the main one the name ends
-    in ``-rank<r>``.
+    It records operators and their times alone; `TorchProfiler` records shapes and memory too. In each process but the main one
+    the file's name ends in ``-rank<r>``.
 
     Args:
-        enable_predicate: called with the trainer before each iteration: profile it?
-        output_dir: takes the traces.
-        use_cuda: time the kernels too, where there is a CUDA device.
+        enable_predicate: called with the trainer before each iteration; True profiles it.
+        output_dir: folder of the traces.
+        use_cuda: time the kernels too, if there is a CUDA device.
     """
 
-    order: ClassVar[int] = 5  # after_step before the other hooks': evaluation and checkpoints are not the step's
+    order: ClassVar[int] = HookOrder.PROFILER
 
     def __init__(
         self, enable_predicate: Callable[[TrainerBase], bool], output_dir: str | Path, *, use_cuda: bool = True
@@ -57,27 +58,27 @@ class AutogradProfiler(HookBase):
         profiler.export_chrome_trace(str(self._output_dir / name))
 
     def after_train(self) -> None:
-        """End a profile that an error in its step left open."""
+        """End a profile whose step failed."""
         if self._profiler is not None:
             self._profiler.__exit__(None, None, None)
             self._profiler = None
 
 
 class TorchMemoryStats(HookBase):
-    """Logs the CUDA memory that was in use and reserved, and its peaks.
+    """Logs the CUDA memory that is in use and reserved, and the peaks since the last time.
 
     Args:
-        period: iterations from one look to the next.
-        max_runs: number of looks.
+        period: iterations from one time to the next.
+        max_runs: number of times.
     """
 
     def __init__(self, period: int = 20, max_runs: int = 10) -> None:
-        self._period = period
+        self._every = Every(period)
         self._runs_left = max_runs
 
     def after_step(self) -> None:
         """See `HookBase`."""
-        if self._runs_left == 0 or not torch.cuda.is_available() or (self.trainer.iter + 1) % self._period:
+        if self._runs_left == 0 or not torch.cuda.is_available() or not self._every.is_due(self.trainer):
             return
         self._runs_left -= 1
         readings = {
@@ -94,10 +95,10 @@ class TorchProfiler(HookBase):
     """Profiles some iterations with torch's profiler, for TensorBoard or chrome://tracing.
 
     Args:
-        enable_predicate: called with the trainer before each iteration: profile it?
-        output_dir: a folder ``log`` in it takes the traces.
-        activities: see `torch.profiler.profile`; None takes CPU, and CUDA where there is one.
-        save_tensorboard: write for TensorBoard's plug-in; else a Chrome trace.
+        enable_predicate: called with the trainer before each iteration; True profiles it.
+        output_dir: the traces go to its folder ``log``.
+        activities: see `torch.profiler.profile`; None takes CPU, and CUDA if there is a device.
+        save_tensorboard: write for TensorBoard's plug-in, else a Chrome trace.
     """
 
     def __init__(

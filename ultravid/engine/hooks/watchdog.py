@@ -1,4 +1,4 @@
-"""A run that stands still says which process, and where."""
+"""A report on a run that makes no progress: which process hangs, and where."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import traceback
 from typing import ClassVar
 
 from ultravid.engine.train_loop import HookBase
+from ultravid.engine.when import HookOrder
 from ultravid.utils import comm
 
 __all__ = ["Watchdog"]
@@ -18,15 +19,15 @@ logger = logging.getLogger(__name__)
 
 
 class Watchdog(HookBase):
-    """Logs where a process is when it has finished no iteration for a long time; the run goes on.
+    """Logs the stack of a process that has finished no iteration for a long time; the run continues.
 
-    Each process watches itself, so that the logs of all show who waits and who is waited for.
+    Each process watches itself, so that the logs together show which process waits for which.
 
     Args:
-        timeout_s: seconds without an iteration; longer than the longest evaluation.
+        timeout_s: seconds without a finished iteration; take more than the longest evaluation.
     """
 
-    order: ClassVar[int] = 99
+    order: ClassVar[int] = HookOrder.WATCHDOG
 
     def __init__(self, timeout_s: float = 1800.0) -> None:
         if timeout_s <= 0:
@@ -36,11 +37,11 @@ class Watchdog(HookBase):
         self._done = threading.Event()
 
     def before_train(self) -> None:
-        """Begin to watch this thread."""
+        """Start to watch this thread."""
         self._last = time.monotonic()
         self._done.clear()
         watched = threading.get_ident()
-        threading.Thread(target=self._watch, args=(watched,), name="hang report", daemon=True).start()
+        threading.Thread(target=self._watch, args=(watched,), name="watchdog", daemon=True).start()
 
     def after_step(self) -> None:
         """See `HookBase`."""
@@ -60,7 +61,7 @@ class Watchdog(HookBase):
             frame = sys._current_frames().get(thread)
             place = "".join(traceback.format_stack(frame)) if frame is not None else "(its thread has ended)"
             logger.error(
-                "Rank %d of %d has finished no iteration for %.0f s, since iteration %d. It is here:\n%s",
+                "Rank %d of %d has finished no iteration for %.0f s, since iteration %d. Its stack:\n%s",
                 comm.get_rank(),
                 comm.get_world_size(),
                 still,

@@ -1,4 +1,4 @@
-"""Averaged weights: often better than the last ones, and steadier from one evaluation to the next."""
+"""Averaged weights: often better than the last weights, and steadier from one evaluation to the next."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.checkpoint.checkpointer import AVERAGED
 from ultravid.engine.train_loop import HookBase
+from ultravid.engine.when import HookOrder
 
 __all__ = ["EMA"]
 
@@ -20,20 +21,20 @@ class EMA(HookBase):
     """Exponential moving average of the parameters (Polyak and Juditsky, SIAM J. Control Optim. 1992; the decay as in Adam).
 
     After step n, counted from 1, ``average = d * average + (1 - d) * parameter`` with ``d = decay``, or with ``warmup`` the
-    smaller of ``decay`` and ``(1 + n) / (10 + n)``, so that the random weights of the start are soon forgotten. Buffers (the
-    statistics of batch norm) are averages already and are taken as they are.
+    smaller of ``decay`` and ``(1 + n) / (10 + n)``, so that the random weights of the start are soon forgotten. A step that the
+    trainer skipped does not count. Buffers (the statistics of batch norm) are averages already and are taken as they are.
 
-    Evaluations use the averaged weights. Each checkpoint holds them as ``averaged_model`` beside ``model``, which training
-    goes on from; what loads a checkpoint to evaluate it, or to start from it, takes the averaged ones.
+    Evaluations use the averaged weights. Each checkpoint holds them as ``averaged_model`` beside ``model``, from which training
+    continues; what loads a checkpoint to evaluate it, or to start from it, takes the averaged weights.
 
     Args:
         model: the plain module.
-        checkpointer: gets the averaged weights to save.
+        checkpointer: saves the averaged weights too.
         decay: share of the old average that is kept in each step.
         warmup: see above.
     """
 
-    order: ClassVar[int] = 30  # before the evaluation
+    order: ClassVar[int] = HookOrder.AVERAGING
 
     def __init__(
         self, model: nn.Module, checkpointer: DetectionCheckpointer, decay: float = 0.999, warmup: bool = True
@@ -48,7 +49,7 @@ class EMA(HookBase):
         checkpointer.add_checkpointable(AVERAGED, _AveragedModel(self))
 
     def before_train(self) -> None:
-        """A run that begins, or had no average before, begins with the weights that it has."""
+        """Start from the model's weights, unless the run was resumed with an average."""
         self._begin()
         gathered = self.trainer.evaluation_weights
 
@@ -76,7 +77,7 @@ class EMA(HookBase):
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """A block in which the model has the averaged weights."""
+        """A context in which the model has the averaged weights."""
         own = {name: value.detach().clone() for name, value in self._parameters()}
         self._put_in(self._average)
         try:
@@ -90,7 +91,7 @@ class EMA(HookBase):
             parameter.copy_(values[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of updates; the averaged weights are an entry of their own in the checkpoint."""
+        """The number of updates; the averaged weights have their own entry in the checkpoint."""
         return {"num_updates": self._num_updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -98,7 +99,7 @@ class EMA(HookBase):
         self._num_updates = state["num_updates"]
 
     def _parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Those that training moves; frozen ones are their own average."""
+        """The parameters that training changes; a frozen one is its own average."""
         return [(name, value) for name, value in self._model.named_parameters() if value.requires_grad]
 
 
@@ -120,5 +121,5 @@ class _AveragedModel:
         parameters = dict(self._hook._parameters())
         lacking = sorted(set(parameters) - set(state))
         if lacking:
-            raise KeyError(f"it has no average of {lacking[0]!r}")
+            raise KeyError(f"there is no average of {lacking[0]!r}")
         self._hook._average = {name: state[name].to(value.device).clone() for name, value in parameters.items()}

@@ -1,0 +1,178 @@
+"""Checkpoints: one every so often, one at the end, and the best ones."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.engine.train_loop import HookBase
+from ultravid.engine.when import Every, HookOrder
+from ultravid.utils import comm
+
+__all__ = ["BestCheckpointer", "PeriodicCheckpointer"]
+
+logger = logging.getLogger(__name__)
+
+
+class PeriodicCheckpointer(HookBase):
+    """Saves ``model_<iteration>.pth`` every ``period`` iterations, and ``model_final.pth`` after the last iteration.
+
+    ``model_0000099.pth`` holds the state after 100 steps.
+
+    Args:
+        checkpointer: saves the files.
+        period: iterations between checkpoints; 0 saves the final one alone.
+        max_iter: number of iterations after which the final one is saved; None takes the trainer's.
+        max_to_keep: number of periodic files that are kept, the newest; None keeps all.
+        file_prefix: the files' names start with it.
+    """
+
+    order: ClassVar[int] = HookOrder.CHECKPOINT
+
+    def __init__(
+        self,
+        checkpointer: DetectionCheckpointer,
+        period: int,
+        max_iter: int | None = None,
+        max_to_keep: int | None = None,
+        file_prefix: str = "model",
+    ) -> None:
+        if max_to_keep is not None and max_to_keep < 1:
+            raise ValueError(f"max_to_keep={max_to_keep} must be at least 1.")
+        self._checkpointer = checkpointer
+        self._every = Every(period)
+        self._max_iter = max_iter
+        self._max_to_keep = max_to_keep
+        self._file_prefix = file_prefix
+
+    def save_now(self) -> None:
+        """Save the current iteration's checkpoint, whatever the period."""
+        iteration = self.trainer.iter
+        name = f"{self._file_prefix}_{iteration:07d}"
+        old: list[Path] = []
+        if self._max_to_keep is not None:
+            self._checkpointer.wait()  # or the file before this one would not be counted
+            # A file of this iteration is replaced: the run went back to an older checkpoint.
+            files = [f for f in self._checkpointer.periodic_checkpoints(self._file_prefix) if f.stem != name]
+            old = files[: max(0, len(files) + 1 - self._max_to_keep)]
+        self._checkpointer.save(name, remove=old, iteration=iteration)
+
+    def after_step(self) -> None:
+        """See `HookBase`."""
+        self._checkpointer.raise_failure()
+        if self.trainer.iter >= self._last_iter():
+            self._save_final()
+        elif self._every.is_due(self.trainer):
+            self.save_now()
+
+    def after_train(self) -> None:
+        """Save the final checkpoint again: it holds what the last evaluation changed, as the best value so far.
+
+        So too if a run is resumed after its last iteration, because it was killed in that evaluation.
+        """
+        if self.trainer.iter > self._last_iter() >= self.trainer.start_iter - 1:
+            self._save_final()
+
+    def _last_iter(self) -> int:
+        return (self._max_iter if self._max_iter is not None else self.trainer.max_iter) - 1
+
+    def _save_final(self) -> None:
+        self._checkpointer.save(f"{self._file_prefix}_final", iteration=self._last_iter())
+        self._checkpointer.wait(must_stand=True)
+
+
+class BestCheckpointer(HookBase):
+    """Saves the model when a metric of the evaluation is among the best so far.
+
+    The file ``best_checkpoint`` names the best one; a run is not resumed from it. The best values are kept in the run's
+    checkpoints.
+
+    Args:
+        eval_period: the period of `EvalHook`.
+        checkpointer: saves the files.
+        val_metric: name of the metric, as "AP50".
+        mode: "max" or "min": which value of the metric is the best.
+        file_prefix: name of the file.
+        max_to_keep: number of files that are kept. If it is more than one, names hold the iteration,
+            ``<file_prefix>_0000399.pth``. Of equal values the first is the better.
+    """
+
+    order: ClassVar[int] = HookOrder.BEST_CHECKPOINT
+
+    def __init__(
+        self,
+        eval_period: int,
+        checkpointer: DetectionCheckpointer,
+        val_metric: str,
+        mode: str = "max",
+        file_prefix: str = "model_best",
+        max_to_keep: int = 1,
+    ) -> None:
+        if mode not in ("max", "min"):
+            raise ValueError(f"mode={mode!r} is neither 'max' nor 'min'.")
+        if max_to_keep < 1:
+            raise ValueError(f"max_to_keep={max_to_keep} must be at least 1.")
+        self._every = Every(eval_period, last=False)
+        self._checkpointer = checkpointer
+        self._val_metric = val_metric
+        self._sign = 1.0 if mode == "max" else -1.0
+        self._file_prefix = file_prefix
+        self._max_to_keep = max_to_keep
+        self._kept: list[tuple[float, int, str]] = []  # value, iteration and file, best first
+
+    @property
+    def best_metric(self) -> float | None:
+        """The best value so far."""
+        return self._kept[0][0] if self._kept else None
+
+    @property
+    def best_iter(self) -> int | None:
+        """The iteration of the best value."""
+        return self._kept[0][1] if self._kept else None
+
+    def _check(self) -> None:
+        # The main process alone has the metrics; all must decide alike, for all may have to save.
+        found = comm.all_gather(self.trainer.storage.latest().get(self._val_metric))[0]
+        if found is None:
+            if comm.is_main_process():
+                known = ", ".join(n for n in self.trainer.storage.latest() if "time" not in n and "loss" not in n)
+                logger.warning("BestCheckpointer: the evaluation returned no %r, but %s.", self._val_metric, known)
+            return
+        value, iteration = found
+        if math.isnan(value) or iteration != self.trainer.iter:  # a metric of other weights than these
+            return
+        name = self._file_prefix if self._max_to_keep == 1 else f"{self._file_prefix}_{iteration:07d}"
+        entry = (value, iteration, name)
+        others = [kept for kept in self._kept if kept[1] != iteration]  # this iteration may be evaluated a second time
+        ranked = sorted([*others, entry], key=lambda kept: -self._sign * kept[0])
+        if entry not in ranked[: self._max_to_keep]:
+            return
+        self._kept, gone = ranked[: self._max_to_keep], ranked[self._max_to_keep :]
+        self._checkpointer.save(
+            name,
+            tag_last=False,
+            tag_best=self._kept[0] is entry,
+            remove=[self._checkpointer.save_dir / f"{old}{self._checkpointer.suffix}" for _, _, old in gone],
+            iteration=iteration,
+        )
+
+    def after_step(self) -> None:
+        """See `HookBase`."""
+        if self._every.is_due(self.trainer):
+            self._check()
+
+    def after_train(self) -> None:
+        """See `HookBase`."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._check()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value and its iteration, and which files are kept."""
+        return {"best_metric": self.best_metric, "best_iter": self.best_iter, "kept": [list(k) for k in self._kept]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `HookBase`."""
+        self._kept = [(value, iteration, name) for value, iteration, name in state["kept"]]
