@@ -38,7 +38,7 @@ def test_the_places_of_hooks_stay_what_hooks_with_a_number_rely_on():
 
 
 def test_the_table_in_the_docs_is_that_of_the_hooks():
-    table = re.findall(r"^\| (\d+) \| `(\w+)` \| (.*?) \|", (ROOT / "docs/runs.md").read_text(), re.M)
+    table = re.findall(r"^\| (\d+) \| `(\w+)` \| (.*?) \|", (ROOT / "docs/runs.md").read_text(), re.MULTILINE)
     assert {name: int(value) for value, name, _ in table} == PLACES
     assert [int(value) for value, _, _ in table] == sorted(PLACES.values())
     listed = {name: int(value) for value, _, names in table for name in re.findall(r"`(\w+)`", names)}
