@@ -31,6 +31,7 @@ from ultravid.config.tree import (
     split_key,
     walk,
 )
+from ultravid.config.upgrade import upgrade, upgrade_notes
 from ultravid.config.value_types import parameters_of
 
 __all__ = ["check", "load_checked"]
@@ -39,25 +40,26 @@ logger = logging.getLogger(__name__)
 
 
 def check(cfg: Any, *, allowed_packages: Iterable[str] | None = None) -> list[Fault]:
-    """Walk a config and report what can't work.
+    """Walk a config and report everything that can't work.
 
-    Found are: targets that can't be imported, arguments that a target doesn't take, required arguments that are missing,
-    values that can't be what the signature's annotation says, references that lead nowhere or in a circle, and values
-    still ``???``. Targets are imported; nothing is built and no data is read. Notes, which are not ``fatal``, tell of
-    nodes that were copied because they were put in a second place, and of what a swapped object left behind.
+    It finds targets that can't be imported, arguments that a target doesn't take, required arguments that are missing,
+    values that contradict the annotation in the signature, references that lead nowhere or in a circle, and values that
+    are still ``???``. It imports the targets, builds nothing and reads no data. Notes, which are not ``fatal``, report
+    nodes that were copied because they were put in a second place, settings that were lost when another object replaced
+    theirs, and names that an earlier version used.
 
     Args:
-        cfg: the config's root; a plain dict or an OmegaConf config does as well.
+        cfg: the config's root, which may be a plain dict or an OmegaConf config.
         allowed_packages: report targets outside of these packages; None allows all.
 
     Returns:
-        faults in the order of the config, then the notes; empty where there is none.
+        the faults in the order of the config, then the notes; empty if there are none.
     """
     cfg = as_node(cfg)
     allowed = as_packages(allowed_packages)
-    found = [*_faults(cfg, allowed), *_circles(cfg), *_copies(cfg), *_left_behind(cfg)]
+    found = [*_faults(cfg, allowed), *_circles(cfg), *_copies(cfg), *_lost_settings(cfg), *upgrade_notes(cfg)]
     unique: dict[Any, Fault] = {}
-    for fault in found:  # a value that several targets refer to is told once
+    for fault in found:  # a value that several targets refer to is reported once
         unique.setdefault((fault.key, fault.about or fault.message), fault)
     return sorted(unique.values(), key=lambda f: not f.fatal)
 
@@ -68,21 +70,22 @@ def load_checked(config_file: str | Path, overrides: Sequence[str] = (), *, requ
     Args:
         config_file: ``.py`` or ``.yaml``.
         overrides: of the command line.
-        required: keys that have to be there, ``"train.output_dir"``.
+        required: keys that the config must have, ``"train.output_dir"``.
 
     Raises:
-        ConfigError: with every fault of the overrides and of the config; what a config file's own code raised, with its
+        ConfigError: with every fault of the overrides and of the config; or an error of a config file's own code, with its
             file, line and traceback.
     """
     with importable_project(config_file):
         with config_errors():
             cfg = load_config_file(config_file)
+            upgrade(cfg)
             faults = override_faults(cfg, overrides)
         if required and {"MODEL", "SOLVER"} <= cfg.keys():
             raise ConfigError(
                 f"{config_file}: is a config of tools/train_net.py (docs/yaml.md), which this tool does not read."
             )
-        faults += [*_lacking(cfg, required), *check(cfg), *_not_data(cfg)]
+        faults += [*_missing_keys(cfg, required), *check(cfg), *_not_data(cfg)]
     for note in faults:
         if not note.fatal:
             logger.warning("%s", note)
@@ -94,7 +97,7 @@ def load_checked(config_file: str | Path, overrides: Sequence[str] = (), *, requ
 
 
 def _not_data(container: Container) -> Iterator[Fault]:
-    """Values that a run could not save with its config."""
+    """Values that a run can't save with its config."""
     for here in walk(container):
         for key, value in raw_children(here):
             if type(value) in PLAIN or isinstance(value, Container):
@@ -103,13 +106,13 @@ def _not_data(container: Container) -> Iterator[Fault]:
                 to_data({"_target_": value} if key == "_target_" else value)
             except ConfigError:
                 message = (
-                    f"is {value!r}, which can't be saved with the run. Describe it with LazyCall, or give it a name at the "
-                    "top of a module (no lambda, no local class)"
+                    f"is {value!r}, which can't be saved with the run. Describe it with LazyCall, or define it at the top "
+                    "of a module (no lambda, no local class)"
                 )
                 yield Fault(full_key(here, key), message, where(here, key))
 
 
-def _lacking(cfg: Node, required: Iterable[str]) -> Iterator[Fault]:
+def _missing_keys(cfg: Node, required: Iterable[str]) -> Iterator[Fault]:
     for key in required:
         node: Any = cfg
         place = ""
@@ -117,12 +120,12 @@ def _lacking(cfg: Node, required: Iterable[str]) -> Iterator[Fault]:
             if not isinstance(node, Node) or step not in node:
                 known = list(node) if isinstance(node, Node) else []
                 hint = did_you_mean(step, known, f"{place}." if place else "")
-                yield Fault(key, f"is not there, and a run needs it.{hint}")
+                yield Fault(key, f"is missing, and a run needs it.{hint}")
                 break
             place = join_key(place, step)
             try:
                 node = node[step]
-            except ConfigError:  # told by check
+            except ConfigError:  # check reports it
                 break
 
 
@@ -157,7 +160,7 @@ def _holds_calls(value: Any) -> bool:
 def _circles(cfg: Node) -> Iterator[Fault]:
     """Objects that need themselves to be built, through calls and plain containers alike."""
     done: set[int] = set()
-    above: dict[int, Container] = {}  # what is being looked at, from the root down
+    above: dict[int, Container] = {}  # the containers on the way to this one, from the root down
 
     def circles_from(container: Container) -> Iterator[Fault]:
         if id(container) in above:
@@ -173,7 +176,7 @@ def _circles(cfg: Node) -> Iterator[Fault]:
             if is_reference(value):
                 try:
                     value = container[key]
-                except ConfigError:  # told already
+                except ConfigError:  # reported already
                     continue
             if isinstance(value, Container):
                 yield from circles_from(value)
@@ -184,20 +187,20 @@ def _circles(cfg: Node) -> Iterator[Fault]:
 
 
 def _copies(cfg: Node) -> Iterator[Fault]:
-    """Notes of nodes that were put in a second place and so were copied."""
+    """Notes of nodes that were copied because they were put in a second place."""
     places: dict[int, Container] = {}
     for container in walk(cfg):
-        twin = container._record.copied_from if container._record is not None else None
-        if twin is None:
+        source = container._record.copied_from if container._record is not None else None
+        if source is None:
             continue
-        first = places.setdefault(id(twin), container)
+        first = places.setdefault(id(source), container)
         if first is not container:
-            message = f"is a copy of {full_key(first)!r}: the two are built apart. To share one object, write ref({full_key(first)!r})."
+            message = f"is a copy of {full_key(first)!r}: the two are built separately. To share one object, write ref({full_key(first)!r})."
             yield Fault(full_key(container), message, _put_at(container), fatal=False)
 
 
 def _put_at(container: Container) -> str:
-    """Where a node was put in its place, which is not where it was made."""
+    """``file:line`` of the code that put a node in its place, which is not the code that made it."""
     parent = container._up
     if parent is None:
         return where(container)
@@ -207,8 +210,8 @@ def _put_at(container: Container) -> str:
     return origin_text(set_there) if set_there is not None else place_made(parent, key)
 
 
-def _left_behind(cfg: Node) -> Iterator[Fault]:
-    """Notes of what an override that put another object in a key's place did not take over."""
+def _lost_settings(cfg: Node) -> Iterator[Fault]:
+    """Notes of the settings of an object that an override replaced by another."""
     for container in walk(cfg):
         for key, settings in container._record.settings.items() if container._record is not None else ():
             if key == "_target_" or len(settings) < 2 or not is_override(settings[-1][0]):
@@ -216,14 +219,14 @@ def _left_behind(cfg: Node) -> Iterator[Fault]:
             old, new = settings[-2][1], settings[-1][1]
             if not (isinstance(old, Node) and isinstance(new, Node) and "_target_" in old and "_target_" in new):
                 continue
-            yield from _not_taken(full_key(container, key), old, new, where(container, key))
+            yield from _differences(full_key(container, key), old, new, where(container, key))
 
 
-def _not_taken(key: str, old: Node, new: Node, place: str) -> Iterator[Fault]:
+def _differences(key: str, old: Node, new: Node, place: str) -> Iterator[Fault]:
     try:
         target = new["_target_"]
         takes = parameters_of(locate(target) if isinstance(target, str) else target)
-    except ConfigError:  # told already
+    except ConfigError:  # reported already
         return
     arguments = [k for k, _ in raw_children(old) if k not in CONTROL_KEYS]
     unknown = [k for k in arguments if takes is not None and takes.any_name is None and k not in takes.by_name]
@@ -235,4 +238,4 @@ def _not_taken(key: str, old: Node, new: Node, place: str) -> Iterator[Fault]:
         yield Fault(key, message, place, fatal=False)
     lost = [where(old, k) for k in arguments if settings_of(old, k) and is_override(settings_of(old, k)[-1][0])]
     if lost:
-        yield Fault(key, f"was put whole in the place of what was set before: {'; '.join(lost)}", place, fatal=False)
+        yield Fault(key, f"replaced an object together with what was set in it: {'; '.join(lost)}", place, fatal=False)

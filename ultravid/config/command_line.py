@@ -1,4 +1,4 @@
-"""The launcher's command line, and what it answers about a config without running it. Imports nothing of torch."""
+"""The launcher's command line, and its answers about a config that it does not run. Imports nothing of torch."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from ultravid.config.loader import config_errors, importable_project, load_confi
 from ultravid.config.nodes import Node
 from ultravid.config.overrides import apply_overrides
 from ultravid.config.serialize import dump_yaml, resolved
+from ultravid.config.upgrade import upgrade
 
 __all__ = ["default_argument_parser", "load_with_overrides", "print_code", "show_config", "yaml_argument_parser"]
 
 
 class _IntermixedParser(argparse.ArgumentParser):
-    """A parser that takes options after overrides too: ``train.max_iter=5 --resume``."""
+    """A parser that accepts options after overrides too: ``train.max_iter=5 --resume``."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed = self.parse_intermixed_args(args, namespace)
@@ -44,19 +45,19 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
 Examples:
   train:           {sys.argv[0]} --config-file projects/basicdet/configs/phantom.py
   change values:   {sys.argv[0]} --config-file ... optimizer.lr=1e-4 train.max_iter=2000
-  look first:      {sys.argv[0]} --config-file ... --print; ... --explain train.max_iter; ... --check
-  go on:           {sys.argv[0]} --config-file ... --resume
+  inspect:         {sys.argv[0]} --config-file ... --print; ... --explain train.max_iter; ... --check
+  resume:          {sys.argv[0]} --config-file ... --resume
   evaluate:        {sys.argv[0]} --config-file ... --eval-only train.init_checkpoint=outputs/x/model_final.pth
   two processes:   {sys.argv[0]} --config-file ... --num-gpus 2
 """,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_run_arguments(parser, "a config, .py or .yaml", weights="train.init_checkpoint", output_dir="train.output_dir")
-    look = parser.add_argument_group("look at the config and leave")
+    look = parser.add_argument_group("inspect the config instead of running it")
     look.add_argument("--check", action="store_true", help="check the config and the overrides")
     look.add_argument("--print", action="store_true", help="print it, overrides applied")
     look.add_argument("--format", choices=("py", "yaml"), help="print it as Python-like code (the default) or YAML")
-    look.add_argument("--resolve", action="store_true", help="print it with references replaced by what they stand for")
+    look.add_argument("--resolve", action="store_true", help="print it with references replaced by their values")
     look.add_argument("--explain", nargs="+", metavar="KEY", help="print every setting of these keys, in order")
     parser.add_argument(
         "opts",
@@ -80,7 +81,7 @@ def yaml_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
 Examples:
   train:           {sys.argv[0]} --config-file projects/basicdet/configs/phantom.yaml
   change values:   {sys.argv[0]} --config-file ... SOLVER.BASE_LR 1e-4 SOLVER.MAX_ITER 2000
-  go on:           {sys.argv[0]} --config-file ... --resume
+  resume:          {sys.argv[0]} --config-file ... --resume
   evaluate:        {sys.argv[0]} --config-file ... --eval-only MODEL.WEIGHTS outputs/x/model_final.pth
   two processes:   {sys.argv[0]} --config-file ... --num-gpus 2
 """,
@@ -92,17 +93,17 @@ Examples:
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser, config: str, *, weights: str, output_dir: str) -> None:
-    """What every launcher takes; ``weights`` and ``output_dir`` are what its configs call these."""
+    """The arguments of every launcher; ``weights`` and ``output_dir`` are the keys of its configs for these."""
     parser.add_argument("--config-file", required=True, metavar="FILE", help=config)
     parser.add_argument("--eval-only", action="store_true", help=f"evaluate {weights}, or with --resume the last one")
-    parser.add_argument("--resume", action="store_true", help=f"go on from the last checkpoint of {output_dir}")
+    parser.add_argument("--resume", action="store_true", help=f"resume from the last checkpoint in {output_dir}")
     parser.add_argument(
         "--allow-change",
         type=_split_keys,
         action="extend",
         default=[],
         metavar="KEY,...",
-        help="with --resume: keys whose values may differ from those that the run began with",
+        help="with --resume: keys whose values may differ from those that the run started with",
     )
     parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, a GPU each (CPU: shared)")
     parser.add_argument("--num-machines", type=int, default=1, help="machines")
@@ -119,18 +120,20 @@ def load_with_overrides(config_file: str, overrides: Sequence[str] = ()) -> Node
         ConfigError: the file, its code, or an override is wrong.
     """
     with config_errors():
-        return apply_overrides(load_config_file(config_file), overrides)
+        cfg = load_config_file(config_file)
+        upgrade(cfg)
+        return apply_overrides(cfg, overrides)
 
 
 def show_config(args: argparse.Namespace, required: Sequence[str] = ()) -> bool:
-    """Answer ``--print``, ``--explain`` and ``--check``; False where none of them was asked for.
+    """Answer ``--print``, ``--explain`` and ``--check``; False if none of them is given.
 
     Args:
         args: of `default_argument_parser`.
         required: keys that a run needs, for ``--check``.
 
     Raises:
-        ConfigError: what is asked for can't be shown, or the check finds a fault.
+        ConfigError: there is no such key, the config can't be printed, or the check finds a fault.
     """
     if not (args.print or args.explain or args.check):
         return False
@@ -144,12 +147,12 @@ def show_config(args: argparse.Namespace, required: Sequence[str] = ()) -> bool:
                 print_code(dump_yaml(cfg) if language == "yaml" else LazyConfig.to_py(cfg), language)
         if args.check:
             load_checked(args.config_file, args.opts, required=required)
-            print(f"{args.config_file}: no fault found.")  # noqa: T201
+            print(f"{args.config_file}: no faults found.")  # noqa: T201
     return True
 
 
 def _explain(cfg: Node, keys: Sequence[str]) -> None:
-    """Explain every key that is there, and then tell of those that are not."""
+    """Explain every key that exists, then report those that don't."""
     unknown = []
     for key in keys:
         try:
@@ -161,7 +164,7 @@ def _explain(cfg: Node, keys: Sequence[str]) -> None:
 
 
 def print_code(text: str, language: str) -> None:
-    """Print text, coloured where it goes to a terminal."""
+    """Print text, with colours on a terminal."""
     if not sys.stdout.isatty() or language == "text":
         print(text.rstrip("\n"))  # noqa: T201
         return

@@ -1,4 +1,4 @@
-"""What two configs differ in: keys, values and targets, not text."""
+"""The differences between two configs: keys, values and targets, not text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ultravid.config.tree import join_key, raw_children
 __all__ = ["ABSENT", "Difference", "diff"]
 
 ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "(absent)"})()  # noqa: ARG005
-"""Stands in a difference for a key that one of the two does not have."""
+"""The value of a difference for a key that one of the two configs does not have."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Difference:
 
 
 def diff(old: Any, new: Any) -> list[Difference]:
-    """What differs between two configs as written: a reference equals a reference to the same key.
+    """The differences between two configs as written: a reference equals a reference to the same key.
 
-    The order of keys does not count, nor whether a target is named or given as an object. The folders that a saved config
-    remembers (``project_folders``) are passed over.
+    The order of keys does not matter, nor whether a target is a name or the object itself. The folders that a saved config
+    records (``project_folders``) are ignored.
     """
     return [d for d in _differences(as_node(old), as_node(new), "") if d.key.partition("[")[0] != "project_folders"]
 

@@ -1,4 +1,4 @@
-"""What goes wrong with a config."""
+"""Errors and faults of configs."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ class Fault:
     Attributes:
         key: full key, as ``model.backbone.depth``.
         message: what is wrong and what would be right.
-        where: ``file:line`` or the override that set it; "" where it is not known.
-        fatal: can a run not begin with it? A note is not fatal.
-        about: of faults of one key that are about the same thing only the first is told; "": about what the message says.
+        where: ``file:line`` or the override that set it; "" if it is not known.
+        fatal: whether it keeps a run from starting. A note is not fatal.
+        about: what the fault is about. Of several faults of one key about the same thing only the first is reported; with ""
+            faults are the same if their messages are.
     """
 
     key: str
@@ -65,7 +66,7 @@ class Fault:
 
 
 def did_you_mean(name: object, known: Iterable[object], prefix: str = "") -> str:
-    """Name the nearest known name ("Did you mean 'x'?"), else list them, else nothing; begins with a space."""
+    """The nearest known name ("Did you mean 'x'?"), else a list of the known ones, else nothing; begins with a space."""
     names = [str(k) for k in known]
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     if close:

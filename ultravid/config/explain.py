@@ -9,7 +9,7 @@ from typing import Any
 from ultravid.config.errors import InterpolationError, UnknownKeyError, did_you_mean
 from ultravid.config.nodes import Node, as_node
 from ultravid.config.provenance import origin_text, place_made, settings_of
-from ultravid.config.references import is_reference
+from ultravid.config.references import is_reference, referred_key
 from ultravid.config.serialize import py_text
 from ultravid.config.tree import (
     DELETED,
@@ -22,6 +22,7 @@ from ultravid.config.tree import (
     split_key,
     value_at,
 )
+from ultravid.config.upgrade import current_key, upgrade_notes
 
 __all__ = ["Setting", "explain", "explain_text"]
 
@@ -31,9 +32,9 @@ class Setting:
     """One setting of a key.
 
     Attributes:
-        value: as written; `DELETED` where the key was taken out.
-        where: ``file:line`` or the override that did it; "" where it is not known.
-        via: ``file:line`` of the imports that brought it here, and of the override that put its parent in, in order.
+        value: as written; `DELETED` if the key was deleted.
+        where: ``file:line`` or the override that did it; "" if it is not known.
+        via: ``file:line`` of the imports that brought it here, and of the override that added its parent, in order.
     """
 
     value: Any
@@ -41,8 +42,8 @@ class Setting:
     via: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        steps = [f"put in by {v}" if v.startswith("override ") else f"imported at {v}" for v in self.via]
-        return ", ".join([self.where or "a place not known", *steps])
+        steps = [f"added by {v}" if v.startswith("override ") else f"imported at {v}" for v in self.via]
+        return ", ".join([self.where or "an unknown place", *steps])
 
 
 def explain(cfg: Any, key: str) -> list[Setting]:
@@ -50,14 +51,17 @@ def explain(cfg: Any, key: str) -> list[Setting]:
 
     Args:
         cfg: the config's root.
-        key: full key, ``"train.max_iter"``. Where a reference leads on, the owner's settings follow it.
+        key: full key, ``"train.max_iter"``; one that was renamed may be given by its old name. The settings of a value that
+            refers to another key are followed by that key's.
 
     Raises:
         UnknownKeyError: there is no such key and never was.
     """
     if not key:
         raise UnknownKeyError("No key to explain: it is empty.")
-    return list(_history(as_node(cfg), split_key(key), (), key))
+    root = as_node(cfg)
+    key = current_key(root, key)
+    return list(_history(root, split_key(key), (), key))
 
 
 def _history(container: Container, steps: list[str], via: tuple[str, ...], key: str) -> Iterator[Setting]:
@@ -76,7 +80,7 @@ def _history(container: Container, steps: list[str], via: tuple[str, ...], key: 
         outer = _outside(place, via, home) if origin is not None else via
         put_in = (place,) if origin is not None and place.startswith("override ") else ()
         if len(steps) == 1 or value is DELETED:
-            if isinstance(value, Container) and value._origin is not None:  # it was made elsewhere than it was put
+            if isinstance(value, Container) and value._origin is not None:  # it was not made where it was put
                 own = value._record.via if value._record is not None else ()
                 made = place_made(value)
                 yield _setting(value, made, (*own, *put_in, *outer))
@@ -88,7 +92,7 @@ def _history(container: Container, steps: list[str], via: tuple[str, ...], key: 
             try:
                 yield from list(_history(value, steps[1:], (*put_in, *outer), key))
             except UnknownKeyError:
-                if value is raw_child(container, step, None):  # an object that another took the place of may lack it
+                if value is raw_child(container, step, None):  # an object that was replaced need not have it
                     raise
         elif type(value) is tuple:  # a plain one, whose items were set with it
             yield _setting(value_at(value, ".".join(steps[1:])), place, outer)
@@ -102,10 +106,10 @@ def _history(container: Container, steps: list[str], via: tuple[str, ...], key: 
 
 
 def _of_owner(container: Container, step: Any) -> Iterator[Setting]:
-    """The settings of what a whole-string reference leads to."""
+    """The settings of the value that a string, if it is one whole reference, refers to."""
     value = raw_child(container, step)
-    inner = value[2:-1]
-    if value.find("}") != len(value) - 1 or ":" in inner or inner.startswith("."):
+    inner = referred_key(value)
+    if inner is None or inner.startswith("."):
         return
     root = root_of(container)
     if isinstance(root, Node):
@@ -125,7 +129,7 @@ def _file(place: str) -> str:
 
 
 def _outside(place: str, via: tuple[str, ...], home: str) -> tuple[str, ...]:
-    """The imports that lead outwards from the file of a place: none from one that stands outside of them all."""
+    """The imports that lead outwards from the file of a place; none if the place is outside of them all."""
     if place.startswith("override "):
         return ()
     same = [i for i, step in enumerate(via) if _file(step) == _file(place)]
@@ -135,15 +139,19 @@ def _outside(place: str, via: tuple[str, ...], home: str) -> tuple[str, ...]:
 
 
 def explain_text(cfg: Any, key: str) -> str:
-    """`explain` for people: the value that won, then each setting on a line; the parts of a node below it.
+    """`explain` as text: the value, then a line for each setting, the notes on it, and the parts of a node.
 
     Raises:
         UnknownKeyError: there is no such key.
     """
+    cfg = as_node(cfg)
+    key = current_key(cfg, key)
     settings = explain(cfg, key)
     lines = [f"{key} = {_shown(settings[-1].value)}"]
     lines += [f"  {number}  {_shown(s.value)}  from {s}" for number, s in enumerate(settings, start=1)]
     node = settings[-1].value
+    notes = upgrade_notes(node) if isinstance(node, Container) else [n for n in upgrade_notes(cfg) if n.key == key]
+    lines += [f"  note: {note}" for note in notes]
     if isinstance(node, Container):
         lines.append("  its parts:")
         for child, value in raw_children(node):

@@ -1,8 +1,9 @@
-"""Configs as code: calls that are written now and made later."""
+"""Configs as code: calls that are described now and made later."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,20 +19,23 @@ from ultravid.config.serialize import dump_yaml, to_py
 from ultravid.config.shipped import shipped_config, shipped_names
 from ultravid.config.targets import importable_name
 from ultravid.config.tree import Container, raw_children
+from ultravid.config.upgrade import upgrade_notes
 
 __all__ = ["LazyCall", "LazyConfig", "LazyPartial", "get_config", "to_omegaconf"]
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
 
 class LazyCall(Generic[P]):
-    """Describe a call without making it: ``LazyCall(torch.optim.SGD)(lr=0.1)`` is a node that `instantiate` calls.
+    """Describe a call without making it: ``LazyCall(torch.optim.SGD)(lr=0.1)`` is a node, and `instantiate` makes the call.
 
-    A type checker sees the target's own signature; of an overloaded one it sees the first form, or, for dict, list and
-    range, none.
+    A type checker sees the signature of the target. If that is overloaded it sees the first form; for dict, list and range
+    it accepts any arguments.
 
     Args:
-        target: a callable, its dotted name, or a node that builds one.
+        target: a callable, its dotted name, or a node that describes one.
     """
 
     @overload
@@ -57,13 +61,13 @@ class LazyCall(Generic[P]):
 
 
 class LazyPartial(LazyCall[...]):
-    """As `LazyCall`, but building gives a `functools.partial`: for what is called with further arguments later.
+    """As `LazyCall`, but it builds a `functools.partial`, which is called with further arguments later.
 
-    A type checker passes any arguments: which ones are still to come it can't know.
+    A type checker accepts any arguments, because it can't know which ones are still to come.
     """
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """The node, with ``_partial_``."""
+        """The node: as `LazyCall`'s, with ``_partial_``."""
         frame = sys._getframe(1)
         pairs: list[tuple[str, Any]] = [("_target_", self.target), ("_partial_", True)]
         if args:
@@ -81,31 +85,31 @@ class LazyConfig:
 
         Args:
             filename: ``.py`` (its dicts and nodes, by name) or ``.yaml``.
-            keys: give these names of the file alone: a value for a string, a tuple for a tuple.
+            keys: return only these names of the file: a value for a string, a tuple for a tuple.
             allow_pickle: unpickle what a YAML file holds as pickles, which may run any code.
 
         Raises:
-            ConfigError: see `load_config_file`.
+            ConfigError: the file does not exist, is neither Python nor YAML, or has a syntax error.
         """
         return _load(filename, keys, sys._getframe(1), allow_pickle)
 
     @staticmethod
     def load_rel(filename: str, keys: str | tuple[str, ...] | None = None) -> Any:
-        """`load` relative to the file that calls."""
+        """As `load`, with a path relative to the calling file."""
         frame = sys._getframe(1)
         caller = frame.f_code.co_filename
         if caller.startswith("<"):
-            raise ConfigError("LazyConfig.load_rel was called from no file, so there is nothing to be relative to.")
+            raise ConfigError("LazyConfig.load_rel needs a file to be relative to, and the calling code is not in one.")
         return _load(Path(caller).parent / filename, keys, frame, False)
 
     @staticmethod
     def save(cfg: Any, filename: str | Path, *, allow_pickle: bool = False) -> None:
-        """Write a config as YAML that any safe loader reads; `load` gives a config that builds the same objects.
+        """Write a config as YAML that any safe loader reads. `load` returns a config that builds the same objects.
 
         Args:
             cfg: a node, a plain dict or an OmegaConf config.
-            filename: where to.
-            allow_pickle: write what can't be written as data as a pickle; `load` needs the same word to read it.
+            filename: the file to write.
+            allow_pickle: write what can't be written as data as a pickle; `load` needs the same argument to read it.
 
         Raises:
             ConfigError: something can't be written as data; the message names its key.
@@ -116,7 +120,7 @@ class LazyConfig:
         try:
             content = text.encode()
         except UnicodeEncodeError as error:
-            raise ConfigError(f"{filename}: a string of the config is no valid Unicode: {error}") from error
+            raise ConfigError(f"{filename}: a string of the config is not valid Unicode: {error}") from error
         try:
             with replace_file(filename) as file:
                 file.write(content)
@@ -127,10 +131,10 @@ class LazyConfig:
     def apply_overrides(cfg: Any, overrides: Sequence[str]) -> Any:
         """Apply overrides in hydra's grammar and return the config; a `Node` is changed in place.
 
-        An OmegaConf config comes back as an OmegaConf config, a new one.
+        For an OmegaConf config the result is a new OmegaConf config.
 
         Raises:
-            OverrideError: some do not parse or do not fit; every one of them is told.
+            OverrideError: some do not parse or do not fit; the message names all of them.
         """
         changed = apply_overrides(as_root(cfg), overrides)
         return changed if isinstance(cfg, dict) else to_omegaconf(changed)
@@ -148,6 +152,9 @@ def _load(filename: str | Path, keys: str | tuple[str, ...] | None, caller: Fram
         names = load_config_file(path, allow_pickle=allow_pickle)
     else:
         names = load_namespace(path)
+    if isinstance(names, Node) and path.suffix != ".py":
+        for note in upgrade_notes(names):
+            logger.warning("%s", note)
     note_import(dict.values(names) if isinstance(names, dict) else names.values(), caller)
     if keys is None:
         return names
@@ -164,7 +171,7 @@ def get_config(name: str) -> Any:
     """A shipped config by its short name, a fresh copy each time: ``get_config("common/train.py").train``.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is no shipped config of that name.
     """
     path = shipped_config(name)
     if path is None:
@@ -175,9 +182,9 @@ def get_config(name: str) -> Any:
 
 
 def to_omegaconf(cfg: Any) -> Any:
-    """An OmegaConf ``DictConfig`` of a config, for code that was written for one: references stay strings.
+    """A config as an OmegaConf ``DictConfig``, for code that needs one. References stay strings.
 
-    Live objects are kept (OmegaConf's ``allow_objects``); a tuple becomes a list, as everywhere in OmegaConf.
+    Live objects are kept (OmegaConf's ``allow_objects``); tuples become lists, as always in OmegaConf.
     """
     from omegaconf import DictConfig
 

@@ -1,6 +1,7 @@
 """The command line's overrides, in hydra's grammar: ``key=value``, ``+key=value``, ``++key=value``, ``~key``.
 
-A value may name an object of a config file, ``optimizer=configs_py/common/optim.py:SGD``: it takes the key's place whole.
+A value may name an object of a config file, ``optimizer=configs_py/common/optim.py:SGD``: it replaces the value as a whole.
+A key that was renamed is set by its old name too, with a note.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ultravid.config.nodes import ListNode, Node, TupleNode
 from ultravid.config.references import is_reference
 from ultravid.config.shipped import shipped_config, shipped_names
 from ultravid.config.tree import Container, Origin, full_key, join_key, raw_child, raw_children, split_key
+from ultravid.config.upgrade import current_key, make_parts, note_override, upgrade_value
 
 __all__ = ["apply_overrides", "override_faults"]
 
@@ -41,7 +43,7 @@ def apply_overrides(cfg: Node, overrides: Sequence[str]) -> Node:
     """Apply overrides in order, in place.
 
     Raises:
-        OverrideError: some do not parse or do not fit; every one of them is told. The others have been applied.
+        OverrideError: some do not parse or do not fit; the message names all of them. The others have been applied.
     """
     if isinstance(overrides, str):
         raise OverrideError(f"Overrides are a list of strings, not one: [{overrides!r}].")
@@ -52,7 +54,7 @@ def apply_overrides(cfg: Node, overrides: Sequence[str]) -> Node:
 
 
 def override_faults(cfg: Node, overrides: Sequence[str]) -> list[Fault]:
-    """Apply overrides in place and give those that could not be applied."""
+    """Apply overrides in place and return a fault for each that could not be applied."""
     faults = []
     for number, text in enumerate(overrides, start=1):
         origin = f"override {number}: {text}"
@@ -65,6 +67,11 @@ def override_faults(cfg: Node, overrides: Sequence[str]) -> list[Fault]:
 
 def _apply(cfg: Node, text: str, origin: Origin) -> None:
     sign, key, value = _parse(text)
+    if (today := current_key(cfg, key)) != key:
+        make_parts(cfg, today, origin)
+        old, key, sign = key, today, "++" if sign == "+" else sign  # what had to be added may be there today
+    else:
+        old = ""
     steps = split_key(key)
     parent, trail = _walk(cfg, steps[:-1], key, origin, create=sign in ("+", "++"))
     last = _step(parent, steps[-1])
@@ -72,11 +79,11 @@ def _apply(cfg: Node, text: str, origin: Origin) -> None:
     present = last in parent if isinstance(parent, Node) else -len(parent) <= last < len(parent)
     if sign == "~":
         if not present:
-            raise OverrideError(f"Can't delete {key!r}: it is not there.{_hint(parent, steps[-1])}")
+            raise OverrideError(f"Can't delete {key!r}: there is no such key.{_hint(parent, steps[-1])}")
         if value is not None and parent[last] != value:
             raise OverrideError(f"Can't delete {key!r}: it is {parent[last]!r}, not {value!r}.")
         if isinstance(parent, TupleNode):
-            raise OverrideError(f"{above!r} is a tuple: override it whole.")
+            raise OverrideError(f"{above!r} is a tuple: override it as a whole.")
         parent.delete_key(last, origin)
         return
     if not present and not isinstance(parent, Node):
@@ -84,8 +91,10 @@ def _apply(cfg: Node, text: str, origin: Origin) -> None:
     if sign == "" and not present:
         raise OverrideError(f"Unknown key {key!r}.{_hint(parent, steps[-1])} To add a key, write '+{text}'.")
     if sign == "+" and present:
-        raise OverrideError(f"{key!r} is there already; write '{text[1:]}' to set it or '+{text}' to set or add it.")
+        raise OverrideError(f"{key!r} exists already; write '{text[1:]}' to set it or '+{text}' to set or add it.")
     _put(parent, last, value, key, origin, may_add=sign == "++", trail=trail)
+    if old:
+        note_override(parent, last, old)
 
 
 def _put(
@@ -97,12 +106,12 @@ def _put(
     may_add: bool,
     trail: Sequence[tuple[Container, Any]] = (),
 ) -> None:
-    """Set a value; a dict is merged into the node that is there, and what it doesn't name stays.
+    """Set a value; a dict is merged into the node that it meets, whose other keys stay.
 
-    ``trail`` are the containers above the parent, each with the key that leads on, the root first.
+    ``trail`` holds the containers above the parent, the root first, each with the key that leads to the next.
     """
     old = raw_child(parent, name, None)
-    if type(value) is dict and "_target_" not in value:  # an object of a file is a node, and takes the place whole
+    if type(value) is dict and "_target_" not in value:  # an object of a file is a node, and is not merged
         if is_reference(old):
             _refuse_reference(parent, name, key, "")
         if isinstance(old, Node):
@@ -111,9 +120,9 @@ def _put(
                     raise OverrideError(f"Unknown key {f'{key}.{inner}'!r}.{_hint(old, inner)}")
                 _put(old, inner, item, f"{key}.{inner}", origin, may_add)
             return
-    value = _of_the_kind_of(old, value, key)
+    value = _converted_as(old, value, key)
     above = list(trail)
-    while isinstance(parent, TupleNode):  # it can't be changed: another takes its place
+    while isinstance(parent, TupleNode):  # it can't be changed: replace it
         items = [v for _, v in raw_children(parent)]
         for item in items:
             if isinstance(item, Container):
@@ -122,14 +131,15 @@ def _put(
         value = tuple(items)
         parent, name = above.pop()
     parent.set(name, value, origin)
+    upgrade_value(parent, name)
 
 
-def _of_the_kind_of(old: Any, value: Any, key: str) -> Any:
-    """What the command line has no word for stays what it was: a tuple, a path, a member of an enumeration, a dtype."""
+def _converted_as(old: Any, value: Any, key: str) -> Any:
+    """The value as the type of the old one, if the command line can't express that: a tuple, a path, an enum's member, a dtype."""
     if isinstance(value, list) and isinstance(old, tuple) and type(old) in (tuple, TupleNode):
         return tuple(value)
     if isinstance(value, dict) and dataclasses.is_dataclass(old):
-        raise OverrideError(f"{key!r} is {old!r}, a {type(old).__name__} that was made already: it has no keys to set.")
+        raise OverrideError(f"{key!r} is {old!r}, a {type(old).__name__} that exists already: it has no keys to set.")
     if not isinstance(value, str) or is_reference(value):
         return value
     if isinstance(old, Node) and (value.endswith((".py", ".yaml"))):
@@ -146,7 +156,7 @@ def _of_the_kind_of(old: Any, value: Any, key: str) -> Any:
     if type(old).__module__ == "torch" and type(old).__name__ == "dtype":
         found = getattr(sys.modules["torch"], value.removeprefix("torch."), None)
         if type(found) is not type(old):
-            raise OverrideError(f"{key!r} is a torch.dtype, and {value!r} is none.")
+            raise OverrideError(f"{key!r} is a torch.dtype, and {value!r} is not one.")
         return found
     return value
 
@@ -162,7 +172,7 @@ def _parse(text: str) -> tuple[str, str, Any]:
     """(sign, key, value) of an override."""
     split = _SPLIT.match(text)
     if split is None:
-        raise OverrideError(f"{text!r} is no override: write key=value, +key=value, ++key=value or ~key.")
+        raise OverrideError(f"{text!r} is not an override: write key=value, +key=value, ++key=value or ~key.")
     sign, key, rest = split["sign"], split["key"], split["rest"]
     if rest is None and sign != "~":
         raise OverrideError(f"{text!r} sets nothing: write {text}=value, or ~{key} to delete the key.")
@@ -186,7 +196,7 @@ def _parse(text: str) -> tuple[str, str, Any]:
 
 
 def _word_value(word: re.Match[str]) -> Any:
-    """What hydra's grammar makes of a single word."""
+    """The value of a single word in hydra's grammar."""
     text = word[0]
     if word["int"] is not None:
         return int(text)
@@ -196,7 +206,7 @@ def _word_value(word: re.Match[str]) -> Any:
 
 
 def _stuck(error: Exception, parsed: str, text: str) -> str:
-    """Where in what the user wrote the parser got stuck, and why if it says so."""
+    """The place in the user's text at which the parser got stuck, and the reason if it gives one."""
     cause: Any = error.__cause__
     start = getattr(cause, "startIndex", None)  # the lexer's errors have it, the parser's have a token
     if start is None:
@@ -218,7 +228,7 @@ def _stuck(error: Exception, parsed: str, text: str) -> str:
         return f"{stuck}; write a tuple as [...]"
     if value[:1] in "[{" or "'" in value:
         return stuck
-    return f"{stuck}; a text with such signs needs quotes: {key}={value!r}"
+    return f"{stuck}; a text with such characters needs quotes: {key}={value!r}"
 
 
 def _plain(value: Any, text: str) -> Any:
@@ -262,7 +272,7 @@ def _object_of_file(text: str) -> Any:
 def _walk(
     cfg: Node, steps: Sequence[str], key: str, origin: Origin, create: bool
 ) -> tuple[Container, list[tuple[Container, Any]]]:
-    """The container that the steps lead to, and those above it with the key that leads on, the root first."""
+    """The container that the steps lead to, and those above it, the root first, each with the key that leads to the next."""
     node: Container = cfg
     trail: list[tuple[Container, Any]] = []
     for step in steps:
@@ -275,7 +285,7 @@ def _walk(
                 raise OverrideError(f"Unknown key {key!r}: there is no {full_key(node, name)!r}.{_hint(node, step)}")
             node.set(name, {}, origin)
             raw = raw_child(node, name, None)
-        if type(raw) is tuple:  # a plain one, to be read as a node: one of its items is to be replaced
+        if type(raw) is tuple:  # a plain one: one of its items is to be replaced
             raw = TupleNode(raw)
             raw._up = node
         if not isinstance(raw, Container):
@@ -286,7 +296,7 @@ def _walk(
 
 
 def _refuse_reference(node: Container, name: Any, key: str, rest: str) -> None:
-    """Say which key owns what a reference leads to."""
+    """Refuse to set a value through a reference; the message names the key that owns the value."""
     try:
         owner = node[name]
     except InterpolationError as error:
@@ -299,7 +309,7 @@ def _refuse_reference(node: Container, name: Any, key: str, rest: str) -> None:
 def _step(node: Container, step: str) -> Any:
     if isinstance(node, ListNode | TupleNode):
         if not step.lstrip("-").isdigit():
-            raise OverrideError(f"{full_key(node)!r} is a list: {step!r} is no index of it.")
+            raise OverrideError(f"{full_key(node)!r} is a list: {step!r} is not an index of it.")
         return int(step)
     if step not in node and step.lstrip("-").isdigit() and int(step) in node:
         return int(step)

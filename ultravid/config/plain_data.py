@@ -2,7 +2,7 @@
 
 What YAML has no word for is written as a mapping of plain data: ``{_tuple_: [...]}``, ``{_object_: torch.float32}`` for
 anything that is imported by name, and calls with ``_target_`` for the rest (paths, slices, dataclasses, partials).
-`ultravid.config.loader.from_data` reads it.
+`ultravid.config.yaml_files.from_data` reads it.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import yaml
 from ultravid.config.errors import ConfigError
 from ultravid.config.nodes import Node
 from ultravid.config.tree import RESERVED_KEYS, join_key
+from ultravid.config.upgrade import upgrade
 
 __all__ = ["from_data", "gc_paused", "load_yaml"]
 
@@ -53,7 +54,7 @@ def gc_paused() -> Iterator[None]:
 
 
 def load_yaml(path: Path, allow_pickle: bool) -> Node:
-    """The content of a YAML file.
+    """The content of a YAML file; one that an earlier version saved is brought up to date.
 
     Args:
         path: of the file, which exists.
@@ -74,13 +75,15 @@ def load_yaml(path: Path, allow_pickle: bool) -> Node:
         raise ConfigError(f"{path}{line}: is not YAML: {getattr(error, 'problem', None) or error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds a {type(data).__name__}, not a mapping.")
+    reader = _Reader(allow_pickle)
     try:
-        node = from_data(data, allow_pickle=allow_pickle)
+        node = reader.node(data)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except RecursionError:
         raise ConfigError(f"{path}: a value holds itself, or is nested too deep.") from None
     node._origin = ("yaml", str(path))
+    upgrade(node, saved_with=reader.names)
     return node
 
 
@@ -91,28 +94,40 @@ def from_data(data: dict[Any, Any], *, allow_pickle: bool = False) -> Node:
         ConfigError: a pickle although ``allow_pickle`` is false, a reserved word with a wrong value, or more than a million
             values (a file's aliases can describe far more than the file holds).
     """
-    remaining = _MAX_VALUES
+    return _Reader(allow_pickle).node(data)
 
-    def restored(value: Any, key: str) -> Any:
-        nonlocal remaining
-        remaining -= 1
-        if remaining < 0:
+
+class _Reader:
+    """Turns plain data into values; remembers the names of targets and objects."""
+
+    def __init__(self, allow_pickle: bool) -> None:
+        self.allow_pickle = allow_pickle
+        self.remaining = _MAX_VALUES
+        self.names: set[str] = set()
+
+    def node(self, data: dict[Any, Any]) -> Node:
+        return Node._make(((k, self.value(v, join_key("", k))) for k, v in data.items()), None)
+
+    def value(self, value: Any, key: str) -> Any:
+        self.remaining -= 1
+        if self.remaining < 0:
             raise ConfigError(f"It describes more than {_MAX_VALUES:,} values.")
         if isinstance(value, dict):
             if len(value) == 1 and not RESERVED_KEYS.isdisjoint(value):
                 ((word, inner),) = value.items()
                 if word == "_tuple_" and isinstance(inner, list):
-                    return tuple(restored(v, f"{key}[{i}]") for i, v in enumerate(inner))
+                    return tuple(self.value(v, f"{key}[{i}]") for i, v in enumerate(inner))
                 if word == "_pickle_":
-                    return _unpickled(inner, key, allow_pickle)
+                    return _unpickled(inner, key, self.allow_pickle)
                 if word == "_tuple_" or not isinstance(inner, str):
                     raise ConfigError(f"{key}.{word} holds {inner!r}.")
-            return {k: restored(v, join_key(key, k)) for k, v in value.items()}
+                self.names.add(inner)
+            elif isinstance(target := value.get("_target_"), str):
+                self.names.add(target)
+            return {k: self.value(v, join_key(key, k)) for k, v in value.items()}
         if isinstance(value, list):
-            return [restored(v, f"{key}[{i}]") for i, v in enumerate(value)]
+            return [self.value(v, f"{key}[{i}]") for i, v in enumerate(value)]
         return value
-
-    return Node._make(((k, restored(v, join_key("", k))) for k, v in data.items()), None)
 
 
 def _unpickled(text: Any, key: str, allow_pickle: bool) -> Any:

@@ -1,0 +1,236 @@
+"""Configs of earlier versions as today's: applies the tables of `ultravid.config.migrations` to a tree and to overrides.
+
+Each change leaves a note at the value that it concerns, which `ultravid.config.check` reports.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ultravid.config.errors import Fault
+from ultravid.config.migrations import ARGUMENTS, KEYS, PARTS, current_target
+from ultravid.config.nodes import Node
+from ultravid.config.provenance import where
+from ultravid.config.references import REFERENCE
+from ultravid.config.tree import (
+    DELETED,
+    LEAVES,
+    Container,
+    Origin,
+    child_key,
+    ensure_record,
+    full_key,
+    join_key,
+    raw_child,
+    raw_children,
+    split_key,
+    walk,
+)
+
+__all__ = ["current_key", "make_parts", "note_override", "upgrade", "upgrade_notes", "upgrade_value"]
+
+
+def upgrade(root: Container, *, saved_with: Iterable[str] | None = None) -> None:
+    """Bring a config of an earlier version up to date, in place.
+
+    Args:
+        root: the whole config, or a part of it that another config takes in.
+        saved_with: of a config that ultravid saved, the names of all targets and objects in it; without an old one among
+            them no call is looked at. Names that still work are replaced by those that are saved today, without a note.
+    """
+    moved: dict[str, str] = {}
+    if root._up is None and isinstance(root, Node):
+        for old, new in KEYS.items():
+            _move_key(root, old, new, moved)
+    if saved_with is None or any(n in ARGUMENTS or current_target(n, kept=True) != n for n in saved_with):
+        _upgrade_calls(root, saved_with is not None, moved)
+    if moved:
+        _redirect_references(root, moved)
+
+
+def upgrade_value(container: Container, key: Any) -> None:
+    """Bring a value that was set in a config up to date, in place."""
+    value = raw_child(container, key)
+    if isinstance(value, Container):
+        upgrade(value)
+    elif key in ("_target_", "_object_"):
+        _rename_target(container, key, saved=False)
+
+
+def upgrade_notes(root: Container) -> list[Fault]:
+    """A note for each change that was made in a config; they are not fatal."""
+    return [
+        Fault(full_key(container, key), note, where(container, key), fatal=False)
+        for container in walk(root)
+        if container._record is not None
+        for key, note in container._record.notes.items()
+        if raw_child(container, key, DELETED) is not DELETED
+    ]
+
+
+def current_key(cfg: Node, key: str) -> str:
+    """Today's key for one of an earlier version; a key that did not change, or that the config has, comes back as it is.
+
+    Raises:
+        ConfigError: it is not a key.
+    """
+    node: Any = cfg
+    steps: list[str] = []
+    for step in split_key(_renamed(key) if _is_absent(cfg, key) else key):
+        moved = _arguments(node).get(step) if isinstance(node, Node) and step not in node else None
+        for today in moved.split(".") if moved else [step]:
+            steps.append(today)
+            found = child_key(node, today) if isinstance(node, Container) else None
+            node = raw_child(node, found) if found is not None else None
+    today_key = ""
+    for step in steps:
+        today_key = join_key(today_key, int(step) if step.removeprefix("-").isdecimal() else step)
+    return key if split_key(today_key) == split_key(key) else today_key
+
+
+def make_parts(cfg: Node, key: str, origin: Origin) -> None:
+    """Make the calls on the way to a key, as ``trainer.accumulation`` for ``trainer.accumulation.num_batches``, if there are none."""
+    node: Any = cfg
+    for step in split_key(key)[:-1]:
+        if step in PARTS and isinstance(node, Node) and dict.get(node, step) is None:
+            node.set(step, dict(PARTS[step]), origin)
+        found = child_key(node, step)
+        if found is None:
+            return
+        node = node[found]
+
+
+def note_override(container: Container, key: Any, old: str) -> None:
+    """Note that an override set a value by its key of an earlier version."""
+    ensure_record(container).notes[key] = f"was set as {old!r}, which is now called {full_key(container, key)!r}"
+
+
+# --- targets and arguments ------------------------------------------------------------------------------------------------
+
+
+_TARGETS_WITH_MOVED_ARGUMENTS = frozenset(name.rpartition(".")[2] for name in ARGUMENTS)
+
+
+def _upgrade_calls(root: Container, saved: bool, moved: dict[str, str]) -> None:
+    stack: list[Container] = [root]
+    while stack:
+        container: Any = stack.pop()
+        if isinstance(container, dict):
+            target = dict.get(container, "_target_")
+            if type(target) is str:
+                _rename_target(container, "_target_", saved)
+                if arguments := _arguments(container):
+                    _move_arguments(container, arguments, moved)
+            elif target is None:
+                if "_object_" in container:
+                    _rename_target(container, "_object_", saved)
+            elif getattr(target, "__name__", None) in _TARGETS_WITH_MOVED_ARGUMENTS:
+                _move_arguments(container, _arguments(container), moved)
+        stack.extend(v for _, v in raw_children(container) if type(v) not in LEAVES and isinstance(v, Container))
+
+
+def _rename_target(container: Any, key: str, saved: bool) -> None:
+    name = dict.get(container, key)
+    if type(name) is not str or (today := current_target(name, kept=saved)) == name or REFERENCE in name:
+        return
+    if current_target(name) != name:
+        ensure_record(container).notes[key] = f"{name!r} is now called {today!r}"
+    dict.__setitem__(container, key, today)
+
+
+def _arguments(node: Any) -> Mapping[str, str]:
+    """The arguments of a call's target whose names changed: {old: today's}."""
+    target = raw_child(node, "_target_", None)
+    if not isinstance(target, str):
+        target = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
+    return ARGUMENTS.get(target, {})
+
+
+def _move_arguments(node: Any, arguments: Mapping[str, str], moved: dict[str, str]) -> None:
+    old_names = [name for name in arguments if name in node]
+    if not old_names:
+        return
+    for part in {
+        new.partition(".")[0] for new in arguments.values() if "." in new
+    }:  # complete, as a config of today is
+        if dict.get(node, part) is None:
+            dict.__setitem__(node, part, Node._make(dict(PARTS[part]).items(), None))
+            raw_child(node, part)._up = node
+    for name in old_names:
+        *above, last = arguments[name].split(".")
+        goal = functools.reduce(operator.getitem, above, node)  # a part may be a reference
+        _move(node, name, goal, last, moved)
+
+
+def _move(source: Any, old: str, goal: Any, new: str, moved: dict[str, str]) -> None:
+    """Move a value from one node to another, with the place where it was set."""
+    place, old_key, depth = where(source, old), full_key(source, old), _depth(source)
+    value = dict.pop(source, old)
+    if isinstance(value, Container):
+        value._up = None
+    elif type(value) is str and value.startswith("${."):  # relative: it counts from the place where it is
+        value = "${." + "." * (_depth(goal) - depth) + value[3:]
+    goal.set(new, value, (place,))
+    moved[old_key] = full_key(goal, new)
+    ensure_record(goal).notes[new] = f"was called {old_key!r}"
+
+
+def _depth(container: Container) -> int:
+    depth = 0
+    while container._up is not None:
+        container, depth = container._up, depth + 1
+    return depth
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------------
+
+
+def _renamed(key: str) -> str:
+    for old, new in KEYS.items():
+        if key == old or key.startswith((f"{old}.", f"{old}[")):
+            return new + key[len(old) :]
+    return key
+
+
+def _is_absent(cfg: Node, key: str) -> bool:
+    node: Any = cfg
+    for step in split_key(key):
+        found = child_key(node, step)
+        if found is None:
+            return True
+        node = raw_child(node, found) if isinstance(node, Container) else None
+    return False
+
+
+def _move_key(root: Node, old: str, new: str, moved: dict[str, str]) -> None:
+    *above, name = split_key(old)
+    source: Any = root
+    for step in above:
+        source = dict.get(source, step) if isinstance(source, Node) else None
+    if not isinstance(source, Node) or name not in source:
+        return
+    goal: Any = root
+    *above, last = split_key(new)
+    for step in above:
+        if step not in goal:
+            goal.set(step, {}, (where(source, name),))
+        goal = goal[step]
+    _move(source, name, goal, last, moved)
+
+
+def _redirect_references(root: Container, moved: Mapping[str, str]) -> None:
+    """Let references to values that moved lead to their new places."""
+    for container in walk(root):
+        for key, value in list(raw_children(container)):
+            if type(value) is str and REFERENCE in value:
+                new = value
+                for old, today in moved.items():
+                    for end in "}.[":
+                        new = new.replace(f"${{{old}{end}", f"${{{today}{end}")
+                if new != value and isinstance(container, dict):
+                    dict.__setitem__(container, key, new)
+                elif new != value and isinstance(container, list):
+                    list.__setitem__(container, key, new)
