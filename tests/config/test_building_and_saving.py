@@ -348,8 +348,8 @@ def test_enums_dtypes_and_whole_objects_from_the_command_line(tmp_path):
     assert (cfg.level, cfg.dtype, dict(cfg.train)) == (Level.HIGH, torch.float32, {"b": 2})
     for override, message in [
         ("level=HGH", "Did you mean 'HIGH'"),
-        ("dtype=flot32", "is none"),
-        ("made={x: 7}", "was made already"),
+        ("dtype=flot32", "is not one"),
+        ("made={x: 7}", "not a node: it has no keys to set"),
         ("train=common/optim.py", r"name an object of it: train=common/optim\.py:NAME"),
     ]:
         with pytest.raises(OverrideError, match=message):

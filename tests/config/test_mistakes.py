@@ -176,7 +176,7 @@ MISTAKES = {
         ["+train.seed=1"],
         (
             "error: run.py: 1 fault\n"
-            "  train.seed: 'train.seed' is there already; write 'train.seed=1' to set it or '++train.seed=1' to set or add it. (override 1: +train.seed=1)\n"
+            "  train.seed: 'train.seed' exists already; write 'train.seed=1' to set it or '++train.seed=1' to set or add it. (override 1: +train.seed=1)\n"
         ),
     ),
     "a key deleted that is not there": (
@@ -184,7 +184,7 @@ MISTAKES = {
         ["~train.sed"],
         (
             "error: run.py: 1 fault\n"
-            "  train.sed: Can't delete 'train.sed': it is not there. Did you mean 'train.seed'? (override 1: ~train.sed)\n"
+            "  train.sed: Can't delete 'train.sed': there is no such key. Did you mean 'train.seed'? (override 1: ~train.sed)\n"
         ),
     ),
     "a key in a dict value": (
@@ -308,7 +308,7 @@ MISTAKES = {
             "run.py": CONFIG.replace("trainer", "trainr", 1),
         },
         [],
-        ("error: run.py: 1 fault\n  trainer: is not there, and a run needs it. Did you mean 'trainr'?\n"),
+        ("error: run.py: 1 fault\n  trainer: is missing, and a run needs it. Did you mean 'trainr'?\n"),
     ),
     "another target that takes less": (
         {},

@@ -64,13 +64,13 @@ def test_an_override_does_what_the_same_edit_in_python_does(override, read, valu
         ("train.max_iter=1,2", "is a sweep"),
         ("train.max_iter=[1", "does not parse"),
         ("train.max_iter", "sets nothing"),
-        ("+train.max_iter=1", "is there already"),
+        ("+train.max_iter=1", "exists already"),
         ("~train.max_itr", "Did you mean 'train.max_iter'"),
         ("items[7]=1", "no index 7"),
         ("train.amp={enabeld: true}", "Did you mean 'train.amp.enabled'"),
         ("train={amp: {enabeld: true}}", "Did you mean 'train.amp.enabled'"),
-        ("~pair.0", "is a tuple: override it whole"),
-        ("=3", "is no override"),
+        ("~pair.0", "is a tuple: override it as a whole"),
+        ("=3", "is not an override"),
     ],
 )
 def test_a_wrong_override_gets_one_clear_message(override, message):

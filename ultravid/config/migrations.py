@@ -11,7 +11,7 @@ import functools
 __all__ = ["ARGUMENTS", "KEPT_TARGETS", "KEYS", "PARTS", "TARGETS", "current_target"]
 
 TARGETS: dict[str, str] = {
-    # old dotted name of a class, a function or a whole module -> the one of today; the longest that fits counts.
+    # old dotted name of a class, a function or a whole module -> the one of today; of several the longest counts.
     # --- 0.2
     "ultravid.data.audit": "ultravid.datasets.audit",
     "ultravid.data.catalog": "ultravid.datasets.catalog",
@@ -39,6 +39,8 @@ TARGETS: dict[str, str] = {
     "ultravid.engine.averaging.EMA": "ultravid.engine.hooks.EMA",
     "ultravid.engine.capsule": "ultravid.engine.step_dump",
     "ultravid.engine.capsule.Capsule": "ultravid.engine.step_dump.StepDump",
+    "ultravid.engine.defaults.load_to_evaluate": "ultravid.engine.defaults.load_evaluation_weights",
+    "ultravid.engine.defaults.settle_resume": "ultravid.engine.defaults.resolve_resume",
     "ultravid.engine.hang": "ultravid.engine.hooks.watchdog",
     "ultravid.engine.hang.HangReport": "ultravid.engine.hooks.Watchdog",
     "ultravid.engine.hooks.HangReport": "ultravid.engine.hooks.Watchdog",
@@ -54,6 +56,18 @@ TARGETS: dict[str, str] = {
     "ultravid.evaluation.figures": "ultravid.evaluation.metrics",
     "ultravid.evaluation.figures.all_figures": "ultravid.evaluation.metrics.all_metrics",
     "ultravid.evaluation.judge_video": "ultravid.evaluation.match_video",
+    **{
+        f"ultravid.evaluation.report.{name}": f"ultravid.evaluation.tables.{name}"
+        for name in (
+            "flatten_results_dict",
+            "format_columns",
+            "format_interval",
+            "format_results",
+            "format_undefined",
+            "format_value",
+            "print_csv_format",
+        )
+    },
     "ultravid.evaluation.results.JudgedVideo": "ultravid.evaluation.results.MatchedVideo",
     "ultravid.evaluation.prediction_files": "ultravid.evaluation.prediction_store",
     "ultravid.evaluation.results.judge_video": "ultravid.evaluation.matching.match_video",
@@ -61,7 +75,7 @@ TARGETS: dict[str, str] = {
 }
 
 KEPT_TARGETS: dict[str, str] = {
-    # As TARGETS, for names that can be imported still: a saved config gets the name that is written today, without a note.
+    # As TARGETS, for names that can still be imported: a saved config gets the name that is saved today, without a note.
     # --- 0.2
     **{
         f"ultravid.data.{name}": f"ultravid.datasets.{name}"
@@ -92,7 +106,7 @@ KEPT_TARGETS: dict[str, str] = {
 }
 
 KEYS: dict[str, str] = {
-    # old full key -> the one of today: "train.old": "train.new". What is an argument of a call stands in ARGUMENTS.
+    # old full key -> the one of today, as "train.old": "train.new"; for arguments of a call there is ARGUMENTS.
 }
 
 ARGUMENTS: dict[str, dict[str, str]] = {
@@ -109,9 +123,9 @@ ARGUMENTS: dict[str, dict[str, str]] = {
 }
 
 PARTS: dict[str, dict[str, object]] = {
-    # name of an argument that ARGUMENTS lead into -> the call that is made where the config has none
-    "accumulation": {"_target_": "ultravid.engine.steps.Accumulation"},
-    "nonfinite": {"_target_": "ultravid.engine.steps.NonfinitePolicy"},
+    # name of an argument that ARGUMENTS lead into -> the call to make if the config has none, as a shipped config writes it
+    "accumulation": {"_target_": "ultravid.engine.steps.Accumulation", "num_batches": 1},
+    "nonfinite": {"_target_": "ultravid.engine.steps.NonfinitePolicy", "max_skipped": 0, "dump_dir": None},
 }
 
 
@@ -121,7 +135,7 @@ def current_target(name: str, kept: bool = False) -> str:
 
     Args:
         name: dotted, ``ultravid.data.readers.open_source``.
-        kept: change names too that can be imported still (`KEPT_TARGETS`).
+        kept: change also names that can still be imported (`KEPT_TARGETS`).
     """
     for _ in range(len(TARGETS)):  # a name may have changed more than once
         old = name

@@ -139,7 +139,7 @@ def _converted_as(old: Any, value: Any, key: str) -> Any:
     if isinstance(value, list) and isinstance(old, tuple) and type(old) in (tuple, TupleNode):
         return tuple(value)
     if isinstance(value, dict) and dataclasses.is_dataclass(old):
-        raise OverrideError(f"{key!r} is {old!r}, a {type(old).__name__} that exists already: it has no keys to set.")
+        raise OverrideError(f"{key!r} is {old!r}, not a node: it has no keys to set.")
     if not isinstance(value, str) or is_reference(value):
         return value
     if isinstance(old, Node) and (value.endswith((".py", ".yaml"))):

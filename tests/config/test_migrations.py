@@ -1,0 +1,253 @@
+"""What an earlier version saved or named goes on loading, with a note at each change."""
+
+import logging
+import pickle
+
+import pytest
+
+from tests.conftest import ROOT
+from ultravid.config import (
+    ConfigError,
+    LazyCall,
+    LazyConfig,
+    Node,
+    OverrideError,
+    check,
+    config_hash,
+    diff,
+    explain,
+    explain_text,
+    get_config,
+    instantiate,
+    load_checked,
+    locate,
+    migrations,
+    upgrade,
+)
+from ultravid.config.command_line import load_with_overrides
+from ultravid.config.tree import DELETED
+from ultravid.engine import AMPTrainer
+from ultravid.engine.hooks import Watchdog
+
+SAVED = ROOT / "tests/saved/0.1"
+CONFIGS = sorted((SAVED / "configs").glob("*.yaml"))
+
+
+def notes_of(cfg):
+    return {f.key: f.message for f in check(cfg) if not f.fatal}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_that_was_saved_loads_and_checks_clean(path):
+    cfg = LazyConfig.load(path)
+    faults = [f for f in check(cfg) if f.fatal]
+    if path.stem.startswith("common"):  # a part of a config, which refers to the rest
+        faults = [f for f in faults if "leads nowhere" not in f.message]
+    assert faults == []
+    if "trainer" in cfg:
+        assert len(notes_of(cfg)) >= 3  # two hooks and an argument were renamed
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in CONFIGS if (ROOT / f"projects/basicdet/configs/{p.stem}.py").is_file()], ids=lambda p: p.stem
+)
+def test_a_config_that_was_saved_equals_the_one_of_today(path):
+    old = LazyConfig.load(path)
+    new = LazyConfig.load(ROOT / f"projects/basicdet/configs/{path.stem}.py")
+    assert {d.key for d in diff(old, new)} <= {"data.root", "data.train", "data.test"}
+    for key in old.data:
+        if key in ("root", "train", "test"):
+            old.data[key] = new.data.raw[key]
+    assert config_hash(old) == config_hash(new)
+
+
+def test_a_config_that_was_brought_up_to_date_is_saved_with_the_names_of_today(tmp_path):
+    cfg = LazyConfig.load(SAVED / "configs/tiny_run.yaml")
+    LazyConfig.save(cfg, tmp_path / "new.yaml")
+    text = (tmp_path / "new.yaml").read_text()
+    for old in (
+        "HangReport",
+        "TimeLedger",
+        "accumulate:",
+        "skip_nonfinite",
+        "capsule_dir",
+        "ultravid.data.load_cva_bus",
+    ):
+        assert old not in text
+    again = LazyConfig.load(tmp_path / "new.yaml")
+    assert again == cfg and notes_of(again) == {}
+
+
+def test_arguments_that_moved_into_an_object_keep_value_and_place():
+    cfg = LazyConfig.load(SAVED / "configs/tiny_run.yaml")
+    assert cfg.trainer.accumulation.num_batches == 2
+    assert cfg.trainer.nonfinite.max_skipped == 3
+    assert cfg.trainer.nonfinite.raw.dump_dir == "${train.output_dir}"
+    assert notes_of(cfg)["trainer.accumulation.num_batches"] == "was called 'trainer.accumulate'"
+    line = next(
+        n for n, t in enumerate((SAVED / "configs/tiny_run.yaml").read_text().splitlines(), 1) if "accumulate:" in t
+    )
+    for key in ("trainer.accumulation.num_batches", "trainer.accumulate"):
+        text = explain_text(cfg, key)
+        assert text.startswith("trainer.accumulation.num_batches = 2\n") and f"tiny_run.yaml:{line}" in text
+        assert "note: trainer.accumulation.num_batches: was called 'trainer.accumulate'" in text
+
+
+@pytest.mark.parametrize("name", (SAVED / "names.txt").read_text().split())
+def test_a_name_of_a_class_or_function_is_still_found(name):
+    assert locate(name) is not None
+
+
+def test_a_loader_logs_each_change_once(caplog):
+    cfg = LazyConfig.load(SAVED / "configs/tiny_run.yaml")
+    messages = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(messages) == len(set(messages)) == len(notes_of(cfg)) >= 5
+    assert any(
+        "'ultravid.engine.hang.HangReport' is now called 'ultravid.engine.hooks.Watchdog'" in m for m in messages
+    )
+
+
+def test_the_launcher_logs_each_change_once(caplog):
+    cfg = load_checked(SAVED / "configs/tiny_run.yaml", ["train.max_iter=3"])
+    assert len([r for r in caplog.records if "was called" in r.getMessage() or "is now called" in r.getMessage()]) == 5
+
+
+def write_config(folder, text):
+    path = folder / "run.py"
+    path.write_text(text)
+    return path
+
+
+def test_a_config_file_may_name_old_targets_as_strings(tmp_path):
+    path = write_config(
+        tmp_path,
+        "from ultravid.config import LazyCall as L\n"
+        "hook = L('ultravid.engine.hooks.HangReport')(timeout_s=5.0)\n"
+        "reader = dict(_object_='ultravid.data.readers.open_source')\n",
+    )
+    cfg = load_checked(path)
+    assert cfg.hook["_target_"] == "ultravid.engine.hooks.Watchdog"
+    assert cfg.reader["_object_"] == "ultravid.datasets.readers.open_source"
+    assert set(notes_of(cfg)) == {"hook._target_", "reader._object_"}
+    assert "run.py:2" in str(next(f for f in check(cfg) if f.key == "hook._target_"))
+    assert isinstance(
+        instantiate(LazyConfig.load(path).hook), Watchdog
+    )  # without the launcher it is found all the same
+
+
+def test_a_config_file_may_set_an_argument_that_moved(tmp_path):
+    path = write_config(
+        tmp_path,
+        "from ultravid.config import get_config, LazyCall as L\n"
+        "from ultravid.engine import SimpleTrainer\n"
+        "train = get_config('common/train.py').train\n"
+        "trainer = get_config('common/train.py').trainer\n"
+        "trainer.accumulate = 4\n"
+        "plain = L(SimpleTrainer)(model=None, data_loader=None, optimizer=None, skip_nonfinite='${.max_iter}', max_iter=7)\n"
+        "copied = dict(value='${plain.skip_nonfinite}', text='at most ${plain.skip_nonfinite}')\n",
+    )
+    cfg = load_with_overrides(path)
+    assert cfg.trainer.accumulation.num_batches == 4 and "accumulate" not in cfg.trainer
+    assert "run.py:5" in explain_text(cfg, "trainer.accumulation.num_batches")
+    assert cfg.plain.nonfinite == {
+        "_target_": "ultravid.engine.steps.NonfinitePolicy",
+        "max_skipped": "${..max_iter}",
+        "dump_dir": None,
+    }
+    assert (
+        cfg.plain.nonfinite.max_skipped == cfg.copied.value == 7
+    )  # a relative reference and references to the old key
+    assert cfg.copied.text == "at most 7"
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("trainer.accumulate=2", "trainer.accumulation.num_batches", 2),
+        ("+trainer.accumulate=2", "trainer.accumulation.num_batches", 2),
+        ("++trainer.skip_nonfinite=3", "trainer.nonfinite.max_skipped", 3),
+        ("trainer.capsule_dir=x", "trainer.nonfinite.dump_dir", "x"),
+    ],
+)
+def test_an_override_may_use_an_old_key(override, key, value):
+    train = get_config("common/train.py")
+    cfg = LazyConfig.apply_overrides(train, [override])
+    assert explain_text(cfg, key).startswith(f"{key} = {value!r}") and override in explain_text(cfg, key)
+    old = override.lstrip("+").partition("=")[0]
+    assert notes_of(cfg)[key] == f"was set as {old!r}, which is now called {key!r}"
+
+
+def test_an_override_by_an_old_key_makes_the_object_that_it_needs():
+    cfg = Node(trainer=LazyCall(AMPTrainer)(model=None, data_loader=None, optimizer=None, nonfinite=None))
+    LazyConfig.apply_overrides(cfg, ["trainer.accumulate=2", "trainer.skip_nonfinite=1"])
+    assert cfg.trainer.accumulation == {"_target_": "ultravid.engine.steps.Accumulation", "num_batches": 2}
+    assert cfg.trainer.nonfinite.max_skipped == 1
+
+
+def test_an_override_may_name_an_old_target():
+    cfg = Node(hook=LazyCall("ultravid.engine.hooks.Watchdog")(timeout_s=5.0))
+    LazyConfig.apply_overrides(
+        cfg,
+        [
+            "hook._target_=ultravid.engine.hooks.HangReport",
+            "++other={_target_: ultravid.engine.hooks.TimeLedger, period: 3}",
+        ],
+    )
+    assert cfg.hook["_target_"] == "ultravid.engine.hooks.Watchdog"
+    assert cfg.other["_target_"] == "ultravid.engine.hooks.TimeBreakdown"
+
+
+def test_a_key_that_the_config_has_is_not_taken_for_an_old_one():
+    cfg = Node(trainer=LazyCall("my.Trainer")(accumulate=1))
+    LazyConfig.apply_overrides(cfg, ["trainer.accumulate=2"])
+    assert cfg.trainer.accumulate == 2
+    with pytest.raises(OverrideError, match=r"Unknown key 'trainer\.skip_nonfinite'"):
+        LazyConfig.apply_overrides(cfg, ["trainer.skip_nonfinite=2"])
+
+
+def test_a_renamed_key_is_moved_wherever_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(migrations.KEYS, "train.iterations", "train.max_iter")
+    monkeypatch.setitem(migrations.KEYS, "log", "train.log")
+    path = tmp_path / "saved.yaml"
+    path.write_text("train:\n  iterations: 5\nlog:\n  period: 3\nother: ${train.iterations}\nthird: ${log.period}\n")
+    cfg = LazyConfig.load(path)
+    assert cfg == Node(
+        train=Node(max_iter=5, log=Node(period=3)), other="${train.max_iter}", third="${train.log.period}"
+    )
+    assert cfg.other == 5 and cfg.third == 3
+    assert notes_of(cfg) == {"train.max_iter": "was called 'train.iterations'", "train.log": "was called 'log'"}
+    LazyConfig.apply_overrides(cfg, ["train.iterations=6", "log.period=4"])
+    assert cfg.train.max_iter == 6 and cfg.third == 4
+    assert "saved.yaml:2" in explain_text(cfg, "train.iterations")
+
+
+def test_a_pickled_node_may_hold_an_old_name():
+    node = pickle.loads(pickle.dumps(Node(hook={"_target_": "ultravid.engine.hooks.HangReport", "timeout_s": 5.0})))
+    assert isinstance(instantiate(node.hook), Watchdog)
+
+
+def test_a_pickle_of_the_version_before_is_read():
+    node = pickle.loads((SAVED / "node.pickle").read_bytes())
+    assert node == Node(a=[1, "${b}"], b=2, t=(Node(c=1),))
+    assert list(node.a) == [1, 2] and [s.value for s in explain(node, "b")] == [1, 2]
+    assert [s.value for s in explain(node, "gone")] == [1, DELETED]
+
+
+def test_the_tables_lead_to_names_that_exist():
+    for old, new in {**migrations.TARGETS, **migrations.KEPT_TARGETS}.items():
+        assert migrations.current_target(new) == new, f"{old} leads to {new}, which is an old name itself"
+        locate(new)
+    for target, arguments in migrations.ARGUMENTS.items():
+        for new in arguments.values():
+            part, dot, name = new.partition(".")
+            assert not dot or name in migrations.PARTS[part], f"{target}: {new}"
+    for part in migrations.PARTS.values():
+        assert [f for f in check(Node(part=part)) if f.fatal] == []
+
+
+def test_a_wrong_old_name_is_an_error_like_any_other():
+    with pytest.raises(
+        ConfigError, match=r"'ultravid\.datasets\.formats' has no 'load_cva_buss'.*Did you mean 'load_cva_bus'"
+    ):
+        locate("ultravid.data.datasets.load_cva_buss")
+    assert upgrade.current_key(Node(a=1), "b.c[0]") == "b.c[0]"
