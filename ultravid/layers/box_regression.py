@@ -1,4 +1,4 @@
-"""Boxes as differences from other boxes.
+"""Boxes coded as differences from other boxes.
 
 Legend: ``N`` boxes; the last axis holds 4 numbers.
 """
@@ -14,10 +14,14 @@ __all__ = ["Box2BoxTransform"]
 
 
 class Box2BoxTransform:
-    """The (dx, dy, dw, dh) coding of R-CNN (Girshick et al., CVPR 2014, appendix C).
+    """The coding of R-CNN (Girshick et al., CVPR 2014, appendix C): (dx, dy, dw, dh).
 
     dx and dy are shifts of the centre in units of the source's width and height, dw and dh logarithms of the ratio of
-    sizes; each is multiplied by its weight. No "+1" in a width.
+    sizes; each is multiplied by its weight. There is no "+1" in a width.
+
+    Args:
+        weights: of dx, dy, dw and dh.
+        scale_clamp: upper bound of dw and dh when deltas are applied.
     """
 
     def __init__(self, weights: tuple[float, float, float, float], scale_clamp: float = math.log(1000.0 / 16)) -> None:
@@ -33,7 +37,17 @@ class Box2BoxTransform:
         return deltas * deltas.new_tensor(self.weights)
 
     def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
-        """Boxes ``(..., 4)`` that the deltas ``(..., 4)`` make of ``boxes``; dw and dh are clamped above."""
+        """The boxes that the deltas make of ``boxes``, float32.
+
+        Args:
+            deltas: ``(..., k * 4)``: k codes for each box, such as one for each class.
+            boxes: ``(..., 4)``.
+
+        Returns:
+            ``(..., k * 4)``, in the order of the deltas.
+        """
+        if deltas.shape[-1] != 4:
+            return self.apply_deltas(deltas.unflatten(-1, (-1, 4)), boxes[..., None, :]).flatten(-2)
         deltas = deltas.float() / deltas.new_tensor(self.weights, dtype=torch.float32)
         boxes = boxes.to(deltas.dtype)
         size = boxes[..., 2:] - boxes[..., :2]

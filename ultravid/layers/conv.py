@@ -3,56 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d
 
-__all__ = ["Conv2d", "get_norm"]
+from ultravid.layers.batch_norm import get_norm
 
-
-def get_norm(norm: str | Callable[[int], nn.Module] | None, channels: int) -> nn.Module | None:
-    """A norm by its name.
-
-    Args:
-        norm: "BN", "SyncBN", "FrozenBN" (batch norm as four buffers, eps 1e-5), "GN" (32 groups), "" or None for none,
-            or a callable that takes the number of channels.
-        channels: of the map to normalise.
-
-    Raises:
-        ValueError: the name is not one of these.
-    """
-    if norm is None or norm == "":
-        return None
-    if callable(norm):
-        return norm(channels)
-    known: dict[str, Callable[[int], nn.Module]] = {
-        "BN": nn.BatchNorm2d,
-        "SyncBN": nn.SyncBatchNorm,
-        "FrozenBN": FrozenBatchNorm2d,
-        "GN": lambda c: nn.GroupNorm(32, c),
-    }
-    if norm not in known:
-        raise ValueError(f"Unknown norm {norm!r}; known are {sorted(known)}, '' and a callable.")
-    return known[norm](channels)
+__all__ = ["Conv2d", "c2_msra_fill", "get_norm"]
 
 
 class Conv2d(nn.Conv2d):
-    """``activation(norm(conv(x)))``; the norm's parameters stand under ``norm.`` of the convolution's own prefix."""
+    """``activation(norm(conv(x)))``; the norm's parameters are named ``norm.`` under the convolution's own prefix.
+
+    Args:
+        args: of `torch.nn.Conv2d`.
+        norm: applied to the convolution's output; None for no norm.
+        activation: applied last; None for none.
+        kwargs: of `torch.nn.Conv2d`.
+    """
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        bias: bool = True,
+        *args: Any,
         norm: nn.Module | None = None,
         activation: Callable[[Tensor], Tensor] | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias)
+        super().__init__(*args, **kwargs)
         self.norm = norm
         self.activation = activation
 

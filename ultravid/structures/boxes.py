@@ -7,35 +7,25 @@ with no "+1" in a width or an area.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from enum import IntEnum
-from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert
 
-__all__ = ["BoxMode", "Boxes", "pairwise_intersection", "pairwise_iou"]
+from ultravid.structures.box_mode import BoxMode
 
-
-class BoxMode(IntEnum):
-    """How the four numbers of a box are to be read."""
-
-    XYXY_ABS = 0
-    XYWH_ABS = 1
-
-    @staticmethod
-    def convert(box: Any, from_mode: BoxMode, to_mode: BoxMode) -> Any:
-        """Convert a box (list or tuple of 4) or boxes ``(..., 4)`` (tensor); what goes in comes out, never in place."""
-        tensor = box.clone() if isinstance(box, Tensor) else torch.as_tensor(box, dtype=torch.float64)
-        if tensor.shape[-1] != 4:
-            raise ValueError(f"A box has 4 numbers, got shape {tuple(tensor.shape)}.")
-        form = {BoxMode.XYXY_ABS: "xyxy", BoxMode.XYWH_ABS: "xywh"}
-        out = box_convert(tensor.reshape(-1, 4), form[from_mode], form[to_mode]).reshape(tensor.shape)
-        return out if isinstance(box, Tensor) else type(box)(out.tolist())
+__all__ = [
+    "BoxMode",
+    "Boxes",
+    "matched_pairwise_iou",
+    "pairwise_intersection",
+    "pairwise_ioa",
+    "pairwise_iou",
+    "pairwise_point_box_distance",
+]
 
 
 class Boxes:
-    """``N`` boxes as a float32 tensor ``(N, 4)``, with what is done to boxes all the time.
+    """``N`` boxes as a float32 tensor ``(N, 4)``, with the operations that boxes need all the time.
 
     Attributes:
         tensor: ``(N, 4)`` float32, XYXY.
@@ -50,7 +40,7 @@ class Boxes:
         self.tensor = boxes
 
     def clone(self) -> Boxes:
-        """A copy that shares nothing."""
+        """A copy with its own memory."""
         return Boxes(self.tensor.clone())
 
     def to(self, device: torch.device | str) -> Boxes:
@@ -63,10 +53,14 @@ class Boxes:
         return size[:, 0] * size[:, 1]
 
     def clip(self, box_size: tuple[int, int]) -> None:
-        """Clip in place to an image of (height, width): x to [0, width], y to [0, height]."""
+        """Clip in place to an image of (height, width): x to [0, width], y to [0, height].
+
+        Raises:
+            FloatingPointError: a coordinate is nan or infinite.
+        """
         height, width = box_size
         if not torch.isfinite(self.tensor).all():
-            raise FloatingPointError("Boxes to clip hold a nan or an infinite number.")
+            raise FloatingPointError("Boxes can't be clipped: a coordinate is nan or infinite.")
         x = self.tensor[:, 0::2].clamp(min=0, max=width)
         y = self.tensor[:, 1::2].clamp(min=0, max=height)
         self.tensor = torch.stack((x[:, 0], y[:, 0], x[:, 1], y[:, 1]), dim=-1)
@@ -76,7 +70,10 @@ class Boxes:
         return (self.tensor[:, 2:] - self.tensor[:, :2] > threshold).all(dim=1)
 
     def inside_box(self, box_size: tuple[int, int], boundary_threshold: int = 0) -> Tensor:
-        """``(N,)`` bool: the box lies in an image of (height, width), give or take the threshold in pixels."""
+        """``(N,)`` bool: the box lies in an image of (height, width), widened by the threshold in pixels on each side.
+
+        The right and the lower side must be smaller than the image's, not equal to them.
+        """
         height, width = box_size
         low = (self.tensor[:, :2] >= -boundary_threshold).all(dim=1)
         limit = self.tensor.new_tensor([width, height]) + boundary_threshold
@@ -87,17 +84,17 @@ class Boxes:
         return (self.tensor[:, :2] + self.tensor[:, 2:]) / 2
 
     def scale(self, scale_x: float, scale_y: float) -> None:
-        """Multiply x and y in place."""
+        """Multiply x by ``scale_x`` and y by ``scale_y``, in place."""
         self.tensor = self.tensor * self.tensor.new_tensor([scale_x, scale_y, scale_x, scale_y])
 
     @staticmethod
     def cat(boxes_list: Sequence[Boxes]) -> Boxes:
-        """All boxes in order."""
+        """The boxes of all parts in order; of no parts, no boxes."""
         return Boxes(torch.cat([b.tensor for b in boxes_list])) if boxes_list else Boxes([])
 
     @property
     def device(self) -> torch.device:
-        """Where the tensor is."""
+        """The device of the tensor."""
         return self.tensor.device
 
     def __getitem__(self, item: int | slice | Tensor) -> Boxes:
@@ -116,14 +113,43 @@ class Boxes:
 
 
 def pairwise_intersection(boxes1: Boxes, boxes2: Boxes) -> Tensor:
-    """``(N, M)`` intersections in square pixels."""
+    """``(N, M)`` areas of the intersections in square pixels."""
     a, b = boxes1.tensor, boxes2.tensor
     size = torch.min(a[:, None, 2:], b[None, :, 2:]) - torch.max(a[:, None, :2], b[None, :, :2])
     return size.clamp(min=0).prod(dim=2)
 
 
 def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
-    """``(N, M)`` intersection over union; 0 where two boxes do not meet, also when both are empty."""
+    """``(N, M)`` intersection over union; 0 if two boxes do not overlap, also if both are empty."""
     inter = pairwise_intersection(boxes1, boxes2)
     union = boxes1.area()[:, None] + boxes2.area()[None, :] - inter
     return torch.where(inter > 0, inter / union, inter.new_zeros(()))
+
+
+def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> Tensor:
+    """``(N, M)`` intersection over the area of the second box: the share of it that the first covers; 0 without overlap."""
+    inter = pairwise_intersection(boxes1, boxes2)
+    return torch.where(inter > 0, inter / boxes2.area()[None, :], inter.new_zeros(()))
+
+
+def matched_pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
+    """``(N,)`` intersection over union of the first box of each with the other's first, and so on; 0 without overlap.
+
+    Raises:
+        ValueError: there are not as many boxes of one as of the other.
+    """
+    if len(boxes1) != len(boxes2):
+        raise ValueError(f"Boxes are matched one by one, got {len(boxes1)} and {len(boxes2)}.")
+    a, b = boxes1.tensor, boxes2.tensor
+    inter = (torch.min(a[:, 2:], b[:, 2:]) - torch.max(a[:, :2], b[:, :2])).clamp(min=0).prod(dim=1)
+    return torch.where(inter > 0, inter / (boxes1.area() + boxes2.area() - inter), inter.new_zeros(()))
+
+
+def pairwise_point_box_distance(points: Tensor, boxes: Boxes) -> Tensor:
+    """``(P, N, 4)`` distances in pixels from points ``(P, 2)`` to the left, upper, right and lower side of each box.
+
+    All four are positive if the point lies inside.
+    """
+    x, y = points[:, None, :].unbind(dim=2)
+    x1, y1, x2, y2 = boxes.tensor[None].unbind(dim=2)
+    return torch.stack((x - x1, y - y1, x2 - x, y2 - y), dim=2)

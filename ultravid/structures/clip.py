@@ -1,4 +1,4 @@
-"""One training sample: the frames of a video that are learned from together."""
+"""One training sample: frames of a video that the model sees together."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["Clip"]
 class Clip:
     """``T`` frames of a video in temporal order, after augmentation.
 
-    Legend: ``T`` frames, ``H, W`` height and width in pixels (one size a clip).
+    Legend: ``T`` frames, ``H, W`` height and width in pixels (the same for all frames of a clip).
 
     Attributes:
         frames: ``(T, 3, H, W)``, uint8 or float32, RGB in 0..255.
         instances: per frame, with ``gt_boxes`` (XYXY, absolute pixels of the augmented frame), ``gt_classes`` (int64)
-            and ``gt_ids`` (int64, the lesion's track); empty where the frame holds no lesion.
-        video_ids: per frame; they differ only where frames of several videos were mixed on purpose.
+            and ``gt_ids`` (int64, the lesion's track); empty if the frame shows no lesion.
+        video_ids: per frame; they differ only if frames of several videos were mixed on purpose.
         frame_indices: per frame, its place in its video, from 0.
-        position: which sample of the run this is, see `ultravid.data.samplers.InfiniteClipSampler`.
-        organ: what was scanned, "" where it is not known; a model may weigh its loss by it.
+        position: number of this sample in the run, from 0.
+        organ: what was scanned, "" if that is not known; a model may weight its loss by it.
     """
 
     frames: Tensor

@@ -1,8 +1,8 @@
-"""Images of several sizes as one padded tensor."""
+"""Images of different sizes as one padded tensor."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ __all__ = ["ImageList"]
 
 
 class ImageList:
-    """A batch ``(N, C, H, W)`` of images that were padded at the right and at the bottom.
+    """A batch ``(N, C, H, W)`` of images, padded on the right and at the bottom.
 
     Attributes:
         tensor: the padded batch.
@@ -37,17 +37,44 @@ class ImageList:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensor is."""
+        """The device of the tensor."""
         return self.tensor.device
 
     @staticmethod
-    def from_tensors(tensors: Sequence[Tensor], size_divisibility: int = 0, pad_value: float = 0.0) -> ImageList:
-        """Pad ``(C, h, w)`` images to their largest height and width, rounded up to a multiple of the divisibility."""
+    def from_tensors(
+        tensors: Sequence[Tensor],
+        size_divisibility: int = 0,
+        pad_value: float = 0.0,
+        padding_constraints: Mapping[str, int] | None = None,
+    ) -> ImageList:
+        """Pad images to one size: their largest height and width, rounded up.
+
+        Args:
+            tensors: ``(C, h, w)`` each, or ``(..., h, w)``.
+            size_divisibility: height and width become multiples of it; 0 and 1 round nothing.
+            pad_value: value of the pixels that are added.
+            padding_constraints: ``{"size_divisibility": n}`` takes the place of the argument if that is 0;
+                ``{"square_size": n}`` makes the images n pixels high and wide instead.
+
+        Raises:
+            ValueError: an image is larger than the square, or there is an unknown constraint.
+        """
+        constraints = dict(padding_constraints or {})
+        square = constraints.pop("square_size", 0)
+        divisor = size_divisibility or constraints.pop("size_divisibility", 0)
+        if unknown := set(constraints) - {"size_divisibility"}:
+            raise ValueError(
+                f"Unknown padding constraints {sorted(unknown)}: size_divisibility and square_size are known."
+            )
         sizes = [(int(t.shape[-2]), int(t.shape[-1])) for t in tensors]
         height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
-        if size_divisibility > 1:
-            height = -(-height // size_divisibility) * size_divisibility
-            width = -(-width // size_divisibility) * size_divisibility
+        if square > 0:
+            if max(height, width) > square:
+                raise ValueError(f"Images of up to {height} x {width} pixels don't fit into a square of {square}.")
+            height = width = square
+        if divisor > 1:
+            height = -(-height // divisor) * divisor
+            width = -(-width // divisor) * divisor
         padded = [
             F.pad(t, (0, width - w, 0, height - h), value=pad_value) for t, (h, w) in zip(tensors, sizes, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""What is known of the objects of one image: a table whose columns are named by attribute."""
+"""The objects of one image as a table whose columns are attributes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 __all__ = ["Instances"]
@@ -14,10 +15,10 @@ __all__ = ["Instances"]
 class Instances:
     """A table of ``N`` objects of one image.
 
-    A column (a *field*) is a tensor, `Boxes`, list or anything else with a length and indexing by a tensor:
-    ``instances.gt_boxes = Boxes(...)``. Fields in use: ``gt_boxes``, ``gt_classes``, ``gt_ids`` (the lesion's track)
-    for annotations; ``proposal_boxes``, ``objectness_logits`` for proposals; ``pred_boxes``, ``scores``,
-    ``pred_classes`` for detections.
+    A column (a *field*) is a tensor, `Boxes`, a list or anything else that has a length and can be indexed by a tensor:
+    ``instances.gt_boxes = Boxes(...)``. The fields that ultravid uses are ``gt_boxes``, ``gt_classes``, ``gt_ids`` (the lesion's track)
+    of annotations; ``proposal_boxes``, ``objectness_logits`` of proposals; ``pred_boxes``, ``scores``,
+    ``pred_classes`` of detections.
     """
 
     def __init__(self, image_size: tuple[int, int], **kwargs: Any) -> None:
@@ -48,7 +49,7 @@ class Instances:
         """Set a field.
 
         Raises:
-            ValueError: its length is not that of the other fields.
+            ValueError: it has another length than the other fields.
         """
         if self._fields and len(value) != len(self):
             raise ValueError(f"Field {name!r} has {len(value)} rows, the other fields have {len(self)}.")
@@ -59,7 +60,7 @@ class Instances:
         return name in self._fields
 
     def remove(self, name: str) -> None:
-        """Take a field away."""
+        """Remove a field."""
         del self._fields[name]
 
     def get(self, name: str) -> Any:
@@ -71,7 +72,7 @@ class Instances:
         return self._fields
 
     def to(self, *args: Any, **kwargs: Any) -> Instances:
-        """The same table with every field that has a ``to`` moved by it."""
+        """A table whose fields were moved by their own ``to``; fields without one are shared."""
         moved = Instances(self._image_size)
         for name, value in self._fields.items():
             moved.set(name, value.to(*args, **kwargs) if hasattr(value, "to") else value)
@@ -81,7 +82,7 @@ class Instances:
         """The chosen rows as `Instances`; an int gives a table of one row."""
         if isinstance(item, int):
             if not -len(self) <= item < len(self):
-                raise IndexError(f"Row {item} of {len(self)} instances.")
+                raise IndexError(f"There is no row {item} in {len(self)} instances.")
             item = slice(item, item + 1 or None)
         chosen = Instances(self._image_size)
         for name, value in self._fields.items():
@@ -102,13 +103,24 @@ class Instances:
 
     @staticmethod
     def cat(instance_lists: Sequence[Instances]) -> Instances:
-        """The rows of several tables of one image in order; all have the same fields."""
+        """The rows of several tables in order, as a table with the first one's image size.
+
+        Raises:
+            ValueError: there is no table, or they do not all have the same fields.
+        """
+        if not instance_lists:
+            raise ValueError("Instances.cat needs at least one table.")
         first = instance_lists[0]
+        for other in instance_lists[1:]:
+            if set(other.get_fields()) != set(first.get_fields()):
+                raise ValueError(f"{other} can't be joined to {first}: they have different fields.")
         joined = Instances(first.image_size)
         for name, value in first.get_fields().items():
             columns = [i.get(name) for i in instance_lists]
             if isinstance(value, torch.Tensor):
                 joined.set(name, torch.cat(columns))
+            elif isinstance(value, np.ndarray):
+                joined.set(name, np.concatenate(columns))
             elif isinstance(value, list):
                 joined.set(name, list(itertools.chain(*columns)))
             else:

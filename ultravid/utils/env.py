@@ -1,4 +1,4 @@
-"""What a run runs on."""
+"""The environment of a run: its device, and the versions of what it uses."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import platform
 
 import torch
 
-__all__ = ["describe_environment", "select_device"]
+from ultravid.utils.seed import seed_all_rng
+
+__all__ = ["TORCH_VERSION", "describe_environment", "seed_all_rng", "select_device"]
+
+TORCH_VERSION: tuple[int, int] = (int(torch.__version__.split(".")[0]), int(torch.__version__.split(".")[1]))
+"""Major and minor version of torch."""
 
 
 def select_device(device: str = "auto") -> torch.device:
     """The device of a run.
 
     Args:
-        device: "auto" is the current CUDA device where there is one, else the CPU; any other is taken by its name.
+        device: "auto" for the current CUDA device, or the CPU if there is none; or the name of a device.
     """
     if device != "auto":
         return torch.device(device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import random
 from typing import Any
 
@@ -10,9 +12,18 @@ import torch
 
 __all__ = ["generator_states", "restore_generators", "seed_all_rng", "seed_step"]
 
+logger = logging.getLogger(__name__)
 
-def seed_all_rng(seed: int) -> None:
-    """Seed python, numpy and torch (all devices), for random numbers that are drawn while a run is built."""
+
+def seed_all_rng(seed: int | None = None) -> None:
+    """Seed python, numpy and torch (all devices), for random numbers that are drawn while a run is built.
+
+    Args:
+        seed: None draws one and logs it.
+    """
+    if seed is None:
+        seed = int.from_bytes(os.urandom(4), "little")
+        logger.info("Seeded with %d, drawn at random.", seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  # users' code and libraries use the global generator
     torch.manual_seed(seed)

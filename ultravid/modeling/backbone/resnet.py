@@ -14,9 +14,8 @@ from typing import Self
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import FrozenBatchNorm2d
 
-from ultravid.layers import Conv2d, get_norm
+from ultravid.layers import Conv2d, FrozenBatchNorm2d, get_norm
 from ultravid.layers.conv import c2_msra_fill
 
 __all__ = ["BasicBlock", "ResNet", "make_stage"]
@@ -152,7 +151,7 @@ class ResNet(nn.Module):
         for module in [self.stem, *(self.get_submodule(n) for n in self.stage_names)][:freeze_at]:
             for parameter in module.parameters():
                 parameter.requires_grad_(False)
-            _freeze_batch_norm(module)
+            FrozenBatchNorm2d.convert_frozen_batchnorm(module)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,13 +160,3 @@ class ResNet(nn.Module):
         for name in self.stage_names:
             x = self.get_submodule(name)(x)
         return x
-
-
-def _freeze_batch_norm(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d | nn.SyncBatchNorm):
-            frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps)
-            frozen.load_state_dict(child.state_dict(), strict=False)
-            setattr(module, name, frozen)
-        else:
-            _freeze_batch_norm(child)

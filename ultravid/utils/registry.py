@@ -1,0 +1,92 @@
+"""Objects by name: detectron2's `Registry`, and `locate`, which imports what a dotted name leads to.
+
+New code needs no registry, because a config names the object itself; `Registry` is for code that brings its own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fvcore.common.registry import Registry
+
+__all__ = ["Registry", "attribute_of", "locate", "public_name"]
+
+
+def __getattr__(name: str) -> Any:
+    """fvcore's `Registry`, imported on first use: it takes 70 ms, for which no start of a tool should wait."""
+    if name == "Registry":
+        from fvcore.common.registry import Registry
+
+        return Registry
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def locate(name: str) -> Any:
+    """The object of a dotted name, such as ``torch.optim.AdamW``; classes inside of classes are found too.
+
+    Raises:
+        ImportError: the name leads nowhere, or a module on the way can't be imported; the message gives the real reason.
+    """
+    parts = name.split(".")
+    if not all(p.isidentifier() for p in parts):
+        raise ImportError(f"Target {name!r} is not a dotted name.")
+    for length in range(len(parts), 0, -1):
+        module_name = ".".join(parts[:length])
+        try:
+            module = sys.modules.get(module_name) or importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            # Only the name itself may be missing: a module that lacks one of its own imports is broken, not absent.
+            if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
+                missing = error.name
+                continue
+            raise ImportError(f"Target {name!r} can't be imported: {type(error).__name__}: {error}") from error
+        except Exception as error:
+            raise ImportError(f"Target {name!r} can't be imported: {type(error).__name__}: {error}") from error
+        return attribute_of(module, parts[length:], name, module_name)
+    raise ImportError(f"Target {name!r} can't be imported: there is no module {missing!r}.")
+
+
+def attribute_of(holder: Any, names: Sequence[str], target: str, holder_name: str) -> Any:
+    """Follow attribute names from a module, or from a dict of names.
+
+    Args:
+        holder: the module or dict.
+        names: attributes, each of the one before it.
+        target: the whole name, for the message.
+        holder_name: the name of ``holder``, for the message.
+
+    Raises:
+        ImportError: an attribute does not exist; the message gives the nearest name that does.
+    """
+    value: Any = holder
+    for i, name in enumerate(names):
+        try:
+            value = value[name] if isinstance(value, dict) else getattr(value, name)
+        except (KeyError, AttributeError):
+            place = ".".join([holder_name, *names[:i]])
+            close = difflib.get_close_matches(name, list(value) if isinstance(value, dict) else dir(value), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ImportError(f"Target {target!r} can't be imported: {place!r} has no {name!r}.{hint}") from None
+    return value
+
+
+def public_name(target: Any) -> str:
+    """The dotted name by which `locate` finds a class or function, through the shortest package that exports it.
+
+    ``torch.optim.AdamW``, not ``torch.optim.adamw.AdamW``.
+    """
+    module, qualname = target.__module__, target.__qualname__
+    parts = module.split(".")
+    for length in range(1, len(parts)):
+        package = sys.modules.get(".".join(parts[:length]))
+        if package is not None and getattr(package, qualname, None) is target:
+            return ".".join([*parts[:length], qualname])
+    return f"{module}.{qualname}"
+
+
+_convert_target_to_string = public_name  # detectron2's name for it, which its users import in spite of the underscore
