@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import enum
 import functools
-import importlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +12,7 @@ from typing import Any
 
 from ultravid.config.errors import ConfigImportError
 from ultravid.config.migrations import current_target
+from ultravid.utils import registry
 
 __all__ = ["MODULE_PREFIX", "attribute_of", "importable_name", "locate_dotted", "target_name"]
 
@@ -33,23 +32,12 @@ def locate_dotted(name: str) -> Any:
     if (current := current_target(name)) != name:
         logger.warning("The target %r is now called %r.", name, current)
         return locate_dotted(current)
-    parts = name.split(".")
-    if not all(p.isidentifier() for p in parts):
+    if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigImportError(f"Target {name!r} is neither a dotted name nor file.py:Name.")
-    for length in range(len(parts), 0, -1):
-        module_name = ".".join(parts[:length])
-        try:
-            module = sys.modules.get(module_name) or importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            # Only the name itself may be missing: a module that lacks one of its own imports is broken, not absent.
-            if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
-                missing = error.name
-                continue
-            raise ConfigImportError(f"Target {name!r} can't be imported: {type(error).__name__}: {error}") from error
-        except Exception as error:
-            raise ConfigImportError(f"Target {name!r} can't be imported: {type(error).__name__}: {error}") from error
-        return attribute_of(module, parts[length:], name, module_name)
-    raise ConfigImportError(f"Target {name!r} can't be imported: there is no module {missing!r}.")
+    try:
+        return registry.locate(name)
+    except ImportError as error:
+        raise ConfigImportError(str(error)) from error.__cause__
 
 
 def attribute_of(holder: Any, names: Sequence[str], target: str, holder_name: str) -> Any:
@@ -58,16 +46,10 @@ def attribute_of(holder: Any, names: Sequence[str], target: str, holder_name: st
     Raises:
         ConfigImportError: one of them does not exist; the message names ``target`` and the nearest name.
     """
-    value: Any = holder
-    for i, name in enumerate(names):
-        try:
-            value = value[name] if isinstance(value, dict) else getattr(value, name)
-        except (KeyError, AttributeError):
-            place = ".".join([holder_name, *names[:i]])
-            close = difflib.get_close_matches(name, list(value) if isinstance(value, dict) else dir(value), n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ConfigImportError(f"Target {target!r} can't be imported: {place!r} has no {name!r}.{hint}") from None
-    return value
+    try:
+        return registry.attribute_of(holder, names, target, holder_name)
+    except ImportError as error:
+        raise ConfigImportError(str(error)) from None
 
 
 def target_name(target: Callable[..., Any] | str) -> str:
@@ -118,16 +100,10 @@ def importable_name(value: Any) -> str | None:
 
 def _public_name(name: str) -> str:
     """``torch.optim.AdamW`` for ``torch.optim.adamw.AdamW``: the shortest package that exports the same object."""
-    parts = name.split(".")
     try:
-        target = locate_dotted(name)
+        return registry.shortest_name(locate_dotted(name), name)
     except ConfigImportError:
         return name
-    for length in range(1, len(parts) - 1):
-        package = sys.modules.get(".".join(parts[:length]))
-        if package is not None and getattr(package, parts[-1], None) is target:
-            return ".".join([*parts[:length], parts[-1]])
-    return name
 
 
 def _name_in_loaded_package(value: Any) -> str | None:

@@ -15,7 +15,7 @@ from ultravid.utils import comm
 __all__ = ["FrozenBatchNorm2d", "NaiveSyncBatchNorm", "get_norm"]
 
 
-class FrozenBatchNorm2d(_FrozenBatchNorm2d):  # type: ignore[misc]  # torchvision ships no types
+class FrozenBatchNorm2d(_FrozenBatchNorm2d):
     """Batch norm whose scale, shift, mean and variance are buffers that stay as they are, also in training.
 
     The names of the buffers are those of `torch.nn.BatchNorm2d`. As torchvision's, of which it is one, it computes in

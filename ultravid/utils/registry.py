@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fvcore.common.registry import Registry
 
-__all__ = ["Registry", "attribute_of", "locate", "public_name"]
+__all__ = ["Registry", "attribute_of", "locate", "public_name", "shortest_name"]
 
 
 def __getattr__(name: str) -> Any:
-    """fvcore's `Registry`, imported on first use: it takes 70 ms, for which no start of a tool should wait."""
+    """Import `Registry` from fvcore on first use: that takes 70 ms, and no start of a tool should wait for it."""
     if name == "Registry":
         from fvcore.common.registry import Registry
 
@@ -76,17 +76,23 @@ def attribute_of(holder: Any, names: Sequence[str], target: str, holder_name: st
 
 
 def public_name(target: Any) -> str:
-    """The dotted name by which `locate` finds a class or function, through the shortest package that exports it.
+    """The dotted name by which `locate` finds a class or a function, as short as can be: ``torch.optim.AdamW``."""
+    return shortest_name(target, f"{target.__module__}.{target.__qualname__}")
 
-    ``torch.optim.AdamW``, not ``torch.optim.adamw.AdamW``.
+
+def shortest_name(target: Any, name: str) -> str:
+    """The name of an object through the outermost package that exports it; ``name`` if none does.
+
+    Args:
+        target: the object.
+        name: its full name: ``torch.optim.adamw.AdamW`` gives ``torch.optim.AdamW``.
     """
-    module, qualname = target.__module__, target.__qualname__
-    parts = module.split(".")
-    for length in range(1, len(parts)):
-        package = sys.modules.get(".".join(parts[:length]))
-        if package is not None and getattr(package, qualname, None) is target:
-            return ".".join([*parts[:length], qualname])
-    return f"{module}.{qualname}"
+    *modules, last = name.split(".")
+    for length in range(1, len(modules)):
+        package = sys.modules.get(".".join(modules[:length]))
+        if package is not None and getattr(package, last, None) is target:
+            return ".".join([*modules[:length], last])
+    return name
 
 
-_convert_target_to_string = public_name  # detectron2's name for it, which its users import in spite of the underscore
+_convert_target_to_string = public_name  # detectron2's name; code outside uses it in spite of the underscore
