@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as TerminalTable
 
 from ultravid.datasets.audit import AuditReport, Split, Table, audit_splits, render_page
-from ultravid.datasets.faults import Fault, gather_faults
+from ultravid.datasets.faults import Fault, FaultSink
 from ultravid.datasets.folds import fold_of_patient
 from ultravid.datasets.formats.by_name import FORMATS, find_format, parse_options
 from ultravid.datasets.video import Video
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_splits(data: Sequence[str], options: Sequence[str]) -> list[Split]:
-    """The splits in the order of their first ``--data``; faults of single videos and frames are gathered."""
+    """The splits in the order of their first ``--data``; faults of single videos and frames are collected."""
     videos: dict[str, list[Video]] = defaultdict(list)
     faults: dict[str, list[Fault]] = defaultdict(list)
     parsed = [parse_data(text) for text in data]
@@ -104,10 +104,9 @@ def read_splits(data: Sequence[str], options: Sequence[str]) -> list[Split]:
         source = find_format(format_name)
         mine = [t for t in options if "." not in t.partition("=")[0]]
         mine += [t[len(name) + 1 :] for t in options if t.startswith(f"{name}.")]
-        with gather_faults() as found:
-            read = source.read(path, parse_options(source, mine))
-        videos[name] += read
-        faults[name] += found
+        sink = FaultSink()
+        videos[name] += source.read(path, parse_options(source, mine), sink)
+        faults[name] += sink.faults
     return [Split(name, videos[name], faults[name]) for name in videos]
 
 

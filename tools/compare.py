@@ -14,13 +14,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ultravid.datasets.patients import read_patients
 from ultravid.evaluation.bootstrap import (
     BOOTSTRAP_METRICS,
     bootstrap_metrics,
     paired_p_value,
     percentile_interval,
 )
-from ultravid.evaluation.coco_files import read_patients
 from ultravid.evaluation.metrics import all_metrics
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.runs import check_same_videos, in_order_of, load_run

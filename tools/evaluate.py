@@ -17,8 +17,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ultravid.datasets.patients import read_patients
 from ultravid.evaluation.bootstrap import bootstrap_metrics, percentile_interval
-from ultravid.evaluation.coco_files import read_patients
 from ultravid.evaluation.metrics import (
     TRAINING_METRICS,
     all_metrics,

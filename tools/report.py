@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ultravid.evaluation.coco_files import read_patients
+from ultravid.datasets.patients import read_patients
 from ultravid.evaluation.report.page import report_page
 from ultravid.evaluation.report.report_run import ReportOptions, load_report_runs
 from ultravid.utils.errors import UserError

@@ -9,7 +9,7 @@ import pytest
 
 from tests.datasets.recordings import HEIGHT, WIDTH, number_of, numbered, write_movie
 from ultravid.data import DataError, load_coco_video, load_cvat_video, load_hospital_csv, load_labelme
-from ultravid.datasets.faults import gather_faults
+from ultravid.datasets.faults import FaultSink
 from ultravid.datasets.readers import read_frame_image
 
 
@@ -102,7 +102,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;&x;">]>'
         ),
         (
             cvat('<track id="0" label="cyst"><box frame="1" xtl="a"/></track>'),
-            "frame 1: its frame or a corner is no number",
+            "frame 1: its frame or a corner is not a number",
         ),
         (
             cvat('<track id="0" label="cyst"><points frame="1" points="1,2"/></track>'),
@@ -119,7 +119,7 @@ def test_bad_cvat_files_are_refused(scan, text, message):
 
 def test_a_cvat_file_whose_movie_is_missing_or_of_another_size_is_refused(scan):
     (scan / "scan.xml").write_text(cvat("").replace(f"<width>{WIDTH}<", "<width>640<"))
-    with pytest.raises(DataError, match=r"drawn on a picture of 640x96 px, .*scan\.mp4 is 128x96"):
+    with pytest.raises(DataError, match=r"drawn on an image of 640x96 px, .*scan\.mp4 is 128x96"):
         load_cvat_video(xml=scan / "scan.xml")
     (scan / "scan.mp4").unlink()
     with pytest.raises(DataError, match=r"'scan\.mp4', which it names, is not in its folder"):
@@ -164,9 +164,9 @@ def test_labelme_folders_are_videos_and_groups_are_tracks(tmp_path, caplog):
         ),
         (lambda f: labelme(f / "0.json", [shape([[1, 2]], "point")]), "is a 'point'"),
         (lambda f: labelme(f / "0.json", [], size=(5, 6)), "its annotation says 6x5"),
-        (lambda f: labelme(f / "9.json", []), r"9\.json has no picture 9\.png or \.jpg"),
+        (lambda f: labelme(f / "9.json", []), r"9\.json has no image 9\.png or \.jpg"),
         (lambda f: (f / "1.json").write_text("{"), r"frame 1: .*1\.json: is not JSON"),
-        (lambda f: (f / "1.json").write_text("[]"), "is not LabelMe's"),
+        (lambda f: (f / "1.json").write_text("[]"), "is not a LabelMe file"),
         (lambda f: (f / "2.png").write_bytes((f / "2.png").read_bytes()[:-9]), r"frame 2: .*2\.png is a truncated PNG"),
     ],
 )
@@ -228,8 +228,7 @@ def test_a_hospitals_table_is_read_by_hospital_and_device(hospital, caplog):
     assert v0.class_names[v0.frames[1].classes[0]] == "Lymph-node" and v0.frames[1].track_ids.tolist() == [4]
     assert boxes(v1) == [[], [], []]
     assert (
-        "1 videos have a polyline_error and are left out" in caplog.text
-        and "1 videos have an empty_flag" in caplog.text
+        "1 videos have a polyline_error and are skipped" in caplog.text and "1 videos have an empty_flag" in caplog.text
     )
 
     def ids(name, **more):
@@ -277,7 +276,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(hospital, tmp_path):
         ),
         ({"frames": {1: [{"box": [1, 2, 3, 4], "class": "mass"}]}}, "unknown class 'mass' .did you mean 'Mass'"),
         ({"frames": {5: [{"box": [1, 2, 3, 4], "class": "Mass"}]}}, "frame 5: has boxes, but there are 3 frames"),
-        ({"frames": {"1": []}}, "frame number '1' is no whole number"),
+        ({"frames": {"1": []}}, "frame number '1' is not a whole number"),
         ({"boxes": []}, "must hold {'frames'"),
         (b"\x80\x04]", r"v0\.pkl: is not a pickle that can be read"),
         (b"", r"v0\.pkl: is not a pickle that can be read"),
@@ -289,12 +288,12 @@ def test_bad_pickles_are_refused_by_video_and_frame(hospital, content, message):
         load_hospital_csv(root=hospital, datasets=[NAME])
 
 
-def test_what_else_can_be_wrong_with_a_hospitals_table_is_told(hospital):
+def test_what_else_can_be_wrong_with_a_hospitals_table_is_reported(hospital):
     def refused(name, message, **more):
         with pytest.raises(DataError, match=message):
             load_hospital_csv(root=hospital, datasets=[name], **more)
 
-    refused("breast@2023", "is no name of a data set: write organ_hospital@YYYYMMDD-HHMMSS")
+    refused("breast@2023", "is not the name of a dataset: write organ_hospital@YYYYMMDD-HHMMSS")
     refused("breast_ALL@20230102-030406", r"tables in its folder: 20230102-030405\.csv")
     refused("breast_hospitalZ@20230102-030405", "has the hospital hospitalZ; there are hospitalA, hospitalB")
     table = hospital / "breast" / "20230102-030405.csv"
@@ -306,12 +305,12 @@ def test_what_else_can_be_wrong_with_a_hospitals_table_is_told(hospital):
     table.write_text(before.replace("jpg_folder", "folder"))
     refused(NAME, "has no column 'jpg_folder'")
     table.write_text(before + before.splitlines()[1] + "\n")
-    refused(NAME, "two videos have the id 'breast/v0'")
+    refused(NAME, "video 'breast/v0' is listed twice")
     table.write_text(before)
     cv2.imwrite(str(hospital / "breast" / "v0" / "1.jpg"), numbered(1)[:50])
     refused(NAME, r"video 'v0' frame 1: .*1\.jpg is 128x50 px, its annotation says 128x96")
     (hospital / "breast" / "v0" / "2.jpg").unlink()
-    refused(NAME, "holds 2 pictures, its info.json says 3 frames")
+    refused(NAME, "holds 2 images, its info.json says 3 frames")
 
 
 # --- COCO-VID in general, and faults that are gathered ----------------------------------------------------------------------------
@@ -345,13 +344,14 @@ def test_coco_vid_says_rate_patient_metadata_and_classes(tmp_path):
     assert video.frames[0].classes.tolist() == [1] and video.frames[0].track_ids.tolist() == [5]
 
 
-def test_gathered_faults_end_nothing_and_leave_what_is_sound(tmp_path):
+def test_a_fault_sink_collects_all_faults_and_what_is_sound_is_read(tmp_path):
     path = coco(tmp_path, fps=-1)
     (tmp_path / "v" / "2.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"annotation 2: box \[1, 2, 0, 4\] is empty .*\(2 more faults in this file\)"):
         load_coco_video(json_file=path)
-    with gather_faults() as faults:
-        (video,) = load_coco_video(json_file=path)
-    assert [f.kind for f in faults if not f.mended] == ["box is empty", "frame is truncated", "bad frame rate"]
-    assert [f.kind for f in faults if f.mended] == ["boxes had a negative width or height and were turned round"]
+    sink = FaultSink()
+    (video,) = load_coco_video(json_file=path, faults=sink)
+    rejected = [f.kind for f in sink.faults if not f.repaired]
+    assert rejected == ["box is empty", "bad frame rate", "frame is truncated"]
+    assert [f.kind for f in sink.faults if f.repaired] == ["boxes had a negative width or height and were turned round"]
     assert len(video) == 2 and boxes(video) == [[[1, 2, 4, 6]], []]

@@ -134,7 +134,7 @@ def test_all_faults_are_listed_and_none_ends_the_audit(tmp_path, capsys):
         "box outside the frame": "frame 2 annotation 2",
         "box is not four numbers": "frame 4 annotation 4",
         "frame is truncated": "a/7.png is a truncated PNG",
-        "frame is missing": "a/8.png is not on disk",
+        "frame is missing": "a/8.png does not exist",
         "boxes had a negative width or height and were turned round": "frame 1 annotation 1",
         "boxes went past the frame&#x27;s edge and were clipped to it": "frame 3 annotation 3",
     }

@@ -45,7 +45,7 @@ def test_built_in_names_read_the_folder_that_the_environment_names_now(phantom, 
     assert [v.video_id for v in found] == [v.video_id for v in expected]
     assert len(get_videos(["phantom_train", "phantom_test"])) == 8
     monkeypatch.setenv("ULTRAVID_DATASETS", str(tmp_path))
-    with pytest.raises(DataError, match=r"phantom.* is not there\. Set the environment variable ULTRAVID_DATASETS"):
+    with pytest.raises(DataError, match=r"phantom.* does not exist\. Set the environment variable ULTRAVID_DATASETS"):
         DatasetCatalog.get("phantom_train")
 
 

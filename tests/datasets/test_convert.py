@@ -122,7 +122,7 @@ def test_a_users_mistakes_are_told_before_anything_is_written(recordings, tmp_pa
     assert "the reader wants bool" in told(*here, "--option", "crop=perhaps")
     assert "needs the option 'datasets'" in told("--format", "hospital-csv", "--path", recordings)
     assert "it becomes a file's name" in told(*here, "--split", "../x")
-    assert "is not there" in told("--format", "recordings", "--path", tmp_path / "gone")
+    assert "does not exist" in told("--format", "recordings", "--path", tmp_path / "gone")
     assert not (tmp_path / "out").exists()
     assert "is not empty and holds no conversion" in told(*here, output=recordings)
     assert convert(*here, "--output", tmp_path / "out") == 0

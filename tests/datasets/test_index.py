@@ -91,7 +91,7 @@ def test_a_picture_that_goes_or_is_cut_is_refused_although_it_was_indexed(root):
     with pytest.raises(DataError, match="truncated PNG"):
         load(root)
     picture.unlink()
-    with pytest.raises(DataError, match="not on disk"):
+    with pytest.raises(DataError, match="does not exist"):
         load(root)
 
 
@@ -117,7 +117,7 @@ def test_an_index_that_does_not_fit_is_made_anew(root, looked_at, own_cache, spo
     assert kept.read_bytes() == good
 
 
-def test_what_was_mended_is_said_again_from_a_kept_index(root, looked_at, caplog):
+def test_repairs_are_reported_again_from_a_cached_index(root, looked_at, caplog):
     path = root / "trainval.json"
     data = json.loads(path.read_text())
     x, y, w, h = data["annotations"][0]["bbox"]
@@ -165,9 +165,9 @@ def test_a_cache_that_cannot_be_written_or_is_off_stops_nothing(root, looked_at,
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ULTRAVID_CACHE", str(tmp_path / "file"))
     load(root)
-    assert "can't be kept" in caplog.text
+    assert "can't be cached" in caplog.text
     monkeypatch.setenv("ULTRAVID_CACHE", "off")
     load(root)
     assert len(looked_at) == 2 * 96
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="does not exist"):
         load_coco_video(json_file=root / "gone.json")

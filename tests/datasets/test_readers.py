@@ -85,7 +85,7 @@ def save(root, change=lambda content: None):
     return root
 
 
-def test_what_the_public_files_hold_is_read_and_what_was_mended_is_said(root, caplog):
+def test_what_the_public_files_hold_is_read_and_repairs_are_reported(root, caplog):
     with caplog.at_level(logging.WARNING):
         v, w = load_cva_bus(root=save(root))
     assert [f.image_id for f in v.frames] == [2, 1]  # by frame_id, which does not run from 0
@@ -121,7 +121,7 @@ def set_box(box):
         (lambda c: c["images"][0].update(height=21), "its annotation says 30x21"),
         (
             lambda c: [i.update(file_name=f"benign/gone/{i['id']}.png") for i in c["images"][:2]],
-            r"video 'benign/v-1-l' frame 9: .*gone/1\.png is not on disk \(1 more fault",
+            r"video 'benign/v-1-l' frame 9: .*gone/1\.png does not exist \(1 more fault",
         ),
     ],
 )
@@ -131,7 +131,7 @@ def test_bad_annotations_are_refused_by_video_and_frame(root, change, message):
 
 
 def test_bad_files_are_refused(root, tmp_path):
-    with pytest.raises(DataError, match=r"trainval\.json is not there"):
+    with pytest.raises(DataError, match=r"trainval\.json does not exist"):
         load_cva_bus(root=root)
     with pytest.raises(DataError, match="ULTRAVID_DATASETS"):
         load_cva_bus(root=tmp_path / "nowhere")
@@ -158,5 +158,5 @@ def test_stills_are_videos_of_one_frame(tmp_path):
     (video,) = load_coco_stills(json_file=tmp_path / "a.json", image_root=tmp_path / "pictures")
     assert (video.video_id, video.patient, len(video)) == ("a.png", "7", 1)
     assert video.frames[0].boxes.tolist() == [[2, 3, 12, 8]] and video.frames[0].classes.tolist() == [0]
-    with pytest.raises(DataError, match="is not on disk"):
+    with pytest.raises(DataError, match="does not exist"):
         load_coco_stills(json_file=tmp_path / "a.json")

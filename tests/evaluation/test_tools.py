@@ -84,7 +84,7 @@ def test_intervals_and_strata_are_in_the_table_and_in_the_file(tmp_path):
     assert done.returncode == 2 and "there are: device, size" in done.stderr
 
 
-def test_annotated_boxes_as_cva_bus_has_them_are_mended_and_told(tmp_path):
+def test_annotated_boxes_as_cva_bus_has_them_are_repaired_and_reported(tmp_path):
     annotations, detections = write_coco(tmp_path, VIDEOS)
     content = json.loads(annotations.read_text())
     boxes = [a["bbox"] for a in content["annotations"]]
@@ -123,7 +123,7 @@ FAULTS = {
     "text for a box": (faulty(None, put(1, "bbox", value=[1, "2", 3, 4])), "video 'benign/a' frame 1: entry 1: box"),
     "a nan": (faulty(None, put(2, "bbox", 2, value=math.nan)), "frame 1: entry 2: box [0.0, 0.0, nan"),
     "no finite score": (faulty(None, put(0, "score", value=math.inf)), "frame 0: entry 0: score inf"),
-    "a score as text": (faulty(None, put(0, "score", value="0.9")), "score '0.9' is no finite number"),
+    "a score as text": (faulty(None, put(0, "score", value="0.9")), "score '0.9' is not a finite number"),
     "a negative size": (faulty(None, put(0, "bbox", 3, value=-1)), "negative width or height"),
     "a huge number": (faulty(None, put(0, "bbox", 3, value=10**400)), "huge number"),
     "an unknown image": (faulty(None, put(3, "image_id", value=77)), "entry 3: image 77 is not in"),

@@ -266,7 +266,7 @@ def empty_split(content):
         (["optimizer.lrr=5"], "Did you mean 'optimizer.lr'"),
         (["+optimizer.momentun=0.9"], "torch.optim.adamw.AdamW takes no argument 'momentun'"),
         (["data.root={tmp}/nowhere"], "ULTRAVID_DATASETS"),
-        (["data.root={tmp}"], "trainval.json is not there"),
+        (["data.root={tmp}"], "trainval.json does not exist"),
         ([lose_two_frames], "frame 0: "),
         ([lose_two_frames], "(1 more fault in this file)"),
         ([nan_box], "holds a nan"),

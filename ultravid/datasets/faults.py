@@ -1,17 +1,18 @@
-"""Faults of a data set, collected: the first is told and the others are counted, or all of them are listed."""
+"""Faults of a dataset: what a reader rejects or repairs.
+
+By default a reader raises at the end of a file: the first fault is reported and the others are counted. A caller who wants all
+of them passes a `FaultSink`; the reader then skips what it rejects and goes on.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ultravid.datasets.video import DataError
 
-__all__ = ["Fault", "Faults", "are_gathered", "gather_faults"]
+__all__ = ["Fault", "FaultSink", "FileFaults"]
 
 
 @dataclass(frozen=True)
@@ -19,87 +20,78 @@ class Fault:
     """One thing that is wrong.
 
     Attributes:
-        kind: a few words that faults of one sort share, as "box is empty".
-        message: what, with video and frame.
-        file: the annotation file, or the folder of the data set.
-        mended: the data are used all the same, put right.
+        kind: a few words that faults of one sort share, such as "box is empty".
+        message: what is wrong, with video and frame.
+        file: the annotation file, or the folder of the dataset.
+        repaired: True if the data are used after a repair, False if they are rejected.
     """
 
     kind: str
     message: str
     file: str
-    mended: bool = False
-
-
-_GATHERED: ContextVar[list[Fault] | None] = ContextVar("gathered_faults", default=None)
-
-
-@contextmanager
-def gather_faults() -> Iterator[list[Fault]]:
-    """Readers called inside note their faults in the list that is given and go on with the rest, instead of refusing it.
-
-    A file that can't be read at all is refused nevertheless.
-    """
-    found: list[Fault] = []
-    token = _GATHERED.set(found)
-    try:
-        yield found
-    finally:
-        _GATHERED.reset(token)
-
-
-def are_gathered() -> bool:
-    """Whether `gather_faults` is at work."""
-    return _GATHERED.get() is not None
+    repaired: bool = False
 
 
 @dataclass
-class Faults:
-    """Faults of one file in the order in which they are found.
+class FaultSink:
+    """Collects the faults of every reader that it is passed to.
 
     Attributes:
-        path: the file; messages begin with it.
+        faults: in the order in which they are found, file by file.
     """
 
-    path: Path
-    found: list[Fault] = field(default_factory=list)
-    mended: list[Fault] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
 
-    def add(self, kind: str, message: str) -> None:
-        """Note what can't be used."""
-        self.found.append(Fault(kind, message, str(self.path)))
 
-    def mend(self, kind: str, message: str) -> None:
-        """Note what was put right. ``kind`` reads on from a number, as "boxes were clipped to the frame"."""
-        self.mended.append(Fault(kind, message, str(self.path), mended=True))
+@dataclass
+class FileFaults:
+    """Faults of one file, in the order in which they are found.
+
+    Attributes:
+        path: the file or folder; messages begin with it.
+        sink: takes the faults; None: a rejection is raised by `raise_if_any`.
+        rejected: what can't be used.
+        repaired: what was repaired.
+    """
+
+    path: str | Path
+    sink: FaultSink | None = None
+    rejected: list[Fault] = field(default_factory=list)
+    repaired: list[Fault] = field(default_factory=list)
+
+    def reject(self, kind: str, message: str) -> None:
+        """Note what can't be used. ``message`` has no full stop."""
+        self.rejected.append(Fault(kind, message, str(self.path)))
+
+    def repair(self, kind: str, message: str) -> None:
+        """Note what was repaired. ``kind`` continues a number, such as "boxes were clipped to the frame"."""
+        self.repaired.append(Fault(kind, message, str(self.path), repaired=True))
 
     def raise_if_any(self) -> None:
-        """Refuse the data, unless faults are gathered.
+        """Raise the rejections, or hand them to the sink.
 
         Raises:
-            DataError: there is a fault; the first is told, the others are counted.
+            DataError: something was rejected and there is no sink; the first fault is reported, the others are counted.
         """
-        gathered = _GATHERED.get()
-        if gathered is not None:
-            gathered += self.found
-            self.found.clear()
-        if self.found:
-            more = len(self.found) - 1
+        if self.sink is not None:
+            self.sink.faults += self.rejected
+            self.rejected.clear()
+        if self.rejected:
+            more = len(self.rejected) - 1
             others = f" ({more} more {'fault' if more == 1 else 'faults'} in this file)" if more else ""
-            raise DataError(f"{self.path}: {self.found[0].message}{others}")
+            raise DataError(f"{self.path}: {self.rejected[0].message}{others}.")
 
     def close(self) -> list[str]:
-        """Refuse the data where there is a fault; else give what is to be said about what was mended.
+        """The warnings to issue about repairs; none if there is a sink, which takes the repairs too.
 
         Raises:
-            DataError: as `raise_if_any`.
+            DataError: see `raise_if_any`.
         """
         self.raise_if_any()
-        gathered = _GATHERED.get()
-        if gathered is not None:
-            gathered += self.mended
+        if self.sink is not None:
+            self.sink.faults += self.repaired
             return []
         by_kind: dict[str, list[str]] = defaultdict(list)
-        for fault in self.mended:
+        for fault in self.repaired:
             by_kind[fault.kind].append(fault.message)
         return [f"{self.path}: {len(where)} {kind}; the first: {where[0]}." for kind, where in by_kind.items()]

@@ -1,10 +1,9 @@
-"""What a reader found, kept from one run to the next: checking the headers of 25,000 pictures is slow.
+"""What a reader found, cached between runs: checking the headers of 25,000 images is slow.
 
-An index is a file of JSON under ``$ULTRAVID_CACHE`` (``~/.cache/ultravid`` where it is not set, none where it is ``off``),
-named after the reader and its arguments. Its first line holds fingerprints: of this package's readers, of the annotation
-files' content, of names, sizes and times of the files in all folders concerned, and of the second line, which holds the
-videos. An index of which one does not fit is made anew. It may hold patients' names as the data set does, and only its owner
-may read it.
+An index is a JSON file under ``$ULTRAVID_CACHE`` (default: ``~/.cache/ultravid``; ``off``: no index is kept), named after the
+reader and its arguments. Its first line holds fingerprints: of the code that reads, of the content of the annotation files,
+of names, sizes and times of the files in all folders that the videos use, and of the second line, which holds the videos. If one
+of them doesn't fit, the index is rebuilt. An index may hold patients' names, as the dataset does, and only its owner may read it.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from ultravid.datasets.faults import are_gathered
+from ultravid.datasets.faults import FaultSink
+from ultravid.datasets.json_files import find_file
 from ultravid.datasets.video import Frame, Video
-from ultravid.utils.file_io import replace_file
+from ultravid.utils.file_io import is_local, replace_file
 
 __all__ = ["Index", "cached_index"]
 
@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Index:
-    """What a reader gives.
+    """What a reader found.
 
     Attributes:
-        videos: of the data set.
-        warnings: warnings about them; they are logged whether the index is new or kept.
-        watched: folders in which a file that comes, goes or changes makes the index old, beside those of the frames.
+        videos: of the dataset.
+        warnings: about the videos; issued whether the index is new or was cached.
+        watched: folders, besides those of the frames, in which a new, removed or changed file makes the index outdated.
     """
 
     videos: list[Video]
@@ -47,24 +47,32 @@ class Index:
 
 
 def cached_index(
-    reader: str, arguments: Mapping[str, Any], annotations: Sequence[Path], build: Callable[[], Index]
+    reader: str,
+    arguments: Mapping[str, Any],
+    annotations: Sequence[str | Path | None],
+    build: Callable[[], Index],
+    faults: FaultSink | None = None,
 ) -> list[Video]:
-    """The videos that ``build`` gives, from an earlier run's index where nothing has changed.
+    """The videos that ``build`` returns, from an earlier run's index if nothing has changed.
 
     Args:
         reader: name of the reader.
-        arguments: all that the reader was told, apart from files' content; made of what JSON can hold.
-        annotations: files whose content counts. Where one can't be read, ``build`` is called, and says so.
-        build: reads and checks the data set.
+        arguments: all of the reader's arguments that decide what it finds, but for files; made of what JSON can hold.
+        annotations: files whose content decides what it finds, at any address; None is skipped. If one can't be read, ``build`` is
+            called, and raises.
+        build: reads and checks the dataset.
+        faults: the sink that ``build`` fills; with it no index is used, because an index holds no faults.
 
     Raises:
-        DataError: ``build`` refuses the data.
+        DataError: raised by ``build``; or an address can't be read.
     """
-    folder = _cache_folder()
-    content = _content_digest(annotations)
-    if folder is None or content is None or are_gathered():
-        return _tell(build())
-    described = json.dumps([reader, arguments, [str(p.absolute()) for p in annotations]], sort_keys=True, default=str)
+    files = [address for address in annotations if address is not None]
+    folder = None if faults is not None else _cache_folder()
+    content = None if folder is None else _content_digest(map(find_file, files))
+    if folder is None or content is None:
+        return _warn(build())
+    named = [str(Path(f).absolute()) if is_local(f) else str(f) for f in files]
+    described = json.dumps([reader, arguments, named], sort_keys=True, default=str)
     path = folder / f"{reader}-{hashlib.sha256(described.encode()).hexdigest()[:24]}.json"
     fingerprint = {"code": _code_digest(), "content": content, "described": described}
     index = _load(path, fingerprint)
@@ -72,10 +80,10 @@ def cached_index(
         started = time.time_ns()
         index = build()
         _save(path, index, fingerprint, started)
-    return _tell(index)
+    return _warn(index)
 
 
-def _tell(index: Index) -> list[Video]:
+def _warn(index: Index) -> list[Video]:
     for warning in index.warnings:
         logger.warning("%s", warning)
     return index.videos
@@ -108,7 +116,7 @@ def _content_digest(files: Iterable[Path]) -> str | None:
 
 
 def _listing(folders: Iterable[str]) -> tuple[str, int]:
-    """(digest of the names, sizes and times of what lies in folders, newest time in ns)."""
+    """(digest of the names, sizes and times of all files in the folders, newest time in ns)."""
     digest, newest = hashlib.sha256(), 0
     for folder in sorted(folders):
         rows = []
@@ -126,7 +134,7 @@ def _listing(folders: Iterable[str]) -> tuple[str, int]:
 
 
 def _load(path: Path, fingerprint: Mapping[str, str]) -> Index | None:
-    """The kept index; None where there is none, or one that is old, cut or another's."""
+    """The cached index; None if there is none, or if it is outdated, truncated or of another reader."""
     try:
         head, _, body = path.read_bytes().partition(b"\n")
         header = json.loads(head)
@@ -139,7 +147,7 @@ def _load(path: Path, fingerprint: Mapping[str, str]) -> Index | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        logger.info("%s: the kept index can't be used (%s) and is made anew.", path, error)
+        logger.info("%s: the cached index can't be used (%s) and is rebuilt.", path, error)
         return None
 
 
@@ -148,7 +156,7 @@ def _save(path: Path, index: Index, fingerprint: Mapping[str, str], started: int
     folders |= {str(p) for p in index.watched}
     listing, newest = _listing(folders)
     if newest >= started:
-        return  # a file changed while it was read: which of its states was seen is not known
+        return  # a file changed during the reading: it is not known which of its states was read
     body = json.dumps({"warnings": index.warnings, "videos": [_video_row(v) for v in index.videos]}).encode()
     header = {
         **fingerprint,
@@ -162,7 +170,7 @@ def _save(path: Path, index: Index, fingerprint: Mapping[str, str], started: int
             os.fchmod(file.fileno(), 0o600)
             file.write(json.dumps(header).encode() + b"\n" + body)
     except OSError as error:
-        logger.warning("The index of the data can't be kept in %s (%s): it is made anew each time.", path.parent, error)
+        logger.warning("The dataset's index can't be cached in %s (%s) and is rebuilt each time.", path.parent, error)
 
 
 def _video_row(video: Video) -> dict[str, Any]:

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.evaluation.coco_files import Annotations, Id, read_annotations, read_coco_detections, read_json
+from ultravid.datasets.formats.coco_annotations import CocoAnnotations, Id
+from ultravid.datasets.json_files import read_json
+from ultravid.evaluation.coco_files import Detections, join_detections, read_annotations, read_coco_detections
 from ultravid.evaluation.matching import match_video
 from ultravid.evaluation.prediction_store import find_manifest, read_videos
 from ultravid.evaluation.results import MatchedVideo, VideoResult
 from ultravid.utils.errors import UserError
 
 __all__ = ["check_same_videos", "in_order_of", "load_run", "load_videos"]
-
-Detections = dict[Id, tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 
 def load_videos(
@@ -46,23 +46,23 @@ def load_videos(
     truth = read_annotations(annotations, patients)
     manifest = find_manifest(predictions) if own else None
     found = _own_detections(manifest, truth) if manifest else read_coco_detections(predictions, rows, truth)
-    yield from truth.videos(found)
+    yield from join_detections(truth, found)
 
 
-def _own_detections(manifest: Path, truth: Annotations) -> Detections:
-    found: Detections = {}
+def _own_detections(manifest: Path, truth: CocoAnnotations) -> Detections:
+    found: dict[Id, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
     for video in read_videos(manifest):
         for frame in video.frames:
             where = f"{manifest.parent}: video {video.video_id!r} frame {frame.frame_index}"
-            if frame.image_id not in truth.places:
+            if frame.image_id not in truth.images:
                 raise UserError(f"{where}: image {frame.image_id!r} is not in {truth.path}.")
-            named = truth.names[truth.places[frame.image_id][0]]
+            named = truth.videos[truth.images[frame.image_id].video_id].name
             if named != video.video_id:
                 raise UserError(f"{where}: image {frame.image_id!r} is of video {named!r} in {truth.path}.")
             found[frame.image_id] = (frame.boxes, frame.scores)
-    for image_id in truth.places:
+    for image_id in truth.images:
         if image_id not in found:
-            number = len(truth.places) - len(found)
+            number = len(truth.images) - len(found)
             raise UserError(
                 f"{manifest.parent}: {truth.where(image_id)} of {truth.path} was not evaluated ({number} frames were not). "
                 "Give annotations of the videos that were, or leave them out: the run's files hold their own."

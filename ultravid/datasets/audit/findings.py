@@ -85,12 +85,12 @@ def audit_splits(
         _shared_dicom_patients(seen),
         identical_leaks,
         near_leaks,
-        _fault_table([f for f in faults if not f.mended], "Faults: what can't be used"),
+        _fault_table([f for f in faults if not f.repaired], "Faults: what can't be used"),
         near_inside,
         identical_inside,
         _frozen_pictures(seen),
         _frozen_boxes(splits, frozen_frames),
-        _fault_table([f for f in faults if f.mended], "Put right by the reader"),
+        _fault_table([f for f in faults if f.repaired], "Repaired by the reader"),
         _blank(seen),
     ]
     report.findings = [t for t in candidates if t.rows]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ultravid.datasets.faults import FaultSink
 from ultravid.datasets.formats.coco_video import load_coco_stills, load_coco_video, load_cva_bus
 from ultravid.datasets.formats.cvat_video import load_cvat_video
 from ultravid.datasets.formats.hospital_csv import load_hospital_csv
@@ -22,25 +23,30 @@ __all__ = ["FORMATS", "DatasetFormat", "find_format", "parse_options"]
 
 @dataclass(frozen=True)
 class DatasetFormat:
-    """A reader on the command line.
+    """A reader and its name on the command line.
 
     Attributes:
         name: of the format.
         load: the reader.
-        path_argument: the reader's argument that the path goes to.
+        path_argument: the reader's argument that takes the path.
     """
 
     name: str
     load: Callable[..., list[Video]]
     path_argument: str
 
-    def read(self, path: str | Path, options: Mapping[str, Any]) -> list[Video]:
+    def read(self, path: str | Path, options: Mapping[str, Any], faults: FaultSink | None = None) -> list[Video]:
         """The videos at a path.
 
+        Args:
+            path: for the reader.
+            options: the reader's other arguments.
+            faults: collects all faults; None: the reader raises.
+
         Raises:
-            DataError: as the reader.
+            DataError: raised by the reader.
         """
-        return self.load(**{self.path_argument: path}, **options)
+        return self.load(**{self.path_argument: path}, **options, faults=faults)
 
 
 FORMATS: Mapping[str, DatasetFormat] = {
@@ -58,10 +64,10 @@ FORMATS: Mapping[str, DatasetFormat] = {
 
 
 def find_format(name: str) -> DatasetFormat:
-    """The format of a name.
+    """The format with a name.
 
     Raises:
-        DataError: there is none; the nearest is named.
+        DataError: there is none; the message names the nearest.
     """
     if name not in FORMATS:
         near = difflib.get_close_matches(name, FORMATS, 1)
@@ -71,21 +77,21 @@ def find_format(name: str) -> DatasetFormat:
 
 
 def parse_options(of: DatasetFormat, texts: Sequence[str]) -> dict[str, Any]:
-    """A reader's arguments from ``key=value``; values are JSON, or words, lists also words with commas between.
+    """A reader's arguments from ``key=value``; a value is JSON or text, and a list may be text with commas.
 
     Raises:
-        DataError: a text is no ``key=value``, the reader has no such argument, or the value is of another type.
+        DataError: a text isn't ``key=value``, the reader has no such argument, or the value has another type.
     """
     signature = inspect.signature(of.load)
-    known = {k: str(p.annotation) for k, p in signature.parameters.items() if k != of.path_argument}
+    known = {k: str(p.annotation) for k, p in signature.parameters.items() if k not in (of.path_argument, "faults")}
     options = {}
     for text in texts:
         key, equals, written = text.partition("=")
         if not equals:
-            raise DataError(f"Option {text!r} is no key=value.")
+            raise DataError(f"Option {text!r} is not key=value.")
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"It takes {', '.join(known)}."
+            hint = f"Did you mean {near[0]!r}?" if near else f"Its options are {', '.join(known)}."
             raise DataError(f"Format {of.name!r} has no option {key!r}. {hint}")
         options[key] = _value(key, written, known[key])
     missing = [k for k in known if signature.parameters[k].default is inspect.Parameter.empty and k not in options]
@@ -106,5 +112,5 @@ def _value(key: str, written: str, annotation: str) -> Any:
     if kind == "str":
         return written
     if kind is not None and not isinstance(value, wanted[kind]) and not (value is None and "None" in annotation):
-        raise DataError(f"Option {key}={written}: the reader wants {annotation}.")
+        raise DataError(f"Option {key}={written}: the reader needs {annotation}.")
     return value

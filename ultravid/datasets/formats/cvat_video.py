@@ -1,11 +1,11 @@
-"""Reader of the XML that CVAT exports as "CVAT for video 1.1": tracks of boxes over a movie, a DICOM file or a picture folder.
+"""Reader of the XML that CVAT exports as "CVAT for video 1.1": tracks of boxes over a movie, a DICOM file or an image folder.
 
 ``<track id label><box frame keyframe outside occluded xtl ytl xbr ybr/></track>``. CVAT writes a box for every frame of a track, those
-between key frames already interpolated; a box with ``outside="1"`` says that the lesion is not seen. A track that holds
-key frames alone, with gaps, is filled as CVAT shows it: linearly between two key frames, and held after the last until the
+between key frames already interpolated; a box with ``outside="1"`` says that the lesion is not visible. A track that holds
+only key frames, with gaps, is filled as CVAT shows it: linearly between two key frames, and held after the last until the
 task ends. Frame numbers count the task's frames: number n is frame ``start_frame + n * step`` of the movie.
 
-The file is read with defusedxml, and one that declares a document type or an entity is refused.
+The file is read with defusedxml, and a file that declares a document type or an entity is rejected.
 """
 
 from __future__ import annotations
@@ -23,16 +23,11 @@ from xml.etree.ElementTree import ParseError
 import defusedxml
 import defusedxml.ElementTree
 
-from ultravid.datasets.faults import Faults, are_gathered
-from ultravid.datasets.formats.common import (
-    Row,
-    check_unique_ids,
-    make_frame,
-    patient_from_name,
-    read_patients,
-    usable_box,
-)
+from ultravid.datasets.boxes import repair_box
+from ultravid.datasets.faults import FaultSink, FileFaults
+from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, require_folder
 from ultravid.datasets.index import Index, cached_index
+from ultravid.datasets.patients import patient_from_name, read_patients
 from ultravid.datasets.readers import FrameSource, open_source, read_sidecar
 from ultravid.datasets.readers.pictures import natural_order
 from ultravid.datasets.video import DataError, Video
@@ -45,7 +40,7 @@ __all__ = ["load_cvat_video"]
 
 @dataclass(frozen=True)
 class _Task:
-    """What an XML's ``meta`` says; None where it says nothing."""
+    """What an XML's ``meta`` says; None if it says nothing."""
 
     source: str | None
     num_frames: int | None
@@ -72,38 +67,42 @@ def load_cvat_video(
     class_agnostic: bool = True,
     keep_occluded: bool = True,
     patients: str | Path | None = None,
+    faults: FaultSink | None = None,
 ) -> list[Video]:
     """Read one export of CVAT, or a folder of them.
 
     Args:
-        xml: the file, or a folder whose ``*.xml`` are read in natural order; each is one video, named after its file.
-        source: the movie, DICOM file or picture folder; None: the one that the XML names, in the XML's folder, or one that
-            bears the XML's name.
+        xml: the file, or a folder whose ``*.xml`` are read in natural order; local or mounted. Each file is one video, named
+            after it.
+        source: the movie, DICOM file or image folder; None: the one that the XML names, in the XML's folder, or one with the
+            XML's name.
         classes: labels in the order of their numbers; None: in the order of the first XML.
-        class_agnostic: one class, "lesion", whatever the label.
-        keep_occluded: take boxes that are marked as occluded.
-        patients: a JSON object from video name to patient; without it the sidecar's, and without that the name less a
-            trailing side.
+        class_agnostic: use one class, "lesion", whatever the label.
+        keep_occluded: use boxes that are marked as occluded.
+        patients: a JSON object from video name to patient, at any address; otherwise the patient is the sidecar's, else the
+            name without a trailing side.
+        faults: collects all faults, and the videos and boxes without them are returned.
 
     Raises:
-        DataError: a file is missing or holds what can't be used; the first fault is told, the others are counted.
+        DataError: a file is missing or holds what can't be used. Without ``faults``, the first fault is reported and the others
+            are counted.
     """
-    xml = Path(xml)
+    xml = require_folder(xml)
     files = _xml_files(xml)
     if source is not None and len(files) > 1:
         raise DataError(f"{xml}: holds {len(files)} XML files, but one source was named for all of them.")
 
     def build() -> Index:
-        faults = Faults(xml)
-        reader = _Reader(faults, source, tuple(classes or ()), class_agnostic, keep_occluded, read_patients(patients))
+        own = FileFaults(xml, faults)
+        reader = _Reader(own, source, tuple(classes or ()), class_agnostic, keep_occluded, read_patients(patients))
         for path in files:
             try:
                 reader.read(path)
             except DataError as error:
-                if not are_gathered():
+                if faults is None:
                     raise
-                faults.add("video can't be read", str(error).rstrip("."))
-        return Index(check_unique_ids(reader.videos, faults), faults.close(), tuple(reader.watched))
+                own.reject("video can't be read", str(error).rstrip("."))
+        return Index(check_unique_ids(reader.videos, own), own.close(), tuple(reader.watched))
 
     arguments = {
         "source": str(Path(source).absolute()) if source else None,
@@ -111,15 +110,15 @@ def load_cvat_video(
         "class_agnostic": class_agnostic,
         "keep_occluded": keep_occluded,
     }
-    return cached_index("cvat_video", arguments, [*files, *([Path(patients)] if patients is not None else [])], build)
+    return cached_index("cvat_video", arguments, [*files, patients], build, faults)
 
 
 class _Reader:
-    """Videos of one call, with what they share."""
+    """Reads the videos of one call."""
 
     def __init__(
         self,
-        faults: Faults,
+        faults: FileFaults,
         source: str | Path | None,
         classes: tuple[str, ...],
         class_agnostic: bool,
@@ -174,7 +173,7 @@ def _parse(path: Path) -> Element:
             f"{path}: declares a document type or an entity ({type(error).__name__}), which CVAT never does."
         ) from None
     if root is None or root.tag != "annotations":
-        raise DataError(f"{path}: begins with <{root.tag if root is not None else ''}>, not with CVAT's <annotations>.")
+        raise DataError(f"{path}: starts with <{root.tag if root is not None else ''}>, not with CVAT's <annotations>.")
     if root.find("image") is not None:
         raise DataError(f"{path}: is an export 'CVAT for images'; choose 'CVAT for video 1.1', which keeps the tracks.")
     return root
@@ -220,12 +219,12 @@ def _find_source(path: Path, task: _Task, source: str | Path | None) -> Path:
         same_name.append(folder)
     if len(same_name) != 1:
         named_text = f"{task.source!r}, which it names, is not in its folder" if task.source else "it names no movie"
-        raise DataError(f"{path}: {named_text}, and {len(same_name)} files bear its name. Name the movie as source.")
+        raise DataError(f"{path}: {named_text}, and {len(same_name)} files have its name. Name the movie as source.")
     return same_name[0]
 
 
 def _tracks(
-    root: Element, classes: Sequence[str], class_agnostic: bool, path: Path, faults: Faults
+    root: Element, classes: Sequence[str], class_agnostic: bool, path: Path, faults: FileFaults
 ) -> list[tuple[int, int, list[_Box]]]:
     """(track id, class, boxes by frame) of each track."""
     tracks = []
@@ -237,9 +236,9 @@ def _tracks(
             what = (
                 f"label {label!r} is not one of {', '.join(classes)}"
                 if text.isdecimal()
-                else "its id is no whole number"
+                else "its id is not a whole number"
             )
-            faults.add("bad track", f"{where}: {what}")
+            faults.reject("bad track", f"{where}: {what}")
             continue
         boxes = []
         for element in track:
@@ -251,18 +250,20 @@ def _tracks(
     return tracks
 
 
-def _box(element: Element, where: str, faults: Faults) -> _Box | None:
+def _box(element: Element, where: str, faults: FileFaults) -> _Box | None:
     frame = element.get("frame") or ""
     here = f"{where} frame {frame}"
     corners = _corners_of(element)
     if not frame.isdecimal() or corners is None:
         known = element.tag in ("box", "polygon")
-        what = "its frame or a corner is no number" if known else f"is a <{element.tag}>; boxes and polygons are read"
-        faults.add("bad box", f"{here}: {what}")
+        what = (
+            "its frame or a corner is not a number" if known else f"is a <{element.tag}>; boxes and polygons are read"
+        )
+        faults.reject("bad box", f"{here}: {what}")
         return None
     if float(element.get("rotation") or 0) != 0:
-        faults.add(
-            "bad box", f"{here}: the box is rotated by {element.get('rotation')} degrees; boxes are upright here"
+        faults.reject(
+            "bad box", f"{here}: the box is rotated by {element.get('rotation')} degrees; only upright boxes are read"
         )
         return None
     return _Box(
@@ -291,7 +292,7 @@ def _corners_of(element: Element) -> tuple[float, float, float, float] | None:
 def _boxes_by_frame(
     tracks: Iterable[tuple[int, int, list[_Box]]], task: _Task, keep_occluded: bool
 ) -> dict[int, list[tuple[tuple[float, ...], int, int]]]:
-    """(corners, class, track id) of what is seen in each frame of the task."""
+    """(corners, class, track id) of what is visible in each frame of the task."""
     found: dict[int, list[tuple[tuple[float, ...], int, int]]] = defaultdict(list)
     for track_id, number, boxes in tracks:
         for box in _filled(boxes, task.num_frames):
@@ -301,7 +302,7 @@ def _boxes_by_frame(
 
 
 def _filled(boxes: list[_Box], num_frames: int | None) -> list[_Box]:
-    """Boxes of every frame: those that are there, or, of a track of key frames with gaps, those that CVAT would show."""
+    """Boxes of every frame: those in the file, or, for a track of key frames with gaps, those that CVAT would show."""
     gaps = any(b.frame - a.frame > 1 for a, b in itertools.pairwise(boxes))
     if not gaps or not all(b.keyframe for b in boxes):
         return boxes
@@ -325,20 +326,20 @@ def _video(
     task: _Task,
     boxes: dict[int, list[tuple[tuple[float, ...], int, int]]],
     first_image: int,
-    faults: Faults,
+    faults: FileFaults,
 ) -> Video:
     where = f"video {path.stem!r}"
     if task.size is not None and task.size != source.size:
         raise DataError(
-            f"{path}: was drawn on a picture of {task.size[1]}x{task.size[0]} px, "
+            f"{path}: was drawn on an image of {task.size[1]}x{task.size[0]} px, "
             f"{recording} is {source.size[1]}x{source.size[0]} px."
         )
     numbers = range(task.start, len(source), task.step)[: task.num_frames]
     if not numbers:
-        raise DataError(f"{path}: begins at frame {task.start}, {recording} has {len(source)} frames.")
+        raise DataError(f"{path}: starts at frame {task.start}, but {recording} has {len(source)} frames.")
     for frame in sorted(boxes):
         if frame >= len(numbers):
-            faults.add(
+            faults.reject(
                 "box in no frame", f"{where} frame {frame}: has a box, but {recording} gives {len(numbers)} frames"
             )
     frames = []
@@ -346,7 +347,7 @@ def _video(
         rows: list[Row] = []
         for corners, kind, track_id in boxes.get(n, []):
             label = f"{where} frame {n} track {track_id}"
-            box = usable_box(list(corners), *source.size, label, faults)
+            box = repair_box(list(corners), *source.size, label, faults)
             if box is not None:
                 rows.append((box, kind, track_id))
         frames.append(make_frame(source.place(number), first_image + n, source.size, rows))

@@ -1,4 +1,4 @@
-"""Reader of data sets that hospitals to_contiguous as a CSV of videos, with an ``info.json`` a video and boxes in pickles.
+"""Reader of datasets that hospitals deliver as a CSV of videos, with an ``info.json`` for each video and boxes in pickles.
 
 On disk::
 
@@ -9,20 +9,20 @@ On disk::
                                         "bbox": ..., "height_resize_ratio": ..., "static_frames": [[first, last], ...]}
     <pkl_file>                         the annotation
 
-``jpg_folder`` and ``pkl_file`` are relative to the CSV's folder. ``cropped_shape`` is the size of the pictures on disk;
+``jpg_folder`` and ``pkl_file`` are relative to the CSV's folder. ``cropped_shape`` is the size of the images on disk;
 ``bbox`` and ``height_resize_ratio`` say how they were cut from the movie and are not needed to read them. A video whose
-``empty_flag`` is true, or whose row says ``polyline_error``, is left out, and how many is logged. ``static_frames`` are stretches in
+``empty_flag`` is true, or whose row says ``polyline_error``, is skipped; a warning counts them. ``static_frames`` are stretches in
 which the probe stands still, both ends included.
 
 The pickle holds plain data (`read_plain_pickle`)::
 
     {"frames": {frame number from 0: [{"box": [x1, y1, x2, y2], "class": "Mass", "track_id": 0}, ...]}}
 
-with boxes in pixels of the pictures on disk; a frame that is not there has no lesion. A ``neg`` video has no lesion, and may
+with boxes in pixels of the images on disk; a frame that is not in it has no lesion. A ``neg`` video has no lesion, and may
 have no pickle.
 
-A data set's name is ``organ_hospital@timestamp``, or ``organ_ALL@timestamp`` for every hospital; ``@device`` behind it takes
-one device, or a group of devices that the config names, alone.
+A dataset's name is ``organ_hospital@timestamp``, or ``organ_ALL@timestamp`` for every hospital; ``@device`` after it selects
+one device, or one group of devices that the config names.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ultravid.datasets.faults import Faults
+from ultravid.datasets.boxes import repair_box
+from ultravid.datasets.faults import FaultSink, FileFaults
 from ultravid.datasets.formats.common import (
     Row,
     check_unique_ids,
     make_frame,
-    patient_from_name,
     picture_fault_kind,
-    read_json,
-    read_patients,
+    require_folder,
     static_frames_fault,
-    usable_box,
 )
 from ultravid.datasets.formats.plain_pickle import read_plain_pickle
 from ultravid.datasets.image_io import image_fault
 from ultravid.datasets.index import Index, cached_index
+from ultravid.datasets.json_files import read_json
+from ultravid.datasets.patients import patient_from_name, read_patients
 from ultravid.datasets.readers.pictures import list_pictures
 from ultravid.datasets.video import DataError, Frame, Video
 
@@ -83,34 +83,38 @@ def load_hospital_csv(
     patients: str | Path | None = None,
     classes: Sequence[str] | None = None,
     class_agnostic: bool = True,
+    faults: FaultSink | None = None,
 ) -> list[Video]:
-    """Read data sets of this layout.
+    """Read datasets of this layout.
 
     Args:
-        root: the folder that holds a folder an organ.
-        datasets: names as ``breast_ALL@20230101-120000`` or ``breast_hospitalA@20230101-120000@deviceB``.
-        device_groups: devices by the name of their group, which may stand for a device in a data set's name.
-        patients: a JSON object from video name to patient; without it, the stem of ``video_path`` less a trailing side.
+        root: the folder that holds one folder per organ; local or mounted.
+        datasets: names such as ``breast_ALL@20230101-120000`` or ``breast_hospitalA@20230101-120000@deviceB``.
+        device_groups: devices by the name of their group, which a dataset's name may give in place of a device.
+        patients: a JSON object from video name to patient, at any address; otherwise the patient is the stem of ``video_path``
+            without a trailing side.
         classes: names in the order of their numbers; None: the organ's, see `CLASSES`.
-        class_agnostic: one class, "lesion", whatever the annotation's.
+        class_agnostic: use one class, "lesion", whatever the annotation's.
+        faults: collects all faults, and the videos and frames without them are returned.
 
     Raises:
-        DataError: a name is none, a file is missing or holds what can't be used; the first fault is told with its video and
-            frame, the others are counted. A pickle that holds code is refused, and the code is not run.
+        DataError: a dataset's name is malformed, or a file is missing or holds what can't be used. Without ``faults``, the first
+            fault is reported with its video and frame, and the others are counted. A pickle that holds code is rejected, and the
+            code is not run.
     """
-    root = Path(root)
+    root = require_folder(root)
     names = [_parse_name(name) for name in datasets]
     groups = {k: list(v) for k, v in (device_groups or {}).items()}
     files = [root / n.organ / f"{n.timestamp}.csv" for n in names]
 
     def build() -> Index:
-        faults = Faults(root)
-        reader = _Reader(faults, read_patients(patients), classes, class_agnostic)
+        own = FileFaults(root, faults)
+        reader = _Reader(own, read_patients(patients), classes, class_agnostic)
         for name, text, path in zip(names, datasets, files, strict=True):
             reader.read(path, name, text, groups)
-        videos = check_unique_ids(reader.videos, faults)
-        left_out = [f"{root}: {n} videos {why} and are left out." for why, n in sorted(reader.left_out.items())]
-        return Index(videos, faults.close() + left_out, tuple(reader.watched))
+        videos = check_unique_ids(reader.videos, own)
+        skipped = [f"{root}: {n} videos {why} and are skipped." for why, n in sorted(reader.skipped.items())]
+        return Index(videos, own.close() + skipped, tuple(reader.watched))
 
     arguments = {
         "datasets": list(datasets),
@@ -118,30 +122,30 @@ def load_hospital_csv(
         "classes": list(classes) if classes else None,
         "class_agnostic": class_agnostic,
     }
-    return cached_index("hospital_csv", arguments, [*files, *([Path(patients)] if patients is not None else [])], build)
+    return cached_index("hospital_csv", arguments, [*files, patients], build, faults)
 
 
 def _parse_name(name: str) -> _Name:
     match = _NAME.fullmatch(name)
     if match is None:
         raise DataError(
-            f"{name!r} is no name of a data set: write organ_hospital@YYYYMMDD-HHMMSS, or ...@device behind it."
+            f"{name!r} is not the name of a dataset: write organ_hospital@YYYYMMDD-HHMMSS, or organ_hospital@YYYYMMDD-HHMMSS@device."
         )
     return _Name(**match.groupdict())
 
 
 class _Reader:
-    """Videos of one call, with what they share."""
+    """Reads the videos of one call."""
 
     def __init__(
-        self, faults: Faults, patients: Mapping[str, str], classes: Sequence[str] | None, class_agnostic: bool
+        self, faults: FileFaults, patients: Mapping[str, str], classes: Sequence[str] | None, class_agnostic: bool
     ) -> None:
         self.faults = faults
         self.patients = patients
         self.classes = classes
         self.class_agnostic = class_agnostic
         self.videos: list[Video] = []
-        self.left_out: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
         self.watched: set[Path] = set()
         self.num_images = 0
 
@@ -156,27 +160,27 @@ class _Reader:
                 rows = [row for row in rows if row[column] in wanted]
                 if not rows:
                     raise DataError(
-                        f"{path}: no video of data set {text!r} has the {column} {' or '.join(wanted)}; "
+                        f"{path}: no video of dataset {text!r} has the {column} {' or '.join(wanted)}; "
                         f"there are {', '.join(there)}."
                     )
         for row in rows:
             try:
                 self._read_row(path.parent, row, name.organ)
             except DataError as error:
-                self.faults.add("video can't be read", f"video {row['jpg_folder']!r}: {str(error).rstrip('.')}")
+                self.faults.reject("video can't be read", f"video {row['jpg_folder']!r}: {str(error).rstrip('.')}")
 
     def _read_row(self, base: Path, row: Mapping[str, str], organ: str) -> None:
         where = f"video {row['jpg_folder']!r}"
         if row["anno_format"] not in ("json", "xml"):
-            self.faults.add("bad row", f"{where}: anno_format {row['anno_format']!r} is not json or xml")
+            self.faults.reject("bad row", f"{where}: anno_format {row['anno_format']!r} is not json or xml")
         folder = base / row["jpg_folder"]
         self.watched |= {folder, (base / row["pkl_file"]).parent}
         info = _read_info(folder / "info.json")
         if info["empty_flag"]:
-            self.left_out["have an empty_flag"] += 1
+            self.skipped["have an empty_flag"] += 1
             return
         if _flag(row, "polyline_error"):
-            self.left_out["have a polyline_error"] += 1
+            self.skipped["have a polyline_error"] += 1
             return
         classes = self._classes_of(organ)
         annotated = self._annotation(base, row)
@@ -196,11 +200,13 @@ class _Reader:
     def _classes_of(self, organ: str) -> tuple[str, ...]:
         classes = self.classes or CLASSES.get(organ)
         if classes is None:
-            raise DataError(f"the classes of organ {organ!r} are not known: name them in the reader's classes.")
+            raise DataError(
+                f"the classes of organ {organ!r} are not known: name them in the reader's argument classes."
+            )
         return tuple(classes)
 
     def _annotation(self, base: Path, row: Mapping[str, str]) -> dict[int, list[Any]]:
-        """What the pickle holds of each frame; of a negative video, nothing."""
+        """What the pickle holds for each frame; nothing for a negative video."""
         negative = _flag(row, "neg")
         if negative and not row["pkl_file"]:
             return {}
@@ -211,7 +217,7 @@ class _Reader:
             raise DataError(f"{path}: must hold {{'frames': {{frame number: list of boxes}}}}.")
         bad = [k for k in frames if isinstance(k, bool) or not isinstance(k, int)]
         if bad:
-            raise DataError(f"{path}: frame number {bad[0]!r} is no whole number.")
+            raise DataError(f"{path}: frame number {bad[0]!r} is not a whole number.")
         if negative and any(frames.values()):
             raise DataError(f"{path}: holds boxes, but the CSV says that the video is negative.")
         return frames
@@ -226,12 +232,10 @@ class _Reader:
     ) -> list[Frame]:
         pictures = list_pictures(folder)
         if len(pictures) != info["num_frames"]:
-            raise DataError(
-                f"{folder}: holds {len(pictures)} pictures, its info.json says {info['num_frames']} frames."
-            )
+            raise DataError(f"{folder}: holds {len(pictures)} images, its info.json says {info['num_frames']} frames.")
         for number in sorted(annotated):
             if not 0 <= number < len(pictures):
-                self.faults.add(
+                self.faults.reject(
                     "box in no frame", f"{where} frame {number}: has boxes, but there are {len(pictures)} frames"
                 )
         size = (info["cropped_shape"][0], info["cropped_shape"][1])
@@ -241,7 +245,7 @@ class _Reader:
             rows = self._rows(annotated.get(number, []), size, classes, here)
             fault = image_fault(picture, *size)
             if fault is not None:
-                self.faults.add(picture_fault_kind(fault), f"{here}: {picture} {fault}")
+                self.faults.reject(picture_fault_kind(fault), f"{here}: {picture} {fault}")
             else:
                 frames.append(make_frame((str(picture), None), self.num_images, size, rows))
             self.num_images += 1
@@ -252,18 +256,20 @@ class _Reader:
         for n, entry in enumerate(boxes):
             here = f"{where} box {n}"
             if not isinstance(entry, dict) or not {"box", "class"} <= set(entry):
-                self.faults.add("bad annotation row", f"{here}: is {entry!r}, not {{'box', 'class', 'track_id'}}")
+                self.faults.reject("bad annotation row", f"{here}: is {entry!r}, not {{'box', 'class', 'track_id'}}")
                 continue
             track, kind = entry.get("track_id", 0), entry["class"]
             if kind not in classes or isinstance(track, bool) or not isinstance(track, int):
                 near = difflib.get_close_matches(str(kind), classes, 1)
                 hint = f" (did you mean {near[0]!r}?)" if near else f" (classes are {', '.join(classes)})"
                 what = (
-                    f"unknown class {kind!r}{hint}" if kind not in classes else f"track_id {track!r} is no whole number"
+                    f"unknown class {kind!r}{hint}"
+                    if kind not in classes
+                    else f"track_id {track!r} is not a whole number"
                 )
-                self.faults.add("bad annotation row", f"{here}: {what}")
+                self.faults.reject("bad annotation row", f"{here}: {what}")
                 continue
-            box = usable_box(entry["box"], *size, here, self.faults)
+            box = repair_box(entry["box"], *size, here, self.faults)
             if box is not None:
                 rows.append((box, 0 if self.class_agnostic else list(classes).index(kind), track))
         return rows

@@ -1,7 +1,7 @@
-"""Reader of folders that LabelMe annotated: pictures with a JSON file of the same stem beside each.
+"""Reader of folders that were annotated with LabelMe: images with a JSON file of the same stem beside each.
 
-A picture without JSON is a frame without lesion. Tracks go by ``group_id``. Rectangles, and the bounds of polygons and circles,
-are boxes. Pictures inside the JSON (``imageData``) are not read: the picture's file must be there.
+An image without JSON is a frame without lesion. Shapes of one ``group_id`` are a track. Rectangles, and the bounds of polygons and
+circles, are boxes. Images inside the JSON (``imageData``) are not read: the image's file must exist.
 """
 
 from __future__ import annotations
@@ -12,19 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ultravid.datasets.faults import Faults
-from ultravid.datasets.formats.common import (
-    Row,
-    check_unique_ids,
-    make_frame,
-    patient_from_name,
-    picture_fault_kind,
-    read_json,
-    read_patients,
-    usable_box,
-)
+from ultravid.datasets.boxes import repair_box
+from ultravid.datasets.faults import FaultSink, FileFaults
+from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, picture_fault_kind, require_folder
 from ultravid.datasets.image_io import image_fault, image_size
 from ultravid.datasets.index import Index, cached_index
+from ultravid.datasets.json_files import read_json
+from ultravid.datasets.patients import patient_from_name, read_patients
 from ultravid.datasets.readers import read_sidecar
 from ultravid.datasets.readers.pictures import list_pictures, natural_order
 from ultravid.datasets.video import DataError, Frame, Video
@@ -40,49 +34,52 @@ def load_labelme(
     classes: Sequence[str] | None = None,
     class_agnostic: bool = True,
     patients: str | Path | None = None,
+    faults: FaultSink | None = None,
 ) -> list[Video]:
-    """Read a folder of LabelMe's.
+    """Read a folder that was annotated with LabelMe.
 
     Args:
-        root: every folder in it, and itself, that holds pictures is one video, named by its path from ``root``.
+        root: a local or mounted folder. It, and every folder in it, is one video if it holds images, named by its path from
+            ``root``.
         classes: labels in the order of their numbers; None: sorted by name.
-        class_agnostic: one class, "lesion", whatever the label.
-        patients: a JSON object from video name to patient; without it the sidecar's, and without that the folder's name less
-            a trailing side.
+        class_agnostic: use one class, "lesion", whatever the label.
+        patients: a JSON object from video name to patient, at any address; otherwise the patient is the sidecar's, else the
+            folder's name without a trailing side.
+        faults: collects all faults, and the videos and frames without them are returned.
 
     Raises:
-        DataError: a file is missing or holds what can't be used; the first fault is told with its video and frame, the
-            others are counted.
+        DataError: a file is missing or holds what can't be used. Without ``faults``, the first fault is reported with its video
+            and frame, and the others are counted.
     """
-    root = Path(root)
+    root = require_folder(root)
 
     def build() -> Index:
         if not root.is_dir():
-            raise DataError(f"{root} is not a folder that is there.")
-        faults = Faults(root)
+            raise DataError(f"{root} is not a folder.")
+        own = FileFaults(root, faults)
         folders = sorted({root, *(p for p in root.rglob("*") if p.is_dir())}, key=lambda p: natural_order(str(p)))
-        reader = _Reader(root, faults, read_patients(patients), class_agnostic)
+        reader = _Reader(root, own, read_patients(patients), class_agnostic)
         names = tuple(classes or ()) if classes is not None or class_agnostic else _labels(folders)
         for folder in folders:
             reader.read(folder, names)
-        if not reader.videos and not faults.found:
-            raise DataError(f"{root}: no folder in it holds PNG or JPEG pictures.")
-        videos = check_unique_ids(reader.videos, faults)
-        # A sidecar lies beside its folder, and a folder that comes is seen in the one above.
-        return Index(videos, faults.close(), (root.parent, *folders))
+        if not reader.videos and not own.rejected:
+            raise DataError(f"{root}: no folder in it holds PNG or JPEG images.")
+        videos = check_unique_ids(reader.videos, own)
+        # A sidecar lies beside its folder, and a new folder changes the one above.
+        return Index(videos, own.close(), (root.parent, *folders))
 
     arguments = {
         "root": str(root.absolute()),
         "classes": list(classes) if classes else None,
         "class_agnostic": class_agnostic,
     }
-    return cached_index("labelme", arguments, [Path(patients)] if patients is not None else [], build)
+    return cached_index("labelme", arguments, [patients], build, faults)
 
 
 def _labels(folders: Sequence[Path]) -> tuple[str, ...]:
     labels = set()
     for file in (f for folder in folders for f in _annotation_files(folder).values()):
-        with contextlib.suppress(DataError):  # told with its frame, when the frame is read
+        with contextlib.suppress(DataError):  # reported when its frame is read
             content = read_json(file)
             shapes = content.get("shapes") if isinstance(content, dict) else None
             labels |= {str(s.get("label")) for s in shapes or [] if isinstance(s, dict)}
@@ -94,9 +91,9 @@ def _annotation_files(folder: Path) -> dict[str, Path]:
 
 
 class _Reader:
-    """Videos of one call, with what they share."""
+    """Reads the videos of one call."""
 
-    def __init__(self, root: Path, faults: Faults, patients: dict[str, str], class_agnostic: bool) -> None:
+    def __init__(self, root: Path, faults: FileFaults, patients: dict[str, str], class_agnostic: bool) -> None:
         self.root = root
         self.faults = faults
         self.patients = patients
@@ -111,12 +108,12 @@ class _Reader:
         for stem in sorted(
             {p.stem for p in pictures if sum(q.stem == p.stem for q in pictures) > 1} & set(annotations)
         ):
-            self.faults.add("bad annotation file", f"video {name!r}: two pictures share {annotations[stem]}")
+            self.faults.reject("bad annotation file", f"video {name!r}: two images share {annotations[stem]}")
         if not pictures:
             return
         for stem in sorted(set(annotations) - {p.stem for p in pictures}):
-            self.faults.add(
-                "frame is missing", f"video {name!r}: {annotations[stem]} has no picture {stem}.png or .jpg"
+            self.faults.reject(
+                "frame is missing", f"video {name!r}: {annotations[stem]} has no image {stem}.png or .jpg"
             )
         frames = []
         for number, picture in enumerate(pictures):
@@ -135,10 +132,10 @@ class _Reader:
             size = _announced_size(content, annotation) if annotation is not None else image_size(picture)
             fault = image_fault(picture, *size)
         except DataError as error:
-            self.faults.add("bad annotation file", f"{where}: {str(error).rstrip('.')}")
+            self.faults.reject("bad annotation file", f"{where}: {str(error).rstrip('.')}")
             return None
         if fault is not None:
-            self.faults.add(picture_fault_kind(fault), f"{where}: {picture} {fault}")
+            self.faults.reject(picture_fault_kind(fault), f"{where}: {picture} {fault}")
             return None
         rows = self._rows(content["shapes"], size, classes, where)
         return make_frame((str(picture), None), self.num_images, size, rows)
@@ -152,20 +149,20 @@ class _Reader:
             label = shape.get("label") if isinstance(shape, dict) else None
             if corners is None:
                 kind = shape.get("shape_type") if isinstance(shape, dict) else type(shape).__name__
-                self.faults.add("bad shape", f"{here}: is a {kind!r} whose corners can't be read")
+                self.faults.reject("bad shape", f"{here}: is a {kind!r} whose corners can't be read")
                 continue
             if not self.class_agnostic and label not in classes:
-                self.faults.add("bad shape", f"{here}: label {label!r} is not one of {', '.join(classes)}")
+                self.faults.reject("bad shape", f"{here}: label {label!r} is not one of {', '.join(classes)}")
                 continue
             track = shape.get("group_id")
             if track is None:
                 ungrouped += 1
-                track = -ungrouped  # no group's number is negative
-                self.faults.mend(_BY_ORDER, here)
+                track = -ungrouped  # group numbers are not negative
+                self.faults.repair(_BY_ORDER, here)
             if isinstance(track, bool) or not isinstance(track, int):
-                self.faults.add("bad shape", f"{here}: group_id {track!r} is no whole number")
+                self.faults.reject("bad shape", f"{here}: group_id {track!r} is not a whole number")
                 continue
-            box = usable_box(corners, *size, here, self.faults)
+            box = repair_box(corners, *size, here, self.faults)
             if box is not None:
                 rows.append((box, 0 if self.class_agnostic else list(classes).index(str(label)), track))
         return rows
@@ -175,12 +172,12 @@ def _announced_size(content: Any, path: Path) -> tuple[int, int]:
     found = content if isinstance(content, dict) else {}
     height, width = found.get("imageHeight"), found.get("imageWidth")
     if not isinstance(found.get("shapes"), list) or not isinstance(height, int) or not isinstance(width, int):
-        raise DataError(f"{path}: is not LabelMe's: it needs shapes, imageHeight and imageWidth.")
+        raise DataError(f"{path}: is not a LabelMe file: it needs shapes, imageHeight and imageWidth.")
     return height, width
 
 
 def _bounds(shape: Any) -> list[float] | None:
-    """XYXY of a rectangle, polygon or circle; None of anything else."""
+    """XYXY of a rectangle, polygon or circle; None for anything else."""
     points = shape.get("points") if isinstance(shape, dict) else None
     pairs = isinstance(points, list) and all(isinstance(p, list) and len(p) == 2 for p in points)
     if (
@@ -190,7 +187,7 @@ def _bounds(shape: Any) -> list[float] | None:
     ):
         return None
     kind = shape.get("shape_type") or "polygon"
-    if kind == "circle" and len(points) == 2:  # its centre, and a point of its edge
+    if kind == "circle" and len(points) == 2:  # its centre, and a point on its edge
         (x, y), (u, v) = points
         radius = math.hypot(u - x, v - y)
         return [x - radius, y - radius, x + radius, y + radius]

@@ -1,6 +1,6 @@
-"""Reader of recordings without annotations: movies, DICOM files and picture folders, to run a detector on.
+"""Reader of recordings without annotations: movies, DICOM files and image folders, to run a detector on.
 
-What a recording does not say of itself may stand in a sidecar (`ultravid.datasets.readers.sidecar`).
+A sidecar file may give what a recording does not say about itself (`ultravid.datasets.readers.sidecar`).
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ultravid.datasets.faults import Faults
-from ultravid.datasets.formats.common import make_frame, patient_from_name
+from ultravid.datasets.faults import FaultSink, FileFaults
+from ultravid.datasets.formats.common import make_frame, require_folder
 from ultravid.datasets.image_io import image_fault
 from ultravid.datasets.index import Index, cached_index
+from ultravid.datasets.patients import patient_from_name
 from ultravid.datasets.readers import CroppedSource, is_recording, open_source, read_sidecar
 from ultravid.datasets.readers.opener import is_dicom
 from ultravid.datasets.readers.pictures import natural_order
@@ -20,40 +21,41 @@ from ultravid.datasets.video import DataError, Frame, Video
 __all__ = ["load_recordings"]
 
 
-def load_recordings(*, path: str | Path, crop: bool = True) -> list[Video]:
-    """Read a movie, a DICOM file or a picture folder, or all that lie in a folder and the folders in it.
+def load_recordings(*, path: str | Path, crop: bool = True, faults: FaultSink | None = None) -> list[Video]:
+    """Read a movie, a DICOM file or an image folder, or all of them in a folder and the folders in it.
 
-    A video is named by its path from ``path``. Its patient is the sidecar's; without one, DICOM files that hold one patient's id
-    share the name of the first of them (the id itself is never kept), and any other recording's patient is its file's
-    name less a trailing side.
+    A video is named by its path from ``path``. Its patient is the sidecar's; otherwise DICOM files with the same patient's id share
+    the name of the first of them (the id itself is never kept), and any other recording's patient is its file's name without
+    a trailing side.
 
     Args:
-        path: file or folder.
-        crop: cut DICOM frames to their ultrasound region.
+        path: file or folder; local or mounted.
+        crop: crop DICOM frames to their ultrasound region.
+        faults: collects all faults, and the recordings without them are returned.
 
     Raises:
-        DataError: nothing is there that frames are read from, or a file is damaged; the first fault is told, the others are
-            counted.
+        DataError: the path holds no recording, or a file is damaged. Without ``faults``, the first fault is reported and the others
+            are counted.
     """
-    path = Path(path)
+    path = require_folder(path)
 
     def build() -> Index:
         if not path.exists():
-            raise DataError(f"{path} is not there.")
-        faults = Faults(path)
+            raise DataError(f"{path} does not exist.")
+        own = FileFaults(path, faults)
         videos: list[Video] = []
         named: dict[str, str] = {}
         for recording in _recordings(path):
             try:
                 videos.append(_read(recording, path, crop, named, sum(map(len, videos))))
             except DataError as error:
-                faults.add("recording can't be read", str(error).rstrip("."))
-        if not videos and not faults.found:
-            raise DataError(f"{path}: holds no movie, DICOM file or picture.")
+                own.reject("recording can't be read", str(error).rstrip("."))
+        if not videos and not own.rejected:
+            raise DataError(f"{path}: holds no movie, DICOM file or image.")
         watched = [path.parent, *([path, *(p for p in path.rglob("*") if p.is_dir())] if path.is_dir() else [])]
-        return Index(videos, faults.close(), tuple(watched))
+        return Index(videos, own.close(), tuple(watched))
 
-    return cached_index("recordings", {"path": str(path.absolute()), "crop": crop}, [], build)
+    return cached_index("recordings", {"path": str(path.absolute()), "crop": crop}, [], build, faults)
 
 
 def _recordings(path: Path) -> Iterator[Path]:

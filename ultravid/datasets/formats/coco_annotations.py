@@ -1,0 +1,333 @@
+"""Annotations in COCO's JSON, read once for training and for evaluation; images on disk are not needed.
+
+COCO-VID holds ``videos[]{id, name}``, ``images[]{id, video_id, frame_id, file_name, height, width}`` and
+``annotations[]{id, image_id, bbox: [x, y, width, height], instance_id, category_id}``; without ``instance_id``, ``track_id`` is
+used. A video may give its ``fps`` (0: not known), ``patient``, ``device``, ``organ``, ``hospital``, ``spacing_mm``, and more under
+``metadata``, and its ``static_frames`` as a list of [first, last]. Plain COCO, without videos, is read as stills: each image is a
+video of one frame.
+
+A box of negative width or height has its corner on the other side and is turned round, and a box past the frame's edge is
+clipped to it; both are reported in a warning. Everything else that is wrong is rejected: an id that is used twice or is neither
+a whole number nor text, a frame that is listed twice, an annotation whose image is not listed or belongs to another video
+than the annotation says, a crowd region, an empty box or one outside the frame.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from ultravid.datasets.boxes import LARGEST, repair_box, xyxy_of_xywh
+from ultravid.datasets.faults import FileFaults
+from ultravid.datasets.formats.common import Row, static_frames_fault
+from ultravid.datasets.json_files import read_json
+from ultravid.datasets.patients import check_patients
+from ultravid.datasets.video import DataError
+
+__all__ = ["CocoAnnotations", "CocoImage", "CocoVideo", "Id", "is_id", "read_coco_annotations"]
+
+Id = int | str
+
+_METADATA_KEYS = ("device", "organ", "hospital", "spacing_mm", "spacing_y_mm")
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """One frame and what is annotated in it.
+
+    Attributes:
+        image_id: unique in the file.
+        video_id: of its video.
+        frame_id: its number in the video; frames are ordered by it, and it need not run from 0.
+        height: pixels.
+        width: pixels.
+        file_name: as the file gives it; None if it gives none.
+        lesions: (XYXY box in pixels inside the frame, category id, track id), in the order of the file.
+    """
+
+    image_id: Id
+    video_id: Id
+    frame_id: int
+    height: int
+    width: int
+    file_name: str | None
+    lesions: list[Row] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CocoVideo:
+    """One video.
+
+    Attributes:
+        video_id: unique in the file.
+        name: unique in the file; the id if the file gives no name.
+        patient: None if it is not known.
+        fps: frames per second; None if it is not known.
+        metadata: see `Video.metadata`.
+        static_frames: see `Video.static_frames`.
+        images: ordered by ``frame_id``; may be empty.
+    """
+
+    video_id: Id
+    name: str
+    patient: str | None
+    fps: float | None
+    metadata: dict[str, str | float]
+    static_frames: tuple[tuple[int, int], ...]
+    images: list[CocoImage]
+
+
+@dataclass(frozen=True)
+class CocoAnnotations:
+    """Content of a COCO file.
+
+    Attributes:
+        path: the file, for messages.
+        videos: by id, in the order of the file.
+        images: by id, in the order of the file.
+        categories: names by category id, those of ids that are used but not listed too; whole numbers rise, text follows.
+    """
+
+    path: str
+    videos: dict[Id, CocoVideo]
+    images: dict[Id, CocoImage]
+    categories: dict[Id, str]
+
+    def has_image(self, image_id: Any) -> TypeGuard[Id]:
+        """Whether an image of that id is listed; the id may be any value."""
+        return is_id(image_id) and image_id in self.images
+
+    def where(self, image_id: Id) -> str:
+        """Video and frame of an image, for messages."""
+        image = self.images[image_id]
+        return f"video {self.videos[image.video_id].name!r} frame {image.frame_id}"
+
+
+def read_coco_annotations(
+    address: str | Path, faults: FileFaults, *, patients: Mapping[str, str] | None = None, stills: bool = False
+) -> CocoAnnotations:
+    """Read a COCO file.
+
+    Args:
+        address: a path, or any address that ``ultravid.utils.file_io.PathManager`` handles.
+        faults: takes what is rejected and repaired; the caller closes it.
+        patients: patient by video name; takes precedence over what the file says.
+        stills: plain COCO; each image becomes a video of one frame, named by its file and, without ``patient``, its own patient.
+
+    Raises:
+        DataError: the file can't be read or isn't COCO; the table of patients names none of its videos; or, if ``faults`` has no
+            sink, ids or frames are wrong.
+    """
+    content = _read_content(address, stills)
+    reader = _Reader(faults)
+    rows = reader.video_rows(content["videos"])
+    names = {video_id: str(_name_of(row)) for video_id, row in rows.items()}
+    images = reader.images(content["images"], names)
+    faults.raise_if_any()  # without sound ids each annotation would be reported as well
+    if patients:
+        check_patients(patients, names.values(), address)
+    reader.add_lesions(content["annotations"], images, names)
+    frames: dict[Id, list[CocoImage]] = defaultdict(list)
+    for image in images.values():
+        frames[image.video_id].append(image)
+    videos = {}
+    for video_id, row in rows.items():
+        ordered = sorted(frames[video_id], key=lambda image: image.frame_id)
+        videos[video_id] = reader.video(row, names[video_id], ordered, patients or {})
+    return CocoAnnotations(str(address), videos, images, _categories(content))
+
+
+def is_id(value: Any) -> TypeGuard[Id]:
+    """Whether a value can be an id: a whole number or text."""
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _read_content(address: str | Path, stills: bool) -> dict[str, Any]:
+    content = read_json(address)
+    for key in ("images", "annotations") if stills else ("videos", "images", "annotations"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            needed = "images and annotations" if stills else "videos, images and annotations"
+            raise DataError(f"{address}: holds no list {key!r}; {'COCO' if stills else 'COCO-VID'} has {needed}.")
+        if not all(isinstance(row, dict) for row in content[key]):
+            raise DataError(f"{address}: {key!r} holds something that is not an object.")
+    return _stills_as_videos(content) if stills else dict(content)
+
+
+def _stills_as_videos(content: Mapping[str, Any]) -> dict[str, Any]:
+    videos = [
+        {**i, "name": str(i.get("file_name")), "patient": i.get("patient", i.get("file_name")), "fps": None}
+        for i in content["images"]
+    ]
+    images = [{**image, "video_id": image.get("id"), "frame_id": 0} for image in content["images"]]
+    annotations = [{**annotation, "video_id": None} for annotation in content["annotations"]]
+    return {**content, "videos": videos, "images": images, "annotations": annotations}
+
+
+def _categories(content: Mapping[str, Any]) -> dict[Id, str]:
+    listed = {
+        row["id"]: str(row.get("name"))
+        for row in content.get("categories") or []
+        if isinstance(row, dict) and is_id(row.get("id"))
+    }
+    used = {row.get("category_id", 1) for row in content["annotations"] if is_id(row.get("category_id", 1))}
+    order = sorted({*listed, *used}, key=lambda i: (0, i, "") if isinstance(i, int) else (1, 0, i))
+    return {category: listed.get(category, str(category)) for category in order}
+
+
+class _Reader:
+    """The rows of one file; what is wrong goes to ``faults``."""
+
+    def __init__(self, faults: FileFaults) -> None:
+        self.faults = faults
+
+    def video_rows(self, rows: Iterable[Mapping[str, Any]]) -> dict[Id, Mapping[str, Any]]:
+        """Rows of videos by id, each id and each name once."""
+        found: dict[Id, Mapping[str, Any]] = {}
+        taken: set[str] = set()
+        for row in rows:
+            video_id, given = row.get("id"), _name_of(row)
+            if not is_id(video_id):
+                what = f"video {row.get('name')!r} has the id {video_id!r}, not a whole number or text"
+                self.faults.reject("bad video row", what)
+            elif not is_id(given):
+                self.faults.reject("bad video row", f"video {video_id!r} has the name {given!r}, not text")
+            elif video_id in found:
+                both = f"{str(_name_of(found[video_id]))!r} and {str(given)!r}"
+                self.faults.reject("an id is used twice", f"two videos have the id {video_id!r}: {both}")
+            elif str(given) in taken:
+                self.faults.reject("an id is used twice", f"two videos have the name {str(given)!r}")
+            else:
+                found[video_id] = row
+                taken.add(str(given))
+        return found
+
+    def images(self, rows: Iterable[Mapping[str, Any]], names: Mapping[Id, str]) -> dict[Id, CocoImage]:
+        """Images by id, without their lesions."""
+        images: dict[Id, CocoImage] = {}
+        seen: set[tuple[Id, int]] = set()
+        for row in rows:
+            fault = _image_fault(row, names, seen)
+            image_id = row.get("id")
+            if fault is not None:
+                self.faults.reject("bad image row", fault)
+            elif image_id in images:
+                where, other = _place(row, names), images[image_id]
+                message = f"{where}: two images have the id {image_id!r}; the other is "
+                message += f"video {names[other.video_id]!r} frame {other.frame_id}"
+                self.faults.reject("an id is used twice", message)
+            else:
+                file_name = None if row.get("file_name") in (None, "") else str(row["file_name"])
+                size = row["height"], row["width"]
+                images[row["id"]] = CocoImage(row["id"], row["video_id"], row["frame_id"], *size, file_name)
+                seen.add((row["video_id"], row["frame_id"]))
+        return images
+
+    def add_lesions(
+        self, rows: Iterable[Mapping[str, Any]], images: Mapping[Id, CocoImage], names: Mapping[Id, str]
+    ) -> None:
+        """Put each annotation into its image's ``lesions``."""
+        for row in rows:
+            image_id, label = row.get("image_id"), f"annotation {row.get('id')!r}"
+            if not is_id(image_id) or image_id not in images:
+                message = f"{label} belongs to image {image_id!r}, which is not listed"
+                self.faults.reject("bad annotation row", message)
+                continue
+            image = images[image_id]
+            where = f"video {names[image.video_id]!r} frame {image.frame_id} {label}"
+            lesion = self._lesion(row, image, where)
+            if lesion is not None:
+                image.lesions.append(lesion)
+
+    def _lesion(self, row: Mapping[str, Any], image: CocoImage, where: str) -> Row | None:
+        track = row.get("instance_id")
+        track = (row.get("track_id") or 0) if track is None else track
+        category, video_id, bbox = row.get("category_id", 1), row.get("video_id"), row.get("bbox")
+        if video_id is not None and video_id != image.video_id:
+            message = f"{where}: belongs to video {video_id!r}, but its image to video {image.video_id!r}"
+            self.faults.reject("bad annotation row", message)
+        elif not _is_whole(track) or not _is_whole(category):
+            message = f"{where}: instance_id {track!r} or category_id {category!r} is not a whole number"
+            self.faults.reject("bad annotation row", message)
+        elif row.get("iscrowd"):
+            self.faults.reject("crowd region", f"{where}: is a crowd region, not one lesion")
+        else:
+            corners = xyxy_of_xywh(bbox)
+            box = repair_box(corners, image.height, image.width, where, self.faults, written=bbox)
+            return None if box is None else (box, category, track)
+        return None
+
+    def video(
+        self, row: Mapping[str, Any], name: str, images: list[CocoImage], patients: Mapping[str, str]
+    ) -> CocoVideo:
+        """A video of its row and its images."""
+        patient = patients.get(name, row.get("patient"))
+        static = row.get("static_frames") or []
+        fault = static_frames_fault(static, len(images)) if images else None
+        if fault is not None:
+            self.faults.reject("bad static_frames", f"video {name!r}: {fault}")
+        return CocoVideo(
+            video_id=row["id"],
+            name=name,
+            patient=None if patient is None else str(patient),
+            fps=self._rate(row.get("fps"), name),
+            metadata=self._metadata(row, name),
+            static_frames=() if fault is not None or not images else tuple((first, last) for first, last in static),
+            images=images,
+        )
+
+    def _rate(self, fps: Any, name: str) -> float | None:
+        if fps is None or (fps == 0 and not isinstance(fps, bool)):
+            return None
+        if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < LARGEST:
+            self.faults.reject("bad frame rate", f"video {name!r}: fps is {fps!r}, not a number above 0")
+            return None
+        return float(fps)
+
+    def _metadata(self, row: Mapping[str, Any], name: str) -> dict[str, str | float]:
+        """Device, organ, hospital and spacing of a video's row, and all that is under ``metadata``."""
+        found = {key: row[key] for key in _METADATA_KEYS if row.get(key) is not None}
+        given = row.get("metadata") or {}
+        if isinstance(given, dict):
+            found |= given
+        else:
+            self.faults.reject("bad metadata", f"video {name!r}: metadata is {given!r}, not an object")
+        return {
+            key: value if isinstance(value, float | int) and not isinstance(value, bool) else str(value)
+            for key, value in found.items()
+            if value is not None
+        }
+
+
+def _image_fault(row: Mapping[str, Any], names: Mapping[Id, str], seen: set[tuple[Id, int]]) -> str | None:
+    """What is wrong with an image's row but for its id being used twice."""
+    image_id, video_id, frame_id = row.get("id"), row.get("video_id"), row.get("frame_id")
+    if not is_id(image_id):
+        return f"image {row.get('file_name')!r} has the id {image_id!r}, not a whole number or text"
+    missing = [key for key in ("video_id", "frame_id", "height", "width") if row.get(key) is None]
+    if missing:
+        return f"image {image_id!r} ({row.get('file_name')!r}) has no {missing[0]!r}"
+    if not is_id(video_id) or video_id not in names:
+        return f"image {image_id!r} belongs to video {video_id!r}, which is not listed"
+    if not _is_whole(frame_id):
+        return f"video {names[video_id]!r} image {image_id!r}: frame_id {frame_id!r} is not a whole number"
+    if not all(_is_whole(row[key]) and row[key] > 0 for key in ("height", "width")):
+        sizes = f"height {row['height']!r} and width {row['width']!r}"
+        return f"{_place(row, names)}: {sizes} are not whole numbers above 0"
+    return f"{_place(row, names)} is listed twice" if (video_id, frame_id) in seen else None
+
+
+def _name_of(row: Mapping[str, Any]) -> Any:
+    """A video's name, or its id if it has no name."""
+    return row["name"] if row.get("name") is not None else row.get("id")
+
+
+def _place(row: Mapping[str, Any], names: Mapping[Id, str]) -> str:
+    return f"video {names[row['video_id']]!r} frame {row['frame_id']}"
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value is a whole number that int64 can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
