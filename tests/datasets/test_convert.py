@@ -119,7 +119,7 @@ def test_a_users_mistakes_are_told_before_anything_is_written(recordings, tmp_pa
     here = ("--format", "recordings", "--path", recordings)
     assert "Did you mean 'recordings'" in told("--format", "recording", "--path", recordings)
     assert "has no option 'corp'. Did you mean 'crop'" in told(*here, "--option", "corp=false")
-    assert "the reader wants bool" in told(*here, "--option", "crop=perhaps")
+    assert "the reader needs bool" in told(*here, "--option", "crop=perhaps")
     assert "needs the option 'datasets'" in told("--format", "hospital-csv", "--path", recordings)
     assert "it becomes a file's name" in told(*here, "--split", "../x")
     assert "does not exist" in told("--format", "recordings", "--path", tmp_path / "gone")

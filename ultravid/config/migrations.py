@@ -22,6 +22,8 @@ TARGETS: dict[str, str] = {
     "ultravid.data.datasets": "ultravid.datasets.formats",
     "ultravid.data.datasets.formats": "ultravid.datasets.formats.by_name",
     "ultravid.data.faults": "ultravid.datasets.faults",
+    "ultravid.data.faults.Faults": "ultravid.datasets.faults.FileFaults",
+    "ultravid.data.faults.gather_faults": "ultravid.datasets.faults.FaultSink",
     "ultravid.data.fingerprint": "ultravid.datasets.fingerprint",
     "ultravid.data.folds": "ultravid.datasets.folds",
     "ultravid.data.groups": "ultravid.datasets.groups",
