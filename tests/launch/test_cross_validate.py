@@ -70,7 +70,7 @@ def figures_of(folder, fold):
 
 def rows_of(folder):
     with (folder / "cross_validation.csv").open() as file:
-        return {row["figure"]: row for row in csv.DictReader(file)}
+        return {row["metric"]: row for row in csv.DictReader(file)}
 
 
 @pytest.mark.slow
@@ -213,7 +213,7 @@ HAND = FoldTable(
 
 
 def test_a_figure_that_a_fold_lacks_has_no_mean_and_the_others_mean_is_named_so():
-    rows = {row["figure"]: row for row in csv.DictReader(fold_csv(HAND).splitlines())}
+    rows = {row["metric"]: row for row in csv.DictReader(fold_csv(HAND).splitlines())}
     assert (rows["AP50"]["mean"], rows["AP50"]["std"], rows["AP50"]["fold_3"]) == ("85.0", "5.0", "85.0")
     assert (rows["Pr90"]["mean"], rows["Pr90"]["std"], rows["Pr90"]["num_defined"]) == ("", "", "2")
     assert float(rows["Pr90"]["mean_of_defined"]) == 55 and float(rows["Pr90"]["std_of_defined"]) == pytest.approx(
@@ -224,7 +224,7 @@ def test_a_figure_that_a_fold_lacks_has_no_mean_and_the_others_mean_is_named_so(
         "Pr90: undefined in 1 of 3 folds (fold 1, the recall ends at 0.700); mean of the other 2: Pr90 55.00 (std 7.07)"
         in text
     )
-    assert "2 is missing" in text and "No pooled figures: a video stands in several folds" in text
+    assert "2 is missing" in text and "No pooled metrics: a video stands in several folds" in text
     assert math.isnan(fold_json(HAND)["mean"]["Pr90"]) and fold_json(HAND)["pooled"] is None
 
 

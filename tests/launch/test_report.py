@@ -187,7 +187,7 @@ def test_coco_results_of_any_detector_get_a_page(tmp_path):
     done = run(detections, "--annotations", annotations, "--bootstrap", 0, "--output", tmp_path / "r.html")
     assert done.returncode == 0, done.stderr
     page = Page((tmp_path / "r.html").read_text())
-    assert "COCO results don't say" in page.text and f"--annotations {annotations}" in page.text
+    assert "COCO results do not record it" in page.text and f"--annotations {annotations}" in page.text
 
 
 def test_what_comes_from_data_is_escaped(compared):

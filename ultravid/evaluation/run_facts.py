@@ -1,4 +1,4 @@
-"""What a run is, from the files beside its predictions."""
+"""Facts about a run, from the files beside its predictions."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["run_facts"]
 
 
 def run_facts(predictions: Path) -> dict[str, str]:
-    """What is known about the run that made predictions: label -> text. A fact that is not known says so.
+    """What is known about the run that made predictions: label -> text; an unknown fact has a text that says so.
 
     Args:
         predictions: a run's folder, its manifest of predictions, or COCO results.
     """
     run = RunFolder.containing(predictions)
-    facts = {"predictions": str(predictions), "made by": _fingerprint(predictions)}
+    facts = {"predictions": str(predictions), "model": _fingerprint(predictions)}
     if run is None:
-        return {**facts, "run": "not known: no attempts/ and no config.yaml beside the predictions"}
+        return {**facts, "run": "unknown: there is no attempts/ and no config.yaml beside the predictions"}
     facts |= {"folder": str(run), "config": _config(run)}
     record = run.newest_record()
     if record is None:
-        return {**facts, "attempt": "not known: no attempts/*/record.json"}
+        return {**facts, "attempt": "unknown: there is no attempts/*/record.json"}
     end = record.get("end") or {}
     facts["attempt"] = f"{record.get('attempt')}, began {record.get('started')}, {_end(end)}"
     facts["command"] = str(record.get("command"))
@@ -42,15 +42,15 @@ def run_facts(predictions: Path) -> dict[str, str]:
 
 def _fingerprint(predictions: Path) -> str:
     if predictions.is_file() and predictions.name != RunFolder("").prediction_manifest.name:
-        return "not known: COCO results don't say"
+        return "unknown: COCO results do not record it"
     content = json.loads(find_manifest(predictions).read_text(encoding="utf-8"))
-    return str(content.get("fingerprint") or "not said") + " (SHA-256 of weights and model)"
+    return f"SHA-256 of weights and config: {content.get('fingerprint') or 'not recorded'}"
 
 
 def _config(run: RunFolder) -> str:
     path = run.saved_config
     if path is None:
-        return f"not known: no {run.config.name}"
+        return f"unknown: there is no {run.config.name}"
     try:
         return f"{path.name}, SHA-256 {config_hash(LazyConfig.load(path))}"
     except ConfigError as error:
@@ -59,21 +59,21 @@ def _config(run: RunFolder) -> str:
 
 def _end(end: Mapping[str, Any]) -> str:
     if not end:
-        return "has no end: it was killed, or is at work"
+        return "no end recorded: it was killed or is still running"
     why = f" ({end['why']})" if end.get("why") else ""
     return f"{end.get('how')}{why} after {end.get('seconds')} s at iteration {end.get('iter')}"
 
 
 def _commit(git: Mapping[str, Any] | None) -> str:
     if not git:
-        return "not known: no checkout"
-    changed = ", with changes that attempts/*/git.diff holds" if git.get("changed") else ""
-    untracked = f", {len(git['untracked'])} files that git does not know" if git.get("untracked") else ""
+        return "unknown: not a git checkout"
+    changed = ", with uncommitted changes (attempts/*/git.diff)" if git.get("changed") else ""
+    untracked = f", {len(git['untracked'])} untracked files" if git.get("untracked") else ""
     return f"{git.get('commit')}{changed}{untracked}"
 
 
 def _data(data: Mapping[str, Any] | None) -> str:
     if not data:
-        return "not known: the loader does not say"
+        return "unknown: the data loader does not report it"
     counts = ", ".join(f"{data.get(name)} {name}" for name in ("videos", "frames", "boxes"))
     return f"{counts}, SHA-256 {data.get('sha256')}"

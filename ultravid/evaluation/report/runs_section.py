@@ -21,7 +21,7 @@ def runs_section(runs: Sequence[ReportRun]) -> Html:
             "tr",
             None,
             element("th", {"scope": "row"}, name),
-            *(element("td", None, known.get(name, "not known")) for known in facts),
+            *(element("td", None, known.get(name, "unknown")) for known in facts),
         )
         for name in names
     ]
