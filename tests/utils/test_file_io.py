@@ -119,7 +119,8 @@ def test_a_local_path_is_returned_as_it_is(tmp_path):
 
 
 def test_the_path_manager_is_iopaths_and_takes_handlers(manager, tmp_path):
-    assert isinstance(manager, IopathManager) and not manager._enable_logging
+    assert isinstance(manager, IopathManager) and file_io.PathHandler is PathHandler
+    assert not manager._enable_logging  # iopath's telemetry
     assert is_local("read-only:a")
     manager.register_handler(ReadOnlyHandler())
     manager.register_handler(FolderHandler(tmp_path))

@@ -17,7 +17,7 @@ from torch import nn
 from ultravid.checkpoint.manifest import changed_since_written, listed_names, record_file, sha256_of
 from ultravid.checkpoint.reading import CheckpointError, load_file
 from ultravid.checkpoint.snapshot import Snapshot, check_plain_data
-from ultravid.checkpoint.weights import load_weights
+from ultravid.checkpoint.weights import current_weights, load_weights
 from ultravid.utils import comm, file_io
 from ultravid.utils.file_io import remove_path, replace_file, require_local
 from ultravid.utils.run_folder import RunFolder
@@ -36,7 +36,7 @@ _HEURISTICS = re.compile(r"([?&])matching_heuristics=(True|False)(&|$)")
 class DetectionCheckpointer:
     """Saves and loads a model and the state of its training.
 
-    A file is a dict: ``model`` (the state dict), ``iteration``, and one entry a checkpointable. It is written under a
+    A file is a dict: ``model`` (the state dict), ``iteration``, and one entry for each checkpointable. It is written under a
     temporary name, flushed to disk and renamed; its hash is in ``manifest.json`` beside it. ``last_checkpoint`` names the file
     to resume from, ``best_checkpoint`` the best one by some metric.
 
@@ -252,8 +252,11 @@ class DetectionCheckpointer:
             weights, content = content, {}
         load_weights(self.model, weights, path, by_suffix=by_suffix, strict=strict)
         for key in wanted:
+            state = content.pop(key)
+            if key == AVERAGED:
+                state = current_weights(state, self.model.state_dict(), path)
             try:
-                self.checkpointables[key].load_state_dict(content.pop(key))
+                self.checkpointables[key].load_state_dict(state)
             except (ValueError, KeyError, RuntimeError) as error:
                 raise CheckpointError(f"{path}: its {key!r} doesn't fit this run's: {error}") from error
         logger.info("Loaded checkpoint %s", path)

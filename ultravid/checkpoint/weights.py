@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ultravid.checkpoint.reading import CheckpointError
+from ultravid.config.migrations import WEIGHTS
 
-__all__ = ["align_and_update_state_dicts", "load_weights", "match_by_suffix"]
+__all__ = ["align_and_update_state_dicts", "current_weights", "load_weights", "match_by_suffix"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def load_weights(
 ) -> None:
     """Give weights to a model.
 
-    Names must be the model's, with three exceptions: torchvision's ResNets; files in which all names begin with
+    Names must be the model's, or what they were before a module was renamed (`current_weights`); with three exceptions: torchvision's ResNets; files in which all names begin with
     ``backbone.``; and files whose names match by their ends (`match_by_suffix`), which is tried if not one name is the model's.
     Such a file may hold a part of the model. What it lacks starts from scratch, and the log says what that is.
 
@@ -66,7 +67,7 @@ def load_weights(
         kind = type(weights[foreign]).__name__
         raise CheckpointError(f"{path} holds no state dict: its {foreign!r} is a {kind}, not a tensor.")
     expected = model.state_dict()
-    match = _match_names(expected, weights, by_suffix=by_suffix)
+    match = _match_names(expected, current_weights(weights, expected, path), by_suffix=by_suffix)
     shapes = [
         f"{k} is {tuple(match.weights[k].shape)}, the model's {tuple(expected[k].shape)}"
         for k in expected
@@ -86,6 +87,32 @@ def load_weights(
         logger.warning("%s doesn't fit the model in all places: %s. These are left as they are.", path, message)
     model.load_state_dict(fitting, strict=False)
     _log_parts(path, match, [k for k in expected if k not in fitting and k not in match.missing])
+
+
+def current_weights(weights: Mapping[str, Tensor], expected: Container[str], path: str | Path) -> Mapping[str, Tensor]:
+    """Weights of an earlier version under today's names (`ultravid.config.migrations.WEIGHTS`).
+
+    Args:
+        weights: by name.
+        expected: names of the model; one that is among them is never changed.
+        path: the file that the weights come from, for the note in the log.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        old = "" if name in expected else next((end for end in _starts(name) if end in WEIGHTS), "")
+        new = f"{WEIGHTS[old]}{name[len(old) :]}" if old else name
+        renamed[new if new in expected else name] = value
+    for old, new in WEIGHTS.items():
+        if any(name.startswith(f"{old}.") and name not in renamed for name in weights):
+            logger.info("%s: weights are called %s.* now, %s.* in the file.", path, new, old)
+    return renamed
+
+
+def _starts(name: str) -> Iterator[str]:
+    """The modules of a weight's name, the innermost first: ``a.b`` and ``a`` of ``a.b.weight``."""
+    while "." in name:
+        name = name.rpartition(".")[0]
+        yield name
 
 
 def _log_parts(path: str | Path, match: _Match, from_scratch: list[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 
-__all__ = ["ARGUMENTS", "KEPT_TARGETS", "KEYS", "PARTS", "TARGETS", "current_target"]
+__all__ = ["ARGUMENTS", "KEPT_TARGETS", "KEYS", "PARTS", "TARGETS", "WEIGHTS", "current_target"]
 
 TARGETS: dict[str, str] = {
     # old dotted name of a class, a function or a whole module -> the one of today; of several the longest counts.
@@ -128,6 +128,10 @@ PARTS: dict[str, dict[str, object]] = {
     # name of an argument that ARGUMENTS lead into -> the call to make if the config has none, as a shipped config writes it
     "accumulation": {"_target_": "ultravid.engine.steps.Accumulation", "num_batches": 1},
     "nonfinite": {"_target_": "ultravid.engine.steps.NonfinitePolicy", "max_skipped": 0, "dump_dir": None},
+}
+
+WEIGHTS: dict[str, str] = {
+    # old name of a module in a model, from the model down, -> today's: what checkpoints call its weights.
 }
 
 

@@ -21,12 +21,14 @@ from ultravid.utils.errors import UserError
 from ultravid.utils.whole_files import archive_file, dump_json, next_free_path, remove_path, write_whole
 
 if TYPE_CHECKING:
+    from iopath.common.file_io import PathHandler
     from iopath.common.file_io import PathManager as _PathManager
 
     PathManager: _PathManager
 
 __all__ = [
     "AddressError",
+    "PathHandler",
     "PathManager",
     "archive_file",
     "check_writable",
@@ -54,6 +56,10 @@ def __getattr__(name: str) -> Any:
 
         globals()[name] = make_path_manager()
         return globals()[name]
+    if name == "PathHandler":  # what a handler of the user's own derives from
+        from iopath.common.file_io import PathHandler
+
+        return PathHandler
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
