@@ -119,7 +119,7 @@ def test_a_full_disk_stops_the_run_or_not_as_configured(tmp_path, monkeypatch, c
         assert "No space left" in caplog.text and "The run goes on" in caplog.text
         lenient.save("model_final", iteration=3)
         with pytest.raises(CheckpointError, match="model_final"):
-            lenient.wait(must_stand=True)
+            lenient.wait(always_raise=True)
     assert strict.resume_or_load("", resume=True)["iteration"] == 1
     assert not list(tmp_path.glob("*.tmp"))
 

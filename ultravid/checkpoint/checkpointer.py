@@ -145,11 +145,11 @@ class DetectionCheckpointer:
         self._thread.start()
         return path
 
-    def wait(self, *, must_stand: bool = False) -> None:
+    def wait(self, *, always_raise: bool = False) -> None:
         """Wait until everything that was saved is on disk.
 
         Args:
-            must_stand: raise if a file couldn't be written, whatever ``on_error`` says.
+            always_raise: raise if a file couldn't be written, whatever ``on_error`` says.
 
         Raises:
             CheckpointError: a file can't be written.
@@ -157,14 +157,14 @@ class DetectionCheckpointer:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self.raise_failure(must_stand=must_stand)
+        self.raise_failure(always_raise=always_raise)
 
-    def raise_failure(self, *, must_stand: bool = False) -> None:
+    def raise_failure(self, *, always_raise: bool = False) -> None:
         """Raise, or with ``on_error="continue"`` log, that a file could not be written; does nothing if all were."""
         failure, self._failure = self._failure, None
         if failure is None:
             return
-        if must_stand or self.on_error == "stop":
+        if always_raise or self.on_error == "stop":
             raise failure
         logger.error("%s The run goes on.", failure)
 

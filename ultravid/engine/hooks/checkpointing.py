@@ -81,7 +81,7 @@ class PeriodicCheckpointer(HookBase):
 
     def _save_final(self) -> None:
         self._checkpointer.save(f"{self._file_prefix}_final", iteration=self._last_iter())
-        self._checkpointer.wait(must_stand=True)
+        self._checkpointer.wait(always_raise=True)
 
 
 class BestCheckpointer(HookBase):

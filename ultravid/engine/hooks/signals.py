@@ -72,7 +72,7 @@ class StopOnSignal(HookBase):
             return
         iteration = self.trainer.iter
         self._checkpointer.save(f"{self._file_prefix}_{iteration:07d}", iteration=iteration)
-        self._checkpointer.wait(must_stand=True)
+        self._checkpointer.wait(always_raise=True)
         why = "another process must stop"
         if self._received is not None:
             why = signal.Signals(self._received).name
