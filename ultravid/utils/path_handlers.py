@@ -110,6 +110,13 @@ def make_s3_handler(**kwargs: Any) -> PathHandler:
     from iopath.common.s3 import S3PathHandler
 
     class S3Handler(S3PathHandler):
+        def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
+            if not self._isfile(path):  # iopath asserts it
+                raise FileNotFoundError("there is no such object, or no access to it")
+            if force:
+                Path(self._local_cache_path(path)).unlink(missing_ok=True)
+            return str(super()._get_local_path(path, **kwargs))
+
         def _local_cache_path(self, path: str) -> str:
             return str(_cached_path(path, Path(self.cache_dir) if self.cache_dir else _cache_folder()))
 
