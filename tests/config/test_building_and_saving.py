@@ -18,6 +18,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ultravid.config import (
+    MISSING,
     Builder,
     ConfigError,
     LazyCall,
@@ -183,7 +184,7 @@ def test_check_notes_a_node_that_was_copied_into_a_second_place():
     part = LazyCall(collections.Counter)(a=1)
     cfg = Node(first=dict(part=part), second=dict(part=part))
     (note,) = check(cfg)
-    assert note.key == "second.part" and not note.fatal and "ref('first.part')" in note.message
+    assert note.key == "second.part" and not note.fatal and 'ref("first.part")' in note.message
     cfg.second.part = ref("first.part")
     assert check(cfg) == []
     moved = Node(a=part.copy())
@@ -459,3 +460,26 @@ def test_odd_values_come_back_equal(tmp_path):
     LazyConfig.save(cfg, tmp_path / "c.yaml")
     again = LazyConfig.load(tmp_path / "c.yaml")
     assert again == cfg and instantiate(again) == {"word": Word.A, "method": str.upper, "module": fractions}
+
+
+def test_plain_data_is_returned_as_it_is():
+    for value in ({"a": "b", "c": [1, {"d": (2, "x")}]}, [3, "y"], {}):
+        assert instantiate(value) is value
+    held = [1, {"_target_": "fractions.Fraction", "_args_": [3]}]
+    assert instantiate(held) == [1, 3] and instantiate({"a": 1, "b": "${a}"}) == {"a": 1, "b": 1}
+    with pytest.raises(ConfigError, match=r"a is still \?\?\?"):
+        instantiate({"a": MISSING})
+
+
+def test_code_is_printed_with_double_quotes_and_no_longer_than_88_columns():
+    cfg = Node(a="it's", b='say "hi"', c=("x", 1), d={"k": "v"}, e=LazyCall(dict)(name="n" * 40, other="o" * 40))
+    assert LazyConfig.to_py(cfg).splitlines() == [
+        'cfg.a = "it\'s"',
+        "cfg.b = 'say \"hi\"'",
+        'cfg.c = ("x", 1)',
+        'cfg.d.k = "v"',
+        "cfg.e = builtins.dict(",
+        f'    name="{"n" * 40}",',
+        f'    other="{"o" * 40}",',
+        ")",
+    ]

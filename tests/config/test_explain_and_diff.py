@@ -86,7 +86,7 @@ def test_a_reference_is_followed_to_its_owner(cfg, tmp_path):
 
 def test_the_text_shows_the_value_that_won_and_the_parts_of_a_node(cfg):
     lines = explain_text(cfg, "number").splitlines()
-    assert lines[0] == "number = fractions.Fraction(numerator=ref('train.max_iter'), denominator=4)"
+    assert lines[0] == 'number = fractions.Fraction(numerator=ref("train.max_iter"), denominator=4)'
     assert any(line.strip().startswith("denominator = 4  from") and line.endswith("top.py:4") for line in lines)
 
 
@@ -124,9 +124,9 @@ def test_differences_are_of_keys_values_and_targets(cfg, tmp_path):
     )
     assert [str(d) for d in diff(cfg, other)] == [
         "~ train.max_iter: 20 -> 5",
-        "- train.amp = {'enabled': False}",
+        '- train.amp = {"enabled": False}',
         "~ number._target_: fractions.Fraction -> decimal.Decimal",
-        "~ user.number: ref('number') -> 3",
+        '~ user.number: ref("number") -> 3',
         "+ new = [1, 2]",
     ]
 
@@ -144,7 +144,7 @@ def test_a_pickled_config_explains_itself_as_before_however_it_was_edited():
     for key in ("train.y", "train.y.1.z", "train.n", "train.n.d", "train.q", "train"):
         assert explain_text(again, key) == explain_text(cfg, key)
     assert str(explain(cfg, "train.n")[-1]) == "override 3: +train.n.d=5"
-    assert explain_text(cfg.train, "y").startswith("y = [9, {'z': 3}]")
+    assert explain_text(cfg.train, "y").startswith('y = [9, {"z": 3}]')
 
 
 def test_merging_with_an_operator_is_told_with_its_line():

@@ -141,7 +141,7 @@ def test_to_py_reads_like_python(tmp_path):
     write(tmp_path, base=BASE)
     text = LazyConfig.to_py(LazyConfig.load(tmp_path / "base.py"))
     assert "cfg.train.amp.enabled = False" in text
-    assert "cfg.number = fractions.Fraction(numerator=ref('train.max_iter'), denominator=3)" in text
+    assert 'cfg.number = fractions.Fraction(numerator=ref("train.max_iter"), denominator=3)' in text
 
 
 def test_a_class_of_a_config_file_survives_saving(tmp_path):

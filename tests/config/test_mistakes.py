@@ -79,7 +79,7 @@ MISTAKES = {
             "run.py": CONFIG.replace(".parts", ".part", 1),
         },
         [],
-        "error: run.py: can't import '.part': there is no part.py. Did you mean 'parts'?\n",
+        "error: run.py: the relative import from '.part' fails: part.py does not exist. Did you mean 'parts'?\n",
     ),
     "files that import each other": (
         {

@@ -136,3 +136,12 @@ def test_check_finds_objects_that_need_themselves_and_targets_by_reference():
     for cfg in (calls, plain):
         assert any("needs itself to be built: a -> b -> a" in f.message for f in check(cfg))
     assert check(Node(cls=fractions.Fraction, a=LazyCall("${cls}")(numerator=1))) == []
+
+
+def test_an_override_of_an_unknown_key_is_a_key_error_too():
+    for override in ("train.max_itr=1", "train.max_iter.deeper=1", "other.key=1"):
+        with pytest.raises(KeyError, match="Unknown key"):
+            LazyConfig.apply_overrides(Node(train=Node(max_iter=3)), [override])
+    with pytest.raises(OverrideError) as caught:
+        LazyConfig.apply_overrides(Node(train=Node(max_iter=3)), ["+train.max_iter=1"])
+    assert not isinstance(caught.value, KeyError)

@@ -38,7 +38,7 @@ def test_print_shows_the_config_with_overrides_as_code_or_yaml(language, resolve
         assert printed.trainer.raw.model == "${prepared_model}"  # a shared object stays a reference
     else:
         assert "cfg.train.max_iter = 7" in out
-        assert ("max_iter=ref('train.max_iter')" in out) != bool(resolve)
+        assert ('max_iter=ref("train.max_iter")' in out) != bool(resolve)
 
 
 def test_what_answers_about_a_saved_config_never_imports_torch(saved):
@@ -80,7 +80,7 @@ def test_diff_tells_by_its_exit_code_whether_configs_differ(saved, capsys):
     assert ask("config_diff", PHANTOM_CONFIG, saved, capsys=capsys)[:2] == (0, "no difference\n")
     code, out, _ = ask("config_diff", PHANTOM_CONFIG, saved, "train.seed=1", "~train.amp", capsys=capsys)
     assert code == 1
-    assert "~ train.seed: 0 -> 1" in out and "- train.amp = {'enabled': False" in out
+    assert "~ train.seed: 0 -> 1" in out and '- train.amp = {"enabled": False' in out
     code, _, err = ask("config_diff", PHANTOM_CONFIG, "nowhere.yaml", capsys=capsys)
     assert code == 2 and "nowhere.yaml does not exist" in err
 

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ultravid.config.check import check, load_checked
+from ultravid.config.configurable import configurable
 from ultravid.config.diff import ABSENT, Difference, diff
 from ultravid.config.errors import (
     ConfigError,
@@ -47,6 +48,7 @@ __all__ = [
     "check",
     "check_resume_config",
     "config_hash",
+    "configurable",
     "diff",
     "explain",
     "explain_text",

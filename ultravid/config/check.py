@@ -195,7 +195,7 @@ def _copies(cfg: Node) -> Iterator[Fault]:
             continue
         first = places.setdefault(id(source), container)
         if first is not container:
-            message = f"is a copy of {full_key(first)!r}: the two are built separately. To share one object, write ref({full_key(first)!r})."
+            message = f'is a copy of {full_key(first)!r}: the two are built separately. To share one object, write ref("{full_key(first)}").'
             yield Fault(full_key(container), message, _put_at(container), fatal=False)
 
 

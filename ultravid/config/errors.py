@@ -15,6 +15,7 @@ __all__ = [
     "InterpolationError",
     "OverrideError",
     "UnknownKeyError",
+    "UnknownOverrideError",
     "did_you_mean",
 ]
 
@@ -40,6 +41,10 @@ class UnknownKeyError(ConfigError, KeyError, AttributeError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class UnknownOverrideError(OverrideError, UnknownKeyError):
+    """An override of a key that the config does not have."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ultravid.config.errors import ConfigError
 from ultravid.config.loader import load_namespace
 from ultravid.config.nodes import ListNode, Node, TupleNode, as_node, as_root
 from ultravid.config.provenance import where
+from ultravid.config.references import is_reference
 from ultravid.config.targets import attribute_of, locate_dotted, target_name
 from ultravid.config.tree import CONTROL_KEYS, MISSING, Container, full_key, value_at
 from ultravid.utils.errors import UserError
@@ -176,7 +177,18 @@ def instantiate(cfg: Any, /, *, allowed_packages: Iterable[str] | None = None) -
     Raises:
         ConfigError: a target can't be imported or is not allowed, a value is still ``???``, or a reference is wrong.
     """
+    if type(cfg) in (dict, list) and _is_plain_data(cfg):
+        return cfg
     return Builder(Node(), allowed_packages=allowed_packages).build_value(as_root(cfg))
+
+
+def _is_plain_data(value: Any) -> bool:
+    """Whether nothing in a value is to be built, looked up or still to be set."""
+    if type(value) is dict:
+        return "_target_" not in value and "_object_" not in value and all(map(_is_plain_data, value.values()))
+    if type(value) in (list, tuple):
+        return all(map(_is_plain_data, value))
+    return not (isinstance(value, Container) or is_reference(value) or (type(value) is str and value == MISSING))
 
 
 def as_packages(allowed: Iterable[str] | None) -> frozenset[str] | None:

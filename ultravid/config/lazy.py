@@ -134,7 +134,8 @@ class LazyConfig:
         For an OmegaConf config the result is a new OmegaConf config.
 
         Raises:
-            OverrideError: some do not parse or do not fit; the message names all of them.
+            OverrideError: some do not parse or do not fit; the message names all of them. It is an `UnknownKeyError` too
+                if one of them sets a key that the config does not have.
         """
         changed = apply_overrides(as_root(cfg), overrides)
         return changed if isinstance(cfg, dict) else to_omegaconf(changed)

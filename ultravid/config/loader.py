@@ -197,24 +197,27 @@ def _import_relative(
                 raise ConfigImportError(f"{target.with_suffix('.py')} has no {wanted!r}.{did_you_mean(wanted, known)}")
         note_import(namespace.values(), importer)
         return _as_module(namespace)
+    written = "." * level + name
     if not target.is_dir():
         there = sorted(p.stem for p in target.parent.glob("*.py")) if target.parent.is_dir() else []
-        written = "." * level + name
         raise ConfigImportError(
-            f"{file}: can't import {written!r}: there is no {target.with_suffix('.py')}.{did_you_mean(target.name, there)}"
+            f"{file}: the relative import from {written!r} fails: {target.with_suffix('.py')} does not exist."
+            f"{did_you_mean(target.name, there)}"
         )
     found = {}
     for wanted in names:
         path = target / f"{wanted}.py"
         if (target / wanted).is_dir() and not path.is_file():
-            written = f"{'.' * level}{name + '.' if name else ''}{wanted}"
+            module = f"{written}{'.' if name else ''}{wanted}"
             raise ConfigImportError(
-                f"{file}: can't import {wanted!r}: it is a folder; write 'from {written} import NAME'."
+                f"{file}: the relative import of {wanted!r} from {written!r} fails: it is a folder; write "
+                f"'from {module} import NAME'."
             )
         if not path.is_file():
             there = sorted(p.stem for p in target.glob("*.py"))
             raise ConfigImportError(
-                f"{file}: can't import {wanted!r}: there is no {path}.{did_you_mean(wanted, there)}"
+                f"{file}: the relative import of {wanted!r} from {written!r} fails: {path} does not exist."
+                f"{did_you_mean(wanted, there)}"
             )
         namespace = _run(path, importers)
         note_import(namespace.values(), importer)

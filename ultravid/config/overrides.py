@@ -15,7 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from ultravid.config.errors import ConfigError, Fault, InterpolationError, OverrideError, did_you_mean
+from ultravid.config.errors import (
+    ConfigError,
+    Fault,
+    InterpolationError,
+    OverrideError,
+    UnknownOverrideError,
+    did_you_mean,
+)
 from ultravid.config.loader import load_config_file, load_namespace
 from ultravid.config.nodes import ListNode, Node, TupleNode
 from ultravid.config.references import is_reference
@@ -35,6 +42,7 @@ _WORD = re.compile(
       | (?!(?:inf|nan)$)[A-Za-z_][A-Za-z0-9_-]*""",
     re.VERBOSE | re.IGNORECASE,
 )
+_UNKNOWN = "unknown key"
 _CONSTANTS = {"true": True, "false": False, "null": None}
 _SPLIT = re.compile(r"^(?P<sign>\+\+|\+|~|)(?P<key>[^=~+\s][^=\s]*?)(?P<rest>=.*)?$", re.DOTALL)
 
@@ -43,13 +51,15 @@ def apply_overrides(cfg: Node, overrides: Sequence[str]) -> Node:
     """Apply overrides in order, in place.
 
     Raises:
-        OverrideError: some do not parse or do not fit; the message names all of them. The others have been applied.
+        OverrideError: some do not parse or do not fit; the message names all of them. The others have been applied. It is
+            an `UnknownKeyError` too if one of them sets a key that the config does not have.
     """
     if isinstance(overrides, str):
         raise OverrideError(f"Overrides are a list of strings, not one: [{overrides!r}].")
     faults = override_faults(cfg, overrides)
     if faults:
-        raise OverrideError("\n".join(f"{f.message} ({f.where})" for f in faults))
+        kind = UnknownOverrideError if any(f.about == _UNKNOWN for f in faults) else OverrideError
+        raise kind("\n".join(f"{f.message} ({f.where})" for f in faults))
     return cfg
 
 
@@ -61,7 +71,8 @@ def override_faults(cfg: Node, overrides: Sequence[str]) -> list[Fault]:
         try:
             _apply(cfg, text, (origin,))
         except ConfigError as error:
-            faults.append(Fault(text.partition("=")[0].lstrip("+~"), str(error), origin))
+            about = _UNKNOWN if isinstance(error, UnknownOverrideError) else ""
+            faults.append(Fault(text.partition("=")[0].lstrip("+~"), str(error), origin, about=about))
     return faults
 
 
@@ -89,7 +100,7 @@ def _apply(cfg: Node, text: str, origin: Origin) -> None:
     if not present and not isinstance(parent, Node):
         raise OverrideError(f"{above!r} has {len(parent)} items; there is no index {steps[-1]}.")
     if sign == "" and not present:
-        raise OverrideError(f"Unknown key {key!r}.{_hint(parent, steps[-1])} To add a key, write '+{text}'.")
+        raise UnknownOverrideError(f"Unknown key {key!r}.{_hint(parent, steps[-1])} To add a key, write '+{text}'.")
     if sign == "+" and present:
         raise OverrideError(f"{key!r} exists already; write '{text[1:]}' to set it or '+{text}' to set or add it.")
     _put(parent, last, value, key, origin, may_add=sign == "++", trail=trail)
@@ -117,7 +128,7 @@ def _put(
         if isinstance(old, Node):
             for inner, item in value.items():
                 if inner not in old and not may_add:
-                    raise OverrideError(f"Unknown key {f'{key}.{inner}'!r}.{_hint(old, inner)}")
+                    raise UnknownOverrideError(f"Unknown key {f'{key}.{inner}'!r}.{_hint(old, inner)}")
                 _put(old, inner, item, f"{key}.{inner}", origin, may_add)
             return
     value = _converted_as(old, value, key)
@@ -282,14 +293,16 @@ def _walk(
             _refuse_reference(node, name, key, key[len(full_key(node, name)) :])
         if raw is None and isinstance(node, Node) and name not in node:
             if not create:
-                raise OverrideError(f"Unknown key {key!r}: there is no {full_key(node, name)!r}.{_hint(node, step)}")
+                raise UnknownOverrideError(
+                    f"Unknown key {key!r}: there is no {full_key(node, name)!r}.{_hint(node, step)}"
+                )
             node.set(name, {}, origin)
             raw = raw_child(node, name, None)
         if type(raw) is tuple:  # a plain one: one of its items is to be replaced
             raw = TupleNode(raw)
             raw._up = node
         if not isinstance(raw, Container):
-            raise OverrideError(f"Unknown key {key!r}: {full_key(node, name)!r} is {raw!r}, which has no keys.")
+            raise UnknownOverrideError(f"Unknown key {key!r}: {full_key(node, name)!r} is {raw!r}, which has no keys.")
         trail.append((node, name))
         node = raw
     return node, trail

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ultravid.config.nodes import Node, TupleNode, as_root
+from ultravid.config.nodes import Node, as_root
 from ultravid.config.plain_data import to_data
 from ultravid.config.references import is_reference
 from ultravid.config.targets import target_name
@@ -17,7 +17,7 @@ from ultravid.config.yaml_files import gc_paused
 
 __all__ = ["config_hash", "dump_yaml", "py_text", "resolved", "target_text", "to_py"]
 
-_LINE_LENGTH = 120
+_LINE_LENGTH = 88  # black's, as detectron2 prints configs
 
 
 def config_hash(cfg: Any) -> str:
@@ -58,7 +58,7 @@ def dump_yaml(node: Any, *, allow_pickle: bool = False) -> str:
 
 
 def to_py(node: Any, prefix: str = "cfg.") -> str:
-    """A config as Python-like code, a statement for each plain value and one for each call; meant for reading."""
+    """A config as Python-like code in black's style, a statement for each plain value and for each call; for reading."""
     return "\n".join(_py_lines(node, prefix)) + "\n"
 
 
@@ -75,16 +75,16 @@ def _is_object(node: Node) -> bool:
     return len(node) == 1 and isinstance(node.raw.get("_object_"), str)
 
 
-def py_text(value: Any, most: int | None = None, indent: str = "") -> str:
-    """One value as Python-like code: on one line, or on several if it has more than ``most`` characters."""
+def py_text(value: Any, width: int | None = None, indent: str = "") -> str:
+    """One value as Python-like code: on one line, or on several if it has more than ``width`` characters."""
     opening, parts, closing = _py_parts(value)
     inner = indent + "    "
     texts = [name + py_text(part) for name, part in parts]
     line = f"{opening}{', '.join(texts)}{',' if opening == '(' and len(texts) == 1 else ''}{closing}"
-    if most is None or len(line) <= most or not parts:
+    if width is None or len(line) <= width or not parts:
         return line
-    width = _LINE_LENGTH - len(inner) - 1
-    lines = "".join(f"{inner}{name}{py_text(part, width - len(name), inner)},\n" for name, part in parts)
+    inner_width = _LINE_LENGTH - len(inner) - 1
+    lines = "".join(f"{inner}{name}{py_text(part, inner_width - len(name), inner)},\n" for name, part in parts)
     return f"{opening}\n{lines}{indent}{closing}"
 
 
@@ -95,12 +95,12 @@ def _py_parts(value: Any) -> tuple[str, list[tuple[str, Any]], str]:
         if _is_object(value):
             return items["_object_"], [], ""
         if "_target_" not in items:
-            return "{", [(f"{k!r}: ", v) for k, v in items.items()], "}"
+            return "{", [(f"{_literal(k)}: ", v) for k, v in items.items()], "}"
         positional = items.get("_args_", ())
-        held = isinstance(positional, Container)
-        arguments = (
-            [("", v) for _, v in raw_children(positional)] if held else [("*", positional)] if positional else []
-        )
+        if isinstance(positional, Container):
+            arguments = [("", v) for _, v in raw_children(positional)]
+        else:
+            arguments = [("*", positional)] if positional else []
         arguments += [(f"{k}=", v) for k, v in items.items() if k not in CONTROL_KEYS]
         name = target_text(items["_target_"])
         return (
@@ -108,12 +108,21 @@ def _py_parts(value: Any) -> tuple[str, list[tuple[str, Any]], str]:
             arguments,
             ")",
         )
-    if isinstance(value, Container):
-        brackets = "()" if isinstance(value, TupleNode) else "[]"
-        return brackets[0], [("", v) for _, v in raw_children(value)], brackets[1]
+    if isinstance(value, Container) or type(value) is tuple:
+        held = raw_children(value) if isinstance(value, Container) else enumerate(value)
+        brackets = "()" if isinstance(value, tuple) else "[]"
+        return brackets[0], [("", v) for _, v in held], brackets[1]
     if isinstance(value, str) and value.startswith("${") and value.endswith("}") and value.count("${") == 1:
-        return f"ref({value[2:-1]!r})", [], ""
-    return target_name(value) if callable(value) else repr(value), [], ""
+        return f"ref({_literal(value[2:-1])})", [], ""
+    return target_name(value) if callable(value) else _literal(value), [], ""
+
+
+def _literal(value: Any) -> str:
+    """As `repr`, with double quotes around a string that has none in it."""
+    text = repr(value)
+    if type(value) is str and text[0] == "'" and '"' not in text:
+        return f'"{text[1:-1]}"'
+    return text
 
 
 def target_text(target: Any) -> str:
