@@ -1,4 +1,4 @@
-"""Installs ``ultravid``; the shipped configs travel inside it as ``ultravid/configs_py``."""
+"""Installs ``ultravid``; the shipped configs and the tools are part of it as ``ultravid/configs_py`` and ``ultravid/tools``."""
 
 from pathlib import Path
 
@@ -15,9 +15,12 @@ setup(
     description="Train, evaluate and run detectors of lesions in ultrasound video",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE", "THIRD_PARTY_NOTICES.md"],
     python_requires=">=3.11",
-    packages=[*find_packages(include=["ultravid", "ultravid.*"]), "ultravid.configs_py"],
-    package_dir={"ultravid.configs_py": "configs_py"},
+    packages=[*find_packages(include=["ultravid", "ultravid.*"]), "ultravid.configs_py", "ultravid.tools"],
+    package_dir={"ultravid.configs_py": "configs_py", "ultravid.tools": "tools"},
+    entry_points={"console_scripts": ["ultravid = ultravid.cli:main"]},
     package_data={"ultravid.configs_py": CONFIGS, "ultravid": ["py.typed"]},
     install_requires=[
         # The exact versions that the two commands install stand in requirements.lock.

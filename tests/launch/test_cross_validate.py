@@ -1,7 +1,9 @@
 """tools/cross_validate.py as a user meets it: real runs in subprocesses, and its tables against figures worked by numpy."""
 
+import contextlib
 import csv
 import fcntl
+import io
 import json
 import math
 import signal
@@ -16,7 +18,7 @@ from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool
 from ultravid.evaluation.folds import FoldResult, FoldTable, fold_csv, fold_html, fold_json, fold_latex, fold_text
 from ultravid.evaluation.metrics import TRAINING_METRICS, all_metrics
 from ultravid.evaluation.prediction_store import find_manifest, read_videos
-from ultravid.utils.jobs import describe_exit
+from ultravid.experiments import describe_exit
 from ultravid.utils.tool import run_tool
 
 FOLDED_CONFIG = f"""
@@ -33,7 +35,7 @@ dataloader.test.videos = ref("data.videos")
 dataloader.test.fold = ref("dataloader.train.fold")
 dataloader.test.num_folds = ref("dataloader.train.num_folds")
 
-train.max_iter, train.log_period, train.checkpointer.period = 16, 1, 4
+train.max_iter, train.log_period, train.checkpointer.period = 8, 1, 3
 dataloader.train.frame_sampler.num_frames = 3
 dataloader.train.num_workers = dataloader.test.num_workers = 0
 """
@@ -44,7 +46,11 @@ def command(*arguments):
 
 
 def run(*arguments):
-    return subprocess.run(command(*arguments), check=False, capture_output=True, text=True)
+    """The tool called in this process; its folds are processes of their own."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run_tool(load_tool("cross_validate").main, [str(a) for a in arguments])
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +107,7 @@ def test_every_fold_is_held_out_once_and_the_tables_hold_what_numpy_computes(fin
 
 
 @pytest.mark.slow
-def test_the_same_command_takes_finished_folds_as_they_are_and_refuses_another_config(finished, config):
+def test_the_same_command_keeps_finished_folds_and_rejects_another_config(finished, config):
     folder, _ = finished
     before = {p: p.stat().st_mtime_ns for p in folder.glob("fold_*/**/*") if p.is_file()}
     done = run(*config, "--output-dir", folder)
@@ -109,7 +115,7 @@ def test_the_same_command_takes_finished_folds_as_they_are_and_refuses_another_c
     assert {p: p.stat().st_mtime_ns for p in folder.glob("fold_*/**/*") if p.is_file()} == before
     done = run(*config, "--output-dir", folder, "train.max_iter=9", "optimizer.lr=0.5", "dataloader.test.num_workers=1")
     assert done.returncode == 2 and done.stderr.startswith("error: Folds in ")
-    assert "~ train.max_iter: 16 -> 9 (fold 0, 1, 2)" in done.stderr and "num_workers" not in done.stderr
+    assert "~ train.max_iter: 8 -> 9 (fold 0, 1, 2)" in done.stderr and "num_workers" not in done.stderr
     assert (
         "--allow-change train.max_iter,optimizer.lr" in done.stderr
         or "--allow-change optimizer.lr,train.max_iter" in done.stderr
@@ -117,7 +123,7 @@ def test_the_same_command_takes_finished_folds_as_they_are_and_refuses_another_c
 
 
 @pytest.mark.slow
-def test_eval_only_judges_each_folds_own_weights_or_those_that_are_named(finished, config, tmp_path):
+def test_eval_only_evaluates_each_folds_own_weights_or_those_that_are_named(finished, config, tmp_path):
     folder, _ = finished
     weights = f"train.init_checkpoint={folder}/fold_{{fold}}/model_final.pth"
     arguments = [*config, "--output-dir", tmp_path / "out", "--eval-only", weights, "--folds", "0,2"]
@@ -128,7 +134,7 @@ def test_eval_only_judges_each_folds_own_weights_or_those_that_are_named(finishe
     assert "over n = 2 folds (0, 2)" in done.stdout
     assert run(*arguments).stdout.count("finished before") == 2
     done = run(*config, "--output-dir", tmp_path / "empty", "--eval-only")
-    assert done.returncode == 2 and "Fold 0: " in done.stderr and "model_final.pth is not there" in done.stderr
+    assert done.returncode == 2 and "Fold 0: " in done.stderr and "model_final.pth is missing" in done.stderr
 
 
 @pytest.mark.slow
@@ -146,7 +152,7 @@ def test_a_signal_stops_the_folds_in_order_and_the_same_command_ends_with_the_sa
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 75, err
-    assert "The same command goes on" in err and "fold_1" not in out
+    assert "Run the same command to continue" in err and "fold_1" not in out
     assert (tmp_path / "out/fold_0/last_checkpoint").is_file() and not (
         tmp_path / "out/fold_0/model_final.pth"
     ).exists()
@@ -162,11 +168,14 @@ def test_two_cross_validations_do_not_write_into_one_folder(config, tmp_path, ca
         fcntl.flock(file, fcntl.LOCK_EX)
         given = [str(a) for a in (*config, "--output-dir", tmp_path)]
         assert run_tool(load_tool("cross_validate").main, given) == 2
-    assert "is at work there" in capsys.readouterr().err and not list(tmp_path.glob("fold_*"))
+    assert (
+        "a cross-validation, or a fold of an earlier one, is still running there" in capsys.readouterr().err
+        and not list(tmp_path.glob("fold_*"))
+    )
 
 
 @pytest.mark.slow
-def test_a_fold_that_fails_is_told_at_the_end_and_does_not_stop_the_others(config, tmp_path):
+def test_a_fold_that_fails_is_reported_at_the_end_and_does_not_stop_the_others(config, tmp_path):
     out = tmp_path / "out"
     (out / "fold_0").mkdir(parents=True)
     (out / "fold_0/log.txt").mkdir()  # the run can't write its log there
@@ -181,7 +190,7 @@ def test_a_fold_that_fails_is_told_at_the_end_and_does_not_stop_the_others(confi
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config-file", PHANTOM_CONFIG], "dataloader.train.num_folds is not set: this config has no folds"),
+        (["--config-file", PHANTOM_CONFIG], "dataloader.train.num_folds is not set, so this config has no folds"),
         (["--config-file", PHANTOM_CONFIG, "dataloader.train.num_folds=3"], "dataloader.test does not change with"),
         (["--folds", "0-3"], "there is no fold 3; the config has 3 folds"),
         (["--folds", "2-0"], "the range '2-0' is empty"),

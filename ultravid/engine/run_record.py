@@ -6,11 +6,9 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import shlex
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +22,7 @@ from ultravid.datasets.fingerprint import fingerprint_loader
 from ultravid.engine.train_loop import HookBase
 from ultravid.utils import comm
 from ultravid.utils.run_folder import RunFolder, process_start_time
+from ultravid.utils.tool import command_line
 
 __all__ = ["RunRecord"]
 
@@ -66,7 +65,7 @@ class RunRecord(HookBase):
         self._record = {
             "attempt": self._attempt.number,
             "started": _iso(self._begin),
-            "command": shlex.join([sys.executable, *sys.argv]),
+            "command": command_line(),
             "folder": str(Path.cwd()),
             "host": socket.gethostname(),
             "pid": os.getpid(),

@@ -1,24 +1,49 @@
-"""How a command-line tool ends: its exit codes, and mistakes told in one message."""
+"""What command-line tools share: where their files are, how they were called, and how they end."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ultravid.utils.errors import StopTraining, UserError
 
-__all__ = ["EXIT_INTERRUPTED", "EXIT_STOPPED", "EXIT_USER_ERROR", "run_tool", "seed_argument"]
+__all__ = [
+    "EXIT_INTERRUPTED",
+    "EXIT_STOPPED",
+    "EXIT_USER_ERROR",
+    "command_line",
+    "run_tool",
+    "seed_argument",
+    "tools_folder",
+]
 
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal with a checkpoint; a scheduler may queue the run again
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
-def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
-    """Call a tool's main and give its exit code.
+def tools_folder() -> Path:
+    """The folder of the tools' files: ``tools`` of the checkout, or of the installed package."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent / "tools"
+    return checkout if (checkout / "lazyconfig_train.py").is_file() else package / "tools"
 
-    A `UserError` is printed alone and gives 2, a number that is not finite is told alone and gives 1, and a run that was
-    stopped gives 75.
+
+def command_line() -> str:
+    """The command that started this process, quoted for a shell: ``ultravid train ...`` or ``python tools/...``."""
+    started = sys.orig_argv[1:]
+    if started and Path(started[0]).name == "ultravid":
+        return shlex.join(["ultravid", *started[1:]])
+    return shlex.join([sys.executable, *sys.argv])
+
+
+def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+    """Call a tool's ``main`` and return its exit code.
+
+    A `UserError` is printed without a traceback and gives 2, a `FloatingPointError` (a loss or gradient that is not finite) is
+    printed without a traceback and gives 1, and a run that was stopped gives 75.
     """
     try:
         return main(argv) or 0

@@ -1,4 +1,4 @@
-"""Commands run as processes of their own: so many at a time, each with a log, all stopped in order by a signal."""
+"""Run commands as processes on this machine: several at a time, each with a log, all stopped cleanly by a signal."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["Job", "JobListener", "JobResults", "describe_exit", "run_jobs"]
+from ultravid.utils.errors import UserError
+
+__all__ = ["Job", "JobListener", "JobResults", "describe_exit", "gpu_slots", "run_jobs"]
 
 _POLL_S = 0.1
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command and where what it prints goes.
+    """A command and the log of its output.
 
     Attributes:
         name: unique among the jobs.
         command: program and arguments.
-        log: is added to: the command, then its standard output and error.
+        log: the file to which the command, its standard output and its standard error are appended.
     """
 
     name: str
@@ -39,8 +41,8 @@ class JobResults:
     """How jobs ended.
 
     Attributes:
-        exit_codes: by name, as `subprocess` has them; jobs that were not started are not among them.
-        stopped: a signal ended it before all were through.
+        exit_codes: by job name, in `subprocess`'s convention (negative: killed by a signal); without jobs that never started.
+        stopped: a signal arrived before all jobs were done.
     """
 
     exit_codes: dict[str, int]
@@ -48,7 +50,7 @@ class JobResults:
 
 
 class JobListener:
-    """Is told what happens to jobs; does nothing about it."""
+    """Is called when jobs start and end; the methods here do nothing."""
 
     def started(self, job: Job, slot: Mapping[str, str]) -> None:
         """A job is about to start in a slot."""
@@ -57,7 +59,7 @@ class JobListener:
         """A job has ended."""
 
     def stopping(self, running: int) -> None:
-        """A signal came while so many jobs were at work."""
+        """A signal arrived while ``running`` jobs were running."""
 
 
 def run_jobs(
@@ -66,31 +68,31 @@ def run_jobs(
     listener: JobListener | None = None,
     inherited: Sequence[int] = (),
 ) -> JobResults:
-    """Run jobs in order, as many at a time as there are slots; one that fails does not stop the others.
+    """Run jobs in order, as many at a time as there are slots; a job that fails does not stop the others.
 
-    After SIGTERM or SIGINT no further job starts; those at work get SIGTERM and are waited for. A second SIGINT kills them.
-    For the main thread alone: that is where signals arrive.
+    After SIGTERM or SIGINT no further job starts; running jobs get SIGTERM and are waited for. A second SIGINT kills them. Call
+    it in the main thread only, which is where Python handles signals.
 
     Args:
         jobs: what to run.
-        slots: variables of the environment that a job gets beside those of this process, a slot to each that runs.
-        listener: is told what happens.
-        inherited: file descriptors that the processes keep open, as that of a lock.
+        slots: environment variables for the job that occupies the slot, added to those of this process.
+        listener: is called when jobs start and end.
+        inherited: file descriptors that the processes inherit, such as that of a lock.
     """
     listener = listener or JobListener()
     waiting, free = deque(jobs), list(slots)
     running: dict[str, _Running] = {}
     exit_codes: dict[str, int] = {}
-    with _noted_signals() as received:
+    with _recorded_signals() as received:
         while running or (waiting and not received):
             while waiting and free and not received:
                 job, slot = waiting.popleft(), free.pop(0)
                 listener.started(job, slot)
                 running[job.name] = _Running(job, slot, _started(job, slot, inherited))
             if received and running:
-                if not any(r.told for r in running.values()):
+                if not any(r.was_signalled for r in running.values()):
                     listener.stopping(len(running))
-                _tell(running.values(), at_once=len(received) > 1 and received[-1] == signal.SIGINT)
+                _signal(running.values(), at_once=len(received) > 1 and received[-1] == signal.SIGINT)
             time.sleep(_POLL_S)
             for name, ended in [(n, r) for n, r in running.items() if r.process.poll() is not None]:
                 del running[name]
@@ -105,17 +107,17 @@ class _Running:
     job: Job
     slot: Mapping[str, str]
     process: subprocess.Popen[bytes]
-    told: bool = False
+    was_signalled: bool = False
 
 
-def _tell(running: Iterable[_Running], at_once: bool) -> None:
-    """Ask each process once to stop, or kill it."""
+def _signal(running: Iterable[_Running], at_once: bool) -> None:
+    """Ask each process to stop, once, or kill it."""
     for one in running:
         if at_once:
             one.process.kill()
-        elif not one.told:
+        elif not one.was_signalled:
             one.process.terminate()
-        one.told = True
+        one.was_signalled = True
 
 
 def _started(job: Job, slot: Mapping[str, str], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
@@ -130,20 +132,38 @@ def _started(job: Job, slot: Mapping[str, str], inherited: Sequence[int]) -> sub
 
 
 @contextlib.contextmanager
-def _noted_signals() -> Iterator[list[int]]:
-    """The signals that came in the block; the processes are told in the loop, so that none can start in between."""
+def _recorded_signals() -> Iterator[list[int]]:
+    """Record the signals that arrive in the block; the loop passes them on, so that no process can start in between."""
     received: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def record(number: int, frame: FrameType | None) -> None:
         del frame
         received.append(number)
 
-    old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    old = {number: signal.signal(number, record) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield received
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def gpu_slots(text: str | None) -> list[Mapping[str, str]]:
+    """Slots for `run_jobs`: one for each GPU of a list such as ``"0,1,2"``; None gives one slot that sets nothing.
+
+    Several slots share the CPU's cores, unless ``OMP_NUM_THREADS`` is set.
+
+    Raises:
+        UserError: a GPU is repeated or empty.
+    """
+    if text is None:
+        return [{}]
+    gpus = [gpu.strip() for gpu in text.split(",")]
+    if not all(gpus) or len(set(gpus)) < len(gpus):
+        raise UserError(f"--gpus {text}: name each GPU once, as 0,1,2.")
+    threads = max(1, (os.cpu_count() or 1) // len(gpus))
+    shared = {} if len(gpus) == 1 or "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(threads)}
+    return [{"CUDA_VISIBLE_DEVICES": gpu, **shared} for gpu in gpus]
 
 
 def describe_exit(code: int) -> str:

@@ -1,0 +1,105 @@
+"""The command ``ultravid``: every tool of ``tools/`` by a verb, for those who installed the package without a checkout.
+
+``ultravid train --config-file F key=value`` runs ``tools/lazyconfig_train.py --config-file F key=value``. Tools are run as the
+files that they are, so both ways behave alike. Nothing of torch is imported to find a tool or to print the list of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ultravid.utils.tool import EXIT_USER_ERROR, tools_folder
+
+__all__ = ["TOOLS", "main"]
+
+TOOLS = {
+    "train": "lazyconfig_train",
+    "train-yaml": "train_net",
+    "train-plain": "plain_train_net",
+    "cross-validate": "cross_validate",
+    "evaluate": "evaluate",
+    "compare": "compare",
+    "report": "report",
+    "audit": "audit_dataset",
+    "convert": "convert_dataset",
+    "visualize": "visualize_data",
+    "mine": "mine_false_positives",
+    "make-phantom": "make_phantom",
+    "config-diff": "config_diff",
+    "config-graph": "config_graph",
+    "analyze": "analyze_model",
+    "replay": "replay",
+    "resume-drill": "resume_drill",
+    "new-project": "new_project",
+    "completion": "completion",
+}
+"""The file in ``tools/`` (without ``.py``) by its verb; the file's own name is accepted as well."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool that the first argument names with the other arguments.
+
+    Returns:
+        2 for an unknown verb; a tool that was found ends the process with its own exit code.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())  # noqa: T201
+        return 0 if arguments else EXIT_USER_ERROR
+    if arguments[0] in ("-V", "--version", "version"):
+        from ultravid import __version__
+
+        print(f"ultravid {__version__}")  # noqa: T201
+        return 0
+    verb = _verb(arguments[0])
+    if verb is None:
+        close = difflib.get_close_matches(arguments[0], TOOLS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        print(  # noqa: T201
+            f"error: ultravid has no command {arguments[0]!r}.{hint} 'ultravid --help' lists all.", file=sys.stderr
+        )
+        return EXIT_USER_ERROR
+    tool = str(tools_folder() / f"{TOOLS[verb]}.py")
+    sys.argv = [tool, *arguments[1:]]
+    runpy.run_path(tool, run_name="__main__")
+    return 0
+
+
+def _verb(name: str) -> str | None:
+    """The verb that an argument means: one of `TOOLS`, or the name of a tool's file."""
+    if name in TOOLS:
+        return name
+    stem = name.removesuffix(".py").replace("-", "_")
+    return next((verb for verb, tool in TOOLS.items() if tool == stem), None)
+
+
+def _help() -> str:
+    width = max(map(len, TOOLS))
+    rows = [f"  {verb:<{width}}  {_summary(tools_folder() / f'{tool}.py')}" for verb, tool in TOOLS.items()]
+    return "\n".join(
+        [
+            "usage: ultravid COMMAND [ARGUMENTS]",
+            "",
+            "Train, evaluate and run detectors of lesions in ultrasound video.",
+            "",
+            "commands:",
+            *rows,
+            "",
+            "'ultravid COMMAND --help' explains one of them. Each is also a file of the checkout's folder tools/.",
+        ]
+    )
+
+
+def _summary(tool: Path) -> str:
+    """The first sentence of a tool's docstring, read without running the tool."""
+    found = re.search(r'"""(.+?)(?:\n\n|""")', tool.read_text(encoding="utf-8"), re.DOTALL)
+    return " ".join(found[1].split()).partition(". ")[0].rstrip(".") if found else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

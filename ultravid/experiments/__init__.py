@@ -1,0 +1,20 @@
+"""Many runs: which ones an experiment needs, in which folders, and how they are started on this machine."""
+
+from ultravid.experiments.folds import FOLD_KEY, CrossValidation, Fold, summarize_folds, write_fold_tables
+from ultravid.experiments.local import Job, JobListener, JobResults, describe_exit, gpu_slots, run_jobs
+from ultravid.experiments.lock import locked
+
+__all__ = [
+    "FOLD_KEY",
+    "CrossValidation",
+    "Fold",
+    "Job",
+    "JobListener",
+    "JobResults",
+    "describe_exit",
+    "gpu_slots",
+    "locked",
+    "run_jobs",
+    "summarize_folds",
+    "write_fold_tables",
+]

@@ -1,0 +1,310 @@
+"""Cross-validation: one run of the launcher per fold, which of them are still to be done, and the table of their metrics.
+
+A fold's run is in the folder ``fold_<number>`` of the experiment. What is finished, resumable or changed is read from the runs'
+folders, so that the same command continues after any interruption.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ultravid.config import ConfigError, Node, config_hash, load_checked
+from ultravid.config.command_line import load_with_overrides
+from ultravid.config.resume import is_named, significant_changes
+from ultravid.config.serialize import resolved
+from ultravid.config.tree import split_key
+from ultravid.evaluation.folds import FoldResult, FoldTable, fold_csv, fold_html, fold_json, fold_latex
+from ultravid.evaluation.metrics import all_metrics, why_undefined
+from ultravid.evaluation.results import MatchedVideo
+from ultravid.evaluation.runs import load_run
+from ultravid.experiments.local import Job
+from ultravid.utils.errors import UserError
+from ultravid.utils.file_io import dump_json, replace_file
+from ultravid.utils.run_folder import RunFolder
+from ultravid.utils.tool import tools_folder
+
+__all__ = ["FOLD_KEY", "CrossValidation", "Fold", "summarize_folds", "write_fold_tables"]
+
+FOLD_KEY = "dataloader.train.fold"
+"""The key of the fold in the shipped configs."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The run of one fold.
+
+    Attributes:
+        number: of the fold, from 0.
+        run: its folder.
+        overrides: that select the fold and its folder, after the user's own.
+        cfg: the config with these overrides.
+    """
+
+    number: int
+    run: RunFolder
+    overrides: list[str]
+    cfg: Node
+
+    @property
+    def name(self) -> str:
+        """``fold_<number>``, which is also the name of its folder."""
+        return f"fold_{self.number}"
+
+    def is_trained(self) -> bool:
+        """Whether training finished under this config, and the evaluation in the folder is still that of its end."""
+        run = self.run
+        if not (run.prediction_manifest.is_file() and run.evaluation_metrics.is_file() and run.final_checkpoint()):
+            return False
+        record = run.newest_record()
+        # The end is recorded after the last evaluation.
+        if record is not None and (record.get("end") or {}).get("how") != "finished":
+            return False
+        if run.eval_config.is_file() and _changed_at(run.eval_config) > _changed_at(run.config):
+            return False
+        return not significant_changes(self.cfg, run.config)
+
+    def is_evaluated(self, weights: Path) -> bool:
+        """Whether these weights have been evaluated under this config."""
+        run = self.run
+        if not all(path.is_file() for path in (run.eval_config, run.prediction_manifest, run.evaluation_metrics)):
+            return False
+        newest = max(_changed_at(run.eval_config), _changed_at(weights))
+        return _changed_at(run.prediction_manifest) >= newest and not significant_changes(self.cfg, run.eval_config)
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What a cross-validation consists of.
+
+    Attributes:
+        config_file: a config with folds.
+        overrides: the user's; ``{fold}`` in one stands for the fold's number.
+        fold_key: the config's key of the fold; ``num_folds`` beside it is the number of folds.
+        folds: which ones, as ``"0-3"`` or ``"0,2"``; None: as many as the config says.
+        output_dir: the folder of all folds; None: the config's ``train.output_dir``.
+        eval_only: evaluate the folds' last checkpoints instead of training.
+        allowed_changes: keys whose values may differ from those with which unfinished folds were started.
+    """
+
+    config_file: str
+    overrides: Sequence[str] = ()
+    fold_key: str = FOLD_KEY
+    folds: str | None = None
+    output_dir: Path | None = None
+    eval_only: bool = False
+    allowed_changes: Sequence[str] = field(default_factory=tuple)
+
+    def load(self) -> tuple[list[Fold], Path]:
+        """Read and check the config of every fold; nothing is started.
+
+        Returns:
+            the folds, and the folder of all of them.
+
+        Raises:
+            UserError: a fault of the config, no or unknown folds, or test videos that are the same for every fold.
+        """
+        required = ["dataloader.train", "dataloader.test", "train.output_dir", "train.init_checkpoint"]
+        cfg = load_checked(self.config_file, self._overrides_of(0), required=required)
+        num_folds = self._num_folds(cfg)
+        numbers = _parse_folds(self.folds, num_folds)
+        output_dir = self.output_dir or Path(cfg.train.output_dir)
+        folds = [self._load_fold(number, output_dir) for number in numbers]
+        self._check_test_loader(folds[0], num_folds, output_dir)
+        return folds, output_dir
+
+    def jobs(self, folds: Sequence[Fold]) -> tuple[list[Job], list[Fold]]:
+        """The commands that are still to be run, and the folds that are finished already.
+
+        Raises:
+            ConfigError: unfinished folds were started with another config.
+            UserError: there are no weights to evaluate.
+        """
+        if not self.eval_only:
+            self._check_changes(folds)
+        jobs, finished = [], []
+        launcher = str(tools_folder() / "lazyconfig_train.py")
+        for fold in folds:
+            if self.eval_only:
+                weights, options = self._weights_of(fold)
+                options, is_finished = ["--eval-only", *options], fold.is_evaluated(weights)
+            else:
+                change = ["--allow-change", ",".join(self.allowed_changes)] if self.allowed_changes else []
+                options, is_finished = ["--resume", *change], fold.is_trained()
+            if is_finished:
+                finished.append(fold)
+                continue
+            command = [sys.executable, launcher, "--config-file", self.config_file, *options, *fold.overrides]
+            jobs.append(Job(fold.name, command, fold.run.terminal))
+        return jobs, finished
+
+    def _overrides_of(self, number: int) -> list[str]:
+        return [override.replace("{fold}", str(number)) for override in self.overrides]
+
+    def _load_fold(self, number: int, output_dir: Path) -> Fold:
+        run = RunFolder(output_dir / f"fold_{number}")
+        own = [f"{self.fold_key}={number}", f"train.output_dir={_quoted(run.path)}"]
+        overrides = [*self._overrides_of(number), *own]
+        return Fold(number, run, overrides, load_with_overrides(self.config_file, overrides))
+
+    def _num_folds(self, cfg: Node) -> int | None:
+        """The config's number of folds; None if it states none and the user names the folds."""
+        parent, _, name = self.fold_key.rpartition(".")
+        node = _value_at(cfg, parent)
+        if not isinstance(node, Node) or name not in node:
+            raise UserError(
+                f"{self.config_file}: has no key {self.fold_key!r} to hold the fold. Name the config's own key with --fold-key."
+            )
+        number = _value_at(cfg, f"{parent}.num_folds")
+        if number is None and not self.folds:
+            raise UserError(
+                f"{self.config_file}: {parent}.num_folds is not set, so this config has no folds. Set it "
+                f"({parent}.num_folds=4), and let the test loader use the held-out fold of the same videos "
+                f"(dataloader.test.fold='${{{self.fold_key}}}' and so on, as configs_py/common/data/cva_bus.py does), or name "
+                "the folds with --folds."
+            )
+        return number
+
+    def _check_test_loader(self, fold: Fold, num_folds: int | None, output_dir: Path) -> None:
+        """Reject a config whose test videos are the same for every fold."""
+        other_number = (fold.number + 1) % num_folds if num_folds else fold.number + 1
+        if other_number == fold.number:
+            return
+        other = self._load_fold(other_number, output_dir)
+        if config_hash(resolved(fold.cfg).dataloader.test) == config_hash(resolved(other.cfg).dataloader.test):
+            raise UserError(
+                f"{self.config_file}: dataloader.test does not change with {self.fold_key}: every fold would be tested on the "
+                f"same videos. Let it use the held-out fold: dataloader.test.fold='${{{self.fold_key}}}' and "
+                "dataloader.test.num_folds, of the videos that dataloader.train uses."
+            )
+
+    def _check_changes(self, folds: Sequence[Fold]) -> None:
+        """Reject changes of the config since unfinished folds were started, except for those that are allowed."""
+        numbers_by_change: dict[str, list[str]] = {}
+        keys: list[str] = []
+        for fold in folds:
+            if not (fold.run.config.is_file() and fold.run.checkpoints()):
+                continue
+            for difference in significant_changes(fold.cfg, fold.run.config):
+                if not is_named(difference, self.allowed_changes):
+                    numbers_by_change.setdefault(str(difference), []).append(str(fold.number))
+                    keys += [difference.key] if difference.key not in keys else []
+        if keys:
+            rows = "\n".join(f"  {change} (fold {', '.join(n)})" for change, n in numbers_by_change.items())
+            allowed = shlex.quote(",".join([*self.allowed_changes, *keys]))
+            raise ConfigError(
+                f"Folds in {folds[0].run.path.parent} were started with another config:\n{rows}\n"
+                f"Use another --output-dir, or allow the new values: --allow-change {allowed}"
+            )
+
+    def _weights_of(self, fold: Fold) -> tuple[Path, list[str]]:
+        """What --eval-only evaluates, and the launcher's options for it: weights of an override, or the last checkpoint."""
+        if any(re.match(r"\+{0,2}train\.init_checkpoint=", override) for override in self.overrides):
+            weights, options = Path(fold.cfg.train.init_checkpoint), []
+        else:
+            weights, options = fold.run.newest_checkpoint() or fold.run.checkpoint("model_final"), ["--resume"]
+        if not weights.exists():
+            raise UserError(
+                f"Fold {fold.number}: {weights} is missing, so there is nothing to evaluate. Train the fold first, or give "
+                "'train.init_checkpoint=FILE' with {fold} for the fold's number."
+            )
+        return weights, options
+
+
+def summarize_folds(finished: Sequence[Fold], missing: Sequence[int]) -> FoldTable:
+    """The table of the finished folds' metrics.
+
+    Raises:
+        UserError: a fold's metrics can't be read.
+    """
+    read = [_read_fold(fold) for fold in finished]
+    results = [result for result, _ in read]
+    videos = [video for _, matched in read for video in matched]
+    if not all(matched for _, matched in read):
+        return FoldTable(results, missing, not_pooled="the predictions of a fold are missing")
+    names = [video.video_id for video in videos]
+    if len(set(names)) < len(names):
+        return FoldTable(results, missing, not_pooled="a video is in several folds")
+    return FoldTable(results, missing, pooled=all_metrics(videos))
+
+
+def write_fold_tables(table: FoldTable, output_dir: Path, command: str) -> None:
+    """Write ``cross_validation.csv``, ``.tex``, ``.html`` and ``.json``.
+
+    Args:
+        table: what to write.
+        output_dir: the folder of all folds.
+        command: the command that produced the table, for the page.
+    """
+    contents = {
+        "csv": fold_csv(table),
+        "tex": fold_latex(table),
+        "html": fold_html(table, f"Cross-validation: {output_dir}", command),
+        "json": dump_json(fold_json(table), indent=1),
+    }
+    for ending, content in contents.items():
+        with replace_file(output_dir / f"cross_validation.{ending}") as file:
+            file.write(content.encode())
+
+
+def _read_fold(fold: Fold) -> tuple[FoldResult, list[MatchedVideo]]:
+    """A finished fold's metrics, and its matched videos if its predictions are there."""
+    path = fold.run.evaluation_metrics
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: can't be read ({error}). The evaluator of a fold writes it: a VideoDetectionEvaluator with "
+            "output_dir='${train.output_dir}/inference'."
+        ) from error
+    values = {name: float("nan") if value is None else float(value) for name, value in written.items()}
+    counts = {name: value for name, value in values.items() if name.startswith("count/")}
+    metrics = {name: value for name, value in values.items() if name not in counts}
+    videos = load_run(fold.run.path)[0] if fold.run.prediction_manifest.is_file() else []
+    return FoldResult(fold.number, metrics, why_undefined(metrics, videos) if videos else {}, counts), videos
+
+
+def _parse_folds(text: str | None, num_folds: int | None) -> list[int]:
+    if text is None:
+        return list(range(num_folds or 0))
+    folds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        if match is None:
+            raise UserError(f"--folds {text}: {part!r} is neither a fold nor a range of folds; write 0-3 or 0,2.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise UserError(f"--folds {text}: the range {part!r} is empty; the smaller number comes first.")
+        folds += range(first, last + 1)
+    repeated = {fold for fold in folds if folds.count(fold) > 1}
+    if repeated:
+        raise UserError(f"--folds {text}: names fold {min(repeated)} twice.")
+    if num_folds is not None and max(folds) >= num_folds:
+        raise UserError(f"--folds {text}: there is no fold {max(folds)}; the config has {num_folds} folds, from 0.")
+    return folds
+
+
+def _value_at(cfg: Node, key: str) -> Any:
+    """The value of a full key; None if there is no such key."""
+    node: Any = cfg
+    for step in split_key(key):
+        if not isinstance(node, Node) or step not in node:
+            return None
+        node = node[step]
+    return node
+
+
+def _quoted(path: Path) -> str:
+    """A path as a value in the grammar of overrides."""
+    text = str(path)
+    return text if re.fullmatch(r"[\w./@+-]+", text) else "'" + text.replace("'", "\\'") + "'"
+
+
+def _changed_at(path: Path) -> int:
+    return path.stat().st_mtime_ns
