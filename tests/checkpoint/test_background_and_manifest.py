@@ -180,7 +180,7 @@ def test_code_in_a_pickle_is_refused_not_run(tmp_path):
     assert not (tmp_path / "hacked").exists()
 
 
-def test_weights_of_torchvision_load_wherever_the_resnet_stands(tmp_path):
+def test_weights_of_torchvision_load_at_any_place_of_the_resnet(tmp_path):
     import torchvision
 
     reference = torchvision.models.resnet18()

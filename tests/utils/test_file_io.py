@@ -50,7 +50,7 @@ class ReadOnlyHandler(PathHandler):
 
 @pytest.fixture
 def manager(monkeypatch):
-    """The module's path manager, made anew for one test."""
+    """A new path manager in place of the module's, for one test."""
     monkeypatch.delitem(vars(file_io), "PathManager", raising=False)
     monkeypatch.setattr(file_io, "PathManager", path_handlers.make_path_manager(), raising=False)
     return file_io.PathManager

@@ -45,7 +45,7 @@ class DetectionCheckpointer:
         save_dir: local folder of the checkpoints; "" saves nothing.
         save_to_disk: whether this process writes; None: the main process does.
         background: `save` returns as soon as the state is copied, and a thread writes it; `wait` waits for the thread.
-        on_error: what to do when a file can't be written, as on a full disk: raise ("stop"), or log and go on ("continue").
+        on_error: what to do when a file can't be written, as on a full disk: raise ("stop"), or log it ("continue").
             A file that the end of a run depends on is an error either way.
         checkpointables: by name, objects with ``state_dict`` and ``load_state_dict``.
 
@@ -263,7 +263,7 @@ class DetectionCheckpointer:
         return content
 
     def resume_or_load(self, path: str | Path, *, resume: bool = True) -> dict[str, Any]:
-        """Load the newest good checkpoint of ``save_dir`` if asked to and if there is one, else the weights of ``path``.
+        """Load the newest good checkpoint of ``save_dir`` if ``resume`` is set and there is one, else the weights of ``path``.
 
         Weights must fit the model (`load` with ``strict=True``), unless ``path`` asks for matching by heuristics.
 
@@ -287,7 +287,7 @@ class DetectionCheckpointer:
         """The newest checkpoint of ``save_dir``; "" if there is none.
 
         It is the one that ``last_checkpoint`` names. A process that was killed between writing its first checkpoint and
-        naming it left none named: then it is the periodic one of the highest iteration.
+        naming it left no name: then it is the periodic one of the highest iteration.
         """
         if (named := self._run.newest_checkpoint()) is not None:
             return str(named)

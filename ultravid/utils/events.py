@@ -44,7 +44,7 @@ __all__ = [
 
 _MAX_PENDING = 256
 _TIMES = "time/"
-"""Scalars of this prefix say where the time goes. They are left out of files that are compared between runs."""
+"""Scalars of this prefix say what the time was spent on. They are left out of files that are compared between runs."""
 _storages: list[EventStorage] = []
 
 
@@ -546,8 +546,11 @@ class CommonMetricPrinter(EventWriter):
         if self._max_iter is None:
             return None
         left = self._max_iter - storage.iter - 1
-        if "time" in storage.histories():
-            seconds = _median(storage.window("time", 1000)) * left
+        histories = storage.histories()
+        if "time" in histories:
+            count = storage.count_samples("time", 1000)
+            step = 1 + count // 200  # 200 of them give the same median to the eye, at a fifth of the cost
+            seconds = _median([value for value, _ in histories["time"].values()[-count::step]]) * left
             return str(datetime.timedelta(seconds=int(seconds)))
         previous, self._last = self._last, (storage.iter, time.perf_counter())
         if previous is None or previous[0] == storage.iter:

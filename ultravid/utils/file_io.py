@@ -93,7 +93,7 @@ def local_path(address: str | os.PathLike[str], *, force: bool = False, path_man
     _handler(manager, text)
     try:
         return Path(manager.get_local_path(text, force=force))
-    # A handler may raise anything: iopath's S3 handler asserts, boto3 has errors of its own.
+    # A handler may raise anything: boto3 has its own errors, as have users' handlers.
     except Exception as error:
         raise AddressError(f"{text} can't be read: {str(error) or type(error).__name__}.") from error
 

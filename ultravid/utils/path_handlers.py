@@ -1,4 +1,4 @@
-"""iopath's path manager with handlers that cache each address in a place of its own.
+"""iopath's path manager with handlers that cache each address separately.
 
 Imported by `ultravid.utils.file_io` when an address is first used: iopath takes 70 ms.
 """
@@ -76,7 +76,7 @@ def _cache_folder() -> Path:
             return folder
     except OSError:
         pass
-    logger.warning("The cache %s can't be written: downloads are kept for this process alone.", folder)
+    logger.warning("The cache %s can't be written: downloads are kept for this process only.", folder)
     return _process_folder()
 
 
