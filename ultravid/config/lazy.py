@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, ParamSpec, overload
 
+from ultravid.config.addresses import config_path, refuse_neighbours
 from ultravid.config.errors import ConfigError, UnknownKeyError, did_you_mean
 from ultravid.config.loader import load_config_file, load_namespace, note_import
 from ultravid.config.nodes import Node, as_root
@@ -84,7 +85,7 @@ class LazyConfig:
         """Read a config file.
 
         Args:
-            filename: ``.py`` (its dicts and nodes, by name) or ``.yaml``.
+            filename: path or address of a ``.py`` file (its dicts and nodes, by name) or a ``.yaml`` file.
             keys: return only these names of the file: a value for a string, a tuple for a tuple.
             allow_pickle: unpickle what a YAML file holds as pickles, which may run any code.
 
@@ -100,6 +101,7 @@ class LazyConfig:
         caller = frame.f_code.co_filename
         if caller.startswith("<"):
             raise ConfigError("LazyConfig.load_rel needs a file to be relative to, and the calling code is not in one.")
+        refuse_neighbours(Path(caller), filename)
         return _load(Path(caller).parent / filename, keys, frame, False)
 
     @staticmethod
@@ -147,7 +149,7 @@ class LazyConfig:
 
 
 def _load(filename: str | Path, keys: str | tuple[str, ...] | None, caller: FrameType, allow_pickle: bool) -> Any:
-    path = Path(filename)
+    path = config_path(filename)
     names: Mapping[str, Any]
     if keys is None or path.suffix != ".py":
         names = load_config_file(path, allow_pickle=allow_pickle)
@@ -171,10 +173,14 @@ def _load(filename: str | Path, keys: str | tuple[str, ...] | None, caller: Fram
 def get_config(name: str) -> Any:
     """A shipped config by its short name, a fresh copy each time: ``get_config("common/train.py").train``.
 
+    The name may also be an address of a config, ``https://...``.
+
     Raises:
-        ConfigError: there is no shipped config of that name.
+        ConfigError: there is no shipped config of that name, or the address can't be read.
     """
     path = shipped_config(name)
+    if path is None and "://" in name:
+        path = config_path(name)
     if path is None:
         raise ConfigError(f"No shipped config {name!r}.{did_you_mean(name, shipped_names())}")
     cfg = load_config_file(path)

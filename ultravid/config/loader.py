@@ -16,6 +16,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, FrameType, FunctionType, ModuleType
 from typing import Any
 
+from ultravid.config.addresses import address_of, config_path, refuse_neighbours
 from ultravid.config.copying import adopt
 from ultravid.config.errors import ConfigError, ConfigImportError, did_you_mean
 from ultravid.config.nodes import Node
@@ -38,13 +39,13 @@ def load_config_file(path: str | Path, *, allow_pickle: bool = False) -> Node:
     """The root node of a config: a Python file's dicts and nodes by name, or a YAML file's content.
 
     Args:
-        path: of the file.
+        path: of the file, or its address.
         allow_pickle: unpickle what a YAML file holds as pickles, which may run any code.
 
     Raises:
         ConfigError: the file does not exist, is neither Python nor YAML, or has a syntax error; the message names the line.
     """
-    path = _existing(Path(path))
+    path = _existing(config_path(path))
     if path.suffix in {".yaml", ".yml"}:
         return load_yaml(path, allow_pickle)
     if path.suffix != ".py":
@@ -66,18 +67,24 @@ def _is_a_value(value: Any) -> bool:
 
 
 def load_namespace(path: str | Path) -> dict[str, Any]:
-    """Run a Python config file and return its names."""
-    path = _existing(Path(path))
+    """Run a Python config file, given by its path or address, and return its names."""
+    path = _existing(config_path(path))
     with importable_project(path):
         return _run(path, ())
 
 
 def project_folders(config_file: str | Path) -> list[str]:
-    """Folders whose modules a config may import: its project's folder (the parent of ``configs``) and its own."""
-    folder = Path(config_file).resolve().parent
+    """Folders whose modules a config may import: its project's folder (the parent of ``configs``) and its own.
+
+    A saved config names those of the config that it was saved from; a downloaded one has none of its own.
+    """
+    path = config_path(config_file)
+    folder = path.resolve().parent
     own = [str(folder.parent), str(folder)] if folder.name == "configs" else [str(folder)]
-    if Path(config_file).suffix in {".yaml", ".yml"} and Path(config_file).is_file():  # a saved config names them
-        return [*own, *load_config_file(config_file).get("project_folders", [])]
+    if address_of(path) is not None:
+        own = []
+    if path.suffix in {".yaml", ".yml"} and path.is_file():
+        return [*own, *load_config_file(path).get("project_folders", [])]
     return own
 
 
@@ -185,6 +192,7 @@ def _import_relative(
     file: Path, name: str, names: tuple[str, ...], level: int, importers: tuple[Path, ...], importer: FrameType
 ) -> Any:
     """What ``from ..name import names`` gives in a config file."""
+    refuse_neighbours(file, "." * level + name)
     folder = file.parent
     for _ in range(level - 1):
         folder = folder.parent

@@ -12,9 +12,10 @@ import functools
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
+from ultravid.config.addresses import config_path
 from ultravid.config.errors import (
     ConfigError,
     Fault,
@@ -32,7 +33,9 @@ from ultravid.config.upgrade import current_key, make_parts, note_override, upgr
 
 __all__ = ["apply_overrides", "override_faults"]
 
-_FILE_OBJECT = re.compile(r"(?P<file>[^:='\"]+\.(?:py|yaml|yml)):(?P<name>[A-Za-z_][\w.]*)")
+_FILE_OBJECT = re.compile(
+    r"(?P<file>(?:[A-Za-z][A-Za-z0-9+.-]*://[^='\"]+|[^:='\"]+)\.(?:py|yaml|yml)):(?P<name>[A-Za-z_][\w.]*)"
+)
 # A single number or name, as most values are: hydra's grammar read by a regular expression, a hundred times faster.
 _WORD = re.compile(
     r"""(?P<int>[+-]?(?:0|[1-9](?:_?[0-9])*))
@@ -260,7 +263,7 @@ def _plain(value: Any, text: str) -> Any:
 def _object_of_file(text: str) -> Any:
     found = _FILE_OBJECT.fullmatch(text)
     assert found is not None
-    path = Path(found["file"])
+    path = config_path(found["file"])
     if not path.is_file():
         shipped = shipped_config(found["file"])
         if shipped is None and not path.parent.is_dir():
