@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Compare two runs over the same videos: is the difference of their figures more than the choice of patients?
+"""Compare two runs over the same videos: are their metrics more different than the choice of patients explains?
 
     python tools/compare.py outputs/a outputs/b
     python tools/compare.py a.json b.json --annotations test.json --bootstrap 2000
 
 A run is its folder (or manifest), or COCO results with --annotations. Patients are drawn with replacement, the same ones for
-both runs; the table gives the difference B - A, the middle 95% of the draws and the two-sided p of no difference.
+both runs. The table shows the difference B - A, its 95% interval, and the two-sided p-value of no difference.
 """
 
 import argparse
@@ -32,12 +32,12 @@ from ultravid.utils.tool import run_tool, seed_argument
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_a", type=Path, metavar="RUN_A", help="folder, manifest or COCO results of a run")
-    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="of the other")
+    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="the same of the other run")
     parser.add_argument("--annotations", type=Path, help="COCO-VID, for COCO results")
     parser.add_argument("--patients", type=Path, help="JSON object from video name to patient")
-    parser.add_argument("--bootstrap", type=int, default=2000, metavar="N", help="draws of patients (2000)")
-    parser.add_argument("--seed", type=seed_argument, default=0, help="of the draws")
-    parser.add_argument("--output", type=Path, help="also write the figures to this JSON file")
+    parser.add_argument("--bootstrap", type=int, default=2000, metavar="N", help="bootstrap draws of patients (2000)")
+    parser.add_argument("--seed", type=seed_argument, default=0, help="seed of the draws (0)")
+    parser.add_argument("--output", type=Path, help="also write the values to this JSON file")
     args = parser.parse_args(argv)
     if args.bootstrap < 2:
         parser.error(f"--bootstrap {args.bootstrap}: at least 2 draws are needed, 2000 are usual")
@@ -47,17 +47,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def compare(
     a: Sequence[MatchedVideo], b: Sequence[MatchedVideo], num_draws: int, seed: int
 ) -> dict[str, dict[str, float]]:
-    """Figures of both runs, difference, interval and p by name of the figure."""
-    figures = [all_metrics(run) for run in (a, b)]
+    """Values of both runs, difference, interval and p-value, by name of the metric."""
+    metrics = [all_metrics(run) for run in (a, b)]
     draws = [bootstrap_metrics(run, num_draws, seed) for run in (a, b)]
     rows = {}
     for name in BOOTSTRAP_METRICS:
         differences = draws[1][name] - draws[0][name]
         interval = percentile_interval(differences)
         rows[name] = {
-            "a": figures[0][name],
-            "b": figures[1][name],
-            "difference": figures[1][name] - figures[0][name],
+            "a": metrics[0][name],
+            "b": metrics[1][name],
+            "difference": metrics[1][name] - metrics[0][name],
             "low": interval.low,
             "high": interval.high,
             "p": paired_p_value(differences),
@@ -84,9 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         ]
         for name, row in rows.items()
     ]
-    print(format_columns(["figure", "A", "B", "B - A", "95% interval", "p"], table, left=1))
+    print(format_columns(["metric", "A", "B", "B - A", "95% interval", "p"], table, left=1))
     print(
-        "Percent; FP: false-positive sequences a minute, where less is better. -: undefined in a run or in many draws."
+        "In percent; FP in false-positive sequences per minute, lower is better. -: undefined in a run or in many draws."
     )
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Judge detections in videos: any detector's, in COCO's results format, or a run's own files.
+"""Evaluate detections in videos: of any detector, as COCO results, or of a run, from its own files.
 
     python tools/evaluate.py --annotations test.json --predictions detections.json --output-dir OUT
     python tools/evaluate.py --predictions outputs/run --output-dir OUT --bootstrap 2000 --strata device,size
 
-Annotations are COCO-VID (videos, images, annotations with instance_id); pictures are not needed. Detections are a list of
-{image_id, category_id, bbox: [x, y, width, height], score}, or the folder (or manifest) of a run, which holds its own ground
-truth. Prints a table and writes OUT/metrics.json: one flat object of numbers, null where a figure is undefined. What each
-figure is: ultravid/evaluation/metrics.py.
+Annotations are COCO-VID (videos, images, annotations with instance_id); image files are not needed. Detections are a list of
+{image_id, category_id, bbox: [x, y, width, height], score}, or the folder (or manifest) of a run, which contains its ground
+truth. Prints a table and writes OUT/metrics.json: one flat object of numbers, null for an undefined metric. Each metric is
+defined in ultravid/evaluation/metrics.py.
 """
 
 import argparse
@@ -38,35 +38,42 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictions", type=Path, required=True, help="COCO results, or a run's folder or manifest")
     parser.add_argument("--annotations", type=Path, help="COCO-VID; may be left out for a run's own files")
-    parser.add_argument("--output-dir", type=Path, required=True, help="gets metrics.json")
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder for metrics.json")
     parser.add_argument("--patients", type=Path, help="JSON object from video name to patient")
-    parser.add_argument("--bootstrap", type=int, default=0, metavar="N", help="draws of patients for 95%% intervals")
-    parser.add_argument("--seed", type=seed_argument, default=0, help="of the draws")
     parser.add_argument(
-        "--strata", default="", metavar="FIELDS", help="fields of the videos' metadata, as device,organ,size"
+        "--bootstrap", type=int, default=0, metavar="N", help="bootstrap draws of patients for 95%% intervals (0: none)"
     )
-    parser.add_argument("--score-threshold", type=float, help="also give the figures of lesions at this score")
+    parser.add_argument("--seed", type=seed_argument, default=0, help="seed of the draws (0)")
+    parser.add_argument(
+        "--strata",
+        default="",
+        metavar="FIELDS",
+        help="fields of the videos' metadata to stratify by, for example device,organ,size",
+    )
+    parser.add_argument("--score-threshold", type=float, help="also compute the lesion metrics at this score")
     args = parser.parse_args(argv)
     if args.score_threshold is not None and not math.isfinite(args.score_threshold):
-        parser.error(f"--score-threshold {args.score_threshold}: is no finite number")
+        parser.error(f"--score-threshold {args.score_threshold}: is not a finite number")
     if args.bootstrap < 0 or args.bootstrap == 1:
         parser.error(f"--bootstrap {args.bootstrap}: at least 2 draws are needed, 2000 are usual; 0 draws none")
     return args
 
 
-def print_figures(
-    figures: Mapping[str, float], intervals: Mapping[str, tuple[float, float]], videos: Sequence[MatchedVideo]
+def print_metrics(
+    metrics: Mapping[str, float], intervals: Mapping[str, tuple[float, float]], videos: Sequence[MatchedVideo]
 ) -> None:
-    """The table, and why figures are undefined."""
-    reasons = why_undefined(figures, videos)
+    """The table, and why metrics are undefined."""
+    reasons = why_undefined(metrics, videos)
     rows = []
-    for name, value in figures.items():
+    for name, value in metrics.items():
         digits = 4 if name.startswith("legacy/") else 2
         low, high = intervals.get(name, (float("nan"),) * 2)
         between = format_interval(low, high) if name in intervals else ""
         rows.append([name, format_value(value, digits), *([between] if intervals else [])])
-    print(format_columns(["figure", "value", *(["95% interval"] if intervals else [])], rows, left=1))
-    print("Percent; FP: false-positive sequences a minute; delay_s: seconds; legacy: shares in 0..1.")
+    print(format_columns(["metric", "value", *(["95% interval"] if intervals else [])], rows, left=1))
+    print(
+        "In percent, except: FP in false-positive sequences per minute, delay_s in seconds, legacy as fractions in 0..1."
+    )
     if reasons:
         print(f"Undefined (-, null in JSON): {format_undefined(reasons)}.")
 
@@ -74,8 +81,8 @@ def print_figures(
 def print_strata(strata: Mapping[str, Mapping[str, float]]) -> None:
     """A row for each value of each field."""
     rows = [
-        [name, *(format_value(v, 0 if k in ("videos", "lesions") else 2) for k, v in figures.items())]
-        for name, figures in strata.items()
+        [name, *(format_value(v, 0 if k in ("videos", "lesions") else 2) for k, v in values.items())]
+        for name, values in strata.items()
     ]
     print()
     print(format_columns(["stratum", "videos", "lesions", *TRAINING_METRICS], rows, left=1))
@@ -85,7 +92,9 @@ def check_strata(fields: Sequence[str], videos: Sequence[MatchedVideo]) -> None:
     known = {key for video in videos for key in video.metadata} | {"size"}
     for field in fields:
         if field not in known:
-            raise UserError(f"--strata {field}: no video's metadata have it; there are: {', '.join(sorted(known))}.")
+            raise UserError(
+                f"--strata {field}: no video has this field in its metadata; the fields are: {', '.join(sorted(known))}."
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,18 +104,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     patients = read_patients(args.patients) if args.patients else {}
     videos, _ = load_run(args.predictions, args.annotations, patients)
     check_strata(fields, videos)
-    figures, counts = all_metrics(videos, args.score_threshold), count_metrics(videos)
+    metrics, counts = all_metrics(videos, args.score_threshold), count_metrics(videos)
     print(", ".join(f"{number} {name.removeprefix('count/').replace('_', ' ')}" for name, number in counts.items()))
     intervals = {}
     if args.bootstrap:
         for name, values in bootstrap_metrics(videos, args.bootstrap, args.seed).items():
             interval = percentile_interval(values)
             intervals[name] = (interval.low, interval.high)
-    print_figures(figures, intervals, videos)
+    print_metrics(metrics, intervals, videos)
     strata = stratum_metrics(videos, fields)
     if strata:
         print_strata(strata)
-    written: dict[str, float] = {**figures, **counts}
+    written: dict[str, float] = {**metrics, **counts}
     written |= {
         f"ci/{n}/{side}": v for n, both in intervals.items() for side, v in zip(("low", "high"), both, strict=True)
     }

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""A page on one run or several that a person would open: figures, curves, and pictures of what went wrong.
+"""Write an HTML report on one run or several: metrics, curves, and the frames in which the model failed.
 
     python tools/report.py outputs/run
     python tools/report.py outputs/a outputs/b --output compared.html --bootstrap 2000
     python tools/report.py detections.json --annotations test.json --images rawframes
 
-A run is its folder (or manifest), or COCO results with --annotations. The page is one HTML file that loads nothing else; it
-holds the runs' pictures, so it is as private as they are.
+A run is its folder (or manifest), or COCO results with --annotations. The report is one HTML file that loads nothing else; it
+contains frames of the videos, so it is as confidential as they are.
 """
 
 import argparse
@@ -27,19 +27,25 @@ from ultravid.utils.tool import run_tool, seed_argument
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder, manifest or COCO results")
-    parser.add_argument("--output", type=Path, default=Path("report.html"), help="the page (report.html)")
+    parser.add_argument("--output", type=Path, default=Path("report.html"), help="the HTML file (report.html)")
     parser.add_argument("--annotations", type=Path, help="COCO-VID, for COCO results")
     parser.add_argument("--patients", type=Path, help="JSON object from video name to patient")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="where the pictures are, if they were moved")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the image files, if they were moved")
     parser.add_argument(
-        "--bootstrap", type=int, default=2000, metavar="N", help="draws of patients (2000); 0 draws none"
+        "--bootstrap",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="bootstrap draws of patients for 95%% intervals (2000; 0: none)",
     )
-    parser.add_argument("--seed", type=seed_argument, default=0, help="of the draws")
+    parser.add_argument("--seed", type=seed_argument, default=0, help="seed of the draws (0)")
     parser.add_argument(
-        "--score-threshold", type=float, help="of the cases (default: the score where the recall is 0.8)"
+        "--score-threshold",
+        type=float,
+        help="score threshold at which failures are shown (default: that of recall 0.8)",
     )
-    parser.add_argument("--strips", type=int, default=8, metavar="N", help="strips of each kind for each run (8)")
-    parser.add_argument("--timelines", type=int, default=40, metavar="N", help="videos that get a timeline (40)")
+    parser.add_argument("--strips", type=int, default=8, metavar="N", help="most strips of each kind per run (8)")
+    parser.add_argument("--timelines", type=int, default=40, metavar="N", help="most videos with a timeline (40)")
     args = parser.parse_args(argv)
     if args.bootstrap < 0 or args.bootstrap == 1:
         parser.error(f"--bootstrap {args.bootstrap}: at least 2 draws are needed, 2000 are usual; 0 draws none")
@@ -47,9 +53,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         if getattr(args, name) < 0:
             parser.error(f"--{name} {getattr(args, name)}: can't be negative")
     if args.images and not args.images.is_dir():
-        raise UserError(f"--images {args.images} is no folder.")
+        raise UserError(f"--images {args.images} is not a folder.")
     if not args.output.parent.is_dir():
-        raise UserError(f"--output {args.output}: the folder {args.output.parent} is not there.")
+        raise UserError(f"--output {args.output}: the folder {args.output.parent} does not exist.")
     return args
 
 

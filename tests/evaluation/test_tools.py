@@ -81,7 +81,7 @@ def test_intervals_and_strata_are_in_the_table_and_in_the_file(tmp_path):
     assert written["ci/AP50/low"] == pytest.approx(written["AP50"]) == pytest.approx(written["ci/AP50/high"])
     assert written["strata/device=x/AP50"] == 100 and "device=unknown" in done.stdout
     done = run("evaluate", *arguments, "--strata", "devise")
-    assert done.returncode == 2 and "there are: device, size" in done.stderr
+    assert done.returncode == 2 and "the fields are: device, size" in done.stderr
 
 
 def test_annotated_boxes_as_cva_bus_has_them_are_repaired_and_reported(tmp_path):

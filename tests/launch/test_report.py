@@ -227,8 +227,8 @@ def test_runs_over_other_videos_are_shown_without_differences(tmp_path):
     [
         (["gone"], "gone does not exist"),
         ([], "has no predictions"),
-        (["--images", "gone"], "--images gone is no folder"),
-        (["--output", "gone/r.html"], "the folder gone is not there"),
+        (["--images", "gone"], "--images gone is not a folder"),
+        (["--output", "gone/r.html"], "the folder gone does not exist"),
     ],
 )
 def test_a_mistake_is_one_message(tmp_path, capsys, monkeypatch, arguments, message):

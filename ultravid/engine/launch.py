@@ -44,8 +44,8 @@ def launch(
 ) -> None:
     """Call ``main_func(*args)`` in every process of a run.
 
-    Under torchrun the processes are there already; this one joins them. Without CUDA the processes share the CPU and talk
-    by gloo.
+    Under torchrun the processes exist already, and this one joins them. Without CUDA the processes share the CPU and
+    communicate through gloo.
 
     Args:
         main_func: the run; a function at the top of a module, so that a new process finds it.
@@ -58,7 +58,7 @@ def launch(
 
     Raises:
         UserError: more processes than GPUs, "auto" on several machines, or what a process raised.
-        SystemExit: a process ended with another code than 0, `EXIT_STOPPED` among them.
+        SystemExit: a process exited with a code other than 0, for example `EXIT_STOPPED`.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _join(
@@ -72,8 +72,8 @@ def launch(
         return
     if num_gpus_per_machine < 1 or not 0 <= machine_rank < num_machines:
         raise UserError(
-            f"--num-gpus {num_gpus_per_machine} must be at least 1, and --machine-rank {machine_rank} one of the "
-            f"{num_machines} machines, from 0."
+            f"--num-gpus {num_gpus_per_machine} must be at least 1, and --machine-rank {machine_rank} must be below "
+            f"--num-machines {num_machines}."
         )
     world_size = num_machines * num_gpus_per_machine
     if world_size == 1:
@@ -84,20 +84,20 @@ def launch(
         raise UserError(f"--num-gpus {num_gpus_per_machine}, but this machine has {num_gpus}.")
     if dist_url in ("auto", None):
         if num_machines > 1:
-            raise UserError("--dist-url auto finds a port of this machine alone; name one for several machines.")
+            raise UserError("--dist-url auto works on one machine only; give an address for several machines.")
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     _spawn(main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, timeout, args)
 
 
 def restarted_by_torchrun(output_dir: str | Path) -> bool:
-    """Whether torchrun has started this group anew because one of its processes died: then the run goes on.
+    """Whether torchrun has restarted this group because one of its processes died: then the run is resumed.
 
     Args:
-        output_dir: of the run.
+        output_dir: the run's folder.
 
     Raises:
-        StopTraining: the group had stopped because it was asked to. torchrun takes any code but 0 for a failure, and 0 would
-            tell a scheduler that the run is done; so each start that it has left ends at once.
+        StopTraining: the group had stopped on request. torchrun restarts after every exit code but 0, and 0 would mean that
+            the run is finished; so each restart that torchrun has left stops at once.
     """
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
         return False
@@ -105,7 +105,7 @@ def restarted_by_torchrun(output_dir: str | Path) -> bool:
     if record is not None:
         asked = (record["end"] or {}).get("how") == "stopped"
         if asked and record["torchrun"] == os.environ.get("TORCHELASTIC_RUN_ID"):
-            raise StopTraining("the run was asked to stop, and not to be started again")
+            raise StopTraining("the run was asked to stop, so it is not restarted")
     return True
 
 
@@ -118,7 +118,7 @@ def _spawn(
     timeout: datetime.timedelta,
     args: tuple[Any, ...],
 ) -> None:
-    """Start this machine's processes and wait for them; see `launch`."""
+    """Start this machine's processes and wait for them."""
     mistakes = multiprocessing.get_context("spawn").SimpleQueue()
     processes = start_processes(
         _worker,
@@ -139,10 +139,10 @@ def _spawn(
 
 @contextlib.contextmanager
 def _forwarded_signals(pids: Sequence[int]) -> Iterator[None]:
-    """SIGTERM and SIGINT go to the processes; this one waits until they have stopped.
+    """Forward SIGTERM and SIGINT to the processes while this one waits for them.
 
-    From a terminal SIGINT reaches the processes too, and a second one makes them leave at once. So the first is sent on as
-    SIGTERM, which may come twice, and the second twice, for it may be the first that they see.
+    Ctrl-C in a terminal sends SIGINT to the processes as well, and a second SIGINT ends them at once. So the first one is
+    forwarded as SIGTERM, which may arrive twice, and the second one is sent twice, because it may be the first they receive.
     """
     interrupts = 0
 
@@ -152,7 +152,7 @@ def _forwarded_signals(pids: Sequence[int]) -> Iterator[None]:
         interrupts += number == signal.SIGINT
         if number == signal.SIGINT and interrupts > 1:
             send(signal.SIGINT)
-            time.sleep(0.05)  # or the two would be taken for one
+            time.sleep(0.05)  # else the two signals would be delivered as one
             send(signal.SIGINT)
         else:
             send(signal.SIGTERM)
@@ -192,13 +192,13 @@ def _worker(
     code = 0
     try:
         _join(main_func, machine_rank * num_local + local_rank, world_size, dist_url, timeout, args)
-    except UserError as error:  # told once, by the process that started this one
+    except UserError as error:  # the process that started this one reports it, once
         mistakes.put(str(error))
         code = EXIT_USER_ERROR
     except StopTraining:
         code = EXIT_STOPPED
-    # All is done and written. Taking the interpreter down beside gloo's threads now and then ends in "terminate called
-    # without an active exception", which would make a failure of a run that went through.
+    # Everything is written. A normal exit beside gloo's threads sometimes ends in "terminate called without an active
+    # exception", which would turn a finished run into a failed one.
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

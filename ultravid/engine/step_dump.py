@@ -29,7 +29,7 @@ _OWN_TYPES: list[Any] = [Boxes, Clip, ImageList, Instances]
 
 
 def describe_batch(batch: Any) -> str:
-    """The samples of a batch, as far as they say who they are."""
+    """Videos and frames of a batch, as text; its type if the samples do not name them."""
     rows = batch if isinstance(batch, list | tuple) else [batch]
     named = [f"{r.video_ids[0]} frames {r.frame_indices}" for r in rows if hasattr(r, "video_ids")]
     return "; ".join(named) or type(batch).__name__
@@ -37,20 +37,20 @@ def describe_batch(batch: Any) -> str:
 
 @dataclass(frozen=True)
 class StepDump:
-    """What a step was made of.
+    """All that is needed to repeat a step.
 
     Attributes:
-        iteration: of the step.
-        seed: of the run; the generators of the step follow from it (`seed_step`). None: they were not seeded.
-        rank: of the process.
+        iteration: iteration of the step.
+        seed: seed of the run, from which the step's generators follow (`seed_step`). None: they were not seeded.
+        rank: rank of the process.
         batches: the ``P`` batches, as the loader gave them.
-        samples: for each batch, who is in it.
-        losses: by name, as far as they were computed.
-        model: state dict of the plain model. Its parameters are those before the step, its buffers (the statistics of batch
-            norm) have seen the forward pass.
-        autocast: "float16" or "bfloat16" where the forward pass ran in it.
-        generators: states of torch's generators before the step (after it, where the run has no seed), and of numpy's and
-            python's after it.
+        samples: videos and frames of each batch, as text.
+        losses: losses by name, as far as they were computed.
+        model: state dict of the plain model: the parameters before the step, and the buffers (statistics of batch norm) after
+            the forward pass.
+        autocast: dtype of autocast in the forward pass, "float16" or "bfloat16"; None without autocast.
+        generators: states of torch's generators before the step (after it if the run has no seed), and of numpy's and
+            python's generators after it.
     """
 
     iteration: int
@@ -64,7 +64,11 @@ class StepDump:
     generators: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: str | Path) -> str:
-        """Write it to ``<folder>/step_dumps/`` and give a sentence that says where, or that it could not be written."""
+        """Write the dump to ``<folder>/step_dumps/``.
+
+        Returns:
+            a sentence for the error message that says where it is; "" if it could not be written, which is logged.
+        """
         if self.seed is not None:
             seed_step(self.seed, self.iteration, self.rank)
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -74,7 +78,7 @@ class StepDump:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replace_file(path) as file:
                 torch.save(content, file)
-        except (OSError, RuntimeError) as error:  # the number that is not finite is the news, not this
+        except (OSError, RuntimeError) as error:  # the step's own error matters more than this one
             logger.warning("The step could not be kept in %s: %s", path, error)
             return ""
         return f". The step was kept: python tools/replay.py {path}"
@@ -85,7 +89,7 @@ class StepDump:
 
         Args:
             path: the file.
-            trust: admit batches of any type; reading one may then run code that the file names.
+            trust: allow batches of any type; reading the file may then run code that it names.
 
         Raises:
             CheckpointError: it is missing, damaged, not a step dump, or holds types that are not this package's.
@@ -110,21 +114,24 @@ def first_nonfinite(model: nn.Module, step: Callable[[], Tensor]) -> str | None:
     """Repeat a step and name the first place at which a number is not finite.
 
     Args:
-        model: its modules are watched, in the order in which they finish; of nested ones the innermost that was given finite
-            numbers is named.
-        step: runs the forward pass and gives the loss.
+        model: its modules are checked in the order in which they finish; of nested ones the innermost with finite inputs is
+            named.
+        step: runs the forward pass and returns the loss.
 
     Returns:
-        a sentence: the module whose output, the loss, or the module that a gradient reaches; None where all is finite.
+        a sentence that names the module whose output is not finite, the loss, or the first gradient; None if all numbers are
+        finite.
 
     Raises:
-        FloatingPointError: the model's own, where the outputs of all modules are finite.
+        FloatingPointError: raised by the model itself although the outputs of all its modules are finite.
     """
     watch = _Watch()
     with watch.over(model):
         try:
             loss = step()
-        except FloatingPointError:  # a check of the model's own, past the place where it began
+        except (
+            FloatingPointError
+        ):  # the model checks its numbers itself, after the place where the first was not finite
             if not watch.outputs:
                 raise
             return watch.first_output()
@@ -143,11 +150,11 @@ def first_nonfinite(model: nn.Module, step: Callable[[], Tensor]) -> str | None:
 
 @dataclass
 class _Watch:
-    """What was not finite, in the order in which it was seen.
+    """Where numbers were not finite, in the order in which they were computed.
 
     Attributes:
-        outputs: name and kind of the modules whose output it was, and whether their inputs were finite.
-        gradients: modules whose output's gradient it was.
+        outputs: name and class of each module whose output was not finite, and whether its inputs were finite.
+        gradients: name of each module whose output's gradient was not finite.
     """
 
     outputs: list[tuple[str, str, bool]] = field(default_factory=list)
@@ -177,7 +184,7 @@ class _Watch:
         return forward
 
     def first_output(self) -> str:
-        """The first module, or the innermost one around it that was given finite numbers: it did the sum itself."""
+        """Names the innermost module around the first bad output that had finite inputs, else the module of that output."""
         first = self.outputs[0][0]
         around = [row for row in self.outputs if row[2] and f"{first}.".startswith(f"{row[0]}." if row[0] else "")]
         name, kind, inputs_finite = around[0] if around else self.outputs[0]
