@@ -118,10 +118,10 @@ class MixedPrecision(Precision):
         self._autocast: AbstractContextManager[Any] = nullcontext()
 
     def prepare(self, model: nn.Module) -> None:
-        """See `Precision`.
+        """Choose the dtype for the model's device, and create the scaler and the autocast context.
 
         Raises:
-            ValueError: float16 is asked for a model in shards (FSDP2).
+            ValueError: float16 is requested for a sharded model (FSDP2).
         """
         device = next(model.parameters()).device.type
         if self.dtype is None:
@@ -137,15 +137,15 @@ class MixedPrecision(Precision):
             self.autocast_dtype = str(self.dtype).removeprefix("torch.")
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """See `Precision`."""
+        """The autocast context; without effect if ``enabled`` is False."""
         return self._autocast
 
     def backward(self, loss: Tensor) -> None:
-        """See `Precision`; what is differentiated is the scaled loss."""
+        """Add the gradients of the scaled loss."""
         self.grad_scaler.scale(loss).backward(_one_if_finite(loss))
 
     def unscale(self, optimizer: Optimizer) -> None:
-        """See `Precision`."""
+        """Divide the gradients by the scale of the loss."""
         self.grad_scaler.unscale_(optimizer)
 
     def after_norm(self, optimizer: Optimizer) -> None:
@@ -163,7 +163,7 @@ class MixedPrecision(Precision):
         return {"grad_scaler": self.grad_scaler.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See `Precision`; a run that had no scaler leaves this one as it is."""
+        """Restore the scaler; it is left as it is if the saved run had none."""
         if found := state.get("grad_scaler"):
             self.grad_scaler.load_state_dict(found)
 

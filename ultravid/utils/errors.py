@@ -1,4 +1,4 @@
-"""What a tool ends with other than a result: a mistake that is told without a traceback, and a stop that was asked for."""
+"""The two ways in which a tool ends without a result: an error of the user, and a requested stop."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ __all__ = ["StopTraining", "UserError"]
 
 
 class UserError(ValueError):
-    """A mistake of the user's: the message says what is wrong, where, and what would be right.
+    """An error that the user can correct: the message says what is wrong, where, and what would be right.
 
-    Tools print it alone and exit with 2; anything else that is raised is a fault of the program and keeps its traceback.
+    Tools print its message without a traceback and exit with 2. Any other exception is a bug in the program and keeps its
+    traceback.
     """
 
 
 class StopTraining(Exception):  # noqa: N818  # a request, not an error
-    """Raised by a hook to end the run early and in order: no error, but no end of training either."""
+    """Raised by a hook to stop the run early but cleanly: it is not an error, and training is not finished."""

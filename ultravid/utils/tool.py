@@ -55,9 +55,7 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
     except BrokenPipeError:  # `| head` has read enough
         sys.stderr.close()
         return 0
-    except (
-        FloatingPointError
-    ) as error:  # a number that is not finite: the message says where, the log has the traceback
+    except FloatingPointError as error:  # the message says which number is not finite; the log has the traceback
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     except UserError as error:
@@ -68,7 +66,7 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
 
 
 def seed_argument(text: str) -> int:
-    """An argument of a command line that seeds numpy: a whole number of at least 0; for argparse's ``type``."""
+    """A command-line argument that seeds numpy, for argparse's ``type``: a whole number of at least 0."""
     seed = int(text)
     if seed < 0:
         raise ValueError(f"{seed} is below 0")

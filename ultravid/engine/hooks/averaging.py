@@ -66,7 +66,7 @@ class EMA(HookBase):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """See `HookBase`."""
+        """Update the average, unless the step was skipped."""
         if self.trainer.step_skipped:
             return
         self._num_updates += 1
@@ -95,7 +95,7 @@ class EMA(HookBase):
         return {"num_updates": self._num_updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `HookBase`."""
+        """Restore the number of updates."""
         self._num_updates = state["num_updates"]
 
     def _parameters(self) -> list[tuple[str, nn.Parameter]]:

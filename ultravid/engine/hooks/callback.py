@@ -26,21 +26,21 @@ class CallbackHook(HookBase):
         self._after_step = after_step
 
     def before_train(self) -> None:
-        """See `HookBase`."""
+        """Call the function of this place."""
         if self._before_train:
             self._before_train(self.trainer)
 
     def after_train(self) -> None:
-        """See `HookBase`."""
+        """Call the function of this place."""
         if self._after_train:
             self._after_train(self.trainer)
 
     def before_step(self) -> None:
-        """See `HookBase`."""
+        """Call the function of this place."""
         if self._before_step:
             self._before_step(self.trainer)
 
     def after_step(self) -> None:
-        """See `HookBase`."""
+        """Call the function of this place."""
         if self._after_step:
             self._after_step(self.trainer)

@@ -61,7 +61,7 @@ class PeriodicCheckpointer(HookBase):
         self._checkpointer.save(name, remove=old, iteration=iteration)
 
     def after_step(self) -> None:
-        """See `HookBase`."""
+        """Save the iteration if it is due, the final checkpoint after the last one."""
         self._checkpointer.raise_failure()
         if self.trainer.iter >= self._last_iter():
             self._save_final()
@@ -160,12 +160,12 @@ class BestCheckpointer(HookBase):
         )
 
     def after_step(self) -> None:
-        """See `HookBase`."""
+        """Look for a new best value after an evaluation."""
         if self._every.is_due(self.trainer):
             self._check()
 
     def after_train(self) -> None:
-        """See `HookBase`."""
+        """Look for a new best value after the last evaluation, unless training ended early."""
         if self.trainer.iter >= self.trainer.max_iter:
             self._check()
 
@@ -174,5 +174,5 @@ class BestCheckpointer(HookBase):
         return {"best_metric": self.best_metric, "best_iter": self.best_iter, "kept": [list(k) for k in self._kept]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `HookBase`."""
+        """Restore the list of kept files; the best value follows from it."""
         self._kept = [(value, iteration, name) for value, iteration, name in state["kept"]]

@@ -49,11 +49,11 @@ class EvalHook(HookBase):
         comm.synchronize()  # evaluation takes ranks unequally long
 
     def after_step(self) -> None:
-        """See `HookBase`; the last iteration is evaluated in `after_train`."""
+        """Evaluate if it is due; the last iteration is left to `after_train`."""
         if self._every.is_due(self.trainer):
             self._do_eval()
 
     def after_train(self) -> None:
-        """See `HookBase`; after an error, however late it came, nothing is evaluated."""
+        """Evaluate at the end of a training that reached ``max_iter``; not after an error, however late it came."""
         if self._eval_after_train and self.trainer.iter >= self.trainer.max_iter:
             self._do_eval()

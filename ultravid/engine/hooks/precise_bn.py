@@ -39,7 +39,7 @@ class PreciseBN(HookBase):
         self._num_iter = num_iter
 
     def after_step(self) -> None:
-        """See `HookBase`."""
+        """Compute the statistics if they are due, for averaged weights if there are any."""
         if self._every.is_due(self.trainer):
             with self.trainer.evaluation_weights():  # averaged weights have statistics of their own
                 self.update_stats()

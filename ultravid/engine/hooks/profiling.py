@@ -41,13 +41,13 @@ class AutogradProfiler(HookBase):
         self._profiler: torch.autograd.profiler.profile | None = None
 
     def before_step(self) -> None:
-        """See `HookBase`."""
+        """Start the profile of an iteration."""
         if self._enable_predicate(self.trainer):
             self._profiler = torch.autograd.profiler.profile(use_device=self._device)
             self._profiler.__enter__()
 
     def after_step(self) -> None:
-        """See `HookBase`."""
+        """Write the profile of the iteration."""
         if self._profiler is None:
             return
         profiler, self._profiler = self._profiler, None
@@ -77,7 +77,7 @@ class TorchMemoryStats(HookBase):
         self._runs_left = max_runs
 
     def after_step(self) -> None:
-        """See `HookBase`."""
+        """Log the memory if it is due."""
         if self._runs_left == 0 or not torch.cuda.is_available() or not self._every.is_due(self.trainer):
             return
         self._runs_left -= 1
@@ -116,7 +116,7 @@ class TorchProfiler(HookBase):
         self._profiler: torch.profiler.profile | None = None
 
     def before_step(self) -> None:
-        """See `HookBase`."""
+        """Start the profile of an iteration."""
         if not self._enable(self.trainer):
             return
         handler = None
@@ -129,7 +129,7 @@ class TorchProfiler(HookBase):
         self._profiler.__enter__()
 
     def after_step(self) -> None:
-        """See `HookBase`."""
+        """Write the profile of the iteration."""
         if self._profiler is None:
             return
         self._profiler.__exit__(None, None, None)

@@ -48,7 +48,7 @@ class LRScheduler(HookBase):
             self.scheduler.set_iteration(self.trainer.start_iter)
 
     def after_step(self) -> None:
-        """See `HookBase`."""
+        """Record the rate that the iteration used, then step the scheduler."""
         assert self._optimizer is not None
         lr = self._optimizer.param_groups[self._largest_group]["lr"]
         self.trainer.storage.put_scalar("lr", lr, smoothing_hint=False)

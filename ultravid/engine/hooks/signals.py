@@ -67,7 +67,7 @@ class StopOnSignal(HookBase):
         self._received = number
 
     def after_step(self) -> None:
-        """See `HookBase`."""
+        """Save a checkpoint and stop, if a process has received a signal or its time is up."""
         if not self._any_rank_must_stop() or self.trainer.iter + 1 >= self.trainer.max_iter:
             return
         iteration = self.trainer.iter

@@ -34,22 +34,22 @@ class IterationTimer(HookBase):
         self._total = 0.0
 
     def before_train(self) -> None:
-        """See `HookBase`."""
+        """Start the clock of the training."""
         self._train_start = time.perf_counter()
 
     def before_step(self) -> None:
-        """See `HookBase`."""
+        """Start the clock of the iteration."""
         self._step_start = time.perf_counter()
 
     def after_step(self) -> None:
-        """See `HookBase`."""
+        """Record the iteration's seconds."""
         seconds = time.perf_counter() - self._step_start
         self.trainer.storage.put_scalar("time", seconds)
         if self.trainer.iter - self.trainer.start_iter >= self._warmup_iter:
             self._total += seconds
 
     def after_train(self) -> None:
-        """See `HookBase`."""
+        """Log the mean of the iterations and the time of the whole training."""
         timed = self.trainer.iter - self.trainer.start_iter - self._warmup_iter
         if timed <= 0:
             return
@@ -84,7 +84,7 @@ class TimeBreakdown(HookBase):
         self._begin = time.perf_counter()
 
     def before_train(self) -> None:
-        """See `HookBase`."""
+        """Start the clocks."""
         self._begin = self._since = time.perf_counter()
         self._iter = self.trainer.iter - 1
         self._recorded: Counter[str] = Counter()
@@ -94,7 +94,7 @@ class TimeBreakdown(HookBase):
         return self.trainer.num_samples * comm.get_world_size()
 
     def after_step(self) -> None:
-        """See `HookBase`."""
+        """Record the means since the last record, if it is due."""
         if not self._every.is_due(self.trainer):
             return
         storage, iterations = self.trainer.storage, self.trainer.iter - self._iter

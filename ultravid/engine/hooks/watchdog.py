@@ -44,11 +44,11 @@ class Watchdog(HookBase):
         threading.Thread(target=self._watch, args=(watched,), name="watchdog", daemon=True).start()
 
     def after_step(self) -> None:
-        """See `HookBase`."""
+        """Note that an iteration has finished."""
         self._last = time.monotonic()
 
     def after_train(self) -> None:
-        """See `HookBase`."""
+        """Stop watching."""
         self._done.set()
 
     def _watch(self, thread: int) -> None:

@@ -61,7 +61,7 @@ class PeriodicWriter(HookBase):
         self._unwritten = {}
 
     def after_step(self) -> None:
-        """See `HookBase`."""
+        """Call the writers if they are due, or if something asks to be written now."""
         storage = self.trainer.storage
         # The metrics of an evaluation don't wait: a run that stops before the next write would lose them.
         if self._every.is_due(self.trainer) or storage.write_now:
@@ -93,7 +93,7 @@ class PeriodicWriter(HookBase):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `HookBase`."""
+        """Restore the rows that the interrupted run had not written."""
         self._unwritten = state["unwritten"]
 
     def after_train(self) -> None:
