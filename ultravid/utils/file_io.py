@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -158,6 +157,8 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             yield file
         return
     check_writable(text)
+    import tempfile  # 5 ms that few need
+
     with tempfile.TemporaryDirectory(prefix="ultravid_upload_") as folder:
         temporary = Path(folder) / "file"
         with temporary.open("wb") as file:

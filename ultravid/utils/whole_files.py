@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +34,8 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
 def remove_path(path: Path) -> None:
     """Remove a file, or a folder and its content; does nothing if it does not exist."""
     if path.is_dir():
+        import shutil  # here and below, as reading a config starts faster without
+
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
@@ -53,6 +53,8 @@ def next_free_path(folder: Path, prefix: str) -> Path:
 
 def dump_json(value: Any, indent: int | None = None) -> str:
     """JSON in which a number that is nan or infinite is ``null``; numbers keep all digits."""
+    import json
+
     return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
 
 
