@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""What a config costs: ultravid's nodes beside OmegaConf (as detectron2 builds its lazy configs), hydra-zen and Fiddle.
+"""The cost of configs: ultravid's nodes compared with OmegaConf (as detectron2 uses it), hydra-zen and Fiddle.
 
     python benchmarks/config.py [--nodes 50 500 5000] [--repeats 5]
 
 Every system gets the same description: a tree of calls, five children each, with three plain arguments. A row is one thing
-that a run does with it; the figures are CPU milliseconds (median over the repeats), those of the others as multiples of
-ours. hydra's own `instantiate` builds the OmegaConf config. What is not installed is left out (``pip install -e .[bench]``).
-Ours keeps the provenance of every value and its check judges names and types; the others do neither.
+that a run does with it, in CPU milliseconds (median over the repeats) for ultravid and as multiples of those for the others.
+hydra's own `instantiate` builds the OmegaConf config. Systems that are not installed are skipped (``pip install -e
+.[bench]``). Ours records where every value was set, and its check compares names and types; the others do neither.
 """
 
 import argparse
@@ -223,7 +223,7 @@ def installed() -> list[Any]:
 
 
 def cpu_ms(actions: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
-    """Median CPU milliseconds of each action, after one call that is not counted; they take turns."""
+    """Median CPU milliseconds of each action, after one warm-up call; the actions take turns."""
     for action in actions:
         action()
     times: list[list[float]] = [[] for _ in actions]
@@ -240,18 +240,18 @@ ROWS = ("load", "override", "check", "instantiate", "save_and_reload", "deepcopy
 
 
 def measure(systems: Sequence[Any], num_nodes: int, repeats: int, folder: Path) -> dict[str, dict[str, float]]:
-    """CPU milliseconds of each row, by the name of each system that has it."""
+    """CPU milliseconds of each row, by system; a system without that operation is missing."""
     made = [system(num_nodes, tree_text(num_nodes), folder) for system in systems]
     configs = {system.name: system.load() for system in made}
-    figures = {}
+    results = {}
     for row in ROWS:
         able = [system for system in made if getattr(system, row) is not None]
         if row == "load":
             actions = [system.load for system in able]
         else:
             actions = [partial(getattr(system, row), configs[system.name]) for system in able]
-        figures[row] = dict(zip([s.name for s in able], cpu_ms(actions, repeats), strict=True))
-    return figures
+        results[row] = dict(zip([s.name for s in able], cpu_ms(actions, repeats), strict=True))
+    return results
 
 
 def measure_depth(depth: int, repeats: int, folder: Path) -> dict[str, float]:
@@ -285,9 +285,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         per_node = {}
         for num_nodes in args.nodes:
             table.add_section()
-            figures = measure(systems, num_nodes, args.repeats, folder)
-            per_node[num_nodes] = {row: 1000 * by_name[Ours.name] / num_nodes for row, by_name in figures.items()}
-            for row, by_name in figures.items():
+            results = measure(systems, num_nodes, args.repeats, folder)
+            per_node[num_nodes] = {row: 1000 * by_name[Ours.name] / num_nodes for row, by_name in results.items()}
+            for row, by_name in results.items():
                 ours = by_name[Ours.name]
                 cells = [f"{by_name[s.name] / ours:.1f} x" if s.name in by_name else "-" for s in systems[1:]]
                 label = row.replace("_", " ").replace("override", f"{NUM_OVERRIDES} overrides")

@@ -3,9 +3,10 @@
 
     eval "$(python tools/completion.py bash)"      # in ~/.bashrc; zsh: ... completion.py zsh, in ~/.zshrc
     python tools/lazyconfig_train.py --config-file projects/basicdet/configs/phantom.py train.max<TAB>
+    ultravid train --config-file projects/basicdet/configs/phantom.py train.max<TAB>
 
-The keys of a Python config are kept in ~/.cache/ultravid, as reading one may import torch; a change of a config file anywhere
-beside it or in configs_py makes them anew.
+The keys of a Python config are cached in ~/.cache/ultravid, because reading one may import torch. They are read again when a
+config file in its folder or in configs_py has changed.
 """
 
 import argparse
@@ -28,7 +29,7 @@ SCRIPT = """\
 _ultravid_complete() {
     local word script="" config="" previous="" current="${COMP_WORDS[COMP_CWORD]}"
     for word in "${COMP_WORDS[@]}"; do
-        case "$word" in */lazyconfig_train.py|*/config_diff.py|*/config_graph.py) script="$word" ;; esac
+        case "$word" in */lazyconfig_train.py|*/config_diff.py|*/config_graph.py|ultravid|*/ultravid) script="$word" ;; esac
         case "$previous" in --config-file) config="$word" ;; esac
         [ "$word" = "=" ] || previous="$word"
     done
@@ -37,7 +38,7 @@ _ultravid_complete() {
     case "$current" in -*) return 0 ;; esac
     COMPREPLY=($("PYTHON" "TOOL" keys "$config" "$current" 2>/dev/null))
 }
-complete -o default -o bashdefault -o nospace -F _ultravid_complete python python3
+complete -o default -o bashdefault -o nospace -F _ultravid_complete python python3 ultravid
 """
 
 
@@ -51,7 +52,7 @@ def key_tree(value: Any) -> Any:
 
 
 def keys_of(config_file: Path) -> Any:
-    """The key tree of a config, from the cache where no config file has changed."""
+    """The key tree of a config, from the cache if no config file has changed."""
     if config_file.suffix != ".py":
         return key_tree(LazyConfig.load(config_file))
     files = sorted({*config_file.parent.glob("*.py"), *shipped_root().rglob("*.py")})
@@ -69,7 +70,7 @@ def keys_of(config_file: Path) -> Any:
 
 
 def matches(tree: Any, word: str) -> list[str]:
-    """What a word may go on to: ``train.`` for a node, ``train.seed=`` for a value."""
+    """The completions of a word: ``train.`` for a node, ``train.seed=`` for a value."""
     sign = word[: len(word) - len(word.lstrip("+~"))]
     key = word[len(sign) :]
     cut = max(key.rfind("."), key.rfind("[")) + 1
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("bash", help="print the completion for bash")
     commands.add_parser("zsh", help="print the completion for zsh")
-    keys = commands.add_parser("keys", help="print what a word may go on to")
+    keys = commands.add_parser("keys", help="print the completions of a word")
     keys.add_argument("config_file", type=Path)
     keys.add_argument("word")
     args = parser.parse_args(argv)

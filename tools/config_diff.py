@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""What two configs differ in: keys, values and targets, not text.
+"""Show the differences between two configs: keys, values and targets, not text.
 
     python tools/config_diff.py A B [key=value ...]
 
-Overrides apply to B, so that ``config_diff.py A A key=value`` shows what they change. Exit code 0: no difference; 1: some;
-2: a mistake.
+Overrides apply to B, so ``config_diff.py A A key=value`` shows what they change. Exit code 0: no difference; 1: some; 2: an
+error.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from ultravid.utils.tool import run_tool
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", metavar="A", help="a config, .py or .yaml")
-    parser.add_argument("new", metavar="B", help="another")
+    parser.add_argument("new", metavar="B", help="the config to compare it with")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of B")
     args = parser.parse_intermixed_args(argv)
     with importable_project(args.old), importable_project(args.new):

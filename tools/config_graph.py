@@ -3,9 +3,9 @@
 
     python tools/config_graph.py --config-file FILE [--output graph.svg] [key=value ...]
 
-A row is an object that the config describes, indented below the one that it is a part of. An arc leads from where a
-reference stands to the object that it means; an object with several arcs is built once and shared. Hovering over a row
-shows where it was set.
+Each row is an object that the config describes, indented below the one that it is a part of. An arc leads from a reference
+to the object that it refers to; an object with several arcs is built once and shared. Hover over a row to see where it was
+set.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def has_objects(container: Container) -> bool:
 
 
 def rows_of(container: Container, depth: int = 0) -> Iterator[Row]:
-    """Every object below a container, each after what it is a part of."""
+    """Every object below a container, each after the one that it is a part of."""
     for key, value in raw_children(container):
         if isinstance(value, Container) and has_objects(value):
             is_call = isinstance(value, Node) and "_target_" in value
@@ -55,19 +55,19 @@ def rows_of(container: Container, depth: int = 0) -> Iterator[Row]:
 
 
 def arcs_of(rows: Sequence[Row]) -> list[tuple[int, int, str]]:
-    """(row that refers, row of the object that it means, the argument's name)."""
+    """(row with a reference, row of the object that it refers to, the argument's name)."""
     place = {id(row.node): number for number, row in enumerate(rows)}
     arcs = []
     for number, row in enumerate(rows):
         stack = [(str(key), row.node, key, value) for key, value in raw_children(row.node)]
         while stack:
             name, container, key, value = stack.pop()
-            if isinstance(value, Container) and id(value) not in place:  # a dict or list without objects of its own
+            if isinstance(value, Container) and id(value) not in place:  # a dict or list with no object in it
                 stack += [(name, value, k, v) for k, v in raw_children(value)]
             elif is_reference(value):
                 try:
                     owner = container[key]
-                except ConfigError:  # --check tells of it
+                except ConfigError:  # --check reports it
                     continue
                 if id(owner) in place:
                     arcs.append((number, place[id(owner)], name))

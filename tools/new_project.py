@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""Write the folder of a new project: a README, a config, a module and a test that passes at once.
+"""Create the folder of a new project: a README, a config, a module, and a test that passes.
 
     python tools/new_project.py NAME [--folder projects]
 
-The config trains a small detector on the phantom and names one part of the project's own, a hook: put yours there.
+The config trains a small detector on the phantom and uses one part that the project itself defines, a hook: replace it by
+yours.
 """
 
 import argparse
@@ -27,25 +28,25 @@ What it is: one sentence, and the paper.
     python tools/make_phantom.py --output datasets/phantom
     python tools/lazyconfig_train.py --config-file ${folder}/${name}/configs/phantom.py
 
-`--check` checks the config without training, `--print` shows it, `--explain KEY` says where a value comes from.
+`--check` checks the config without training, `--print` shows it, `--explain KEY` shows where a value was set.
 
-## Figures
+## Results
 
 | config | AP50 | command, hardware, time |
 |---|---|---|
 | `configs/phantom.py` | not measured yet | |
 
-## What is where
+## Files
 
 - `configs/phantom.py`: the run.
-- `${name}/hooks.py`: the project's own part, which the config names as `${name}.hooks.WeightNorm`.
+- `${name}/hooks.py`: a hook of this project, which the config names as `${name}.hooks.WeightNorm`.
 - `tests/`: `.venv/bin/pytest ${folder}/${name}`.
 """,
     "configs/phantom.py": '''"""What it is, on the phantom.
 
 Command:  python tools/make_phantom.py --output datasets/phantom
           python tools/lazyconfig_train.py --config-file ${folder}/${name}/configs/phantom.py
-Figure:   not measured yet.
+Result:   not measured yet.
 Hardware: not measured yet.
 """
 
@@ -65,9 +66,9 @@ lr_multiplier = get_config("common/schedules.py").cosine
 
 train.output_dir = "./outputs/${name}"
 train.max_iter = 900
-train.eval_period = 0  # at the end alone
+train.eval_period = 0  # only at the end
 
-trainer.hooks.weight_norm = L("${name}.hooks.WeightNorm")(period=ref("train.log_period"))  # the project's own part
+trainer.hooks.weight_norm = L("${name}.hooks.WeightNorm")(period=ref("train.log_period"))  # defined by this project
 ''',
     "${name}/__init__.py": '''"""The project's own modules."""
 ''',
@@ -129,14 +130,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path("projects"), help="where projects are")
     args = parser.parse_args(argv)
     if not args.name.isidentifier() or keyword.iskeyword(args.name) or args.name != args.name.lower():
-        raise UserError(f"{args.name!r} is no name of a package: lower-case letters, digits and underscores.")
+        raise UserError(f"{args.name!r} is not a package name: use lower-case letters, digits and underscores.")
     if args.name in ("configs", "tests"):
-        raise UserError(f"{args.name!r} is a folder of every project; name the project otherwise.")
+        raise UserError(f"{args.name!r} is a folder of every project; choose another name.")
     if importlib.util.find_spec(args.name) is not None:
-        raise UserError(f"A module {args.name!r} is installed already, and would be taken for the project's own.")
+        raise UserError(f"A module {args.name!r} is installed already; it would be imported in place of the project's.")
     project = args.folder / args.name
     if project.exists():
-        raise UserError(f"{project} is there already.")
+        raise UserError(f"{project} exists already.")
     words = {"name": args.name, "folder": args.folder.as_posix()}
     try:
         for name, text in FILES.items():
@@ -145,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             path.write_text(Template(text).substitute(words), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{project} can't be written: {error.strerror}.") from error
-    print(f"Wrote {project}. Its test: pytest {project}. Its run: {project / 'README.md'} says how.")
+    print(f"Wrote {project}. Test it with: pytest {project}. {project / 'README.md'} says how to run it.")
     return 0
 
 

@@ -208,7 +208,7 @@ def test_swapping_a_target_or_a_whole_object_tells_what_does_not_fit(tmp_path):
     )
     swapped = LazyConfig.apply_overrides(make(), ["number._target_=decimal.Decimal"])
     messages = {f.key: f.message for f in check(swapped)}
-    assert "It was meant for fractions.Fraction; '~number.numerator' takes it out" in messages["number.numerator"]
+    assert "It was meant for fractions.Fraction; '~number.numerator' removes it" in messages["number.numerator"]
     whole = LazyConfig.apply_overrides(make(), ["number.denominator=9", f"number={tmp_path / 'o.py'}:d"])
     notes = check(whole)
     assert [n.fatal for n in notes] == [False, False]

@@ -315,7 +315,7 @@ MISTAKES = {
         ["model._target_=parts.py:Wide"],
         (
             "error: run.py: 2 faults\n"
-            "  model.depth: parts.py:Wide takes no argument 'depth'. Did you mean 'width'? It was meant for parts.py:Model; '~model.depth' takes it out. (run.py:6)\n"
+            "  model.depth: parts.py:Wide takes no argument 'depth'. Did you mean 'width'? It was meant for parts.py:Model; '~model.depth' removes it. (run.py:6)\n"
             "  model: is a call of parts.py:Wide where parts.py:Trainer takes parts.py:Model for 'model' (trainer.model refers to it). (run.py:6)\n"
         ),
     ),

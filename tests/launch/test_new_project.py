@@ -27,9 +27,9 @@ def test_a_new_project_is_checked_and_passes_its_own_test_and_the_linter(tmp_pat
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("my-idea", "no name of a package"),
+        ("my-idea", "not a package name"),
         ("torch", "is installed already"),
-        ("import", "no name of a package"),
+        ("import", "not a package name"),
         ("configs", "every project"),
     ],
 )

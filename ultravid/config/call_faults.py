@@ -35,9 +35,9 @@ def call_faults(node: Node, allowed: frozenset[str] | None, complete: bool = Tru
     """Faults of a node with a ``_target_``.
 
     Args:
-        node: the call; what it is made of is not looked at.
-        allowed: packages that targets may be of; None allows all.
-        complete: must all its arguments be there? Not below ``_recursive_: false``, where somebody else builds it.
+        node: the call; its arguments' own calls are not checked.
+        allowed: packages that targets may be from; None allows all.
+        complete: whether all required arguments must be given. Not so below ``_recursive_: false``, as other code builds it.
     """
     for switch in _SWITCHES:
         if not isinstance(value := dict.get(node, switch, True), bool):
@@ -48,7 +48,7 @@ def call_faults(node: Node, allowed: frozenset[str] | None, complete: bool = Tru
             full_key(node, "_args_"), f"is {shown!r}, not a list of positional arguments", where(node, "_args_")
         )
         return
-    if node.raw["_target_"] == MISSING:  # told where the value is looked at
+    if node.raw["_target_"] == MISSING:  # reported with the value
         return
     try:
         target = node["_target_"]
@@ -56,12 +56,12 @@ def call_faults(node: Node, allowed: frozenset[str] | None, complete: bool = Tru
             target = locate_allowed(target, allowed)
         elif not isinstance(target, Node):
             is_allowed(None, target, allowed)
-    except InterpolationError:  # told where the value is looked at
+    except InterpolationError:  # reported with the value
         return
     except ConfigError as error:
         yield Fault(full_key(node), str(error), where(node, "_target_"))
         return
-    if isinstance(target, Node):  # built first; what it takes is known then
+    if isinstance(target, Node):  # it is built first; only then its parameters are known
         return
     if not callable(target):
         message = f"_target_ is {target!r}, which can't be called"
@@ -78,7 +78,7 @@ def call_faults(node: Node, allowed: frozenset[str] | None, complete: bool = Tru
 
 
 def _positional(node: Node) -> list[Any]:
-    """The positional arguments as read; ??? for one whose reference is wrong."""
+    """The resolved positional arguments; ??? for one whose reference is wrong."""
     return [value for _, value in resolved_items(node["_args_"])] if "_args_" in node else []
 
 
@@ -105,11 +105,11 @@ def _signature_faults(node: Node, target: Callable[..., Any], takes: Parameters,
 
 
 def _swapped(node: Node, key: str) -> str:
-    """What to do about an argument that was meant for another target than the one that took its place."""
+    """What a message adds about an argument that was meant for the target that the present one replaced."""
     swaps = [(origin, value) for origin, value in settings_of(node, "_target_") if value is not DELETED]
     if len(swaps) < 2 or (settings_of(node, key) and settings_of(node, key)[-1][0] is not None):
         return ""
-    return f" It was meant for {target_name(swaps[-2][1])}; '~{full_key(node, key)}' takes it out."
+    return f" It was meant for {target_name(swaps[-2][1])}; '~{full_key(node, key)}' removes it."
 
 
 def _type_faults(node: Node, target: Callable[..., Any], takes: Parameters) -> Iterator[Fault]:
@@ -121,7 +121,7 @@ def _type_faults(node: Node, target: Callable[..., Any], takes: Parameters) -> I
             held = node["_args_"]
             if isinstance(held, Container):
                 yield from _type_fault(held, index, value, target, parameter, takes)
-            else:  # an item of a plain tuple has no place of its own
+            else:  # a plain tuple does not know where its items were set
                 yield from _type_fault(node, "_args_", value, target, parameter, takes)
     for key, value in resolved_items(node):
         if key not in CONTROL_KEYS:
@@ -154,8 +154,8 @@ def _type_fault(
                 break
             owner, own_key = owner_of(inner, step)
     text = type_text(wrong.annotation)
-    told = wrong.value is None or isinstance(wrong.value, Container)  # they say what they are
-    what = "" if told else f", {_article(type_text(type(wrong.value)))},"
+    is_clear = wrong.value is None or isinstance(wrong.value, Container)
+    what = "" if is_clear else f", {_article(type_text(type(wrong.value)))},"
     message = (
         f"is {_shown(wrong.value)}{what} where {target_name(target)} takes {text} for {parameter.name!r}"
         f"{through}.{'' if is_reference(raw_child(owner, own_key, None)) else _meant(wrong.value, text)}"
@@ -164,7 +164,7 @@ def _type_fault(
 
 
 def _is_like_default(value: Any, default: Any, annotation: Any) -> bool:
-    """Is it the default, or of its kind where the default itself is not what the annotation says?"""
+    """Whether a value is the default, or of its type and the default itself contradicts the annotation."""
     return bool(value == default) or mismatch(default, annotation) is not None
 
 
@@ -183,7 +183,7 @@ def _article(name: str) -> str:
 
 
 def _meant(value: Any, text: str) -> str:
-    """What a string was probably meant to be: null, or the number that YAML and quotes make text of, as ``1e-3``."""
+    """What a string was probably meant to be: null, or a number that YAML or quotes turn into text, as ``1e-3``."""
     if value in ("None", "none"):
         return " Did you mean null?"
     if not isinstance(value, str) or not ("int" in text or "float" in text):

@@ -53,12 +53,12 @@ Examples:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_run_arguments(parser, "a config, .py or .yaml", weights="train.init_checkpoint", output_dir="train.output_dir")
-    look = parser.add_argument_group("inspect the config instead of running it")
-    look.add_argument("--check", action="store_true", help="check the config and the overrides")
-    look.add_argument("--print", action="store_true", help="print it, overrides applied")
-    look.add_argument("--format", choices=("py", "yaml"), help="print it as Python-like code (the default) or YAML")
-    look.add_argument("--resolve", action="store_true", help="print it with references replaced by their values")
-    look.add_argument("--explain", nargs="+", metavar="KEY", help="print every setting of these keys, in order")
+    inspect = parser.add_argument_group("inspect the config instead of running it")
+    inspect.add_argument("--check", action="store_true", help="check the config and the overrides")
+    inspect.add_argument("--print", action="store_true", help="print it, overrides applied")
+    inspect.add_argument("--format", choices=("py", "yaml"), help="print it as Python-like code (the default) or YAML")
+    inspect.add_argument("--resolve", action="store_true", help="print it with references replaced by their values")
+    inspect.add_argument("--explain", nargs="+", metavar="KEY", help="print every setting of these keys, in order")
     parser.add_argument(
         "opts",
         nargs="*",

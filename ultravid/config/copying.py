@@ -105,7 +105,7 @@ def _copied(container: Any, memo: dict[int, Any] | None) -> Any:
 
 
 def _copied_setting(value: Any, old: Container, new: Container, key: Any, memo: dict[int, Any] | None) -> Any:
-    """A value for the record of a copy: the copy's child for the original's, and for an earlier value a copy of its own."""
+    """A value for the record of a copy: the copy's child for the original's, and for an earlier value another copy."""
     if not isinstance(value, Container):
         return value
     if value is raw_child(old, key, None):

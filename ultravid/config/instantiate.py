@@ -192,7 +192,7 @@ def _is_plain_data(value: Any) -> bool:
 
 
 def as_packages(allowed: Iterable[str] | None) -> frozenset[str] | None:
-    """An allow-list as a set; one name alone is a list of one."""
+    """An allow-list as a set; a single name is a list of one."""
     return None if allowed is None else frozenset([allowed] if isinstance(allowed, str) else allowed)
 
 

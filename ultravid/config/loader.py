@@ -76,7 +76,7 @@ def load_namespace(path: str | Path) -> dict[str, Any]:
 def project_folders(config_file: str | Path) -> list[str]:
     """Folders whose modules a config may import: its project's folder (the parent of ``configs``) and its own.
 
-    A saved config names those of the config that it was saved from; a downloaded one has none of its own.
+    A saved config names those of the config that it was saved from; a downloaded one has none itself.
     """
     path = config_path(config_file)
     folder = path.resolve().parent

@@ -1,7 +1,7 @@
 """The node that a config is made of: a dict with attribute access, references and provenance.
 
-Nodes form a tree. A node that already has a parent is copied when it is put in a second place; sharing is by reference
-alone. Reading a node resolves references, however it is read; ``node.raw`` shows what was written.
+Nodes form a tree. A node that already has a parent is copied when it is put in a second place; only references
+share. Reading a node resolves references, however it is read; ``node.raw`` shows what was written.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ def _parse(text: str) -> tuple[str, str, Any]:
         return sign, key, _object_of_file(rest[1:])
     if rest is not None and (word := _WORD.fullmatch(rest, 1)):
         return sign, key, _word_value(word)
-    # hydra parses the value; its own grammar of keys knows no [0], so the key has been taken off.
+    # hydra parses the value; its grammar of keys has no [0], so the key is removed first.
     from hydra.errors import HydraException
 
     parsed = f"{sign}key{rest or ''}"
@@ -267,7 +267,7 @@ def _object_of_file(text: str) -> Any:
     if not path.is_file():
         shipped = shipped_config(found["file"])
         if shipped is None and not path.parent.is_dir():
-            raise OverrideError(f"There is no file {path}.{did_you_mean(str(path), shipped_names())}")
+            raise OverrideError(f"File {path} does not exist.{did_you_mean(str(path), shipped_names())}")
         path = shipped or path
     node: Any = load_namespace(path) if path.suffix == ".py" else load_config_file(path)
     for step in found["name"].split("."):

@@ -1,7 +1,7 @@
 """The tree that a config is: containers that know their parent, the keys of what they hold, and the record of changes.
 
-The containers themselves (`Node`, `ListNode`, `TupleNode`) are defined above this module; here stands what is true of all
-three. "Raw" is a value as written, with its references as strings.
+The modules above define the containers themselves (`Node`, `ListNode`, `TupleNode`); this one has what all three share.
+A "raw" value is a value as written, with its references as strings.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ CONTROL_KEYS = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_ch
 """Keys of a call that are not arguments of its target."""
 
 RESERVED_KEYS = frozenset({"_tuple_", "_object_", "_pickle_"})
-"""A mapping with one of these keys alone is not a mapping but a value that YAML can't express."""
+"""A mapping whose only key is one of these is not a mapping but a value that YAML can't express."""
 
 PLAIN = frozenset({str, int, float, bool, type(None)})
 """Types of values that are data as they are."""
@@ -72,7 +72,7 @@ class Record:
 
     Attributes:
         settings: for each key that was set later: (origin, value) of every setting, the oldest first. The value that the
-            container was made with has no origin of its own.
+            container was made with has no origin (None).
         via: ``file:line`` of the imports that brought the container here, the innermost first.
         copied_from: one object shared by all copies that were made because a node was put in a second place.
         ignored_names: of a file's root: names in the file that are not part of the config, with their values' types.
@@ -286,7 +286,7 @@ def note_setting(container: Container, key: Any, value: Any, origin: Origin, old
 
 
 def forget_settings(container: Container, origin: Origin) -> None:
-    """Note that a list's items have moved: what was known of each place is no longer true."""
+    """Note that a list's items have moved: their settings no longer belong to their indices."""
     container._origin = origin
     if container._record is not None:
         container._record.settings.clear()

@@ -39,7 +39,7 @@ def upgrade(root: Container, *, saved_with: Iterable[str] | None = None) -> None
     Args:
         root: the whole config, or a part of it that another config takes in.
         saved_with: of a config that ultravid saved, the names of all targets and objects in it; without an old one among
-            them no call is looked at. Names that still work are replaced by those that are saved today, without a note.
+            them no call is examined. Names that still work are replaced by those that are saved today, without a note.
     """
     moved: dict[str, str] = {}
     if root._up is None and isinstance(root, Node):

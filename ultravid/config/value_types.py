@@ -1,8 +1,8 @@
-"""Can a value of a config be what a signature's annotation says?
+"""Whether a value of a config contradicts the annotation of its parameter.
 
-The judge is lenient: it speaks only of what is certain. An annotation that it can't read, a protocol, a type variable, a
-live object and what a function returns all pass. So do an int for a float, a list for a tuple (a YAML file has no tuples),
-and a value that equals the parameter's default.
+Only certain contradictions are reported. An annotation that can't be read, a protocol, a type variable, a live object and
+the result of a function all pass. So do an int for a float, a list for a tuple (a YAML file has no tuples), and a value that
+equals the parameter's default.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _LISTS = (list, tuple, set, frozenset)
 
 @dataclasses.dataclass(frozen=True)
 class Mismatch:
-    """A value that can't be what its annotation says.
+    """A value that contradicts its annotation.
 
     Attributes:
         steps: keys and indices that lead to it from the argument.
         value: as resolved.
-        annotation: what is wanted there.
+        annotation: the annotation that it contradicts.
     """
 
     steps: tuple[Any, ...]
@@ -55,7 +55,7 @@ class Mismatch:
 
 @dataclasses.dataclass(frozen=True)
 class Parameters:
-    """What a target takes.
+    """The parameters of a target.
 
     Attributes:
         by_name: parameters that can be given by name.
@@ -63,7 +63,7 @@ class Parameters:
         positional_only: those of them that can't be given by name.
         any_name: the ``**kwargs`` parameter.
         any_number: the ``*args`` parameter.
-        annotations: those that can be judged, by the parameter's name.
+        annotations: those that can be checked, by the parameter's name.
     """
 
     by_name: dict[str, inspect.Parameter]
@@ -75,7 +75,7 @@ class Parameters:
 
 
 def parameters_of(target: Callable[..., Any]) -> Parameters | None:
-    """The parameters of a target; None where it does not tell (some built-ins)."""
+    """The parameters of a target; None if it has no signature (some built-ins)."""
     try:
         return _parameters_of(target)
     except TypeError:  # it can't be hashed
@@ -96,7 +96,9 @@ def _parameters_of(target: Callable[..., Any]) -> Parameters | None:
         annotation = _evaluated(parameter.annotation, names)
         if annotation is not _EMPTY and annotation is not Any and annotation is not object:
             annotations[parameter.name] = annotation
-    if hasattr(target, "registry") and hasattr(target, "dispatch"):  # functools.singledispatch: of the first form alone
+    if hasattr(target, "registry") and hasattr(
+        target, "dispatch"
+    ):  # functools.singledispatch: they are the first form's
         annotations = {}
     return Parameters(
         {n: p for n, p in parameters.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)},
@@ -109,7 +111,7 @@ def _parameters_of(target: Callable[..., Any]) -> Parameters | None:
 
 
 def _namespace(target: Any) -> dict[str, Any]:
-    """The names that a target's annotations were written with."""
+    """The names that a target's annotations refer to."""
     while isinstance(target, functools.partial):
         target = target.func
     if isinstance(target, type):
@@ -129,7 +131,7 @@ def _namespace(target: Any) -> dict[str, Any]:
 
 
 def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
-    """An annotation as an object; `Any` where it can't be read (imported for type checkers alone, say)."""
+    """An annotation as an object; `Any` if it can't be read (because it is imported only for type checkers, say)."""
     if not isinstance(annotation, str):
         if "ForwardRef(" not in repr(annotation):
             return annotation
@@ -145,7 +147,7 @@ def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
 
 
 def type_text(annotation: Any) -> str:
-    """An annotation as one writes it: ``int``, ``float | None``, ``torch.nn.Module``."""
+    """An annotation as in source code: ``int``, ``float | None``, ``torch.nn.Module``."""
     if annotation is None or annotation is type(None):
         return "None"
     origin = typing.get_origin(annotation)
@@ -159,7 +161,7 @@ def type_text(annotation: Any) -> str:
 
 
 def mismatch(value: Any, annotation: Any) -> Mismatch | None:
-    """The part of a value (as read from a node) that can't be what the annotation says; None where all may be well."""
+    """The part of a resolved value that contradicts an annotation; None if nothing certainly does."""
     if type(value) is annotation or (type(value) is str and value == MISSING):
         return None
     kind: Any = type(annotation)
@@ -180,7 +182,7 @@ def mismatch(value: Any, annotation: Any) -> Mismatch | None:
         found = [mismatch(value, a) for a in arguments]
         if not all(found):
             return None
-        deeper = [f for f in found if f is not None and f.steps]  # list[int] | None, say: tell of the item
+        deeper = [f for f in found if f is not None and f.steps]  # list[int] | None, say: report the item
         return deeper[0] if len(deeper) == 1 else Mismatch((), value, annotation)
     if origin is typing.Literal:
         fits = any(
@@ -229,7 +231,7 @@ def _of_items(value: Any, annotation: Any, origin: type, arguments: tuple[Any, .
 
 
 def resolved_items(value: Any) -> list[tuple[Any, Any]]:
-    """(key, value) with references resolved; what can't be is passed over as ???: it is told elsewhere."""
+    """(key, value) with references resolved; a wrong reference, which is reported elsewhere, counts as ???."""
     pairs = []
     for key, item in raw_children(value) if isinstance(value, Container) else _pairs(value):
         if is_reference(item) and isinstance(value, Container):
@@ -246,7 +248,7 @@ def _pairs(value: Any) -> list[tuple[Any, Any]]:
 
 
 def _unknown(value: Any) -> bool:
-    """Is it a value whose kind shows only when it is built, or a live object, which its maker answers for?"""
+    """Whether a value is of unknown type until it is built, or a live object, whose type is not checked."""
     if isinstance(value, Node):
         return "_target_" in value or "_object_" in value
     return not (value is None or isinstance(value, (*_SCALARS, *_LISTS, Mapping)))
@@ -294,13 +296,13 @@ def _may_be_class(made: type, wanted: type) -> bool:
         return True
     if wanted is float and made is int:
         return True
-    if wanted.__module__.startswith(MODULE_PREFIX):  # each import of a config file makes its classes anew
+    if wanted.__module__.startswith(MODULE_PREFIX):  # each import of a config file defines its classes again
         return any((k.__module__, k.__qualname__) == (wanted.__module__, wanted.__qualname__) for k in made.__mro__)
     return issubclass(made, wanted) or _acts_as(made, wanted) or (made in _LISTS and wanted in _LISTS)
 
 
 def _is_known_by_its_shape(wanted: type) -> bool:
-    """Has the class no public member, so that anything of its shape does as well (torch's Dataset)?"""
+    """Whether a class has no public member, so that any class of the same shape will do (torch's Dataset)."""
     if wanted.__module__ == "builtins" or dataclasses.is_dataclass(wanted) or issubclass(wanted, enum.Enum | PurePath):
         return False
     if wanted.__module__ in ("collections.abc", "numbers"):
@@ -312,7 +314,7 @@ def _is_known_by_its_shape(wanted: type) -> bool:
 
 
 def _is_named(wanted: type, value: str) -> bool:
-    """Is it the name of weights of torchvision's, whose functions take that too?"""
+    """Whether a value is the name of torchvision weights, which its functions accept too."""
     return (
         issubclass(wanted, enum.Enum) and wanted.__module__.startswith("torchvision.") and value in wanted.__members__
     )
@@ -323,14 +325,14 @@ def _is_torch_device(wanted: type) -> bool:
 
 
 def _acts_as(made: type, wanted: type) -> bool:
-    """Does an object of the class stand for a number, as numpy's and torch's scalars do?"""
+    """Whether objects of a class can be used as a number, as numpy's and torch's scalars can."""
     return (wanted is int and hasattr(made, "__index__")) or (
         wanted in (float, complex, int, bool) and hasattr(made, "__float__") and made not in _SCALARS
     )
 
 
 def _made_class(node: Node) -> type | None:
-    """The class of what a node describes; None where that is not certain."""
+    """The class of the object that a node describes; None if that is not certain."""
     if "_object_" in node:
         return None
     if "_target_" not in node:
