@@ -43,3 +43,22 @@ def test_names_are_where_it_says():
 def test_tools_are_where_it_says():
     files = {file for _, right in ROWS for file in re.findall(r"(?:tools|benchmarks)/\w+\.py", right)}
     assert "tools/analyze_model.py" in files and [file for file in files if not (ROOT / file).is_file()] == []
+
+
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+
+
+def test_the_walk_through_the_code_names_existing_files_and_never_turns_back():
+    walk = ARCHITECTURE.split("## From the config to the metric")[1].split("\n## ")[0]
+    files = re.findall(r"`((?:ultravid|tools|projects|configs_py)/[\w/.]+)", walk)
+    assert files[0] == "projects/basicdet/configs/phantom.py" and len(files) > 30
+    assert [f for f in files if not (ROOT / f).exists()] == []
+    assert [f for f in files if files.count(f) > 1] == []
+
+
+def test_every_folder_of_the_package_is_a_floor_of_the_architecture():
+    folders = {p.parent.name for p in (ROOT / "ultravid").glob("*/__init__.py")}
+    floors = {
+        name for row in ARCHITECTURE.splitlines() for name in re.findall(r"`ultravid/(\w+)`", row.partition("|")[2])
+    }
+    assert folders == floors
