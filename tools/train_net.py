@@ -10,18 +10,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ultravid.config import CfgNode, get_cfg, importable_project
+from ultravid.config import CfgNode, config_from_cfg_node, get_cfg, importable_project, refuse_faults
+from ultravid.config.cfg_translation import with_tree_keys
 from ultravid.config.command_line import yaml_argument_parser
 from ultravid.engine import DefaultTrainer, default_setup, launch, load_evaluation_weights, resolve_resume, run_tool
 from ultravid.evaluation import DatasetEvaluator
+from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventStorage
 
 
 class Trainer(DefaultTrainer):
-    """A place for what a project does otherwise: ``build_model``, ``build_train_loader``, ``build_hooks`` and so on."""
+    """A place for what a project does differently: ``build_model``, ``build_train_loader``, ``build_hooks`` and so on."""
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator | Sequence[DatasetEvaluator] | None:
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator | Sequence[DatasetEvaluator] | None:  # type: ignore[override]
         return super().build_evaluator(cfg, dataset_name)
 
 
@@ -37,8 +39,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
 def do_test(cfg: CfgNode, resume: bool) -> None:
     """Evaluate ``MODEL.WEIGHTS``, or with --resume the newest checkpoint of ``OUTPUT_DIR``."""
     model = Trainer.build_model(cfg)
-    load_evaluation_weights(model, cfg, resume)
-    with EventStorage(0):  # a model may record numbers here as it does in training
+    load_evaluation_weights(model, config_from_cfg_node(cfg), resume)
+    with EventStorage(0):  # a model may record metrics here as it does in training
         Trainer.test(cfg, model)
 
 
@@ -56,10 +58,16 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, read the config once to find mistakes, and start the processes."""
+    """Parse, check the config before any process is started, and start the processes."""
     args = yaml_argument_parser().parse_args(argv)
-    cfg = setup(args)
-    resolve_resume(cfg, args)
+    with importable_project(args.config_file):
+        cfg = setup(args)
+        config = config_from_cfg_node(cfg)
+        refuse_faults(args.config_file, config)
+    if args.eval_only and not (cfg.MODEL.WEIGHTS or args.resume):
+        raise UserError("--eval-only needs weights: give MODEL.WEIGHTS FILE, or --resume for the newest checkpoint.")
+    args.allow_change = with_tree_keys(config, args.allow_change)
+    resolve_resume(config, args)
     launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
     return 0
 

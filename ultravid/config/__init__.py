@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ultravid.config.check import check, load_checked
+from ultravid.config.check import check, load_checked, refuse_faults
 from ultravid.config.configurable import configurable
 from ultravid.config.diff import ABSENT, Difference, diff
 from ultravid.config.errors import (
@@ -16,6 +16,7 @@ from ultravid.config.errors import (
 )
 from ultravid.config.explain import Setting, explain, explain_text
 from ultravid.config.instantiate import Builder, instantiate, locate
+from ultravid.config.kinds import as_config
 from ultravid.config.lazy import LazyCall, LazyConfig, LazyPartial, get_config, to_omegaconf
 from ultravid.config.loader import importable_project, project_folders
 from ultravid.config.nodes import ListNode, Node, resolve_environment
@@ -24,7 +25,9 @@ from ultravid.config.serialize import config_hash
 from ultravid.config.tree import MISSING
 
 if TYPE_CHECKING:
-    from ultravid.config.cfg_node import CfgNode, get_cfg, global_cfg, set_global_cfg
+    from ultravid.config.cfg_defaults import get_cfg, global_cfg, set_global_cfg
+    from ultravid.config.cfg_node import CfgNode
+    from ultravid.config.cfg_translation import config_from_cfg_node
     from ultravid.config.resume import check_resume_config
 
 __all__ = [
@@ -45,8 +48,10 @@ __all__ = [
     "OverrideError",
     "Setting",
     "UnknownKeyError",
+    "as_config",
     "check",
     "check_resume_config",
+    "config_from_cfg_node",
     "config_hash",
     "configurable",
     "diff",
@@ -61,6 +66,7 @@ __all__ = [
     "locate",
     "project_folders",
     "ref",
+    "refuse_faults",
     "resolve_environment",
     "set_global_cfg",
     "to_omegaconf",
@@ -71,9 +77,10 @@ __all__ = [
 _LATER = {
     "CfgNode": "cfg_node",
     "check_resume_config": "resume",
-    "get_cfg": "cfg_node",
-    "global_cfg": "cfg_node",
-    "set_global_cfg": "cfg_node",
+    "config_from_cfg_node": "cfg_translation",
+    "get_cfg": "cfg_defaults",
+    "global_cfg": "cfg_defaults",
+    "set_global_cfg": "cfg_defaults",
 }
 
 

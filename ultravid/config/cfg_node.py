@@ -1,14 +1,17 @@
-"""Configs of the YAML world: `CfgNode`, yacs' nodes with detectron2's ``_BASE_`` and with errors that help.
+"""`CfgNode`: configs in YAML, yacs' nodes with detectron2's ``_BASE_`` and with errors that help.
 
-Values live in a tree of known keys (`get_cfg`); a YAML file or a list of keys and values changes some of them. What a run
-is made of is then built from the tree by `ultravid.engine.DefaultTrainer`. Imports nothing of torch.
+Values are stored in a tree of known keys (`ultravid.config.get_cfg`); a YAML file or a list of keys and values changes some
+of them. `ultravid.config.config_from_cfg_node` translates the tree to the config of the run. Imports nothing of torch.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
+import logging
 from ast import literal_eval
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,134 +19,181 @@ import yaml
 from fvcore.common.config import BASE_KEY
 from fvcore.common.config import CfgNode as _CfgNode
 
+from ultravid.config.cfg_keys import MODEL_KEYS, SAVED_KEYS, is_model_key, model_group, override_hint
 from ultravid.config.errors import ConfigError, OverrideError, UnknownKeyError, did_you_mean
 from ultravid.config.shipped import shipped_config
 
-__all__ = ["CfgNode", "get_cfg", "global_cfg", "set_global_cfg"]
+__all__ = ["CfgNode", "place_of"]
+
+logger = logging.getLogger(__name__)
 
 _LEAVES = (tuple, list, str, int, float, bool, type(None))
+_PLACES = "__places__"
 
 
 class CfgNode(_CfgNode):
-    """A node of keys that are known, each with a value of a known type.
+    """A node of known keys, each with a value of a known type.
 
     Beside what yacs and fvcore document (``freeze``, ``defrost``, ``clone``, ``dump``, ``_BASE_``):
 
-    - A merge finds all faults, tells them in one message, and changes nothing if there is any.
-    - A whole number is taken where a float stands (it becomes one), ``true`` and ``false`` where a bool stands, and what the
-      command line gives for a text is that text, though it look like a number.
-    - A frozen node is not changed by a merge either.
-    - ``_BASE_`` is looked for beside its file, and then among the shipped configs: ``_BASE_: yacs/basicdet_small.yaml``.
+    - A merge reports all faults in one message, and changes nothing if there is any.
+    - An integer is accepted for a float (and becomes one), and ``true`` and ``false`` for a bool. Where a string is expected,
+      the text of the command line stays a string, even if it looks like a number.
+    - A merge does not change a frozen node either.
+    - ``_BASE_`` is searched beside its file, and then among the shipped configs: ``_BASE_: yacs/basicdet_small.yaml``.
+    - Keys of model parts of earlier versions (``MODEL.RPN.NMS_THRESH``) are read with a warning.
+    - The ``config.yaml`` that a run saved is read too: its keys are stored in it.
     """
 
     def __getattr__(self, name: str) -> Any:
         if name in self:
             return self[name]
-        hint = "" if name.startswith("__") else did_you_mean(name, self)
-        raise UnknownKeyError(f"Unknown key {name!r}.{hint}")
+        if name.startswith("__"):
+            raise UnknownKeyError(f"Unknown key {name!r}.")
+        if "OPTS" in self and any(key.startswith(f"MODEL.{name}.") or key == f"MODEL.{name}" for key in MODEL_KEYS):
+            raise UnknownKeyError(
+                f"Unknown key {name!r}: parts of the model are configured by MODEL.CONFIG and MODEL.OPTS (docs/yaml.md)."
+            )
+        raise UnknownKeyError(f"Unknown key {name!r}.{did_you_mean(name, self)}")
 
     def merge_from_file(self, cfg_filename: str | Path, allow_unsafe: bool = False) -> None:
-        """Take the values of a YAML file and of the files that it is based on, the last of a key's winning.
+        """Set the values of a YAML file and of its ``_BASE_`` files; of several values for one key the last counts.
 
         Args:
             cfg_filename: the file.
             allow_unsafe: read YAML tags that build Python objects, which may run any code.
 
         Raises:
-            ConfigError: a file is missing or is no YAML, or its keys or values are wrong; each with file and line.
+            ConfigError: a file does not exist or is not YAML, or its keys or values are wrong; each with file and line.
         """
-        changes: list[_Change] = []
+        found = _Changes(self)
         faults: list[str] = []
         for path, content in _files_with_bases(Path(cfg_filename), allow_unsafe):
-            found = self._changes(content)
-            changes += found.changes
-            faults += [f"{path}:{_line_of(path, key)}: {message}" for key, message in found.faults]
-        self._apply(changes, faults, ConfigError)
+            lines = _lines_of(path)
+            if SAVED_KEYS in content and "trainer" in content:  # saved by a run
+                content = content[SAVED_KEYS]
+                lines = {key.removeprefix(f"{SAVED_KEYS}."): line for key, line in lines.items()}
+            seen = len(found.faults)
+            found.collect(_with_absolute_model_file(content, path), "", functools.partial(_place, path, lines))
+            faults += [f"{_place(path, lines, key)}: {message}" for key, message in found.faults[seen:]]
+        self._apply(found, faults, ConfigError)
+        found.warn_of_model_keys(str(cfg_filename))
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
-        """Take values from ``[key, value, key, value, ...]``, as a command line gives them.
+        """Set values from ``[key, value, key, value, ...]``, as on a command line.
 
         Raises:
             OverrideError: a key without a value, an unknown key, or a value of another type.
         """
-        joined = [
-            key for key in map(str, cfg_list) if key.partition("=")[1] and key.partition("=")[0] in _full_keys(self)
-        ]
+        known = {*_full_keys(self), *MODEL_KEYS}
+        joined = [key for key in map(str, cfg_list) if key.partition("=")[1] and key.partition("=")[0] in known]
         if joined:
             raise OverrideError(
                 f"Overrides are pairs, KEY VALUE: write {joined[0].replace('=', ' ', 1)!r}, without '='."
             )
         if len(cfg_list) % 2:
-            raise OverrideError(f"Overrides are pairs, KEY VALUE KEY VALUE ...; {cfg_list[-1]!r} is left alone.")
-        changes: list[_Change] = []
+            raise OverrideError(f"Overrides are pairs, KEY VALUE KEY VALUE ...; {cfg_list[-1]!r} has no value.")
+        found = _Changes(self)
         faults: list[str] = []
         for key, value in zip(cfg_list[0::2], cfg_list[1::2], strict=True):
-            found = self._changes(_nested(str(key), value))
-            changes += found.changes
-            faults += [f"override '{key} {value}': {message}" for _, message in found.faults]
-        self._apply(changes, faults, OverrideError)
+            seen = len(found.faults)
+            found.collect(_nested(str(key), value), "", lambda _: "command line")
+            faults += [f"override '{key} {value}': {message}" for _, message in found.faults[seen:]]
+        self._apply(found, faults, OverrideError)
+        found.warn_of_model_keys("Command line")
 
     def merge_from_other_cfg(self, cfg_other: Mapping[str, Any]) -> None:
-        """Take the values of another node or a plain dict.
+        """Set the values of another node or a plain dict.
 
         Raises:
             ConfigError: an unknown key, or a value of another type.
         """
-        found = self._changes(cfg_other)
-        self._apply(found.changes, [message for _, message in found.faults], ConfigError)
+        found = _Changes(self)
+        found.collect(cfg_other, "", lambda _: "")
+        self._apply(found, [message for _, message in found.faults], ConfigError)
+        found.warn_of_model_keys("Merged config")
 
     @classmethod
     def load_yaml_with_base(cls, filename: str | Path, allow_unsafe: bool = False) -> dict[str, Any]:
-        """The content of a YAML file and of the files that it is based on, as plain data.
+        """The content of a YAML file and of its ``_BASE_`` files, as plain data.
 
         Raises:
-            ConfigError: a file is missing or is no YAML.
+            ConfigError: a file does not exist or is not YAML.
         """
         merged: dict[str, Any] = {}
         for _, content in _files_with_bases(Path(filename), allow_unsafe):
             _update(merged, content)
         return merged
 
-    def _changes(self, values: Mapping[str, Any]) -> _Changes:
-        found = _Changes(self)
-        found.collect(values, self, "")
-        return found
-
-    def _apply(self, changes: Sequence[_Change], faults: Sequence[str], error: type[ConfigError]) -> None:
+    def _apply(self, found: _Changes, faults: Sequence[str], error: type[ConfigError]) -> None:
         if self.is_frozen():
             raise error("The config is frozen: call cfg.defrost() before it is changed, or change a cfg.clone().")
         if faults:
             raise error("\n".join(faults))
-        for node, key, value in changes:
-            node[key] = value
+        for change in found.changes:
+            node = self
+            *groups, last = change.key.split(".")
+            for group in groups:
+                if group not in node:  # of an earlier version's keys
+                    node[group] = type(self)()
+                node = node[group]
+            node[last] = change.value
+            if change.place:
+                node.__dict__.setdefault(_PLACES, {})[last] = (change.value, change.place)
 
 
-_Change = tuple[CfgNode, str, Any]
+def place_of(cfg: CfgNode, key: str) -> str:
+    """A key and where its value was set: ``"SOLVER.BASE_LR, runs/mine.yaml:7"``; the key alone if that is not known."""
+    node: Any = cfg
+    *groups, last = key.split(".")
+    for group in groups:
+        node = node[group]
+    value, place = node.__dict__.get(_PLACES, {}).get(last, (None, ""))
+    return f"{key}, {place}" if place and value == node[last] else key
 
 
+@dataclass(frozen=True)
+class _Change:
+    """A full key, its new value, and where it is set (``file:line``, or "" if that is not known)."""
+
+    key: str
+    value: Any
+    place: str
+
+
+@dataclass
 class _Changes:
-    """What a mapping would change in a config: the changes, and the faults as (full key, message)."""
+    """What mappings would change in a config: the changes, and the faults as (full key, message)."""
 
-    def __init__(self, root: CfgNode) -> None:
-        self.root = root
-        self.changes: list[_Change] = []
-        self.faults: list[tuple[str, str]] = []
+    root: CfgNode
+    changes: list[_Change] = field(default_factory=list)
+    faults: list[tuple[str, str]] = field(default_factory=list)
 
-    def collect(self, values: Mapping[str, Any], node: CfgNode, prefix: str) -> None:
+    def collect(self, values: Mapping[str, Any], prefix: str, place: Callable[[str], str]) -> None:
+        """Add the values below a prefix ("" or ``"SOLVER."``); ``place`` gives the place where a full key is set."""
         for key, given in values.items():
             full = f"{prefix}{key}"
-            if key not in node:
-                self._unknown(str(key), given, node, prefix)
-            elif isinstance(node[key], CfgNode):
+            old = self._present(full)
+            if old is _ABSENT:
+                self._unknown(str(key), given, prefix, place(full))
+            elif isinstance(old, Mapping):
                 if isinstance(given, Mapping):
-                    self.collect(given, node[key], f"{full}.")
+                    self.collect(given, f"{full}.", place)
                 else:
-                    self.faults.append((full, f"{full} is a group of keys ({', '.join(node[key])}), got {given!r}."))
+                    self.faults.append((full, f"{full} is a group of keys ({', '.join(old)}), got {given!r}."))
             else:
-                self._replace(key, given, node, full)
+                self._replace(full, given, old, place(full))
 
-    def _replace(self, key: str, given: Any, node: CfgNode, full: str) -> None:
-        old = node[key]
+    def _present(self, full: str) -> Any:
+        """The present value of a key, the default of a key of an earlier version, or `_ABSENT`."""
+        node: Any = self.root
+        for part in full.split("."):
+            if not isinstance(node, CfgNode) or part not in node:
+                return (model_group(full) or MODEL_KEYS[full].default) if is_model_key(full) else _ABSENT
+            node = node[part]
+        return (model_group(full) | node) if isinstance(node, CfgNode) and is_model_key(full) else node
+
+    def _replace(self, full: str, given: Any, old: Any, place: str) -> None:
         try:
             value = _fitting(given, old)
         except TypeError:
@@ -153,15 +203,18 @@ class _Changes:
         if full == "VERSION" and value != old:
             self.faults.append((full, f"VERSION is {value}; this ultravid reads configs of version {old}."))
             return
-        self.changes.append((node, key, value))
+        self.changes.append(_Change(full, value, place))
 
-    def _unknown(self, key: str, given: Any, node: CfgNode, prefix: str) -> None:
+    def _unknown(self, key: str, given: Any, prefix: str, place: str) -> None:
         full = f"{prefix}{key}"
-        if node.is_new_allowed():
+        node: Any = self.root
+        for part in prefix.split(".")[:-1]:
+            node = node.get(part, {})
+        if isinstance(node, CfgNode) and node.is_new_allowed():
             value = type(node)(given) if isinstance(given, Mapping) else _decoded(given)
-            self.changes.append((node, key, value))
+            self.changes.append(_Change(full, value, place))
         elif full == BASE_KEY:
-            self.faults.append((full, f"{BASE_KEY} is for files alone."))
+            self.faults.append((full, f"{BASE_KEY} can be used in a file only."))
         elif self.root.key_is_deprecated(full):
             return
         elif self.root.key_is_renamed(full):
@@ -170,31 +223,31 @@ class _Changes:
             except KeyError as error:
                 self.faults.append((full, str(error.args[0])))
         else:
-            self.faults.append((full, f"Unknown key {full!r}.{_hint(self.root, node, key, prefix)}"))
+            near = node if isinstance(node, CfgNode) and not is_model_key(prefix[:-1]) else model_group(prefix[:-1])
+            self.faults.append((full, f"Unknown key {full!r}.{_hint(self.root, near, key, prefix)}"))
+
+    def warn_of_model_keys(self, source: str) -> None:
+        """Say which keys of earlier versions were read, and what to write today."""
+        old = [change for change in self.changes if is_model_key(change.key)]
+        if old:
+            examples = "; ".join(f"{c.key}: {override_hint(c.key, c.value)}" for c in old[:3])
+            rest = f"; and {len(old) - 3} more" if len(old) > 3 else ""
+            logger.warning(
+                "%s: keys of model parts are now overrides in MODEL.OPTS on the model of MODEL.CONFIG; they are still read: %s%s",
+                source,
+                examples,
+                rest,
+            )
 
 
-def get_cfg() -> CfgNode:
-    """A fresh copy of the defaults: `ultravid.config.cfg_defaults` names every key and says what it does."""
-    from ultravid.config.cfg_defaults import DEFAULTS
-
-    return DEFAULTS.clone()
-
-
-global_cfg = CfgNode()
-"""For code that was written for it: empty until `set_global_cfg`. Nothing in ultravid reads it."""
-
-
-def set_global_cfg(cfg: CfgNode) -> None:
-    """Let `global_cfg` hold this config's keys."""
-    global_cfg.clear()
-    global_cfg.update(cfg)
+_ABSENT = object()
 
 
 def _fitting(given: Any, old: Any) -> Any:
     """The given value as one of the old value's type.
 
     Raises:
-        TypeError: it is none.
+        TypeError: it can't be one.
     """
     if isinstance(old, str) and isinstance(given, str):
         decoded = _decoded(given)
@@ -214,7 +267,7 @@ def _fitting(given: Any, old: Any) -> Any:
 
 
 def _decoded(value: Any) -> Any:
-    """A text as the Python literal that it is, if it is one: YAML reads 1e-4 as a text."""
+    """A string as the Python literal that it spells, if it does: YAML reads 1e-4 as a string."""
     if not isinstance(value, str):
         return value
     if value.lower() in ("null", "none"):
@@ -230,8 +283,8 @@ def _described(value: Any) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name} ({value!r})"
 
 
-def _hint(root: CfgNode, node: CfgNode, key: str, prefix: str) -> str:
-    """The nearest right key: beside the wrong one, or of the same name elsewhere, or written much like it."""
+def _hint(root: CfgNode, node: Mapping[str, Any], key: str, prefix: str) -> str:
+    """The nearest known key: in the same group, or of the same name elsewhere, or with a similar full name."""
     if difflib.get_close_matches(key, list(map(str, node)), n=1, cutoff=0.6):
         return did_you_mean(key, node, prefix)
     everywhere = list(_full_keys(root))
@@ -257,7 +310,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def _files_with_bases(path: Path, allow_unsafe: bool, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, Any]]:
-    """(file, content without ``_BASE_``), those that a file is based on before it."""
+    """(file, content without ``_BASE_``) of the base files, then of the file itself."""
     if path.resolve() in above:
         raise ConfigError(f"{above[-1]}: {BASE_KEY} leads in a circle, back to {path.name}.")
     content = _read_yaml(path, allow_unsafe, above)
@@ -265,7 +318,9 @@ def _files_with_bases(path: Path, allow_unsafe: bool, above: tuple[Path, ...] = 
     if isinstance(bases, str):
         bases = [bases]
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError(f"{path}:{_line_of(path, BASE_KEY)}: {BASE_KEY} is a file's name or a list of them.")
+        raise ConfigError(
+            f"{_place(path, _lines_of(path), BASE_KEY)}: {BASE_KEY} must be a file name or a list of them."
+        )
     for base in bases:
         beside = path.parent / Path(base).expanduser()
         shipped = shipped_config(base)
@@ -278,14 +333,14 @@ def _read_yaml(path: Path, allow_unsafe: bool, above: Sequence[Path]) -> dict[st
     wanted_by = f" ({BASE_KEY} of {above[-1]})" if above else ""
     if path.suffix not in (".yaml", ".yml"):
         raise ConfigError(
-            f"Config file {path} is no .yaml{wanted_by}; tools/lazyconfig_train.py reads configs in Python."
+            f"Config file {path} is not a .yaml file{wanted_by}; tools/lazyconfig_train.py reads configs in Python."
         )
     try:
         text = path.read_text(encoding="utf-8")
         content = yaml.unsafe_load(text) if allow_unsafe else yaml.safe_load(text)
     except FileNotFoundError:
         there = sorted(p.name for p in path.parent.glob("*.y*ml"))
-        raise ConfigError(f"Config file {path} is not there{wanted_by}.{did_you_mean(path.name, there)}") from None
+        raise ConfigError(f"Config file {path} does not exist{wanted_by}.{did_you_mean(path.name, there)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Config file {path} can't be read: {error}") from error
     except yaml.MarkedYAMLError as error:
@@ -293,9 +348,9 @@ def _read_yaml(path: Path, allow_unsafe: bool, above: Sequence[Path]) -> dict[st
         if isinstance(error, yaml.constructor.ConstructorError):
             hint = "Only plain YAML is read; allow_unsafe=True runs what a file asks for."
             raise ConfigError(f"{where}: {error.problem}. {hint}") from error
-        raise ConfigError(f"{where}: is no YAML: {error.problem}.") from error
+        raise ConfigError(f"{where}: is not YAML: {error.problem}.") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is no YAML: {error}") from error
+        raise ConfigError(f"{path}: is not YAML: {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -303,16 +358,33 @@ def _read_yaml(path: Path, allow_unsafe: bool, above: Sequence[Path]) -> dict[st
     return content
 
 
-def _line_of(path: Path, key: str) -> int:
-    """The line of a file that sets a key."""
-    node, line = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader), 1
-    for part in key.split("."):
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        found = next(((k, v) for k, v in pairs if str(k.value) == part), None)
-        if found is None:
-            break
-        line, node = found[0].start_mark.line + 1, found[1]
-    return line
+def _place(path: Path, lines: Mapping[str, int], key: str) -> str:
+    """``file:line`` of a full key, or of the nearest group above it that the file has."""
+    while key and key not in lines:
+        key = key.rpartition(".")[0]
+    return f"{path}:{lines.get(key, 1)}"
+
+
+def _lines_of(path: Path) -> dict[str, int]:
+    """The line of each full key that a file sets."""
+    lines: dict[str, int] = {}
+
+    def walk(node: yaml.Node | None, prefix: str) -> None:
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            lines[f"{prefix}{key.value}"] = key.start_mark.line + 1
+            walk(value, f"{prefix}{key.value}.")
+
+    walk(yaml.compose(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)), "")
+    return lines
+
+
+def _with_absolute_model_file(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """``MODEL.CONFIG`` is searched beside the YAML file that names it: a file there is named by its full path."""
+    model = content.get("MODEL")
+    config = model.get("CONFIG") if isinstance(model, Mapping) else None
+    if not isinstance(config, str) or not config or not (path.parent / config).is_file():
+        return content
+    return {**content, "MODEL": {**model, "CONFIG": str((path.parent / config).resolve())}}
 
 
 def _update(merged: dict[str, Any], content: Mapping[str, Any]) -> None:

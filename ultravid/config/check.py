@@ -11,8 +11,9 @@ from typing import Any
 from ultravid.config.call_faults import call_faults, object_faults
 from ultravid.config.errors import ConfigError, Fault, did_you_mean
 from ultravid.config.instantiate import as_packages, locate
+from ultravid.config.kinds import load_config
 from ultravid.config.lazy import LazyCall
-from ultravid.config.loader import config_errors, importable_project, load_config_file
+from ultravid.config.loader import config_errors, importable_project
 from ultravid.config.nodes import Node, as_node
 from ultravid.config.overrides import override_faults
 from ultravid.config.plain_data import to_data
@@ -34,7 +35,7 @@ from ultravid.config.tree import (
 from ultravid.config.upgrade import upgrade, upgrade_notes
 from ultravid.config.value_types import parameters_of
 
-__all__ = ["check", "load_checked"]
+__all__ = ["check", "load_checked", "refuse_faults"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,22 +79,32 @@ def load_checked(config_file: str | Path, overrides: Sequence[str] = (), *, requ
     """
     with importable_project(config_file):
         with config_errors():
-            cfg = load_config_file(config_file)
+            cfg = load_config(config_file)
             upgrade(cfg)
             faults = override_faults(cfg, overrides)
-        if required and {"MODEL", "SOLVER"} <= cfg.keys():
-            raise ConfigError(
-                f"{config_file}: is a config of tools/train_net.py (docs/yaml.md), which this tool does not read."
-            )
         faults += [*_missing_keys(cfg, required), *check(cfg), *_not_data(cfg)]
+    _report(config_file, faults)
+    return cfg
+
+
+def refuse_faults(name: str | Path, cfg: Node, *, required: Iterable[str] = ()) -> None:
+    """Check a config that was read already, as `load_checked` does.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    _report(name, [*_missing_keys(cfg, required), *check(cfg), *_not_data(cfg)])
+
+
+def _report(name: str | Path, faults: Sequence[Fault]) -> None:
+    """Log the notes as warnings, and raise the faults."""
     for note in faults:
         if not note.fatal:
             logger.warning("%s", note)
     fatal = [f for f in faults if f.fatal]
     if fatal:
         lines = "\n".join(f"  {fault}" for fault in fatal)
-        raise ConfigError(f"{config_file}: {len(fatal)} {'fault' if len(fatal) == 1 else 'faults'}\n{lines}")
-    return cfg
+        raise ConfigError(f"{name}: {len(fatal)} {'fault' if len(fatal) == 1 else 'faults'}\n{lines}")
 
 
 def _not_data(container: Container) -> Iterator[Fault]:

@@ -10,8 +10,9 @@ from typing import Any
 from ultravid.config.check import load_checked
 from ultravid.config.errors import ConfigError
 from ultravid.config.explain import explain_text
+from ultravid.config.kinds import load_config
 from ultravid.config.lazy import LazyConfig
-from ultravid.config.loader import config_errors, importable_project, load_config_file
+from ultravid.config.loader import config_errors, importable_project
 from ultravid.config.nodes import Node
 from ultravid.config.overrides import apply_overrides
 from ultravid.config.serialize import dump_yaml, resolved
@@ -120,7 +121,7 @@ def load_with_overrides(config_file: str, overrides: Sequence[str] = ()) -> Node
         ConfigError: the file, its code, or an override is wrong.
     """
     with config_errors():
-        cfg = load_config_file(config_file)
+        cfg = load_config(config_file)
         upgrade(cfg)
         return apply_overrides(cfg, overrides)
 

@@ -9,7 +9,7 @@ from typing import Any
 from ultravid.config.nodes import ListNode, Node, TupleNode, as_node
 from ultravid.config.plain_data import same
 from ultravid.config.serialize import py_text, target_text
-from ultravid.config.tree import join_key, raw_children
+from ultravid.config.tree import join_key, raw_children, split_key
 
 __all__ = ["ABSENT", "Difference", "diff"]
 
@@ -42,10 +42,13 @@ class Difference:
 def diff(old: Any, new: Any) -> list[Difference]:
     """The differences between two configs as written: a reference equals a reference to the same key.
 
-    The order of keys does not matter, nor whether a target is a name or the object itself. The folders that a saved config
-    records (``project_folders``) are ignored.
+    The order of keys does not matter, nor whether a target is a name or the object itself. What a saved config records beside
+    the run (``project_folders``, and ``cfg_node``, the keys of its YAML file) is ignored.
     """
-    return [d for d in _differences(as_node(old), as_node(new), "") if d.key.partition("[")[0] != "project_folders"]
+    return [d for d in _differences(as_node(old), as_node(new), "") if split_key(d.key)[0] not in _BESIDE_THE_RUN]
+
+
+_BESIDE_THE_RUN = frozenset({"project_folders", "cfg_node"})
 
 
 def _differences(old: Any, new: Any, key: str) -> Iterator[Difference]:

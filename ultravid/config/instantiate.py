@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ultravid.config.errors import ConfigError
 from ultravid.config.loader import load_namespace
@@ -17,6 +17,8 @@ from ultravid.config.references import is_reference
 from ultravid.config.targets import attribute_of, locate_dotted, target_name
 from ultravid.config.tree import CONTROL_KEYS, MISSING, Container, full_key, value_at
 from ultravid.utils.errors import UserError
+
+T = TypeVar("T")
 
 __all__ = ["Builder", "as_packages", "as_user_error", "instantiate", "is_allowed", "locate", "locate_allowed"]
 
@@ -50,8 +52,25 @@ class Builder:
         """
         return self.build_value(value_at(self.cfg, key))
 
+    def provide(self, key: str, made: T) -> T:
+        """Let the node at a key stand for an object that exists already, wherever it is referred to.
+
+        Returns:
+            the object.
+
+        Raises:
+            ConfigError: there is no such key, or its value is not a node.
+        """
+        node = value_at(self.cfg, key)
+        if not isinstance(node, Container):
+            raise ConfigError(f"{key} is {node!r}, which describes no object{_in_brackets(where(self.cfg, key))}.")
+        self._built[id(node)] = made
+        return made
+
     def build_value(self, value: Any) -> Any:
         """Build the object that a node describes; any other value is returned as it is."""
+        if id(value) in self._built and isinstance(value, Container):
+            return self._built[id(value)]
         if isinstance(value, Node):
             return self._build_node(value)
         if isinstance(value, ListNode):
@@ -70,8 +89,6 @@ class Builder:
     def _build_node(self, node: Node) -> Any:
         key = id(node)
         is_call = "_target_" in node
-        if is_call and key in self._built:
-            return self._built[key]
         if key in self._under_construction:
             raise ConfigError(f"{full_key(node)} needs itself to be built; pass it on after building instead.")
         self._under_construction.add(key)

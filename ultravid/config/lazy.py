@@ -12,6 +12,7 @@ from typing import Any, Generic, ParamSpec, overload
 
 from ultravid.config.addresses import config_path, refuse_neighbours
 from ultravid.config.errors import ConfigError, UnknownKeyError, did_you_mean
+from ultravid.config.kinds import load_config
 from ultravid.config.loader import load_config_file, load_namespace, note_import
 from ultravid.config.nodes import Node, as_root
 from ultravid.config.overrides import apply_overrides
@@ -152,7 +153,7 @@ def _load(filename: str | Path, keys: str | tuple[str, ...] | None, caller: Fram
     path = config_path(filename)
     names: Mapping[str, Any]
     if keys is None or path.suffix != ".py":
-        names = load_config_file(path, allow_pickle=allow_pickle)
+        names = load_config(path, allow_pickle=allow_pickle)
     else:
         names = load_namespace(path)
     if isinstance(names, Node) and path.suffix != ".py":

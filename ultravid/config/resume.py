@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from ultravid.config.diff import Difference, diff
+from ultravid.config.default_arguments import is_default_argument
+from ultravid.config.diff import ABSENT, Difference, diff
 from ultravid.config.errors import ConfigError
-from ultravid.config.lazy import LazyConfig
+from ultravid.config.kinds import as_config, load_config
 from ultravid.config.nodes import Node, resolve_environment
+from ultravid.config.tree import value_at
 from ultravid.utils.file_io import require_local
 from ultravid.utils.run_folder import RunFolder
 
@@ -21,9 +21,9 @@ __all__ = ["check_resume_config", "is_named", "significant_changes"]
 if TYPE_CHECKING:
     from ultravid.config.cfg_node import CfgNode
 
-_WITHOUT_INFLUENCE = frozenset({"num_workers", "pin_memory", "prefetch_factor", "NUM_WORKERS"})
+_WITHOUT_INFLUENCE = frozenset({"num_workers", "pin_memory", "prefetch_factor"})
 """Last steps of keys that change no number of a run."""
-_OF_THE_JOB = frozenset({"train.output_dir", "train.wall_time_s", "OUTPUT_DIR", "WALL_TIME_S"})
+_OF_THE_JOB = frozenset({"train.output_dir", "train.wall_time_s"})
 
 
 def significant_changes(cfg: Node | CfgNode, saved_config: Path) -> list[Difference]:
@@ -32,13 +32,20 @@ def significant_changes(cfg: Node | CfgNode, saved_config: Path) -> list[Differe
     How many processes load the data, where the output folder lies and how long a job may take has no influence on a run's
     figures and is passed over, as is a seed that is to be drawn.
     """
-    if isinstance(cfg, Node):
-        new = copy.deepcopy(cfg)
-        resolve_environment(new)
-        old = LazyConfig.load(saved_config)
-    else:
-        new, old = Node(yaml.safe_load(cfg.dump())), Node(yaml.safe_load(saved_config.read_text(encoding="utf-8")))
-    return [d for d in diff(old, new) if not _is_free(d)]
+    new, old = copy.deepcopy(as_config(cfg)), load_config(saved_config)
+    resolve_environment(new)
+    resolve_environment(old)  # a YAML file of keys that was saved is translated here
+    return [d for d in diff(old, new) if not (_is_free(d) or _is_default(d, old, new))]
+
+
+def _is_default(difference: Difference, old: Node, new: Node) -> bool:
+    """Whether one of the configs leaves out an argument, and the other gives its default: they mean the same."""
+    if ABSENT not in (difference.old, difference.new):
+        return False
+    config, value = (new, difference.new) if difference.old is ABSENT else (old, difference.old)
+    above, _, name = difference.key.rpartition(".")
+    call = value_at(config, above) if above else config
+    return isinstance(call, Node) and is_default_argument(call, name, value)
 
 
 def check_resume_config(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> list[Difference]:
@@ -75,9 +82,7 @@ def check_resume_config(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> lis
 
 def output_dir_of(cfg: Node | CfgNode) -> Path:
     """The output folder of a config of either kind."""
-    if isinstance(cfg, Node):
-        return require_local(cfg.train.output_dir, "train.output_dir")
-    return require_local(cfg.OUTPUT_DIR, "OUTPUT_DIR")
+    return require_local(as_config(cfg).train.output_dir, "train.output_dir")
 
 
 def is_named(difference: Difference, keys: Iterable[str]) -> bool:
@@ -87,7 +92,7 @@ def is_named(difference: Difference, keys: Iterable[str]) -> bool:
 
 def _is_free(difference: Difference) -> bool:
     key = difference.key
-    if key in ("train.seed", "SEED"):
+    if key == "train.seed":
         return difference.new is None or (isinstance(difference.new, int) and difference.new < 0)
     return key in _OF_THE_JOB or key.rpartition(".")[2] in _WITHOUT_INFLUENCE
 

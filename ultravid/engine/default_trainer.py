@@ -1,40 +1,32 @@
-"""The trainer of a `CfgNode`: detectron2's, whose methods a project overrides one by one."""
+"""A trainer that builds all it needs from a config, each part in a method that a subclass may override."""
 
 from __future__ import annotations
 
 import logging
-import weakref
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ultravid.checkpoint import DetectionCheckpointer
-from ultravid.config import CfgNode, ConfigError
-from ultravid.engine import cfg_builders, hooks
-from ultravid.engine.defaults import default_writers, prepare_model
-from ultravid.engine.steps import Accumulation, NonfinitePolicy
-from ultravid.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
-from ultravid.evaluation import (
-    DatasetEvaluator,
-    DatasetEvaluators,
-    FramePictures,
-    VideoDetectionEvaluator,
-    inference_on_dataset,
-    print_csv_format,
-)
+from ultravid.config import Builder, CfgNode, ConfigError, Node, as_config
+from ultravid.config.cfg_translation import test_set_key
+from ultravid.config.instantiate import as_user_error
+from ultravid.config.migrations import current_target
+from ultravid.config.tree import CONTROL_KEYS, value_at
+from ultravid.engine.train_loop import HookBase, SimpleTrainer
+from ultravid.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from ultravid.utils import comm
+from ultravid.utils.env import select_device
 from ultravid.utils.events import EventWriter
 
-__all__ = ["DefaultTrainer"]
+__all__ = ["DefaultTrainer", "test_sets"]
 
 logger = logging.getLogger(__name__)
 
 
-class DefaultTrainer(TrainerBase):
+class DefaultTrainer(SimpleTrainer):
     """Trains what a config describes; a project's subclass overrides a method.
 
     For example::
@@ -50,219 +42,191 @@ class DefaultTrainer(TrainerBase):
         trainer.train()
 
     The constructor calls ``build_model``, ``build_optimizer``, ``build_train_loader``, ``build_lr_scheduler`` and
-    ``build_hooks``, in this order; ``build_hooks`` calls ``build_writers``, and evaluation ``build_test_loader`` and
-    ``build_evaluator``. Call `default_setup` before: it seeds, and the model's weights are drawn here.
+    ``build_hooks``, in this order; ``build_hooks`` calls ``build_writers``, and evaluation calls ``build_test_loader`` and
+    ``build_evaluator``. Each method gets the config that the constructor was given. Call `default_setup` first: it seeds, and
+    the model's weights are drawn here.
 
     Args:
-        cfg: see `ultravid.config.get_cfg`.
+        cfg: a `CfgNode` (`ultravid.config.get_cfg`), or a config in nodes with the keys of ``configs_py/common/train.py``.
 
     Attributes:
-        cfg: the config.
-        model: on its device, wrapped for several processes.
-        optimizer: its.
-        scheduler: of the learning rate.
-        checkpointer: of the model, and of this trainer.
-        init_checkpoint: ``cfg.MODEL.WEIGHTS``.
+        cfg: the given config.
+        model: the model on its device, wrapped if there are several processes.
+        optimizer: the optimizer of the model.
+        scheduler: the learning-rate schedule.
+        checkpointer: saves the model and this trainer.
 
     Raises:
         ConfigError: a value of the config is wrong.
         DataError: the training data can't be used.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
-        super().__init__()
-        cfg_builders.check_values(cfg)
+    def __init__(self, cfg: CfgNode | Node) -> None:
         self.cfg = cfg
-        plain = self.build_model(cfg)
-        model = prepare_model(model=plain, device=cfg.MODEL.DEVICE, ddp={"broadcast_buffers": False})
-        optimizer = self.build_optimizer(cfg, model)
-        data_loader = self.build_train_loader(cfg)
-        self._trainer = self._build_step(model, data_loader, optimizer)
+        self._tree = as_config(cfg)
+        self._builder = builder = Builder(self._tree)
+        builder.provide("model", self.build_model(cfg))
+        with as_user_error():
+            model = builder.build("prepared_model")
+        optimizer = builder.provide("optimizer", self.build_optimizer(cfg, model))
+        data_loader = builder.provide("dataloader.train", self.build_train_loader(cfg))
+        with as_user_error():
+            settings = {key: builder.build(f"trainer.{key}") for key in self._tree.trainer if key not in _OWN_ARGUMENTS}
+            super().__init__(model, data_loader, optimizer, **{**settings, "seed": _given_seed(settings.get("seed"))})
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        # A checkpointer and its trainer know each other; only one of the two may keep the other alive.
-        self.checkpointer: DetectionCheckpointer = DetectionCheckpointer(
-            model, cfg.OUTPUT_DIR, background=True, trainer=weakref.proxy(self)
-        )
-        self.seconds = self._trainer.seconds  # one ledger of both
-        self.init_checkpoint: str = cfg.MODEL.WEIGHTS
-        self.max_iter: int = cfg.SOLVER.MAX_ITER
         self._last_eval_results: dict[str, Any] = {}
         self.register_hooks(self.build_hooks())
 
-    def _build_step(self, model: nn.Module, data_loader: Iterable[Any], optimizer: Optimizer) -> SimpleTrainer:
-        solver = self.cfg.SOLVER
-        settings: dict[str, Any] = {
-            "seed": self.cfg.SEED if self.cfg.SEED >= 0 else None,
-            "clip_grad": cfg_builders.build_gradient_clipper(self.cfg),
-        }
-        try:
-            settings["accumulation"] = Accumulation(solver.ACCUMULATE)
-            settings["nonfinite"] = NonfinitePolicy(solver.SKIP_NONFINITE, self.cfg.OUTPUT_DIR)
-            if solver.AMP.ENABLED:
-                return AMPTrainer(model, data_loader, optimizer, precision=solver.AMP.PRECISION, **settings)
-            return SimpleTrainer(model, data_loader, optimizer, **settings)
-        except ValueError as error:
-            raise ConfigError(f"SOLVER: {error}") from error
-
-    @property
-    def model(self) -> nn.Module:
-        """The prepared model."""
-        return self._trainer.model
-
-    @property
-    def optimizer(self) -> Optimizer:
-        """The optimizer."""
-        return self._trainer.optimizer
-
-    @property
-    def data_loader(self) -> Iterable[Any]:
-        """The training loader."""
-        return self._trainer.data_loader
-
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the newest checkpoint of ``cfg.OUTPUT_DIR`` if asked to and there is one, else load ``cfg.MODEL.WEIGHTS``.
+        """Resume from the newest checkpoint of the output folder if asked to and there is one, else load the initial weights.
 
         Raises:
             CheckpointError: a checkpoint can't be read or doesn't fit.
-            UserError: the run is past ``cfg.SOLVER.MAX_ITER`` already.
+            UserError: the run is past its last iteration already.
         """
         super().resume_or_load(resume)
 
     def train(self, start_iter: int | None = None, max_iter: int | None = None) -> dict[str, Any]:  # type: ignore[override]
-        """Train, by default from where `resume_or_load` says up to ``cfg.SOLVER.MAX_ITER``.
+        """Train, by default from where `resume_or_load` says to the last iteration that the config sets.
 
         Returns:
-            figures of the last evaluation; empty where there was none, and in all processes but the main one.
+            metrics of the last evaluation; empty if there was none, and in all processes but the main one.
         """
-        # Gradients appear within the inner trainer's step, and it is the hooks of this one that want to see them.
-        self._trainer.after_backward = self.after_backward  # type: ignore[method-assign]
         super().train(start_iter, max_iter)
         return self._last_eval_results
 
-    def after_train(self) -> None:
-        """Call the hooks; what they saved stands when this returns."""
-        try:
-            super().after_train()
-        finally:
-            self.checkpointer.wait()
-
-    @property
-    def step_skipped(self) -> bool:
-        """Whether the last step was skipped, because a number was not finite."""
-        return self._trainer.step_skipped
-
-    def run_step(self) -> None:
-        """One step of the inner trainer."""
-        self._trainer.iter = self.iter
-        self._trainer.run_step()
-        self.num_samples = self._trainer.num_samples
-
-    def state_dict(self) -> dict[str, Any]:
-        """The inner trainer's, with this one's iteration and hooks: what `SimpleTrainer` saves for the same run."""
-        return {**self._trainer.state_dict(), **super().state_dict()}
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what `state_dict` gave."""
-        super().load_state_dict(state_dict)
-        self._trainer.load_state_dict({**state_dict, "hooks": {}})
+        """Restore what `state_dict` returned; version 0.1 stored the state of a hook under the name of its class."""
+        present = {name: type(hook).__name__ for name, hook in self.named_hooks.items()}
+        by_class = {kind: name for name, kind in present.items()}
+        hooks = {}
+        for name, state in state_dict.get("hooks", {}).items():
+            kind = current_target(f"ultravid.engine.hooks.{name}").rpartition(".")[2]
+            hooks[name if name in present else by_class.get(kind, name)] = state
+        super().load_state_dict({**state_dict, "hooks": hooks})
 
     def build_hooks(self) -> list[HookBase | None]:
-        """The hooks in their order: record, timer, learning rate, evaluation, best checkpoint, writers, checkpoint, stop.
+        """The hooks of ``trainer.hooks``, by rising ``order``: timer, schedule, evaluation, best checkpoint, writers, checkpoint.
 
-        One that is put at the end comes after the checkpoint; to come before the writers, insert it before them.
+        A hook that is appended to the list runs after the checkpoint; insert it before the writers to run before them.
         """
-        cfg, test = self.cfg, self.cfg.TEST
-        precise_bn = best = evaluation = None
-        if test.PRECISE_BN.ENABLED:
-            loader = self.build_train_loader(cfg)
-            precise_bn = hooks.PreciseBN(test.EVAL_PERIOD, self.model, loader, test.PRECISE_BN.NUM_ITER)
-        if cfg.DATASETS.TEST:
-            evaluation = hooks.EvalHook(test.EVAL_PERIOD, self._test_and_keep_results)
-        if cfg.DATASETS.TEST and test.BEST_METRIC:
-            best = hooks.BestCheckpointer(test.EVAL_PERIOD, self.checkpointer, test.BEST_METRIC)
-        return [
-            hooks.ProgressBar(),
-            hooks.RunRecord(cfg.OUTPUT_DIR, seed=cfg.SEED, datasets={"train": self.data_loader}),
-            hooks.IterationTimer(),
-            hooks.LRScheduler(self.optimizer, self.scheduler),
-            precise_bn,
-            evaluation,
-            best,
-            hooks.TimeBreakdown(cfg.LOG_PERIOD),
-            hooks.PeriodicWriter(self.build_writers(), period=cfg.LOG_PERIOD),
-            hooks.PeriodicCheckpointer(
-                self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=cfg.SOLVER.CHECKPOINTS_TO_KEEP or None
-            ),
-            hooks.StopOnSignal(self.checkpointer, wall_time_s=cfg.WALL_TIME_S or None),
-            hooks.Watchdog(),
-        ]
+        tree, builder = self._tree, self._builder
+        for key, part in (
+            ("trainer.hooks.lr.scheduler", self.scheduler),
+            ("trainer.hooks.eval.eval_function", self._test_and_keep_results),
+            # The data sets that `build_test_loader` reads are not known here, and need not be in the catalog.
+            ("trainer.hooks.record.datasets", {"train": self.data_loader}),
+        ):
+            if _has_node(tree, key):
+                builder.provide(key, part)
+        if _has_node(tree, "trainer.hooks.writer.writers"):
+            builder.provide("trainer.hooks.writer.writers", self.build_writers())
+        with as_user_error():
+            built = builder.build("trainer.hooks")
+        hooks = sorted(
+            ((name, hook) for name, hook in built.items() if hook is not None), key=lambda pair: pair[1].order
+        )
+        for name, hook in hooks:
+            self._name(hook, name)
+        return [hook for _, hook in hooks]
 
     def build_writers(self) -> list[EventWriter]:
-        """Writers to the log, to ``metrics.json`` and to TensorBoard."""
-        return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+        """The writers of ``trainer.hooks.writer``: to the log, to ``metrics.json`` and to TensorBoard."""
+        writers = self._builder.build("trainer.hooks.writer.writers")
+        return list(writers.values() if isinstance(writers, dict) else writers)
 
     def _test_and_keep_results(self) -> dict[str, Any]:
         self._last_eval_results = self.test(self.cfg, self.model)
         return self._last_eval_results
 
     @classmethod
-    def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """The plain model on its device; see `ultravid.engine.cfg_builders.build_model`."""
-        model = cfg_builders.build_model(cfg)
+    def build_model(cls, cfg: CfgNode | Node) -> nn.Module:
+        """The plain model on its device, with weights from scratch."""
+        builder = Builder(as_config(cfg))
+        with as_user_error():
+            model: nn.Module = builder.build("model")
         logger.info("Model:\n%s", model)
-        return model
+        return model.to(select_device(builder.cfg.train.device))
 
     @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
+    def build_optimizer(cls, cfg: CfgNode | Node, model: nn.Module) -> Optimizer:
         """The optimizer of a prepared model."""
-        return cfg_builders.build_optimizer(cfg, model)
+        builder = Builder(as_config(cfg))
+        builder.provide("prepared_model", model)
+        with as_user_error():
+            optimizer: Optimizer = builder.build("optimizer")
+        return optimizer
 
     @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
-        """The learning-rate schedule, stepped once an iteration."""
-        return cfg_builders.build_lr_scheduler(cfg, optimizer)
+    def build_lr_scheduler(cls, cfg: CfgNode | Node, optimizer: Optimizer) -> LRScheduler:
+        """The learning-rate schedule, which is stepped once an iteration."""
+        builder = Builder(as_config(cfg))
+        builder.provide("optimizer", optimizer)
+        with as_user_error():
+            scheduler: LRScheduler = builder.build("trainer.hooks.lr.scheduler")
+        return scheduler
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Iterable[Any]:
-        """Batches of clips; any iterable of what the model takes in training will do."""
-        return cfg_builders.build_train_loader(cfg)
+    def build_train_loader(cls, cfg: CfgNode | Node) -> Iterable[Any]:
+        """Batches of clips. An override may return any iterable of what the model takes in training."""
+        with as_user_error():
+            loader: Iterable[Any] = Builder(as_config(cfg)).build("dataloader.train")
+        return loader
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[Any]:
-        """Frames of a data set in order."""
-        return cfg_builders.build_test_loader(cfg, dataset_name)
+    def build_test_loader(cls, cfg: CfgNode | Node, dataset_name: str) -> Iterable[Any]:
+        """The frames of a data set, in order.
+
+        Args:
+            cfg: the config.
+            dataset_name: a data set of the config, or the name of another one in the `DatasetCatalog`.
+        """
+        tree = as_config(cfg).copy()
+        sets = test_sets(tree)
+        loader = sets.get(dataset_name) or next(iter(sets.values()), tree.dataloader.test)
+        if dataset_name not in sets:
+            loader.videos = Node(_target_="ultravid.datasets.get_videos", names=[dataset_name])
+        with as_user_error():
+            frames: Iterable[Any] = Builder(tree).build_value(loader)
+        return frames
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator | Sequence[DatasetEvaluator] | None:
-        """The figures of lesion detection and pictures, to ``inference`` (with several data sets, a folder each in it)."""
-        folder = Path(cfg.OUTPUT_DIR) / "inference"
-        folder = folder / dataset_name if len(cfg.DATASETS.TEST) > 1 else folder
-        return DatasetEvaluators([VideoDetectionEvaluator(folder), FramePictures(folder)])
+    def build_evaluator(
+        cls, cfg: CfgNode | Node, dataset_name: str
+    ) -> DatasetEvaluator | Sequence[DatasetEvaluator] | None:
+        """The metrics of lesion detection and pictures, in ``inference`` (of several data sets: in a folder of it for each)."""
+        tree = as_config(cfg)
+        evaluator = tree.dataloader.evaluator
+        if "_target_" not in evaluator:
+            evaluator = evaluator[test_set_key(dataset_name)]
+        with as_user_error():
+            built: DatasetEvaluator = Builder(tree).build_value(evaluator)
+        return built
 
     @classmethod
     def test(
         cls,
-        cfg: CfgNode,
+        cfg: CfgNode | Node,
         model: nn.Module,
         evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
     ) -> dict[str, Any]:
-        """Evaluate a model on each data set of ``cfg.DATASETS.TEST``.
+        """Evaluate a model on each test data set of the config.
 
         Args:
             cfg: the config.
             model: plain or wrapped.
-            evaluators: one for each data set; None lets ``build_evaluator`` make them.
+            evaluators: one for each data set; None calls ``build_evaluator``.
 
         Returns:
-            figures by name; with several data sets, by data set and name.
+            metrics by name; with several data sets, by data set and name.
 
         Raises:
-            ConfigError: no data set is named, or there is another number of evaluators.
+            ConfigError: no data set is named, or the number of evaluators is not that of data sets.
         """
-        names = cfg.DATASETS.TEST
+        names = list(test_sets(as_config(cfg)))
         if not names:
             raise ConfigError(
-                "DATASETS.TEST names no data set: give names of the DatasetCatalog, as ('phantom_test',)."
+                "DATASETS.TEST names no data set: give names of the DatasetCatalog, for example ('phantom_test',)."
             )
         given = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators
         if given is not None and len(given) != len(names):
@@ -275,3 +239,38 @@ class DefaultTrainer(TrainerBase):
             results[name] = inference_on_dataset(plain, cls.build_test_loader(cfg, name), evaluator)
             print_csv_format(results[name])
         return results[names[0]] if len(names) == 1 else results
+
+
+def test_sets(config: Node) -> dict[str, Node]:
+    """The loaders of a config's test data sets, by the data set's name in the `DatasetCatalog`, else by its key.
+
+    Args:
+        config: with one loader at ``dataloader.test``, or several there by key.
+    """
+    test = config.dataloader.test
+    loaders = [("test", test)] if "_target_" in test else test.items()
+    return {name: loader for key, loader in loaders for name in _names(loader, key)}
+
+
+def _names(loader: Node, key: str) -> Iterator[str]:
+    videos = loader.get("videos")
+    names = videos.get("names") if isinstance(videos, Node) else None
+    if names is None:
+        yield key
+    elif len(names) > 0:
+        yield names[0] if len(names) == 1 else key
+
+
+_OWN_ARGUMENTS = CONTROL_KEYS | {"model", "data_loader", "optimizer", "hooks"}
+
+
+def _given_seed(seed: int | None) -> int | None:
+    """None for a seed that was to be drawn, which `default_setup` does."""
+    return seed if seed is not None and seed >= 0 else None
+
+
+def _has_node(tree: Node, key: str) -> bool:
+    try:
+        return value_at(tree, key) is not None
+    except ConfigError:
+        return False

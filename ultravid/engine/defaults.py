@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ultravid.checkpoint import DetectionCheckpointer
-from ultravid.config import CfgNode, LazyConfig, Node, project_folders, resolve_environment
+from ultravid.config import CfgNode, LazyConfig, Node, as_config, project_folders, resolve_environment
+from ultravid.config.kinds import config_to_save, load_config, store_seed
+from ultravid.config.provenance import where
 from ultravid.config.resume import check_resume_config, output_dir_of
 from ultravid.engine.launch import restarted_by_torchrun
 from ultravid.engine.sharding import shard_model
@@ -25,7 +25,7 @@ from ultravid.utils import comm
 from ultravid.utils.env import describe_environment, select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
-from ultravid.utils.file_io import replace_file, require_local
+from ultravid.utils.file_io import require_local
 from ultravid.utils.logger import setup_logger
 from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.seed import seed_all_rng
@@ -42,131 +42,89 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class _RunSettings:
-    """What `default_setup` reads of a config, whatever kind it is, and how it writes to it.
-
-    Attributes:
-        keys: what the config calls ``output_dir`` and ``device``, for messages.
-        set_seed: lets the config hold the seed that was drawn.
-        saved_seed: the seed that a saved config holds.
-        save: writes the config to a file.
-    """
-
-    output_dir: Path
-    device: str
-    seed: int | None
-    deterministic: bool
-    keys: Mapping[str, str]
-    set_seed: Callable[[int], None]
-    saved_seed: Callable[[Path], int]
-    save: Callable[[Path], None]
-
-
-def _settings_of_node(cfg: Node, args: argparse.Namespace) -> _RunSettings:
-    def save(path: Path) -> None:
-        # What is saved must mean the same elsewhere: the environment's values, and where the project's own modules are.
-        resolve_environment(cfg)
-        cfg.setdefault("project_folders", project_folders(args.config_file))
-        LazyConfig.save(cfg, path)
-
-    return _RunSettings(
-        output_dir=require_local(cfg.train.output_dir, "train.output_dir"),
-        device=cfg.train.device,
-        seed=cfg.train.seed,
-        deterministic=cfg.train.get("deterministic", False),
-        keys={"output_dir": "train.output_dir", "device": "train.device"},
-        set_seed=functools.partial(setattr, cfg.train, "seed"),
-        saved_seed=lambda path: int(LazyConfig.load(path).train.seed),
-        save=save,
-    )
-
-
-def _settings_of_cfg_node(cfg: CfgNode) -> _RunSettings:
-    def set_seed(seed: int) -> None:
-        frozen = cfg.is_frozen()
-        cfg.defrost()
-        cfg.SEED = seed
-        if frozen:
-            cfg.freeze()
-
-    def save(path: Path) -> None:
-        with replace_file(path) as file:
-            file.write(cfg.dump().encode())
-
-    return _RunSettings(
-        output_dir=require_local(cfg.OUTPUT_DIR, "OUTPUT_DIR"),
-        device=cfg.MODEL.DEVICE,
-        seed=cfg.SEED,
-        deterministic=cfg.DETERMINISTIC,
-        keys={"output_dir": "OUTPUT_DIR", "device": "MODEL.DEVICE"},
-        set_seed=set_seed,
-        saved_seed=lambda path: int(CfgNode.load_yaml_with_base(path)["SEED"]),
-        save=save,
-    )
-
-
-def default_setup(cfg: Node | CfgNode, args: argparse.Namespace) -> None:
+def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, Any]) -> None:
     """Make the output folder, the log and the saved config; choose the device; seed.
 
-    Of a `Node` it reads ``train.output_dir``, ``train.seed``, ``train.deterministic`` and ``train.device``, of a `CfgNode`
-    ``OUTPUT_DIR``, ``SEED``, ``DETERMINISTIC`` and ``MODEL.DEVICE``. A seed that is drawn (asked for by a negative one) is
-    written into the config, also into a frozen one.
+    Of a config in nodes it reads ``train.output_dir``, ``train.seed``, ``train.deterministic`` and ``train.device``; a `CfgNode` is
+    translated, and its own keys are saved too. A drawn seed (a negative one asks for it) is written into the config, even if that
+    is frozen.
+
+    Args:
+        cfg: the config.
+        args: the arguments of the command line; ``resume``, ``eval_only`` and ``config_file`` are read if they are there.
 
     Raises:
-        UserError: the output folder can't be written, or the device is not there.
+        UserError: the output folder can't be written, or the device does not exist.
     """
-    run = _settings_of_cfg_node(cfg) if isinstance(cfg, CfgNode) else _settings_of_node(cfg, args)
-    folder = RunFolder(run.output_dir)
-    rank = comm.get_rank()
+    options = dict(args if isinstance(args, Mapping) else vars(args))
+    resume, eval_only = options.get("resume", False), options.get("eval_only", False)
+    train = as_config(cfg).train
+    output_dir, rank = require_local(train.output_dir, "train.output_dir"), comm.get_rank()
+    folder = RunFolder(output_dir)
     try:
-        run.output_dir.mkdir(parents=True, exist_ok=True)
-        setup_logger(run.output_dir, rank)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        setup_logger(output_dir, rank)
     except OSError as error:
+        place = where(train, "output_dir")
         raise UserError(
-            f"{run.keys['output_dir']}={str(run.output_dir)!r} can't be written: {error.strerror}."
+            f"train.output_dir={train.output_dir!r} can't be written: {error.strerror} ({place})."
         ) from error
-    _check_device(run)
+    device = _existing_device(train)
     logger.info("Rank %d of %d. %s", rank, comm.get_world_size(), describe_environment())
-    logger.info("Arguments: %s", " ".join(f"{k}={v}" for k, v in sorted(vars(args).items())))
-    if select_device(run.device).type == "cpu":
+    logger.info("Arguments: %s", " ".join(f"{k}={v}" for k, v in sorted(options.items())))
+    if device.type == "cpu":
         logger.info("Running on the CPU%s.", "" if torch.cuda.is_available() else ": there is no CUDA device")
-    seed_all_rng(_settled_seed(run, args.resume))
-    if run.deterministic:
+    seed = train.seed
+    if seed is None or seed < 0:
+        seed = _drawn_seed(output_dir, resume)
+        store_seed(cfg, seed)
+    seed_all_rng(seed)
+    if train.get("deterministic", False):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     if comm.is_main_process():
         # An evaluation must not overwrite the config of the training whose folder it shares.
-        if not (args.eval_only or args.resume):
+        if not (eval_only or resume):
             folder.archive_config()  # the files of the earlier run were made with it
-        path = folder.eval_config if args.eval_only else folder.config
-        run.save(path)
+        path = folder.eval_config if eval_only else folder.config
+        _save_config(cfg, path, options.get("config_file"))
         logger.info("Full config saved to %s", path)
 
 
-def _check_device(run: _RunSettings) -> None:
-    key = run.keys["device"]
+def _save_config(cfg: Node | CfgNode, path: Path, config_file: str | None) -> None:
+    config = config_to_save(cfg)
+    # What is saved must mean the same elsewhere: the environment's values, and the folders of the project's own modules.
+    resolve_environment(config)
+    if config_file is not None:
+        config.setdefault("project_folders", project_folders(config_file))
+    LazyConfig.save(config, path)
+
+
+def _existing_device(train: Node) -> torch.device:
+    place = where(train, "device")
     try:
-        device = select_device(run.device)
+        device = select_device(train.device)
     except RuntimeError as error:
-        raise UserError(f"{key}={run.device!r} is no device: 'auto', 'cpu', 'cuda' or 'cuda:1'.") from error
+        raise UserError(
+            f"train.device={train.device!r} is not a device: 'auto', 'cpu', 'cuda' or 'cuda:1' ({place})."
+        ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"{key}={run.device!r}, but there is no CUDA device; 'auto' takes what there is.")
+        raise UserError(
+            f"train.device={train.device!r}, but there is no CUDA device; 'auto' takes what there is ({place})."
+        )
+    return device
 
 
-def _settled_seed(run: _RunSettings, resume: bool) -> int:
-    """The config's seed; where it holds none, the one that the run began with or a new one, which the config then holds."""
-    if run.seed is not None and run.seed >= 0:
-        return run.seed
-    saved = RunFolder(run.output_dir).config
+def _drawn_seed(output_dir: Path, resume: bool) -> int:
+    """The seed that the resumed run started with, or a new one."""
+    saved = RunFolder(output_dir).config
     if resume and saved.is_file():
-        seed = run.saved_seed(saved)
-        logger.info("Took the seed %d that the run began with.", seed)
+        seed = int(load_config(saved).train.seed)
+        logger.info("Using the seed %d that the run started with.", seed)
     else:
         seed = comm.shared_random_seed()
         logger.info("Drew the seed %d.", seed)
-    run.set_seed(seed)
     return seed
 
 
@@ -189,15 +147,13 @@ def load_evaluation_weights(model: nn.Module, cfg: Node | CfgNode, resume: bool)
         UserError: there are neither.
         CheckpointError: they can't be read or don't fit.
     """
-    lazy = isinstance(cfg, Node)
-    weights, option = (
-        (cfg.train.init_checkpoint, "train.init_checkpoint=FILE") if lazy else (cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS FILE")
-    )
-    checkpointer = DetectionCheckpointer(model, output_dir_of(cfg))
+    train = as_config(cfg).train
+    weights = train.init_checkpoint
+    checkpointer = DetectionCheckpointer(model, train.output_dir)
     resume = resume and checkpointer.has_checkpoint()
     if not (weights or resume):
         raise UserError(
-            f"--eval-only needs weights: give {option}, or --resume for the last checkpoint of {checkpointer.save_dir}."
+            f"--eval-only needs weights: give train.init_checkpoint=FILE, or --resume for the last checkpoint of {checkpointer.save_dir}."
         )
     checkpointer.resume_or_load(weights, resume=resume)
 

@@ -1,8 +1,10 @@
-"""Detections of frames that come one by one."""
+"""`DefaultPredictor`: detections of frames that come one by one."""
 
 from __future__ import annotations
 
+import copy
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from ultravid.checkpoint import DetectionCheckpointer
-from ultravid.config import CfgNode
-from ultravid.data import MetadataCatalog
+from ultravid.config import Builder, CfgNode, Node, as_config
+from ultravid.config.instantiate import as_user_error
 from ultravid.data.mapper import frame_for_test
-from ultravid.engine.cfg_builders import build_model
+from ultravid.datasets import DatasetCatalog, MetadataCatalog
+from ultravid.engine.default_trainer import test_sets
+from ultravid.utils.env import select_device
 from ultravid.utils.errors import UserError
 
 __all__ = ["DefaultPredictor"]
@@ -22,63 +26,80 @@ logger = logging.getLogger(__name__)
 
 
 class DefaultPredictor:
-    """A config's model with ``cfg.MODEL.WEIGHTS``, frame after frame of a video.
+    """The model of a config with its weights, frame after frame of a video.
 
     For example::
 
-        predictor = DefaultPredictor(cfg)
+        predictor = DefaultPredictor(cfg)  # or DefaultPredictor("outputs/run")
         for frame in video:
             instances = predictor(frame)["instances"]
         predictor.reset()  # before the next video
 
-    A temporal model remembers: successive calls are successive frames of one video until `reset`. What comes out is what
-    `inference_on_dataset` gets of the same frames.
+    A temporal model remembers: successive calls are successive frames of one video until `reset`. The detections are those
+    that `inference_on_dataset` gets for the same frames.
 
     Args:
-        cfg: see `ultravid.config.get_cfg`; a copy is kept.
+        cfg: a `CfgNode`; a config in nodes; a config file; or the folder of a run, whose newest checkpoint is used. A copy
+            is kept.
 
     Attributes:
         cfg: the copy.
         model: in evaluation mode.
-        metadata: of the first data set of ``cfg.DATASETS.TEST``, None where none is named.
+        metadata: of the config's first test data set, if it is in the `DatasetCatalog`; else None.
 
     Raises:
         ConfigError: a value of the config is wrong.
         CheckpointError: the weights can't be read or don't fit the model.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
-        self.cfg = cfg.clone()
-        self.model: Any = build_model(self.cfg).eval()
-        self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else None
-        if not cfg.MODEL.WEIGHTS:
-            logger.warning("MODEL.WEIGHTS names no file: the predictor's model is untrained.")
-        DetectionCheckpointer(self.model).load(cfg.MODEL.WEIGHTS, strict=True)
+    def __init__(self, cfg: CfgNode | Node | str | Path) -> None:
+        tree = as_config(cfg)
+        self.cfg: Any = tree if isinstance(cfg, str | Path) else copy.deepcopy(cfg)
+        with as_user_error():
+            model = Builder(tree).build("model")
+        self.model: Any = model.to(select_device(tree.train.device)).eval()
+        sets = test_sets(tree)
+        name = next(iter(sets), "")
+        self.metadata = MetadataCatalog.get(name) if name in DatasetCatalog.list() else None
+        loader = sets.get(name, tree.dataloader.test)
+        self._area: int | None = loader.get("area")
+        self._image_format: str = loader.get("image_format", "RGB")
+        self._load_weights(tree.train.init_checkpoint, folder=cfg if isinstance(cfg, str | Path) else None)
+
+    def _load_weights(self, weights: str, folder: str | Path | None) -> None:
+        if folder is not None and Path(folder).is_dir():
+            DetectionCheckpointer(self.model, folder).resume_or_load(weights, resume=True, strict=True)
+            return
+        if not weights:
+            logger.warning(
+                "The config names no weights (MODEL.WEIGHTS, train.init_checkpoint): the model is untrained."
+            )
+        DetectionCheckpointer(self.model).load(weights, strict=True)
 
     def __call__(self, original_image: NDArray[np.uint8]) -> dict[str, Any]:
         """Detections of the next frame.
 
         Args:
-            original_image: ``(H, W, 3)`` uint8, BGR, as OpenCV reads pictures; the model gets it in ``cfg.INPUT.FORMAT``,
-                at ``cfg.INPUT.AREA_TEST`` square pixels.
+            original_image: ``(H, W, 3)`` uint8, BGR, as OpenCV reads pictures; the model gets it in the config's order of
+                channels (``INPUT.FORMAT``), at the config's area (``INPUT.AREA_TEST``, square pixels).
 
         Returns:
             ``instances`` with ``pred_boxes`` (XYXY, pixels of the given frame), ``scores`` and ``pred_classes``, by falling
             score, on the model's device.
 
         Raises:
-            UserError: the frame is no such array.
+            UserError: the frame is not such an array.
         """
         if not isinstance(original_image, np.ndarray) or original_image.dtype != np.uint8:
             kind = getattr(original_image, "dtype", type(original_image).__name__)
             raise UserError(f"A frame is an array of uint8, got {kind}.")
         if original_image.ndim != 3 or original_image.shape[2] != 3 or 0 in original_image.shape:
             raise UserError(
-                f"A frame has the shape (H, W, 3), got {original_image.shape}; cv2.cvtColor makes grey BGR."
+                f"A frame has the shape (H, W, 3), got {original_image.shape}; cv2.cvtColor turns a grey image into BGR."
             )
         height, width = original_image.shape[:2]
         rgb = torch.from_numpy(original_image[:, :, ::-1].transpose(2, 0, 1).copy())
-        image = frame_for_test(rgb, self.cfg.INPUT.AREA_TEST or None, self.cfg.INPUT.FORMAT)
+        image = frame_for_test(rgb, self._area, self._image_format)
         with torch.inference_mode():
             (prediction,) = self.model([{"image": image, "height": height, "width": width}])
         return dict(prediction)

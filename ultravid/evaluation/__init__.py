@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         DatasetEvaluators,
         inference_context,
         inference_on_dataset,
+        inference_on_datasets,
     )
     from ultravid.evaluation.pictures import FramePictures
     from ultravid.evaluation.video_evaluator import VideoDetectionEvaluator
@@ -42,6 +43,7 @@ __all__ = [
     "format_results",
     "inference_context",
     "inference_on_dataset",
+    "inference_on_datasets",
     "legacy_metrics",
     "match_detections",
     "match_video",
@@ -58,6 +60,7 @@ _ON_DEMAND = {
     "VideoDetectionEvaluator": "video_evaluator",
     "inference_context": "evaluator",
     "inference_on_dataset": "evaluator",
+    "inference_on_datasets": "evaluator",
 }
 
 

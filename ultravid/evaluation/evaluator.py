@@ -16,7 +16,14 @@ from torch import nn
 
 from ultravid.utils import comm
 
-__all__ = ["DatasetEvaluator", "DatasetEvaluators", "inference_context", "inference_on_dataset", "model_fingerprint"]
+__all__ = [
+    "DatasetEvaluator",
+    "DatasetEvaluators",
+    "inference_context",
+    "inference_on_dataset",
+    "inference_on_datasets",
+    "model_fingerprint",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +162,29 @@ def _timed(
         torch.cuda.synchronize()
     callbacks.get("after_inference", lambda: None)()
     return outputs, time.perf_counter() - start
+
+
+def inference_on_datasets(
+    model: nn.Module,
+    data_loader: Mapping[str, Iterable[list[dict[str, Any]]]],
+    evaluator: Mapping[str, DatasetEvaluator | Sequence[DatasetEvaluator] | None],
+    described_by: str = "",
+) -> dict[str, Any]:
+    """`inference_on_dataset` for several data sets, one after the other.
+
+    Args:
+        model: as in `inference_on_dataset`.
+        data_loader: the loader of each data set, by name.
+        evaluator: the evaluator of each, by the same names.
+        described_by: as in `inference_on_dataset`.
+
+    Returns:
+        metrics by data set and name.
+    """
+    return {
+        name: inference_on_dataset(model, loader, evaluator[name], described_by=described_by)
+        for name, loader in data_loader.items()
+    }
 
 
 def _share_buffers(model: nn.Module) -> None:
