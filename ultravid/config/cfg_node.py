@@ -381,8 +381,10 @@ def _lines_of(path: Path) -> dict[str, int]:
 def _with_absolute_model_file(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     """``MODEL.CONFIG`` is searched beside the YAML file that names it: a file there is named by its full path."""
     model = content.get("MODEL")
-    config = model.get("CONFIG") if isinstance(model, Mapping) else None
-    if not isinstance(config, str) or not config or not (path.parent / config).is_file():
+    if not isinstance(model, Mapping) or not isinstance(model.get("CONFIG"), str):
+        return content
+    config: str = model["CONFIG"]
+    if not config or not (path.parent / config).is_file():
         return content
     return {**content, "MODEL": {**model, "CONFIG": str((path.parent / config).resolve())}}
 
