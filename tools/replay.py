@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ultravid.checkpoint.weights import load_weights
-from ultravid.config import Builder, LazyConfig, get_cfg, importable_project
-from ultravid.engine.cfg_builders import build_model as build_model_of_cfg
+from ultravid.config import Builder, LazyConfig, importable_project
 from ultravid.engine.step_dump import StepDump, first_nonfinite
 from ultravid.utils.env import select_device
 from ultravid.utils.errors import UserError
@@ -43,13 +42,7 @@ def build_model(capsule: StepDump, args: argparse.Namespace) -> nn.Module:
     if not config_file.is_file():
         raise UserError(f"The run's config {config_file} is not there; name it with --config-file.")
     with importable_project(str(config_file)):
-        model: nn.Module
-        if "\nMODEL:" in f"\n{config_file.read_text(encoding='utf-8')}":  # of tools/train_net.py
-            cfg = get_cfg()
-            cfg.merge_from_file(str(config_file))
-            model = build_model_of_cfg(cfg)
-        else:
-            model = Builder(LazyConfig.load(config_file)).build("model")
+        model: nn.Module = Builder(LazyConfig.load(config_file)).build("model")
     load_weights(model, capsule.model, args.capsule)
     return model.to(select_device(args.device)).train()
 

@@ -1,4 +1,4 @@
-"""Configs in YAML: values, files based on others, and mistakes."""
+"""`CfgNode`: values, files based on others, and errors."""
 
 import pickle
 import subprocess
@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import ROOT
 from ultravid.config import CfgNode, ConfigError, OverrideError, UnknownKeyError, get_cfg, global_cfg, set_global_cfg
+from ultravid.config.cfg_node import place_of
 from ultravid.utils.errors import UserError
 
 YAMLS = sorted((ROOT / "projects").glob("*/configs/*.yaml"))
@@ -34,21 +35,21 @@ def test_a_file_overrides_the_files_that_it_is_based_on_however_long_the_chain(t
     (tmp_path / "below").mkdir()
     write(
         tmp_path / "below",
-        one="SOLVER: {BASE_LR: 1, MAX_ITER: 1, GAMMA: 0.5}\nMODEL: {RESNETS: {DEPTH: 18}}\n",
+        one="SOLVER: {BASE_LR: 1, MAX_ITER: 1, GAMMA: 0.5}\nMODEL: {WEIGHTS: r18.pth}\n",
         two="_BASE_: one.yaml\nSOLVER: {BASE_LR: 2, MAX_ITER: 2}\n",
         other="SEED: 7\nSOLVER: {MAX_ITER: 9}\n",
     )
     write(tmp_path, three="_BASE_: [below/other.yaml, below/two.yaml]\nSOLVER:\n  BASE_LR: 3\n")
     cfg = get_cfg()
     cfg.merge_from_file(tmp_path / "three.yaml")
-    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER, cfg.SOLVER.GAMMA, cfg.MODEL.RESNETS.DEPTH) == (3.0, 2, 0.5, 18)
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER, cfg.SOLVER.GAMMA, cfg.MODEL.WEIGHTS) == (3.0, 2, 0.5, "r18.pth")
     assert cfg.SEED == 7 and cfg.SOLVER.MOMENTUM == get_cfg().SOLVER.MOMENTUM
     merged = CfgNode.load_yaml_with_base(tmp_path / "three.yaml")
     assert merged["SOLVER"] == {"BASE_LR": 3, "MAX_ITER": 2, "GAMMA": 0.5} and "_BASE_" not in merged
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda p: p.stem)
-def test_a_projects_yaml_fits_the_defaults_and_comes_back_from_its_dump(path, tmp_path):
+def test_the_yaml_configs_of_projects_fit_the_defaults_and_are_read_back_from_their_dump(path, tmp_path):
     cfg = get_cfg()
     cfg.merge_from_file(path)
     assert cfg != get_cfg()
@@ -77,7 +78,7 @@ def test_values_from_the_command_line_take_the_type_of_what_they_replace():
     assert cfg.DATASETS.TRAIN == ("a", "b") and cfg.OUTPUT_DIR == "2024" and cfg.SEED == -1
 
 
-def test_a_text_in_a_file_that_is_a_number_in_python_is_one(tmp_path):
+def test_a_string_in_a_file_that_is_a_number_in_python_is_one(tmp_path):
     write(tmp_path, lr="SOLVER: {BASE_LR: 1e-4, BETAS: '(0.9, 0.95)'}\n")  # YAML 1.1 reads 1e-4 as a text
     cfg = get_cfg()
     cfg.merge_from_file(tmp_path / "lr.yaml")
@@ -96,7 +97,7 @@ def test_a_text_in_a_file_that_is_a_number_in_python_is_one(tmp_path):
         ("SOLVER.STEPS", "3", "SOLVER.STEPS takes a tuple ((6000, 8000)), got an int (3)."),
         ("SOLVER.AMP", "true", "SOLVER.AMP is a group of keys (ENABLED, PRECISION), got 'true'."),
         ("VERSION", "2", "VERSION is 2; this ultravid reads configs of version 1."),
-        ("_BASE_", "x.yaml", "_BASE_ is for files alone."),
+        ("_BASE_", "x.yaml", "_BASE_ can be used in a file only."),
     ],
 )
 def test_a_mistake_on_the_command_line_names_the_key_and_what_would_be_right(key, value, message):
@@ -112,15 +113,15 @@ def test_a_mistake_on_the_command_line_names_the_key_and_what_would_be_right(key
     [
         (["SOLVER.MAX_ITER=5"], "write 'SOLVER.MAX_ITER 5', without '='"),
         (["SOLVER.MAX_ITER=5", "SEED=1"], "write 'SOLVER.MAX_ITER 5', without '='"),
-        (["SEED", "1", "SOLVER.MAX_ITER"], "'SOLVER.MAX_ITER' is left alone"),
+        (["SEED", "1", "SOLVER.MAX_ITER"], "'SOLVER.MAX_ITER' has no value"),
     ],
 )
-def test_overrides_that_are_no_pairs_are_told(given, message):
+def test_overrides_that_are_not_pairs_are_refused(given, message):
     with pytest.raises(OverrideError, match=message):
         get_cfg().merge_from_list(given)
 
 
-def test_all_faults_of_a_chain_are_told_at_once_each_with_its_own_file_and_line(tmp_path):
+def test_all_faults_of_a_chain_are_reported_at_once_each_with_its_own_file_and_line(tmp_path):
     write(
         tmp_path,
         base="SEED: 1\nSOLVER:\n  BASE_LR: 0.1\n  MAX_ITR: 5\n",
@@ -138,16 +139,16 @@ def test_all_faults_of_a_chain_are_told_at_once_each_with_its_own_file_and_line(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gone", r"gone.yaml is not there"),
-        ("hollow", r"baze.yaml is not there \(_BASE_ of .*hollow.yaml\). Did you mean 'base.yaml'\?"),
+        ("gone", r"gone.yaml does not exist"),
+        ("hollow", r"baze.yaml does not exist \(_BASE_ of .*hollow.yaml\). Did you mean 'base.yaml'\?"),
         ("circle", "leads in a circle, back to circle.yaml"),
-        ("broken", "broken.yaml:2: is no YAML: expected ',' or ']'"),
+        ("broken", "broken.yaml:2: is not YAML: expected ',' or ']'"),
         ("rows", "rows.yaml: holds a list, not keys and values"),
-        ("number", "number.yaml:1: _BASE_ is a file's name or a list of them"),
+        ("number", "number.yaml:1: _BASE_ must be a file name or a list of them"),
         ("unsafe", "unsafe.yaml:2: could not determine a constructor for the tag .*python/object/apply"),
     ],
 )
-def test_a_file_that_can_not_be_read_is_named(tmp_path, name, message):
+def test_a_file_that_can_not_be_read_is_named_with_the_reason(tmp_path, name, message):
     write(
         tmp_path,
         base="SEED: 1\n",
@@ -163,7 +164,7 @@ def test_a_file_that_can_not_be_read_is_named(tmp_path, name, message):
         get_cfg().merge_from_file(tmp_path / f"{name}.yaml")
 
 
-def test_python_tags_are_built_only_where_that_is_asked_for_by_name(tmp_path):
+def test_python_tags_are_built_only_if_that_is_asked_for_by_name(tmp_path):
     write(tmp_path, tag="SOLVER: {STEPS: !!python/tuple [1, 2]}\n")
     cfg = get_cfg()
     with pytest.raises(ConfigError, match="allow_unsafe=True"):
@@ -172,7 +173,7 @@ def test_python_tags_are_built_only_where_that_is_asked_for_by_name(tmp_path):
     assert cfg.SOLVER.STEPS == (1, 2)
 
 
-def test_a_frozen_config_is_changed_by_nothing_until_it_is_defrosted_and_a_clone_is_its_own():
+def test_nothing_changes_a_frozen_config_and_a_clone_is_independent():
     cfg = get_cfg()
     cfg.freeze()
     with pytest.raises(AttributeError):
@@ -186,13 +187,61 @@ def test_a_frozen_config_is_changed_by_nothing_until_it_is_defrosted_and_a_clone
     assert pickle.loads(pickle.dumps(cfg)) == cfg
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("MODEL.RPN.NMS_TRESH 0.6", "Unknown key 'MODEL.RPN.NMS_TRESH'. Did you mean 'MODEL.RPN.NMS_THRESH'?"),
+        ("MODEL.RPN.NMS_THRESH high", "MODEL.RPN.NMS_THRESH takes a float (0.7), got a str ('high')."),
+        ("MODEL.RPN 3", "MODEL.RPN is a group of keys (IOU_THRESHOLDS, "),
+    ],
+)
+def test_keys_of_model_parts_of_earlier_versions_are_checked_as_they_were(given, message):
+    with pytest.raises(OverrideError) as caught:
+        get_cfg().merge_from_list(given.split())
+    assert message in str(caught.value)
+
+
+def test_keys_of_model_parts_of_earlier_versions_are_read_with_a_warning_that_says_what_to_write(tmp_path, caplog):
+    write(tmp_path, old="MODEL:\n  RPN: {NMS_THRESH: 0.6}\nTEST: {DETECTIONS_PER_IMAGE: 50}\n")
+    cfg = get_cfg()
+    cfg.merge_from_file(tmp_path / "old.yaml")
+    cfg.merge_from_list(["MODEL.RPN.POST_NMS_TOPK", "8", "MODEL.RPN.NMS_THRESH", "1"])
+    assert cfg.MODEL.RPN == {"NMS_THRESH": 1.0, "POST_NMS_TOPK": 8} and cfg.TEST.DETECTIONS_PER_IMAGE == 50
+    first, second = [record.getMessage() for record in caplog.records]
+    assert first.startswith(f"{tmp_path}/old.yaml: ") and "proposal_generator.nms_threshold=0.6" in first
+    assert "MODEL.OPTS" in first and "proposal_generator.post_nms_topk=8" in second
+    again = get_cfg()
+    again.merge_from_other_cfg(cfg.clone())
+    assert again == cfg
+
+
+def test_a_key_of_a_model_part_that_code_reads_says_where_it_is_now():
+    with pytest.raises(
+        UnknownKeyError, match=r"'ROI_HEADS': parts of the model are configured by MODEL.CONFIG and MODEL.OPTS"
+    ):
+        get_cfg().MODEL.ROI_HEADS.NUM_CLASSES = 2
+
+
+def test_a_value_remembers_the_file_and_line_that_set_it(tmp_path):
+    write(tmp_path, base="SEED: 1\nSOLVER:\n  BASE_LR: 0.1\n  MAX_ITER: 5\n", top="_BASE_: base.yaml\nSEED: 2\n")
+    cfg = get_cfg()
+    cfg.merge_from_file(tmp_path / "top.yaml")
+    cfg.merge_from_list(["SOLVER.MAX_ITER", "7"])
+    cfg = pickle.loads(pickle.dumps(cfg.clone()))
+    assert place_of(cfg, "SOLVER.BASE_LR") == f"SOLVER.BASE_LR, {tmp_path}/base.yaml:3"
+    assert place_of(cfg, "SEED") == f"SEED, {tmp_path}/top.yaml:2"
+    assert place_of(cfg, "SOLVER.MAX_ITER") == "SOLVER.MAX_ITER, command line"
+    cfg.SOLVER.MAX_ITER = 8  # in code: where is not known
+    assert place_of(cfg, "SOLVER.MAX_ITER") == "SOLVER.MAX_ITER" and place_of(cfg, "LOG_PERIOD") == "LOG_PERIOD"
+
+
 def test_reading_an_unknown_key_names_the_nearest():
     with pytest.raises(UnknownKeyError, match=r"Unknown key 'BASE_LRR'\. Did you mean 'BASE_LR'\?"):
         get_cfg().SOLVER.BASE_LRR  # noqa: B018
     assert not hasattr(get_cfg(), "NOTHING")
 
 
-def test_a_project_adds_keys_of_its_own_as_in_detectron2():
+def test_a_project_adds_its_own_keys_as_in_detectron2():
     cfg = get_cfg()
     cfg.MODEL.MINE = CfgNode({"WIDTH": 3})
     cfg.merge_from_list(["MODEL.MINE.WIDTH", "4"])
@@ -205,7 +254,7 @@ def test_a_project_adds_keys_of_its_own_as_in_detectron2():
         cfg.merge_from_list(["MODEL.OLD", "1"])
 
 
-def test_the_global_config_holds_what_it_was_given():
+def test_the_global_config_holds_the_config_it_was_given():
     cfg = get_cfg()
     set_global_cfg(cfg)
     try:

@@ -68,7 +68,7 @@ class DefaultPredictor:
 
     def _load_weights(self, weights: str, folder: str | Path | None) -> None:
         if folder is not None and Path(folder).is_dir():
-            DetectionCheckpointer(self.model, folder).resume_or_load(weights, resume=True, strict=True)
+            DetectionCheckpointer(self.model, folder).resume_or_load(weights, resume=True)
             return
         if not weights:
             logger.warning(
