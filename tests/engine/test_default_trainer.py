@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from tests.conftest import ROOT, read_rows, same_weights
-from ultravid.config import Builder, ConfigError, LazyConfig, get_cfg
+from ultravid.config import Builder, ConfigError, LazyConfig, as_config, get_cfg
 from ultravid.data import DatasetCatalog, Frame, Video, load_cva_bus
-from ultravid.engine import DefaultPredictor, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase, default_setup
-from ultravid.engine.cfg_builders import build_gradient_clipper, build_lr_scheduler, build_model, build_optimizer
+from ultravid.engine import DefaultPredictor, DefaultTrainer, HookBase, SimpleTrainer, default_setup, hooks
 from ultravid.evaluation import DatasetEvaluator
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventWriter, get_event_storage
@@ -104,7 +103,7 @@ class Trainer(DefaultTrainer):
 def test_a_subclass_has_its_own_evaluator_hooks_and_writers(cfg):
     default_setup(cfg, arguments())
     trainer = Trainer(cfg)
-    assert isinstance(trainer, TrainerBase) and type(trainer._trainer) is SimpleTrainer
+    assert isinstance(trainer, SimpleTrainer) and not hasattr(trainer, "_trainer")
     trainer.resume_or_load(resume=False)
     assert trainer.train() == {"frames": 24}  # 2 test videos of 12 frames
     expected = [("before_train", "BasicDet", 3)]
@@ -177,35 +176,39 @@ def test_a_seed_that_is_drawn_is_kept_for_the_run_and_for_one_that_goes_on(cfg, 
 def test_mixed_precision_and_accumulation_are_keys(cfg):
     cfg = changed(cfg, "SOLVER.AMP.ENABLED", "True", "SOLVER.ACCUMULATE", "2", "DATASETS.TEST", "()")
     trainer = DefaultTrainer(cfg)
-    assert type(trainer._trainer).__name__ == "AMPTrainer" and trainer._trainer.accumulation.num_batches == 2
+    assert trainer.precision.autocast_dtype == "bfloat16" and trainer.accumulation.num_batches == 2
     trainer.resume_or_load(resume=False)
     trainer.train()
     assert len(read_rows(trainer.checkpointer.save_dir / "metrics.json")) == 3
-    with pytest.raises(ConfigError, match=r"SOLVER: precision='int8'"):
+    with pytest.raises(ConfigError, match=r"SOLVER.AMP.PRECISION is 'int8'\..*bfloat16"):
         DefaultTrainer(changed(cfg, "SOLVER.AMP.PRECISION", "int8"))
 
 
 @pytest.mark.parametrize("name", ["phantom", "phantom_one_frame", "cva_bus"])
-def test_a_yaml_builds_the_model_the_schedule_and_the_optimizer_of_its_python_twin(name):
+def test_a_yaml_config_builds_the_model_the_schedule_and_the_optimizer_of_the_python_config(name):
     cfg, lazy = read(name), Builder(LazyConfig.load(CONFIGS / f"{name}.py"))
     torch.manual_seed(0)
-    model = build_model(cfg)
+    model = DefaultTrainer.build_model(cfg)
     torch.manual_seed(0)
     twin = lazy.build("model")
     assert str(model) == str(twin)
     assert plain_settings(model) == plain_settings(twin)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values(), strict=True))
-    optimizer, other = build_optimizer(cfg, model), lazy.build("optimizer")
+    optimizer, other = DefaultTrainer.build_optimizer(cfg, model), lazy.build("optimizer")
     assert groups_of(optimizer) == groups_of(other)
-    scheduler = build_lr_scheduler(cfg, optimizer)
+    scheduler = DefaultTrainer.build_lr_scheduler(cfg, optimizer)
     max_iter, multiplier = lazy.cfg.train.max_iter, lazy.build("lr_multiplier")
     assert max_iter == cfg.SOLVER.MAX_ITER
     for i in range(max_iter):
         scheduler.set_iteration(i)
         rate = optimizer.param_groups[0]["lr"]
         assert rate == pytest.approx(cfg.SOLVER.BASE_LR * multiplier(i / max_iter), rel=1e-12)
-    clip, other_clip = build_gradient_clipper(cfg), lazy.build("trainer.clip_grad")
+    clip, other_clip = clipper_of(cfg), lazy.build("trainer.clip_grad")
     assert clip.func is other_clip.func and other_clip.keywords.items() <= clip.keywords.items()
+
+
+def clipper_of(cfg):
+    return Builder(as_config(cfg)).build("trainer.clip_grad")
 
 
 def plain_settings(module):
@@ -229,13 +232,13 @@ def test_gradients_are_clipped_by_value_by_each_norm_or_by_the_norm_of_all():
         parameters = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1))]
         parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 4.0]), torch.tensor([12.0])
         keys = ["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", kind, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "2.0"]
-        build_gradient_clipper(read("phantom", *keys))(parameters)
+        clipper_of(read("phantom", *keys))(parameters)
         return torch.cat([p.grad for p in parameters]).tolist()
 
     assert clipped("value") == [2.0, 2.0, 2.0]
     assert clipped("norm") == pytest.approx([1.2, 1.6, 2.0], rel=1e-5)  # norms 5 and 12
     assert clipped("full_model") == pytest.approx([6 / 13, 8 / 13, 24 / 13], rel=1e-5)  # norm 13
-    assert build_gradient_clipper(read("phantom", "SOLVER.CLIP_GRADIENTS.ENABLED", "False")) is None
+    assert clipper_of(read("phantom", "SOLVER.CLIP_GRADIENTS.ENABLED", "False")) is None
 
 
 def test_steps_past_the_end_are_left_out_and_the_cosine_ends_at_its_rate():
@@ -244,7 +247,7 @@ def test_steps_past_the_end_are_left_out_and_the_cosine_ends_at_its_rate():
     def rates(*overrides):
         cfg = read("phantom", "SOLVER.MAX_ITER", "4", "SOLVER.WARMUP_ITERS", "0", "SOLVER.BASE_LR", "1", *overrides)
         optimizer = torch.optim.SGD([parameter], lr=1.0)
-        scheduler = build_lr_scheduler(cfg, optimizer)
+        scheduler = DefaultTrainer.build_lr_scheduler(cfg, optimizer)
         found = []
         for i in range(4):
             scheduler.set_iteration(i)
@@ -328,26 +331,27 @@ def test_coloured_frames_reach_a_bgr_model_reversed(cfg, tmp_path):
         ([[1]], "array of uint8, got list"),
     ],
 )
-def test_what_is_no_frame_is_refused(cfg, frame, message):
+def test_an_array_that_is_not_a_frame_is_refused(cfg, frame, message):
     with pytest.raises(UserError, match=message):
         DefaultPredictor(cfg)(frame)
 
 
-def test_numbers_out_of_range_are_told_together_before_anything_is_built(cfg):
+def test_numbers_out_of_range_are_reported_together_before_anything_is_built(cfg):
     wrong = changed(
-        cfg, "LOG_PERIOD", "0", "SOLVER.IMS_PER_BATCH", "0", "MODEL.PIXEL_STD", "[1.0]", "TEST.EVAL_PERIOD", "-1"
+        cfg, "LOG_PERIOD", "0", "SOLVER.IMS_PER_BATCH", "0", "INPUT.COLOR.CONTRAST", "[1.0]", "TEST.EVAL_PERIOD", "-1"
     )
+    wrong = changed(wrong, "INPUT.COLOR.ENABLED", "True")
     with pytest.raises(ConfigError) as caught:
         DefaultTrainer(wrong)
     text = str(caught.value)
     assert all(
-        key in text for key in ("LOG_PERIOD is 0", "IMS_PER_BATCH is 0", "PIXEL_STD is [1.0]", "EVAL_PERIOD is -1")
+        key in text for key in ("LOG_PERIOD is 0", "IMS_PER_BATCH is 0", "CONTRAST is [1.0]", "EVAL_PERIOD is -1")
     )
 
 
-def test_an_own_detector_is_named_by_its_module(cfg):
+def test_a_project_names_its_own_detector_by_its_module(cfg):
     own = changed(cfg, "MODEL.META_ARCHITECTURE", "ultravid.modeling.detector.FasterRCNN")
-    model = build_model(own)
+    model = DefaultTrainer.build_model(own)
     assert type(model).__name__ == "FasterRCNN" and model.roi_heads.relation is None
 
 
@@ -365,3 +369,101 @@ def test_a_run_goes_on_from_its_last_checkpoint(cfg, tmp_path):
     resumed = train("parts", True, 3)
     assert resumed.start_iter == 2
     assert same_weights(tmp_path / "parts/model_final.pth", tmp_path / "whole/model_final.pth")
+
+
+class SpoilGradient(HookBase):
+    """Makes the gradient of one iteration infinite."""
+
+    def after_backward(self):
+        if self.trainer.iter == 1:
+            next(p for p in self.trainer.model.parameters() if p.grad is not None).grad.fill_(torch.inf)
+
+
+def test_averaged_weights_leave_out_a_skipped_step(cfg):
+    seen = []
+
+    class Averaging(DefaultTrainer):
+        def build_hooks(self):
+            self.ema = hooks.EMA(self.model, self.checkpointer, decay=0.5, warmup=False)
+            average = hooks.CallbackHook(
+                after_step=lambda trainer: seen.append(
+                    (self.ema.state_dict()["num_updates"], [v.clone() for v in self.ema._average.values()])
+                )
+            )
+            return [SpoilGradient(), *super().build_hooks(), self.ema, average]
+
+    trainer = Averaging(changed(cfg, "SOLVER.SKIP_NONFINITE", "1", "DATASETS.TEST", "()"))
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    assert [number for number, _ in seen] == [1, 1, 2]
+    (_, first), (_, skipped), (_, third) = seen
+    assert all(torch.equal(a, b) for a, b in zip(first, skipped, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(skipped, third, strict=True))
+
+
+def test_a_trainer_and_a_predictor_take_a_config_in_nodes_a_file_or_the_folder_of_a_run(phantom, tmp_path, monkeypatch):
+    monkeypatch.setenv("ULTRAVID_DATASETS", str(phantom.parent))
+    small = ["train.max_iter=2", "dataloader.train.frame_sampler.num_frames=2", "dataloader.train.num_workers=0"]
+    folder = tmp_path / "run"
+    overrides = [*small, "dataloader.test.num_workers=0", f"train.output_dir={folder}", "train.log_period=1"]
+    config = LazyConfig.apply_overrides(LazyConfig.load(CONFIGS / "phantom.py"), overrides)
+    default_setup(config, arguments())
+    trainer = DefaultTrainer(config)
+    trainer.resume_or_load(resume=False)
+    assert "AP50" in trainer.train()
+    assert list(trainer.named_hooks) == [
+        "progress",
+        "timer",
+        "lr",
+        "eval",
+        "best",
+        "ledger",
+        "writer",
+        "checkpoint",
+        "stop",
+        "record",
+        "hang",
+    ]
+    frame = cv2.imread(load_cva_bus(root=phantom, splits=["test"])[0].frames[0].path)
+    config.train.init_checkpoint = str(folder / "model_final.pth")
+    LazyConfig.save(config, tmp_path / "saved.yaml")
+    expected = rows_of(DefaultPredictor(config)(frame))
+    assert len(expected) > 0
+    assert (
+        rows_of(DefaultPredictor(folder)(frame))
+        == rows_of(DefaultPredictor(tmp_path / "saved.yaml")(frame))
+        == expected
+    )
+
+
+def test_the_state_of_hooks_that_was_stored_by_class_is_loaded(cfg):
+    trainer = DefaultTrainer(changed(cfg, "TEST.BEST_METRIC", "AP50"))
+    state = trainer.state_dict()
+    given = []
+    trainer.named_hooks["best"].load_state_dict = given.append
+    trainer.named_hooks["ledger"].load_state_dict = given.append
+    trainer.load_state_dict({**state, "hooks": {"BestCheckpointer": {"best": 1}, "TimeLedger": {"seconds": 2}}})
+    assert given == [{"best": 1}, {"seconds": 2}]
+
+
+def test_default_setup_takes_a_dict_of_arguments_as_detectron2s_does(cfg, tmp_path):
+    default_setup(cfg, {})
+    saved = get_cfg()
+    saved.merge_from_file(tmp_path / "run/config.yaml")
+    assert saved == cfg and LazyConfig.load(tmp_path / "run/config.yaml").train.max_iter == 3
+
+
+def test_several_test_data_sets_are_evaluated_during_training_also_by_the_config_alone(cfg, phantom):
+    DatasetCatalog.register("first.video", lambda: load_cva_bus(root=phantom, splits=["test"])[:1])
+    try:
+        cfg = changed(cfg, "DATASETS.TEST", "('phantom_test', 'first.video')", "TEST.BEST_METRIC", "phantom_test/AP50")
+        trainer = DefaultTrainer(cfg)
+        trainer.resume_or_load(resume=False)
+        results = trainer.train()
+        builder = Builder(as_config(cfg))
+        builder.build("checkpointer").load(Path(cfg.OUTPUT_DIR) / "model_final.pth")
+        again = builder.build("trainer.hooks.eval")._func()
+        assert set(results) == {"phantom_test", "first.video"} and set(again) == {"phantom_test", "first_video"}
+        assert again["first_video"]["AP50"] == results["first.video"]["AP50"]
+    finally:
+        DatasetCatalog.remove("first.video")

@@ -110,18 +110,31 @@ def test_two_processes_train_on_their_shares_of_the_batch(phantom, tmp_path, too
     [
         (["SOLVER.BASE_LRR", "1"], "Unknown key 'SOLVER.BASE_LRR'. Did you mean 'SOLVER.BASE_LR'?"),
         (["SOLVER.MAX_ITER=5"], "write 'SOLVER.MAX_ITER 5', without '='"),
-        (["LOG_PERIOD", "0", "INPUT.FORMAT", "GBR"], "LOG_PERIOD is 0, not at least 1.\nINPUT.FORMAT is 'GBR'"),
+        (["LOG_PERIOD", "0"], "LOG_PERIOD is 0, not at least 1. (LOG_PERIOD, command line)"),
+        (["INPUT.FORMAT", "GBR"], "INPUT.FORMAT is 'GBR'. Did you mean 'RGB'? (INPUT.FORMAT, command line)"),
+        (["MODEL.OPTS", "['backbone.dpth=18']"], "(MODEL.OPTS[0] 'backbone.dpth=18'; MODEL.OPTS, command line)"),
+        (
+            ["MODEL.CONFIG", "basicdet.py"],
+            "MODEL.CONFIG is 'basicdet.py': there is no such file, and no shipped config",
+        ),
+        (["SOLVER.BETAS", "(0.9, 'x')"], "(SOLVER.BETAS, command line)"),
         (["DATASETS.TRAIN", "('fantom_train',)"], "Did you mean 'phantom_train'?"),
-        (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN names no data set"),
+        (["DATASETS.TRAIN", "()"], "No data set is named"),
         (["MODEL.META_ARCHITECTURE", "BasicDett"], "Did you mean 'BasicDet'?"),
-        (["MODEL.RESNETS.DEPTH", "34"], "MODEL.RESNETS: ResNet needs either depth or num_blocks."),
+        (["MODEL.RESNETS.DEPTH", "34"], "ResNet needs either depth or num_blocks."),
         (["MODEL.ANCHOR_GENERATOR.SHAPES", "[]", "MODEL.ANCHOR_GENERATOR.SIZES", "[[1], [2]]"], "one feature map"),
         (["SOLVER.OPTIMIZER", "Adagrad"], "SOLVER.OPTIMIZER is 'Adagrad'. Known here: Adam, AdamW, SGD."),
-        (["SOLVER.STEP_FACTORS", "[0.1]"], "SOLVER.STEP_FACTORS holds 1 factors for 2 SOLVER.STEPS."),
-        (["MODEL.WEIGHTS", "{tmp}/gone.pth"], "gone.pth is not there"),
-        (["MODEL.DEVICE", "gpu"], "MODEL.DEVICE='gpu' is no device"),
+        (["SOLVER.STEP_FACTORS", "[0.1]"], "SOLVER.STEP_FACTORS has 1 factors for 2 SOLVER.STEPS."),
+        (["MODEL.WEIGHTS", "{tmp}/gone.pth"], "gone.pth does not exist"),
+        (
+            ["MODEL.DEVICE", "gpu"],
+            "train.device='gpu' is not a device: 'auto', 'cpu', 'cuda' or 'cuda:1' (MODEL.DEVICE, command line)",
+        ),
         (["--eval-only"], "--eval-only needs weights: give MODEL.WEIGHTS FILE"),
-        (["--config-file", str(PHANTOM_CONFIG)], "is no .yaml; tools/lazyconfig_train.py reads configs in Python"),
+        (
+            ["--config-file", str(PHANTOM_CONFIG)],
+            "is not a .yaml file; tools/lazyconfig_train.py reads configs in Python",
+        ),
     ],
 )
 def test_a_mistake_in_a_yaml_run_gets_one_message_and_no_training(tmp_path, capfd, arguments, message):

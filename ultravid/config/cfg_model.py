@@ -100,7 +100,7 @@ class _EarlierKeys:
         if "context_frames" not in inspect.signature(target_of(self.model)).parameters:
             for name in ("context_frames", "context_stride", "causal"):
                 if name in self.model:
-                    self.model.take_out(name, self._origin(key))
+                    self.model.delete_key(name, self._origin(key))
             self._set("roi_heads.relation", None, key)
         elif not isinstance(self._at("roi_heads.relation"), Node):
             shipped = shipped_config("common/models/basicdet.py")

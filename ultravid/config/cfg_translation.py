@@ -42,11 +42,14 @@ def with_tree_keys(config: Node, keys: Iterable[str]) -> list[str]:
     found: list[str] = []
     for key in keys:
         own = [at for at, setter in set_by.items() if setter == key or setter.startswith(f"{key}.")]
-        found += [*own, *_DERIVED.get(key, ())] if own else [key]
+        found += [*own, *_DERIVED.get(key, ())] or [key]
     return list(dict.fromkeys(found))
 
 
-_DERIVED = {"SOLVER.MAX_ITER": ("lr_multiplier",), "SOLVER.BASE_LR": ("lr_multiplier",), "MODEL.OPTS": ("model",)}
+_DERIVED = {
+    **dict.fromkeys(("SOLVER.MAX_ITER", "SOLVER.BASE_LR"), ("lr_multiplier",)),
+    **dict.fromkeys(("MODEL", "MODEL.CONFIG", "MODEL.OPTS"), ("model",)),
+}
 
 
 def _keys_set_by(container: Container) -> Iterator[tuple[str, str]]:
@@ -170,21 +173,17 @@ def _set_run(keys: _Keys, train: Node) -> None:
 def _set_trainer(keys: _Keys, trainer: Node) -> None:
     """Gradients, accumulation and the hooks of ``trainer``."""
     accumulate, skip = "SOLVER.ACCUMULATE", "SOLVER.SKIP_NONFINITE"
-    if "accumulation" in trainer:
-        keys.set(trainer.accumulation, "num_batches", accumulate, keys.at_least(accumulate, 1))
-        keys.set(trainer.nonfinite, "max_skipped", skip, keys.at_least(skip, 0))
-    else:  # TEMP
-        keys.set(trainer, "accumulate", accumulate, keys.at_least(accumulate, 1))
-        keys.set(trainer, "skip_nonfinite", skip, keys.at_least(skip, 0))
+    keys.set(trainer.accumulation, "num_batches", accumulate, keys.at_least(accumulate, 1))
+    keys.set(trainer.nonfinite, "max_skipped", skip, keys.at_least(skip, 0))
     keys.set(trainer, "clip_grad", "SOLVER.CLIP_GRADIENTS.ENABLED", _gradient_clipper(keys))
     hooks, names = trainer.hooks, [test_set_key(name) for name in keys["DATASETS.TEST"]]
     origin = keys.origin("DATASETS.TEST")
     if not names:
-        hooks.record.datasets.take_out("test", origin)
+        hooks.record.datasets.delete_key("test", origin)
         hooks.set("eval", None, origin)
         hooks.set("best", None, origin)
     elif len(names) > 1:
-        hooks.record.datasets.take_out("test", origin)
+        hooks.record.datasets.delete_key("test", origin)
         hooks.record.datasets.update({name: ref(f"dataloader.test.{name}") for name in names})
         hooks.eval.eval_function.set("_target_", "ultravid.evaluation.inference_on_datasets", origin)
     metric, precise = "TEST.BEST_METRIC", "TEST.PRECISE_BN."

@@ -12,10 +12,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ultravid.config import Builder, CfgNode, ConfigError, Node, as_config
 from ultravid.config.cfg_translation import test_set_key
+from ultravid.config.default_arguments import target_of
 from ultravid.config.instantiate import as_user_error
 from ultravid.config.migrations import current_target
 from ultravid.config.tree import CONTROL_KEYS, value_at
-from ultravid.engine.train_loop import HookBase, SimpleTrainer
+from ultravid.engine.steps import MixedPrecision
+from ultravid.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer
 from ultravid.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from ultravid.utils import comm
 from ultravid.utils.env import select_device
@@ -71,8 +73,7 @@ class DefaultTrainer(SimpleTrainer):
         optimizer = builder.provide("optimizer", self.build_optimizer(cfg, model))
         data_loader = builder.provide("dataloader.train", self.build_train_loader(cfg))
         with as_user_error():
-            settings = {key: builder.build(f"trainer.{key}") for key in self._tree.trainer if key not in _OWN_ARGUMENTS}
-            super().__init__(model, data_loader, optimizer, **{**settings, "seed": _given_seed(settings.get("seed"))})
+            super().__init__(model, data_loader, optimizer, **_step_settings(builder))
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self._last_eval_results: dict[str, Any] = {}
         self.register_hooks(self.build_hooks())
@@ -264,9 +265,22 @@ def _names(loader: Node, key: str) -> Iterator[str]:
 _OWN_ARGUMENTS = CONTROL_KEYS | {"model", "data_loader", "optimizer", "hooks"}
 
 
-def _given_seed(seed: int | None) -> int | None:
-    """None for a seed that was to be drawn, which `default_setup` does."""
-    return seed if seed is not None and seed >= 0 else None
+def _step_settings(builder: Builder) -> dict[str, Any]:
+    """The arguments of `SimpleTrainer` that a config's ``trainer`` has; those of `AMPTrainer` are made a precision."""
+    trainer = builder.cfg.trainer
+    settings = {key: builder.build(f"trainer.{key}") for key in trainer if key not in _OWN_ARGUMENTS}
+    seed = settings.get("seed")
+    settings["seed"] = None if seed is None or seed < 0 else seed  # a negative one is drawn by `default_setup`
+    if issubclass(target_of(trainer), AMPTrainer):
+        names = {
+            "precision": "dtype",
+            "enabled": "enabled",
+            "grad_scaler": "grad_scaler",
+            "log_grad_scaler": "log_grad_scaler",
+        }
+        mixed = {new: settings.pop(old) for old, new in names.items() if old in settings}
+        settings["precision"] = MixedPrecision(**mixed)
+    return settings
 
 
 def _has_node(tree: Node, key: str) -> bool:
