@@ -43,6 +43,10 @@ TARGETS: dict[str, str] = {
     "ultravid.engine.capsule.Capsule": "ultravid.engine.step_dump.StepDump",
     "ultravid.engine.defaults.load_to_evaluate": "ultravid.engine.defaults.load_evaluation_weights",
     "ultravid.engine.defaults.settle_resume": "ultravid.engine.defaults.resolve_resume",
+    **{
+        f"ultravid.engine.cfg_builders.{name}": f"ultravid.engine.DefaultTrainer.{name}"
+        for name in ("build_lr_scheduler", "build_model", "build_optimizer", "build_test_loader", "build_train_loader")
+    },
     "ultravid.engine.hang": "ultravid.engine.hooks.watchdog",
     "ultravid.engine.hang.HangReport": "ultravid.engine.hooks.Watchdog",
     "ultravid.engine.hooks.HangReport": "ultravid.engine.hooks.Watchdog",
