@@ -10,9 +10,9 @@ import inspect
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from ultravid.config.addresses import config_path
 from ultravid.config.cfg_keys import MODEL_KEYS
 from ultravid.config.cfg_node import CfgNode, place_of
 from ultravid.config.default_arguments import alike, is_default_argument, target_of
@@ -48,7 +48,8 @@ def model_of_cfg_node(cfg: CfgNode) -> Node:
 
 def _model_of_file(cfg: CfgNode) -> Node:
     name, place = cfg.MODEL.CONFIG, place_of(cfg, "MODEL.CONFIG")
-    path = Path(name) if Path(name).is_file() else shipped_config(name)
+    given = config_path(name)
+    path = given if given.is_file() else shipped_config(name)
     if path is None:
         raise ConfigError(
             f"MODEL.CONFIG is {name!r}: there is no such file, and no shipped config of that name."

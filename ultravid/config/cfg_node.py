@@ -19,6 +19,7 @@ import yaml
 from fvcore.common.config import BASE_KEY
 from fvcore.common.config import CfgNode as _CfgNode
 
+from ultravid.config.addresses import config_path, refuse_neighbours
 from ultravid.config.cfg_keys import MODEL_KEYS, SAVED_KEYS, is_model_key, model_group, override_hint
 from ultravid.config.errors import ConfigError, OverrideError, UnknownKeyError, did_you_mean
 from ultravid.config.shipped import shipped_config
@@ -60,7 +61,7 @@ class CfgNode(_CfgNode):
         """Set the values of a YAML file and of its ``_BASE_`` files; of several values for one key the last counts.
 
         Args:
-            cfg_filename: the file.
+            cfg_filename: the file, or its address (docs/addresses.md).
             allow_unsafe: read YAML tags that build Python objects, which may run any code.
 
         Raises:
@@ -68,7 +69,7 @@ class CfgNode(_CfgNode):
         """
         found = _Changes(self)
         faults: list[str] = []
-        for path, content in _files_with_bases(Path(cfg_filename), allow_unsafe):
+        for path, content in _files_with_bases(config_path(cfg_filename), allow_unsafe):
             lines = _lines_of(path)
             if SAVED_KEYS in content and "trainer" in content:  # saved by a run
                 content = content[SAVED_KEYS]
@@ -121,7 +122,7 @@ class CfgNode(_CfgNode):
             ConfigError: a file does not exist or is not YAML.
         """
         merged: dict[str, Any] = {}
-        for _, content in _files_with_bases(Path(filename), allow_unsafe):
+        for _, content in _files_with_bases(config_path(filename), allow_unsafe):
             _update(merged, content)
         return merged
 
@@ -325,6 +326,8 @@ def _files_with_bases(path: Path, allow_unsafe: bool, above: tuple[Path, ...] = 
         beside = path.parent / Path(base).expanduser()
         shipped = shipped_config(base)
         found = shipped if shipped is not None and not beside.is_file() else beside
+        if found == beside and not Path(base).is_absolute():
+            refuse_neighbours(path, base)
         yield from _files_with_bases(found, allow_unsafe, (*above, path.resolve()))
     yield path, content
 
