@@ -1,5 +1,6 @@
 """What an earlier version saved or named goes on loading, with a note at each change."""
 
+import base64
 import logging
 import pickle
 
@@ -225,6 +226,12 @@ def test_a_renamed_key_is_moved_wherever_it_is_named(tmp_path, monkeypatch):
 def test_a_pickled_node_may_hold_an_old_name():
     node = pickle.loads(pickle.dumps(Node(hook={"_target_": "ultravid.engine.hooks.HangReport", "timeout_s": 5.0})))
     assert isinstance(instantiate(node.hook), Watchdog)
+
+
+def test_a_saved_pickle_may_hold_a_class_that_was_renamed(tmp_path):
+    pickled = base64.b64encode(b"cultravid.engine.hang\nHangReport\n.").decode()  # what pickle writes for the class
+    (tmp_path / "saved.yaml").write_text(f"kind:\n  _pickle_: {pickled}\n")
+    assert LazyConfig.load(tmp_path / "saved.yaml", allow_pickle=True).kind is Watchdog
 
 
 def test_a_pickle_of_the_version_before_is_read():

@@ -7,6 +7,7 @@ A "raw" value is a value as written, with its references as strings.
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from types import FunctionType
@@ -181,6 +182,11 @@ def split_key(key: str) -> list[str]:
     Raises:
         ConfigError: it is not a key.
     """
+    return list(_split(key))
+
+
+@functools.lru_cache(maxsize=4096)
+def _split(key: str) -> tuple[str, ...]:
     steps, position = [], 0
     while position < len(key):
         match = _STEP.match(key, position)
@@ -192,7 +198,7 @@ def split_key(key: str) -> list[str]:
             position += 1
             if position == len(key):
                 raise ConfigError(f"{key!r} is not a key: it ends with a dot.")
-    return steps
+    return tuple(steps)
 
 
 def join_key(parent: str, step: Any) -> str:

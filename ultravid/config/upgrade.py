@@ -32,6 +32,8 @@ from ultravid.config.tree import (
 
 __all__ = ["current_key", "make_parts", "note_override", "upgrade", "upgrade_notes", "upgrade_value"]
 
+_OLD_ARGUMENTS = frozenset(old for arguments in ARGUMENTS.values() for old in arguments)
+
 
 def upgrade(root: Container, *, saved_with: Iterable[str] | None = None) -> None:
     """Bring a config of an earlier version up to date, in place.
@@ -77,9 +79,12 @@ def current_key(cfg: Node, key: str) -> str:
     Raises:
         ConfigError: it is not a key.
     """
+    may_be_old = KEYS or not _OLD_ARGUMENTS.isdisjoint(split_key(key))  # a look before the walk, which takes longer
+    if not (may_be_old and _is_absent(cfg, key)):
+        return key
     node: Any = cfg
     steps: list[str] = []
-    for step in split_key(_renamed(key) if _is_absent(cfg, key) else key):
+    for step in split_key(_renamed(key)):
         moved = _arguments(node).get(step) if isinstance(node, Node) and step not in node else None
         for today in moved.split(".") if moved else [step]:
             steps.append(today)
