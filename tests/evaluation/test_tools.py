@@ -240,7 +240,7 @@ def test_runs_over_other_videos_or_lesions_are_not_compared(tmp_path):
     fewer = write_run(tmp_path / "fewer", VIDEOS[:1])
     moved = write_run(tmp_path / "moved", [VIDEOS[0], video(([B], [A], [0.6], [1]), name="b", patient="q")])
     done = run("compare", a, fewer)
-    assert done.returncode == 2 and "holds video 'b'" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and "has video 'b'" in done.stderr and done.stderr.count("\n") == 1
     done = run("compare", a, moved)
     assert done.returncode == 2 and "Video 'b' has other frames or other lesions" in done.stderr
 

@@ -1,4 +1,4 @@
-"""Predictions from wherever they lie, joined with their ground truth."""
+"""Predictions of a run or of COCO results, joined with their ground truth, and the checks before runs are compared."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def load_videos(
 
     Args:
         predictions: COCO results (needs ``annotations``), or a run's own files: its folder or its manifest.
-        annotations: COCO-VID; takes the place of the ground truth in a run's own files, and sets the order of the videos.
-        patients: patient by video name, over what the files say.
+        annotations: COCO-VID file; it replaces the ground truth in a run's own files, and sets the order of the videos.
+        patients: patient by video name; takes precedence over what the files say.
 
     Raises:
         UserError: something can't be used; the message names file, video and frame.
@@ -38,7 +38,9 @@ def load_videos(
     own = not isinstance(rows, list)
     if annotations is None:
         if not own:
-            raise UserError(f"{predictions}: COCO results hold no ground truth; give the annotations beside them.")
+            raise UserError(
+                f"{predictions}: COCO results have no ground truth; give the annotations too (--annotations)."
+            )
         for video in read_videos(find_manifest(predictions)):
             patient = (patients or {}).get(video.video_id, video.patient)
             yield replace(video, patient=patient)
@@ -65,7 +67,7 @@ def _own_detections(manifest: Path, truth: CocoAnnotations) -> Detections:
             number = len(truth.images) - len(found)
             raise UserError(
                 f"{manifest.parent}: {truth.where(image_id)} of {truth.path} was not evaluated ({number} frames were not). "
-                "Give annotations of the videos that were, or leave them out: the run's files hold their own."
+                "Give annotations of the evaluated videos, or none: the run's files contain their own."
             )
     return found
 
@@ -73,25 +75,27 @@ def _own_detections(manifest: Path, truth: CocoAnnotations) -> Detections:
 def load_run(
     predictions: Path, annotations: Path | None = None, patients: Mapping[str, str] | None = None
 ) -> tuple[list[MatchedVideo], dict[str, str]]:
-    """The judged videos of a run, and for each video a text that tells its frames and ground truth from others.
+    """The matched videos of a run, and a hash of each video's frames and ground truth by video id.
 
     Raises:
-        UserError: see `load_videos`; or there is no video.
+        UserError: the predictions can't be read, as in `load_videos`, or contain no video.
     """
-    judged, truths = [], {}
+    matched, truths = [], {}
     for video in load_videos(predictions, annotations, patients):
-        judged.append(match_video(video))
+        matched.append(match_video(video))
         truths[video.video_id] = _truth_text(video)
-    if not judged:
-        raise UserError(f"{predictions}: holds no video; there is nothing to judge.")
-    return judged, truths
+    if not matched:
+        raise UserError(f"{predictions}: contains no video; there is nothing to evaluate.")
+    return matched, truths
 
 
 def in_order_of(a: Sequence[MatchedVideo], b: Sequence[MatchedVideo]) -> list[MatchedVideo]:
-    """The videos of ``b`` in the order of ``a``, so that draws of patients are the same; see `check_same_videos`.
+    """The videos of ``b`` in the order of ``a``, so that both get the same bootstrap draws of patients.
+
+    Both must have the same videos (`check_same_videos`).
 
     Raises:
-        UserError: a video is of another patient.
+        UserError: a video is of different patients in the two.
     """
     by_name = {video.video_id: video for video in b}
     ordered = [by_name[video.video_id] for video in a]
@@ -102,19 +106,19 @@ def in_order_of(a: Sequence[MatchedVideo], b: Sequence[MatchedVideo]) -> list[Ma
 
 
 def _truth_text(video: VideoResult) -> str:
-    said = repr([(f.image_id, f.frame_index, f.gt_boxes.tolist()) for f in video.frames])
-    return hashlib.sha256(said.encode()).hexdigest()
+    text = repr([(f.image_id, f.frame_index, f.gt_boxes.tolist()) for f in video.frames])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_same_videos(a: tuple[Path, Mapping[str, str]], b: tuple[Path, Mapping[str, str]]) -> None:
     """Refuse to compare runs over different videos, frames or lesions.
 
     Args:
-        a: where a run lies, and the second value of `load_run`.
-        b: the other run.
+        a: the path of a run, and the second result of `load_run`.
+        b: the same of the other run.
 
     Raises:
-        UserError: they differ; the message names the first video that does.
+        UserError: they differ; the message names the first video that differs.
     """
     (path_a, of_a), (path_b, of_b) = a, b
     alone: Sequence[tuple[Path, Path, list[str]]] = [
@@ -124,11 +128,11 @@ def check_same_videos(a: tuple[Path, Mapping[str, str]], b: tuple[Path, Mapping[
     for path, other, videos in alone:
         if videos:
             raise UserError(
-                f"{path} holds video {videos[0]!r}, {other} does not ({len(videos)} such); compare the same videos."
+                f"{path} has video {videos[0]!r}, {other} does not ({len(videos)} such videos); compare the same videos."
             )
     for video_id in sorted(of_a):
         if of_a[video_id] != of_b[video_id]:
             raise UserError(
                 f"Video {video_id!r} has other frames or other lesions in {path_a} than in {path_b}; "
-                "runs can be compared over the same ground truth alone."
+                "runs can only be compared over the same ground truth."
             )
