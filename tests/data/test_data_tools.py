@@ -1,15 +1,14 @@
-"""tools/mine_false_positives.py and tools/visualize_data.py as a user meets them."""
+"""tools/mine_false_positives.py and tools/visualize_data.py, called in this process with a command line's arguments."""
 
 import json
-import subprocess
-import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool
+from tests.conftest import PHANTOM_CONFIG, load_tool
 from tests.evaluation.cases import FAR, NEAR_A, A, random_videos, video, write_coco
 from ultravid.data import HardMining, load_cva_bus
 from ultravid.data.mining import read_hard_list
@@ -17,11 +16,17 @@ from ultravid.evaluation import match_video
 from ultravid.evaluation.prediction_store import write_manifest, write_video
 from ultravid.evaluation.video_metrics import false_positive_sequences
 from ultravid.structures import Boxes, Instances
+from ultravid.utils.tool import run_tool
 
 
-def run(name, *arguments):
-    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True)
+@pytest.fixture
+def run(capsys):
+    def call(name, *arguments):
+        returncode = run_tool(load_tool(name).main, list(map(str, arguments)))
+        printed = capsys.readouterr()
+        return SimpleNamespace(returncode=returncode, stdout=printed.out, stderr=printed.err)
+
+    return call
 
 
 MOVED = [50, 50, 60, 61]  # IoU above 0.5 with FAR
@@ -44,15 +49,14 @@ VIDEOS = [
 ]
 
 
-@pytest.mark.slow
-def test_false_sequences_of_a_run_become_a_list_that_a_config_takes(tmp_path):
+def test_false_sequences_of_a_run_become_a_list_that_a_config_takes(run, tmp_path):
     predictions = tmp_path / "run/inference/predictions"
     predictions.mkdir(parents=True)
     write_manifest(predictions, {v.video_id: write_video(predictions, v) for v in VIDEOS})
     hard = tmp_path / "lists/hard.json"
     done = run("mine_false_positives", "--predictions", tmp_path / "run", "--score-threshold", 0.5, "--output", hard)
     assert done.returncode == 0, done.stderr
-    assert "3 false sequences at scores from 0.5, in 2 of 3 videos and 5 frames" in done.stdout
+    assert "3 false sequences at scores from 0.5, in 2 of 3 videos and 5 frames" in " ".join(done.stdout.split())
     mined = read_hard_list(hard)
     assert mined.videos == {"benign/a": 2, "benign/c": 1}
     assert mined.frames == {"benign/a": [1, 2, 4, 6], "benign/c": [0]}
@@ -67,16 +71,15 @@ def test_false_sequences_of_a_run_become_a_list_that_a_config_takes(tmp_path):
     assert "no detection that scores at least 0.9 belongs to a false sequence" in none.stderr
 
 
-def test_as_many_sequences_are_mined_as_the_figure_counts():
+def test_as_many_sequences_are_mined_as_the_metric_counts():
     tool = load_tool("mine_false_positives")
     for v in random_videos(np.random.default_rng(5), num_videos=30):
         for threshold in (0.05, 0.4, 0.8):
-            judged = match_video(v)
-            assert len(tool.false_sequences([judged], threshold)) == false_positive_sequences(judged, threshold)
+            matched = match_video(v)
+            assert len(tool.false_sequences([matched], threshold)) == false_positive_sequences(matched, threshold)
 
 
-@pytest.mark.slow
-def test_clips_are_shown_after_augmentation_and_test_videos_as_they_are(phantom, tmp_path):
+def test_clips_are_shown_after_augmentation_and_test_videos_as_they_are(run, phantom, tmp_path):
     common = ["--config-file", PHANTOM_CONFIG, "--output", tmp_path / "look", "--num-clips", 2]
     overrides = [f"data.root={phantom}", "dataloader.train.frame_sampler.num_frames=3"]
     done = run("visualize_data", *common, "--movie", *overrides, "dataloader.train.num_workers=0")
@@ -101,8 +104,7 @@ def test_boxes_of_a_resized_test_frame_are_drawn_where_they_are():
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 15, 10, 20)
 
 
-@pytest.mark.slow
-def test_mistakes_of_the_tools_are_told_in_one_message(phantom, tmp_path):
+def test_mistakes_of_the_tools_are_reported_in_one_message(run, phantom, tmp_path):
     wrong = run("visualize_data", "--config-file", PHANTOM_CONFIG, f"data.root={phantom}", "dataloader.tran.seed=1")
     assert wrong.returncode == 2 and "Did you mean" in wrong.stderr and "Traceback" not in wrong.stderr
     missing = run("mine_false_positives", "--predictions", tmp_path, "--output", tmp_path / "x.json")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.datasets.recordings import HEIGHT, WIDTH, number_of, numbered, write_movie
-from ultravid.data import DataError, load_coco_video, load_cvat_video, load_hospital_csv, load_labelme
+from ultravid.datasets import DataError, load_coco_video, load_cvat_video, load_hospital_csv, load_labelme
 from ultravid.datasets.faults import FaultSink
 from ultravid.datasets.readers import read_frame_image
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ultravid.data import DataError, DatasetCatalog, MetadataCatalog, Video, get_videos, load_cva_bus
+from ultravid.datasets import DataError, DatasetCatalog, MetadataCatalog, Video, get_videos, load_cva_bus
 
 
 @pytest.fixture

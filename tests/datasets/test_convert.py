@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT, load_tool
 from tests.datasets.recordings import number_of, write_dicom, write_movie
-from ultravid.data import load_coco_video, load_cva_bus, load_recordings
+from ultravid.datasets import load_coco_video, load_cva_bus, load_recordings
 from ultravid.datasets.readers import read_frame_image
 from ultravid.utils.tool import run_tool
 
@@ -73,14 +73,14 @@ def test_boxes_classes_and_tracks_survive(phantom, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_conversion_that_was_killed_ends_as_if_it_had_not_been(recordings, tmp_path):
-    for k in range(5, 25):
-        write_movie(recordings / "ward" / f"{k}.mp4", range(k, k + 40), rate=24)
-    command = [sys.executable, str(TOOL), "--format", "recordings", "--path", str(recordings), "--output"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    assert subprocess.run([*command, str(tmp_path / "whole")], env=environment, check=True, capture_output=True)
+def test_a_conversion_that_was_killed_ends_as_if_it_had_not_been(recordings, tmp_path, capsys):
+    for k in range(5, 21):
+        write_movie(recordings / "ward" / f"{k}.mp4", range(k, k + 30), rate=24)
+    arguments = ["--format", "recordings", "--path", str(recordings), "--output"]
+    assert convert(*arguments, tmp_path / "whole") == 0
     journal = tmp_path / "killed" / "journal_trainval.jsonl"
-    killed = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment, stdout=subprocess.DEVNULL)
+    command = [sys.executable, str(TOOL), *arguments, str(tmp_path / "killed")]
+    killed = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
     while not (journal.exists() and journal.read_bytes().count(b"\n") >= 4):
         assert killed.poll() is None, "it had ended before it could be killed"
         time.sleep(0.005)
@@ -92,10 +92,9 @@ def test_a_conversion_that_was_killed_ends_as_if_it_had_not_been(recordings, tmp
     (tmp_path / "killed" / "rawframes" / done[0] / "000002.png").unlink()
     with journal.open("ab") as file:
         file.write(b'{"video": "war')
-    again = subprocess.run(
-        [*command, str(tmp_path / "killed")], env=environment, check=True, capture_output=True, text=True
-    )
-    assert f"({len(done) - 1} videos were already there)" in again.stdout
+    capsys.readouterr()
+    assert convert(*arguments, tmp_path / "killed") == 0
+    assert f"({len(done) - 1} videos were already there)" in capsys.readouterr().out
     assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
 
 

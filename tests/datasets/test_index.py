@@ -9,7 +9,7 @@ import pytest
 
 import ultravid.datasets.formats.coco_video as reader
 from tests.datasets.recordings import write_movie
-from ultravid.data import DataError, load_coco_video, load_cva_bus, load_recordings
+from ultravid.datasets import DataError, load_coco_video, load_cva_bus, load_recordings
 
 
 @pytest.fixture
@@ -147,9 +147,8 @@ def _load_in_process(root, queue):
     queue.put(content(load(root)))
 
 
-@pytest.mark.slow
 def test_two_processes_may_index_at_once(root, own_cache):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     queue = context.Queue()
     workers = [context.Process(target=_load_in_process, args=(root, queue)) for _ in range(2)]
     for worker in workers:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ultravid.data import DataError, load_coco_stills, load_cva_bus
+from ultravid.datasets import DataError, load_coco_stills, load_cva_bus
 
 
 def png(path, height=20, width=30):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import load_tool
-from ultravid.data import load_recordings, open_source
+from ultravid.datasets import load_recordings, open_source
 from ultravid.datasets.readers import read_frame_image
 from ultravid.utils.tool import run_tool
 
