@@ -1,19 +1,19 @@
 #!/usr/bin/env python
-"""What training data cost: frames a CPU second of a worker, beside decoding the same files and nothing else; and memory.
+"""Cost of training data: frames per CPU second of a worker, beside only decoding the same files; and memory.
 
     python benchmarks/data.py [--data ROOT] [--size 512] [--clips 12] [--repeats 5] [--memory-clips 10000]
 
-Without --data it makes phantom videos. Rows, each the median of the repeats with its lowest and highest:
+Without --data it makes phantom videos. Each row is the median of the repeats with the lowest and highest:
 
 - bare decoding: `read_image` of the files of the same clips, in one thread.
-- decoding to clips: what a worker does where augmentation is run on the training device (``dataloader.train.device``).
+- decoding to clips: a worker's part if augmentation runs on the training device (``dataloader.train.device``).
 - flips: the recipe of configs_py/common/data/phantom.py.
 - CVA-BUS: the recipe of configs_py/common/data/cva_bus.py (resize to 900,000 px times U(0.3, 1.5) a side, colour, flip).
 - augmentation of ultrasound: crop, gamma, depth gain, speckle, flip, at the size of the files.
 
-CPU seconds are those of the worker's process, the kernel's for it included, so that a busy machine tells the same; starting it
-is not counted. Beside them, what arrives in this process a second of the clock. Memory: resident sets of this process
-and its worker, after the first 500 of --memory-clips, half-way and at the end; 128 px, flips.
+CPU seconds are those of the worker's process, in user and kernel mode, so that other load on the machine matters little; its
+start is not counted. Beside them are the frames that arrive in this process per second of wall time. Memory: resident sets
+of this process and its worker, after the first 500 of --memory-clips, half-way and at the end; 128 px, flips.
 """
 
 import argparse
@@ -51,7 +51,7 @@ from ultravid.datasets.phantom import write_phantom_dataset
 
 WARM_UP = 4  # clips before a measurement: the worker has started
 Seconds = tuple[float, float]
-"""(CPU seconds, seconds of the clock)."""
+"""(CPU seconds, seconds of wall time)."""
 RECIPES: dict[str, list[Any]] = {
     "decoding to clips": [],
     "flips": [RandomFlip(), RandomTimeFlip()],
@@ -62,11 +62,11 @@ RECIPES: dict[str, list[Any]] = {
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a data set in CVA-BUS's layout")
+    parser.add_argument("--data", type=Path, help="a dataset in CVA-BUS's layout")
     parser.add_argument("--size", type=int, default=512, help="side of the phantom, px")
-    parser.add_argument("--clips", type=int, default=20, help="clips a measurement, of 16 frames")
+    parser.add_argument("--clips", type=int, default=20, help="clips per measurement, of 16 frames each")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--memory-clips", type=int, default=10_000, help="0 leaves the memory out")
+    parser.add_argument("--memory-clips", type=int, default=10_000, help="0: memory is not measured")
     return parser.parse_args(argv)
 
 
@@ -86,8 +86,8 @@ def make_loader(videos: Sequence[Video], transforms: Sequence[Any], num_workers:
     )
 
 
-def seconds_a_clip(loader: ClipLoader, num_clips: int) -> Seconds:
-    """Of the worker, which works on while clips are taken from it."""
+def seconds_per_clip(loader: ClipLoader, num_clips: int) -> Seconds:
+    """Seconds per clip of the worker, which continues while clips are taken from it."""
     others = children()
     clips = loader.iterate_from(0)
     for _ in range(WARM_UP):
@@ -101,7 +101,7 @@ def seconds_a_clip(loader: ClipLoader, num_clips: int) -> Seconds:
 
 
 def cpu_seconds(pid: str) -> float:
-    """Of a process's threads so far, in user and kernel mode."""
+    """CPU seconds of a process's threads so far, in user and kernel mode."""
     tasks = Path("/proc", pid, "task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
@@ -111,7 +111,7 @@ def children() -> set[str]:
 
 
 def seconds_of_decoding(loader: ClipLoader, num_clips: int) -> Seconds:
-    """Of the files of the clips that `seconds_a_clip` counts."""
+    """Seconds per clip of decoding the files of the clips that `seconds_per_clip` counts."""
     by_id = {video.video_id: video for video in loader.dataset.videos}
     paths = []
     for (clip,), _ in zip(loader.iterate_from(WARM_UP), range(num_clips), strict=False):
@@ -123,7 +123,7 @@ def seconds_of_decoding(loader: ClipLoader, num_clips: int) -> Seconds:
 
 
 def resident_mb() -> float:
-    """Of this process and its children."""
+    """Resident memory of this process and its children."""
     total = 0
     for pid in ("self", *children()):
         lines = Path("/proc", pid, "status").read_text().splitlines()
@@ -132,20 +132,20 @@ def resident_mb() -> float:
 
 
 def measure(videos: Sequence[Video], args: argparse.Namespace) -> dict[str, list[Seconds]]:
-    """Seconds a clip of each row; the rows take turns."""
+    """Seconds per clip of each row; the rows are measured in turn."""
     loaders = {name: make_loader(videos, transforms) for name, transforms in RECIPES.items()}
     bare = make_loader(videos, [], num_workers=0)
     rows: dict[str, list[Seconds]] = {"bare decoding": [], **{name: [] for name in RECIPES}}
     for _ in range(args.repeats):
         rows["bare decoding"].append(seconds_of_decoding(bare, args.clips))
         for name, loader in loaders.items():
-            rows[name].append(seconds_a_clip(loader, args.clips))
+            rows[name].append(seconds_per_clip(loader, args.clips))
     return rows
 
 
 def print_rates(rows: dict[str, list[Seconds]], console: Console) -> None:
-    table = Table(title="Frames a CPU second of one worker", title_justify="left")
-    for column in ("path", "median", "lowest", "highest", "of bare decoding", "by the clock"):
+    table = Table(title="Frames per CPU second of one worker", title_justify="left")
+    for column in ("path", "median", "lowest", "highest", "share of bare decoding", "wall time"):
         table.add_column(column, justify="left" if column == "path" else "right")
     decoding = statistics.median(cpu for cpu, _ in rows["bare decoding"])
     for name, seconds in rows.items():
@@ -164,8 +164,8 @@ def print_memory(videos: Sequence[Video], num_clips: int, console: Console) -> N
         next(clips)
         if n in (min(500, num_clips), num_clips // 2, num_clips):
             seen.append((n, resident_mb()))
-    told = ", ".join(f"{mb:,.1f} MB after {n:,} clips" for n, mb in seen)
-    console.print(f"Memory of this process and one worker: {told}")
+    measured = ", ".join(f"{mb:,.1f} MB after {n:,} clips" for n, mb in seen)
+    console.print(f"Memory of this process and one worker: {measured}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

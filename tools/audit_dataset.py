@@ -1,11 +1,11 @@
-"""Say what a data set holds, what is wrong with it, and whether its splits share patients or frames.
+"""Audit a dataset: count its contents, list its faults, and check whether its splits share patients or frames.
 
     python tools/audit_dataset.py --data train=coco-stills:train.json --data test=coco-stills:test.json --output audit.html
     python tools/audit_dataset.py --data cva-bus:datasets/CVA-BUS --option splits=trainval,test --num-folds 4
     python tools/audit_dataset.py --data coco-stills:all.json --split-table folds.csv --id-column ID --split-column kFold
 
 Exit code: 0 nothing is shared, 1 two splits share a patient, a frame or nearly the same frame, 2 the input can't be read. Faults of
-single videos and frames are listed, and end nothing.
+single videos and frames are listed and do not change the exit code.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="append",
         required=True,
         metavar="[SPLIT=]FORMAT:PATH",
-        help=f"a data set, or a split of one; repeatable. Formats: {', '.join(FORMATS)}",
+        help=f"a dataset, or a split of one; repeatable. Formats: {', '.join(FORMATS)}",
     )
     parser.add_argument(
         "--option",
@@ -48,12 +48,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="[SPLIT.]KEY=VALUE",
         help="an argument of the format's reader, for every --data or for a split's; repeatable",
     )
-    parser.add_argument("--num-folds", type=int, help="take the folds of a training run as splits")
-    parser.add_argument("--split-table", type=Path, help="a CSV that says each video's split")
+    parser.add_argument("--num-folds", type=int, help="use the folds of a training run as splits")
+    parser.add_argument("--split-table", type=Path, help="a CSV with each video's split")
     parser.add_argument("--id-column", default="video", help="its column of videos, or of their files' stems")
     parser.add_argument("--split-column", default="split")
     parser.add_argument(
-        "--frozen", type=int, default=10, help="tell boxes that stay so many frames (default: %(default)s)"
+        "--frozen",
+        type=int,
+        default=10,
+        help="report boxes that stay the same for this many frames (default: %(default)s)",
     )
     parser.add_argument("--output", type=Path, default=Path("audit.html"), help="the page (default: %(default)s)")
     return parser.parse_args(argv)
@@ -62,11 +65,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.num_folds is not None and args.split_table is not None:
-        raise UserError("--num-folds and --split-table both say the splits; give one.")
+        raise UserError("--num-folds and --split-table both define splits; give one of them.")
     if args.num_folds is not None and args.num_folds < 2:
-        raise UserError(f"--num-folds {args.num_folds}: two folds are the least.")
+        raise UserError(f"--num-folds {args.num_folds}: at least two folds are needed.")
     if args.frozen < 2:
-        raise UserError(f"--frozen {args.frozen}: two frames are the least.")
+        raise UserError(f"--frozen {args.frozen}: at least two frames are needed.")
     splits = read_splits(args.data, args.option)
     if args.num_folds is not None:
         splits = regroup(splits, lambda v: f"fold {fold_of_patient(v.patient, args.num_folds)}")
@@ -84,14 +87,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             file.write(render_page(report, f"Audit of {', '.join(args.data)}").encode())
     except OSError as error:
         raise UserError(f"{args.output}: can't be written ({error.strerror}).") from error
-    print(f"Pictures and all rows: {args.output}")
+    print(f"Images and all rows: {args.output}")
     if report.has_leak:
         return EXIT_LEAK
     return EXIT_USER_ERROR if report.unseen else 0
 
 
 def read_splits(data: Sequence[str], options: Sequence[str]) -> list[Split]:
-    """The splits in the order of their first ``--data``; faults of single videos and frames are collected."""
+    """The splits in the order of their first ``--data``, with the faults of single videos and frames."""
     videos: dict[str, list[Video]] = defaultdict(list)
     faults: dict[str, list[Fault]] = defaultdict(list)
     parsed = [parse_data(text) for text in data]
@@ -125,7 +128,7 @@ def regroup(splits: Sequence[Split], name_of: Callable[[Video], str]) -> list[Sp
         for video in split.videos:
             videos[name_of(video)].append(video)
     faults = [f for split in splits for f in split.faults]
-    # Faults are of files, not of splits: they are told once.
+    # Faults belong to files, not to splits: they are reported once.
     return [Split(name, videos[name], faults if k == 0 else ()) for k, name in enumerate(sorted(videos))]
 
 
@@ -144,7 +147,7 @@ def read_split_table(path: Path, id_column: str, split_column: str) -> dict[str,
     for number, row in enumerate(rows, start=2):
         name, split = row[id_column], row[split_column]
         if not name or not split:
-            raise UserError(f"{path}:{number}: names no {id_column if not name else split_column}.")
+            raise UserError(f"{path}:{number}: has no {id_column if not name else split_column}.")
         if table.setdefault(name, split) != split:
             raise UserError(f"{path}:{number}: puts {name!r} into {split!r}, an earlier row into {table[name]!r}.")
     return table
@@ -158,7 +161,7 @@ def split_by_table(splits: Sequence[Split], table: dict[str, str], path: Path) -
             found[id(video)] = table[keys[0]]
     missing = [v.video_id for s in splits for v in s.videos if id(v) not in found]
     if missing:
-        raise UserError(f"{path}: has no row for video {missing[0]!r} ({len(missing)} videos have none).")
+        raise UserError(f"{path}: has no row for video {missing[0]!r} ({len(missing)} videos have no row).")
     return regroup(splits, lambda v: found[id(v)])
 
 

@@ -1,10 +1,10 @@
-"""Convert a data set to COCO-VID, with PNG frames in the layout of CVA-BUS.
+"""Convert a dataset to COCO-VID, with PNG frames in the layout of CVA-BUS.
 
     python tools/convert_dataset.py --format recordings --path recordings/ --output datasets/mine --split test
     python tools/convert_dataset.py --format hospital-csv --path private/ --output datasets/breast \\
         --option datasets=breast_ALL@20230101-120000 --option class_agnostic=false
 
-A conversion that was stopped goes on with the same command: videos that are done are checked and kept.
+The same command continues a conversion that was interrupted: finished videos are checked and kept.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from ultravid.utils.tool import run_tool
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--format", required=True, help=f"one of {', '.join(FORMATS)}")
-    parser.add_argument("--path", type=Path, required=True, help="the data set's file or folder")
+    parser.add_argument("--path", required=True, help="the dataset's file or folder; a JSON file may be at any address")
     parser.add_argument(
         "--option",
         action="append",
@@ -31,7 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="an argument of the format's reader; repeatable",
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder to write; made when it is not there")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; created if needed")
     parser.add_argument("--split", default="trainval", help="name of the JSON file (default: %(default)s)")
     return parser.parse_args(argv)
 
@@ -39,14 +39,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if not args.split or not all(c.isalnum() or c in "_-" for c in args.split):
-        raise UserError(f"--split {args.split!r}: letters, digits, '_' and '-' alone, it becomes a file's name.")
+        raise UserError(
+            f"--split {args.split!r}: only letters, digits, '_' and '-' are allowed, because it becomes a file's name."
+        )
     source = find_format(args.format)
     options = parse_options(source, args.option)
     videos = source.read(args.path, options)
     if not videos:
         raise UserError(f"{args.path}: holds no video.")
-    base = args.path if args.path.is_dir() else args.path.parent
-    description = {"format": source.name, "dataset": args.path.resolve().name, "options": options}
+    path = Path(args.path)
+    base = path if path.is_dir() else path.parent
+    description = {"format": source.name, "dataset": path.resolve().name, "options": options}
     columns = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     num_kept = 0
     try:

@@ -1,8 +1,8 @@
-"""Write a phantom data set (made-up ultrasound videos) in the layout of CVA-BUS.
+"""Write a phantom dataset (synthetic ultrasound videos) in the layout of CVA-BUS.
 
     python tools/make_phantom.py --output datasets/phantom --videos 360 --frames 64 --size 128 --seed 0
 
-The same arguments give the same bytes. A folder that already holds the data set of these arguments is left as it is.
+The same arguments give the same bytes. A folder that already holds the dataset of these arguments is not changed.
 """
 
 import argparse
@@ -18,27 +18,27 @@ from ultravid.datasets.phantom import check_phantom_arguments, write_phantom_dat
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import run_tool
 
-VERSION = 1  # of the phantom's bytes: raise it when the same arguments give others
+VERSION = 1  # of the phantom's bytes: increase it if the same arguments give other bytes
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder to write; made when it is not there")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; created if needed")
     parser.add_argument("--videos", type=int, default=360, help="number of videos, both splits together")
-    parser.add_argument("--frames", type=int, default=64, help="frames a video")
-    parser.add_argument("--size", type=int, default=128, help="side of the square picture, px")
+    parser.add_argument("--frames", type=int, default=64, help="frames per video")
+    parser.add_argument("--size", type=int, default=128, help="side of the square image, px")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--test-fraction",
         type=float,
         default=1 / 6,
-        help="share of the videos that go to test.json",
+        help="share of the videos in test.json",
     )
     parser.add_argument(
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
-        help="processes; no influence on the bytes",
+        help="processes; they do not change the bytes",
     )
     return parser.parse_args(argv)
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.output.is_dir() and any(args.output.iterdir()) and not same:
         raise UserError(
             f"{args.output} is not empty and does not hold the phantom of these arguments. "
-            "Name another folder or remove this one."
+            "Choose another folder or remove this one."
         )
     try:
         check_phantom_arguments(args.videos, args.frames, args.size, args.test_fraction)

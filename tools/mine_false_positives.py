@@ -1,16 +1,16 @@
 #!/usr/bin/env python
-"""List the videos and frames in which a detector fires falsely, to train on them more often.
+"""List the videos and frames with false positives of a detector, to train on them more often.
 
     python tools/mine_false_positives.py --predictions outputs/run --output hard.json
     python tools/mine_false_positives.py --predictions detections.json --annotations trainval.json --output hard.json
 
-Predictions are a run's folder (or manifest), which holds its own ground truth, or COCO results with --annotations. They are of
-the videos that are trained on: evaluate the run on them first, as with
+Predictions are a run's folder (or manifest), which holds the ground truth too, or COCO results with --annotations. They must be
+of the training videos: evaluate the run on them first, for example with
 ``--eval-only dataloader.test.videos='${data.videos}' dataloader.test.fold=null train.output_dir=outputs/mining``.
 
-What is mined are false-positive sequences, as FP80 counts them (ultravid/evaluation/video_metrics.py), of the detections that
+The list holds false-positive sequences, as FP80 counts them (ultravid/evaluation/video_metrics.py), of the detections that
 score at least a threshold: the one at which --recall of the lesion boxes is found, or --score-threshold. A video's weight is its
-number of false sequences; its listed frames are those in which a detection of one lies. A config takes the list with
+number of false sequences; its listed frames are those with a detection of such a sequence. A config uses the list with
 
     dataloader.train.mining = L(HardMining)(path="hard.json", video_rate=0.5, frame_rate=1.5)
 """
@@ -37,14 +37,14 @@ from ultravid.utils.tool import run_tool
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictions", type=Path, required=True, help="COCO results, or a run's folder or manifest")
-    parser.add_argument("--annotations", type=Path, help="COCO-VID; may be left out for a run's own files")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the list, JSON")
+    parser.add_argument("--annotations", type=Path, help="COCO-VID; not needed for a run's own files")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the list to write, JSON")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--recall", type=float, default=0.8, help="the threshold is the score at this recall (0.8)")
+    which.add_argument("--recall", type=float, default=0.8, help="use the score at this recall as threshold (0.8)")
     which.add_argument("--score-threshold", type=float, help="the threshold itself")
     args = parser.parse_args(argv)
     if not 0 < args.recall <= 1:
-        parser.error(f"--recall {args.recall}: a recall lies above 0 and at most at 1")
+        parser.error(f"--recall {args.recall}: a recall is above 0 and at most 1")
     return args
 
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not weights:
         raise UserError(
             f"{args.predictions}: no detection that scores at least {threshold:.4g} belongs to a false sequence: "
-            "there is nothing to mine. A lower --score-threshold or a higher --recall finds more."
+            "there is nothing to list. A lower --score-threshold or a higher --recall finds more."
         )
     frames = {video_id: np.unique(np.concatenate(found[video_id])).tolist() for video_id in weights}
     about = {"predictions": str(args.predictions), "score_threshold": threshold}

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Look at what a model is fed: a config's clips, or its test videos, with their boxes.
+"""Draw a model's input: the training clips of a config, or its test videos, with their boxes.
 
     python tools/visualize_data.py --config-file projects/basicdet/configs/phantom.py
     python tools/visualize_data.py --config-file F --split test --num-clips 2 --movie --output look data.root=PATH
 
 Writes a PNG of each of the first --num-clips training clips, after augmentation (or of each of the first test videos, 16 frames
-of it at about equal distances), and with --movie an mp4 of all its frames. Boxes of one lesion have one colour. A tile bears the
-number of its frame in its video.
+of it at about equal distances), and with --movie an mp4 of all its frames. Boxes of one lesion have one colour. A tile shows the
+number of its frame in the video.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from ultravid.structures import Clip
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import run_tool
 
-NUM_TILES = 16  # of a sheet of a test video
+NUM_TILES = 16  # per sheet of a test video
 MARGIN = 18  # px above a tile, for its number
 COLOURS = ((80, 220, 80), (255, 160, 60), (90, 160, 255), (255, 90, 200), (240, 230, 80), (90, 230, 230))  # RGB
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -41,11 +41,11 @@ Picture = NDArray[np.uint8]
 
 @dataclass
 class Strip:
-    """Frames that belong together, drawn.
+    """The drawn frames of a clip or video.
 
     Attributes:
         name: of the files.
-        title: what stands above them.
+        title: text above the frames.
         frames: (caption, ``(H, W, 3)`` uint8 RGB).
         fps: frames a second of the movie.
     """
@@ -63,7 +63,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--split", choices=("train", "test"), default="train", help="dataloader.train or dataloader.test"
     )
     parser.add_argument("--num-clips", type=int, default=8, metavar="N", help="clips, or test videos (8)")
-    parser.add_argument("--first-iteration", type=int, default=0, metavar="I", help="of the training clips (0)")
+    parser.add_argument(
+        "--first-iteration", type=int, default=0, metavar="I", help="first iteration of the training clips (0)"
+    )
     parser.add_argument("--output", type=Path, default=Path("outputs/data"), metavar="DIR", help="(outputs/data)")
     parser.add_argument("--movie", action="store_true", help="also write movies")
     parser.add_argument("--tile", type=int, default=256, metavar="PX", help="longer side of a frame on a sheet (256)")
@@ -86,16 +88,14 @@ def draw(image: Tensor, boxes: Tensor, ids: Tensor, image_format: str) -> Pictur
 
 
 def strips_of_clips(loader: Any, first_iteration: int) -> Iterator[Strip]:
-    """A strip for each training clip."""
+    """One strip per training clip."""
     image_format = getattr(getattr(loader, "dataset", None), "image_format", "RGB")
     start = getattr(loader, "iterate_from", None)
     batches = start(first_iteration) if start else itertools.islice(iter(loader), first_iteration, None)
     for iteration, batch in enumerate(batches, first_iteration):
         for k, clip in enumerate(batch):
             if not isinstance(clip, Clip):
-                raise UserError(
-                    f"dataloader.train gives a {type(clip).__name__}; only loaders of Clip can be looked at."
-                )
+                raise UserError(f"dataloader.train gives a {type(clip).__name__}; only loaders of Clip can be drawn.")
             height, width = clip.frames.shape[-2:]
             organ = f"  {clip.organ}" if clip.organ else ""
             title = f"iteration {iteration} clip {k}  {clip.video_ids[0]}{organ}  {width}x{height} px"
@@ -107,7 +107,7 @@ def strips_of_clips(loader: Any, first_iteration: int) -> Iterator[Strip]:
 
 
 def strips_of_videos(loader: Any) -> Iterator[Strip]:
-    """A strip for each test video; its frames must be taken before the next strip is."""
+    """One strip per test video; its frames must be read before the next strip."""
     image_format = getattr(getattr(loader, "dataset", None), "image_format", "RGB")
     items = (item for batch in loader for item in batch)
     for video_id, frames in itertools.groupby(items, key=lambda item: str(item["video_id"])):
@@ -120,14 +120,14 @@ def strips_of_videos(loader: Any) -> Iterator[Strip]:
 
 
 def draw_item(item: Mapping[str, Any], image_format: str) -> Picture:
-    """A test frame: its boxes are in the pixels of the file, its picture may be resized."""
+    """A test frame: its boxes are in pixels of the file, its image may be resized."""
     boxes = item["instances"].gt_boxes.clone()
     boxes.scale(item["image"].shape[-1] / item["width"], item["image"].shape[-2] / item["height"])
     return draw(item["image"], boxes.tensor, item["instances"].gt_ids, image_format)
 
 
 def evenly(frames: Iterator[tuple[str, Picture]], number: int) -> list[tuple[str, Picture]]:
-    """At most ``number`` frames at about equal distances, of as many as there are; at most twice as many are held."""
+    """At most ``number`` frames at about equal distances; at most twice as many are in memory."""
     kept: list[tuple[str, Picture]] = []
     stride = 1
     for n, frame in enumerate(frames):
@@ -145,7 +145,7 @@ def contact_sheet(title: str, frames: Sequence[tuple[str, Picture]], tile: int) 
     width, height = (max(1, round(side * scale)) for side in frames[0][1].shape[1::-1])
     columns = max(1, round(math.sqrt(len(frames) * height / width * 16 / 9)))
     rows = math.ceil(len(frames) / columns)
-    columns = math.ceil(len(frames) / rows)  # no row shorter than it must be
+    columns = math.ceil(len(frames) / rows)  # no row shorter than necessary
     sheet = np.zeros((MARGIN + rows * (height + MARGIN), columns * (width + 2), 3), np.uint8)
     cv2.putText(sheet, title, (4, 13), FONT, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
     for n, (caption, frame) in enumerate(frames):
@@ -157,10 +157,10 @@ def contact_sheet(title: str, frames: Sequence[tuple[str, Picture]], tile: int) 
 
 
 class MovieWriter:
-    """Frames of one size on their way into an mp4."""
+    """Writes frames of one size to an mp4."""
 
     def __init__(self, path: Path, fps: float) -> None:
-        import av  # half a second, which pictures alone need not wait for
+        import av  # half a second, which is not needed for images
 
         self._av = av
         self._container = av.open(str(path), "w")
@@ -170,7 +170,7 @@ class MovieWriter:
 
     def add(self, frame: Picture) -> None:
         if self._size is None:
-            self._size = tuple(max(2, side // 2 * 2) for side in frame.shape[:2])  # the format wants even sides
+            self._size = tuple(max(2, side // 2 * 2) for side in frame.shape[:2])  # the format needs even sides
             self._stream.height, self._stream.width = self._size
         height, width = self._size
         if frame.shape[:2] != self._size:
@@ -184,16 +184,16 @@ class MovieWriter:
 
 
 def write_strip(strip: Strip, args: argparse.Namespace) -> None:
-    """The sheet of a strip, and its movie."""
+    """Write the sheet of a strip, and its movie."""
     writer = MovieWriter(args.output / f"{strip.name}.mp4", strip.fps) if args.movie else None
 
-    def passed_on() -> Iterator[tuple[str, Picture]]:
+    def frames_to_movie() -> Iterator[tuple[str, Picture]]:
         for caption, frame in strip.frames:
             if writer is not None:
                 writer.add(frame)
             yield caption, frame
 
-    frames = evenly(passed_on(), NUM_TILES) if args.split == "test" else list(passed_on())
+    frames = evenly(frames_to_movie(), NUM_TILES) if args.split == "test" else list(frames_to_movie())
     if writer is not None:
         writer.close()
     path = args.output / f"{strip.name}.png"

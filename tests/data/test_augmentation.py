@@ -164,7 +164,7 @@ def test_a_gpu_gives_the_clips_of_the_cpu_but_for_rounding(phantom):
 
 
 def framed(left=10, top=6, right=50, bottom=36):
-    """A scan of level 100 with a dark hole, in a black picture of 60x40 px with a bright mark in its corner."""
+    """A scan of level 100 with a dark hole, in a black image of 60x40 px with a bright mark in its corner."""
     frames = torch.zeros(2, 1, 40, 60, dtype=torch.uint8)
     frames[:, :, top:bottom, left:right] = 100
     frames[0, :, 20:25, 20:25] = 0
@@ -183,14 +183,14 @@ def test_the_region_of_the_scan_is_found_and_boxes_are_clipped_to_it_or_dropped(
     assert boxes_of(given)[0] == [[0, 0, 10, 6]]
 
 
-def test_a_picture_without_a_large_bright_part_is_not_cut():
+def test_an_image_without_a_large_bright_part_is_not_cropped():
     clip = clip_of(framed(10, 6, 20, 16))
     assert CropToRegion()(clip, np.random.default_rng(0)) is clip
     black = clip_of(as_rgb(torch.zeros(2, 1, 9, 9, dtype=torch.uint8)))
     assert CropToRegion()(black, np.random.default_rng(0)) is black
-    with pytest.raises(DataError, match=r"Video 'v': the region .* goes past the picture of 60x40 px"):
+    with pytest.raises(DataError, match=r"Video 'v': the region .* goes past the image of 60x40 px"):
         CropToRegion(region=(0, 0, 61, 40))(clip, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="no part"):
+    with pytest.raises(ValueError, match="not a part"):
         CropToRegion(region=(5, 5, 5, 9))
 
 
@@ -242,7 +242,7 @@ def test_speckle_is_multiplicative_normal_noise_of_its_own_in_each_frame():
         (RandomDepthGain, {"num_sliders": 1}),
     ],
 )
-def test_ranges_that_are_none_are_refused(transform, arguments):
+def test_malformed_ranges_are_refused(transform, arguments):
     (name,) = arguments
     with pytest.raises(ValueError, match=f"{name}="):
         transform(**arguments)

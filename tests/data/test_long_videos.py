@@ -51,7 +51,7 @@ def test_packed_frames_are_the_frames_that_were_given():
             assert np.array_equal(getattr(found, name), getattr(given, name))
             assert getattr(found, name).dtype == getattr(given, name).dtype
     assert [f.path for f in packed[1:]] == [f.path for f in frames[1:]] and packed[-1].height == 3
-    with pytest.raises(IndexError, match="Frame 4 of 4"):
+    with pytest.raises(IndexError, match="There is no frame 4; there are 4"):
         packed[4]
 
 

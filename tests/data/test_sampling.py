@@ -103,8 +103,8 @@ def test_a_stride_that_passes_a_frame_over_comes_as_near_as_it_can():
 
 def test_the_share_of_negative_videos_is_exact_and_each_kind_goes_in_turn():
     videos = [video(f"p{i}") for i in range(6)] + [video(f"n{i}", lesion=False) for i in range(3)]
-    choice = ClipPlanner(videos, seed=3, negative_share=0.25)
-    chosen = [videos[choice(n).video].video_id for n in range(24 * 4)]
+    planner = ClipPlanner(videos, seed=3, negative_share=0.25)
+    chosen = [videos[planner(n).video].video_id for n in range(24 * 4)]
     negatives = [v for v in chosen if v[0] == "n"]
     assert len(negatives) == 24 and set(Counter(negatives).values()) == {8}
     positives = [v for v in chosen if v[0] == "p"]
@@ -119,8 +119,8 @@ def test_listed_videos_and_frames_are_drawn_at_their_rates(tmp_path):
     write_hard_list(tmp_path / "hard.json", HardList({"v1": 3, "v2": 1, "held out": 9}, {"v4": [2, 17], "v5": [0]}))
     videos = [video(f"v{i}") for i in range(6)]
     mining = HardMining(path=tmp_path / "hard.json", video_rate=0.5, frame_rate=1.5)
-    choice = ClipPlanner(videos, seed=0, mining=mining)
-    chosen = [choice(n) for n in range(6000)]
+    planner = ClipPlanner(videos, seed=0, mining=mining)
+    chosen = [planner(n) for n in range(6000)]
     ordinary = [c.video for n, c in enumerate(chosen) if c.frame is None and c.video in (0, 3)]
     by_frame = Counter((c.video, c.frame) for c in chosen if c.frame is not None)
     assert sum(by_frame.values()) == 3000  # 1.5 of 1 + 0.5 + 1.5
@@ -147,14 +147,14 @@ def test_a_mined_clip_holds_its_frame_and_no_mining_changes_nothing(phantom, tmp
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "a list of hard videos is"),
+        ("[]", "is not a list of hard videos"),
         ('{"video": {}}', "unknown key 'video'.*videos"),
         ('{"videos": {"a": 0}}', "video 'a' has the weight 0"),
         ('{"frames": {"a": [-1]}}', r"video 'a' has the frames \[-1\]"),
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
     ],
 )
-def test_a_list_that_is_none_is_refused_by_entry(tmp_path, content, message):
+def test_a_malformed_list_is_refused_by_entry(tmp_path, content, message):
     (tmp_path / "hard.json").write_text(content)
     with pytest.raises(DataError, match=message):
         read_hard_list(tmp_path / "hard.json")
@@ -165,7 +165,7 @@ def test_mining_that_can_do_nothing_is_refused(phantom, tmp_path):
     mining = HardMining(path=tmp_path / "hard.json")
     with pytest.raises(DataError, match="lists no videos of the 6 videos that are trained on"):
         loader(phantom, mining=mining)
-    with pytest.raises(DataError, match="'a' has 20 frames, there is no frame 20"):
+    with pytest.raises(DataError, match="'a' has 20 frames, and no frame 20"):
         mining.listed_frames([video("a")])
 
     class Own:
@@ -174,11 +174,11 @@ def test_mining_that_can_do_nothing_is_refused(phantom, tmp_path):
 
     write_hard_list(tmp_path / "hard.json", HardList({}, {load_cva_bus(root=phantom)[0].video_id: [1]}))
     by_frame = HardMining(path=tmp_path / "hard.json", video_rate=0)
-    with pytest.raises(DataError, match=r"method around\(\), Own has none"):
+    with pytest.raises(DataError, match=r"method around\(\), and Own has none"):
         loader(phantom, mining=by_frame, frame_sampler=Own())
 
 
-def test_static_clips_repeat_one_frame_of_a_stretch_where_the_probe_stands_still(phantom):
+def test_static_clips_repeat_one_frame_of_a_stretch_in_which_the_probe_is_held_still(phantom):
     videos = [dataclasses.replace(v, static_frames=((1, 2), (7, 7))) for v in load_cva_bus(root=phantom)]
     still = [f for _, f in who(take(iter(loader(phantom, videos=videos, static=StaticClips(rate=1.0))), 12))]
     assert all(len(set(frames)) == 1 for frames in still)
@@ -228,7 +228,7 @@ def test_the_loader_of_an_iteration_follows_its_weight_and_counts_are_those_of_a
     names = [loaders.loader_of(i) for i in range(3000)]
     assert names.count("breast") / 3000 == pytest.approx(0.75, abs=0.03)
     assert loaders._counts_before(2500).tolist() == [names[:2500].count(n) for n in ("breast", "thyroid")]
-    with pytest.raises(DataError, match=r"'thyriod', which is no loader\. Did you mean 'thyroid'"):
+    with pytest.raises(DataError, match=r"'thyriod', which is not a loader\. Did you mean 'thyroid'"):
         mixed(phantom, weights={"breast": 1, "thyriod": 1})
     with pytest.raises(DataError, match="'thyroid' has the weight None"):
         mixed(phantom, weights={"breast": 1})

@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-    """Indices of data sets are kept in a folder of the test's own."""
+    """Indices of datasets are kept in a folder of the test's own."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("ULTRAVID_CACHE", str(folder))
     return folder

@@ -14,7 +14,7 @@ HEIGHT, WIDTH, CELL = 96, 128, 16
 
 
 def numbered(number, seed=0):
-    """A picture that moves with its number and has it written in its top row, a bit a cell."""
+    """An image that moves with its number and has it written in its top row, a bit a cell."""
     rng = np.random.default_rng(seed)
     texture = cv2.GaussianBlur(rng.integers(0, 255, (HEIGHT, WIDTH), np.uint8), (0, 0), 5)
     image = np.roll(texture, number, axis=1)

@@ -19,7 +19,7 @@ def audit(tmp_path, *arguments):
 
 
 def write_set(folder, name, videos, patients=None, annotate=lambda annotations: None):
-    """COCO-VID of videos given as lists of pictures; each frame has a box that moves."""
+    """COCO-VID of videos given as lists of images; each frame has a box that moves."""
     content = {"videos": [], "images": [], "annotations": [], "categories": [{"id": 1, "name": "cyst"}]}
     for v, (video, images) in enumerate(videos.items()):
         content["videos"].append(
@@ -40,7 +40,7 @@ def write_set(folder, name, videos, patients=None, annotate=lambda annotations: 
 
 
 def scene(number, seed):
-    """A picture of its own for each seed, moved by its number."""
+    """An image of its own for each seed, moved by its number."""
     texture = cv2.GaussianBlur(np.random.default_rng(seed).normal(size=(HEIGHT, WIDTH)), (0, 0), 6)
     grey = np.clip(128 + 60 * texture / texture.std(), 0, 255).astype(np.uint8)
     return np.repeat(np.roll(grey, number, axis=1)[..., None], 3, axis=2)
@@ -55,9 +55,9 @@ def test_splits_that_share_nothing_pass(tmp_path, capsys):
     test = write_set(tmp_path, "test", {"c": clip(3)})
     code, page = audit(tmp_path, "--data", train, "--data", test)
     assert code == 0 and "No patient and no frame was found in two splits" in page
-    told = capsys.readouterr().out
-    assert re.search(r"videos +│ 2 +│ 1 ", told) and re.search(r"boxes +│ 12 +│ 6 ", told)
-    assert re.search(r"d1 +│ 1 / 6 / 6 +│ 0 / 0 / 0", told)
+    printed = capsys.readouterr().out
+    assert re.search(r"videos +│ 2 +│ 1 ", printed) and re.search(r"boxes +│ 12 +│ 6 ", printed)
+    assert re.search(r"d1 +│ 1 / 6 / 6 +│ 0 / 0 / 0", printed)
     assert page.count("data:image/jpeg;base64,") == 3
     assert not re.search(r"(src|href)=[\"'](?!data:)|url\(|<script|@import", page)  # nothing from outside
 
@@ -142,7 +142,7 @@ def test_all_faults_are_listed_and_none_ends_the_audit(tmp_path, capsys):
         assert re.search(f"<td>{re.escape(kind)}</td><td>[^<]*{re.escape(where)}", page), kind
     assert re.search(r"Video &#x27;a&#x27; frame \d+: [^<]*9\.png", page)
     assert "<td>train: b</td><td>0</td><td>0 to 11</td><td>12</td>" in page  # the box that stays
-    assert "<td>train: b</td><td>3</td><td>0 to 3</td>" in page  # the picture that stays
+    assert "<td>train: b</td><td>3</td><td>0 to 3</td>" in page  # the image that stays
     assert "<td>train: c</td><td>2</td>" in page  # blank
     assert "<td>cyst</td>" in page
 
@@ -170,12 +170,12 @@ def test_what_cannot_be_read_at_all_gives_2(tmp_path, capsys):
         (["--data", "all.json"], "write FORMAT:PATH"),
         (["--data", data, "--option", "tset.patients=x"], "no --data has the split 'tset'"),
         (["--data", data, "--option", "patient=x"], "Did you mean 'patients'"),
-        (["--data", data, "--split-table", tmp_path / "folds.csv"], "has no row for video 'a' (1 videos have none)"),
+        (["--data", data, "--split-table", tmp_path / "folds.csv"], "has no row for video 'a' (1 videos have no row)"),
         (
             ["--data", data, "--split-table", tmp_path / "folds.csv", "--id-column", "ID"],
             "has no column 'ID'; there are video, split",
         ),
-        (["--data", data, "--num-folds", "1"], "two folds are the least"),
+        (["--data", data, "--num-folds", "1"], "at least two folds are needed"),
     ]:
         assert audit(tmp_path, *arguments)[0] == 2
         assert message in capsys.readouterr().err

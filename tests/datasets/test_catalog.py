@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Datasets by name."""
 
 import subprocess
 import sys
@@ -10,30 +10,30 @@ from ultravid.datasets import DataError, DatasetCatalog, MetadataCatalog, Video,
 
 @pytest.fixture
 def my_videos():
-    """A registered data set of one video; gone afterwards."""
+    """A registered dataset of one video; gone afterwards."""
     videos = [Video("a", (), "a")]
     DatasetCatalog.register("mine", lambda: videos)
     yield videos
     DatasetCatalog.remove("mine")
 
 
-def test_a_registered_function_is_called_when_the_name_is_asked_for(my_videos):
+def test_a_registered_function_is_called_when_its_name_is_asked_for(my_videos):
     assert DatasetCatalog.get("mine") is my_videos
     assert "mine" in DatasetCatalog.list() and "mine" in DatasetCatalog
-    with pytest.raises(DataError, match="registered already"):
+    with pytest.raises(DataError, match="already registered"):
         DatasetCatalog.register("mine", list)
     with pytest.raises(DataError, match="register a function"):
         DatasetCatalog.register("other", my_videos)
     assert "other" not in DatasetCatalog
 
 
-def test_a_name_that_is_gone_or_mistyped_gets_the_nearest(my_videos):
-    with pytest.raises(DataError, match=r"No data set 'fantom_train' is registered\. Did you mean 'phantom_train'\?"):
+def test_a_name_that_was_removed_or_mistyped_gets_the_nearest(my_videos):
+    with pytest.raises(DataError, match=r"No dataset 'fantom_train' is registered\. Did you mean 'phantom_train'\?"):
         DatasetCatalog.get("fantom_train")
     with pytest.raises(KeyError):  # as in detectron2
         DatasetCatalog.get("fantom_train")
     DatasetCatalog.remove("mine")
-    with pytest.raises(DataError, match="No data set 'mine'"):
+    with pytest.raises(DataError, match="No dataset 'mine'"):
         DatasetCatalog.remove("mine")
     DatasetCatalog.register("mine", lambda: my_videos)
 
@@ -58,18 +58,18 @@ print(*DatasetCatalog.list(), *{"torch", "av", "pydicom"} & set(sys.modules))"""
     assert done.stdout.split() == ["phantom_train", "phantom_test", "cva_bus_trainval", "cva_bus_test", "cva_bus_all"]
 
 
-def test_data_sets_that_share_a_video_are_not_joined(my_videos):
+def test_datasets_that_share_a_video_are_not_joined(my_videos):
     DatasetCatalog.register("yours", lambda: [Video("a", (), "b")])
     try:
         with pytest.raises(DataError, match="'mine' and 'yours' both hold a video 'a'"):
             get_videos(["mine", "yours"])
     finally:
         DatasetCatalog.remove("yours")
-    with pytest.raises(DataError, match="No data set is named"):
+    with pytest.raises(DataError, match="Name at least one dataset"):
         get_videos([])
 
 
-def test_metadata_is_one_object_a_name_and_does_not_change_its_mind():
+def test_metadata_is_one_object_per_name_whose_values_do_not_change():
     metadata = MetadataCatalog.get("some_set")
     try:
         assert metadata.set(thing_classes=["lesion"], fps=30) is metadata
@@ -77,10 +77,10 @@ def test_metadata_is_one_object_a_name_and_does_not_change_its_mind():
         assert metadata.as_dict() == {"name": "some_set", "thing_classes": ["lesion"], "fps": 30}
         assert metadata.get("organ", "breast") == "breast" and metadata.get("fps") == 30
         metadata.thing_classes = ["lesion"]  # the same value is no change
-        with pytest.raises(AttributeError, match=r"'fps' of data set 'some_set' is 30 already"):
+        with pytest.raises(AttributeError, match=r"'fps' of dataset 'some_set' is already 30"):
             metadata.fps = 25
         with pytest.raises(
-            AttributeError, match=r"'thing_clases' of data set 'some_set'\. Did you mean 'thing_classes'"
+            AttributeError, match=r"Dataset 'some_set' has no metadata 'thing_clases'\. Did you mean 'thing_classes'"
         ):
             metadata.thing_clases  # noqa: B018
     finally:

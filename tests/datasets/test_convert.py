@@ -98,7 +98,7 @@ def test_a_conversion_that_was_killed_ends_as_if_it_had_not_been(recordings, tmp
     assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
 
 
-def test_a_source_that_changed_is_converted_anew_and_one_that_went_goes(recordings, tmp_path, capsys):
+def test_a_changed_source_is_converted_again_and_a_removed_one_is_removed(recordings, tmp_path, capsys):
     arguments = ("--format", "recordings", "--path", recordings, "--output", tmp_path / "out")
     assert convert(*arguments) == 0
     write_movie(recordings / "ward" / "1.mp4", range(9, 29))
@@ -110,26 +110,26 @@ def test_a_source_that_changed_is_converted_anew_and_one_that_went_goes(recordin
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
 
 
-def test_a_users_mistakes_are_told_before_anything_is_written(recordings, tmp_path, capsys):
-    def told(*arguments, output=tmp_path / "out"):
+def test_a_users_mistakes_are_reported_before_anything_is_written(recordings, tmp_path, capsys):
+    def error_of(*arguments, output=tmp_path / "out"):
         assert convert(*arguments, "--output", output) == 2
         return capsys.readouterr().err
 
     here = ("--format", "recordings", "--path", recordings)
-    assert "Did you mean 'recordings'" in told("--format", "recording", "--path", recordings)
-    assert "has no option 'corp'. Did you mean 'crop'" in told(*here, "--option", "corp=false")
-    assert "the reader needs bool" in told(*here, "--option", "crop=perhaps")
-    assert "needs the option 'datasets'" in told("--format", "hospital-csv", "--path", recordings)
-    assert "it becomes a file's name" in told(*here, "--split", "../x")
-    assert "does not exist" in told("--format", "recordings", "--path", tmp_path / "gone")
+    assert "Did you mean 'recordings'" in error_of("--format", "recording", "--path", recordings)
+    assert "has no option 'corp'. Did you mean 'crop'" in error_of(*here, "--option", "corp=false")
+    assert "the reader needs bool" in error_of(*here, "--option", "crop=perhaps")
+    assert "needs the option 'datasets'" in error_of("--format", "hospital-csv", "--path", recordings)
+    assert "it becomes a file's name" in error_of(*here, "--split", "../x")
+    assert "does not exist" in error_of("--format", "recordings", "--path", tmp_path / "gone")
     assert not (tmp_path / "out").exists()
-    assert "is not empty and holds no conversion" in told(*here, output=recordings)
+    assert "is not empty and holds no conversion" in error_of(*here, output=recordings)
     assert convert(*here, "--output", tmp_path / "out") == 0
-    assert "is of another conversion (other options)" in told(*here, "--option", "crop=false")
-    assert "already holds video 'scan.dcm'" in told(*here, "--split", "test")
+    assert "is of another conversion (options differ)" in error_of(*here, "--option", "crop=false")
+    assert "already holds video 'scan.dcm'" in error_of(*here, "--split", "test")
 
 
-def test_a_frame_that_cannot_be_decoded_is_told_with_its_video(recordings, tmp_path, capsys):
+def test_a_frame_that_cannot_be_decoded_is_reported_with_its_video(recordings, tmp_path, capsys):
     data = bytearray((recordings / "scan.dcm").read_bytes())
     (recordings / "scan.dcm").write_bytes(data[: -60 * 80])
     assert convert("--format", "recordings", "--path", recordings, "--output", tmp_path / "out") == 2

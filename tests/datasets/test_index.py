@@ -25,7 +25,7 @@ def root(phantom, tmp_path):
 
 @pytest.fixture
 def looked_at(monkeypatch):
-    """Pictures whose headers were checked."""
+    """Images whose headers were checked."""
     seen = []
     check = reader.image_fault
     monkeypatch.setattr(reader, "image_fault", lambda path, *size: seen.append(str(path)) or check(path, *size))
@@ -38,13 +38,13 @@ def load(root):
 
 def content(videos):
     """All that a video says, types included."""
-    told = []
+    found = []
     for v in videos:
-        told.append([v.video_id, v.patient, v.fps, dict(v.metadata), v.class_names, v.static_frames])
+        found.append([v.video_id, v.patient, v.fps, dict(v.metadata), v.class_names, v.static_frames])
         for f in v.frames:
             arrays = [(a.tolist(), a.dtype, a.shape) for a in (f.boxes, f.classes, f.track_ids)]
-            told.append([f.path, f.image_id, f.height, f.width, f.crop, f.index_in_file, *arrays])
-    return told
+            found.append([f.path, f.image_id, f.height, f.width, f.crop, f.index_in_file, *arrays])
+    return found
 
 
 def test_a_data_set_is_indexed_once(root, looked_at, own_cache):
@@ -52,7 +52,7 @@ def test_a_data_set_is_indexed_once(root, looked_at, own_cache):
     assert len(looked_at) == 96
     assert content(load(root)) == content(first) and len(looked_at) == 96
     (kept,) = own_cache.iterdir()
-    assert kept.stat().st_mode & 0o077 == 0  # a data set's patients are its owner's business
+    assert kept.stat().st_mode & 0o077 == 0  # a dataset's patients are its owner's business
     load_cva_bus(root=root, splits=["test"])
     assert len(looked_at) == 96 + 24  # other arguments, another index
 
@@ -74,7 +74,7 @@ def change_only_the_time_of_a_picture(root):
 
 
 @pytest.mark.parametrize("change", [change_annotation, change_a_picture, change_only_the_time_of_a_picture])
-def test_what_changed_is_indexed_anew(root, looked_at, change):
+def test_a_changed_dataset_is_indexed_again(root, looked_at, change):
     load(root)
     change(root)
     looked_at.clear()
@@ -84,7 +84,7 @@ def test_what_changed_is_indexed_anew(root, looked_at, change):
     assert len(looked_at) == 96
 
 
-def test_a_picture_that_goes_or_is_cut_is_refused_although_it_was_indexed(root):
+def test_a_removed_or_truncated_image_is_refused_although_it_was_indexed(root):
     load(root)
     picture = min(root.rglob("000003.png"))
     picture.write_bytes(picture.read_bytes()[:-5])
@@ -107,7 +107,7 @@ def test_a_picture_that_goes_or_is_cut_is_refused_although_it_was_indexed(root):
     ],
     ids=["cut", "empty", "edited", "foreign", "no JSON", "of another version"],
 )
-def test_an_index_that_does_not_fit_is_made_anew(root, looked_at, own_cache, spoil):
+def test_an_index_that_does_not_fit_is_rebuilt(root, looked_at, own_cache, spoil):
     first = load(root)
     (kept,) = own_cache.iterdir()
     good = kept.read_bytes()

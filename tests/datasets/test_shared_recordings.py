@@ -30,7 +30,7 @@ def test_a_clips_frames_are_the_same_in_order_and_at_random(shared_data, name):
         assert np.array_equal(source.read(index), in_order[index])
 
 
-def test_scanners_files_are_read_and_cut_to_the_scan(shared_data):
+def test_scanners_files_are_read_and_cropped_to_the_scan(shared_data):
     videos = {v.video_id: v for v in load_recordings(path=shared_data / "dicom")}
     video = videos["color3d_jpeg_baseline.dcm"]
     assert (len(video), video.metadata["device"]) == (120, "Turbo") and video.fps == pytest.approx(30.0003)

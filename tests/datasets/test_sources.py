@@ -48,7 +48,7 @@ def test_a_movie_that_was_filmed_upright_is_turned(tmp_path):
     assert np.array_equal(upright.read(2), np.rot90(open_source(path).read(2), -1))
 
 
-def test_pictures_come_in_natural_order_and_share_a_size(tmp_path):
+def test_images_are_in_natural_order_and_share_a_size(tmp_path):
     for number in (10, 9, 1):
         cv2.imwrite(str(tmp_path / f"frame{number}.png"), numbered(number))
     (tmp_path / "notes.txt").write_text("x")
@@ -99,11 +99,11 @@ def test_kinds_of_dicom_pixels_become_rgb(tmp_path):
         ({}, None),
     ],
 )
-def test_the_rate_of_a_dicom_file_is_found_where_it_stands(tmp_path, tags, rate):
+def test_the_rate_of_a_dicom_file_is_found(tmp_path, tags, rate):
     assert open_source(write_dicom(tmp_path / "a.dcm", GREY, **tags)).fps == (rate and pytest.approx(rate))
 
 
-def test_dicom_frames_are_cut_to_their_region_unless_it_does_not_fit(tmp_path, caplog):
+def test_dicom_frames_are_cropped_to_their_region_unless_it_does_not_fit(tmp_path, caplog):
     path = write_dicom(tmp_path / "a.dcm", GREY, region=(16, 0, 100, 90), ManufacturerModelName="Scanner 9")
     source = open_source(path)
     assert source.size == (90, 84) and np.array_equal(source.read(4), numbered(4)[:90, 16:100])
@@ -115,7 +115,7 @@ def test_dicom_frames_are_cut_to_their_region_unless_it_does_not_fit(tmp_path, c
     assert open_source(path, crop=False).size == (HEIGHT, WIDTH)
     resized = open_source(write_dicom(tmp_path / "b.dcm", GREY, region=(16, 0, 300, 200)))
     assert resized.size == (HEIGHT, WIDTH) and "spacing_mm" not in resized.metadata
-    assert "does not lie inside the picture of 128x96 px" in caplog.text
+    assert "is not inside the image of 128x96 px" in caplog.text
 
 
 def test_nothing_of_the_patient_leaves_a_dicom_file(tmp_path, caplog, own_cache):
@@ -129,8 +129,8 @@ def test_nothing_of_the_patient_leaves_a_dicom_file(tmp_path, caplog, own_cache)
     assert patient_token(tmp_path / "a.dcm") == patient_token(tmp_path / "b.dcm") != patient_token(tmp_path / "c.dcm")
     kept = "".join(p.read_text() for p in own_cache.iterdir())
     assert "a.dcm" in kept
-    told = caplog.text + repr(videos) + repr(vars(whole)) + kept
-    assert not any(secret in told for secret in ("Doe^Jane", "MRN-471", "19700101"))
+    written = caplog.text + repr(videos) + repr(vars(whole)) + kept
+    assert not any(secret in written for secret in ("Doe^Jane", "MRN-471", "19700101"))
 
 
 def test_recordings_are_read_through_the_loader_in_worker_processes(tmp_path):
@@ -165,7 +165,7 @@ def test_few_files_are_open_at_a_time(tmp_path):
     assert len(os.listdir("/proc/self/fd")) <= before + _MAX_OPEN and len(_open.sources) == _MAX_OPEN
 
 
-def test_what_is_no_recording_is_refused_in_one_message(tmp_path):
+def test_what_is_not_a_recording_is_refused_in_one_message(tmp_path):
     def message(name, content=None):
         if content is not None:
             (tmp_path / name).write_bytes(content)
@@ -175,24 +175,24 @@ def test_what_is_no_recording_is_refused_in_one_message(tmp_path):
 
     assert message("a.mp4", b"") == f"{tmp_path / 'a.mp4'}: is empty (0 bytes)."
     assert "can't be opened as a movie" in message("b.mp4", b"no movie at all" * 99)
-    assert "is no kind of file that frames are read from" in message("a.txt", b"x")
-    assert message("gone.mp4").endswith("gone.mp4 is not there.")
+    assert "is not a kind of file that frames are read from" in message("a.txt", b"x")
+    assert message("gone.mp4").endswith("gone.mp4 does not exist.")
     assert "is not a DICOM file that can be read" in message("a.dcm", b"nothing" * 99)
     (tmp_path / "empty").mkdir()
-    assert message("empty").endswith("holds no PNG or JPEG picture.")
+    assert message("empty").endswith("holds no PNG or JPEG image.")
     file = pydicom.dcmread(write_dicom(tmp_path / "b.dcm", GREY))
     del file.PixelData
     file.save_as(tmp_path / "b.dcm")
-    assert message("b.dcm").endswith("without pixel data: there is no picture in it.")
+    assert message("b.dcm").endswith("without pixel data: it holds no image.")
     movie = write_movie(tmp_path / "c.mp4", range(40))
     assert "can't be opened as a movie" in message("d.mp4", movie.read_bytes()[:-2000])  # its index is at its end
     mpeg = write_movie(tmp_path / "e.mpeg", range(40), codec="mpeg2video", rate=25)
     assert re.search(
-        r"e\.mpeg: frame \d+ is damaged or cut off", message("e.mpeg", mpeg.read_bytes()[: -mpeg.stat().st_size // 3])
+        r"e\.mpeg: frame \d+ is damaged or truncated", message("e.mpeg", mpeg.read_bytes()[: -mpeg.stat().st_size // 3])
     )
 
 
-def test_a_dicom_file_with_too_few_pixels_is_told_by_frame(tmp_path):
+def test_a_dicom_file_with_too_few_pixels_is_reported_by_frame(tmp_path):
     file = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", GREY))
     file.PixelData = file.PixelData[: 3 * HEIGHT * WIDTH]
     file.save_as(tmp_path / "a.dcm")
@@ -206,11 +206,11 @@ def test_a_dicom_file_with_too_few_pixels_is_told_by_frame(tmp_path):
     [
         ('{"fsp": 25}', "unknown key 'fsp'. Did you mean 'fps'"),
         ('{"fps": "fast"}', "'fps' is 'fast', not a number above 0"),
-        ('{"patient": ["x"]}', "'patient' is .* not a name"),
+        ('{"patient": ["x"]}', "'patient' is .* not text or a whole number"),
         ("[1]", "must be a JSON object"),
     ],
 )
-def test_a_bad_sidecar_is_told_by_key(tmp_path, content, message):
+def test_a_bad_sidecar_is_reported_by_key(tmp_path, content, message):
     write_movie(tmp_path / "a.mp4", range(2))
     (tmp_path / "a.video.json").write_text(content)
     with pytest.raises(DataError, match=message):

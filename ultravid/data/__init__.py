@@ -1,4 +1,4 @@
-"""From files to clips and frames: readers, folds, samplers, augmentation, loaders, and the phantom."""
+"""Clips for a model: samplers, augmentation, mapper and loaders. The names of `ultravid.datasets` are here as well."""
 
 from ultravid.data.build import ClipLoader, build_video_test_loader, build_video_train_loader
 from ultravid.data.clip_planner import StaticClips

@@ -144,7 +144,7 @@ def build_video_train_loader(
         foreign_context,
         image_format,
         device_transforms=device_transforms,
-        choice=ClipPlanner(chosen, seed, negative_share=negative_share, mining=mining),
+        planner=ClipPlanner(chosen, seed, negative_share=negative_share, mining=mining),
         static=static,
         organ=organ,
     )

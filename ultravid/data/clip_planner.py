@@ -1,8 +1,8 @@
-"""Which video a training clip is of: in turn, by a share of negative videos, from a list of hard ones, or of a probe that stands still.
+"""The video of each training clip: all in turn, a share of negative videos, entries of a list of hard ones, and static clips.
 
-Everything is a function of (seed, number of the clip); shares are exact, for clips of a kind are spread evenly and not drawn:
-of clips 0, 1, 2, ... number ``n`` is of a kind with share ``p`` where ``floor((n + 1) p) > floor(n p)``, and it is then the
-kind's number ``floor(n p)``. So each kind goes through its videos in turn, whatever other kinds stand between.
+Everything is a function of (seed, number of the clip). Shares are exact, because the clips of a kind are spread evenly instead
+of drawn: of clips 0, 1, 2, ... number ``n`` is of a kind with share ``p`` if ``floor((n + 1) p) > floor(n p)``, and it is then
+the kind's clip number ``floor(n p)``. So each kind goes through its videos in turn, whatever other kinds are in between.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _OF_THE_ORDER, _OF_THE_MINED = 2, 3
 
 @dataclass(frozen=True)
 class PlannedClip:
-    """What a clip is made of.
+    """The source of a clip.
 
     Attributes:
         video: place among the videos.
-        frame: which the clip must hold; None leaves it to the frame sampler.
+        frame: a frame that the clip must hold; None: the frame sampler chooses freely.
     """
 
     video: int
@@ -38,12 +38,12 @@ class PlannedClip:
 
 
 class VideoOrder:
-    """Places 0 to ``num_videos - 1`` in turn, in an order of its own each time round.
+    """Places 0 to ``num_videos - 1`` in turn, in another order each time round.
 
     Args:
         num_videos: at least one.
         seed: of the orders.
-        kind: another kind has other orders.
+        kind: of the videos; each kind has its own orders.
     """
 
     def __init__(self, num_videos: int, seed: int, kind: tuple[int, ...] = ()) -> None:
@@ -53,7 +53,7 @@ class VideoOrder:
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def __call__(self, number: int) -> int:
-        """The ``number``-th place, from 0, without end."""
+        """The place with a number from 0 on, without end."""
         turn, place = divmod(number, self.num_videos)
         if self._order[0] != turn:
             rng = np.random.default_rng((self.seed, _OF_THE_ORDER, turn, *self.kind))
@@ -62,17 +62,17 @@ class VideoOrder:
 
 
 class ClipPlanner:
-    """The video, and the frame if there is one to be held, of the n-th clip of a run.
+    """Chooses the video of the n-th clip of a run, and the frame that it must hold, if any.
 
     Args:
         videos: that are trained on.
         seed: of everything that is drawn.
-        negative_share: of the clips that are not mined, this share is of videos without a lesion; 0 leaves those out. None
-            takes videos as they come, with lesions or without.
+        negative_share: share of videos without a lesion among the clips that are not mined; 0 skips these videos. None uses
+            all videos alike.
         mining: also train on the entries of a list.
 
     Raises:
-        DataError: a share is out of range, or there is no video of a kind that is asked for.
+        DataError: a share is out of range, or there is no video of a kind that is needed.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class ClipPlanner:
         return self._frame_share > 0
 
     def __call__(self, number: int) -> PlannedClip:
-        """What clip ``number`` is made of."""
+        """The source of clip ``number``."""
         mined, number_of_kind = _is_of(number, self._mined_share)
         if mined:
             by_frame, _ = _is_of(number_of_kind, self._frame_share)
@@ -126,13 +126,13 @@ class ClipPlanner:
 
 
 def _is_of(number: int, share: float) -> tuple[bool, int]:
-    """Whether clip ``number`` is of a kind, and its number among those that are, or among those that are not."""
+    """Whether clip ``number`` is of a kind, and its number among the clips of that kind, or among the others."""
     before, after = math.floor(number * share), math.floor((number + 1) * share)
     return (True, before) if after > before else (False, number - before)
 
 
 def _by_lesions(videos: Sequence[Video], negative_share: float | None) -> list[list[int]]:
-    """All places; or the places of the videos with a lesion, and of those without."""
+    """The places of all videos; with a share, those of the videos with a lesion and of those without."""
     if negative_share is None:
         return [list(range(len(videos)))]
     if not 0 <= negative_share < 1:
@@ -141,43 +141,43 @@ def _by_lesions(videos: Sequence[Video], negative_share: float | None) -> list[l
     sides = [[i for i, n in enumerate(negative) if not n], [i for i, n in enumerate(negative) if n]]
     if not sides[1] and negative_share > 0:
         raise DataError(
-            f"negative_share={negative_share} asks for videos without a lesion; all {len(videos)} training videos have one."
+            f"negative_share={negative_share} needs videos without a lesion; all {len(videos)} training videos have one."
         )
     return sides
 
 
 class StaticClips:
-    """Makes some clips static: one frame, all the time, as when the probe is held still.
+    """Makes some clips static: one frame repeated, as if the probe were held still.
 
     Args:
-        rate: chance of a clip.
-        anywhere: take any frame of any video; else only frames of the stretches in which the probe stands still
-            (`Video.static_frames`), and no clip of a video that has none.
+        rate: probability that a clip is made static.
+        anywhere: use any frame of any video; otherwise only frames in which the probe is held still (`Video.static_frames`),
+            and no video without such frames.
 
     Raises:
-        DataError: the rate is no chance.
+        DataError: the rate is not in 0 to 1.
     """
 
     def __init__(self, *, rate: float, anywhere: bool = False) -> None:
         if not 0 <= rate <= 1:
-            raise DataError(f"rate={rate} is not a chance from 0 to 1.")
+            raise DataError(f"rate={rate} is not a probability from 0 to 1.")
         self.rate = rate
         self.anywhere = anywhere
 
     def check(self, videos: Sequence[Video]) -> None:
-        """Refuse videos of which no clip could be made static.
+        """Raise if no clip of these videos could be made static.
 
         Raises:
-            DataError: no video has a stretch in which the probe stands still.
+            DataError: no video has ``static_frames``.
         """
         if self.rate > 0 and not self.anywhere and not any(video.static_frames for video in videos):
             raise DataError(
                 f"Static clips (rate={self.rate}) are made of static_frames, which none of the {len(videos)} training videos "
-                "has; anywhere=True takes any frame."
+                "has; anywhere=True uses any frame."
             )
 
     def frame_of(self, video: Video, rng: np.random.Generator) -> int | None:
-        """The frame that a clip of a video repeats; None where the clip is left as it is."""
+        """The frame that a clip of a video repeats; None if the clip is not made static."""
         stretches: Sequence[tuple[int, int]] = [(0, len(video) - 1)] if self.anywhere else video.static_frames
         if not stretches or rng.random() >= self.rate:
             return None

@@ -1,4 +1,4 @@
-"""From a place in a video to what a model is fed: pictures are opened here.
+"""From a place in a video to a model's input: images are opened here.
 
 Legend: ``T`` frames, ``H, W`` height and width in pixels, ``N`` lesions in a frame.
 """
@@ -27,23 +27,23 @@ from ultravid.structures import Boxes, Clip, Instances
 __all__ = ["ClipDataset", "FrameDataset", "frame_for_test"]
 
 
-# Streams of one seed; without a tag (seed, turn) and (seed, turn, 0) would be the same stream. 2 is the order of videos, 3 what
-# is mined (`choice`), 4 the loader of an iteration (`mixing`).
+# Streams of one seed; without a tag (seed, turn) and (seed, turn, 0) would be the same stream. 2 is the order of videos, 3 the
+# mined clips (`clip_planner`), 4 the loader of an iteration (`mixing`).
 _OF_A_SAMPLE, _OF_STATIC = 1, 5
 
 
 def read_frame(video: Video, index: int) -> Tensor:
-    """Frame ``index`` as ``(3, H, W)`` uint8 RGB; the channels of a grey one share their memory, see `pixels.as_rgb`.
+    """Frame ``index`` as ``(3, H, W)`` uint8 RGB; the channels of a grey frame share their memory, see `pixels.as_rgb`.
 
     Raises:
-        DataError: it can't be decoded, or has another size than its annotation says.
+        DataError: it can't be decoded, or has another size than its annotation states.
     """
     planes = _read_planes(video, index)
     return torch.from_numpy(np.stack(planes)) if len(planes) == 3 else as_rgb(torch.from_numpy(planes[0])[None])
 
 
 def _read_planes(video: Video, index: int) -> Sequence[NDArray[np.uint8]]:
-    """The channels of a frame, each ``(H, W)``; one where all are equal."""
+    """The channels of a frame, each ``(H, W)``; only one if all are equal."""
     image = read_frame_image(video, index, keep_grey=True)
     if image.ndim == 2:
         return [image]
@@ -53,10 +53,10 @@ def _read_planes(video: Video, index: int) -> Sequence[NDArray[np.uint8]]:
 
 
 def _read_frames(places: Sequence[tuple[Video, int]]) -> Tensor:
-    """``(T, 3, H, W)`` frames of videos, as `read_frame`; one that comes again is decoded once.
+    """``(T, 3, H, W)`` frames of videos, see `read_frame`; a frame that is repeated is decoded once.
 
     Raises:
-        DataError: see `read_frame`; or frames have several sizes.
+        DataError: see `read_frame`; or the frames differ in size.
     """
     decoded: dict[tuple[str, int], Sequence[NDArray[np.uint8]]] = {}
     for video, index in places:
@@ -67,7 +67,7 @@ def _read_frames(places: Sequence[tuple[Video, int]]) -> Tensor:
         if planes[0].shape != clip[0][0].shape:
             raise DataError(
                 f"Video {video.video_id!r} frame {index}: is {planes[0].shape[1]}x{planes[0].shape[0]} px, "
-                f"frame {places[0][1]} is {clip[0][0].shape[1]}x{clip[0][0].shape[0]} px; the frames of a clip have one size."
+                f"frame {places[0][1]} is {clip[0][0].shape[1]}x{clip[0][0].shape[0]} px; all frames of a clip must have the same size."
             )
     if all(len(planes) == 1 for planes in clip):
         return as_rgb(torch.from_numpy(np.stack([planes[0] for planes in clip]))[:, None])
@@ -75,7 +75,7 @@ def _read_frames(places: Sequence[tuple[Video, int]]) -> Tensor:
 
 
 def frame_for_test(image: Tensor, area: float | None = None, image_format: str = "RGB") -> Tensor:
-    """What a model is given of a frame ``(3, H, W)`` uint8 RGB: resized to an area, its channels in the asked order.
+    """A model's input for a frame ``(3, H, W)`` uint8 RGB: resized to an area, with its channels in the given order.
 
     Args:
         image: the frame.
@@ -88,14 +88,14 @@ def frame_for_test(image: Tensor, area: float | None = None, image_format: str =
 
 
 def _in_format(image: Tensor, image_format: str) -> Tensor:
-    """RGB pictures ``(..., 3, H, W)`` as RGB or BGR."""
+    """RGB images ``(..., 3, H, W)`` as RGB or BGR."""
     if image_format not in ("RGB", "BGR"):
-        raise DataError(f"The format of pictures is 'RGB' or 'BGR', got {image_format!r}.")
+        raise DataError(f"image_format must be 'RGB' or 'BGR', got {image_format!r}.")
     return image if image_format == "RGB" or has_one_plane(image) else image.flip(-3)
 
 
 def frame_instances(frame: Frame) -> Instances:
-    """What is annotated in a frame: ``gt_boxes``, ``gt_classes``, ``gt_ids``."""
+    """The annotations of a frame: ``gt_boxes``, ``gt_classes``, ``gt_ids``."""
     return Instances(
         (frame.height, frame.width),
         gt_boxes=Boxes(torch.from_numpy(frame.boxes)),
@@ -108,22 +108,22 @@ class ClipDataset(Dataset[Clip]):
     """Training clips by position: everything about sample ``k`` of iteration ``i`` follows from (seed, i, k).
 
     Args:
-        videos: every video comes once before one comes again, in an order of its own each time round.
-        frame_sampler: which frames of the video.
+        videos: each is used once before one is used again, in another order each time.
+        frame_sampler: chooses the frames of the video.
         transforms: augmentation of the clip.
-        total_batch_size: clips an iteration, all ranks together.
+        total_batch_size: clips per iteration, all ranks together.
         seed: of the order, the frames and the augmentation.
-        foreign_context: take each frame of a clip from another video instead, at the same place: a control that keeps
-            everything but what belongs together in time.
-        image_format: "RGB" or "BGR", the order of channels that a model wants; augmentation sees RGB in any case.
-        device_transforms: augmentation after ``transforms``, from the same generator: which of the two lists a transform
-            stands in changes nothing but where it is run (`ClipLoader`).
-        choice: which video a clip is of; None: as ``videos`` says.
+        foreign_context: take each frame of a clip from another video instead, at the same place: a control that removes
+            only the coherence in time.
+        image_format: "RGB" or "BGR", the order of channels that the model needs; augmentation always gets RGB.
+        device_transforms: augmentation after ``transforms``, from the same generator: the list in which a transform is changes
+            only where it runs (`ClipLoader`).
+        planner: chooses the video of each clip; None: all ``videos`` in turn.
         static: makes some clips static.
-        organ: of the clips; None: what each video's metadata say.
+        organ: of the clips; None: the one in each video's metadata.
 
     Raises:
-        DataError: a listed frame can't be asked of the frame sampler, or no clip can be made static.
+        DataError: mining lists frames but the frame sampler can't include a given one, or no clip can be made static.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class ClipDataset(Dataset[Clip]):
         image_format: str = "RGB",
         *,
         device_transforms: Sequence[ClipTransform] = (),
-        choice: ClipPlanner | None = None,
+        planner: ClipPlanner | None = None,
         static: StaticClips | None = None,
         organ: str | None = None,
     ) -> None:
@@ -149,12 +149,12 @@ class ClipDataset(Dataset[Clip]):
         self.seed = seed
         self.foreign_context = foreign_context
         self.image_format = image_format
-        self.choice = choice or ClipPlanner(videos, seed)
+        self.planner = planner or ClipPlanner(videos, seed)
         self.static = static
         self.organ = organ
-        if self.choice.holds_frames and not isinstance(frame_sampler, AnchoredFrameSampler):
+        if self.planner.holds_frames and not isinstance(frame_sampler, AnchoredFrameSampler):
             raise DataError(
-                f"Clips that hold a listed frame need a frame sampler with a method around(), {type(frame_sampler).__name__} "
+                f"Clips with a listed frame need a frame sampler that has a method around(), and {type(frame_sampler).__name__} "
                 "has none; set mining.frame_rate=0, or use another sampler."
             )
         if static is not None:
@@ -169,13 +169,13 @@ class ClipDataset(Dataset[Clip]):
         return self.finish(*self.load(position))
 
     def load(self, position: Position) -> tuple[Clip, np.random.Generator]:
-        """The clip before ``device_transforms``, and the generator that they go on with."""
+        """The clip before ``device_transforms``, and the generator for them."""
         iteration, k = position
         rng = np.random.default_rng((self.seed, _OF_A_SAMPLE, iteration, k))
         count = iteration * self.total_batch_size + k
-        chosen = self.choice(count)
-        video = self.videos[chosen.video]
-        indices = self._frame_indices(video, chosen.frame, count, rng)
+        planned = self.planner(count)
+        video = self.videos[planned.video]
+        indices = self._frame_indices(video, planned.frame, count, rng)
         places = [(video, int(i)) for i in indices]
         if self.foreign_context:
             places = self._foreign(video, indices, rng)
@@ -190,7 +190,7 @@ class ClipDataset(Dataset[Clip]):
         return apply_transforms(clip, self.transforms, rng), rng
 
     def finish(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """The clip that `load` gave, on any device, as a model is given it."""
+        """The clip that a model gets, from the results of `load`, on any device."""
         clip = apply_transforms(clip, self.device_transforms, rng)
         return dataclasses.replace(clip, frames=to_contiguous(_in_format(clip.frames, self.image_format)))
 
@@ -198,7 +198,7 @@ class ClipDataset(Dataset[Clip]):
         self, video: Video, frame: int | None, count: int, rng: np.random.Generator
     ) -> NDArray[np.int64]:
         if frame is not None:
-            assert isinstance(self.frame_sampler, AnchoredFrameSampler), "looked at when the data set is made"
+            assert isinstance(self.frame_sampler, AnchoredFrameSampler), "checked when the dataset is made"
             return self.frame_sampler.around(len(video), frame, rng)
         indices = self.frame_sampler(len(video), rng)
         if self.static is None:
@@ -217,14 +217,14 @@ class FrameDataset(Dataset[dict[str, Any]]):
     """Frames for evaluation, in order, in detectron2's form.
 
     An item holds ``image`` (``(3, H, W)`` uint8 in ``image_format``, resized), ``height`` and ``width`` (of the frame on disk: detections
-    and ground truth are in its pixels), ``video_id``, ``frame_index``, ``image_id``, ``file_name``, ``fps`` (None where
+    and ground truth are in its pixels), ``video_id``, ``frame_index``, ``image_id``, ``file_name``, ``fps`` (None if
     unknown), ``patient``, ``metadata`` (see `Video`) and ``instances`` (the ground truth).
 
     Args:
         videos: in the order of evaluation.
-        area: resize to so many square pixels; None keeps the size.
-        foreign_context: give frame 0 of every video, then frame 1 of every video, and so on, all as one stream: what a
-            model remembers then comes from other videos. A control, see `ClipDataset`.
+        area: square pixels to resize to; None keeps the size.
+        foreign_context: give frame 0 of every video, then frame 1 of every video, and so on, as one stream: what the model
+            remembers then comes from other videos. A control, see `ClipDataset`.
         image_format: see `ClipDataset`.
     """
 
@@ -240,7 +240,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
         self.image_format = image_format
         self.foreign_context = foreign_context
         self._ends = np.cumsum([len(video) for video in videos])
-        # Number of a frame among those of all videos, for each item; the frames themselves where nothing is mixed.
+        # For each item the number of its frame among those of all videos; a range if videos are not interleaved.
         self._order: Sequence[int] | NDArray[np.int64] = range(int(self._ends[-1]) if len(videos) else 0)
         if foreign_context:
             times = np.concatenate([np.arange(len(video)) for video in videos])
@@ -256,10 +256,10 @@ class FrameDataset(Dataset[dict[str, Any]]):
         return video, number - int(self._ends[video]) + len(self.videos[video])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The frame of a place.
+        """An item.
 
         Raises:
-            DataError: it can't be used; the message names it.
+            DataError: its frame can't be used; the message names it.
         """
         video_index, t = self._place(index)
         video = self.videos[video_index]

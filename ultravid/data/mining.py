@@ -1,16 +1,15 @@
-"""Hard videos and frames: a list of where a trained model fired falsely, and how often its entries are trained on.
+"""Hard videos and frames: a list of a trained model's false positives, and how often its entries are trained on.
 
-A list is a JSON file that `tools/mine_false_positives.py` makes of a run's predictions::
+A list is a JSON file that `tools/mine_false_positives.py` makes from a run's predictions::
 
     {"videos": {"<video id>": weight, ...}, "frames": {"<video id>": [frame, ...], ...}, "about": {...}}
 
-A video's weight says how often it is drawn beside the other listed ones; frames count from 0, each listed one is drawn as
-often as any other. ``about`` is for people.
+A video's weight is how often it is drawn relative to the other listed videos. Frames count from 0; all listed frames are drawn
+equally often. ``about`` is for people.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ultravid.config.errors import did_you_mean
+from ultravid.datasets.json_files import read_json
 from ultravid.datasets.video import DataError, Video
 from ultravid.utils.file_io import dump_json, replace_file
 
@@ -28,7 +28,7 @@ _KEYS = ("videos", "frames", "about")
 
 @dataclass(frozen=True)
 class HardList:
-    """What a list holds; see the module."""
+    """The content of a list; see the module."""
 
     videos: Mapping[str, float]
     frames: Mapping[str, Sequence[int]]
@@ -36,20 +36,15 @@ class HardList:
 
 
 def read_hard_list(path: str | Path) -> HardList:
-    """Read a list and check it.
+    """Read a list, at any address, and check it.
 
     Raises:
-        DataError: it can't be read or is no such list; the message names the entry.
+        DataError: it can't be read or isn't such a list; the message names the entry.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: the list of hard videos can't be read ({error.strerror}).") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is no JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(k, {}), dict) for k in _KEYS):
         raise DataError(
-            f'{path}: a list of hard videos is {{"videos": {{id: weight}}, "frames": {{id: [frame, ...]}}}}.'
+            f'{path}: is not a list of hard videos, {{"videos": {{id: weight}}, "frames": {{id: [frame, ...]}}}}.'
         )
     for key in content:
         if key not in _KEYS:
@@ -65,7 +60,7 @@ def read_hard_list(path: str | Path) -> HardList:
 
 
 def write_hard_list(path: str | Path, hard: HardList) -> None:
-    """Write a list, whole or not at all.
+    """Write a list; the file is complete or absent.
 
     Raises:
         OSError: the folder can't be written.
@@ -77,14 +72,13 @@ def write_hard_list(path: str | Path, hard: HardList) -> None:
 
 
 class HardMining:
-    """How often the entries of a list are trained on, beside the clips that are drawn anyway.
+    """How often the entries of a list are trained on, in addition to ordinary clips.
 
-    Rates are numbers of clips for each ordinary one: ``video_rate=0.5, frame_rate=1.5`` makes three clips of one, so of six
-    clips two are ordinary, one is of a listed video, at any place, and three hold a listed frame. Videos that are not trained
-    on (of the held-out fold) are passed over.
+    Rates are clips per ordinary clip: with ``video_rate=0.5, frame_rate=1.5``, of six clips two are ordinary, one is of a listed
+    video, at any place, and three hold a listed frame. Videos that are not trained on (of the held-out fold) are skipped.
 
     Args:
-        path: the list.
+        path: of the list, at any address.
         video_rate: clips of listed videos.
         frame_rate: clips that hold a listed frame.
 
@@ -95,8 +89,8 @@ class HardMining:
     def __init__(self, *, path: str | Path, video_rate: float = 0.5, frame_rate: float = 1.5) -> None:
         for name, rate in (("video_rate", video_rate), ("frame_rate", frame_rate)):
             if not 0 <= rate < math.inf:
-                raise DataError(f"{name}={rate} is not a number of clips, 0 or more, for each ordinary one.")
-        self.path = Path(path)
+                raise DataError(f"{name}={rate} is not a number of clips per ordinary clip, 0 or more.")
+        self.path = path
         self.video_rate = video_rate
         self.frame_rate = frame_rate
         self.hard = read_hard_list(path)
@@ -105,7 +99,7 @@ class HardMining:
         """(place among ``videos``, weight) of those that are listed, in the order of ``videos``.
 
         Raises:
-            DataError: none is.
+            DataError: no video is listed.
         """
         found = [
             (i, float(self.hard.videos[v.video_id])) for i, v in enumerate(videos) if v.video_id in self.hard.videos
@@ -114,17 +108,17 @@ class HardMining:
         return found
 
     def listed_frames(self, videos: Sequence[Video]) -> list[tuple[int, int]]:
-        """(place among ``videos``, frame) of those that are listed, each once.
+        """(place among ``videos``, frame) of the listed frames, each once.
 
         Raises:
-            DataError: none is, or a video has no such frame.
+            DataError: no frame is listed, or a video has no such frame.
         """
         found = []
         for place, video in enumerate(videos):
             for frame in sorted(set(self.hard.frames.get(video.video_id, ()))):
                 if frame >= len(video):
                     raise DataError(
-                        f"{self.path}: video {video.video_id!r} has {len(video)} frames, there is no frame {frame}."
+                        f"{self.path}: video {video.video_id!r} has {len(video)} frames, and no frame {frame}."
                     )
                 found.append((place, frame))
         self._check_any(len(found), "frame_rate", "frames", videos)

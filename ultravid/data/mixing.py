@@ -1,4 +1,4 @@
-"""Several data sets in one run: a loader each, one of them gives the batch of an iteration."""
+"""Several datasets in one run: one loader per dataset, one of which gives the batch of an iteration."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ultravid.structures import Clip
 __all__ = ["MixedClipLoader", "MixedVideos"]
 
 _OF_THE_LOADER = 4  # a stream of the seed, see `ultravid.data.mapper`
-_BLOCK = 1024  # iterations whose loaders are drawn at once: the count before iteration 100,000 takes 3 ms
+_BLOCK = 1024  # iterations whose loaders are drawn at once: counting those before iteration 100,000 takes 3 ms
 
 
 class SingleLoader(Protocol):
-    """What is mixed: a `ClipLoader`, say."""
+    """A loader that can be mixed, such as a `ClipLoader`."""
 
     dataset: ClipDataset
 
@@ -39,18 +39,18 @@ class MixedVideos:
 
 
 class MixedClipLoader:
-    """Batches of several loaders, as of one organ each; the loader of an iteration is a function of (seed, iteration).
+    """Batches of several loaders, such as one per organ; the loader of an iteration is a function of (seed, iteration).
 
-    All processes take the same one. A loader is asked for its batches in turn: the n-th time that it is drawn it gives its
-    n-th batch, so that each data set is gone through as it is alone.
+    All processes use the same loader in an iteration. The n-th time that a loader is drawn it gives its n-th batch, so each
+    dataset is traversed as in a run without the others.
 
     Args:
-        loaders: by name; the name becomes ``Clip.organ`` where the clip names none.
+        loaders: by name; the name becomes ``Clip.organ`` of a clip without an organ.
         seed: of the draws.
-        weights: how often each is drawn, by name; None: all alike.
+        weights: how often each loader is drawn, by name; None: all equally often.
 
     Raises:
-        DataError: there is no loader, or the weights name others or are no weights.
+        DataError: there is no loader, or the weights name others or are not above 0.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class MixedClipLoader:
         return self.iterate_from(0)
 
     def iterate_from(self, iteration: int) -> Iterator[list[Clip]]:
-        """This rank's share of the batches of ``iteration`` and all after it; a loader starts when it is first drawn."""
+        """This rank's share of the batches from ``iteration`` on; a loader starts when it is first drawn."""
         counts = self._counts_before(iteration)
         running: dict[str, Iterator[list[Clip]]] = {}
         for i in itertools.count(iteration):
@@ -81,13 +81,13 @@ class MixedClipLoader:
             yield batch
 
     def loader_of(self, iteration: int) -> str:
-        """Name of the loader that gives an iteration's batch."""
+        """The name of the loader that gives an iteration's batch."""
         block, place = divmod(iteration, _BLOCK)
         return self._names[int(self._drawn(block)[place])]
 
     def _drawn(self, block: int) -> NDArray[np.int64]:
         drawn = np.random.default_rng((self.seed, _OF_THE_LOADER, block)).random(_BLOCK)
-        # The last bound is 1 but for rounding, and a draw may lie between.
+        # The last bound may be below 1 by rounding, and a draw above it.
         return np.minimum(np.searchsorted(self._bounds, drawn, side="right"), len(self._names) - 1)
 
     def _counts_before(self, iteration: int) -> NDArray[np.int64]:
@@ -103,7 +103,7 @@ def _shares(names: list[str], weights: Mapping[str, float] | None) -> NDArray[np
     given = dict.fromkeys(names, 1.0) if weights is None else dict(weights)
     for name in given:
         if name not in names:
-            raise DataError(f"weights names {name!r}, which is no loader.{did_you_mean(name, names)}")
+            raise DataError(f"weights names {name!r}, which is not a loader.{did_you_mean(name, names)}")
     for name in names:
         if not 0 < given.get(name, 0) < math.inf:
             raise DataError(f"Loader {name!r} has the weight {given.get(name)!r}, not a number above 0.")

@@ -1,7 +1,7 @@
-"""Augmentation of grey levels, on any device: what scanners and their settings change, one draw a clip.
+"""Augmentation of grey levels, on any device: what differs between scanners and their settings, one draw per clip.
 
-Grey levels are 0 to 255. Everything random is drawn from the given generator on the CPU, the noise too, so that a clip is the
-same on every device but for rounding. uint8 frames stay uint8, rounded to the nearest level; float frames stay float.
+Grey levels are 0 to 255. All random numbers, the noise too, are drawn from the given generator on the CPU, so that a clip is the
+same on every device up to rounding. uint8 frames stay uint8, rounded to the nearest level; float frames stay float.
 
 Legend: ``T`` frames, ``C`` channels, ``H, W`` height and width in pixels.
 """
@@ -30,15 +30,15 @@ _OFFSETS = 64  # px: two of sixteen frames get the same offset once in 35 clips
 
 
 class RandomContrast:
-    """``v -> mean + factor (v - mean)``, clamped; ``mean`` is that of the clip's pixels.
+    """``v -> mean + factor (v - mean)``, clamped; ``mean`` is over all pixels of the clip.
 
-    Unlike `RandomColor` it keeps the relation of brightness between the frames of a clip.
+    Unlike `RandomColor`, it keeps differences of brightness between the frames of a clip.
 
     Args:
         factor: range of the factor, drawn uniformly; 1 changes nothing.
 
     Raises:
-        ValueError: the range is none, or goes below 0.
+        ValueError: the range is not (low, high), or goes below 0.
     """
 
     def __init__(self, *, factor: Range = (0.7, 1.3)) -> None:
@@ -48,19 +48,19 @@ class RandomContrast:
         """Draws one number."""
         factor = rng.uniform(*self.factor)
         planes = clip.frames[:, :1] if has_one_plane(clip.frames) else clip.frames
-        # Whole numbers are summed exactly, in any order.
+        # Integers are summed exactly, in any order.
         mean = float(planes.sum(dtype=torch.float64 if planes.is_floating_point() else torch.int64)) / planes.numel()
         return _map_levels(clip, lambda v: mean + factor * (v - mean))
 
 
 class RandomGamma:
-    """``v -> 255 (v / 255) ** gamma``: below 1 lifts dark tissue, above 1 sinks it; black and white stay.
+    """``v -> 255 (v / 255) ** gamma``: a gamma below 1 brightens dark tissue, one above 1 darkens it; black and white stay.
 
     Args:
         gamma: range of the exponent, drawn uniformly on a logarithmic scale; 1 changes nothing.
 
     Raises:
-        ValueError: the range is none, or does not stay above 0.
+        ValueError: the range is not (low, high), or goes to 0 or below.
     """
 
     def __init__(self, *, gamma: Range = (0.7, 1.4)) -> None:
@@ -73,12 +73,12 @@ class RandomGamma:
 
 
 class RandomDepthGain:
-    """Gain that differs with depth, as the sliders of time-gain compensation set it.
+    """Gain that differs with depth, as set by the sliders of time-gain compensation.
 
-    ``num_sliders`` sliders stand at equal distances from the top row to the bottom row; each is drawn uniformly from
-    ``[-max_db, max_db]``, and the gain of a row lies on the straight line between its two sliders. Levels are log-compressed
-    echoes, ``dynamic_range_db`` from black to white, so a gain of g dB adds ``255 g / dynamic_range_db`` levels, rounded to the
-    nearest. Black is what lies below the range, or outside the scan: it stays black.
+    ``num_sliders`` sliders are at equal distances from the top row to the bottom row; each is drawn uniformly from
+    ``[-max_db, max_db]``, and the gain of a row is interpolated linearly between its two sliders. Levels are log-compressed echoes,
+    ``dynamic_range_db`` from black to white, so a gain of g dB adds ``255 g / dynamic_range_db`` levels, rounded to the
+    nearest. Black pixels are below the range or outside the scan, and stay black.
 
     Args:
         max_db: decibels.
@@ -113,14 +113,14 @@ class RandomDepthGain:
 class RandomSpeckle:
     """Multiplicative noise: ``v -> v (1 + sd n)``, clamped, with ``n`` standard normal for each pixel, the same in all channels.
 
-    One field of normal numbers, 64 px higher and wider than a frame, is drawn for a clip; each frame takes a part of it, at an
-    offset of its own, so that the noise of one frame tells nothing of the next one's.
+    One field of normal numbers, 64 px higher and wider than a frame, is drawn per clip; each frame uses a part of it at its own
+    random offset, so that frames differ in their noise.
 
     Args:
         sd: range of the standard deviation, drawn uniformly; 0 changes nothing.
 
     Raises:
-        ValueError: the range is none, or goes below 0.
+        ValueError: the range is not (low, high), or goes below 0.
     """
 
     def __init__(self, *, sd: Range = (0.0, 0.15)) -> None:
@@ -139,12 +139,12 @@ class RandomSpeckle:
 
 def _checked(name: str, value: Range, low: float) -> Range:
     if len(value) != 2 or not low <= value[0] <= value[1] < math.inf:
-        raise ValueError(f"{name}={value!r} is no range (low, high) of numbers from {low:g}.")
+        raise ValueError(f"{name}={value!r} is not a range (low, high) of numbers from {low:g}.")
     return float(value[0]), float(value[1])
 
 
 def _map_levels(clip: Clip, change: Callable[[Tensor], Tensor]) -> Clip:
-    """Each grey level changed by a function of it alone."""
+    """The clip with each grey level changed by a function of the level."""
     frames = clip.frames
     if frames.dtype == torch.uint8:
         levels = change(torch.arange(256, dtype=torch.float64)).round().clamp(0, 255).to(torch.uint8)
@@ -156,14 +156,14 @@ class _FrameChange(Protocol):
     """Changes frame ``t`` of a clip."""
 
     def on_tensor(self, frame: Tensor, t: int) -> Tensor:
-        """Of ``(C, H, W)`` float levels on any device; neither rounded nor clamped."""
+        """Change ``(C, H, W)`` float levels on any device; neither rounded nor clamped."""
 
     def on_plane(self, plane: NDArray[np.uint8], t: int, result: NDArray[np.uint8]) -> None:
-        """The same of a channel ``(H, W)``, rounded and clamped, by OpenCV: a fifth of the time on the CPU."""
+        """Change a channel ``(H, W)``, rounded and clamped, by OpenCV: takes a fifth of the time on the CPU."""
 
 
 class _AddToRows:
-    """Adds whole levels to the rows, where it is not black."""
+    """Adds whole levels to the rows, except to black pixels."""
 
     def __init__(self, levels: NDArray[np.float64]) -> None:
         self.levels = levels
@@ -178,7 +178,7 @@ class _AddToRows:
 
     def on_plane(self, plane: NDArray[np.uint8], t: int, result: NDArray[np.uint8]) -> None:
         del t
-        if self._parts is None:  # both signs as pictures of the frame's size
+        if self._parts is None:  # positive and negative levels as images of the frame's size
             rows = np.repeat(self.levels[:, None], plane.shape[1], axis=1)
             self._parts = (rows.clip(0, 255).astype(np.uint8), (-rows).clip(0, 255).astype(np.uint8))
         result.fill(0)
@@ -187,7 +187,7 @@ class _AddToRows:
 
 
 class _MultiplyParts:
-    """Multiplies each frame by a part of a field larger than it, at an offset ``(down, across)`` of its own."""
+    """Multiplies each frame by a part of a field larger than it, at the frame's own offset ``(down, across)``."""
 
     def __init__(self, field: NDArray[np.float32], offsets: NDArray[np.int64]) -> None:
         self.field = field
@@ -208,7 +208,7 @@ class _MultiplyParts:
 
 
 def _map_frames(clip: Clip, change: _FrameChange) -> Clip:
-    """Each frame changed, as uint8 rounded to the nearest level; one after the other, to stay in the cache."""
+    """The clip with each frame changed, one after the other, to stay in the cache; uint8 is rounded to the nearest level."""
 
     def on_any_device(frames: Tensor) -> Tensor:
         result = torch.empty_like(frames)

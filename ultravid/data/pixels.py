@@ -1,7 +1,7 @@
 """Operations on the pixels of many frames at once: torchvision's results, to the bit, in a fraction of its time on the CPU.
 
-Ultrasound is grey. Frames whose three channels are equal share the memory of one (`as_rgb`), and `on_planes` computes it
-alone. Measured on one core, 16 grey frames of 948x948 px, torchvision and here, ms a frame: resizing 3.8 and 0.7, contrast 22
+Ultrasound is grey. Frames whose three channels are equal store one of them (`as_rgb`), and `on_planes` computes only that one.
+Measured on one core, 16 grey frames of 948x948 px, torchvision and here, ms per frame: resizing 3.8 and 0.7, contrast 22
 and 1, sharpness 87 and 1, saturation 21 and 0.3.
 
 Legend: ``T`` frames, ``C`` channels (3, or 1 of a plane), ``H, W`` height and width in pixels.
@@ -35,7 +35,7 @@ def has_one_plane(frames: Tensor) -> bool:
 
 
 def on_planes(frames: Tensor, operation: Callable[[Tensor], Tensor]) -> Tensor:
-    """``operation(frames)`` of one that treats channels alike; done once where they share their memory."""
+    """``operation(frames)`` for an operation that treats channels alike; computed once if they share their memory."""
     if not has_one_plane(frames):
         return operation(frames)
     return as_rgb(operation(frames[..., :1, :, :]))
@@ -48,7 +48,7 @@ def resize_frames(frames: Tensor, height: int, width: int) -> Tensor:
     planes = frames[..., 0, :, :].reshape(-1, *frames.shape[-2:]).numpy()
     resized = np.empty((len(planes), height, width), np.uint8)
     for n in range(0, len(planes), 4):
-        # torch has a fast way for pictures of four interleaved channels; four grey frames make one.
+        # torch resizes images of four interleaved channels fast; four grey frames make one.
         four = [planes[min(m, len(planes) - 1)] for m in range(n, n + 4)]
         picture = torch.from_numpy(cv2.merge(four)).permute(2, 0, 1)[None]
         found = TF.resize(picture, [height, width], antialias=True)[0]
@@ -58,7 +58,7 @@ def resize_frames(frames: Tensor, height: int, width: int) -> Tensor:
 
 
 def apply_levels(frames: Tensor, levels: Tensor) -> Tensor:
-    """uint8 frames with each grey level replaced by that of ``(256,)`` uint8 ``levels``, on any device."""
+    """uint8 frames with each grey level ``v`` replaced by ``levels[v]``; ``levels`` is ``(256,)`` uint8. On any device."""
     if frames.device.type != "cpu":
         return on_planes(frames, lambda f: levels.to(f.device)[f.long()])
 
@@ -74,7 +74,7 @@ def color_frames(frames: Tensor, contrast: float, sharpness: float, saturation: 
 
     Args:
         frames: ``(T, 3, H, W)``, uint8 or float, RGB.
-        contrast: factor; about the mean of each frame.
+        contrast: factor, about the mean of each frame.
         sharpness: factor.
         saturation: factor.
     """
@@ -88,12 +88,12 @@ def color_frames(frames: Tensor, contrast: float, sharpness: float, saturation: 
 
 
 _LEVELS = torch.arange(256, dtype=torch.uint8)
-# What torchvision takes for the brightness of a grey RGB pixel: its weights sum to 0.9999, so it is a level below.
+# torchvision's brightness of a grey RGB pixel: its weights sum to 0.9999, so it is one level lower.
 _BRIGHTNESS = _LEVELS.mul(0.2989).add_(_LEVELS, alpha=0.587).add_(_LEVELS, alpha=0.114).to(torch.uint8)
 
 
 def _contrast(planes: Tensor, factor: float) -> Tensor:
-    """As torchvision's ``adjust_contrast`` of grey RGB frames, given as ``(T, 1, H, W)`` uint8; each about its own mean."""
+    """Torchvision's ``adjust_contrast`` of grey RGB frames, given as ``(T, 1, H, W)`` uint8; each about its own mean."""
     changed = torch.empty_like(planes)
     brightness = torch.empty(planes.shape[1:])
     for plane, result in zip(planes, changed, strict=True):
@@ -108,7 +108,7 @@ def _blend(levels: Tensor, other: Tensor, ratio: float) -> Tensor:
 
 
 def _sharpen(frames: Tensor, factor: float) -> Tensor:
-    """As torchvision's ``adjust_sharpness`` of uint8 frames on the CPU."""
+    """Torchvision's ``adjust_sharpness`` of uint8 frames on the CPU."""
     height, width = frames.shape[-2:]
     if height <= 2 or width <= 2:
         return frames
@@ -117,10 +117,10 @@ def _sharpen(frames: Tensor, factor: float) -> Tensor:
     blurred = np.empty((height, width), np.uint8)
     mix = _fast_mix if _fast_is_exact(factor) else _exact_mix
     for plane, result in zip(planes, sharpened, strict=True):
-        # A thirteenth of a whole number is never half-way between two: rounding does not depend on who sums.
+        # A thirteenth of a whole number is never half-way between two, so rounding does not depend on the order of summation.
         cv2.filter2D(plane, cv2.CV_8U, _BLUR, dst=blurred)
         mix(plane[1:-1, 1:-1], blurred[1:-1, 1:-1], factor, result[1:-1, 1:-1])
-        for edge in (np.s_[:: height - 1], np.s_[:, :: width - 1]):  # as they were
+        for edge in (np.s_[:: height - 1], np.s_[:, :: width - 1]):  # edges are not sharpened
             result[edge] = plane[edge]
     return torch.from_numpy(sharpened).view(frames.shape)
 
@@ -133,7 +133,7 @@ def _exact_mix(plane: NDArray[np.uint8], blurred: NDArray[np.uint8], factor: flo
 
 
 def _fast_mix(plane: NDArray[np.uint8], blurred: NDArray[np.uint8], factor: float, result: NDArray[np.uint8]) -> None:
-    """The same in a tenth of the time; where the sum lies within 0.0001 below a whole number it may be one too high."""
+    """The same in a tenth of the time; if the sum is within 0.0001 below a whole number, the result may be one too high."""
     cv2.addWeighted(plane, factor, blurred, 1.0 - factor, 1e-4 - 0.5, dst=result)
 
 
@@ -147,7 +147,7 @@ def _fast_is_exact(factor: float) -> bool:
 
 
 def to_contiguous(frames: Tensor) -> Tensor:
-    """The frames contiguous; in a loader's worker on the CPU they are written straight into memory shared with the trainer."""
+    """The frames, contiguous; in a loader's worker on the CPU they are written directly into memory shared with the trainer."""
     if frames.is_contiguous():
         return frames
     if get_worker_info() is None or frames.device.type != "cpu":

@@ -1,6 +1,6 @@
-"""Augmentation of a clip: one draw a clip, the same for all of its frames, for pictures and boxes together.
+"""Augmentation of a clip: one draw per clip, the same for all of its frames, for images and boxes together.
 
-A transform is called with a clip and a generator and returns the changed clip; it draws from that generator alone.
+A transform is called with a clip and a generator and returns the changed clip; it draws only from that generator.
 
 Legend: ``T`` frames, ``H, W`` height and width in pixels.
 """
@@ -33,18 +33,18 @@ __all__ = [
     "apply_transforms",
 ]
 
-_GAP = 5  # px: dark gaps below this size do not part an area
+_GAP = 5  # px: smaller dark gaps do not divide an area
 
 
 class ClipTransform(Protocol):
     """Changes a clip."""
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """The changed clip; the given one stays as it is."""
+        """The changed clip; the given one is not changed."""
 
 
 def apply_transforms(clip: Clip, transforms: Sequence[ClipTransform], rng: np.random.Generator) -> Clip:
-    """All transforms, one after the other."""
+    """Apply all transforms, one after the other."""
     for transform in transforms:
         clip = transform(clip, rng)
     return clip
@@ -65,9 +65,9 @@ def resize_clip(clip: Clip, height: int, width: int) -> Clip:
 
 
 def crop_clip(clip: Clip, top: int, left: int, height: int, width: int, min_visible: float) -> Clip:
-    """The part of a clip that begins at (``left``, ``top``); what lies past the picture is black.
+    """The part of a clip whose corner is at (``left``, ``top``); pixels outside the image are black.
 
-    Boxes are clipped to the part. A lesion of whose box less than ``min_visible`` of the area is left, or nothing, loses it.
+    Boxes are clipped to the part. A box that keeps less than ``min_visible`` of its area, or nothing, is removed.
     """
     frames = on_planes(clip.frames, lambda f: TF.crop(f, top, left, height, width))
     instances = []
@@ -82,13 +82,13 @@ def crop_clip(clip: Clip, top: int, left: int, height: int, width: int, min_visi
 
 
 def area_size(height: int, width: int, area: float, factor: float = 1.0) -> tuple[int, int]:
-    """(height, width) of the same aspect with ``area`` square pixels, sides times ``factor``."""
+    """(height, width) of the same aspect ratio with ``area`` square pixels, sides then scaled by ``factor``."""
     scale = math.sqrt(area / (height * width)) * factor
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 class ResizeToArea:
-    """Resize to an area, sides times a random factor; aspect kept.
+    """Resize to an area, with the sides scaled by a random factor; the aspect ratio is kept.
 
     Args:
         area: square pixels at factor 1.
@@ -145,7 +145,7 @@ class RandomTimeFlip:
 
 
 class RandomColor:
-    """Contrast, sharpness and saturation, each times a factor drawn uniformly from its range; 1 changes nothing."""
+    """Contrast, sharpness and saturation, each changed by a factor drawn uniformly from its range; 1 changes nothing."""
 
     def __init__(
         self,
@@ -165,11 +165,11 @@ class RandomColor:
 
 
 class RandomScale:
-    """Enlarge or shrink within the frame about a random point; what is shown less of is cut, the rest is black.
+    """Enlarge or shrink within the frame about a random point: a larger image is cropped, a smaller one padded with black.
 
     Args:
         factor: range of the factor, drawn uniformly on a logarithmic scale.
-        aspect: range of height over width, drawn likewise.
+        aspect: range of height over width, drawn in the same way.
         min_visible: see `crop_clip`.
     """
 
@@ -194,23 +194,24 @@ class RandomScale:
             round(width * factor / aspect),
         )
         scaled = resize_clip(clip, scaled_height, scaled_width)
-        # A larger picture is cropped, a smaller one padded, at a random place of what there is to choose.
+        # A larger image is cropped, a smaller one padded, at a random place.
         top = round((scaled_height - height) * rng.random())
         left = round((scaled_width - width) * rng.random())
         return crop_clip(scaled, top, left, height, width, self.min_visible)
 
 
 class CropToRegion:
-    """Cut to the part of the picture that shows the scan; one part for all frames of a clip.
+    """Crop to the part of the image that shows the scan; one part for all frames of a clip.
 
-    What is cut are black borders, and lettering that stands apart from the scan. It is for recordings whose file does not
-    say where the scan is; what a reader cuts (`Frame.crop`) is cut in training and in evaluation alike, this in training alone.
+    This removes black borders, and text that is separate from the scan, of recordings whose file does not state where the scan
+    is. A reader's crop (`Frame.crop`) is applied in training and in evaluation, this one only in training.
 
     Args:
-        region: (x1, y1, x2, y2) in pixels; None looks for it: of what is brighter than ``threshold`` in any frame, the
-            box of the largest connected area, small gaps closed.
+        region: (x1, y1, x2, y2) in pixels; None: the bounding box of the largest connected area that is brighter than
+            ``threshold`` in any frame, after small gaps are closed.
         threshold: grey level, 0 to 255.
-        min_share: a part that was found is taken only if it has at least this share of the picture; else nothing is cut.
+        min_share: a part that was found is used only if it has at least this share of the image's area; otherwise nothing is
+            cropped.
         min_visible: see `crop_clip`.
 
     Raises:
@@ -226,7 +227,7 @@ class CropToRegion:
         min_visible: float = 0.3,
     ) -> None:
         if region is not None and not (0 <= region[0] < region[2] and 0 <= region[1] < region[3]):
-            raise ValueError(f"region={region} is no part (x1, y1, x2, y2) of a picture.")
+            raise ValueError(f"region={region} is not a part (x1, y1, x2, y2) of an image.")
         self.region = region
         self.threshold = threshold
         self.min_share = min_share
@@ -236,14 +237,14 @@ class CropToRegion:
         """Draws nothing.
 
         Raises:
-            DataError: a given region goes past the picture.
+            DataError: a given region goes past the image.
         """
         del rng
         height, width = clip.frames.shape[-2:]
         x1, y1, x2, y2 = self.region or self._found(clip.frames)
         if x2 > width or y2 > height:
             raise DataError(
-                f"Video {clip.video_ids[0]!r}: the region {self.region} goes past the picture of {width}x{height} px."
+                f"Video {clip.video_ids[0]!r}: the region {self.region} goes past the image of {width}x{height} px."
             )
         if (x1, y1, x2, y2) == (0, 0, width, height):
             return clip
@@ -253,11 +254,11 @@ class CropToRegion:
         height, width = frames.shape[-2:]
         planes = frames[:, :1] if has_one_plane(frames) else frames
         bright = (planes.amax(dim=(0, 1)) > self.threshold).to("cpu", torch.uint8).numpy()
-        # What lies past the picture is dark: a scan that ends near an edge must not be closed to it.
+        # Pixels outside the image count as dark, so that closing does not extend a scan to a near edge.
         padded = cv2.copyMakeBorder(bright, _GAP, _GAP, _GAP, _GAP, cv2.BORDER_CONSTANT, value=0)
         closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((_GAP, _GAP), np.uint8))[_GAP:-_GAP, _GAP:-_GAP]
         number, _, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
-        if number > 1:  # 0 is what is dark
+        if number > 1:  # 0 is the dark area
             left, top, across, down, _ = (int(v) for v in stats[1 + stats[1:, cv2.CC_STAT_AREA].argmax()])
             if across * down >= self.min_share * height * width:
                 return left, top, left + across, top + down

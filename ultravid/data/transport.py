@@ -1,7 +1,7 @@
-"""Samples on their way from a loader's worker: annotations travel as numbers, frames alone in shared memory.
+"""How samples get from a loader's worker to the trainer: annotations as NumPy arrays, only frames in shared memory.
 
-Each tensor that crosses takes a file descriptor and half a millisecond; the instances of a clip of 16 frames are 48 tensors.
-Packed they are one array a field.
+Each tensor that is sent costs a file descriptor and half a millisecond; the instances of a clip of 16 frames are 48 tensors.
+Packed they are one array per field.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class _PackedInstances:
 
 @dataclass(frozen=True)
 class _PackedClip:
-    """A `Clip` without its instances, and those."""
+    """A `Clip` without its instances, and the packed instances."""
 
     clip: Clip
     instances: _PackedInstances
 
 
 class PackingLoader(DataLoader[Any]):
-    """A `DataLoader` whose batches are lists of `Clip`, of dicts that hold `Instances`, or of tuples of such."""
+    """A `DataLoader` whose batches are lists of `Clip`, of dicts that hold `Instances`, or of tuples of these."""
 
     def __init__(self, dataset: Any, **arguments: Any) -> None:
         super().__init__(dataset, collate_fn=_pack_batch, **arguments)
@@ -90,7 +90,7 @@ def _unpack(value: Any) -> Any:
 
 
 def _packed(tables: Sequence[Instances]) -> _PackedInstances | None:
-    """None where a field is nothing that an array holds: the instances then travel as they are."""
+    """None if an array can't hold a field: the instances are then sent as they are."""
     if not tables or not all(list(t.get_fields()) == list(tables[0].get_fields()) for t in tables):
         return None
     columns = {}

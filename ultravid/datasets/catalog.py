@@ -1,7 +1,7 @@
-"""Data sets by name, as detectron2 has them: a function that gives the videos, and what is known about them.
+"""Datasets by name, as in detectron2: a function that returns the videos, and metadata.
 
 Registered from the start, with their files in the folder of the environment variable ``ULTRAVID_DATASETS`` (``datasets``
-where it is not set), which is looked up when a data set is asked for, not before: ``phantom_train``, ``phantom_test``
+if it is not set), which is read when a dataset is asked for: ``phantom_train``, ``phantom_test``
 (`tools/make_phantom.py`), ``cva_bus_trainval``, ``cva_bus_test``, and ``cva_bus_all``, which folds split.
 """
 
@@ -25,38 +25,40 @@ VideoFunction = Callable[[], list[Video]]
 
 
 class UnknownDatasetError(DataError, KeyError):
-    """A name that no data set is registered under."""
+    """No dataset is registered under a name."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class _DatasetCatalog(UserDict[str, VideoFunction]):
-    """Functions by the names of the data sets that they give."""
+    """Functions that return datasets, by the dataset's name."""
 
     def register(self, name: str, func: VideoFunction) -> None:
-        """Let ``get(name)`` call a function of no argument, the same videos each time.
+        """Register a function without arguments that returns the videos, the same each time.
 
         Raises:
-            DataError: the name is taken, or the function is none.
+            DataError: the name is already registered, or the function is not callable.
         """
         if not callable(func):
-            raise DataError(f"Data set {name!r}: register a function that gives its videos, got {type(func).__name__}.")
+            raise DataError(
+                f"Dataset {name!r}: register a function that returns its videos, got {type(func).__name__}."
+            )
         if name in self:
             raise DataError(
-                f"A data set {name!r} is registered already; DatasetCatalog.remove({name!r}) frees the name."
+                f"A dataset {name!r} is already registered; DatasetCatalog.remove({name!r}) frees the name."
             )
         self[name] = func
 
     def get(self, name: str) -> list[Video]:  # type: ignore[override]  # detectron2's: it calls the function
-        """The videos of a data set, read anew.
+        """The videos of a dataset, read again at each call.
 
         Raises:
-            UnknownDatasetError: no data set has the name.
+            UnknownDatasetError: no dataset has the name.
             DataError: its files can't be used.
         """
         if name not in self:
-            raise UnknownDatasetError(f"No data set {name!r} is registered.{did_you_mean(name, self)}")
+            raise UnknownDatasetError(f"No dataset {name!r} is registered.{did_you_mean(name, self)}")
         return self[name]()
 
     def list(self) -> builtins.list[str]:
@@ -64,20 +66,20 @@ class _DatasetCatalog(UserDict[str, VideoFunction]):
         return list(self)
 
     def remove(self, name: str) -> None:
-        """Forget a data set.
+        """Remove a dataset.
 
         Raises:
-            UnknownDatasetError: no data set has the name.
+            UnknownDatasetError: no dataset has the name.
         """
         if name not in self:
-            raise UnknownDatasetError(f"No data set {name!r} is registered.{did_you_mean(name, self)}")
+            raise UnknownDatasetError(f"No dataset {name!r} is registered.{did_you_mean(name, self)}")
         del self[name]
 
 
 class Metadata:
-    """What is known about a data set beside its videos, as attributes: ``name``, ``thing_classes``, ....
+    """What is known about a dataset besides its videos, as attributes: ``name``, ``thing_classes``, ....
 
-    A value that was set is not changed to another one: two parts of a program would else know different things.
+    A value can't be changed once it is set: two parts of a program would otherwise see different values.
     """
 
     name: str
@@ -89,13 +91,13 @@ class Metadata:
         if key.startswith("__"):
             raise AttributeError(key)
         name = vars(self).get("name", "?")
-        raise AttributeError(f"Nothing is known as {key!r} of data set {name!r}.{did_you_mean(key, vars(self))}")
+        raise AttributeError(f"Dataset {name!r} has no metadata {key!r}.{did_you_mean(key, vars(self))}")
 
     def __setattr__(self, key: str, value: Any) -> None:
         known = vars(self)
         if key in known and known[key] != value:
             raise AttributeError(
-                f"{key!r} of data set {known.get('name', '?')!r} is {known[key]!r} already, and is not changed to {value!r}."
+                f"{key!r} of dataset {known.get('name', '?')!r} is already {known[key]!r} and can't be changed to {value!r}."
             )
         known[key] = value
 
@@ -103,25 +105,25 @@ class Metadata:
         return f"Metadata({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
 
     def as_dict(self) -> dict[str, Any]:
-        """All that is known, by name; changing it changes nothing here."""
+        """All values by name, as a copy."""
         return dict(vars(self))
 
     def set(self, **known: Any) -> Metadata:
-        """Set several at once, and give this object."""
+        """Set several values, and return this object."""
         for key, value in known.items():
             setattr(self, key, value)
         return self
 
     def get(self, key: str, default: Any = None) -> Any:
-        """A value, or the default where nothing is known."""
+        """A value, or the default if it is not set."""
         return vars(self).get(key, default)
 
 
 class _MetadataCatalog(UserDict[str, Metadata]):
-    """Metadata by the data set's name; asking for a name makes it."""
+    """Metadata by the dataset's name; asking for a new name makes an empty one."""
 
     def get(self, name: str) -> Metadata:  # type: ignore[override]  # detectron2's: there is no default
-        """The one object of a name, the same each time."""
+        """The metadata of a name, the same object each time."""
         if name not in self:
             self[name] = Metadata(name=name)
         return self[name]
@@ -131,10 +133,10 @@ class _MetadataCatalog(UserDict[str, Metadata]):
         return list(self)
 
     def remove(self, name: str) -> None:
-        """Forget what is known.
+        """Remove the metadata of a name.
 
         Raises:
-            UnknownDatasetError: nothing is known under the name.
+            UnknownDatasetError: there is no metadata of the name.
         """
         if name not in self:
             raise UnknownDatasetError(f"There is no metadata of {name!r}.{did_you_mean(name, self)}")
@@ -142,27 +144,27 @@ class _MetadataCatalog(UserDict[str, Metadata]):
 
 
 DatasetCatalog = _DatasetCatalog()
-"""The one catalog of data sets."""
+"""The one catalog of datasets."""
 
 MetadataCatalog = _MetadataCatalog()
-"""The one catalog of what is known about them."""
+"""The one catalog of metadata."""
 
 
 def get_videos(names: Sequence[str]) -> list[Video]:
-    """The videos of several data sets, one after the other.
+    """The videos of several datasets, one after the other.
 
     Raises:
-        DataError: there is no name, two data sets hold a video of one id, or `DatasetCatalog.get` fails.
+        DataError: ``names`` is empty, two datasets hold a video with the same id, or `DatasetCatalog.get` fails.
     """
     if not names:
-        raise DataError(f"No data set is named; there are {', '.join(DatasetCatalog.list())}.")
+        raise DataError(f"Name at least one dataset; there are {', '.join(DatasetCatalog.list())}.")
     videos: list[Video] = []
     owner: dict[str, str] = {}
     for name in names:
         for video in DatasetCatalog.get(name):
             if owner.setdefault(video.video_id, name) != name:
                 raise DataError(
-                    f"Data sets {owner[video.video_id]!r} and {name!r} both hold a video {video.video_id!r}."
+                    f"Datasets {owner[video.video_id]!r} and {name!r} both hold a video {video.video_id!r}."
                 )
             videos.append(video)
     return videos

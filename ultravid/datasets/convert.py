@@ -1,8 +1,8 @@
-"""Any data set as COCO-VID: pictures as PNG in the layout of CVA-BUS, and a manifest of where each video came from.
+"""Convert any dataset to COCO-VID: images as PNG in the layout of CVA-BUS, and a manifest of each video's source.
 
 ``output`` then holds ``<split>.json``, ``rawframes/<video>/%06d.png`` and ``manifest_<split>.json``. A video is written into
-``unfinished/``, renamed when it is whole, and then noted in a journal; so a conversion that was killed goes on where it stopped,
-and what it leaves is what an uninterrupted one leaves, byte for byte.
+``unfinished/``, renamed when it is complete, and then recorded in a journal. So a conversion that was killed continues where it
+stopped, and its result equals that of an uninterrupted one, byte for byte.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ultravid.utils.file_io import replace_file
 
 __all__ = ["CONVERTER_VERSION", "write_coco_video"]
 
-CONVERTER_VERSION = 1  # raise it when the same videos give other bytes
+CONVERTER_VERSION = 1  # increase it if the same videos give other bytes
 
 
 def write_coco_video(
@@ -36,16 +36,16 @@ def write_coco_video(
 
     Args:
         videos: at least one.
-        output: the folder, new or begun by an earlier call with the same description; it may hold other splits.
+        output: the folder, new or started by an earlier call with the same description; it may hold other splits.
         split: name of the JSON file.
-        description: what the videos were read from, and how; kept in the manifest.
+        description: what the videos were read from, and how; stored in the manifest.
         base: the folder that the manifest's source files are relative to.
 
     Yields:
-        after each video, its number of frames and whether they were already there, whole and of the same source.
+        after each video, its number of frames and whether they were already there, complete and of the same source.
 
     Raises:
-        DataError: the folder holds something else, a video's name is no safe path, or a frame can't be decoded.
+        DataError: the folder holds something else, a video's name is not a safe path, or a frame can't be decoded.
     """
     _check_names([v.video_id for v in videos])
     journal = _Journal(output, split, description, {v.video_id for v in videos})
@@ -76,17 +76,17 @@ def _check_names(names: Sequence[str]) -> None:
         path = PurePosixPath(name)
         if not name or path.is_absolute() or ".." in path.parts or path.as_posix() != name or {"\\", "\0"} & set(name):
             raise DataError(
-                f"Video {name!r}: its name can't be a folder's below rawframes: no '..', '\\' or leading '/'."
+                f"Video {name!r}: its name can't be that of a folder in rawframes: no '..', '\\' or leading '/'."
             )
     for name in names:
         for parent in {p.as_posix() for p in PurePosixPath(name).parents} & set(names):
             raise DataError(
-                f"Video {name!r} would lie inside the folder of video {parent!r}. Convert the two by themselves."
+                f"Video {name!r} would be inside the folder of video {parent!r}. Convert the two separately."
             )
 
 
 class _Journal:
-    """Which videos of a split are done: a line each while the conversion runs, the manifest when it has ended."""
+    """Which videos of a split are done: one line per video during the conversion, the manifest after it."""
 
     def __init__(self, output: Path, split: str, description: Mapping[str, Any], names: set[str]) -> None:
         self.output = output
@@ -98,19 +98,19 @@ class _Journal:
         self.records: dict[str, dict[str, Any]] = {}
         ours = [*output.glob("manifest_*.json"), *output.glob("journal_*.jsonl")] if output.is_dir() else []
         if not ours and output.is_dir() and any(output.iterdir()):
-            raise DataError(f"{output} is not empty and holds no conversion. Name another folder or remove this one.")
+            raise DataError(f"{output} is not empty and holds no conversion. Choose another folder or remove this one.")
         self._read_own()
         for path in ours:
             if path not in (self.path, self.manifest) and (taken := names & _names_in(path)):
                 raise DataError(
-                    f"{path}: already holds video {min(taken)!r}; videos of two splits need different names."
+                    f"{path}: already holds video {min(taken)!r}; videos of two splits must have different names."
                 )
         output.mkdir(parents=True, exist_ok=True)
         if not self.path.exists():
             lines = [self.header, *self.records.values()]
             with replace_file(self.path) as file:
                 file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
-        self.manifest.unlink(missing_ok=True)  # it stands for a conversion that has ended
+        self.manifest.unlink(missing_ok=True)  # it marks a finished conversion
 
     def _read_own(self) -> None:
         path = self.path if self.path.exists() else self.manifest
@@ -120,7 +120,7 @@ class _Journal:
         if header != json.loads(json.dumps(self.header)):
             changed = sorted(k for k in {*header, *self.header} if header.get(k) != self.header.get(k))
             raise DataError(
-                f"{path}: is of another conversion (other {', '.join(changed)}). Name another folder or remove this one."
+                f"{path}: is of another conversion ({', '.join(changed)} differ). Choose another folder or remove this one."
             )
         self.records = {r["video"]: r for r in records if r["video"] in self.names}
         for gone in {r["video"] for r in records} - self.names:
@@ -129,7 +129,7 @@ class _Journal:
     def add(self, record: dict[str, Any]) -> None:
         with self.path.open("r+b") as file:
             content = file.read()
-            file.seek(content.rfind(b"\n") + 1)  # a line that was cut when the last call was killed goes
+            file.seek(content.rfind(b"\n") + 1)  # drops a line that was cut off when the last call was killed
             file.truncate()
             file.write(json.dumps(record).encode() + b"\n")
             file.flush()
@@ -152,7 +152,7 @@ def _read_records(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             header = json.loads(text)
             records = header.pop("videos")
     except (ValueError, KeyError, AttributeError) as error:
-        raise DataError(f"{path}: is damaged ({error}). Remove the folder and convert anew.") from error
+        raise DataError(f"{path}: is damaged ({error}). Remove the folder and convert again.") from error
     return header, records
 
 
@@ -161,7 +161,7 @@ def _names_in(path: Path) -> set[str]:
 
 
 def _source(video: Video, base: Path) -> dict[str, Any]:
-    """Which files a video came from, and a hash of all that its pictures depend on."""
+    """The files of a video, and a hash of all that its images depend on."""
     files = list(dict.fromkeys(frame.path for frame in video.frames))
     digest = hashlib.sha256()
     for name in files:
@@ -188,7 +188,7 @@ def _sha256_of(path: Path) -> str:
 
 
 def _digest(folder: Path, video: Video) -> str | None:
-    """Of the frames on disk; None where one is missing, cut or one too many."""
+    """Digest of the frames on disk; None if one is missing or truncated, or there are too many."""
     names = [f"{n:06d}.png" for n in range(len(video))]
     if not folder.is_dir() or sorted(p.name for p in folder.iterdir() if p.is_file()) != names:
         return None
@@ -216,7 +216,7 @@ def _write_frames(video: Video, folder: Path, unfinished: Path) -> str:
 
 
 def _png(image: ImageArray) -> bytes:
-    """As one channel where the picture is grey: it is read back as three equal ones."""
+    """One channel if the image is grey: it is read back as three equal ones."""
     grey = np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 0], image[..., 2])
     written, data = cv2.imencode(".png", image[..., 0] if grey else cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     assert written

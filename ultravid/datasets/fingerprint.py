@@ -1,4 +1,4 @@
-"""What data a run saw, in one line."""
+"""A short description of the data that a run used."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["fingerprint_loader", "fingerprint_videos"]
 
 
 def fingerprint_videos(videos: Sequence[Video]) -> dict[str, Any]:
-    """Counts, and a SHA-256 over what is known of the videos before a picture is opened.
+    """Counts, and a SHA-256 over what is known of the videos before an image is opened.
 
-    Into it go ids, patients, frame rates, the last two parts of each frame's path, sizes, boxes, classes and tracks; not
-    where the data set lies, nor the pixels.
+    The hash covers ids, patients, frame rates, the last two parts of each frame's path, sizes, boxes, classes and tracks, but
+    neither the dataset's folder nor the pixels.
     """
     digest = hashlib.sha256()
     for video in videos:
@@ -35,6 +35,6 @@ def fingerprint_videos(videos: Sequence[Video]) -> dict[str, Any]:
 
 
 def fingerprint_loader(loader: Any) -> dict[str, Any] | None:
-    """`fingerprint_videos` of a loader whose ``dataset`` has ``videos``, None of another. A test loader knows its rank's alone."""
+    """`fingerprint_videos` of a loader whose ``dataset`` has ``videos``, else None. A test loader knows only its rank's videos."""
     videos = getattr(getattr(loader, "dataset", None), "videos", None)
     return None if videos is None else fingerprint_videos(videos)

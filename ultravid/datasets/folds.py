@@ -11,7 +11,7 @@ __all__ = ["fold_of_patient", "split_fold"]
 
 
 def fold_of_patient(patient: str, num_folds: int) -> int:
-    """sha256 of the patient's name modulo the number of folds: the same on every machine, whoever else is in the data."""
+    """The fold of a patient: sha256 of the name modulo the number of folds, the same on every machine and in any dataset."""
     return int(hashlib.sha256(patient.encode()).hexdigest(), 16) % num_folds
 
 

@@ -1,4 +1,4 @@
-"""Videos by what their metadata say: test sets of one device each, rare devices together."""
+"""Groups of videos by their metadata, such as one test set per device, with rare devices together."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def group_by_metadata(
     """Videos by the group of a metadata value, groups in the order of their names.
 
     Args:
-        videos: any.
+        videos: to group.
         key: which metadata.
-        groups: values by the name of their group, as ``{"portable": ["A1", "A2"]}``. A value that is in none is a group of its
-            own; videos that say nothing are ``unknown``.
+        groups: values by the name of their group, such as ``{"portable": ["A1", "A2"]}``. A value that is in no group is a group
+            by itself; videos without the metadata are ``unknown``.
 
     Raises:
         DataError: a value is in two groups, no video has it, or a group's name is a value that is not in it.
@@ -42,19 +42,19 @@ def label_groups(
     groups: Mapping[str, Sequence[str]] | None = None,
     label: str = "device_group",
 ) -> list[Video]:
-    """The videos with the name of their group in ``metadata[label]``, which evaluation tells apart (``--strata device_group``).
+    """The videos with the name of their group in ``metadata[label]``, for metrics per group (``--strata device_group``).
 
-    See `group_by_metadata`, whose errors it raises.
+    Arguments and errors are those of `group_by_metadata`.
     """
     name_of = {video.video_id: name for name, part in group_by_metadata(videos, key, groups).items() for video in part}
     return [dataclasses.replace(v, metadata={**v.metadata, label: name_of[v.video_id]}) for v in videos]
 
 
 def select_group(videos: Sequence[Video], *, name: str, label: str = "device_group") -> list[Video]:
-    """The videos of one group, as a test set of its own; ``label`` may be any metadata.
+    """The videos whose metadata ``label`` is ``name``, for a test set of one group.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no such video.
     """
     chosen = [video for video in videos if _value(video, label) == name]
     if not chosen:

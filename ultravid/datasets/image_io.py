@@ -1,4 +1,4 @@
-"""Pictures on disk: open them, and find broken ones without decoding."""
+"""Images on disk: read them, and find broken ones without decoding."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _JPEG_EXIF = 0xE1
 
 
 def image_fault(path: str | Path, height: int, width: int) -> str | None:
-    """What is wrong with a picture, from its first and last bytes; None where nothing is.
+    """What is wrong with an image, from its first and last bytes; None if nothing is.
 
-    Decoders fill the missing part of a cut file with grey and say nothing, so its end is looked at. The size in the header
-    is compared with the one that was announced.
+    Decoders silently fill the missing part of a truncated file with grey, so the file's end is checked. The size in the header
+    is compared with the annotated one.
     """
     found = None
     try:
@@ -46,17 +46,17 @@ def image_fault(path: str | Path, height: int, width: int) -> str | None:
     elif head.startswith(_JPEG) and not tail.endswith(_JPEG_END):
         return "is a truncated JPEG"
     elif not head.startswith(_JPEG) and Path(path).suffix.lower() in (".png", ".jpg", ".jpeg"):
-        return "is no PNG or JPEG picture"
+        return "is not a PNG or JPEG image"
     if found is None or found == (height, width):
         return None
     return f"is {found[1]}x{found[0]} px, its annotation says {width}x{height}"
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of a picture as `read_image` gives it, decoded only where its header doesn't tell.
+    """(height, width) of an image as `read_image` gives it, decoded only if its header does not state it.
 
     Raises:
-        DataError: as `read_image`.
+        DataError: see `read_image`.
     """
     try:
         with Path(path).open("rb") as file:
@@ -77,7 +77,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def _jpeg_size(file: BinaryIO) -> tuple[int, int] | None:
-    """Size in a JPEG's header; None where it lies under Exif, which may turn the picture, or isn't found."""
+    """Size in a JPEG's header; None if Exif comes first, which may rotate the image, or the size isn't found."""
     while len(head := file.read(4)) == 4 and head[0] == 0xFF and head[1] != _JPEG_EXIF:
         if head[1] in _JPEG_SIZES:
             height, width = struct.unpack(">xHH", file.read(5).ljust(5, b"\0"))
@@ -87,21 +87,21 @@ def _jpeg_size(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def read_image(path: str | Path, *, keep_grey: bool = False) -> NDArray[np.uint8]:
-    """A picture as ``(H, W, 3)`` uint8 RGB; grey ones get three equal channels.
+    """An image as ``(H, W, 3)`` uint8 RGB; grey ones get three equal channels.
 
     Args:
         path: the file.
-        keep_grey: give a file that is grey as ``(H, W)`` instead.
+        keep_grey: return a grey file as ``(H, W)`` instead.
 
     Raises:
-        DataError: the file is missing, cut or no picture.
+        DataError: the file is missing, truncated or not an image.
     """
     try:
-        with open(path, "rb") as file:  # a Path costs as much as reading a small file
+        with open(path, "rb") as file:  # making a Path costs as much as reading a small file
             data = np.frombuffer(file.read(), np.uint8)
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror}).") from error
     image = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR if keep_grey else cv2.IMREAD_COLOR) if len(data) else None
     if image is None:
-        raise DataError(f"{path}: is not a picture that can be decoded ({len(data)} bytes).")
+        raise DataError(f"{path}: is not an image that can be decoded ({len(data)} bytes).")
     return np.asarray(image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)

@@ -1,12 +1,12 @@
-"""Made-up B-mode videos on which time matters.
+"""Synthetic B-mode videos in which time matters.
 
 A lesion and a distractor (a duct or a vessel) are drawn from the same distributions of size, contrast, margin
-and shadow. Only their course differs: a lesion's section grows and shrinks as the probe sweeps over it; a
+and shadow. Only their change over time differs: a lesion's section grows and shrinks as the probe sweeps over it; a
 distractor is a long stripe that closes to the same ellipse for a moment and opens again. One frame of a closed
-distractor cannot be told from a lesion; the frames before it can tell.
+distractor cannot be distinguished from a lesion; the frames before it show the difference.
 
-Legend of shapes: ``T`` frames, ``S`` side of the square picture in pixels, ``P`` side of the tissue block
-(``S`` plus a border, so that the wrap-around of the Fourier shift stays out of the picture).
+Legend of shapes: ``T`` frames, ``S`` side of the square image in pixels, ``P`` side of the tissue block
+(``S`` plus a border, so that the wrap-around of the Fourier shift stays out of the image).
 
 Sources: speckle as a filtered complex Gaussian field follows Wagner et al., "Statistics of speckle in ultrasound
 B-scans", IEEE Trans. Sonics Ultrason. 30(3), 1983; its loss of correlation under elevational motion follows
@@ -31,8 +31,8 @@ __all__ = ["PhantomVideo", "check_phantom_arguments", "make_phantom_video", "wri
 
 FloatArray = NDArray[np.float32]
 
-_BORDER = 16  # px of tissue around the picture: more than the reach of the point-spread function
-_REFERENCE_SIDE = 128  # px: the lengths below are given for a picture of this side and scale with it
+_BORDER = 16  # px of tissue around the image: more than the reach of the point-spread function
+_REFERENCE_SIDE = 128  # px: the lengths below are given for an image of this side and scale with it
 
 _SMALLEST_SIDE = 32  # px
 
@@ -53,8 +53,8 @@ class PhantomVideo:
 
     Attributes:
         frames: ``(T, S, S)`` uint8, grey.
-        boxes: per frame ``(N, 4)`` float32, XYXY in pixels, inside the picture; ``N`` is 0 or 1.
-        distractor_boxes: the same for the distractors' bounding boxes, which are no ground truth.
+        boxes: per frame ``(N, 4)`` float32, XYXY in pixels, inside the image; ``N`` is 0 or 1.
+        distractor_boxes: the distractors' bounding boxes in the same form; they are not ground truth.
     """
 
     frames: NDArray[np.uint8]
@@ -64,7 +64,7 @@ class PhantomVideo:
 
 @dataclass(frozen=True)
 class _Object:
-    """A hypo-echoic superellipse that is fixed in the tissue; ``course`` says what its section does."""
+    """A hypo-echoic superellipse that is fixed in the tissue; `half_axes` is its section over time."""
 
     x: float  # centre in tissue coordinates, px
     y: float
@@ -79,7 +79,7 @@ class _Object:
     is_lesion: bool
 
     def half_axes(self, frame: int) -> tuple[float, float]:
-        """Lateral and axial half axis at a frame; (0, 0) where the object is out of plane."""
+        """Lateral and axial half axis at a frame; (0, 0) if the object is out of plane."""
         u = abs(frame - self.centre_frame) / self.duration
         if self.is_lesion:
             section = np.sqrt(max(0.0, 1.0 - (u / 1.6) ** 2))
@@ -139,9 +139,9 @@ def _draw_object(rng: np.random.Generator, is_lesion: bool, num_frames: int, sca
 
 
 def _place_objects(rng: np.random.Generator, num_frames: int, side: int, offset: NDArray[np.float64]) -> list[_Object]:
-    """Draw 0 or 1 lesion and 1 or 2 distractors, apart in depth, inside the picture while they matter.
+    """Draw 0 or 1 lesion and 1 or 2 distractors, apart in depth, inside the image while they matter.
 
-    ``offset`` is ``(T, 2)``, x and y of the picture's corner in the tissue, px.
+    ``offset`` is ``(T, 2)``, x and y of the image's corner in the tissue, px.
     """
     scale = side / _REFERENCE_SIDE
     kinds = [True] * int(rng.random() < _LESION_SHARE) + [False] * int(rng.integers(1, 3))
@@ -153,7 +153,7 @@ def _place_objects(rng: np.random.Generator, num_frames: int, side: int, offset:
             reach = (1.5 if is_lesion else 0.6) * duration
             seen = offset[max(0, int(t0 - reach)) : int(t0 + reach) + 1]
             margin = np.array([drawn["half_width"], drawn["half_height"]], float) + 2.0
-            low = seen.max(0) + margin  # the whole course stays inside the picture
+            low = seen.max(0) + margin  # the object stays inside the image for as long as it is seen
             high = seen.min(0) + side - margin
             if (high <= low).any():
                 continue
@@ -222,8 +222,8 @@ def make_phantom_video(num_frames: int, size: int, rng: np.random.Generator) -> 
 
     Args:
         num_frames: ``T``, at least 1.
-        size: ``S``, side of the picture in pixels, at least 32.
-        rng: every draw comes from it, in a fixed order: the same generator gives the same bytes.
+        size: ``S``, side of the image in pixels, at least 32.
+        rng: source of every draw, in a fixed order: the same generator state gives the same bytes.
 
     Raises:
         ValueError: the size or the number of frames is too small.
@@ -287,7 +287,7 @@ def make_phantom_video(num_frames: int, size: int, rng: np.random.Generator) -> 
 
 
 def _write_video(root: Path, name: str, seed: int, index: int, num_frames: int, size: int) -> list[FloatArray]:
-    """Make video ``index`` of the data set and write its frames; the boxes of each frame come back."""
+    """Make video ``index`` of the dataset and write its frames; return the boxes of each frame."""
     cv2.setNumThreads(1)  # the pool below already uses every core
     video = make_phantom_video(num_frames, size, np.random.default_rng((seed, index)))
     folder = root / "rawframes" / name
@@ -354,10 +354,10 @@ def write_phantom_dataset(
     test_fraction: float,
     num_workers: int,
 ) -> Iterator[int]:
-    """Write a phantom data set in the layout of CVA-BUS, one finished video at a time.
+    """Write a phantom dataset in the layout of CVA-BUS, one finished video at a time.
 
     ``output`` then holds ``trainval.json``, ``test.json`` and ``rawframes/{benign,malignant}/<video>/%06d.png``.
-    The same arguments (but for the number of workers) give the same bytes. The two JSON files come last: a folder
+    The same arguments give the same bytes, whatever the number of workers. The two JSON files come last: a folder
     that lacks them was not finished.
 
     Yields:
@@ -367,7 +367,7 @@ def write_phantom_dataset(
         ValueError: no video, a fraction outside (0, 1), or what `make_phantom_video` refuses.
     """
     check_phantom_arguments(num_videos, num_frames, size, test_fraction)
-    # Either split gets a video where there are two.
+    # Each split gets a video if there are two.
     num_test = min(max(round(num_videos * test_fraction), 1), num_videos - 1)
     kinds = [
         "benign" if kind else "malignant" for kind in np.random.default_rng((seed, num_videos)).random(num_videos) < 0.5

@@ -1,4 +1,4 @@
-"""What a reader gives: videos, their frames and what is annotated in them, before any picture is opened.
+"""What a reader returns: videos, their frames and annotations, before any image is opened.
 
 Legend: ``N`` lesions in a frame, ``M`` in all frames of a video.
 """
@@ -19,7 +19,7 @@ __all__ = ["DataError", "Frame", "PackedFrames", "Video"]
 
 
 class DataError(UserError):
-    """Data on disk that can't be used; the message names file, video and frame."""
+    """Data on disk can't be used; the message names file, video and frame."""
 
 
 def _no_boxes() -> NDArray[np.float32]:
@@ -35,15 +35,15 @@ class Frame:
     """One frame of a video.
 
     Attributes:
-        path: the picture's file, or the movie or DICOM file that holds the frame.
+        path: the image's file, or the movie or DICOM file that holds the frame.
         image_id: its id in the annotation file.
-        height: pixels, of what is shown (inside ``crop`` where there is one).
-        width: pixels, likewise.
+        height: pixels, of the part inside ``crop`` if there is one.
+        width: pixels, of the same part.
         boxes: ``(N, 4)`` float32, XYXY in pixels, inside the frame, not empty.
         classes: ``(N,)`` int64, from 0.
-        track_ids: ``(N,)`` int64, one id a lesion along the video.
-        index_in_file: which of the file's frames, from 0; None where the file is one picture.
-        crop: (x1, y1, x2, y2), the part of the file's picture that is the frame; None: all of it.
+        track_ids: ``(N,)`` int64, one id per lesion along the video.
+        index_in_file: which of the file's frames, from 0; None if the file is one image.
+        crop: (x1, y1, x2, y2), the part of the file's image that is the frame; None: all of it.
     """
 
     path: str
@@ -58,7 +58,7 @@ class Frame:
 
 
 class _PackedPaths:
-    """Paths by number; their folders, and names that come again, are kept once."""
+    """Paths by number; folders, and names that are repeated, are stored once."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         distinct = {path: n for n, path in enumerate(dict.fromkeys(paths))}
@@ -78,13 +78,13 @@ class _PackedPaths:
 
 
 class PackedFrames(Sequence[Frame]):
-    """Frames of a video as a few arrays; a `Frame` is made when it is asked for.
+    """Frames of a video as a few arrays; a `Frame` is made when it is read.
 
-    A hundred thousand frames as objects of their own take 70 MB and more, and each process that only looks at them comes to own a
-    copy, for looking counts references. Packed they take 9 MB, which processes share.
+    A hundred thousand `Frame` objects take 70 MB and more, and each process that only reads them ends up with a copy, because
+    reading changes reference counts. Packed they take 9 MB, which processes share.
 
     Args:
-        frames: in order; they are read once and not kept.
+        frames: in order; they are read once and not stored.
     """
 
     def __init__(self, frames: Sequence[Frame]) -> None:
@@ -117,7 +117,7 @@ class PackedFrames(Sequence[Frame]):
     def __getitem__(self, index: slice) -> tuple[Frame, ...]: ...
 
     def __getitem__(self, index: int | slice) -> Frame | tuple[Frame, ...]:
-        """A frame, whose arrays are parts of this object's; of a slice, a tuple.
+        """A frame, whose arrays are views of this object's; for a slice, a tuple of frames.
 
         Raises:
             IndexError: there is no such frame.
@@ -126,7 +126,7 @@ class PackedFrames(Sequence[Frame]):
             return tuple(self[i] for i in range(*index.indices(len(self))))
         place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
-            raise IndexError(f"Frame {index} of {len(self)}.")
+            raise IndexError(f"There is no frame {index}; there are {len(self)}.")
         boxes = slice(self._box_ends[place], self._box_ends[place + 1])
         image_id = self._image_id[place]
         inside = int(self._index_in_file[place])
@@ -151,14 +151,14 @@ class Video:
     """Frames in temporal order.
 
     Attributes:
-        video_id: unique in its data set.
-        frames: at least one; whatever sequence is given is packed (`PackedFrames`).
+        video_id: unique in its dataset.
+        frames: at least one; any sequence is packed (`PackedFrames`).
         patient: who was scanned; folds keep a patient's videos together.
-        fps: frames a second, None where it is not known.
-        metadata: what else is known of the video, under the names ``device``, ``organ``, ``hospital``, ``spacing_mm``
-            (millimetres a pixel along a row) and ``spacing_y_mm`` (along a column, where it differs), and any other.
-        class_names: of the classes that ``Frame.classes`` counts; may be empty where no one knows them.
-        static_frames: (first, last) of stretches in which the probe stands still, as far as they are annotated.
+        fps: frames per second; None if it is not known.
+        metadata: what else is known about the video, under the names ``device``, ``organ``, ``hospital``, ``spacing_mm``
+            (millimetres per pixel along a row) and ``spacing_y_mm`` (along a column, if it differs), and any other.
+        class_names: of the classes that ``Frame.classes`` counts; empty if they are not known.
+        static_frames: (first, last) of stretches in which the probe is held still, as far as they are annotated.
     """
 
     video_id: str

@@ -1,10 +1,10 @@
-"""Augmentation for ultrasound, to put in a training loader's place:
+"""Augmentation for ultrasound, to replace a training loader's transforms:
 
 `dataloader.train.transforms = get_config("common/data/augmentation.py").ultrasound`, or on the command line
 `dataloader.train.transforms=common/data/augmentation.py:ultrasound`.
 
-With `dataloader.train.device=auto` what stands in `dataloader.train.device_transforms` is run on the GPU, where there is one; what
-is drawn stays the same, whichever of the two lists a transform stands in.
+With `dataloader.train.device=auto` the transforms in `dataloader.train.device_transforms` run on the GPU if there is one; the
+random draws are the same, whichever of the two lists a transform is in.
 """
 
 from ultravid.config import LazyCall as L

@@ -1,4 +1,4 @@
-"""Plain COCO annotations; each image is a video of one frame. ``data.train=a.json data.test=b.json`` points elsewhere."""
+"""Plain COCO annotations; each image is a video of one frame. ``data.train=a.json data.test=b.json`` uses other files."""
 
 from ultravid.config import LazyCall as L
 from ultravid.config import Node, ref
@@ -16,7 +16,7 @@ from .cva_bus import dataloader
 data = Node(
     train="${oc.env:ULTRAVID_DATASETS,datasets}/stills/train.json",
     test="${oc.env:ULTRAVID_DATASETS,datasets}/stills/test.json",
-    image_root=None,  # file names are relative to it; None: to the folder of their JSON
+    image_root=None,  # file names are relative to it; None: the folder of the JSON
     train_videos=L(load_coco_stills)(json_file=ref("data.train"), image_root=ref("data.image_root")),
     test_videos=L(load_coco_stills)(json_file=ref("data.test"), image_root=ref("data.image_root")),
 )

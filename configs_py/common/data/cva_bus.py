@@ -1,4 +1,4 @@
-"""CVA-BUS and anything in its layout. The fold is a value: ``dataloader.train.fold=2`` trains on the others and tests on it."""
+"""CVA-BUS and datasets in its layout. ``dataloader.train.fold=2`` tests on fold 2 and trains on the others."""
 
 from ultravid.config import LazyCall as L
 from ultravid.config import Node, ref
@@ -29,11 +29,11 @@ dataloader = Node(
             L(RandomColor)(contrast=(0.7, 1.3), sharpness=(0.7, 1.3), saturation=(0.7, 1.3)),
             L(RandomFlip)(prob=0.5),
         ],
-        device_transforms=[],  # of the same augmentation, what comes after `transforms` and may be run elsewhere:
-        device=None,  # "auto" on the GPU, where there is one; None in the workers
-        negative_share=None,  # of the clips, from videos without a lesion; None takes videos as they come
-        mining=None,  # L(HardMining)(path=...): videos and frames of tools/mine_false_positives.py, more often
-        static=None,  # L(StaticClips)(rate=...): clips of one frame, as when the probe is held still
+        device_transforms=[],  # augmentation after `transforms` that can run on another device:
+        device=None,  # "auto": on the GPU if there is one; None: in the workers
+        negative_share=None,  # share of clips from videos without a lesion; None: all videos in turn
+        mining=None,  # L(HardMining)(path=...): use videos and frames listed by tools/mine_false_positives.py more often
+        static=None,  # L(StaticClips)(rate=...): repeat one frame in some clips, as if the probe were held still
         total_batch_size=8,
         seed=ref("train.seed"),
         num_workers=4,

@@ -1,8 +1,8 @@
-"""Breast and thyroid in one run, from hospitals' tables; tested by organ and device, rare devices together.
+"""Breast and thyroid in one run, from hospitals' tables; tested by organ and device, with rare devices in one group.
 
-A batch is of one organ, drawn anew each iteration; `Clip.organ` tells a model which. After an evaluation
-`tools/evaluate.py --predictions RUN --output-dir OUT --strata organ,device_group` gives the figures of each; a device group
-alone is a test set by `dataloader.test.videos={_target_: ultravid.data.select_group, videos: "${data.videos}", name: portable}`.
+A batch is of one organ, drawn in each iteration; `Clip.organ` is its name. After an evaluation
+`tools/evaluate.py --predictions RUN --output-dir OUT --strata organ,device_group` gives the metrics of each. To test on one device
+group, set `dataloader.test.videos={_target_: ultravid.data.select_group, videos: "${data.videos}", name: portable}`.
 """
 
 import copy
@@ -17,7 +17,7 @@ data = Node(
     root="${oc.env:ULTRAVID_DATASETS,datasets}/hospital",
     fold=0,
     num_folds=4,
-    device_groups=dict(),  # devices by the name of their group, as dict(portable=["A1", "A2"]); others stand alone
+    device_groups=dict(),  # devices by the name of their group, such as dict(portable=["A1", "A2"]); another device is a group by itself
     tables=L(load_hospital_csv)(
         root=ref("data.root"), datasets=["breast_ALL@20230101-120000", "thyroid_ALL@20230101-120000"], patients=None
     ),
@@ -28,8 +28,8 @@ data = Node(
 
 _train = dataloader.train
 _train.fold, _train.num_folds = ref("data.fold"), ref("data.num_folds")
-_train.negative_share = 0.2  # of the clips, from videos without a lesion
-_train.static = L(StaticClips)(rate=0.1)  # of the clips: one frame, repeated, from where the probe stands still
+_train.negative_share = 0.2  # share of clips from videos without a lesion
+_train.static = L(StaticClips)(rate=0.1)  # share of clips with one repeated frame, from where the probe is held still
 
 dataloader.train = L(MixedClipLoader)(
     loaders=dict(breast=_train, thyroid=copy.deepcopy(_train)), weights=None, seed=ref("train.seed")

@@ -1,4 +1,4 @@
-"""The phantom of tools/make_phantom.py, 128 px: trainval.json to train on, test.json to test on."""
+"""The phantom of tools/make_phantom.py, 128 px: trainval.json for training, test.json for evaluation."""
 
 from ultravid.config import LazyCall as L
 from ultravid.config import ref

@@ -1,6 +1,6 @@
-"""Movies, DICOM files and picture folders without annotations, to run a detector on: ``data.path=clips`` or ``data.path=one.mp4``.
+"""Movies, DICOM files and image folders without annotations, to run a detector on: ``data.path=clips`` or ``data.path=one.mp4``.
 
-It takes the place of another data file's ``dataloader.test`` and ``dataloader.evaluator``; there is nothing to train on.
+It replaces another data file's ``dataloader.test`` and ``dataloader.evaluator``; it has no training data.
 """
 
 from ultravid.config import LazyCall as L
@@ -10,7 +10,7 @@ from ultravid.evaluation import DatasetEvaluators, FramePictures
 
 data = Node(
     path="${oc.env:ULTRAVID_DATASETS,datasets}/recordings",
-    videos=L(load_recordings)(path=ref("data.path"), crop=True),  # DICOM frames are cut to their ultrasound region
+    videos=L(load_recordings)(path=ref("data.path"), crop=True),  # crop DICOM frames to their ultrasound region
 )
 
 dataloader = Node(

@@ -1,4 +1,4 @@
-"""What a data set holds, what is wrong with it, and what its splits share that they must not."""
+"""What a dataset holds, what is wrong with it, and what its splits share that they must not."""
 
 from ultravid.datasets.audit.findings import audit_splits
 from ultravid.datasets.audit.page import render_page

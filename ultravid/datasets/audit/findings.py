@@ -1,6 +1,6 @@
-"""What is wrong with a data set, and what its splits share that they must not.
+"""What is wrong with a dataset, and what its splits share but must not.
 
-A leak is a patient, a frame or nearly the same frame in two splits: a detector is then tested on what it was trained on.
+A leak is a patient, a frame or nearly the same frame in two splits: the detector is then tested on data it was trained on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ultravid.datasets.video import DataError, Frame, Video
 __all__ = ["audit_splits"]
 
 _GREEN, _LINE = (0, 255, 0), 2
-_EXAMPLES = 8  # pictures a finding
+_EXAMPLES = 8  # images per finding
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class _Seen:
 def audit_splits(
     splits: Sequence[Split], frozen_frames: int = 10, advance: Callable[[int], object] = lambda _: None
 ) -> AuditReport:
-    """Count, and look at every frame.
+    """Count, and decode every frame to compare it with the others.
 
     Args:
-        splits: one or more. Faults of reading are taken over; frames that can't be decoded join them.
-        frozen_frames: a box that stays where it is over so many frames is told.
-        advance: called with the number of frames that were looked at since.
+        splits: one or more. Faults found by the readers are part of the report, together with frames that can't be decoded.
+        frozen_frames: a box that stays the same over this many frames is reported.
+        advance: called with the number of frames that were decoded since the last call.
     """
     seen = _look_at(splits, advance)
     faults = [*(f for s in splits for f in s.faults), *seen.unreadable]
@@ -130,7 +130,7 @@ def _shared_patients(splits: Sequence[Split]) -> Table:
 
 
 def _shared_dicom_patients(seen: _Seen) -> Table:
-    """Videos of two splits whose DICOM files bear one patient's id, whatever they are called; the id is not shown."""
+    """Videos of two splits whose DICOM files have the same patient's id, whatever their names; the id is not shown."""
     by_token: dict[str, dict[int, str]] = defaultdict(dict)
     for video, split in zip(seen.videos, seen.split_of, strict=True):
         path = Path(video.frames[0].path)
@@ -149,7 +149,7 @@ def _shared_dicom_patients(seen: _Seen) -> Table:
 
 
 def _identical(seen: _Seen) -> tuple[Table, Table]:
-    """Frames whose pixels are equal: in two splits, and in two videos of one split. Blank ones are all alike, and no copies."""
+    """Frames whose pixels are equal: in two splits, and in two videos of one split. Blank frames are all equal, and don't count as copies."""
     by_content: dict[bytes, list[int]] = defaultdict(list)
     for n in np.flatnonzero(~seen.blank):
         by_content[seen.frames.exact[n]].append(int(n))
@@ -159,7 +159,7 @@ def _identical(seen: _Seen) -> tuple[Table, Table]:
         for a, b in itertools.combinations(sorted(first_of_video), 2):
             number, *example = pairs.get((a, b), (0, first_of_video[a], first_of_video[b]))
             pairs[a, b] = (number + 1, example[0], example[1])
-    columns = ("video", "video", "equal frames", "for instance")
+    columns = ("video", "video", "equal frames", "example")
     return _split_pairs(
         seen,
         [(a, b, (str(number), f"{seen.name(i)} = {seen.name(j)}"), (i, j)) for (a, b), (number, i, j) in pairs.items()],
@@ -183,10 +183,10 @@ def _near(seen: _Seen) -> tuple[Table, Table]:
     for d in found:
         i, j = d.frames
         if seen.frames.exact[i] == seen.frames.exact[j]:
-            continue  # told as identical
+            continue  # reported as identical
         what = (str(d.num_pairs), f"{d.correlation:.3f}", f"{seen.name(i)} ~ {seen.name(j)}")
         rows.append((d.groups[0], d.groups[1], what, (i, j)))
-    columns = ("video", "video", "pairs", "correlation", "the most alike")
+    columns = ("video", "video", "pairs", "correlation", "most similar")
     titles = ("Near-duplicate frames in two splits", "Near-duplicate frames of two patients in a split")
     return _split_pairs(seen, rows, titles, columns)
 
@@ -197,7 +197,7 @@ def _split_pairs(
     titles: tuple[str, str],
     columns: tuple[str, ...],
 ) -> tuple[Table, Table]:
-    """(those across splits, those inside one), with pictures of the first."""
+    """(pairs across splits, pairs inside one split), with images of the first pairs."""
     tables = []
     for across in (True, False):
         chosen = [p for p in pairs if (seen.split_of[p[0]] != seen.split_of[p[1]]) == across]
@@ -258,7 +258,7 @@ def _frozen_boxes(splits: Sequence[Split], frozen_frames: int) -> Table:
                 if len(examples) < _EXAMPLES and (example := _drawn(video, (first, last))) is not None:
                     examples.append(example)
     columns = ("video", "track", "frames", "number")
-    return Table(f"Boxes that stay where they are over {frozen_frames} frames or more", columns, rows, examples)
+    return Table(f"Boxes that stay the same over {frozen_frames} frames or more", columns, rows, examples)
 
 
 def _still_boxes(video: Video, frozen_frames: int) -> Iterator[tuple[int, int, int]]:
@@ -292,7 +292,7 @@ def _drawn(video: Video, frames: Sequence[int]) -> Example | None:
         try:
             image = read_frame_image(video, t).copy()
         except DataError:
-            return None  # told among the faults
+            return None  # reported among the faults
         for box in video.frames[t].boxes.round().astype(int).tolist():
             cv2.rectangle(image, (box[0], box[1]), (box[2], box[3]), _GREEN, _LINE)
         images.append(image)

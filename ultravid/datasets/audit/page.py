@@ -1,4 +1,4 @@
-"""An audit as one HTML page that needs no other file."""
+"""An audit as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ultravid.datasets.readers.source import ImageArray
 
 __all__ = ["render_page"]
 
-_MOST_ROWS = 500  # a table
-_WIDTH = 320  # px of a picture on the page
+_MOST_ROWS = 500  # per table
+_WIDTH = 320  # px of an image on the page
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #1c2530; }
 h1 { font-size: 1.5em; } h2 { font-size: 1.12em; margin: 2em 0 .4em; }
@@ -31,7 +31,7 @@ figcaption { font-size: .82em; color: #5a6675; max-width: 26em; overflow-wrap: a
 
 
 def render_page(report: AuditReport, title: str) -> str:
-    """The page: the verdict, then what was found, then what the splits hold."""
+    """The page: the verdict, then the findings, then the contents of the splits."""
     kind = "leak" if report.has_leak else "clean"
     verdict = f'<p class="verdict {kind}">{escape(report.verdict)}</p>'
     body = "\n".join(map(_section, [*report.findings, *report.counts]))

@@ -1,9 +1,9 @@
-"""Frames that show the same picture, exactly or nearly.
+"""Frames that show the same image, exactly or nearly.
 
 Each frame gets a hash of its pixels and a perceptual hash: the signs of its lowest cosine frequencies against their median, after
 Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010. Two frames are near duplicates if their
-perceptual hashes differ in few bits and their thumbnails correlate. Both bear a change of size, of brightness and contrast, and of
-compression; they do not bear a crop or a mirror image.
+perceptual hashes differ in few bits and their thumbnails correlate. Both tolerate a change of size, of brightness and contrast, and
+of compression, but neither a crop nor a mirror image.
 
 Legend: ``N`` frames.
 """
@@ -22,25 +22,25 @@ from ultravid.datasets.readers.source import ImageArray
 
 __all__ = ["FrameTable", "NearDuplicate", "find_near_duplicates", "perceptual_hash"]
 
-_THUMBNAIL = 32  # px a side
-_FREQUENCIES = 16  # a side: 256 bits
-_BLANK = 2.0  # grey levels of standard deviation; less shows nothing that could be told apart
-_PART = 1 << 14  # pairs whose thumbnails are compared at a time: 130 MB
+_THUMBNAIL = 32  # px per side
+_FREQUENCIES = 16  # per side: 256 bits
+_BLANK = 2.0  # grey levels of standard deviation; an image with less shows nothing to compare
+_PART = 1 << 14  # pairs of thumbnails compared at a time: 130 MB
 _BLOCK = 1024  # frames compared with all others at a time: 1024 x 25,000 distances are 25 MB
 
-# Measured on 761 breast stills of 425 patients: pictures of two patients differ in 82 bits or more and correlate by 0.88 or less;
-# the same picture made half as large, brighter, compressed to JPEG quality 30 or noisy differs in 36 bits or less and correlates
-# by 0.977 or more. Two healthy lungs under one overlay came nearest: 66 bits, 0.938.
+# Measured on 761 breast stills of 425 patients: images of two patients differ in 82 bits or more and correlate by 0.88 or less;
+# the same image made half as large, brighter, compressed to JPEG quality 30 or noisy differs in 36 bits or less and correlates
+# by 0.977 or more. The most similar images that are not duplicates were two healthy lungs with one overlay: 66 bits, 0.938.
 MAX_BITS = 56
 MIN_CORRELATION = 0.95
 
 
 def perceptual_hash(image: ImageArray) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
-    """(hash of 256 bits as ``(4,)`` uint64, thumbnail ``(1024,)`` float32 of mean 0 and norm 1; zero of a blank picture)."""
+    """(hash of 256 bits as ``(4,)`` uint64, thumbnail ``(1024,)`` float32 of mean 0 and norm 1; zero of a blank image)."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = np.asarray(cv2.resize(grey, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA), np.float32)
     low = np.asarray(cv2.dct(small), np.float32)[:_FREQUENCIES, :_FREQUENCIES].reshape(-1)
-    low[0] = 0.0  # the mean says how bright, not what
+    low[0] = 0.0  # the mean is brightness, not content
     bits = np.packbits(low > np.median(low)).view(np.uint64)
     centred = small.reshape(-1) - small.mean()
     blank = float(small.std()) < _BLANK
@@ -49,11 +49,11 @@ def perceptual_hash(image: ImageArray) -> tuple[NDArray[np.uint64], NDArray[np.f
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """Two groups of frames, as two videos, that share pictures.
+    """Two groups of frames, as two videos, that share images.
 
     Attributes:
         groups: the two.
-        frames: the pair of frames that is most alike.
+        frames: the most similar pair of frames.
         correlation: of the thumbnails of that pair.
         num_pairs: pairs of near duplicates in all.
     """
@@ -65,7 +65,7 @@ class NearDuplicate:
 
 
 class FrameTable:
-    """What is kept of each frame that was looked at: 4 kB a frame."""
+    """Hashes and thumbnails of frames, 4 kB per frame."""
 
     def __init__(self) -> None:
         self.exact: list[bytes] = []
@@ -73,7 +73,7 @@ class FrameTable:
         self._thumbnails: list[NDArray[np.float32]] = []
 
     def add(self, image: ImageArray) -> None:
-        """Look at a frame, ``(H, W, 3)`` uint8 RGB."""
+        """Add a frame, ``(H, W, 3)`` uint8 RGB."""
         content = hashlib.blake2b(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes(), digest_size=16)
         bits, thumbnail = perceptual_hash(image)
         self.exact.append(content.digest())
@@ -102,17 +102,17 @@ def find_near_duplicates(
     max_bits: int = MAX_BITS,
     min_correlation: float = MIN_CORRELATION,
 ) -> list[NearDuplicate]:
-    """Groups that share near duplicates, the most alike first; ties in the order of the groups.
+    """Groups that share near duplicates, the most similar first; ties in the order of the groups.
 
     Two frames are compared if they are of different groups, and of different splits or different patients.
 
     Args:
         frames: ``N`` of them.
-        groups: of each frame, ``N`` numbers; a group lies in one split and is of one patient.
+        groups: of each frame, ``N`` numbers; a group is in one split and of one patient.
         splits: of each frame.
         patients: of each frame.
-        max_bits: hashes may differ in so many of 256.
-        min_correlation: of two thumbnails.
+        max_bits: largest number of bits, of 256, in which two hashes may differ.
+        min_correlation: smallest correlation of two thumbnails.
     """
     found: dict[tuple[int, int], NearDuplicate] = {}
     group = np.asarray(groups, np.int64)
@@ -137,7 +137,7 @@ def _merged(a: NearDuplicate, b: NearDuplicate) -> NearDuplicate:
 def _pairs(
     frames: FrameTable, labels: NDArray[np.int64], max_bits: int, min_correlation: float
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
-    """(first, second, correlation) of near duplicates, block by block; a pair's groups rise, and each pair comes once.
+    """(first, second, correlation) of near duplicates, block by block; each pair once, the lower group first.
 
     ``labels`` is ``(3, N)``: group, split and patient of each frame.
     """

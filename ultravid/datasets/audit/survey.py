@@ -1,4 +1,4 @@
-"""Counts of a data set's splits, as tables for the terminal and the page."""
+"""Counts of a dataset's splits, as tables for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["AuditReport", "Example", "Split", "Table", "count_tables"]
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a data set.
+    """One part of a dataset.
 
     Attributes:
-        name: as "train".
+        name: such as "train".
         videos: what could be read.
-        faults: what could not, and what the reader put right.
+        faults: what could not, and what the reader repaired.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Example:
-    """A picture that shows a finding.
+    """An image that shows a finding.
 
     Attributes:
         caption: which frames, and what of them.
@@ -45,10 +45,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of words under a title.
+    """Rows of text under a title.
 
     Attributes:
-        leak: the rows are what splits must not share.
+        leak: True if the rows are what splits must not share.
     """
 
     title: str
@@ -67,7 +67,7 @@ class AuditReport:
         num_splits: how many parts were compared.
         unseen: splits of which not one frame could be read.
         counts: what the splits hold.
-        findings: what is wrong, worst first; tables without a row are left out.
+        findings: what is wrong, worst first; without empty tables.
     """
 
     num_splits: int
@@ -82,18 +82,18 @@ class AuditReport:
 
     @property
     def verdict(self) -> str:
-        """In one sentence."""
+        """The result in one sentence."""
         if self.num_splits < 2:
-            return "One split: there is nothing to compare it with."
+            return "There is one split, and nothing to compare it with."
         if self.unseen and not self.has_leak:
-            return f"The splits could not be compared: no frame could be read of {', '.join(self.unseen)}."
+            return f"The splits could not be compared: no frame could be read from {', '.join(self.unseen)}."
         return (
             "Splits share patients or frames." if self.has_leak else "No patient and no frame was found in two splits."
         )
 
 
 def count_tables(splits: Sequence[Split]) -> list[Table]:
-    """The splits side by side, then by class, organ, hospital, device, size and rate, as far as they are known."""
+    """The splits side by side, then by class, organ, hospital, device, size and rate; without tables of what is not known."""
     tables = [_overview(splits), _by_class(splits)]
     tables += [_by_video(splits, key, _metadata(key)) for key in ("organ", "hospital", "device")]
     tables.append(_by_video(splits, "size", lambda v: f"{v.frames[0].width}x{v.frames[0].height} px", most=12))
@@ -116,16 +116,16 @@ def _overview(splits: Sequence[Split]) -> Table:
         "boxes": lambda vs: str(sum(len(f.boxes) for f in _frames(vs))),
         "lesions (tracks)": lambda vs: str(sum(len(_tracks(v)) for v in vs)),
         "videos without lesion": lambda vs: str(sum(not _tracks(v) for v in vs)),
-        "frames a video (least, median, most)": lambda vs: _three([len(v) for v in vs]),
-        "seconds a video (least, median, most)": lambda vs: _three([len(v) / v.fps for v in vs if v.fps]),
+        "frames per video (least, median, most)": lambda vs: _three([len(v) for v in vs]),
+        "seconds per video (least, median, most)": lambda vs: _three([len(v) / v.fps for v in vs if v.fps]),
         "box side, px (5%, median, 95%)": lambda vs: _three(_sides(vs), (5, 50, 95)),
-        "box side, share of the picture's (5%, median, 95%)": lambda vs: _three(_relative_sides(vs), (5, 50, 95)),
+        "box side, share of the image's (5%, median, 95%)": lambda vs: _three(_relative_sides(vs), (5, 50, 95)),
     }
     for name, fact in facts.items():
         values = tuple(fact(s.videos) for s in splits)
         if any(v != "-" for v in values):
             rows.append((name, *values))
-    return Table("Contents", ("", *(s.name for s in splits)), rows, note="A box's side is the root of its area.")
+    return Table("Contents", ("", *(s.name for s in splits)), rows, note="A box's side is the square root of its area.")
 
 
 def _tracks(video: Video) -> set[int]:
@@ -169,7 +169,7 @@ def _metadata(key: str) -> Callable[[Video], str | None]:
 
 
 def _by_video(splits: Sequence[Split], title: str, key: Callable[[Video], str | None], most: int = 40) -> Table:
-    """Videos, frames and boxes by a property of the video; no row where no video has it."""
+    """Videos, frames and boxes by a property of the video; without a row if no video has it."""
     found: dict[str, dict[str, list[int]]] = defaultdict(lambda: {s.name: [0, 0, 0] for s in splits})
     for split in splits:
         for video in split.videos:

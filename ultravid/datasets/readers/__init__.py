@@ -1,4 +1,4 @@
-"""Sources of frames: picture folders, movies and DICOM files behind one interface."""
+"""Sources of frames: image folders, movies and DICOM files behind one interface."""
 
 from ultravid.datasets.readers.frames import read_frame_image
 from ultravid.datasets.readers.opener import is_recording, open_source

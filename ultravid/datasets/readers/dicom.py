@@ -1,8 +1,8 @@
 """Ultrasound DICOM files, read by pydicom.
 
-Of a file's elements only those that describe the picture, its scale, its rate and the scanner are read: the patient's name
-and the rest never reach this process's memory. A patient's id is compared, within this process, under a key that is thrown
-away with it (`patient_token`).
+Only those elements of a file are read that describe the image, its scale, its rate and the scanner: the patient's name and
+the rest never reach this process's memory. A patient's id is only compared within this process, hashed with a key that the
+process does not store (`patient_token`).
 
 Sources: DICOM PS3.3 C.8.5.5 (regions of ultrasound), C.7.6.5 (cine), C.7.6.3 (image pixels).
 """
@@ -56,14 +56,14 @@ _TOKEN_KEY = secrets.token_bytes(32)
 class DicomSource:
     """A DICOM file of one or many frames as a `FrameSource`.
 
-    Grey pictures become three equal channels; YBR and palette become RGB; MONOCHROME1 is turned to black background; of
-    more than 8 bits the upper 8 are kept.
+    Grey images become three equal channels; YBR and palette become RGB; MONOCHROME1 is inverted, to a black
+    background; of more than 8 bits the upper 8 are kept.
 
     Args:
         path: the file.
 
     Raises:
-        DataError: it is no DICOM file, has no pixel data, or pixels of a kind that no ultrasound scanner writes.
+        DataError: it is not a DICOM file, has no pixel data, or has pixels of a kind that no ultrasound scanner writes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,7 +74,7 @@ class DicomSource:
         self.fps = _rate(header)
         regions = _regions(header)
         self.region = _fitting_region(path, regions, self.size)
-        # Where the region does not fit, the picture was resized and the scale does not hold any more.
+        # If the region does not fit, the image was resized and the scale is no longer valid.
         self.metadata: Mapping[str, str | float] = _metadata(header, regions[0] if self.region is not None else None)
 
     def __len__(self) -> int:
@@ -94,14 +94,14 @@ class DicomSource:
         return str(self.path), index
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Does nothing: no file is kept open."""
 
     def _decode(self, indices: Sequence[int]) -> Iterator[ImageArray]:
         pixels = _quietly(iter_pixels(self.path, indices=list(indices)))
         for index in indices:
             try:
                 array = next(pixels)
-            except Exception as error:  # decoders raise whatever they like, and their texts may quote the file
+            except Exception as error:  # decoders raise any exception, and its text may quote the file
                 raise DataError(f"{self.path}: frame {index} can't be decoded ({type(error).__name__}).") from None
             yield self._to_rgb(array)
 
@@ -124,9 +124,9 @@ class DicomSource:
 
 
 def patient_token(path: str | Path) -> str | None:
-    """A word that two DICOM files of one patient id share, and that says nothing about the id; None where there is none.
+    """A text that DICOM files with the same patient's id share and that does not reveal the id; None if there is no id.
 
-    It is of use within this process alone: the next makes other words.
+    It is valid within this process only: another process makes other texts.
     """
     patient = str(_read_tags(Path(path), ["PatientID"]).get("PatientID") or "").strip()
     return hashlib.blake2b(patient.encode(), key=_TOKEN_KEY, digest_size=16).hexdigest() if patient else None
@@ -139,7 +139,7 @@ def _read_tags(path: Path, tags: list[Any]) -> pydicom.Dataset:
             return pydicom.dcmread(path, specific_tags=tags, stop_before_pixels=True)
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror}).") from error
-    except Exception as error:  # a damaged file raises anything, and the text may quote it
+    except Exception as error:  # a damaged file raises any exception, and its text may quote the file
         raise DataError(f"{path}: is not a DICOM file that can be read ({type(error).__name__}).") from None
 
 
@@ -147,20 +147,20 @@ def _read_header(path: Path) -> pydicom.Dataset:
     header = _read_tags(path, _READ_TAGS)
     missing = [k for k in ("Rows", "Columns", "PhotometricInterpretation") if not header.get(k)]
     if missing or not _pixel_length(path):
-        raise DataError(f"{path}: is a DICOM file without pixel data: there is no picture in it.")
+        raise DataError(f"{path}: is a DICOM file without pixel data: it holds no image.")
     try:
         int(header.get("NumberOfFrames") or 1)
     except (TypeError, ValueError):
-        raise DataError(f"{path}: its number of frames is no number.") from None
+        raise DataError(f"{path}: its number of frames is not a number.") from None
     if header.get("PixelRepresentation") or int(header.get("BitsAllocated") or 8) not in (8, 16):
         raise DataError(
-            f"{path}: has signed pixels or {header.get('BitsAllocated')} bits a pixel, not 8 or 16 unsigned."
+            f"{path}: has signed pixels or {header.get('BitsAllocated')} bits per pixel, not 8 or 16 unsigned."
         )
     return header
 
 
 def _pixel_length(path: Path) -> int:
-    """Bytes of PixelData, 0 where there is none; of compressed ones 2**32 - 1. Reading stops at its tag."""
+    """Bytes of PixelData, 0 if there is none; 2**32 - 1 if it is compressed. Reading stops at its tag."""
     found = 0
 
     def stop(tag: Any, _vr: Any, length: int) -> bool:
@@ -187,8 +187,10 @@ def _quietly(pixels: Iterator[np.ndarray[Any, Any]]) -> Iterator[np.ndarray[Any,
 
 
 def _rate(header: pydicom.Dataset) -> float | None:
-    """Frames a second: how they were taken, and only where that is not told how they ask to be shown."""
-    vector = [float(v) for v in _several(header.get("FrameTimeVector"))[1:]]  # the first is the way to the first frame
+    """Frames per second of the acquisition; if it is not stated, the recommended rate of display."""
+    vector = [
+        float(v) for v in _several(header.get("FrameTimeVector"))[1:]
+    ]  # the first is the time before the first frame
     times = _positive(header.get("FrameTime")), (sum(vector) / len(vector) if vector else None)
     return (
         _positive(header.get("CineRate"))
@@ -212,7 +214,7 @@ def _positive(value: Any) -> float | None:
 
 
 def _regions(header: pydicom.Dataset) -> list[pydicom.Dataset]:
-    """Regions of two-dimensional tissue, the largest first; the others hold traces, bars and spectra."""
+    """Regions of two-dimensional tissue, the largest first; other regions hold traces, bars and spectra."""
     regions = [
         r
         for r in header.get("SequenceOfUltrasoundRegions") or []
@@ -227,7 +229,7 @@ def _corners(region: pydicom.Dataset) -> Region | None:
     if any(v is None for v in values):
         return None
     x1, y1, x2, y2 = (int(v) for v in values if v is not None)
-    return x1, y1, x2 + 1, y2 + 1  # DICOM names the last pixel inside
+    return x1, y1, x2 + 1, y2 + 1  # DICOM states the last pixel inside
 
 
 def _area(box: Region | None) -> int:
@@ -248,8 +250,8 @@ def _fitting_region(path: Path, regions: list[pydicom.Dataset], size: tuple[int,
 @functools.cache  # a file is opened many times in a run
 def _warn_of_misfit(path: Path, box: Region, size: tuple[int, int]) -> None:
     logger.warning(
-        "%s: its ultrasound region %s does not lie inside the picture of %dx%d px (was it made smaller?); "
-        "the whole picture is taken.",
+        "%s: its ultrasound region %s is not inside the image of %dx%d px (was the image made smaller?); "
+        "the whole image is used.",
         path,
         box,
         size[1],

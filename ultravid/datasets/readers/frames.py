@@ -1,4 +1,4 @@
-"""Frames of a `Video` as pictures: a few movies and DICOM files are kept open between calls.
+"""Frames of a `Video` as images; a few movies and DICOM files are kept open between calls.
 
 Legend: ``H, W`` height and width of a frame in pixels.
 """
@@ -16,11 +16,11 @@ from ultravid.datasets.video import DataError, Video
 
 __all__ = ["read_frame_image"]
 
-_MAX_OPEN = 8  # files a process; a movie at full HD holds about 30 MB of decoder and reference frames
+_MAX_OPEN = 8  # files per process; a movie in full HD holds about 30 MB of decoder and reference frames
 
 
 class _OpenSources:
-    """The sources that were used last, closed as others come."""
+    """The sources that were used last; the others are closed."""
 
     def __init__(self) -> None:
         self.sources: OrderedDict[str, FrameSource] = OrderedDict()
@@ -38,26 +38,26 @@ _open = _OpenSources()
 _inherited: list[_OpenSources] = []
 
 
-def _start_anew() -> None:
-    """A forked process shares the file offsets of its parent's open movies: it opens its own, and closes none of theirs."""
+def _reset_after_fork() -> None:
+    """A forked process shares the file offsets of its parent's open movies: it opens them itself, and does not close the parent's."""
     global _open
     _inherited.append(_open)
     _open = _OpenSources()
 
 
-os.register_at_fork(after_in_child=_start_anew)
+os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def read_frame_image(video: Video, index: int, *, keep_grey: bool = False) -> ImageArray:
     """Frame ``index`` of a video as ``(H, W, 3)`` uint8 RGB.
 
     Args:
-        video: any.
+        video: the video.
         index: from 0.
-        keep_grey: give the frame of a grey picture's file as ``(H, W)`` instead.
+        keep_grey: return the frame of a grey image's file as ``(H, W)`` instead.
 
     Raises:
-        DataError: it can't be decoded, or has another size than was announced; the message names video, frame and file.
+        DataError: it can't be decoded, or has another size than its annotation states; the message names video, frame and file.
     """
     frame = video.frames[index]
     where = f"Video {video.video_id!r} frame {index}"

@@ -1,9 +1,8 @@
 """Movies, read by PyAV and numbered by what decodes.
 
-The number of frames that a container announces can be off by one or two, and an MPEG program stream announces none. So a
-movie is decoded once when it is opened, which gives each frame's time stamp; a frame is then found by seeking to the key
-frame before it and decoding up to its time stamp. Where time stamps are missing or do not rise, frames are counted
-from the beginning.
+The number of frames that a container states can be off by one or two, and an MPEG program stream states none. So a movie is
+decoded once when it is opened, which gives each frame's time stamp; a frame is then found by seeking to the key frame before it
+and decoding up to its time stamp. If time stamps are missing or do not rise, frames are counted from the beginning.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ if TYPE_CHECKING:
 
 __all__ = ["MovieSource"]
 
-_RATES_AGREE = 0.02  # a container's rate this near to that of the time stamps is the exact one of the two
+_RATES_AGREE = 0.02  # if a container's rate is this close to that of the time stamps, it is the more exact one
 
 
 @dataclass(frozen=True)
 class _Index:
-    """What decoding a movie once tells.
+    """What decoding a movie once reveals.
 
     Attributes:
-        time_stamps: of each frame, in the stream's time base; None where one is missing or they do not rise.
-        key_frames: numbers of the frames at which decoding can begin.
+        time_stamps: of each frame, in the stream's time base; None if one is missing or they do not rise.
+        key_frames: numbers of the frames at which decoding can start.
     """
 
     num_frames: int
@@ -49,7 +48,7 @@ class _Index:
 
 
 _INDICES: OrderedDict[tuple[str, int, int], _Index] = OrderedDict()
-_MAX_INDICES = 2048  # a few kB each; what is open at a time is bounded elsewhere
+_MAX_INDICES = 2048  # a few kB each; the number of open files is bounded elsewhere
 
 
 class MovieSource:
@@ -59,8 +58,7 @@ class MovieSource:
         path: the file.
 
     Raises:
-        DataError: it is no movie, a frame is damaged, or it breaks off in the middle of one; the message names file and
-            frame.
+        DataError: it is not a movie, a frame is damaged, or the file is truncated; the message names file and frame.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +70,7 @@ class MovieSource:
         self.metadata: Mapping[str, str | float] = {}
         self._container: InputContainer | None = None
         self._frames: Iterator[VideoFrame] = iter(())
-        self._next = 0  # number of the frame that _frames gives next
+        self._next = 0  # number of the frame that _frames yields next
 
     def __len__(self) -> int:
         return self._index.num_frames
@@ -88,7 +86,7 @@ class MovieSource:
             raise DataError(f"{self.path}: frame {index} can't be decoded: {_reason(error)}.") from error
         if frame is None:
             self.close()
-            raise DataError(f"{self.path}: frame {index} is not there any more; was the file changed?")
+            raise DataError(f"{self.path}: frame {index} can no longer be found; was the file changed?")
         return _to_rgb(frame)
 
     def __iter__(self) -> Iterator[ImageArray]:
@@ -107,7 +105,7 @@ class MovieSource:
     def _decode(self, index: int) -> VideoFrame | None:
         keys = self._index.key_frames
         key = keys[bisect_right(keys, index) - 1] if keys and keys[0] <= index else 0
-        # Decoding on is cheaper than seeking unless a key frame lies between.
+        # Decoding further is cheaper than seeking, unless there is a key frame in between.
         if self._container is None or not key <= self._next <= index:
             self._go_to(key, index)
         for frame in self._frames:
@@ -118,13 +116,13 @@ class MovieSource:
         return None
 
     def _go_to(self, key: int, index: int) -> None:
-        """Let ``_frames`` give a frame next that is not past ``index``: ``key`` where seeking finds it, else frame 0."""
+        """Let ``_frames`` yield next a frame not past ``index``: ``key`` if seeking finds it, else frame 0."""
         stamps = self._index.time_stamps
         if stamps is not None and key > 0:
             container, stream = self._open()
             container.seek(stamps[key], stream=stream, backward=True)
             frames = container.decode(stream)
-            # What comes before the first key frame lacks what it refers to.
+            # Frames before the first key frame refer to frames that were not decoded.
             first = next((f for f in frames if f.key_frame and f.pts is not None), None)
             if first is not None and first.pts is not None:
                 number = bisect_left(stamps, first.pts)
@@ -149,7 +147,7 @@ def _open_movie(path: Path) -> tuple[InputContainer, VideoStream]:
         container.close()
         raise DataError(f"{path}: has no video stream.")
     stream = container.streams.video[0]
-    # Loaders' processes are the parallelism; FFmpeg's own threads would not live through a fork either.
+    # Loaders parallelise by processes, and FFmpeg's own threads would not survive a fork.
     stream.codec_context.thread_count = 1
     return container, stream
 
@@ -177,11 +175,11 @@ def _decode_once(path: Path) -> _Index:
             if stamps and found != size:
                 raise DataError(
                     f"{path}: frame {len(stamps)} is {found[1]}x{found[0]} px, the first is {size[1]}x{size[0]}. "
-                    "Frames of one video have one size."
+                    "All frames of a video must have the same size."
                 )
             size = found
-            if frame.is_corrupt:  # FFmpeg fills what is missing from the frames around it
-                raise DataError(f"{path}: frame {len(stamps)} is damaged or cut off.")
+            if frame.is_corrupt:  # FFmpeg fills what is missing from neighbouring frames
+                raise DataError(f"{path}: frame {len(stamps)} is damaged or truncated.")
             if frame.key_frame:
                 keys.append(len(stamps))
             stamps.append(frame.pts)
@@ -200,7 +198,7 @@ def _decode_once(path: Path) -> _Index:
 
 
 def _rate(average: float, stamps: Sequence[int], time_base: float) -> float | None:
-    """Frames a second. The container's figure is exact where it is true, but some say what the camera was set to."""
+    """Frames per second. The container's rate is exact if it is true, but some containers state the camera's setting."""
     if len(stamps) < 2:
         return average or None
     measured = (len(stamps) - 1) / ((stamps[-1] - stamps[0]) * time_base)
@@ -209,7 +207,9 @@ def _rate(average: float, stamps: Sequence[int], time_base: float) -> float | No
 
 def _to_rgb(frame: VideoFrame) -> ImageArray:
     image = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4  # a phone held upright says so beside the picture, counter-clockwise
+    turns = (
+        round(frame.rotation / 90) % 4
+    )  # a phone held upright stores its rotation beside the image, counter-clockwise
     return np.ascontiguousarray(np.rot90(image, turns) if turns else image, np.uint8)
 
 

@@ -17,7 +17,7 @@ __all__ = ["is_dicom", "is_recording", "open_source"]
 
 
 def is_recording(path: str | Path) -> bool:
-    """Whether `open_source` takes this path for a movie, a DICOM file or a folder of pictures, by its name and first bytes."""
+    """Whether `open_source` reads this path as a movie, a DICOM file or a folder of images, by its name and first bytes."""
     path = Path(path)
     if path.is_dir():
         return any(p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".") for p in path.iterdir())
@@ -25,19 +25,19 @@ def is_recording(path: str | Path) -> bool:
 
 
 def open_source(path: str | Path, *, crop: bool = True) -> FrameSource:
-    """Open a movie, a DICOM file, a folder of pictures in natural order, or one picture.
+    """Open a movie, a DICOM file, a folder of images in natural order, or one image.
 
     Args:
         path: file or folder.
-        crop: cut frames to the part that shows the scan, where the file says which (DICOM's ultrasound regions). What lies
-            outside are often the patient's name and the date.
+        crop: crop frames to the part that shows the scan, if the file states it (DICOM's ultrasound regions). Outside of it
+            there are often the patient's name and the date.
 
     Raises:
-        DataError: nothing is there, it is empty or damaged, or nobody can read it.
+        DataError: the path does not exist, is empty or damaged, or is of no kind that can be read.
     """
     path = Path(path)
     if not path.exists():
-        raise DataError(f"{path} is not there.")
+        raise DataError(f"{path} does not exist.")
     if path.is_file() and path.stat().st_size == 0:
         raise DataError(f"{path}: is empty (0 bytes).")
     source = _open_whole(path)
@@ -45,7 +45,7 @@ def open_source(path: str | Path, *, crop: bool = True) -> FrameSource:
 
 
 def _open_whole(path: Path) -> FrameSource:
-    # PyAV and pydicom take half a second to import; a data set of pictures needs neither.
+    # PyAV and pydicom take half a second to import; a dataset of images needs neither.
     suffix = path.suffix.lower()
     if path.is_dir() or suffix in PICTURE_SUFFIXES:
         from ultravid.datasets.readers.pictures import PictureSource
@@ -61,15 +61,15 @@ def _open_whole(path: Path) -> FrameSource:
         return DicomSource(path)
     known = sorted(MOVIE_SUFFIXES | DICOM_SUFFIXES | PICTURE_SUFFIXES)
     raise DataError(
-        f"{path}: is no kind of file that frames are read from ({', '.join(known)}, or a folder of pictures)."
+        f"{path}: is not a kind of file that frames are read from ({', '.join(known)}, or a folder of images)."
     )
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file bears DICOM's suffix, or no suffix and DICOM's mark."""
+    """Whether a file has DICOM's suffix, or no suffix and DICOM's magic bytes."""
     if path.suffix.lower() in DICOM_SUFFIXES:
         return path.is_file()
-    # Scanners write DICOM files without a suffix, and a table of them in a file of this name.
+    # Scanners write DICOM files without a suffix, and an index of them in a file of this name.
     if path.suffix or path.name.upper() == "DICOMDIR" or not path.is_file():
         return False
     with path.open("rb") as file:

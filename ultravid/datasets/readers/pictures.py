@@ -1,4 +1,4 @@
-"""Folders of PNG or JPEG pictures, in natural order: ``2.png`` comes before ``10.png``."""
+"""Folders of PNG or JPEG images, in natural order: ``2.png`` comes before ``10.png``."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ def natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """The folder's PNG and JPEG files in natural order; hidden ones are no pictures."""
+    """The folder's PNG and JPEG files in natural order; hidden files are skipped."""
     found = [p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")]
     return sorted(found, key=lambda p: natural_order(p.name))
 
 
 class PictureSource:
-    """A folder of pictures, or one picture, as a `FrameSource`.
+    """A folder of images, or one image, as a `FrameSource`.
 
     Args:
-        path: folder or picture.
+        path: folder or image.
 
     Raises:
-        DataError: the folder holds no picture, or the first can't be decoded.
+        DataError: the folder holds no image, or the first can't be decoded.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.files = list_pictures(path) if path.is_dir() else [path]
         if not self.files:
-            raise DataError(f"{path}: holds no PNG or JPEG picture.")
+            raise DataError(f"{path}: holds no PNG or JPEG image.")
         height, width = read_image(self.files[0]).shape[:2]
         self.size = (height, width)
         self.fps: float | None = None
@@ -50,14 +50,14 @@ class PictureSource:
         return len(self.files)
 
     def read(self, index: int) -> ImageArray:
-        """As `FrameSource.read`; a picture of another size than the first is refused."""
+        """See `FrameSource.read`; an image whose size differs from the first's is rejected."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: has {len(self)} frames, there is no frame {index}.")
         image = read_image(self.files[index])
         if image.shape[:2] != self.size:
             raise DataError(
                 f"{self.files[index]}: frame {index} is {image.shape[1]}x{image.shape[0]} px, "
-                f"the first is {self.size[1]}x{self.size[0]}. Frames of one video have one size."
+                f"the first is {self.size[1]}x{self.size[0]}. All frames of a video must have the same size."
             )
         return image
 
@@ -69,4 +69,4 @@ class PictureSource:
         return str(self.files[index]), None
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Does nothing: no file is kept open."""

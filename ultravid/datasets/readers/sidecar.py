@@ -1,7 +1,7 @@
-"""What a recording does not say of itself, in a JSON file beside it.
+"""A JSON file beside a recording, for what the recording does not state.
 
-``clip.video.json`` lies beside ``clip.mp4``, ``clip.dcm`` or the folder ``clip``: an object with any of ``fps``, ``patient``,
-``device``, ``organ``, ``hospital``, ``spacing_mm`` and ``spacing_y_mm``. It is taken before what the recording says.
+``clip.video.json`` is beside ``clip.mp4``, ``clip.dcm`` or the folder ``clip``: an object with any of ``fps``, ``patient``,
+``device``, ``organ``, ``hospital``, ``spacing_mm`` and ``spacing_y_mm``. It takes precedence over the recording.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Sidecar:
     """The file's content.
 
     Attributes:
-        fps: frames a second.
+        fps: frames per second.
         patient: who was scanned.
-        metadata: the rest, as `Video.metadata`.
+        metadata: the rest, for `Video.metadata`.
     """
 
     fps: float | None = None
@@ -38,16 +38,16 @@ class Sidecar:
 
 
 def sidecar_path(recording: Path) -> Path:
-    """Where a recording's sidecar lies, whether there is one or not."""
+    """The path of a recording's sidecar, whether or not it exists."""
     stem = recording.name if recording.is_dir() else recording.stem
     return recording.with_name(f"{stem}.video.json")
 
 
 def read_sidecar(recording: str | Path) -> Sidecar:
-    """The sidecar of a recording; an empty one where there is none.
+    """The sidecar of a recording; an empty one if there is none.
 
     Raises:
-        DataError: it is no JSON object, or holds an unknown key or a value of the wrong kind.
+        DataError: it is not a JSON object, or holds an unknown key or a value of the wrong kind.
     """
     path = sidecar_path(Path(recording))
     if not path.is_file():
@@ -57,7 +57,7 @@ def read_sidecar(recording: str | Path) -> Sidecar:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: can't be read as JSON: {error}.") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path}: must be a JSON object, with any of {', '.join(_NUMBERS + _WORDS)}.")
+        raise DataError(f"{path}: must be a JSON object with any of {', '.join(_NUMBERS + _WORDS)}.")
     for key, value in content.items():
         _check(path, key, value)
     rest = {k: float(v) if k in _NUMBERS else str(v) for k, v in content.items() if k not in ("fps", "patient")}
@@ -72,7 +72,7 @@ def _check(path: Path, key: str, value: Any) -> None:
             raise DataError(f"{path}: {key!r} is {value!r}, not a number above 0.")
     elif key in _WORDS:
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise DataError(f"{path}: {key!r} is {value!r}, not a name.")
+            raise DataError(f"{path}: {key!r} is {value!r}, not text or a whole number.")
     else:
         near = difflib.get_close_matches(key, _NUMBERS + _WORDS, 1)
         hint = f" Did you mean {near[0]!r}?" if near else f" Keys are {', '.join(_NUMBERS + _WORDS)}."

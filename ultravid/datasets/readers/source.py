@@ -26,7 +26,7 @@ __all__ = [
 
 ImageArray = NDArray[np.uint8]
 Region = tuple[int, int, int, int]
-"""(x1, y1, x2, y2) in pixels; x2 and y2 are the first that lie outside."""
+"""(x1, y1, x2, y2) in pixels; x2 and y2 are the first outside."""
 
 MOVIE_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mpeg", ".mpg", ".mkv", ".webm", ".wmv"})
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
@@ -42,7 +42,7 @@ class FrameSource(Protocol):
 
     @property
     def fps(self) -> float | None:
-        """Frames a second; None where the file does not say."""
+        """Frames per second; None if the file does not state it."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -50,11 +50,11 @@ class FrameSource(Protocol):
 
     @property
     def region(self) -> Region | None:
-        """The part that shows the scan, where the file says which; None elsewhere."""
+        """The part that shows the scan; None if the file does not state it."""
 
     @property
     def metadata(self) -> Mapping[str, str | float]:
-        """``device``, ``spacing_mm``, ..., as in `Video.metadata`, as far as the file says; never who the patient is."""
+        """``device``, ``spacing_mm``, ..., as in `Video.metadata`, as far as the file states them; never the patient."""
 
     def __len__(self) -> int:
         """Number of frames that can be read."""
@@ -68,31 +68,31 @@ class FrameSource(Protocol):
         """
 
     def __iter__(self) -> Iterator[ImageArray]:
-        """All frames in order, the fastest way to read them."""
+        """Iterates over all frames in order, the fastest way to read them."""
 
     def place(self, index: int) -> tuple[str, int | None]:
-        """(file, number in the file) of a frame, as `Frame` keeps them."""
+        """(file, number in the file) of a frame, for `Frame.path` and `Frame.index_in_file`."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 class CroppedSource:
-    """The frames of another source, cut to a part of the picture.
+    """The frames of another source, cropped to a part of the image.
 
     Args:
-        source: whose frames.
+        source: of the frames.
         box: the part.
 
     Raises:
-        DataError: the part does not lie inside the picture.
+        DataError: the part is not inside the image.
     """
 
     def __init__(self, source: FrameSource, box: Region) -> None:
         height, width = source.size
         x1, y1, x2, y2 = box
         if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-            raise DataError(f"{source.path}: the part {box} does not lie inside the picture of {width}x{height} px.")
+            raise DataError(f"{source.path}: the part {box} is not inside the image of {width}x{height} px.")
         self.source = source
         self.box = box
         self.path = source.path
@@ -106,19 +106,19 @@ class CroppedSource:
 
     def read(self, index: int) -> ImageArray:
         """As `FrameSource.read`."""
-        return self._cut(self.source.read(index))
+        return self._crop(self.source.read(index))
 
     def __iter__(self) -> Iterator[ImageArray]:
-        return map(self._cut, self.source)
+        return map(self._crop, self.source)
 
     def place(self, index: int) -> tuple[str, int | None]:
-        """As `FrameSource.place`: numbers are the file's own."""
+        """As `FrameSource.place`: numbers are those of the file."""
         return self.source.place(index)
 
     def close(self) -> None:
         """Close the source."""
         self.source.close()
 
-    def _cut(self, image: ImageArray) -> ImageArray:
+    def _crop(self, image: ImageArray) -> ImageArray:
         x1, y1, x2, y2 = self.box
         return np.ascontiguousarray(image[y1:y2, x1:x2])
