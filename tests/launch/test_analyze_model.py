@@ -2,18 +2,18 @@
 
 import re
 import subprocess
-import sys
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import PHANTOM_CONFIG, ROOT
+from tests.quick_python import quick_python
 from ultravid.config import Builder, load_checked
 
 
 def analyze(cwd, *arguments):
-    command = [sys.executable, str(ROOT / "tools/analyze_model.py"), "--config-file", str(PHANTOM_CONFIG), *arguments]
+    command = [quick_python(), str(ROOT / "tools/analyze_model.py"), "--config-file", str(PHANTOM_CONFIG), *arguments]
     ended = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     return ended.returncode, ended.stdout, ended.stderr
 
@@ -23,7 +23,6 @@ def number_after(name, text, column):
     return float(row.split()[column].rstrip(",;"))
 
 
-@pytest.mark.slow
 def test_a_frames_operations_are_those_that_torch_counts(tmp_path):
     arguments = ["--size", "96", "128", "--num-inputs", "3", "--tasks", "flop", "model.causal=true"]
     code, out, err = analyze(tmp_path, *arguments)
@@ -43,7 +42,6 @@ def test_a_frames_operations_are_those_that_torch_counts(tmp_path):
     assert len(re.findall("^Not counted, calls a frame: .*roi_align 1", out, re.MULTILINE)) == 1
 
 
-@pytest.mark.slow
 def test_all_tasks_on_the_frames_of_a_data_set(phantom, tmp_path):
     arguments = ["--num-inputs", "2", "--depth", "2", "--tasks", "parameter", "activation", "shape", "structure"]
     code, out, err = analyze(tmp_path, *arguments, f"data.root={phantom}", "dataloader.test.num_workers=0")
@@ -58,7 +56,6 @@ def test_all_tasks_on_the_frames_of_a_data_set(phantom, tmp_path):
     assert str(model) in out
 
 
-@pytest.mark.slow
 def test_mistakes_get_one_message(tmp_path):
     code, _, err = analyze(tmp_path, "--tasks", "flops", "parameter")
     assert (code, err) == (2, "error: --tasks flops: what there is: parameter, flop, activation, shape, structure.\n")

@@ -8,13 +8,13 @@ import json
 import math
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
 from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool
+from tests.quick_python import quick_python
 from ultravid.evaluation.folds import FoldResult, FoldTable, fold_csv, fold_html, fold_json, fold_latex, fold_text
 from ultravid.evaluation.metrics import TRAINING_METRICS, all_metrics
 from ultravid.evaluation.prediction_store import find_manifest, read_videos
@@ -42,7 +42,7 @@ dataloader.train.num_workers = dataloader.test.num_workers = 0
 
 
 def command(*arguments):
-    return [sys.executable, str(ROOT / "tools/cross_validate.py"), *map(str, arguments)]
+    return [quick_python(), str(ROOT / "tools/cross_validate.py"), *map(str, arguments)]
 
 
 def run(*arguments):
@@ -79,7 +79,6 @@ def rows_of(folder):
         return {row["metric"]: row for row in csv.DictReader(file)}
 
 
-@pytest.mark.slow
 def test_every_fold_is_held_out_once_and_the_tables_hold_what_numpy_computes(finished):
     folder, said = finished
     assert "fold_0: started on GPU 0" in said and "fold_1: started on GPU 1" in said
@@ -106,7 +105,6 @@ def test_every_fold_is_held_out_once_and_the_tables_hold_what_numpy_computes(fin
     assert "sample standard deviation (n - 1) over n = 3 folds (0, 1, 2)" in page and "tools/cross_validate.py" in page
 
 
-@pytest.mark.slow
 def test_the_same_command_keeps_finished_folds_and_rejects_another_config(finished, config):
     folder, _ = finished
     before = {p: p.stat().st_mtime_ns for p in folder.glob("fold_*/**/*") if p.is_file()}
@@ -122,7 +120,6 @@ def test_the_same_command_keeps_finished_folds_and_rejects_another_config(finish
     )
 
 
-@pytest.mark.slow
 def test_eval_only_evaluates_each_folds_own_weights_or_those_that_are_named(finished, config, tmp_path):
     folder, _ = finished
     weights = f"train.init_checkpoint={folder}/fold_{{fold}}/model_final.pth"
@@ -137,7 +134,6 @@ def test_eval_only_evaluates_each_folds_own_weights_or_those_that_are_named(fini
     assert done.returncode == 2 and "Fold 0: " in done.stderr and "model_final.pth is missing" in done.stderr
 
 
-@pytest.mark.slow
 def test_a_signal_stops_the_folds_in_order_and_the_same_command_ends_with_the_same_figures(
     finished, config, tmp_path, monkeypatch
 ):
@@ -174,7 +170,6 @@ def test_two_cross_validations_do_not_write_into_one_folder(config, tmp_path, ca
     )
 
 
-@pytest.mark.slow
 def test_a_fold_that_fails_is_reported_at_the_end_and_does_not_stop_the_others(config, tmp_path):
     out = tmp_path / "out"
     (out / "fold_0").mkdir(parents=True)

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool, read_rows, same_weights, small_arguments, without_times
+from tests.quick_python import quick_python
 from ultravid.engine import run_tool
 
 HELLO = """
@@ -113,12 +114,11 @@ def test_an_interrupted_eval_only_goes_on_from_the_videos_it_finished(finished, 
     assert "they are of other weights or settings" in capfd.readouterr().out
 
 
-@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_evaluate_to_the_same_figures_as_one(finished, tmp_path):
     out = Path(output_of(finished))
     command = [
-        sys.executable,
+        quick_python(),
         str(ROOT / "tools/lazyconfig_train.py"),
         *finished,
         "--eval-only",
@@ -136,11 +136,10 @@ def test_two_processes_evaluate_to_the_same_figures_as_one(finished, tmp_path):
     assert [r["image_id"] for r in rows[0]] == [r["image_id"] for r in rows[1]]
 
 
-@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_train_and_share_their_gradients(small_run, tmp_path):
     command = [
-        sys.executable,
+        quick_python(),
         str(ROOT / "tools/lazyconfig_train.py"),
         *small_run,
         "--num-gpus",
@@ -178,7 +177,7 @@ def test_a_users_own_hook_is_named_from_a_config(small_run, launch_run, tmp_path
     # The saved config says where the project's modules are: a fresh process finds them.
     saved = tmp_path / "run/config.yaml"
     assert "hello.HelloHook" in saved.read_text() and "oc.env" not in saved.read_text()
-    command = [sys.executable, str(ROOT / "tools/lazyconfig_train.py"), "--config-file", str(saved), "--check"]
+    command = [quick_python(), str(ROOT / "tools/lazyconfig_train.py"), "--config-file", str(saved), "--check"]
     assert subprocess.run(command, check=False, cwd=tmp_path / "run").returncode == 0
 
 

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 
 import cv2
@@ -14,6 +13,7 @@ import pytest
 
 from tests.conftest import ROOT, load_tool, small_arguments
 from tests.evaluation.cases import FAR, A, random_videos, video, write_coco
+from tests.quick_python import quick_python
 from ultravid.evaluation import FrameResult, VideoResult, all_metrics, false_positive_sequences, match_video
 from ultravid.evaluation.failures import false_sequences, missed_lesions
 from ultravid.evaluation.frame_ap import DetectionPool
@@ -28,7 +28,7 @@ MARKUP = "<b>x</b>"
 
 
 def run(*arguments):
-    command = [sys.executable, str(ROOT / "tools/report.py"), *map(str, arguments)]
+    command = [quick_python(), str(ROOT / "tools/report.py"), *map(str, arguments)]
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
@@ -203,7 +203,7 @@ def test_runs_stand_side_by_side_with_the_differences_of_compare(compared):
     main = {row[0]: row for row in page.tables["main-metrics"][1:]}
     assert [float(main["AP50"][i]) for i in (1, 3)] == pytest.approx([f["AP50"] for f in figures])
     output = path.with_name("compare.json")
-    command = [sys.executable, str(ROOT / "tools/compare.py"), a, b, "--bootstrap", "200", "--output", output]
+    command = [quick_python(), str(ROOT / "tools/compare.py"), a, b, "--bootstrap", "200", "--output", output]
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
     expected = json.loads(output.read_text())
     rows = {row[0]: row for row in page.tables[None] if len(row) == 6}

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, load_tool, read_rows, small_arguments
+from tests.quick_python import quick_python
 from ultravid.utils.tool import run_tool
 
 EMA = "trainer.hooks.ema=common/hooks.py:EMA"
@@ -20,7 +21,7 @@ EMA = "trainer.hooks.ema=common/hooks.py:EMA"
 
 @pytest.mark.slow
 def test_a_short_drill_finds_no_difference(tmp_path):
-    command = [sys.executable, str(ROOT / "tools/resume_drill.py"), "--kills", "1", "--iterations", "6", "--seed", "4"]
+    command = [quick_python(), str(ROOT / "tools/resume_drill.py"), "--kills", "1", "--iterations", "6", "--seed", "4"]
     done = subprocess.run([*command, "--work-dir", str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SIGTERM" in done.stdout and ": 0 differences" in done.stdout
