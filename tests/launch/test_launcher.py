@@ -106,12 +106,12 @@ def test_an_interrupted_eval_only_goes_on_from_the_videos_it_finished(finished, 
 
     interrupt()
     assert launch_run([*arguments, resume]) == 0
-    assert "1 videos are taken over" in capfd.readouterr().out
+    assert "1 videos of an interrupted evaluation are reused" in capfd.readouterr().out
     assert {p.name: p.read_bytes() for p in predictions.iterdir()} == whole
     # A model of another setting, with the same weights, is another model.
     interrupt()
     assert launch_run([*arguments, resume, "model.context_stride=1"]) == 0
-    assert "they are of other weights or settings" in capfd.readouterr().out
+    assert "other weights or settings made them" in capfd.readouterr().out
 
 
 @pytest.mark.distributed

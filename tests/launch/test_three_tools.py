@@ -1,13 +1,13 @@
 """The three launchers: one run, said as a config in Python, written out as a loop, and said as a config in YAML."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool, load_weights, read_rows, same_weights, small_arguments
+from tests.quick_python import quick_python
 from ultravid.engine import run_tool
 
 PHANTOM_YAML = PHANTOM_CONFIG.with_suffix(".yaml")
@@ -87,7 +87,6 @@ def test_eval_only_gives_the_detections_of_the_end_of_training(runs, phantom, tm
     assert not (tmp_path / "config.yaml").exists() and (tmp_path / "config_eval.yaml").is_file()
 
 
-@pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize("tool", ["plain_train_net", "train_net"])
 def test_two_processes_train_on_their_shares_of_the_batch(phantom, tmp_path, tool):
@@ -98,7 +97,7 @@ def test_two_processes_train_on_their_shares_of_the_batch(phantom, tmp_path, too
         if tool == "train_net"
         else ["train.max_iter=2"]
     )
-    command = [sys.executable, str(ROOT / f"tools/{tool}.py"), *arguments, "--num-gpus", "2"]
+    command = [quick_python(), str(ROOT / f"tools/{tool}.py"), *arguments, "--num-gpus", "2"]
     done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [row["iteration"] for row in read_rows(folder / "metrics.json")] == [0, 1, 2]

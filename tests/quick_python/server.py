@@ -1,8 +1,10 @@
 """Import what the tools import, then fork a process for each client that asks."""
 
 import atexit
+import contextlib
 import fcntl
 import gc
+import importlib
 import json
 import multiprocessing.spawn
 import os
@@ -17,18 +19,10 @@ import types
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])
-
-import cv2
-import tensorboard.summary.writer.event_file_writer
-import torch.distributed.run
-import torch.utils.tensorboard
-
-import ultravid.data
-import ultravid.engine
-import ultravid.engine.hooks
-import ultravid.evaluation
-import ultravid.modeling
+IMPORTED = [
+    *("torch.distributed.run", "torch.utils.tensorboard", "tensorboard.summary.writer.event_file_writer", "cv2"),
+    *("ultravid.data", "ultravid.engine.hooks", "ultravid.evaluation", "ultravid.modeling"),
+]
 
 
 def receive(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -48,7 +42,8 @@ def serve(address: str) -> dict[str, Any] | None:
     listener.listen(64)
     selector.register(listener, selectors.EVENT_READ, "listener")
     selector.register(sys.stdin, selectors.EVENT_READ, "stdin")
-    print("ready", flush=True)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     while True:
         # A client that was killed comes before one that asks: what is started next must find the killed process gone.
         for key, _ in sorted(selector.select(), key=lambda event: event[0].data == "listener"):
@@ -86,10 +81,8 @@ def serve(address: str) -> dict[str, Any] | None:
                 _, status = os.waitpid(pid, 0)
                 if client in {each.fileobj for each in selector.get_map().values()}:
                     selector.unregister(client)
-                    try:
+                    with contextlib.suppress(OSError):
                         client.send(struct.pack("i", status))
-                    except OSError:
-                        pass
                 client.close()
                 break  # further events of this round may be of what was closed
 
@@ -120,7 +113,7 @@ def become(request: dict[str, Any], program: str) -> list[str]:
     sys.path[0:1] = ["", *added]
     sys.executable = program
     multiprocessing.spawn.set_executable(program)
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    sys.modules["torch"].set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     arguments = list(request["argv"])
     while arguments[0].startswith("-") and arguments[0] not in ("-c", "-m"):
         del arguments[: 2 if arguments[0] in ("-X", "-W") else 1]
@@ -157,21 +150,22 @@ def end_as_python_does(arguments: list[str]) -> None:
         sys.excepthook(*sys.exc_info())
         code = -signal.SIGINT if isinstance(sys.exception(), KeyboardInterrupt) else 1
     if code is not None and not isinstance(code, int):
-        print(code, file=sys.stderr)
+        sys.stderr.write(f"{code}\n")
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it, or the tool closed it
             stream.flush()
-        except (OSError, ValueError):  # nobody reads it, or the tool closed it
-            pass
     if (code or 0) < 0:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit((code or 0) & 0xFF)
 
 
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+for name in IMPORTED:
+    importlib.import_module(name)
 gc.collect()
 gc.freeze()  # collections in forked processes leave the imported pages alone
 asked = serve(sys.argv[1])

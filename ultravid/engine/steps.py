@@ -259,7 +259,9 @@ class NonfinitePolicy:
             return
         kept = self.dump(step, {})
         samples = describe_batch(step.batches[-1])
-        raise FloatingPointError(f"Iteration {step.iteration}: {error}; samples: {samples}{kept}") from error
+        raise FloatingPointError(
+            f"Iteration {step.iteration}: {str(error).rstrip('.')}; samples: {samples}{kept}"
+        ) from error
 
     def allows_step(self, step: Step, norm: Tensor, losses: dict[str, Tensor]) -> bool:
         """Whether the optimizer may make the step; this reads ``norm`` from the device.
