@@ -156,9 +156,13 @@ def stand_still_then_break(folder: Path):
     (folder / f"{rank}.json").write_text(json.dumps(result))
 
 
-def test_a_hang_is_told_by_each_process_and_a_nan_of_one_stops_all_before_the_step(tmp_path, monkeypatch):
-    monkeypatch.setattr(multiprocessing.spawn, "_executable", quick_python())
-    launch(stand_still_then_break, 2, args=(tmp_path,))
+def test_a_hang_is_told_by_each_process_and_a_nan_of_one_stops_all_before_the_step(tmp_path):
+    executable = multiprocessing.spawn.get_executable()
+    multiprocessing.spawn.set_executable(quick_python())
+    try:
+        launch(stand_still_then_break, 2, args=(tmp_path,))
+    finally:
+        multiprocessing.spawn.set_executable(executable)
     logs = [(tmp_path / f"log{rank}.txt").read_text() for rank in (0, 1)]
     assert "Rank 1 of 2 has finished no iteration" in logs[1] and "time.sleep(2.5)" in logs[1]
     assert "Rank 0 of 2 has finished no iteration" in logs[0] and "backward" in logs[0]
