@@ -15,6 +15,7 @@ import yaml
 from ultravid.config.cfg_keys import SAVED_KEYS, TOP_KEYS
 from ultravid.config.loader import load_config_file
 from ultravid.config.nodes import Node
+from ultravid.config.upgrade import upgrade
 
 if TYPE_CHECKING:
     from ultravid.config.cfg_node import CfgNode
@@ -49,6 +50,7 @@ def load_config(path: str | Path, *, allow_pickle: bool = False) -> Node:
     """
     node = load_config_file(path, allow_pickle=allow_pickle)
     if Path(path).suffix == ".py" or not has_cfg_node_keys(node):
+        upgrade(node)
         return node
     from ultravid.config.cfg_defaults import get_cfg
 

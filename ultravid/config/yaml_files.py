@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gc
 import io
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,21 +133,22 @@ class _Reader:
         return value
 
 
-class _Unpickler(pickle.Unpickler):
-    """Finds the classes and functions of earlier versions under the names of today."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        old = f"{module}.{name}"
-        today = current_target(old)
-        return super().find_class(module, name) if today == old else locate_dotted(today)
-
-
 def _unpickled(text: Any, key: str, allow_pickle: bool) -> Any:
     if not allow_pickle:
         raise ConfigError(
             f"{key} is a pickle, which may run any code when it is read; LazyConfig.load(..., allow_pickle=True) reads it."
         )
+    import pickle  # only here: few configs hold one
+
+    class Unpickler(pickle.Unpickler):
+        """Finds classes and functions that were renamed since."""
+
+        def find_class(self, module: str, name: str) -> Any:
+            old = f"{module}.{name}"
+            today = current_target(old)
+            return super().find_class(module, name) if today == old else locate_dotted(today)
+
     try:
-        return _Unpickler(io.BytesIO(base64.b64decode(text))).load()
+        return Unpickler(io.BytesIO(base64.b64decode(text))).load()
     except Exception as error:  # whatever an object's own unpickling raises
         raise ConfigError(f"{key} is a pickle that can't be read: {type(error).__name__}: {error}") from error
