@@ -82,6 +82,7 @@ def test_a_config_that_was_brought_up_to_date_is_saved_with_the_names_of_today(t
 def test_arguments_that_moved_into_an_object_keep_value_and_place():
     cfg = LazyConfig.load(SAVED / "configs/tiny_run.yaml")
     assert cfg.trainer.accumulation.num_batches == 2
+    assert [s.value for s in explain(cfg, "trainer.accumulation.num_batches")] == [2]  # not the default before it
     assert cfg.trainer.nonfinite.max_skipped == 3
     assert cfg.trainer.nonfinite.raw.dump_dir == "${train.output_dir}"
     assert notes_of(cfg)["trainer.accumulation.num_batches"] == "was called 'trainer.accumulate'"

@@ -162,7 +162,9 @@ def _move_arguments(node: Any, arguments: Mapping[str, str], moved: dict[str, st
         new.partition(".")[0] for new in arguments.values() if "." in new
     }:  # complete, as a config of today is
         if dict.get(node, part) is None:
-            dict.__setitem__(node, part, Node._make(dict(PARTS[part]).items(), None))
+            moved_here = {arguments[name] for name in old_names}
+            pairs = [(key, value) for key, value in PARTS[part].items() if f"{part}.{key}" not in moved_here]
+            dict.__setitem__(node, part, Node._make(pairs, None))
             raw_child(node, part)._up = node
     for name in old_names:
         *above, last = arguments[name].split(".")
