@@ -4,4 +4,5 @@ import sys
 
 from ultravid.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # importing all modules of the package must not run it
+    sys.exit(main())

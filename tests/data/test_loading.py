@@ -145,7 +145,7 @@ def test_an_empty_split_is_refused(phantom):
     fold = fold_of_patient(alone[0].patient, 4)
     with pytest.raises(DataError, match=f"none is left without fold {fold}"):
         loader(phantom, videos=alone, fold=fold, num_folds=4)
-    with pytest.raises(DataError, match="holds no box"):
+    with pytest.raises(DataError, match="has no boxes"):
         loader(phantom, videos=alone)
 
 

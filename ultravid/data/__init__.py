@@ -1,7 +1,16 @@
 """Clips for a model: samplers, augmentation, mapper and loaders. The names of `ultravid.datasets` are here as well."""
 
-from ultravid.data.build import ClipLoader, build_video_test_loader, build_video_train_loader
+from ultravid.data.build import (
+    ClipLoader,
+    build_batch_data_loader,
+    build_detection_test_loader,
+    build_detection_train_loader,
+    build_video_test_loader,
+    build_video_train_loader,
+    get_detection_dataset_dicts,
+)
 from ultravid.data.clip_planner import StaticClips
+from ultravid.data.common import DatasetFromList, MapDataset, ToIterableDataset
 from ultravid.data.mining import HardMining
 from ultravid.data.mixing import MixedClipLoader
 from ultravid.data.photometric import RandomContrast, RandomDepthGain, RandomGamma, RandomSpeckle
@@ -40,10 +49,12 @@ __all__ = [
     "CropToRegion",
     "DataError",
     "DatasetCatalog",
+    "DatasetFromList",
     "Frame",
     "FrameSource",
     "HardMining",
     "InfiniteClipSampler",
+    "MapDataset",
     "MemoryFrameSampler",
     "Metadata",
     "MetadataCatalog",
@@ -59,11 +70,16 @@ __all__ = [
     "ResizeToArea",
     "StaticClips",
     "StridedFrameSampler",
+    "ToIterableDataset",
     "Video",
     "WindowFrameSampler",
+    "build_batch_data_loader",
+    "build_detection_test_loader",
+    "build_detection_train_loader",
     "build_video_test_loader",
     "build_video_train_loader",
     "fold_of_patient",
+    "get_detection_dataset_dicts",
     "get_videos",
     "group_by_metadata",
     "label_groups",

@@ -1,32 +1,49 @@
-"""Loaders: batches of clips without end for training, frames one by one for evaluation."""
+"""Loaders of videos: batches of clips without end for training, frames one by one for evaluation.
+
+detectron2's loaders of images, which are in `ultravid.data.image_loaders`, can be imported from here too.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ultravid.data.clip_planner import ClipPlanner, StaticClips
+from ultravid.data.image_loaders import (
+    build_batch_data_loader,
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+    trivial_batch_collator,
+)
 from ultravid.data.mapper import ClipDataset, FrameDataset
 from ultravid.data.mining import HardMining
 from ultravid.data.samplers import FrameSampler, InfiniteClipSampler, Position, shard_videos
 from ultravid.data.transforms import ClipTransform
 from ultravid.data.transport import PackingLoader
+from ultravid.data.workers import init_worker, worker_init_reset_seed
 from ultravid.datasets.folds import split_fold
 from ultravid.datasets.video import DataError, Video
 from ultravid.structures import Clip
 from ultravid.utils import comm
 from ultravid.utils.env import select_device
 
-__all__ = ["ClipLoader", "build_video_test_loader", "build_video_train_loader"]
+__all__ = [
+    "ClipLoader",
+    "build_batch_data_loader",
+    "build_detection_test_loader",
+    "build_detection_train_loader",
+    "build_video_test_loader",
+    "build_video_train_loader",
+    "get_detection_dataset_dicts",
+    "trivial_batch_collator",
+    "worker_init_reset_seed",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +53,10 @@ class ClipLoader:
 
     Args:
         dataset: clips by position.
-        num_workers: processes that open and augment clips; 0 does it in this one. No influence on the clips.
-        device: where the data set's ``device_transforms`` are run, by this process, a clip's frames at once; the clips stay
-            there. "auto" is `select_device`'s. None runs them in the workers, on the CPU. What is drawn is the same; on a GPU a pixel
-            may differ by a grey level, for sums are rounded otherwise.
+        num_workers: processes that load and augment clips; 0 does it in this one. The clips do not depend on it.
+        device: where this process runs the data set's ``device_transforms``, on all frames of a clip at once; the clips stay
+            there. "auto" is `select_device`'s choice. None runs them in the workers, on the CPU. The random numbers are the
+            same; on a GPU a pixel may differ by one grey level, because sums are rounded in another order.
     """
 
     def __init__(self, dataset: ClipDataset, num_workers: int = 0, device: str | None = None) -> None:
@@ -60,20 +77,20 @@ class ClipLoader:
             self.dataset if self.device is None else _Unfinished(self.dataset),
             batch_sampler=sampler,
             num_workers=self.num_workers,
-            worker_init_fn=_init_worker,
+            worker_init_fn=init_worker,
             pin_memory=False,
-            # Making a DataLoader's iterator draws a seed; without a generator of its own, from the model's.
+            # A DataLoader's iterator draws a seed: without this, from the generator that the model uses.
             generator=torch.Generator(),
         )
         return iter(loader) if self.device is None else map(self._finish, iter(loader))
 
     def _finish(self, batch: list[tuple[Clip, np.random.Generator]]) -> list[Clip]:
-        assert self.device is not None, "only then are clips given unfinished"
+        assert self.device is not None, "without a device the workers finish the clips"
         return [self.dataset.finish(clip.to(self.device), rng) for clip, rng in batch]
 
 
 class _Unfinished(Dataset[tuple[Clip, np.random.Generator]]):
-    """The clips of a data set before what is done on the training device."""
+    """The clips of a data set before its ``device_transforms``."""
 
     def __init__(self, dataset: ClipDataset) -> None:
         self.dataset = dataset
@@ -107,22 +124,22 @@ def build_video_train_loader(
         videos: to draw clips from.
         frame_sampler: which frames of a video make a clip.
         transforms: augmentation of the clip.
-        total_batch_size: clips an iteration, all ranks together.
-        seed: of everything that is drawn.
-        fold: leave out this fold's videos; None takes all.
+        total_batch_size: clips of an iteration in all processes together.
+        seed: of all random numbers.
+        fold: leave out the videos of this fold; None takes all.
         num_folds: number of folds.
-        foreign_context: see `ClipDataset`.
-        num_workers: see `ClipLoader`.
-        image_format: see `ClipDataset`.
-        device_transforms: see `ClipDataset`; ``transforms`` and these are one augmentation, cut in two.
-        device: see `ClipLoader`: where ``device_transforms`` are run.
-        negative_share: see `ClipPlanner`.
-        mining: see `HardMining`.
-        static: see `StaticClips`.
-        organ: see `ClipDataset`.
+        foreign_context: take each frame of a clip from another video: a control, see `ClipDataset`.
+        num_workers: processes that load and augment clips.
+        image_format: order of the channels, "RGB" or "BGR".
+        device_transforms: augmentation that goes on where ``transforms`` end, on ``device``.
+        device: where ``device_transforms`` run, see `ClipLoader`.
+        negative_share: share of the clips that come from videos without lesions, see `ClipPlanner`.
+        mining: draw hard frames more often, see `HardMining`.
+        static: let some clips repeat one frame, see `StaticClips`.
+        organ: the organ of all clips, instead of each video's own.
 
     Raises:
-        DataError: no video is left, the fold is none, or a part finds nothing of what it asks for.
+        DataError: no video is left, there is no such fold, or a part finds no video of the kind that it needs.
     """
     chosen = _select(videos, fold, num_folds, train=True)
     num_boxes = sum(int(video.boxes_per_frame.sum()) for video in chosen)
@@ -134,7 +151,7 @@ def build_video_train_loader(
         num_boxes,
     )
     if num_boxes == 0:
-        raise DataError("The training split holds no box: there is nothing to learn from.")
+        raise DataError("The training split has no boxes, so there is nothing to learn from.")
     dataset = ClipDataset(
         chosen,
         frame_sampler,
@@ -161,19 +178,19 @@ def build_video_test_loader(
     num_workers: int = 0,
     image_format: str = "RGB",
 ) -> DataLoader[dict[str, Any]]:
-    """Loader of this rank's test videos, frame after frame, each a list of one item of `FrameDataset`.
+    """Loader of the test videos of this process, frame after frame, each a list of one item of `FrameDataset`.
 
     Args:
-        videos: of all ranks; whole videos are dealt to ranks.
-        area: see `FrameDataset`.
-        fold: take this fold's videos alone; None takes all.
+        videos: of all processes; each process gets whole videos.
+        area: square pixels that a frame is resized to; None keeps its size.
+        fold: take only the videos of this fold; None takes all.
         num_folds: number of folds.
-        foreign_context: see `FrameDataset`.
-        num_workers: processes that open frames.
-        image_format: see `FrameDataset`.
+        foreign_context: give the first frame of every video, then the second, and so on: a control, see `FrameDataset`.
+        num_workers: processes that load frames.
+        image_format: order of the channels, "RGB" or "BGR".
 
     Raises:
-        DataError: no video is left, or the fold is none.
+        DataError: no video is left, or there is no such fold.
     """
     chosen = _select(videos, fold, num_folds, train=False)
     mine = shard_videos(chosen, comm.get_rank(), comm.get_world_size())
@@ -181,7 +198,7 @@ def build_video_test_loader(
         FrameDataset(mine, area, foreign_context, image_format),
         batch_size=1,
         num_workers=num_workers,
-        worker_init_fn=_init_worker,
+        worker_init_fn=init_worker,
         generator=torch.Generator(),
     )
 
@@ -200,22 +217,3 @@ def _select(videos: Sequence[Video], fold: int | None, num_folds: int | None, tr
             f"The {kind} split is empty: {len(videos)} videos were read, none is left{of_fold if fold is not None else ''}."
         )
     return chosen
-
-
-def _init_worker(worker_id: int) -> None:
-    """One thread a worker: workers are the parallelism. Signals are the trainer's to answer, not theirs."""
-    del worker_id
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A scheduler sends SIGTERM to every process of a job; a worker that died of it would take the trainer's last iteration
-    # along. Python itself ends workers with the same signal, so who sent it counts.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_with_the_trainer, args=(os.getppid(),), daemon=True).start()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-
-
-def _end_with_the_trainer(trainer: int) -> None:
-    """Leave at a SIGTERM of the process that started this one; pass over any other's."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
-        pass
-    os._exit(128 + signal.SIGTERM)

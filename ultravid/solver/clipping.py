@@ -12,15 +12,15 @@ __all__ = ["clip_each_grad_norm_"]
 
 @torch.no_grad()
 def clip_each_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0) -> None:
-    """Scale each parameter's gradient by itself to a norm of at most ``max_norm``; detectron2's ``CLIP_TYPE: norm``.
+    """Scale the gradient of each parameter to a norm of at most ``max_norm``; detectron2's ``CLIP_TYPE: norm``.
 
-    `torch.nn.utils.clip_grad_norm_` scales the gradient of the whole model, `torch.nn.utils.clip_grad_value_` limits each
-    number.
+    `torch.nn.utils.clip_grad_norm_` scales the gradients of all parameters together, `torch.nn.utils.clip_grad_value_` limits
+    each number.
 
     Args:
-        parameters: those without a gradient are passed over.
-        max_norm: limit.
-        norm_type: of the p-norm.
+        parameters: those without a gradient are skipped.
+        max_norm: limit of the norm.
+        norm_type: p of the p-norm.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:

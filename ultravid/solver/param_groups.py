@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import nn
 
-__all__ = ["get_default_optimizer_params"]
+__all__ = ["get_default_optimizer_params", "reduce_param_groups"]
 
 _NORMS = (
     nn.BatchNorm1d,
@@ -36,18 +36,18 @@ def get_default_optimizer_params(
     """Groups of the parameters that need a gradient, for any optimizer of torch.
 
     Args:
-        model: its parameters are taken once each, also where modules share them.
-        base_lr: learning rate of every group; None leaves it to the optimizer. Needed for a factor of it.
+        model: each of its parameters is taken once, even if modules share it.
+        base_lr: learning rate of every group; None leaves it to the optimizer. Factors multiply it, and need it.
         weight_decay: of every group; None leaves it to the optimizer.
-        weight_decay_norm: of parameters of norm layers instead.
+        weight_decay_norm: of the parameters of norm layers, instead of ``weight_decay``.
         bias_lr_factor: factor of the learning rate of biases.
-        weight_decay_bias: of biases instead.
+        weight_decay_bias: of biases, instead of ``weight_decay``.
         lr_factor_func: from a parameter's full name to a factor of its learning rate.
-        overrides: from a parameter's own name (its last part, as "bias") to settings of its group,
-            ``{"bias": {"lr": 0.1, "weight_decay": 0}}``; a setting here replaces the others.
+        overrides: settings by the last part of a parameter's name, ``{"bias": {"lr": 0.1, "weight_decay": 0}}``; they take
+            precedence over all other arguments.
 
     Returns:
-        groups with equal settings joined, in order of first appearance.
+        groups with different settings, in order of first appearance.
 
     Raises:
         ValueError: a factor without ``base_lr``, or ``overrides["bias"]`` beside another setting of biases.
@@ -62,13 +62,11 @@ def get_default_optimizer_params(
         bias["weight_decay"] = weight_decay_bias
     if bias:
         if "bias" in settings:
-            raise ValueError(
-                "overrides['bias'] and bias_lr_factor or weight_decay_bias say different things of biases."
-            )
+            raise ValueError("overrides['bias'] contradicts bias_lr_factor or weight_decay_bias: give one of them.")
         settings["bias"] = bias
     if lr_factor_func is not None and base_lr is None:
         raise ValueError("lr_factor_func needs base_lr.")
-    groups: dict[tuple[tuple[str, float], ...], dict[str, Any]] = {}
+    groups: list[dict[str, Any]] = []
     seen = set()
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -81,6 +79,34 @@ def get_default_optimizer_params(
             if lr_factor_func is not None and base_lr is not None:
                 group["lr"] = base_lr * lr_factor_func(f"{module_name}.{name}" if module_name else name)
             group.update(settings.get(name, {}))
-            given = {k: v for k, v in group.items() if v is not None}
-            groups.setdefault(tuple(sorted(given.items())), {"params": [], **given})["params"].append(parameter)
-    return list(groups.values())
+            groups.append({"params": [parameter], **{k: v for k, v in group.items() if v is not None}})
+    return reduce_param_groups(groups)
+
+
+def reduce_param_groups(params: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Join groups with the same settings, which optimizers step through faster.
+
+    Args:
+        params: groups as optimizers take them, ``{"params": [...], "lr": ...}``. If a parameter is in several, the settings
+            of later groups are added to, and replace, those of earlier ones.
+
+    Returns:
+        groups with different settings and without a common parameter, in order of first appearance.
+    """
+    reduced: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
+    for group in _expand_param_groups(params):
+        (parameter,) = group["params"]
+        settings = {k: v for k, v in group.items() if k != "params"}
+        joined = reduced.setdefault(tuple(sorted(settings.items())), {"params": [], **settings})
+        joined["params"].append(parameter)
+    return list(reduced.values())
+
+
+def _expand_param_groups(params: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A group for each parameter, in order of first appearance."""
+    expanded: dict[Any, dict[str, Any]] = {}
+    for group in params:
+        settings = {k: v for k, v in group.items() if k != "params"}
+        for parameter in group["params"]:
+            expanded.setdefault(parameter, {"params": [parameter]}).update(settings)
+    return list(expanded.values())

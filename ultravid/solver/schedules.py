@@ -21,11 +21,11 @@ class WarmupParamScheduler(CompositeParamScheduler):
     """A warm-up before another schedule.
 
     Args:
-        scheduler: what comes after the warm-up; as every schedule of fvcore a function from progress in [0, 1) to a factor.
+        scheduler: what comes after the warm-up; a function from progress in [0, 1] to a factor, as all schedules of fvcore.
         warmup_factor: factor at the start, relative to the schedule's first value.
         warmup_length: share of the training that is warm-up, in [0, 1].
         warmup_method: "linear" or "constant".
-        rescale_interval: squeeze the whole schedule into what the warm-up leaves, instead of covering its beginning.
+        rescale_interval: squeeze the whole schedule into the rest of the training, instead of covering its beginning.
 
     Raises:
         ValueError: an unknown method, or a length outside [0, 1].
@@ -40,7 +40,7 @@ class WarmupParamScheduler(CompositeParamScheduler):
         rescale_interval: bool = False,
     ) -> None:
         if not 0 <= warmup_length <= 1:
-            raise ValueError(f"warmup_length={warmup_length} is no share of the training.")
+            raise ValueError(f"warmup_length={warmup_length} is not a share of the training, from 0 to 1.")
         start = warmup_factor * scheduler(0.0)
         end = scheduler(0.0) if rescale_interval else scheduler(min(warmup_length, 1.0 - 1e-9))
         if warmup_method == "linear":
@@ -54,7 +54,7 @@ class WarmupParamScheduler(CompositeParamScheduler):
         super().__init__([warmup, scheduler], [warmup_length, 1 - warmup_length], scaling)
 
     def __call__(self, where: float) -> float:
-        """The factor at a progress in [0, 1)."""
+        """The factor at a progress in [0, 1]."""
         return float(self._only(where) if self._only is not None else super().__call__(where))
 
 
@@ -62,10 +62,10 @@ class LRMultiplier(LRScheduler):
     """Learning rate = base learning rate of the group times a schedule's factor at iteration / max_iter.
 
     Args:
-        optimizer: its groups' present learning rates are the base ones.
+        optimizer: the current learning rates of its groups are the base ones.
         multiplier: the schedule.
         max_iter: number of iterations.
-        last_iter: as torch's ``last_epoch``: -1 begins.
+        last_iter: the last iteration that was done, as torch's ``last_epoch``; -1 before the first.
     """
 
     def __init__(self, optimizer: Optimizer, multiplier: ParamScheduler, max_iter: int, last_iter: int = -1) -> None:
@@ -76,21 +76,25 @@ class LRMultiplier(LRScheduler):
         super().__init__(optimizer, last_epoch=last_iter)
 
     def state_dict(self) -> dict[str, Any]:
-        """The iteration; everything else follows from the config."""
+        """The iteration; the config has everything else."""
         return {"last_epoch": self.last_epoch}
 
     def get_lr(self) -> list[float | Tensor]:
         """Learning rates of the groups at the current iteration."""
-        # After the last step torch asks once more, at max_iter, where a schedule is no longer defined.
-        factor = self._multiplier(max(0, min(self.last_epoch, self._max_iter - 1)) / max(1, self._max_iter))
+        where = max(0, min(self.last_epoch, self._max_iter)) / max(1, self._max_iter)
+        try:
+            factor = self._multiplier(where)
+        except IndexError:
+            # After the last step torch asks once more, at a progress of 1, which is past the last of a schedule's steps.
+            factor = self._multiplier(max(0, self._max_iter - 1) / max(1, self._max_iter))
         return [float(base) * factor for base in self.base_lrs]
 
     def step(self, epoch: int | None = None) -> None:
-        """Go to the next iteration (torch's own step takes several times as long)."""
+        """Go to the next iteration; torch's own ``step`` takes several times as long."""
         self.set_iteration(self.last_epoch + 1 if epoch is None else epoch)
 
     def set_iteration(self, iteration: int) -> None:
-        """Go to an iteration of a run that is taken up again."""
+        """Go to an iteration, as when a run is resumed."""
         self.last_epoch = iteration
         for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
             group["lr"] = lr

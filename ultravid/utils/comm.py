@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -84,8 +85,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def shared_random_seed() -> int:
-    """A random number that is the same in all processes."""
-    return int(all_gather(int.from_bytes(os.urandom(4), "little") >> 1)[0])
+    """A random number that is the same in all processes, drawn from numpy's global generator of the first one."""
+    return int(all_gather(int(np.random.randint(2**31)))[0])  # noqa: NPY002  # detectron2's: who seeds numpy fixes it
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
-"""Which clip is a run's n-th, which of a video's frames it holds, and which rank tests which video.
+"""The order of training clips, the frames of a clip, and the test videos of each process.
 
-Randomness is counted, not streamed: sample ``k`` of iteration ``i`` is a function of (seed, i, k), so that a run can be
-taken up anywhere and its data do not depend on workers or ranks.
+Random numbers are counted, not streamed: sample ``k`` of iteration ``i`` is a function of (seed, i, k), so that a run can be
+resumed at any iteration and its data do not depend on the number of workers or processes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ __all__ = [
     "FrameSampler",
     "InfiniteClipSampler",
     "MemoryFrameSampler",
+    "Position",
     "StridedFrameSampler",
     "WindowFrameSampler",
     "shard_videos",
@@ -29,11 +30,11 @@ Position = tuple[int, int]
 
 
 class InfiniteClipSampler:
-    """Batches of positions without end, those of one rank: sample ``k`` of a global batch goes to rank ``k % world_size``.
+    """Batches of positions for one process, without end: sample ``k`` of a global batch goes to rank ``k % world_size``.
 
     Args:
-        total_batch_size: clips an iteration, all ranks together.
-        rank: this process.
+        total_batch_size: clips of an iteration in all processes together.
+        rank: of this process.
         world_size: number of processes.
         start: first iteration.
     """
@@ -59,23 +60,23 @@ class FrameSampler(Protocol):
     """Chooses the frames of a clip."""
 
     def __call__(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Rising indices into a video of ``num_frames`` frames; an index may come again where the video is short."""
+        """Rising indices into a video of ``num_frames`` frames; an index may be repeated if the video is short."""
 
 
 @runtime_checkable
 class AnchoredFrameSampler(FrameSampler, Protocol):
-    """A frame sampler that can be told a frame which the clip must hold; mining by frame needs one."""
+    """A frame sampler that can be asked for a clip with a certain frame; mining by frame needs one."""
 
     def around(self, num_frames: int, frame: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """As `FrameSampler`, with ``frame`` among the indices, or its nearest neighbour where a stride passes it over."""
+        """As `FrameSampler`, with ``frame`` among the indices, or its nearest neighbour if a stride skips it."""
 
 
 class WindowFrameSampler:
-    """Frames drawn at random from a window around a random centre (the way of UltraDet, Yu et al., MICCAI 2023).
+    """Frames drawn at random from a window around a random centre (as in UltraDet, Yu et al., MICCAI 2023).
 
     Args:
-        num_frames: frames a clip.
-        window: frames the window spans; it is moved so that it lies inside the video.
+        num_frames: frames of a clip.
+        window: length of the window in frames; it is shifted to lie inside the video.
     """
 
     def __init__(self, *, num_frames: int = 16, window: int = 30) -> None:
@@ -83,22 +84,22 @@ class WindowFrameSampler:
         self.window = window
 
     def __call__(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Without replacement, or with it where the window holds fewer frames than the clip; sorted."""
+        """Sorted; without replacement, or with it if the window has fewer frames than the clip."""
         return self.draw_at(num_frames, int(rng.integers(num_frames)), rng)
 
     def around(self, num_frames: int, frame: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """As a call, with ``frame`` as the centre; where it was not drawn it takes the place of the nearest that was."""
+        """As a call, with ``frame`` as the centre; if it was not drawn, it replaces the nearest frame that was."""
         drawn = self.draw_at(num_frames, frame, rng)
         drawn[np.abs(drawn - frame).argmin()] = frame
         return drawn
 
     def first_of(self, num_frames: int, centre: int) -> int:
-        """The window's first frame."""
+        """The first frame of the window around a centre."""
         span = min(self.window, num_frames)
         return min(max(centre - span // 2, 0), num_frames - span)
 
     def draw_at(self, num_frames: int, centre: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """The frames of a call whose centre is known."""
+        """As a call, around a given centre."""
         span = min(self.window, num_frames)
         drawn = rng.choice(span, self.num_frames, replace=span < self.num_frames)
         return np.sort(self.first_of(num_frames, centre) + drawn).astype(np.int64)
@@ -107,14 +108,14 @@ class WindowFrameSampler:
 class MemoryFrameSampler:
     """Frames before a window, returned first, then frames of the window as `WindowFrameSampler` draws them.
 
-    The way of MEGA (Chen et al., CVPR 2020) and CVA-Net (Lin et al., MICCAI 2022): ``num_memory`` frames to remember, from
-    the ``memory_interval`` frames before the window. A clip holds ``num_memory + num_frames`` frames.
+    As in MEGA (Chen et al., CVPR 2020) and CVA-Net (Lin et al., MICCAI 2022): ``num_memory`` memory frames come from the
+    ``memory_interval`` frames before the window. A clip has ``num_memory + num_frames`` frames.
 
     Args:
-        num_memory: frames to remember.
-        memory_interval: frames before the window that they come from.
+        num_memory: number of memory frames.
+        memory_interval: how many frames before the window they come from.
         num_frames: frames of the window.
-        window: frames the window spans.
+        window: length of the window in frames.
     """
 
     def __init__(
@@ -127,15 +128,15 @@ class MemoryFrameSampler:
     def __call__(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Both parts sorted.
 
-        Frames to remember come again where fewer are there than asked for. Before a window that begins with the video there
-        is none; the first drawn frame of the window stands in for all.
+        Memory frames are repeated if there are not enough. If the window begins with the video there are none before it; the
+        first frame drawn from the window is repeated instead.
         """
         centre = int(rng.integers(num_frames))
         local = self._local.draw_at(num_frames, centre, rng)
         return self._with_memory(num_frames, centre, local, rng)
 
     def around(self, num_frames: int, frame: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """As a call, with ``frame`` among those of the window."""
+        """As a call, with ``frame`` among the frames of the window."""
         return self._with_memory(num_frames, frame, self._local.around(num_frames, frame, rng), rng)
 
     def _with_memory(
@@ -153,8 +154,8 @@ class StridedFrameSampler:
     """Every ``stride``-th frame from a random start.
 
     Args:
-        num_frames: frames a clip.
-        stride: frames from one to the next; smaller where the video is too short, down to 1.
+        num_frames: frames of a clip.
+        stride: frames from one to the next; smaller if the video is too short, down to 1.
     """
 
     def __init__(self, *, num_frames: int = 16, stride: int = 1) -> None:
@@ -162,12 +163,12 @@ class StridedFrameSampler:
         self.stride = stride
 
     def __call__(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Evenly spaced; the last frame comes again where the video has fewer frames than the clip."""
+        """Evenly spaced; the last frame is repeated if the video has fewer frames than the clip."""
         stride, last_start = self._fitted(num_frames)
         return self._from(int(rng.integers(last_start + 1)), stride, num_frames)
 
     def around(self, num_frames: int, frame: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """As a call, from one of the starts whose clip holds ``frame``; where none does, from the one that comes nearest."""
+        """As a call, from a random start among those whose clip has ``frame``; if there are none, from the start that comes nearest."""
         stride, last_start = self._fitted(num_frames)
         starts = frame - stride * np.arange(self.num_frames)
         inside = starts[(starts >= 0) & (starts <= last_start)]
@@ -177,7 +178,7 @@ class StridedFrameSampler:
         return self._from(int(rng.choice(inside)), stride, num_frames)
 
     def _fitted(self, num_frames: int) -> tuple[int, int]:
-        """(stride, last start) for a video."""
+        """The stride and the last possible start for a video."""
         stride = min(self.stride, max(1, (num_frames - 1) // max(self.num_frames - 1, 1)))
         return stride, max(0, num_frames - 1 - (self.num_frames - 1) * stride)
 
@@ -186,10 +187,10 @@ class StridedFrameSampler:
 
 
 def shard_videos(videos: Sequence[Video], rank: int, world_size: int) -> list[Video]:
-    """This rank's videos for testing, in the order of the data set.
+    """The test videos of one process, in the order of the data set.
 
-    Videos are dealt by falling number of frames, each to the rank that has the fewest frames so far, so that ranks end at
-    about the same time.
+    The longest videos are assigned first, each to the process that has the fewest frames so far, so that all processes finish
+    at about the same time.
     """
     load = [0] * world_size
     mine = []
