@@ -33,7 +33,7 @@ REQUIRED_KEYS = (
 def do_test(builder: Builder, resume: bool) -> None:
     """Evaluate ``train.init_checkpoint``, or with --resume the newest checkpoint of ``train.output_dir``."""
     from ultravid.engine import load_evaluation_weights
-    from ultravid.evaluation import inference_on_dataset, print_csv_format
+    from ultravid.evaluation import inference_on_dataset, inference_on_datasets, print_csv_format
     from ultravid.utils.env import select_device
     from ultravid.utils.events import EventStorage
 
@@ -42,8 +42,9 @@ def do_test(builder: Builder, resume: bool) -> None:
     loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
     # An interrupted evaluation is taken up by the same model alone.
     described = config_hash(resolved(builder.cfg).model)
+    evaluate = inference_on_datasets if isinstance(loader, dict) else inference_on_dataset
     with EventStorage(0):  # a model may record numbers here as it does in training
-        results = inference_on_dataset(model, loader, evaluator, described_by=described)
+        results = evaluate(model, loader, evaluator, described_by=described)
     print_csv_format(results)
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Train or evaluate what a config in Python describes, in a loop that stands here in full, to be changed line by line.
+"""Train or evaluate what a config in Python describes, in a loop that is written out here, to be changed line by line.
 
     python tools/plain_train_net.py --config-file FILE.py [--resume | --eval-only] [--num-gpus N] [key=value ...]
 
-It reads the files that tools/lazyconfig_train.py reads and comes to the same losses and weights. From the config it takes
-``model``, ``prepared_model``, ``optimizer``, ``lr_multiplier``, ``dataloader``, ``train`` and ``trainer.clip_grad``; what is
-done beside a step is written below instead of in ``trainer.hooks``. It keeps all checkpoints and does not stop on signals.
+It reads the files that tools/lazyconfig_train.py reads and gives the same losses and weights. From the config it uses
+``model``, ``prepared_model``, ``optimizer``, ``lr_multiplier``, ``dataloader``, ``train`` and ``trainer.clip_grad``; it does itself
+what ``trainer.hooks`` do elsewhere. It keeps all checkpoints and does not stop on signals.
 """
 
 import argparse
@@ -45,9 +45,7 @@ def do_train(builder: Builder, resume: bool) -> None:
     train = builder.cfg.train
     accumulation = builder.cfg.trainer.get("accumulation") or {}
     if accumulation.get("num_batches", 1) != 1 or builder.cfg.trainer.hooks.get("ema") is not None:
-        raise UserError(
-            "This loop neither accumulates nor averages weights: write it here, or take lazyconfig_train.py."
-        )
+        raise UserError("This loop neither accumulates nor averages weights: add it here, or use lazyconfig_train.py.")
     model, prepared, optimizer = (builder.build(key) for key in ("model", "prepared_model", "optimizer"))
     scheduler = LRMultiplier(optimizer, builder.build("lr_multiplier"), train.max_iter)
     loader, clip_grad = builder.build("dataloader.train"), builder.build("trainer.clip_grad")
@@ -59,7 +57,7 @@ def do_train(builder: Builder, resume: bool) -> None:
     loaded = checkpointer.resume_or_load(train.init_checkpoint, resume=resume)
     start_iter = loaded["iteration"] + 1 if resumed else 0
     if "trainer" in loaded:
-        raise UserError(f"{train.output_dir} holds a run of another tool; it is that one that takes it up.")
+        raise UserError(f"{train.output_dir} holds a run of another tool: resume it with that one.")
     if not resumed:
         checkpointer.archive_previous_run()
     scheduler.set_iteration(start_iter)
@@ -96,7 +94,7 @@ def do_train(builder: Builder, resume: bool) -> None:
             last = done == train.max_iter
             if not last and train.eval_period > 0 and done % train.eval_period == 0:
                 storage.put_scalars(**do_test(builder), smoothing_hint=False)
-                comm.synchronize()  # evaluation takes processes unequally long
+                comm.synchronize()  # processes take different times to evaluate
             if last or done % train.log_period == 0:
                 for writer in writers:
                     writer.write()

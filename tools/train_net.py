@@ -9,6 +9,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ultravid.config import CfgNode, config_from_cfg_node, get_cfg, importable_project, refuse_faults
 from ultravid.config.cfg_translation import with_tree_keys
@@ -23,7 +24,7 @@ class Trainer(DefaultTrainer):
     """A place for what a project does differently: ``build_model``, ``build_train_loader``, ``build_hooks`` and so on."""
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator | Sequence[DatasetEvaluator] | None:  # type: ignore[override]
+    def build_evaluator(cls, cfg: Any, dataset_name: str) -> DatasetEvaluator | Sequence[DatasetEvaluator] | None:
         return super().build_evaluator(cfg, dataset_name)
 
 

@@ -160,7 +160,7 @@ def test_several_data_sets_are_evaluated_each_by_itself(cfg, phantom):
         DatasetCatalog.remove("first_video")
 
 
-def test_a_seed_that_is_drawn_is_kept_for_the_run_and_for_one_that_goes_on(cfg, tmp_path):
+def test_a_drawn_seed_is_kept_for_the_run_and_for_its_resumption(cfg, tmp_path):
     cfg = changed(cfg, "SEED", "-1")
     cfg.freeze()
     default_setup(cfg, arguments())
@@ -241,7 +241,7 @@ def test_gradients_are_clipped_by_value_by_each_norm_or_by_the_norm_of_all():
     assert clipper_of(read("phantom", "SOLVER.CLIP_GRADIENTS.ENABLED", "False")) is None
 
 
-def test_steps_past_the_end_are_left_out_and_the_cosine_ends_at_its_rate():
+def test_steps_past_the_end_are_ignored_and_the_cosine_ends_at_its_rate():
     parameter = torch.nn.Parameter(torch.zeros(1))
 
     def rates(*overrides):
@@ -355,7 +355,7 @@ def test_a_project_names_its_own_detector_by_its_module(cfg):
     assert type(model).__name__ == "FasterRCNN" and model.roi_heads.relation is None
 
 
-def test_a_run_goes_on_from_its_last_checkpoint(cfg, tmp_path):
+def test_a_run_is_resumed_from_its_last_checkpoint(cfg, tmp_path):
     def train(folder, resume, max_iter):
         own = changed(cfg, "OUTPUT_DIR", str(tmp_path / folder), "SOLVER.CHECKPOINT_PERIOD", "2", "DATASETS.TEST", "()")
         default_setup(own, arguments(resume))

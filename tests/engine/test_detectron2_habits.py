@@ -1,4 +1,4 @@
-"""What those who come from detectron2 do with a trainer, and faults that a trainer must not swallow."""
+"""What users of detectron2 do with a trainer, and errors that a trainer must not hide."""
 
 import datetime
 import functools
@@ -19,7 +19,7 @@ from ultravid.utils.events import JSONWriter, get_event_storage
 
 
 class Linear(nn.Module):
-    """A model with a loss of one's own."""
+    """A model with a given loss."""
 
     def __init__(self, loss):
         super().__init__()
@@ -42,7 +42,7 @@ def infinite_gradient(y):
 
 
 @pytest.mark.parametrize("kind", [SimpleTrainer, functools.partial(AMPTrainer, precision="float16")])
-def test_an_infinite_gradient_is_seen_before_it_is_clipped_by_value(kind):
+def test_an_infinite_gradient_is_found_before_it_is_clipped_by_value(kind):
     trainer = trainer_of(infinite_gradient, kind, clip_grad=functools.partial(clip_grad_value_, clip_value=1.0))
     before = weights(trainer)
     if kind is SimpleTrainer:
@@ -64,7 +64,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_though_its_gradients_are(kind, b
     assert all(torch.equal(a, b) for a, b in zip(weights(trainer), before, strict=True))
 
 
-def test_a_step_of_ones_own_takes_its_batch_as_in_detectron2():
+def test_an_overridden_step_takes_its_batch_as_in_detectron2():
     class Own(SimpleTrainer):
         def run_step(self):
             data = next(self._data_loader_iter)
@@ -85,7 +85,7 @@ def test_a_step_of_ones_own_takes_its_batch_as_in_detectron2():
     assert next(trainer._data_loader_iter).sum() == 0
 
 
-def test_a_schedule_is_taken_from_the_trainer_also_when_a_run_is_taken_up(tmp_path):
+def test_a_schedule_is_taken_from_the_trainer_also_when_a_run_is_resumed(tmp_path):
     def run(resume, max_iter):
         torch.manual_seed(0)
         model = Model()
@@ -146,7 +146,7 @@ class Draws(nn.Module):
 
 
 @pytest.mark.parametrize("seed", [None, 3])
-def test_a_model_that_draws_from_the_global_generators_goes_on_where_they_stood(tmp_path, seed):
+def test_a_model_that_draws_from_the_global_generators_goes_on_from_their_state(tmp_path, seed):
     from ultravid.utils.seed import seed_all_rng
 
     def run(folder, stop_at, resume):
@@ -183,9 +183,9 @@ def test_the_best_checkpoint_holds_the_weights_that_were_evaluated(tmp_path):
     trainer = SimpleTrainer(
         model, Data(), torch.optim.SGD(model.parameters(), lr=0.1), checkpointer=checkpointer, max_iter=7
     )
-    figures = iter([5.0, 4.0, 3.0])
+    metrics = iter([5.0, 4.0, 3.0])
     trainer.register_hooks(
-        [hooks.EvalHook(4, lambda: {"AP": next(figures)}), hooks.BestCheckpointer(2, checkpointer, "AP")]
+        [hooks.EvalHook(4, lambda: {"AP": next(metrics)}), hooks.BestCheckpointer(2, checkpointer, "AP")]
     )
     trainer.train()
     assert torch.load(tmp_path / "model_best.pth", weights_only=True)["iteration"] == 3
@@ -199,7 +199,7 @@ class Now(HookBase):
             get_event_storage().put_scalar(f"at_{self.trainer.iter}", 1.0)
 
 
-def test_what_was_recorded_between_two_writes_is_not_lost_by_a_stop(tmp_path):
+def test_metrics_recorded_between_two_writes_survive_a_stop(tmp_path):
     def run(folder, stop_at, resume):
         folder.mkdir(exist_ok=True)
         torch.manual_seed(0)
@@ -230,7 +230,7 @@ def test_what_was_recorded_between_two_writes_is_not_lost_by_a_stop(tmp_path):
     assert run(tmp_path / "cut", None, True) == whole
 
 
-def test_every_hook_ends_though_one_fails_in_the_last_evaluation_and_the_record_says_so(tmp_path):
+def test_every_hook_ends_even_if_the_last_evaluation_fails_and_the_record_says_so(tmp_path):
     ended = []
 
     class Ends(HookBase):

@@ -1,4 +1,4 @@
-"""The three launchers: one run, said as a config in Python, written out as a loop, and said as a config in YAML."""
+"""The three launchers: one run, from a config in Python, as a loop that is written out, and from a config in YAML."""
 
 import subprocess
 from pathlib import Path
@@ -8,13 +8,14 @@ import torch
 
 from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool, load_weights, read_rows, same_weights, small_arguments
 from tests.quick_python import quick_python
+from ultravid.config import LazyConfig
 from ultravid.engine import run_tool
 
 PHANTOM_YAML = PHANTOM_CONFIG.with_suffix(".yaml")
 
 
 def small_yaml_arguments(output_dir, config=PHANTOM_YAML, max_iter=8):
-    """What `small_arguments` says, for tools/train_net.py: the rate falls at 65 and 85 of 100 parts, so at 6 and 7 of 8."""
+    """The arguments of `small_arguments`, for tools/train_net.py: the rate falls at 65 and 85 of 100 parts, so at 6 and 7 of 8."""
     return [
         *("--config-file", str(config), "OUTPUT_DIR", str(output_dir), "SOLVER.MAX_ITER", str(max_iter)),
         *("SOLVER.STEPS", "(6, 7)", "SOLVER.WARMUP_ITERS", str(0.055 * 8), "SOLVER.CHECKPOINT_PERIOD", "3"),
@@ -31,7 +32,7 @@ def arguments_of(tool, phantom, output_dir):
 
 
 def losses(folder):
-    """What the three tools all record of each iteration."""
+    """What all three tools record of each iteration."""
     rows = read_rows(folder / "metrics.json")
     return [{k: v for k, v in row.items() if k not in ("time", "data_time", "grad_norm")} for row in rows]
 
@@ -43,7 +44,7 @@ def datasets(phantom, monkeypatch):
 
 @pytest.fixture(scope="module")
 def runs(phantom, tmp_path_factory):
-    """A run of each tool that went through: its folder by the tool's name."""
+    """A finished run of each tool: its folder by the tool's name."""
     folders = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ULTRAVID_DATASETS", str(phantom.parent))
@@ -65,7 +66,7 @@ def test_three_tools_train_one_run_bit_for_bit(runs, tool):
 
 
 @pytest.mark.parametrize("tool", ["plain_train_net", "train_net"])
-def test_a_run_that_is_taken_up_equals_one_that_was_not_interrupted(runs, phantom, tmp_path, tool):
+def test_a_resumed_run_equals_one_that_was_not_interrupted(runs, phantom, tmp_path, tool):
     folder = tmp_path / "run"
     whole = runs[tool]
     folder.mkdir()
@@ -136,7 +137,7 @@ def test_two_processes_train_on_their_shares_of_the_batch(phantom, tmp_path, too
         ),
     ],
 )
-def test_a_mistake_in_a_yaml_run_gets_one_message_and_no_training(tmp_path, capfd, arguments, message):
+def test_an_error_in_a_yaml_run_gets_one_message_and_no_training(tmp_path, capfd, arguments, message):
     given = [a.format(tmp=tmp_path) for a in arguments]
     assert run("train_net", [*small_yaml_arguments(tmp_path / "run"), *given]) == 2
     error = capfd.readouterr().err
@@ -144,14 +145,14 @@ def test_a_mistake_in_a_yaml_run_gets_one_message_and_no_training(tmp_path, capf
     assert not list(tmp_path.glob("run/model_*"))
 
 
-def test_the_plain_loop_does_not_take_up_a_run_of_another_tool(runs, phantom, tmp_path, capfd):
+def test_the_plain_loop_does_not_resume_a_run_of_another_tool(runs, phantom, tmp_path, capfd):
     for name in ("model_final.pth", "last_checkpoint"):
         (tmp_path / name).write_bytes((runs["lazyconfig_train"] / name).read_bytes())
     assert run("plain_train_net", [*small_arguments(phantom, tmp_path), "--resume", "train.max_iter=9"]) == 2
     assert "holds a run of another tool" in capfd.readouterr().err
 
 
-def test_a_run_in_yaml_is_taken_up_as_one_in_python_and_the_other_way_round(runs, phantom, tmp_path):
+def test_a_run_in_yaml_is_resumed_as_one_in_python_and_the_other_way_round(runs, phantom, tmp_path):
     for ending, tool, other in (("a", "train_net", "lazyconfig_train"), ("b", "lazyconfig_train", "train_net")):
         folder = tmp_path / ending
         folder.mkdir()
@@ -161,7 +162,44 @@ def test_a_run_in_yaml_is_taken_up_as_one_in_python_and_the_other_way_round(runs
         assert same_weights(folder / "model_final.pth", runs[other] / "model_final.pth")
 
 
-def test_the_saved_yaml_says_the_whole_run(runs, tmp_path):
+def test_the_saved_config_describes_the_whole_run_for_either_launcher(runs, tmp_path):
     saved = Path(runs["train_net"]) / "config.yaml"
     assert run("train_net", ["--config-file", str(saved), "OUTPUT_DIR", str(tmp_path)]) == 0
     assert same_weights(tmp_path / "model_final.pth", runs["train_net"] / "model_final.pth")
+    assert run("lazyconfig_train", ["--config-file", str(saved), f"train.output_dir={tmp_path}/lazy"]) == 0
+    assert same_weights(tmp_path / "lazy/model_final.pth", runs["train_net"] / "model_final.pth")
+
+
+# The keys that the run of tests/saved/0.1/yacs was started with.
+EARLIER_KEYS = {
+    "MODEL.RESNETS.OUT_CHANNELS": "[4, 8, 16]",
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": "4",
+    "MODEL.ROI_BOX_HEAD.DIM": "16",
+    "MODEL.RELATION.NUM_HEADS": "2",
+    "MODEL.RELATION.GEOMETRY_DIM": "16",
+}
+
+
+@pytest.mark.parametrize("tool", ["train_net", "lazyconfig_train"])
+def test_a_run_of_version_01_with_keys_of_model_parts_is_resumed(phantom, tmp_path, tool):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("config.yaml", "model_0000001.pth"):
+        (folder / name).write_bytes((ROOT / "tests/saved/0.1/yacs" / name).read_bytes())
+    (folder / "last_checkpoint").write_text("model_0000001.pth")
+    own = folder / "config.yaml"
+    if tool == "train_net":
+        own = PHANTOM_YAML
+        keys = [*("SOLVER.MAX_ITER", "4", "SOLVER.STEPS", "[2, 3]", "SOLVER.CHECKPOINT_PERIOD", "2", "LOG_PERIOD", "1")]
+        keys += ["INPUT.CLIP.NUM_FRAMES", "3", "OUTPUT_DIR", str(folder)]
+        keys += [part for pair in EARLIER_KEYS.items() for part in pair]
+    else:
+        keys = [f"train.output_dir={folder}"]
+    assert run(tool, ["--config-file", str(own), "--resume", *keys]) == 0
+    rows = losses(folder)[:2]
+    expected = losses(ROOT / "tests/saved/0.1/yacs")
+    for row, of_then in zip(rows, expected, strict=True):
+        assert row == pytest.approx(of_then, rel=1e-4)  # the last digits depend on the machine
+    assert "holds the state of a hook" not in (folder / "log.txt").read_text() or tool == "lazyconfig_train"
+    # The resumed run saves the layout of today.
+    assert LazyConfig.load(folder / "config.yaml").model.roi_heads.relation.dim == 16
