@@ -85,7 +85,7 @@ def test_a_run_in_yaml_asks_for_changed_keys_and_its_capsule_is_repeated(phantom
     changed = [*small, "SOLVER.MAX_ITER", "4", "SOLVER.BASE_LR", "1e30"]
     assert run_tool(tool.main, [*arguments, "--resume", *changed]) == 2
     error = capfd.readouterr().err
-    assert "~ SOLVER.MAX_ITER: 2 -> 4" in error and "SOLVER.BASE_LR" in error
+    assert "~ train.max_iter: 2 -> 4 (SOLVER.MAX_ITER, command line)" in error and "SOLVER.BASE_LR" in error
     allow = ["--allow-change", "SOLVER.MAX_ITER,SOLVER.BASE_LR"]
     assert run_tool(tool.main, [*arguments, "--resume", *allow, *changed]) == 1
     assert "The step was kept" in capfd.readouterr().err

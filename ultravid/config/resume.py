@@ -1,4 +1,4 @@
-"""A run that is taken up again under another config: what changed, and whether that was meant."""
+"""A run that is resumed under another config: what changed, and whether that was meant."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ultravid.config.diff import ABSENT, Difference, diff
 from ultravid.config.errors import ConfigError
 from ultravid.config.kinds import as_config, load_config
 from ultravid.config.nodes import Node, resolve_environment
+from ultravid.config.provenance import where
 from ultravid.config.tree import value_at
 from ultravid.utils.file_io import require_local
 from ultravid.utils.run_folder import RunFolder
@@ -22,15 +23,16 @@ if TYPE_CHECKING:
     from ultravid.config.cfg_node import CfgNode
 
 _WITHOUT_INFLUENCE = frozenset({"num_workers", "pin_memory", "prefetch_factor"})
-"""Last steps of keys that change no number of a run."""
+"""Last steps of keys that do not change the metrics of a run."""
 _OF_THE_JOB = frozenset({"train.output_dir", "train.wall_time_s"})
 
 
 def significant_changes(cfg: Node | CfgNode, saved_config: Path) -> list[Difference]:
     """What a config changes of one that a run saved.
 
-    How many processes load the data, where the output folder lies and how long a job may take has no influence on a run's
-    figures and is passed over, as is a seed that is to be drawn.
+    The number of processes that load the data, the place of the output folder and the time limit of a job do not influence the
+    metrics of a run and are ignored, as is a seed that is still to be drawn, and an argument that only one of the two configs
+    writes, with its default.
     """
     new, old = copy.deepcopy(as_config(cfg)), load_config(saved_config)
     resolve_environment(new)
@@ -49,9 +51,9 @@ def _is_default(difference: Difference, old: Node, new: Node) -> bool:
 
 
 def check_resume_config(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> list[Difference]:
-    """Compare a config with that of the run in its output folder, where there is a checkpoint of it.
+    """Compare a config with that of the run in its output folder, if there is a checkpoint of it.
 
-    That is the config of the last attempt that came so far as to train, or where no attempt is recorded ``config.yaml``.
+    That is the config of the last attempt that got as far as training, or ``config.yaml`` if no attempt is recorded.
 
     Args:
         cfg: the new one; see `significant_changes`.
@@ -61,7 +63,7 @@ def check_resume_config(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> lis
         the differences, all of them allowed.
 
     Raises:
-        ConfigError: others differ: what from what to what, and the option that allows it.
+        ConfigError: others differ: the values before and now, where the new one was set, and the option that allows it.
     """
     run = RunFolder(output_dir_of(cfg))
     saved_config = run.trained_config()
@@ -71,13 +73,22 @@ def check_resume_config(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> lis
     names = tuple(allowed)
     unnamed = [d for d in differences if not is_named(d, names)]
     if unnamed:
-        rows = "\n".join(f"  {d}" for d in unnamed)
+        config = as_config(cfg)
+        rows = "\n".join(f"  {d}{_set_at(config, d)}" for d in unnamed)
         keys = ",".join([*names, *(d.key for d in unnamed)])
         raise ConfigError(
             f"The run in {run} began with another config:\n{rows}\n"
             f"To go on with the new values, name their keys: --allow-change {_quoted(keys)}. Without --resume a new run begins."
         )
     return differences
+
+
+def _set_at(config: Node, difference: Difference) -> str:
+    """Where the new value of a difference was set, in brackets; "" if it is not known."""
+    above, _, name = difference.key.rpartition(".")
+    owner = value_at(config, above) if above and difference.new is not ABSENT else config
+    place = where(owner, name) if isinstance(owner, Node) and name in owner else ""
+    return f" ({place})" if place else ""
 
 
 def output_dir_of(cfg: Node | CfgNode) -> Path:
