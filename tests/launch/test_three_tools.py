@@ -119,7 +119,7 @@ def test_two_processes_train_on_their_shares_of_the_batch(phantom, tmp_path, too
         ),
         (["SOLVER.BETAS", "(0.9, 'x')"], "(SOLVER.BETAS, command line)"),
         (["DATASETS.TRAIN", "('fantom_train',)"], "Did you mean 'phantom_train'?"),
-        (["DATASETS.TRAIN", "()"], "No data set is named"),
+        (["DATASETS.TRAIN", "()"], "set at DATASETS.TRAIN, command line"),
         (["MODEL.META_ARCHITECTURE", "BasicDett"], "Did you mean 'BasicDet'?"),
         (["MODEL.RESNETS.DEPTH", "34"], "ResNet needs either depth or num_blocks."),
         (["MODEL.ANCHOR_GENERATOR.SHAPES", "[]", "MODEL.ANCHOR_GENERATOR.SIZES", "[[1], [2]]"], "one feature map"),
