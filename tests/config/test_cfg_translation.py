@@ -233,6 +233,14 @@ def test_a_saved_config_is_read_as_keys_too(tmp_path):
         read(path)
 
 
+def test_the_saved_config_of_a_python_run_has_no_keys_and_says_so(tmp_path):
+    LazyConfig.save(config_to_save(as_config(CONFIGS / "phantom.py")), tmp_path / "config.yaml")
+    with pytest.raises(
+        ConfigError, match=r"config.yaml is the config of a run .* it has no YAML keys.*LazyConfig\.load"
+    ):
+        get_cfg().merge_from_file(tmp_path / "config.yaml")
+
+
 def saved_run(folder, text):
     folder.mkdir()
     (folder / "config.yaml").write_text(text)

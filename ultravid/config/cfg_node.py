@@ -71,8 +71,8 @@ class CfgNode(_CfgNode):
         faults: list[str] = []
         for path, content in _files_with_bases(config_path(cfg_filename), allow_unsafe):
             lines = _lines_of(path)
-            if SAVED_KEYS in content and "trainer" in content:  # saved by a run
-                content = content[SAVED_KEYS]
+            if "trainer" in content:  # saved by a run
+                content = _saved_keys(content, path)
                 lines = {key.removeprefix(f"{SAVED_KEYS}."): line for key, line in lines.items()}
             seen = len(found.faults)
             found.collect(_with_absolute_model_file(content, path), "", functools.partial(_place, path, lines))
@@ -323,10 +323,10 @@ def _files_with_bases(path: Path, allow_unsafe: bool, above: tuple[Path, ...] = 
             f"{_place(path, _lines_of(path), BASE_KEY)}: {BASE_KEY} must be a file name or a list of them."
         )
     for base in bases:
-        beside = path.parent / Path(base).expanduser()
+        beside = config_path(base) if "://" in base else path.parent / Path(base).expanduser()
         shipped = shipped_config(base)
         found = shipped if shipped is not None and not beside.is_file() else beside
-        if found == beside and not Path(base).is_absolute():
+        if found == beside and not Path(base).is_absolute() and "://" not in base:
             refuse_neighbours(path, base)
         yield from _files_with_bases(found, allow_unsafe, (*above, path.resolve()))
     yield path, content
@@ -379,6 +379,21 @@ def _lines_of(path: Path) -> dict[str, int]:
 
     walk(yaml.compose(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)), "")
     return lines
+
+
+def _saved_keys(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """The keys in the ``config.yaml`` of a run.
+
+    Raises:
+        ConfigError: the run was started from a config in Python.
+    """
+    keys = content.get(SAVED_KEYS)
+    if not isinstance(keys, Mapping):
+        raise ConfigError(
+            f"{path} is the config of a run that was started from a Python config: it has no YAML keys. Load it with "
+            "LazyConfig.load, or give its path to DefaultPredictor or to tools/lazyconfig_train.py."
+        )
+    return keys
 
 
 def _with_absolute_model_file(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:

@@ -129,7 +129,7 @@ def _drawn_seed(output_dir: Path, resume: bool) -> int:
 
 
 def resolve_resume(cfg: Node | CfgNode, args: argparse.Namespace) -> None:
-    """Set ``args.resume`` where torchrun has started the run anew; let a run go on under its own config alone.
+    """Set ``args.resume`` if torchrun has restarted the run; refuse to resume a run under a config that differs from its own.
 
     Raises:
         ConfigError: see `check_resume_config`.
