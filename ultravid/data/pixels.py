@@ -50,8 +50,8 @@ def resize_frames(frames: Tensor, height: int, width: int) -> Tensor:
     for n in range(0, len(planes), 4):
         # torch resizes images of four interleaved channels fast; four grey frames make one.
         four = [planes[min(m, len(planes) - 1)] for m in range(n, n + 4)]
-        picture = torch.from_numpy(cv2.merge(four)).permute(2, 0, 1)[None]
-        found = TF.resize(picture, [height, width], antialias=True)[0]
+        interleaved = torch.from_numpy(cv2.merge(four)).permute(2, 0, 1)[None]
+        found = TF.resize(interleaved, [height, width], antialias=True)[0]
         for result, plane in zip(resized[n : n + 4], cv2.split(found.permute(1, 2, 0).numpy()), strict=False):
             result[:] = plane
     return as_rgb(torch.from_numpy(resized).reshape(*frames.shape[:-3], 1, height, width))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ultravid.datasets.video import DataError
 
-__all__ = ["image_fault", "image_size", "read_image"]
+__all__ = ["image_fault", "image_fault_kind", "image_size", "read_image"]
 
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -50,6 +50,13 @@ def image_fault(path: str | Path, height: int, width: int) -> str | None:
     if found is None or found == (height, width):
         return None
     return f"is {found[1]}x{found[0]} px, its annotation says {width}x{height}"
+
+
+def image_fault_kind(fault: str) -> str:
+    """The kind of fault that a message of `image_fault` describes."""
+    if "truncated" in fault or "is empty" in fault:
+        return "frame is truncated"
+    return "frame has another size" if "annotation says" in fault else "frame can't be read"
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from ultravid.datasets.faults import FaultSink, FileFaults
 from ultravid.datasets.formats.coco_annotations import CocoAnnotations, CocoImage, CocoVideo, read_coco_annotations
-from ultravid.datasets.formats.common import check_unique_ids, make_frame, picture_fault_kind, require_folder
-from ultravid.datasets.image_io import image_fault
+from ultravid.datasets.formats.common import check_unique_ids, make_frame, require_folder
+from ultravid.datasets.image_io import image_fault, image_fault_kind
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.patients import patient_from_name, read_patients
 from ultravid.datasets.video import DataError, Frame, Video
@@ -204,7 +204,7 @@ class _ImageReader:
             return None
         fault = image_fault(file, image.height, image.width)
         if fault is not None:
-            self.faults.reject(picture_fault_kind(fault), f"{where}: {file} {fault}")
+            self.faults.reject(image_fault_kind(fault), f"{where}: {file} {fault}")
             return None
         rows = [(box, self.class_of[category], track) for box, category, track in image.lesions]
         return make_frame((str(file), None), image.image_id, (image.height, image.width), rows)

@@ -13,7 +13,7 @@ from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.video import DataError, Frame, Video
 from ultravid.utils.file_io import is_local
 
-__all__ = ["Row", "check_unique_ids", "make_frame", "picture_fault_kind", "require_folder", "static_frames_fault"]
+__all__ = ["Row", "check_unique_ids", "make_frame", "require_folder", "static_frames_fault"]
 
 Row = tuple[list[float], int, int]
 """(XYXY box, class, track id)."""
@@ -72,10 +72,3 @@ def make_frame(
         index_in_file=index_in_file,
         **more,
     )
-
-
-def picture_fault_kind(fault: str) -> str:
-    """The kind of fault that a message of `image_fault` describes."""
-    if "truncated" in fault or "is empty" in fault:
-        return "frame is truncated"
-    return "frame has another size" if "annotation says" in fault else "frame can't be read"

@@ -29,7 +29,7 @@ from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, 
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.patients import patient_from_name, read_patients
 from ultravid.datasets.readers import FrameSource, open_source, read_sidecar
-from ultravid.datasets.readers.pictures import natural_order
+from ultravid.datasets.readers.images import natural_order
 from ultravid.datasets.video import DataError, Video
 
 if TYPE_CHECKING:

@@ -42,16 +42,15 @@ from ultravid.datasets.formats.common import (
     Row,
     check_unique_ids,
     make_frame,
-    picture_fault_kind,
     require_folder,
     static_frames_fault,
 )
 from ultravid.datasets.formats.plain_pickle import read_plain_pickle
-from ultravid.datasets.image_io import image_fault
+from ultravid.datasets.image_io import image_fault, image_fault_kind
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.patients import patient_from_name, read_patients
-from ultravid.datasets.readers.pictures import list_pictures
+from ultravid.datasets.readers.images import list_images
 from ultravid.datasets.video import DataError, Frame, Video
 
 __all__ = ["load_hospital_csv"]
@@ -230,24 +229,24 @@ class _Reader:
         classes: Sequence[str],
         where: str,
     ) -> list[Frame]:
-        pictures = list_pictures(folder)
-        if len(pictures) != info["num_frames"]:
-            raise DataError(f"{folder}: holds {len(pictures)} images, its info.json says {info['num_frames']} frames.")
+        images = list_images(folder)
+        if len(images) != info["num_frames"]:
+            raise DataError(f"{folder}: holds {len(images)} images, its info.json says {info['num_frames']} frames.")
         for number in sorted(annotated):
-            if not 0 <= number < len(pictures):
+            if not 0 <= number < len(images):
                 self.faults.reject(
-                    "box in no frame", f"{where} frame {number}: has boxes, but there are {len(pictures)} frames"
+                    "box in no frame", f"{where} frame {number}: has boxes, but there are {len(images)} frames"
                 )
         size = (info["cropped_shape"][0], info["cropped_shape"][1])
         frames = []
-        for number, picture in enumerate(pictures):
+        for number, image in enumerate(images):
             here = f"{where} frame {number}"
             rows = self._rows(annotated.get(number, []), size, classes, here)
-            fault = image_fault(picture, *size)
+            fault = image_fault(image, *size)
             if fault is not None:
-                self.faults.reject(picture_fault_kind(fault), f"{here}: {picture} {fault}")
+                self.faults.reject(image_fault_kind(fault), f"{here}: {image} {fault}")
             else:
-                frames.append(make_frame((str(picture), None), self.num_images, size, rows))
+                frames.append(make_frame((str(image), None), self.num_images, size, rows))
             self.num_images += 1
         return frames
 

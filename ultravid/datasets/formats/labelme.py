@@ -14,13 +14,13 @@ from typing import Any
 
 from ultravid.datasets.boxes import repair_box
 from ultravid.datasets.faults import FaultSink, FileFaults
-from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, picture_fault_kind, require_folder
-from ultravid.datasets.image_io import image_fault, image_size
+from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, require_folder
+from ultravid.datasets.image_io import image_fault, image_fault_kind, image_size
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.patients import patient_from_name, read_patients
 from ultravid.datasets.readers import read_sidecar
-from ultravid.datasets.readers.pictures import list_pictures, natural_order
+from ultravid.datasets.readers.images import list_images, natural_order
 from ultravid.datasets.video import DataError, Frame, Video
 
 __all__ = ["load_labelme"]
@@ -103,21 +103,19 @@ class _Reader:
 
     def read(self, folder: Path, classes: Sequence[str]) -> None:
         annotations = _annotation_files(folder)
-        pictures = list_pictures(folder)
+        images = list_images(folder)
         name = folder.relative_to(self.root).as_posix() if folder != self.root else folder.name
-        for stem in sorted(
-            {p.stem for p in pictures if sum(q.stem == p.stem for q in pictures) > 1} & set(annotations)
-        ):
+        for stem in sorted({p.stem for p in images if sum(q.stem == p.stem for q in images) > 1} & set(annotations)):
             self.faults.reject("bad annotation file", f"video {name!r}: two images share {annotations[stem]}")
-        if not pictures:
+        if not images:
             return
-        for stem in sorted(set(annotations) - {p.stem for p in pictures}):
+        for stem in sorted(set(annotations) - {p.stem for p in images}):
             self.faults.reject(
                 "frame is missing", f"video {name!r}: {annotations[stem]} has no image {stem}.png or .jpg"
             )
         frames = []
-        for number, picture in enumerate(pictures):
-            frame = self._frame(picture, annotations.get(picture.stem), classes, f"video {name!r} frame {number}")
+        for number, image in enumerate(images):
+            frame = self._frame(image, annotations.get(image.stem), classes, f"video {name!r} frame {number}")
             frames += [frame] if frame is not None else []
             self.num_images += 1
         if frames:
@@ -126,19 +124,19 @@ class _Reader:
             shown = ("lesion",) if self.class_agnostic else tuple(classes)
             self.videos.append(Video(name, tuple(frames), patient, sidecar.fps, sidecar.metadata, shown))
 
-    def _frame(self, picture: Path, annotation: Path | None, classes: Sequence[str], where: str) -> Frame | None:
+    def _frame(self, image: Path, annotation: Path | None, classes: Sequence[str], where: str) -> Frame | None:
         try:
             content = read_json(annotation) if annotation is not None else {"shapes": []}
-            size = _announced_size(content, annotation) if annotation is not None else image_size(picture)
-            fault = image_fault(picture, *size)
+            size = _announced_size(content, annotation) if annotation is not None else image_size(image)
+            fault = image_fault(image, *size)
         except DataError as error:
             self.faults.reject("bad annotation file", f"{where}: {str(error).rstrip('.')}")
             return None
         if fault is not None:
-            self.faults.reject(picture_fault_kind(fault), f"{where}: {picture} {fault}")
+            self.faults.reject(image_fault_kind(fault), f"{where}: {image} {fault}")
             return None
         rows = self._rows(content["shapes"], size, classes, where)
-        return make_frame((str(picture), None), self.num_images, size, rows)
+        return make_frame((str(image), None), self.num_images, size, rows)
 
     def _rows(self, shapes: list[Any], size: tuple[int, int], classes: Sequence[str], where: str) -> list[Row]:
         rows: list[Row] = []

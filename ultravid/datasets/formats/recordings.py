@@ -14,8 +14,8 @@ from ultravid.datasets.image_io import image_fault
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.patients import patient_from_name
 from ultravid.datasets.readers import CroppedSource, is_recording, open_source, read_sidecar
+from ultravid.datasets.readers.images import natural_order
 from ultravid.datasets.readers.opener import is_dicom
-from ultravid.datasets.readers.pictures import natural_order
 from ultravid.datasets.video import DataError, Frame, Video
 
 __all__ = ["load_recordings"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ultravid.datasets.readers.source import (
     DICOM_SUFFIXES,
+    IMAGE_SUFFIXES,
     MOVIE_SUFFIXES,
-    PICTURE_SUFFIXES,
     CroppedSource,
     FrameSource,
 )
@@ -20,7 +20,7 @@ def is_recording(path: str | Path) -> bool:
     """Whether `open_source` reads this path as a movie, a DICOM file or a folder of images, by its name and first bytes."""
     path = Path(path)
     if path.is_dir():
-        return any(p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".") for p in path.iterdir())
+        return any(p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") for p in path.iterdir())
     return path.suffix.lower() in MOVIE_SUFFIXES or is_dicom(path)
 
 
@@ -47,10 +47,10 @@ def open_source(path: str | Path, *, crop: bool = True) -> FrameSource:
 def _open_whole(path: Path) -> FrameSource:
     # PyAV and pydicom take half a second to import; a dataset of images needs neither.
     suffix = path.suffix.lower()
-    if path.is_dir() or suffix in PICTURE_SUFFIXES:
-        from ultravid.datasets.readers.pictures import PictureSource
+    if path.is_dir() or suffix in IMAGE_SUFFIXES:
+        from ultravid.datasets.readers.images import ImageFolderSource
 
-        return PictureSource(path)
+        return ImageFolderSource(path)
     if suffix in MOVIE_SUFFIXES:
         from ultravid.datasets.readers.movie import MovieSource
 
@@ -59,7 +59,7 @@ def _open_whole(path: Path) -> FrameSource:
         from ultravid.datasets.readers.dicom import DicomSource
 
         return DicomSource(path)
-    known = sorted(MOVIE_SUFFIXES | DICOM_SUFFIXES | PICTURE_SUFFIXES)
+    known = sorted(MOVIE_SUFFIXES | DICOM_SUFFIXES | IMAGE_SUFFIXES)
     raise DataError(
         f"{path}: is not a kind of file that frames are read from ({', '.join(known)}, or a folder of images)."
     )

@@ -16,8 +16,8 @@ from ultravid.datasets.video import DataError
 
 __all__ = [
     "DICOM_SUFFIXES",
+    "IMAGE_SUFFIXES",
     "MOVIE_SUFFIXES",
-    "PICTURE_SUFFIXES",
     "CroppedSource",
     "FrameSource",
     "ImageArray",
@@ -30,7 +30,7 @@ Region = tuple[int, int, int, int]
 
 MOVIE_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mpeg", ".mpg", ".mkv", ".webm", ".wmv"})
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 
 
 class FrameSource(Protocol):

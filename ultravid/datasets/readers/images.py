@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ultravid.datasets.image_io import read_image
-from ultravid.datasets.readers.source import PICTURE_SUFFIXES, ImageArray, Region
+from ultravid.datasets.readers.source import IMAGE_SUFFIXES, ImageArray, Region
 from ultravid.datasets.video import DataError
 
-__all__ = ["PictureSource", "list_pictures", "natural_order"]
+__all__ = ["ImageFolderSource", "list_images", "natural_order"]
 
 
 def natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:
@@ -19,13 +19,13 @@ def natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:
     return [(0, int(digits), "") if digits else (1, 0, text.lower()) for digits, text in parts], name
 
 
-def list_pictures(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """The folder's PNG and JPEG files in natural order; hidden files are skipped."""
-    found = [p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")]
+    found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
     return sorted(found, key=lambda p: natural_order(p.name))
 
 
-class PictureSource:
+class ImageFolderSource:
     """A folder of images, or one image, as a `FrameSource`.
 
     Args:
@@ -37,7 +37,7 @@ class PictureSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.files = list_pictures(path) if path.is_dir() else [path]
+        self.files = list_images(path) if path.is_dir() else [path]
         if not self.files:
             raise DataError(f"{path}: holds no PNG or JPEG image.")
         height, width = read_image(self.files[0]).shape[:2]
