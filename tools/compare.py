@@ -31,10 +31,10 @@ from ultravid.utils.tool import run_tool, seed_argument
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="folder, manifest or COCO results of a run")
-    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="the same of the other run")
-    parser.add_argument("--annotations", type=Path, help="COCO-VID, for COCO results")
-    parser.add_argument("--patients", type=Path, help="JSON object from video name to patient")
+    parser.add_argument("run_a", metavar="RUN_A", help="folder, manifest or COCO results of a run")
+    parser.add_argument("run_b", metavar="RUN_B", help="the same of the other run")
+    parser.add_argument("--annotations", help="COCO-VID, for COCO results")
+    parser.add_argument("--patients", help="JSON object from video name to patient")
     parser.add_argument("--bootstrap", type=int, default=2000, metavar="N", help="bootstrap draws of patients (2000)")
     parser.add_argument("--seed", type=seed_argument, default=0, help="seed of the draws (0)")
     parser.add_argument("--output", type=Path, help="also write the values to this JSON file")

@@ -36,10 +36,10 @@ from ultravid.utils.tool import run_tool, seed_argument
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--predictions", type=Path, required=True, help="COCO results, or a run's folder or manifest")
-    parser.add_argument("--annotations", type=Path, help="COCO-VID; may be left out for a run's own files")
+    parser.add_argument("--predictions", required=True, help="COCO results, or a run's folder or manifest")
+    parser.add_argument("--annotations", help="COCO-VID; may be left out for a run's own files")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for metrics.json")
-    parser.add_argument("--patients", type=Path, help="JSON object from video name to patient")
+    parser.add_argument("--patients", help="JSON object from video name to patient")
     parser.add_argument(
         "--bootstrap", type=int, default=0, metavar="N", help="bootstrap draws of patients for 95%% intervals (0: none)"
     )

@@ -36,8 +36,8 @@ from ultravid.utils.tool import run_tool
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--predictions", type=Path, required=True, help="COCO results, or a run's folder or manifest")
-    parser.add_argument("--annotations", type=Path, help="COCO-VID; not needed for a run's own files")
+    parser.add_argument("--predictions", required=True, help="COCO results, or a run's folder or manifest")
+    parser.add_argument("--annotations", help="COCO-VID; not needed for a run's own files")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the list to write, JSON")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--recall", type=float, default=0.8, help="use the score at this recall as threshold (0.8)")

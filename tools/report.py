@@ -28,8 +28,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder, manifest or COCO results")
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="the HTML file (report.html)")
-    parser.add_argument("--annotations", type=Path, help="COCO-VID, for COCO results")
-    parser.add_argument("--patients", type=Path, help="JSON object from video name to patient")
+    parser.add_argument("--annotations", help="COCO-VID, for COCO results")
+    parser.add_argument("--patients", help="JSON object from video name to patient")
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the image files, if they were moved")
     parser.add_argument(
         "--bootstrap",

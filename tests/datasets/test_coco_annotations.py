@@ -11,7 +11,9 @@ from ultravid.datasets import DataError, load_coco_stills, load_coco_video, load
 from ultravid.datasets.faults import FaultSink, FileFaults
 from ultravid.datasets.formats.coco_annotations import read_coco_annotations
 from ultravid.evaluation.coco_files import join_detections, read_annotations
+from ultravid.evaluation.runs import load_videos
 from ultravid.utils import file_io
+from ultravid.utils.errors import UserError
 
 
 def content():
@@ -144,6 +146,12 @@ def test_annotations_are_read_from_any_address_and_images_from_a_folder(tmp_path
     assert [v.patient for v in videos] == ["p", "7"] and videos[0].frames[0].path == str(tmp_path / "b.png")
     assert len(load_coco_video(**arguments, image_root=tmp_path)) == 2  # from the index
     assert len(read_annotations("shelf://x.json").videos) == 2
+    (tmp_path / "found.json").write_text('[{"image_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}]')
+    v, _ = load_videos("shelf://found.json", "shelf://x.json")
+    assert v.frames[0].boxes.tolist() == [[1, 2, 4, 6]]
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="a run's own predictions must be in a local folder"):
+        next(load_videos("shelf://manifest.json"))
     with pytest.raises(DataError, match=r"shelf://x\.json: name the local folder of its images as image_root"):
         load_coco_video(**arguments)
     with pytest.raises(DataError, match=r"shelf://y\.json does not exist"):

@@ -17,36 +17,41 @@ from ultravid.evaluation.matching import match_video
 from ultravid.evaluation.prediction_store import find_manifest, read_videos
 from ultravid.evaluation.results import MatchedVideo, VideoResult
 from ultravid.utils.errors import UserError
+from ultravid.utils.file_io import is_local
 
 __all__ = ["check_same_videos", "in_order_of", "load_run", "load_videos"]
 
 
 def load_videos(
-    predictions: Path, annotations: Path | None = None, patients: Mapping[str, str] | None = None
+    predictions: str | Path, annotations: str | Path | None = None, patients: Mapping[str, str] | None = None
 ) -> Iterator[VideoResult]:
     """The videos of a file or folder of predictions, with their ground truth.
 
     Args:
-        predictions: COCO results (needs ``annotations``), or a run's own files: its folder or its manifest.
-        annotations: COCO-VID file; it replaces the ground truth in a run's own files, and sets the order of the videos.
+        predictions: COCO results at any address (needs ``annotations``), or a run's own files: its local folder or its manifest.
+        annotations: COCO-VID file at any address; it replaces the ground truth in a run's own files, and sets the order of the videos.
         patients: patient by video name; takes precedence over what the files say.
 
     Raises:
         UserError: something can't be used; the message names file, video and frame.
     """
-    rows = read_json(predictions) if predictions.is_file() else None
+    rows = read_json(predictions) if not is_local(predictions) or Path(predictions).is_file() else None
     own = not isinstance(rows, list)
+    if own and not is_local(predictions):
+        raise UserError(
+            f"{predictions}: is not a list of COCO results; a run's own predictions must be in a local folder."
+        )
     if annotations is None:
         if not own:
             raise UserError(
                 f"{predictions}: COCO results have no ground truth; give the annotations too (--annotations)."
             )
-        for video in read_videos(find_manifest(predictions)):
+        for video in read_videos(find_manifest(Path(predictions))):
             patient = (patients or {}).get(video.video_id, video.patient)
             yield replace(video, patient=patient)
         return
     truth = read_annotations(annotations, patients)
-    manifest = find_manifest(predictions) if own else None
+    manifest = find_manifest(Path(predictions)) if own else None
     found = _own_detections(manifest, truth) if manifest else read_coco_detections(predictions, rows, truth)
     yield from join_detections(truth, found)
 
@@ -73,7 +78,7 @@ def _own_detections(manifest: Path, truth: CocoAnnotations) -> Detections:
 
 
 def load_run(
-    predictions: Path, annotations: Path | None = None, patients: Mapping[str, str] | None = None
+    predictions: str | Path, annotations: str | Path | None = None, patients: Mapping[str, str] | None = None
 ) -> tuple[list[MatchedVideo], dict[str, str]]:
     """The matched videos of a run, and a hash of each video's frames and ground truth by video id.
 
@@ -110,7 +115,7 @@ def _truth_text(video: VideoResult) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_same_videos(a: tuple[Path, Mapping[str, str]], b: tuple[Path, Mapping[str, str]]) -> None:
+def check_same_videos(a: tuple[str | Path, Mapping[str, str]], b: tuple[str | Path, Mapping[str, str]]) -> None:
     """Refuse to compare runs over different videos, frames or lesions.
 
     Args:
@@ -121,7 +126,7 @@ def check_same_videos(a: tuple[Path, Mapping[str, str]], b: tuple[Path, Mapping[
         UserError: they differ; the message names the first video that differs.
     """
     (path_a, of_a), (path_b, of_b) = a, b
-    alone: Sequence[tuple[Path, Path, list[str]]] = [
+    alone: Sequence[tuple[str | Path, str | Path, list[str]]] = [
         (path_a, path_b, sorted(set(of_a) - set(of_b))),
         (path_b, path_a, sorted(set(of_b) - set(of_a))),
     ]

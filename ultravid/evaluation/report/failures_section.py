@@ -13,6 +13,7 @@ from ultravid.evaluation.report.report_run import ReportRun
 from ultravid.evaluation.report.strips import DETECTION, LESION, ImageFinder, MarkedFrame, chosen_frames, strip
 from ultravid.evaluation.results import FrameResult, VideoResult
 from ultravid.evaluation.runs import load_videos
+from ultravid.utils.file_io import is_local
 from ultravid.utils.run_folder import RunFolder
 
 __all__ = ["false_positives_section", "missed_section"]
@@ -109,7 +110,7 @@ def _image_finder(run: ReportRun) -> ImageFinder:
     record = run_folder.newest_record() if run_folder else None
     if record and record.get("folder"):
         folders.append(Path(record["folder"]))
-    if run.options.annotations:
-        root = run.options.annotations.resolve().parent
+    if run.options.annotations and is_local(run.options.annotations):
+        root = Path(run.options.annotations).resolve().parent
         folders += [root, root / "rawframes"]
     return ImageFinder(folders, run.options.images)

@@ -40,7 +40,7 @@ class ReportOptions:
         command: the command line that makes this report, printed in it.
     """
 
-    annotations: Path | None = None
+    annotations: str | Path | None = None
     patients: Mapping[str, str] | None = None
     images: Path | None = None
     num_draws: int = 2000
