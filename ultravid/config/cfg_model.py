@@ -38,8 +38,9 @@ def model_of_cfg_node(cfg: CfgNode) -> Node:
     faults = _EarlierKeys(model, cfg).apply()
     root = Node(model=model)
     for number, text in enumerate(cfg.MODEL.OPTS):
-        found = override_faults(root, [re.sub(r"^(\+\+|\+|~|)", r"\1model.", str(text), count=1)])
-        faults += [f"{fault.message} (MODEL.OPTS[{number}] {text!r}; {place_of(cfg, 'MODEL.OPTS')})" for fault in found]
+        origin = f"override MODEL.OPTS[{number}] {text!r}; {place_of(cfg, 'MODEL.OPTS')}"
+        found = override_faults(root, [re.sub(r"^(\+\+|\+|~|)", r"\1model.", str(text), count=1)], [origin])
+        faults += [f"{fault.message} ({origin.removeprefix('override ')})" for fault in found]
     if faults:
         raise ConfigError("\n".join(faults))
     changed: Node = root["model"]

@@ -66,11 +66,17 @@ def apply_overrides(cfg: Node, overrides: Sequence[str]) -> Node:
     return cfg
 
 
-def override_faults(cfg: Node, overrides: Sequence[str]) -> list[Fault]:
-    """Apply overrides in place and return a fault for each that could not be applied."""
+def override_faults(cfg: Node, overrides: Sequence[str], origins: Sequence[str] = ()) -> list[Fault]:
+    """Apply overrides in place and return a fault for each that could not be applied.
+
+    Args:
+        cfg: the config.
+        overrides: of the command line, or of another source.
+        origins: where each was given, ``"override ..."``; without them their number and text.
+    """
     faults = []
     for number, text in enumerate(overrides, start=1):
-        origin = f"override {number}: {text}"
+        origin = origins[number - 1] if origins else f"override {number}: {text}"
         try:
             _apply(cfg, text, (origin,))
         except ConfigError as error:
