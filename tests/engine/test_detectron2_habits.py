@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grad_value_
 
 from tests.conftest import read_rows
 from tests.engine.test_train_loop import Data, FailAt, Model, make, weights
-from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.checkpoint import Checkpointer, DetectionCheckpointer
 from ultravid.engine import AMPTrainer, HookBase, SimpleTrainer, StopTraining, hooks
 from ultravid.utils.events import JSONWriter, get_event_storage
 
@@ -257,3 +257,19 @@ def test_a_second_training_begins_with_its_own_data():
     first = trainer.storage.history("some_accuracy").values()
     trainer.train(1, 3)
     assert trainer.storage.history("some_accuracy").values() == first[1:] and seen == [0, 1, 2, 1, 2]
+
+
+def test_the_hooks_save_with_fvcores_checkpointer_too(tmp_path):
+    trainer = trainer_of(torch.mean)
+    checkpointer = Checkpointer(trainer.model, str(tmp_path), trainer=trainer)
+    values = iter([1.0, 3.0, 2.0])
+    trainer.register_hooks(
+        [
+            hooks.EvalHook(2, lambda: {"metric": next(values)}),
+            hooks.BestCheckpointer(2, checkpointer, "metric"),
+            hooks.PeriodicCheckpointer(checkpointer, 2, max_to_keep=1),
+        ]
+    )
+    trainer.train(0, 6)
+    assert sorted(p.name for p in tmp_path.glob("*.pth")) == ["model_0000003.pth", "model_best.pth", "model_final.pth"]
+    assert torch.load(tmp_path / "model_final.pth", weights_only=False)["trainer"]["iteration"] == 5

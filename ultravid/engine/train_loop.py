@@ -274,10 +274,11 @@ class TrainerBase:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """The iteration and the state of each hook that has one, by the hook's name."""
+        """The last iteration and the state of each hook that has one, by the hook's name."""
         hooks = {name: hook.state_dict() for name, hook in self.named_hooks.items()}
         return {
-            "iteration": self.iter,
+            # In after_train `iter` is max_iter, one past the last iteration.
+            "iteration": min(self.iter, self.max_iter - 1) if self.max_iter else self.iter,
             "hooks": {name: state for name, state in hooks.items() if state},
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,13 +18,45 @@ __all__ = ["BestCheckpointer", "PeriodicCheckpointer"]
 logger = logging.getLogger(__name__)
 
 
+class _FvcoreCheckpointer:
+    """fvcore's `Checkpointer`, as code written for detectron2 makes it, with the methods that the hooks call.
+
+    It writes in this process and names each file as the last checkpoint, the best one too.
+    """
+
+    suffix: ClassVar[str] = ".pth"
+
+    def __init__(self, checkpointer: Any) -> None:
+        self._checkpointer = checkpointer
+        self.save_dir = Path(checkpointer.save_dir)
+
+    def save(self, name: str, *, remove: Iterable[Path] = (), **entries: Any) -> None:
+        self._checkpointer.save(name, **{k: v for k, v in entries.items() if k not in ("tag_last", "tag_best")})
+        for path in remove:
+            path.unlink(missing_ok=True)
+
+    def wait(self, *, always_raise: bool = False) -> None:
+        """Nothing: `save` returns when the file is written."""
+
+    def raise_failure(self) -> None:
+        """Nothing: `save` raises its own errors."""
+
+    def periodic_checkpoints(self, prefix: str = "model") -> list[Path]:
+        found = self.save_dir.glob(f"{prefix}_*{self.suffix}")
+        return sorted(path for path in found if path.stem.removeprefix(f"{prefix}_").isdecimal())
+
+
+def _with_our_methods(checkpointer: DetectionCheckpointer | Any) -> DetectionCheckpointer | _FvcoreCheckpointer:
+    return checkpointer if isinstance(checkpointer, DetectionCheckpointer) else _FvcoreCheckpointer(checkpointer)
+
+
 class PeriodicCheckpointer(HookBase):
     """Saves ``model_<iteration>.pth`` every ``period`` iterations, and ``model_final.pth`` after the last iteration.
 
     ``model_0000099.pth`` holds the state after 100 steps.
 
     Args:
-        checkpointer: saves the files.
+        checkpointer: saves the files; fvcore's `Checkpointer` will do.
         period: iterations between checkpoints; 0 saves the final one alone.
         max_iter: number of iterations after which the final one is saved; None takes the trainer's.
         max_to_keep: number of periodic files that are kept, the newest; None keeps all.
@@ -42,7 +75,7 @@ class PeriodicCheckpointer(HookBase):
     ) -> None:
         if max_to_keep is not None and max_to_keep < 1:
             raise ValueError(f"max_to_keep={max_to_keep} must be at least 1.")
-        self._checkpointer = checkpointer
+        self._checkpointer = _with_our_methods(checkpointer)
         self._every = Every(period)
         self._max_iter = max_iter
         self._max_to_keep = max_to_keep
@@ -92,7 +125,7 @@ class BestCheckpointer(HookBase):
 
     Args:
         eval_period: the period of `EvalHook`.
-        checkpointer: saves the files.
+        checkpointer: saves the files; fvcore's `Checkpointer` will do.
         val_metric: name of the metric, as "AP50".
         mode: "max" or "min": which value of the metric is the best.
         file_prefix: name of the file.
@@ -116,7 +149,7 @@ class BestCheckpointer(HookBase):
         if max_to_keep < 1:
             raise ValueError(f"max_to_keep={max_to_keep} must be at least 1.")
         self._every = Every(eval_period, last=False)
-        self._checkpointer = checkpointer
+        self._checkpointer = _with_our_methods(checkpointer)
         self._val_metric = val_metric
         self._sign = 1.0 if mode == "max" else -1.0
         self._file_prefix = file_prefix
