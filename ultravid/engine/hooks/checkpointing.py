@@ -32,7 +32,7 @@ class _FvcoreCheckpointer:
 
     def save(self, name: str, *, remove: Iterable[Path] = (), **entries: Any) -> None:
         self._checkpointer.save(name, **{k: v for k, v in entries.items() if k not in ("tag_last", "tag_best")})
-        for path in remove:
+        for path in {*remove} - {self.save_dir / f"{name}{self.suffix}"}:
             path.unlink(missing_ok=True)
 
     def wait(self, *, always_raise: bool = False) -> None:
