@@ -151,7 +151,7 @@ def test_the_check_of_the_translated_config_names_the_yaml_key_that_set_a_value(
     assert fault.key.startswith("optimizer.betas") and str(fault).endswith("(SOLVER.BETAS, command line)")
     assert f"900  from SOLVER.MAX_ITER, {CONFIGS}/phantom.yaml:" in explain_text(config, "train.max_iter")
     one_frame = translated(CONFIGS / "phantom_one_frame.yaml")
-    place = f"override MODEL.OPTS[0] 'context_frames=0'; MODEL.OPTS, {CONFIGS}/phantom_one_frame.yaml:4"
+    place = f"override MODEL.OPTS[0] 'context_frames=0'; MODEL.OPTS, {CONFIGS}/phantom_one_frame.yaml:3"
     assert f"0  from {place}" in explain_text(one_frame, "model.context_frames")
 
 
