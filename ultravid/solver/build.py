@@ -81,7 +81,8 @@ def maybe_add_gradient_clipping(cfg: CfgNode | Node, optimizer: T) -> T:
 
     def clip_gradients(stepping: Optimizer, args: Any, kwargs: Any) -> None:
         del args, kwargs
-        clip([p for group in stepping.param_groups for p in group["params"]])
+        if parameters := [p for group in stepping.param_groups for p in group["params"] if p.grad is not None]:
+            clip(parameters)
 
     if isinstance(optimizer, Optimizer):
         optimizer.register_step_pre_hook(clip_gradients)

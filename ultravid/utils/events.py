@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import functools
 import io
 import json
 import logging
@@ -485,7 +486,13 @@ class TensorboardXWriter(EventWriter):
         self._window_size = window_size
         self._kwargs = kwargs
         self._last_write = -1
-        self._writer: Any = None
+
+    @functools.cached_property
+    def _writer(self) -> Any:
+        """The writer, made on first use: importing it takes a second and a half, and making it creates a file."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self._log_dir), **self._kwargs)
 
     def rewind(self, iteration: int) -> None:
         """See `EventWriter.rewind`. TensorBoard is asked to hide older points past ``purge_step``; a new run archives older files."""
@@ -496,12 +503,7 @@ class TensorboardXWriter(EventWriter):
 
     def write(self) -> None:
         """Write all new scalars, images and histograms."""
-        if (
-            self._writer is None
-        ):  # importing takes a second and a half, and makes a file: only if there is something to write
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self._log_dir), **self._kwargs)
+        writer = self._writer
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         storage = get_event_storage()
@@ -509,17 +511,17 @@ class TensorboardXWriter(EventWriter):
         for iteration, row in rows.items():
             # One event for all scalars of an iteration; add_scalar would make one for each, at 70 us.
             values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items()]
-            self._writer.file_writer.add_summary(Summary(value=values), iteration)
+            writer.file_writer.add_summary(Summary(value=values), iteration)
         self._last_write = max(rows, default=self._last_write)
         images, histograms = storage.take_new(self)
         for name, image, iteration in images:
-            self._writer.add_image(name, image, iteration)
+            writer.add_image(name, image, iteration)
         for histogram in histograms:
-            self._writer.add_histogram_raw(**histogram)
+            writer.add_histogram_raw(**histogram)
 
     def close(self) -> None:
         """Flush to disk."""
-        if self._writer is not None:
+        if "_writer" in vars(self):
             self._writer.close()
 
 

@@ -185,4 +185,5 @@ class GroupedBatchSampler(BatchSampler):
                 yield batch
 
     def __len__(self) -> int:
-        raise NotImplementedError("The number of batches depends on the order of the indices.")
+        # A TypeError, which list() takes for "no length"; any other would end it.
+        raise TypeError("The number of batches depends on the order of the indices.")
