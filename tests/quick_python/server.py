@@ -163,12 +163,18 @@ def end_as_python_does(arguments: list[str]) -> None:
     os._exit((code or 0) & 0xFF)
 
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])
-for name in IMPORTED:
-    importlib.import_module(name)
-gc.collect()
-gc.freeze()  # collections in forked processes leave the imported pages alone
-asked = serve(sys.argv[1])
-if asked is None:
-    os._exit(0)
-end_as_python_does(become(asked, sys.argv[2]))
+def main() -> None:
+    """Import, serve, and in each forked process execute what the client asked for."""
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # collections in forked processes leave the imported pages alone
+    asked = serve(sys.argv[1])
+    if asked is None:
+        os._exit(0)
+    end_as_python_does(become(asked, sys.argv[2]))
+
+
+if __name__ == "__main__":
+    main()
