@@ -4,11 +4,11 @@
     python tools/lazyconfig_train.py --config-file FILE [--resume [--allow-change KEY,...] | --eval-only] [key=value ...]
     python tools/lazyconfig_train.py --config-file FILE [--check | --print | --explain KEY ...] [key=value ...]
 
-A config has these keys on its top floor, and this file knows no others:
+The launcher uses these keys of a config, and no others:
 
-- ``model``: the plain module; ``dataloader.test`` and ``dataloader.evaluator``: what --eval-only runs it on.
-- ``trainer``: an object with ``resume_or_load(resume)`` and ``train()``. It refers to all else that it needs: the prepared
-  model, the optimizer, the training data, the checkpointer, its hooks.
+- ``model``: the plain module; ``dataloader.test`` and ``dataloader.evaluator``: what --eval-only evaluates it on.
+- ``trainer``: an object with ``resume_or_load(resume)`` and ``train()``. It refers to everything else that training needs: the
+  prepared model, the optimizer, the training data, the checkpointer, its hooks.
 - ``train``: ``output_dir``, ``device``, ``seed``, ``init_checkpoint``.
 """
 
@@ -22,7 +22,7 @@ from ultravid.config.instantiate import as_user_error
 from ultravid.config.serialize import resolved
 from ultravid.utils.tool import run_tool
 
-# What imports torch is imported where it is used: --print and --explain of a saved config answer at once.
+# Modules that import torch are imported inside functions, so that --print and --explain of a saved config start fast.
 
 REQUIRED_KEYS = (
     *("model", "dataloader.test", "dataloader.evaluator", "trainer"),
@@ -40,7 +40,7 @@ def do_test(builder: Builder, resume: bool) -> None:
     model = builder.build("model").to(select_device(builder.cfg.train.device))
     load_evaluation_weights(model, builder.cfg, resume)
     loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
-    # An interrupted evaluation is taken up by the same model alone.
+    # An interrupted evaluation continues with the same model only.
     described = config_hash(resolved(builder.cfg).model)
     evaluate = inference_on_datasets if isinstance(loader, dict) else inference_on_dataset
     with EventStorage(0):  # a model may record numbers here as it does in training
@@ -49,7 +49,7 @@ def do_test(builder: Builder, resume: bool) -> None:
 
 
 def do_train(builder: Builder, resume: bool) -> None:
-    """Build the trainer and all that it refers to, take up or begin, train."""
+    """Build the trainer and everything that it refers to, load a checkpoint, and train."""
     with as_user_error():
         trainer = builder.build("trainer")
     trainer.resume_or_load(resume)
@@ -57,7 +57,7 @@ def do_train(builder: Builder, resume: bool) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """One process of a run."""
+    """What each process of a run does."""
     from ultravid.engine import default_setup
 
     with importable_project(args.config_file):
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, check, and start the processes."""
+    """Parse the command line, check the config, and start the processes."""
     args = default_argument_parser().parse_args(argv)
     if show_config(args, REQUIRED_KEYS):
         return 0

@@ -23,6 +23,7 @@ from ultravid.engine.step_dump import StepDump, first_nonfinite
 from ultravid.utils.env import select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventStorage
+from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.seed import restore_generators, seed_step
 from ultravid.utils.tool import run_tool
 
@@ -38,7 +39,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def build_model(capsule: StepDump, args: argparse.Namespace) -> nn.Module:
     """The run's model with the weights of before the step, in training mode on the device."""
-    config_file = args.config_file or args.capsule.resolve().parents[1] / "config.yaml"
+    config_file = args.config_file or RunFolder(args.capsule.resolve().parents[1]).config
     if not config_file.is_file():
         raise UserError(f"The run's config {config_file} is not there; name it with --config-file.")
     with importable_project(str(config_file)):

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ultravid.utils.run_folder import RunFolder
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {
     "temporal": "phantom",
@@ -24,8 +26,8 @@ CONFIGS = {
 
 
 def train(config: str, seed: int, output: Path, threads: int) -> dict[str, float]:
-    metrics = output / "inference/metrics.json"
-    if not (output / "model_final.pth").is_file() or not metrics.is_file():
+    metrics = RunFolder(output).evaluation_metrics
+    if not RunFolder(output).final_checkpoint() or not metrics.is_file():
         command = [
             sys.executable,
             str(ROOT / "tools/lazyconfig_train.py"),
@@ -35,7 +37,7 @@ def train(config: str, seed: int, output: Path, threads: int) -> dict[str, float
             f"train.output_dir={output}",
         ]
         output.mkdir(parents=True, exist_ok=True)
-        with (output / "terminal.txt").open("w") as terminal:
+        with RunFolder(output).terminal.open("w") as terminal:
             environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
             subprocess.run(
                 command,

@@ -78,7 +78,7 @@ def test_a_run_leaves_everything_it_promises(finished):
     assert "Running on the CPU" in (out / "log.txt").read_text() or "CUDA" in (out / "log.txt").read_text()
 
 
-def test_eval_only_gives_the_same_figures_digit_for_digit_also_from_the_saved_config(finished, launch_run, tmp_path):
+def test_eval_only_gives_the_same_metrics_digit_for_digit_also_from_the_saved_config(finished, launch_run, tmp_path):
     out = Path(output_of(finished))
     trained = (out / "inference/metrics.json").read_text()
     predictions = (out / "inference/predictions.json").read_text()
@@ -91,7 +91,7 @@ def test_eval_only_gives_the_same_figures_digit_for_digit_also_from_the_saved_co
         assert (tmp_path / name / "inference/predictions.json").read_text() == predictions
 
 
-def test_an_interrupted_eval_only_goes_on_from_the_videos_it_finished(finished, launch_run, tmp_path, capfd):
+def test_an_interrupted_eval_only_continues_after_the_videos_it_finished(finished, launch_run, tmp_path, capfd):
     weights = f"train.init_checkpoint={Path(output_of(finished)) / 'model_final.pth'}"
     arguments = [a for a in finished if not a.startswith("train.output_dir=")]
     arguments += ["--eval-only", weights, f"train.output_dir={tmp_path}"]
@@ -115,7 +115,7 @@ def test_an_interrupted_eval_only_goes_on_from_the_videos_it_finished(finished, 
 
 
 @pytest.mark.distributed
-def test_two_processes_evaluate_to_the_same_figures_as_one(finished, tmp_path):
+def test_two_processes_evaluate_to_the_same_metrics_as_one(finished, tmp_path):
     out = Path(output_of(finished))
     command = [
         quick_python(),
@@ -152,7 +152,7 @@ def test_two_processes_train_and_share_their_gradients(small_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signal_saves_a_checkpoint_and_the_run_goes_on_from_it(finished, small_run, launch_run, tmp_path):
+def test_a_signal_saves_a_checkpoint_and_the_run_continues_from_it(finished, small_run, launch_run, tmp_path):
     whole, run = Path(output_of(finished)), tmp_path / "run"
     command = [sys.executable, str(ROOT / "tools/lazyconfig_train.py"), *small_run, "dataloader.train.num_workers=1"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)

@@ -1,4 +1,4 @@
-"""Runs that are stopped, taken up, changed and repeated, through the real tools."""
+"""Runs that are stopped, resumed, changed and repeated, through the real tools."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def test_a_short_drill_finds_no_difference(tmp_path):
     assert again.returncode == 2 and "holds an earlier drill" in again.stderr
 
 
-def test_averaged_weights_are_a_line_and_eval_only_gives_their_figures(small_run, launch_run, tmp_path):
+def test_averaged_weights_are_a_line_and_eval_only_gives_their_metrics(small_run, launch_run, tmp_path):
     assert launch_run([*small_run, EMA, "train.max_iter=3"]) == 0
     trained = {p: (tmp_path / "run/inference" / p).read_text() for p in ("metrics.json", "predictions.json")}
     arguments = [a for a in small_run if not a.startswith("train.output_dir=")]
@@ -39,7 +39,7 @@ def test_averaged_weights_are_a_line_and_eval_only_gives_their_figures(small_run
             assert (tmp_path / name / "inference" / file).read_text() == text
 
 
-def test_a_run_is_taken_up_under_another_config_when_the_changed_keys_are_named(small_run, launch_run, tmp_path, capfd):
+def test_a_run_is_resumed_with_another_config_when_the_changed_keys_are_named(small_run, launch_run, tmp_path, capfd):
     assert launch_run([*small_run, "train.max_iter=4"]) == 0
     rates = [r["lr"] for r in read_rows(tmp_path / "run/metrics.json") if "lr" in r]
     again = [*small_run, "train.max_iter=8", "optimizer.weight_decay=0.5", "--resume"]
@@ -75,7 +75,7 @@ def test_a_start_that_fails_does_not_become_the_config_of_the_run(small_run, lau
     assert launch_run(again) == 0
 
 
-def test_a_run_in_yaml_asks_for_changed_keys_and_its_capsule_is_repeated(phantom, tmp_path, monkeypatch, capfd):
+def test_a_run_in_yaml_asks_for_changed_keys_and_its_step_dump_is_repeated(phantom, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("ULTRAVID_DATASETS", str(phantom.parent))
     tool = load_tool("train_net")
     arguments = ["--config-file", str(ROOT / "projects/basicdet/configs/phantom.yaml")]
@@ -89,12 +89,12 @@ def test_a_run_in_yaml_asks_for_changed_keys_and_its_capsule_is_repeated(phantom
     allow = ["--allow-change", "SOLVER.MAX_ITER,SOLVER.BASE_LR"]
     assert run_tool(tool.main, [*arguments, "--resume", *allow, *changed]) == 1
     assert "The step was kept" in capfd.readouterr().err
-    (capsule,) = (tmp_path / "step_dumps").iterdir()
-    assert run_tool(load_tool("replay").main, [str(capsule)]) == 0
+    (dump,) = (tmp_path / "step_dumps").iterdir()
+    assert run_tool(load_tool("replay").main, [str(dump)]) == 0
     assert " is not finite" in capfd.readouterr().out
 
 
-def test_a_run_that_meets_a_nan_leaves_a_capsule_and_replay_names_the_module(phantom, launch_run, tmp_path, capfd):
+def test_a_run_that_meets_a_nan_leaves_a_step_dump_and_replay_names_the_module(phantom, launch_run, tmp_path, capfd):
     (tmp_path / "breaking.py").write_text(
         "import torch\n"
         "from ultravid.engine import HookBase\n"
@@ -119,23 +119,23 @@ def test_a_run_that_meets_a_nan_leaves_a_capsule_and_replay_names_the_module(pha
         error,
     )
     assert "Traceback" in (tmp_path / "run/log.txt").read_text()
-    (capsule,) = (tmp_path / "run/step_dumps").iterdir()
+    (dump,) = (tmp_path / "run/step_dumps").iterdir()
     capfd.readouterr()
     replay = load_tool("replay")
-    assert run_tool(replay.main, [str(capsule)]) == 0
+    assert run_tool(replay.main, [str(dump)]) == 0
     out = capfd.readouterr().out
     assert "Iteration 2, rank 0, samples: " in out and " frames [" in out
     assert "Not finite before the step already: 1 weights, the first is backbone.res3.0.conv1.weight" in out
     assert "The output of backbone.res3.0.conv1" in out and "its inputs are finite" in out
     record = json.loads((tmp_path / "run/attempts/1/record.json").read_text())
     assert record["end"]["how"] == "failed" and "FloatingPointError" in record["end"]["why"]
-    # Twice: a capsule that is cut, and one whose config is gone.
+    # Twice: a dump that is cut, and one whose config is gone.
     cut = tmp_path / "cut.pth"
-    cut.write_bytes(capsule.read_bytes()[:-200])
+    cut.write_bytes(dump.read_bytes()[:-200])
     assert run_tool(replay.main, [str(cut)]) == 2 and "can't be read" in capfd.readouterr().err
     os.replace(tmp_path / "run/config.yaml", tmp_path / "elsewhere.yaml")
-    assert run_tool(replay.main, [str(capsule)]) == 2 and "--config-file" in capfd.readouterr().err
-    assert run_tool(replay.main, [str(capsule), "--config-file", str(tmp_path / "elsewhere.yaml")]) == 0
+    assert run_tool(replay.main, [str(dump)]) == 2 and "--config-file" in capfd.readouterr().err
+    assert run_tool(replay.main, [str(dump), "--config-file", str(tmp_path / "elsewhere.yaml")]) == 0
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from ultravid.config.cfg_keys import SAVED_KEYS, TOP_KEYS
 from ultravid.config.loader import load_config_file
 from ultravid.config.nodes import Node
 from ultravid.config.upgrade import upgrade
+from ultravid.utils.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from ultravid.config.cfg_node import CfgNode
@@ -36,7 +37,7 @@ def as_config(cfg: Node | CfgNode | str | Path) -> Node:
     if isinstance(cfg, Node):
         return cfg
     if isinstance(cfg, str | Path):
-        return load_config(Path(cfg) / "config.yaml" if Path(cfg).is_dir() else cfg)
+        return load_config(RunFolder(cfg).config if Path(cfg).is_dir() else cfg)
     from ultravid.config.cfg_translation import config_from_cfg_node
 
     return config_from_cfg_node(cfg)

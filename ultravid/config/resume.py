@@ -28,7 +28,7 @@ _OF_THE_JOB = frozenset({"train.output_dir", "train.wall_time_s"})
 
 
 def significant_changes(cfg: Node | CfgNode, saved_config: Path) -> list[Difference]:
-    """What a config changes of one that a run saved.
+    """The differences between a config and the one that a run saved, as far as they can change the run's results.
 
     The number of processes that load the data, the place of the output folder and the time limit of a job do not influence the
     metrics of a run and are ignored, as is a seed that is still to be drawn, and an argument that only one of the two configs
@@ -41,7 +41,7 @@ def significant_changes(cfg: Node | CfgNode, saved_config: Path) -> list[Differe
 
 
 def _is_default(difference: Difference, old: Node, new: Node) -> bool:
-    """Whether one of the configs leaves out an argument, and the other gives its default: they mean the same."""
+    """Whether one config omits an argument and the other gives its default value, which means the same."""
     if ABSENT not in (difference.old, difference.new):
         return False
     config, value = (new, difference.new) if difference.old is ABSENT else (old, difference.old)
@@ -56,11 +56,11 @@ def check_resume_config(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> lis
     That is the config of the last attempt that got as far as training, or ``config.yaml`` if no attempt is recorded.
 
     Args:
-        cfg: the new one; see `significant_changes`.
-        allowed: keys that may differ, each with all below it.
+        cfg: the config to resume with.
+        allowed: keys that may differ, each with all keys below it.
 
     Returns:
-        the differences, all of them allowed.
+        the differences, as `significant_changes` defines them, all of them allowed.
 
     Raises:
         ConfigError: others differ: the values before and now, where the new one was set, and the option that allows it.
@@ -77,8 +77,8 @@ def check_resume_config(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> lis
         rows = "\n".join(f"  {d}{_set_at(config, d)}" for d in unnamed)
         keys = ",".join([*names, *(d.key for d in unnamed)])
         raise ConfigError(
-            f"The run in {run} began with another config:\n{rows}\n"
-            f"To go on with the new values, name their keys: --allow-change {_quoted(keys)}. Without --resume a new run begins."
+            f"The run in {run} was started with another config:\n{rows}\n"
+            f"To continue with the new values, name their keys: --allow-change {_quoted(keys)}. Without --resume a new run starts."
         )
     return differences
 
@@ -97,7 +97,7 @@ def output_dir_of(cfg: Node | CfgNode) -> Path:
 
 
 def is_named(difference: Difference, keys: Iterable[str]) -> bool:
-    """Whether one of the keys is the difference's or stands above it."""
+    """Whether one of the keys is that of the difference or of a node above it."""
     return any(difference.key == k or difference.key.startswith((f"{k}.", f"{k}[")) for k in keys)
 
 

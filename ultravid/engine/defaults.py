@@ -1,4 +1,4 @@
-"""What most launchers want: set-up, writers, the model on its device."""
+"""What most launchers need: set-up of a run, writers, and the model on its device."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, Any]) -> None:
-    """Make the output folder, the log and the saved config; choose the device; seed.
+    """Create the output folder and the log, save the config, select the device, and seed the generators.
 
     Of a config in nodes it reads ``train.output_dir``, ``train.seed``, ``train.deterministic`` and ``train.device``; a `CfgNode` is
     translated, and its own keys are saved too. A drawn seed (a negative one asks for it) is written into the config, even if that
@@ -51,7 +51,7 @@ def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, A
 
     Args:
         cfg: the config.
-        args: the arguments of the command line; ``resume``, ``eval_only`` and ``config_file`` are read if they are there.
+        args: the arguments of the command line; ``resume``, ``eval_only`` and ``config_file`` are read if present.
 
     Raises:
         UserError: the output folder can't be written, or the device does not exist.
@@ -94,7 +94,7 @@ def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, A
 
 def _save_config(cfg: Node | CfgNode, path: Path, config_file: str | None) -> None:
     config = config_to_save(cfg)
-    # What is saved must mean the same elsewhere: the environment's values, and the folders of the project's own modules.
+    # A saved config must mean the same elsewhere, so it holds the environment's values and the folders of the project's modules.
     resolve_environment(config)
     if config_file is not None:
         config.setdefault("project_folders", project_folders(config_file))
@@ -111,7 +111,7 @@ def _existing_device(train: Node) -> torch.device:
         ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            f"train.device={train.device!r}, but there is no CUDA device; 'auto' takes what there is ({place})."
+            f"train.device={train.device!r}, but there is no CUDA device; 'auto' uses the CPU then ({place})."
         )
     return device
 
@@ -132,8 +132,8 @@ def resolve_resume(cfg: Node | CfgNode, args: argparse.Namespace) -> None:
     """Set ``args.resume`` if torchrun has restarted the run; refuse to resume a run under a config that differs from its own.
 
     Raises:
-        ConfigError: see `check_resume_config`.
-        StopTraining: see `restarted_by_torchrun`.
+        ConfigError: the config differs from the run's in a key that ``args.allow_change`` does not name.
+        StopTraining: torchrun restarted a run that was asked to stop.
     """
     args.resume = args.resume or restarted_by_torchrun(output_dir_of(cfg))
     if args.resume and not args.eval_only:
@@ -141,10 +141,10 @@ def resolve_resume(cfg: Node | CfgNode, args: argparse.Namespace) -> None:
 
 
 def load_evaluation_weights(model: nn.Module, cfg: Node | CfgNode, resume: bool) -> None:
-    """Give a model the weights that the config names, or with ``resume`` those of the newest checkpoint of its output folder.
+    """Load the weights that the config names, or with ``resume`` those of the newest checkpoint in its output folder.
 
     Raises:
-        UserError: there are neither.
+        UserError: the config names none, and there is no checkpoint.
         CheckpointError: they can't be read or don't fit.
     """
     train = as_config(cfg).train
@@ -168,12 +168,12 @@ def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventW
 
 
 def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **kwargs: Any) -> nn.Module:
-    """Wrap a model in DDP where there are several processes.
+    """Wrap a model in DDP if there are several processes.
 
     Args:
-        model: on its device.
+        model: the model, on its device.
         fp16_compression: send gradients as float16.
-        kwargs: of `DistributedDataParallel`.
+        kwargs: further arguments of `DistributedDataParallel`.
     """
     if comm.get_world_size() == 1:
         return model
@@ -202,15 +202,15 @@ def prepare_model(
     compile: dict[str, Any] | None = None,
     fsdp: dict[str, Any] | None = None,
 ) -> nn.Module:
-    """The model on its device, wrapped for several processes; the plain module inside stays the given one.
+    """Move a model to its device and wrap it for several processes; the plain module inside is still the given one.
 
     Args:
         model: the plain module.
-        device: see `select_device`.
+        device: "auto", "cpu", "cuda" or "cuda:1".
         ddp: arguments of `create_ddp_model`.
-        sync_batchnorm: share batch statistics among processes, where there are several on CUDA.
+        sync_batchnorm: share batch statistics among processes, if there are several on CUDA.
         compile: arguments of `torch.nn.Module.compile`, which compiles the module in place, so that its weights keep their
-            names; ``{}`` takes its defaults, None does not compile.
+            names; ``{}`` means its defaults, None does not compile.
         fsdp: arguments of `shard_model`, which shards the module in place instead of wrapping it in DDP; its checkpoints are
             those of `DistributedCheckpointer`. None does not shard.
     """

@@ -20,6 +20,7 @@ import ultravid
 from ultravid.config import LazyConfig, diff
 from ultravid.datasets.fingerprint import fingerprint_loader
 from ultravid.engine.train_loop import HookBase
+from ultravid.engine.when import HookOrder
 from ultravid.utils import comm
 from ultravid.utils.run_folder import RunFolder, process_start_time
 from ultravid.utils.tool import command_line
@@ -42,7 +43,7 @@ class RunRecord(HookBase):
         datasets: loaders by name.
     """
 
-    order: ClassVar[int] = 98  # writes the end after all other hooks have ended
+    order: ClassVar[int] = HookOrder.RECORD
 
     def __init__(
         self, output_dir: str | Path, seed: int | None = None, datasets: Mapping[str, Any] | None = None

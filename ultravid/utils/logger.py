@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ultravid.utils.run_folder import RunFolder
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -63,7 +65,8 @@ def setup_logger(
         )  # tracebacks go to stderr by themselves; the log repeats them in the file only
     if output is not None:
         path = Path(output)
-        path = path if path.suffix in {".txt", ".log"} else path / "log.txt"
+        if path.suffix not in {".txt", ".log"}:
+            path = RunFolder(path).log
         if distributed_rank > 0:
             path = path.with_name(f"{path.name}.rank{distributed_rank}")
         path.parent.mkdir(parents=True, exist_ok=True)
