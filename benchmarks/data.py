@@ -145,7 +145,7 @@ def measure(videos: Sequence[Video], args: argparse.Namespace) -> dict[str, list
 
 def print_rates(rows: dict[str, list[Seconds]], console: Console) -> None:
     table = Table(title="Frames per CPU second of one worker", title_justify="left")
-    for column in ("path", "median", "lowest", "highest", "share of bare decoding", "wall time"):
+    for column in ("path", "median", "lowest", "highest", "share of bare decoding", "per wall second"):
         table.add_column(column, justify="left" if column == "path" else "right")
     decoding = statistics.median(cpu for cpu, _ in rows["bare decoding"])
     for name, seconds in rows.items():

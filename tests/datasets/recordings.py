@@ -1,4 +1,4 @@
-"""Small recordings whose frames bear their number, so that a test can read which frame it was given."""
+"""Small recordings whose frames show their number, so that a test can read which frame it was given."""
 
 import fractions
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ultravid.datasets.faults import FileFaults
 
-__all__ = ["CLIPPED", "LARGEST", "TURNED", "box_fault", "is_number", "repair_box", "xyxy_of_xywh"]
+__all__ = ["CLIPPED", "LARGEST", "TURNED", "box_fault", "is_number", "repair_box"]
 
 CLIPPED = "boxes went past the frame's edge and were clipped to it"
 TURNED = "boxes had a negative width or height and were turned round"
@@ -18,56 +18,43 @@ LARGEST = 1e30  # float32 ends at 3e38, and areas are products
 
 def is_number(value: Any) -> bool:
     """Whether a value is a number that is finite and not huge."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+    return isinstance(value, (int, float)) and -LARGEST < value < LARGEST and not isinstance(value, bool)
 
 
-def box_fault(box: Any, written: Any = None) -> tuple[str, str] | None:
-    """What makes a value no box: (kind, message), or None if it is four numbers.
-
-    Args:
-        box: the value.
-        written: how the file writes it, for the message; None: as ``box``.
-    """
-    shown = box if written is None else written
-    numbers = isinstance(box, list | tuple) and len(box) == 4
-    if not numbers or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in box):
-        return "box is not four numbers", f"box {shown!r} is not four numbers"
-    if not all(map(is_number, box)):
-        return "box holds nan", f"box {shown!r} holds a nan, an infinite or a huge number"
-    return None
-
-
-def xyxy_of_xywh(bbox: Any) -> Any:
-    """XYXY of COCO's ``[x, y, width, height]``; anything but four numbers is returned as it is, to be rejected."""
-    if box_fault(bbox) is not None:
-        return bbox
-    x, y, width, height = bbox
-    return [x, y, x + width, y + height]
+def box_fault(box: Any) -> tuple[str, str] | None:
+    """What makes a value no box: (kind, message), or None if it is four numbers."""
+    listed = isinstance(box, list | tuple) and len(box) == 4
+    if listed and all(map(is_number, box)):
+        return None
+    if not listed or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in box):
+        return "box is not four numbers", f"box {box!r} is not four numbers"
+    return "box holds nan", f"box {box!r} holds a nan, an infinite or a huge number"
 
 
 def repair_box(
-    corners: Any, height: int, width: int, where: str, faults: FileFaults, written: Any = None
+    box: Any, height: int, width: int, where: str, faults: FileFaults, *, has_size: bool = False
 ) -> list[float] | None:
-    """A box inside the frame, XYXY, of two opposite corners; None if the box is rejected.
+    """An annotated box inside the frame, XYXY; None if it is rejected.
 
     A corner on the wrong side is turned round and a box past the frame's edge is clipped; both are noted as repairs.
 
     Args:
-        corners: ``[x1, y1, x2, y2]`` in pixels, as the file gives them.
+        box: ``[x1, y1, x2, y2]`` in pixels, two opposite corners, as the file gives them.
         height: of the frame, pixels.
         width: of the frame, pixels.
         where: video, frame and annotation, for messages.
         faults: takes the rejection or the repairs.
-        written: how the file writes the box, if not by its corners.
+        has_size: ``box`` is ``[x, y, width, height]``, as in COCO.
     """
-    shown = corners if written is None else written
-    fault = box_fault(corners, shown)
+    fault = box_fault(box)
     if fault is not None:
         faults.reject(fault[0], f"{where}: {fault[1]}")
         return None
-    x1, y1, x2, y2 = (float(v) for v in corners)
+    x1, y1, x2, y2 = map(float, box)
+    if has_size:
+        x2, y2 = x1 + x2, y1 + y2
     if x2 < x1 or y2 < y1:
-        faults.repair(TURNED, f"{where} {shown}")
+        faults.repair(TURNED, f"{where} {box}")
     left, right = sorted((x1, x2))
     top, bottom = sorted((y1, y2))
     clipped = [max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))]
@@ -76,8 +63,8 @@ def repair_box(
     if not (kept[2] > kept[0] and kept[3] > kept[1]):
         empty = right == left or bottom == top
         kind, what = ("box is empty", "is empty") if empty else ("box outside the frame", "lies outside the frame")
-        faults.reject(kind, f"{where}: box {shown} {what} ({width}x{height} px)")
+        faults.reject(kind, f"{where}: box {box} {what} ({width}x{height} px)")
         return None
     if clipped != [left, top, right, bottom]:
-        faults.repair(CLIPPED, f"{where} {shown}")
+        faults.repair(CLIPPED, f"{where} {box}")
     return clipped

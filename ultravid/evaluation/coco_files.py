@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.datasets.boxes import box_fault, is_number, xyxy_of_xywh
+from ultravid.datasets.boxes import box_fault, is_number
 from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.coco_annotations import CocoAnnotations, CocoImage, CocoVideo, Id, read_coco_annotations
 from ultravid.evaluation.results import FrameResult, VideoResult
@@ -102,7 +102,8 @@ def read_coco_detections(path: str | Path, rows: Any, annotations: CocoAnnotatio
         if fault is not None:
             raise UserError(f"{path}: {annotations.where(image_id)}: entry {number}{fault}.")
         boxes, scores = found.setdefault(image_id, ([], []))
-        boxes.append(xyxy_of_xywh(row["bbox"]))
+        x, y, width, height = row["bbox"]
+        boxes.append([x, y, x + width, y + height])
         scores.append(row["score"])
     return {key: (np.array(boxes, np.float32), np.array(scores, np.float32)) for key, (boxes, scores) in found.items()}
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from ultravid.datasets.boxes import LARGEST, repair_box, xyxy_of_xywh
+from ultravid.datasets.boxes import LARGEST, repair_box
 from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.common import Row, static_frames_fault
 from ultravid.datasets.json_files import read_json
@@ -254,8 +254,7 @@ class _Reader:
         elif row.get("iscrowd"):
             self.faults.reject("crowd region", f"{where}: is a crowd region, not one lesion")
         else:
-            corners = xyxy_of_xywh(bbox)
-            box = repair_box(corners, image.height, image.width, where, self.faults, written=bbox)
+            box = repair_box(bbox, image.height, image.width, where, self.faults, has_size=True)
             return None if box is None else (box, category, track)
         return None
 

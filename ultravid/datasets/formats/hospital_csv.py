@@ -12,7 +12,7 @@ On disk::
 ``jpg_folder`` and ``pkl_file`` are relative to the CSV's folder. ``cropped_shape`` is the size of the images on disk;
 ``bbox`` and ``height_resize_ratio`` say how they were cut from the movie and are not needed to read them. A video whose
 ``empty_flag`` is true, or whose row says ``polyline_error``, is skipped; a warning counts them. ``static_frames`` are stretches in
-which the probe stands still, both ends included.
+which the probe is held still, both ends included.
 
 The pickle holds plain data (`read_plain_pickle`)::
 
