@@ -5,7 +5,7 @@
 
 The state is a model's weights with AdamW's two moments, so a third of it is weights. "torch.save" is that call alone, to a
 file that is neither flushed to disk nor hashed. The ways take turns; between two saves the thread is waited for, as between
-two checkpoints of a run. The first save in the background takes its memory and is told apart.
+two checkpoints of a run. The first save in the background allocates its memory and is reported separately.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     console.print(table)
     console.print(
-        f"In the background: the first save blocked {first:.0f} ms, files stood after {statistics.median(until_written):.0f} ms."
+        f"In the background: the first save blocked {first:.0f} ms, files were written after {statistics.median(until_written):.0f} ms."
     )
     return 0
 

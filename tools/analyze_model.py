@@ -11,7 +11,7 @@ Tasks:
   shape        what each module gave for the last frame
   structure    the modules as torch prints them
 
-Frames are the first of the config's test loader (``dataloader.test``); --size takes made-up frames of one video instead and
+Frames are the first of the config's test loader (``dataloader.test``); --size takes synthetic frames of one video instead and
 needs no data. A model of videos gets them one at a time, in order, so that later frames show what its memory costs.
 """
 
@@ -93,7 +93,7 @@ def frames_of(args: argparse.Namespace, cfg: Node, builder: Builder) -> list[dic
         loader = builder.build("dataloader.test")
         return [frame for batch in itertools.islice(loader, args.num_inputs) for frame in batch][: args.num_inputs]
     except UserError as error:
-        error.add_note("Without data, --size HEIGHT WIDTH counts made-up frames.")
+        error.add_note("Without data, --size HEIGHT WIDTH counts synthetic frames.")
         raise
 
 
@@ -191,7 +191,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a config, .py or .yaml")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", default=["parameter", "flop"], help="see above")
     parser.add_argument("--num-inputs", type=int, default=20, metavar="N", help="frames to count")
-    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="made-up frames of so many pixels")
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("H", "W"), help="synthetic frames of this height and width"
+    )
     parser.add_argument("--depth", type=int, default=3, help="levels of modules that tables show")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides")
     args = parser.parse_intermixed_args(argv)

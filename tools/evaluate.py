@@ -31,6 +31,7 @@ from ultravid.evaluation.runs import load_run
 from ultravid.evaluation.tables import format_columns, format_interval, format_undefined, format_value
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
+from ultravid.utils.run_folder import InferenceFolder
 from ultravid.utils.tool import run_tool, seed_argument
 
 
@@ -122,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     written |= {f"strata/{s}/{name}": value for s, named in strata.items() for name, value in named.items()}
     try:
         args.output_dir.mkdir(parents=True, exist_ok=True)
-        with replace_file(args.output_dir / "metrics.json") as file:
+        with replace_file(InferenceFolder(args.output_dir).metrics) as file:
             file.write(dump_json(written, indent=1).encode())
     except OSError as error:
         raise UserError(f"{args.output_dir}: can't be written ({error.strerror}).") from error

@@ -77,6 +77,7 @@ trainer.hooks.weight_norm = L("${name}.hooks.WeightNorm")(period=ref("train.log_
 import torch
 
 from ultravid.engine import HookBase
+from ultravid.engine.hooks import Every
 from ultravid.utils.events import get_event_storage
 
 
@@ -88,10 +89,10 @@ class WeightNorm(HookBase):
     """
 
     def __init__(self, period: int = 20) -> None:
-        self.period = period
+        self._every = Every(period)
 
     def after_step(self) -> None:
-        if (self.trainer.iter + 1) % self.period == 0:
+        if self._every.is_due(self.trainer):
             norms = [p.detach().norm() for p in self.trainer.model.parameters()]
             get_event_storage().put_scalar("weight_norm", torch.stack(norms).norm())
 ''',
@@ -126,8 +127,8 @@ def test_the_config_trains_two_steps_and_the_hook_records(tmp_path):
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", metavar="NAME", help="of the project, and of its package: a Python name")
-    parser.add_argument("--folder", type=Path, default=Path("projects"), help="where projects are")
+    parser.add_argument("name", metavar="NAME", help="name of the project and of its package, a Python name")
+    parser.add_argument("--folder", type=Path, default=Path("projects"), help="folder of the projects (projects)")
     args = parser.parse_args(argv)
     if not args.name.isidentifier() or keyword.iskeyword(args.name) or args.name != args.name.lower():
         raise UserError(f"{args.name!r} is not a package name: use lower-case letters, digits and underscores.")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
 """Repeat a step in which a number was not finite, and name the first module that it came from.
 
-    python tools/replay.py outputs/phantom/capsules/iteration_0000123_rank0.pth
+    python tools/replay.py outputs/phantom/step_dumps/iteration_0000123_rank0.pth
 
-A run that meets a nan or an infinite number stops before the optimizer's step and keeps that step: batches, weights, the
-generators' states. The model is built from the config that the run saved. Exit codes: 0 found, 1 all is finite here, 2 a
-mistake.
+A run whose gradient or loss is nan or infinite stops before the optimizer's step and writes that step to a file: batches, weights,
+states of the random generators. The model is built from the config that the run saved. Exit codes: 0 the module was found, 1 all
+numbers are finite here, 2 a user's mistake.
 """
 
 import argparse
@@ -30,39 +30,39 @@ from ultravid.utils.tool import run_tool
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("capsule", type=Path, help="the file that the run's message names")
+    parser.add_argument("dump", type=Path, metavar="FILE", help="the file that the run's error message names")
     parser.add_argument("--config-file", type=Path, help="the run's config (default: config.yaml of its output folder)")
-    parser.add_argument("--device", default="auto", help="cuda, cpu, ...; auto: CUDA where there is one")
-    parser.add_argument("--trust", action="store_true", help="admit batches of any type; the file may then run code")
+    parser.add_argument("--device", default="auto", help="cuda, cpu, ...; auto: CUDA if available")
+    parser.add_argument("--trust", action="store_true", help="allow batches of any type; reading the file may then run code")
     return parser.parse_args(argv)
 
 
-def build_model(capsule: StepDump, args: argparse.Namespace) -> nn.Module:
+def build_model(dump: StepDump, args: argparse.Namespace) -> nn.Module:
     """The run's model with the weights of before the step, in training mode on the device."""
-    config_file = args.config_file or RunFolder(args.capsule.resolve().parents[1]).config
+    config_file = args.config_file or RunFolder(args.dump.resolve().parents[1]).config
     if not config_file.is_file():
         raise UserError(f"The run's config {config_file} is not there; name it with --config-file.")
     with importable_project(str(config_file)):
         model: nn.Module = Builder(LazyConfig.load(config_file)).build("model")
-    load_weights(model, capsule.model, args.capsule)
+    load_weights(model, dump.model, args.dump)
     return model.to(select_device(args.device)).train()
 
 
-def repeat(model: nn.Module, capsule: StepDump) -> tuple[str | None, list[dict[str, float]]]:
+def repeat(model: nn.Module, dump: StepDump) -> tuple[str | None, list[dict[str, float]]]:
     """Where the first number is that is not finite, and the losses of each batch."""
     losses: list[dict[str, float]] = []
     device = next(model.parameters()).device
     autocast = nullcontext()
-    if capsule.autocast is not None:
-        autocast = torch.autocast(device.type, dtype=getattr(torch, capsule.autocast))
-    if capsule.seed is not None:
-        seed_step(capsule.seed, capsule.iteration, capsule.rank)
+    if dump.autocast is not None:
+        autocast = torch.autocast(device.type, dtype=getattr(torch, dump.autocast))
+    if dump.seed is not None:
+        seed_step(dump.seed, dump.iteration, dump.rank)
     else:
-        restore_generators(capsule.generators)
+        restore_generators(dump.generators)
 
     def step() -> Tensor:
         total = torch.zeros((), device=device)
-        for batch in capsule.batches:
+        for batch in dump.batches:
             with autocast:
                 found = model(batch)
             named = found if isinstance(found, dict) else {"loss": found}
@@ -70,7 +70,7 @@ def repeat(model: nn.Module, capsule: StepDump) -> tuple[str | None, list[dict[s
             total = total + sum(named.values())
         return total
 
-    with EventStorage(capsule.iteration):
+    with EventStorage(dump.iteration):
         try:
             return first_nonfinite(model, step), losses
         except FloatingPointError as error:  # the model's own check
@@ -79,14 +79,14 @@ def repeat(model: nn.Module, capsule: StepDump) -> tuple[str | None, list[dict[s
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    capsule = StepDump.read(args.capsule, trust=args.trust)
-    print(f"Iteration {capsule.iteration}, rank {capsule.rank}, samples: {'; '.join(capsule.samples)}")
-    print("Losses of the run:", ", ".join(f"{name}={value:.6g}" for name, value in capsule.losses.items()) or "none")
-    model = build_model(capsule, args)
+    dump = StepDump.read(args.dump, trust=args.trust)
+    print(f"Iteration {dump.iteration}, rank {dump.rank}, samples: {'; '.join(dump.samples)}")
+    print("Losses of the run:", ", ".join(f"{name}={value:.6g}" for name, value in dump.losses.items()) or "none")
+    model = build_model(dump, args)
     bad = [name for name, value in model.named_parameters() if not bool(torch.isfinite(value).all())]
     if bad:
         print(f"Not finite before the step already: {len(bad)} weights, the first is {bad[0]}")
-    where, losses = repeat(model, capsule)
+    where, losses = repeat(model, dump)
     for found in losses:
         print("Losses repeated:  ", ", ".join(f"{name}={value:.6g}" for name, value in found.items()))
     print(where or "Repeated here, all outputs, losses and gradients are finite.")

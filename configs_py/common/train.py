@@ -20,13 +20,13 @@ train = Node(
         max_to_keep=5,
         keep_best=1,
         background=True,  # a thread writes; training waits for the copy alone
-        on_error="stop",  # a full disk: "continue" goes on without the checkpoint
+        on_error="stop",  # a full disk: "continue" trains on without the checkpoint
     ),
     eval_period=1000,
     log_period=20,
     device="auto",  # CUDA where there is one, else the CPU
-    hang_timeout_s=1800,  # a process that finishes no iteration for so long says where it stands
-    wall_time_s=None,  # seconds that a job may take: then it saves, stops, and can be taken up with --resume
+    hang_timeout_s=1800,  # a process that finishes no iteration for so long logs its stack
+    wall_time_s=None,  # seconds that a job may take: then it saves a checkpoint and stops; --resume continues
     seed=0,  # -1 draws one
     deterministic=False,  # on CUDA: the same bits each time, slower; the CPU gives them anyway
 )

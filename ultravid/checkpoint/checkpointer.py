@@ -303,7 +303,7 @@ class DetectionCheckpointer:
         self._write_name(self._run.last_checkpoint, last_filename_basename)
 
     def archive_previous_run(self) -> None:
-        """Move an older run's checkpoints to a folder of their own, when a new run starts in ``save_dir``.
+        """Move an older run's checkpoints to a separate folder, when a new run starts in ``save_dir``.
 
         If they stayed, the new run would take them for its own when it is resumed or removes the oldest.
         """

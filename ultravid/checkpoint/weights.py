@@ -47,9 +47,10 @@ def load_weights(
 ) -> None:
     """Give weights to a model.
 
-    Names must be the model's, or what they were before a module was renamed (`current_weights`); with three exceptions: torchvision's ResNets; files in which all names begin with
-    ``backbone.``; and files whose names match by their ends (`match_by_suffix`), which is tried if not one name is the model's.
-    Such a file may hold a part of the model. What it lacks starts from scratch, and the log says what that is.
+    Names must be the model's, or what they were before a module was renamed (`current_weights`), with three exceptions:
+    torchvision's ResNets; files in which all names begin with ``backbone.``; and files whose names match by their ends
+    (`match_by_suffix`), which is tried if not one name is the model's. Such a file may hold a part of the model. The rest starts
+    from scratch, and the log lists it.
 
     Args:
         model: changed only if no error is raised.

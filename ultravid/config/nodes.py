@@ -6,7 +6,6 @@ share. Reading a node resolves references, however it is read; ``node.raw`` show
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
@@ -22,6 +21,7 @@ from ultravid.config.tree import (
     Origin,
     Record,
     _Deleted,  # noqa: F401  # see `_unpickled`
+    caller,
     note_setting,
     raw_children,
     unknown_key,
@@ -32,11 +32,6 @@ __all__ = ["ListNode", "Node", "Raw", "TupleNode", "as_node", "as_root", "resolv
 
 _INTERNAL = frozenset({"_up", "_origin", "_record"})
 _unpickled = restored  # pickles that 0.1 wrote look for it, and for `_Deleted`, in this module
-
-
-def _caller() -> Origin:
-    frame = sys._getframe(2)
-    return (frame.f_code, frame.f_lasti)
 
 
 class Node(dict[Any, Any], Container, replaces=dict):
@@ -55,7 +50,7 @@ class Node(dict[Any, Any], Container, replaces=dict):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
         self._up = None
-        self._origin = _caller()
+        self._origin = caller()
         self._record = None
         for source in (*args, kwargs):
             pairs = source.items() if isinstance(source, Mapping) else source
@@ -108,13 +103,13 @@ class Node(dict[Any, Any], Container, replaces=dict):
 
     # Writing adopts, and remembers who wrote.
     def __setitem__(self, key: Any, value: Any) -> None:
-        self.set(key, value, _caller())
+        self.set(key, value, caller())
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _INTERNAL:
             object.__setattr__(self, name, value)
         else:
-            self.set(name, value, _caller())
+            self.set(name, value, caller())
 
     def set(self, key: Any, value: Any, origin: Origin) -> None:
         """Set a key and note where it was set; what it held before stays in the node's record."""
@@ -139,20 +134,20 @@ class Node(dict[Any, Any], Container, replaces=dict):
             value._up = None
 
     def __delattr__(self, name: str) -> None:
-        self.delete_key(name, _caller())
+        self.delete_key(name, caller())
 
     def __delitem__(self, key: Any) -> None:
-        self.delete_key(key, _caller())
+        self.delete_key(key, caller())
 
     def clear(self) -> None:
         """Delete every key."""
-        origin = _caller()
+        origin = caller()
         for key in list(self):
             self.delete_key(key, origin)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set every key of the given mappings."""
-        self._set_all(_caller(), *args, kwargs)
+        self._set_all(caller(), *args, kwargs)
 
     def _set_all(self, origin: Origin, *sources: Any) -> None:
         for source in sources:
@@ -163,7 +158,7 @@ class Node(dict[Any, Any], Container, replaces=dict):
     def setdefault(self, key: Any, default: Any = None) -> Any:
         """The resolved value; if there is no such key, it is first set to the default."""
         if key not in self:
-            self.set(key, default, _caller())
+            self.set(key, default, caller())
         return self[key]
 
     def pop(self, key: Any, *default: Any) -> Any:
@@ -171,7 +166,7 @@ class Node(dict[Any, Any], Container, replaces=dict):
         if key not in self and default:
             return default[0]
         value = self[key]
-        self.delete_key(key, _caller())
+        self.delete_key(key, caller())
         return value
 
     def popitem(self) -> tuple[Any, Any]:
@@ -180,7 +175,7 @@ class Node(dict[Any, Any], Container, replaces=dict):
             raise KeyError("The node is empty.")
         key = next(reversed(self))
         value = self[key]
-        self.delete_key(key, _caller())
+        self.delete_key(key, caller())
         return key, value
 
     def copy(self) -> Self:
@@ -197,11 +192,11 @@ class Node(dict[Any, Any], Container, replaces=dict):
 
     def __or__(self, other: Any) -> Any:
         merged = self.copy()
-        merged._set_all(_caller(), other)
+        merged._set_all(caller(), other)
         return merged
 
     def __ior__(self, other: Any) -> Self:
-        self._set_all(_caller(), other)
+        self._set_all(caller(), other)
         return self
 
     def __eq__(self, other: object) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
@@ -10,14 +9,9 @@ from ultravid.config.copying import adopt, copy_of, own_child
 from ultravid.config.pickling import reduced
 from ultravid.config.plain_data import same
 from ultravid.config.references import is_reference, resolve
-from ultravid.config.tree import DELETED, Container, Origin, Record, forget_settings, note_setting
+from ultravid.config.tree import DELETED, Container, Origin, Record, caller, forget_settings, note_setting
 
 __all__ = ["ListNode", "TupleNode"]
-
-
-def _caller() -> Origin:
-    frame = sys._getframe(2)
-    return (frame.f_code, frame.f_lasti)
 
 
 class ListNode(list[Any], Container, replaces=list):
@@ -80,9 +74,9 @@ class ListNode(list[Any], Container, replaces=list):
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(index, slice):
             list.__setitem__(self, index, [adopt(v, self) for v in value])
-            forget_settings(self, _caller())
+            forget_settings(self, caller())
         else:
-            self.set(index, value, _caller())
+            self.set(index, value, caller())
 
     def set(self, index: int, value: Any, origin: Origin) -> None:
         """Set an item and note where it was set."""
@@ -97,18 +91,18 @@ class ListNode(list[Any], Container, replaces=list):
         forget_settings(self, origin)
 
     def __delitem__(self, index: Any) -> None:
-        self.delete_key(index, _caller())
+        self.delete_key(index, caller())
 
     def append(self, value: Any) -> None:
         """Add a value at the end."""
-        self._extend([value], _caller())
+        self._extend([value], caller())
 
     def extend(self, values: Iterable[Any]) -> None:
         """Add several values at the end."""
-        self._extend(values, _caller())
+        self._extend(values, caller())
 
     def __iadd__(self, values: Iterable[Any]) -> Self:  # type: ignore[misc]
-        self._extend(values, _caller())
+        self._extend(values, caller())
         return self
 
     def _extend(self, values: Iterable[Any], origin: Origin) -> None:
@@ -119,7 +113,7 @@ class ListNode(list[Any], Container, replaces=list):
     def insert(self, index: Any, value: Any) -> None:
         """Add a value before an index."""
         list.insert(self, index, adopt(value, self))
-        forget_settings(self, _caller())
+        forget_settings(self, caller())
 
     def pop(self, index: Any = -1) -> Any:
         """Remove an item and return it, resolved."""
@@ -127,28 +121,28 @@ class ListNode(list[Any], Container, replaces=list):
         removed = list.pop(self, index)
         if isinstance(removed, Container):
             removed._up = None
-        forget_settings(self, _caller())
+        forget_settings(self, caller())
         return value
 
     def remove(self, value: Any) -> None:
         """Remove the first item that equals a value."""
         list.remove(self, value)
-        forget_settings(self, _caller())
+        forget_settings(self, caller())
 
     def clear(self) -> None:
         """Remove every item."""
         list.clear(self)
-        forget_settings(self, _caller())
+        forget_settings(self, caller())
 
     def reverse(self) -> None:
         """Reverse the order."""
         list.reverse(self)
-        forget_settings(self, _caller())
+        forget_settings(self, caller())
 
     def sort(self, *, key: Any = None, reverse: bool = False) -> None:
         """Sort the items as written."""
         list.sort(self, key=key, reverse=reverse)
-        forget_settings(self, _caller())
+        forget_settings(self, caller())
 
     # Copies, pickles, equality.
     def copy(self) -> ListNode:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -25,6 +26,7 @@ __all__ = [
     "Container",
     "Origin",
     "Record",
+    "caller",
     "child_key",
     "ensure_record",
     "forget_settings",
@@ -274,6 +276,12 @@ def unknown_key(container: Container, key: Any) -> UnknownKeyError:
 
 
 # --- the record -----------------------------------------------------------------------------------------------------------
+
+
+def caller() -> Origin:
+    """The place that called the function which calls this one: a container's method, and whoever writes to the container."""
+    frame = sys._getframe(2)
+    return (frame.f_code, frame.f_lasti)
 
 
 def ensure_record(container: Container) -> Record:

@@ -23,7 +23,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from ultravid.utils.errors import StopTraining, UserError
-from ultravid.utils.run_folder import RunFolder
+from ultravid.utils.run_folder import RunFolder, RunState
 from ultravid.utils.tool import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR
 
 __all__ = ["launch", "restarted_by_torchrun"]
@@ -101,11 +101,11 @@ def restarted_by_torchrun(output_dir: str | Path) -> bool:
     """
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
         return False
-    record = RunFolder(output_dir).newest_record()
-    if record is not None:
-        asked = (record["end"] or {}).get("how") == "stopped"
-        if asked and record["torchrun"] == os.environ.get("TORCHELASTIC_RUN_ID"):
-            raise StopTraining("the run was asked to stop, so it is not restarted")
+    run = RunFolder(output_dir)
+    record = run.newest_record()
+    is_of_this_group = record is not None and record.get("torchrun") == os.environ.get("TORCHELASTIC_RUN_ID")
+    if is_of_this_group and run.state() is RunState.STOPPED:
+        raise StopTraining("the run was asked to stop, so it is not restarted")
     return True
 
 
@@ -119,11 +119,11 @@ def _spawn(
     args: tuple[Any, ...],
 ) -> None:
     """Start this machine's processes and wait for them."""
-    mistakes = multiprocessing.get_context("spawn").SimpleQueue()
+    errors = multiprocessing.get_context("spawn").SimpleQueue()
     processes = start_processes(
         _worker,
         nprocs=num_local,
-        args=(mistakes, main_func, world_size, num_local, machine_rank, dist_url, timeout, args),
+        args=(errors, main_func, world_size, num_local, machine_rank, dist_url, timeout, args),
         start_method="spawn",
         join=False,
     )
@@ -132,8 +132,8 @@ def _spawn(
             while not processes.join():
                 pass
         except ProcessExitedException as error:
-            if not mistakes.empty():
-                raise UserError(mistakes.get()) from None
+            if not errors.empty():
+                raise UserError(errors.get()) from None
             raise SystemExit(error.exit_code) from error
 
 
@@ -178,7 +178,7 @@ def _free_port() -> int:
 
 def _worker(
     local_rank: int,
-    mistakes: SimpleQueue[str],
+    errors: SimpleQueue[str],
     main_func: Callable[..., Any],
     world_size: int,
     num_local: int,
@@ -193,7 +193,7 @@ def _worker(
     try:
         _join(main_func, machine_rank * num_local + local_rank, world_size, dist_url, timeout, args)
     except UserError as error:  # the process that started this one reports it, once
-        mistakes.put(str(error))
+        errors.put(str(error))
         code = EXIT_USER_ERROR
     except StopTraining:
         code = EXIT_STOPPED

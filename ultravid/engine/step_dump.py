@@ -79,7 +79,7 @@ class StepDump:
             with replace_file(path) as file:
                 torch.save(content, file)
         except (OSError, RuntimeError) as error:  # the step's own error matters more than this one
-            logger.warning("The step could not be kept in %s: %s", path, error)
+            logger.warning("The step could not be written to %s: %s", path, error)
             return ""
         return f". The step was kept: python tools/replay.py {path}"
 
@@ -95,7 +95,7 @@ class StepDump:
             CheckpointError: it is missing, damaged, not a step dump, or holds types that are not this package's.
         """
         if not Path(path).is_file():
-            raise CheckpointError(f"StepDump {path} is not there.")
+            raise CheckpointError(f"Step dump {path} does not exist.")
         try:
             with torch.serialization.safe_globals(_OWN_TYPES):
                 content = torch.load(path, map_location="cpu", weights_only=not trust)

@@ -27,7 +27,7 @@ from ultravid.evaluation.runs import load_run
 from ultravid.experiments.local import Job
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
-from ultravid.utils.run_folder import RunFolder
+from ultravid.utils.run_folder import RunFolder, RunState
 from ultravid.utils.tool import tools_folder
 
 __all__ = ["FOLD_KEY", "CrossValidation", "Fold", "summarize_folds", "write_fold_tables"]
@@ -62,9 +62,7 @@ class Fold:
         run = self.run
         if not (run.prediction_manifest.is_file() and run.evaluation_metrics.is_file() and run.final_checkpoint()):
             return False
-        record = run.newest_record()
-        # The end is recorded after the last evaluation.
-        if record is not None and (record.get("end") or {}).get("how") != "finished":
+        if run.state() is not RunState.FINISHED:
             return False
         if run.eval_config.is_file() and _changed_at(run.eval_config) > _changed_at(run.config):
             return False

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ultravid.config.instantiate import Builder
+from ultravid.config.kinds import as_config
 from ultravid.config.nodes import Node
 from ultravid.solver.param_groups import _expand_param_groups, get_default_optimizer_params, reduce_param_groups
 from ultravid.solver.schedules import LRMultiplier
@@ -41,7 +42,7 @@ def build_optimizer(cfg: CfgNode | Node, model: nn.Module) -> Optimizer:
     Raises:
         ConfigError: a value of the config is wrong.
     """
-    tree = _as_tree(cfg)
+    tree = as_config(cfg)
     builder = Builder(tree)
     for key in ("model", "prepared_model"):
         if key in tree:
@@ -59,7 +60,7 @@ def build_lr_scheduler(cfg: CfgNode | Node, optimizer: Optimizer) -> LRMultiplie
     Raises:
         ConfigError: a value of the config is wrong.
     """
-    tree = _as_tree(cfg)
+    tree = as_config(cfg)
     return LRMultiplier(optimizer, Builder(tree).build("lr_multiplier"), max_iter=tree.train.max_iter)
 
 
@@ -75,7 +76,7 @@ def maybe_add_gradient_clipping(cfg: CfgNode | Node, optimizer: T) -> T:
     Returns:
         the optimizer itself; of a class a subclass, or the class itself if nothing is clipped.
     """
-    clip: Callable[[list[Tensor]], Any] | None = Builder(_as_tree(cfg)).build("trainer.clip_grad")
+    clip: Callable[[list[Tensor]], Any] | None = Builder(as_config(cfg)).build("trainer.clip_grad")
     if clip is None:
         return optimizer
 
@@ -95,13 +96,3 @@ def maybe_add_gradient_clipping(cfg: CfgNode | Node, optimizer: T) -> T:
 
     Clipping.__name__ = Clipping.__qualname__ = f"{optimizer.__name__}WithGradientClip"
     return Clipping
-
-
-def _as_tree(cfg: CfgNode | Node) -> Node:
-    if isinstance(cfg, Node):
-        return cfg
-    from ultravid.config.cfg_translation import (
-        config_from_cfg_node,  # imports yacs, which configs in Python do not need
-    )
-
-    return config_from_cfg_node(cfg)
