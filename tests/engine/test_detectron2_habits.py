@@ -273,3 +273,20 @@ def test_the_hooks_save_with_fvcores_checkpointer_too(tmp_path):
     trainer.train(0, 6)
     assert sorted(p.name for p in tmp_path.glob("*.pth")) == ["model_0000003.pth", "model_best.pth", "model_final.pth"]
     assert torch.load(tmp_path / "model_final.pth", weights_only=False)["trainer"]["iteration"] == 5
+
+
+def test_a_scheduler_of_torch_goes_on_from_its_own_rate_whatever_the_config_says_now(tmp_path):
+    def run(lr, until):
+        model = Linear(torch.mean)
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+        trainer = SimpleTrainer(model, [torch.ones(3, 2)], optimizer)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 3)
+        checkpointer = Checkpointer(model, str(tmp_path), trainer=trainer)
+        trainer.register_hooks([hooks.LRScheduler(scheduler=scheduler), hooks.PeriodicCheckpointer(checkpointer, 0)])
+        checkpointer.resume_or_load("")
+        if until:
+            trainer.train(0, until)
+        return optimizer.param_groups[0]["lr"]
+
+    assert run(0.1, until=6) == pytest.approx(0.001)
+    assert run(999.0, until=0) == pytest.approx(0.001)

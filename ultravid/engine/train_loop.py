@@ -533,7 +533,6 @@ class SimpleTrainer(TrainerBase):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; a hyperparameter whose configured value has changed gets the new value."""
-        super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
         if comm.get_world_size() == 1:
             restore_generators(state_dict.get("generators", {}))
@@ -541,6 +540,7 @@ class SimpleTrainer(TrainerBase):
         configured = state_dict.get("configured", self._configured)
         for group, now, before in zip(self.optimizer.param_groups, self._configured, configured, strict=True):
             group.update({name: value for name, value in now.items() if before.get(name) != value})
+        super().load_state_dict(state_dict)  # after the optimizer: a scheduler's state has the learning rate
 
     def _hyperparameters(self) -> list[dict[str, Any]]:
         """The hyperparameters of each parameter group."""

@@ -59,6 +59,10 @@ class LRScheduler(HookBase):
         return self.scheduler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the scheduler; the state of an `LRMultiplier` follows from the iteration."""
-        if not isinstance(self.scheduler, LRMultiplier):
-            self.scheduler.load_state_dict(state)
+        """Restore the scheduler and the rate that it had set; the state of an `LRMultiplier` follows from the iteration."""
+        if isinstance(self.scheduler, LRMultiplier):
+            return
+        self.scheduler.load_state_dict(state)
+        # torch's schedulers compute the next rate from the current one, so a newly configured rate must not take its place.
+        for group, lr in zip(self.scheduler.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
+            group["lr"] = lr
