@@ -1,9 +1,8 @@
 """Relation between objects by appearance and geometry.
 
 Sources: Hu et al., "Relation networks for object detection", CVPR 2018, equations 2 to 5; Deng et al., "Relation
-distillation networks for video object detection", ICCV 2019. Departures of UltraDet's published code (arXiv
-2305.18060), kept here: ReLU
-after each projection, and the geometric weight inside the exponent as log(g + 1e-6).
+distillation networks for video object detection", ICCV 2019. As UltraDet's published code (arXiv 2305.18060) and unlike these
+papers: ReLU after each projection, and the geometric weight inside the exponent as log(g + 1e-6).
 
 Legend: ``Q`` queries, ``K`` keys, ``D`` width of a token, ``h`` heads, ``G`` width of the geometric embedding.
 """
@@ -43,12 +42,12 @@ def geometry_embedding(query_boxes: Tensor, key_boxes: Tensor, wavelengths: Tens
 
 
 class RelationLayer(nn.Module):
-    """One round in which each query gathers from the keys: ``x + relation(x, keys)``."""
+    """One layer of attention from queries to keys, with a residual: ``query + relation(query, key)``."""
 
     def __init__(self, dim: int, num_heads: int, geometry_dim: int) -> None:
         super().__init__()
         if dim % num_heads:
-            raise ValueError(f"dim={dim} is no multiple of num_heads={num_heads}.")
+            raise ValueError(f"dim={dim} is not a multiple of num_heads={num_heads}.")
         self.num_heads = num_heads
         self.linear_q = nn.Linear(dim, dim)
         self.linear_k = nn.Linear(dim, dim)
@@ -57,13 +56,13 @@ class RelationLayer(nn.Module):
         self.geo_trans = nn.Linear(geometry_dim, num_heads)
 
     def forward(self, query: Tensor, key: Tensor, geometry: Tensor, mask: Tensor | None) -> Tensor:
-        """One layer.
+        """Relate queries to keys.
 
         Args:
             query: ``(Q, D)``.
             key: ``(K, D)``.
             geometry: ``(Q, K, G)``.
-            mask: ``(Q, K)`` bool, True where the query may use the key; None admits all.
+            mask: ``(Q, K)`` bool, True where the query may use the key; None allows all.
 
         Returns:
             ``(Q, D)``.
@@ -89,7 +88,7 @@ class RelationModule(nn.Module):
     def __init__(self, *, dim: int = 256, num_heads: int = 8, num_layers: int = 2, geometry_dim: int = 256) -> None:
         super().__init__()
         if geometry_dim % 8:
-            raise ValueError(f"geometry_dim={geometry_dim} is no multiple of 8.")
+            raise ValueError(f"geometry_dim={geometry_dim} is not a multiple of 8.")
         exponents = torch.arange(geometry_dim // 8, dtype=torch.float32) * (8.0 / geometry_dim)
         self.register_buffer("div_mat", torch.pow(torch.tensor(1000.0), exponents) / 100.0)
         self.layers = nn.ModuleList(RelationLayer(dim, num_heads, geometry_dim) for _ in range(num_layers))
@@ -100,8 +99,8 @@ class RelationModule(nn.Module):
         Args:
             tokens: ``(K, D)``.
             boxes: ``(K, 4)`` XYXY, pixels.
-            mask: ``(K, K)`` bool, True where the row's token may use the column's; None admits all.
-            num_last: give the last so many tokens only (the current frame's), and spare the last layer the others.
+            mask: ``(K, K)`` bool, True where the row's token may use the column's; None allows all.
+            num_last: return only this many tokens, the last ones (those of the current frame); the last layer computes no others.
 
         Returns:
             ``(K, D)``, or ``(num_last, D)``.

@@ -1,4 +1,4 @@
-"""Backbones, proposals, heads, temporal context, and the detectors that they make up."""
+"""Backbones, proposals, heads, temporal context, and the detectors that are made of them."""
 
 from ultravid.modeling.backbone import ResNet, make_stage
 from ultravid.modeling.context import FrameMemory, FrameTokens

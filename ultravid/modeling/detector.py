@@ -29,7 +29,7 @@ class FasterRCNN(nn.Module):
     """Faster R-CNN (Ren et al., NeurIPS 2015) on one feature map, one frame at a time.
 
     Training: ``model(list[Clip])`` gives a dict of losses. Evaluation: ``model([{"image", "height", "width",
-    "video_id", ...}])`` gives ``[{"instances"}]``, a frame each, in order; ``image`` is ``(3, H, W)``, RGB in 0..255.
+    "video_id", ...}])`` gives ``[{"instances"}]``, one for each frame, in order; ``image`` is ``(3, H, W)``, RGB in 0..255.
 
     Args:
         backbone: from images ``(B, 3, H, W)`` to features ``(B, C, H / s, W / s)``.
@@ -60,11 +60,11 @@ class FasterRCNN(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes; inputs are moved there."""
+        """The device of the model; inputs are moved there."""
         return self.pixel_mean.device
 
     def forward(self, inputs: list[Any]) -> dict[str, Tensor] | list[dict[str, Instances]]:
-        """Losses of clips in training, detections of frames in evaluation; see the class."""
+        """Losses of clips in training, detections of frames in evaluation, in the form that the class describes."""
         if self.training:
             return self.losses(inputs)
         return [{"instances": self.detect(frame)} for frame in inputs]
@@ -76,7 +76,7 @@ class FasterRCNN(nn.Module):
     def losses(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
         """Losses over all frames of all clips.
 
-        Clips of different sizes are padded at the right and at the bottom to the largest.
+        Clips of different sizes are padded on the right and at the bottom to the largest.
         """
         sizes = [(int(c.frames.shape[-2]), int(c.frames.shape[-1])) for c in clips]
         images = ImageList.from_tensors([self.normalize(c.frames) for c in clips]).tensor.flatten(0, 1)
@@ -96,13 +96,13 @@ class FasterRCNN(nn.Module):
         return losses
 
     def relate_clips(self, tokens: Tensor, sampled: Sequence[Instances], clip_lengths: Sequence[int]) -> Tensor:
-        """``(N, D)`` tokens after they saw those of other frames of their clip; one frame's model leaves them."""
+        """``(N, D)`` tokens related to those of the other frames of their clip; a detector of single frames returns them unchanged."""
         del sampled, clip_lengths
         return tokens
 
     @torch.no_grad()
     def detect(self, frame: dict[str, Any]) -> Instances:
-        """Detections of the next frame, in pixels of its ``height`` and ``width`` (its image's own where absent)."""
+        """Detections of the next frame, in pixels of its ``height`` and ``width``, by default those of its image."""
         image = self.normalize(frame["image"])
         image_size = (int(image.shape[-2]), int(image.shape[-1]))
         features = self.backbone(image[None])
@@ -115,27 +115,26 @@ class FasterRCNN(nn.Module):
         return detector_postprocess(detections, frame.get("height", image_size[0]), frame.get("width", image_size[1]))
 
     def relate_frame(self, tokens: Tensor, boxes: Tensor, frame: dict[str, Any]) -> Tensor:
-        """``(N, D)`` tokens of a frame's boxes ``(N, 4)`` after they saw earlier frames; here: as they are."""
+        """``(N, D)`` tokens of a frame's boxes ``(N, 4)`` related to earlier frames; a detector of single frames returns them unchanged."""
         del boxes, frame
         return tokens
 
     def reset(self) -> None:
-        """Forget the video; a detector of single frames has nothing to forget."""
+        """Forget the video; a detector of single frames has no memory."""
 
 
 class BasicDet(FasterRCNN):
     """Faster R-CNN whose boxes relate to those of the frames before (after Deng et al., "RDN", ICCV 2019).
 
-    Training relates the frames of a clip; evaluation keeps a `FrameMemory` of the frames before, which it clears where
+    Training relates the frames of a clip; evaluation keeps a `FrameMemory` of the frames before, which it clears when
     ``stream_id`` (or else ``video_id``) of the input changes.
 
     Args:
-        context_frames: how many earlier frames a relation layer looks back; 0 relates the boxes of the frame alone.
-        context_stride: evaluation takes every so-many-th frame. Training clips are to be sampled at the same stride.
-        causal: a frame's tokens see no later frame, in training and in evaluation, which then keeps what each layer made
-            of the earlier frames and computes the newest alone. Without it all
-            frames of a clip or window see each other, whatever ``context_frames`` says of training, as the published
-            model has it; evaluation uses no later frame in any case.
+        context_frames: number of earlier frames that a relation layer sees; 0 relates only the boxes of the frame itself.
+        context_stride: frames from one context frame to the next in evaluation; sample training clips with the same stride.
+        causal: a frame's tokens see no later frame, in training and in evaluation, which then keeps the outputs of each layer for
+            the earlier frames and computes only the newest. Without it all frames of a clip or window see each other, in
+            training whatever ``context_frames`` is, as in the published model; evaluation never uses a later frame.
     """
 
     def __init__(
@@ -158,7 +157,7 @@ class BasicDet(FasterRCNN):
             pixel_std=pixel_std,
         )
         if roi_heads.relation is None:
-            raise ValueError("BasicDet needs roi_heads.relation; a detector without one is FasterRCNN.")
+            raise ValueError("BasicDet needs roi_heads.relation; the detector without it is FasterRCNN.")
         self.context_frames = context_frames
         self.causal = causal
         self.memory = FrameMemory(context_frames + 1, context_stride)
@@ -166,12 +165,12 @@ class BasicDet(FasterRCNN):
 
     @property
     def relation(self) -> RelationModule:
-        """The relation layers; they live in the heads, and so do their weights' names."""
+        """The relation layers; they belong to the heads, and so do the names of their weights."""
         assert self.roi_heads.relation is not None
         return self.roi_heads.relation
 
     def relate_clips(self, tokens: Tensor, sampled: Sequence[Instances], clip_lengths: Sequence[int]) -> Tensor:
-        """``(N, D)``: each clip's tokens related to those that `relation_mask` admits."""
+        """``(N, D)``: each clip's tokens related to those that `relation_mask` allows."""
         related, rows, frames = [], tokens.split([len(s) for s in sampled]), list(sampled)
         start = 0
         for length in clip_lengths:
@@ -185,7 +184,7 @@ class BasicDet(FasterRCNN):
         return torch.cat(related)
 
     def relate_frame(self, tokens: Tensor, boxes: Tensor, frame: dict[str, Any]) -> Tensor:
-        """``(N, D)``: the frame's tokens related to those of the window; the window's frames relate too."""
+        """``(N, D)``: the frame's tokens related to those of the window, whose frames are related to each other too."""
         stream_id = frame.get("stream_id", frame.get("video_id"))
         if stream_id != self.stream_id:
             self.reset()
@@ -195,7 +194,7 @@ class BasicDet(FasterRCNN):
         window = self.memory.window()
         window_boxes = torch.cat([f.boxes for f in window])
         if self.causal:
-            # What a layer made of an earlier frame does not change any more, so it is kept and not made again.
+            # The outputs of a layer for an earlier frame do not change any more, so they are kept.
             geometry = geometry_embedding(boxes, window_boxes, self.relation.div_mat)
             for index, layer in enumerate(self.relation.layers):
                 keys = torch.cat([f.inputs[index] for f in window])
@@ -214,9 +213,9 @@ def relation_mask(frame: Tensor, context_frames: int, causal: bool) -> Tensor:
     """``(N, N)`` bool: the row's token may use the column's.
 
     Args:
-        frame: ``(N,)`` place of each token's frame in the clip.
-        context_frames: 0 admits the token's own frame alone; with ``causal`` it bounds how far back a token sees.
-        causal: admit no later frame. Else every frame admits every other.
+        frame: ``(N,)`` place of each token's frame in its clip.
+        context_frames: 0 allows only the token's own frame; with ``causal`` it limits how far back a token sees.
+        causal: allow no later frame; otherwise every frame sees every other.
     """
     back = frame[:, None] - frame[None, :]
     if context_frames == 0:
@@ -225,7 +224,7 @@ def relation_mask(frame: Tensor, context_frames: int, causal: bool) -> Tensor:
 
 
 def _inside(proposals: Instances, size: tuple[int, int]) -> Instances:
-    """Proposals clipped to their frame where the batch was padded; those that lie in the padding go."""
+    """Proposals clipped to their frame if the batch was padded, without those that lie in the padding."""
     boxes = Boxes(proposals.proposal_boxes.tensor)
     boxes.clip(size)
     keep = boxes.nonempty()

@@ -1,4 +1,4 @@
-"""Which ground truth an anchor or a proposal learns, and which of them take part in the loss.
+"""Which ground truth an anchor or a proposal is matched to, and which of them are sampled for the loss.
 
 Legend: ``M`` ground-truth boxes, ``N`` anchors or proposals.
 """
@@ -17,8 +17,8 @@ class Matcher:
     Args:
         thresholds: rising bounds between the labels, e.g. ``(0.3, 0.7)``.
         labels: one more than bounds: 1 foreground, 0 background, -1 ignored, e.g. ``(0, -1, 1)``.
-        allow_low_quality_matches: the anchors that fit a ground truth best (all of them, on ties) are foreground
-            however low their IoU (Ren et al., "Faster R-CNN", NeurIPS 2015, section 3.1.2).
+        allow_low_quality_matches: the anchors with the highest IoU with a ground truth (all of them, on ties) are
+            foreground, however low that IoU is (Ren et al., "Faster R-CNN", NeurIPS 2015, section 3.1.2).
     """
 
     def __init__(
@@ -28,9 +28,9 @@ class Matcher:
         allow_low_quality_matches: bool = False,
     ) -> None:
         if len(labels) != len(thresholds) + 1 or list(thresholds) != sorted(thresholds):
-            raise ValueError(f"thresholds={thresholds} must rise and be one fewer than labels={labels}.")
+            raise ValueError(f"thresholds={thresholds} must rise, and be one fewer than labels={labels}.")
         if not set(labels) <= {-1, 0, 1}:
-            raise ValueError(f"labels={labels} must be of -1, 0 and 1.")
+            raise ValueError(f"labels={labels} must be -1, 0 or 1.")
         self.thresholds = tuple(thresholds)
         self.labels = tuple(labels)
         self.allow_low_quality_matches = allow_low_quality_matches
@@ -42,8 +42,8 @@ class Matcher:
             iou: ``(M, N)``.
 
         Returns:
-            ``(N,)`` int64, the ground truth of highest IoU (the first, on ties; 0 where there is none), and ``(N,)``
-            int8 labels. An IoU that equals a bound lies above it. Without ground truth every label is ``labels[0]``.
+            ``(N,)`` int64, the ground truth of highest IoU (the first, on ties; 0 if there is no ground truth), and ``(N,)``
+            int8 labels. An IoU that equals a bound counts as above it. Without ground truth every label is ``labels[0]``.
         """
         if iou.shape[0] == 0:
             matches = iou.new_zeros(iou.shape[1], dtype=torch.int64)
@@ -62,11 +62,11 @@ def subsample_labels(labels: Tensor, num_samples: int, positive_fraction: float)
 
     Args:
         labels: ``(N,)`` of 1, 0 and -1.
-        num_samples: how many in all; fewer come where there are fewer.
-        positive_fraction: at most this share is foreground; what foreground lacks, background fills.
+        num_samples: number of samples in all; fewer are drawn if there are not enough.
+        positive_fraction: at most this share is foreground; background fills the rest.
 
     Returns:
-        indices of the foreground and of the background, int64, in random order.
+        int64 indices of the foreground and of the background, each in random order.
     """
     positive = (labels == 1).nonzero()[:, 0]
     negative = (labels == 0).nonzero()[:, 0]

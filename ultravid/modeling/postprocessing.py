@@ -1,4 +1,4 @@
-"""From the frame that a model saw to the frame that was asked for."""
+"""From the size of the frame that a model saw to the size of the output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["detector_postprocess"]
 
 
 def detector_postprocess(results: Instances, output_height: int, output_width: int) -> Instances:
-    """Detections in the pixels of an output of another size: scaled, clipped, empty boxes dropped, order kept."""
+    """Detections in the pixels of the output: boxes are scaled and clipped, empty ones are dropped, the order is kept."""
     height, width = results.image_size
     scaled = Instances((output_height, output_width), **results.get_fields())
     boxes: Boxes = results.pred_boxes.clone()

@@ -1,7 +1,7 @@
 """ResNets of basic blocks (He et al., "Deep residual learning for image recognition", CVPR 2016, table 1).
 
-torchvision's ResNets have the same blocks under other names, and always four stages of fixed widths; detectors of
-lesions stop at the third, freeze its first ones, and are tried at a quarter of the width. `ultravid.checkpoint` reads
+torchvision's ResNets have the same blocks under other names, and always four stages of fixed widths. Detectors of
+lesions end at the third stage, freeze the first ones, and are tested at a quarter of the width. `ultravid.checkpoint` reads
 torchvision's weights into these names.
 
 Legend: ``N`` images, ``C, H, W`` channels, height, width; ``s`` the stride of the last stage.
@@ -26,7 +26,7 @@ _BLOCKS_BY_DEPTH = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where asked for or where widths differ."""
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution with ``project``, a stride, or another width."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ def make_stage(
     norm: Norm,
     project: bool = False,
 ) -> nn.Sequential:
-    """Basic blocks in a row; the first has the stride (and, with ``project``, a 1x1 shortcut in any case)."""
+    """Basic blocks in a row; the first has the stride, and with ``project`` always a 1x1 shortcut."""
     first = BasicBlock(in_channels, out_channels, stride=stride, norm=norm, project=project)
     rest = [BasicBlock(out_channels, out_channels, norm=norm) for _ in range(num_blocks - 1)]
     return nn.Sequential(first, *rest)
@@ -89,17 +89,17 @@ class ResNet(nn.Module):
     """A stem and stages of basic blocks; the last stage's map is the feature.
 
     Args:
-        depth: 18 or 34: the number of blocks of each stage. Give either this or ``num_blocks``.
-        num_blocks: blocks of each stage, the first being ``res2``.
-        channels: width of each stage; as many stages are built.
-        strides: stride of each stage. The stem has 4 of its own.
+        depth: 18 or 34, which sets the number of blocks of each stage. Give either this or ``num_blocks``.
+        num_blocks: number of blocks of each stage, the first of which is ``res2``.
+        channels: width of each stage; their number is the number of stages.
+        strides: stride of each stage, after the stem's stride of 4.
         stem_channels: width of the 7x7 stem.
-        norm: see `ultravid.layers.get_norm`.
-        freeze_at: 0 freezes nothing, 1 the stem, 2 the stem and res2, and so on: no gradient, and batch norm turned
-            into frozen batch norm.
+        norm: name of a norm, as for `ultravid.layers.get_norm`.
+        freeze_at: 0 freezes nothing, 1 the stem, 2 the stem and res2, and so on: parameters get no gradient, and batch norm
+            becomes frozen batch norm.
 
     Raises:
-        ValueError: neither or both of ``depth`` and ``num_blocks``, or an unknown depth.
+        ValueError: neither or both of ``depth`` and ``num_blocks`` are given, or the depth is unknown.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class ResNet(nn.Module):
         blocks = tuple(num_blocks) if num_blocks is not None else _BLOCKS_BY_DEPTH[depth or 0]
         if len(channels) > len(blocks) or len(strides) != len(channels):
             raise ValueError(
-                f"{len(channels)} channels, {len(strides)} strides and {len(blocks)} num_blocks do not fit."
+                f"{len(channels)} channels, {len(strides)} strides and {len(blocks)} num_blocks don't fit together."
             )
         self.stem = nn.Module()
         self.stem.conv1 = Conv2d(
@@ -147,7 +147,7 @@ class ResNet(nn.Module):
         self.freeze(freeze_at)
 
     def freeze(self, freeze_at: int) -> Self:
-        """Freeze the stem (1), and res2 (2), and so on up to ``freeze_at``."""
+        """Freeze the stem (1), the stem and res2 (2), and so on."""
         for module in [self.stem, *(self.get_submodule(n) for n in self.stage_names)][:freeze_at]:
             for parameter in module.parameters():
                 parameter.requires_grad_(False)
@@ -155,7 +155,7 @@ class ResNet(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, 3, H, W)`` to ``(N, C, ceil(H / s), ceil(W / s))``: each halving rounds up."""
+        """``(N, 3, H, W)`` to ``(N, C, ceil(H / s), ceil(W / s))``: each stride of 2 rounds up."""
         x = F.max_pool2d(self.stem.get_submodule("conv1")(x), 3, stride=2, padding=1)
         for name in self.stage_names:
             x = self.get_submodule(name)(x)

@@ -1,4 +1,4 @@
-"""What a detector remembers of earlier frames."""
+"""A detector's memory of earlier frames."""
 
 from ultravid.modeling.context.memory import FrameMemory, FrameTokens
 

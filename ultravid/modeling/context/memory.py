@@ -1,4 +1,4 @@
-"""The last frames of the video that is being watched, bounded in length.
+"""A detector's memory of the last frames of a video; its length is bounded.
 
 Legend: ``N`` boxes of a frame, ``D`` width of a token.
 """
@@ -17,7 +17,7 @@ class FrameTokens(NamedTuple):
     """The objects of one frame.
 
     Attributes:
-        inputs: ``(N, D)`` each: the tokens as they went into each relation layer that has seen them, the first first.
+        inputs: ``(N, D)`` each: the inputs of the relation layers that have been applied so far, in the order of the layers.
         boxes: ``(N, 4)`` XYXY, pixels.
     """
 
@@ -28,10 +28,10 @@ class FrameTokens(NamedTuple):
 class FrameMemory:
     """Every ``stride``-th of the last frames, counted back from the newest.
 
-    A video may be endless: what lies further back than ``num_frames * stride`` is forgotten.
+    A video may be endless: frames further back than ``num_frames * stride`` are forgotten.
 
     Args:
-        num_frames: how many frames a window holds, the newest included.
+        num_frames: number of frames in a window, the newest included.
         stride: frames from one to the next in a window.
     """
 
@@ -42,7 +42,7 @@ class FrameMemory:
         self._frames: deque[FrameTokens] = deque(maxlen=(num_frames - 1) * stride + 1)
 
     def append(self, frame: FrameTokens) -> None:
-        """Remember the next frame."""
+        """Add the next frame."""
         self._frames.append(frame)
 
     def window(self) -> list[FrameTokens]:

@@ -1,6 +1,6 @@
-"""From an object's vector to its class and its box.
+"""From the token of an object to its class and its box.
 
-Legend: ``N`` boxes, ``D`` width of a token, ``K`` classes of objects (the background comes after them).
+Legend: ``N`` boxes, ``D`` width of a token, ``K`` classes of objects (class ``K`` is the background).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class BoxPredictor(nn.Module):
     Args:
         in_features: ``D``.
         num_classes: ``K``.
-        box2box_transform: how the deltas code a box relative to its proposal.
-        score_threshold: detections whose score is not above it are dropped.
-        nms_threshold: of two detections of a class with a larger IoU the weaker goes.
-        max_detections: detections kept a frame.
+        box2box_transform: codes a box relative to its proposal.
+        score_threshold: only detections with a higher score are kept.
+        nms_threshold: of two detections of a class with a larger IoU, the one with the lower score is dropped.
+        max_detections: number of detections of a frame that are kept.
         cls_loss_weight: weight of the mean cross entropy.
-        box_loss_weight: weight of the L1 loss on deltas.
+        box_loss_weight: weight of the L1 loss of the deltas.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class BoxPredictor(nn.Module):
         return self.cls_score(tokens), self.bbox_pred(tokens)
 
     def losses(self, logits: Tensor, deltas: Tensor, sampled: Instances) -> dict[str, Tensor]:
-        """``loss_cls``, a mean over the sampled boxes, and ``loss_box_reg``, a sum over foreground over all boxes.
+        """``loss_cls``, the mean over the sampled boxes, and ``loss_box_reg``, the sum over foreground divided by the number of all.
 
         Args:
             logits: ``(N, K + 1)``.

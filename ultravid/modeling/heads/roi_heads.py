@@ -1,4 +1,4 @@
-"""Second stage: sample proposals, pool a vector for each, relate them, predict.
+"""The second stage: sample proposals, pool a token for each, relate the tokens, predict.
 
 Legend: ``B`` frames, ``C, H, W`` feature channels, height, width, ``N`` boxes of all frames together, ``P`` side of the
 pooled map, ``D`` width of a token, ``K`` classes of objects.
@@ -25,16 +25,16 @@ class RoIHeads(nn.Module):
 
     Args:
         box_pooler: RoIAlign from the feature map to ``(N, C, P, P)``.
-        box_head: from there to tokens ``(N, D)``; a map ``(N, D, h, w)`` is averaged over space.
+        box_head: from the pooled maps to tokens ``(N, D)``; maps ``(N, D, h, w)`` are averaged over space.
         box_predictor: from tokens to classes and boxes.
-        proposal_matcher: which proposals are objects.
-        relation: layers in which the tokens of the frames exchange what they know; None for none.
-        batch_size_per_image: boxes a frame that take part in the loss.
+        proposal_matcher: labels proposals as foreground or background.
+        relation: layers that relate the tokens of the frames to each other; None for none.
+        batch_size_per_image: number of boxes of a frame that are sampled for the loss.
         positive_fraction: at most this share of them is foreground.
-        gt_copies: how often each ground-truth box is put among the proposals of training; they ask, but are never
-            asked: a relation layer must not see what is not there at test time.
-        gt_jitter: standard deviation of the copies' shift and logarithmic size, as a share of the box's sides.
-        roi_scale: boxes are enlarged by this factor about their centre before pooling, to show what is around them.
+        gt_copies: copies of each ground-truth box that are added to the proposals in training. In a relation layer they are
+            queries but never keys, because in evaluation there is no ground truth to attend to.
+        gt_jitter: standard deviation of the copies' shift, as a share of the box's sides, and of the logarithm of their size.
+        roi_scale: factor by which boxes are enlarged about their centre before pooling, to include their surroundings.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class RoIHeads(nn.Module):
 
     @torch.no_grad()
     def sample(self, proposals: Sequence[Instances], gt_instances: Sequence[Instances]) -> list[Instances]:
-        """Label the proposals and draw those that take part in the loss.
+        """Label the proposals and sample those for the loss.
 
         Returns:
-            a frame each ``proposal_boxes``, ``gt_classes`` (``K`` is the background), ``gt_boxes`` (meaningless on
-            background) and ``is_gt``: the box came from the ground truth.
+            for each frame ``proposal_boxes``, ``gt_classes`` (``K`` is the background), ``gt_boxes`` (without meaning for
+            background) and ``is_gt``, true for copies of the ground truth.
         """
         return [self._sample_frame(p, g) for p, g in zip(proposals, gt_instances, strict=True)]
 

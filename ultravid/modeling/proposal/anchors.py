@@ -1,6 +1,6 @@
 """Anchors: the boxes that a dense head starts from.
 
-Legend: ``A`` shapes a cell, ``H, W`` the feature map's height and width.
+Legend: ``A`` shapes per cell, ``H, W`` the feature map's height and width.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class AnchorGenerator(nn.Module):
     """The same shapes at every cell of a feature map.
 
     Args:
-        shapes: (width, height) of each anchor in pixels, see `anchor_shapes`.
+        shapes: (width, height) of each anchor in pixels; `anchor_shapes` makes them of sizes and aspect ratios.
         stride: pixels from cell to cell.
-        offset: the anchor's centre in its cell as a share of the stride; 0 is the cell's top left corner.
+        offset: the anchor's centre in its cell, as a share of the stride; 0 is the cell's upper left corner.
     """
 
     cell_anchors: Tensor

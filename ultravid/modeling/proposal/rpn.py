@@ -1,6 +1,6 @@
 """Region proposal network (Ren et al., "Faster R-CNN", NeurIPS 2015, section 3.1) on one feature map.
 
-Legend: ``B`` frames, ``C, H, W`` feature channels, height, width, ``A`` anchors a cell, ``N`` boxes of a frame.
+Legend: ``B`` frames, ``C, H, W`` feature channels, height, width, ``A`` anchors per cell, ``N`` boxes of a frame.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["RPN", "RPNHead"]
 
 
 class RPNHead(nn.Module):
-    """3x3 convolution with ReLU, then 1x1 convolutions to a logit and four deltas an anchor."""
+    """A 3x3 convolution with ReLU, then 1x1 convolutions to a logit and four deltas for each anchor."""
 
     def __init__(self, *, in_channels: int, num_anchors: int) -> None:
         super().__init__()
@@ -42,18 +42,18 @@ class RPNHead(nn.Module):
 
 
 class RPN(nn.Module):
-    """Proposals, and at train time their losses.
+    """Proposals, and in training their losses.
 
     Args:
         rpn_head: from features to logits and deltas.
         anchor_generator: the anchors of the same cells.
-        box2box_transform: how deltas code a box.
-        anchor_matcher: which anchors are objects.
-        batch_size_per_image: anchors a frame that take part in the loss.
+        box2box_transform: decodes deltas to boxes.
+        anchor_matcher: labels anchors as foreground, background or ignored.
+        batch_size_per_image: number of anchors of a frame that are sampled for the loss.
         positive_fraction: at most this share of them is foreground.
-        pre_nms_topk: highest logits kept before NMS.
-        post_nms_topk: proposals kept after it.
-        nms_threshold: a proposal that overlaps a better one by a larger IoU goes.
+        pre_nms_topk: number of highest logits that are kept before NMS.
+        post_nms_topk: number of proposals that are kept after NMS.
+        nms_threshold: a proposal whose IoU with a better one is larger is dropped.
         loss_weight: weight of both losses.
     """
 
@@ -94,10 +94,10 @@ class RPN(nn.Module):
         Args:
             features: ``(B, C, H, W)``.
             image_size: (height, width) of the frames in pixels.
-            gt_instances: a frame each with ``gt_boxes``; with them the losses are computed.
+            gt_instances: for each frame, with ``gt_boxes``; None computes no losses.
 
         Returns:
-            a frame each ``proposal_boxes`` (XYXY, pixels, inside the frame) and ``objectness_logits`` by falling logit,
+            for each frame ``proposal_boxes`` (XYXY, pixels, inside the frame) and ``objectness_logits``, by falling logit,
             without gradient; and the losses ``loss_rpn_cls`` (binary cross entropy) and ``loss_rpn_loc`` (L1 on the
             deltas of foreground anchors), both sums over ``B * batch_size_per_image``.
         """
@@ -109,7 +109,7 @@ class RPN(nn.Module):
     def losses(
         self, anchors: Tensor, logits: Tensor, deltas: Tensor, gt_instances: Sequence[Instances]
     ) -> dict[str, Tensor]:
-        """See `forward`."""
+        """The losses that `forward` returns."""
         chosen, labels, sources, targets = [], [], [], []
         anchor_boxes = Boxes(anchors)
         for b, instances in enumerate(gt_instances):
@@ -131,7 +131,7 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def propose(self, anchors: Tensor, logits: Tensor, deltas: Tensor, image_size: tuple[int, int]) -> list[Instances]:
-        """See `forward`: top logits, decode, clip, drop empty boxes, NMS, first ones."""
+        """The proposals that `forward` returns: the top logits, decoded, clipped, without empty boxes, after NMS."""
         top_logits, top = logits.topk(min(self.pre_nms_topk, logits.shape[1]), dim=1)
         top_deltas = deltas.gather(1, top[..., None].expand(-1, -1, 4))
         decoded = self.box2box_transform.apply_deltas(top_deltas, anchors[top])
