@@ -36,10 +36,10 @@ def diou_loss(boxes1: Tensor, boxes2: Tensor, reduction: str = "none", eps: floa
 
 
 def ciou_loss(boxes1: Tensor, boxes2: Tensor, reduction: str = "none", eps: float = 1e-7) -> Tensor:
-    """`diou_loss` plus a penalty for another aspect ratio: a * v, v = (difference of the angles of the diagonals)**2 * 4 / pi**2.
+    """`diou_loss` + a * v, a penalty for another aspect ratio.
 
-    The weight a = v / (1 - IoU + v) has no gradient. Source: Zheng et al., "Distance-IoU loss", AAAI 2020. Arguments as in
-    `giou_loss`.
+    v is 4 / pi**2 times the squared difference of the angles of the diagonals; the weight a = v / (1 - IoU + v) has no
+    gradient. Source: Zheng et al., "Distance-IoU loss", AAAI 2020. Arguments as in `giou_loss`.
     """
     loss: Tensor = complete_box_iou_loss(boxes1, boxes2, reduction, eps)
     return loss

@@ -100,7 +100,7 @@ class RelationModule(nn.Module):
             tokens: ``(K, D)``.
             boxes: ``(K, 4)`` XYXY, pixels.
             mask: ``(K, K)`` bool, True where the row's token may use the column's; None allows all.
-            num_last: return only this many tokens, the last ones (those of the current frame); the last layer computes no others.
+            num_last: return only this many tokens, the last ones (of the current frame); the last layer computes no others.
 
         Returns:
             ``(K, D)``, or ``(num_last, D)``.

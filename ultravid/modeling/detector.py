@@ -96,7 +96,7 @@ class FasterRCNN(nn.Module):
         return losses
 
     def relate_clips(self, tokens: Tensor, sampled: Sequence[Instances], clip_lengths: Sequence[int]) -> Tensor:
-        """``(N, D)`` tokens related to those of the other frames of their clip; a detector of single frames returns them unchanged."""
+        """``(N, D)`` tokens related to the other frames of their clip; here, for single frames, unchanged."""
         del sampled, clip_lengths
         return tokens
 
@@ -115,7 +115,7 @@ class FasterRCNN(nn.Module):
         return detector_postprocess(detections, frame.get("height", image_size[0]), frame.get("width", image_size[1]))
 
     def relate_frame(self, tokens: Tensor, boxes: Tensor, frame: dict[str, Any]) -> Tensor:
-        """``(N, D)`` tokens of a frame's boxes ``(N, 4)`` related to earlier frames; a detector of single frames returns them unchanged."""
+        """``(N, D)`` tokens of a frame's boxes ``(N, 4)`` related to earlier frames; here, for single frames, unchanged."""
         del boxes, frame
         return tokens
 
@@ -132,9 +132,9 @@ class BasicDet(FasterRCNN):
     Args:
         context_frames: number of earlier frames that a relation layer sees; 0 relates only the boxes of the frame itself.
         context_stride: frames from one context frame to the next in evaluation; sample training clips with the same stride.
-        causal: a frame's tokens see no later frame, in training and in evaluation, which then keeps the outputs of each layer for
-            the earlier frames and computes only the newest. Without it all frames of a clip or window see each other, in
-            training whatever ``context_frames`` is, as in the published model; evaluation never uses a later frame.
+        causal: a frame's tokens see no later frame, in training and in evaluation, which then keeps the outputs of each
+            layer for the earlier frames and computes only the newest. Without it all frames of a clip or window see each
+            other, in training whatever ``context_frames`` is, as in the published model; evaluation never uses a later frame.
     """
 
     def __init__(

@@ -44,7 +44,9 @@ class _WarmupLR(LRScheduler):
 
 
 class WarmupMultiStepLR(_WarmupLR):
-    """A factor that falls at some iterations; `WarmupParamScheduler` over fvcore's ``MultiStepParamScheduler`` is the newer form.
+    """A factor that falls at some iterations.
+
+    `WarmupParamScheduler` over fvcore's ``MultiStepParamScheduler`` is the newer form.
 
     Args:
         optimizer: the current learning rates of its groups are the base ones.
@@ -80,7 +82,9 @@ class WarmupMultiStepLR(_WarmupLR):
 
 
 class WarmupCosineLR(_WarmupLR):
-    """Half a cosine to 0, multiplied by the warm-up; `WarmupParamScheduler` over ``CosineParamScheduler`` is the newer form.
+    """Half a cosine to 0, multiplied by the warm-up.
+
+    `WarmupParamScheduler` over fvcore's ``CosineParamScheduler`` is the newer form.
 
     Args:
         optimizer: the current learning rates of its groups are the base ones.

@@ -16,9 +16,9 @@ class Instances:
     """A table of ``N`` objects of one image.
 
     A column (a *field*) is a tensor, `Boxes`, a list or anything else that has a length and can be indexed by a tensor:
-    ``instances.gt_boxes = Boxes(...)``. The fields that ultravid uses are ``gt_boxes``, ``gt_classes``, ``gt_ids`` (the lesion's track)
-    of annotations; ``proposal_boxes``, ``objectness_logits`` of proposals; ``pred_boxes``, ``scores``,
-    ``pred_classes`` of detections.
+    ``instances.gt_boxes = Boxes(...)``. The fields that ultravid uses are ``gt_boxes``, ``gt_classes`` and ``gt_ids`` (the
+    lesion's track) of annotations; ``proposal_boxes`` and ``objectness_logits`` of proposals; ``pred_boxes``, ``scores``
+    and ``pred_classes`` of detections.
     """
 
     def __init__(self, image_size: tuple[int, int], **kwargs: Any) -> None:

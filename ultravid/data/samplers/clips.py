@@ -168,7 +168,7 @@ class StridedFrameSampler:
         return self._from(int(rng.integers(last_start + 1)), stride, num_frames)
 
     def around(self, num_frames: int, frame: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """As a call, from a random start among those whose clip has ``frame``; if there are none, from the start that comes nearest."""
+        """As a call, from a random start whose clip has ``frame``; if there is none, from the start that comes nearest."""
         stride, last_start = self._fitted(num_frames)
         starts = frame - stride * np.arange(self.num_frames)
         inside = starts[(starts >= 0) & (starts <= last_start)]

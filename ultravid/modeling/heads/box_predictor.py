@@ -62,7 +62,7 @@ class BoxPredictor(nn.Module):
         return self.cls_score(tokens), self.bbox_pred(tokens)
 
     def losses(self, logits: Tensor, deltas: Tensor, sampled: Instances) -> dict[str, Tensor]:
-        """``loss_cls``, the mean over the sampled boxes, and ``loss_box_reg``, the sum over foreground divided by the number of all.
+        """``loss_cls``, a mean over the sampled boxes, and ``loss_box_reg``, a sum over foreground divided by their number.
 
         Args:
             logits: ``(N, K + 1)``.
