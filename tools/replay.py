@@ -33,7 +33,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("dump", type=Path, metavar="FILE", help="the file that the run's error message names")
     parser.add_argument("--config-file", type=Path, help="the run's config (default: config.yaml of its output folder)")
     parser.add_argument("--device", default="auto", help="cuda, cpu, ...; auto: CUDA if available")
-    parser.add_argument("--trust", action="store_true", help="allow batches of any type; reading the file may then run code")
+    parser.add_argument(
+        "--trust", action="store_true", help="allow batches of any type; reading the file may then run code"
+    )
     return parser.parse_args(argv)
 
 
