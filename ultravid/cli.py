@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import difflib
 import re
-import runpy
 import sys
+import types
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,10 +64,34 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"error: ultravid has no command {arguments[0]!r}.{hint} 'ultravid --help' lists all.", file=sys.stderr
         )
         return EXIT_USER_ERROR
-    tool = str(tools_folder() / f"{TOOLS[verb]}.py")
-    sys.argv = [tool, *arguments[1:]]
-    runpy.run_path(tool, run_name="__main__")
+    missing = _missing_project(arguments[1:])
+    if missing:
+        print(f"error: {missing}", file=sys.stderr)  # noqa: T201
+        return EXIT_USER_ERROR
+    sys.argv = [f"ultravid {verb}", *arguments[1:]]  # the program's name in a tool's usage and examples
+    _run_as_main(tools_folder() / f"{TOOLS[verb]}.py")
     return 0
+
+
+def _run_as_main(path: Path) -> None:
+    """Run a file as ``python FILE`` does. Processes that it spawns import the module ``__main__`` from the same file."""
+    module = types.ModuleType("__main__")
+    module.__file__ = str(path)
+    sys.modules["__main__"] = module
+    exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
+
+
+def _missing_project(arguments: Sequence[str]) -> str:
+    """The message on a file in ``projects/`` that an installation without a checkout does not have; "" if there is none."""
+    if tools_folder().parent != Path(__file__).resolve().parent:
+        return ""
+    for path in arguments:
+        if path.startswith("projects/") and not Path(path).exists():
+            return (
+                f"{path} does not exist: the installed package contains no projects. Run the command in a checkout of "
+                "ultravid's source, or use a config of your own ('ultravid new-project NAME' creates one)."
+            )
+    return ""
 
 
 def _verb(name: str) -> str | None:

@@ -75,12 +75,26 @@ def test_an_unknown_verb_names_the_nearest(installed):
     assert "no command 'evalute'. Did you mean 'evaluate'?" in shown.stderr
 
 
+def test_a_project_that_only_a_checkout_has_is_named_as_such(installed):
+    shown = installed("ultravid", "train", "--config-file", "projects/basicdet/configs/phantom.py", "--check")
+    assert shown.returncode == 2 and shown.stderr.count("\n") == 1
+    assert "phantom.py does not exist: the installed package contains no projects" in shown.stderr
+
+
+def test_a_tools_usage_names_the_verb():
+    command = [sys.executable, "-m", "ultravid", "config-diff", "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert shown.returncode == 0 and shown.stdout.startswith("usage: ultravid config-diff ")
+
+
 def test_help_imports_no_torch():
     code = "import sys, ultravid.cli as c; c.main(['--help']); sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 def test_an_installed_command_trains_a_config_without_a_checkout(installed):
     made = installed(
         *("ultravid", "make-phantom", "--output", "phantom", "--videos", "4", "--frames", "6", "--size", "64"),

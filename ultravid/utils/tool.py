@@ -34,9 +34,8 @@ def tools_folder() -> Path:
 
 def command_line() -> str:
     """The command that started this process, quoted for a shell: ``ultravid train ...`` or ``python tools/...``."""
-    started = sys.orig_argv[1:]
-    if started and Path(started[0]).name == "ultravid":
-        return shlex.join(["ultravid", *started[1:]])
+    if sys.argv[0].startswith("ultravid "):  # by `ultravid.cli`
+        return shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
     return shlex.join([sys.executable, *sys.argv])
 
 
