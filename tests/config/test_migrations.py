@@ -27,7 +27,7 @@ from ultravid.config import (
 )
 from ultravid.config.command_line import load_with_overrides
 from ultravid.config.tree import DELETED
-from ultravid.engine import AMPTrainer
+from ultravid.engine import AMPTrainer, hooks
 from ultravid.engine.hooks import Watchdog
 
 SAVED = ROOT / "tests/saved/0.1"
@@ -98,6 +98,14 @@ def test_arguments_that_moved_into_an_object_keep_value_and_place():
 @pytest.mark.parametrize("name", (SAVED / "names.txt").read_text().split())
 def test_a_name_of_a_class_or_function_is_still_found(name):
     assert locate(name) is not None
+
+
+@pytest.mark.parametrize("name", ["AutogradProfiler", "TorchMemoryStats", "TorchProfiler"])
+def test_a_hook_that_was_saved_by_the_name_of_its_module_equals_the_hook(name):
+    hook = getattr(hooks, name)
+    saved = Node(hook=Node(_target_=f"ultravid.engine.profiling.{name}"))
+    upgrade.upgrade(saved)
+    assert diff(saved, Node(hook=LazyCall(hook)())) == []
 
 
 def test_a_loader_logs_each_change_once(caplog):

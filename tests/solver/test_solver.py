@@ -2,7 +2,13 @@ import math
 
 import pytest
 import torch
-from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler, StepParamScheduler
+from fvcore.common.param_scheduler import (
+    ConstantParamScheduler,
+    CosineParamScheduler,
+    MultiStepParamScheduler,
+    ParamScheduler,
+    StepParamScheduler,
+)
 from torch import nn
 
 from ultravid.config import ConfigError, get_cfg
@@ -82,6 +88,21 @@ def test_the_rate_is_a_function_of_the_iteration_alone():
 
     whole = rates(0)
     assert whole[0] == 2.0 and rates(4) == whole[4:]
+
+
+class Growing(ParamScheduler):
+    def __call__(self, where):
+        return 1.0 / (1.0 - where)
+
+
+@pytest.mark.parametrize("schedule", [ConstantParamScheduler(1.0), Growing()])
+def test_a_schedule_without_a_value_at_the_end_is_asked_for_one_before_it(schedule):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = LRMultiplier(optimizer, schedule, max_iter=4)
+    for _ in range(4):
+        optimizer.step()
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == schedule(0.75)
 
 
 def rates_of(scheduler, steps):

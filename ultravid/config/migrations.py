@@ -58,6 +58,10 @@ TARGETS: dict[str, str] = {
     "ultravid.engine.ledger.TimeLedger": "ultravid.engine.hooks.TimeBreakdown",
     "ultravid.engine.load_to_evaluate": "ultravid.engine.load_evaluation_weights",
     "ultravid.engine.profiling": "ultravid.engine.hooks.profiling",
+    **{
+        f"ultravid.engine.profiling.{name}": f"ultravid.engine.hooks.{name}"
+        for name in ("AutogradProfiler", "TorchMemoryStats", "TorchProfiler")
+    },
     "ultravid.engine.progress.ProgressBar": "ultravid.engine.hooks.ProgressBar",
     "ultravid.engine.settle_resume": "ultravid.engine.resolve_resume",
     "ultravid.evaluation.JudgedVideo": "ultravid.evaluation.MatchedVideo",

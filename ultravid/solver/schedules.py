@@ -81,12 +81,16 @@ class LRMultiplier(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         """Learning rates of the groups at the current iteration."""
-        where = max(0, min(self.last_epoch, self._max_iter)) / max(1, self._max_iter)
-        try:
-            factor = self._multiplier(where)
-        except IndexError:
-            # After the last step torch asks once more, at a progress of 1, which is past the last of a schedule's steps.
-            factor = self._multiplier(max(0, self._max_iter - 1) / max(1, self._max_iter))
+        done, length = max(0, min(self.last_epoch, self._max_iter)), max(1, self._max_iter)
+        if done < length:
+            factor = self._multiplier(done / length)
+        else:
+            try:
+                factor = self._multiplier(1.0)
+            except Exception:
+                # After the last step torch asks once more, at a progress of 1, for which not every schedule has a value:
+                # fvcore's constant one raises a RuntimeError, those of steps an IndexError.
+                factor = self._multiplier((length - 1) / length)
         return [float(base) * factor for base in self.base_lrs]
 
     def step(self, epoch: int | None = None) -> None:
