@@ -51,7 +51,10 @@ setup(
         "mlflow": ["mlflow-skinny>=3.1", "sqlalchemy>=2", "alembic>=1.13"],  # the two are for its sqlite store
         # Lossless JPEG in DICOM. Apart, for it is under the GPL; baseline JPEG needs it not.
         "lossless-jpeg": ["pylibjpeg-libjpeg>=2.3"],
-        "bench": ["hydra-zen>=0.13", "fiddle[flags]>=0.3"],  # what benchmarks/config.py compares with
+        "bench": [  # what benchmarks/config.py and benchmarks/engine.py compare with; detectron2 is not on PyPI
+            *("hydra-zen>=0.13", "fiddle[flags]>=0.3"),
+            *("lightning>=2.5", "accelerate>=1.10", "mmengine>=0.10.7", "setuptools<81"),  # mmengine imports pkg_resources
+        ],
         "dev": [
             "pytest>=9",
             "hypothesis>=6.100",
