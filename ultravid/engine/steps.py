@@ -8,6 +8,7 @@ Legend: ``P`` batches that one step accumulates.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ __all__ = ["Accumulation", "FullPrecision", "MixedPrecision", "NonfinitePolicy",
 
 logger = logging.getLogger(__name__)
 
+_NO_CONTEXT = nullcontext()
 _MAX_OVERFLOWS = 40  # from the largest scale that a float32 holds to one at which a finite loss no longer overflows
 
 
@@ -61,7 +63,7 @@ class Precision:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which the model computes its losses."""
-        return nullcontext()
+        return _NO_CONTEXT
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of ``loss`` (a scalar). If it is not finite, all of them become nan, so that their norm shows it."""
@@ -115,7 +117,7 @@ class MixedPrecision(Precision):
         self.log_grad_scaler = log_grad_scaler
         self.grad_scaler = grad_scaler or torch.amp.GradScaler("cpu", enabled=False)
         self._needs_scaler = grad_scaler is None
-        self._autocast: AbstractContextManager[Any] = nullcontext()
+        self._autocast: AbstractContextManager[Any] = _NO_CONTEXT
 
     def prepare(self, model: nn.Module) -> None:
         """Choose the dtype for the model's device, and create the scaler and the autocast context.
@@ -183,7 +185,7 @@ class Accumulation:
     def synchronized(self, model: nn.Module, index: int) -> AbstractContextManager[Any]:
         """The context of the forward and backward pass of batch ``index`` of ``P``: DDP reduces gradients in the last alone."""
         no_sync = getattr(model, "no_sync", None) if index + 1 < self.num_batches else None
-        return nullcontext() if no_sync is None else no_sync()
+        return _NO_CONTEXT if no_sync is None else no_sync()
 
     def scaled(self, loss: Tensor) -> Tensor:
         """The loss of one batch, scaled so that the gradients of all batches add up to their mean."""
@@ -320,8 +322,14 @@ class NonfinitePolicy:
 
 
 def _one_if_finite(loss: Tensor) -> Tensor:
-    """1, or nan if the loss is not finite: what a backward pass begins with."""
-    return loss.detach() * 0 + 1
+    """1, or nan if the loss is not finite: what a backward pass starts with."""
+    # 1 + 0 * loss in one operation
+    return torch.add(_one(loss.dtype, loss.device), loss.detach(), alpha=0)
+
+
+@functools.lru_cache(maxsize=16)
+def _one(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.ones((), dtype=dtype, device=device)
 
 
 def _all_finite(losses: dict[str, Tensor]) -> bool:
