@@ -53,7 +53,12 @@ setup(
         "lossless-jpeg": ["pylibjpeg-libjpeg>=2.3"],
         "bench": [  # what benchmarks/config.py and benchmarks/engine.py compare with; detectron2 is not on PyPI
             *("hydra-zen>=0.13", "fiddle[flags]>=0.3"),
-            *("lightning>=2.5", "accelerate>=1.10", "mmengine>=0.10.7", "setuptools<81"),  # mmengine imports pkg_resources
+            *(
+                "lightning>=2.5",
+                "accelerate>=1.10",
+                "mmengine>=0.10.7",
+                "setuptools<81",
+            ),  # mmengine imports pkg_resources
         ],
         "dev": [
             "pytest>=9",

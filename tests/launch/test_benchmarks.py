@@ -43,5 +43,10 @@ def test_the_benchmark_of_data_prints_a_row_for_each_path_and_the_memory(phantom
 
 def test_the_benchmark_of_the_engine_prints_a_row_for_each_system_that_is_installed():
     out = printed_by("engine", "--steps", "20", "--repeats", "1")
-    for row in ("bare loop", "ultravid SimpleTrainer, default hooks", "ultravid AMPTrainer off", "SimpleTrainer, no hook"):
+    for row in (
+        "bare loop",
+        "ultravid SimpleTrainer, default hooks",
+        "ultravid AMPTrainer off",
+        "SimpleTrainer, no hook",
+    ):
         assert row in out

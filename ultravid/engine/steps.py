@@ -201,7 +201,7 @@ class Accumulation:
         return {name: value / self.num_batches for name, value in total.items()}
 
 
-@dataclass
+@dataclass(slots=True)
 class Step:
     """The step that a trainer is making.
 

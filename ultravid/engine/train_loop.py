@@ -254,11 +254,15 @@ class TrainerBase:
         self._call_hooks("after_step")
 
     def _call_hooks(self, phase: str) -> None:
-        start = time.perf_counter()
-        for name, call in self._calls[phase]:
+        calls = self._calls[phase]
+        if not calls:
+            return
+        seconds, clock = self.seconds, time.perf_counter
+        start = clock()
+        for name, call in calls:
             call()
-            end = time.perf_counter()
-            self.seconds[name] += end - start
+            end = clock()
+            seconds[name] += end - start
             start = end
 
     def _hook_methods(self, phase: str) -> list[tuple[str, Callable[[], None]]]:
@@ -488,12 +492,13 @@ class SimpleTrainer(TrainerBase):
 
     def write_metrics(self, losses: dict[str, Tensor], data_time: float) -> None:
         """Put the losses (means over processes) and this process's wait for data into the storage."""
-        if comm.get_world_size() > 1:
+        world_size = comm.get_world_size()
+        if world_size > 1:
             losses = dict(sorted(losses.items()))  # the order may differ between processes
-        stacked = torch.stack([value.float() for value in losses.values()])
-        if comm.get_world_size() > 1:
+        stacked = torch.stack([v if v.dtype is torch.float32 else v.float() for v in losses.values()])
+        if world_size > 1:
             torch.distributed.all_reduce(stacked)
-            stacked /= comm.get_world_size()
+            stacked /= world_size
         storage = get_event_storage()
         storage.put_scalars_later(tuple(losses), stacked)
         storage.put_scalar("data_time", data_time)

@@ -100,6 +100,6 @@ class LRMultiplier(LRScheduler):
     def set_iteration(self, iteration: int) -> None:
         """Go to an iteration, as when a run is resumed."""
         self.last_epoch = iteration
-        for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+        self._last_lr = self.get_lr()
+        for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):
             group["lr"] = lr
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]

@@ -26,8 +26,11 @@ __all__ = [
 ]
 
 
+_AVAILABLE = dist.is_available()
+
+
 def _in_group() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return _AVAILABLE and dist.is_initialized()
 
 
 def get_world_size() -> int:

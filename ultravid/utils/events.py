@@ -154,13 +154,13 @@ class EventStorage:
             return
         pending, self._pending = self._pending, []
         numbers = iter(torch.cat([values for _, values, _ in pending]).tolist())
+        histories, latest, hints = self._history, self._latest_scalars, self._smoothing_hints
         for names, _, iteration in pending:
-            for name in names:
-                number = next(numbers)
-                self._smoothing_hints.setdefault(name, True)
-                self._history[name].update(number, iteration)
-                if iteration >= self._latest_scalars.get(name, (0.0, -1))[1]:
-                    self._latest_scalars[name] = (number, iteration)
+            for name, number in zip(names, numbers, strict=False):  # one number for each of these names
+                histories[name].update(number, iteration)
+                hints.setdefault(name, True)
+                if name not in latest or iteration >= latest[name][1]:
+                    latest[name] = (number, iteration)
 
     def put_scalars(self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **kwargs: Any) -> None:
         """`put_scalar` for each keyword."""
