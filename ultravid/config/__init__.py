@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ultravid.config.cfg_node import CfgNode
     from ultravid.config.cfg_translation import config_from_cfg_node
     from ultravid.config.resume import check_resume_config
+    from ultravid.config.versions import downgrade_config, upgrade_config
 
 __all__ = [
     "ABSENT",
@@ -55,6 +56,7 @@ __all__ = [
     "config_hash",
     "configurable",
     "diff",
+    "downgrade_config",
     "explain",
     "explain_text",
     "get_cfg",
@@ -70,6 +72,7 @@ __all__ = [
     "resolve_environment",
     "set_global_cfg",
     "to_omegaconf",
+    "upgrade_config",
 ]
 
 
@@ -78,6 +81,8 @@ _LATER = {
     "CfgNode": "cfg_node",
     "check_resume_config": "resume",
     "config_from_cfg_node": "cfg_translation",
+    "downgrade_config": "versions",
+    "upgrade_config": "versions",
     "get_cfg": "cfg_defaults",
     "global_cfg": "cfg_defaults",
     "set_global_cfg": "cfg_defaults",
