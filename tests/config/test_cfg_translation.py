@@ -98,6 +98,11 @@ def test_model_opts_are_overrides_of_the_model_that_model_config_names(tmp_path)
     assert model == expected
 
 
+def test_a_list_that_is_null_is_empty(tmp_path):
+    tree = translated("MODEL: {OPTS: null}\nDATASETS: {TEST: null}\nSOLVER: {STEPS: null}", folder=tmp_path)
+    assert tree == translated("DATASETS: {TEST: []}\nSOLVER: {STEPS: []}", folder=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "messages"),
     [
@@ -112,7 +117,7 @@ def test_model_opts_are_overrides_of_the_model_that_model_config_names(tmp_path)
         (
             "MODEL:\n  OPTS: [causal=true, backbone.dpth=18, 'x=']",
             [
-                "Did you mean 'model.backbone.depth'?",
+                "Unknown key 'backbone.dpth'. Did you mean 'backbone.depth'? To add a key, write '+backbone.dpth=18'.",
                 "(MODEL.OPTS[1] 'backbone.dpth=18'; MODEL.OPTS, ",
                 ":2)",
                 "(MODEL.OPTS[2] ",
@@ -126,6 +131,11 @@ def test_model_opts_are_overrides_of_the_model_that_model_config_names(tmp_path)
             "SOLVER:\n  MAX_ITER: 0\nLOG_PERIOD: 0",
             ["SOLVER.MAX_ITER is 0, not at least 1. (SOLVER.MAX_ITER, ", ":2)", ":3)"],
         ),
+        (
+            "SOLVER:\n  MAX_ITER: null\n  GAMMA:\nSEED: null",
+            ["SOLVER.MAX_ITER is None, not a number. (SOLVER.MAX_ITER, ", ":2)", "SOLVER.GAMMA is None"],
+        ),
+        ("MODEL: {CONFIG: null}", ["MODEL.CONFIG is None: there is no such file"]),
         ("INPUT: {SCALE: {ENABLED: true, FACTOR: [2, 1]}}", ["INPUT.SCALE.FACTOR is [2, 1], not a range [low, high]."]),
         (
             "MODEL: {META_ARCHITECTURE: BasicDett}",

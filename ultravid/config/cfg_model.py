@@ -37,20 +37,25 @@ def model_of_cfg_node(cfg: CfgNode) -> Node:
     model = _model_of_file(cfg)
     faults = _EarlierKeys(model, cfg).apply()
     root = Node(model=model)
-    for number, text in enumerate(cfg.MODEL.OPTS):
+    for number, text in enumerate(cfg.MODEL.OPTS or ()):
         origin = f"override MODEL.OPTS[{number}] {text!r}; {place_of(cfg, 'MODEL.OPTS')}"
         found = override_faults(root, [re.sub(r"^(\+\+|\+|~|)", r"\1model.", str(text), count=1)], [origin])
-        faults += [f"{fault.message} ({origin.removeprefix('override ')})" for fault in found]
+        faults += [f"{_as_in_opts(fault.message)} ({origin.removeprefix('override ')})" for fault in found]
     if faults:
         raise ConfigError("\n".join(faults))
     changed: Node = root["model"]
     return changed
 
 
+def _as_in_opts(message: str) -> str:
+    """A message about an override with keys as ``MODEL.OPTS`` has them: below the model."""
+    return re.sub(r"(?<=['+~ ])model\.(?=[^ ])", "", message)
+
+
 def _model_of_file(cfg: CfgNode) -> Node:
     name, place = cfg.MODEL.CONFIG, place_of(cfg, "MODEL.CONFIG")
-    given = config_path(name)
-    path = given if given.is_file() else shipped_config(name)
+    given = config_path(name or "")
+    path = given if given.is_file() else shipped_config(name or "")
     if path is None:
         raise ConfigError(
             f"MODEL.CONFIG is {name!r}: there is no such file, and no shipped config of that name."

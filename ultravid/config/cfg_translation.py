@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ultravid.config.cfg_defaults import DEFAULTS
 from ultravid.config.cfg_model import model_of_cfg_node
 from ultravid.config.cfg_node import CfgNode, place_of
 from ultravid.config.errors import ConfigError, did_you_mean
@@ -70,6 +71,8 @@ def config_from_cfg_node(cfg: CfgNode) -> Node:
             with its key, file and line.
     """
     keys = _Keys(cfg)
+    if keys.faults:
+        raise ConfigError("\n".join(keys.faults))
     tree = Node()
     try:
         tree.model = model_of_cfg_node(cfg)
@@ -98,9 +101,22 @@ class _Keys:
     def __init__(self, cfg: CfgNode) -> None:
         self.cfg = cfg
         self.faults: list[str] = []
+        self._refuse_missing_numbers(DEFAULTS)
 
     def __getitem__(self, key: str) -> Any:
-        return functools.reduce(lambda node, part: node[part], key.split("."), self.cfg)
+        value, default = (
+            functools.reduce(lambda node, part: node[part], key.split("."), cfg) for cfg in (self.cfg, DEFAULTS)
+        )
+        return default[:0] if value is None and isinstance(default, list | tuple) else value
+
+    def _refuse_missing_numbers(self, defaults: CfgNode, above: str = "") -> None:
+        """Report numbers that are None; a list that is None is empty, and a negative seed and no seed are the same."""
+        for name, default in defaults.items():
+            key = above + name
+            if isinstance(default, CfgNode):
+                self._refuse_missing_numbers(default, f"{key}.")
+            elif type(default) in (int, float) and key not in ("SEED", "VERSION") and self[key] is None:
+                self.refuse(key, ", not a number.")
 
     def refuse(self, key: str, why: str) -> None:
         """Report a key whose value is wrong."""
