@@ -1,15 +1,15 @@
 #!/usr/bin/env python
-"""What a config's model is made of, and what a frame costs it.
+"""Size of a config's model, and its cost per frame.
 
     python tools/analyze_model.py --config-file FILE [--tasks parameter flop activation shape structure]
                                   [--num-inputs N | --size H W] [--depth D] [key=value ...]
 
 Tasks:
-  parameter    numbers of parameters, by module
-  flop         operations of a frame, a multiplication with its addition as one (fvcore's count), by module and by operator
-  activation   numbers in the outputs of convolutions and matrix products of a frame, by module
-  shape        what each module gave for the last frame
-  structure    the modules as torch prints them
+  parameter    number of parameters, by module
+  flop         operations per frame, by module and by operator; a multiplication with its addition counts as one (fvcore)
+  activation   elements in the outputs of convolutions and matrix products per frame, by module
+  shape        shape of each module's output for the last frame
+  structure    the modules, as torch prints them
 
 Frames are the first of the config's test loader (``dataloader.test``); --size takes synthetic frames of one video instead and
 needs no data. A model of videos gets them one at a time, in order, so that later frames show what its memory costs.
@@ -35,7 +35,7 @@ from ultravid.utils.env import select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import run_tool
 
-with warnings.catch_warnings():  # it compiles a loss by torch.jit.script, which warns that it is deprecated
+with warnings.catch_warnings():  # fvcore compiles a loss by torch.jit.script, which is deprecated
     warnings.simplefilter("ignore", FutureWarning)
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis, parameter_count, parameter_count_table
     from fvcore.nn.jit_analysis import JitModelAnalysis
@@ -45,7 +45,7 @@ NEED_FRAMES = {"flop", "activation", "shape"}
 
 
 class OneFrame(nn.Module):
-    """A model as the tracer wants it: from the tensor of one frame to a tuple of tensors."""
+    """A model in the form that the tracer takes: from the tensor of one frame to a tuple of tensors."""
 
     def __init__(self, model: nn.Module, frame: Mapping[str, Any]) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class OneFrame(nn.Module):
 
 
 def tensors_of(value: Any) -> Iterator[Tensor]:
-    """Every tensor in what a model or a module gives."""
+    """Every tensor in the output of a model or a module."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Boxes):
@@ -72,7 +72,7 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
 
 
 def made_up_frames(height: int, width: int, number: int) -> list[dict[str, Any]]:
-    """Frames of noise of one video; ``image`` is ``(3, H, W)`` uint8."""
+    """Random frames of one video; ``image`` is ``(3, H, W)`` uint8."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (number, 3, height, width), generator=generator, dtype=torch.uint8)
     common = {"height": height, "width": width, "video_id": "made up"}
@@ -108,7 +108,7 @@ def count(
         analysis = make(OneFrame(model, frame), (frame["image"],))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the tracer's: that the graph is this frame's alone is what is wanted
+            warnings.simplefilter("ignore")  # the tracer warns that the graph holds for this frame alone, as intended
             analysis.total()
         counted.append(analysis)
     reset()
@@ -133,7 +133,7 @@ def by_module(counted: Sequence[JitModelAnalysis], model: nn.Module, depth: int,
 
 def print_counts(title: str, unit: str, counted: Sequence[JitModelAnalysis], model: nn.Module, depth: int) -> None:
     totals = np.asarray([analysis.total() for analysis in counted]) / 1e6
-    print(f"\n{title} of a frame, mean of {len(counted)}:\n{by_module(counted, model, depth, unit)}")
+    print(f"\n{title} per frame, mean of {len(counted)}:\n{by_module(counted, model, depth, unit)}")
     print(
         f"{unit}: mean {totals.mean():.3f}, standard deviation {totals.std():.3f}; first frame {totals[0]:.3f}, "
         f"last {totals[-1]:.3f}"
@@ -149,7 +149,7 @@ def print_counts(title: str, unit: str, counted: Sequence[JitModelAnalysis], mod
         names = ", ".join(
             f"{name.removeprefix('aten::')} {n / len(counted):.4g}" for name, n in unsupported.most_common()
         )
-        print(f"Not counted, calls a frame: {names}")
+        print(f"Not counted, calls per frame: {names}")
 
 
 def print_shapes(model: nn.Module, frames: Sequence[dict[str, Any]], depth: int) -> None:
@@ -175,7 +175,7 @@ def print_shapes(model: nn.Module, frames: Sequence[dict[str, Any]], depth: int)
     for handle in handles:
         handle.remove()
     getattr(model, "reset", lambda: None)()
-    print(f"\nOutputs of frame {len(frames) - 1}, in the order of their making:")
+    print(f"\nOutputs of frame {len(frames) - 1}, in the order in which they were computed:")
     print(tabulate(rows, headers=["module", "class", "shapes"], disable_numparse=True))
 
 
@@ -190,18 +190,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a config, .py or .yaml")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", default=["parameter", "flop"], help="see above")
-    parser.add_argument("--num-inputs", type=int, default=20, metavar="N", help="frames to count")
+    parser.add_argument("--num-inputs", type=int, default=20, metavar="N", help="number of frames")
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), help="synthetic frames of this height and width"
     )
-    parser.add_argument("--depth", type=int, default=3, help="levels of modules that tables show")
+    parser.add_argument("--depth", type=int, default=3, help="levels of modules in the tables")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides")
     args = parser.parse_intermixed_args(argv)
     args.opts = [*(task for task in args.tasks if "=" in task or task.startswith("~")), *args.opts]
     args.tasks = [task for task in args.tasks if task not in args.opts]
     unknown = [task for task in args.tasks if task not in TASKS]
     if unknown or not args.tasks:
-        raise UserError(f"--tasks {' '.join(unknown)}: what there is: {', '.join(TASKS)}.")
+        raise UserError(f"--tasks {' '.join(unknown)}: the tasks are {', '.join(TASKS)}.")
     if args.num_inputs < 1 or args.depth < 1 or min(args.size or [1]) < 1:
         raise UserError("--num-inputs, --depth and --size must be at least 1.")
     return args

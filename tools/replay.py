@@ -51,7 +51,7 @@ def build_model(dump: StepDump, args: argparse.Namespace) -> nn.Module:
 
 
 def repeat(model: nn.Module, dump: StepDump) -> tuple[str | None, list[dict[str, float]]]:
-    """Where the first number is that is not finite, and the losses of each batch."""
+    """The place of the first number that is not finite, and the losses of each batch."""
     losses: list[dict[str, float]] = []
     device = next(model.parameters()).device
     autocast = nullcontext()

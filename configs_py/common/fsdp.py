@@ -1,8 +1,8 @@
-"""A model in shards over all processes (FSDP2), with checkpoints in shards (DCP), instead of DDP: in a config
+"""Instead of DDP, a model sharded over all processes (FSDP2), with checkpoints in shards (DCP). In a config:
 
     prepared_model, checkpointer = (get_config("common/fsdp.py")[k] for k in ("prepared_model", "checkpointer"))
 
-or on the command line `prepared_model=common/fsdp.py:prepared_model checkpointer=common/fsdp.py:checkpointer`.
+On the command line: `prepared_model=common/fsdp.py:prepared_model checkpointer=common/fsdp.py:checkpointer`.
 """
 
 from ultravid.checkpoint import DistributedCheckpointer

@@ -1,4 +1,4 @@
-"""Hooks that a run takes by a line: `trainer.hooks.ema = get_config("common/hooks.py").EMA`, or on the command line
+"""Hooks that one line adds to a run: `trainer.hooks.ema = get_config("common/hooks.py").EMA`, or on the command line
 `trainer.hooks.ema=common/hooks.py:EMA`.
 """
 

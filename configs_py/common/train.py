@@ -1,4 +1,4 @@
-"""The run: everything that is neither model, nor data, nor optimizer."""
+"""The run: everything but model, data and optimizer."""
 
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.config import LazyCall as L
@@ -19,19 +19,19 @@ train = Node(
         period=1000,
         max_to_keep=5,
         keep_best=1,
-        background=True,  # a thread writes; training waits for the copy alone
+        background=True,  # a thread writes the file; training waits only for the copy in memory
         on_error="stop",  # a full disk: "continue" trains on without the checkpoint
     ),
     eval_period=1000,
     log_period=20,
-    device="auto",  # CUDA where there is one, else the CPU
+    device="auto",  # CUDA if there is a device, else the CPU
     hang_timeout_s=1800,  # a process that finishes no iteration for so long logs its stack
     wall_time_s=None,  # seconds that a job may take: then it saves a checkpoint and stops; --resume continues
-    seed=0,  # -1 draws one
-    deterministic=False,  # on CUDA: the same bits each time, slower; the CPU gives them anyway
+    seed=0,  # -1 draws a seed
+    deterministic=False,  # on CUDA: slower, and the same bits each time, as on the CPU anyway
 )
 
-# The plain module is `model`; this is the one on its device, wrapped where there are several processes.
+# The plain module is `model`; this is the one on its device, wrapped in DDP if there are several processes.
 prepared_model = L(prepare_model)(model=ref("model"), device=ref("train.device"), ddp=ref("train.ddp"))
 
 checkpointer = L(DetectionCheckpointer)(
@@ -52,10 +52,10 @@ trainer = L(AMPTrainer)(
     max_iter=ref("train.max_iter"),
     seed=ref("train.seed"),
     clip_grad=None,
-    accumulation=L(Accumulation)(num_batches=1),  # whose mean gradient makes one step
+    accumulation=L(Accumulation)(num_batches=1),  # batches whose mean gradient makes one step
     nonfinite=L(NonfinitePolicy)(max_skipped=0, dump_dir=ref("train.output_dir")),
     hooks=dict(
-        progress=L(hooks.ProgressBar)(),  # on a terminal alone
+        progress=L(hooks.ProgressBar)(),  # on a terminal only
         record=L(hooks.RunRecord)(
             output_dir=ref("train.output_dir"),
             seed=ref("train.seed"),

@@ -1,4 +1,4 @@
-"""Writers that a run takes by a line: `trainer.hooks.writer.writers.wandb = get_config("common/writers.py").wandb`, or on the
+"""Writers that one line adds to a run: `trainer.hooks.writer.writers.wandb = get_config("common/writers.py").wandb`, or on the
 command line `+trainer.hooks.writer.writers.wandb=common/writers.py:wandb`.
 """
 

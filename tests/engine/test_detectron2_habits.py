@@ -250,7 +250,7 @@ def test_every_hook_ends_even_if_the_last_evaluation_fails_and_the_record_says_s
     assert ended == [2] and (end["how"], end["why"]) == ("failed", "ZeroDivisionError: in the evaluation")
 
 
-def test_a_second_training_begins_with_its_own_data():
+def test_a_second_training_starts_with_its_own_data():
     seen = []
     trainer = make(hooks=[hooks.CallbackHook(after_step=lambda t: seen.append(t.iter))])
     trainer.train(0, 3)

@@ -53,7 +53,7 @@ def test_processes_hear_each_other(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_a_mistake_in_the_processes_is_told_once_and_a_stop_keeps_its_code():
+def test_an_error_in_the_processes_is_reported_once_and_a_stop_keeps_its_code():
     with pytest.raises(UserError, match="the folder is not there"):
         launch(make_a_mistake, 2, args=("mistake",))
     with pytest.raises(SystemExit) as caught:

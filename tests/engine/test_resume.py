@@ -106,12 +106,12 @@ def test_a_run_with_everything_on_is_the_same_when_it_is_cut_at_any_iteration(tm
 
 
 def test_the_k_best_are_kept_and_the_best_is_named(tmp_path):
-    figures = iter([3.0, 9.0, 5.0, 9.0, 1.0])
+    metrics = iter([3.0, 9.0, 5.0, 9.0, 1.0])
     model = Model()
     checkpointer = DetectionCheckpointer(model, tmp_path)
     best = hooks.BestCheckpointer(1, checkpointer, "AP50", max_to_keep=2)
     trainer = SimpleTrainer(model, Data(), torch.optim.SGD(model.parameters(), lr=0.1), checkpointer=checkpointer)
-    trainer.register_hooks([hooks.EvalHook(1, lambda: {"AP50": next(figures)}), best])
+    trainer.register_hooks([hooks.EvalHook(1, lambda: {"AP50": next(metrics)}), best])
     trainer.train(0, 5)
     assert sorted(p.name for p in tmp_path.glob("*best*.pth")) == ["model_best_0000001.pth", "model_best_0000003.pth"]
     assert (tmp_path / "best_checkpoint").read_text() == "model_best_0000001.pth"  # of equal ones the first
@@ -146,7 +146,7 @@ def test_averaged_weights_are_those_of_the_formula_and_what_is_evaluated(tmp_pat
     assert other.layer(torch.ones(1, 3)).item() == figure
 
 
-def test_changed_hyperparameters_of_a_run_that_is_taken_up_act(tmp_path):
+def test_changed_hyperparameters_of_a_resumed_run_take_effect(tmp_path):
     torch.manual_seed(0)
 
     def make(weight_decay):
@@ -181,7 +181,7 @@ class Breaks(nn.Module):
         return {"loss": self.second(self.norm(self.first(x))).pow(2).mean()}
 
 
-def test_a_step_that_is_not_finite_is_kept_and_repeated(tmp_path):
+def test_a_step_that_is_not_finite_is_written_and_repeated(tmp_path):
     from ultravid.engine.step_dump import StepDump, first_nonfinite
 
     good, bad = torch.randn(4, 3), torch.full((4, 3), 100.0) + torch.randn(4, 3)
@@ -209,7 +209,7 @@ def test_a_step_that_is_not_finite_is_kept_and_repeated(tmp_path):
     assert first_nonfinite(other, lambda: other(good)["loss"]) is None
 
 
-def test_a_step_that_is_left_out_leaves_no_trace_in_the_statistics():
+def test_a_skipped_step_leaves_no_trace_in_the_statistics():
     model = Breaks()
     model.second = nn.Identity()
     bad = torch.full((4, 3), math.nan)
@@ -257,7 +257,7 @@ def test_with_float16_an_overflow_halves_the_scale_and_a_loss_that_is_nan_ends_t
     assert ends.model.weight.item() == 1
 
 
-def test_the_record_and_the_ledger_tell_what_an_attempt_was(tmp_path, caplog):
+def test_the_record_and_the_time_breakdown_describe_an_attempt(tmp_path, caplog):
     def attempt(error, resume):
         model = Model()
         checkpointer = DetectionCheckpointer(model, tmp_path)
@@ -292,7 +292,7 @@ def test_the_record_and_the_ledger_tell_what_an_attempt_was(tmp_path, caplog):
     assert parts <= set(latest) and all(latest[p] > 0 for p in parts)
 
 
-def test_a_process_that_stands_still_says_where(caplog):
+def test_the_watchdog_logs_the_stack_of_a_process_that_hangs(caplog):
     def stands_still(trainer):
         if trainer.iter == 1:
             import time

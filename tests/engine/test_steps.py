@@ -32,9 +32,9 @@ def test_values_that_make_no_step_are_refused():
         NonfinitePolicy(-1)
 
 
-def test_a_precision_of_ones_own_sees_each_step():
+def test_a_users_precision_takes_part_in_each_step():
     class Halved(FullPrecision):
-        """Trains on half the loss, and gives the gradients back their scale."""
+        """Trains on half the loss, and restores the scale of the gradients."""
 
         def __init__(self):
             self.calls = []
@@ -61,7 +61,7 @@ def test_a_precision_of_ones_own_sees_each_step():
     assert all(torch.equal(a, b) for a, b in zip(weights(mine), weights(plain), strict=True))
 
 
-def test_a_policy_of_ones_own_decides_on_a_step_that_is_not_finite():
+def test_a_users_policy_decides_which_steps_are_skipped():
     class SkipEverySecond(NonfinitePolicy):
         def allows_step(self, step, norm, losses):
             if step.iteration % 2:
@@ -95,7 +95,7 @@ class Loop(TrainerBase):
                 self.model.layer.weight += 1
 
 
-def test_averaged_weights_leave_out_a_skipped_step_of_every_trainer(tmp_path):
+def test_averaged_weights_ignore_a_skipped_step_of_every_trainer(tmp_path):
     model = Plain()
     checkpointer = DetectionCheckpointer(model, tmp_path)
     average = hooks.EMA(model, checkpointer, decay=0.5, warmup=False)

@@ -162,7 +162,7 @@ def test_accumulated_batches_make_the_step_of_one_large_batch():
 
 
 @pytest.mark.parametrize("bad", [math.nan, -1000.0])
-def test_a_step_whose_gradient_is_not_finite_is_left_out_or_ends_the_run(bad):
+def test_a_step_whose_gradient_is_not_finite_is_skipped_or_ends_the_run(bad):
     good, broken = torch.ones(2, 3), torch.full((2, 3), bad)
     skipping, reference = plain_trainer([broken, good], nonfinite=NonfinitePolicy(1)), plain_trainer([good])
     skipping.train()
@@ -178,7 +178,7 @@ def test_a_step_whose_gradient_is_not_finite_is_left_out_or_ends_the_run(bad):
         assert all(torch.equal(a, b) for a, b in zip(weights(trainer), before, strict=True))
 
 
-def test_numbers_on_a_device_are_read_when_somebody_looks():
+def test_numbers_on_a_device_are_read_when_a_reader_asks():
     with EventStorage(3) as storage:
         with storage.name_scope("a"):
             storage.put_scalars_later(["x", "y"], torch.tensor([1.0, 2.0]))
@@ -212,13 +212,13 @@ def test_a_failure_in_the_last_iteration_evaluates_nothing():
 
 def test_the_best_checkpoint_is_not_the_last_and_its_value_survives_a_resume(tmp_path):
     def run(values, max_iter, resume):
-        figures = iter(values)
+        metrics = iter(values)
         checkpointer = DetectionCheckpointer(nn.Linear(1, 1), tmp_path)
         trainer = make(
             checkpointer=checkpointer,
             max_iter=max_iter,
             hooks={
-                "eval": hooks.EvalHook(2, lambda: {"AP50": next(figures)}),
+                "eval": hooks.EvalHook(2, lambda: {"AP50": next(metrics)}),
                 "best": hooks.BestCheckpointer(2, checkpointer, "AP50"),
                 "save": hooks.PeriodicCheckpointer(checkpointer, 2, max_to_keep=2),
             },
@@ -240,7 +240,7 @@ def test_the_best_checkpoint_is_not_the_last_and_its_value_survives_a_resume(tmp
     ]
 
 
-def test_a_run_taken_up_again_is_the_same_run(tmp_path):
+def test_a_resumed_run_is_the_same_run(tmp_path):
     def run(folder, stop_at, resume):
         checkpointer = DetectionCheckpointer(Model(), folder)
         trainer = make(AMPTrainer, enabled=True, checkpointer=checkpointer, max_iter=9, accumulation=Accumulation(2))
@@ -297,7 +297,7 @@ def run_in(folder, max_iter, *, resume=False, stop_at=None, init="", **more):
     return trainer
 
 
-def test_a_new_run_keeps_its_checkpoints_apart_from_an_older_ones(tmp_path):
+def test_a_new_run_archives_the_checkpoints_of_an_older_one(tmp_path):
     run_in(tmp_path, 20)
     run_in(tmp_path, 20, stop_at=6)
     assert sorted(p.name for p in tmp_path.glob("model_*")) == ["model_0000003.pth", "model_0000005.pth"]
@@ -305,29 +305,29 @@ def test_a_new_run_keeps_its_checkpoints_apart_from_an_older_ones(tmp_path):
     assert run_in(tmp_path, 20, resume=True).start_iter == 6
 
 
-def test_resuming_where_there_is_nothing_begins_at_zero_whatever_the_initial_weights_say(tmp_path):
+def test_resuming_without_a_checkpoint_starts_at_zero_whatever_the_initial_weights_say(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     run_in(tmp_path / "a", 6)
     assert run_in(tmp_path / "b", 6, resume=True, init=str(tmp_path / "a/model_final.pth")).start_iter == 0
 
 
-def test_a_run_that_cannot_begin_leaves_the_older_one_as_it_was(tmp_path):
+def test_a_run_that_cannot_start_leaves_the_older_one_as_it_was(tmp_path):
     run_in(tmp_path, 6, stop_at=4)
     with pytest.raises(ValueError, match="does not exist"):
         run_in(tmp_path, 6, init=str(tmp_path / "gone.pth"))
     assert run_in(tmp_path, 6, resume=True).start_iter == 4
 
 
-def test_a_checkpoint_that_was_not_named_any_more_is_found(tmp_path):
+def test_a_checkpoint_is_found_without_the_file_that_names_it(tmp_path):
     run_in(tmp_path, 6, stop_at=4)
     (tmp_path / "last_checkpoint").unlink()
     assert run_in(tmp_path, 6, resume=True).start_iter == 4
 
 
-def test_an_evaluations_figures_are_written_before_a_run_can_stop(tmp_path):
-    figures = iter([1.0, 2.0, 3.0])
-    evaluation = hooks.EvalHook(3, lambda: {"AP50": next(figures)})
+def test_the_metrics_of_an_evaluation_are_written_before_a_run_can_stop(tmp_path):
+    metrics = iter([1.0, 2.0, 3.0])
+    evaluation = hooks.EvalHook(3, lambda: {"AP50": next(metrics)})
     run_in(tmp_path, 8, stop_at=3, eval=evaluation)
     assert [r["iteration"] for r in read_rows(tmp_path / "metrics.json") if "AP50" in r] == [2]
 

@@ -39,7 +39,7 @@ def test_a_frames_operations_are_those_that_torch_counts(tmp_path):
     assert float(re.search(r"By operator: conv ([\d.]+)", out)[1]) == pytest.approx(conv, abs=5e-4)
     first, last = map(float, re.search(r"first frame ([\d.]+), last ([\d.]+)", out).groups())
     assert last > first  # the memory is filling
-    assert len(re.findall("^Not counted, calls a frame: .*roi_align 1", out, re.MULTILINE)) == 1
+    assert len(re.findall("^Not counted, calls per frame: .*roi_align 1", out, re.MULTILINE)) == 1
 
 
 def test_all_tasks_on_the_frames_of_a_data_set(phantom, tmp_path):
@@ -58,6 +58,6 @@ def test_all_tasks_on_the_frames_of_a_data_set(phantom, tmp_path):
 
 def test_mistakes_get_one_message(tmp_path):
     code, _, err = analyze(tmp_path, "--tasks", "flops", "parameter")
-    assert (code, err) == (2, "error: --tasks flops: what there is: parameter, flop, activation, shape, structure.\n")
+    assert (code, err) == (2, "error: --tasks flops: the tasks are parameter, flop, activation, shape, structure.\n")
     code, _, err = analyze(tmp_path, "data.root=nowhere")
     assert code == 2 and "nowhere" in err and "--size HEIGHT WIDTH" in err and "Traceback" not in err

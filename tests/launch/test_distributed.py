@@ -48,7 +48,7 @@ def test_a_model_in_shards_learns_the_same_and_goes_on_in_any_number_of_processe
     for plain, sharded in zip(*(read_rows(tmp_path / f / "metrics.json") for f in ("ddp", "fsdp")), strict=True):
         names = [n for n in plain if "loss" in n or n == "grad_norm"]
         assert [sharded[n] for n in names] == pytest.approx([plain[n] for n in names], rel=1e-4)
-    # Cut after the checkpoint of iteration 2 and taken up by two processes: the same bits. By one: it goes on.
+    # Cut after the checkpoint of iteration 2 and resumed by two processes: the same bits. By one: it continues.
     for name in ("again", "alone"):
         shutil.copytree(tmp_path / "fsdp", tmp_path / name)
         shutil.rmtree(tmp_path / name / "model_final.dcp")
@@ -156,7 +156,7 @@ def stand_still_then_break(folder: Path):
     (folder / f"{rank}.json").write_text(json.dumps(result))
 
 
-def test_a_hang_is_told_by_each_process_and_a_nan_of_one_stops_all_before_the_step(tmp_path):
+def test_each_process_reports_a_hang_and_a_nan_of_one_stops_all_before_the_step(tmp_path):
     executable = multiprocessing.spawn.get_executable()
     multiprocessing.spawn.set_executable(quick_python())
     try:

@@ -52,7 +52,7 @@ def launch(
         num_gpus_per_machine: processes on each machine.
         num_machines: machines.
         machine_rank: this machine, from 0.
-        dist_url: where the processes meet, ``tcp://host:port``; "auto" takes a free port of this machine.
+        dist_url: address at which the processes meet, ``tcp://host:port``; "auto" takes a free port of this machine.
         args: of ``main_func``.
         timeout: how long processes wait for each other.
 
@@ -222,8 +222,8 @@ def _join(
     backend = "nccl" if has_cuda else "gloo"
     store = None
     if init_method == "env://" and os.environ.get("LOCAL_WORLD_SIZE") == str(world_size):
-        # torchrun's store outlives a group that lost a process. Where the new one finds addresses of the old one in it, it
-        # waits for processes that are gone; so each start has names of its own. (On several machines the counts differ.)
+        # torchrun's store outlives a group that lost a process. A new group that found the old one's addresses in it would
+        # wait for processes that are gone; so each start uses its own prefix. (On several machines the counts differ.)
         store, rank, world_size = next(rendezvous(init_method, rank, world_size, timeout=timeout))
         store = PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     dist.init_process_group(

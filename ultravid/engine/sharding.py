@@ -1,4 +1,4 @@
-"""FSDP2: parameters, gradients and optimizer state in shards, one a process."""
+"""FSDP2: parameters, gradients and optimizer state in shards, one per process."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def shard_model(model: nn.Module, *, units: Sequence[str] = (), **kwargs: Any) -
     """Shard a model in place over all processes; in one process it stays as it is.
 
     Args:
-        model: on its device. It is called as a whole; its parameters are gathered for that.
-        units: names of modules that are gathered one after another instead, which saves memory. They have to be called
-            themselves (``backbone(x)``), not only used.
-        kwargs: of `torch.distributed.fsdp.fully_shard`.
+        model: on its device. All its parameters are gathered when it is called.
+        units: names of modules whose parameters are gathered only while the module runs, which saves memory. The model has to
+            call them (``backbone(x)``), not only use their parts.
+        kwargs: arguments of `torch.distributed.fsdp.fully_shard`.
 
     Raises:
-        UserError: a unit is no module of the model.
+        UserError: a unit is not a module of the model.
     """
     if comm.get_world_size() == 1:
         return model
@@ -38,7 +38,7 @@ def shard_model(model: nn.Module, *, units: Sequence[str] = (), **kwargs: Any) -
     for name in units:
         if name not in modules:
             raise UserError(
-                f"train.fsdp: {name!r} is no module of the model; it has {', '.join(list(modules)[1:8])}, ..."
+                f"train.fsdp: {name!r} is not a module of the model; it has {', '.join(list(modules)[1:8])}, ..."
             )
         fully_shard(modules[name], mesh=mesh, **kwargs)
     fully_shard(model, mesh=mesh, **kwargs)
@@ -47,9 +47,9 @@ def shard_model(model: nn.Module, *, units: Sequence[str] = (), **kwargs: Any) -
 
 @contextmanager
 def unsharded(model: nn.Module) -> Iterator[None]:
-    """A block in which every process holds all parameters, so that each may run the model as often as it needs.
+    """A context in which every process holds all parameters, so that each may run the model as often as it needs.
 
-    Gathered parameters lie otherwise in memory than those of a model that was never sharded, so that last digits may differ.
+    Gathered parameters have another memory layout than those of a model that was never sharded, so last digits may differ.
     """
     if comm.get_world_size() == 1:
         yield
@@ -57,7 +57,7 @@ def unsharded(model: nn.Module) -> Iterator[None]:
     from torch.distributed.fsdp import FSDPModule
 
     sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
-    # A unit that was gathered would scatter itself after its first call.
+    # Else a unit would free its gathered parameters after its first call.
     for module in sharded:
         module.set_reshard_after_forward(False, recurse=False)
         module.unshard()

@@ -1,6 +1,6 @@
 """A step in which a number was not finite, kept so that it can be repeated, and the search for where it came from.
 
-Legend: ``P`` parts that a step accumulates.
+Legend: ``P`` batches that one step accumulates.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class StepDump:
             raise
         except Exception as error:  # a cut or foreign file raises anything
             first = str(error).partition("\n")[0]
-            hint = "" if trust else " If its batches are of a type of your own, and you made the file, give --trust."
-            raise CheckpointError(f"StepDump {path} can't be read: {first}.{hint}") from error
+            hint = "" if trust else " If its batches are of your own type and you trust the file, add --trust."
+            raise CheckpointError(f"Step dump {path} can't be read: {first}.{hint}") from error
 
 
 def first_nonfinite(model: nn.Module, step: Callable[[], Tensor]) -> str | None:

@@ -307,7 +307,7 @@ class SimpleTrainer(TrainerBase):
     device that a step makes; losses stay there until a writer asks for them.
 
     Args:
-        model: in training it takes what the loader gives and returns a loss, or a dict of losses that are summed.
+        model: in training it takes a batch of the loader and returns a loss, or a dict of losses that are summed.
         data_loader: batches; it is iterated again when it ends. With a method ``iterate_from(batch)`` it starts at the batch
             that the run starts with.
         optimizer: of the model's parameters.
@@ -453,8 +453,8 @@ class SimpleTrainer(TrainerBase):
             self.nonfinite.on_model_error(step, error)
             return None
         if not losses:
-            raise ValueError("The model gave no loss.")
-        # sum() would begin with 0 + loss: one more node of the graph.
+            raise ValueError("The model returned no loss.")
+        # sum() would start with 0 + loss: one more node in the graph.
         losses["total_loss"] = reduce(operator.add, losses.values())
         return losses
 
@@ -518,7 +518,7 @@ class SimpleTrainer(TrainerBase):
             try:
                 batch = next(self._data_loader_iter_obj)
             except StopIteration:
-                raise UserError("The training loader gives no batch.") from None
+                raise UserError("The training loader is empty: it yields no batch.") from None
         self.num_samples += len(batch) if isinstance(batch, Sized) else 1
         return batch
 
