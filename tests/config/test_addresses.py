@@ -77,3 +77,9 @@ def test_a_downloaded_config_has_no_neighbours(site, code):
         ConfigError, match=rf"{address}/run\.py: '.*other.*' is a file beside this config.*Download the whole folder"
     ):
         LazyConfig.load(f"{address}/run.py")
+
+
+def test_a_config_that_can_not_be_saved_at_an_address_says_why(site):
+    _, address = site
+    with pytest.raises(ConfigError, match=r"new\.yaml can't be written: its handler only reads"):
+        LazyConfig.save(Node(a=1), f"{address}/new.yaml")

@@ -85,6 +85,8 @@ def test_without_records_checkpoints_say_the_state(tmp_path):
     assert run.state() is RunState.FINISHED and run.final_checkpoint() == tmp_path / "model_final.dcp"
     run.last_checkpoint.write_text("model_final.dcp\n")
     assert run.newest_checkpoint() == run.final_checkpoint()
+    run.last_checkpoint.write_bytes(b"\xff\xfe")  # a damaged file names none
+    assert run.newest_checkpoint() is None
 
 
 def test_an_earlier_runs_files_are_moved_and_numbered(tmp_path):

@@ -128,7 +128,9 @@ class LazyConfig:
             with replace_file(filename) as file:
                 file.write(content)
         except OSError as error:
-            raise ConfigError(f"{filename} can't be written: {error.strerror}.") from error
+            raise ConfigError(
+                f"{filename} can't be written: {error.strerror}." if error.strerror else str(error)
+            ) from error
 
     @staticmethod
     def apply_overrides(cfg: Any, overrides: Sequence[str]) -> Any:

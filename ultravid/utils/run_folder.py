@@ -240,7 +240,7 @@ class RunFolder:
         """The checkpoint that `last_checkpoint` names; None if it names none. Whether it is there is not checked."""
         try:
             name = self.last_checkpoint.read_text(encoding="utf-8").strip()
-        except OSError:
+        except (OSError, UnicodeDecodeError):  # a power failure may leave anything in a file
             return None
         return self.path / name if name else None
 
