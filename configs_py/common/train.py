@@ -3,8 +3,8 @@
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.config import LazyCall as L
 from ultravid.config import LazyPartial, Node, ref
-from ultravid.engine import AMPTrainer, hooks, prepare_model
-from ultravid.engine.steps import Accumulation, NonfinitePolicy
+from ultravid.engine import SimpleTrainer, hooks, prepare_model
+from ultravid.engine.steps import Accumulation, MixedPrecision, NonfinitePolicy
 from ultravid.evaluation import inference_on_dataset
 from ultravid.solver import LRMultiplier
 from ultravid.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
@@ -41,17 +41,16 @@ checkpointer = L(DetectionCheckpointer)(
     on_error=ref("train.checkpointer.on_error"),
 )
 
-trainer = L(AMPTrainer)(
+trainer = L(SimpleTrainer)(
     model=ref("prepared_model"),
     data_loader=ref("dataloader.train"),
     optimizer=ref("optimizer"),
-    enabled=ref("train.amp.enabled"),
-    precision=ref("train.amp.precision"),
     checkpointer=ref("checkpointer"),
     init_checkpoint=ref("train.init_checkpoint"),
     max_iter=ref("train.max_iter"),
     seed=ref("train.seed"),
     clip_grad=None,
+    precision=L(MixedPrecision)(enabled=ref("train.amp.enabled"), dtype=ref("train.amp.precision")),
     accumulation=L(Accumulation)(num_batches=1),  # batches whose mean gradient makes one step
     nonfinite=L(NonfinitePolicy)(max_skipped=0, dump_dir=ref("train.output_dir")),
     hooks=dict(

@@ -119,7 +119,9 @@ def test_a_loader_logs_each_change_once(caplog):
 
 def test_the_launcher_logs_each_change_once(caplog):
     cfg = load_checked(SAVED / "configs/tiny_run.yaml", ["train.max_iter=3"])
-    messages = [r.getMessage() for r in caplog.records if " called " in r.getMessage()]
+    messages = [
+        r.getMessage() for r in caplog.records if " called " in r.getMessage() or " is written as " in r.getMessage()
+    ]
     assert len(messages) == len(set(messages)) == len(notes_of(cfg)) >= 5
 
 
@@ -268,3 +270,22 @@ def test_a_wrong_old_name_is_an_error_like_any_other():
     ):
         locate("ultravid.data.datasets.load_cva_buss")
     assert upgrade.current_key(Node(a=1), "b.c[0]") == "b.c[0]"
+
+
+def test_a_saved_amp_trainer_is_a_trainer_with_a_precision(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "trainer:\n  _target_: ultravid.engine.AMPTrainer\n  enabled: ${train.amp}\n  precision: float16\n"
+        "train: {amp: true, dtype: '${trainer.precision}'}\n"
+    )
+    cfg = LazyConfig.load(path)
+    assert dict(cfg.trainer.raw) == {
+        "_target_": "ultravid.engine.SimpleTrainer",
+        "precision": {
+            "_target_": "ultravid.engine.steps.MixedPrecision",
+            "enabled": "${train.amp}",
+            "dtype": "float16",
+        },
+    }
+    assert (cfg.trainer.precision.enabled, cfg.train.dtype) == (True, "float16")
+    assert set(notes_of(cfg)) == {"trainer._target_"}

@@ -7,8 +7,19 @@ and notes each change. To rename or move something that a config can name, add o
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
-__all__ = ["ARGUMENTS", "KEPT_TARGETS", "KEYS", "PARTS", "TARGETS", "WEIGHTS", "current_target"]
+__all__ = [
+    "ARGUMENTS",
+    "KEPT_TARGETS",
+    "KEYS",
+    "PARTS",
+    "RECOMPOSED",
+    "TARGETS",
+    "WEIGHTS",
+    "Recomposed",
+    "current_target",
+]
 
 TARGETS: dict[str, str] = {
     # old dotted name of a class, a function or a whole module -> the one of today; of several the longest counts.
@@ -139,6 +150,40 @@ PARTS: dict[str, dict[str, object]] = {
     # name of an argument that ARGUMENTS lead into -> the call to make if the config has none, as a shipped config writes it
     "accumulation": {"_target_": "ultravid.engine.steps.Accumulation", "num_batches": 1},
     "nonfinite": {"_target_": "ultravid.engine.steps.NonfinitePolicy", "max_skipped": 0, "dump_dir": None},
+}
+
+
+@dataclass(frozen=True)
+class Recomposed:
+    """A call that a shipped config writes in another way today: some arguments are those of a call of their own.
+
+    Attributes:
+        target: of the call today.
+        part: its argument that is the new call.
+        call: target of the new call.
+        arguments: of the call before -> of the new call.
+    """
+
+    target: str
+    part: str
+    call: str
+    arguments: dict[str, str]
+
+
+RECOMPOSED: dict[str, Recomposed] = {
+    # target in a config that ultravid saved -> how the same is written today; a user's own config is left as it is.
+    # --- 0.2
+    "ultravid.engine.AMPTrainer": Recomposed(
+        target="ultravid.engine.SimpleTrainer",
+        part="precision",
+        call="ultravid.engine.steps.MixedPrecision",
+        arguments={
+            "enabled": "enabled",
+            "precision": "dtype",
+            "grad_scaler": "grad_scaler",
+            "log_grad_scaler": "log_grad_scaler",
+        },
+    ),
 }
 
 WEIGHTS: dict[str, str] = {

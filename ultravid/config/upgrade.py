@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import operator
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ultravid.config.errors import Fault
-from ultravid.config.migrations import ARGUMENTS, KEYS, PARTS, current_target
+from ultravid.config.migrations import ARGUMENTS, KEYS, PARTS, RECOMPOSED, current_target
 from ultravid.config.nodes import Node
 from ultravid.config.provenance import where
 from ultravid.config.references import REFERENCE
@@ -47,7 +48,9 @@ def upgrade(root: Container, *, saved_with: Iterable[str] | None = None) -> None
     if root._up is None and isinstance(root, Node):
         for old, new in KEYS.items():
             _move_key(root, old, new, moved)
-    if saved_with is None or any(n in ARGUMENTS or current_target(n, kept=True) != n for n in saved_with):
+    if saved_with is None or any(
+        n in ARGUMENTS or n in RECOMPOSED or current_target(n, kept=True) != n for n in saved_with
+    ):
         _upgrade_calls(root, saved_with is not None, moved)
     if moved:
         _redirect_references(root, moved)
@@ -129,6 +132,8 @@ def _upgrade_calls(root: Container, saved: bool, moved: dict[str, str]) -> None:
                 _rename_target(container, "_target_", saved)
                 if arguments := _arguments(container):
                     _move_arguments(container, arguments, moved)
+                if saved:
+                    _recompose(container, moved)
             elif target is None:
                 if "_object_" in container:
                     _rename_target(container, "_object_", saved)
@@ -170,6 +175,30 @@ def _move_arguments(node: Any, arguments: Mapping[str, str], moved: dict[str, st
         *above, last = arguments[name].split(".")
         goal = functools.reduce(operator.getitem, above, node)  # a part may be a reference
         _move(node, name, goal, last, moved)
+
+
+def _recompose(node: Any, moved: dict[str, str]) -> None:
+    """Write a call as a shipped config writes it today; see `RECOMPOSED`."""
+    old = dict.get(node, "_target_")
+    today = RECOMPOSED.get(old)
+    if today is None:
+        return
+    names = [name for name in today.arguments if name in node]
+    values = {name: dict.pop(node, name) for name in names}
+    part = Node._make([("_target_", today.call)], None)
+    dict.__setitem__(node, today.part, part)
+    part._up = node
+    for name, value in values.items():
+        if isinstance(value, Container):
+            value._up = None
+        elif type(value) is str and value.startswith("${."):  # relative: it counts from the place where it is
+            value = "${.." + value[3:]
+        part.set(today.arguments[name], value, (where(node, "_target_"),))
+        moved[full_key(node, name)] = full_key(part, today.arguments[name])
+    dict.__setitem__(node, "_target_", today.target)
+    ensure_record(node).notes["_target_"] = (
+        f"{old!r} is written as {today.target!r} with {today.part}={today.call}(...)"
+    )
 
 
 def _move(source: Any, old: str, goal: Any, new: str, moved: dict[str, str]) -> None:
@@ -235,8 +264,8 @@ def _redirect_references(root: Container, moved: Mapping[str, str]) -> None:
             if type(value) is str and REFERENCE in value:
                 new = value
                 for old, today in moved.items():
-                    for end in "}.[":
-                        new = new.replace(f"${{{old}{end}", f"${{{today}{end}")
+                    # In one pass: the new key may begin with the old one.
+                    new = re.sub(rf"\$\{{{re.escape(old)}(?=[}}.\[])", f"${{{today}", new)
                 if new != value and isinstance(container, dict):
                     dict.__setitem__(container, key, new)
                 elif new != value and isinstance(container, list):
