@@ -180,7 +180,7 @@ def _move_arguments(node: Any, arguments: Mapping[str, str], moved: dict[str, st
 def _recompose(node: Any, moved: dict[str, str]) -> None:
     """Write a call as a shipped config writes it today; see `RECOMPOSED`."""
     old = dict.get(node, "_target_")
-    today = RECOMPOSED.get(old)
+    today = RECOMPOSED.get(old) if isinstance(old, str) else None
     if today is None:
         return
     names = [name for name in today.arguments if name in node]
