@@ -343,7 +343,8 @@ def _read_yaml(path: Path, allow_unsafe: bool, above: Sequence[Path]) -> dict[st
         content = yaml.unsafe_load(text) if allow_unsafe else yaml.safe_load(text)
     except FileNotFoundError:
         there = sorted(p.name for p in path.parent.glob("*.y*ml"))
-        raise ConfigError(f"Config file {path} does not exist{wanted_by}.{did_you_mean(path.name, there)}") from None
+        hint = did_you_mean(path.name, there, others="That folder has")
+        raise ConfigError(f"Config file {path} does not exist{wanted_by}.{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Config file {path} can't be read: {error}") from error
     except yaml.MarkedYAMLError as error:

@@ -70,13 +70,16 @@ class Fault:
         return f"{self.key}: {self.message}{f' ({self.where})' if self.where else ''}"
 
 
-def did_you_mean(name: object, known: Iterable[object], prefix: str = "") -> str:
-    """The nearest known name ("Did you mean 'x'?"), else a list of the known ones, else nothing; begins with a space."""
+def did_you_mean(name: object, known: Iterable[object], prefix: str = "", others: str = "Known here") -> str:
+    """The nearest known name ("Did you mean 'x'?"), else a list of the known ones, else nothing; begins with a space.
+
+    ``others`` begins that list.
+    """
     names = [str(k) for k in known]
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     if close:
         return f" Did you mean {prefix + close[0]!r}?"
-    return f" Known here: {_listed(sorted(names))}." if names else ""
+    return f" {others}: {_listed(sorted(names))}." if names else ""
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:

@@ -42,7 +42,7 @@ class Setting:
     via: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        steps = [f"added by {v}" if v.startswith("override ") else f"imported at {v}" for v in self.via]
+        steps = [f"brought in by {v}" if v.startswith("override ") else f"imported at {v}" for v in self.via]
         return ", ".join([self.where or "an unknown place", *steps])
 
 

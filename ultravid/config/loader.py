@@ -110,7 +110,7 @@ def _existing(path: Path) -> Path:
         sorted(p.name for p in path.parent.glob("*") if p.suffix in {".py", ".yaml"}) if path.parent.is_dir() else []
     )
     hint = (
-        did_you_mean(path.name, there)
+        did_you_mean(path.name, there, others="That folder has")
         if there
         else f" Nor does the folder {path.parent}."
         if not path.parent.is_dir()
@@ -210,7 +210,7 @@ def _import_relative(
         there = sorted(p.stem for p in target.parent.glob("*.py")) if target.parent.is_dir() else []
         raise ConfigImportError(
             f"{file}: the relative import from {written!r} fails: {target.with_suffix('.py')} does not exist."
-            f"{did_you_mean(target.name, there)}"
+            f"{did_you_mean(target.name, there, others='That folder has')}"
         )
     found = {}
     for wanted in names:
@@ -225,7 +225,7 @@ def _import_relative(
             there = sorted(p.stem for p in target.glob("*.py"))
             raise ConfigImportError(
                 f"{file}: the relative import of {wanted!r} from {written!r} fails: {path} does not exist."
-                f"{did_you_mean(wanted, there)}"
+                f"{did_you_mean(wanted, there, others='That folder has')}"
             )
         namespace = _run(path, importers)
         note_import(namespace.values(), importer)
