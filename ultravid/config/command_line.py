@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ultravid.config.check import load_checked
@@ -18,7 +17,6 @@ from ultravid.config.nodes import Node
 from ultravid.config.overrides import apply_overrides
 from ultravid.config.serialize import dump_yaml, resolved
 from ultravid.config.upgrade import upgrade
-from ultravid.utils.tool import program_name
 
 __all__ = ["default_argument_parser", "load_with_overrides", "print_code", "show_config", "yaml_argument_parser"]
 
@@ -42,17 +40,16 @@ class _IntermixedParser(argparse.ArgumentParser):
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     """The arguments of a training launcher."""
     parser = _IntermixedParser(
-        prog=Path(program_name()).name,
         allow_abbrev=False,
         epilog=epilog
         or f"""
 Examples:
-  train:           {program_name()} --config-file projects/basicdet/configs/phantom.py
-  change values:   {program_name()} --config-file ... optimizer.lr=1e-4 train.max_iter=2000
-  inspect:         {program_name()} --config-file ... --print; ... --explain train.max_iter; ... --check
-  resume:          {program_name()} --config-file ... --resume
-  evaluate:        {program_name()} --config-file ... --eval-only train.init_checkpoint=outputs/x/model_final.pth
-  two processes:   {program_name()} --config-file ... --num-gpus 2
+  train:           {sys.argv[0]} --config-file projects/basicdet/configs/phantom.py
+  change values:   {sys.argv[0]} --config-file ... optimizer.lr=1e-4 train.max_iter=2000
+  inspect:         {sys.argv[0]} --config-file ... --print; ... --explain train.max_iter; ... --check
+  resume:          {sys.argv[0]} --config-file ... --resume
+  evaluate:        {sys.argv[0]} --config-file ... --eval-only train.init_checkpoint=outputs/x/model_final.pth
+  two processes:   {sys.argv[0]} --config-file ... --num-gpus 2
 """,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -79,16 +76,15 @@ def _split_keys(text: str) -> list[str]:
 def yaml_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     """The arguments of a launcher that reads a `CfgNode`."""
     parser = _IntermixedParser(
-        prog=Path(program_name()).name,
         allow_abbrev=False,
         epilog=epilog
         or f"""
 Examples:
-  train:           {program_name()} --config-file projects/basicdet/configs/phantom.yaml
-  change values:   {program_name()} --config-file ... SOLVER.BASE_LR 1e-4 SOLVER.MAX_ITER 2000
-  resume:          {program_name()} --config-file ... --resume
-  evaluate:        {program_name()} --config-file ... --eval-only MODEL.WEIGHTS outputs/x/model_final.pth
-  two processes:   {program_name()} --config-file ... --num-gpus 2
+  train:           {sys.argv[0]} --config-file projects/basicdet/configs/phantom.yaml
+  change values:   {sys.argv[0]} --config-file ... SOLVER.BASE_LR 1e-4 SOLVER.MAX_ITER 2000
+  resume:          {sys.argv[0]} --config-file ... --resume
+  evaluate:        {sys.argv[0]} --config-file ... --eval-only MODEL.WEIGHTS outputs/x/model_final.pth
+  two processes:   {sys.argv[0]} --config-file ... --num-gpus 2
 """,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -14,7 +14,6 @@ __all__ = [
     "EXIT_STOPPED",
     "EXIT_USER_ERROR",
     "command_line",
-    "program_name",
     "run_tool",
     "seed_argument",
     "tools_folder",
@@ -37,14 +36,6 @@ def command_line() -> str:
     if sys.argv[0].startswith("ultravid "):  # by `ultravid.cli`
         return shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
     return shlex.join([sys.executable, *sys.argv])
-
-
-def program_name() -> str:
-    """How a user calls this tool, for its help: ``ultravid train``, or the path of the tool's file."""
-    started = sys.orig_argv[1:]
-    if len(started) > 1 and Path(started[0]).name == "ultravid":
-        return f"ultravid {started[1]}"
-    return sys.argv[0]
 
 
 def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
