@@ -289,3 +289,15 @@ def test_a_saved_amp_trainer_is_a_trainer_with_a_precision(tmp_path):
     }
     assert (cfg.trainer.precision.enabled, cfg.train.dtype) == (True, "float16")
     assert set(notes_of(cfg)) == {"trainer._target_"}
+    assert [s.where for s in explain(cfg, "trainer.precision.dtype")] == [f"{path}:4"]
+
+
+def test_the_old_key_of_a_trainers_precision_is_read(tmp_path):
+    cfg = LazyConfig.apply_overrides(get_config("common/train.py"), ["trainer.enabled=true"])
+    assert cfg.trainer.precision.enabled is True and "enabled" not in cfg.trainer
+    path = write_config(
+        tmp_path,
+        "from ultravid.config import get_config\ntrainer = get_config('common/train.py').trainer\ntrainer.enabled = True\n",
+    )
+    cfg = LazyConfig.load(path)
+    assert cfg.trainer.precision.enabled is True and "enabled" not in cfg.trainer

@@ -145,11 +145,14 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         for name in ("AMPTrainer", "SimpleTrainer", "train_loop.AMPTrainer", "train_loop.SimpleTrainer")
     },
 }
+for _name in ("ultravid.engine.SimpleTrainer", "ultravid.engine.train_loop.SimpleTrainer"):  # see RECOMPOSED
+    ARGUMENTS[_name] |= {"enabled": "precision.enabled"}
 
 PARTS: dict[str, dict[str, object]] = {
     # name of an argument that ARGUMENTS lead into -> the call to make if the config has none, as a shipped config writes it
     "accumulation": {"_target_": "ultravid.engine.steps.Accumulation", "num_batches": 1},
     "nonfinite": {"_target_": "ultravid.engine.steps.NonfinitePolicy", "max_skipped": 0, "dump_dir": None},
+    "precision": {"_target_": "ultravid.engine.steps.MixedPrecision", "enabled": False, "dtype": None},
 }
 
 

@@ -184,16 +184,16 @@ def _recompose(node: Any, moved: dict[str, str]) -> None:
     if today is None:
         return
     names = [name for name in today.arguments if name in node]
-    values = {name: dict.pop(node, name) for name in names}
+    values = {name: (where(node, name), dict.pop(node, name)) for name in names}
     part = Node._make([("_target_", today.call)], None)
     dict.__setitem__(node, today.part, part)
     part._up = node
-    for name, value in values.items():
+    for name, (place, value) in values.items():
         if isinstance(value, Container):
             value._up = None
         elif type(value) is str and value.startswith("${."):  # relative: it counts from the place where it is
             value = "${.." + value[3:]
-        part.set(today.arguments[name], value, (where(node, "_target_"),))
+        part.set(today.arguments[name], value, (place,))
         moved[full_key(node, name)] = full_key(part, today.arguments[name])
     dict.__setitem__(node, "_target_", today.target)
     ensure_record(node).notes["_target_"] = (
