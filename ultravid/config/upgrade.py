@@ -189,11 +189,7 @@ def _recompose(node: Any, moved: dict[str, str]) -> None:
     dict.__setitem__(node, today.part, part)
     part._up = node
     for name, (place, value) in values.items():
-        if isinstance(value, Container):
-            value._up = None
-        elif type(value) is str and value.startswith("${."):  # relative: it counts from the place where it is
-            value = "${.." + value[3:]
-        part.set(today.arguments[name], value, (place,))
+        part.set(today.arguments[name], _detached(value, deeper=1), (place,))
         moved[full_key(node, name)] = full_key(part, today.arguments[name])
     dict.__setitem__(node, "_target_", today.target)
     ensure_record(node).notes["_target_"] = (
@@ -204,14 +200,19 @@ def _recompose(node: Any, moved: dict[str, str]) -> None:
 def _move(source: Any, old: str, goal: Any, new: str, moved: dict[str, str]) -> None:
     """Move a value from one node to another, with the place where it was set."""
     place, old_key, depth = where(source, old), full_key(source, old), _depth(source)
-    value = dict.pop(source, old)
-    if isinstance(value, Container):
-        value._up = None
-    elif type(value) is str and value.startswith("${."):  # relative: it counts from the place where it is
-        value = "${." + "." * (_depth(goal) - depth) + value[3:]
+    value = _detached(dict.pop(source, old), deeper=_depth(goal) - depth)
     goal.set(new, value, (place,))
     moved[old_key] = full_key(goal, new)
     ensure_record(goal).notes[new] = f"was called {old_key!r}"
+
+
+def _detached(value: Any, deeper: int) -> Any:
+    """A value that was taken out of its node, for a place so many levels deeper: a relative reference counts from its place."""
+    if isinstance(value, Container):
+        value._up = None
+    elif type(value) is str and value.startswith("${."):
+        return "${." + "." * deeper + value[3:]
+    return value
 
 
 def _depth(container: Container) -> int:

@@ -239,10 +239,7 @@ def build_detection_train_loader(
         DataError: see `get_detection_dataset_dicts` and `build_batch_data_loader`.
     """
     dataset = _as_dataset(dataset, mapper)
-    if isinstance(dataset, IterableDataset):
-        _refuse_sampler(sampler)
-    elif sampler is None:
-        sampler = TrainingSampler(len(dataset))
+    sampler = _sampler_of(dataset, sampler, TrainingSampler)
     return build_batch_data_loader(
         dataset,
         sampler,
@@ -285,10 +282,7 @@ def build_detection_test_loader(
         collate_fn: from a list of items to a batch; None keeps the list.
     """
     dataset = _as_dataset(dataset, mapper)
-    if isinstance(dataset, IterableDataset):
-        _refuse_sampler(sampler)
-    elif sampler is None:
-        sampler = InferenceSampler(len(dataset))
+    sampler = _sampler_of(dataset, sampler, InferenceSampler)
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -307,6 +301,12 @@ def _as_dataset(dataset: Any, mapper: Callable[[Any], Any] | None) -> Any:
     return dataset if mapper is None else MapDataset(dataset, mapper)
 
 
-def _refuse_sampler(sampler: Sampler[int] | None) -> None:
+def _sampler_of(
+    dataset: Any, sampler: Sampler[int] | None, default: Callable[[int], Sampler[int]]
+) -> Sampler[int] | None:
+    """The given sampler, or the default one of the data set's size; None for an `IterableDataset`, which takes none."""
+    if not isinstance(dataset, IterableDataset):
+        return default(len(dataset)) if sampler is None else sampler
     if sampler is not None:
         raise ValueError("An IterableDataset has its own order and takes no sampler.")
+    return None

@@ -14,7 +14,7 @@ from ultravid.config import Builder, CfgNode, ConfigError, Node, as_config
 from ultravid.config.cfg_translation import test_set_key
 from ultravid.config.default_arguments import target_of
 from ultravid.config.instantiate import as_user_error
-from ultravid.config.migrations import current_target
+from ultravid.config.migrations import RECOMPOSED, current_target
 from ultravid.config.tree import CONTROL_KEYS, value_at
 from ultravid.engine.steps import MixedPrecision
 from ultravid.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer
@@ -272,12 +272,7 @@ def _step_settings(builder: Builder) -> dict[str, Any]:
     seed = settings.get("seed")
     settings["seed"] = None if seed is None or seed < 0 else seed  # a negative one is drawn by `default_setup`
     if issubclass(target_of(trainer), AMPTrainer):
-        names = {
-            "precision": "dtype",
-            "enabled": "enabled",
-            "grad_scaler": "grad_scaler",
-            "log_grad_scaler": "log_grad_scaler",
-        }
+        names = RECOMPOSED["ultravid.engine.AMPTrainer"].arguments
         mixed = {new: settings.pop(old) for old, new in names.items() if old in settings}
         settings["precision"] = MixedPrecision(**mixed)
     return settings

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ultravid.config import ConfigError, Node, config_hash, load_checked
+from ultravid.config import ConfigError, Node, UnknownKeyError, config_hash, load_checked
 from ultravid.config.command_line import load_with_overrides
 from ultravid.config.resume import is_named, significant_changes
 from ultravid.config.serialize import resolved
-from ultravid.config.tree import split_key
+from ultravid.config.tree import value_at
 from ultravid.evaluation.folds import FoldResult, FoldTable, fold_csv, fold_html, fold_json, fold_latex
 from ultravid.evaluation.metrics import all_metrics, why_undefined
 from ultravid.evaluation.results import MatchedVideo
@@ -290,12 +290,10 @@ def _parse_folds(text: str | None, num_folds: int | None) -> list[int]:
 
 def _value_at(cfg: Node, key: str) -> Any:
     """The value of a full key; None if there is no such key."""
-    node: Any = cfg
-    for step in split_key(key):
-        if not isinstance(node, Node) or step not in node:
-            return None
-        node = node[step]
-    return node
+    try:
+        return value_at(cfg, key)
+    except UnknownKeyError:
+        return None
 
 
 def _quoted(path: Path) -> str:
