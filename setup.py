@@ -62,6 +62,7 @@ setup(
         ],
         "dev": [
             "pytest>=9",
+            "pytest-xdist>=3.8",
             "hypothesis>=6.100",
             "ruff>=0.12",
             "mypy>=1.15",
