@@ -101,11 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     with importable_project(args.config_file):
         folds, output_dir = experiment.load()
-        with locked(output_dir, "a cross-validation, or a fold of an earlier one,") as lock:
+        with locked(output_dir, "a cross-validation", "choose another --output-dir"):
             jobs, done = experiment.jobs(folds)
             for fold in done:
                 print(f"Fold {fold.number}: finished before, {fold.run}")
-            results = run_jobs(jobs, slots, Narrator(), inherited=[lock])
+            results = run_jobs(jobs, slots, Narrator())
     if results.stopped:
         print("Stopped. Run the same command to continue.", file=sys.stderr)
         return EXIT_STOPPED

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import fcntl
 import io
 import json
 import math
@@ -19,6 +18,8 @@ from ultravid.evaluation.folds import FoldResult, FoldTable, fold_csv, fold_html
 from ultravid.evaluation.metrics import TRAINING_METRICS, all_metrics
 from ultravid.evaluation.prediction_store import find_manifest, read_videos
 from ultravid.experiments import describe_exit
+from ultravid.utils.folder_lock import FolderLock
+from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.tool import run_tool
 
 FOLDED_CONFIG = f"""
@@ -159,15 +160,14 @@ def test_a_signal_stops_the_folds_in_order_and_the_same_command_ends_with_the_sa
         assert figures_of(tmp_path / "out", fold) == figures_of(whole, fold)
 
 
-def test_two_cross_validations_do_not_write_into_one_folder(config, tmp_path, capsys):
-    with (tmp_path / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        given = [str(a) for a in (*config, "--output-dir", tmp_path)]
-        assert run_tool(load_tool("cross_validate").main, given) == 2
-    assert (
-        "a cross-validation, or a fold of an earlier one, is still running there" in capsys.readouterr().err
-        and not list(tmp_path.glob("fold_*"))
-    )
+@pytest.mark.parametrize(("place", "work"), [(".", "a cross-validation"), ("fold_1", "a training")])
+def test_two_cross_validations_do_not_write_into_one_folder(config, tmp_path, capsys, place, work):
+    folder = tmp_path / place
+    folder.mkdir(exist_ok=True)
+    RunFolder(folder).lock.write_bytes(FolderLock(folder, work)._content())  # as if another process had locked it
+    given = [str(a) for a in (*config, "--output-dir", tmp_path)]
+    assert run_tool(load_tool("cross_validate").main, given) == 2
+    assert f"{work} is still running there" in capsys.readouterr().err and not list(tmp_path.glob("fold_0"))
 
 
 def test_a_fold_that_fails_is_reported_at_the_end_and_does_not_stop_the_others(config, tmp_path):

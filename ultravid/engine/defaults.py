@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from ultravid.utils.env import describe_environment, select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 from ultravid.utils.file_io import require_local
+from ultravid.utils.folder_lock import FolderLock, LockedError
 from ultravid.utils.logger import setup_logger
 from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.seed import seed_all_rng
+from ultravid.utils.tool import EXIT_USER_ERROR
 
 __all__ = [
     "create_ddp_model",
@@ -41,12 +44,16 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_WORK = "a training"
+_REMEDY = "give this run its own folder (train.output_dir=..., in YAML OUTPUT_DIR)"
+
 
 def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, Any]) -> None:
     """Create the output folder and the log, save the config, select the device, and seed the generators.
 
     Of a config in nodes it reads ``train.output_dir``, ``train.seed``, ``train.deterministic`` and ``train.device``; a `CfgNode` is
-    translated, and its own keys are saved too. A drawn seed (a negative one asks for it) is written into the config, even if that
+    translated, and its own keys are saved too. The main process locks the output folder, unless ``args`` asks for an evaluation, and
+    `launch` or the end of the process releases it. A drawn seed (a negative one asks for it) is written into the config, even if that
     is frozen.
 
     Args:
@@ -54,6 +61,7 @@ def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, A
         args: the arguments of the command line; ``resume``, ``eval_only`` and ``config_file`` are read if present.
 
     Raises:
+        LockedError: another process is training in the output folder.
         UserError: the output folder can't be written, or the device does not exist.
     """
     options = dict(args if isinstance(args, Mapping) else vars(args))
@@ -63,12 +71,15 @@ def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, A
     folder = RunFolder(output_dir)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        setup_logger(output_dir, rank)
+        claim = _claim_folder(folder, eval_only)
+        setup_logger(folder.eval_log_of(0) if claim.is_shared else output_dir, rank)
     except OSError as error:
         place = where(train, "output_dir")
         raise UserError(
             f"train.output_dir={train.output_dir!r} can't be written: {error.strerror} ({place})."
         ) from error
+    if claim.note:
+        logger.warning("%s", claim.note)
     device = _existing_device(train)
     logger.info("Rank %d of %d. %s", rank, comm.get_world_size(), describe_environment())
     logger.info("Arguments: %s", " ".join(f"{k}={v}" for k, v in sorted(options.items())))
@@ -85,11 +96,51 @@ def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, A
         torch.backends.cudnn.benchmark = False
     if comm.is_main_process():
         # An evaluation must not overwrite the config of the training whose folder it shares.
-        if not (eval_only or resume):
+        if not (eval_only or (resume and folder.can_resume())):
             folder.archive_config()  # the files of the earlier run were made with it
         path = folder.eval_config if eval_only else folder.config
         _save_config(cfg, path, options.get("config_file"))
         logger.info("Full config saved to %s", path)
+
+
+def _claim_folder(folder: RunFolder, eval_only: bool) -> _Claim:
+    """Lock the folder for a training; an evaluation locks nothing.
+
+    Raises:
+        LockedError: another process is training there, in the main process; the other processes of the run end without a word.
+    """
+    claim, refusal = _Claim(), None
+    if comm.is_main_process():
+        try:
+            if not eval_only:
+                replaced = FolderLock(folder, _WORK, _REMEDY).acquire(_patience_s())
+                claim = _Claim(note="" if replaced is None else replaced.takeover())
+            elif (holder := folder.holder(exact=True)) is not None:
+                claim = _Claim(
+                    True, f"Another process is training in {folder}: {holder}. This evaluation has its own log."
+                )
+        except LockedError as error:
+            refusal = error
+    claim, is_refused = comm.all_gather((claim, refusal is not None))[0]
+    if refusal is not None:
+        raise refusal
+    if is_refused:
+        raise SystemExit(EXIT_USER_ERROR)
+    return claim
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """What a run found in its folder: whether another process is training there, and what the log says of it."""
+
+    is_shared: bool = False
+    note: str = ""
+
+
+def _patience_s() -> float:
+    """How long a lock that may be dead is waited for: a restarted job is sure that its predecessor has ended, or will soon."""
+    is_restarted = any(int(os.environ.get(n) or 0) > 0 for n in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return 90.0 if is_restarted else 0.0
 
 
 def _save_config(cfg: Node | CfgNode, path: Path, config_file: str | None) -> None:
@@ -131,11 +182,22 @@ def _drawn_seed(output_dir: Path, resume: bool) -> int:
 def resolve_resume(cfg: Node | CfgNode, args: argparse.Namespace) -> None:
     """Set ``args.resume`` if torchrun has restarted the run; refuse to resume a run under a config that differs from its own.
 
+    Call it in the process that the user started, before others are started.
+
     Raises:
+        LockedError: another process is training in the output folder.
         ConfigError: the config differs from the run's in a key that ``args.allow_change`` does not name.
         StopTraining: torchrun restarted a run that was asked to stop.
     """
-    args.resume = args.resume or restarted_by_torchrun(output_dir_of(cfg))
+    run = RunFolder(output_dir_of(cfg))
+    is_first = int(os.environ.get("RANK") or 0) == 0 and getattr(args, "machine_rank", 0) == 0
+    if (
+        is_first and not args.eval_only and not _patience_s()
+    ):  # the lock that other processes find may be the first one's
+        holder = run.holder(exact=True)
+        if holder is not None:
+            raise holder.refusal(run.path, _REMEDY)
+    args.resume = args.resume or restarted_by_torchrun(run)
     if args.resume and not args.eval_only:
         check_resume_config(cfg, args.allow_change)
 

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.queues import SimpleQueue
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from ultravid.utils.errors import StopTraining, UserError
+from ultravid.utils.folder_lock import held_locks, release_locks
 from ultravid.utils.run_folder import RunFolder, RunState
 from ultravid.utils.tool import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR
 
@@ -60,6 +60,29 @@ def launch(
         UserError: more processes than GPUs, "auto" on several machines, or what a process raised.
         SystemExit: a process exited with a code other than 0, for example `EXIT_STOPPED`.
     """
+    with _released_locks():
+        _launch(main_func, num_gpus_per_machine, num_machines, machine_rank, dist_url, args, timeout)
+
+
+@contextlib.contextmanager
+def _released_locks() -> Iterator[None]:
+    """Release the locks that are taken in the block: a process that ends by `os._exit` would leave them."""
+    held = held_locks()
+    try:
+        yield
+    finally:
+        release_locks(keep=held)
+
+
+def _launch(
+    main_func: Callable[..., Any],
+    num_gpus_per_machine: int,
+    num_machines: int,
+    machine_rank: int,
+    dist_url: str | None,
+    args: tuple[Any, ...],
+    timeout: datetime.timedelta,
+) -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _join(
             main_func,
@@ -89,7 +112,7 @@ def launch(
     _spawn(main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, timeout, args)
 
 
-def restarted_by_torchrun(output_dir: str | Path) -> bool:
+def restarted_by_torchrun(output_dir: str | os.PathLike[str]) -> bool:
     """Whether torchrun has restarted this group because one of its processes died: then the run is resumed.
 
     Args:
@@ -235,7 +258,8 @@ def _join(
         timeout=timeout,
     )
     try:
-        main_func(*args)
+        with _released_locks():
+            main_func(*args)
         dist.barrier()  # a process that leaves while another still talks to it breaks the other
     except KeyboardInterrupt:
         logging.shutdown()

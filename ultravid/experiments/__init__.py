@@ -2,7 +2,7 @@
 
 from ultravid.experiments.folds import FOLD_KEY, CrossValidation, Fold, summarize_folds, write_fold_tables
 from ultravid.experiments.local import Job, JobListener, JobResults, describe_exit, gpu_slots, run_jobs
-from ultravid.experiments.lock import locked
+from ultravid.utils.folder_lock import locked
 
 __all__ = [
     "FOLD_KEY",

@@ -122,9 +122,13 @@ class CrossValidation:
 
         Raises:
             ConfigError: unfinished folds were started with another config.
+            LockedError: a fold is still training, as one of a cross-validation that was killed.
             UserError: there are no weights to evaluate.
         """
         if not self.eval_only:
+            for fold in folds:
+                if (holder := fold.run.holder(exact=True)) is not None:
+                    raise holder.refusal(fold.run.path, "choose another --output-dir")
             self._check_changes(folds)
         jobs, finished = [], []
         launcher = str(tools_folder() / "lazyconfig_train.py")

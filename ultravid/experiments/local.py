@@ -66,7 +66,6 @@ def run_jobs(
     jobs: Sequence[Job],
     slots: Sequence[Mapping[str, str]],
     listener: JobListener | None = None,
-    inherited: Sequence[int] = (),
 ) -> JobResults:
     """Run jobs in order, as many at a time as there are slots; a job that fails does not stop the others.
 
@@ -77,7 +76,6 @@ def run_jobs(
         jobs: what to run.
         slots: environment variables for the job that occupies the slot, added to those of this process.
         listener: is called when jobs start and end.
-        inherited: file descriptors that the processes inherit, such as that of a lock.
     """
     listener = listener or JobListener()
     waiting, free = deque(jobs), list(slots)
@@ -88,7 +86,7 @@ def run_jobs(
             while waiting and free and not received:
                 job, slot = waiting.popleft(), free.pop(0)
                 listener.started(job, slot)
-                running[job.name] = _Running(job, slot, _started(job, slot, inherited))
+                running[job.name] = _Running(job, slot, _started(job, slot))
             if received and running:
                 if not any(r.was_signalled for r in running.values()):
                     listener.stopping(len(running))
@@ -120,15 +118,13 @@ def _signal(running: Iterable[_Running], at_once: bool) -> None:
         one.was_signalled = True
 
 
-def _started(job: Job, slot: Mapping[str, str], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
+def _started(job: Job, slot: Mapping[str, str]) -> subprocess.Popen[bytes]:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
         log.write(f"$ {shlex.join(job.command)}\n".encode())
         log.flush()
         environment = {**os.environ, **slot}
-        return subprocess.Popen(
-            job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, pass_fds=inherited
-        )
+        return subprocess.Popen(job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
 
 @contextlib.contextmanager

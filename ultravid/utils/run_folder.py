@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import json
 import os
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ultravid.utils.file_io import archive_file, dump_json, next_free_path, replace_file
+from ultravid.utils.folder_lock import LOCK_NAME, LockHolder, read_lock
+from ultravid.utils.processes import is_running, process_start_time
 
 __all__ = ["Attempt", "InferenceFolder", "RunFolder", "RunState", "process_start_time"]
 
@@ -188,6 +191,10 @@ class RunFolder:
         """The log of one process."""
         return self.path / ("log.txt" if rank == 0 else f"log.txt.rank{rank}")
 
+    def eval_log_of(self, rank: int) -> Path:
+        """The log of one process of an evaluation that was started while another process is training in the folder."""
+        return self.path / ("log_eval.txt" if rank == 0 else f"log_eval.txt.rank{rank}")
+
     @property
     def terminal(self) -> Path:
         """What the run printed, if it was started as a job."""
@@ -231,6 +238,11 @@ class RunFolder:
     def manifest(self) -> Path:
         """The hashes of the checkpoints."""
         return self.path / "manifest.json"
+
+    def can_resume(self) -> bool:
+        """Whether there is a checkpoint to resume from; the best one is not, if it is the only one."""
+        named = self.newest_checkpoint() is not None
+        return named or any(re.fullmatch(r"model_\d{7,}", path.stem) for path in self.checkpoints())
 
     def final_checkpoint(self) -> Path | None:
         """The checkpoint of the end of training; None if there is none."""
@@ -279,14 +291,17 @@ class RunFolder:
     def state(self) -> RunState:
         """What the newest attempt's record says; see `RunState`.
 
-        A record without an end is that of a process at work, or of one that was killed. On the host that wrote it the two are
-        told apart by the process; on any other host the run counts as running. Between the start of a process and its first
-        iteration (reading data, building the model) the state is still that of the attempt before.
+        A record without an end is that of a process at work, or of one that was killed. The folder's lock tells the two apart, and
+        on the host that wrote the record its process does; without either, as on another host in a folder of version 0.1, the
+        run counts as running. Between the start of a process and its first record (reading data, building the model) the lock
+        says that it runs.
 
         A run without the hook ``record`` (``tools/plain_train_net.py``) leaves no record: it is finished if it has a final
         checkpoint, stopped if it has another one, and new otherwise.
         """
-        record = self.newest_record()
+        record, lock = self.newest_record(), self._read_lock()
+        if lock is not None and lock.is_alive() and not lock.is_own and not _has_ended(lock, record):
+            return RunState.RUNNING
         if record is None:
             if self.final_checkpoint():
                 return RunState.FINISHED
@@ -295,7 +310,30 @@ class RunFolder:
         if isinstance(end, dict):
             how = end.get("how")
             return RunState(how) if how in ("finished", "stopped") else RunState.FAILED
-        return RunState.RUNNING if _may_be_running(record) else RunState.FAILED
+        is_dead = lock is not None and not lock.is_alive()
+        return RunState.RUNNING if _may_be_running(record) and not is_dead else RunState.FAILED
+
+    # The process that works in the folder
+
+    @property
+    def lock(self) -> Path:
+        """Who is training in the folder (`ultravid.utils.folder_lock`); missing if nobody is."""
+        return self.path / LOCK_NAME
+
+    def holder(self, *, exact: bool = False) -> LockHolder | None:
+        """The other process that is training in the folder now; None if there is none, or if it is this process.
+
+        Args:
+            exact: as `ultravid.utils.folder_lock.read_lock` has it.
+        """
+        lock = self._read_lock(exact=exact)
+        return lock if lock is not None and lock.is_alive() and not lock.is_own else None
+
+    def _read_lock(self, *, exact: bool = False) -> LockHolder | None:
+        try:
+            return read_lock(self.path, exact=exact)
+        except OSError:
+            return None
 
     # Evaluation
 
@@ -359,35 +397,15 @@ class RunFolder:
         return folder
 
 
-def process_start_time(pid: int) -> int | None:
-    """When a process of this host started, in the kernel's clock ticks since boot; None if there is no such process.
-
-    With the pid it tells a process from a later one that got the same pid. Known on Linux alone; elsewhere a process that
-    is there gives 0.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return 0 if not Path("/proc/self/stat").exists() and _exists(pid) else None
-    fields = text.rpartition(")")[2].split()  # a program's name, in parentheses, may hold spaces
-    return None if fields[0] in ("Z", "X") else int(fields[19])
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+def _has_ended(lock: LockHolder, record: dict[str, Any] | None) -> bool:
+    """Whether the process that holds the lock has written how its training ended; it may be a notebook's, which lives on."""
+    if record is None or not isinstance(record.get("end"), dict):
         return False
-    except PermissionError:  # another user's
-        return True
-    return True
+    return all(record.get(name) == lock.facts.get(name) for name in ("host", "pid", "process_started"))
 
 
 def _may_be_running(record: dict[str, Any]) -> bool:
     """Whether the process that wrote a record may still be at work; on another host nothing else can be said."""
     if record.get("host") != socket.gethostname() or not isinstance(record.get("pid"), int):
         return True
-    started = process_start_time(record["pid"])
-    if started is None:
-        return False
-    return record.get("process_started") in (None, started)  # older records don't say when
+    return is_running(record["pid"], record.get("process_started"))  # older records don't say when it started

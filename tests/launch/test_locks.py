@@ -1,0 +1,71 @@
+"""Two runs that want one output folder, one of them living, as a user meets it."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.conftest import ROOT, load_tool, read_rows
+from tests.quick_python import quick_python
+from ultravid.config import LazyConfig
+from ultravid.engine import default_setup
+from ultravid.utils.folder_lock import LockedError
+from ultravid.utils.run_folder import RunFolder, RunState
+from ultravid.utils.tool import run_tool
+
+LAUNCHER = str(ROOT / "tools/lazyconfig_train.py")
+ENDLESS = ["train.max_iter=1000000", "train.checkpointer.period=100000", "train.log_period=1"]
+
+
+def wait_for(condition):
+    deadline = time.time() + 60
+    while not condition():
+        assert time.time() < deadline
+        time.sleep(0.02)
+
+
+def content_of(folder):
+    """The files of a run, except for those to which a living one adds."""
+    growing = ("metrics.json", "log.txt", "events.out")
+    paths = [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(growing)]
+    return {p.relative_to(folder): p.read_bytes() for p in paths}
+
+
+def test_a_second_training_in_the_folder_of_a_living_one_is_refused_and_changes_nothing(
+    small_run, launch_run, tmp_path, capfd
+):
+    run = RunFolder(tmp_path / "run")
+    with (tmp_path / "first.txt").open("wb") as file:
+        process = subprocess.Popen([quick_python(), LAUNCHER, *small_run, *ENDLESS], stdout=file, stderr=file)
+    wait_for(run.lock.exists)
+    assert run.state() is RunState.RUNNING  # before the first record, too
+    wait_for(lambda: run.metrics.exists())
+    before = content_of(run.path)
+    plain = load_tool("plain_train_net").main
+    for second in ([], ["--resume"], ["--num-gpus", "2"]):
+        assert launch_run([*small_run, *second]) == 2
+        said = capfd.readouterr()
+        assert f"run is in use: a training is still running there, started by {run.holder()}\n" in said.err
+        assert "Traceback" not in said.err and "train.output_dir=..." in said.err
+        assert f"'kill {run.holder().facts['pid']}'" in said.err
+    assert run_tool(plain, small_run) == 2
+    with pytest.raises(LockedError):  # a script of the user's own
+        default_setup(LazyConfig.load(run.config), {})
+    assert launch_run([*small_run, "--check"]) == 0
+    assert content_of(run.path) == before
+    # An evaluation may read what is there; its log is its own.
+    weights = f"train.init_checkpoint={tmp_path / 'weights.pth'}"
+    assert launch_run([*small_run, "--eval-only", weights]) == 2
+    assert "weights.pth" in capfd.readouterr().err
+    assert "Another process is training in" in (run.path / "log_eval.txt").read_text()
+    assert "Another process is training in" not in run.log.read_text()
+    assert {k: v for k, v in content_of(run.path).items() if k in before} == before
+    os.kill(run.holder().facts["pid"], signal.SIGKILL)
+    process.wait()
+    assert run.state() is RunState.FAILED
+    capfd.readouterr()
+    assert launch_run([*small_run, "train.max_iter=2"]) == 0
+    assert "Took over the lock of " in capfd.readouterr().out and "Took over the lock of " in run.log.read_text()
+    assert [row["iteration"] for row in read_rows(run.metrics)] == [0, 1, 2] and not run.lock.exists()
