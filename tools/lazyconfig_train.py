@@ -29,6 +29,8 @@ REQUIRED_KEYS = (
     *("train.output_dir", "train.device", "train.seed", "train.init_checkpoint"),
 )
 
+OBJECTS = ("trainer",)
+
 
 def do_test(builder: Builder, resume: bool) -> None:
     """Evaluate ``train.init_checkpoint``, or with --resume the newest checkpoint of ``train.output_dir``."""
@@ -69,9 +71,9 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, check the config, and start the processes."""
     args = default_argument_parser().parse_args(argv)
-    if show_config(args, REQUIRED_KEYS):
+    if show_config(args, REQUIRED_KEYS, OBJECTS):
         return 0
-    cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS)
+    cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS, objects=OBJECTS)
     from ultravid.engine import launch, resolve_resume
 
     resolve_resume(cfg, args)

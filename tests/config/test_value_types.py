@@ -86,7 +86,8 @@ def node(value):
         (Annotated[int, "pixels"], 3),
         (Seconds, 1.5),
         (Kind, object()),
-        (Sized, 5),
+        (Sized, object()),
+        (Sized, LazyCall(make_module)()),
         (Colour, Colour.RED),
         (torch.device, "cpu"),
         (torch.utils.data.Dataset, [1, 2]),
@@ -139,6 +140,7 @@ def test_a_value_that_may_be_right_passes(annotation, value):
         (Seconds, "long", ()),
         (Colour, "RED", ()),
         (Size, 3, ()),
+        (Sized, 5, ()),
         (Box, [1.0], ()),
     ],
 )

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -62,7 +62,7 @@ class DetectionCheckpointer:
         *,
         save_to_disk: bool | None = None,
         background: bool = False,
-        on_error: str = "stop",
+        on_error: Literal["stop", "continue"] = "stop",
         **checkpointables: Any,
     ) -> None:
         if on_error not in ("stop", "continue"):

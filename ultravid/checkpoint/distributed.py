@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,7 @@ class DistributedCheckpointer(DetectionCheckpointer):
         save_dir: str | Path,
         optimizer: Optimizer,
         *,
-        on_error: str = "stop",
+        on_error: Literal["stop", "continue"] = "stop",
         **checkpointables: Any,
     ) -> None:
         self._optimizer = optimizer

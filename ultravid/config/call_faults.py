@@ -13,7 +13,15 @@ from ultravid.config.provenance import is_override, settings_of, where
 from ultravid.config.references import is_reference, owner_of
 from ultravid.config.targets import target_name
 from ultravid.config.tree import CONTROL_KEYS, DELETED, MISSING, Container, full_key, raw_child, raw_children
-from ultravid.config.value_types import Parameters, mismatch, parameters_of, resolved_items, type_text
+from ultravid.config.value_types import (
+    Parameters,
+    bound_by_argument,
+    hint_of,
+    mismatch,
+    parameters_of,
+    resolved_items,
+    type_text,
+)
 
 __all__ = ["call_faults", "object_faults"]
 
@@ -75,6 +83,7 @@ def call_faults(node: Node, allowed: frozenset[str] | None, complete: bool = Tru
         yield from _signature_faults(node, target, parameters, complete)
         if node.get("_recursive_", True) and node.get("_check_", True):
             yield from _type_faults(node, target, parameters)
+            yield from _relation_faults(node, target, parameters)
 
 
 def _positional(node: Node) -> list[Any]:
@@ -130,6 +139,25 @@ def _type_faults(node: Node, target: Callable[..., Any], takes: Parameters) -> I
                 yield from _type_fault(node, key, value, target, parameter, takes)
 
 
+def _relation_faults(node: Node, target: Callable[..., Any], takes: Parameters) -> Iterator[Fault]:
+    """Arguments that another argument of the same call bounds: ``fold`` is below ``num_folds``."""
+    given = dict(resolved_items(node))
+    for name, annotation in takes.annotations.items():
+        bound = bound_by_argument(annotation)
+        if bound is None or name not in given or type(given[name]) is not int:
+            continue
+        other = given.get(bound, takes.by_name[bound].default if bound in takes.by_name else None)
+        owner, own_key = owner_of(node, name)
+        what = f"is {given[name]}, and {target_name(target)}"
+        if other is None:
+            message = f"{what} needs {bound} with it; {full_key(node, bound)} is None"
+        elif type(other) is int and given[name] >= other:
+            message = f"{what} takes 0 to {other - 1} for {name!r}, as {full_key(node, bound)} is {other}"
+        else:
+            continue
+        yield Fault(full_key(owner, own_key), message, where(owner, own_key), about="type")
+
+
 def _type_fault(
     container: Container, key: Any, value: Any, target: Callable[..., Any], parameter: Any, takes: Parameters
 ) -> Iterator[Fault]:
@@ -154,11 +182,12 @@ def _type_fault(
                 break
             owner, own_key = owner_of(inner, step)
     text = type_text(wrong.annotation)
-    is_clear = wrong.value is None or isinstance(wrong.value, Container)
+    # A number outside of its limits is of the right type.
+    is_clear = wrong.value is None or isinstance(wrong.value, Container) or wrong.right_type
     what = "" if is_clear else f", {_article(type_text(type(wrong.value)))},"
     message = (
         f"is {_shown(wrong.value)}{what} where {target_name(target)} takes {text} for {parameter.name!r}"
-        f"{through}.{'' if is_reference(raw_child(owner, own_key, None)) else _meant(wrong.value, text)}"
+        f"{through}.{'' if is_reference(raw_child(owner, own_key, None)) else _meant(wrong.value, text)}{hint_of(annotation)}"
     )
     yield Fault(full_key(owner, own_key), message, where(owner, own_key), about="type")
 

@@ -65,13 +65,20 @@ def check(cfg: Any, *, allowed_packages: Iterable[str] | None = None) -> list[Fa
     return sorted(unique.values(), key=lambda f: not f.fatal)
 
 
-def load_checked(config_file: str | Path, overrides: Sequence[str] = (), *, required: Iterable[str] = ()) -> Node:
+def load_checked(
+    config_file: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    required: Iterable[str] = (),
+    objects: Iterable[str] = (),
+) -> Node:
     """Read a config, apply overrides, check the whole, and log the notes as warnings.
 
     Args:
         config_file: ``.py`` or ``.yaml``.
         overrides: of the command line.
         required: keys that the config must have, ``"train.output_dir"``.
+        objects: those of them that must describe an object, which nothing else in the config takes: ``"trainer"``.
 
     Raises:
         ConfigError: with every fault of the overrides and of the config; or an error of a config file's own code, with its
@@ -82,7 +89,7 @@ def load_checked(config_file: str | Path, overrides: Sequence[str] = (), *, requ
             cfg = load_config(config_file)
             upgrade(cfg)
             faults = override_faults(cfg, overrides)
-        faults += [*_missing_keys(cfg, required), *check(cfg), *_not_data(cfg)]
+        faults += [*_missing_keys(cfg, required), *_not_objects(cfg, objects), *check(cfg), *_not_data(cfg)]
     _report(config_file, faults)
     return cfg
 
@@ -138,6 +145,19 @@ def _missing_keys(cfg: Node, required: Iterable[str]) -> Iterator[Fault]:
                 node = node[step]
             except ConfigError:  # check reports it
                 break
+
+
+def _not_objects(cfg: Node, keys: Iterable[str]) -> Iterator[Fault]:
+    for key in keys:
+        if key not in cfg:  # reported as missing
+            continue
+        try:
+            value = cfg[key]
+        except ConfigError:  # check reports it
+            continue
+        if not (isinstance(value, Node) and "_target_" in value):
+            what = "a dict without _target_" if isinstance(value, Node) else repr(value)
+            yield Fault(key, f"is {what}, where a run needs an object: L(...)(...)", where(cfg, key))
 
 
 def _faults(container: Container, allowed: frozenset[str] | None, complete: bool = True) -> Iterator[Fault]:

@@ -126,12 +126,13 @@ def load_with_overrides(config_file: str, overrides: Sequence[str] = ()) -> Node
         return apply_overrides(cfg, overrides)
 
 
-def show_config(args: argparse.Namespace, required: Sequence[str] = ()) -> bool:
+def show_config(args: argparse.Namespace, required: Sequence[str] = (), objects: Sequence[str] = ()) -> bool:
     """Answer ``--print``, ``--explain`` and ``--check``; False if none of them is given.
 
     Args:
         args: of `default_argument_parser`.
         required: keys that a run needs, for ``--check``.
+        objects: those of them that must describe an object.
 
     Raises:
         ConfigError: there is no such key, the config can't be printed, or the check finds a fault.
@@ -147,7 +148,7 @@ def show_config(args: argparse.Namespace, required: Sequence[str] = ()) -> bool:
                 language = args.format or "py"
                 print_code(dump_yaml(cfg) if language == "yaml" else LazyConfig.to_py(cfg), language)
         if args.check:
-            load_checked(args.config_file, args.opts, required=required)
+            load_checked(args.config_file, args.opts, required=required, objects=objects)
             print(f"{args.config_file}: no faults found.")  # noqa: T201
     return True
 

@@ -13,6 +13,7 @@ import dataclasses
 import enum
 import functools
 import inspect
+import math
 import sys
 import types
 import typing
@@ -26,8 +27,18 @@ from ultravid.config.nodes import Node
 from ultravid.config.references import is_reference
 from ultravid.config.targets import MODULE_PREFIX, target_name
 from ultravid.config.tree import MISSING, Container, raw_children
+from ultravid.utils.limits import Accepts, Hint, Limits, as_limits
 
-__all__ = ["Mismatch", "Parameters", "mismatch", "parameters_of", "resolved_items", "type_text"]
+__all__ = [
+    "Mismatch",
+    "Parameters",
+    "bound_by_argument",
+    "hint_of",
+    "mismatch",
+    "parameters_of",
+    "resolved_items",
+    "type_text",
+]
 
 _EMPTY = inspect.Parameter.empty
 _SCALARS = (bool, int, float, complex, str, bytes)
@@ -36,6 +47,14 @@ _CALLABLES: tuple[Any, ...] = (collections.abc.Callable,)
 _UNIONS: tuple[Any, ...] = (typing.Union, types.UnionType)
 _WRAPPERS: tuple[Any, ...] = (typing.Annotated, typing.Final, typing.ClassVar)
 _LISTS = (list, tuple, set, frozenset)
+# The limits that constructors of torch's classes enforce, by argument.
+_LIMITS_IN_TORCH = {
+    "torch.optim.optimizer.Optimizer": {
+        "lr": Limits(ge=0, lt=math.inf),
+        **dict.fromkeys(("weight_decay", "momentum", "eps"), Limits(ge=0)),
+    },
+    "torch.utils.data.dataloader.DataLoader": {"num_workers": Limits(ge=0), "batch_size": Limits(ge=1)},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +65,13 @@ class Mismatch:
         steps: keys and indices that lead to it from the argument.
         value: as resolved.
         annotation: the annotation that it contradicts.
+        right_type: the type fits, but the value is outside of its limits.
     """
 
     steps: tuple[Any, ...]
     value: Any
     annotation: Any
+    right_type: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +121,9 @@ def _parameters_of(target: Callable[..., Any]) -> Parameters | None:
         target, "dispatch"
     ):  # functools.singledispatch: they are the first form's
         annotations = {}
+    for name, limits in _limits_in_torch(target).items():
+        if name in parameters:
+            annotations[name] = typing.Annotated[annotations.get(name, Any), limits]
     return Parameters(
         {n: p for n, p in parameters.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)},
         [p for p in parameters.values() if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)],
@@ -108,6 +132,13 @@ def _parameters_of(target: Callable[..., Any]) -> Parameters | None:
         next((p for p in parameters.values() if p.kind is kinds.VAR_POSITIONAL), None),
         annotations,
     )
+
+
+def _limits_in_torch(target: Any) -> dict[str, Limits]:
+    """The limits of the arguments of torch's classes, and of classes derived from them."""
+    kinds = getattr(target, "__mro__", ()) if isinstance(target, type) else ()
+    found = (_LIMITS_IN_TORCH.get(f"{kind.__module__}.{kind.__qualname__}", {}) for kind in kinds)
+    return {name: limits for each in found for name, limits in each.items()}
 
 
 def _namespace(target: Any) -> dict[str, Any]:
@@ -153,11 +184,37 @@ def type_text(annotation: Any) -> str:
     origin = typing.get_origin(annotation)
     if origin in _UNIONS:
         return " | ".join(type_text(a) for a in typing.get_args(annotation))
+    if origin is typing.Literal:
+        return " | ".join(map(repr, typing.get_args(annotation)))
     if origin is typing.Annotated:
-        return type_text(typing.get_args(annotation)[0])
+        return _annotated_text(*typing.get_args(annotation))
     if isinstance(annotation, type) and origin is None and annotation.__module__ != "builtins":
         return target_name(annotation)
     return inspect.formatannotation(annotation).replace("typing.", "").replace("collections.abc.", "")
+
+
+def _annotated_text(annotation: Any, *metadata: Any) -> str:
+    text = "number" if annotation is Any or typing.get_origin(annotation) in _UNIONS else type_text(annotation)
+    for each in metadata:
+        if isinstance(each, Accepts):
+            return each.text
+        if (limits := as_limits(each)) is not None:
+            return limits.described(text)
+    return text
+
+
+def hint_of(annotation: Any) -> str:
+    """What a message about a wrong value of this annotation adds; "" if it has no `Hint`."""
+    return "".join(f" {each.text}" for each in getattr(annotation, "__metadata__", ()) if isinstance(each, Hint))
+
+
+def bound_by_argument(annotation: Any) -> str | None:
+    """The argument of the same call that bounds a number from above; None if there is none."""
+    for each in (annotation, *typing.get_args(annotation)):
+        for item in getattr(each, "__metadata__", ()):
+            if isinstance(item, Limits) and isinstance(item.lt, str):
+                return item.lt
+    return None
 
 
 def mismatch(value: Any, annotation: Any) -> Mismatch | None:
@@ -183,13 +240,16 @@ def mismatch(value: Any, annotation: Any) -> Mismatch | None:
         if not all(found):
             return None
         deeper = [f for f in found if f is not None and f.steps]  # list[int] | None, say: report the item
-        return deeper[0] if len(deeper) == 1 else Mismatch((), value, annotation)
+        right_type = any(f.right_type for f in found if f is not None)
+        return deeper[0] if len(deeper) == 1 else Mismatch((), value, annotation, right_type)
     if origin is typing.Literal:
         fits = any(
             isinstance(value, type(a)) and value == a and isinstance(value, bool) == isinstance(a, bool)
             for a in arguments
         )
         return None if fits or _unknown(value) else Mismatch((), value, annotation)
+    if origin is typing.Annotated:
+        return mismatch(value, arguments[0]) or _outside(value, annotation, arguments[1:])
     if origin in _WRAPPERS:
         return mismatch(value, arguments[0])
     if not isinstance(origin, type):
@@ -199,6 +259,19 @@ def mismatch(value: Any, annotation: Any) -> Mismatch | None:
     if (wrong := _of_class(value, origin)) is not None:
         return dataclasses.replace(wrong, annotation=annotation)
     return _of_items(value, annotation, origin, arguments)
+
+
+def _outside(value: Any, annotation: Any, metadata: tuple[Any, ...]) -> Mismatch | None:
+    """A value of the right type that is outside of its limits, or fails a test."""
+    for each in metadata:
+        if isinstance(each, Accepts):
+            wrong = not _unknown(value) and not each.test(value)
+        else:
+            limits = as_limits(each)
+            wrong = limits is not None and type(value) in (int, float) and not limits.allow(value)
+        if wrong:
+            return Mismatch((), value, annotation, right_type=True)
+    return None
 
 
 def _of_items(value: Any, annotation: Any, origin: type, arguments: tuple[Any, ...]) -> Mismatch | None:
@@ -260,13 +333,14 @@ def _of_class(value: Any, wanted: type) -> Mismatch | None:
 
 def _may_be(value: Any, wanted: type) -> bool:
     if getattr(wanted, "_is_protocol", False):
-        return True
+        return _may_have_members(value, wanted)
     if typing.is_typeddict(wanted):
         return _unknown(value) or isinstance(value, Mapping)
     if isinstance(value, Node):
         made = _made_class(value)
         if made is None:
-            return True
+            named = _named_object(value) if "_object_" in value else None
+            return named is None or isinstance(named, wanted) or not isinstance(named, type | types.FunctionType)
         if made is not dict or "_target_" in value:
             return _may_be_class(made, wanted)
         return issubclass(dict, wanted) or issubclass(wanted, Mapping) or _is_known_by_its_shape(wanted)
@@ -283,6 +357,37 @@ def _may_be(value: Any, wanted: type) -> bool:
     if wanted is complex:
         return isinstance(value, int | float | complex)
     return isinstance(value, wanted)
+
+
+def _may_have_members(value: Any, protocol: type) -> bool:
+    """Whether a value may have the methods of a protocol; that of an object whose class is not certain is not known."""
+    if isinstance(value, Node):
+        made = _named_object(value) if "_object_" in value else _made_class(value)
+        if made is None:
+            return True
+    else:
+        made = value if isinstance(value, type) else type(value)
+    if made is functools.partial or hasattr(made, "__getattr__"):
+        return True
+    inherited = [kind for kind in protocol.__mro__ if getattr(kind, "_is_protocol", False)]
+    names = {
+        name for kind in inherited for name, member in vars(kind).items() if isinstance(member, types.FunctionType)
+    }
+    names -= {"__init__", "__subclasshook__", "__init_subclass__"}
+    given_class = isinstance(value, type) or (
+        isinstance(value, Node) and "_object_" in value and isinstance(made, type)
+    )
+    # Not hasattr: a class has a __call__, by which its objects are made.
+    defined = {name for kind in (made if isinstance(made, type) else type(made)).__mro__ for name in vars(kind)}
+    return not given_class and names <= defined
+
+
+def _named_object(node: Node) -> Any:
+    """The object of ``{_object_: name}``; None if it can't be imported, which is reported elsewhere."""
+    try:
+        return locate(node["_object_"])
+    except ConfigError:
+        return None
 
 
 def _may_be_class(made: type, wanted: type) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,8 @@ from ultravid.datasets.folds import split_fold
 from ultravid.datasets.video import DataError, Video
 from ultravid.structures import Clip
 from ultravid.utils import comm
-from ultravid.utils.env import select_device
+from ultravid.utils.env import DeviceName, select_device
+from ultravid.utils.limits import Limits, NotNegative, Positive
 
 __all__ = [
     "ClipLoader",
@@ -104,16 +105,16 @@ def build_video_train_loader(
     videos: Sequence[Video],
     frame_sampler: FrameSampler,
     transforms: Sequence[ClipTransform],
-    total_batch_size: int,
+    total_batch_size: Positive,
     seed: int,
-    fold: int | None = None,
-    num_folds: int | None = None,
+    fold: Annotated[int, Limits(ge=0, lt="num_folds")] | None = None,
+    num_folds: Positive | None = None,
     foreign_context: bool = False,
-    num_workers: int = 0,
-    image_format: str = "RGB",
+    num_workers: NotNegative = 0,
+    image_format: Literal["RGB", "BGR"] = "RGB",
     device_transforms: Sequence[ClipTransform] = (),
-    device: str | None = None,
-    negative_share: float | None = None,
+    device: DeviceName | None = None,
+    negative_share: Annotated[float, Limits(ge=0, lt=1)] | None = None,
     mining: HardMining | None = None,
     static: StaticClips | None = None,
     organ: str | None = None,
@@ -171,12 +172,12 @@ def build_video_train_loader(
 def build_video_test_loader(
     *,
     videos: Sequence[Video],
-    area: float | None = None,
-    fold: int | None = None,
-    num_folds: int | None = None,
+    area: Annotated[float, Limits(gt=0)] | None = None,
+    fold: Annotated[int, Limits(ge=0, lt="num_folds")] | None = None,
+    num_folds: Positive | None = None,
     foreign_context: bool = False,
-    num_workers: int = 0,
-    image_format: str = "RGB",
+    num_workers: NotNegative = 0,
+    image_format: Literal["RGB", "BGR"] = "RGB",
 ) -> DataLoader[dict[str, Any]]:
     """Loader of the test videos of this process, frame after frame, each a list of one item of `FrameDataset`.
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ultravid.data.mining import HardMining
 from ultravid.datasets.video import DataError, Video
+from ultravid.utils.limits import Share
 
 __all__ = ["ClipPlanner", "PlannedClip", "StaticClips", "VideoOrder"]
 
@@ -158,7 +159,7 @@ class StaticClips:
         DataError: the rate is not in 0 to 1.
     """
 
-    def __init__(self, *, rate: float, anywhere: bool = False) -> None:
+    def __init__(self, *, rate: Share, anywhere: bool = False) -> None:
         if not 0 <= rate <= 1:
             raise DataError(f"rate={rate} is not a probability from 0 to 1.")
         self.rate = rate

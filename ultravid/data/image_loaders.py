@@ -25,6 +25,7 @@ from ultravid.data.workers import worker_init_reset_seed
 from ultravid.datasets.catalog import DatasetCatalog
 from ultravid.datasets.video import DataError
 from ultravid.utils import comm
+from ultravid.utils.limits import NotNegative, Positive
 
 __all__ = [
     "build_batch_data_loader",
@@ -88,10 +89,10 @@ def get_detection_dataset_dicts(names: str | Sequence[str], filter_empty: bool =
 def build_batch_data_loader(
     dataset: Any,
     sampler: Sampler[int] | None,
-    total_batch_size: int,
+    total_batch_size: Positive,
     *,
     aspect_ratio_grouping: bool = False,
-    num_workers: int = 0,
+    num_workers: NotNegative = 0,
     collate_fn: Collate | None = None,
     drop_last: bool = True,
     single_gpu_batch_size: int | None = None,
@@ -213,9 +214,9 @@ def build_detection_train_loader(
     *,
     mapper: Callable[[Any], Any] | None,
     sampler: Sampler[int] | None = None,
-    total_batch_size: int,
+    total_batch_size: Positive,
     aspect_ratio_grouping: bool = True,
-    num_workers: int = 0,
+    num_workers: NotNegative = 0,
     collate_fn: Collate | None = None,
     **kwargs: Any,
 ) -> Any:
@@ -264,8 +265,8 @@ def build_detection_test_loader(
     *,
     mapper: Callable[[Any], Any] | None,
     sampler: Sampler[int] | None = None,
-    batch_size: int = 1,
-    num_workers: int = 0,
+    batch_size: Positive = 1,
+    num_workers: NotNegative = 0,
     collate_fn: Collate | None = None,
 ) -> DataLoader[Any]:
     """Loader of this process's share of a data set, in order, each item once; the last batch may be smaller.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ from torchvision.transforms.v2 import functional as TF
 from ultravid.data.pixels import color_frames, has_one_plane, on_planes, resize_frames
 from ultravid.datasets.video import DataError
 from ultravid.structures import Boxes, Clip, Instances
+from ultravid.utils.limits import Limits, Share
 
 __all__ = [
     "ClipTransform",
@@ -81,7 +82,7 @@ def crop_clip(clip: Clip, top: int, left: int, height: int, width: int, min_visi
     return dataclasses.replace(clip, frames=frames, instances=instances)
 
 
-def area_size(height: int, width: int, area: float, factor: float = 1.0) -> tuple[int, int]:
+def area_size(height: int, width: int, area: Annotated[float, Limits(gt=0)], factor: float = 1.0) -> tuple[int, int]:
     """(height, width) of the same aspect ratio with ``area`` square pixels, sides then scaled by ``factor``."""
     scale = math.sqrt(area / (height * width)) * factor
     return max(1, round(height * scale)), max(1, round(width * scale))
@@ -95,7 +96,7 @@ class ResizeToArea:
         factor: range of the factor, drawn uniformly.
     """
 
-    def __init__(self, *, area: float, factor: tuple[float, float] = (1.0, 1.0)) -> None:
+    def __init__(self, *, area: Annotated[float, Limits(gt=0)], factor: tuple[float, float] = (1.0, 1.0)) -> None:
         self.area = area
         self.factor = factor
 
@@ -109,7 +110,7 @@ class ResizeToArea:
 class RandomFlip:
     """Mirror left and right."""
 
-    def __init__(self, *, prob: float = 0.5) -> None:
+    def __init__(self, *, prob: Share = 0.5) -> None:
         self.prob = prob
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
@@ -128,7 +129,7 @@ class RandomFlip:
 class RandomTimeFlip:
     """Play the clip backwards: a sweep of the probe may go either way."""
 
-    def __init__(self, *, prob: float = 0.5) -> None:
+    def __init__(self, *, prob: Share = 0.5) -> None:
         self.prob = prob
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
@@ -178,7 +179,7 @@ class RandomScale:
         *,
         factor: tuple[float, float] = (0.8, 1.25),
         aspect: tuple[float, float] = (1.0, 1.0),
-        min_visible: float = 0.3,
+        min_visible: Share = 0.3,
     ) -> None:
         self.factor = factor
         self.aspect = aspect
@@ -223,8 +224,8 @@ class CropToRegion:
         *,
         region: tuple[int, int, int, int] | None = None,
         threshold: int = 8,
-        min_share: float = 0.2,
-        min_visible: float = 0.3,
+        min_share: Share = 0.2,
+        min_visible: Share = 0.3,
     ) -> None:
         if region is not None and not (0 <= region[0] < region[2] and 0 <= region[1] < region[3]):
             raise ValueError(f"region={region} is not a part (x1, y1, x2, y2) of an image.")

@@ -23,7 +23,7 @@ from ultravid.config.resume import check_resume_config, output_dir_of
 from ultravid.engine.launch import restarted_by_torchrun
 from ultravid.engine.sharding import shard_model
 from ultravid.utils import comm
-from ultravid.utils.env import describe_environment, select_device
+from ultravid.utils.env import DeviceName, describe_environment, select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 from ultravid.utils.file_io import require_local
@@ -258,7 +258,7 @@ def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **kwar
 def prepare_model(
     *,
     model: nn.Module,
-    device: str = "auto",
+    device: DeviceName = "auto",
     ddp: dict[str, Any] | None = None,
     sync_batchnorm: bool = False,
     compile: dict[str, Any] | None = None,

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 from ultravid.engine.step_dump import StepDump, describe_batch
 from ultravid.utils import comm
 from ultravid.utils.events import get_event_storage
+from ultravid.utils.limits import NotNegative, Positive
 
 __all__ = ["Accumulation", "FullPrecision", "MixedPrecision", "NonfinitePolicy", "Precision", "Step"]
 
@@ -103,7 +104,7 @@ class MixedPrecision(Precision):
 
     def __init__(
         self,
-        dtype: torch.dtype | str | None = None,
+        dtype: torch.dtype | Literal["float16", "bfloat16"] | None = None,
         enabled: bool = True,
         grad_scaler: torch.amp.GradScaler | None = None,
         log_grad_scaler: bool = False,
@@ -177,7 +178,7 @@ class Accumulation:
         num_batches: ``P``.
     """
 
-    def __init__(self, num_batches: int = 1) -> None:
+    def __init__(self, num_batches: Positive = 1) -> None:
         if num_batches < 1:
             raise ValueError(f"num_batches={num_batches} must be at least 1.")
         self.num_batches = num_batches
@@ -235,7 +236,7 @@ class NonfinitePolicy:
         num_skipped: number of steps in a row that were skipped, up to the last step.
     """
 
-    def __init__(self, max_skipped: int = 0, dump_dir: str | Path | None = None) -> None:
+    def __init__(self, max_skipped: NotNegative = 0, dump_dir: str | Path | None = None) -> None:
         if max_skipped < 0:
             raise ValueError(f"max_skipped={max_skipped} must be at least 0.")
         self.max_skipped = max_skipped

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from ultravid.engine.when import Every, HookOrder
 from ultravid.utils import comm
 from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.events import EventStorage, get_event_storage
+from ultravid.utils.limits import Accepts, NotNegative, Positive
 from ultravid.utils.seed import generator_states, restore_generators, seed_step
 
 __all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
@@ -300,6 +301,11 @@ class TrainerBase:
                 )
 
 
+def _is_loader(value: Any) -> bool:
+    """Whether a value of a config may yield batches: text and a dict of settings are iterable, but no loader."""
+    return not isinstance(value, str | bytes | Mapping)
+
+
 class SimpleTrainer(TrainerBase):
     """One model, one optimizer, one loader; a step is load, forward, backward, step.
 
@@ -329,9 +335,9 @@ class SimpleTrainer(TrainerBase):
     def __init__(
         self,
         model: nn.Module,
-        data_loader: Iterable[Any],
+        data_loader: Annotated[Iterable[Any], Accepts(_is_loader, "an iterable of batches")],
         optimizer: Optimizer,
-        gather_metric_period: int = 1,
+        gather_metric_period: NotNegative = 1,
         zero_grad_before_forward: bool = False,
         async_write_metrics: bool = False,
         *,
@@ -342,7 +348,7 @@ class SimpleTrainer(TrainerBase):
         hooks: Mapping[str, HookBase | None] | Sequence[HookBase | None] = (),
         checkpointer: DetectionCheckpointer | None = None,
         init_checkpoint: str = "",
-        max_iter: int = 0,
+        max_iter: Positive = 0,
         seed: int | None = None,
     ) -> None:
         del async_write_metrics
@@ -573,12 +579,12 @@ class AMPTrainer(SimpleTrainer):
     def __init__(
         self,
         model: nn.Module,
-        data_loader: Iterable[Any],
+        data_loader: Annotated[Iterable[Any], Accepts(_is_loader, "an iterable of batches")],
         optimizer: Optimizer,
-        gather_metric_period: int = 1,
+        gather_metric_period: NotNegative = 1,
         zero_grad_before_forward: bool = False,
         grad_scaler: torch.amp.GradScaler | None = None,
-        precision: torch.dtype | str | None = None,
+        precision: torch.dtype | Literal["float16", "bfloat16"] | None = None,
         log_grad_scaler: bool = False,
         async_write_metrics: bool = False,
         *,
@@ -589,7 +595,7 @@ class AMPTrainer(SimpleTrainer):
         hooks: Mapping[str, HookBase | None] | Sequence[HookBase | None] = (),
         checkpointer: DetectionCheckpointer | None = None,
         init_checkpoint: str = "",
-        max_iter: int = 0,
+        max_iter: Positive = 0,
         seed: int | None = None,
     ) -> None:
         self._mixed = MixedPrecision(precision, enabled, grad_scaler, log_grad_scaler)

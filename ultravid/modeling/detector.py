@@ -18,6 +18,7 @@ from ultravid.modeling.heads import RoIHeads
 from ultravid.modeling.postprocessing import detector_postprocess
 from ultravid.modeling.proposal import RPN
 from ultravid.structures import Boxes, Clip, ImageList, Instances
+from ultravid.utils.limits import NotNegative, Positive
 
 __all__ = ["BasicDet", "FasterRCNN", "relation_mask"]
 
@@ -143,8 +144,8 @@ class BasicDet(FasterRCNN):
         backbone: nn.Module,
         proposal_generator: RPN,
         roi_heads: RoIHeads,
-        context_frames: int = 15,
-        context_stride: int = 1,
+        context_frames: NotNegative = 15,
+        context_stride: Positive = 1,
         causal: bool = False,
         pixel_mean: Sequence[float] = IMAGENET_MEAN,
         pixel_std: Sequence[float] = IMAGENET_STD,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ultravid.solver.schedules import LRMultiplier, WarmupParamScheduler
+from ultravid.utils.limits import NotNegative, Positive
 
 __all__ = ["LRMultiplier", "WarmupCosineLR", "WarmupMultiStepLR", "WarmupParamScheduler"]
 
@@ -67,8 +69,8 @@ class WarmupMultiStepLR(_WarmupLR):
         milestones: Sequence[int],
         gamma: float = 0.1,
         warmup_factor: float = 0.001,
-        warmup_iters: int = 1000,
-        warmup_method: str = "linear",
+        warmup_iters: NotNegative = 1000,
+        warmup_method: Literal["linear", "constant"] = "linear",
         last_epoch: int = -1,
     ) -> None:
         if list(milestones) != sorted(milestones):
@@ -101,10 +103,10 @@ class WarmupCosineLR(_WarmupLR):
     def __init__(
         self,
         optimizer: Optimizer,
-        max_iters: int,
+        max_iters: Positive,
         warmup_factor: float = 0.001,
-        warmup_iters: int = 1000,
-        warmup_method: str = "linear",
+        warmup_iters: NotNegative = 1000,
+        warmup_method: Literal["linear", "constant"] = "linear",
         last_epoch: int = -1,
     ) -> None:
         self.max_iters = max_iters

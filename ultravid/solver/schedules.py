@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 from fvcore.common.param_scheduler import (
     CompositeParamScheduler,
@@ -14,7 +16,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["LRMultiplier", "WarmupParamScheduler"]
+from ultravid.utils.limits import Hint, Limits, Positive, Share
+
+__all__ = ["IterationMultiplier", "LRMultiplier", "WarmupParamScheduler"]
 
 
 class WarmupParamScheduler(CompositeParamScheduler):
@@ -34,9 +38,9 @@ class WarmupParamScheduler(CompositeParamScheduler):
     def __init__(
         self,
         scheduler: ParamScheduler,
-        warmup_factor: float,
-        warmup_length: float,
-        warmup_method: str = "linear",
+        warmup_factor: Annotated[float, Limits(ge=0)],
+        warmup_length: Share,
+        warmup_method: Literal["linear", "constant"] = "linear",
         rescale_interval: bool = False,
     ) -> None:
         if not 0 <= warmup_length <= 1:
@@ -58,6 +62,45 @@ class WarmupParamScheduler(CompositeParamScheduler):
         return float(self._only(where) if self._only is not None else super().__call__(where))
 
 
+class IterationMultiplier(ParamScheduler):
+    """A schedule that a function of the iteration defines.
+
+    In a config::
+
+        lr_multiplier = L(IterationMultiplier)(function=my_factor, max_iter=ref("train.max_iter"))
+
+    fvcore's own schedules are functions of the progress in [0, 1], so a bare function would be ambiguous.
+
+    Args:
+        function: from the iteration, from 0 to ``max_iter``, to the factor of the learning rate; a function at the top of a
+            module or of the config file, so that it can be saved by its name.
+        max_iter: number of iterations.
+
+    Raises:
+        ValueError: the function returns no finite number at the first or the last iteration.
+    """
+
+    def __init__(self, function: Callable[[int], float], max_iter: Positive) -> None:
+        self._function = function
+        self._max_iter = max_iter
+        for iteration in {0, max_iter - 1}:
+            self._factor(iteration)
+
+    def __call__(self, where: float) -> float:
+        """The factor at a progress in [0, 1]."""
+        return self._factor(round(where * self._max_iter))
+
+    def _factor(self, iteration: int) -> float:
+        factor = self._function(iteration)
+        if not isinstance(factor, int | float) or not math.isfinite(factor):
+            name = getattr(self._function, "__qualname__", repr(self._function))
+            raise ValueError(f"{name}({iteration}) is {factor!r}, not a factor of the learning rate.")
+        return float(factor)
+
+
+_OTHER_MULTIPLIERS = "A function of the iteration is given as ultravid.solver.IterationMultiplier(function=..., max_iter=${train.max_iter})"
+
+
 class LRMultiplier(LRScheduler):
     """Learning rate = base learning rate of the group times a schedule's factor at iteration / max_iter.
 
@@ -68,9 +111,16 @@ class LRMultiplier(LRScheduler):
         last_iter: the last iteration that was done, as torch's ``last_epoch``; -1 before the first.
     """
 
-    def __init__(self, optimizer: Optimizer, multiplier: ParamScheduler, max_iter: int, last_iter: int = -1) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        multiplier: Annotated[ParamScheduler, Hint(_OTHER_MULTIPLIERS)],
+        max_iter: Positive,
+        last_iter: int = -1,
+    ) -> None:
         if not isinstance(multiplier, ParamScheduler):
-            raise TypeError(f"multiplier must be one of fvcore's ParamScheduler, got {type(multiplier).__name__}.")
+            kind = type(multiplier).__name__
+            raise TypeError(f"multiplier must be one of fvcore's ParamScheduler, got {kind}. {_OTHER_MULTIPLIERS}.")
         self._multiplier = multiplier
         self._max_iter = max_iter
         super().__init__(optimizer, last_epoch=last_iter)

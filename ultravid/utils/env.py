@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from typing import Annotated, Any
 
 import torch
 
+from ultravid.utils.limits import Accepts
 from ultravid.utils.seed import seed_all_rng
 
-__all__ = ["TORCH_VERSION", "describe_environment", "seed_all_rng", "select_device"]
+__all__ = ["TORCH_VERSION", "DeviceName", "describe_environment", "is_device_name", "seed_all_rng", "select_device"]
 
 TORCH_VERSION: tuple[int, int] = (int(torch.__version__.split(".")[0]), int(torch.__version__.split(".")[1]))
 """Major and minor version of torch."""
+
+
+def is_device_name(value: Any) -> bool:
+    """Whether a value names a device, which need not exist on this machine: "auto", or a name that torch knows."""
+    if value == "auto":
+        return True
+    try:
+        torch.device(value)
+    except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+DeviceName = Annotated[str, Accepts(is_device_name, "'auto', 'cpu', 'cuda' or 'cuda:1'")]
+"""The name of a device, for a signature; see `ultravid.utils.limits`."""
 
 
 def select_device(device: str = "auto") -> torch.device:

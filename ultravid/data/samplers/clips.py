@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultravid.datasets.video import DataError, Video
+from ultravid.utils.limits import Positive
 
 __all__ = [
     "AnchoredFrameSampler",
@@ -79,7 +80,7 @@ class WindowFrameSampler:
         window: length of the window in frames; it is shifted to lie inside the video.
     """
 
-    def __init__(self, *, num_frames: int = 16, window: int = 30) -> None:
+    def __init__(self, *, num_frames: Positive = 16, window: Positive = 30) -> None:
         self.num_frames = num_frames
         self.window = window
 
@@ -158,7 +159,7 @@ class StridedFrameSampler:
         stride: frames from one to the next; smaller if the video is too short, down to 1.
     """
 
-    def __init__(self, *, num_frames: int = 16, stride: int = 1) -> None:
+    def __init__(self, *, num_frames: Positive = 16, stride: Positive = 1) -> None:
         self.num_frames = num_frames
         self.stride = stride
 

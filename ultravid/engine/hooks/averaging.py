@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.checkpoint.checkpointer import AVERAGED
 from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import HookOrder
+from ultravid.utils.limits import Limits
 
 __all__ = ["EMA"]
 
@@ -37,7 +38,11 @@ class EMA(HookBase):
     order: ClassVar[int] = HookOrder.AVERAGING
 
     def __init__(
-        self, model: nn.Module, checkpointer: DetectionCheckpointer, decay: float = 0.999, warmup: bool = True
+        self,
+        model: nn.Module,
+        checkpointer: DetectionCheckpointer,
+        decay: Annotated[float, Limits(ge=0, lt=1)] = 0.999,
+        warmup: bool = True,
     ) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay={decay} must be at least 0 and below 1.")

@@ -6,12 +6,13 @@ import logging
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import Every, HookOrder
 from ultravid.utils import comm
+from ultravid.utils.limits import NotNegative, Positive
 
 __all__ = ["BestCheckpointer", "PeriodicCheckpointer"]
 
@@ -68,9 +69,9 @@ class PeriodicCheckpointer(HookBase):
     def __init__(
         self,
         checkpointer: DetectionCheckpointer,
-        period: int,
-        max_iter: int | None = None,
-        max_to_keep: int | None = None,
+        period: NotNegative,
+        max_iter: Positive | None = None,
+        max_to_keep: Positive | None = None,
         file_prefix: str = "model",
     ) -> None:
         if max_to_keep is not None and max_to_keep < 1:
@@ -137,12 +138,12 @@ class BestCheckpointer(HookBase):
 
     def __init__(
         self,
-        eval_period: int,
+        eval_period: NotNegative,
         checkpointer: DetectionCheckpointer,
         val_metric: str,
-        mode: str = "max",
+        mode: Literal["max", "min"] = "max",
         file_prefix: str = "model_best",
-        max_to_keep: int = 1,
+        max_to_keep: Positive = 1,
     ) -> None:
         if mode not in ("max", "min"):
             raise ValueError(f"mode={mode!r} is neither 'max' nor 'min'.")

@@ -9,6 +9,7 @@ from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import Every, HookOrder
 from ultravid.evaluation import flatten_results_dict
 from ultravid.utils import comm
+from ultravid.utils.limits import NotNegative
 
 __all__ = ["EvalHook"]
 
@@ -26,7 +27,7 @@ class EvalHook(HookBase):
 
     def __init__(
         self,
-        eval_period: int,
+        eval_period: NotNegative,
         eval_function: Callable[[], Mapping[str, Any] | None],
         eval_after_train: bool = True,
     ) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import Every, HookOrder
 from ultravid.utils.events import EventStorage
+from ultravid.utils.limits import NotNegative, Positive
 
 __all__ = ["PreciseBN"]
 
@@ -32,7 +33,9 @@ class PreciseBN(HookBase):
 
     order: ClassVar[int] = HookOrder.PRECISE_BN
 
-    def __init__(self, period: int, model: nn.Module, data_loader: Iterable[Any], num_iter: int = 200) -> None:
+    def __init__(
+        self, period: NotNegative, model: nn.Module, data_loader: Iterable[Any], num_iter: Positive = 200
+    ) -> None:
         self._every = Every(period, last=True)
         self._model = model
         self._data_loader = data_loader

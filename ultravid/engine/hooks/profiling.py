@@ -12,6 +12,7 @@ import torch
 from ultravid.engine.train_loop import HookBase, TrainerBase
 from ultravid.engine.when import Every, HookOrder
 from ultravid.utils import comm
+from ultravid.utils.limits import NotNegative
 
 __all__ = ["AutogradProfiler", "TorchMemoryStats", "TorchProfiler"]
 
@@ -72,7 +73,7 @@ class TorchMemoryStats(HookBase):
         max_runs: number of times.
     """
 
-    def __init__(self, period: int = 20, max_runs: int = 10) -> None:
+    def __init__(self, period: NotNegative = 20, max_runs: NotNegative = 10) -> None:
         self._every = Every(period)
         self._runs_left = max_runs
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import HookOrder
 from ultravid.utils import comm
+from ultravid.utils.limits import Limits
 from ultravid.utils.logger import TerminalHandler, terminal_handler
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class ProgressBar(HookBase):
 
     order: ClassVar[int] = HookOrder.PROGRESS
 
-    def __init__(self, min_interval_s: float = 0.2, loss: str = "total_loss") -> None:
+    def __init__(self, min_interval_s: Annotated[float, Limits(ge=0)] = 0.2, loss: str = "total_loss") -> None:
         self._min_interval_s = min_interval_s
         self._loss = loss
         self._next_refresh = float("inf")

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 
@@ -16,6 +16,7 @@ from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import HookOrder
 from ultravid.utils import comm
 from ultravid.utils.errors import StopTraining
+from ultravid.utils.limits import Limits
 
 __all__ = ["StopOnSignal"]
 
@@ -37,7 +38,10 @@ class StopOnSignal(HookBase):
     order: ClassVar[int] = HookOrder.STOP
 
     def __init__(
-        self, checkpointer: DetectionCheckpointer, file_prefix: str = "model", wall_time_s: float | None = None
+        self,
+        checkpointer: DetectionCheckpointer,
+        file_prefix: str = "model",
+        wall_time_s: Annotated[float, Limits(gt=0)] | None = None,
     ) -> None:
         self._checkpointer = checkpointer
         self._file_prefix = file_prefix

@@ -13,6 +13,7 @@ from tabulate import tabulate
 from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import Every, HookOrder
 from ultravid.utils import comm
+from ultravid.utils.limits import NotNegative, Positive
 
 __all__ = ["IterationTimer", "TimeBreakdown"]
 
@@ -28,7 +29,7 @@ class IterationTimer(HookBase):
 
     order: ClassVar[int] = HookOrder.TIMER
 
-    def __init__(self, warmup_iter: int = 3) -> None:
+    def __init__(self, warmup_iter: NotNegative = 3) -> None:
         self._warmup_iter = warmup_iter
         self._step_start = self._train_start = time.perf_counter()
         self._total = 0.0
@@ -77,7 +78,7 @@ class TimeBreakdown(HookBase):
 
     order: ClassVar[int] = HookOrder.TIME_BREAKDOWN
 
-    def __init__(self, period: int = 20) -> None:
+    def __init__(self, period: Positive = 20) -> None:
         if period < 1:
             raise ValueError(f"period={period} must be at least 1.")
         self._every = Every(period)

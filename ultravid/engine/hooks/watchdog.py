@@ -7,11 +7,12 @@ import sys
 import threading
 import time
 import traceback
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import HookOrder
 from ultravid.utils import comm
+from ultravid.utils.limits import Limits
 
 __all__ = ["Watchdog"]
 
@@ -29,7 +30,7 @@ class Watchdog(HookBase):
 
     order: ClassVar[int] = HookOrder.WATCHDOG
 
-    def __init__(self, timeout_s: float = 1800.0) -> None:
+    def __init__(self, timeout_s: Annotated[float, Limits(gt=0)] = 1800.0) -> None:
         if timeout_s <= 0:
             raise ValueError(f"timeout_s={timeout_s} must be above 0.")
         self._timeout = timeout_s

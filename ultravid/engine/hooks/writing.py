@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import Every, HookOrder
 from ultravid.utils import comm
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventWriter
+from ultravid.utils.limits import Positive
 
 __all__ = ["PeriodicWriter"]
 
@@ -32,9 +33,9 @@ class PeriodicWriter(HookBase):
     def __init__(
         self,
         writers: Mapping[str, EventWriter] | Sequence[EventWriter],
-        period: int = 20,
+        period: Positive = 20,
         *,
-        on_error: str = "stop",
+        on_error: Literal["stop", "continue"] = "stop",
     ) -> None:
         if period < 1:
             raise ValueError(f"period={period} must be at least 1.")

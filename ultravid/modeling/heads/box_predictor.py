@@ -12,6 +12,7 @@ from torchvision.ops import batched_nms
 
 from ultravid.layers import Box2BoxTransform
 from ultravid.structures import Boxes, Instances
+from ultravid.utils.limits import Positive, Share
 
 __all__ = ["BoxPredictor"]
 
@@ -34,11 +35,11 @@ class BoxPredictor(nn.Module):
         self,
         *,
         in_features: int,
-        num_classes: int = 1,
+        num_classes: Positive = 1,
         box2box_transform: Box2BoxTransform,
-        score_threshold: float = 0.0,
-        nms_threshold: float = 0.5,
-        max_detections: int = 100,
+        score_threshold: Share = 0.0,
+        nms_threshold: Share = 0.5,
+        max_detections: Positive = 100,
         cls_loss_weight: float = 1.0,
         box_loss_weight: float = 1.0,
     ) -> None:

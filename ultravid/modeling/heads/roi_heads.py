@@ -16,6 +16,7 @@ from ultravid.layers import RelationModule
 from ultravid.modeling.heads.box_predictor import BoxPredictor
 from ultravid.modeling.matcher import Matcher, subsample_labels
 from ultravid.structures import Boxes, Instances, pairwise_iou
+from ultravid.utils.limits import NotNegative, Positive, Share
 
 __all__ = ["FCBoxHead", "RoIHeads"]
 
@@ -45,9 +46,9 @@ class RoIHeads(nn.Module):
         box_predictor: BoxPredictor,
         proposal_matcher: Matcher,
         relation: RelationModule | None = None,
-        batch_size_per_image: int = 16,
-        positive_fraction: float = 0.5,
-        gt_copies: int = 1,
+        batch_size_per_image: Positive = 16,
+        positive_fraction: Share = 0.5,
+        gt_copies: NotNegative = 1,
         gt_jitter: float = 0.0,
         roi_scale: float = 1.0,
     ) -> None:

@@ -16,6 +16,7 @@ from ultravid.layers import Box2BoxTransform, Conv2d
 from ultravid.modeling.matcher import Matcher, subsample_labels
 from ultravid.modeling.proposal.anchors import AnchorGenerator
 from ultravid.structures import Boxes, Instances, pairwise_iou
+from ultravid.utils.limits import Positive, Share
 
 __all__ = ["RPN", "RPNHead"]
 
@@ -23,7 +24,7 @@ __all__ = ["RPN", "RPNHead"]
 class RPNHead(nn.Module):
     """A 3x3 convolution with ReLU, then 1x1 convolutions to a logit and four deltas for each anchor."""
 
-    def __init__(self, *, in_channels: int, num_anchors: int) -> None:
+    def __init__(self, *, in_channels: Positive, num_anchors: Positive) -> None:
         super().__init__()
         self.conv = Conv2d(in_channels, in_channels, 3, padding=1, activation=F.relu)
         self.objectness_logits = nn.Conv2d(in_channels, num_anchors, 1)
@@ -64,11 +65,11 @@ class RPN(nn.Module):
         anchor_generator: AnchorGenerator,
         box2box_transform: Box2BoxTransform,
         anchor_matcher: Matcher,
-        batch_size_per_image: int = 256,
-        positive_fraction: float = 0.5,
-        pre_nms_topk: int = 256,
-        post_nms_topk: int = 16,
-        nms_threshold: float = 0.7,
+        batch_size_per_image: Positive = 256,
+        positive_fraction: Share = 0.5,
+        pre_nms_topk: Positive = 256,
+        post_nms_topk: Positive = 16,
+        nms_threshold: Share = 0.7,
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
