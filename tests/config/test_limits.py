@@ -72,7 +72,7 @@ def test_a_class_a_function_or_text_in_place_of_an_object_is_reported(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load_checked(tmp_path / "run.py", ["trainer.hooks.checkpoint.checkpointer=best"])
     message = str(caught.value)
-    assert "lr_multiplier: is <function half_after_100" in message
+    assert "there is no 'lr_multiplier'. In that file it is a function" in message
     assert "IterationMultiplier(function=..., max_iter=${train.max_iter})" in message
     assert "trainer.hooks.eval: is <class 'ultravid.engine.hooks.evaluation.EvalHook'>" in message
     assert "dataloader.train: is a dict where" in message

@@ -86,7 +86,6 @@ def node(value):
         (Annotated[int, "pixels"], 3),
         (Seconds, 1.5),
         (Kind, object()),
-        (Sized, object()),
         (Sized, LazyCall(make_module)()),
         (Colour, Colour.RED),
         (torch.device, "cpu"),

@@ -33,7 +33,7 @@ from ultravid.config.tree import (
     walk,
 )
 from ultravid.config.upgrade import upgrade, upgrade_notes
-from ultravid.config.value_types import parameters_of
+from ultravid.config.value_types import hint_of, parameters_of
 
 __all__ = ["check", "load_checked", "refuse_faults"]
 
@@ -181,7 +181,17 @@ def _faults(container: Container, allowed: frozenset[str] | None, complete: bool
             try:
                 container[key]
             except ConfigError as error:
-                yield Fault(full_key(container, key), str(error), where(container, key))
+                yield Fault(full_key(container, key), f"{error}{_hint(container, key)}", where(container, key))
+
+
+def _hint(container: Container, key: Any) -> str:
+    """What the parameter that takes a value says of wrong values; "" if nothing."""
+    try:
+        target = container["_target_"] if isinstance(container, Node) and "_target_" in container else None
+        takes = parameters_of(locate(target) if isinstance(target, str) else target) if target is not None else None
+    except ConfigError:  # reported with the target
+        return ""
+    return hint_of(takes.annotations.get(key)) if takes is not None else ""
 
 
 def _holds_calls(value: Any) -> bool:

@@ -60,7 +60,9 @@ def load_config_file(path: str | Path, *, allow_pickle: bool = False) -> Node:
 
 
 def _is_a_value(value: Any) -> bool:
-    """Whether the author of a file may have meant a value to be part of the config."""
+    """Whether the author of a file may have meant a value to be part of the config; a function of the file too."""
+    if isinstance(value, FunctionType) and value.__module__.startswith(MODULE_PREFIX):
+        return True
     return not isinstance(value, type | ModuleType | FunctionType | BuiltinFunctionType) and not hasattr(
         value, "__wrapped__"
     )
