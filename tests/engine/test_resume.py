@@ -1,6 +1,8 @@
 import json
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,10 +17,14 @@ from ultravid.utils.events import JSONWriter, get_event_storage
 
 
 class Marks(hooks.HookBase):
-    """Counts its steps; two of them are in a run."""
+    """Counts its steps, and draws; two of them are in a run."""
 
     def __init__(self):
         self.count = 0
+
+    def before_step(self):
+        drawn = random.random() + np.random.randn() + float(torch.rand(()))  # noqa: NPY002  # as a user's hook may
+        get_event_storage().put_scalar(f"drawn_by_{self.name}", drawn)
 
     def after_step(self):
         self.count += 1

@@ -1,6 +1,8 @@
 import json
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,6 +24,8 @@ class Model(nn.Module):
 
     def forward(self, x):
         get_event_storage().put_scalar("some_accuracy", float(x.mean()))
+        drawn = random.random() + np.random.randn()  # noqa: NPY002  # as a user's model may
+        get_event_storage().put_scalar("drawn_by_the_model", drawn)
         return {
             "loss_a": self.layer(self.dropout(x)).pow(2).mean(),
             "loss_b": self.layer.weight.abs().sum(),

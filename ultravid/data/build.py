@@ -33,6 +33,7 @@ from ultravid.structures import Clip
 from ultravid.utils import comm
 from ultravid.utils.env import DeviceName, select_device
 from ultravid.utils.limits import Limits, NotNegative, Positive
+from ultravid.utils.seed import seed_from
 
 __all__ = [
     "ClipLoader",
@@ -75,19 +76,30 @@ class ClipLoader:
         rank, world_size = comm.get_rank(), comm.get_world_size()
         sampler = InfiniteClipSampler(self.dataset.total_batch_size, rank, world_size, iteration)
         loader = PackingLoader(
-            self.dataset if self.device is None else _Unfinished(self.dataset),
+            _SeededClips(self.dataset) if self.device is None else _Unfinished(self.dataset),
             batch_sampler=sampler,
             num_workers=self.num_workers,
             worker_init_fn=init_worker,
             pin_memory=False,
-            # A DataLoader's iterator draws a seed: without this, from the generator that the model uses.
-            generator=torch.Generator(),
+            # A DataLoader's iterator draws its workers' seed: without this, from the generator that the model uses.
+            generator=torch.Generator().manual_seed(seed_from(self.dataset.seed, "workers", rank, iteration)),
         )
         return iter(loader) if self.device is None else map(self._finish, iter(loader))
 
     def _finish(self, batch: list[tuple[Clip, np.random.Generator]]) -> list[Clip]:
         assert self.device is not None, "without a device the workers finish the clips"
         return [self.dataset.finish(clip.to(self.device), rng) for clip, rng in batch]
+
+
+class _SeededClips(Dataset[Clip]):
+    """The clips of a data set, with global generators seeded for what a subclass adds to `ClipDataset` too."""
+
+    def __init__(self, dataset: ClipDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, position: Position) -> Clip:
+        with self.dataset.seeded(position):
+            return self.dataset[position]
 
 
 class _Unfinished(Dataset[tuple[Clip, np.random.Generator]]):
@@ -97,7 +109,8 @@ class _Unfinished(Dataset[tuple[Clip, np.random.Generator]]):
         self.dataset = dataset
 
     def __getitem__(self, position: Position) -> tuple[Clip, np.random.Generator]:
-        return self.dataset.load(position)
+        with self.dataset.seeded(position):
+            return self.dataset.load(position)
 
 
 def build_video_train_loader(

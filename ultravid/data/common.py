@@ -93,8 +93,9 @@ def _unpickle_function(content: bytes) -> _PicklableFunction:
 class MapDataset(Dataset[Any]):
     """The items of a data set through a function.
 
-    If the function returns None for an item, a data set with indices gives another item, chosen at random from those that
-    did not fail yet; an `IterableDataset` goes on to the next one. Of an `IterableDataset` this makes another one.
+    If the function returns None for an item, a data set with indices gives another item, which Python's global generator
+    chooses from those that were not tried yet; an `IterableDataset` goes on to the next one. Of an `IterableDataset` this makes
+    another one.
 
     Args:
         dataset: with indices, or an `IterableDataset`.
@@ -113,26 +114,29 @@ class MapDataset(Dataset[Any]):
     def __init__(self, dataset: Any, map_func: Callable[[Any], Any]) -> None:
         self._dataset = dataset
         self._map_func = _as_picklable(map_func)
-        self._random = random.Random(42)
-        self._candidates = set(range(len(dataset)))
 
     def __len__(self) -> int:
         return len(self._dataset)
 
+    def unmapped(self, index: int) -> Any:
+        """An item of the data set before the function."""
+        return self._dataset[index]
+
     def __getitem__(self, index: int) -> Any:
-        tried = 0
+        tried: set[int] = set()
         while True:
             item = self._map_func(self._dataset[index])
             if item is not None:
-                self._candidates.add(index)
                 return item
-            tried += 1
-            self._candidates.discard(index)
-            if not self._candidates:
+            tried.add(index % len(self))
+            if len(tried) == len(self):
                 raise ValueError(f"The function gave None for all {len(self)} items of the data set.")
-            if tried >= 3:
-                logger.warning("The function gave None for %d items in a row, the last being number %d.", tried, index)
-            index = self._random.choice(sorted(self._candidates))
+            if len(tried) >= 3:
+                logger.warning(
+                    "The function gave None for %d items in a row, the last being number %d.", len(tried), index
+                )
+            while (index := random.randrange(len(self))) in tried:
+                pass
 
 
 class _MapIterableDataset(IterableDataset[Any]):

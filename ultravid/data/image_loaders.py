@@ -7,20 +7,21 @@ model is given. Loaders of videos are in `ultravid.data.build`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from ultravid.config.configurable import configurable
-from ultravid.data.common import AspectRatioGroupedDataset, DatasetFromList, MapDataset, ToIterableDataset
+from ultravid.data.common import DatasetFromList, MapDataset
 from ultravid.data.samplers import (
     InferenceSampler,
     RandomSubsetTrainingSampler,
     RepeatFactorTrainingSampler,
     TrainingSampler,
 )
+from ultravid.data.seeded_loaders import GroupedLoader, SeededLoader, SeededTestLoader, StreamLoader
 from ultravid.data.workers import worker_init_reset_seed
 from ultravid.datasets.catalog import DatasetCatalog
 from ultravid.datasets.video import DataError
@@ -110,11 +111,11 @@ def build_batch_data_loader(
         collate_fn: from a list of items to a batch; None keeps the list.
         drop_last: leave out the last batch if it is not full.
         single_gpu_batch_size: items of a batch in this process, instead of the share of ``total_batch_size``.
-        seed: of the workers' generators, to which the process's rank is added; None takes the seed of torch's global one.
+        seed: of what is drawn from the global generators, see `ultravid.data.seeded_loaders`; None takes the seed of torch's.
         kwargs: more arguments of `torch.utils.data.DataLoader`, such as ``pin_memory`` and ``prefetch_factor``.
 
     Returns:
-        something to iterate over once or more: batches as ``collate_fn`` makes them.
+        something to iterate over once or more, from any batch on: batches as ``collate_fn`` makes them.
 
     Raises:
         DataError: the processes can't share the batch evenly.
@@ -122,40 +123,37 @@ def build_batch_data_loader(
     batch_size = single_gpu_batch_size or _share_of_batch(total_batch_size)
     collate = collate_fn or trivial_batch_collator
     arguments = {"num_workers": num_workers, "worker_init_fn": worker_init_reset_seed, **kwargs}
-    # A generator of the loader's own: an iterator draws its seed from it, not from the one that the model uses.
-    base = torch.initial_seed() if seed is None else seed
-    arguments["generator"] = torch.Generator().manual_seed((base + comm.get_rank()) % 2**63)
+    seed = torch.initial_seed() if seed is None else seed
     if aspect_ratio_grouping:
-        stream = dataset if isinstance(dataset, IterableDataset) else _with_sampler(dataset, sampler)
-        loader: Any = DataLoader(stream, batch_size=None, collate_fn=_as_it_is, **arguments)
-        return _CollatedBatches(AspectRatioGroupedDataset(loader, batch_size), collate)
+        return GroupedLoader(
+            _loader(dataset, sampler, None, False, _as_it_is, seed, arguments), batch_size, collate, seed
+        )
+    return _loader(dataset, sampler, batch_size, drop_last, collate, seed, arguments)
+
+
+def _loader(
+    dataset: Any,
+    sampler: Sampler[int] | None,
+    batch_size: int | None,
+    drop_last: bool,
+    collate_fn: Collate,
+    seed: int,
+    arguments: dict[str, Any],
+) -> SeededLoader | StreamLoader:
+    """The loader of a data set with indices or of a stream."""
     if isinstance(dataset, IterableDataset):
-        return DataLoader(dataset, batch_size=batch_size, drop_last=drop_last, collate_fn=collate, **arguments)
+        return StreamLoader(
+            dataset, batch_size=batch_size, drop_last=drop_last, collate_fn=collate_fn, seed=seed, **arguments
+        )
     if sampler is None:
         raise ValueError("A data set with indices needs a sampler.")
-    batches = BatchSampler(sampler, batch_size, drop_last)
-    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, **arguments)
-
-
-class _CollatedBatches:
-    """Batches of an `AspectRatioGroupedDataset`, collated."""
-
-    def __init__(self, batches: AspectRatioGroupedDataset, collate_fn: Collate) -> None:
-        self.batches = batches
-        self.collate_fn = collate_fn
-
-    def __iter__(self) -> Iterator[Any]:
-        return map(self.collate_fn, self.batches)
+    return SeededLoader(
+        dataset, sampler, batch_size, drop_last=drop_last, collate_fn=collate_fn, seed=seed, **arguments
+    )
 
 
 def _as_it_is(item: Any) -> Any:
     return item
-
-
-def _with_sampler(dataset: Any, sampler: Sampler[int] | None) -> ToIterableDataset:
-    if sampler is None:
-        raise ValueError("A data set with indices needs a sampler.")
-    return ToIterableDataset(dataset, sampler)
 
 
 def _share_of_batch(total_batch_size: int) -> int:
@@ -271,6 +269,8 @@ def build_detection_test_loader(
 ) -> DataLoader[Any]:
     """Loader of this process's share of a data set, in order, each item once; the last batch may be smaller.
 
+    What a mapper draws from the global generators depends on the item's index alone.
+
     Also called as ``build_detection_test_loader(cfg, dataset_name, mapper)`` with a `CfgNode`: it reads
     ``DATALOADER.NUM_WORKERS``.
 
@@ -284,16 +284,17 @@ def build_detection_test_loader(
     """
     dataset = _as_dataset(dataset, mapper)
     sampler = _sampler_of(dataset, sampler, InferenceSampler)
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        drop_last=False,
-        num_workers=num_workers,
-        collate_fn=collate_fn or trivial_batch_collator,
-        worker_init_fn=worker_init_reset_seed,
-        generator=torch.Generator(),  # otherwise an iterator's seed is drawn from the generator that the model uses
-    )
+    arguments: dict[str, Any] = {
+        "batch_size": batch_size,
+        "drop_last": False,
+        "num_workers": num_workers,
+        "collate_fn": collate_fn or trivial_batch_collator,
+        "worker_init_fn": worker_init_reset_seed,
+    }
+    if isinstance(dataset, IterableDataset):
+        return StreamLoader(dataset, seed=0, **arguments)
+    # An iterator's seed is drawn from a generator of the loader's own, not from the one that the model uses.
+    return SeededTestLoader(dataset, sampler=sampler, generator=torch.Generator(), **arguments)
 
 
 def _as_dataset(dataset: Any, mapper: Callable[[Any], Any] | None) -> Any:

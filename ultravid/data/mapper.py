@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import cv2
@@ -23,6 +24,7 @@ from ultravid.data.transforms import ClipTransform, apply_transforms, area_size
 from ultravid.datasets.readers import read_frame_image
 from ultravid.datasets.video import DataError, Frame, Video
 from ultravid.structures import Boxes, Clip, Instances
+from ultravid.utils.seed import seeded_generators
 
 __all__ = ["ClipDataset", "FrameDataset", "frame_for_test"]
 
@@ -107,6 +109,9 @@ def frame_instances(frame: Frame) -> Instances:
 class ClipDataset(Dataset[Clip]):
     """Training clips by position: everything about sample ``k`` of iteration ``i`` follows from (seed, i, k).
 
+    That holds for samplers and transforms that draw from Python's, numpy's or torch's global generators too: these are seeded
+    for each clip, once before it is loaded and once before ``device_transforms``, and are afterwards what they were before.
+
     Args:
         videos: each is used once before one is used again, in another order each time.
         frame_sampler: chooses the frames of the video.
@@ -117,7 +122,7 @@ class ClipDataset(Dataset[Clip]):
             only the coherence in time.
         image_format: "RGB" or "BGR", the order of channels that the model needs; augmentation always gets RGB.
         device_transforms: augmentation after ``transforms``, from the same generator: the list in which a transform is changes
-            only where it runs (`ClipLoader`).
+            only where it runs (`ClipLoader`), unless it draws from a global generator.
         planner: chooses the video of each clip; None: all ``videos`` in turn.
         static: makes some clips static.
         organ: of the clips; None: the one in each video's metadata.
@@ -170,7 +175,14 @@ class ClipDataset(Dataset[Clip]):
 
     def load(self, position: Position) -> tuple[Clip, np.random.Generator]:
         """The clip before ``device_transforms``, and the generator for them."""
-        iteration, k = position
+        with self.seeded(position):
+            return self._load(*position)
+
+    def seeded(self, position: Position) -> AbstractContextManager[None]:
+        """The context, with global generators seeded, in which the clip of a position is loaded."""
+        return seeded_generators(self.seed, "clip", *position)
+
+    def _load(self, iteration: int, k: int) -> tuple[Clip, np.random.Generator]:
         rng = np.random.default_rng((self.seed, _OF_A_SAMPLE, iteration, k))
         count = iteration * self.total_batch_size + k
         planned = self.planner(count)
@@ -187,11 +199,15 @@ class ClipDataset(Dataset[Clip]):
             position=count,
             organ=str(video.metadata.get("organ", "")) if self.organ is None else self.organ,
         )
-        return apply_transforms(clip, self.transforms, rng), rng
+        clip = apply_transforms(clip, self.transforms, rng)
+        clip.position = count  # a transform may have made a new clip without it, and `finish` seeds from it
+        return clip, rng
 
     def finish(self, clip: Clip, rng: np.random.Generator) -> Clip:
         """The clip that a model gets, from the results of `load`, on any device."""
-        clip = apply_transforms(clip, self.device_transforms, rng)
+        if self.device_transforms:
+            with seeded_generators(self.seed, "device transforms", clip.position):
+                clip = apply_transforms(clip, self.device_transforms, rng)
         return dataclasses.replace(clip, frames=to_contiguous(_in_format(clip.frames, self.image_format)))
 
     def _frame_indices(
@@ -218,7 +234,8 @@ class FrameDataset(Dataset[dict[str, Any]]):
 
     An item holds ``image`` (``(3, H, W)`` uint8 in ``image_format``, resized), ``height`` and ``width`` (of the frame on disk: detections
     and ground truth are in its pixels), ``video_id``, ``frame_index``, ``image_id``, ``file_name``, ``fps`` (None if
-    unknown), ``patient``, ``metadata`` (see `Video`) and ``instances`` (the ground truth).
+    unknown), ``patient``, ``metadata`` (see `Video`) and ``instances`` (the ground truth). What a reader draws from the global
+    generators depends on the frame alone.
 
     Args:
         videos: in the order of evaluation.
@@ -263,6 +280,10 @@ class FrameDataset(Dataset[dict[str, Any]]):
         """
         video_index, t = self._place(index)
         video = self.videos[video_index]
+        with seeded_generators("frame", video.video_id, t):
+            return self._load(video, t)
+
+    def _load(self, video: Video, t: int) -> dict[str, Any]:
         frame = video.frames[t]
         item = {
             "image": frame_for_test(read_frame(video, t), self.area, self.image_format),

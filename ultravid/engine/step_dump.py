@@ -49,8 +49,7 @@ class StepDump:
         model: state dict of the plain model: the parameters before the step, and the buffers (statistics of batch norm) after
             the forward pass.
         autocast: dtype of autocast in the forward pass, "float16" or "bfloat16"; None without autocast.
-        generators: states of torch's generators before the step (after it if the run has no seed), and of numpy's and
-            python's generators after it.
+        generators: states of the global generators before the step, or after it if the run has no seed.
     """
 
     iteration: int

@@ -24,7 +24,13 @@ from ultravid.utils import comm
 from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.events import EventStorage, get_event_storage
 from ultravid.utils.limits import Accepts, NotNegative, Positive
-from ultravid.utils.seed import generator_states, restore_generators, seed_step
+from ultravid.utils.seed import (
+    generator_states,
+    restore_generators,
+    seed_iteration,
+    seed_step,
+    seeded_generators,
+)
 
 __all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
 
@@ -329,7 +335,8 @@ class SimpleTrainer(TrainerBase):
         checkpointer: `resume_or_load` uses it, and it saves the trainer's own state too.
         init_checkpoint: weights to start from; "" starts from scratch.
         max_iter: number of iterations.
-        seed: with it, what the model draws in a step is a function of (seed, iteration, rank).
+        seed: with it, what the model draws in a step is a function of (seed, iteration, rank), and so is what hooks, and a loader
+            that loads in this process, draw from the global generators.
     """
 
     def __init__(
@@ -398,6 +405,12 @@ class SimpleTrainer(TrainerBase):
             if self.checkpointer is not None:
                 self.checkpointer.wait()
 
+    def before_step(self) -> None:
+        """Seed the global generators for hooks and loader, and call the hooks."""
+        if self.seed is not None:
+            seed_iteration(self.seed, self.iter, comm.get_rank())
+        super().before_step()
+
     def run_step(self) -> None:
         """One step; its losses and the time that it waited for data go to the storage.
 
@@ -410,7 +423,8 @@ class SimpleTrainer(TrainerBase):
         clock = _LapClock(self.seconds)
         parts = []
         for index in range(self.accumulation.num_batches):
-            step.batches.append(self._next_batch())
+            with self._apart_from_the_model(index):
+                step.batches.append(self._next_batch())
             clock.lap("data")
             if index == 0:
                 self._begin_step()
@@ -432,6 +446,12 @@ class SimpleTrainer(TrainerBase):
         clock.lap("optimizer")
         if self._gathers_metrics.is_due(self):
             self.write_metrics({**losses, "grad_norm": norm}, self.seconds["data"] - data_before)
+
+    def _apart_from_the_model(self, index: int) -> AbstractContextManager[None]:
+        """A context in which a batch of the step is loaded; what a loader draws in this process changes nothing for the model."""
+        if index == 0 or self.seed is None:  # `_begin_step` seeds after the first
+            return nullcontext()
+        return seeded_generators(self.seed, "batch", self.iter, index, comm.get_rank())
 
     def _begin_step(self) -> None:
         """What comes between the first batch of a step and the model."""

@@ -62,6 +62,8 @@ class PreciseBN(HookBase):
 
 
 def _endless(loader: Iterable[Any]) -> Iterator[Any]:
-    """Batches without end; a loader that ends is iterated again."""
+    """Batches without end, the same ones each time; a loader that ends is iterated again."""
+    if hasattr(loader, "iterate_from"):
+        yield from loader.iterate_from(0)
     while True:
         yield from loader
