@@ -68,6 +68,8 @@ trainer = L(SimpleTrainer)(
                 multiplier=ref("lr_multiplier"),
                 max_iter=ref("train.max_iter"),
             ),
+            metric=None,  # what torch's ReduceLROnPlateau gets after each evaluation, as "AP50"
+            period=1,  # iterations between two steps of the scheduler: those of an epoch, for one that counts epochs
         ),
         ema=None,  # averaged weights: common/hooks.py:EMA
         eval=L(hooks.EvalHook)(

@@ -275,7 +275,7 @@ def test_the_hooks_save_with_fvcores_checkpointer_too(tmp_path):
     assert torch.load(tmp_path / "model_final.pth", weights_only=False)["trainer"]["iteration"] == 5
 
 
-def test_a_scheduler_of_torch_goes_on_from_its_own_rate_whatever_the_config_says_now(tmp_path):
+def test_a_scheduler_of_torch_goes_on_from_its_own_rate_and_follows_a_changed_one(tmp_path):
     def run(lr, until):
         model = Linear(torch.mean)
         optimizer = torch.optim.SGD(model.parameters(), lr=lr)
@@ -289,4 +289,5 @@ def test_a_scheduler_of_torch_goes_on_from_its_own_rate_whatever_the_config_says
         return optimizer.param_groups[0]["lr"]
 
     assert run(0.1, until=6) == pytest.approx(0.001)
-    assert run(999.0, until=0) == pytest.approx(0.001)
+    assert run(0.1, until=0) == pytest.approx(0.001)
+    assert run(10.0, until=0) == pytest.approx(0.1)

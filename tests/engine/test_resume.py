@@ -171,6 +171,39 @@ def test_changed_hyperparameters_of_a_resumed_run_take_effect(tmp_path):
     assert (second.optimizer.param_groups[0]["weight_decay"], second.optimizer.param_groups[0]["lr"]) == (0.5, 0.05)
 
 
+def test_an_optimizers_state_follows_the_names_of_parameters_into_other_groups(tmp_path, caplog):
+    def resumed(kind=torch.optim.AdamW, frozen=(), by_parameter=False, resume=True, **settings):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        model.forward = lambda x: model[1](model[0](x)).pow(2).mean()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        groups = [{"params": [p]} for p in reversed(parameters)] if by_parameter else parameters
+        checkpointer = DetectionCheckpointer(model, tmp_path)
+        save = [] if resume else [hooks.PeriodicCheckpointer(checkpointer, 0)]
+        optimizer = kind(groups, lr=0.1, **settings)
+        trainer = SimpleTrainer(model, Data(), optimizer, checkpointer=checkpointer, max_iter=3, hooks=save)
+        trainer.resume_or_load(resume)
+        trainer.train(0 if not resume else None, 1 if not resume else 3)
+        steps = [optimizer.state[p].get("step") for p in parameters]
+        return [p.detach().clone() for p in model.parameters()], [s if s is None else int(s) for s in steps]
+
+    resumed(resume=False)
+    weights, steps = resumed()
+    assert steps == [3] * 4
+    caplog.clear()
+    again, steps = resumed(by_parameter=True)
+    assert steps == [3] * 4 and all(map(torch.equal, weights, again))
+    assert not caplog.records
+    assert resumed(frozen=["0.weight"])[1] == [3] * 3
+    assert "The optimizer lacks 1 parameters that the checkpoint's had (0.weight)" in caplog.text
+    assert resumed(amsgrad=True)[1] == [2] * 4  # it has an entry more, so it starts without a state
+    assert "4 parameters start without" in caplog.text
+    assert resumed(torch.optim.SGD, momentum=0.9)[1] == [None] * 4
+    assert "The optimizer is SGD, that of the checkpoint AdamW" in caplog.text
+
+
 class Breaks(nn.Module):
     """Divides by zero in its second part where the batch says so."""
 

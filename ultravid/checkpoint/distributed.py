@@ -174,6 +174,7 @@ class DistributedCheckpointer(DetectionCheckpointer):
                 state = rest.pop(key)
                 if "optimizer" in state:
                     state["optimizer"] = self._optimizer.state_dict()
+                    state.pop("parameter_names", None)  # the state was restored by names, above
                 self.checkpointables[key].load_state_dict(state)
         logger.info("Loaded checkpoint %s", path)
         return rest

@@ -166,9 +166,11 @@ class MixedPrecision(Precision):
         return {"grad_scaler": self.grad_scaler.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the scaler; it is left as it is if the saved run had none."""
+        """Restore the scale, unless the saved run had none; how it grows and shrinks is what the config says now."""
         if found := state.get("grad_scaler"):
-            self.grad_scaler.load_state_dict(found)
+            settings = ("growth_factor", "backoff_factor", "growth_interval")
+            own = {name: value for name, value in self.grad_scaler.state_dict().items() if name in settings}
+            self.grad_scaler.load_state_dict({**found, **own})
 
 
 class Accumulation:

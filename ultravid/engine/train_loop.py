@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.engine.model_output import checked_losses, total_of, warn_about_losses
 from ultravid.engine.sharding import unsharded
 from ultravid.engine.steps import Accumulation, FullPrecision, MixedPrecision, NonfinitePolicy, Precision, Step
 from ultravid.engine.when import Every, HookOrder
+from ultravid.solver.saved_optimizer import hyperparameters, load_optimizer, saved_optimizer
 from ultravid.utils import comm
 from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.events import EventStorage, get_event_storage
@@ -112,6 +114,7 @@ class TrainerBase:
             weights replaces it.
         seconds: how long each part of the steps and each hook took so far, by name, on the host's clock.
         num_samples: number of samples that this process has taken from the loader; 0 if the trainer does not count them.
+        evaluated_at: iteration of the newest evaluation of this attempt, in all processes; -1 before the first.
         checkpointer: used by `resume_or_load`; None without one.
         init_checkpoint: weights to start from; "" starts from scratch.
     """
@@ -130,6 +133,7 @@ class TrainerBase:
         self.storage = EventStorage(0)
         self.seconds: dict[str, float] = defaultdict(float)
         self.num_samples = 0
+        self.evaluated_at = -1
         self._calls: dict[str, list[tuple[str, Callable[[], None]]]] = {phase: [] for phase in _EVERY_STEP}
 
     @property
@@ -376,7 +380,7 @@ class SimpleTrainer(TrainerBase):
         self.seed = seed
         self._clipper_gives_norm = False
         self._data_loader_iter_obj: Iterator[Any] | None = None
-        self._configured = self._hyperparameters()
+        self._configured = hyperparameters(optimizer)
         self.evaluation_weights = lambda: unsharded(model)
         if checkpointer is not None:
             checkpointer.add_checkpointable("trainer", self)
@@ -474,20 +478,19 @@ class SimpleTrainer(TrainerBase):
         """The losses of the step's last batch and their sum, ``total_loss``; None if the step is skipped."""
         try:
             with self.precision.autocast():
-                losses = dict(self.compute_losses(step.batches[-1]))
+                losses = checked_losses(self.compute_losses(step.batches[-1]), self.model)
         except FloatingPointError as error:  # a check of the model's own
             self.nonfinite.on_model_error(step, error)
             return None
-        if not losses:
-            raise ValueError("The model returned no loss.")
-        # sum() would start with 0 + loss: one more node in the graph.
-        losses["total_loss"] = reduce(operator.add, losses.values())
+        losses["total_loss"] = total_of(losses, self.model)
+        if self.iter == self.start_iter and len(step.batches) == 1:
+            warn_about_losses(losses)
         return losses
 
     def compute_losses(self, data: Any) -> dict[str, Tensor]:
         """The model's losses by name; `run_step` calls it in the autocast context of the trainer's precision."""
         losses = self.model(data)
-        return {"loss": losses} if isinstance(losses, Tensor) else losses
+        return {"loss": losses} if isinstance(losses, Tensor) else losses  # anything else is refused by the caller
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss."""
@@ -568,25 +571,18 @@ class SimpleTrainer(TrainerBase):
 
     def state_dict(self) -> dict[str, Any]:
         """As `TrainerBase`, with the state of the optimizer, its configured hyperparameters, and the state of the precision."""
-        own = {"optimizer": self.optimizer.state_dict(), "configured": self._configured}
+        own = saved_optimizer(self.optimizer, comm.unwrapped(self.model), self._configured)
         if comm.get_world_size() == 1:
             own["generators"] = generator_states(torch_too=self.seed is None)
         return {**super().state_dict(), **own, **self.precision.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; a hyperparameter whose configured value has changed gets the new value."""
-        self.optimizer.load_state_dict(state_dict["optimizer"])
+        load_optimizer(self.optimizer, comm.unwrapped(self.model), self._configured, state_dict)
         if comm.get_world_size() == 1:
             restore_generators(state_dict.get("generators", {}))
         self.precision.load_state_dict(state_dict)
-        configured = state_dict.get("configured", self._configured)
-        for group, now, before in zip(self.optimizer.param_groups, self._configured, configured, strict=True):
-            group.update({name: value for name, value in now.items() if before.get(name) != value})
         super().load_state_dict(state_dict)  # after the optimizer: a scheduler's state has the learning rate
-
-    def _hyperparameters(self) -> list[dict[str, Any]]:
-        """The hyperparameters of each parameter group."""
-        return [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
 
 
 class AMPTrainer(SimpleTrainer):

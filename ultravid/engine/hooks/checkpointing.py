@@ -151,7 +151,8 @@ class BestCheckpointer(HookBase):
             raise ValueError(f"max_to_keep={max_to_keep} must be at least 1.")
         self._every = Every(eval_period, last=False)
         self._checkpointer = _with_our_methods(checkpointer)
-        self._val_metric = val_metric
+        self.val_metric = val_metric
+        self.mode = mode
         self._sign = 1.0 if mode == "max" else -1.0
         self._file_prefix = file_prefix
         self._max_to_keep = max_to_keep
@@ -169,11 +170,11 @@ class BestCheckpointer(HookBase):
 
     def _check(self) -> None:
         # The main process alone has the metrics; all must decide alike, for all may have to save.
-        found = comm.all_gather(self.trainer.storage.latest().get(self._val_metric))[0]
+        found = comm.all_gather(self.trainer.storage.latest().get(self.val_metric))[0]
         if found is None:
             if comm.is_main_process():
                 known = ", ".join(n for n in self.trainer.storage.latest() if "time" not in n and "loss" not in n)
-                logger.warning("BestCheckpointer: the evaluation returned no %r, but %s.", self._val_metric, known)
+                logger.warning("BestCheckpointer: the evaluation returned no %r, but %s.", self.val_metric, known)
             return
         value, iteration = found
         if math.isnan(value) or iteration != self.trainer.iter:  # a metric of other weights than these
@@ -204,9 +205,20 @@ class BestCheckpointer(HookBase):
             self._check()
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value and its iteration, and which files are kept."""
-        return {"best_metric": self.best_metric, "best_iter": self.best_iter, "kept": [list(k) for k in self._kept]}
+        """The best value and its iteration, of which metric, and which files are kept."""
+        kept = [list(k) for k in self._kept]
+        judged = {"val_metric": self.val_metric, "mode": self.mode}
+        return {"best_metric": self.best_metric, "best_iter": self.best_iter, "kept": kept, **judged}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the list of kept files; the best value follows from it."""
+        """Restore the list of kept files; the best value follows from it. Values of another metric are of no use."""
+        before = (state.get("val_metric", self.val_metric), state.get("mode", self.mode))
+        if before != (self.val_metric, self.mode):
+            logger.warning(
+                "BestCheckpointer: the best checkpoint so far has the %s %s. This run looks for the %s %s and begins anew; "
+                "the files so far stay.",
+                *("highest" if before[1] == "max" else "lowest", before[0]),
+                *("highest" if self.mode == "max" else "lowest", self.val_metric),
+            )
+            return
         self._kept = [(value, iteration, name) for value, iteration, name in state["kept"]]

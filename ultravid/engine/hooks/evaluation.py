@@ -35,6 +35,11 @@ class EvalHook(HookBase):
         self._func = eval_function
         self._eval_after_train = eval_after_train
 
+    @property
+    def period(self) -> int:
+        """Iterations between evaluations; 0 evaluates at the end alone."""
+        return self._every.period
+
     def _do_eval(self) -> None:
         with self.trainer.evaluation_weights():
             results = self._func()
@@ -47,6 +52,7 @@ class EvalHook(HookBase):
                         f"The evaluation returned {name!r}: {value!r}; EvalHook records numbers alone."
                     ) from error
         self.trainer.storage.write_now = True
+        self.trainer.evaluated_at = self.trainer.iter
         comm.synchronize()  # evaluation takes ranks unequally long
 
     def after_step(self) -> None:
