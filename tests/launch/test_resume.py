@@ -1,6 +1,7 @@
 """Runs that are stopped, resumed, changed and repeated, through the real tools."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -63,6 +64,24 @@ def test_a_run_is_resumed_with_another_config_when_the_changed_keys_are_named(sm
     assert {c.partition(":")[0] for c in record["config_changes"]} >= {"~ train.max_iter", "~ optimizer.weight_decay"}
     assert record["datasets"]["train"]["videos"] == 6 and record["git"] is not None
     assert record["start_iter"] == 4 and record["end"]["how"] == "finished"
+
+
+def test_a_scheduler_of_torch_follows_a_changed_config_and_one_without_its_metric_is_refused(
+    small_run, launch_run, tmp_path, capfd
+):
+    torchs = "{{_target_: torch.optim.lr_scheduler.{}, optimizer: '${{optimizer}}'{}}}".format
+    cosine = "trainer.hooks.lr.scheduler=" + torchs("CosineAnnealingLR", ", T_max: '${train.max_iter}'")
+    short = [*small_run, "~trainer.hooks.eval", "~trainer.hooks.best"]
+    assert launch_run([*short, cosine, "train.max_iter=3"]) == 0
+    changed = [*short, cosine, "train.max_iter=5", "optimizer.lr=0.01", "--resume"]
+    assert launch_run([*changed, "--allow-change", "train.max_iter,optimizer.lr"]) == 0
+    rates = [r["lr"] for r in read_rows(tmp_path / "run/metrics.json")]
+    whole = [(1 + math.cos(math.pi * i / 5)) / 2 * 0.01 for i in range(5)]
+    assert rates[3:] == pytest.approx(whole[3:]) and rates[0] == 0.001
+    capfd.readouterr()
+    assert launch_run([*small_run, "trainer.hooks.lr.scheduler=" + torchs("ReduceLROnPlateau", "")]) == 2
+    error = capfd.readouterr().err
+    assert "ReduceLROnPlateau needs a metric" in error and "trainer.hooks.lr" in error and "Traceback" not in error
 
 
 def test_a_start_that_fails_does_not_become_the_config_of_the_run(small_run, launch_run, tmp_path, capfd):

@@ -30,6 +30,7 @@ from ultravid.solver.saved_schedule import (
 )
 from ultravid.utils import comm
 from ultravid.utils.errors import UserError
+from ultravid.utils.limits import Positive
 
 __all__ = ["LRScheduler"]
 
@@ -67,7 +68,7 @@ class LRScheduler(HookBase):
         optimizer: Optimizer | None = None,
         scheduler: TorchLRScheduler | None = None,
         metric: str | None = None,
-        period: int = 1,
+        period: Positive = 1,
     ) -> None:
         if period < 1:
             raise ValueError(f"period={period} must be at least 1.")
