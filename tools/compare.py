@@ -23,9 +23,10 @@ from ultravid.evaluation.bootstrap import (
 )
 from ultravid.evaluation.metrics import all_metrics
 from ultravid.evaluation.results import MatchedVideo
-from ultravid.evaluation.runs import check_same_videos, in_order_of, load_run
+from ultravid.evaluation.run_facts import differing_settings, evaluated_text, run_warnings
+from ultravid.evaluation.runs import check_metrics, check_same_videos, in_order_of, load_run
 from ultravid.evaluation.tables import format_columns, format_interval, format_value
-from ultravid.utils.file_io import dump_json, replace_file
+from ultravid.utils.file_io import dump_json, is_local, replace_file
 from ultravid.utils.tool import run_tool, seed_argument
 
 
@@ -65,16 +66,31 @@ def compare(
     return rows
 
 
+def print_runs(run_a: str, run_b: str) -> None:
+    """What was evaluated in each, and what they differ in besides the weights."""
+    for letter, run in (("A", run_a), ("B", run_b)):
+        known = is_local(run)
+        print(f"{letter}: {run}\n   evaluated: {evaluated_text(Path(run)) if known else 'no record'}")
+        for text in run_warnings(Path(run)) if known else ():
+            logging.warning("%s: %s", letter, text)
+    if is_local(run_a) and is_local(run_b):
+        for text in differing_settings(Path(run_a), Path(run_b)):
+            logging.warning("%s", text)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     patients = read_patients(args.patients) if args.patients else {}
     (a, truth_a), (b, truth_b) = (load_run(run, args.annotations, patients) for run in (args.run_a, args.run_b))
+    check_metrics(args.run_a, a, args.annotations)
+    check_metrics(args.run_b, b, args.annotations)
     check_same_videos((args.run_a, truth_a), (args.run_b, truth_b))
     b = in_order_of(a, b)
     rows = compare(a, b, args.bootstrap, args.seed)
     number = len({video.patient for video in a})
-    print(f"A: {args.run_a}\nB: {args.run_b}\n{len(a)} videos of {number} patients, {args.bootstrap} draws of patients")
+    print_runs(args.run_a, args.run_b)
+    print(f"{len(a)} videos of {number} patients, {args.bootstrap} draws of patients")
     table = [
         [
             name,

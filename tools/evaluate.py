@@ -7,15 +7,17 @@
 Annotations are COCO-VID (videos, images, annotations with instance_id); image files are not needed. Detections are a list of
 {image_id, category_id, bbox: [x, y, width, height], score}, or the folder (or manifest) of a run, which contains its ground
 truth. Prints a table and writes OUT/metrics.json: one flat object of numbers, null for an undefined metric. Each metric is
-defined in ultravid/evaluation/metrics.py.
+defined in ultravid/evaluation/metrics.py. OUT/record.json says what was evaluated and how.
 """
 
 import argparse
 import logging
 import math
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ultravid.datasets.patients import read_patients
 from ultravid.evaluation.bootstrap import bootstrap_metrics, percentile_interval
@@ -26,12 +28,15 @@ from ultravid.evaluation.metrics import (
     stratum_metrics,
     why_undefined,
 )
+from ultravid.evaluation.record_of_metrics import describe_file, is_evaluation_of, record_metrics
+from ultravid.evaluation.records import read_record
 from ultravid.evaluation.results import MatchedVideo
+from ultravid.evaluation.run_facts import evaluated_text
 from ultravid.evaluation.runs import load_run
 from ultravid.evaluation.tables import format_columns, format_interval, format_undefined, format_value
 from ultravid.utils.errors import UserError
-from ultravid.utils.file_io import dump_json, replace_file
-from ultravid.utils.run_folder import InferenceFolder
+from ultravid.utils.file_io import dump_json, is_local, replace_file
+from ultravid.utils.run_folder import InferenceFolder, RunFolder
 from ultravid.utils.tool import run_tool, seed_argument
 
 
@@ -98,13 +103,45 @@ def check_strata(fields: Sequence[str], videos: Sequence[MatchedVideo]) -> None:
             )
 
 
+def output_folder(output_dir: Path, predictions: str) -> InferenceFolder:
+    """The folder for the metrics, unless the metrics that are there belong to something else."""
+    run, folder = RunFolder(output_dir), InferenceFolder(output_dir)
+    if run.config.is_file() or run.attempts.is_dir():
+        raise UserError(
+            f"--output-dir {output_dir}: is the folder of a run, whose {run.metrics.name} is the training's; give another one."
+        )
+    record = read_record(folder)
+    if record is not None and not record.is_of_predictions and not is_evaluation_of(folder, predictions):
+        raise UserError(
+            f"--output-dir {output_dir}: holds the evaluation of a model that began {record.content.get('begin')}, on other "
+            "predictions; give another folder."
+        )
+    return folder
+
+
+def describe(args: argparse.Namespace, fields: Sequence[str]) -> dict[str, Any]:
+    """What the metrics depend on besides the predictions, for the record."""
+    return {
+        "annotations": describe_file(args.annotations),
+        "patients": describe_file(args.patients),
+        "strata": list(fields),
+        "score_threshold": args.score_threshold,
+        "bootstrap": args.bootstrap,
+        "seed": args.seed,
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     fields = [field.strip() for field in args.strata.split(",") if field.strip()]
     patients = read_patients(args.patients) if args.patients else {}
+    folder = output_folder(args.output_dir, args.predictions)
+    begin = time.time()
     videos, _ = load_run(args.predictions, args.annotations, patients)
     check_strata(fields, videos)
+    if is_local(args.predictions):
+        print(f"evaluated: {evaluated_text(Path(args.predictions))}")
     metrics, counts = all_metrics(videos, args.score_threshold), count_metrics(videos)
     print(", ".join(f"{number} {name.removeprefix('count/').replace('_', ' ')}" for name, number in counts.items()))
     intervals = {}
@@ -122,9 +159,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     written |= {f"strata/{s}/{name}": value for s, named in strata.items() for name, value in named.items()}
     try:
-        args.output_dir.mkdir(parents=True, exist_ok=True)
-        with replace_file(InferenceFolder(args.output_dir).metrics) as file:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with replace_file(folder.metrics) as file:
             file.write(dump_json(written, indent=1).encode())
+        record_metrics(folder, args.predictions, begin, describe(args, fields))
     except OSError as error:
         raise UserError(f"{args.output_dir}: can't be written ({error.strerror}).") from error
     print(f"Wrote {args.output_dir / 'metrics.json'}")

@@ -16,10 +16,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ultravid.config import Builder, config_hash, importable_project, load_checked
+from ultravid.config import Builder, importable_project, load_checked
 from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
 from ultravid.config.instantiate import as_user_error
-from ultravid.config.serialize import resolved
 from ultravid.utils.tool import run_tool
 
 # Modules that import torch are imported inside functions, so that --print and --explain of a saved config start fast.
@@ -36,17 +35,17 @@ def do_test(builder: Builder, resume: bool) -> None:
     """Evaluate ``train.init_checkpoint``, or with --resume the newest checkpoint of ``train.output_dir``."""
     from ultravid.engine import load_evaluation_weights
     from ultravid.evaluation import inference_on_dataset, inference_on_datasets, print_csv_format
+    from ultravid.evaluation.recording import EvaluatedRun, evaluating
     from ultravid.utils.env import select_device
     from ultravid.utils.events import EventStorage
 
     model = builder.build("model").to(select_device(builder.cfg.train.device))
     load_evaluation_weights(model, builder.cfg, resume)
     loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
-    # An interrupted evaluation continues with the same model only.
-    described = config_hash(resolved(builder.cfg).model)
     evaluate = inference_on_datasets if isinstance(loader, dict) else inference_on_dataset
-    with EventStorage(0):  # a model may record numbers here as it does in training
-        results = evaluate(model, loader, evaluator, described_by=described)
+    # A model may record numbers in the storage as it does in training.
+    with EventStorage(0), evaluating(EvaluatedRun.of_config(builder.cfg)):
+        results = evaluate(model, loader, evaluator)
     print_csv_format(results)
 
 

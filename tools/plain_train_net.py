@@ -20,11 +20,13 @@ from ultravid.config import Builder, importable_project, load_checked
 from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
 from ultravid.engine import default_setup, default_writers, launch, load_evaluation_weights, resolve_resume, run_tool
 from ultravid.evaluation import flatten_results_dict, inference_on_dataset
+from ultravid.evaluation.recording import EvaluatedRun, TrainedWeights, evaluating
 from ultravid.solver import LRMultiplier
 from ultravid.utils import comm
 from ultravid.utils.env import select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventStorage
+from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.seed import seed_step
 
 REQUIRED_KEYS = (
@@ -35,10 +37,13 @@ REQUIRED_KEYS = (
 )
 
 
-def do_test(builder: Builder) -> dict[str, float]:
+def do_test(builder: Builder, trained: TrainedWeights | None = None) -> dict[str, float]:
+    """Evaluate what was loaded, or in training the weights of the moment."""
     model = builder.build("model").to(select_device(builder.cfg.train.device))
     loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
-    return flatten_results_dict(inference_on_dataset(model, loader, evaluator))
+    run = EvaluatedRun(RunFolder(builder.cfg.train.output_dir), builder.cfg, weights=trained)
+    with evaluating(run):
+        return flatten_results_dict(inference_on_dataset(model, loader, evaluator))
 
 
 def do_train(builder: Builder, resume: bool) -> None:
@@ -93,7 +98,7 @@ def do_train(builder: Builder, resume: bool) -> None:
             done = iteration + 1
             last = done == train.max_iter
             if not last and train.eval_period > 0 and done % train.eval_period == 0:
-                storage.put_scalars(**do_test(builder), smoothing_hint=False)
+                storage.put_scalars(**do_test(builder, TrainedWeights(iteration)), smoothing_hint=False)
                 comm.synchronize()  # processes take different times to evaluate
             if last or done % train.log_period == 0:
                 for writer in writers:
@@ -102,7 +107,8 @@ def do_train(builder: Builder, resume: bool) -> None:
                 checkpointer.save("model_final" if last else f"model_{iteration:07d}", iteration=iteration)
 
         storage.iter = train.max_iter
-        storage.put_scalars(**do_test(builder), smoothing_hint=False)
+        trained = TrainedWeights(train.max_iter - 1)
+        storage.put_scalars(**do_test(builder, trained), smoothing_hint=False)
         for writer in writers:
             writer.write()
             writer.close()

@@ -19,6 +19,7 @@ from pathlib import Path
 from ultravid.datasets.patients import read_patients
 from ultravid.evaluation.report.page import report_page
 from ultravid.evaluation.report.report_run import ReportOptions, load_report_runs
+from ultravid.evaluation.run_facts import run_warnings
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import replace_file
 from ultravid.utils.tool import run_tool, seed_argument
@@ -74,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         command=shlex.join(["python", "tools/report.py", *(sys.argv[1:] if argv is None else argv)]),
     )
     runs, not_compared = load_report_runs(args.runs, options)
+    for run in runs:
+        for text in run_warnings(run.path):
+            logging.warning("%s: %s", run.name, text)
     content = report_page(runs, not_compared).encode()
     try:
         with replace_file(args.output) as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import threading
@@ -14,12 +15,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from ultravid.checkpoint.manifest import changed_since_written, listed_names, record_file, sha256_of
+from ultravid.checkpoint.manifest import changed_since_written, listed_names, record_file
+from ultravid.checkpoint.origin import WeightsOrigin, note_origin
 from ultravid.checkpoint.reading import CheckpointError, load_file
 from ultravid.checkpoint.snapshot import Snapshot, check_plain_data
 from ultravid.checkpoint.weights import current_weights, load_weights
 from ultravid.utils import comm, file_io
 from ultravid.utils.file_io import remove_path, replace_file, require_local
+from ultravid.utils.hashing import sha256_of
 from ultravid.utils.run_folder import RunFolder
 
 __all__ = ["AVERAGED", "DetectionCheckpointer"]
@@ -131,6 +134,8 @@ class DetectionCheckpointer:
         data.update(kwargs)
         check_plain_data(data)
         path = self._run.checkpoint(name, self.suffix)
+        if tag_last:
+            self._note_origin(path, kwargs.get("iteration"))
         tags = self._tags(tag_last, tag_best)
         if not self.background:
             self._write(path, data, tags, tuple(remove), start)
@@ -245,12 +250,14 @@ class DetectionCheckpointer:
         wanted = [k for k in checkpointables if k in content]
         by_suffix = bool(content.pop("matching_heuristics", False))
         weights = content.pop("model", None)
-        if not wanted and AVERAGED in content:
+        takes_average = not wanted and AVERAGED in content
+        if takes_average:
             weights = content.pop(AVERAGED)
             logger.info("%s: loading its averaged weights.", path)
         if weights is None:  # a bare state dict
             weights, content = content, {}
-        load_weights(self.model, weights, path, by_suffix=by_suffix, strict=strict)
+        from_scratch = load_weights(self.model, weights, path, by_suffix=by_suffix, strict=strict)
+        self._note_origin(path, content.get("iteration"), averaged=takes_average, from_scratch=from_scratch)
         for key in wanted:
             state = content.pop(key)
             if key == AVERAGED:
@@ -261,6 +268,12 @@ class DetectionCheckpointer:
                 raise CheckpointError(f"{path}: its {key!r} doesn't fit this run's: {error}") from error
         logger.info("Loaded checkpoint %s", path)
         return content
+
+    def _note_origin(self, path: str | Path, iteration: Any, *, averaged: bool = False, from_scratch: int = 0) -> None:
+        """Note which checkpoint the model's weights are those of, for the records of evaluations."""
+        known = iteration if isinstance(iteration, int) else None
+        file = file_io.local_path(path, path_manager=self._path_manager)
+        note_origin(self.model, WeightsOrigin(os.path.abspath(file), str(path), known, averaged, from_scratch))
 
     def resume_or_load(self, path: str | Path, *, resume: bool = True) -> dict[str, Any]:
         """Load the newest good checkpoint of ``save_dir`` if ``resume`` is set and there is one, else the weights of ``path``.

@@ -29,11 +29,11 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 from torch.optim import Optimizer
 
 from ultravid.checkpoint.checkpointer import AVERAGED, DetectionCheckpointer
-from ultravid.checkpoint.manifest import sha256_of
 from ultravid.checkpoint.reading import CheckpointError, load_file
 from ultravid.checkpoint.snapshot import check_plain_data
 from ultravid.utils import comm
 from ultravid.utils.file_io import dump_json, remove_path, replace_file
+from ultravid.utils.hashing import sha256_of
 
 __all__ = ["DistributedCheckpointer"]
 
@@ -108,6 +108,8 @@ class DistributedCheckpointer(DetectionCheckpointer):
         if self.save_to_disk:
             self._put_in_place(temporary, path, self._tags(tag_last, tag_best), tuple(remove))
             logger.info("Saved checkpoint %s (%.1f s)", path, time.perf_counter() - start)
+        if tag_last:
+            self._note_origin(path, kwargs.get("iteration"))
         comm.synchronize()
         return path
 
@@ -164,6 +166,7 @@ class DistributedCheckpointer(DetectionCheckpointer):
             first = str(error).strip().rpartition("\n")[2]
             raise CheckpointError(f"Checkpoint {path} is damaged or doesn't fit the model: {first}") from error
         set_model_state_dict(self.model, tensors[AVERAGED if load_average else "model"])
+        self._note_origin(path, rest.get("iteration"), averaged=load_average)
         if wanted:
             flat = {**current["optimizer"], **rest.pop("optimizer"), **tensors["optimizer"]}
             set_optimizer_state_dict(self.model, self._optimizer, flat, options=_FLAT)

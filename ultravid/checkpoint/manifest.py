@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from ultravid.utils.file_io import dump_json, replace_file
+from ultravid.utils.hashing import sha256_of
 from ultravid.utils.run_folder import RunFolder
 
-__all__ = ["changed_since_written", "listed_names", "record_file", "sha256_of"]
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+__all__ = ["changed_since_written", "listed_names", "record_file"]
 
 
 def record_file(folder: Path, name: str, sha256: str, facts: dict[str, Any]) -> None:

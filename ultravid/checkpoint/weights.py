@@ -44,7 +44,7 @@ def load_weights(
     *,
     by_suffix: bool = False,
     strict: bool = True,
-) -> None:
+) -> int:
     """Give weights to a model.
 
     Names must be the model's, or what they were before a module was renamed (`current_weights`), with three exceptions:
@@ -59,6 +59,9 @@ def load_weights(
         by_suffix: match names by their ends even if some are equal; files of detectron2's model zoo ask for it. Weights of
             another shape are then left out with a warning, so that a head for other classes starts from scratch.
         strict: raise if weights are missing, unknown or of another shape; else these are left out with a warning.
+
+    Returns:
+        the number of the model's weights that the file does not have.
 
     Raises:
         CheckpointError: weights don't fit (see ``strict``), or not one of them belongs to the model.
@@ -88,6 +91,7 @@ def load_weights(
         logger.warning("%s doesn't fit the model in all places: %s. These are left as they are.", path, message)
     model.load_state_dict(fitting, strict=False)
     _log_parts(path, match, [k for k in expected if k not in fitting and k not in match.missing])
+    return len(expected) - len(fitting)
 
 
 def current_weights(weights: Mapping[str, Tensor], expected: Container[str], path: str | Path) -> Mapping[str, Tensor]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ultravid.datasets.video import Video
 
-__all__ = ["fingerprint_loader", "fingerprint_videos"]
+__all__ = ["combine_fingerprints", "fingerprint_each", "fingerprint_loader", "fingerprint_videos"]
 
 
 def fingerprint_videos(videos: Sequence[Video]) -> dict[str, Any]:
@@ -36,5 +36,26 @@ def fingerprint_videos(videos: Sequence[Video]) -> dict[str, Any]:
 
 def fingerprint_loader(loader: Any) -> dict[str, Any] | None:
     """`fingerprint_videos` of a loader whose ``dataset`` has ``videos``, else None. A test loader knows only its rank's videos."""
-    videos = getattr(getattr(loader, "dataset", None), "videos", None)
+    videos = _videos(loader)
     return None if videos is None else fingerprint_videos(videos)
+
+
+def fingerprint_each(loader: Any) -> dict[str, dict[str, Any]] | None:
+    """`fingerprint_videos` of each video of a loader, by id; None if it does not know its videos."""
+    videos = _videos(loader)
+    return None if videos is None else {video.video_id: fingerprint_videos([video]) for video in videos}
+
+
+def combine_fingerprints(parts: Iterable[dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Counts and a SHA-256 of the videos of several processes, the same however the videos are shared out."""
+    by_id = {video_id: found for part in parts for video_id, found in part.items()}
+    digest = hashlib.sha256()
+    for video_id in sorted(by_id):
+        digest.update(by_id[video_id]["sha256"].encode())
+    counts = {name: sum(found[name] for found in by_id.values()) for name in ("videos", "frames", "boxes")}
+    return {**counts, "sha256": digest.hexdigest()}
+
+
+def _videos(loader: Any) -> Sequence[Video] | None:
+    found: Sequence[Video] | None = getattr(getattr(loader, "dataset", None), "videos", None)
+    return found

@@ -19,6 +19,7 @@ from ultravid.config.tree import CONTROL_KEYS, value_at
 from ultravid.engine.steps import MixedPrecision
 from ultravid.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer
 from ultravid.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
+from ultravid.evaluation.recording import EvaluatedRun, evaluating, named_data_set
 from ultravid.utils import comm
 from ultravid.utils.env import select_device
 from ultravid.utils.events import EventWriter
@@ -234,11 +235,13 @@ class DefaultTrainer(SimpleTrainer):
             raise ConfigError(f"{len(given)} evaluators were given for {len(names)} data sets, {', '.join(names)}.")
         plain = comm.unwrapped(model)
         results = {}
-        for index, name in enumerate(names):
-            evaluator = cls.build_evaluator(cfg, name) if given is None else given[index]
-            logger.info("Evaluating on %s.", name)
-            results[name] = inference_on_dataset(plain, cls.build_test_loader(cfg, name), evaluator)
-            print_csv_format(results[name])
+        with evaluating(EvaluatedRun.of_config(as_config(cfg))):
+            for index, name in enumerate(names):
+                evaluator = cls.build_evaluator(cfg, name) if given is None else given[index]
+                logger.info("Evaluating on %s.", name)
+                with named_data_set(name if len(names) > 1 else ""):
+                    results[name] = inference_on_dataset(plain, cls.build_test_loader(cfg, name), evaluator)
+                print_csv_format(results[name])
         return results[names[0]] if len(names) == 1 else results
 
 

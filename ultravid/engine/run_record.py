@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import os
 import platform
 import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,12 +19,11 @@ from ultravid.datasets.fingerprint import fingerprint_loader
 from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import HookOrder
 from ultravid.utils import comm
+from ultravid.utils.process_facts import git_state, iso_time, package_versions
 from ultravid.utils.run_folder import RunFolder, process_start_time
 from ultravid.utils.tool import command_line
 
 __all__ = ["RunRecord"]
-
-_PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "fvcore", "hydra-core", "omegaconf")
 
 
 class RunRecord(HookBase):
@@ -60,12 +56,12 @@ class RunRecord(HookBase):
             return
         self._begin = time.time()
         self._attempt = self._run.new_attempt()
-        git, changes = _git_state(Path(ultravid.__file__).parents[1])
+        git, changes = git_state(Path(ultravid.__file__).parents[1])
         if changes:
             self._attempt.changes.write_text(changes, encoding="utf-8")
         self._record = {
             "attempt": self._attempt.number,
-            "started": _iso(self._begin),
+            "started": iso_time(self._begin),
             "command": command_line(),
             "folder": str(Path.cwd()),
             "host": socket.gethostname(),
@@ -74,7 +70,7 @@ class RunRecord(HookBase):
             "torchrun": os.environ.get("TORCHELASTIC_RUN_ID"),
             "processes": comm.get_world_size(),
             "python": platform.python_version(),
-            "versions": {"ultravid": ultravid.__version__, **{p: importlib.metadata.version(p) for p in _PACKAGES}},
+            "versions": {"ultravid": ultravid.__version__, **package_versions()},
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "threads": torch.get_num_threads(),
             "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("ULTRAVID_", "CUDA_VISIBLE"))},
@@ -111,7 +107,7 @@ class RunRecord(HookBase):
         self._record["end"] = {
             "how": how,
             "why": failure,
-            "time": _iso(now),
+            "time": iso_time(now),
             "seconds": round(now - self._begin, 3),
             "iter": trainer.iter,
         }
@@ -120,24 +116,3 @@ class RunRecord(HookBase):
     def state_dict(self) -> dict[str, Any]:
         """The resolved config, so that each checkpoint names the config it was made with."""
         return {"config": self._config}
-
-
-def _iso(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
-
-
-def _git_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
-    """Commit and state of the checkout that the package runs from, and its uncommitted changes as a diff."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=20).stdout
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel").strip()) != folder.resolve():
-            return None, ""  # installed inside some other checkout
-        changes = git("diff", "HEAD")
-        untracked = git("ls-files", "--others", "--exclude-standard").split("\n")[:-1]
-        return {"commit": git("rev-parse", "HEAD").strip(), "changed": bool(changes), "untracked": untracked}, changes
-    except (OSError, subprocess.SubprocessError):
-        return None, ""

@@ -112,6 +112,8 @@ class TrainerBase:
         failure: what ended the run early, None if it reached ``max_iter``; for `HookBase.after_train`.
         evaluation_weights: returns a context in which the model has the weights to evaluate it with; a hook that averages
             weights replaces it.
+        evaluates_average: whether those are averaged weights.
+        evaluation_identity: a hash of what the last evaluation depended on besides the weights; "" if it is not known.
         seconds: how long each part of the steps and each hook took so far, by name, on the host's clock.
         num_samples: number of samples that this process has taken from the loader; 0 if the trainer does not count them.
         evaluated_at: iteration of the newest evaluation of this attempt, in all processes; -1 before the first.
@@ -130,6 +132,8 @@ class TrainerBase:
         self.stopped = False
         self.failure: BaseException | None = None
         self.evaluation_weights: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.evaluates_average = False
+        self.evaluation_identity = ""
         self.storage = EventStorage(0)
         self.seconds: dict[str, float] = defaultdict(float)
         self.num_samples = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ultravid.evaluation.recording import Recording, named_data_set, recorded_evaluation
 from ultravid.utils import comm
 
 __all__ = [
@@ -31,7 +33,15 @@ _WARMUP_FRAMES = 5
 
 
 class DatasetEvaluator:
-    """Receives each input and output of a model, and computes results at the end."""
+    """Receives each input and output of a model, and computes results at the end.
+
+    One that writes files keeps their folder in the attribute ``output_dir`` (or ``_output_dir``, as detectron2's do) and makes
+    it when it writes: `inference_on_dataset` sets it to another folder if the weights are not the run's (`docs/runs.md`).
+    """
+
+    def settings(self) -> dict[str, Any]:
+        """What the results depend on besides inputs and outputs, for the evaluation's record: plain data by name."""
+        return {}
 
     def reset(self) -> None:
         """Prepare for a new evaluation; called before the first frame."""
@@ -60,6 +70,10 @@ class DatasetEvaluators(DatasetEvaluator):
 
     def __init__(self, evaluators: Sequence[DatasetEvaluator]) -> None:
         self._evaluators = list(evaluators)
+
+    def flat(self) -> list[DatasetEvaluator]:
+        """The evaluators, without nesting."""
+        return [part for each in self._evaluators for part in _flat(each)]
 
     def reset(self) -> None:
         """Reset all evaluators."""
@@ -96,6 +110,10 @@ class DatasetEvaluators(DatasetEvaluator):
         return results
 
 
+def _flat(evaluator: DatasetEvaluator) -> list[DatasetEvaluator]:
+    return evaluator.flat() if isinstance(evaluator, DatasetEvaluators) else [evaluator]
+
+
 def inference_on_dataset(
     model: nn.Module,
     data_loader: Iterable[list[dict[str, Any]]],
@@ -105,32 +123,58 @@ def inference_on_dataset(
 ) -> dict[str, Any]:
     """Run the model over a loader, frame after frame, and evaluate.
 
+    The folder of each evaluator, or ``inference`` of the run if none has one, gets a ``record.json`` that says which weights
+    were evaluated, on what, how and when (`ultravid.evaluation.records`).
+
     Args:
         model: put into evaluation mode, and back afterwards. If it has a method ``reset``, it is called before and after.
         data_loader: lists of inputs; this process's share of the frames.
         evaluator: one evaluator, several, or None to run the model without evaluation.
         callbacks: functions without arguments, called at "on_start", "before_inference", "after_inference" and "on_end".
         described_by: text that identifies what else the model's output depends on besides its weights, for example the hash
-            of its config. It is part of the fingerprint by which an interrupted evaluation is resumed.
+            of its config, which "" stands for if the config is known (`evaluating`). It is part of the fingerprint by which an
+            interrupted evaluation is resumed.
 
     Returns:
         metrics by name in the main process, an empty dict in the others. The speed is logged.
+
+    Raises:
+        UserError: another process is writing an evaluation to the same folder, or the processes have different weights.
     """
-    callbacks = callbacks or {}
     evaluator = DatasetEvaluators(evaluator) if isinstance(evaluator, Sequence) else evaluator or DatasetEvaluator()
-    evaluator.reset()
-    evaluator.begin(lambda: model_fingerprint(model, described_by))
+    _share_buffers(model)
+    with recorded_evaluation(
+        model, data_loader, _flat(evaluator), functools.partial(model_fingerprint, model), described_by
+    ) as recording:
+        evaluator.reset()
+        recording.begin()
+        evaluator.begin(recording.fingerprint)
+        seconds = _run(model, data_loader, evaluator, callbacks or {}, recording)
+        _log_speed(seconds)
+        results = evaluator.evaluate() or {}
+        recording.results = results
+    return results
+
+
+def _run(
+    model: nn.Module,
+    data_loader: Iterable[list[dict[str, Any]]],
+    evaluator: DatasetEvaluator,
+    callbacks: Mapping[str, Any],
+    recording: Recording,
+) -> list[float]:
+    """Pass all inputs to the model and its outputs to the evaluator; returns the seconds that each batch took."""
     total = len(data_loader) if isinstance(data_loader, Sized) else None
     logger.info("Start inference on %s batches", total if total is not None else "an unknown number of")
     seconds: list[float] = []
     next_log = time.perf_counter() + 10
     reset = getattr(model, "reset", lambda: None)
-    _share_buffers(model)
     with inference_context(model), torch.inference_mode():
         reset()
         callbacks.get("on_start", lambda: None)()
         for index, inputs in enumerate(data_loader):
             cached = evaluator.cached_outputs(inputs)
+            recording.saw(inputs, cached is not None)
             if cached is not None:
                 evaluator.process(inputs, cached)
                 continue
@@ -147,8 +191,7 @@ def inference_on_dataset(
                 )
         callbacks.get("on_end", lambda: None)()
         reset()
-    _log_speed(seconds)
-    return evaluator.evaluate() or {}
+    return seconds
 
 
 def _timed(
@@ -181,10 +224,11 @@ def inference_on_datasets(
     Returns:
         metrics by data set and name.
     """
-    return {
-        name: inference_on_dataset(model, loader, evaluator[name], described_by=described_by)
-        for name, loader in data_loader.items()
-    }
+    results = {}
+    for name, loader in data_loader.items():
+        with named_data_set(name):
+            results[name] = inference_on_dataset(model, loader, evaluator[name], described_by=described_by)
+    return results
 
 
 def _share_buffers(model: nn.Module) -> None:

@@ -44,11 +44,15 @@ class FramePictures(DatasetEvaluator):
         score_threshold: float = 0.3,
         tile: int = 256,
     ) -> None:
-        self._output = InferenceFolder(require_local(output_dir, "FramePictures.output_dir"))
+        self.output_dir = require_local(output_dir, "FramePictures.output_dir")
         self._num_videos = num_videos
         self._score_threshold = score_threshold
         self._tile = tile
         self.reset()
+
+    def settings(self) -> dict[str, Any]:
+        """What the pictures show."""
+        return {"num_videos": self._num_videos, "score_threshold": self._score_threshold}
 
     def reset(self) -> None:
         """Forget the frames of an earlier evaluation."""
@@ -101,7 +105,7 @@ class FramePictures(DatasetEvaluator):
         cv2.putText(legend, "lesion", (4, 14), _FONT, 0.42, _GREEN, 1, cv2.LINE_AA)
         text = f"detection with its score, from {self._score_threshold}"
         cv2.putText(legend, text, (60, 14), _FONT, 0.42, _ORANGE, 1, cv2.LINE_AA)
-        path = self._output.picture
+        path = InferenceFolder(self.output_dir).picture
         path.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(path), np.vstack([legend, *rows])):
             raise OSError(f"{path} can't be written.")

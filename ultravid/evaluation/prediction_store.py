@@ -11,7 +11,8 @@ again without its annotations:
 - ``gt_boxes`` (M, 4) float32, ``gt_classes`` and ``gt_track_ids`` (M,) int64.
 - ``input_digests`` (F,) int64: checksums of the images given to the model, compared when an evaluation is resumed.
 
-``<folder>/manifest.json`` lists the files in order. It is written last: a folder without it is an unfinished evaluation.
+``<folder>/manifest.json`` lists the files in order, with their SHA-256 (not in version 0.1). It is written last: a folder without
+it is an unfinished evaluation.
 Pickled data is neither written nor read.
 """
 
@@ -31,9 +32,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ultravid.evaluation.records import check_record
 from ultravid.evaluation.results import FrameResult, VideoResult
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
+from ultravid.utils.hashing import sha256_of
 from ultravid.utils.run_folder import InferenceFolder, RunFolder
 
 __all__ = [
@@ -254,7 +257,7 @@ def write_manifest(folder: Path, files: Mapping[str, Path], fingerprint: str = "
         files: prediction file by video id, in order.
         fingerprint: hash that identifies the model.
     """
-    rows = [{"video_id": video_id, "file": path.name} for video_id, path in files.items()]
+    rows = [{"video_id": video_id, "file": path.name, "sha256": sha256_of(path)} for video_id, path in files.items()]
     with replace_file(folder / MANIFEST) as file:
         file.write(dump_json({"format": FORMAT, "fingerprint": fingerprint, "videos": rows}, indent=1).encode())
 
@@ -275,7 +278,13 @@ def find_manifest(path: Path) -> Path:
     for manifest in tried:
         if manifest.is_file():
             return manifest
+    others = [folder.path for folder in RunFolder(path).evaluations() if folder.manifest.is_file()]
+    if others:
+        raise UserError(
+            f"{path} has no predictions in {RunFolder(path).inference.name}; give one of {_listed(others)}."
+        )
     for manifest in tried:
+        check_record(InferenceFolder(manifest.parent.parent), manifest)  # one that goes on, or did not end, says more
         number = len(list(manifest.parent.glob("*.npz")))
         if number:
             raise UserError(
@@ -285,12 +294,20 @@ def find_manifest(path: Path) -> Path:
     raise UserError(f"{path} has no predictions: {', '.join(str(t) for t in tried)} do not exist.")
 
 
+def _listed(paths: Sequence[Path]) -> str:
+    return f"{', '.join(map(str, paths[:4]))}{', ...' if len(paths) > 4 else ''}"
+
+
 def read_manifest(path: Path) -> list[tuple[str, Path]]:
     """Video ids and their files, in order.
 
     Raises:
         UserError: the file is not a manifest, or names a video twice.
     """
+    return [(row["video_id"], path.parent / row["file"]) for row in _read_manifest(path)["videos"]]
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -300,26 +317,37 @@ def read_manifest(path: Path) -> list[tuple[str, Path]]:
         raise UserError(
             f"{path}: is not a manifest of predictions, which has a list 'videos' and the format {FORMAT!r}."
         )
-    files: dict[str, Path] = {}
+    known: set[str] = set()
     for row in rows:
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("video_id", "file")):
             raise UserError(f"{path}: {row!r} is not an object with a 'video_id' and a 'file'.")
-        if row["video_id"] in files:
+        if row["video_id"] in known:
             raise UserError(f"{path}: names video {row['video_id']!r} twice.")
+        known.add(row["video_id"])
         if Path(row["file"]).name != row["file"]:
             raise UserError(f"{path}: video {row['video_id']!r}: {row['file']!r} is not the name of a file beside it.")
-        files[row["video_id"]] = path.parent / row["file"]
-    return list(files.items())
+    found: dict[str, Any] = content
+    return found
 
 
 def read_videos(manifest: Path) -> Iterator[VideoResult]:
     """The videos of a manifest, read one by one.
 
     Raises:
-        UserError: as `read_manifest` and `read_video`; or a file holds another video than the manifest says.
+        UserError: as `read_manifest` and `read_video`; or a file holds another video than the manifest says, the detections of
+            another model, or has changed since the manifest was written.
     """
-    for video_id, path in read_manifest(manifest):
-        video = read_video(path).video
-        if video.video_id != video_id:
-            raise UserError(f"{path}: holds video {video.video_id!r}, but {manifest.name} says {video_id!r}.")
-        yield video
+    content = _read_manifest(manifest)
+    for row in content["videos"]:
+        video_id, path = row["video_id"], manifest.parent / row["file"]
+        read = read_video(path)
+        if read.video.video_id != video_id:
+            raise UserError(f"{path}: holds video {read.video.video_id!r}, but {manifest.name} says {video_id!r}.")
+        model = content.get("fingerprint")
+        if model and read.fingerprint and model != read.fingerprint:
+            raise UserError(f"{path}: holds the detections of another model than {manifest.name} says. Evaluate again.")
+        if "sha256" in row and row["sha256"] != sha256_of(path):
+            raise UserError(
+                f"{path}: has changed since the evaluation: its SHA-256 is not the one in {manifest.name}. Evaluate again."
+            )
+        yield read.video

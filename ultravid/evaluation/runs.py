@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +16,16 @@ from ultravid.datasets.formats.coco_annotations import CocoAnnotations, Id
 from ultravid.datasets.json_files import read_json
 from ultravid.evaluation.coco_files import Detections, join_detections, read_annotations, read_coco_detections
 from ultravid.evaluation.matching import match_video
+from ultravid.evaluation.metrics import TRAINING_METRICS, all_metrics
 from ultravid.evaluation.prediction_store import find_manifest, read_videos
+from ultravid.evaluation.records import EvaluationRecord, check_record, command_to_evaluate, evaluation_of
 from ultravid.evaluation.results import MatchedVideo, VideoResult
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import is_local
 
-__all__ = ["check_same_videos", "in_order_of", "load_run", "load_videos"]
+__all__ = ["check_metrics", "check_same_videos", "evaluated", "in_order_of", "load_run", "load_videos"]
+
+_TOLERANCE = 1e-3
 
 
 def load_videos(
@@ -83,8 +89,10 @@ def load_run(
     """The matched videos of a run, and a hash of each video's frames and ground truth by video id.
 
     Raises:
-        UserError: the predictions can't be read, as in `load_videos`, or contain no video.
+        UserError: the predictions can't be read, as in `load_videos`, contain no video, or are not those that the record beside
+            them describes (`ultravid.evaluation.records`).
     """
+    evaluated(predictions)
     matched, truths = [], {}
     for video in load_videos(predictions, annotations, patients):
         matched.append(match_video(video))
@@ -92,6 +100,68 @@ def load_run(
     if not matched:
         raise UserError(f"{predictions}: contains no video; there is nothing to evaluate.")
     return matched, truths
+
+
+def evaluated(predictions: str | Path) -> EvaluationRecord | None:
+    """The record of the evaluation that made predictions; None if there is none.
+
+    Raises:
+        UserError: there are no predictions, the evaluation has not ended, or the predictions are not the ones that it wrote.
+    """
+    used = _file_of(predictions)
+    return None if used is None else check_record(evaluation_of(used), used)
+
+
+def check_metrics(
+    predictions: str | Path, videos: Sequence[MatchedVideo], annotations: str | Path | None = None
+) -> None:
+    """Refuse the ``metrics.json`` beside predictions if it is not of their evaluation; does nothing if there is none.
+
+    Without a record, as in version 0.1, its values are compared with those of the predictions.
+
+    Args:
+        predictions: as for `load_run`.
+        videos: the first result of `load_run`.
+        annotations: as for `load_run`; with other ground truth than the evaluation's the values can't be compared.
+
+    Raises:
+        UserError: the metrics were changed, or are those of another evaluation.
+    """
+    used = _file_of(predictions)
+    if used is None:
+        return
+    folder = evaluation_of(used)
+    if (
+        not folder.metrics.is_file()
+        or used == folder.metrics
+        or (folder.manifest != used and folder.coco_results != used)
+    ):
+        return
+    if check_record(folder, folder.metrics) is not None or annotations is not None:
+        return
+    written = read_json(folder.metrics)
+    known = all_metrics(videos)
+    for name in TRAINING_METRICS:
+        value = written.get(name, known[name]) if isinstance(written, dict) else None
+        if not _same_value(value, known[name]):
+            raise UserError(
+                f"{folder.metrics}: its {name} is {value}, but that of the predictions beside it is {known[name]:.4f}: it is of "
+                f"another evaluation or was edited, and no record explains it. Evaluate again: {command_to_evaluate(folder)}"
+            )
+
+
+def _same_value(written: Any, known: float) -> bool:
+    if not isinstance(written, int | float):
+        return written is None and math.isnan(known)
+    return written == known or abs(written - known) < _TOLERANCE or (math.isnan(written) and math.isnan(known))
+
+
+def _file_of(predictions: str | Path) -> Path | None:
+    """The manifest or the COCO results that are meant; None if they are at an address, where no record is looked for."""
+    if not is_local(predictions):
+        return None
+    path = Path(predictions)
+    return path if path.is_file() else find_manifest(path)
 
 
 def in_order_of(a: Sequence[MatchedVideo], b: Sequence[MatchedVideo]) -> list[MatchedVideo]:

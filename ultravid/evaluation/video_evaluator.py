@@ -35,7 +35,7 @@ from ultravid.structures import Boxes, Instances
 from ultravid.utils import comm
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file, require_local
-from ultravid.utils.run_folder import InferenceFolder
+from ultravid.utils.run_folder import InferenceFolder, RunFolder
 
 __all__ = ["VideoDetectionEvaluator"]
 
@@ -64,11 +64,19 @@ class VideoDetectionEvaluator(DatasetEvaluator):
 
     def __init__(self, output_dir: str | Path | None = None, resume: bool = False, strata: Sequence[str] = ()) -> None:
         self._strata = tuple(strata)
-        self._output: InferenceFolder | None = None
+        self.output_dir: Path | None = None
         if output_dir is not None:
-            self._output = InferenceFolder(require_local(output_dir, "VideoDetectionEvaluator.output_dir"))
+            self.output_dir = require_local(output_dir, "VideoDetectionEvaluator.output_dir")
         self._resume = resume
         self.reset()
+
+    @property
+    def _output(self) -> InferenceFolder | None:
+        return None if self.output_dir is None else InferenceFolder(self.output_dir)
+
+    def settings(self) -> dict[str, Any]:
+        """The fields by which metrics are stratified."""
+        return {"strata": list(self._strata)}
 
     def reset(self) -> None:
         """Forget all videos."""
@@ -83,6 +91,12 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         """Delete the prediction files that this evaluation does not reuse, and index those that it does."""
         if self._output is None:
             return
+        run = RunFolder(self._output.path)
+        if run.attempts.exists() or run.config.exists():
+            raise UserError(
+                f"VideoDetectionEvaluator.output_dir={self._output.path} is the folder of a run, whose {run.metrics.name} is the "
+                f"training's. Give a folder in it: {run.inference}."
+            )
         self._fingerprint = fingerprint()
         if comm.is_main_process():
             self._clear(self._output)
@@ -163,11 +177,24 @@ class VideoDetectionEvaluator(DatasetEvaluator):
     def _close_videos(self) -> None:
         for video_id, opened in self._open.items():
             video, digests = opened.finished()
+            self._check_same_frames(video)
             if self._output is not None:
                 self._output.predictions.mkdir(parents=True, exist_ok=True)
                 self._files[video_id] = write_video(self._output.predictions, video, self._fingerprint, digests)
             self._matched[video_id] = match_video(video)
         self._open = {}
+
+    def _check_same_frames(self, video: VideoResult) -> None:
+        """What a model finds in a frame depends on the frames before it, so a video that is reused must have the same ones."""
+        path = self._stored.get(video.video_id)
+        if path is None or self._replayed is None or self._replayed[0] != video.video_id:
+            return
+        frames, stored = ([f.frame_index for f in v.frames] for v in (video, self._replayed[1].video))
+        if frames != stored:
+            raise UserError(
+                f"Video {video.video_id!r}: the interrupted evaluation that wrote {path} evaluated {len(stored)} frames of it, "
+                f"this one {len(frames)}, or others. Evaluate again without resume=true."
+            )
 
     def evaluate(self) -> dict[str, float] | None:
         """`TRAINING_METRICS`, which are also logged as a table; all other metrics go to ``metrics.json`` only.

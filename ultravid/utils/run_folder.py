@@ -102,6 +102,16 @@ class InferenceFolder:
     path: Path
 
     @property
+    def record(self) -> Path:
+        """What was evaluated, on what, by whom and when (`ultravid.evaluation.records`)."""
+        return self.path / "record.json"
+
+    @property
+    def config(self) -> Path:
+        """The whole config of an evaluation that was not part of a training."""
+        return self.path / "evaluated_config.yaml"
+
+    @property
     def metrics(self) -> Path:
         """The metrics of the last evaluation, all digits: one flat JSON object."""
         return self.path / "metrics.json"
@@ -154,12 +164,12 @@ class RunFolder:
 
     @classmethod
     def containing(cls, path: str | os.PathLike[str]) -> RunFolder | None:
-        """The run that a file belongs to, as its predictions or a checkpoint: the path itself or a folder up to three above.
+        """The run that a file belongs to, as its predictions or a checkpoint: the path itself or a folder up to four above.
 
         Returns:
             None if none of them holds a run's config or attempts.
         """
-        for folder in (Path(path), *Path(path).resolve().parents[:3]):
+        for folder in (Path(path), *Path(path).resolve().parents[:4]):
             run = cls(folder)
             if run.attempts.exists() or run.config.exists() or run.eval_config.exists():
                 return run
@@ -339,8 +349,25 @@ class RunFolder:
 
     @property
     def inference(self) -> Path:
-        """The folder of the last evaluation."""
+        """The folder of the newest evaluation of the run's own weights."""
         return self.path / "inference"
+
+    def inference_of(self, weights: str, sha256: str) -> Path:
+        """The folder of an evaluation of other weights than the run's newest, or beside a training that goes on.
+
+        Args:
+            weights: the name of their file.
+            sha256: of their file.
+        """
+        stem = re.sub(r"[^\w.-]+", "_", Path(weights).stem) or "weights"
+        return self.path / f"{self.inference.name}_{stem}_{sha256[:8]}"
+
+    def evaluations(self) -> list[InferenceFolder]:
+        """The folders of evaluations that are there, by name; of several data sets, one for each."""
+        name = self.inference.name
+        found = [path for pattern in (f"{name}*", f"{name}*/*") for path in self.path.glob(pattern)]
+        folders = [InferenceFolder(path) for path in sorted(found)]
+        return [folder for folder in folders if folder.record.is_file() or folder.manifest.is_file()]
 
     @property
     def evaluation(self) -> InferenceFolder:

@@ -64,6 +64,7 @@ class EMA(HookBase):
                 yield
 
         self.trainer.evaluation_weights = averaged_and_gathered
+        self.trainer.evaluates_average = True
 
     def _begin(self) -> None:
         for name, value in self._parameters():

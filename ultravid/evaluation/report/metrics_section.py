@@ -20,6 +20,7 @@ from ultravid.evaluation.report.html_page import (
     value_cell,
 )
 from ultravid.evaluation.report.report_run import ReportRun, strata_fields
+from ultravid.evaluation.run_facts import differing_settings
 from ultravid.evaluation.tables import format_interval, format_undefined
 
 __all__ = ["all_metrics_section", "differences_section", "metrics_section", "strata_section"]
@@ -97,6 +98,7 @@ def differences_section(runs: Sequence[ReportRun], not_compared: str) -> Html | 
     parts: list[Html] = []
     for other in runs[1:]:
         parts.append(element("h3", None, f"{other.name} - {first.name}"))
+        parts += [paragraph(text) for text in differing_settings(first.path, other.path)]
         headers = ["metric", first.name, other.name, "difference", "95% interval", "p"]
         parts.append(table(headers, _difference_rows(first, other)))
         parts.append(command(_compare_command(first, other)))

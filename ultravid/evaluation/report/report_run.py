@@ -16,7 +16,7 @@ from ultravid.evaluation.frame_ap import DetectionPool
 from ultravid.evaluation.metrics import all_metrics
 from ultravid.evaluation.report.curves import OperatingPoint, operating_point
 from ultravid.evaluation.results import MatchedVideo
-from ultravid.evaluation.runs import check_same_videos, in_order_of, load_run
+from ultravid.evaluation.runs import check_metrics, check_same_videos, in_order_of, load_run
 from ultravid.utils.errors import UserError
 
 __all__ = ["ReportOptions", "ReportRun", "load_report_runs", "strata_fields"]
@@ -108,9 +108,11 @@ def load_report_runs(paths: Sequence[Path], options: ReportOptions) -> tuple[lis
         the runs; and the reason why a later run can't be compared with the first, empty if all can.
 
     Raises:
-        UserError: a run can't be read.
+        UserError: a run can't be read, or its predictions or metrics are not those that its record describes.
     """
     loaded = [load_run(path, options.annotations, options.patients) for path in paths]
+    for path, (videos, _) in zip(paths, loaded, strict=True):
+        check_metrics(path, videos, options.annotations)
     why = ""
     (first, truth), ordered = loaded[0], [loaded[0][0]]
     for path, (videos, other_truth) in zip(paths[1:], loaded[1:], strict=True):

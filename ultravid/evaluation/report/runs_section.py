@@ -31,7 +31,8 @@ def runs_section(runs: Sequence[ReportRun]) -> Html:
         "Runs",
         element("div", {"class": "wide"}, element("table", {"class": "facts"}, *body)),
         caption(
-            "Read from the newest attempts/*/record.json, the saved config and the manifest of the predictions. Two runs have "
+            "Read from the record of the evaluation (record.json beside the predictions), from that of the training that made "
+            "the weights (attempts/*/record.json), from the saved config and from the manifest of the predictions. Two runs have "
             "equal hashes if their configs, weights or data are equal. This report was made by:"
         ),
         command(runs[0].options.command),

@@ -1,0 +1,171 @@
+"""The record of an evaluation, ``record.json`` in its folder: read, written, and compared with the files beside it.
+
+A record says which weights were evaluated (file, SHA-256, iteration, averaged or not), under which config, on which data, with
+which settings, by which command, when and where, and it lists the SHA-256 of each file that the evaluation wrote. The tools show
+predictions and metrics with the record that explains them, and refuse those that differ from it.
+
+A record is written when the evaluation begins, without an end, and again when it has ended. Predictions of version 0.1 have none.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ultravid.utils.errors import UserError
+from ultravid.utils.file_io import dump_json, replace_file
+from ultravid.utils.hashing import sha256_of
+from ultravid.utils.run_folder import InferenceFolder, RunFolder, process_start_time
+
+__all__ = [
+    "RECORD_FORMAT",
+    "EvaluationRecord",
+    "check_record",
+    "command_to_evaluate",
+    "evaluation_of",
+    "is_under_way",
+    "read_record",
+    "write_record",
+]
+
+RECORD_FORMAT = "ultravid evaluation 1"
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationRecord:
+    """What is recorded of an evaluation.
+
+    Attributes:
+        folder: the folder that it is in now; its content says where it was written.
+        content: the record; `ultravid.evaluation.recording` and ``tools/evaluate.py`` write it.
+    """
+
+    folder: InferenceFolder
+    content: Mapping[str, Any]
+
+    @property
+    def weights(self) -> Mapping[str, Any]:
+        """``path``, ``sha256``, ``iteration``, ``averaged`` and more; empty if only predictions were evaluated."""
+        return self.content.get("weights") or {}
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """SHA-256 of each file that the evaluation wrote, by name."""
+        return self.content.get("files") or {}
+
+    @property
+    def is_of_training(self) -> bool:
+        """Whether the training itself evaluated its weights."""
+        return self.content.get("by") == "training"
+
+    @property
+    def is_of_predictions(self) -> bool:
+        """Whether no model was run: ``tools/evaluate.py`` computed metrics of predictions that were there."""
+        return self.content.get("by") == "predictions"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the evaluation got to its end without an error."""
+        return self.content.get("how") == "finished"
+
+
+def read_record(folder: InferenceFolder) -> EvaluationRecord | None:
+    """The record in a folder; None if there is none.
+
+    Raises:
+        UserError: the file is not a record.
+    """
+    try:
+        content = json.loads(folder.record.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{folder.record}: is not the record of an evaluation: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != RECORD_FORMAT:
+        raise UserError(f"{folder.record}: is not the record of an evaluation, which has the format {RECORD_FORMAT!r}.")
+    return EvaluationRecord(folder, content)
+
+
+def write_record(folder: InferenceFolder, content: Mapping[str, Any]) -> None:
+    """Replace the record of a folder as a whole."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with replace_file(folder.record) as file:
+        file.write(dump_json({"format": RECORD_FORMAT, **content}, indent=1).encode())
+
+
+def evaluation_of(predictions: Path) -> InferenceFolder:
+    """The folder of the evaluation that wrote a manifest of predictions, or COCO results."""
+    parent = predictions.parent
+    is_manifest = InferenceFolder(parent.parent).manifest == predictions
+    return InferenceFolder(parent.parent if is_manifest else parent)
+
+
+def is_under_way(record: EvaluationRecord) -> bool:
+    """Whether the process that writes an evaluation is alive, on this host."""
+    content = record.content
+    if content.get("how") is not None or content.get("host") != socket.gethostname():
+        return False
+    pid = content.get("pid")
+    return isinstance(pid, int) and process_start_time(pid) in (content.get("process_started"), 0)
+
+
+def check_record(folder: InferenceFolder, used: Path) -> EvaluationRecord | None:
+    """The record of the evaluation that wrote a file; None if the folder has no record.
+
+    Args:
+        folder: the evaluation's.
+        used: a file in it that is about to be used: its manifest, its COCO results, or its metrics.
+
+    Raises:
+        UserError: the evaluation has not ended, or the file is not the one that it wrote.
+    """
+    record = read_record(folder)
+    if record is None or (record.is_of_predictions and used != folder.metrics):
+        return record
+    content = record.content
+    began = f"the evaluation that began {content.get('begin')} (host {content.get('host')}, pid {content.get('pid')})"
+    if is_under_way(record):
+        raise UserError(f"{folder.path}: {began} has not ended yet. Try again when it has.")
+    if not record.has_ended:
+        raise UserError(
+            f"{folder.path}: {began} did not end, so what is there is not the result of one evaluation. "
+            f"Evaluate again: {command_to_evaluate(folder)}"
+        )
+    name = used.relative_to(folder.path).as_posix()
+    if used.is_file() and record.files.get(name) != sha256_of(used):
+        raise UserError(f"{used}: {_why_unexplained(record, name)} {_remedy(folder, used)}")
+    return record
+
+
+def _why_unexplained(record: EvaluationRecord, name: str) -> str:
+    when = f"the evaluation of {record.content.get('begin')}, which {record.folder.record.name} describes,"
+    if name not in record.files:
+        return f"{when} did not write this file, so nothing says what it is about."
+    return f"was changed or replaced after {when} wrote it: its SHA-256 is not the recorded one."
+
+
+def _remedy(folder: InferenceFolder, path: Path) -> str:
+    if path == folder.metrics and folder.manifest.is_file():
+        again = ["python", "tools/evaluate.py", "--predictions", str(folder.path), "--output-dir", str(folder.path)]
+        return f"Compute it again from the predictions: {shlex.join(again)}"
+    return f"Evaluate again: {command_to_evaluate(folder)}"
+
+
+def command_to_evaluate(folder: InferenceFolder) -> str:
+    """The command that evaluates again what is in a folder: the recorded one, else that of the run around it."""
+    try:
+        record = read_record(folder)
+    except UserError:
+        record = None
+    if record is not None and record.content.get("by") == "command":
+        return str(record.content.get("command"))
+    run = RunFolder.containing(folder.path)
+    if run is None or run.saved_config is None:
+        return "python tools/lazyconfig_train.py --config-file FILE --eval-only train.init_checkpoint=WEIGHTS"
+    options = ["--eval-only", *(["--resume"] if run.checkpoints() else []), f"train.output_dir={run}"]
+    return shlex.join(["python", "tools/lazyconfig_train.py", "--config-file", str(run.saved_config), *options])
