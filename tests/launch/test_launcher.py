@@ -66,7 +66,7 @@ def test_a_run_leaves_everything_it_promises(finished):
     }
     assert promised | {"model_0000002.pth", "model_0000005.pth"} <= names
     assert any(n.startswith("events.out.tfevents") for n in names)
-    assert {"predictions", "predictions.json", "metrics.json", "frames.png"} == {
+    assert {"predictions", "predictions.json", "metrics.json", "frames.png", "record.json"} == {
         p.name for p in (out / "inference").iterdir()
     }
     rows = read_rows(out / "metrics.json")

@@ -35,12 +35,16 @@ class FoldResult:
         metrics: metrics by name; nan if undefined.
         reasons: why a metric is undefined, by name.
         counts: number of videos, frames and the like, by name.
+        evaluated: the record of the evaluation (`ultravid.evaluation.records`); None if there is none.
+        trained: the record of the attempt that trained the model; None if it is not known.
     """
 
     fold: int
     metrics: Mapping[str, float]
     reasons: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, float] = field(default_factory=dict)
+    evaluated: Mapping[str, Any] | None = None
+    trained: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,35 @@ class FoldTable:
             if self.pooled is not None
             else f"No pooled metrics: {self.not_pooled}."
         )
-        return notes
+        return [*notes, *_notes_on_records(self.results)]
+
+
+def _notes_on_records(results: Sequence[FoldResult]) -> list[str]:
+    """What is not recorded of the folds' evaluations, and in what their records differ."""
+    if not any(result.evaluated or result.trained for result in results):
+        return []
+    notes = []
+    without = ", ".join(str(result.fold) for result in results if not result.evaluated)
+    if without:
+        notes.append(f"No record says which weights were evaluated in fold {without}.")
+    for what, values in (
+        ("Code of different commits trained the folds", {r.fold: _commit(r.trained) for r in results}),
+        ("Code of different versions evaluated the folds", {r.fold: _version(r.evaluated) for r in results}),
+    ):
+        if len({value for value in values.values() if value}) > 1:
+            each = (f"fold {fold} {value or 'unknown'}" for fold, value in values.items())
+            notes.append(f"{what}: {', '.join(each)}.")
+    return notes
+
+
+def _commit(record: Mapping[str, Any] | None) -> str:
+    git = (record or {}).get("git") or {}
+    return f"{str(git['commit'])[:12]}{' with changes' if git.get('changed') else ''}" if git.get("commit") else ""
+
+
+def _version(record: Mapping[str, Any] | None) -> str:
+    versions = (record or {}).get("versions") or {}
+    return f"ultravid {versions.get('ultravid')}, torch {versions.get('torch')}" if versions else ""
 
 
 def _undefined_notes(metrics: Sequence[FoldMetric], results: Sequence[FoldResult]) -> list[str]:
@@ -231,6 +263,7 @@ def fold_json(folds: FoldTable) -> dict[str, Any]:
         "mean_of_defined": {f.name: f.mean_of_defined for f in metrics},
         "std_of_defined": {f.name: f.std_of_defined for f in metrics},
         "undefined": {str(r.fold): dict(r.reasons) for r in folds.results if r.reasons},
+        "evaluated": {str(r.fold): None if r.evaluated is None else dict(r.evaluated) for r in folds.results},
         "pooled": None if folds.pooled is None else dict(folds.pooled),
         "not_pooled": folds.not_pooled or None,
     }

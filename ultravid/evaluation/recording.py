@@ -32,7 +32,7 @@ from ultravid.config.nodes import resolve_environment
 from ultravid.config.plain_data import to_data
 from ultravid.config.serialize import resolved
 from ultravid.datasets.fingerprint import combine_fingerprints, fingerprint_each
-from ultravid.evaluation.records import is_under_way, read_record, write_record
+from ultravid.evaluation.records import folder_of_weights, is_under_way, read_record, write_record
 from ultravid.utils import comm
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import get_event_storage, has_event_storage
@@ -313,21 +313,20 @@ class Recording:
 
     def _own_folder(self, run: EvaluatedRun) -> str | None:
         """The name of the folder for weights that are not the run's newest; None if they are, or if there is no run there."""
-        if self._is_of_training() or not (run.folder.checkpoints() or run.folder.list_attempts()):
+        if self._is_of_training():
             return None
         origin = self._origin()
-        newest = run.folder.newest_checkpoint() or next(reversed(run.folder.checkpoints()), None)
-        living = run.folder.state() is RunState.RUNNING
-        if origin is not None and newest is not None and not living and _same_file(origin.path, newest):
-            return None
         if origin is None:
-            name, sha256 = "in_memory", self.fingerprint_of_memory()
+            chosen = folder_of_weights(run.folder, None, "in_memory", self.fingerprint_of_memory)
         else:
-            name, sha256 = Path(origin.path).name, self._weights_hash(origin) or self.fingerprint_of_memory()
-        own = run.folder.inference_of(name, sha256)
+            path = Path(origin.path)
+            chosen = folder_of_weights(run.folder, path, path.name, lambda: self._weights_hash(origin) or "unknown")
+        if chosen == run.folder.evaluation:
+            return None
+        living = run.folder.state() is RunState.RUNNING
         why = f"{run.folder} is training" if living else f"the weights are not the newest of {run.folder}"
-        logger.warning("This evaluation is written to %s, because %s.", own, why)
-        return own.name
+        logger.warning("This evaluation is written to %s, because %s.", chosen.path, why)
+        return chosen.path.name
 
     def fingerprint_of_memory(self) -> str:
         """A hash of the weights as they are in memory."""
@@ -505,10 +504,6 @@ def _moved(path: str, run: RunFolder, own: str) -> str:
     if parts and parts[0] != run.inference.name:
         own = own.replace(run.inference.name, parts[0], 1)
     return str(Path(run, own, *parts[1:]))
-
-
-def _same_file(a: str | Path, b: str | Path) -> bool:
-    return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
 
 
 def _files_in(folder: InferenceFolder) -> dict[str, tuple[Path, tuple[int, int, int]]]:

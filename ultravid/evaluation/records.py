@@ -10,9 +10,9 @@ A record is written when the evaluation begins, without an end, and again when i
 from __future__ import annotations
 
 import json
+import os
 import shlex
-import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from typing import Any
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
 from ultravid.utils.hashing import sha256_of
-from ultravid.utils.run_folder import InferenceFolder, RunFolder, process_start_time
+from ultravid.utils.processes import is_running, machine_id
+from ultravid.utils.run_folder import InferenceFolder, RunFolder, RunState
 
 __all__ = [
     "RECORD_FORMAT",
@@ -28,6 +29,7 @@ __all__ = [
     "check_record",
     "command_to_evaluate",
     "evaluation_of",
+    "folder_of_weights",
     "is_under_way",
     "read_record",
     "write_record",
@@ -57,6 +59,13 @@ class EvaluationRecord:
     def files(self) -> Mapping[str, str]:
         """SHA-256 of each file that the evaluation wrote, by name."""
         return self.content.get("files") or {}
+
+    @property
+    def config(self) -> Path | None:
+        """The file with the config that the model was evaluated under; None if there is none."""
+        file = (self.content.get("config") or {}).get("file")
+        path = self.folder.path / file if file else None
+        return path if path is not None and path.is_file() else None
 
     @property
     def is_of_training(self) -> bool:
@@ -106,12 +115,32 @@ def evaluation_of(predictions: Path) -> InferenceFolder:
 
 
 def is_under_way(record: EvaluationRecord) -> bool:
-    """Whether the process that writes an evaluation is alive, on this host."""
-    content = record.content
-    if content.get("how") is not None or content.get("host") != socket.gethostname():
+    """Whether the process that writes an evaluation is alive, on this machine."""
+    content, pid = record.content, record.content.get("pid")
+    if content.get("how") is not None or any(content.get(name) != value for name, value in machine_id().items()):
         return False
-    pid = content.get("pid")
-    return isinstance(pid, int) and process_start_time(pid) in (content.get("process_started"), 0)
+    return isinstance(pid, int) and is_running(pid, content.get("process_started"))
+
+
+def folder_of_weights(run: RunFolder, weights: Path | None, name: str, sha256: Callable[[], str]) -> InferenceFolder:
+    """The folder for an evaluation that is not part of a training: ``inference``, or one of its own beside it.
+
+    Its own if the weights are not those of the run's newest checkpoint, or if the run is training at the moment.
+
+    Args:
+        run: in whose folder the evaluation is; without a training in it there is nothing to mix up.
+        weights: the file, or folder of shards; None if it is not known.
+        name: what to call it in the folder's name.
+        sha256: gives the hash for the folder's name; called only if it is needed.
+    """
+    checkpoints = run.checkpoints()
+    if not (checkpoints or run.list_attempts()):
+        return run.evaluation
+    newest = run.newest_checkpoint() or (checkpoints[-1] if checkpoints else None)
+    found = weights is not None and newest is not None and weights.exists() and newest.exists()
+    if found and os.path.samefile(str(weights), str(newest)) and run.state() is not RunState.RUNNING:
+        return run.evaluation
+    return InferenceFolder(run.inference_of(name, sha256()))
 
 
 def check_record(folder: InferenceFolder, used: Path) -> EvaluationRecord | None:

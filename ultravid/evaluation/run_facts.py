@@ -20,7 +20,7 @@ from ultravid.evaluation.prediction_store import find_manifest
 from ultravid.evaluation.records import EvaluationRecord, command_to_evaluate, evaluation_of, read_record
 from ultravid.utils.run_folder import Attempt, InferenceFolder, RunFolder, RunState
 
-__all__ = ["differing_settings", "evaluated_text", "run_facts", "run_warnings"]
+__all__ = ["differing_settings", "evaluated_text", "run_facts", "run_warnings", "training_behind"]
 
 _SHORT = 12
 _LIMIT = re.compile("score|thresh|nms|top_?k|detections|per_image|max_")
@@ -83,6 +83,13 @@ def evaluated_text(predictions: Path) -> str:
     if record.is_of_predictions:
         return f"predictions of {_predictions(content)}, {content.get('begin')}, by {content.get('command')}"
     return f"{_weights(record)}, {content.get('begin')}, by {content.get('command')}"
+
+
+def training_behind(folder: InferenceFolder) -> dict[str, Any] | None:
+    """The record of the attempt that made the weights of an evaluation; None if that is not recorded."""
+    record, run = read_record(folder), RunFolder.containing(folder.path)
+    trained = None if run is None else _training_of(record, run)
+    return None if trained is None or trained[1] is None else trained[1].read_record()
 
 
 def _found(predictions: Path) -> tuple[RunFolder | None, InferenceFolder, EvaluationRecord | None]:
@@ -248,9 +255,7 @@ def _doubts_of_run(record: EvaluationRecord, run: RunFolder, attempt: Attempt | 
     changed = _changed_keys(run.config, attempt.config)
     if changed and last.number == attempt.number:
         yield f"{run.config.name} was changed after attempt {attempt.number} had begun ({changed})."
-    file = (record.content.get("config") or {}).get("file")
-    evaluated = record.folder.path / file if file else None
-    different = _changed_keys(evaluated, attempt.config) if evaluated is not None else ""
+    different = _changed_keys(record.config, attempt.config)
     if different:
         yield f"The evaluation's config differs from that of the training ({different})."
 
@@ -295,16 +300,10 @@ def differing_settings(a: Path, b: Path) -> list[str]:
     versions = [(record.content.get("versions") or {}).get("ultravid") for record in (first, second)]
     if versions[0] != versions[1]:
         found.append(f"They were evaluated by ultravid {versions[0]} and {versions[1]}.")
-    files = [_config_of(record) for record in (first, second)]
+    files = [record.config for record in (first, second)]
     if files[0] is not None and files[1] is not None:
         found += [f"Their configs differ: {text}" for text in _differences_that_judge(files[0], files[1])]
     return found
-
-
-def _config_of(record: EvaluationRecord) -> Path | None:
-    file = (record.content.get("config") or {}).get("file")
-    path = record.folder.path / file if file else None
-    return path if path is not None and path.is_file() else None
 
 
 def _differences_that_judge(a: Path, b: Path) -> list[str]:

@@ -22,12 +22,15 @@ from ultravid.config.serialize import resolved
 from ultravid.config.tree import value_at
 from ultravid.evaluation.folds import FoldResult, FoldTable, fold_csv, fold_html, fold_json, fold_latex
 from ultravid.evaluation.metrics import all_metrics, why_undefined
+from ultravid.evaluation.records import EvaluationRecord, check_record, folder_of_weights, read_record
 from ultravid.evaluation.results import MatchedVideo
-from ultravid.evaluation.runs import load_run
+from ultravid.evaluation.run_facts import training_behind
+from ultravid.evaluation.runs import check_metrics, load_run
 from ultravid.experiments.local import Job
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
-from ultravid.utils.run_folder import RunFolder, RunState
+from ultravid.utils.hashing import sha256_of
+from ultravid.utils.run_folder import InferenceFolder, RunFolder, RunState
 from ultravid.utils.tool import tools_folder
 
 __all__ = ["FOLD_KEY", "CrossValidation", "Fold", "summarize_folds", "write_fold_tables"]
@@ -45,17 +48,27 @@ class Fold:
         run: its folder.
         overrides: that select the fold and its folder, after the user's own.
         cfg: the config with these overrides.
+        weights: the file to evaluate; None: the training evaluates its own.
     """
 
     number: int
     run: RunFolder
     overrides: list[str]
     cfg: Node
+    weights: Path | None = None
 
     @property
     def name(self) -> str:
         """``fold_<number>``, which is also the name of its folder."""
         return f"fold_{self.number}"
+
+    @property
+    def evaluation(self) -> InferenceFolder:
+        """Where its evaluation is, or will be."""
+        weights = self.weights
+        if weights is None:
+            return self.run.evaluation
+        return folder_of_weights(self.run, weights, weights.name, lambda: sha256_of(weights))
 
     def is_trained(self) -> bool:
         """Whether training finished under this config, and the evaluation in the folder is still that of its end."""
@@ -64,17 +77,34 @@ class Fold:
             return False
         if run.state() is not RunState.FINISHED:
             return False
+        record = read_record(run.evaluation)
+        if record is not None:
+            return self._is_of_the_end(record) and not significant_changes(self.cfg, run.config)
         if run.eval_config.is_file() and _changed_at(run.eval_config) > _changed_at(run.config):
             return False
         return not significant_changes(self.cfg, run.config)
 
+    def _is_of_the_end(self, record: EvaluationRecord) -> bool:
+        """Whether an evaluation is of the weights after the last iteration, under this config."""
+        max_iter = (self.run.newest_record() or {}).get("max_iter")
+        last = None if max_iter is None else max_iter - 1
+        is_last = last is None or record.weights.get("iteration") == last
+        is_same = record.config is not None and not significant_changes(self.cfg, record.config)
+        return record.has_ended and is_last and is_same
+
     def is_evaluated(self, weights: Path) -> bool:
         """Whether these weights have been evaluated under this config."""
-        run = self.run
-        if not all(path.is_file() for path in (run.eval_config, run.prediction_manifest, run.evaluation_metrics)):
+        run, folder = self.run, self.evaluation
+        if not (folder.manifest.is_file() and folder.metrics.is_file()):
+            return False
+        record = read_record(folder)
+        if record is not None:
+            same = record.has_ended and record.weights.get("sha256") == sha256_of(weights)
+            return same and record.config is not None and not significant_changes(self.cfg, record.config)
+        if folder != run.evaluation or not run.eval_config.is_file():
             return False
         newest = max(_changed_at(run.eval_config), _changed_at(weights))
-        return _changed_at(run.prediction_manifest) >= newest and not significant_changes(self.cfg, run.eval_config)
+        return _changed_at(folder.manifest) >= newest and not significant_changes(self.cfg, run.eval_config)
 
 
 @dataclass(frozen=True)
@@ -134,8 +164,14 @@ class CrossValidation:
         launcher = str(tools_folder() / "lazyconfig_train.py")
         for fold in folds:
             if self.eval_only:
-                weights, options = self._weights_of(fold)
-                options, is_finished = ["--eval-only", *options], fold.is_evaluated(weights)
+                assert fold.weights is not None, "with eval_only each fold names its weights"
+                if not fold.weights.exists():
+                    raise UserError(
+                        f"Fold {fold.number}: {fold.weights} is missing, so there is nothing to evaluate. Train the fold first, "
+                        "or give 'train.init_checkpoint=FILE' with {fold} for the fold's number."
+                    )
+                own = [] if self._names_weights() else ["--resume"]
+                options, is_finished = ["--eval-only", *own], fold.is_evaluated(fold.weights)
             else:
                 change = ["--allow-change", ",".join(self.allowed_changes)] if self.allowed_changes else []
                 options, is_finished = ["--resume", *change], fold.is_trained()
@@ -153,7 +189,11 @@ class CrossValidation:
         run = RunFolder(output_dir / f"fold_{number}")
         own = [f"{self.fold_key}={number}", f"train.output_dir={_quoted(run.path)}"]
         overrides = [*self._overrides_of(number), *own]
-        return Fold(number, run, overrides, load_with_overrides(self.config_file, overrides))
+        cfg = load_with_overrides(self.config_file, overrides)
+        if not self.eval_only:
+            return Fold(number, run, overrides, cfg)
+        last = run.newest_checkpoint() or run.checkpoint("model_final")
+        return Fold(number, run, overrides, cfg, Path(cfg.train.init_checkpoint) if self._names_weights() else last)
 
     def _num_folds(self, cfg: Node) -> int | None:
         """The config's number of folds; None if it states none and the user names the folds."""
@@ -205,18 +245,9 @@ class CrossValidation:
                 f"Use another --output-dir, or allow the new values: --allow-change {allowed}"
             )
 
-    def _weights_of(self, fold: Fold) -> tuple[Path, list[str]]:
-        """What --eval-only evaluates, and the launcher's options for it: weights of an override, or the last checkpoint."""
-        if any(re.match(r"\+{0,2}train\.init_checkpoint=", override) for override in self.overrides):
-            weights, options = Path(fold.cfg.train.init_checkpoint), []
-        else:
-            weights, options = fold.run.newest_checkpoint() or fold.run.checkpoint("model_final"), ["--resume"]
-        if not weights.exists():
-            raise UserError(
-                f"Fold {fold.number}: {weights} is missing, so there is nothing to evaluate. Train the fold first, or give "
-                "'train.init_checkpoint=FILE' with {fold} for the fold's number."
-            )
-        return weights, options
+    def _names_weights(self) -> bool:
+        """Whether an override names the weights to evaluate; else they are the last checkpoint."""
+        return any(re.match(r"\+{0,2}train\.init_checkpoint=", override) for override in self.overrides)
 
 
 def summarize_folds(finished: Sequence[Fold], missing: Sequence[int]) -> FoldTable:
@@ -256,20 +287,29 @@ def write_fold_tables(table: FoldTable, output_dir: Path, command: str) -> None:
 
 
 def _read_fold(fold: Fold) -> tuple[FoldResult, list[MatchedVideo]]:
-    """A finished fold's metrics, and its matched videos if its predictions are there."""
-    path = fold.run.evaluation_metrics
+    """A finished fold's metrics, and its matched videos if its predictions are there.
+
+    Raises:
+        UserError: they can't be read, or are not those that the record of the evaluation describes.
+    """
+    folder = fold.evaluation
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
+        written = json.loads(folder.metrics.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path}: can't be read ({error}). The evaluator of a fold writes it: a VideoDetectionEvaluator with "
+            f"{folder.metrics}: can't be read ({error}). The evaluator of a fold writes it: a VideoDetectionEvaluator with "
             "output_dir='${train.output_dir}/inference'."
         ) from error
+    record = check_record(folder, folder.metrics)
     values = {name: float("nan") if value is None else float(value) for name, value in written.items()}
     counts = {name: value for name, value in values.items() if name.startswith("count/")}
     metrics = {name: value for name, value in values.items() if name not in counts}
-    videos = load_run(fold.run.path)[0] if fold.run.prediction_manifest.is_file() else []
-    return FoldResult(fold.number, metrics, why_undefined(metrics, videos) if videos else {}, counts), videos
+    videos = load_run(folder.path)[0] if folder.manifest.is_file() else []
+    if videos:
+        check_metrics(folder.path, videos)
+    reasons = why_undefined(metrics, videos) if videos else {}
+    trained = training_behind(folder)
+    return FoldResult(fold.number, metrics, reasons, counts, record.content if record else None, trained), videos
 
 
 def _parse_folds(text: str | None, num_folds: int | None) -> list[int]:

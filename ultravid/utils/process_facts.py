@@ -6,12 +6,11 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from ultravid.utils.run_folder import process_start_time
+from ultravid.utils.processes import machine_id, process_start_time
 from ultravid.utils.tool import command_line
 
 __all__ = ["git_state", "iso_time", "package_versions", "process_facts"]
@@ -34,7 +33,7 @@ def process_facts() -> dict[str, Any]:
     return {
         "command": command_line(),
         "working_folder": str(Path.cwd()),
-        "host": socket.gethostname(),
+        **machine_id(),
         "pid": os.getpid(),
         "process_started": process_start_time(os.getpid()),
         "python": platform.python_version(),

@@ -12,6 +12,7 @@ from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import Every, HookOrder
 from ultravid.utils import comm
+from ultravid.utils.file_io import archive_file
 from ultravid.utils.limits import NotNegative, Positive
 
 __all__ = ["BestCheckpointer", "PeriodicCheckpointer"]
@@ -157,6 +158,7 @@ class BestCheckpointer(HookBase):
         self._file_prefix = file_prefix
         self._max_to_keep = max_to_keep
         self._kept: list[tuple[float, int, str]] = []  # value, iteration and file, best first
+        self._identity = ""  # of the evaluations that the values are from
 
     @property
     def best_metric(self) -> float | None:
@@ -170,7 +172,8 @@ class BestCheckpointer(HookBase):
 
     def _check(self) -> None:
         # The main process alone has the metrics; all must decide alike, for all may have to save.
-        found = comm.all_gather(self.trainer.storage.latest().get(self.val_metric))[0]
+        latest = self.trainer.storage.latest().get(self.val_metric)
+        found, identity = comm.all_gather((latest, self.trainer.evaluation_identity))[0]
         if found is None:
             if comm.is_main_process():
                 known = ", ".join(n for n in self.trainer.storage.latest() if "time" not in n and "loss" not in n)
@@ -179,6 +182,7 @@ class BestCheckpointer(HookBase):
         value, iteration = found
         if math.isnan(value) or iteration != self.trainer.iter:  # a metric of other weights than these
             return
+        self._forget_other_evaluations(identity)
         name = self._file_prefix if self._max_to_keep == 1 else f"{self._file_prefix}_{iteration:07d}"
         entry = (value, iteration, name)
         others = [kept for kept in self._kept if kept[1] != iteration]  # this iteration may be evaluated a second time
@@ -194,6 +198,26 @@ class BestCheckpointer(HookBase):
             iteration=iteration,
         )
 
+    def _forget_other_evaluations(self, identity: str) -> None:
+        """Start anew if the test data or the evaluator have changed since the best value: the two can't be compared.
+
+        The files of the values so far are kept, under names that the next ones don't take.
+        """
+        before, self._identity = self._identity, identity or self._identity
+        if not (self._kept and before and identity) or before == identity:
+            return
+        logger.warning(
+            "BestCheckpointer: the best %s so far, %g at iteration %d, was measured on other data or by another evaluator. The best "
+            "one is sought anew from here.",
+            *(self.val_metric, self._kept[0][0], self._kept[0][1]),
+        )
+        for _, _, name in self._kept:
+            path = self._checkpointer.save_dir / f"{name}{self._checkpointer.suffix}"
+            if comm.is_main_process() and path.exists():
+                self._checkpointer.wait()
+                archive_file(path)
+        self._kept = []
+
     def after_step(self) -> None:
         """Look for a new best value after an evaluation."""
         if self._every.is_due(self.trainer):
@@ -205,9 +229,9 @@ class BestCheckpointer(HookBase):
             self._check()
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value and its iteration, of which metric, and which files are kept."""
+        """The best value and its iteration, of which metric on which data, and which files are kept."""
         kept = [list(k) for k in self._kept]
-        judged = {"val_metric": self.val_metric, "mode": self.mode}
+        judged = {"val_metric": self.val_metric, "mode": self.mode, "identity": self._identity}
         return {"best_metric": self.best_metric, "best_iter": self.best_iter, "kept": kept, **judged}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -222,3 +246,4 @@ class BestCheckpointer(HookBase):
             )
             return
         self._kept = [(value, iteration, name) for value, iteration, name in state["kept"]]
+        self._identity = state.get("identity", "")  # version 0.1 did not store it
