@@ -3,27 +3,72 @@
 
     python tools/config_diff.py A B [key=value ...]
 
-Overrides apply to B, so ``config_diff.py A A key=value`` shows what they change. Exit code 0: no difference; 1: some; 2: an
-error.
+A and B are config files, or what a run saved its config in: the run's folder, the folder of one of its attempts, or a
+checkpoint. Overrides apply to B, so ``A A key=value`` shows what they change. Exit code 0: no difference;
+1: some; 2: an error.
 """
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from ultravid.config import diff, importable_project
 from ultravid.config.command_line import load_with_overrides, print_code
+from ultravid.utils.errors import UserError
+from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.tool import run_tool
+
+
+@contextlib.contextmanager
+def config_file_of(path: str) -> Iterator[str]:
+    """A config file with the config of a run's folder, of an attempt's, or of a checkpoint; a config file is itself.
+
+    Raises:
+        UserError: the folder or the checkpoint holds no config.
+    """
+    given = Path(path)
+    if given.suffix in (".pth", ".dcp") and given.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "config.yaml"
+            copy.write_text(config_in_checkpoint(given), encoding="utf-8")
+            yield str(copy)
+    elif given.is_dir():
+        saved = RunFolder(given).saved_config  # an attempt's has the name of a run's
+        if saved is None:
+            raise UserError(f"{path} is a folder without a config: a run's holds config.yaml or config_eval.yaml.")
+        yield str(saved)
+    else:
+        yield path
+
+
+def config_in_checkpoint(path: Path) -> str:
+    """The config that the run's record put into a checkpoint, as YAML."""
+    from ultravid.checkpoint import load_file  # imports torch
+
+    trainer = load_file(path).get("trainer")
+    hooks = trainer.get("hooks", {}) if isinstance(trainer, Mapping) else {}
+    found = [s["config"] for s in hooks.values() if isinstance(s, Mapping) and isinstance(s.get("config"), str)]
+    if not any(found):
+        raise UserError(f"{path} holds no config: it was saved by a run without the hook 'record' (RunRecord).")
+    return next(filter(None, found))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("old", metavar="A", help="a config, .py or .yaml")
+    parser.add_argument("old", metavar="A", help="a config (.py or .yaml), a run's folder, or a checkpoint")
     parser.add_argument("new", metavar="B", help="the config to compare it with")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of B")
     args = parser.parse_intermixed_args(argv)
-    with importable_project(args.old), importable_project(args.new):
-        differences = diff(load_with_overrides(args.old), load_with_overrides(args.new, args.opts))
+    with (
+        config_file_of(args.old) as old,
+        config_file_of(args.new) as new,
+        importable_project(old),
+        importable_project(new),
+    ):
+        differences = diff(load_with_overrides(old), load_with_overrides(new, args.opts))
     print_code("\n".join(map(str, differences)) or "no difference", "diff")
     return 1 if differences else 0
 

@@ -32,12 +32,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="an argument of the format's reader; repeatable",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write; created if needed")
-    parser.add_argument("--split", default="trainval", help="name of the JSON file (default: %(default)s)")
+    parser.add_argument(
+        "--split", help="name of the JSON file (default: the split that --option splits=... reads, or trainval)"
+    )
     return parser.parse_args(argv)
+
+
+def _split_that_is_read(options: Sequence[str]) -> str:
+    """The name of the one split that the options read; of several, and without the option, ``trainval``."""
+    given = [value for key, _, value in (option.partition("=") for option in options) if key == "splits"]
+    names = [name.strip(" []'\"") for name in ",".join(given).split(",") if name.strip(" []'\"")]
+    return names[0] if len(names) == 1 else "trainval"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.split is None:
+        args.split = _split_that_is_read(args.option)
     if not args.split or not all(c.isalnum() or c in "_-" for c in args.split):
         raise UserError(
             f"--split {args.split!r}: only letters, digits, '_' and '-' are allowed, because it becomes a file's name."

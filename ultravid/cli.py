@@ -6,6 +6,7 @@ files that they are, so both ways behave alike. Nothing of torch is imported to 
 
 from __future__ import annotations
 
+import ast
 import difflib
 import re
 import sys
@@ -78,7 +79,21 @@ def _run_as_main(path: Path) -> None:
     module = types.ModuleType("__main__")
     module.__file__ = str(path)
     sys.modules["__main__"] = module
-    exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
+    exec(compile(_with_command_names(path), path, "exec"), module.__dict__)
+
+
+def _with_command_names(path: Path) -> ast.Module:
+    """A tool's code; its docstring, which is its help, names commands as they are called here: ``ultravid train``."""
+    tree = ast.parse(path.read_bytes(), path)
+    first = tree.body[0] if tree.body else None
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        verbs = {tool: verb for verb, tool in TOOLS.items()}
+        first.value.value = re.sub(
+            r"(?:python )?\btools/(\w+)\.py",
+            lambda m: f"ultravid {verbs[m[1]]}" if m[1] in verbs else m[0],
+            first.value.value,
+        )
+    return tree
 
 
 def _missing_project(arguments: Sequence[str]) -> str:

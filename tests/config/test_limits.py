@@ -116,3 +116,15 @@ def test_bounds_of_the_package_annotated_types_are_read():
     annotated_types = pytest.importorskip("annotated_types")
     assert as_limits(annotated_types.Interval(ge=1, lt=3)) == Limits(ge=1, lt=3)
     assert as_limits(int) is None
+
+
+def test_a_plain_value_sets_the_part_that_took_its_place_and_is_refused_in_code():
+    import torch
+
+    from ultravid.engine import SimpleTrainer
+
+    cfg = load_checked(PHANTOM_CONFIG, ["trainer.precision=float16", "trainer.accumulation=2"])
+    assert cfg.trainer.precision.dtype == "float16" and cfg.trainer.accumulation.num_batches == 2
+    model = torch.nn.Linear(1, 1)
+    with pytest.raises(TypeError, match=r"accumulation is 2, not an object of .*Accumulation\(2\)"):
+        SimpleTrainer(model, [], torch.optim.SGD(model.parameters(), lr=1.0), accumulation=2)

@@ -86,6 +86,7 @@ def test_a_tools_usage_names_the_verb():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     shown = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert shown.returncode == 0 and shown.stdout.startswith("usage: ultravid config-diff ")
+    assert "\n    ultravid config-diff A B [key=value ...]\n" in shown.stdout and "tools/" not in shown.stdout
 
 
 def test_help_imports_no_torch():

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import shlex
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool
 from tests.quick_python import quick_python
+from ultravid.config import load_checked
 from ultravid.evaluation.folds import FoldResult, FoldTable, fold_csv, fold_html, fold_json, fold_latex, fold_text
 from ultravid.evaluation.metrics import TRAINING_METRICS, all_metrics
 from ultravid.evaluation.prediction_store import find_manifest, read_videos
@@ -180,6 +182,15 @@ def test_a_fold_that_fails_is_reported_at_the_end_and_does_not_stop_the_others(c
     assert "Fold 0 failed, exit code 2. The end of " in done.stderr and "can't be written" in done.stderr
     assert "over n = 1 fold (2)" in done.stdout and "0 is missing" in done.stdout
     assert json.loads((out / "cross_validation.json").read_text())["missing_folds"] == [0]
+
+
+def test_the_overrides_that_make_folds_can_be_typed_as_the_message_gives_them(tmp_path, capsys):
+    given = ["--config-file", str(PHANTOM_CONFIG), "--output-dir", str(tmp_path / "out")]
+    assert run_tool(load_tool("cross_validate").main, given) == 2
+    overrides = shlex.split(capsys.readouterr().err.splitlines()[1])
+    cfg = load_checked(PHANTOM_CONFIG, [*overrides, "dataloader.train.fold=1"])
+    test = cfg.dataloader.test
+    assert (test.fold, test.num_folds, test.raw["videos"]) == (1, 4, cfg.dataloader.train.raw["videos"])
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,17 @@ def test_a_run_leaves_everything_it_promises(finished):
     assert "Running on the CPU" in (out / "log.txt").read_text() or "CUDA" in (out / "log.txt").read_text()
 
 
+def test_config_diff_takes_a_run_an_attempt_and_a_checkpoint(finished, capsys):
+    out = Path(output_of(finished))
+    main = load_tool("config_diff").main
+    for other in (out / "attempts/1", out / "model_final.pth", out / "config.yaml"):
+        assert main([str(out), str(other)]) == 0
+    assert main([str(out), str(out / "model_final.pth"), "train.seed=1"]) == 1
+    assert "~ train.seed: 0 -> 1" in capsys.readouterr().out
+    assert run_tool(main, [str(out), str(out / "inference")]) == 2
+    assert "inference is a folder without a config" in capsys.readouterr().err
+
+
 def test_eval_only_gives_the_same_metrics_digit_for_digit_also_from_the_saved_config(finished, launch_run, tmp_path):
     out = Path(output_of(finished))
     trained = (out / "inference/metrics.json").read_text()
@@ -279,6 +290,8 @@ def empty_split(content):
         (["train.init_checkpoint=foo://gone.pth"], "PathManager.register_handler"),
         (["train.output_dir=http://127.0.0.1:9/run"], "train.output_dir can't be at http://127.0.0.1:9/run"),
         (["--eval-only"], "--eval-only needs weights"),
+        (["--eval-only", "train.init_checkpoint={tmp}"], "{tmp} is a folder; it holds no checkpoint"),
+        (["--eval-only", "train.init_checkpoint={tmp}/gone.pth"], "gone.pth does not exist"),
         (["train.device=cuda:0"], "there is no CUDA device"),
         (
             [
@@ -306,9 +319,11 @@ def test_bad_input_gets_one_message_and_no_training(
     given = [edit_json(phantom, tmp_path, a) if callable(a) else a.format(tmp=tmp_path) for a in arguments]
     assert launch_run([*small_run, *given]) == 2
     error = capfd.readouterr().err
-    assert message in error
+    assert message.format(tmp=tmp_path) in error
     assert "Traceback" not in error
     assert not list(tmp_path.glob("run/model_*"))
+    if "gone.pth" in message or "--eval-only" in message:  # known before anything is written
+        assert not (tmp_path / "run").exists()
 
 
 def test_check_alone_builds_nothing(small_run, launch_run, tmp_path, capfd):

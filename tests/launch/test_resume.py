@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from tests.conftest import ROOT, load_tool, read_rows, small_arguments
@@ -86,7 +87,8 @@ def test_a_scheduler_of_torch_follows_a_changed_config_and_one_without_its_metri
 
 def test_a_start_that_fails_does_not_become_the_config_of_the_run(small_run, launch_run, tmp_path, capfd):
     assert launch_run([*small_run, "train.max_iter=2"]) == 0
-    assert launch_run([*small_run, "train.max_iter=2", "optimizer.lr=0.5", "train.init_checkpoint=/gone.pth"]) == 2
+    torch.save({"model": {"x": torch.zeros(1)}}, tmp_path / "other.pth")
+    assert launch_run([*small_run, "optimizer.lr=0.5", f"train.init_checkpoint={tmp_path / 'other.pth'}"]) == 2
     capfd.readouterr()
     again = [*small_run, "train.max_iter=3", "--resume", "--allow-change", "train.max_iter"]
     assert launch_run([*again, "optimizer.lr=0.5"]) == 2

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from ultravid.utils.errors import UserError
 from ultravid.utils.run_folder import RunFolder, RunState, process_start_time
 
 
@@ -122,3 +123,14 @@ def test_ranks_have_logs_of_their_own(tmp_path):
     run = RunFolder(str(tmp_path))
     assert run.log == tmp_path / "log.txt" and run.log_of(2) == tmp_path / "log.txt.rank2"
     assert os.fspath(run) == str(run) == str(tmp_path) and repr(run) == f"RunFolder({str(tmp_path)!r})"
+
+
+def test_a_file_named_attempts_and_a_record_nested_too_deeply_are_no_tracebacks(tmp_path):
+    run = RunFolder(tmp_path)
+    run.attempts.write_text("")
+    assert run.state() is RunState.NEW
+    with pytest.raises(UserError, match="attempts is a file"):
+        run.new_attempt()
+    run.attempts.unlink()
+    run.new_attempt().record.write_text("[" * 100_000)
+    assert run.newest_record() is None

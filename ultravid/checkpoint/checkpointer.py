@@ -289,7 +289,7 @@ class DetectionCheckpointer:
         if resume and self.has_checkpoint():
             return self._resume()
         if resume:
-            logger.info("No checkpoint in %s to resume from: starting at iteration 0.", self.save_dir)
+            logger.warning("No checkpoint in %s to resume from: starting at iteration 0.", self.save_dir)
         return self.load(path, checkpointables=[], strict=True)
 
     def has_checkpoint(self) -> bool:

@@ -16,9 +16,9 @@ import torch
 from numpy._core import multiarray
 
 from ultravid.utils.errors import UserError
-from ultravid.utils.file_io import AddressError, local_path
+from ultravid.utils.file_io import AddressError, is_local, local_path
 
-__all__ = ["CheckpointError", "load_file"]
+__all__ = ["CheckpointError", "check_present", "load_file"]
 
 _ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 _ADMITTED: dict[tuple[str, str], Any] = {
@@ -34,6 +34,30 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 
 class CheckpointError(UserError):
     """A checkpoint that can't be read or written, or doesn't fit the model."""
+
+
+def check_present(path: str | Path, file: Path | None = None) -> None:
+    """Refuse a checkpoint on this machine that is not there; one at another address is not looked for.
+
+    Args:
+        path: a file or an address, as the user gave it.
+        file: the local file with its content, if it is known.
+
+    Raises:
+        CheckpointError: there is no such file, or it is a folder that is no checkpoint.
+    """
+    if file is None:
+        if not is_local(path):
+            return
+        file = Path(path)
+    if not file.exists():
+        shards = file.with_suffix(".dcp")
+        hint = f" There is {shards.name}." if shards.exists() else ""
+        raise CheckpointError(f"Checkpoint {path} does not exist.{hint}")
+    if file.is_dir() and not (file / ".metadata").exists():
+        found = sorted(p.name for suffix in (".pth", ".dcp") for p in file.glob(f"model_*{suffix}"))
+        hint = f"give one of its files: {', '.join(found[-3:])}" if found else "it holds no checkpoint"
+        raise CheckpointError(f"Checkpoint {path} is a folder; {hint}.")
 
 
 def load_file(path: str | Path, *, path_manager: Any = None) -> dict[str, Any]:
@@ -54,10 +78,7 @@ def load_file(path: str | Path, *, path_manager: Any = None) -> dict[str, Any]:
         file = local_path(path, path_manager=path_manager)
     except AddressError as error:
         raise CheckpointError(f"Checkpoint {path} can't be loaded. {error}") from error
-    if not file.exists():
-        shards = file.with_suffix(".dcp")
-        hint = f" There is {shards.name}." if shards.exists() else ""
-        raise CheckpointError(f"Checkpoint {path} does not exist.{hint}")
+    check_present(path, file)
     if str(file) != str(path):
         path = f"{path} (downloaded to {file})"
     try:

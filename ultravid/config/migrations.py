@@ -14,6 +14,7 @@ __all__ = [
     "KEPT_TARGETS",
     "KEYS",
     "PARTS",
+    "PLAIN_VALUES",
     "RECOMPOSED",
     "TARGETS",
     "WEIGHTS",
@@ -153,6 +154,13 @@ PARTS: dict[str, dict[str, object]] = {
     "accumulation": {"_target_": "ultravid.engine.steps.Accumulation", "num_batches": 1},
     "nonfinite": {"_target_": "ultravid.engine.steps.NonfinitePolicy", "max_skipped": 0, "dump_dir": None},
     "precision": {"_target_": "ultravid.engine.steps.MixedPrecision", "enabled": False, "dtype": None},
+}
+
+PLAIN_VALUES: dict[str, tuple[str, type]] = {
+    # name of an argument that is a call of PARTS -> its argument that a plain value of this type means, as in
+    # `trainer.precision=float16`, which set a word before the argument held an object
+    "accumulation": ("num_batches", int),
+    "precision": ("dtype", str),
 }
 
 

@@ -29,7 +29,7 @@ from ultravid.config.nodes import ListNode, Node, TupleNode
 from ultravid.config.references import is_reference
 from ultravid.config.shipped import shipped_config, shipped_names
 from ultravid.config.tree import Container, Origin, full_key, join_key, raw_child, raw_children, split_key
-from ultravid.config.upgrade import current_key, make_parts, note_override, upgrade_value
+from ultravid.config.upgrade import current_key, key_of_plain_value, make_parts, note_override, upgrade_value
 
 __all__ = ["apply_overrides", "override_faults"]
 
@@ -87,7 +87,7 @@ def override_faults(cfg: Node, overrides: Sequence[str], origins: Sequence[str] 
 
 def _apply(cfg: Node, text: str, origin: Origin) -> None:
     sign, key, value = _parse(text)
-    if (today := current_key(cfg, key)) != key:
+    if (today := key_of_plain_value(cfg, current_key(cfg, key), value)) != key:
         make_parts(cfg, today, origin)
         old, key, sign = key, today, "++" if sign == "+" else sign  # what had to be added may be there today
     else:

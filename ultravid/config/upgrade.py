@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ultravid.config.errors import Fault
-from ultravid.config.migrations import ARGUMENTS, KEYS, PARTS, RECOMPOSED, current_target
+from ultravid.config.migrations import ARGUMENTS, KEYS, PARTS, PLAIN_VALUES, RECOMPOSED, current_target
 from ultravid.config.nodes import Node
 from ultravid.config.provenance import where
 from ultravid.config.references import REFERENCE
+from ultravid.config.targets import target_name
 from ultravid.config.tree import (
     DELETED,
     LEAVES,
@@ -97,6 +98,21 @@ def current_key(cfg: Node, key: str) -> str:
     for step in steps:
         today_key = join_key(today_key, int(step) if step.removeprefix("-").isdecimal() else step)
     return key if split_key(today_key) == split_key(key) else today_key
+
+
+def key_of_plain_value(cfg: Node, key: str, value: Any) -> str:
+    """The key that a plain value means where the config has an object: ``trainer.precision=float16`` sets its ``dtype``."""
+    steps = split_key(key)
+    name, kind = PLAIN_VALUES.get(steps[-1] if steps else "", ("", object))
+    if not name or type(value) is not kind:
+        return key
+    node: Any = cfg
+    for step in steps:
+        found = child_key(node, step) if isinstance(node, Container) else None
+        node = raw_child(node, found) if found is not None else None
+    target = node.raw.get("_target_") if isinstance(node, Node) else None
+    is_part = target is not None and target_name(target) == PARTS[steps[-1]]["_target_"]
+    return join_key(key, name) if is_part else key
 
 
 def make_parts(cfg: Node, key: str, origin: Origin) -> None:

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.checkpoint import CheckpointError, DetectionCheckpointer
+from ultravid.checkpoint.reading import check_present
 from ultravid.config import CfgNode, LazyConfig, Node, as_config, project_folders, resolve_environment
 from ultravid.config.kinds import config_to_save, load_config, store_seed
 from ultravid.config.provenance import where
@@ -48,7 +49,7 @@ _WORK = "a training"
 _REMEDY = "give this run its own folder (train.output_dir=..., in YAML OUTPUT_DIR)"
 
 
-def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, Any]) -> None:
+def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, Any] | None = None) -> None:
     """Create the output folder and the log, save the config, select the device, and seed the generators.
 
     Of a config in nodes it reads ``train.output_dir``, ``train.seed``, ``train.deterministic`` and ``train.device``; a `CfgNode` is
@@ -58,17 +59,20 @@ def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, A
 
     Args:
         cfg: the config.
-        args: the arguments of the command line; ``resume``, ``eval_only`` and ``config_file`` are read if present.
+        args: the arguments of the command line; ``resume``, ``eval_only`` and ``config_file`` are read if present. None is a new
+            training, as in a notebook.
 
     Raises:
         LockedError: another process is training in the output folder.
-        UserError: the output folder can't be written, or the device does not exist.
+        UserError: the output folder can't be written; or, before anything is written, the device or the weights do not exist.
     """
-    options = dict(args if isinstance(args, Mapping) else vars(args))
+    options = dict(args if isinstance(args, Mapping) else vars(args) if args is not None else {})
     resume, eval_only = options.get("resume", False), options.get("eval_only", False)
     train = as_config(cfg).train
     output_dir, rank = require_local(train.output_dir, "train.output_dir"), comm.get_rank()
     folder = RunFolder(output_dir)
+    device = _existing_device(train)
+    _check_inputs(as_config(cfg), folder, resume, eval_only)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         claim = _claim_folder(folder, eval_only)
@@ -80,7 +84,6 @@ def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, A
         ) from error
     if claim.note:
         logger.warning("%s", claim.note)
-    device = _existing_device(train)
     logger.info("Rank %d of %d. %s", rank, comm.get_world_size(), describe_environment())
     logger.info("Arguments: %s", " ".join(f"{k}={v}" for k, v in sorted(options.items())))
     if device.type == "cpu":
@@ -164,7 +167,39 @@ def _existing_device(train: Node) -> torch.device:
         raise UserError(
             f"train.device={train.device!r}, but there is no CUDA device; 'auto' uses the CPU then ({place})."
         )
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise UserError(
+            f"train.device={train.device!r}, but there are {torch.cuda.device_count()} CUDA devices, from cuda:0 ({place})."
+        )
     return device
+
+
+def _check_inputs(cfg: Node, folder: RunFolder, resume: bool, eval_only: bool) -> None:
+    """Refuse a run whose weights or test data are missing, before anything is written.
+
+    Raises:
+        UserError: what is missing.
+    """
+    weights = str(cfg.train.get("init_checkpoint") or "")
+    resume = resume and folder.can_resume()
+    if eval_only:
+        if not (weights or resume):
+            raise UserError(_needs_weights(folder))
+        if cfg.get("dataloader", {}).get("test", "") is None:
+            raise UserError(f"--eval-only needs test data: dataloader.test is None ({where(cfg.dataloader, 'test')}).")
+    if (
+        weights and not resume and (Path(weights).suffix or os.sep in weights)
+    ):  # another name is for the checkpointer to know
+        try:
+            check_present(weights.partition("?")[0])
+        except CheckpointError as error:
+            place = where(cfg.train, "init_checkpoint")
+            error.add_note(f"It is the value of train.init_checkpoint{f' ({place})' if place else ''}.")
+            raise
+
+
+def _needs_weights(folder: RunFolder) -> str:
+    return f"--eval-only needs weights: give train.init_checkpoint=FILE, or --resume for the last checkpoint of {folder.path}."
 
 
 def _drawn_seed(output_dir: Path, resume: bool) -> int:
@@ -214,9 +249,7 @@ def load_evaluation_weights(model: nn.Module, cfg: Node | CfgNode, resume: bool)
     checkpointer = DetectionCheckpointer(model, train.output_dir)
     resume = resume and checkpointer.has_checkpoint()
     if not (weights or resume):
-        raise UserError(
-            f"--eval-only needs weights: give train.init_checkpoint=FILE, or --resume for the last checkpoint of {checkpointer.save_dir}."
-        )
+        raise UserError(_needs_weights(RunFolder(checkpointer.save_dir)))
     checkpointer.resume_or_load(weights, resume=resume)
 
 

@@ -372,6 +372,13 @@ class SimpleTrainer(TrainerBase):
         self.model = model
         self.data_loader = data_loader
         self.optimizer = optimizer
+        for name, part, example in (
+            ("precision", precision, "MixedPrecision('float16')"),
+            ("accumulation", accumulation, "Accumulation(2)"),
+            ("nonfinite", nonfinite, "NonfinitePolicy(max_skipped=1)"),
+        ):
+            if isinstance(part, str | int | float | type):
+                raise TypeError(f"{name} is {part!r}, not an object of ultravid.engine.steps, such as {example}.")
         self._gathers_metrics = Every(gather_metric_period)
         self.zero_grad_before_forward = zero_grad_before_forward
         self.precision = FullPrecision() if precision is None else precision

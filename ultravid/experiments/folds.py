@@ -17,6 +17,7 @@ from typing import Any
 
 from ultravid.config import ConfigError, Node, UnknownKeyError, config_hash, load_checked
 from ultravid.config.command_line import load_with_overrides
+from ultravid.config.references import is_reference
 from ultravid.config.resume import is_named, significant_changes
 from ultravid.config.serialize import resolved
 from ultravid.config.tree import value_at
@@ -206,12 +207,26 @@ class CrossValidation:
         number = _value_at(cfg, f"{parent}.num_folds")
         if number is None and not self.folds:
             raise UserError(
-                f"{self.config_file}: {parent}.num_folds is not set, so this config has no folds. Set it "
-                f"({parent}.num_folds=4), and let the test loader use the held-out fold of the same videos "
-                f"(dataloader.test.fold='${{{self.fold_key}}}' and so on, as configs_py/common/data/cva_bus.py does), or name "
-                "the folds with --folds."
+                f"{self.config_file}: {parent}.num_folds is not set, so this config has no folds. Set it, and let the test "
+                f"loader use the held-out fold of the same videos:\n  {shlex.join(self._fold_overrides(cfg, parent))}\n"
+                "(configs_py/common/data/cva_bus.py does so), or name the folds with --folds."
             )
         return number
+
+    def _fold_overrides(self, cfg: Node, parent: str) -> list[str]:
+        """The overrides that make folds of the training videos, tested on the fold that is held out."""
+        overrides = [f"{parent}.num_folds=4"]
+        test = _value_at(cfg, "dataloader.test")
+        if not (isinstance(test, Node) and "_target_" in test):
+            return overrides
+        sign = "" if "fold" in test else "++"
+        overrides += [f"{sign}dataloader.test.fold=${{{self.fold_key}}}"]
+        overrides += [f"{sign}dataloader.test.num_folds=${{{parent}.num_folds}}"]
+        loader = _value_at(cfg, parent)
+        videos = loader.raw.get("videos") if isinstance(loader, Node) else None
+        if is_reference(videos) and videos != test.raw.get("videos"):
+            overrides += [f"dataloader.test.videos={videos}"]
+        return overrides
 
     def _check_test_loader(self, fold: Fold, num_folds: int | None, output_dir: Path) -> None:
         """Reject a config whose test videos are the same for every fold."""

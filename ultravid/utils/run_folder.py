@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import archive_file, dump_json, next_free_path, replace_file
 from ultravid.utils.folder_lock import LOCK_NAME, LockHolder, read_lock
 from ultravid.utils.processes import is_running, process_start_time
@@ -81,7 +82,7 @@ class Attempt:
         """The content of `record`; None if it is missing or unreadable, as an attempt may leave it that was killed early."""
         try:
             content = json.loads(self.record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return content if isinstance(content, dict) else None
 
@@ -275,14 +276,18 @@ class RunFolder:
 
     def list_attempts(self) -> list[Attempt]:
         """The attempts so far, oldest first."""
-        found = [Attempt(path) for path in self.attempts.glob("*") if path.name.isdecimal()]
+        folders = self.attempts.iterdir() if self.attempts.is_dir() else ()
+        found = [Attempt(path) for path in folders if path.name.isdecimal()]
         return sorted(found, key=lambda attempt: attempt.number)
 
     def new_attempt(self) -> Attempt:
         """Make the folder of the attempt that begins now."""
         number = max((attempt.number for attempt in self.list_attempts()), default=0) + 1
         attempt = Attempt(self.attempts / str(number))
-        attempt.path.mkdir(parents=True)
+        try:
+            attempt.path.mkdir(parents=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UserError(f"{self.attempts} is a file; a run keeps its records in a folder of that name.") from error
         return attempt
 
     def newest_record(self) -> dict[str, Any] | None:
