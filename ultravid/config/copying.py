@@ -7,12 +7,13 @@ parent already is copied when it is put in a second place, so that what one conf
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 from ultravid.config.references import is_reference
 from ultravid.config.tree import LEAVES, MISSING, Container, ensure_record, raw_child, raw_children
 
-__all__ = ["adopt", "as_container", "copy_of", "own_child"]
+__all__ = ["adopt", "as_container", "copy_of", "copy_tree", "own_child"]
 
 
 def adopt(value: Any, parent: Container) -> Any:
@@ -78,25 +79,38 @@ def copy_of(container: Any, memo: dict[int, Any] | None = None) -> Any:
 
     The copy has the original's parent, so that its references resolve where the original's do.
     """
-    new = _copied(container, memo)
+    new = _copied(container, None if memo is None else lambda value: copy.deepcopy(value, memo))
     if new._record is not None:
         new._record.copied_from = None
     return new
 
 
-def _copied(container: Any, memo: dict[int, Any] | None) -> Any:
+def copy_tree(root: Any, copy_value: Callable[[Any], Any], copies: dict[int, Any]) -> Any:
+    """A copy of the tree of a container without a parent, with the records as they are.
+
+    Args:
+        root: the container.
+        copy_value: gives the copy of a value that is not a container.
+        copies: receives the copy of each container by the original's id.
+    """
+    return _copied(root, copy_value, copies)
+
+
+def _copied(container: Any, copy_value: Callable[[Any], Any] | None, copies: dict[int, Any] | None = None) -> Any:
     def copied_value(value: Any) -> Any:
         if isinstance(value, Container):
-            child = _copied(value, memo)
+            child = _copied(value, copy_value, copies)
             child._up = None
             return child
-        return value if memo is None else copy.deepcopy(value, memo)
+        return value if copy_value is None else copy_value(value)
 
     pairs = [(key, copied_value(value)) for key, value in raw_children(container)]
     new: Any = type(container)._make(pairs, container._origin)
+    if copies is not None:
+        copies[id(container)] = new
     if container._record is not None:
         settings = {
-            key: [(origin, _copied_setting(value, container, new, key, memo)) for origin, value in entries]
+            key: [(origin, _copied_setting(value, container, new, key, copy_value)) for origin, value in entries]
             for key, entries in container._record.settings.items()
         }
         new._record = container._record.copy(settings)
@@ -104,12 +118,14 @@ def _copied(container: Any, memo: dict[int, Any] | None) -> Any:
     return new
 
 
-def _copied_setting(value: Any, old: Container, new: Container, key: Any, memo: dict[int, Any] | None) -> Any:
+def _copied_setting(
+    value: Any, old: Container, new: Container, key: Any, copy_value: Callable[[Any], Any] | None
+) -> Any:
     """A value for the record of a copy: the copy's child for the original's, and for an earlier value another copy."""
     if not isinstance(value, Container):
         return value
     if value is raw_child(old, key, None):
         return raw_child(new, key)
-    copied = _copied(value, memo)
+    copied = _copied(value, copy_value)
     copied._up = None
     return copied

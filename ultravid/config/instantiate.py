@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ultravid.config.errors import ConfigError
-from ultravid.config.loader import load_namespace
+from ultravid.config.loader import namespace_of_file
+from ultravid.config.module_names import is_config_module
 from ultravid.config.nodes import ListNode, Node, TupleNode, as_node, as_root
 from ultravid.config.provenance import where
 from ultravid.config.references import is_reference
@@ -158,8 +159,10 @@ def is_allowed(name: str | None, target: Any, packages: frozenset[str] | None) -
     while isinstance(target, functools.partial):
         target = target.func
     module = getattr(target, "__module__", None) if target is not None else None
-    if name is not None and ":" in name:
-        raise ConfigError(f"Target {name!r} is in a file, not in an allowed package: {', '.join(sorted(packages))}.")
+    if (name is not None and ":" in name) or is_config_module(module):
+        raise ConfigError(
+            f"Target {name or target_name(target)!r} is in a file, not in an allowed package: {', '.join(sorted(packages))}."
+        )
     for place in (name, module):
         if place is not None and not any(place == p or place.startswith(p + ".") for p in packages):
             via = f" (defined in {module})" if place == module and name is not None else ""
@@ -221,17 +224,8 @@ def locate(name: str) -> Any:
     """
     file, colon, attributes = name.rpartition(":")
     if colon and file.endswith(".py"):
-        path = Path(file).absolute()
-        changed = path.stat().st_mtime_ns if path.is_file() else 0
-        return attribute_of(_namespace_of_file(path, changed), attributes.split("."), name, file)
+        return attribute_of(namespace_of_file(Path(file)), attributes.split("."), name, file)
     return locate_dotted(name)
-
-
-@functools.lru_cache(maxsize=64)
-def _namespace_of_file(path: Path, changed: int) -> dict[str, Any]:
-    """A file's names. It runs once until it changes, so that two of its classes, located apart, know each other."""
-    del changed
-    return load_namespace(path)
 
 
 def _short(value: Any, most: int = 60) -> str:

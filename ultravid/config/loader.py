@@ -1,8 +1,8 @@
 """Reading config files: Python that is run, but not imported.
 
 A config file may import another by relative path, without any ``__init__.py``. Its code runs with its own ``__import__`` in
-its own builtins, so nothing of the process is patched, and each import runs the file again: what one config changes never
-reaches another.
+its own builtins, so nothing of the process is patched. A load runs each file once, so that its classes and enumerations are one,
+and each import gets nodes of its own: what one config changes never reaches another (`ultravid.config.fresh`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import BuiltinFunctionType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 from ultravid.config.addresses import address_of, config_path, refuse_neighbours
 from ultravid.config.copying import adopt
+from ultravid.config.definitions import HOOK, Definitions, compile_config, new_module_name
 from ultravid.config.errors import ConfigError, ConfigImportError, did_you_mean
+from ultravid.config.fresh import fresh_copy
+from ultravid.config.module_names import MODULE_PREFIX, is_config_module
 from ultravid.config.nodes import Node
-from ultravid.config.targets import MODULE_PREFIX
 from ultravid.config.tree import Container, ensure_record
 from ultravid.config.yaml_files import load_yaml
 from ultravid.utils.errors import UserError
@@ -30,6 +33,7 @@ __all__ = [
     "importable_project",
     "load_config_file",
     "load_namespace",
+    "namespace_of_file",
     "note_import",
     "project_folders",
 ]
@@ -69,10 +73,81 @@ def _is_a_value(value: Any) -> bool:
 
 
 def load_namespace(path: str | Path) -> dict[str, Any]:
-    """Run a Python config file, given by its path or address, and return its names."""
+    """Run a Python config file, given by its path or address, and return its names.
+
+    A config file that calls this, through `ultravid.config.get_config` say, reads the other file as a part of its own load.
+    """
     path = _existing(config_path(path))
+    load, importers = _running.get() or (_Load(), ())
     with importable_project(path):
-        return _run(path, ())
+        return load.names_of(path, importers)
+
+
+def namespace_of_file(path: Path) -> dict[str, Any]:
+    """The names of a file for those who look up its definitions.
+
+    It is run once, until it or a file that it imports changes, so that two of its classes, located apart, know each other.
+    """
+    path = _existing(path)
+    key = _identity(path)
+    known = _looked_up.get(key)
+    if known is None or any(_version(file) != version for file, version in known[0].items()):
+        load = _Load()
+        with importable_project(path):
+            known = _looked_up[key] = (load.versions, load.names_of(path, ()))
+    return known[1]
+
+
+_looked_up: dict[Path, tuple[dict[Path, Any], dict[str, Any]]] = {}
+_running: ContextVar[tuple[_Load, tuple[Path, ...]] | None] = ContextVar("_running", default=None)
+"""The load that runs a file now, and the files whose imports led to it, itself included."""
+
+
+class _Load:
+    """One load of a config: the files that it has run, each once.
+
+    Attributes:
+        versions: of the files, by path.
+    """
+
+    def __init__(self) -> None:
+        self.versions: dict[Path, Any] = {}
+        self._names: dict[Path, dict[str, Any]] = {}  # as they were when the file had run
+
+    def names_of(self, path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
+        """The names of a file, fresh for this import; ``importers`` are the files whose imports led here.
+
+        Raises:
+            ConfigImportError: they import each other in a circle.
+        """
+        key = _identity(path)
+        if key in importers:
+            circle = " -> ".join(p.name for p in [*importers[importers.index(key) :], key])
+            raise ConfigImportError(f"Config files import each other in a circle: {circle} (in {path.parent}).")
+        if key in self._names:
+            return fresh_copy(self._names[key])
+        self.versions[path] = _version(path)
+        was = _running.set((self, (*importers, key)))
+        try:
+            names = _run(path, self, (*importers, key))
+        finally:
+            _running.reset(was)
+        if importers:  # nobody else imports the file that the load began with: that would be a circle
+            self._names[key] = fresh_copy(names)
+        return names
+
+
+def _identity(path: Path) -> Path:
+    """One path for a file that is reached through several: by links to folders above it, or with ``..``."""
+    return path.parent.resolve() / path.name
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def project_folders(config_file: str | Path) -> list[str]:
@@ -121,35 +196,34 @@ def _existing(path: Path) -> Path:
     raise ConfigError(f"Config file {path} does not exist.{hint}")
 
 
-def _run(path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
-    """Run one file; ``importers`` are the files whose imports led here."""
-    if path in importers:
-        circle = " -> ".join(p.name for p in [*importers[importers.index(path) :], path])
-        raise ConfigImportError(f"Config files import each other in a circle: {circle} (in {path.parent}).")
+def _run(path: Path, load: _Load, chain: tuple[Path, ...]) -> dict[str, Any]:
+    """Run one file; ``chain`` are the files whose imports led here, and this one."""
     try:
-        code = compile(path.read_text(encoding="utf-8-sig"), str(path), "exec", dont_inherit=True)
+        source = path.read_bytes()
+        code = compile_config(source, path)
     except SyntaxError as error:
+        line = f":{error.lineno}" if error.lineno else ""
         text = f": {error.text.strip()}" if error.text else ""
-        raise ConfigError(f"{path}:{error.lineno}: syntax error: {error.msg}{text}") from error
-    except (UnicodeDecodeError, ValueError) as error:
+        raise ConfigError(f"{path}{line}: syntax error: {error.msg}{text}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}.") from error
+    except ValueError as error:
         raise ConfigError(f"{path}: is not Python text: {error}") from error
 
     def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
         if level == 0:
             return builtins.__import__(name, globals, locals, fromlist, level)
-        return _import_relative(path, name, fromlist or (), level, (*importers, path), sys._getframe(1))
+        return _import_relative(path, name, fromlist or (), level, load, chain, sys._getframe(1))
 
-    namespace: dict[str, Any] = {
-        "__name__": f"{MODULE_PREFIX}{path}",
-        "__file__": str(path),
-        "__package__": f"{MODULE_PREFIX}{path.parent}",
-        "__builtins__": {**vars(builtins), "__import__": import_},
-    }
     # Decorators such as dataclass look up the module of their class by name while the file runs.
-    module = ModuleType(namespace["__name__"])
-    module.__dict__.update(namespace)
+    module = ModuleType(new_module_name(path, source))
     namespace = module.__dict__
-    outer = sys.modules.get(module.__name__)
+    hook = Definitions(module.__name__, namespace).hook
+    namespace.update(
+        __file__=str(path),
+        __package__=f"{MODULE_PREFIX}{path.parent}",
+        __builtins__={**vars(builtins), "__import__": import_, HOOK: hook},
+    )
     sys.modules[module.__name__] = module
     try:
         exec(code, namespace)
@@ -160,10 +234,7 @@ def _run(path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
             )
         raise
     finally:
-        if outer is None:
-            del sys.modules[module.__name__]
-        else:
-            sys.modules[module.__name__] = outer
+        sys.modules.pop(module.__name__, None)
     for key, value in namespace.items():
         if type(value).__name__ == "DictConfig" and type(value).__module__.startswith("omegaconf."):
             value = adopt({"it": value}, Node())["it"]
@@ -180,7 +251,7 @@ def _run(path: Path, importers: tuple[Path, ...]) -> dict[str, Any]:
 
 def note_import(values: Iterable[Any], importer: FrameType) -> None:
     """Remember for each node that the line that a config file's frame is at imported it."""
-    if importer.f_globals.get("__name__", "").startswith(MODULE_PREFIX):
+    if is_config_module(importer.f_globals.get("__name__")):
         place = f"{importer.f_code.co_filename}:{importer.f_lineno}"
         for value in values:
             if isinstance(value, Container):
@@ -191,7 +262,7 @@ def note_import(values: Iterable[Any], importer: FrameType) -> None:
 
 
 def _import_relative(
-    file: Path, name: str, names: tuple[str, ...], level: int, importers: tuple[Path, ...], importer: FrameType
+    file: Path, name: str, names: tuple[str, ...], level: int, load: _Load, chain: tuple[Path, ...], importer: FrameType
 ) -> Any:
     """What ``from ..name import names`` gives in a config file."""
     refuse_neighbours(file, "." * level + name)
@@ -200,7 +271,7 @@ def _import_relative(
         folder = folder.parent
     target = folder.joinpath(*name.split(".")) if name else folder
     if name and target.with_suffix(".py").is_file():
-        namespace = _run(target.with_suffix(".py"), importers)
+        namespace = load.names_of(target.with_suffix(".py"), chain)
         for wanted in names:
             if wanted != "*" and wanted not in namespace:
                 known = [k for k in namespace if not k.startswith("_")]
@@ -229,7 +300,7 @@ def _import_relative(
                 f"{file}: the relative import of {wanted!r} from {written!r} fails: {path} does not exist."
                 f"{did_you_mean(wanted, there, others='That folder has')}"
             )
-        namespace = _run(path, importers)
+        namespace = load.names_of(path, chain)
         note_import(namespace.values(), importer)
         found[wanted] = _as_module(namespace)
     return _as_module(found)
@@ -260,15 +331,16 @@ def _with_place(error: Exception) -> ConfigError | None:
     """
     frames = traceback.extract_tb(error.__traceback__)
     modules = [f.f_globals.get("__name__", "") for f, _ in traceback.walk_tb(error.__traceback__)]
-    in_config = [i for i, name in enumerate(modules) if name.startswith(MODULE_PREFIX)]
+    in_config = [i for i, name in enumerate(modules) if is_config_module(name)]
     if not in_config:
         return None
     last = frames[in_config[-1]]
     place = f"{last.filename}:{last.lineno}"
     if isinstance(error, UserError):  # its message says the rest
         return ConfigError(str(error) if last.filename in str(error) else f"{place}: {error}")
+    machinery = ("ultravid.config.", "importlib.")
     own = [
-        f for f, name in zip(frames, modules, strict=True) if not name.startswith(("ultravid.config.", "importlib."))
+        f for f, name in zip(frames, modules, strict=True) if is_config_module(name) or not name.startswith(machinery)
     ]
     lines = "".join(traceback.format_list(own[own.index(frames[in_config[0]]) :])).rstrip()
     notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))

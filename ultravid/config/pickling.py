@@ -6,7 +6,6 @@ import itertools
 from types import CodeType
 from typing import Any
 
-from ultravid.config.targets import MODULE_PREFIX, importable_name
 from ultravid.config.tree import DELETED, PLAIN, Container, Origin, ensure_record, raw_children
 
 __all__ = ["reduced", "restored"]
@@ -14,7 +13,7 @@ __all__ = ["reduced", "restored"]
 
 def reduced(container: Container) -> tuple[Any, ...]:
     """What ``__reduce__`` of a container gives."""
-    pairs = [(key, _by_name(value, as_target=key == "_target_")) for key, value in raw_children(container)]
+    pairs = raw_children(container)
     values = dict(pairs) if isinstance(container, dict) else [value for _, value in pairs]
     return restored, (type(container), values, _portable(container._origin), _portable_record(container))
 
@@ -26,19 +25,6 @@ def restored(kind: type[Container], values: Any, origin: Origin | None, record: 
         kept = ensure_record(container)
         kept.settings, kept.via = record
     return container
-
-
-def _by_name(value: Any, as_target: bool) -> Any:
-    """A value for a pickle: what a config file defines goes by name, because pickle finds it in no module."""
-    if type(value) in PLAIN or isinstance(value, Container):
-        return value
-    module = getattr(value, "__module__", None)
-    if not (isinstance(module, str) and module.startswith(MODULE_PREFIX)):
-        return value
-    name = importable_name(value)
-    if name is None:
-        return value
-    return name if as_target else {"_object_": name}
 
 
 def _portable_record(container: Container) -> Any:

@@ -10,16 +10,15 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
+from ultravid.config.definitions import living_definition
 from ultravid.config.errors import ConfigImportError
 from ultravid.config.migrations import current_target
+from ultravid.config.module_names import parse_module_name
 from ultravid.utils import registry
 
-__all__ = ["MODULE_PREFIX", "attribute_of", "importable_name", "locate_dotted", "target_name"]
+__all__ = ["attribute_of", "importable_name", "locate_dotted", "target_name"]
 
 logger = logging.getLogger(__name__)
-
-MODULE_PREFIX = "ultravid_config_file:"
-"""The beginning of the names of the modules that config files are run as."""
 
 
 @functools.lru_cache(maxsize=1024)
@@ -59,8 +58,8 @@ def target_name(target: Callable[..., Any] | str) -> str:
     module, name = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
     if isinstance(target, functools.partial):
         return f"partial({target_name(target.func)})"
-    if module and name and module.startswith(MODULE_PREFIX):
-        return f"{module.removeprefix(MODULE_PREFIX)}:{name}"
+    if module and name and (file := parse_module_name(module)):
+        return f"{file.path}:{name}"
     return f"{module}.{name}" if module and name else name or repr(target)
 
 
@@ -68,23 +67,25 @@ def importable_name(value: Any) -> str | None:
     """The name by which `ultravid.config.locate` finds this very object again; None if it has no such name."""
     if isinstance(value, ModuleType):
         return value.__name__
+    module: Any
+    qualname: Any
     owner = getattr(value, "__self__", None)
     if isinstance(owner, type):  # a class method: its own module's name may be that of a base class
-        name = f"{owner.__module__}.{owner.__qualname__}.{value.__name__}"
+        module, qualname = owner.__module__, f"{owner.__qualname__}.{value.__name__}"
     elif isinstance(value, enum.Enum):
-        name = f"{type(value).__module__}.{type(value).__qualname__}.{value.name}"
+        module, qualname = type(value).__module__, f"{type(value).__qualname__}.{value.name}"
     elif type(value).__module__ == "torch" and type(value).__name__ in ("dtype", "layout", "memory_format"):
-        name = str(value)
+        module, _, qualname = str(value).rpartition(".")
     else:
         module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
         if module is None and hasattr(value, "__objclass__"):  # a method of a class in C
             module = value.__objclass__.__module__
         if not isinstance(module, str) or not isinstance(qualname, str):
             return _name_in_loaded_package(value)
-        name = f"{module}.{qualname}"
-    if name.startswith(MODULE_PREFIX):  # defined in a config file, or in one that it imports by relative path
-        file, _, attributes = name.removeprefix(MODULE_PREFIX).partition(".py.")
-        return None if "<" in attributes else f"{file}.py:{attributes}"
+    if (file := parse_module_name(module)) is not None:  # defined in a config file, or in one that it imports
+        holder = owner if isinstance(owner, type) else type(value) if isinstance(value, enum.Enum) else value
+        return f"{file.path}:{qualname}" if _is_found_in_file(holder, module) else None
+    name = f"{module}.{qualname}"
     private = any(part.startswith("_") for part in name.split("."))
     for candidate in (_name_in_loaded_package(value) if private else None, _public_name(name), name):
         if candidate is None:
@@ -96,6 +97,15 @@ def importable_name(value: Any) -> str | None:
         if found is value or (isinstance(owner, type) and found == value):
             return candidate
     return _name_in_loaded_package(value)
+
+
+def _is_found_in_file(value: Any, module: str) -> bool:
+    """Whether the name of a class or a function leads to it in the config file that defines it, as far as that is known."""
+    top, *inner = value.__qualname__.split(".")
+    found = living_definition(module, top)
+    for name in inner:
+        found = getattr(found, name, None)
+    return "<" not in value.__qualname__ and (found is None or found is value)
 
 
 def _public_name(name: str) -> str:

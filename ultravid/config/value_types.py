@@ -23,9 +23,10 @@ from typing import Any
 
 from ultravid.config.errors import ConfigError
 from ultravid.config.instantiate import locate
+from ultravid.config.module_names import is_config_module
 from ultravid.config.nodes import Node
 from ultravid.config.references import is_reference
-from ultravid.config.targets import MODULE_PREFIX, target_name
+from ultravid.config.targets import target_name
 from ultravid.config.tree import MISSING, Container, raw_children
 from ultravid.utils.limits import Accepts, Hint, Limits, as_limits
 
@@ -401,8 +402,8 @@ def _may_be_class(made: type, wanted: type) -> bool:
         return True
     if wanted is float and made is int:
         return True
-    if wanted.__module__.startswith(MODULE_PREFIX):  # each import of a config file defines its classes again
-        return any((k.__module__, k.__qualname__) == (wanted.__module__, wanted.__qualname__) for k in made.__mro__)
+    if is_config_module(wanted.__module__):  # two loads of a config file may define its classes twice
+        return any(target_name(k) == target_name(wanted) for k in made.__mro__)
     return issubclass(made, wanted) or _acts_as(made, wanted) or (made in _LISTS and wanted in _LISTS)
 
 
