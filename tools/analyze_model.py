@@ -33,7 +33,7 @@ from ultravid.config import Builder, Node, importable_project, load_checked
 from ultravid.structures import Boxes, Instances
 from ultravid.utils.env import select_device
 from ultravid.utils.errors import UserError
-from ultravid.utils.tool import run_tool
+from ultravid.utils.tool import ToolParser, run_tool
 
 with warnings.catch_warnings():  # fvcore compiles a loss by torch.jit.script, which is deprecated
     warnings.simplefilter("ignore", FutureWarning)
@@ -187,7 +187,7 @@ def print_parameters(model: nn.Module, depth: int) -> None:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a config, .py or .yaml")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", default=["parameter", "flop"], help="see above")
     parser.add_argument("--num-inputs", type=int, default=20, metavar="N", help="number of frames")

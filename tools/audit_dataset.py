@@ -26,14 +26,14 @@ from ultravid.datasets.formats.by_name import FORMATS, find_format, parse_option
 from ultravid.datasets.video import Video
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import replace_file
-from ultravid.utils.tool import EXIT_USER_ERROR, run_tool
+from ultravid.utils.tool import EXIT_USER_ERROR, ToolParser, run_tool
 
 EXIT_LEAK = 1
 ROWS_ON_TERMINAL = 15
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data",
         action="append",

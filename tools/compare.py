@@ -27,11 +27,11 @@ from ultravid.evaluation.run_facts import differing_settings, evaluated_text, ru
 from ultravid.evaluation.runs import check_metrics, check_same_videos, in_order_of, load_run
 from ultravid.evaluation.tables import format_columns, format_interval, format_value
 from ultravid.utils.file_io import dump_json, is_local, replace_file
-from ultravid.utils.tool import run_tool, seed_argument
+from ultravid.utils.tool import ToolParser, run_tool, seed_argument
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_a", metavar="RUN_A", help="folder, manifest or COCO results of a run")
     parser.add_argument("run_b", metavar="RUN_B", help="the same of the other run")
     parser.add_argument("--annotations", help="COCO-VID, for COCO results")

@@ -19,7 +19,7 @@ from ultravid.config import diff, importable_project
 from ultravid.config.command_line import load_with_overrides, print_code
 from ultravid.utils.errors import UserError
 from ultravid.utils.run_folder import RunFolder
-from ultravid.utils.tool import run_tool
+from ultravid.utils.tool import ToolParser, run_tool
 
 
 @contextlib.contextmanager
@@ -57,7 +57,7 @@ def config_in_checkpoint(path: Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", metavar="A", help="a config (.py or .yaml), a run's folder, or a checkpoint")
     parser.add_argument("new", metavar="B", help="the config to compare it with")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of B")

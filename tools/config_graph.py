@@ -23,7 +23,7 @@ from ultravid.config.references import is_reference
 from ultravid.config.serialize import target_text
 from ultravid.config.tree import Container, full_key, raw_child, raw_children
 from ultravid.utils.file_io import replace_file
-from ultravid.utils.tool import run_tool
+from ultravid.utils.tool import ToolParser, run_tool
 
 ROW, INDENT, CHARACTER = 20, 18, 6.6  # px
 COLOURS = ("#1b6ca8", "#c0392b", "#1e8449", "#8e44ad", "#b9770e", "#117a65", "#7b241c", "#2c3e50")
@@ -116,7 +116,7 @@ def draw(cfg: Node) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a config, .py or .yaml")
     parser.add_argument("--output", type=Path, default=Path("config_graph.svg"), metavar="SVG", help="file to write")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides")

@@ -35,13 +35,13 @@ from ultravid.experiments import (
     summarize_folds,
     write_fold_tables,
 )
-from ultravid.utils.tool import EXIT_STOPPED, run_tool
+from ultravid.utils.tool import EXIT_STOPPED, ToolParser, run_tool
 
 LOG_LINES = 12
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a config with folds")
     parser.add_argument("--folds", metavar="0-3", help="which folds: 0-3 or 0,2 (default: as many as the config says)")
     parser.add_argument(

@@ -37,11 +37,11 @@ from ultravid.evaluation.tables import format_columns, format_interval, format_u
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, is_local, replace_file
 from ultravid.utils.run_folder import InferenceFolder, RunFolder
-from ultravid.utils.tool import run_tool, seed_argument
+from ultravid.utils.tool import ToolParser, run_tool, seed_argument
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictions", required=True, help="COCO results, or a run's folder or manifest")
     parser.add_argument("--annotations", help="COCO-VID; may be left out for a run's own files")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for metrics.json")

@@ -16,13 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ultravid.datasets.phantom import check_phantom_arguments, write_phantom_dataset
 from ultravid.utils.errors import UserError
-from ultravid.utils.tool import run_tool
+from ultravid.utils.tool import ToolParser, run_tool
 
 VERSION = 1  # of the phantom's bytes: increase it if the same arguments give other bytes
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder to write; created if needed")
     parser.add_argument("--videos", type=int, default=360, help="number of videos, both splits together")
     parser.add_argument("--frames", type=int, default=64, help="frames per video")

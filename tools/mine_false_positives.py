@@ -31,11 +31,11 @@ from ultravid.evaluation.frame_ap import DetectionPool, threshold_at_recall
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.runs import load_run
 from ultravid.utils.errors import UserError
-from ultravid.utils.tool import run_tool
+from ultravid.utils.tool import ToolParser, run_tool
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictions", required=True, help="COCO results, or a run's folder or manifest")
     parser.add_argument("--annotations", help="COCO-VID; not needed for a run's own files")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the list to write, JSON")

@@ -16,7 +16,7 @@ from pathlib import Path
 from string import Template
 
 from ultravid.utils.errors import UserError
-from ultravid.utils.tool import run_tool
+from ultravid.utils.tool import ToolParser, run_tool
 
 FILES = {
     "README.md": """# ${name}
@@ -126,7 +126,7 @@ def test_the_config_trains_two_steps_and_the_hook_records(tmp_path):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", metavar="NAME", help="name of the project and of its package, a Python name")
     parser.add_argument("--folder", type=Path, default=Path("projects"), help="folder of the projects (projects)")
     args = parser.parse_args(argv)

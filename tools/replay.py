@@ -25,11 +25,11 @@ from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventStorage
 from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.seed import restore_generators, seed_step
-from ultravid.utils.tool import run_tool
+from ultravid.utils.tool import ToolParser, run_tool
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dump", type=Path, metavar="FILE", help="the file that the run's error message names")
     parser.add_argument("--config-file", type=Path, help="the run's config (default: config.yaml of its output folder)")
     parser.add_argument("--device", default="auto", help="cuda, cpu, ...; auto: CUDA if available")

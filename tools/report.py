@@ -22,11 +22,11 @@ from ultravid.evaluation.report.report_run import ReportOptions, load_report_run
 from ultravid.evaluation.run_facts import run_warnings
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import replace_file
-from ultravid.utils.tool import run_tool, seed_argument
+from ultravid.utils.tool import ToolParser, run_tool, seed_argument
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder, manifest or COCO results")
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="the HTML file (report.html)")
     parser.add_argument("--annotations", help="COCO-VID, for COCO results")

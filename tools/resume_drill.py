@@ -26,7 +26,7 @@ import torch
 from ultravid.datasets.phantom import write_phantom_dataset
 from ultravid.utils.errors import UserError
 from ultravid.utils.run_folder import RunFolder
-from ultravid.utils.tool import EXIT_STOPPED, run_tool
+from ultravid.utils.tool import EXIT_STOPPED, ToolParser, run_tool
 
 LAUNCHER = Path(__file__).resolve().with_name("lazyconfig_train.py")
 CONFIG = """
@@ -44,7 +44,7 @@ MOMENTS = ("at any time", "in training", "while it writes")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="number of kills (20)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (0)")
     parser.add_argument("--iterations", type=int, default=40, help="iterations of the run (40)")

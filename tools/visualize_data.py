@@ -29,7 +29,7 @@ from torch import Tensor
 from ultravid.config import Builder, importable_project, load_checked
 from ultravid.structures import Clip
 from ultravid.utils.errors import UserError
-from ultravid.utils.tool import run_tool
+from ultravid.utils.tool import ToolParser, run_tool
 
 NUM_TILES = 16  # per sheet of a test video
 MARGIN = 18  # px above a tile, for its number
@@ -57,7 +57,7 @@ class Strip:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument(
         "--split", choices=("train", "test"), default="train", help="dataloader.train or dataloader.test"

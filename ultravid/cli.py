@@ -7,14 +7,14 @@ files that they are, so both ways behave alike. Nothing of torch is imported to 
 from __future__ import annotations
 
 import ast
-import difflib
 import re
 import sys
 import types
 from collections.abc import Sequence
 from pathlib import Path
 
-from ultravid.utils.tool import EXIT_USER_ERROR, tools_folder
+from ultravid.utils.text import nearest
+from ultravid.utils.tool import EXIT_USER_ERROR, run_tool, tools_folder
 
 __all__ = ["TOOLS", "main"]
 
@@ -48,6 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         2 for an unknown verb; a tool that was found ends the process with its own exit code.
     """
+    return run_tool(_run, argv)
+
+
+def _run(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())  # noqa: T201
@@ -59,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     verb = _verb(arguments[0])
     if verb is None:
-        close = difflib.get_close_matches(arguments[0], TOOLS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        close = nearest(arguments[0], [*TOOLS, *TOOLS.values()])
+        hint = f" Did you mean {close!r}?" if close else ""
         print(  # noqa: T201
             f"error: ultravid has no command {arguments[0]!r}.{hint} 'ultravid --help' lists all.", file=sys.stderr
         )

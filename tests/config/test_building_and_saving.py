@@ -351,7 +351,7 @@ def test_enums_dtypes_and_whole_objects_from_the_command_line(tmp_path):
         ("level=HGH", "Did you mean 'HIGH'"),
         ("dtype=flot32", "is not one"),
         ("made={x: 7}", "not a node: it has no keys to set"),
-        ("train=common/optim.py", r"name an object of it: train=common/optim\.py:NAME"),
+        ("train=common/optim.py", r"Name an object of the file: write 'train=common/optim\.py:NAME'"),
     ]:
         with pytest.raises(OverrideError, match=message):
             LazyConfig.apply_overrides(cfg, [override])

@@ -120,7 +120,10 @@ def test_differences_are_of_keys_values_and_targets(cfg, tmp_path):
     assert diff(cfg, LazyConfig.load(tmp_path / "saved.yaml")) == []  # a class and its name are one target
     other = LazyConfig.apply_overrides(
         copy.deepcopy(cfg),
-        ["train.max_iter=5", "~train.amp", "+new=[1,2]", "number._target_=decimal.Decimal", "user.number=3"],
+        [
+            *("train.max_iter=5", "~train.amp", "+new=[1,2]", "number._target_=decimal.Decimal"),
+            *("~user.number", "+user.number=3"),
+        ],
     )
     assert [str(d) for d in diff(cfg, other)] == [
         "~ train.max_iter: 20 -> 5",

@@ -112,7 +112,7 @@ MISTAKES = {
         ["trian.max_iter=5"],
         (
             "error: run.py: 1 fault\n"
-            "  trian.max_iter: Unknown key 'trian.max_iter': there is no 'trian'. Did you mean 'train'? (override 1: trian.max_iter=5)\n"
+            "  trian.max_iter: Unknown key 'trian.max_iter': there is no 'trian'. Did you mean 'train.max_iter'? (override 1: trian.max_iter=5)\n"
         ),
     ),
     "a key below a value": (
@@ -128,7 +128,7 @@ MISTAKES = {
         ["train.max_iter="],
         (
             "error: run.py: 1 fault\n"
-            "  train.max_iter: 'train.max_iter=' has no value: write train.max_iter='' for an empty string, train.max_iter=null for None. (override 1: train.max_iter=)\n"
+            "  train.max_iter: 'train.max_iter=' has no value: write 'train.max_iter=VALUE'. (override 1: train.max_iter=)\n"
         ),
     ),
     "no equals sign": (
@@ -136,7 +136,7 @@ MISTAKES = {
         ["train.max_iter"],
         (
             "error: run.py: 1 fault\n"
-            "  train.max_iter: 'train.max_iter' sets nothing: write train.max_iter=value, or ~train.max_iter to delete the key. (override 1: train.max_iter)\n"
+            "  train.max_iter: 'train.max_iter' sets nothing: write 'train.max_iter=VALUE', or '~train.max_iter' to delete the key. (override 1: train.max_iter)\n"
         ),
     ),
     "an override through a reference": (
@@ -152,7 +152,7 @@ MISTAKES = {
         ["train.max_iter=5,6"],
         (
             "error: run.py: 1 fault\n"
-            "  train.max_iter: 'train.max_iter=5,6' is a sweep over several values; an override sets one. Use quotes for a comma. (override 1: train.max_iter=5,6)\n"
+            "  train.max_iter: 'train.max_iter=5,6' is a sweep over several values; an override sets one. (override 1: train.max_iter=5,6)\n"
         ),
     ),
     "a bracket left open": (
@@ -168,7 +168,7 @@ MISTAKES = {
         ["train.scale[7]=1"],
         (
             "error: run.py: 1 fault\n"
-            "  train.scale[7]: 'train.scale' has 2 items; there is no index 7. (override 1: train.scale[7]=1)\n"
+            "  train.scale[7]: 'train.scale' has 2 items; there is no index 7. To append an item, write '+train.scale.2=1'. (override 1: train.scale[7]=1)\n"
         ),
     ),
     "a key added that is there": (
@@ -200,7 +200,7 @@ MISTAKES = {
         ["train.max_iter=many"],
         (
             "error: run.py: 1 fault\n"
-            "  train.max_iter: is 'many', a str, where parts.py:Trainer takes int for 'max_iter' (trainer.max_iter refers to it). (override 1: train.max_iter=many)\n"
+            "  train.max_iter: 'train.max_iter' is 10, an int; 'many' is text. parts.py:Trainer takes int for 'max_iter'. (override 1: train.max_iter=many)\n"
         ),
     ),
     "a number that is text in YAML": (
@@ -360,7 +360,7 @@ MISTAKES = {
         (
             "error: run.py: 2 faults\n"
             "  train.max_itr: Unknown key 'train.max_itr'. Did you mean 'train.max_iter'? To add a key, write '+train.max_itr=5'. (override 1: train.max_itr=5)\n"
-            "  train.max_iter: is 'many', a str, where parts.py:Trainer takes int for 'max_iter' (trainer.max_iter refers to it). (override 2: train.max_iter=many)\n"
+            "  train.max_iter: 'train.max_iter' is 10, an int; 'many' is text. parts.py:Trainer takes int for 'max_iter'. (override 2: train.max_iter=many)\n"
         ),
     ),
     "a quote left open": (
@@ -394,7 +394,7 @@ MISTAKES = {
         ["train.scale.1=wide"],
         (
             "error: run.py: 1 fault\n"
-            "  train.scale[1]: is 'wide', a str, where parts.py:Model takes float for 'width' (model.width refers to it). (override 1: train.scale.1=wide)\n"
+            "  train.scale.1: 'train.scale.1' is 2.0, a float; 'wide' is text. parts.py:Model takes float for 'width'. (override 1: train.scale.1=wide)\n"
         ),
     ),
 }

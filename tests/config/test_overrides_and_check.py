@@ -24,8 +24,8 @@ def make():
         ("train.name=''", lambda c: c.train.name, ""),
         ("train.max_iter=null", lambda c: c.train.max_iter, None),
         (
-            "train.max_iter=[1,[2]]",
-            lambda c: [c.train.max_iter[0], list(c.train.max_iter[1])],
+            "+train.steps=[1,[2]]",
+            lambda c: [c.train.steps[0], list(c.train.steps[1])],
             [1, [2]],
         ),
         ("+train.new=1e-3", lambda c: c.train.new, 1e-3),
@@ -35,6 +35,8 @@ def make():
         ("~trainer.hooks.eval", lambda c: dict(c.trainer.hooks), {}),
         ("items[1].x=4", lambda c: c["items"][1].x, 4),
         ("items.0=9", lambda c: c["items"][0], 9),
+        ("+items.2=9", lambda c: c["items"][2], 9),
+        ("+pair.2=9", lambda c: c.pair[2], 9),
         ("train.name=${model.depth}", lambda c: c.train.name, 18),
         (
             "+trainer.hooks.ema={_target_: builtins.dict}",
@@ -54,7 +56,7 @@ def test_an_override_does_what_the_same_edit_in_python_does(override, read, valu
             "train.max_itr=5",
             r"Unknown key 'train\.max_itr'\. Did you mean 'train\.max_iter'\?.*override 1",
         ),
-        ("trian.max_iter=5", "Did you mean 'train'"),
+        ("trian.max_iter=5", "Did you mean 'train.max_iter'"),
         ("train.max_iter.x=5", "is 10, which has no keys"),
         (
             "trainer.model.depth=50",

@@ -6,7 +6,6 @@ of them. `ultravid.config.config_from_cfg_node` translates the tree to the confi
 
 from __future__ import annotations
 
-import difflib
 import functools
 import logging
 from ast import literal_eval
@@ -23,6 +22,8 @@ from ultravid.config.addresses import config_path, refuse_neighbours
 from ultravid.config.cfg_keys import MODEL_KEYS, SAVED_KEYS, is_model_key, model_group, override_hint
 from ultravid.config.errors import ConfigError, OverrideError, UnknownKeyError, did_you_mean
 from ultravid.config.shipped import shipped_config
+from ultravid.config.synonyms import same_meaning
+from ultravid.utils.text import nearest
 
 __all__ = ["CfgNode", "place_of"]
 
@@ -285,15 +286,17 @@ def _described(value: Any) -> str:
 
 
 def _hint(root: CfgNode, node: Mapping[str, Any], key: str, prefix: str) -> str:
-    """The nearest known key: in the same group, or of the same name elsewhere, or with a similar full name."""
-    if difflib.get_close_matches(key, list(map(str, node)), n=1, cutoff=0.6):
+    """The nearest known key: in the same group, or of the same name or meaning elsewhere, or with a similar full name."""
+    here = {str(name).lower() for name in node}
+    if nearest(key, map(str, node)) or not here.isdisjoint(same_meaning(key)):
         return did_you_mean(key, node, prefix)
     everywhere = list(_full_keys(root))
-    same_name = [full for full in everywhere if full.rpartition(".")[2] == key]
-    if len(same_name) == 1:
-        return f" Did you mean {same_name[0]!r}?"
-    if close := difflib.get_close_matches(prefix + key, everywhere, n=1, cutoff=0.8):
-        return f" Did you mean {close[0]!r}?"
+    for name in (key.lower(), *same_meaning(key)):
+        found = [full for full in everywhere if full.rpartition(".")[2].lower() == name]
+        if len(found) == 1:
+            return f" Did you mean {found[0]!r}?"
+    if close := nearest(prefix + key, everywhere, cutoff=0.8):
+        return f" Did you mean {close!r}?"
     return did_you_mean(key, node, prefix)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ultravid.config.check import load_checked
 from ultravid.config.errors import ConfigError
@@ -16,13 +16,49 @@ from ultravid.config.loader import config_errors, importable_project
 from ultravid.config.nodes import Node
 from ultravid.config.overrides import apply_overrides
 from ultravid.config.serialize import dump_yaml, resolved
+from ultravid.config.synonyms import same_meaning
 from ultravid.config.upgrade import upgrade
+from ultravid.utils.text import quoted_for_shell, shell_argument
+from ultravid.utils.tool import ToolParser
 
 __all__ = ["default_argument_parser", "load_with_overrides", "print_code", "show_config", "yaml_argument_parser"]
 
 
-class _IntermixedParser(argparse.ArgumentParser):
+# Keys of the shipped configs, for options that other launchers have.
+_KEYS_OF_OPTIONS = {
+    **{name: f"train.{name}" for name in ("max_iter", "output_dir", "init_checkpoint", "eval_period", "log_period")},
+    **{name: f"train.{name}" for name in ("seed", "device", "amp.enabled", "checkpointer.period", "deterministic")},
+    **{name: f"optimizer.{name}" for name in ("lr", "weight_decay", "momentum")},
+    **{name: f"dataloader.train.{name}" for name in ("total_batch_size", "num_workers")},
+}
+
+
+class _IntermixedParser(ToolParser):
     """A parser that accepts options after overrides too: ``train.max_iter=5 --resume``."""
+
+    def hints(self, unknown: Sequence[str], known: Sequence[str]) -> list[str]:
+        """See `ToolParser`; an option may also be a key with dashes before it."""
+        found = []
+        for text in unknown:
+            name, equals, value = text.lstrip("-").partition("=")
+            names = [name.replace("-", "_"), *same_meaning(name)]
+            key = next((_KEYS_OF_OPTIONS[each] for each in names if each in _KEYS_OF_OPTIONS), "")
+            if text.startswith("-") and ("." in name or key):
+                right = f"{key or name}={value if equals and 'epoch' not in name else 'VALUE'}"
+                unit = ", in iterations" if "epoch" in name else ""
+                found.append(f"An override has no dashes: write {quoted_for_shell(right)}{unit}.")
+            elif hints := super().hints([text], known):
+                found += hints
+            elif text.startswith("-") and equals:
+                found.append("An override is KEY=VALUE, without dashes.")
+        return list(dict.fromkeys(found))
+
+    def error(self, message: str) -> NoReturn:
+        """See `ToolParser`."""
+        if message.endswith("are required: --config-file"):
+            files = [text for text in sys.argv[1:] if text.endswith((".py", ".yaml", ".yml"))]
+            message += f". Write --config-file {shell_argument(files[0])}." if files else ""
+        super().error(message)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed = self.parse_intermixed_args(args, namespace)

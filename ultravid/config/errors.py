@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ultravid.config.synonyms import same_meaning
 from ultravid.utils.errors import UserError
+from ultravid.utils.text import nearest
 
 __all__ = [
     "ConfigError",
@@ -73,12 +74,14 @@ class Fault:
 def did_you_mean(name: object, known: Iterable[object], prefix: str = "", others: str = "Known here") -> str:
     """The nearest known name ("Did you mean 'x'?"), else a list of the known ones, else nothing; begins with a space.
 
-    ``others`` begins that list.
+    What people type for it in other frameworks (``learning_rate``) is near too. ``others`` begins the list.
     """
     names = [str(k) for k in known]
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    lower = {each.lower(): each for each in names}
+    means = [lower[each] for each in same_meaning(str(name)) if each in lower]
+    close = means[0] if means else nearest(str(name), names)
     if close:
-        return f" Did you mean {prefix + close[0]!r}?"
+        return f" Did you mean {prefix + close!r}?"
     return f" {others}: {_listed(sorted(names))}." if names else ""
 
 

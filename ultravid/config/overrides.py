@@ -6,13 +6,9 @@ A key that was renamed is set by its old name too, with a note.
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import functools
 import re
-import sys
 from collections.abc import Sequence
-from pathlib import PurePath
 from typing import Any
 
 from ultravid.config.addresses import config_path
@@ -25,28 +21,33 @@ from ultravid.config.errors import (
     did_you_mean,
 )
 from ultravid.config.loader import load_config_file, load_namespace
+from ultravid.config.migrations import PLAIN_VALUES
+from ultravid.config.mistyped import mistyped
 from ultravid.config.nodes import ListNode, Node, TupleNode
+from ultravid.config.override_values import Place, Typed, common_example, fitted, is_text, parse_value, untyped
 from ultravid.config.references import is_reference
 from ultravid.config.shipped import shipped_config, shipped_names
-from ultravid.config.tree import Container, Origin, full_key, join_key, raw_child, raw_children, split_key
+from ultravid.config.suggestions import unknown_key_hint
+from ultravid.config.tree import (
+    RESERVED_KEYS,
+    Container,
+    Origin,
+    child_key,
+    full_key,
+    join_key,
+    raw_child,
+    raw_children,
+    split_key,
+)
 from ultravid.config.upgrade import current_key, key_of_plain_value, make_parts, note_override, upgrade_value
+from ultravid.utils.text import quoted_for_shell
 
 __all__ = ["apply_overrides", "override_faults"]
 
 _FILE_OBJECT = re.compile(
     r"(?P<file>(?:[A-Za-z][A-Za-z0-9+.-]*://[^='\"]+|[^:='\"]+)\.(?:py|yaml|yml)):(?P<name>[A-Za-z_][\w.]*)"
 )
-# A single number or name, as most values are: hydra's grammar read by a regular expression, a hundred times faster.
-_WORD = re.compile(
-    r"""(?P<int>[+-]?(?:0|[1-9](?:_?[0-9])*))
-      | (?P<float>[+-]?(?:(?:(?:0|[1-9](?:_?[0-9])*)\.|(?:0|[1-9](?:_?[0-9])*)?\.[0-9](?:_?[0-9])*)
-                     (?:[eE][+-]?[0-9](?:_?[0-9])*)?
-                   | (?:0|[1-9](?:_?[0-9])*)[eE][+-]?[0-9](?:_?[0-9])*))
-      | (?!(?:inf|nan)$)[A-Za-z_][A-Za-z0-9_-]*""",
-    re.VERBOSE | re.IGNORECASE,
-)
 _UNKNOWN = "unknown key"
-_CONSTANTS = {"true": True, "false": False, "null": None}
 _SPLIT = re.compile(r"^(?P<sign>\+\+|\+|~|)(?P<key>[^=~+\s][^=\s]*?)(?P<rest>=.*)?$", re.DOTALL)
 
 
@@ -75,9 +76,16 @@ def override_faults(cfg: Node, overrides: Sequence[str], origins: Sequence[str] 
         origins: where each was given, ``"override ..."``; without them their number and text.
     """
     faults = []
+    skipped = 0  # arguments that belong to the one before
     for number, text in enumerate(overrides, start=1):
+        if skipped:
+            skipped -= 1
+            continue
         origin = origins[number - 1] if origins else f"override {number}: {text}"
         try:
+            message, skipped = mistyped(overrides, number - 1, functools.partial(_has, cfg))
+            if message:
+                raise OverrideError(message)
             _apply(cfg, text, (origin,))
         except ConfigError as error:
             about = _UNKNOWN if isinstance(error, UnknownOverrideError) else ""
@@ -85,36 +93,85 @@ def override_faults(cfg: Node, overrides: Sequence[str], origins: Sequence[str] 
     return faults
 
 
+def _has(cfg: Node, key: str) -> bool:
+    """Whether a config has a key."""
+    try:
+        steps = split_key(key)
+    except ConfigError:
+        return False
+    value: Any = cfg
+    for step in steps:
+        found = child_key(value, step) if isinstance(value, Container) else None
+        if found is None:
+            return False
+        value = raw_child(value, found)
+    return True
+
+
+def _current_key(cfg: Node, key: str, typed: str | None) -> str:
+    """Today's key for one of an earlier version, or for one that held a plain value before it held an object."""
+    today = current_key(cfg, key)
+    if typed is None or today.rpartition(".")[2] not in PLAIN_VALUES:
+        return today
+    return key_of_plain_value(cfg, today, untyped(_value(key, typed, None)))
+
+
 def _apply(cfg: Node, text: str, origin: Origin) -> None:
-    sign, key, value = _parse(text)
-    if (today := key_of_plain_value(cfg, current_key(cfg, key), value)) != key:
+    sign, key, typed = _split(text)
+    if (today := _current_key(cfg, key, typed)) != key:
         make_parts(cfg, today, origin)
         old, key, sign = key, today, "++" if sign == "+" else sign  # what had to be added may be there today
     else:
         old = ""
     steps = split_key(key)
-    parent, trail = _walk(cfg, steps[:-1], key, origin, create=sign in ("+", "++"))
+    parent, trail = _walk(cfg, steps, key, origin, typed, create=sign in ("+", "++"))
     last = _step(parent, steps[-1])
     above = functools.reduce(join_key, (int(s) if s.isdecimal() else s for s in steps[:-1]), "")
     present = last in parent if isinstance(parent, Node) else -len(parent) <= last < len(parent)
     if sign == "~":
         if not present:
-            raise OverrideError(f"Can't delete {key!r}: there is no such key.{_hint(parent, steps[-1])}")
-        if value is not None and parent[last] != value:
+            raise OverrideError(f"Can't delete {key!r}: there is no such key.{unknown_key_hint(parent, steps[-1])}")
+        if typed is not None and parent[last] != (value := untyped(_value(key, typed, parent[last]))):
             raise OverrideError(f"Can't delete {key!r}: it is {parent[last]!r}, not {value!r}.")
         if isinstance(parent, TupleNode):
             raise OverrideError(f"{above!r} is a tuple: override it as a whole.")
         parent.delete_key(last, origin)
         return
+    assert typed is not None
+    if not typed.strip():
+        raise OverrideError(_no_value(text, f"{sign}{key}", parent, last))
     if not present and not isinstance(parent, Node):
-        raise OverrideError(f"{above!r} has {len(parent)} items; there is no index {steps[-1]}.")
+        if last != len(parent) or sign == "":
+            raise OverrideError(_no_index(parent, above, last, typed))
+        _put(parent, last, _value(key, typed, None), key, origin, may_add=True, trail=trail, typed=typed)
+        return
     if sign == "" and not present:
-        raise UnknownOverrideError(f"Unknown key {key!r}.{_hint(parent, steps[-1])} To add a key, write '+{text}'.")
+        hint = unknown_key_hint(parent, steps[-1], (), typed)
+        add = "" if quoted_for_shell(f"+{text}") in hint else f" To add a key, write {quoted_for_shell(f'+{text}')}."
+        raise UnknownOverrideError(f"Unknown key {key!r}.{hint}{add}")
     if sign == "+" and present:
-        raise OverrideError(f"{key!r} exists already; write '{text[1:]}' to set it or '+{text}' to set or add it.")
-    _put(parent, last, value, key, origin, may_add=sign == "++", trail=trail)
+        raise OverrideError(
+            f"{key!r} exists already; write {quoted_for_shell(text[1:])} to set it or {quoted_for_shell(f'+{text}')} to set or add it."
+        )
+    value = _value(key, typed, raw_child(parent, last, None))
+    _put(parent, last, value, key, origin, may_add=sign == "++", trail=trail, typed=typed)
     if old:
         note_override(parent, last, old)
+
+
+def _no_value(text: str, key: str, parent: Container, last: Any) -> str:
+    old = raw_child(parent, last, None)
+    ways = []
+    if is_text(old):
+        ways.append(f"""{quoted_for_shell(f"{key}=''")} for an empty text""")
+    if not isinstance(old, bool | int | float) or Place(parent, last, key).agrees(None):
+        ways.append(f"{quoted_for_shell(f'{key}=null')} for None")
+    return f"{text!r} has no value: write {', '.join(ways) or quoted_for_shell(f'{key}=VALUE')}."
+
+
+def _no_index(items: Container, above: str, index: int, typed: str) -> str:
+    append = quoted_for_shell(f"+{above}.{len(items)}={typed}")
+    return f"{above!r} has {len(items)} items; there is no index {index}. To append an item, write {append}."
 
 
 def _put(
@@ -125,145 +182,68 @@ def _put(
     origin: Origin,
     may_add: bool,
     trail: Sequence[tuple[Container, Any]] = (),
+    typed: str = "",
 ) -> None:
     """Set a value; a dict is merged into the node that it meets, whose other keys stay.
 
-    ``trail`` holds the containers above the parent, the root first, each with the key that leads to the next.
+    ``trail`` holds the containers above the parent, the root first, each with the key that leads to the next; ``typed`` is the
+    value's text, if it is that of the whole override.
     """
     old = raw_child(parent, name, None)
-    if type(value) is dict and "_target_" not in value:  # an object of a file is a node, and is not merged
+    if type(value) is dict and _is_merged(value):
         if is_reference(old):
             _refuse_reference(parent, name, key, "")
         if isinstance(old, Node):
             for inner, item in value.items():
                 if inner not in old and not may_add:
-                    raise UnknownOverrideError(f"Unknown key {f'{key}.{inner}'!r}.{_hint(old, inner)}")
+                    text = item.text if isinstance(item, Typed) else "VALUE"
+                    raise UnknownOverrideError(
+                        f"Unknown key {f'{key}.{inner}'!r}.{unknown_key_hint(old, inner, (), text)}"
+                    )
                 _put(old, inner, item, f"{key}.{inner}", origin, may_add)
             return
-    value = _converted_as(old, value, key)
+    if isinstance(parent, ListNode | TupleNode) and name == len(parent):
+        old = common_example([v for _, v in raw_children(parent)])
+    value = fitted(old, value, Place(parent, name, key, typed=typed))
     above = list(trail)
     while isinstance(parent, TupleNode):  # it can't be changed: replace it
         items = [v for _, v in raw_children(parent)]
         for item in items:
             if isinstance(item, Container):
                 item._up = None
-        items[name] = value
+        items[name : name + 1] = [value]  # one at the end is added
         value = tuple(items)
         parent, name = above.pop()
-    parent.set(name, value, origin)
+    if isinstance(parent, ListNode) and name == len(parent):
+        parent._extend([value], origin)
+    else:
+        parent.set(name, value, origin)
     upgrade_value(parent, name)
 
 
-def _converted_as(old: Any, value: Any, key: str) -> Any:
-    """The value as the type of the old one, if the command line can't express that: a tuple, a path, an enum's member, a dtype."""
-    if isinstance(value, list) and isinstance(old, tuple) and type(old) in (tuple, TupleNode):
-        return tuple(value)
-    if isinstance(value, dict) and dataclasses.is_dataclass(old):
-        raise OverrideError(f"{key!r} is {old!r}, not a node: it has no keys to set.")
-    if not isinstance(value, str) or is_reference(value):
-        return value
-    if isinstance(old, Node) and (value.endswith((".py", ".yaml"))):
-        raise OverrideError(f"{value!r} is a file; name an object of it: {key}={value}:NAME.")
-    if isinstance(old, PurePath):
-        return type(old)(value)
-    if isinstance(old, enum.Enum):
-        members = type(old).__members__
-        if value not in members:
-            raise OverrideError(
-                f"{key!r} is a {type(old).__name__}, which has no {value!r}.{did_you_mean(value, members)}"
-            )
-        return members[value]
-    if type(old).__module__ == "torch" and type(old).__name__ == "dtype":
-        found = getattr(sys.modules["torch"], value.removeprefix("torch."), None)
-        if type(found) is not type(old):
-            raise OverrideError(f"{key!r} is a torch.dtype, and {value!r} is not one.")
-        return found
-    return value
+def _is_merged(value: dict[Any, Any]) -> bool:
+    """Whether a dict changes some keys of a node; a call, or an object by its name, replaces the node."""
+    return "_target_" not in value and not (len(value) == 1 and not RESERVED_KEYS.isdisjoint(value))
 
 
-@functools.lru_cache(maxsize=1)
-def _parser() -> Any:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return OverridesParser.create()
-
-
-def _parse(text: str) -> tuple[str, str, Any]:
-    """(sign, key, value) of an override."""
+def _split(text: str) -> tuple[str, str, str | None]:
+    """(sign, key, text of the value) of an override; None for the value if there is no ``=``."""
     split = _SPLIT.match(text)
     if split is None:
         raise OverrideError(f"{text!r} is not an override: write key=value, +key=value, ++key=value or ~key.")
     sign, key, rest = split["sign"], split["key"], split["rest"]
     if rest is None and sign != "~":
-        raise OverrideError(f"{text!r} sets nothing: write {text}=value, or ~{key} to delete the key.")
-    if rest is not None and rest.strip() == "=":
-        raise OverrideError(f"{text!r} has no value: write {key}='' for an empty string, {key}=null for None.")
-    if rest is not None and _FILE_OBJECT.fullmatch(rest[1:]):
-        return sign, key, _object_of_file(rest[1:])
-    if rest is not None and (word := _WORD.fullmatch(rest, 1)):
-        return sign, key, _word_value(word)
-    # hydra parses the value; its grammar of keys has no [0], so the key is removed first.
-    from hydra.errors import HydraException
-
-    parsed = f"{sign}key{rest or ''}"
-    try:
-        value = _parser().parse_override(parsed).value()
-    except HydraException as error:
-        raise OverrideError(f"{text!r} does not parse: {_stuck(error, parsed, text)}") from error
-    except RecursionError:
-        raise OverrideError(f"{text[:40]!r}... does not parse: it is nested too deep.") from None
-    return sign, key, _plain(value, text)
+        raise OverrideError(
+            f"{text!r} sets nothing: write {quoted_for_shell(f'{text}=VALUE')}, or {quoted_for_shell(f'~{key}')} to delete the key."
+        )
+    return sign, key, None if rest is None else rest[1:]
 
 
-def _word_value(word: re.Match[str]) -> Any:
-    """The value of a single word in hydra's grammar."""
-    text = word[0]
-    if word["int"] is not None:
-        return int(text)
-    if word["float"] is not None:
-        return float(text)
-    return _CONSTANTS.get(text.lower(), text)
-
-
-def _stuck(error: Exception, parsed: str, text: str) -> str:
-    """The place in the user's text at which the parser got stuck, and the reason if it gives one."""
-    cause: Any = error.__cause__
-    start = getattr(cause, "startIndex", None)  # the lexer's errors have it, the parser's have a token
-    if start is None:
-        start = getattr(getattr(cause, "offendingToken", None), "start", None)
-    call = re.search(r"while evaluating '(.*?)': (.*)", str(error))
-    extra = re.search(r"extraneous input '(.*?)' expecting", str(error))
-    if start is None and (found := call or extra):
-        start = parsed.rfind(found[1])
-    if start is None or start < 0:
-        return ". ".join(line for line in str(error).splitlines() if line)
-    column = min(max(0, start + len(text) - len(parsed)), len(text))
-    if column == len(text):
-        return "it ends too early; is a bracket left open?"
-    stuck = f"stuck at column {column + 1}, before {text[column:]!r}"
-    if call:
-        return f"{stuck}: {call[2]}"
-    key, _, value = text.partition("=")
-    if value.startswith("("):
-        return f"{stuck}; write a tuple as [...]"
-    if value[:1] in "[{" or "'" in value:
-        return stuck
-    return f"{stuck}; a text with such characters needs quotes: {key}={value!r}"
-
-
-def _plain(value: Any, text: str) -> Any:
-    """Hydra's values as Python's; a sweep, however deep, is refused."""
-    from hydra.core.override_parser.types import Glob, QuotedString, Sweep
-
-    if isinstance(value, QuotedString):
-        return value.text
-    if isinstance(value, Sweep | Glob):
-        raise OverrideError(f"{text!r} is a sweep over several values; an override sets one. Use quotes for a comma.")
-    if isinstance(value, dict):
-        return {_plain(k, text): _plain(v, text) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v, text) for v in value]
-    return value
+def _value(key: str, typed: str, old: Any) -> Any:
+    """The value that was typed: an object of a config file, or what hydra's grammar makes of it."""
+    if _FILE_OBJECT.fullmatch(typed):
+        return _object_of_file(typed)
+    return parse_value(key, typed, old)
 
 
 def _object_of_file(text: str) -> Any:
@@ -290,12 +270,12 @@ def _object_of_file(text: str) -> Any:
 
 
 def _walk(
-    cfg: Node, steps: Sequence[str], key: str, origin: Origin, create: bool
+    cfg: Node, steps: Sequence[str], key: str, origin: Origin, typed: str | None, create: bool
 ) -> tuple[Container, list[tuple[Container, Any]]]:
-    """The container that the steps lead to, and those above it, the root first, each with the key that leads to the next."""
+    """The container that holds what the steps lead to, and those above it, each with the key that leads to the next."""
     node: Container = cfg
     trail: list[tuple[Container, Any]] = []
-    for step in steps:
+    for number, step in enumerate(steps[:-1], start=1):
         name = _step(node, step)
         raw = raw_child(node, name, None)
         if is_reference(raw):
@@ -303,7 +283,8 @@ def _walk(
         if raw is None and isinstance(node, Node) and name not in node:
             if not create:
                 raise UnknownOverrideError(
-                    f"Unknown key {key!r}: there is no {full_key(node, name)!r}.{_hint(node, step)}"
+                    f"Unknown key {key!r}: there is no {full_key(node, name)!r}."
+                    f"{unknown_key_hint(node, step, steps[number:], typed)}"
                 )
             node.set(name, {}, origin)
             raw = raw_child(node, name, None)
@@ -336,10 +317,3 @@ def _step(node: Container, step: str) -> Any:
     if step not in node and step.lstrip("-").isdigit() and int(step) in node:
         return int(step)
     return step
-
-
-def _hint(node: Container, step: str) -> str:
-    if not isinstance(node, Node):
-        return f" It has {len(node)} items."
-    place = full_key(node)
-    return did_you_mean(step, (k for k in node if not str(k).startswith("_")), f"{place}." if place else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ultravid.config.default_arguments import is_default_argument
 from ultravid.config.diff import ABSENT, Difference, diff
@@ -16,6 +16,7 @@ from ultravid.config.provenance import where
 from ultravid.config.tree import value_at
 from ultravid.utils.file_io import require_local
 from ultravid.utils.run_folder import RunFolder
+from ultravid.utils.text import shell_argument
 
 __all__ = ["check_resume_config", "is_named", "significant_changes"]
 
@@ -37,7 +38,18 @@ def significant_changes(cfg: Node | CfgNode, saved_config: Path) -> list[Differe
     new, old = copy.deepcopy(as_config(cfg)), load_config(saved_config)
     resolve_environment(new)
     resolve_environment(old)  # a YAML file of keys that was saved is translated here
-    return [d for d in diff(old, new) if not (_is_free(d) or _is_default(d, old, new))]
+    return [
+        d for d in diff(old, new) if not (_is_free(d) or _is_default(d, old, new) or _was_typed_alike(d.old, d.new))
+    ]
+
+
+def _was_typed_alike(old: Any, new: Any) -> bool:
+    """Whether values differ only in their kind: earlier versions read the override ``lr=1`` as an int, and ``name=2024`` too."""
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+        return len(old) == len(new) and all(map(_was_typed_alike, old, new))
+    if isinstance(old, bool) or isinstance(new, bool) or not isinstance(old, int | float | str):
+        return old is new
+    return bool(old == new) or (isinstance(old, int | float) and isinstance(new, str) and str(old) == new)
 
 
 def _is_default(difference: Difference, old: Node, new: Node) -> bool:
@@ -78,7 +90,7 @@ def check_resume_config(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> lis
         keys = ",".join([*names, *(d.key for d in unnamed)])
         raise ConfigError(
             f"The run in {run} was started with another config:\n{rows}\n"
-            f"To continue with the new values, name their keys: --allow-change {_quoted(keys)}. Without --resume a new run starts."
+            f"To continue with the new values, name their keys: --allow-change {shell_argument(keys)}. Without --resume a new run starts."
         )
     return differences
 
@@ -106,7 +118,3 @@ def _is_free(difference: Difference) -> bool:
     if key == "train.seed":
         return difference.new is None or (isinstance(difference.new, int) and difference.new < 0)
     return key in _OF_THE_JOB or key.rpartition(".")[2] in _WITHOUT_INFLUENCE
-
-
-def _quoted(keys: str) -> str:
-    return f"'{keys}'" if any(c in keys for c in "[]'\" ") else keys

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ultravid.utils.run_folder import RunFolder
+from ultravid.utils.tool import escape_what_a_terminal_lacks
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,6 +60,7 @@ def setup_logger(
     formatter = logging.Formatter("[%(asctime)s %(name)s] %(levelname)s: %(message)s", datefmt="%m-%d %H:%M:%S")
     handlers: list[logging.Handler] = []
     if distributed_rank == 0:
+        escape_what_a_terminal_lacks()
         handlers.append(TerminalHandler(sys.stdout))
         handlers[0].setLevel(
             logging.INFO

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from ultravid.utils.errors import StopTraining, UserError
+from ultravid.utils.text import nearest
 
 __all__ = [
     "EXIT_INTERRUPTED",
     "EXIT_STOPPED",
     "EXIT_USER_ERROR",
+    "ToolParser",
     "command_line",
+    "escape_what_a_terminal_lacks",
     "run_tool",
     "seed_argument",
     "tools_folder",
@@ -44,15 +51,17 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
     A `UserError` is printed without a traceback and gives 2, a `FloatingPointError` (a loss or gradient that is not finite) is
     printed without a traceback and gives 1, and a run that was stopped gives 75.
     """
+    escape_what_a_terminal_lacks()
     try:
-        return main(argv) or 0
+        with _flushed():
+            return main(argv) or 0
     except StopTraining:
         return EXIT_STOPPED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # `| head` has read enough
-        sys.stderr.close()
+        _close_pipe()
         return 0
     except FloatingPointError as error:  # the message says which number is not finite; the log has the traceback
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
@@ -62,6 +71,54 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
         for note in getattr(error, "__notes__", ()):
             print(f"  {note}", file=sys.stderr)  # noqa: T201
         return EXIT_USER_ERROR
+
+
+@contextlib.contextmanager
+def _flushed() -> Any:
+    """Write what was printed before the block is left, by an exit as well: only here an error of that can be handled."""
+    try:
+        yield
+    except SystemExit:  # by --help
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        raise
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _close_pipe() -> None:
+    """Let what is still to be written to a pipe that nobody reads go nowhere; python writes it at its end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def escape_what_a_terminal_lacks() -> None:
+    r"""Print characters that a terminal or a pipe has no bytes for as ``\u2192``: under LANG=C, say, or in a Latin-1 terminal."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # none, closed, or of another kind
+            if stream.errors != "backslashreplace":
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+class ToolParser(argparse.ArgumentParser):
+    """A parser that names the nearest option for one that it does not know."""
+
+    def error(self, message: str) -> NoReturn:
+        """See `argparse.ArgumentParser`."""
+        known = [text for action in self._actions for text in action.option_strings if text.startswith("--")]
+        if (unknown := message.partition("unrecognized arguments: ")[2]) and (
+            hints := self.hints(unknown.split(), known)
+        ):
+            message = f"{message}. {' '.join(hints)}"
+        super().error(message)
+
+    def hints(self, unknown: Sequence[str], known: Sequence[str]) -> list[str]:
+        """What was meant by arguments that the parser does not know, as sentences."""
+        options = [text.partition("=")[0] for text in unknown if text.startswith("-")]
+        found = {option: nearest(option.lstrip("-"), [text[2:] for text in known]) for option in options}
+        return [f"Did you mean --{near}?" for near in dict.fromkeys(filter(None, found.values()))]
 
 
 def seed_argument(text: str) -> int:

@@ -1,0 +1,73 @@
+"""Text for people: the nearest of several names, and arguments as they are typed in a shell."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Iterable
+
+__all__ = ["likeness", "nearest", "quoted_for_shell", "shell_argument"]
+
+_NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9@%+:,./_-][A-Za-z0-9@%+=:,./_-]*")  # zsh reads a "=" at the beginning
+_ACTS_IN_DOUBLE_QUOTES = frozenset('"$`\\!')
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that is most like a mistyped one; None if none of them is like it.
+
+    Two letters in the wrong order count as half a mistake: ``rl`` is like ``lr``. Of names that are equally like it the first
+    one in the alphabet is taken.
+    """
+    scored = sorted((-likeness(name, each), each) for each in set(known))
+    return scored[0][1] if scored and -scored[0][0] >= cutoff else None
+
+
+def likeness(a: str, b: str) -> float:
+    """How much two names are alike, from 0 to 1, whatever the case of their letters; ``-`` and ``_`` are the same."""
+    left, right = (text.lower().replace("-", "_") for text in (a, b))
+    if left == right:
+        return 1.0
+    longest = max(len(left), len(right))
+    edits = 1 - _edits(left, right) / longest
+    pieces = difflib.SequenceMatcher(None, left, right).ratio()
+    words = 0.65 if _is_part(left, right) or _is_part(right, left) else 0.0
+    return min(max(edits, pieces, words), 0.99)
+
+
+def _is_part(a: str, b: str) -> bool:
+    """Whether all words of a name are words of the other: ``iter`` and ``max_iter``."""
+    return len(a) > 1 and set(a.split("_")) <= set(b.split("_"))
+
+
+def _edits(a: str, b: str) -> float:
+    """Letters to insert, delete or replace to turn a text into another; letters that changed places count as a half.
+
+    This is the "optimal string alignment" form of Damerau's and Levenshtein's distance.
+    """
+    before: list[float] = []
+    last = [float(i) for i in range(len(b) + 1)]
+    for i, x in enumerate(a, start=1):
+        row = [float(i)]
+        for j, y in enumerate(b, start=1):
+            cost = min(row[-1] + 1, last[j] + 1, last[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y and x != y:
+                cost = min(cost, before[j - 2] + 0.5)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]
+
+
+def shell_argument(text: str) -> str:
+    """A text as one argument of a command in bash and zsh; in quotes only if it needs them."""
+    return text if _NEEDS_NO_QUOTES.fullmatch(text) else quoted_for_shell(text)
+
+
+def quoted_for_shell(text: str) -> str:
+    """A text in quotes that bash and zsh take off again, so that a message can show what to type.
+
+    Single quotes unless there are some in the text; ``!`` in double quotes would act at a prompt.
+    """
+    if "'" not in text:
+        return f"'{text}'"
+    return shlex.quote(text) if _ACTS_IN_DOUBLE_QUOTES.intersection(text) else f'"{text}"'
