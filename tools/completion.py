@@ -24,6 +24,7 @@ from ultravid.config.loader import importable_project
 from ultravid.config.shipped import shipped_root
 from ultravid.config.tree import Container, raw_children
 from ultravid.utils.file_io import replace_file
+from ultravid.utils.tool import ToolParser, run_tool
 
 SCRIPT = """\
 _ultravid_complete() {
@@ -88,7 +89,7 @@ def matches(tree: Any, word: str) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("bash", help="print the completion for bash")
     commands.add_parser("zsh", help="print the completion for zsh")
@@ -107,4 +108,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tool(main))

@@ -76,7 +76,7 @@ def test_a_class_a_function_or_text_in_place_of_an_object_is_reported(tmp_path):
     assert "IterationMultiplier(function=..., max_iter=${train.max_iter})" in message
     assert "trainer.hooks.eval: is <class 'ultravid.engine.hooks.evaluation.EvalHook'>" in message
     assert "dataloader.train: is a dict where" in message
-    assert "trainer.hooks.checkpoint.checkpointer: is 'best'" in message
+    assert "'trainer.hooks.checkpoint.checkpointer' is a call of" in message and "'best' is text" in message
 
 
 def test_a_run_needs_a_trainer_that_is_an_object():

@@ -251,7 +251,7 @@ class Place:
         return dataclasses.replace(self, key=key, steps=(*self.steps, step), typed="")
 
     def annotations(self) -> list[tuple[Any, str]]:
-        """The annotations that the value has to agree with, each with the argument that has it, for messages."""
+        """The annotations that the value has to agree with, each with a sentence for messages in which ``{}`` stands for it."""
         if self.call is not None:
             found: list[tuple[Any, str]] = [(self.call, "")]
         else:
@@ -301,7 +301,7 @@ def _annotation_at(container: Container, name: Any) -> tuple[Any, str] | None:
 
 
 def _parameter(target: Any, argument: Any) -> tuple[Any, str] | None:
-    """(annotation, text for messages) of an argument; None if there is none."""
+    """(annotation, sentence for messages) of an argument; None if there is none."""
     try:
         function = locate(target) if isinstance(target, str) else target
         takes = parameters_of(function) if callable(function) and not isinstance(function, Container) else None
@@ -313,7 +313,7 @@ def _parameter(target: Any, argument: Any) -> tuple[Any, str] | None:
     annotation = takes.annotations.get(parameter.name) if parameter is not None else None
     if annotation is None:
         return None
-    return annotation, f"{target_name(function)} takes {type_text(annotation)} for {argument!r}"
+    return annotation, f"{target_name(function)} takes {{}} for {argument!r}"
 
 
 def _item_annotation(annotation: Any, step: Any) -> Any:
@@ -554,7 +554,7 @@ def _wrong_kind(old: Any, new: Any, typed: str, place: Place, stands: bool = Tru
     ``stands`` is false if the old value is only one that the argument could have.
     """
     said = f"{typed} is {_kind(new)}" if isinstance(new, bool | int | float | str) else f"not {typed}"
-    takes = next((text for a, text in place.annotations() if text and mismatch(new, a)), "")
+    takes = next((text.replace("{}", type_text(a)) for a, text in place.annotations() if text and mismatch(new, a)), "")
     if stands:
         message = f"{place.key!r} is {_described(old)}{'; ' if said[0] == typed[0] else ', '}{said}."
         message += f" {takes}." if takes else ""
