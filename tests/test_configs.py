@@ -6,6 +6,7 @@ import pytest
 
 from tests.conftest import ROOT, read_rows
 from ultravid.config import Builder, LazyConfig, check, load_checked
+from ultravid.engine.quick import shorten_config
 
 CONFIGS = sorted((ROOT / "projects").glob("*/configs/*.py"))
 TOP_KEYS = {"model", "dataloader", "optimizer", "lr_multiplier", "train", "trainer"}
@@ -74,6 +75,9 @@ def test_a_saved_config_is_checked_and_builds_the_same_model(path, tmp_path):
     assert check(saved) == []
     built = [Builder(c).build("model") for c in (LazyConfig.load(path), saved)]
     assert str(built[0]) == str(built[1])
+    plan = shorten_config(saved, path.name)
+    assert check(saved) == [] and saved.train.output_dir == f"{plan.output_dir}/quick"
+    assert (saved.trainer.max_iter, plan.max_iter) == (6, saved.train.max_iter)
 
 
 def test_one_line_is_all_that_the_one_frame_config_changes():

@@ -2,6 +2,7 @@
 """Train or evaluate what a config describes.
 
     python tools/lazyconfig_train.py --config-file FILE [--resume [--allow-change KEY,...] | --eval-only] [key=value ...]
+    python tools/lazyconfig_train.py --config-file FILE --quick [key=value ...]
     python tools/lazyconfig_train.py --config-file FILE [--check | --print | --explain KEY ...] [key=value ...]
 
 The launcher uses these keys of a config, and no others:
@@ -16,7 +17,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ultravid.config import Builder, importable_project, load_checked
+from ultravid.config import Builder, Node, importable_project, load_checked
 from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
 from ultravid.config.instantiate import as_user_error
 from ultravid.utils.tool import run_tool
@@ -57,25 +58,39 @@ def do_train(builder: Builder, resume: bool) -> None:
     trainer.train()
 
 
+def do_quick(cfg: Node, args: argparse.Namespace) -> None:
+    """A quick look at the run, in a folder of its own."""
+    from ultravid.engine import default_setup
+    from ultravid.engine.quick import quick_run, shorten_config
+
+    plan = shorten_config(cfg, args.config_file)
+    default_setup(cfg, args)
+    quick_run(cfg, plan)
+
+
 def run(args: argparse.Namespace) -> None:
     """What each process of a run does."""
     from ultravid.engine import default_setup
 
     with importable_project(args.config_file):
         cfg = load_with_overrides(args.config_file, args.opts)  # checked before the processes were started
+        if args.quick:
+            do_quick(cfg, args)
+            return
         default_setup(cfg, args)
         (do_test if args.eval_only else do_train)(Builder(cfg), args.resume)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, check the config, and start the processes."""
-    args = default_argument_parser().parse_args(argv)
+    args = default_argument_parser(quick=True).parse_args(argv)
     if show_config(args, REQUIRED_KEYS, OBJECTS):
         return 0
     cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS, objects=OBJECTS)
     from ultravid.engine import launch, resolve_resume
 
-    resolve_resume(cfg, args)
+    if not args.quick:  # which may look at a run that is at work
+        resolve_resume(cfg, args)
     launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
     return 0
 

@@ -68,13 +68,20 @@ class _IntermixedParser(ToolParser):
             parsed.explain = keys
             if not keys:
                 self.error("argument --explain: expected at least one key")
+        if getattr(parsed, "quick", False) and (parsed.resume or parsed.eval_only):
+            self.error("argument --quick: not allowed with --resume or --eval-only, it does both")
         if getattr(parsed, "resolve", False) or getattr(parsed, "format", None):
             parsed.print = True
         return parsed
 
 
-def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """The arguments of a training launcher."""
+def default_argument_parser(epilog: str | None = None, *, quick: bool = False) -> argparse.ArgumentParser:
+    """The arguments of a training launcher.
+
+    Args:
+        epilog: what follows in the help; None: examples.
+        quick: whether the launcher offers ``--quick``, as `ultravid.engine.quick` does it.
+    """
     parser = _IntermixedParser(
         allow_abbrev=False,
         epilog=epilog
@@ -90,6 +97,13 @@ Examples:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_run_arguments(parser, "a config, .py or .yaml", weights="train.init_checkpoint", output_dir="train.output_dir")
+    if quick:
+        parser.add_argument(
+            "--quick",
+            action="store_true",
+            help="a quick look instead of the run: a few iterations, a few test videos, every hook, in train.output_dir/quick; "
+            "says whether the run would go through, and what it would take",
+        )
     inspect = parser.add_argument_group("inspect the config instead of running it")
     inspect.add_argument("--check", action="store_true", help="check the config and the overrides")
     inspect.add_argument("--print", action="store_true", help="print it, overrides applied")

@@ -225,6 +225,11 @@ class RunFolder:
         """The folder of steps that were not finite, for ``tools/replay.py``."""
         return self.path / "step_dumps"
 
+    @property
+    def quick(self) -> Path:
+        """The folder of a quick look (``--quick``) at the run, with files of the same names; it is no run of its own."""
+        return self.path / "quick"
+
     # Checkpoints
 
     def checkpoint(self, name: str, suffix: str = ".pth") -> Path:
