@@ -1,5 +1,6 @@
 """`--quick`: a few iterations and every hook, in a folder of its own."""
 
+import pytest
 import torch
 
 from tests.conftest import read_rows, small_arguments
@@ -41,8 +42,6 @@ def test_a_quick_look_at_a_run_that_would_fail_says_why(phantom, tmp_path, launc
     assert launch_run([*arguments, "train.init_checkpoint=gone.pth", "--quick"]) == 2
     assert "gone.pth does not exist" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-    try:
+    with pytest.raises(SystemExit):
         launch_run([*arguments, "--quick", "--resume"])
-    except SystemExit as end:
-        assert end.code == 2
     assert "--quick: not allowed with --resume" in capsys.readouterr().err
