@@ -41,7 +41,7 @@ def do_test(builder: Builder, trained: TrainedWeights | None = None) -> dict[str
     """Evaluate what was loaded, or in training the weights of the moment."""
     model = builder.build("model").to(select_device(builder.cfg.train.device))
     loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
-    run = EvaluatedRun(RunFolder(builder.cfg.train.output_dir), builder.cfg, weights=trained)
+    run = EvaluatedRun(RunFolder(builder.cfg.train.output_dir), builder.cfg, weights=trained, model=model)
     with evaluating(run):
         return flatten_results_dict(inference_on_dataset(model, loader, evaluator))
 

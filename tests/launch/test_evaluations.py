@@ -15,6 +15,7 @@ from tests.conftest import ROOT, load_tool, small_arguments
 from tests.quick_python import quick_python
 from ultravid.evaluation import DatasetEvaluator, inference_on_dataset
 from ultravid.evaluation.recording import EvaluatedRun, evaluating
+from ultravid.evaluation.records import write_record
 from ultravid.utils.hashing import sha256_of
 from ultravid.utils.processes import process_start_time
 from ultravid.utils.run_folder import RunFolder
@@ -136,15 +137,21 @@ def one_video(run):
     path.write_bytes(path.read_bytes() + b"\0")
 
 
+def change_record(run, **changes):
+    content = {key: value for key, value in record_in(run.inference).items() if key != "checksum"}
+    write_record(run.evaluation, {**content, **changes})
+
+
 def not_ended(run):
-    content = record_in(run.inference)
-    run.evaluation.record.write_text(json.dumps({**content, "end": None, "how": None, "process_started": 1}))
+    change_record(run, end=None, how=None, process_started=1)
 
 
 def going_on(run):
-    started = {"pid": os.getpid(), "process_started": process_start_time(os.getpid())}
-    content = record_in(run.inference)
-    run.evaluation.record.write_text(json.dumps({**content, **started, "end": None, "how": None}))
+    change_record(run, end=None, how=None, pid=os.getpid(), process_started=process_start_time(os.getpid()))
+
+
+def edit_record(run):
+    run.evaluation.record.write_text(run.evaluation.record.read_text().replace('"iteration": 3', '"iteration": 9000'))
 
 
 def unrecorded_and_edited(run):
@@ -160,6 +167,7 @@ def unrecorded_and_edited(run):
         (one_video, "has changed since the evaluation: its SHA-256 is not the one in manifest.json"),
         (not_ended, "did not end, so what is there is not the result of one evaluation"),
         (going_on, "has not ended yet"),
+        (edit_record, "record.json: was edited after the evaluation wrote it"),
         (unrecorded_and_edited, "its AP50 is 61.5, but that of the predictions beside it is"),
     ],
 )
@@ -262,11 +270,17 @@ def test_a_users_own_evaluator_is_recorded_with_or_without_a_folder(tmp_path):
     record = record_in(run.inference)
     assert record["metrics"] == {"seen": 3} and record["evaluators"][0]["class"].endswith("Counter")
     assert record["weights"]["path"] is None and record["weights"]["iteration"] is None
+    with evaluating(
+        EvaluatedRun(run)
+    ) as described:  # several in one go have folders of their own; without evaluator none
+        for evaluator in (None, Counter(), Counter(), Counter()):
+            inference_on_dataset(Finds(), loader, evaluator)
+    assert [Path(path).name for path in described.recorded] == ["inference", "Counter", "Counter_2"]
     run.checkpoint("model_final").write_bytes(b"")  # now there is a run, and the model in memory is not its own
     evaluator = Counter(str(run.inference))
     with evaluating(EvaluatedRun(run)):
         inference_on_dataset(Finds(), loader, evaluator)
-    (own,) = [folder for folder in run.evaluations() if folder != run.evaluation]
+    (own,) = [folder for folder in run.evaluations() if run.inference not in (folder.path, folder.path.parent)]
     assert own.path.name.startswith("inference_in_memory_") and (own.path / "seen.txt").is_file()
     assert list(record_in(own.path)["files"]) == ["seen.txt"] and evaluator._output_dir == str(run.inference)
     assert inference_on_dataset(Finds(), loader, Counter()) == {

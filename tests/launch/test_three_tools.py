@@ -1,5 +1,6 @@
 """The three launchers: one run, from a config in Python, as a loop that is written out, and from a config in YAML."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -85,6 +86,12 @@ def test_eval_only_gives_the_detections_of_the_end_of_training(runs, phantom, tm
     assert run(tool, [*arguments_of(tool, phantom, tmp_path), "--eval-only", *given]) == 0
     for name in ("predictions.json", "metrics.json"):
         assert (tmp_path / "inference" / name).read_bytes() == (runs[tool] / "inference" / name).read_bytes()
+    trained, loaded = (json.loads((f / "inference/record.json").read_text()) for f in (runs[tool], tmp_path))
+    assert (trained["by"], trained["weights"]["path"]) == ("training", None)
+    assert (loaded["by"], loaded["weights"]["path"]) == ("command", weights)
+    assert trained["weights"]["iteration"] == loaded["weights"]["iteration"] == 7
+    assert trained["weights"]["model_sha256"] == loaded["weights"]["model_sha256"]
+    assert trained["identity"] == loaded["identity"]
     assert not (tmp_path / "config.yaml").exists() and (tmp_path / "config_eval.yaml").is_file()
 
 

@@ -111,6 +111,9 @@ class DatasetEvaluators(DatasetEvaluator):
 
 
 def _flat(evaluator: DatasetEvaluator) -> list[DatasetEvaluator]:
+    """The evaluators that an evaluator consists of; none for the one that stands for no evaluation."""
+    if type(evaluator) is DatasetEvaluator:
+        return []
     return evaluator.flat() if isinstance(evaluator, DatasetEvaluators) else [evaluator]
 
 

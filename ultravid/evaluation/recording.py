@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -73,16 +74,20 @@ class EvaluatedRun:
         config: its config, if known.
         config_file: the file that holds the config, if it stays as it is; else the evaluation's folder gets a copy.
         weights: those of a training that evaluates; None: what was loaded into the model.
+        model: the model that is trained, if a training evaluates: of another one its weights say nothing. None: any.
         data_set: name of the data set, if there are several.
         identities: what the evaluations made for it depended on besides the weights: a hash for each, in the main process.
+        recorded: the folders of the evaluations that were made for it, in the main process.
     """
 
     folder: RunFolder
     config: Node | None = None
     config_file: Path | None = None
     weights: TrainedWeights | None = None
+    model: nn.Module | None = None
     data_set: str = ""
     identities: list[str] = field(default_factory=list)
+    recorded: list[str] = field(default_factory=list)
 
     @classmethod
     def of_config(cls, cfg: Node) -> EvaluatedRun:
@@ -290,8 +295,8 @@ class Recording:
 
     def _plan(self, described_by: str) -> _Plan:
         run, configured = self._run, [str(value) for _, _, value in _folders_of(self._evaluators)]
-        if run is not None and not configured:
-            configured = [str(run.folder.inference / run.data_set)]
+        if run is not None and not configured and self._evaluators:
+            configured = [_free_folder(run, type(self._evaluators[0]).__name__)]
         described = described_by or self._model_hash()
         try:
             own = None if run is None else self._own_folder(run)
@@ -309,6 +314,8 @@ class Recording:
                 return _Plan(
                     {}, (), described, f"{folder}: another evaluation is writing to this folder ({why}). Wait for it."
                 )
+        if run is not None:
+            run.recorded.extend(folders)
         return _Plan(moved, folders, described)
 
     def _own_folder(self, run: EvaluatedRun) -> str | None:
@@ -389,7 +396,8 @@ class Recording:
         return {"folder": os.path.abspath(self._run.folder), "attempt": attempt, "data_set": self._run.data_set or None}
 
     def _describe_weights(self) -> dict[str, Any]:
-        trained = None if self._run is None else self._run.weights
+        run = self._run
+        trained = None if run is None or not _contains(self.model, run.model) else run.weights
         origin, changed = weights_origin(self.model)
         facts: dict[str, Any] = {"path": None, "sha256": None, "model_sha256": self.fingerprint()}
         if trained is not None:
@@ -493,6 +501,17 @@ def _folders_of(evaluators: Sequence[Any]) -> list[tuple[Any, str, Any]]:
             if isinstance(value, str | Path) and str(value) and is_local(value):
                 found.append((evaluator, name, value))
     return found
+
+
+def _free_folder(run: EvaluatedRun, name: str) -> str:
+    """The folder to record evaluators in that have none: that of the run, unless another evaluation is recorded there."""
+    folder = run.folder.inference / run.data_set
+    names = itertools.chain(["", name], (f"{name}_{number}" for number in itertools.count(2)))
+    return next(path for each in names if (path := str(folder / each)) not in run.recorded)
+
+
+def _contains(model: nn.Module, part: nn.Module | None) -> bool:
+    return part is None or any(module is part for module in model.modules())
 
 
 def _moved(path: str, run: RunFolder, own: str) -> str:

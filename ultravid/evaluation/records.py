@@ -9,6 +9,7 @@ A record is written when the evaluation begins, without an end, and again when i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -87,7 +88,7 @@ def read_record(folder: InferenceFolder) -> EvaluationRecord | None:
     """The record in a folder; None if there is none.
 
     Raises:
-        UserError: the file is not a record.
+        UserError: the file is not a record, or was edited.
     """
     try:
         content = json.loads(folder.record.read_text(encoding="utf-8"))
@@ -97,14 +98,25 @@ def read_record(folder: InferenceFolder) -> EvaluationRecord | None:
         raise UserError(f"{folder.record}: is not the record of an evaluation: {error}") from error
     if not isinstance(content, dict) or content.get("format") != RECORD_FORMAT:
         raise UserError(f"{folder.record}: is not the record of an evaluation, which has the format {RECORD_FORMAT!r}.")
+    if content.pop("checksum", None) != _checksum(content):
+        raise UserError(
+            f"{folder.record}: was edited after the evaluation wrote it, so it explains nothing. Evaluate again, or remove it: the "
+            "predictions are then shown as those of unknown weights."
+        )
     return EvaluationRecord(folder, content)
 
 
 def write_record(folder: InferenceFolder, content: Mapping[str, Any]) -> None:
     """Replace the record of a folder as a whole."""
+    written = json.loads(dump_json({"format": RECORD_FORMAT, **content}))  # with null for nan
     folder.path.mkdir(parents=True, exist_ok=True)
     with replace_file(folder.record) as file:
-        file.write(dump_json({"format": RECORD_FORMAT, **content}, indent=1).encode())
+        file.write(dump_json({**written, "checksum": _checksum(written)}, indent=1).encode())
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """A hash by which a record that was edited is noticed; it is no signature."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def evaluation_of(predictions: Path) -> InferenceFolder:

@@ -6,6 +6,7 @@ process or the hash of the weights' file says that they are its own.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from ultravid.config import ConfigError, LazyConfig, config_hash
 from ultravid.config.resume import significant_changes
 from ultravid.evaluation.prediction_store import find_manifest
 from ultravid.evaluation.records import EvaluationRecord, command_to_evaluate, evaluation_of, read_record
+from ultravid.utils.hashing import sha256_of
 from ultravid.utils.run_folder import Attempt, InferenceFolder, RunFolder, RunState
 
 __all__ = ["differing_settings", "evaluated_text", "run_facts", "run_warnings", "training_behind"]
@@ -38,7 +40,7 @@ def run_facts(predictions: Path) -> dict[str, str]:
     warnings = list(_warnings(run, record))
     facts["warnings"] = " ".join(warnings) or "none"
     if run is None:
-        return {**facts, "run": "unknown: there is no attempts/ and no config.yaml beside the predictions"}
+        return {**facts, "run": _run_elsewhere(record)}
     facts |= {"folder": str(run), "config": _config(run)}
     trained = _training_of(record, run)
     if record is not None and trained is None:
@@ -95,6 +97,13 @@ def training_behind(folder: InferenceFolder) -> dict[str, Any] | None:
 def _found(predictions: Path) -> tuple[RunFolder | None, InferenceFolder, EvaluationRecord | None]:
     folder = evaluation_of(predictions if predictions.is_file() else find_manifest(predictions))
     return RunFolder.containing(folder.path), folder, read_record(folder)
+
+
+def _run_elsewhere(record: EvaluationRecord | None) -> str:
+    recorded = None if record is None else (record.content.get("run") or {}).get("folder")
+    if recorded is None:
+        return "unknown: there is no attempts/ and no config.yaml beside the predictions"
+    return f"{recorded}, as recorded; its attempts/ and config.yaml are not beside the predictions"
 
 
 # The evaluation
@@ -175,9 +184,19 @@ def _training_of(record: EvaluationRecord | None, run: RunFolder) -> tuple[RunFo
         return None
     around = RunFolder.containing(Path(path).parent)
     for source in (run, *([around] if around is not None else [])):
-        if sha256 in {row.get(key) for row in _checkpoints(source).values() for key in ("sha256", "sha256_before")}:
+        if sha256 in _checkpoint_hashes(source, Path(path).name):
             return source, _attempt_at(source, record.weights.get("iteration"))
     return None
+
+
+def _checkpoint_hashes(run: RunFolder, name: str) -> set[str]:
+    """The hashes of a run's checkpoints; one that the manifest does not list, as a folder of shards, is hashed by its name."""
+    rows = _checkpoints(run)
+    found = {str(row[key]) for row in rows.values() for key in ("sha256", "sha256_before") if row.get(key)}
+    path = run.path / name
+    if name not in rows and path in run.checkpoints():
+        found.add(sha256_of(path))
+    return found
 
 
 def _attempt_at(run: RunFolder, iteration: Any) -> Attempt | None:
@@ -245,6 +264,9 @@ def _doubts_of_run(record: EvaluationRecord, run: RunFolder, attempt: Attempt | 
     iteration, latest = record.weights.get("iteration"), row.get("iteration")
     if isinstance(iteration, int) and isinstance(latest, int) and latest > iteration and newest is not None:
         yield f"The run's newest checkpoint, {newest.name}, is of iteration {latest}, this evaluation of iteration {iteration}."
+    path, end = record.weights.get("path"), record.content.get("end")
+    if path is not None and end is not None and os.path.exists(path) and _is_later(os.path.getmtime(path), str(end)):
+        yield f"{path} was written again after this evaluation."
     attempts = run.list_attempts()
     if attempt is None or not attempts:
         return
@@ -258,6 +280,13 @@ def _doubts_of_run(record: EvaluationRecord, run: RunFolder, attempt: Attempt | 
     different = _changed_keys(record.config, attempt.config)
     if different:
         yield f"The evaluation's config differs from that of the training ({different})."
+
+
+def _is_later(seconds: float, than: str) -> bool:
+    try:
+        return seconds > datetime.datetime.fromisoformat(than).timestamp() + 1  # records hold whole seconds
+    except ValueError:
+        return False
 
 
 def _changed_keys(config: Path | None, trained: Path) -> str:

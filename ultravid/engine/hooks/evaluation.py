@@ -75,7 +75,8 @@ class EvalHook(HookBase):
             self._run = _run_in(RunFolder(folder))
         last = min(trainer.iter, trainer.max_iter - 1)  # in after_train `iter` is one past the last iteration
         weights = TrainedWeights(last, averaged=trainer.evaluates_average)
-        with evaluating(replace(self._run, weights=weights, identities=[])) as run:
+        model = comm.unwrapped(trainer.model) if hasattr(trainer, "model") else None
+        with evaluating(replace(self._run, weights=weights, model=model, identities=[], recorded=[])) as run:
             yield run
 
     def after_step(self) -> None:
