@@ -155,7 +155,13 @@ def test_several_data_sets_are_evaluated_each_by_itself(cfg, phantom):
             Trainer.test(cfg, model, CountingEvaluator("a"))
         results = DefaultTrainer.test(cfg, model)
         assert set(results) == {"phantom_test", "first_video"} and "AP50" in results["first_video"]
-        assert {p.name for p in (Path(cfg.OUTPUT_DIR) / "inference").iterdir()} == {"phantom_test", "first_video"}
+        folder = Path(cfg.OUTPUT_DIR) / "inference"
+        assert {p.name for p in folder.iterdir()} == {"phantom_test", "first_video"}
+        records = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/record.json")}
+        assert {name: found["data"]["videos"] for name, found in records.items()} == {
+            "phantom_test": 2,
+            "first_video": 1,
+        }
     finally:
         DatasetCatalog.remove("first_video")
 

@@ -6,10 +6,16 @@ import pytest
 import torch
 
 from ultravid.engine import StopTraining, launch
-from ultravid.evaluation import inference_on_dataset
+from ultravid.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
+from ultravid.evaluation.recording import EvaluatedRun, evaluating
 from ultravid.utils import comm
 from ultravid.utils.errors import UserError
+from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.tool import EXIT_STOPPED
+
+
+class NoMetrics(DatasetEvaluator):
+    """An evaluator, so that there is something to record."""
 
 
 def talk(path):
@@ -17,6 +23,14 @@ def talk(path):
     model = torch.nn.BatchNorm1d(1)
     model.running_mean.fill_(rank)
     inference_on_dataset(model, [], None)
+    different = torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(different.weight, rank)
+    try:
+        with evaluating(EvaluatedRun(RunFolder(path / "run"))):
+            inference_on_dataset(different, [], DatasetEvaluators([NoMetrics()]))
+        refused = ""
+    except UserError as error:
+        refused = str(error)
     said = {
         "world": comm.get_world_size(),
         "all": comm.all_gather({"rank": rank}),
@@ -24,6 +38,7 @@ def talk(path):
         "reduced": comm.reduce_dict({"b": torch.tensor(2.0 + rank), "a": torch.tensor(rank)})["b"].item(),
         "seeds": len(set(comm.all_gather(comm.shared_random_seed()))),
         "mean": model.running_mean.item(),
+        "refused": refused,
     }
     (path / f"{rank}.json").write_text(json.dumps(said))
 
@@ -39,6 +54,8 @@ def make_a_mistake(kind):
 def test_processes_hear_each_other(tmp_path):
     launch(talk, 2, dist_url="auto", args=(tmp_path,))
     first, second = (json.loads((tmp_path / f"{r}.json").read_text()) for r in range(2))
+    refused = first.pop("refused")
+    assert "Process 1 has other weights or another config than process 0" in refused and second["refused"] == refused
     assert first == {
         "world": 2,
         "all": [{"rank": 0}, {"rank": 1}],

@@ -1,3 +1,4 @@
+import functools
 import json
 import math
 import random
@@ -12,7 +13,7 @@ from tests.engine.test_train_loop import Data, FailAt, Model
 from ultravid.checkpoint import DetectionCheckpointer, load_file
 from ultravid.engine import AMPTrainer, SimpleTrainer, StopTraining, hooks
 from ultravid.engine.steps import Accumulation, NonfinitePolicy
-from ultravid.evaluation import flatten_results_dict
+from ultravid.evaluation import DatasetEvaluator, flatten_results_dict, inference_on_dataset
 from ultravid.utils.events import JSONWriter, get_event_storage
 
 
@@ -109,6 +110,34 @@ def test_a_run_with_everything_on_is_the_same_when_it_is_cut_at_any_iteration(tm
         assert (folder / "best_checkpoint").read_text() == (tmp_path / "whole/best_checkpoint").read_text()
         kept = [sorted(p.name for p in f.glob("model_*")) for f in (tmp_path / "whole", folder)]
         assert kept[0] == kept[1] and len([n for n in kept[0] if "best" in n]) == 2
+
+
+class Score(DatasetEvaluator):
+    def __init__(self, values):
+        self.values = values
+
+    def evaluate(self):
+        return {"AP50": next(self.values)}
+
+
+def test_the_best_is_sought_anew_when_the_test_data_have_changed(tmp_path, caplog):
+    def train(first, last, frames, value):
+        data, model = [[{"video_id": "v", "frame_index": i}] for i in range(frames)], Model()
+        evaluate = functools.partial(inference_on_dataset, torch.nn.Identity(), data, Score(iter([value])))
+        checkpointer = DetectionCheckpointer(model, tmp_path)
+        best = hooks.BestCheckpointer(0, checkpointer, "AP50")
+        trainer = SimpleTrainer(model, Data(), torch.optim.SGD(model.parameters(), lr=0.1), checkpointer=checkpointer)
+        trainer.register_hooks([hooks.EvalHook(0, evaluate), best, hooks.PeriodicCheckpointer(checkpointer, 1)])
+        trainer.resume_or_load(first > 0)
+        trainer.train(first, last)
+        return best
+
+    assert train(0, 2, 3, 60.0).best_metric == 60
+    assert train(2, 4, 3, 55.0).best_metric == 60  # on the same data
+    before = (tmp_path / "model_best.pth").read_bytes()
+    best = train(4, 6, 2, 30.0)
+    assert (best.best_metric, best.best_iter) == (30.0, 6) and "was measured on other data" in caplog.text
+    assert (tmp_path / "model_best.pth.1").read_bytes() == before != (tmp_path / "model_best.pth").read_bytes()
 
 
 def test_the_k_best_are_kept_and_the_best_is_named(tmp_path):
