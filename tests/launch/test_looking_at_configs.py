@@ -1,8 +1,14 @@
 """The tools that answer about a config: --print, --explain, --check, config_diff."""
 
+import os
+import pty
+import select
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -115,16 +121,52 @@ def test_keys_are_completed_one_step_at_a_time(word, expected, saved, capsys):
     assert (code, out.split()) == (0, expected)
 
 
+COMPLETED = {
+    "ultravid conf": ["config-diff", "config-graph"],
+    "ultravid train --qui": ["--quick"],
+    f"python {ROOT}/tools/evaluate.py --pred": ["--predictions"],
+    "ultravid train --config-file SAVED train.max": ["train.max_iter="],
+    "ultravid train --config-file FOLDER/sav": ["FOLDER/saved.yaml"],
+    "ultravid config-diff SAVED SAVED optimizer.l": ["optimizer.lr="],
+    "ultravid train --config-file SAVED --explain train.max": ["train.max_iter"],
+    f"python {ROOT}/tools/train_net.py --config-file SAVED SOLVER.BASE_LR_": ["SOLVER.BASE_LR_END"],
+    "ls conf": [],
+}
+
+
+@pytest.mark.parametrize("line", COMPLETED)
+def test_a_word_of_any_tool_is_completed(line, saved, capsys):
+    def filled(text):
+        return text.replace("SAVED", str(saved)).replace("FOLDER", str(Path(saved).parent))
+
+    words = filled(line).split()
+    code, out, _ = ask("completion", "words", len(words) - 1, *words, capsys=capsys)
+    assert (code, out.split()) == (0, [filled(each) for each in COMPLETED[line]])
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_the_shell_completes_a_key(shell, saved, tmp_path):
+def test_the_shell_completes_what_is_typed(shell, saved):
     if shutil.which(shell) is None:
         pytest.skip(f"there is no {shell} here")
-    words = f"python {ROOT}/tools/lazyconfig_train.py --config-file {saved} train.max"
-    script = (
-        f'eval "$({sys.executable} {ROOT}/tools/completion.py {shell})"\n'
-        f"COMP_WORDS=({words}); COMP_CWORD=4\n_ultravid_complete\n" + 'echo "${COMPREPLY[@]}"'
+    typed = (
+        ("ultravid train --qui", "--quick"),
+        (f"ultravid train --config-file {saved} train.max", "train.max_iter="),
     )
-    if shell == "zsh":
-        script = "setopt KSH_ARRAYS\n" + script
-    told = subprocess.run([shell, "-c", script], capture_output=True, text=True, check=True)
-    assert told.stdout.split() == ["train.max_iter="]
+    options = ["--norc", "--noprofile"] if shell == "bash" else ["-f"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe(shell, [shell, *options, "-i"], {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"})
+    try:
+        ready = f'eval "$({sys.executable} {ROOT}/tools/completion.py {shell})"; echo rea""dy\n'
+        for keys, expected in ((ready, "ready"), *((f"{text}\t", end) for text, end in typed)):
+            os.write(terminal, keys.encode())
+            shown, until = "", time.monotonic() + 30
+            while expected not in shown and time.monotonic() < until:
+                if select.select([terminal], [], [], 1)[0]:
+                    shown += os.read(terminal, 4096).decode(errors="replace")
+            assert expected in shown
+            os.write(terminal, b"\x15")  # Ctrl-U clears the line
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
