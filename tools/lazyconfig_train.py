@@ -16,9 +16,10 @@ The launcher uses these keys of a config, and no others:
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from ultravid.config import Builder, Node, importable_project, load_checked
-from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
+from ultravid.config.command_line import default_argument_parser, show_config
 from ultravid.config.instantiate import as_user_error
 from ultravid.utils.tool import run_tool
 
@@ -68,17 +69,25 @@ def do_quick(cfg: Node, args: argparse.Namespace) -> None:
     quick_run(cfg, plan)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(cfg: Node, args: argparse.Namespace) -> None:
     """What each process of a run does."""
     from ultravid.engine import default_setup
 
-    with importable_project(args.config_file):
-        cfg = load_with_overrides(args.config_file, args.opts)  # checked before the processes were started
-        if args.quick:
-            do_quick(cfg, args)
-            return
-        default_setup(cfg, args)
-        (do_test if args.eval_only else do_train)(Builder(cfg), args.resume)
+    if args.quick:
+        do_quick(cfg, args)
+        return
+    default_setup(cfg, args)
+    (do_test if args.eval_only else do_train)(Builder(cfg), args.resume)
+
+
+def prepare(args: argparse.Namespace) -> tuple[Node, argparse.Namespace]:
+    """Read and check the config: once, for all processes."""
+    from ultravid.engine import resolve_resume
+
+    cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS, objects=OBJECTS)
+    if not args.quick:  # which may look at a run that is at work
+        resolve_resume(cfg, args)
+    return cfg, args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,12 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = default_argument_parser(quick=True).parse_args(argv)
     if show_config(args, REQUIRED_KEYS, OBJECTS):
         return 0
-    cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS, objects=OBJECTS)
-    from ultravid.engine import launch, resolve_resume
+    from ultravid.engine import launch
 
-    if not args.quick:  # which may look at a run that is at work
-        resolve_resume(cfg, args)
-    launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+    with importable_project(args.config_file):
+        processes = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
+        launch(run, *processes, prepare=partial(prepare, args))
     return 0
 
 

@@ -11,13 +11,14 @@ what ``trainer.hooks`` do elsewhere. It keeps all checkpoints and does not stop 
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch.nn.utils import get_total_norm
 
 from ultravid.checkpoint import DetectionCheckpointer
-from ultravid.config import Builder, importable_project, load_checked
-from ultravid.config.command_line import default_argument_parser, load_with_overrides, show_config
+from ultravid.config import Builder, Node, importable_project, load_checked
+from ultravid.config.command_line import default_argument_parser, show_config
 from ultravid.engine import default_setup, default_writers, launch, load_evaluation_weights, resolve_resume, run_tool
 from ultravid.evaluation import flatten_results_dict, inference_on_dataset
 from ultravid.evaluation.recording import EvaluatedRun, TrainedWeights, evaluating
@@ -114,26 +115,31 @@ def do_train(builder: Builder, resume: bool) -> None:
             writer.close()
 
 
-def run(args: argparse.Namespace) -> None:
+def run(cfg: Node, args: argparse.Namespace) -> None:
     """One process of a run."""
-    with importable_project(args.config_file):
-        cfg = load_with_overrides(args.config_file, args.opts)  # checked before the processes were started
-        default_setup(cfg, args)
-        builder = Builder(cfg)
-        if not args.eval_only:
-            do_train(builder, args.resume)
-            return
-        load_evaluation_weights(builder.build("model"), cfg, args.resume)
-        do_test(builder)
+    default_setup(cfg, args)
+    builder = Builder(cfg)
+    if not args.eval_only:
+        do_train(builder, args.resume)
+        return
+    load_evaluation_weights(builder.build("model"), cfg, args.resume)
+    do_test(builder)
+
+
+def prepare(args: argparse.Namespace) -> tuple[Node, argparse.Namespace]:
+    """The config, which is read once for all processes."""
+    cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS)
+    resolve_resume(cfg, args)
+    return cfg, args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = default_argument_parser().parse_args(argv)
     if show_config(args, REQUIRED_KEYS):
         return 0
-    cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS)
-    resolve_resume(cfg, args)
-    launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+    with importable_project(args.config_file):
+        processes = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
+        launch(run, *processes, prepare=partial(prepare, args))
     return 0
 
 

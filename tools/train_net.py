@@ -9,6 +9,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ultravid.config import CfgNode, config_from_cfg_node, get_cfg, importable_project, refuse_faults
@@ -45,31 +46,35 @@ def do_test(cfg: CfgNode, resume: bool) -> None:
         Trainer.test(cfg, model)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     """One process of a run."""
-    with importable_project(args.config_file):
-        cfg = setup(args)
-        default_setup(cfg, args)
-        if args.eval_only:
-            do_test(cfg, args.resume)
-            return
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
-        trainer.train()
+    default_setup(cfg, args)
+    if args.eval_only:
+        do_test(cfg, args.resume)
+        return
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, check the config before any process is started, and start the processes."""
-    args = yaml_argument_parser().parse_args(argv)
-    with importable_project(args.config_file):
-        cfg = setup(args)
-        config = config_from_cfg_node(cfg)
-        refuse_faults(args.config_file, config)
+def prepare(args: argparse.Namespace) -> tuple[CfgNode, argparse.Namespace]:
+    """Read and check the config: once, for all processes."""
+    cfg = setup(args)
+    config = config_from_cfg_node(cfg)
+    refuse_faults(args.config_file, config)
     if args.eval_only and not (cfg.MODEL.WEIGHTS or args.resume):
         raise UserError("--eval-only needs weights: give MODEL.WEIGHTS FILE, or --resume for the newest checkpoint.")
     args.allow_change = with_tree_keys(config, args.allow_change)
     resolve_resume(config, args)
-    launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+    return cfg, args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, and start the processes."""
+    args = yaml_argument_parser().parse_args(argv)
+    with importable_project(args.config_file):
+        processes = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
+        launch(run, *processes, prepare=partial(prepare, args))
     return 0
 
 

@@ -1,10 +1,17 @@
 """Two real processes on the CPU."""
 
+import datetime
 import json
+import multiprocessing.spawn
+import os
+import signal
+import socket
+import threading
 
 import pytest
 import torch
 
+from tests.quick_python import quick_python
 from ultravid.engine import StopTraining, launch
 from ultravid.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
 from ultravid.evaluation.recording import EvaluatedRun, evaluating
@@ -44,12 +51,30 @@ def talk(path):
 
 
 def make_a_mistake(kind):
+    rank = comm.get_rank()
+    if kind == "user":
+        raise UserError("the folder is not there")
     if kind == "stop":
         raise StopTraining("here")
-    raise UserError("the folder is not there")
+    if rank == 0:  # the other one waits for it, and loses it
+        comm.synchronize()
+    if kind == "error":
+        raise KeyError("of rank 1")
+    if kind == "number":
+        raise FloatingPointError("rank 1 has a nan")
+    if kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(3)
 
 
-@pytest.mark.slow
+@pytest.fixture(autouse=True, scope="module")
+def _quick():
+    executable = multiprocessing.spawn.get_executable()
+    multiprocessing.spawn.set_executable(quick_python())
+    yield
+    multiprocessing.spawn.set_executable(executable)
+
+
 @pytest.mark.distributed
 def test_processes_hear_each_other(tmp_path):
     launch(talk, 2, dist_url="auto", args=(tmp_path,))
@@ -68,16 +93,60 @@ def test_processes_hear_each_other(tmp_path):
     assert second["mean"] == 0.0  # every process evaluates the main one's batch statistics
 
 
-@pytest.mark.slow
 @pytest.mark.distributed
-def test_an_error_in_the_processes_is_reported_once_and_a_stop_keeps_its_code():
-    with pytest.raises(UserError, match="the folder is not there"):
-        launch(make_a_mistake, 2, args=("mistake",))
-    with pytest.raises(SystemExit) as caught:
-        launch(make_a_mistake, 2, args=("stop",))
-    assert caught.value.code == EXIT_STOPPED
+@pytest.mark.parametrize(
+    ("kind", "error", "code", "said"),
+    [
+        ("user", UserError, None, "the folder is not there"),
+        ("number", FloatingPointError, None, "rank 1 has a nan"),
+        ("stop", SystemExit, EXIT_STOPPED, ""),
+        ("error", SystemExit, 1, "Rank 1 failed:\nTraceback"),
+        ("killed", SystemExit, 1, "error: Rank 1 was killed by SIGKILL, so the run ended. The kernel does that"),
+        ("exit", SystemExit, 3, ""),
+    ],
+)
+def test_an_error_in_the_processes_is_reported_once_with_its_cause(capfd, kind, error, code, said):
+    with pytest.raises(error) as caught:
+        launch(make_a_mistake, 2, args=(kind,))
+    reported = capfd.readouterr().err + ("" if code is not None else str(caught.value))
+    assert said in reported and reported.count("Traceback") == (kind == "error")
+    assert "Connection closed" not in reported
+    assert code is None or caught.value.code == code
 
 
-def test_auto_is_for_one_machine():
-    with pytest.raises(UserError, match="several machines"):
-        launch(talk, 1, num_machines=2, dist_url="auto")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_machines": 2, "dist_url": "auto"}, "several machines"),
+        ({"num_machines": 2, "machine_rank": 2}, "--machine-rank 2 must be below --num-machines 2"),
+        ({"dist_url": "foo"}, "--dist-url foo is not an address. Write tcp://HOST:PORT"),
+        ({"dist_url": "tcp://127.0.0.1"}, "is not an address"),
+        ({"dist_url": "tcp://127.0.0.1:port"}, "is not an address"),
+        ({"dist_url": "tcp://nowhere.invalid:29500"}, "the host 'nowhere.invalid' can't be found"),
+        ({"dist_url": "tcp://127.0.0.1:{busy}"}, "of this machine is in use by another program"),
+        ({"args": (lambda: 0,)}, "can't be sent to the other processes of the run"),
+        ({"args": ({"train": {"hook": threading.Lock()}},)}, r"train.hook=<unlocked .* can't be sent to the other"),
+    ],
+)
+def test_what_no_process_can_start_with_is_one_message(arguments, message):
+    with socket.create_server(("", 0)) as busy:
+        address = arguments.get("dist_url")
+        if address is not None:
+            arguments = {**arguments, "dist_url": address.format(busy=busy.getsockname()[1])}
+        with pytest.raises(UserError, match=message):
+            launch(talk, 2, **arguments)
+
+
+def test_a_process_that_never_comes_is_reported_with_what_each_machine_needs():
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+    timeout = datetime.timedelta(seconds=1)
+    with pytest.raises(UserError, match=r"not all of its 2 processes came within 1 seconds"):
+        launch(talk, 1, num_machines=2, dist_url=f"tcp://127.0.0.1:{port}", timeout=timeout)
+
+
+def test_a_part_of_torchruns_environment_is_one_message(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(UserError, match=r"not: WORLD_SIZE=, LOCAL_RANK=, MASTER_PORT=, MASTER_ADDR="):
+        launch(talk, 1)

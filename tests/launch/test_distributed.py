@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from tests.conftest import ROOT, read_rows, same_weights, without_times
+from tests.launch.timed_config import timed_config
 from tests.quick_python import quick_python
 from ultravid.engine import SimpleTrainer, create_ddp_model, hooks, launch
 from ultravid.engine.steps import NonfinitePolicy
@@ -98,18 +99,22 @@ def test_under_torchrun_a_group_that_lost_a_process_goes_on_from_its_checkpoint(
     torchrun = [quick_python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     torchrun += ["--max-restarts", "2", LAUNCHER]
     run([*torchrun, *into(small_run, tmp_path / "whole")], tmp_path)
-    cut = tmp_path / "cut"
-    process = start([*torchrun, *into(small_run, cut)], tmp_path, "cut.txt")
+    # Each process, and each start of one, would read another config.
+    overrides = [a for a in small_run[2:] if not a.startswith("train.output_dir=")]
+    process = start([*torchrun, "--config-file", str(timed_config(tmp_path)), *overrides], tmp_path, "cut.txt")
     deadline = time.time() + 120
-    while not (cut / "last_checkpoint").exists() and time.time() < deadline:
+    while not list(tmp_path.glob("run_*/last_checkpoint")) and time.time() < deadline:
         time.sleep(0.01)
+    (cut,) = tmp_path.glob("run_*")
     worker = json.loads((cut / "attempts/1/record.json").read_text())["pid"]
     os.kill(worker, signal.SIGKILL)
     assert process.wait(timeout=240) == 0, (tmp_path / "cut.txt").read_text()[-3000:]
     rows = [without_times(read_rows(folder / "metrics.json")) for folder in (tmp_path / "whole", cut)]
     assert rows[0] == rows[1]
     assert same_weights(tmp_path / "whole/model_final.pth", cut / "model_final.pth")
-    assert "Resuming at iteration" in (cut / "log.txt").read_text()
+    log = (cut / "log.txt").read_text()
+    assert "Resuming at iteration" in log and "Took over the lock of " in log and len(list(tmp_path.glob("run_*"))) == 1
+    assert (tmp_path / "drawn_0.txt").read_text() == (tmp_path / "drawn_1.txt").read_text()
 
 
 class Model(nn.Module):

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool, read_rows, same_weights, small_arguments, without_times
+from tests.launch.timed_config import timed_config
 from tests.quick_python import quick_python
 from ultravid.engine import run_tool
 
@@ -148,18 +149,21 @@ def test_two_processes_evaluate_to_the_same_metrics_as_one(finished, tmp_path):
 
 
 @pytest.mark.distributed
-def test_two_processes_train_and_share_their_gradients(small_run, tmp_path):
-    command = [
-        quick_python(),
-        str(ROOT / "tools/lazyconfig_train.py"),
-        *small_run,
-        "--num-gpus",
-        "2",
-        "train.max_iter=2",
-    ]
+def test_two_processes_train_one_run_whatever_time_and_chance_say_in_its_config(small_run, tmp_path):
+    config = timed_config(tmp_path)
+    arguments = [a for a in with_config(small_run, config) if not a.startswith("train.output_dir=")]
+    command = [quick_python(), str(ROOT / "tools/lazyconfig_train.py"), *arguments, "--num-gpus", "2"]
+    command += ["train.max_iter=2", "train.seed=-1"]
     done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(read_rows(tmp_path / "run/metrics.json")) == 3
+    (run,) = tmp_path.glob("run_*")
+    assert len(read_rows(run / "metrics.json")) == 3 and not (run / "lock.json").exists()
+    drawn = [(tmp_path / f"drawn_{rank}.txt").read_text() for rank in range(2)]
+    assert (
+        drawn[0]
+        == drawn[1]
+        == repr(yaml.safe_load((run / "config.yaml").read_text())["trainer"]["hooks"]["note"]["value"])
+    )
 
 
 @pytest.mark.slow
@@ -169,7 +173,8 @@ def test_a_signal_saves_a_checkpoint_and_the_run_continues_from_it(finished, sma
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
     for line in process.stdout:
         if "iter: 0" in line:
-            os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does: the loader's workers get it too
+            for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM):
+                os.killpg(process.pid, number)  # as a scheduler does: the loader's workers get it too
             break
     process.communicate()
     assert process.returncode == 75

@@ -16,7 +16,7 @@ from ultravid.utils.run_folder import RunFolder, RunState
 from ultravid.utils.tool import run_tool
 
 LAUNCHER = str(ROOT / "tools/lazyconfig_train.py")
-ENDLESS = ["train.max_iter=1000000", "train.checkpointer.period=100000", "train.log_period=1"]
+ENDLESS = ["train.max_iter=1000000", "train.checkpointer.period=3", "train.checkpointer.max_to_keep=1"]
 
 
 def wait_for(condition):
@@ -28,7 +28,17 @@ def wait_for(condition):
 
 def content_of(folder):
     """The files of a run, except for those to which a living one adds."""
-    growing = ("metrics.json", "log.txt", "events.out")
+    growing = (
+        "metrics.json",
+        "log.txt",
+        "events.out",
+        "model_",
+        ".model_",
+        "manifest.json",
+        ".manifest",
+        "last_check",
+        ".last",
+    )
     paths = [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(growing)]
     return {p.relative_to(folder): p.read_bytes() for p in paths}
 
@@ -41,7 +51,7 @@ def test_a_second_training_in_the_folder_of_a_living_one_is_refused_and_changes_
         process = subprocess.Popen([quick_python(), LAUNCHER, *small_run, *ENDLESS], stdout=file, stderr=file)
     wait_for(run.lock.exists)
     assert run.state() is RunState.RUNNING  # before the first record, too
-    wait_for(lambda: run.metrics.exists())
+    wait_for(run.last_checkpoint.exists)
     before = content_of(run.path)
     plain = load_tool("plain_train_net").main
     for second in ([], ["--resume"], ["--num-gpus", "2"]):
@@ -54,18 +64,17 @@ def test_a_second_training_in_the_folder_of_a_living_one_is_refused_and_changes_
     with pytest.raises(LockedError):  # a script of the user's own
         default_setup(LazyConfig.load(run.config), {})
     assert launch_run([*small_run, "--check"]) == 0
-    assert content_of(run.path) == before
-    # An evaluation may read what is there; its log is its own.
-    weights = f"train.init_checkpoint={tmp_path / 'weights.pth'}"
-    assert launch_run([*small_run, "--eval-only", weights]) == 2
-    assert "weights.pth" in capfd.readouterr().err
+    assert content_of(run.path) == before and not list(run.path.glob("earlier_*"))
+    # An evaluation may read what is there; its files and its log are its own.
+    assert launch_run([*small_run, "--eval-only", "--resume"]) == 0
     assert "Another process is training in" in (run.path / "log_eval.txt").read_text()
-    assert "Another process is training in" not in run.log.read_text()
+    assert "Another process is training in" not in run.log.read_text() and not run.inference.exists()
+    assert len(list(run.path.glob("inference_*/metrics.json"))) == 1
     assert {k: v for k, v in content_of(run.path).items() if k in before} == before
     os.kill(run.holder().facts["pid"], signal.SIGKILL)
     process.wait()
     assert run.state() is RunState.FAILED
     capfd.readouterr()
-    assert launch_run([*small_run, "train.max_iter=2"]) == 0
+    assert launch_run([*small_run, "train.max_iter=2"]) == 0  # not --resume: the first one's checkpoints are archived
     assert "Took over the lock of " in capfd.readouterr().out and "Took over the lock of " in run.log.read_text()
     assert [row["iteration"] for row in read_rows(run.metrics)] == [0, 1, 2] and not run.lock.exists()

@@ -17,7 +17,8 @@ __all__ = ["init_worker", "worker_init_reset_seed"]
 def init_worker(worker_id: int) -> None:
     """Use one thread, because the workers are the parallelism, and leave signals to the trainer."""
     del worker_id
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU):
+        signal.signal(number, signal.SIG_IGN)
     # A scheduler sends SIGTERM to every process of a job; a worker that died of it would take the trainer's last iteration
     # along. Python itself ends workers with the same signal, so the sender counts.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -6,6 +6,7 @@ import argparse
 import inspect
 import logging
 import os
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ultravid.checkpoint import CheckpointError, DetectionCheckpointer
 from ultravid.checkpoint.reading import check_present
-from ultravid.config import CfgNode, LazyConfig, Node, as_config, project_folders, resolve_environment
+from ultravid.config import (
+    CfgNode,
+    ConfigError,
+    LazyConfig,
+    Node,
+    as_config,
+    config_hash,
+    project_folders,
+    resolve_environment,
+)
 from ultravid.config.kinds import config_to_save, load_config, store_seed
 from ultravid.config.provenance import where
 from ultravid.config.resume import check_resume_config, output_dir_of
@@ -66,9 +76,13 @@ def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, A
         LockedError: another process is training in the output folder.
         UserError: the output folder can't be written; or, before anything is written, the device or the weights do not exist.
     """
-    options = dict(args if isinstance(args, Mapping) else vars(args) if args is not None else {})
-    resume, eval_only = options.get("resume", False), options.get("eval_only", False)
+    _share_config(cfg)
     train = as_config(cfg).train
+    options = dict(args if isinstance(args, Mapping) else vars(args) if args is not None else {})
+    eval_only = options.get("eval_only", False)
+    resume = options.get("resume", False)
+    if not (resume or eval_only) and isinstance(args, argparse.Namespace):
+        args.resume = resume = restarted_by_torchrun(train.output_dir)
     output_dir, rank = require_local(train.output_dir, "train.output_dir"), comm.get_rank()
     folder = RunFolder(output_dir)
     device = _existing_device(train)
@@ -104,6 +118,34 @@ def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, A
         path = folder.eval_config if eval_only else folder.config
         _save_config(cfg, path, options.get("config_file"))
         logger.info("Full config saved to %s", path)
+
+
+def _share_config(cfg: Node | CfgNode) -> None:
+    """Give the config of each process the content of the main one's, if they differ: a run has one config.
+
+    `launch` does so for launchers that read the config once; others read it in each process, and what is random or changes with
+    time in it differs. A config that holds what can't be compared is left as it is.
+    """
+    if comm.get_world_size() == 1:
+        return
+    try:
+        text = config_hash(cfg) if isinstance(cfg, Node) else cfg.dump()
+    except ConfigError:
+        text = None
+    texts = comm.all_gather(text)
+    if None in texts or len(set(texts)) == 1:
+        return
+    content = comm.all_gather(pickle.dumps(cfg) if comm.is_main_process() else None)[0]
+    logger.warning("The processes read different configs; all use that of rank 0.")
+    if comm.is_main_process():
+        return
+    is_frozen = not isinstance(cfg, Node) and cfg.is_frozen()
+    if is_frozen:
+        cfg.defrost()
+    cfg.clear()
+    cfg.update(pickle.loads(content))
+    if is_frozen:
+        cfg.freeze()
 
 
 def _claim_folder(folder: RunFolder, eval_only: bool) -> _Claim:
@@ -226,13 +268,12 @@ def resolve_resume(cfg: Node | CfgNode, args: argparse.Namespace) -> None:
     """
     run = RunFolder(output_dir_of(cfg))
     is_first = int(os.environ.get("RANK") or 0) == 0 and getattr(args, "machine_rank", 0) == 0
-    if (
-        is_first and not args.eval_only and not _patience_s()
-    ):  # the lock that other processes find may be the first one's
+    # The lock that any other process finds may be the first one's.
+    if is_first and not args.eval_only and not _patience_s():
         holder = run.holder(exact=True)
         if holder is not None:
             raise holder.refusal(run.path, _REMEDY)
-    args.resume = args.resume or restarted_by_torchrun(run)
+    args.resume = args.resume or (not args.eval_only and restarted_by_torchrun(run))
     if args.resume and not args.eval_only:
         check_resume_config(cfg, args.allow_change)
 

@@ -5,26 +5,31 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
-import multiprocessing
 import os
-import signal
-import socket
+import pickle
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
-from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
+from ultravid.engine.rendezvous import (
+    check_address,
+    first_to_report,
+    free_address,
+    join_group,
+    kept_over_restarts,
+    lost_peer,
+    ranks_of_torchrun,
+)
+from ultravid.engine.spawn import run_in_processes
+from ultravid.engine.stop_signals import StopSignals, installed_signals
+from ultravid.utils import comm
 from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.folder_lock import held_locks, release_locks
 from ultravid.utils.run_folder import RunFolder, RunState
-from ultravid.utils.tool import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR
+from ultravid.utils.tool import EXIT_INTERRUPTED, EXIT_USER_ERROR
 
 __all__ = ["launch", "restarted_by_torchrun"]
 
@@ -41,11 +46,14 @@ def launch(
     dist_url: str | None = None,
     args: tuple[Any, ...] = (),
     timeout: datetime.timedelta = DEFAULT_TIMEOUT,
+    *,
+    prepare: Callable[[], tuple[Any, ...]] | None = None,
 ) -> None:
     """Call ``main_func(*args)`` in every process of a run.
 
     Under torchrun the processes exist already, and this one joins them. Without CUDA the processes share the CPU and
-    communicate through gloo.
+    communicate through gloo. Locks that the run takes are released when it ends. A signal that asks it to stop ends it in order
+    (`ultravid.engine.stop_signals`), and reaches all processes.
 
     Args:
         main_func: the run; a function at the top of a module, so that a new process finds it.
@@ -55,61 +63,37 @@ def launch(
         dist_url: address at which the processes meet, ``tcp://host:port``; "auto" takes a free port of this machine.
         args: of ``main_func``.
         timeout: how long processes wait for each other.
+        prepare: returns ``args``, and is called once for the whole run: in this process, before others are started; under torchrun
+            and on several machines for rank 0, and not again when torchrun restarts the group. What is random or changes with
+            time in a config, is so once.
 
     Raises:
-        UserError: more processes than GPUs, "auto" on several machines, or what a process raised.
+        UserError: more processes than GPUs, an address at which processes can't meet, or what a process raised.
         SystemExit: a process exited with a code other than 0, for example `EXIT_STOPPED`.
     """
-    with _released_locks():
-        _launch(main_func, num_gpus_per_machine, num_machines, machine_rank, dist_url, args, timeout)
-
-
-@contextlib.contextmanager
-def _released_locks() -> Iterator[None]:
-    """Release the locks that are taken in the block: a process that ends by `os._exit` would leave them."""
-    held = held_locks()
-    try:
-        yield
-    finally:
-        release_locks(keep=held)
-
-
-def _launch(
-    main_func: Callable[..., Any],
-    num_gpus_per_machine: int,
-    num_machines: int,
-    machine_rank: int,
-    dist_url: str | None,
-    args: tuple[Any, ...],
-    timeout: datetime.timedelta,
-) -> None:
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        _join(
-            main_func,
-            int(os.environ["RANK"]),
-            int(os.environ["WORLD_SIZE"]),
-            "env://",
-            timeout,
-            args,
-        )
-        return
-    if num_gpus_per_machine < 1 or not 0 <= machine_rank < num_machines:
-        raise UserError(
-            f"--num-gpus {num_gpus_per_machine} must be at least 1, and --machine-rank {machine_rank} must be below "
-            f"--num-machines {num_machines}."
-        )
-    world_size = num_machines * num_gpus_per_machine
-    if world_size == 1:
-        main_func(*args)
-        return
-    num_gpus = torch.cuda.device_count()
-    if torch.cuda.is_available() and num_gpus_per_machine > num_gpus:
-        raise UserError(f"--num-gpus {num_gpus_per_machine}, but this machine has {num_gpus}.")
-    if dist_url in ("auto", None):
-        if num_machines > 1:
-            raise UserError("--dist-url auto works on one machine only; give an address for several machines.")
-        dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    _spawn(main_func, world_size, num_gpus_per_machine, machine_rank, dist_url, timeout, args)
+    with _ended_in_order():
+        ranks = ranks_of_torchrun()
+        if ranks is not None:
+            content = args if prepare is None else None
+            if prepare is not None and ranks[0] == 0:
+                content = pickle.loads(kept_over_restarts(lambda: _pickled(prepare())))
+            _join(*ranks, (main_func, "env://", timeout, content))
+            return
+        if num_gpus_per_machine < 1 or not 0 <= machine_rank < num_machines:
+            raise UserError(
+                f"--num-gpus {num_gpus_per_machine} must be at least 1, and --machine-rank {machine_rank} must be below "
+                f"--num-machines {num_machines}."
+            )
+        world_size = num_machines * num_gpus_per_machine
+        if world_size > 1:
+            dist_url = _checked_address(dist_url, num_gpus_per_machine, num_machines, machine_rank)
+        content = (prepare() if prepare else args) if machine_rank == 0 or prepare is None else None
+        if world_size == 1:
+            assert content is not None
+            main_func(*content)
+            return
+        payload = _pickled((world_size, (main_func, dist_url, timeout, content)))
+        run_in_processes(machine_rank * num_gpus_per_machine, num_gpus_per_machine, _spawned, payload)
 
 
 def restarted_by_torchrun(output_dir: str | os.PathLike[str]) -> bool:
@@ -132,137 +116,114 @@ def restarted_by_torchrun(output_dir: str | os.PathLike[str]) -> bool:
     return True
 
 
-def _spawn(
-    main_func: Callable[..., Any],
-    world_size: int,
-    num_local: int,
-    machine_rank: int,
-    dist_url: str,
-    timeout: datetime.timedelta,
-    args: tuple[Any, ...],
-) -> None:
-    """Start this machine's processes and wait for them."""
-    errors = multiprocessing.get_context("spawn").SimpleQueue()
-    processes = start_processes(
-        _worker,
-        nprocs=num_local,
-        args=(errors, main_func, world_size, num_local, machine_rank, dist_url, timeout, args),
-        start_method="spawn",
-        join=False,
-    )
-    with _forwarded_signals(processes.pids()):
-        try:
-            while not processes.join():
-                pass
-        except ProcessExitedException as error:
-            if not errors.empty():
-                raise UserError(errors.get()) from None
-            raise SystemExit(error.exit_code) from error
-
-
 @contextlib.contextmanager
-def _forwarded_signals(pids: Sequence[int]) -> Iterator[None]:
-    """Forward SIGTERM and SIGINT to the processes while this one waits for them.
-
-    Ctrl-C in a terminal sends SIGINT to the processes as well, and a second SIGINT ends them at once. So the first one is
-    forwarded as SIGTERM, which may arrive twice, and the second one is sent twice, because it may be the first they receive.
-    """
-    interrupts = 0
-
-    def forward(number: int, frame: object) -> None:
-        del frame
-        nonlocal interrupts
-        interrupts += number == signal.SIGINT
-        if number == signal.SIGINT and interrupts > 1:
-            send(signal.SIGINT)
-            time.sleep(0.05)  # else the two signals would be delivered as one
-            send(signal.SIGINT)
-        else:
-            send(signal.SIGTERM)
-
-    def send(number: int) -> None:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    old = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+def _ended_in_order() -> Iterator[None]:
+    """In the block a signal ends the process in order, and after it the locks that were taken in it are released."""
+    held = held_locks()
+    signals = StopSignals()
+    with contextlib.suppress(ValueError):  # not in the main thread, where signals arrive
+        signals.install()
     try:
         yield
     finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        release_locks(keep=held)
+        signals.remove()
 
 
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+def _checked_address(dist_url: str | None, num_gpus: int, num_machines: int, machine_rank: int) -> str:
+    """The address at which the processes meet, if there are the GPUs for them."""
+    found = torch.cuda.device_count()
+    if torch.cuda.is_available() and num_gpus > found:
+        raise UserError(f"--num-gpus {num_gpus}, but this machine has {found}.")
+    if dist_url not in ("auto", None):
+        check_address(dist_url, is_served_here=machine_rank == 0)
+        return dist_url
+    if num_machines > 1:
+        raise UserError("--dist-url auto works on one machine only; give an address for several machines.")
+    return free_address()
 
 
-def _worker(
-    local_rank: int,
-    errors: SimpleQueue[str],
-    main_func: Callable[..., Any],
-    world_size: int,
-    num_local: int,
-    machine_rank: int,
-    dist_url: str,
-    timeout: datetime.timedelta,
-    args: tuple[Any, ...],
-) -> None:
-    os.environ["LOCAL_RANK"] = str(local_rank)
-    os.environ["LOCAL_WORLD_SIZE"] = str(num_local)
-    code = 0
+def _pickled(content: Any) -> bytes:
     try:
-        _join(main_func, machine_rank * num_local + local_rank, world_size, dist_url, timeout, args)
-    except UserError as error:  # the process that started this one reports it, once
-        errors.put(str(error))
-        code = EXIT_USER_ERROR
-    except StopTraining:
-        code = EXIT_STOPPED
-    # Everything is written. A normal exit beside gloo's threads sometimes ends in "terminate called without an active
-    # exception", which would turn a finished run into a failed one.
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+        return pickle.dumps(content)
+    except Exception as error:
+        found = _not_pickled(content)
+        raise UserError(
+            f"{found} can't be sent to the other processes of the run: {error}. Describe it with LazyCall, or define it at the top "
+            "of a module; or start the run with a single process."
+        ) from error
 
 
-def _join(
-    main_func: Callable[..., Any],
-    rank: int,
-    world_size: int,
-    init_method: str,
-    timeout: datetime.timedelta,
-    args: tuple[Any, ...],
-) -> None:
-    has_cuda = torch.cuda.is_available()
-    if has_cuda:
+def _not_pickled(value: Any, key: str = "") -> str:
+    """The key and the text of the innermost value that can't be pickled."""
+    items: list[tuple[str, Any]] = []
+    if isinstance(value, dict):
+        items = [(f"{key}.{name}" if key else str(name), v) for name, v in dict.items(value)]
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        items = [(f"{key}[{index}]" if key else "", v) for index, v in enumerate(value)]
+    for name, inner in items:
+        try:
+            pickle.dumps(inner)
+        except Exception:
+            return _not_pickled(inner, name)
+    return f"{key}={value!r}" if key else repr(value)
+
+
+def _spawned(rank: int, content: tuple[int, Any]) -> None:
+    """What `launch` does in a process that it has started."""
+    world_size, task = content
+    with _ended_in_order():
+        _join(rank, world_size, task)
+
+
+def _join(rank: int, world_size: int, task: tuple[Callable[..., Any], str, datetime.timedelta, Any]) -> None:
+    """Meet the other processes, and call the run."""
+    main_func, init_method, timeout, args = task
+    if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     else:
         # Two processes that each use all cores wait for each other's threads and take many times as long.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-    backend = "nccl" if has_cuda else "gloo"
-    store = None
-    if init_method == "env://" and os.environ.get("LOCAL_WORLD_SIZE") == str(world_size):
-        # torchrun's store outlives a group that lost a process. A new group that found the old one's addresses in it would
-        # wait for processes that are gone; so each start uses its own prefix. (On several machines the counts differ.)
-        store, rank, world_size = next(rendezvous(init_method, rank, world_size, timeout=timeout))
-        store = PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    dist.init_process_group(
-        backend,
-        init_method=init_method if store is None else None,
-        store=store,
-        world_size=world_size,
-        rank=rank,
-        timeout=timeout,
-    )
+    signals = installed_signals()
+    with contextlib.nullcontext() if signals is None else signals.suspended():
+        join_group(rank, world_size, init_method, timeout)
+    held = held_locks()
     try:
-        with _released_locks():
-            main_func(*args)
+        main_func(*_from_main_process(args))
+        release_locks(keep=held)
         dist.barrier()  # a process that leaves while another still talks to it breaks the other
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        release_locks(keep=held)
         logging.shutdown()
-        os._exit(EXIT_INTERRUPTED)  # at once: taking the group down would wait for the others
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # At once: taking the group down would wait for the others.
+        os._exit(EXIT_INTERRUPTED if isinstance(end, KeyboardInterrupt) else _exit_code(end))
+    except UserError:
+        if "TORCHELASTIC_RUN_ID" in os.environ and not first_to_report():
+            raise SystemExit(EXIT_USER_ERROR) from None
+        raise
+    except RuntimeError as error:
+        if "TORCHELASTIC_RUN_ID" in os.environ and lost_peer(error):
+            raise SystemExit(
+                f"Rank {rank} lost the connection to another process, whose own message says why."
+            ) from None
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _from_main_process(args: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    """The arguments of rank 0 in each process that has none itself."""
+    if comm.all_agree(args is not None):
+        assert args is not None
+        return args
+    payload = comm.all_gather(_pickled(args) if comm.is_main_process() else None)[0]
+    return args if comm.is_main_process() else pickle.loads(payload)  # type: ignore[return-value]
+
+
+def _exit_code(end: SystemExit) -> int:
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    sys.stderr.write(f"{end.code}\n")
+    return 1

@@ -6,12 +6,12 @@ import logging
 import os
 import signal
 import time
-from types import FrameType
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 
 from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.engine.stop_signals import StopSignals, installed_signals
 from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import HookOrder
 from ultravid.utils import comm
@@ -24,9 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 class StopOnSignal(HookBase):
-    """On SIGTERM or SIGINT, or when its time is up, lets the run end the current iteration, save a checkpoint and stop.
+    """On a signal, or when its time is up, lets the run end the current iteration, save a checkpoint and stop.
 
-    All processes of a run stop after the same iteration. A second SIGINT ends the process at once.
+    The signals are SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU (`ultravid.engine.stop_signals`). All processes of a run
+    stop after the same iteration. A second SIGINT ends the process at once. During the evaluation at the end of training the
+    run is complete but for that, and goes on to its end.
 
     Args:
         checkpointer: saves the checkpoint.
@@ -47,27 +49,36 @@ class StopOnSignal(HookBase):
         self._file_prefix = file_prefix
         self._deadline = None if wall_time_s is None else time.monotonic() + wall_time_s
         self._received: int | None = None
-        self._interrupts = 0
-        self._old: dict[int, Any] = {}
+        self._signals: StopSignals | None = None
+        self._has_installed = False
 
     def before_train(self) -> None:
-        """Install the handlers of the signals."""
-        try:
-            self._old = {s: signal.signal(s, self._receive) for s in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:  # not in the main thread, where signals arrive
-            logger.warning("Training runs outside of the main thread: a signal will not save a checkpoint.")
+        """Postpone what a signal does; install handlers if `launch` has not."""
+        self._signals = installed_signals()
+        if self._signals is None:
+            self._signals = StopSignals()
+            try:
+                self._signals.install()
+            except ValueError:
+                logger.warning("Training runs outside of the main thread: a signal will not save a checkpoint.")
+                self._signals = None
+                return
+            self._has_installed = True
+        self._signals.postponed_by = self._receive
+        for number, handler in self._signals.taken().items():
+            name = signal.Signals(number).name
+            logger.warning("%s is left to its own handler, %s: it does not save a checkpoint.", name, handler)
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self._interrupts += number == signal.SIGINT
-        if self._interrupts > 1:
+    def _receive(self, number: int) -> None:
+        assert self._signals is not None
+        if self._signals.interrupts > 1:
             raise KeyboardInterrupt
         if self._received is None and comm.is_main_process():
+            what = "finishing this iteration, then saving a checkpoint and stopping"
+            if self.trainer.iter >= self.trainer.max_iter:
+                what = "training is done; finishing the last evaluation"
             # Not through the log, which may be writing a line at this moment.
-            message = (
-                f"{signal.Signals(number).name}: finishing this iteration, then saving a checkpoint and stopping.\n"
-            )
-            os.write(2, message.encode())
+            os.write(2, f"{signal.Signals(number).name}: {what}.\n".encode())
         self._received = number
 
     def after_step(self) -> None:
@@ -97,6 +108,19 @@ class StopOnSignal(HookBase):
         return bool(flag.item())
 
     def after_train(self) -> None:
-        """Restore the handlers that were there before."""
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
+        """Leave signals to what handled them before. If the run is stopping, further ones change nothing until the process ends."""
+        if self._signals is None:
+            return
+        if self._has_installed:
+            self._signals.remove()
+        if self._has_installed or (self._received is None and not self.trainer.stopped):
+            self._signals.postponed_by = None
+        else:
+            self._signals.postponed_by = _is_stopping
+        self._has_installed = False
+
+
+def _is_stopping(number: int) -> None:
+    """What a signal does to a run that is stopping already: torchrun and schedulers send several."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
