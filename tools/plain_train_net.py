@@ -20,7 +20,7 @@ from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.config import Builder, Node, importable_project, load_checked
 from ultravid.config.command_line import default_argument_parser, show_config
 from ultravid.engine import default_setup, default_writers, launch, load_evaluation_weights, resolve_resume, run_tool
-from ultravid.evaluation import flatten_results_dict, inference_on_dataset
+from ultravid.evaluation import inference_on_dataset, scalar_metrics
 from ultravid.evaluation.recording import EvaluatedRun, TrainedWeights, evaluating
 from ultravid.solver import LRMultiplier
 from ultravid.utils import comm
@@ -44,7 +44,7 @@ def do_test(builder: Builder, trained: TrainedWeights | None = None) -> dict[str
     loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
     run = EvaluatedRun(RunFolder(builder.cfg.train.output_dir), builder.cfg, weights=trained, model=model)
     with evaluating(run):
-        return flatten_results_dict(inference_on_dataset(model, loader, evaluator))
+        return scalar_metrics(inference_on_dataset(model, loader, evaluator))
 
 
 def do_train(builder: Builder, resume: bool) -> None:
@@ -67,12 +67,19 @@ def do_train(builder: Builder, resume: bool) -> None:
     if not resumed:
         checkpointer.archive_previous_run()
     scheduler.set_iteration(start_iter)
+    storage = EventStorage(start_iter)
+    if resumed and "events" in loaded:  # what was recorded after the last row
+        storage.load_state_dict(loaded["events"])
+    checkpointer.add_checkpointable("events", storage)
     writers = default_writers(train.output_dir, train.max_iter) if comm.is_main_process() else []
     for writer in writers:
-        writer.rewind(start_iter)
+        if resumed:
+            writer.resume(min(storage.next_row, start_iter))
+        else:
+            writer.rewind(0)
 
     prepared.train()
-    with EventStorage(start_iter) as storage:
+    with storage:
         for iteration, clips in zip(range(start_iter, train.max_iter), loader.iterate_from(start_iter), strict=False):
             storage.iter = iteration
             seed_step(train.seed, iteration, comm.get_rank())

@@ -1,17 +1,30 @@
+import functools
 import json
 import math
 import random
+import re
 
 import numpy as np
 import pytest
 import torch
+from fvcore.common.param_scheduler import ConstantParamScheduler
 from torch import nn
 
 from tests.conftest import read_rows
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.engine import AMPTrainer, HookBase, SimpleTrainer, StopTraining, hooks
 from ultravid.engine.steps import Accumulation, NonfinitePolicy
-from ultravid.utils.events import CSVWriter, EventStorage, EventWriter, JSONWriter, get_event_storage
+from ultravid.evaluation import VideoDetectionEvaluator
+from ultravid.solver import LRMultiplier
+from ultravid.utils.errors import UserError
+from ultravid.utils.events import (
+    CommonMetricPrinter,
+    CSVWriter,
+    EventStorage,
+    EventWriter,
+    JSONWriter,
+    get_event_storage,
+)
 
 
 class Model(nn.Module):
@@ -279,7 +292,7 @@ def test_a_resumed_run_is_the_same_run(tmp_path):
     assert rows[0] == rows[1]
 
 
-def run_in(folder, max_iter, *, resume=False, stop_at=None, init="", **more):
+def run_in(folder, max_iter, *, resume=False, stop_at=None, init="", metric="AP50", **more):
     """A run with a checkpoint after every second step and rows after every fifth."""
     checkpointer = DetectionCheckpointer(nn.Linear(1, 1), folder)
     trainer = make(checkpointer=checkpointer, max_iter=max_iter, init_checkpoint=init)
@@ -289,7 +302,7 @@ def run_in(folder, max_iter, *, resume=False, stop_at=None, init="", **more):
             **more,
             "writer": hooks.PeriodicWriter([JSONWriter(folder / "metrics.json")], period=5),
             "save": hooks.PeriodicCheckpointer(checkpointer, 2, max_to_keep=2),
-            "best": hooks.BestCheckpointer(3, checkpointer, "AP50"),
+            "best": hooks.BestCheckpointer(2 if metric != "AP50" else 3, checkpointer, metric),
             **({} if stop_at is None else {"stop": FailAt(stop_at, StopTraining("here"))}),
         }
     )
@@ -342,6 +355,127 @@ def test_the_best_value_of_the_last_evaluation_is_remembered(tmp_path):
     assert (longer.start_iter, longer.named_hooks["best"].best_metric) == (6, 9.0)
 
 
+def test_an_own_evaluators_metrics_reach_the_log_the_rows_and_the_best_checkpoint(tmp_path, caplog):
+    results = {
+        "bbox": {"AP": np.float32(61.5), "AP-cyst": None, 3: torch.tensor([2.0])},
+        "speed": True,
+        "note": "good",
+        "curve": [1.0, 2.0],
+    }
+    with caplog.at_level("INFO"):
+        trainer = run_in(tmp_path, 3, eval=hooks.EvalHook(2, lambda: results), metric="bbox/AP")
+    assert trainer.named_hooks["best"].best_metric == 61.5
+    rows = read_rows(tmp_path / "metrics.json")
+    metrics = {"bbox/AP": 61.5, "bbox/AP-cyst": None, "bbox/3": 2.0, "speed": 1.0}
+    assert [{k: v for k, v in r.items() if k in metrics} for r in rows if "speed" in r] == [metrics, metrics]
+    assert not any("note" in row or "nonfinite/bbox/AP-cyst" in row for row in rows)
+    assert re.search(r"\| *bbox/AP \| *bbox/AP-cyst \|.*\n.*\n\| *61\.50 \| *- \|", caplog.text)
+    assert (
+        "The metric 'note' is 'good' (str), not a number" in caplog.text
+        and "'curve' is [1.0, 2.0] (list)" in caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        ({"bbox": {"AP": 1.0}}, r"best.val_metric='AP' is none .* Did you mean 'bbox/AP'\?"),
+        ({"bbox": {"AP": 1.0}, "bbox/AP": 2.0}, "two metrics of one name, 'bbox/AP'"),
+        (
+            {"total_loss": 1.0},
+            r"'total_loss' is reserved for what the trainer records of each step, but the hook 'eval'",
+        ),
+        (3.0, "The evaluation returned 3.0, which is no dict"),
+    ],
+)
+def test_results_that_can_not_be_recorded_or_compared_end_the_run(tmp_path, results, message):
+    with pytest.raises(UserError, match=message):
+        run_in(tmp_path, 7, eval=hooks.EvalHook(2, lambda: results), metric="AP")
+    assert (tmp_path / "model_0000001.pth").exists() == ("none" in message)  # of the iteration that was evaluated
+
+
+def test_a_metric_that_the_evaluator_does_not_declare_is_reported_after_the_first_iteration(tmp_path):
+    evaluation = functools.partial(lambda evaluator: {}, evaluator=VideoDetectionEvaluator())
+    with pytest.raises(
+        UserError, match=r"val_metric='AP500' is none .* Did you mean 'AP50'\? The evaluation's metrics: AP50, "
+    ):
+        run_in(tmp_path, 7, eval=hooks.EvalHook(0, evaluation), metric="AP500")
+    assert not list(tmp_path.glob("*.pth"))
+
+
+class Records(HookBase):
+    def __init__(self, name, hint=True, value=1.0):
+        self.name, self.hint, self.value = name, hint, value
+
+    def after_step(self):
+        self.trainer.storage.put_scalar(self.name, self.value, smoothing_hint=self.hint)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (
+            {"a": Records("lr", False)},
+            r"'lr' is reserved for the learning rate, but the hook 'a', Records.after_step \(.*:",
+        ),
+        ({"a": Records("total_loss")}, "reserved for what the trainer records of each step"),
+        ({"a": Records("data_time")}, "reserved for what the trainer records of each step"),
+        ({"a": Records("time/mine")}, "reserved for the breakdown of the time"),
+        ({"a": Records("AP50", False)}, "reserved for a metric of the evaluation, but the hook 'a'"),
+        ({"a": Records("iteration")}, "reserved for each row of metrics.json"),
+        (
+            {"a": Records("x"), "b": Records("x", value=2.0)},
+            "recorded by two hooks in iteration 0: 1 by the hook 'a', 2 by",
+        ),
+        ({"a": Records("some_accuracy", False)}, r"smoothing_hint=True before by Model.forward \("),
+        ({"a": Records("x"), "b": Records("x")}, None),
+    ],
+)
+def test_a_scalar_can_not_take_the_place_of_another_one_in_a_row(own, message):
+    trainer = make(max_iter=2)
+    scheduler = LRMultiplier(trainer.optimizer, ConstantParamScheduler(1.0), 2)
+    evaluation = functools.partial(lambda evaluator: {}, evaluator=VideoDetectionEvaluator())
+    trainer.register_hooks(
+        {
+            "timer": hooks.IterationTimer(),
+            "lr": hooks.LRScheduler(trainer.optimizer, scheduler),
+            "ledger": hooks.TimeBreakdown(1),
+            "eval": hooks.EvalHook(0, evaluation),
+            **own,
+        }
+    )
+    if message is None:
+        trainer.train()
+        return
+    with pytest.raises(UserError, match=message):
+        trainer.train()
+    assert trainer.iter <= 1
+
+
+def test_a_row_has_the_median_since_the_row_before_and_counts_what_is_not_finite(tmp_path, caplog):
+    names = ("metrics.json", "m.csv")
+    with caplog.at_level("INFO"), EventStorage() as storage:
+        writers = [JSONWriter(tmp_path / names[0]), CSVWriter(tmp_path / names[1]), CommonMetricPrinter()]
+        for iteration in range(6):
+            storage.iter = iteration
+            storage.put_scalar("loss", [1.0, 5.0, 2.0, math.inf, 3.0, 4.0][iteration])
+            storage.put_scalar("lr", float(iteration), smoothing_hint=False)
+            storage.put_scalar("time", [1.0, 1.0, 7.0, 1.0, 1.0, 1.0][iteration])
+            if iteration == 1:
+                storage.put_scalar("far_ahead", 8.0, cur_iter=1000)
+            if iteration % 3 == 2:
+                for writer in writers:
+                    writer.write()
+    assert read_rows(tmp_path / "metrics.json") == [
+        {"iteration": 2, "loss": 2.0, "lr": 2.0, "time": 3.0},
+        {"iteration": 1000, "far_ahead": 8.0},
+        {"iteration": 5, "loss": None, "lr": 5.0, "nonfinite/loss": 1.0, "time": 1.0},
+    ]
+    assert (tmp_path / "m.csv").read_text().splitlines()[-1] == "5,,nan,5.0,1.0,1.0"
+    assert "iter: 2  loss: 2  time: 3.0000  lr: 2" in caplog.messages[0]
+    assert "iter: 5  loss: nan (1 of 3 not finite)  time: 1.0000  lr: 5" in caplog.messages[1]
+
+
 def test_json_rows_past_the_first_new_iteration_are_dropped_and_cut_lines_too(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text('{"iteration": 1, "x": 1.0}\n{"iteration": 3, "x": 2.0}\n{"iterat')
@@ -351,7 +485,7 @@ def test_json_rows_past_the_first_new_iteration_are_dropped_and_cut_lines_too(tm
         storage.put_scalar("x", math.nan)
         writer.write()
         writer.write()
-    assert path.read_text() == '{"iteration": 1, "x": 1.0}\n{"iteration": 3, "x": null}\n'
+    assert path.read_text() == '{"iteration": 1, "x": 1.0}\n{"iteration": 3, "nonfinite/x": 1.0, "x": null}\n'
     JSONWriter(path).rewind(0)
     assert not path.exists() and (tmp_path / "metrics.json.1").exists()
 
@@ -426,8 +560,10 @@ def test_csv_rows_take_new_columns_and_go_on_after_a_resume(tmp_path):
             for name in names:
                 storage.put_scalar(name, i + 0.5)
             writer.write()
+    with EventStorage(2) as storage:
         resumed = CSVWriter(path)
         resumed.rewind(2)
+        storage.put_scalar("a", 2.5)
         storage.put_scalar("c", 9)
         resumed.write()
     assert path.read_text().splitlines() == ["iteration,a,b,c", "0,0.5,,", "1,1.5,1.5,", "2,2.5,,9.0"]

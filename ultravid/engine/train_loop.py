@@ -38,6 +38,7 @@ __all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
 
 logger = logging.getLogger(__name__)
 
+_TRAINER = "the trainer"  # `EventStorage.source`
 _EVERY_STEP = ("before_step", "after_backward", "after_step")
 
 
@@ -235,8 +236,10 @@ class TrainerBase:
 
     def before_train(self) -> None:
         """Call the hooks."""
-        for hook in self.named_hooks.values():
+        for name, hook in self.named_hooks.items():
+            self.storage.source = f"hooks/{name}"
             hook.before_train()
+        self.storage.source = ""
 
     def after_train(self) -> None:
         """Call all hooks, because one that fails must not leave the others' files open; then raise the first error."""
@@ -244,6 +247,7 @@ class TrainerBase:
         first: Exception | None = None
         for name, hook in self.named_hooks.items():
             start = time.perf_counter()
+            self.storage.source = f"hooks/{name}"
             try:
                 hook.after_train()
             except Exception as error:
@@ -272,13 +276,15 @@ class TrainerBase:
         calls = self._calls[phase]
         if not calls:
             return
-        seconds, clock = self.seconds, time.perf_counter
+        seconds, clock, storage = self.seconds, time.perf_counter, self.storage
         start = clock()
         for name, call in calls:
+            storage.source = name
             call()
             end = clock()
             seconds[name] += end - start
             start = end
+        storage.source = ""
 
     def _hook_methods(self, phase: str) -> list[tuple[str, Callable[[], None]]]:
         """The hooks' methods of one name, without those that do nothing, which are most."""
@@ -391,6 +397,7 @@ class SimpleTrainer(TrainerBase):
         self.seed = seed
         self._clipper_gives_norm = False
         self._data_loader_iter_obj: Iterator[Any] | None = None
+        self._recorded_names: tuple[str, ...] = ()
         self._configured = hyperparameters(optimizer)
         self.evaluation_weights = lambda: unsharded(model)
         if checkpointer is not None:
@@ -410,6 +417,7 @@ class SimpleTrainer(TrainerBase):
     def train(self, start_iter: int | None = None, max_iter: int | None = None) -> None:
         """As `TrainerBase`; the data start where the run starts."""
         self._data_loader_iter_obj = None
+        self._recorded_names = ()
         super().train(start_iter, max_iter)
 
     def after_train(self) -> None:
@@ -539,9 +547,14 @@ class SimpleTrainer(TrainerBase):
         if world_size > 1:
             torch.distributed.all_reduce(stacked)
             stacked /= world_size
-        storage = get_event_storage()
-        storage.put_scalars_later(tuple(losses), stacked)
+        storage, names = get_event_storage(), tuple(losses)
+        source, storage.source = storage.source, _TRAINER
+        if names != self._recorded_names:
+            storage.reserve([*names, "data_time"], "what the trainer records of each step")
+            self._recorded_names = names
+        storage.put_scalars_later(names, stacked)
         storage.put_scalar("data_time", data_time)
+        storage.source = source
 
     def _write_metrics(self, loss_dict: Mapping[str, Tensor], data_time: float, prefix: str = "") -> None:
         """`write_metrics` under the name by which a ``run_step`` written for detectron2 calls it."""

@@ -13,7 +13,7 @@ from ultravid.evaluation.legacy import legacy_metrics
 from ultravid.evaluation.matching import match_video
 from ultravid.evaluation.metrics import all_metrics, video_detection_metrics
 from ultravid.evaluation.results import FrameResult, MatchedVideo, VideoResult
-from ultravid.evaluation.tables import flatten_results_dict, format_results, print_csv_format
+from ultravid.evaluation.tables import flatten_results_dict, format_results, print_csv_format, scalar_metrics
 from ultravid.evaluation.video_metrics import false_positive_sequences
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ __all__ = [
     "match_video",
     "precision_at_recall",
     "print_csv_format",
+    "scalar_metrics",
     "video_detection_metrics",
 ]
 

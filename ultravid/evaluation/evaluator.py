@@ -37,7 +37,13 @@ class DatasetEvaluator:
 
     One that writes files keeps their folder in the attribute ``output_dir`` (or ``_output_dir``, as detectron2's do) and makes
     it when it writes: `inference_on_dataset` sets it to another folder if the weights are not the run's (`docs/runs.md`).
+
+    Attributes:
+        metric_names: names of the metrics, if they are known beforehand and `evaluate` logs them; None if not. A training
+            compares them with the name of the metric by which it keeps the best checkpoint before its first evaluation.
     """
+
+    metric_names: Sequence[str] | None = None
 
     def settings(self) -> dict[str, Any]:
         """What the results depend on besides inputs and outputs, for the evaluation's record: plain data by name."""

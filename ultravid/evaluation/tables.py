@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import numbers
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
+
+from ultravid.utils.errors import UserError
 
 __all__ = [
     "flatten_results_dict",
@@ -17,26 +21,76 @@ __all__ = [
     "format_undefined",
     "format_value",
     "print_csv_format",
+    "scalar_metrics",
 ]
 
 logger = logging.getLogger(__name__)
 
 
 def flatten_results_dict(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested results as one flat dict, names joined by "/"."""
+    """Nested results as one flat dict, names joined by "/".
+
+    Raises:
+        UserError: two values get the same name.
+    """
     flat: dict[str, Any] = {}
     for name, value in results.items():
-        if isinstance(value, Mapping):
-            flat.update({f"{name}/{k}": v for k, v in flatten_results_dict(value).items()})
-        else:
-            flat[name] = value
+        nested = isinstance(value, Mapping)
+        found = {f"{name}/{k}": v for k, v in flatten_results_dict(value).items()} if nested else {str(name): value}
+        if taken := flat.keys() & found.keys():
+            raise UserError(
+                f"The results hold two metrics of one name, {min(taken)!r}; names of groups are joined by '/'."
+            )
+        flat.update(found)
     return flat
+
+
+def scalar_metrics(results: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among the results of an evaluation by their flat names; what is no number is left out with a warning.
+
+    Numbers are those of Python, numpy and torch, alone or as the one element of an array; None, an undefined metric, is nan.
+
+    Raises:
+        UserError: the results are no dict, or two values get the same name.
+    """
+    if not isinstance(results, Mapping):
+        raise UserError(
+            f"The evaluation returned {reprlib.repr(results)}, which is no dict: return metrics by name, as {{'AP': 61.5}}."
+        )
+    metrics = {}
+    for name, value in flatten_results_dict(results).items():
+        number = _number(value)
+        if number is None:
+            logger.warning(
+                "The metric %r is %s, not a number: it is neither recorded nor compared. Return numbers, or a dict of them.",
+                *(name, f"{reprlib.repr(value)} ({type(value).__name__})"),
+            )
+        else:
+            metrics[name] = number
+    return metrics
+
+
+def _number(value: Any) -> float | None:
+    """A value as a number, nan for None; None if it is not one."""
+    if value is None:
+        return math.nan
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if getattr(value, "shape", None) is not None and math.prod(value.shape) == 1:  # of numpy or torch
+        value = value.item()
+        return float(value) if isinstance(value, numbers.Real) else None
+    return None
+
+
+def _as_text(value: Any, digits: int) -> str:
+    number = _number(value)
+    return str(value) if number is None else f"{number:.{digits}f}"
 
 
 def format_results(results: Mapping[str, Any]) -> str:
     """A table of one row; a dash for nan."""
     flat = flatten_results_dict(results)
-    return format_columns(list(flat), [[format_value(float(v)) for v in flat.values()]])
+    return format_columns(list(flat), [["-" if v is None else format_value(float(v)) for v in flat.values()]])
 
 
 def format_value(value: float, digits: int = 2) -> str:
@@ -77,4 +131,4 @@ def print_csv_format(results: Mapping[str, Any]) -> None:
         named = flatten_results_dict(values)
         logger.info("copypaste: Task: %s", task)
         logger.info("copypaste: %s", ",".join(named))
-        logger.info("copypaste: %s", ",".join(f"{float(v):.4f}" for v in named.values()))
+        logger.info("copypaste: %s", ",".join(_as_text(v, 4) for v in named.values()))

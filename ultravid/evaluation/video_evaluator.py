@@ -68,6 +68,8 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         if output_dir is not None:
             self.output_dir = require_local(output_dir, "VideoDetectionEvaluator.output_dir")
         self._resume = resume
+        if type(self).evaluate is VideoDetectionEvaluator.evaluate:  # else it may return more
+            self.metric_names = TRAINING_METRICS
         self.reset()
 
     @property

@@ -1,7 +1,8 @@
 """What a run records, and where it is written.
 
 Code that runs inside a step records by ``get_event_storage().put_scalar("name", value)``. Writers read the storage every few
-iterations.
+iterations. A row that they write holds for each scalar the median of its values since the row before; see
+`EventStorage.new_rows`.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ import sys
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from fvcore.common.history_buffer import HistoryBuffer
 
+from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import archive_file, dump_json, replace_file, require_local
 from ultravid.utils.run_folder import RunFolder
 
@@ -46,6 +49,10 @@ __all__ = [
 _MAX_PENDING = 256
 _TIMES = "time/"
 """Scalars of this prefix say what the time was spent on. They are left out of files that are compared between runs."""
+_SECONDS = ("time", "data_time")
+"""Scalars that are smoothed by their mean: times the number of iterations it is the time that passed."""
+_NONFINITE = "nonfinite/"
+"""``nonfinite/x`` counts the values of ``x`` since the row before that were nan or infinite."""
 _storages: list[EventStorage] = []
 
 
@@ -93,6 +100,16 @@ class _History(HistoryBuffer):
             return len(data) - bisect_left(data, iteration, key=itemgetter(1))
         return next((n for n, (_, i) in enumerate(reversed(data)) if i < iteration), len(data))
 
+    def after(self, count: int) -> list[tuple[float, float]]:
+        """The (value, iteration) of all values but the first ``count`` that were ever appended."""
+        new = self._count - count
+        return self._data[-new:] if new > 0 else []
+
+    @property
+    def count(self) -> int:
+        """How many values were ever appended."""
+        return self._count
+
 
 class EventStorage:
     """The scalars of a run with their history, its images and its histograms.
@@ -102,6 +119,8 @@ class EventStorage:
 
     Attributes:
         write_now: something was recorded that should be written at the end of this iteration, whatever the period.
+        source: who records now: the hook that the trainer is calling, as "hooks/lr"; "" in a step.
+        next_row: the iteration after the last one that was written.
     """
 
     def __init__(self, start_iter: int = 0) -> None:
@@ -114,7 +133,17 @@ class EventStorage:
         self._pending: list[tuple[tuple[str, ...], torch.Tensor, int]] = []
         self._histograms: list[dict[str, Any]] = []
         self._taken: dict[int, tuple[int, int]] = {}  # by reader: how many images and histograms it has taken
+        self._written: WeakKeyDictionary[object, dict[str, int]] = (
+            WeakKeyDictionary()
+        )  # by reader: number of values read
+        self._last_written: dict[str, int] = {}  # that of the reader that was last
+        self._owners: dict[str, set[str]] = {}  # by reserved name: the sources that may record it
+        self._reserved_for: dict[str, str] = {}  # by reserved name: what it is reserved for, in words
+        self._first_recorded: dict[str, tuple[str, str]] = {}  # by name: the source, and where it is in words
+        self._last_hook: dict[str, str] = {}  # by name: the hook that recorded it last
         self.write_now = False
+        self.source = ""
+        self.next_row = start_iter
 
     def put_scalar(self, name: str, value: Any, smoothing_hint: bool = True, cur_iter: int | None = None) -> None:
         """Record a number.
@@ -126,16 +155,80 @@ class EventStorage:
             cur_iter: the iteration it belongs to; None: the current one.
 
         Raises:
-            ValueError: the name was recorded with another hint before.
+            UserError: the name is reserved for a scalar that something else records (`reserve`), it was recorded with another
+                hint before, or another hook records another value under it in this iteration.
         """
         if self._current_prefix:
             name = self._current_prefix + name
         iteration = self._iter if cur_iter is None else cur_iter
         number = float(value)
-        if self._smoothing_hints.setdefault(name, smoothing_hint) != smoothing_hint:
-            raise ValueError(f"Scalar {name!r} was recorded with smoothing_hint={not smoothing_hint} before.")
+        if self._smoothing_hints.get(name) is not smoothing_hint or name in self._owners:
+            self._check_name(name, smoothing_hint)
+        if self.source:
+            self._check_other_hooks(name, number, iteration)
         self._history[name].update(number, iteration)
         self._latest_scalars[name] = (number, iteration)
+
+    def reserve(self, names: Iterable[str], what: str) -> None:
+        """Let nothing but the caller record scalars of these names from now on, so that no row holds another value there.
+
+        The caller is `source`. Several sources may reserve a name for the same thing.
+
+        Args:
+            names: one that ends with "/" stands for all names that begin with it.
+            what: what records them, in words, for the error.
+
+        Raises:
+            UserError: another source has recorded one of the names, or reserved it for something else.
+        """
+        for name in names:
+            if self._reserved_for.setdefault(name, what) != what:
+                raise _name_is_taken(name, self._reserved_for[name], self._where())
+            self._owners.setdefault(name, set()).add(self.source)
+            for recorded, (source, where) in self._first_recorded.items():
+                same = recorded == name or (name[-1] == "/" and recorded.startswith(name))
+                if same and source not in self._owners[name]:
+                    raise _name_is_taken(recorded, what, where)
+
+    def _check_name(self, name: str, smoothing_hint: bool) -> None:
+        """The checks of `put_scalar` that a name needs when it is recorded first, and a reserved one each time."""
+        prefix = next((n for n in self._owners if n[-1] == "/" and name.startswith(n)), "")
+        for reserved in (name, prefix):
+            if self.source not in self._owners.get(reserved, (self.source,)):
+                raise _name_is_taken(name, self._reserved_for[reserved], self._where())
+        if name == "iteration" or name.startswith(_NONFINITE):
+            raise _name_is_taken(name, "each row of metrics.json", self._where())
+        known = self._smoothing_hints.setdefault(name, smoothing_hint)
+        if known != smoothing_hint:
+            raise UserError(
+                f"Scalar {name!r} is recorded with smoothing_hint={smoothing_hint} by {self._where()}. It was recorded with "
+                f"smoothing_hint={known} before{self._first_where(name)}. Give the two different names, or the same hint."
+            )
+        self._first_recorded.setdefault(name, (self.source, self._where()))
+
+    def _check_other_hooks(self, name: str, number: float, iteration: int) -> None:
+        """Two hooks whose values differ would overwrite each other in a row."""
+        other = self._last_hook.get(name)
+        self._last_hook[name] = self.source
+        if other is None or other == self.source:
+            return
+        before, then = self._latest_scalars[name]
+        if then != iteration or before == number or (math.isnan(before) and math.isnan(number)):
+            return
+        if isinstance(_caller()[0], torch.nn.Module):  # a model that two hooks run, and that records what it sees
+            return
+        raise UserError(
+            f"Scalar {name!r} is recorded by two hooks in iteration {iteration}: {before:.4g} by {_in_words(other)}, "
+            f"{number:.4g} by {self._where()}. Give the two different names."
+        )
+
+    def _where(self) -> str:
+        """The code that is recording."""
+        _, place = _caller()
+        return f"{_in_words(self.source)}, {place}" if self.source else place
+
+    def _first_where(self, name: str) -> str:
+        return f" by {self._first_recorded[name][1]}" if name in self._first_recorded else ""
 
     def put_scalars_later(self, names: Sequence[str], values: torch.Tensor) -> None:
         """Record numbers that are on a device, without waiting for it: they are read together when a reader asks.
@@ -247,6 +340,70 @@ class EventStorage:
             for name, (value, iteration) in self._latest_scalars.items()
         }
 
+    def new_values(self, name: str, reader: object) -> list[float]:
+        """The values of a scalar since ``reader`` called `mark_written`, oldest first."""
+        return [value for value, _ in self._history_of(name).after(self._written.get(reader, {}).get(name, 0))]
+
+    def new_rows(
+        self, reader: object, window_size: int | None = None, *, without: str | None = None
+    ) -> dict[int, dict[str, float]]:
+        """What a writer has not written yet, by iteration: each scalar in the row of the last iteration that recorded it.
+
+        A scalar that may be smoothed is the median of its values since ``reader`` called `mark_written`: the middle one, or
+        the mean of the two in the middle. If one of them is nan or infinite, it is nan, and ``nonfinite/<name>`` counts
+        them. ``time`` and ``data_time`` are means. Any other scalar is its latest value.
+
+        Args:
+            reader: the writer.
+            window_size: take the median of the last so many iterations instead, however long ago the row before is.
+            without: leave out names that begin with it.
+        """
+        self._read_pending()
+        marks, hints = self._written.get(reader, {}), self._smoothing_hints
+        rows: dict[int, dict[str, float]] = defaultdict(dict)
+        for name, history in self._history.items():
+            start = marks.get(name, 0)
+            if history.count <= start or (without and name.startswith(without)):
+                continue
+            latest, iteration = self._latest_scalars[name]
+            row = rows[iteration]
+            if not hints[name]:
+                row[name] = latest
+                continue
+            values = [value for value, _ in history.after(start)]
+            row[name] = smoothed(name, values if window_size is None else self.window(name, window_size))
+            if (wrong := count_nonfinite(values)) and name not in _SECONDS:
+                row[_NONFINITE + name] = float(wrong)
+        return rows
+
+    def mark_written(self, reader: object) -> None:
+        """``reader`` has written what `new_rows` gave it; `new_values` begins here."""
+        self._read_pending()
+        self._last_written = self._written[reader] = {name: history.count for name, history in self._history.items()}
+        self.next_row = self._iter + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was recorded since the last row was written, except times: a resumed run writes it with its next row."""
+        self._read_pending()
+        scalars = {}
+        for name, history in self._history.items():
+            values = history.after(self._last_written.get(name, 0))
+            if not values or name in _SECONDS or name.startswith(_TIMES):
+                continue
+            hint = self._smoothing_hints[name]
+            kept = values if hint else [self._latest_scalars[name]]
+            scalars[name] = [[value for value, _ in kept], [iteration for _, iteration in kept], hint]
+        return {"next_row": self.next_row, "scalars": scalars}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Record again what `state_dict` returned."""
+        self.next_row = state["next_row"]
+        for name, (values, iterations, hint) in state["scalars"].items():
+            self._smoothing_hints[name] = hint
+            for value, iteration in zip(values, iterations, strict=True):
+                self._history[name].update(value, iteration)
+                self._latest_scalars[name] = (value, iteration)
+
     def smoothing_hints(self) -> dict[str, bool]:
         """The ``smoothing_hint`` of each scalar."""
         self._read_pending()
@@ -331,7 +488,8 @@ class EventStorage:
 class EventWriter:
     """Reads the storage of the run and writes it somewhere.
 
-    A writer gets images and histograms from `EventStorage.take_new`, so that other writers get them too.
+    A writer gets scalars from `EventStorage.new_rows`, and calls `EventStorage.mark_written` when it has written them. It gets
+    images and histograms from `EventStorage.take_new`. So other writers get them too.
     """
 
     def write(self) -> None:
@@ -339,7 +497,14 @@ class EventWriter:
         raise NotImplementedError
 
     def rewind(self, iteration: int) -> None:
-        """Drop what an earlier attempt wrote at or past ``iteration``, with which the run starts. Called before the first step."""
+        """Drop what an earlier attempt wrote at or past ``iteration``, with which the run starts. Called before the first step.
+
+        0 is a new run.
+        """
+
+    def resume(self, next_row: int) -> None:
+        """As `rewind`, for a run that is resumed; ``next_row`` is 0 if it was interrupted before its first row."""
+        self.rewind(max(next_row, 1))
 
     def close(self) -> None:
         """Finish files."""
@@ -348,7 +513,10 @@ class EventWriter:
 def new_rows(
     storage: EventStorage, window_size: int, last_write: int, *, without: str | None = None
 ) -> dict[int, dict[str, float]]:
-    """The latest scalars that are newer than the last write, by iteration; without names that begin with ``without``."""
+    """The latest scalars that are newer than the last write, by iteration; without names that begin with ``without``.
+
+    For writers that were written for version 0.1. `EventStorage.new_rows` gives the median since the row before.
+    """
     rows: dict[int, dict[str, float]] = defaultdict(dict)
     for name, (value, iteration) in storage.latest_with_smoothing_hint(window_size).items():
         if iteration > last_write and not (without and name.startswith(without)):
@@ -359,20 +527,21 @@ def new_rows(
 class _FileWriter(EventWriter):
     """Rows of one local file, by iteration; the base of writers of JSON lines and of a table."""
 
-    def __init__(self, file: str | Path, window_size: int) -> None:
+    def __init__(self, file: str | Path, window_size: int | None) -> None:
         self._path = require_local(file, f"The file of {type(self).__name__}")
         self._window_size = window_size
-        self._last_write = -1
 
     def rewind(self, iteration: int) -> None:
         """See `EventWriter.rewind`; also drops a last line that a crash cut off."""
-        self._last_write = iteration - 1
-        if not self._path.is_file():
-            return
-        if iteration == 0:
+        if iteration > 0:
+            self.resume(iteration)
+        elif self._path.is_file():
             archive_file(self._path)
-        else:
-            self._keep_before(iteration)
+
+    def resume(self, next_row: int) -> None:
+        """See `EventWriter.resume`."""
+        if self._path.is_file():
+            self._keep_before(next_row)
 
     def _keep_before(self, iteration: int) -> None:
         """Rewrite the file with the rows before an iteration."""
@@ -395,11 +564,11 @@ class JSONWriter(_FileWriter):
     Args:
         json_file: a local file, to which lines are appended. A run that starts at iteration 0 renames an older file to
             ``<name>.1`` (or 2, ...).
-        window_size: the number of iterations over which noisy scalars are smoothed, by the median. 1 writes the value of the
-            iteration itself: only these values stay the same if the run is interrupted and resumed.
+        window_size: None writes the median since the row before (`EventStorage.new_rows`). A number of iterations writes the
+            median of the last so many; 1 writes the value of the iteration itself.
     """
 
-    def __init__(self, json_file: str | Path, window_size: int = 1) -> None:
+    def __init__(self, json_file: str | Path, window_size: int | None = None) -> None:
         super().__init__(json_file, window_size)
 
     def _keep_before(self, iteration: int) -> None:
@@ -416,12 +585,11 @@ class JSONWriter(_FileWriter):
     def write(self) -> None:
         """Append a line for each iteration with scalars that were not written yet."""
         storage = get_event_storage()
-        rows = new_rows(storage, self._window_size, self._last_write, without=_TIMES)
-        if not rows:
-            return
-        lines = [dump_json({"iteration": i, **dict(sorted(rows[i].items()))}) + "\n" for i in sorted(rows)]
-        self._append("".join(lines))
-        self._last_write = max(rows)
+        rows = storage.new_rows(self, self._window_size, without=_TIMES)
+        if rows:
+            lines = [dump_json({"iteration": i, **dict(sorted(rows[i].items()))}) + "\n" for i in sorted(rows)]
+            self._append("".join(lines))
+        storage.mark_written(self)
 
 
 class CSVWriter(_FileWriter):
@@ -432,7 +600,7 @@ class CSVWriter(_FileWriter):
         window_size: see `JSONWriter`.
     """
 
-    def __init__(self, csv_file: str | Path, window_size: int = 1) -> None:
+    def __init__(self, csv_file: str | Path, window_size: int | None = None) -> None:
         super().__init__(csv_file, window_size)
         self._columns: list[str] = []
 
@@ -443,9 +611,13 @@ class CSVWriter(_FileWriter):
 
     def write(self) -> None:
         """Append a row for each iteration with scalars that were not written yet."""
-        rows = new_rows(get_event_storage(), self._window_size, self._last_write, without=_TIMES)
-        if not rows:
-            return
+        storage = get_event_storage()
+        rows = storage.new_rows(self, self._window_size, without=_TIMES)
+        if rows:
+            self._write_rows(rows)
+        storage.mark_written(self)
+
+    def _write_rows(self, rows: dict[int, dict[str, float]]) -> None:
         new = sorted({name for row in rows.values() for name in row} - set(self._columns))
         if new:
             older = self._read() if self._path.is_file() else []
@@ -455,7 +627,6 @@ class CSVWriter(_FileWriter):
         writer = csv.DictWriter(text, ["iteration", *self._columns])
         writer.writerows({"iteration": iteration, **rows[iteration]} for iteration in sorted(rows))
         self._append(text.getvalue())
-        self._last_write = max(rows)
 
     def _read(self) -> list[dict[str, str]]:
         text = self._path.read_text(encoding="utf-8")
@@ -481,11 +652,10 @@ class TensorboardXWriter(EventWriter):
         kwargs: passed to ``torch.utils.tensorboard.SummaryWriter``.
     """
 
-    def __init__(self, log_dir: str | Path, window_size: int = 1, **kwargs: Any) -> None:
+    def __init__(self, log_dir: str | Path, window_size: int | None = None, **kwargs: Any) -> None:
         self._log_dir = require_local(log_dir, "The folder of TensorBoard's files")
         self._window_size = window_size
         self._kwargs = kwargs
-        self._last_write = -1
 
     @functools.cached_property
     def _writer(self) -> Any:
@@ -496,10 +666,13 @@ class TensorboardXWriter(EventWriter):
 
     def rewind(self, iteration: int) -> None:
         """See `EventWriter.rewind`. TensorBoard is asked to hide older points past ``purge_step``; a new run archives older files."""
-        self._kwargs.setdefault("purge_step", iteration)
         if iteration == 0:
             RunFolder(self._log_dir).archive_events()
-        self._last_write = iteration - 1
+        self.resume(iteration)
+
+    def resume(self, next_row: int) -> None:
+        """See `EventWriter.resume`."""
+        self._kwargs.setdefault("purge_step", next_row)
 
     def write(self) -> None:
         """Write all new scalars, images and histograms."""
@@ -507,12 +680,11 @@ class TensorboardXWriter(EventWriter):
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         storage = get_event_storage()
-        rows = new_rows(storage, self._window_size, self._last_write)
-        for iteration, row in rows.items():
+        for iteration, row in storage.new_rows(self, self._window_size).items():
             # One event for all scalars of an iteration; add_scalar would make one for each, at 70 us.
             values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items()]
             writer.file_writer.add_summary(Summary(value=values), iteration)
-        self._last_write = max(rows, default=self._last_write)
+        storage.mark_written(self)
         images, histograms = storage.take_new(self)
         for name, image, iteration in images:
             writer.add_image(name, image, iteration)
@@ -534,11 +706,11 @@ class CommonMetricPrinter(EventWriter):
 
     Args:
         max_iter: the last iteration of the run plus one, for the ETA; None shows no ETA.
-        window_size: the number of iterations over which losses and metrics are shown as their median, times and rates as
-            their mean.
+        window_size: None shows losses and metrics as their median since the line before, times as their mean, as ``metrics.json``
+            has them; a number of iterations does so over the last so many.
     """
 
-    def __init__(self, max_iter: int | None = None, window_size: int = 20) -> None:
+    def __init__(self, max_iter: int | None = None, window_size: int | None = None) -> None:
         self.logger = logging.getLogger(__name__)
         self._max_iter = max_iter
         self._window_size = window_size
@@ -572,18 +744,71 @@ class CommonMetricPrinter(EventWriter):
         shown = [name for name in histories if "loss" in name] + [
             name for name in histories if "[metric]" in name and "loss" not in name
         ]
-        parts += [f"{name}: {_median(storage.window(name, self._window_size)):.4g}" for name in shown]
+        parts += [f"{name}: {_shown(name, self._window(storage, name))}" for name in shown]
         for name, label, digits in (
             ("time/clips_per_second", "clips/s", 1),
             ("time", "time", 4),
             ("data_time", "data_time", 4),
         ):
             if name in histories:
-                values = storage.window(name, self._window_size)
+                values = self._window(storage, name)
                 parts.append(f"{label}: {sum(values) / len(values):.{digits}f}")
         if "lr" in histories:
             parts.append(f"lr: {histories['lr'].latest():.5g}")
         self.logger.info("  ".join([*parts, *_peak_memory()]))
+        storage.mark_written(self)
+
+    def _window(self, storage: EventStorage, name: str) -> list[float]:
+        """The values of a scalar that a line shows: the latest, if there is none since the line before."""
+        if self._window_size is not None:
+            return storage.window(name, self._window_size)
+        return storage.new_values(name, self) or [storage.history(name).latest()]
+
+
+def count_nonfinite(values: Sequence[float]) -> int:
+    """How many of the values are nan or infinite."""
+    if math.isfinite(sum(values)):  # a sum is finite only if all of them are
+        return 0
+    return sum(not math.isfinite(value) for value in values)
+
+
+def smoothed(name: str, values: list[float]) -> float:
+    """The value of a row for those of a window: the median, of seconds the mean; nan if one of several is not finite."""
+    if len(values) == 1:
+        return values[0]
+    if name in _SECONDS:
+        return sum(values) / len(values)
+    return math.nan if count_nonfinite(values) else _median(values)
+
+
+def _shown(name: str, values: list[float]) -> str:
+    """The value of a window in the log."""
+    wrong = count_nonfinite(values)
+    return f"{smoothed(name, values):.4g}" + (f" ({wrong} of {len(values)} not finite)" if wrong else "")
+
+
+def _name_is_taken(name: str, what: str, where: str) -> UserError:
+    last = name.rpartition("/")[2]
+    return UserError(
+        f"Scalar {name!r} is reserved for {what}, but {where} records another one under this name. "
+        f"Give it another name, for example 'my_{last}'."
+    )
+
+
+def _in_words(source: str) -> str:
+    kind, _, name = source.partition("/")
+    return f"the hook {name!r}" if kind == "hooks" and name else source or "the step"
+
+
+def _caller() -> tuple[Any, str]:
+    """The first object outside of this module whose method is being called, None if it is a function; and where it stands."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    if frame is None:
+        return None, "code without a file"
+    code = frame.f_code
+    return frame.f_locals.get("self"), f"{code.co_qualname} ({code.co_filename}:{frame.f_lineno})"
 
 
 def _median(values: list[float]) -> float:

@@ -23,7 +23,7 @@ import torch
 import yaml
 
 from ultravid.utils.errors import UserError
-from ultravid.utils.events import EventStorage, EventWriter, get_event_storage, new_rows
+from ultravid.utils.events import EventStorage, EventWriter, get_event_storage
 from ultravid.utils.file_io import archive_file, replace_file, require_local
 
 __all__ = ["MLflowWriter", "WandbWriter"]
@@ -42,7 +42,9 @@ class _TrackedWriter(EventWriter):
     library: str
     install: str
 
-    def __init__(self, output_dir: str | Path, config: Mapping[str, Any] | str | Path | None, window_size: int) -> None:
+    def __init__(
+        self, output_dir: str | Path, config: Mapping[str, Any] | str | Path | None, window_size: int | None
+    ) -> None:
         if importlib.util.find_spec(self.library) is None:
             raise UserError(
                 f"{type(self).__name__} needs {self.library}, which is not installed: {self.install} "
@@ -52,8 +54,8 @@ class _TrackedWriter(EventWriter):
         self._id_file = self._output_dir / f"{self.library}_run.json"
         self._config = config
         self._window_size = window_size
-        self._last_write = -1
         self._last_sent = -1  # by an earlier attempt: nothing at or before it is sent again
+        self._last_row = -1
         self._run_id = ""
         self._run: Any = None
 
@@ -63,11 +65,14 @@ class _TrackedWriter(EventWriter):
         What was sent to a tracker can't be withdrawn. So rows up to the last one that an earlier attempt sent are not sent
         again: a run that is resumed from its checkpoint gives the same values there.
         """
-        self._last_write = iteration - 1
-        if not self._id_file.is_file():
-            return
-        if iteration == 0:
+        if iteration > 0:
+            self.resume(iteration)
+        elif self._id_file.is_file():
             archive_file(self._id_file)
+
+    def resume(self, next_row: int) -> None:
+        """See `EventWriter.resume`."""
+        if not self._id_file.is_file():
             return
         try:
             known = json.loads(self._id_file.read_text(encoding="utf-8"))
@@ -76,10 +81,10 @@ class _TrackedWriter(EventWriter):
             raise UserError(
                 f"{self._id_file} does not say which run of {self.library} to continue; remove it to track a new one."
             ) from error
-        if self._last_sent >= iteration:
+        if self._last_sent >= next_row:
             logger.info(
                 "%s keeps iterations %d to %d of the earlier attempt; this one's are sent from %d on.",
-                *(self.library, iteration, self._last_sent, self._last_sent + 1),
+                *(self.library, next_row, self._last_sent, self._last_sent + 1),
             )
 
     def write(self) -> None:
@@ -89,12 +94,13 @@ class _TrackedWriter(EventWriter):
             resumed = bool(self._run_id)
             self._run_id = self._run_id or self._new_id()
             self._start(resumed)
-        rows = new_rows(storage, self._window_size, self._last_write)
-        self._last_write = max(rows, default=self._last_write)
+        rows = storage.new_rows(self, self._window_size)
         self._send(rows, storage)
+        storage.mark_written(self)
+        self._last_row = max([self._last_row, *rows])
         self._output_dir.mkdir(parents=True, exist_ok=True)
         with replace_file(self._id_file) as file:
-            last = max(self._last_write, self._last_sent)
+            last = max(self._last_row, self._last_sent)
             file.write(json.dumps({"id": self._run_id, "last_iteration": last}).encode())
 
     def _new_id(self) -> str:
@@ -154,7 +160,7 @@ class WandbWriter(_TrackedWriter):
         name: str | None = None,
         mode: str | None = None,
         config: Mapping[str, Any] | str | Path | None = None,
-        window_size: int = 1,
+        window_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         if mode not in (None, "online", "offline", "disabled"):
@@ -233,13 +239,15 @@ class MLflowWriter(_TrackedWriter):
         name: str | None = None,
         config: Mapping[str, Any] | str | Path | None = None,
         tags: Mapping[str, str] | None = None,
-        window_size: int = 1,
+        window_size: int | None = None,
     ) -> None:
         super().__init__(output_dir, config, window_size)
         self._tracking_uri = tracking_uri
         self._experiment = experiment
         self._name = name or self._output_dir.resolve().name
         self._tags = dict(tags or {})
+        self._names: dict[str, str] = {}
+        self._warned: set[str] = set()
 
     def _new_id(self) -> str:
         return ""  # MLflow chooses it
@@ -278,6 +286,8 @@ class MLflowWriter(_TrackedWriter):
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
+        for name in {name for row in rows.values() for name in row}:
+            self._warn_of_same_name(name)
         metrics = [
             Metric(_mlflow_name(name), value, now, iteration)
             for iteration in sorted(rows)
@@ -290,6 +300,13 @@ class MLflowWriter(_TrackedWriter):
             if iteration > self._last_sent:
                 file = f"images/{_mlflow_name(name)}/{iteration:07d}.png"
                 self._run.log_image(self._run_id, _to_image_array(image), artifact_file=file)
+
+    def _warn_of_same_name(self, name: str) -> None:
+        """Warn if another scalar has the same name once characters are replaced that MLflow doesn't allow."""
+        other = self._names.setdefault(_mlflow_name(name), name)
+        if other != name and name not in self._warned:
+            self._warned.add(name)
+            logger.warning("MLflow: %r and %r are one metric there, %r.", other, name, _mlflow_name(name))
 
     def close(self) -> None:
         """Mark the run as finished; if it is resumed, it is marked as running again."""

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.config.errors import did_you_mean
+from ultravid.engine.hooks.evaluation import EvalHook
 from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import Every, HookOrder
 from ultravid.utils import comm
+from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import archive_file
 from ultravid.utils.limits import NotNegative, Positive
 
@@ -123,7 +126,8 @@ class BestCheckpointer(HookBase):
     """Saves the model when a metric of the evaluation is among the best so far.
 
     The file ``best_checkpoint`` names the best one; a run is not resumed from it. The best values are kept in the run's
-    checkpoints.
+    checkpoints. A metric that does not exist ends the run: after the first iteration if the evaluators declare their metrics
+    (`DatasetEvaluator.metric_names`), else after the first evaluation, when the iteration's checkpoint is written.
 
     Args:
         eval_period: the period of `EvalHook`.
@@ -159,6 +163,8 @@ class BestCheckpointer(HookBase):
         self._max_to_keep = max_to_keep
         self._kept: list[tuple[float, int, str]] = []  # value, iteration and file, best first
         self._identity = ""  # of the evaluations that the values are from
+        self._num_missed = 0
+        self._failure = ""  # raised when the iteration's checkpoint is written
 
     @property
     def best_metric(self) -> float | None:
@@ -172,12 +178,16 @@ class BestCheckpointer(HookBase):
 
     def _check(self) -> None:
         # The main process alone has the metrics; all must decide alike, for all may have to save.
-        latest = self.trainer.storage.latest().get(self.val_metric)
-        found, identity = comm.all_gather((latest, self.trainer.evaluation_identity))[0]
+        latest = (self._latest(), self._unknown(), self.trainer.evaluation_identity)
+        found, unknown, identity = comm.all_gather(latest)[0]
         if found is None:
-            if comm.is_main_process():
-                known = ", ".join(n for n in self.trainer.storage.latest() if "time" not in n and "loss" not in n)
-                logger.warning("BestCheckpointer: the evaluation returned no %r, but %s.", self.val_metric, known)
+            evaluations = self._evaluations()
+            self._num_missed += all(hook.evaluated for hook in evaluations)
+            # A hook of the user's own may record it in other iterations than this one.
+            if evaluations and self._num_missed > (1 if self._has_own_hooks() else 0):
+                self._failure = unknown
+            elif comm.is_main_process():
+                logger.warning("%s", unknown)
             return
         value, iteration = found
         if math.isnan(value) or iteration != self.trainer.iter:  # a metric of other weights than these
@@ -218,8 +228,50 @@ class BestCheckpointer(HookBase):
                 archive_file(path)
         self._kept = []
 
+    def _latest(self) -> tuple[float, int] | None:
+        return self.trainer.storage.latest().get(self.val_metric)
+
+    def _evaluations(self) -> list[EvalHook]:
+        return [hook for hook in self.trainer.named_hooks.values() if isinstance(hook, EvalHook)]
+
+    def _has_own_hooks(self) -> bool:
+        return any(not type(hook).__module__.startswith("ultravid.") for hook in self.trainer.named_hooks.values())
+
+    def _unknown(self) -> str:
+        """The message that the metric does not exist."""
+        names = [name for hook in self._evaluations() for name in hook.metric_names or ()]
+        name = next((name for name, hook in self.trainer.named_hooks.items() if hook is self), "best")
+        same_end = [n for n in names if n.rpartition("/")[2] == self.val_metric.rpartition("/")[2]]
+        hint = f" Did you mean {same_end[0]!r}?" if same_end else did_you_mean(self.val_metric, names)
+        known = f" The evaluation's metrics: {', '.join(names)}." if names else " The evaluation returns no metric."
+        return (
+            f"trainer.hooks.{name}.val_metric={self.val_metric!r} is none of the metrics that this run records.{hint}"
+            f"{known if hint.startswith(' Did') or not names else ''} Without a best checkpoint: ~trainer.hooks.{name}"
+        )
+
+    def _check_declared(self) -> None:
+        """After the first iteration, compare the metric with those that the evaluators declare and what was recorded."""
+        evaluations = self._evaluations()
+        if not evaluations or self._has_own_hooks() or any(hook.metric_names is None for hook in evaluations):
+            return
+        known = {name for hook in evaluations for name in hook.metric_names or ()}
+        found = comm.all_gather(self.val_metric in known or self._latest() is not None)[0]
+        if not found:
+            raise UserError(self._unknown())
+
+    def before_train(self) -> None:
+        """Start to look for the metric."""
+        self._num_missed, self._failure = 0, ""
+
+    def before_step(self) -> None:
+        """End the run if the iteration before had no such metric."""
+        if self._failure:
+            raise UserError(self._failure)
+
     def after_step(self) -> None:
         """Look for a new best value after an evaluation."""
+        if self.trainer.iter == self.trainer.start_iter:
+            self._check_declared()
         if self._every.is_due(self.trainer):
             self._check()
 
@@ -227,6 +279,8 @@ class BestCheckpointer(HookBase):
         """Look for a new best value after the last evaluation, unless training ended early."""
         if self.trainer.iter >= self.trainer.max_iter:
             self._check()
+            if self._failure:
+                raise UserError(self._failure)
 
     def state_dict(self) -> dict[str, Any]:
         """The best value and its iteration, of which metric on which data, and which files are kept."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -11,13 +12,17 @@ from typing import Any, ClassVar
 from ultravid.config import ConfigError, LazyConfig
 from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import Every, HookOrder
-from ultravid.evaluation import flatten_results_dict
+from ultravid.evaluation import DatasetEvaluator, scalar_metrics
 from ultravid.evaluation.recording import EvaluatedRun, TrainedWeights, evaluating
+from ultravid.evaluation.tables import format_results
 from ultravid.utils import comm
+from ultravid.utils.errors import UserError
 from ultravid.utils.limits import NotNegative
 from ultravid.utils.run_folder import RunFolder
 
 __all__ = ["EvalHook"]
+
+logger = logging.getLogger(__name__)
 
 
 class EvalHook(HookBase):
@@ -25,8 +30,14 @@ class EvalHook(HookBase):
 
     Args:
         eval_period: iterations between evaluations; 0 evaluates at the end alone.
-        eval_function: takes nothing and returns a (nested) dict of metrics; they go to the storage under their names.
+        eval_function: takes nothing and returns a (nested) dict of metrics, whose names are joined by "/", as in "bbox/AP". They
+            go to the log and to the storage. None is an undefined metric; what is no number is left out with a warning.
         eval_after_train: whether to evaluate at the end.
+
+    Attributes:
+        metric_names: names of the metrics: those that the evaluators declare (`DatasetEvaluator.metric_names`), after an
+            evaluation those that it returned; None if they are not known yet.
+        evaluated: whether this attempt of the run has evaluated.
     """
 
     order: ClassVar[int] = HookOrder.EVALUATION
@@ -41,6 +52,14 @@ class EvalHook(HookBase):
         self._func = eval_function
         self._eval_after_train = eval_after_train
         self._run: EvaluatedRun | None = None
+        self._declared = _declared_names(getattr(eval_function, "keywords", {}).get("evaluator"))
+        self.metric_names = self._declared
+        self.evaluated = False
+
+    def before_train(self) -> None:
+        """Let nothing else record scalars of the metrics' names."""
+        self.evaluated = False
+        self.trainer.storage.reserve(self.metric_names or (), "a metric of the evaluation")
 
     @property
     def period(self) -> int:
@@ -51,17 +70,31 @@ class EvalHook(HookBase):
         with self.trainer.evaluation_weights(), self._described() as run:
             results = self._func()
         self.trainer.evaluation_identity = "".join(run.identities) if run is not None else ""
-        if results:
-            for name, value in flatten_results_dict(results).items():
-                try:
-                    self.trainer.storage.put_scalar(name, float(value), smoothing_hint=False)
-                except (TypeError, ValueError) as error:
-                    raise ValueError(
-                        f"The evaluation returned {name!r}: {value!r}; EvalHook records numbers alone."
-                    ) from error
+        names: tuple[str, ...] = ()
+        failure = ""
+        try:
+            names = self._record(results)
+        except UserError as error:  # all processes end with it, none waits for the others
+            failure = str(error)
         self.trainer.storage.write_now = True
         self.trainer.evaluated_at = self.trainer.iter
-        comm.synchronize()  # evaluation takes ranks unequally long
+        everyone = comm.all_gather((failure, names))  # also waits: evaluation takes ranks unequally long
+        if failures := [message for message, _ in everyone if message]:
+            raise UserError(failures[0])
+        self.metric_names, self.evaluated = everyone[0][1], True
+
+    def _record(self, results: Mapping[str, Any] | None) -> tuple[str, ...]:
+        """Record and log the metrics; their names."""
+        metrics = {} if results is None else scalar_metrics(results)
+        storage = self.trainer.storage
+        storage.reserve(metrics, "a metric of the evaluation")
+        for name, value in metrics.items():
+            storage.put_scalar(name, value, smoothing_hint=False)
+        if rest := {name: value for name, value in metrics.items() if name not in (self._declared or ())}:
+            logger.info("Metrics after iteration %d:\n%s", self.trainer.iter, format_results(rest))
+        if not metrics and comm.is_main_process():
+            logger.warning("The evaluation after iteration %d returned no metric.", self.trainer.iter)
+        return tuple(metrics)
 
     @contextmanager
     def _described(self) -> Iterator[EvaluatedRun | None]:
@@ -102,3 +135,15 @@ def _run_in(folder: RunFolder) -> EvaluatedRun:
         return EvaluatedRun(folder, LazyConfig.load(saved) if saved.is_file() else None, file)
     except ConfigError:  # as a program may leave it there that writes its own
         return EvaluatedRun(folder)
+
+
+def _declared_names(evaluator: Any) -> tuple[str, ...] | None:
+    """The names of the metrics of an ``evaluator`` of `inference_on_dataset` or `inference_on_datasets`, if all declare them."""
+    if isinstance(evaluator, Mapping):
+        names = {key: _declared_names(of_set) for key, of_set in evaluator.items()}
+        return (
+            None if None in names.values() else tuple(f"{key}/{n}" for key, known in names.items() for n in known or ())
+        )
+    each = evaluator if isinstance(evaluator, Sequence) else [evaluator]
+    found = [one.metric_names if isinstance(one, DatasetEvaluator) else None for one in each]
+    return None if None in found else tuple(name for names in found for name in names or ())

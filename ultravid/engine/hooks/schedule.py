@@ -103,6 +103,7 @@ class LRScheduler(HookBase):
         Raises:
             UserError: the scheduler ends before the run does, or nothing evaluates the metric that it needs.
         """
+        self.trainer.storage.reserve(["lr"], "the learning rate")
         trainer: Any = self.trainer
         self._optimizer = self._optimizer or trainer.optimizer
         sizes = [sum(p.numel() for p in group["params"]) for group in self._optimizer.param_groups]

@@ -36,6 +36,7 @@ class IterationTimer(HookBase):
 
     def before_train(self) -> None:
         """Start the clock of the training."""
+        self.trainer.storage.reserve(["time"], "the seconds of an iteration")
         self._train_start = time.perf_counter()
 
     def before_step(self) -> None:
@@ -86,6 +87,7 @@ class TimeBreakdown(HookBase):
 
     def before_train(self) -> None:
         """Start the clocks."""
+        self.trainer.storage.reserve(["time/"], "the breakdown of the time")
         self._begin = self._since = time.perf_counter()
         self._iter = self.trainer.iter - 1
         self._recorded: Counter[str] = Counter()

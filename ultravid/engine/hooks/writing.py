@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 class PeriodicWriter(HookBase):
     """Calls writers every ``period`` iterations, after an evaluation, and at the end.
 
+    What was recorded since the last row is part of a checkpoint, so the rows of a resumed run are those of one that was not
+    interrupted.
+
     Args:
         writers: by name or as a list; the main process alone calls them.
         period: iterations between writes.
@@ -42,8 +45,7 @@ class PeriodicWriter(HookBase):
         if on_error not in ("stop", "continue"):
             raise ValueError(f"on_error={on_error!r} is neither 'stop' nor 'continue'.")
         self._on_error = on_error
-        self._last_write = -1
-        self._unwritten: dict[str, list[Any]] = {}
+        self._restored: dict[str, Any] = {}
         self._writers = list(writers.values()) if isinstance(writers, Mapping) else list(writers)
         for writer in self._writers:
             if not isinstance(writer, EventWriter):
@@ -51,15 +53,18 @@ class PeriodicWriter(HookBase):
         self._every = Every(period, last=True)
 
     def before_train(self) -> None:
-        """Drop what an earlier attempt wrote at or past the iteration that this one starts with."""
-        first = min([self.trainer.start_iter, *(iteration for _, iteration, _ in self._unwritten.values())])
-        if comm.is_main_process():
-            for writer in self._writers:
-                writer.rewind(first)
-        self._last_write = first - 1
-        for name, (value, iteration, hint) in self._unwritten.items():
-            self.trainer.storage.put_scalar(name, value, smoothing_hint=hint, cur_iter=iteration)
-        self._unwritten = {}
+        """Drop what an earlier attempt wrote after the last row before the iteration that this one starts with."""
+        start, state, self._restored = self.trainer.start_iter, self._restored, {}
+        if not comm.is_main_process():
+            return
+        next_row = min(start, state.get("next_row", start))
+        for writer in self._writers:
+            if start > 0:
+                writer.resume(next_row)
+            else:
+                writer.rewind(0)
+        if state:
+            self.trainer.storage.load_state_dict({**state, "next_row": next_row})
 
     def after_step(self) -> None:
         """Call the writers if they are due, or if something asks to be written now."""
@@ -68,7 +73,6 @@ class PeriodicWriter(HookBase):
         if self._every.is_due(self.trainer) or storage.write_now:
             if comm.is_main_process():
                 self._write()
-            self._last_write = self.trainer.iter
             storage.write_now = False
 
     def _write(self) -> None:
@@ -80,28 +84,31 @@ class PeriodicWriter(HookBase):
                 if self._on_error == "stop":
                     raise UserError(message) from error
                 logger.error("%s The run goes on.", message)
+                self.trainer.storage.mark_written(writer)
+        self.trainer.storage.mark_written(self)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was recorded since the last write, except times: a resumed run writes it with its next rows."""
-        hints = self.trainer.storage.smoothing_hints()
-        latest = self.trainer.storage.latest().items()
-        return {
-            "unwritten": {
-                name: [value, iteration, hints[name]]
-                for name, (value, iteration) in latest
-                if iteration > self._last_write and not name.startswith("time") and name != "data_time"
-            }
-        }
+        """What was recorded since the last row (`EventStorage.state_dict`); empty in processes that write no checkpoint."""
+        return self.trainer.storage.state_dict() if comm.is_main_process() else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the rows that the interrupted run had not written."""
-        self._unwritten = state["unwritten"]
+        """Restore what the interrupted run had not written; version 0.1 stored the latest value of each scalar alone."""
+        if "unwritten" in state:
+            latest = state["unwritten"]
+            scalars = {name: [[value], [iteration], hint] for name, (value, iteration, hint) in latest.items()}
+            first = min((iteration for _, iteration, _ in latest.values()), default=None)
+            state = {"scalars": scalars, **({} if first is None else {"next_row": first})}
+            if any(hint for _, _, hint in latest.values()):
+                logger.warning(
+                    "The checkpoint is of an earlier version, which stored the last value of each scalar alone: the next row of "
+                    "metrics.json has medians over fewer iterations than a run that was not interrupted."
+                )
+        self._restored = state
 
     def after_train(self) -> None:
         """Write the rest, unless the run was stopped: an uninterrupted run would not have written it here."""
         if comm.is_main_process():
             if not self.trainer.stopped:
                 self._write()
-                self._last_write = self.trainer.iter
             for writer in self._writers:
                 writer.close()
