@@ -145,6 +145,78 @@ def test_the_best_is_sought_anew_when_the_test_data_have_changed(tmp_path, caplo
     assert (tmp_path / "model_best.pth.1").read_bytes() == before != (tmp_path / "model_best.pth").read_bytes()
 
 
+class Sizes:
+    """Batches of consecutive numbers, from any batch on."""
+
+    def __init__(self, total_batch_size):
+        self.total_batch_size = total_batch_size
+
+    def iterate_from(self, batch):
+        start = batch * self.total_batch_size
+        while True:
+            yield torch.arange(start, start + self.total_batch_size)
+            start += self.total_batch_size
+
+
+class Sees(nn.Module):
+    """Keeps the samples that it is given; raises at the number 4 if it is told to."""
+
+    def __init__(self, raises=False):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.raises = raises
+        self.seen = []
+
+    def forward(self, x):
+        self.seen += x.tolist()
+        if self.raises and 4 in self.seen[-2:]:
+            raise FloatingPointError("four")
+        return self.layer(torch.ones(1)).sum()
+
+
+def test_the_data_go_on_where_they_were_whatever_a_step_takes_now(tmp_path, caplog):
+    def attempt(max_iter, num_batches, size, *, resume=True, raises=False):
+        model = Sees(raises)
+        checkpointer = DetectionCheckpointer(model, tmp_path)
+        trainer = SimpleTrainer(
+            model,
+            Sizes(size),
+            torch.optim.SGD(model.parameters(), lr=0.1),
+            checkpointer=checkpointer,
+            max_iter=max_iter,
+            accumulation=Accumulation(num_batches),
+            nonfinite=NonfinitePolicy(1),
+            hooks=[hooks.PeriodicCheckpointer(checkpointer, 0)],
+        )
+        with caplog.at_level("INFO"):
+            trainer.resume_or_load(resume)
+            trainer.train()
+        return model.seen
+
+    # The second step is skipped after its first batch, [4, 5]; so three steps take five batches.
+    assert attempt(3, 2, 2, resume=False, raises=True) == list(range(10))
+    path = tmp_path / "model_final.pth"
+    of_earlier_versions = load_file(path)
+    assert attempt(4, 1, 2) == [10, 11]
+    assert attempt(5, 3, 2) == list(range(12, 18))
+    assert attempt(6, 1, 4) == list(range(20, 24))  # samples 18 and 19 are half of a batch
+    assert "from 2 to 4: after 18 samples in 9 batches, the data go on with batch 5, sample 20." in caplog.text
+    del of_earlier_versions["trainer"]["data_position"]
+    for config, seen, how in (
+        (
+            "trainer: {accumulate: 2}\ndataloader: {train: {total_batch_size: 2}}",
+            [12, 13, 14, 15],
+            "6, at 2 a step as its",
+        ),
+        ("", [12, 13, 14, 15], "3, at 1 a step as now"),
+    ):
+        of_earlier_versions["trainer"]["hooks"]["record"] = {"config": config}
+        torch.save(of_earlier_versions, path)
+        (tmp_path / "manifest.json").unlink(missing_ok=True)
+        assert attempt(4, 1, 4) == seen
+        assert f"does not say how many batches the run has taken: {how}" in caplog.text
+
+
 def test_the_k_best_are_kept_and_the_best_is_named(tmp_path):
     metrics = iter([3.0, 9.0, 5.0, 9.0, 1.0])
     model = Model()

@@ -68,6 +68,11 @@ class ClipLoader:
         # Fails here, not in the first step, if the ranks can't share the batch.
         InfiniteClipSampler(dataset.total_batch_size, comm.get_rank(), comm.get_world_size())
 
+    @property
+    def total_batch_size(self) -> int:
+        """Clips of an iteration in all processes together."""
+        return self.dataset.total_batch_size
+
     def __iter__(self) -> Iterator[list[Clip]]:
         return self.iterate_from(0)
 

@@ -64,6 +64,12 @@ class MixedClipLoader:
         self._bounds = np.cumsum(_shares(self._names, weights))
         self.dataset = MixedVideos([v for loader in self.loaders.values() for v in loader.dataset.videos])
 
+    @property
+    def total_batch_size(self) -> int | None:
+        """Clips of an iteration in all processes together; None if the loaders differ in it."""
+        sizes = {loader.dataset.total_batch_size for loader in self.loaders.values()}
+        return sizes.pop() if len(sizes) == 1 else None
+
     def __iter__(self) -> Iterator[list[Clip]]:
         return self.iterate_from(0)
 

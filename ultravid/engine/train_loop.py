@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.engine.data_position import DataPosition
 from ultravid.engine.model_output import checked_losses, total_of, warn_about_losses
 from ultravid.engine.sharding import unsharded
 from ultravid.engine.steps import Accumulation, FullPrecision, MixedPrecision, NonfinitePolicy, Precision, Step
@@ -116,7 +117,8 @@ class TrainerBase:
         evaluates_average: whether those are averaged weights.
         evaluation_identity: a hash of what the last evaluation depended on besides the weights; "" if it is not known.
         seconds: how long each part of the steps and each hook took so far, by name, on the host's clock.
-        num_samples: number of samples that this process has taken from the loader; 0 if the trainer does not count them.
+        num_samples: number of samples that this process has taken from the loader in this attempt; 0 if the trainer does not
+            count them.
         evaluated_at: iteration of the newest evaluation of this attempt, in all processes; -1 before the first.
         checkpointer: used by `resume_or_load`; None without one.
         init_checkpoint: weights to start from; "" starts from scratch.
@@ -397,6 +399,7 @@ class SimpleTrainer(TrainerBase):
         self.seed = seed
         self._clipper_gives_norm = False
         self._data_loader_iter_obj: Iterator[Any] | None = None
+        self._position = DataPosition()
         self._recorded_names: tuple[str, ...] = ()
         self._configured = hyperparameters(optimizer)
         self.evaluation_weights = lambda: unsharded(model)
@@ -417,6 +420,7 @@ class SimpleTrainer(TrainerBase):
     def train(self, start_iter: int | None = None, max_iter: int | None = None) -> None:
         """As `TrainerBase`; the data start where the run starts."""
         self._data_loader_iter_obj = None
+        self._position.num_batches = None
         self._recorded_names = ()
         super().train(start_iter, max_iter)
 
@@ -572,6 +576,8 @@ class SimpleTrainer(TrainerBase):
                 batch = next(self._data_loader_iter_obj)
             except StopIteration:
                 raise UserError("The training loader is empty: it yields no batch.") from None
+        assert self._position.num_batches is not None
+        self._position.num_batches += 1
         self.num_samples += len(batch) if isinstance(batch, Sized) else 1
         return batch
 
@@ -579,7 +585,7 @@ class SimpleTrainer(TrainerBase):
     def _data_loader_iter(self) -> Iterator[Any]:
         if self._data_loader_iter_obj is None:
             iterate_from = getattr(self.data_loader, "iterate_from", None)
-            first = self.iter * self.accumulation.num_batches
+            first = self._position.begin(self.data_loader, self.iter, self.accumulation.num_batches)
             if first > 0 and iterate_from is None:
                 logger.warning(
                     "The loader has no method iterate_from(batch), so the resumed run sees its data from the beginning again."
@@ -598,6 +604,7 @@ class SimpleTrainer(TrainerBase):
         own = saved_optimizer(self.optimizer, comm.unwrapped(self.model), self._configured)
         if comm.get_world_size() == 1:
             own["generators"] = generator_states(torch_too=self.seed is None)
+        own |= {"data_position": self._position.state_dict(), "num_skipped": self.nonfinite.num_skipped}
         return {**super().state_dict(), **own, **self.precision.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -606,6 +613,14 @@ class SimpleTrainer(TrainerBase):
         if comm.get_world_size() == 1:
             restore_generators(state_dict.get("generators", {}))
         self.precision.load_state_dict(state_dict)
+        self.nonfinite.num_skipped = state_dict.get("num_skipped", 0)
+        iteration = state_dict["iteration"]
+        if "data_position" in state_dict:
+            self._position.load_state_dict(state_dict["data_position"], iteration)
+        else:
+            states = state_dict.get("hooks", {}).values()
+            config = next((state["config"] for state in states if "config" in state), "")
+            self._position.load_config(config, iteration, self.accumulation.num_batches)
         super().load_state_dict(state_dict)  # after the optimizer: a scheduler's state has the learning rate
 
 
