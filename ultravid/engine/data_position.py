@@ -58,9 +58,9 @@ class DataPosition:
         return first
 
     def state_dict(self) -> dict[str, Any]:
-        """The count and the size of a batch; empty if no batch was taken yet."""
-        if self.num_batches is None:
-            return {}
+        """The count and the size of a batch; empty if no batch was taken yet, in no attempt."""
+        if self.num_batches is None:  # resumed after the last iteration
+            return {name: value for name, value in self._saved.items() if name != "iteration"}
         return {"num_batches": self.num_batches, "total_batch_size": self._total_batch_size}
 
     def load_state_dict(self, state: Mapping[str, Any], iteration: int) -> None:
