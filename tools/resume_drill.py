@@ -1,23 +1,28 @@
 #!/usr/bin/env python
-"""Kill a run many times, resume it each time, and compare it with a run that was not interrupted.
+"""Kill runs many times, resume them each time, and compare them with runs that were not interrupted.
 
-    python tools/resume_drill.py [--kills 20] [--seed 0] [--work-dir DIR] [key=value ...]
+    python tools/resume_drill.py [--kills 20] [--workers 0,1,2,3] [--ranks 1,2] [--seed 0] [--work-dir DIR] [key=value ...]
 
-Two runs train the same small model on synthetic videos, with mixed precision, two batches a step and averaged weights. One is
-not interrupted. The other is killed by SIGKILL at random moments (every third time while it writes a checkpoint), stopped once by
-SIGTERM, and resumed each time with another number of loader workers. Every row of metrics.json and every tensor of the last
+For each number of ranks two runs train the same small model on synthetic videos, with mixed precision, two batches a step and
+averaged weights; transforms and a hook draw from Python's, numpy's and torch's global generators. One is not interrupted, and loads
+its data in the process that trains. The other is killed by SIGKILL at random moments, or while it writes a checkpoint, or stopped by
+SIGTERM, and resumed each time, with each number of loader workers in turn. Every row of metrics.json and every tensor of the last
 checkpoint must be equal, bit for bit. Exit codes: 0 equal, 1 different.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,49 +30,226 @@ import torch
 
 from ultravid.datasets.phantom import write_phantom_dataset
 from ultravid.utils.errors import UserError
+from ultravid.utils.processes import is_running
 from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.tool import EXIT_STOPPED, ToolParser, run_tool
 
 LAUNCHER = Path(__file__).resolve().with_name("lazyconfig_train.py")
+PARTS = """
+import dataclasses
+import random
+
+import numpy as np
+import torch
+from torchvision.transforms import v2
+
+from ultravid.engine import HookBase
+
+
+class DrawingTransform:
+    def __init__(self):
+        self.jitter = v2.ColorJitter(brightness=0.3, contrast=0.3)
+
+    def __call__(self, clip, rng):
+        frames = self.jitter(clip.frames)
+        frames = frames.roll(int(np.random.randint(-3, 4)), dims=-2)
+        return dataclasses.replace(clip, frames=255 - frames if random.random() < 0.3 else frames)
+
+
+class DrawingHook(HookBase):
+    def put(self, name):
+        drawn = random.gauss(0, 1) + np.random.randn() + float(torch.randn(()))
+        self.trainer.storage.put_scalar(name, drawn)
+
+    def before_step(self):
+        self.put("drawn/before_step")
+
+    def after_backward(self):
+        self.put("drawn/after_backward")
+
+    def after_step(self):
+        self.put("drawn/after_step")
+"""
 CONFIG = """
-from ultravid.config import get_config
+from ultravid.config import LazyCall as L
+from ultravid.config import get_config, ref
+
+from drill_parts import DrawingHook, DrawingTransform
 
 _data, _train = get_config("common/data/phantom.py"), get_config("common/train.py")
 data, dataloader = _data.data, _data.dataloader
+dataloader.train.transforms.append(L(DrawingTransform)())
+dataloader.train.device_transforms = [L(DrawingTransform)()]
+dataloader.train.device = ref("train.device")
+dataloader.train.frame_sampler.num_frames = 3
 model = get_config("common/models/basicdet_small.py").model
 train, prepared_model, checkpointer, trainer = _train.train, _train.prepared_model, _train.checkpointer, _train.trainer
+trainer.hooks.draws = L(DrawingHook)()
+trainer.accumulation.num_batches = 2
 optimizer = get_config("common/optim.py").AdamW
 lr_multiplier = get_config("common/schedules.py").cosine
 """
 TIMES = ("time", "data_time")
-MOMENTS = ("at any time", "in training", "while it writes")
+# What happens in turn.
+KILLS = (
+    (signal.SIGKILL, "at any time"),
+    (signal.SIGTERM, "in training"),
+    (signal.SIGKILL, "in training"),
+    (signal.SIGKILL, "while it writes"),
+)
+LONGEST_WAIT_S = 120
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="number of kills (20)")
+    parser.add_argument("--kills", type=int, default=20, help="number of kills in all (20); every fourth is a SIGTERM")
+    parser.add_argument("--workers", type=numbers, default=[0, 1, 2, 3], help="numbers of loader workers (0,1,2,3)")
+    parser.add_argument("--ranks", type=numbers, default=[1, 2], help="numbers of processes of a run (1,2)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (0)")
-    parser.add_argument("--iterations", type=int, default=40, help="iterations of the run (40)")
+    parser.add_argument("--iterations", type=int, default=40, help="iterations of each run (40)")
     parser.add_argument("--work-dir", type=Path, help="folder that keeps the runs (default: a temporary one)")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
     return parser.parse_args(argv)
 
 
-def command(run: RunFolder, iterations: int, overrides: Sequence[str]) -> list[str]:
+def numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+@dataclass(frozen=True)
+class Kill:
+    """How an attempt of a run ends.
+
+    Attributes:
+        sent: the signal.
+        moment: when it is sent, see `KILLS`.
+        workers: loader workers of the attempt.
+    """
+
+    sent: signal.Signals
+    moment: str
+    workers: int
+
+
+@dataclass
+class Interrupted:
+    """A run that is killed again and again.
+
+    Attributes:
+        run: its folder.
+        ranks: number of its processes.
+        iterations: of the whole run.
+        kills: what happens to it.
+        opts: overrides of the config.
+        draw: of the moments.
+        start_s: seconds that a start takes, until the first row is written.
+        landed: how many kills hit the run before its end, by signal.
+    """
+
+    run: RunFolder
+    ranks: int
+    iterations: int
+    kills: Sequence[Kill]
+    opts: Sequence[str]
+    draw: random.Random
+    start_s: float
+    landed: Counter[str] = field(default_factory=Counter)
+
+    def attempts(self) -> Iterator[str]:
+        """Train with interruptions, then to the end; yields a line on each interruption."""
+        for number, kill in enumerate(self.kills):
+            process = self.start(kill.workers)
+            self.wait_for(process, kill.moment, len(self.kills) - number)
+            code = self.end(process, kill.sent)
+            self.landed[kill.sent.name] += code != 0
+            shown = f"{counted(self.ranks, 'rank')}, {counted(kill.workers, 'worker')}: {kill.sent.name} {kill.moment}"
+            yield f"{shown}: exit code {code}, {self.rows_done()} rows so far"
+            if code == 0:
+                return
+        process = self.start(self.kills[-1].workers if self.kills else 0)
+        if process.wait() != 0:
+            raise UserError(f"The last attempt ended with {process.returncode}; its log is {log_of(self.run)}.")
+
+    def start(self, workers: int) -> subprocess.Popen[bytes]:
+        overrides = [*self.opts, f"dataloader.train.num_workers={workers}"]
+        return start(command(self.run, self.iterations, self.ranks, overrides), log_of(self.run))
+
+    def rows_done(self) -> int:
+        """Number of rows that are written."""
+        return self.run.metrics.read_bytes().count(b"\n") if self.run.metrics.is_file() else 0
+
+    def wait_for(self, process: subprocess.Popen[bytes], moment: str, kills_left: int) -> None:
+        """Return at the moment at which the run is to be killed, or when it has ended."""
+        begin = time.time()
+        if moment == "at any time":
+            wait_until(process, begin + self.draw.uniform(0.0, 1.5 * self.start_s), lambda: False)
+            return
+        deadline = begin + LONGEST_WAIT_S
+        wait_until(process, deadline, lambda: last_row_time(self.run) > begin)
+        if moment == "in training":
+            share = (self.iterations - self.rows_done()) // (kills_left + 1)
+            target = self.rows_done() + self.draw.randint(0, max(1, share))
+            wait_until(process, deadline, lambda: self.rows_done() >= target)
+            wait_until(process, time.time() + self.draw.uniform(0.0, 0.2), lambda: False)
+        else:
+            wait_until(process, deadline, lambda: any(self.run.path.glob(".model*.tmp")), step_s=0.0005)
+
+    def end(self, process: subprocess.Popen[bytes], sent: signal.Signals) -> int:
+        """Send the signal, wait until no process of the run is left, and return the launcher's exit code."""
+        if sent == signal.SIGKILL and self.ranks > 1:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sent)  # all processes, as a scheduler or a power failure ends them
+        else:
+            process.send_signal(sent)
+        code = process.wait()
+        wait_until(process, time.time() + LONGEST_WAIT_S, lambda: not self.is_alive(), ended=False)
+        # Of several ranks, one may be ended by SIGTERM before it listens for it, which the launcher reports.
+        expected = {signal.SIGTERM: (EXIT_STOPPED, -sent, 256 - sent, 0), signal.SIGKILL: (-sent, 0)}[sent]
+        if code not in expected:
+            raise UserError(f"An attempt ended with {code} instead of by {sent.name}; its log is {log_of(self.run)}.")
+        return code
+
+    def is_alive(self) -> bool:
+        """Whether the main process of the newest attempt is still there."""
+        record = self.run.newest_record()
+        return record is not None and is_running(int(record["pid"]), None)
+
+
+def command(run: RunFolder, iterations: int, ranks: int, overrides: Sequence[str]) -> list[str]:
     folder = run.path.parent
     return [
-        *(sys.executable, str(LAUNCHER), "--config-file", str(folder / "drill.py"), "--resume"),
+        *(
+            sys.executable,
+            str(LAUNCHER),
+            "--config-file",
+            str(folder / "drill.py"),
+            "--resume",
+            "--num-gpus",
+            str(ranks),
+        ),
         *(f"data.root={folder / 'phantom'}", f"train.output_dir={run}", f"train.max_iter={iterations}"),
-        *("train.log_period=1", "train.eval_period=15", "train.checkpointer.period=2"),
-        *("train.amp.enabled=true", "trainer.accumulation.num_batches=2", "trainer.hooks.ema=common/hooks.py:EMA"),
-        "dataloader.train.frame_sampler.num_frames=3",
+        *("train.log_period=1", "train.eval_period=15", "train.checkpointer.period=2", "train.amp.enabled=true"),
+        "trainer.hooks.ema=common/hooks.py:EMA",
         *overrides,
     ]
 
 
 def start(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as file:
-        return subprocess.Popen(arguments, stdout=file, stderr=subprocess.STDOUT)
+        return subprocess.Popen(arguments, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def wait_until(
+    process: subprocess.Popen[bytes],
+    deadline: float,
+    condition: Callable[[], bool],
+    *,
+    ended: bool = True,
+    step_s: float = 0.01,
+) -> None:
+    """Return when the condition holds, at the deadline, or, with ``ended``, when the process has ended."""
+    while time.time() < deadline and not condition() and not (ended and process.poll() is not None):
+        time.sleep(step_s)
 
 
 def last_row_time(run: RunFolder) -> float:
@@ -75,52 +257,24 @@ def last_row_time(run: RunFolder) -> float:
     return run.metrics.stat().st_mtime if run.metrics.is_file() else 0.0
 
 
-def wait_for(process: subprocess.Popen[bytes], kind: str, run: RunFolder, draw: random.Random) -> None:
-    """Return at the moment at which a run is to be killed, or when it has ended."""
-    begin = time.time()
-    deadline = begin + 120
-    if kind == "at any time":
-        process_end = begin + draw.uniform(0.0, 8.0)
-        while process.poll() is None and time.time() < process_end:
-            time.sleep(0.01)
-        return
-    while process.poll() is None and last_row_time(run) < begin and time.time() < deadline:
-        time.sleep(0.01)
-    if kind == "in training":
-        time.sleep(draw.uniform(0.0, 2.0))
-        return
-    while process.poll() is None and time.time() < deadline:
-        if any(run.path.glob(".*.tmp")):
-            return
-        time.sleep(0.0005)
+def counted(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
 def log_of(run: RunFolder) -> Path:
     return run.path.with_suffix(".txt")
 
 
-def interrupted_run(args: argparse.Namespace, run: RunFolder) -> Iterator[str]:
-    """Train with interruptions; yields a line on each."""
-    draw = random.Random(args.seed)
-    log = log_of(run)
-    signals = [signal.SIGKILL] * args.kills
-    signals.insert(draw.randrange(len(signals) + 1), signal.SIGTERM)
-    for number, sent in enumerate(signals):
-        workers = draw.randrange(3)
-        overrides = [*args.opts, f"dataloader.train.num_workers={workers}"]
-        process = start(command(run, args.iterations, overrides), log)
-        kind = "in training" if sent == signal.SIGTERM else MOMENTS[number % 3]
-        wait_for(process, kind, run, draw)
-        process.send_signal(sent)
-        code = process.wait()
-        expected = (EXIT_STOPPED, -signal.SIGTERM) if sent == signal.SIGTERM else (-signal.SIGKILL,)
-        if code not in (*expected, 0):
-            raise UserError(f"An attempt ended with {code} instead of by {sent.name}; its log is {log}.")
-        done = len(run.metrics.read_text(encoding="utf-8").splitlines()) if run.metrics.is_file() else 0
-        yield f"{number + 1:3d} {sent.name} {kind}, {workers} workers: exit code {code}, {done} rows so far"
-    process = start(command(run, args.iterations, args.opts), log)
-    if process.wait() != 0:
-        raise UserError(f"The last attempt ended with {process.returncode}; its log is {log}.")
+def planned_kills(args: argparse.Namespace) -> list[list[Kill]]:
+    """The kills of the run of each number of ranks: signals, moments and numbers of workers in turn."""
+    plans: list[list[Kill]] = [[] for _ in args.ranks]
+    for number in range(args.kills):
+        turn, place = divmod(number, len(args.ranks))
+        workers = args.workers[
+            (turn + turn // len(KILLS)) % len(args.workers)
+        ]  # each kind with other numbers in each round
+        plans[place].append(Kill(*KILLS[turn % len(KILLS)], workers))
+    return plans
 
 
 def rows_of(run: RunFolder) -> list[dict[str, Any]]:
@@ -156,20 +310,34 @@ def compare(whole: RunFolder, cut: RunFolder) -> list[str]:
 
 
 def drill(args: argparse.Namespace, folder: Path) -> int:
-    whole, cut = RunFolder(folder / "whole"), RunFolder(folder / "cut")
-    if any(path.exists() for path in (folder / "phantom", whole.path, cut.path)):
-        raise UserError(f"{folder} holds an earlier drill; name an empty folder.")
+    if any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; name an empty folder.")
     (folder / "drill.py").write_text(CONFIG, encoding="utf-8")
+    (folder / "drill_parts.py").write_text(PARTS, encoding="utf-8")
     list(write_phantom_dataset(folder / "phantom", 8, 12, 64, seed=3, test_fraction=0.25, num_workers=2))
-    overrides = [*args.opts, "dataloader.train.num_workers=0"]
-    process = start(command(whole, args.iterations, overrides), log_of(whole))
-    if process.wait() != 0:
-        raise UserError(f"The uninterrupted run ended with {process.returncode}:\n{log_of(whole).read_text()}")
-    for line in interrupted_run(args, cut):
-        print(line, flush=True)
-    found = compare(whole, cut)
-    print(f"{len(rows_of(whole))} rows and the final state compared: {len(found)} differences")
-    print("\n".join(found[:20]))
+    landed: Counter[str] = Counter()
+    found = []
+    for ranks, kills in zip(args.ranks, planned_kills(args), strict=True):
+        whole, cut = (RunFolder(folder / f"{name}_{ranks}") for name in ("whole", "cut"))
+        overrides = [*args.opts, "dataloader.train.num_workers=0"]
+        begin = time.time()
+        process = start(command(whole, args.iterations, ranks, overrides), log_of(whole))
+        wait_until(process, begin + LONGEST_WAIT_S, whole.metrics.is_file)
+        start_s = time.time() - begin
+        if process.wait() != 0:
+            raise UserError(f"The uninterrupted run ended with {process.returncode}:\n{log_of(whole).read_text()}")
+        draw = random.Random(args.seed + ranks)
+        interrupted = Interrupted(cut, ranks, args.iterations, kills, args.opts, draw, start_s)
+        for line in interrupted.attempts():
+            print(line, flush=True)
+        landed += interrupted.landed
+        differing = compare(whole, cut)
+        compared = f"{counted(ranks, 'rank')}: {len(rows_of(whole))} rows and the final state compared"
+        print(f"{compared}: {counted(len(differing), 'difference')}", flush=True)
+        found += differing
+    print("\n".join(found[:20]), end="\n" if found else "")
+    kinds = " and ".join(f"{count} {name}" for name, count in landed.items()) or "no signal"
+    print(f"{kinds} in runs of {args.ranks} ranks with {args.workers} workers: {counted(len(found), 'difference')}")
     return 1 if found else 0
 
 
