@@ -28,7 +28,7 @@ from ultravid.utils.env import select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventStorage
 from ultravid.utils.run_folder import RunFolder
-from ultravid.utils.seed import seed_step
+from ultravid.utils.seed import seed_iteration, seed_step
 
 REQUIRED_KEYS = (
     *("model", "prepared_model", "optimizer", "lr_multiplier", "trainer.clip_grad"),
@@ -80,8 +80,11 @@ def do_train(builder: Builder, resume: bool) -> None:
 
     prepared.train()
     with storage:
-        for iteration, clips in zip(range(start_iter, train.max_iter), loader.iterate_from(start_iter), strict=False):
+        batches = loader.iterate_from(start_iter)
+        for iteration in range(start_iter, train.max_iter):
             storage.iter = iteration
+            seed_iteration(train.seed, iteration, comm.get_rank())
+            clips = next(batches)
             seed_step(train.seed, iteration, comm.get_rank())
             with torch.autocast(device, dtype=dtype, enabled=train.amp.enabled):
                 losses = prepared(clips)

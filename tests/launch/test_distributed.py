@@ -98,9 +98,11 @@ def test_a_damaged_checkpoint_in_shards_is_passed_over(small_run, launch_run, tm
 def test_under_torchrun_a_group_that_lost_a_process_goes_on_from_its_checkpoint(small_run, tmp_path):
     torchrun = [quick_python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     torchrun += ["--max-restarts", "2", LAUNCHER]
-    run([*torchrun, *into(small_run, tmp_path / "whole")], tmp_path)
+    draws = "dataloader.train.device_transforms=[{_target_: tests.launch.own_transform.RandomLevels}]"
+    run([*torchrun, *into(small_run, tmp_path / "whole"), draws], tmp_path)
     # Each process, and each start of one, would read another config.
     overrides = [a for a in small_run[2:] if not a.startswith("train.output_dir=")]
+    overrides += [draws, "dataloader.train.num_workers=1"]
     process = start([*torchrun, "--config-file", str(timed_config(tmp_path)), *overrides], tmp_path, "cut.txt")
     deadline = time.time() + 120
     while not list(tmp_path.glob("run_*/last_checkpoint")) and time.time() < deadline:

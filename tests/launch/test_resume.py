@@ -22,12 +22,13 @@ EMA = "trainer.hooks.ema=common/hooks.py:EMA"
 
 @pytest.mark.slow
 def test_a_short_drill_finds_no_difference(tmp_path):
-    command = [quick_python(), str(ROOT / "tools/resume_drill.py"), "--kills", "1", "--iterations", "6", "--seed", "4"]
+    command = [quick_python(), str(ROOT / "tools/resume_drill.py"), "--kills", "2", "--iterations", "6", "--seed", "4"]
+    command += ["--ranks", "1", "--workers", "1,2"]
     done = subprocess.run([*command, "--work-dir", str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "SIGTERM" in done.stdout and ": 0 differences" in done.stdout
+    assert "1 SIGKILL and 1 SIGTERM" in done.stdout and done.stdout.endswith(": no differences\n")
     again = subprocess.run([*command, "--work-dir", str(tmp_path)], capture_output=True, text=True, check=False)
-    assert again.returncode == 2 and "holds an earlier drill" in again.stderr
+    assert again.returncode == 2 and "is not empty" in again.stderr
 
 
 def test_averaged_weights_are_a_line_and_eval_only_gives_their_metrics(small_run, launch_run, tmp_path):

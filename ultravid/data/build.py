@@ -33,7 +33,7 @@ from ultravid.structures import Clip
 from ultravid.utils import comm
 from ultravid.utils.env import DeviceName, select_device
 from ultravid.utils.limits import Limits, NotNegative, Positive
-from ultravid.utils.seed import seed_from
+from ultravid.utils.seed import seed_from, seeded_generators
 
 __all__ = [
     "ClipLoader",
@@ -103,7 +103,7 @@ class _SeededClips(Dataset[Clip]):
         self.dataset = dataset
 
     def __getitem__(self, position: Position) -> Clip:
-        with self.dataset.seeded(position):
+        with seeded_generators(self.dataset.seed, "clip", *position):
             return self.dataset[position]
 
 
@@ -114,7 +114,7 @@ class _Unfinished(Dataset[tuple[Clip, np.random.Generator]]):
         self.dataset = dataset
 
     def __getitem__(self, position: Position) -> tuple[Clip, np.random.Generator]:
-        with self.dataset.seeded(position):
+        with seeded_generators(self.dataset.seed, "clip", *position):
             return self.dataset.load(position)
 
 

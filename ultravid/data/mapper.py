@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import cv2
@@ -175,12 +174,8 @@ class ClipDataset(Dataset[Clip]):
 
     def load(self, position: Position) -> tuple[Clip, np.random.Generator]:
         """The clip before ``device_transforms``, and the generator for them."""
-        with self.seeded(position):
+        with seeded_generators(self.seed, "clip", *position):
             return self._load(*position)
-
-    def seeded(self, position: Position) -> AbstractContextManager[None]:
-        """The context, with global generators seeded, in which the clip of a position is loaded."""
-        return seeded_generators(self.seed, "clip", *position)
 
     def _load(self, iteration: int, k: int) -> tuple[Clip, np.random.Generator]:
         rng = np.random.default_rng((self.seed, _OF_A_SAMPLE, iteration, k))

@@ -1,6 +1,7 @@
 """Augmentation of a clip: one draw per clip, the same for all of its frames, for images and boxes together.
 
-A transform is called with a clip and a generator and returns the changed clip; it draws only from that generator.
+A transform is called with a clip and a generator and returns the changed clip. It draws from that generator; one of a user's own
+may draw from Python's, numpy's and torch's global generators too, which are seeded for each clip.
 
 Legend: ``T`` frames, ``H, W`` height and width in pixels.
 """
