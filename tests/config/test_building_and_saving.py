@@ -1,16 +1,20 @@
 """What is built of a config and what is kept of it in a file: who may be imported, who is pickled, what is equal."""
 
 import abc
+import argparse
+import array
 import collections
 import contextlib
 import copy
 import dataclasses
+import decimal
 import enum
 import fractions
 import os
 import pickle
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -28,6 +32,7 @@ from ultravid.config import (
     OverrideError,
     check,
     config_hash,
+    diff,
     explain,
     instantiate,
     load_checked,
@@ -483,3 +488,49 @@ def test_code_is_printed_with_double_quotes_and_no_longer_than_88_columns():
         f'    other="{"o" * 40}",',
         ")",
     ]
+
+
+class Own(collections.namedtuple("Own", "x y")):
+    pass
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        collections.OrderedDict(b=1, a=[1, {"x": (2,)}]),
+        collections.OrderedDict({(1, 2): 3}),
+        collections.defaultdict(list, {"a": [1], 3: [2]}),
+        collections.Counter(a=2, b=0),
+        collections.deque([1, [2]], maxlen=3),
+        collections.deque([1]),
+        collections.ChainMap({"a": 1}, {"b": 2}),
+        collections.UserDict(a=1),
+        collections.UserList([1, 2]),
+        types.MappingProxyType({"a": {"b": 1}}),
+        types.SimpleNamespace(a=1, b=[2]),
+        argparse.Namespace(a=1),
+        bytearray(b"ab"),
+        array.array("d", [1.5, 2.5]),
+        fractions.Fraction(1, 3),
+        decimal.Decimal("1.10"),
+        Own(1, [2]),
+    ],
+    ids=repr,
+)
+def test_a_collection_or_number_that_was_saved_is_the_one_of_the_config_and_builds_the_same(value, tmp_path):
+    cfg = Node(call=LazyCall(Holder)(value=value), it=value)
+    LazyConfig.save(cfg, tmp_path / "c.yaml")
+    again = LazyConfig.load(tmp_path / "c.yaml")
+    assert diff(cfg, again) == diff(again, cfg) == [] and cfg == again and config_hash(cfg) == config_hash(again)
+    built = instantiate(again.call).value
+    assert type(built) is type(value) and built == value and copy.deepcopy(cfg) == cfg
+    assert type(pickle.loads(pickle.dumps(cfg)).it) is type(value)
+    changed = Node(call=LazyCall(Holder)(value=None), it=value)
+    assert [d.key for d in diff(again, changed)] == ["call.value"]
+
+
+def test_calls_and_references_in_collections_that_are_not_built_are_reported():
+    held = [LazyCall(dict)(), ref("a")]
+    for kind in (collections.deque, lambda v: types.SimpleNamespace(v=v), lambda v: collections.defaultdict(list, v=v)):
+        (fault, *_) = check(Node(a=1, it=kind(held)))
+        assert fault.key == "it" and "calls are not built and references are not resolved" in fault.message

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ultravid.config.call_faults import call_faults, object_faults
@@ -169,8 +170,11 @@ def _faults(container: Container, allowed: frozenset[str] | None, complete: bool
     for key, value in raw_children(container):
         if isinstance(value, Container):
             yield from _faults(value, allowed, complete)
-        elif isinstance(value, OrderedDict | deque | tuple | set | frozenset) and _holds_calls(value):
-            message = f"is of {type(value).__name__}, in which calls are not built; write a plain dict, list or tuple"
+        elif _holds_calls(value):
+            message = (
+                f"is of {type(value).__name__}, in which calls are not built and references are not resolved; write a plain "
+                "dict, list or tuple"
+            )
             yield Fault(full_key(container, key), message, where(container, key))
         elif isinstance(value, LazyCall):
             message = f"is a call of {target_name(value.target)} without its arguments: write L(...)(...)"
@@ -195,7 +199,14 @@ def _hint(container: Container, key: Any) -> str:
 
 
 def _holds_calls(value: Any) -> bool:
-    return any(isinstance(v, Node) for v in (value.values() if isinstance(value, OrderedDict) else value))
+    """Whether a collection that is no container of the config holds a call or a reference."""
+    if isinstance(value, Mapping | SimpleNamespace):
+        inner: Iterable[Any] = (value if isinstance(value, Mapping) else vars(value)).values()
+    elif isinstance(value, deque | list | tuple | set | frozenset):
+        inner = value
+    else:
+        return False
+    return any(isinstance(v, Node) or is_reference(v) or _holds_calls(v) for v in inner)
 
 
 def _circles(cfg: Node) -> Iterator[Fault]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 from ultravid.config.references import is_reference
@@ -79,10 +80,16 @@ def copy_of(container: Any, memo: dict[int, Any] | None = None) -> Any:
 
     The copy has the original's parent, so that its references resolve where the original's do.
     """
-    new = _copied(container, None if memo is None else lambda value: copy.deepcopy(value, memo))
+    new = _copied(container, None if memo is None else lambda value: _deep_copy(value, memo))
     if new._record is not None:
         new._record.copied_from = None
     return new
+
+
+def _deep_copy(value: Any, memo: dict[int, Any]) -> Any:
+    if type(value) is MappingProxyType:  # Python does not copy one
+        return MappingProxyType(copy.deepcopy(dict(value), memo))
+    return copy.deepcopy(value, memo)
 
 
 def copy_tree(root: Any, copy_value: Callable[[Any], Any], copies: dict[int, Any]) -> Any:

@@ -13,6 +13,7 @@ from ultravid.config.errors import ConfigError
 from ultravid.config.loader import namespace_of_file
 from ultravid.config.module_names import is_config_module
 from ultravid.config.nodes import ListNode, Node, TupleNode, as_node, as_root
+from ultravid.config.projects import plain_name
 from ultravid.config.provenance import where
 from ultravid.config.references import is_reference
 from ultravid.config.targets import attribute_of, locate_dotted, target_name
@@ -159,6 +160,7 @@ def is_allowed(name: str | None, target: Any, packages: frozenset[str] | None) -
     while isinstance(target, functools.partial):
         target = target.func
     module = getattr(target, "__module__", None) if target is not None else None
+    module = plain_name(module) if isinstance(module, str) else module
     if (name is not None and ":" in name) or is_config_module(module):
         raise ConfigError(
             f"Target {name or target_name(target)!r} is in a file, not in an allowed package: {', '.join(sorted(packages))}."

@@ -8,6 +8,7 @@ and each import gets nodes of its own: what one config changes never reaches ano
 from __future__ import annotations
 
 import builtins
+import functools
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,8 @@ from ultravid.config.errors import ConfigError, ConfigImportError, did_you_mean
 from ultravid.config.fresh import fresh_copy
 from ultravid.config.module_names import MODULE_PREFIX, is_config_module
 from ultravid.config.nodes import Node
+from ultravid.config.packages import defines, is_ordinary_module
+from ultravid.config.projects import Project, active_projects, import_for, module_at, projects_active
 from ultravid.config.tree import Container, ensure_record
 from ultravid.config.yaml_files import load_yaml
 from ultravid.utils.errors import UserError
@@ -78,8 +81,8 @@ def load_namespace(path: str | Path) -> dict[str, Any]:
     A config file that calls this, through `ultravid.config.get_config` say, reads the other file as a part of its own load.
     """
     path = _existing(config_path(path))
-    load, importers = _running.get() or (_Load(), ())
     with importable_project(path):
+        load, importers = _running.get() or (_Load(active_projects()), ())
         return load.names_of(path, importers)
 
 
@@ -89,11 +92,13 @@ def namespace_of_file(path: Path) -> dict[str, Any]:
     It is run once, until it or a file that it imports changes, so that two of its classes, located apart, know each other.
     """
     path = _existing(path)
+    if is_ordinary_module(path):
+        return vars(module_at(path, active_projects()))
     key = _identity(path)
     known = _looked_up.get(key)
     if known is None or any(_version(file) != version for file, version in known[0].items()):
-        load = _Load()
         with importable_project(path):
+            load = _Load(active_projects())
             known = _looked_up[key] = (load.versions, load.names_of(path, ()))
     return known[1]
 
@@ -107,10 +112,12 @@ class _Load:
     """One load of a config: the files that it has run, each once.
 
     Attributes:
+        projects: whose modules the files may import.
         versions: of the files, by path.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, projects: tuple[Project, ...]) -> None:
+        self.projects = projects
         self.versions: dict[Path, Any] = {}
         self._names: dict[Path, dict[str, Any]] = {}  # as they were when the file had run
 
@@ -151,13 +158,14 @@ def _version(path: Path) -> tuple[int, int] | None:
 
 
 def project_folders(config_file: str | Path) -> list[str]:
-    """Folders whose modules a config may import: its project's folder (the parent of ``configs``) and its own.
+    """Folders whose modules a config may import: its project's folder, which holds a folder ``configs`` above it, and its own.
 
     A saved config names those of the config that it was saved from; a downloaded one has none itself.
     """
     path = config_path(config_file)
     folder = path.resolve().parent
-    own = [str(folder.parent), str(folder)] if folder.name == "configs" else [str(folder)]
+    configs = next((f for f in (folder, *folder.parents) if f.name == "configs"), None)
+    own = [str(configs.parent), str(folder)] if configs is not None else [str(folder)]
     if address_of(path) is not None:
         own = []
     if path.suffix in {".yaml", ".yml"} and path.is_file():
@@ -168,10 +176,12 @@ def project_folders(config_file: str | Path) -> list[str]:
 @contextmanager
 def importable_project(config_file: str | Path) -> Iterator[None]:
     """Make the modules of a config's project importable in the block; installed ones of the same name come first."""
-    added = [f for f in project_folders(config_file) if f not in sys.path]
-    sys.path.extend(added)
+    folders = project_folders(config_file)
+    added = [f for f in folders if f not in sys.path]
+    sys.path.extend(added)  # for a spawned process, which gets this process's path
     try:
-        yield
+        with projects_active(Project(folders)):
+            yield
     finally:
         for folder in added:
             sys.path.remove(folder)
@@ -212,7 +222,7 @@ def _run(path: Path, load: _Load, chain: tuple[Path, ...]) -> dict[str, Any]:
 
     def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
         if level == 0:
-            return builtins.__import__(name, globals, locals, fromlist, level)
+            return import_for(load.projects, name, globals, locals, fromlist)
         return _import_relative(path, name, fromlist or (), level, load, chain, sys._getframe(1))
 
     # Decorators such as dataclass look up the module of their class by name while the file runs.
@@ -265,45 +275,71 @@ def _import_relative(
     file: Path, name: str, names: tuple[str, ...], level: int, load: _Load, chain: tuple[Path, ...], importer: FrameType
 ) -> Any:
     """What ``from ..name import names`` gives in a config file."""
-    refuse_neighbours(file, "." * level + name)
-    folder = file.parent
-    for _ in range(level - 1):
-        folder = folder.parent
-    target = folder.joinpath(*name.split(".")) if name else folder
-    if name and target.with_suffix(".py").is_file():
-        namespace = load.names_of(target.with_suffix(".py"), chain)
-        for wanted in names:
-            if wanted != "*" and wanted not in namespace:
-                known = [k for k in namespace if not k.startswith("_")]
-                raise ConfigImportError(f"{target.with_suffix('.py')} has no {wanted!r}.{did_you_mean(wanted, known)}")
-        note_import(namespace.values(), importer)
-        return _as_module(namespace)
     written = "." * level + name
+    refuse_neighbours(file, written)
+    if level > len(file.parents):
+        raise ConfigImportError(f"{file}: the relative import from {written!r} fails: it leads above {file.anchor}.")
+    folder = file.parents[level - 1]
+    target = folder.joinpath(*name.split(".")) if name else folder
+    read = functools.partial(_read, load=load, chain=chain, importer=importer)
+    module_file, package_file = target.parent / f"{target.name}.py", target / "__init__.py"
+    if name and module_file.is_file() and not package_file.is_file():  # as in Python, a package comes first
+        return _with_names(read(module_file), module_file, names)
     if not target.is_dir():
         there = sorted(p.stem for p in target.parent.glob("*.py")) if target.parent.is_dir() else []
         raise ConfigImportError(
-            f"{file}: the relative import from {written!r} fails: {target.with_suffix('.py')} does not exist."
+            f"{file}: the relative import from {written!r} fails: {module_file} does not exist."
             f"{did_you_mean(target.name, there, others='That folder has')}"
         )
+    # A package with content; an empty __init__.py only marks a folder, and that of the importing file runs already.
+    is_package = package_file.is_file() and file != package_file and package_file.read_bytes().strip() != b""
+    if is_package and file.parent == target and not defines(package_file, names):
+        is_package = False  # the file's own folder: its __init__.py may import this file
+    package = read(package_file) if is_package else None
+    if package is not None and all(hasattr(package, n) or (n == "*" and names == ("*",)) for n in names):
+        return package
     found = {}
     for wanted in names:
-        path = target / f"{wanted}.py"
-        if (target / wanted).is_dir() and not path.is_file():
-            module = f"{written}{'.' if name else ''}{wanted}"
-            raise ConfigImportError(
-                f"{file}: the relative import of {wanted!r} from {written!r} fails: it is a folder; write "
-                f"'from {module} import NAME'."
-            )
-        if not path.is_file():
-            there = sorted(p.stem for p in target.glob("*.py"))
-            raise ConfigImportError(
-                f"{file}: the relative import of {wanted!r} from {written!r} fails: {path} does not exist."
-                f"{did_you_mean(wanted, there, others='That folder has')}"
-            )
-        namespace = load.names_of(path, chain)
-        note_import(namespace.values(), importer)
-        found[wanted] = _as_module(namespace)
+        if package is not None and hasattr(package, wanted):
+            found[wanted] = getattr(package, wanted)
+            continue
+        path, inner = target / f"{wanted}.py", target / wanted / "__init__.py"
+        if inner.is_file() and inner.read_bytes().strip() != b"":
+            found[wanted] = read(inner)
+        elif path.is_file():
+            found[wanted] = read(path)
+        else:
+            raise ConfigImportError(_not_found(file, written, target, wanted, package))
     return _as_module(found)
+
+
+def _not_found(file: Path, written: str, target: Path, wanted: str, package: ModuleType | None) -> str:
+    fails = f"{file}: the relative import of {wanted!r} from {written!r} fails:"
+    if (target / wanted).is_dir():
+        module = f"{written}{'' if written.endswith('.') else '.'}{wanted}"
+        return f"{fails} it is a folder; write 'from {module} import NAME'."
+    there = sorted(p.stem for p in target.glob("*.py") if p.stem != "__init__")
+    if package is None:
+        return f"{fails} {target / wanted}.py does not exist.{did_you_mean(wanted, there, others='That folder has')}"
+    defined = [name for name in vars(package) if not name.startswith("_")]
+    return f"{fails} neither does {target / '__init__.py'} define it, nor is there {wanted}.py.{did_you_mean(wanted, [*defined, *there])}"
+
+
+def _read(path: Path, load: _Load, chain: tuple[Path, ...], importer: FrameType) -> ModuleType:
+    """A file that a config imports by relative path: an ordinary module of a package, or a config file with names of its own."""
+    if is_ordinary_module(path):
+        return module_at(path, load.projects)
+    namespace = load.names_of(path, chain)
+    note_import(namespace.values(), importer)
+    return _as_module(namespace)
+
+
+def _with_names(module: ModuleType, path: Path, names: tuple[str, ...]) -> ModuleType:
+    for wanted in names:
+        if wanted != "*" and not hasattr(module, wanted):
+            known = [k for k in vars(module) if not k.startswith("_")]
+            raise ConfigImportError(f"{path} has no {wanted!r}.{did_you_mean(wanted, known)}")
+    return module
 
 
 def _as_module(names: dict[str, Any]) -> ModuleType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from types import CodeType
+from types import CodeType, MappingProxyType
 from typing import Any
 
 from ultravid.config.tree import DELETED, PLAIN, Container, Origin, ensure_record, raw_children
@@ -13,7 +13,7 @@ __all__ = ["reduced", "restored"]
 
 def reduced(container: Container) -> tuple[Any, ...]:
     """What ``__reduce__`` of a container gives."""
-    pairs = raw_children(container)
+    pairs = [(k, _Proxy(v) if type(v) is MappingProxyType else v) for k, v in raw_children(container)]
     values = dict(pairs) if isinstance(container, dict) else [value for _, value in pairs]
     return restored, (type(container), values, _portable(container._origin), _portable_record(container))
 
@@ -25,6 +25,20 @@ def restored(kind: type[Container], values: Any, origin: Origin | None, record: 
         kept = ensure_record(container)
         kept.settings, kept.via = record
     return container
+
+
+class _Proxy:
+    """Stands for a mapping proxy, which Python does not pickle, and is read as one."""
+
+    def __init__(self, value: MappingProxyType[Any, Any]) -> None:
+        self._value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _proxy_of, (dict(self._value),)
+
+
+def _proxy_of(value: dict[Any, Any]) -> MappingProxyType[Any, Any]:
+    return MappingProxyType(value)  # pickle does not find the class itself
 
 
 def _portable_record(container: Container) -> Any:

@@ -7,11 +7,15 @@ anything that is imported by name, and calls with ``_target_`` for the rest (pat
 
 from __future__ import annotations
 
+import argparse
+import array
 import base64
 import collections
 import dataclasses
 import datetime
+import decimal
 import enum
+import fractions
 import functools
 import inspect
 import operator
@@ -19,16 +23,49 @@ import pathlib
 import sys
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ultravid.config.errors import ConfigError
+from ultravid.config.projects import owner_of
 from ultravid.config.targets import importable_name, target_name
 from ultravid.config.tree import CONTROL_KEYS, PLAIN, RESERVED_KEYS, Container, join_key
 
 __all__ = ["as_call", "same", "to_data"]
 
 _UNIONS: tuple[Any, ...] = (types.UnionType, typing.Union)
+
+
+def _pairs(mapping: Any) -> list[list[Any]]:
+    return [list(pair) for pair in mapping.items()]
+
+
+_COLLECTIONS: dict[type, Callable[[Any], dict[str, Any]]] = {
+    collections.OrderedDict: lambda v: {"_target_": "collections.OrderedDict", "_args_": [_pairs(v)]},
+    collections.defaultdict: lambda v: {
+        "_target_": "collections.defaultdict",
+        "_args_": [v.default_factory, _pairs(v)],
+    },
+    collections.Counter: lambda v: {
+        "_target_": "collections.Counter",
+        "_args_": [{"_target_": "builtins.dict", "_args_": [_pairs(v)]}],
+    },
+    collections.deque: lambda v: {
+        "_target_": "collections.deque",
+        "_args_": [list(v), *([] if v.maxlen is None else [v.maxlen])],
+    },
+    collections.ChainMap: lambda v: {"_target_": "collections.ChainMap", "_args_": v.maps},
+    collections.UserDict: lambda v: {"_target_": "collections.UserDict", "_args_": [v.data]},
+    collections.UserList: lambda v: {"_target_": "collections.UserList", "_args_": [v.data]},
+    types.MappingProxyType: lambda v: {"_target_": "types.MappingProxyType", "_args_": [dict(v)]},
+    types.SimpleNamespace: lambda v: {"_target_": "types.SimpleNamespace", **vars(v)},
+    argparse.Namespace: lambda v: {"_target_": "argparse.Namespace", **vars(v)},
+    bytearray: lambda v: {"_target_": "builtins.bytearray.fromhex", "_args_": [v.hex()]},
+    array.array: lambda v: {"_target_": "array.array", "_args_": [v.typecode, v.tolist()]},
+    fractions.Fraction: lambda v: {"_target_": "fractions.Fraction", "_args_": [v.numerator, v.denominator]},
+    decimal.Decimal: lambda v: {"_target_": "decimal.Decimal", "_args_": [str(v)]},
+}
+"""The calls that make collections and numbers of the standard library."""
 
 
 def to_data(value: Any, key: str = "", *, allow_pickle: bool = False) -> Any:
@@ -131,8 +168,8 @@ def as_call(value: Any) -> dict[str, Any] | None:
         return {"_target_": name, "_args_": [str(value)]}
     if kind in (slice, range):
         return {"_target_": f"builtins.{kind.__name__}", "_args_": [value.start, value.stop, value.step]}
-    if kind is collections.OrderedDict:
-        return {"_target_": "collections.OrderedDict", "_args_": [[list(pair) for pair in value.items()]]}
+    if kind in _COLLECTIONS:
+        return _COLLECTIONS[kind](value)
     if kind is datetime.timedelta:
         arguments = {"days": value.days, "seconds": value.seconds, "microseconds": value.microseconds}
         return {"_target_": "datetime.timedelta", **arguments}
@@ -181,7 +218,9 @@ def same(a: Any, b: Any) -> bool:
     """Whether two raw values say the same. A saved value that was read back equals the one that was saved."""
     if a is b:
         return True
-    if isinstance(a, dict) and isinstance(b, dict):
+    if _describes_other(a, b) or _describes_other(b, a):
+        return _same_data(a, b)
+    if _is_plain_dict(a) and _is_plain_dict(b):
         return dict.keys(a) == dict.keys(b) and all(
             same(value, dict.__getitem__(b, key)) or (key == "_target_" and _same_data(value, dict.__getitem__(b, key)))
             for key, value in dict.items(a)
@@ -200,12 +239,24 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is not str and type(b) is not str and _same_data(a, b)
 
 
+def _describes_other(call: Any, value: Any) -> bool:
+    """Whether one value may be the call that makes the other: that of a saved config beside that of the config itself."""
+    return isinstance(call, Container) and isinstance(call, dict) and "_target_" in call and not _is_plain_dict(value)
+
+
+def _is_plain_dict(value: Any) -> bool:
+    return type(value) is dict or (isinstance(value, Container) and isinstance(value, dict))
+
+
 def _is_plain_tuple(value: tuple[Any, ...]) -> bool:
     return type(value) is tuple or isinstance(value, Container)
 
 
 def _same_data(a: Any, b: Any) -> bool:
     """Whether two values look alike in a file: a class and its name, a path and the call that makes it."""
+    owners = [owner_of(getattr(value, "__module__", None)) for value in (a, b)]
+    if None not in owners and owners[0] is not owners[1]:  # modules of one name, of two projects
+        return False
     writer = _Writer(allow_pickle=False)
     write = writer.target if type(a) is str or type(b) is str else writer.data
     try:

@@ -14,6 +14,7 @@ from ultravid.config.definitions import living_definition
 from ultravid.config.errors import ConfigImportError
 from ultravid.config.migrations import current_target
 from ultravid.config.module_names import parse_module_name
+from ultravid.config.projects import Project, active_projects, owner_of, plain_name, real_name
 from ultravid.utils import registry
 
 __all__ = ["attribute_of", "importable_name", "locate_dotted", "target_name"]
@@ -21,20 +22,24 @@ __all__ = ["attribute_of", "importable_name", "locate_dotted", "target_name"]
 logger = logging.getLogger(__name__)
 
 
-@functools.lru_cache(maxsize=1024)
 def locate_dotted(name: str) -> Any:
     """The object of a dotted name, ``torch.optim.AdamW``; an earlier version's name gives today's object, with a warning.
 
     Raises:
         ConfigImportError: it can't be imported; the message gives the real reason.
     """
+    return _locate(name, active_projects())
+
+
+@functools.lru_cache(maxsize=1024)
+def _locate(name: str, projects: tuple[Project, ...]) -> Any:
     if (current := current_target(name)) != name:
         logger.warning("The target %r is now called %r.", name, current)
-        return locate_dotted(current)
+        return _locate(current, projects)
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigImportError(f"Target {name!r} is neither a dotted name nor file.py:Name.")
     try:
-        return registry.locate(name)
+        return registry.locate(name, lambda module: real_name(module, projects))
     except ImportError as error:
         raise ConfigImportError(str(error)) from error.__cause__
 
@@ -60,13 +65,13 @@ def target_name(target: Callable[..., Any] | str) -> str:
         return f"partial({target_name(target.func)})"
     if module and name and (file := parse_module_name(module)):
         return f"{file.path}:{name}"
-    return f"{module}.{name}" if module and name else name or repr(target)
+    return f"{plain_name(module)}.{name}" if module and name else name or repr(target)
 
 
 def importable_name(value: Any) -> str | None:
     """The name by which `ultravid.config.locate` finds this very object again; None if it has no such name."""
     if isinstance(value, ModuleType):
-        return value.__name__
+        return plain_name(value.__name__)
     module: Any
     qualname: Any
     owner = getattr(value, "__self__", None)
@@ -85,13 +90,17 @@ def importable_name(value: Any) -> str | None:
     if (file := parse_module_name(module)) is not None:  # defined in a config file, or in one that it imports
         holder = owner if isinstance(owner, type) else type(value) if isinstance(value, enum.Enum) else value
         return f"{file.path}:{qualname}" if _is_found_in_file(holder, module) else None
-    name = f"{module}.{qualname}"
+    owning = owner_of(module)
+    if owning is not None and not owning.is_of_a_config:  # a saved config would not say where to look for the module
+        return None if "<" in qualname else f"{sys.modules[module].__file__}:{qualname}"
+    projects = active_projects() if owning is None else (owning,)
+    name = f"{plain_name(module)}.{qualname}"
     private = any(part.startswith("_") for part in name.split("."))
     for candidate in (_name_in_loaded_package(value) if private else None, _public_name(name), name):
         if candidate is None:
             continue
         try:
-            found = locate_dotted(candidate)
+            found = _locate(candidate, projects)
         except ConfigImportError:
             continue
         if found is value or (isinstance(owner, type) and found == value):

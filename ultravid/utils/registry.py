@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,8 +26,12 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def locate(name: str) -> Any:
+def locate(name: str, module_called: Callable[[str], str] = str) -> Any:
     """The object of a dotted name, such as ``torch.optim.AdamW``; classes inside of classes are found too.
+
+    Args:
+        name: the dotted name.
+        module_called: gives the name under which a module is imported, if that is another one.
 
     Raises:
         ImportError: the name leads nowhere, or a module on the way can't be imported; the message gives the real reason.
@@ -36,7 +40,7 @@ def locate(name: str) -> Any:
     if not all(p.isidentifier() for p in parts):
         raise ImportError(f"Target {name!r} is not a dotted name.")
     for length in range(len(parts), 0, -1):
-        module_name = ".".join(parts[:length])
+        module_name = module_called(".".join(parts[:length]))
         try:
             module = sys.modules.get(module_name) or importlib.import_module(module_name)
         except ModuleNotFoundError as error:
@@ -47,7 +51,7 @@ def locate(name: str) -> Any:
             raise ImportError(f"Target {name!r} can't be imported: {type(error).__name__}: {error}") from error
         except Exception as error:
             raise ImportError(f"Target {name!r} can't be imported: {type(error).__name__}: {error}") from error
-        return attribute_of(module, parts[length:], name, module_name)
+        return attribute_of(module, parts[length:], name, ".".join(parts[:length]))
     raise ImportError(f"Target {name!r} can't be imported: there is no module {missing!r}.")
 
 
