@@ -18,6 +18,13 @@ from torch.optim import Optimizer
 
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.engine.data_position import DataPosition
+from ultravid.engine.hook_checks import (
+    HookChecks,
+    names_in_short,
+    synchronized_parameters,
+    waits_for_all,
+    without_gradient,
+)
 from ultravid.engine.model_output import checked_losses, total_of, warn_about_losses
 from ultravid.engine.sharding import unsharded
 from ultravid.engine.steps import Accumulation, FullPrecision, MixedPrecision, NonfinitePolicy, Precision, Step
@@ -241,7 +248,11 @@ class TrainerBase:
         for name, hook in self.named_hooks.items():
             self.storage.source = f"hooks/{name}"
             hook.before_train()
+            self._after_before_train(name, hook)
         self.storage.source = ""
+
+    def _after_before_train(self, name: str, hook: HookBase) -> None:
+        """Called after `before_train` of each hook; a trainer that checks what hooks do overrides it."""
 
     def after_train(self) -> None:
         """Call all hooks, because one that fails must not leave the others' files open; then raise the first error."""
@@ -291,10 +302,16 @@ class TrainerBase:
     def _hook_methods(self, phase: str) -> list[tuple[str, Callable[[], None]]]:
         """The hooks' methods of one name, without those that do nothing, which are most."""
         return [
-            (f"hooks/{name}", getattr(hook, phase))
+            (f"hooks/{name}", self._hook_call(name, hook, phase))
             for name, hook in self.named_hooks.items()
             if phase in vars(hook) or getattr(type(hook), phase) is not getattr(HookBase, phase)
         ]
+
+    def _hook_call(self, name: str, hook: HookBase, phase: str) -> Callable[[], None]:
+        """What is called of a hook at one place of each iteration; a trainer that checks what hooks do overrides it."""
+        del name
+        call: Callable[[], None] = getattr(hook, phase)
+        return call
 
     def run_step(self) -> None:
         """Make one step; a subclass defines it."""
@@ -402,6 +419,10 @@ class SimpleTrainer(TrainerBase):
         self._position = DataPosition()
         self._recorded_names: tuple[str, ...] = ()
         self._configured = hyperparameters(optimizer)
+        self._checks: HookChecks | None = None
+        self._num_expected = 0  # parameters of the optimizer that should have a gradient
+        self._synchronized = synchronized_parameters(model)
+        self._has_users_hooks = False
         self.evaluation_weights = lambda: unsharded(model)
         if checkpointer is not None:
             checkpointer.add_checkpointable("trainer", self)
@@ -424,6 +445,43 @@ class SimpleTrainer(TrainerBase):
         self._recorded_names = ()
         super().train(start_iter, max_iter)
 
+    def before_train(self) -> None:
+        """Call the hooks, and check that what they leave can be trained."""
+        self._checks = HookChecks(self.model, self.optimizer, self._synchronized)
+        super().before_train()
+        self._checks.begin(self._users_hooks())
+        if self._synchronized is not None and waits_for_all(self.model):
+            held = (p for group in self.optimizer.param_groups for p in group["params"])
+            self._num_expected = sum(id(p) in self._synchronized for p in held)
+        self._has_users_hooks = bool(self._users_hooks())
+
+    def _users_hooks(self) -> list[str]:
+        """The names of the hooks that run code of the user's."""
+        return [name for name, hook in self.named_hooks.items() if _runs_users_code(hook)]
+
+    def _after_before_train(self, name: str, hook: HookBase) -> None:
+        if self._checks is not None and _runs_users_code(hook):
+            self._checks.after_hook(repr(name), self.model, self.optimizer, may_set=True)
+
+    def _hook_call(self, name: str, hook: HookBase, phase: str) -> Callable[[], None]:
+        call = super()._hook_call(name, hook, phase)
+        evaluates = type(hook).__module__ == "ultravid.engine.hooks.evaluation"  # by an evaluator of the user's
+        if not (evaluates or _runs_users_code(hook)):
+            return call
+
+        def checked() -> None:
+            call()
+            if self._checks is not None and (not evaluates or self.evaluated_at == self.iter):
+                self._checks.after_hook(repr(name), self.model, self.optimizer)
+
+        return checked
+
+    def after_step(self) -> None:
+        """Compare the processes' weights if that is due, and call the hooks."""
+        if self._synchronized is not None and self._checks is not None:
+            self._checks.compare_weights(self.iter, self.start_iter)
+        super().after_step()
+
     def after_train(self) -> None:
         """Call the hooks; when this returns, what they saved is on disk."""
         try:
@@ -444,7 +502,8 @@ class SimpleTrainer(TrainerBase):
         Raises:
             FloatingPointError: a loss or a gradient is not finite; the message names the iteration and the samples.
         """
-        assert self.model.training, "the model is in evaluation mode"
+        if not self.model.training:
+            raise UserError(f"The model is in evaluation mode in iteration {self.iter}: what called model.eval()?")
         step = Step(self.iter, self.seed, self.model, self.precision)
         data_before = self.seconds["data"]
         clock = _LapClock(self.seconds)
@@ -526,17 +585,31 @@ class SimpleTrainer(TrainerBase):
         """
         self.precision.unscale(self.optimizer)
         self.after_backward()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if len(parameters) < self._num_expected:
+            self._check_unused()
+        elif self._has_users_hooks:
+            self._num_expected = len(parameters)
         norm = None
         if not self._clipper_gives_norm:  # before clipping: clipped by value, an infinite gradient would look finite
-            gradients = (p.grad for group in self.optimizer.param_groups for p in group["params"])
-            norm = _total_norm([gradient for gradient in gradients if gradient is not None])
+            norm = _total_norm([p.grad for p in parameters])
         if self.clip_grad is not None:
-            groups = self.optimizer.param_groups
-            clipped = self.clip_grad([p for group in groups for p in group["params"] if p.grad is not None])
+            clipped = self.clip_grad(parameters)
             if isinstance(clipped, Tensor) and clipped.dim() == 0:
                 self._clipper_gives_norm, norm = True, clipped
         assert norm is not None
         return norm if type(norm) is Tensor else _unsharded_norm(norm)
+
+    def _check_unused(self) -> None:
+        """Find out why parameters of the optimizer have no gradient; DDP has not reduced the others' then, if it waits for all."""
+        if self._has_users_hooks and self._checks is not None:
+            self._checks.check_parameters()
+        names = without_gradient(self.model, self._synchronized or frozenset())
+        if names and waits_for_all(self.model):
+            raise UserError(
+                f"{len(names)} parameters got no gradient in iteration {self.iter}: {names_in_short(names)}. DDP waits for the "
+                "gradient of each parameter: set train.ddp.find_unused_parameters=True, or freeze those that no loss depends on."
+            )
 
     def optimizer_step(self) -> None:
         """Move the weights."""
@@ -548,8 +621,11 @@ class SimpleTrainer(TrainerBase):
         if world_size > 1:
             losses = dict(sorted(losses.items()))  # the order may differ between processes
         stacked = torch.stack([v if v.dtype is torch.float32 else v.float() for v in losses.values()])
-        if world_size > 1:
+        if self._synchronized is not None and self._has_users_hooks:
+            stacked = self._compared(stacked)
+        elif world_size > 1:
             torch.distributed.all_reduce(stacked)
+        if world_size > 1:
             stacked /= world_size
         storage, names = get_event_storage(), tuple(losses)
         source, storage.source = storage.source, _TRAINER
@@ -559,6 +635,15 @@ class SimpleTrainer(TrainerBase):
         storage.put_scalars_later(names, stacked)
         storage.put_scalar("data_time", data_time)
         storage.source = source
+
+    def _compared(self, values: Tensor) -> Tensor:
+        """The sums of some values over the processes, which learn by the same reduction whether they train the same parameters."""
+        assert self._checks is not None
+        number = self._checks.number_to_compare()
+        together = torch.cat([values, values.new_tensor([number, number**2])])
+        torch.distributed.all_reduce(together)
+        self._checks.compare_ranks(*together[-2:].tolist())
+        return together[:-2]
 
     def _write_metrics(self, loss_dict: Mapping[str, Tensor], data_time: float, prefix: str = "") -> None:
         """`write_metrics` under the name by which a ``run_step`` written for detectron2 calls it."""
@@ -676,6 +761,12 @@ class AMPTrainer(SimpleTrainer):
     def grad_scaler(self) -> torch.amp.GradScaler:
         """The scaler of the loss; it is disabled unless the precision is float16."""
         return self._mixed.grad_scaler
+
+
+def _runs_users_code(hook: HookBase) -> bool:
+    """Whether a hook is the user's own, or calls functions of the user's."""
+    module = type(hook).__module__
+    return not module.startswith("ultravid.") or module == "ultravid.engine.hooks.callback"
 
 
 class _LapClock:

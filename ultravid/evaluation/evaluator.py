@@ -279,10 +279,12 @@ def _log_speed(seconds: list[float]) -> None:
 
 @contextlib.contextmanager
 def inference_context(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode inside the block, and restore its mode afterwards."""
-    training = model.training
+    """Put a model into evaluation mode inside the block, and restore the mode of each of its modules afterwards."""
+    training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        model.train(training[0][1])  # a model's own may do more than set modes
+        for module, mode in training:
+            module.training = mode

@@ -32,8 +32,10 @@ def get_default_optimizer_params(
     weight_decay_bias: float | None = None,
     lr_factor_func: Callable[[str], float] | None = None,
     overrides: dict[str, dict[str, float]] | None = None,
+    *,
+    include_frozen: bool = False,
 ) -> list[dict[str, Any]]:
-    """Groups of the parameters that need a gradient, for any optimizer of torch.
+    """Groups of the parameters that need a gradient, or of all, for any optimizer of torch.
 
     Args:
         model: each of its parameters is taken once, even if modules share it.
@@ -45,6 +47,7 @@ def get_default_optimizer_params(
         lr_factor_func: from a parameter's full name to a factor of its learning rate.
         overrides: settings by the last part of a parameter's name, ``{"bias": {"lr": 0.1, "weight_decay": 0}}``; they take
             precedence over all other arguments.
+        include_frozen: take parameters that need no gradient too, which optimizers leave alone until a hook unfreezes them.
 
     Returns:
         groups with different settings, in order of first appearance.
@@ -70,7 +73,7 @@ def get_default_optimizer_params(
     seen = set()
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if not parameter.requires_grad or parameter in seen:
+            if not (parameter.requires_grad or include_frozen) or parameter in seen:
                 continue
             seen.add(parameter)
             group: dict[str, float | None] = {"lr": base_lr, "weight_decay": weight_decay}

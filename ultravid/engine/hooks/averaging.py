@@ -105,8 +105,8 @@ class EMA(HookBase):
         self._num_updates = state["num_updates"]
 
     def _parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """The parameters that training changes; a frozen one is its own average."""
-        return [(name, value) for name, value in self._model.named_parameters() if value.requires_grad]
+        """All parameters that can be averaged; a frozen one is its own average, and a hook may unfreeze it."""
+        return [(name, value) for name, value in self._model.named_parameters() if value.is_floating_point()]
 
 
 class _AveragedModel:
@@ -125,7 +125,7 @@ class _AveragedModel:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         parameters = dict(self._hook._parameters())
-        lacking = sorted(set(parameters) - set(state))
+        lacking = sorted(parameters.keys() - state.keys())
         if lacking:
             raise KeyError(f"there is no average of {lacking[0]!r}")
         self._hook._average = {name: state[name].to(value.device).clone() for name, value in parameters.items()}
