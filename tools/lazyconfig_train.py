@@ -36,27 +36,33 @@ OBJECTS = ("trainer",)
 def do_test(builder: Builder, resume: bool) -> None:
     """Evaluate ``train.init_checkpoint``, or with --resume the newest checkpoint of ``train.output_dir``."""
     from ultravid.engine import load_evaluation_weights
+    from ultravid.engine.failures import evaluation_failures
     from ultravid.evaluation import inference_on_dataset, inference_on_datasets, print_csv_format
     from ultravid.evaluation.recording import EvaluatedRun, evaluating
     from ultravid.utils.env import select_device
     from ultravid.utils.events import EventStorage
 
-    model = builder.build("model").to(select_device(builder.cfg.train.device))
+    with as_user_error():
+        model = builder.build("model").to(select_device(builder.cfg.train.device))
     load_evaluation_weights(model, builder.cfg, resume)
-    loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
+    with as_user_error():
+        loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
     evaluate = inference_on_datasets if isinstance(loader, dict) else inference_on_dataset
     # A model may record numbers in the storage as it does in training.
-    with EventStorage(0), evaluating(EvaluatedRun.of_config(builder.cfg)):
+    with EventStorage(0), evaluating(EvaluatedRun.of_config(builder.cfg)), evaluation_failures(model):
         results = evaluate(model, loader, evaluator)
     print_csv_format(results)
 
 
 def do_train(builder: Builder, resume: bool) -> None:
     """Build the trainer and everything that it refers to, load a checkpoint, and train."""
+    from ultravid.engine.failures import training_failures
+
     with as_user_error():
         trainer = builder.build("trainer")
     trainer.resume_or_load(resume)
-    trainer.train()
+    with training_failures(trainer):
+        trainer.train()
 
 
 def do_quick(cfg: Node, args: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from ultravid.config import CfgNode, config_from_cfg_node, get_cfg, importable_p
 from ultravid.config.cfg_translation import with_tree_keys
 from ultravid.config.command_line import yaml_argument_parser
 from ultravid.engine import DefaultTrainer, default_setup, launch, load_evaluation_weights, resolve_resume, run_tool
+from ultravid.engine.failures import training_failures
 from ultravid.evaluation import DatasetEvaluator
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventStorage
@@ -54,7 +55,8 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
         return
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
-    trainer.train()
+    with training_failures(trainer):
+        trainer.train()
 
 
 def prepare(args: argparse.Namespace) -> tuple[CfgNode, argparse.Namespace]:

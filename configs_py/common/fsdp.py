@@ -17,4 +17,5 @@ checkpointer = L(DistributedCheckpointer)(
     save_dir=ref("train.output_dir"),
     optimizer=ref("optimizer"),
     on_error=ref("train.checkpointer.on_error"),
+    partial_init=False,  # whether train.init_checkpoint may fit a part of the model; the rest starts from scratch
 )

@@ -39,6 +39,7 @@ checkpointer = L(DetectionCheckpointer)(
     save_dir=ref("train.output_dir"),
     background=ref("train.checkpointer.background"),
     on_error=ref("train.checkpointer.on_error"),
+    partial_init=False,  # whether train.init_checkpoint may fit a part of the model; the rest starts from scratch
 )
 
 trainer = L(SimpleTrainer)(

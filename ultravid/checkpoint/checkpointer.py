@@ -19,7 +19,7 @@ from ultravid.checkpoint.manifest import changed_since_written, listed_names, re
 from ultravid.checkpoint.origin import WeightsOrigin, note_origin
 from ultravid.checkpoint.reading import CheckpointError, load_file
 from ultravid.checkpoint.snapshot import Snapshot, check_plain_data
-from ultravid.checkpoint.weights import current_weights, load_weights
+from ultravid.checkpoint.weights import WeightsError, current_weights, load_weights
 from ultravid.utils import comm, file_io
 from ultravid.utils.file_io import remove_path, replace_file, require_local
 from ultravid.utils.hashing import sha256_of
@@ -50,6 +50,8 @@ class DetectionCheckpointer:
         background: `save` returns as soon as the state is copied, and a thread writes it; `wait` waits for the thread.
         on_error: what to do when a file can't be written, as on a full disk: raise ("stop"), or log it ("continue").
             A file that the end of a run depends on is an error either way.
+        partial_init: whether weights to start from may fit a part of the model: what is missing, unknown or of another shape is
+            left out with a warning, and starts from scratch.
         checkpointables: by name, objects with ``state_dict`` and ``load_state_dict``.
 
     Attributes:
@@ -66,6 +68,7 @@ class DetectionCheckpointer:
         save_to_disk: bool | None = None,
         background: bool = False,
         on_error: Literal["stop", "continue"] = "stop",
+        partial_init: bool = False,
         **checkpointables: Any,
     ) -> None:
         if on_error not in ("stop", "continue"):
@@ -76,6 +79,7 @@ class DetectionCheckpointer:
         self.save_to_disk = writes and str(save_dir) != ""
         self.background = background
         self.on_error = on_error
+        self.partial_init = partial_init
         self.checkpointables: dict[str, Any] = {}
         self._run = RunFolder(self.save_dir)
         self._path_manager: Any = None
@@ -278,7 +282,8 @@ class DetectionCheckpointer:
     def resume_or_load(self, path: str | Path, *, resume: bool = True) -> dict[str, Any]:
         """Load the newest good checkpoint of ``save_dir`` if ``resume`` is set and there is one, else the weights of ``path``.
 
-        Weights must fit the model (`load` with ``strict=True``), unless ``path`` asks for matching by heuristics.
+        Weights must fit the model (`load` with ``strict=True``), unless ``partial_init`` is set or ``path`` asks for matching by
+        heuristics.
 
         Returns:
             as `load`.
@@ -290,7 +295,16 @@ class DetectionCheckpointer:
             return self._resume()
         if resume:
             logger.warning("No checkpoint in %s to resume from: starting at iteration 0.", self.save_dir)
-        return self.load(path, checkpointables=[], strict=True)
+        try:
+            return self.load(path, checkpointables=[], strict=not self.partial_init)
+        except WeightsError as error:
+            if error.num_fitting == 0 or "trainer" not in self.checkpointables:  # of no use, or to evaluate
+                raise
+            raise CheckpointError(
+                f"{error} {error.num_fitting} of the model's {error.num_expected} weights fit: "
+                "checkpointer.partial_init=true takes them and lets the rest start from scratch (in a YAML config: "
+                "MODEL.WEIGHTS 'FILE?matching_heuristics=True')."
+            ) from error
 
     def has_checkpoint(self) -> bool:
         """Whether ``save_dir`` holds a checkpoint to resume from."""
@@ -352,7 +366,14 @@ class DetectionCheckpointer:
             except CheckpointError as error:
                 logger.warning("Can't resume from %s (%s); trying the one before.", path.name, error)
                 continue
-            return self._apply(content, path, self.checkpointables, strict=True)
+            try:
+                return self._apply(content, path, self.checkpointables, strict=True)
+            except WeightsError as error:
+                raise CheckpointError(
+                    f"{error} The model has changed since the checkpoint: resume with the run's own model "
+                    f"({self._run.config}), or start another run from its weights: train.init_checkpoint={path} "
+                    "checkpointer.partial_init=true, with another train.output_dir and without --resume."
+                ) from error
         raise CheckpointError(f"{self.save_dir}: no checkpoint to resume from is good, the last one is {last.name}.")
 
     def _read_verified(self, path: Path) -> dict[str, Any]:

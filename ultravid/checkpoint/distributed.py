@@ -56,6 +56,7 @@ class DistributedCheckpointer(DetectionCheckpointer):
         save_dir: local folder of the checkpoints.
         optimizer: its state is saved by the names of parameters, so that other processes can share it out differently.
         on_error: see `DetectionCheckpointer`.
+        partial_init: see `DetectionCheckpointer`; weights in shards must fit.
         checkpointables: see `DetectionCheckpointer`; their states must be plain data, except averaged weights and the
             trainer's optimizer.
     """
@@ -69,10 +70,11 @@ class DistributedCheckpointer(DetectionCheckpointer):
         optimizer: Optimizer,
         *,
         on_error: Literal["stop", "continue"] = "stop",
+        partial_init: bool = False,
         **checkpointables: Any,
     ) -> None:
         self._optimizer = optimizer
-        super().__init__(model, save_dir, on_error=on_error, **checkpointables)
+        super().__init__(model, save_dir, on_error=on_error, partial_init=partial_init, **checkpointables)
 
     def save(
         self, name: str, *, tag_last: bool = True, tag_best: bool = False, remove: Iterable[Path] = (), **kwargs: Any

@@ -81,6 +81,8 @@ def load_file(path: str | Path, *, path_manager: Any = None) -> dict[str, Any]:
     check_present(path, file)
     if str(file) != str(path):
         path = f"{path} (downloaded to {file})"
+    if (foreign := _what_it_is_instead(file)) is not None:
+        raise CheckpointError(f"Checkpoint {path} is {foreign}.")
     try:
         content = _read(file)
     except pickle.UnpicklingError as error:
@@ -98,6 +100,26 @@ def load_file(path: str | Path, *, path_manager: Any = None) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"Checkpoint {path} holds a {type(content).__name__}, not a dict.")
     return dict(content)
+
+
+def _what_it_is_instead(file: Path) -> str | None:
+    """What a file is that has the name of a checkpoint and is none, with what to do; None if it may be one."""
+    if not file.is_file():
+        return None
+    with file.open("rb") as opened:
+        start = opened.read(256)
+    text = start.lstrip().lower()
+    if not start:
+        return "empty: copy or download it again"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "a web page, not a file of weights: its address leads to a page (a login, a licence, a preview); take the one of the file itself"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of git-lfs, not the file itself: `git lfs pull` in its repository fetches it"
+    if text.startswith((b"<?xml", b"{", b"[")):
+        return f"text, not a file of weights: it begins with {start[:40].decode(errors='replace').strip()!r}"
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 100_000_000:
+        return "in the format of safetensors: save it by torch.save(safetensors.torch.load_file(FILE), 'weights.pth')"
+    return None
 
 
 def _read(path: Path) -> Any:

@@ -15,9 +15,23 @@ from torch import Tensor, nn
 from ultravid.checkpoint.reading import CheckpointError
 from ultravid.config.migrations import WEIGHTS
 
-__all__ = ["align_and_update_state_dicts", "current_weights", "load_weights", "match_by_suffix"]
+__all__ = ["WeightsError", "align_and_update_state_dicts", "current_weights", "load_weights", "match_by_suffix"]
 
 logger = logging.getLogger(__name__)
+
+
+class WeightsError(CheckpointError):
+    """Weights that don't fit a model.
+
+    Attributes:
+        num_fitting: number of those that do.
+        num_expected: number of weights of the model.
+    """
+
+    def __init__(self, message: str, num_fitting: int, num_expected: int) -> None:
+        super().__init__(message)
+        self.num_fitting = num_fitting
+        self.num_expected = num_expected
 
 
 @dataclass
@@ -64,7 +78,8 @@ def load_weights(
         the number of the model's weights that the file does not have.
 
     Raises:
-        CheckpointError: weights don't fit (see ``strict``), or not one of them belongs to the model.
+        CheckpointError: there is something else than tensors.
+        WeightsError: weights don't fit (see ``strict``), or not one of them belongs to the model.
     """
     foreign = next((name for name, value in weights.items() if not isinstance(value, Tensor)), None)
     if foreign is not None:
@@ -87,7 +102,8 @@ def load_weights(
     if message:
         lenient = not strict or by_suffix
         if not lenient or (expected and not fitting):
-            raise CheckpointError(f"{path} doesn't fit the model: {message}.")
+            none = "" if fitting or not expected else " Not one of its weights fits: it is of another architecture."
+            raise WeightsError(f"{path} doesn't fit the model: {message}.{none}", len(fitting), len(expected))
         logger.warning("%s doesn't fit the model in all places: %s. These are left as they are.", path, message)
     model.load_state_dict(fitting, strict=False)
     _log_parts(path, match, [k for k in expected if k not in fitting and k not in match.missing])

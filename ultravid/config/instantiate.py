@@ -18,7 +18,8 @@ from ultravid.config.provenance import where
 from ultravid.config.references import is_reference
 from ultravid.config.targets import attribute_of, locate_dotted, target_name
 from ultravid.config.tree import CONTROL_KEYS, MISSING, Container, full_key, value_at
-from ultravid.utils.errors import UserError
+from ultravid.utils.error_origin import error_in_one_line, shown_frames, users_frames
+from ultravid.utils.errors import StopTraining, UserError
 
 T = TypeVar("T")
 
@@ -240,18 +241,26 @@ def _short(value: Any, most: int = 60) -> str:
 
 @contextmanager
 def as_user_error() -> Iterator[None]:
-    """A block in which objects are built: a value that one of them refuses is reported as a user's mistake, in one message.
+    """A block in which objects are built: an error of one of them is reported as a user's mistake, in one message.
 
     Raises:
-        UserError: instead of a ValueError; it names the key, the target and the place, and the log keeps the traceback.
+        UserError: instead of what an object raised; it names the key, the target and the place, and the lines in the user's own
+            code. The log keeps the traceback.
     """
     try:
         yield
-    except UserError:
+    except (UserError, StopTraining):
         raise
-    except ValueError as error:
+    except Exception as error:
+        notes = getattr(error, "__notes__", ())[:1]  # the innermost object
+        frames = users_frames(error)
+        # What fails while an object is built fails at a value of the config; only an assertion of ultravid's own is a bug.
+        if not isinstance(error, ValueError) and (not notes or (isinstance(error, AssertionError) and not frames)):
+            raise
         logger.debug("The traceback:", exc_info=True)
-        reported = UserError(str(error))
-        for note in getattr(error, "__notes__", ())[:1]:  # the innermost object
+        reported = UserError(str(error) if isinstance(error, ValueError) else error_in_one_line(error))
+        for note in notes:
             reported.add_note(note)
+        if frames:
+            reported.add_note(f"In your code:\n{shown_frames(frames)}")
         raise reported from error

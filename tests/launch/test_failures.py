@@ -1,0 +1,118 @@
+"""An error of the user's config or code, in a constructor or in a step, as the launcher reports it: one message, exit code 2."""
+
+import pytest
+import torch
+
+from tests.conftest import PHANTOM_CONFIG
+from ultravid.engine import HookBase
+
+MINE = """
+import torch
+from torch import nn
+from ultravid.engine import HookBase
+from ultravid.modeling import BasicDet
+
+
+class Net(nn.Module):
+    def __init__(self, width=4, returns="loss", device="cpu"):
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 4), nn.Linear(width, 1)
+        if returns == "typo":
+            self.first.wieght.zero_()
+        self.returns = returns
+
+    def forward(self, clips):
+        loss = self.second(self.first(torch.ones(3, 2))).mean()
+        if self.returns == "key":
+            return {"loss": self.losses["a"]}
+        return {"loss": loss, "accuracy": 0.5} if self.returns == "float" else {"loss": loss}
+
+
+class Hook(HookBase):
+    def after_step(self):
+        return self.trainer.model.nothing
+"""
+
+
+@pytest.fixture
+def mine(small_run, tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "config.py").write_text(
+        "from ultravid.config import LazyCall as L, LazyConfig\n"
+        "from mine import Net\n"
+        f"_base = LazyConfig.load({str(PHANTOM_CONFIG)!r})\n"
+        "data, dataloader, train, prepared_model = _base.data, _base.dataloader, _base.train, _base.prepared_model\n"
+        "checkpointer, trainer, optimizer = _base.checkpointer, _base.trainer, _base.optimizer\n"
+        "lr_multiplier = _base.lr_multiplier\n"
+        "model = L(Net)(width=4, returns='loss')\n"
+    )
+    return ["--config-file", str(tmp_path / "config.py"), *small_run[2:], "~trainer.hooks.eval", "~trainer.hooks.best"]
+
+
+def place(text):
+    return f'mine.py", line {MINE.splitlines().index(text) + 1}, in'
+
+
+@pytest.mark.parametrize(
+    ("overrides", "messages", "line"),
+    [
+        (["model.returns=typo"], ["AttributeError: 'Linear' object has no attribute 'wieght'", "While building model as mine.Net("],
+         "            self.first.wieght.zero_()"),
+        (["model.width=3"], ["Iteration 0 (the forward pass, module second (Linear), key 'model'): RuntimeError: mat1 and mat2"],
+         "        loss = self.second(self.first(torch.ones(3, 2))).mean()"),
+        (["model.returns=key"], ["the forward pass, module at the root (Net), key 'model'): AttributeError"],
+         '            return {"loss": self.losses["a"]}'),
+        (["model.returns=float"], ["The model (Net) returned a float (0.5) for the loss 'accuracy'"], None),
+        (["+trainer.hooks.mine={_target_: mine.Hook}"],
+         ["Iteration 0 (the hook 'mine', key 'trainer.hooks.mine'): AttributeError"],
+         "        return self.trainer.model.nothing"),
+    ],
+    ids=range(5),
+)  # fmt: skip
+def test_an_error_of_the_users_config_or_code_is_one_message(
+    mine, launch_run, tmp_path, capfd, overrides, messages, line
+):
+    assert launch_run([*mine, *overrides]) == 2
+    error = capfd.readouterr().err
+    assert all(message in error for message in messages), error
+    assert line is None or place(line) in error
+    assert "Traceback" not in error and not list(tmp_path.glob("run/model_*"))
+    if line is not None:
+        assert "Traceback (most recent call last)" in (tmp_path / "run/log.txt").read_text()
+
+
+def test_a_bug_of_ultravids_keeps_its_traceback_and_says_where(small_run, launch_run, monkeypatch):
+    def fail(*_):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(HookBase, "state_dict", fail)
+    fail.__code__ = fail.__code__.replace(co_filename=str(PHANTOM_CONFIG.parents[3] / "ultravid/engine/x.py"))
+    with pytest.raises(KeyError) as caught:
+        launch_run([*small_run, "train.max_iter=2", "~trainer.hooks.eval", "~trainer.hooks.best"])
+    assert caught.value.__notes__[-1] == "Iteration 1, the hook 'checkpoint', key 'trainer.hooks.checkpoint'"
+
+
+def test_weights_that_fit_in_part_name_the_key_that_takes_them(small_run, launch_run, tmp_path, capfd):
+    short = [*small_run, "train.max_iter=1", "~trainer.hooks.eval", "~trainer.hooks.best"]
+    assert launch_run(short) == 0
+    content = torch.load(tmp_path / "run/model_final.pth", weights_only=True)["model"]
+    name = next(n for n, v in content.items() if v.dim() == 4)
+    torch.save({**content, name: content[name][:1]}, tmp_path / "part.pth")
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>")
+    (tmp_path / "lfs.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0")
+    (tmp_path / "empty.pth").write_text("")
+    capfd.readouterr()
+    for file, message in (
+        (
+            "part",
+            f"{len(content) - 1} of the model's {len(content)} weights fit: checkpointer.partial_init=true takes them",
+        ),
+        ("page", "is a web page, not a file of weights"),
+        ("lfs", "is a pointer of git-lfs, not the file itself"),
+        ("empty", "is empty"),
+    ):
+        assert launch_run([*short, f"train.init_checkpoint={tmp_path / file}.pth"]) == 2
+        assert message in capfd.readouterr().err
+    init = [f"train.init_checkpoint={tmp_path / 'part.pth'}", "checkpointer.partial_init=true"]
+    assert launch_run([*short, *init]) == 0
+    assert f"1 shapes differ ({name} is (1, " in capfd.readouterr().out

@@ -1,0 +1,148 @@
+"""An error that ends a training: whether the user's config or code caused it, and where.
+
+The line between a user's error and ours: the user's is one that passed through his own code; one of a library in the first step, where
+shapes, dtypes and devices meet for the first time, since the config chose them; and a lack of memory. Any other is a bug of
+ultravid's, which keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ultravid.engine import train_loop
+from ultravid.engine.hook_checks import names_in_short
+from ultravid.engine.train_loop import SimpleTrainer, TrainerBase
+from ultravid.utils import comm
+from ultravid.utils.error_origin import error_in_one_line, shown_frames, users_frames
+from ultravid.utils.errors import StopTraining, UserError
+
+__all__ = ["evaluation_failures", "training_failures"]
+
+logger = logging.getLogger(__name__)
+
+_PHASES = {
+    "_next_batch": ("loading a batch", "dataloader.train"),
+    "_forward": ("the forward pass", "model"),
+    "backward": ("the backward pass", "model"),
+    "finish_gradients": ("the gradients", "trainer"),
+    "optimizer_step": ("the optimizer's step", "optimizer"),
+}
+_UNUSED = re.compile(r"did not receive grad for rank \d+: ([\d ]+)")
+
+
+@dataclass
+class _Place:
+    """Where in a training an error was raised: what was being done, by the object of which key, in which module."""
+
+    what: str = ""
+    key: str = ""
+    module: str = ""
+
+    def __str__(self) -> str:
+        parts = (self.what, self.module and f"module {self.module}", self.key and f"key {self.key!r}")
+        return ", ".join(part for part in parts if part)
+
+
+@contextmanager
+def training_failures(trainer: TrainerBase) -> Iterator[None]:
+    """A block in which a trainer trains: an error that the user's config or code caused is reported in one message.
+
+    Raises:
+        UserError: instead of such an error; it names iteration, key, module, and the lines in the user's code. The log has the
+            traceback. Any other error passes with a note of the place.
+    """
+    try:
+        yield
+    except (UserError, StopTraining, FloatingPointError):
+        raise
+    except Exception as error:
+        model = comm.unwrapped(trainer.model) if isinstance(trainer, SimpleTrainer) else None
+        place = _place_of(error, model)
+        reported = _unused_parameters(error, trainer) or _reported(
+            error, f"Iteration {trainer.iter}", place, may_be_config=trainer.iter == trainer.start_iter
+        )
+        if reported is None:
+            error.add_note(f"Iteration {trainer.iter}{f', {place}' if str(place) else ''}")
+            raise
+        raise reported from error
+
+
+@contextmanager
+def evaluation_failures(model: nn.Module) -> Iterator[None]:
+    """As `training_failures`, for a block that evaluates a model."""
+    try:
+        yield
+    except (UserError, StopTraining, FloatingPointError):
+        raise
+    except Exception as error:
+        logger.debug("The traceback:", exc_info=True)
+        place = _place_of(error, model)
+        if place.module:
+            place.key = "model"
+        reported = _reported(error, "Evaluation", place, may_be_config=False)
+        if reported is None:
+            raise
+        raise reported from error
+
+
+def _reported(error: Exception, when: str, place: _Place, *, may_be_config: bool) -> UserError | None:
+    """The message for a user; None if the error is not his."""
+    frames = users_frames(error)
+    detail = f" ({place})" if str(place) else ""
+    if isinstance(error, torch.OutOfMemoryError):
+        first = str(error).partition(". ")[0]
+        return UserError(
+            f"{when}{detail}: {first}. What needs memory: dataloader.train.total_batch_size, the number of frames and the size of "
+            "images; trainer.accumulation.num_batches and train.amp.enabled=true save some. The log has the traceback."
+        )
+    of_step = place.key in ("model", "dataloader.train")
+    if not frames and not (may_be_config and of_step and isinstance(error, RuntimeError | ValueError)):
+        return None
+    message = UserError(f"{when}{detail}: {error_in_one_line(error)}")
+    if frames:
+        message.add_note(f"In your code:\n{shown_frames(frames)}")
+    message.add_note("The log has the whole traceback.")
+    return message
+
+
+def _place_of(error: Exception, model: nn.Module | None) -> _Place:
+    """Where in a training an error was raised, from the frames that it passed through."""
+    place = _Place()
+    names = {id(module): name for name, module in model.named_modules()} if model is not None else {}
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        function, variables = frame.f_code.co_name, frame.f_locals
+        if frame.f_code.co_filename == train_loop.__file__:
+            if function in _PHASES:
+                place.what, place.key = _PHASES[function]
+            elif function in ("_call_hooks", "before_train", "after_train") and isinstance(variables.get("name"), str):
+                name = variables["name"].removeprefix("hooks/")
+                place.what, place.key = f"the hook {name!r}", f"trainer.hooks.{name}"
+        owner = variables.get("self")
+        if isinstance(owner, nn.Module) and id(owner) in names and function != "__getattr__":
+            place.module = f"{names[id(owner)] or 'at the root'} ({type(owner).__name__})"
+    return place
+
+
+def _unused_parameters(error: Exception, trainer: TrainerBase) -> UserError | None:
+    """The message for DDP's error that parameters had no gradient in the step before, with their names."""
+    model = trainer.model if isinstance(trainer, SimpleTrainer) else None
+    if "Expected to have finished reduction in the prior iteration" not in str(error):
+        return None
+    names: list[str] = []
+    if isinstance(model, DistributedDataParallel) and (found := _UNUSED.search(str(error))):
+        trained = [n for n, p in model.module.named_parameters() if p.requires_grad]
+        names = [trained[i] for i in map(int, found[1].split()) if i < len(trained)]
+    which = f"{len(names)} parameters ({names_in_short(names)})" if names else "Parameters"
+    return UserError(
+        f"{which} got no gradient in iteration {trainer.iter - 1}. DDP waits for the gradient of each parameter: set "
+        "train.ddp.find_unused_parameters=True, or freeze those that no loss depends on."
+    )
