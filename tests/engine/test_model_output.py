@@ -72,7 +72,7 @@ def test_what_is_no_loss_is_named_before_a_weight_moves(returned, message):
 def test_a_loss_of_one_element_is_a_scalar_and_odd_losses_are_reported(caplog):
     weight = train(lambda x: {"a": x.mean()})
     assert torch.equal(train(lambda x: {"a": x.mean().reshape(1), "b": torch.zeros(())}), weight)
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     train(lambda x: {"a": x.mean(), "b": x.sum(), "loss": x.mean() + x.sum(), "accuracy": torch.tensor(0.5)})
     assert "The loss 'accuracy' has no gradient" in caplog.text
     train(lambda x: {"a": x.mean(), "b": x.sum(), "loss": x.mean() + x.sum()})

@@ -301,7 +301,7 @@ def test_an_optimizers_state_follows_the_names_of_parameters_into_other_groups(t
     caplog.clear()
     again, steps = resumed(by_parameter=True)
     assert steps == [3] * 4 and all(map(torch.equal, weights, again))
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert resumed(frozen=["0.weight"])[1] == [3] * 3
     assert "The optimizer lacks 1 parameters that the checkpoint's had (0.weight)" in caplog.text
     assert resumed(amsgrad=True)[1] == [2] * 4  # it has an entry more, so it starts without a state
