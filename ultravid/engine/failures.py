@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ultravid.engine import train_loop
 from ultravid.engine.hook_checks import names_in_short
+from ultravid.engine.rendezvous import lost_peer
 from ultravid.engine.train_loop import SimpleTrainer, TrainerBase
 from ultravid.utils import comm
 from ultravid.utils.error_origin import error_in_one_line, shown_frames, users_frames
@@ -96,6 +97,8 @@ def evaluation_failures(model: nn.Module) -> Iterator[None]:
 
 def _reported(error: Exception, when: str, place: _Place, *, may_be_config: bool) -> UserError | None:
     """The message for a user; None if the error is not his."""
+    if lost_peer(error):  # the process that ended first says why
+        return None
     frames = users_frames(error)
     detail = f" ({place})" if str(place) else ""
     if isinstance(error, torch.OutOfMemoryError):
