@@ -261,3 +261,27 @@ def test_the_global_config_holds_the_config_it_was_given():
         assert global_cfg.SOLVER.MAX_ITER == cfg.SOLVER.MAX_ITER
     finally:
         global_cfg.clear()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("DETERMINISTIC", "no", "Write false."),
+        ("DETERMINISTIC", "1", "Write true."),
+        ("SOLVER.MAX_ITER", "1e4", "Write 10000."),
+        ("SOLVER.BASE_LR", "3e563", "takes a float"),
+        ("SOLVER.STEPS", "('a',)", "takes a tuple"),
+        ("SOLVER.STEPS", "5", "Write '[5]'."),
+        ("MODEL.OPTS", "[backbone.depth=18]", """Write "['backbone.depth=18']"."""),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_with_what_to_write(key, value, message):
+    with pytest.raises(OverrideError) as caught:
+        get_cfg().merge_from_list([key, value])
+    assert message in str(caught.value)
+
+
+def test_text_and_numbers_keep_their_kind():
+    cfg = get_cfg()
+    cfg.merge_from_list(["OUTPUT_DIR", "1e3", "SOLVER.BASE_LR", "1", "INPUT.SCALE.FACTOR", "(1, 2)"])
+    assert (cfg.OUTPUT_DIR, repr(cfg.SOLVER.BASE_LR), repr(cfg.INPUT.SCALE.FACTOR)) == ("1e3", "1.0", "[1.0, 2.0]")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from ast import literal_eval
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from ultravid.config.cfg_keys import MODEL_KEYS, SAVED_KEYS, is_model_key, model
 from ultravid.config.errors import ConfigError, OverrideError, UnknownKeyError, did_you_mean
 from ultravid.config.shipped import shipped_config
 from ultravid.config.synonyms import same_meaning
-from ultravid.utils.text import nearest
+from ultravid.utils.text import nearest, quoted_for_shell
 
 __all__ = ["CfgNode", "place_of"]
 
@@ -199,7 +200,8 @@ class _Changes:
         try:
             value = _fitting(given, old)
         except TypeError:
-            what = f"{full} takes {_described(old)}, got {_described(_decoded(given))}."
+            decoded = _decoded(given)
+            what = f"{full} takes {_described(old)}, got {_described(decoded)}.{_right(given, decoded, old)}"
             self.faults.append((full, what))
             return
         if full == "VERSION" and value != old:
@@ -259,13 +261,42 @@ def _fitting(given: Any, old: Any) -> Any:
     value = _decoded(given)
     if type(value) not in _LEAVES:
         raise TypeError
+    if isinstance(old, list | tuple) and isinstance(value, list | tuple):
+        like = old[0] if len({type(item) for item in old}) == 1 and type(old[0]) in (bool, int, float, str) else None
+        return type(old)(value if like is None else [_fitting_item(item, like) for item in value])
     if value is None or old is None or type(value) is type(old):
         return value
     if type(old) is float and type(value) is int:
         return float(value)
-    if isinstance(old, list | tuple) and isinstance(value, list | tuple):
-        return type(old)(value)
     raise TypeError
+
+
+def _fitting_item(item: Any, like: Any) -> Any:
+    """An item of a list as one of the type that the items of the old list have.
+
+    Raises:
+        TypeError: it can't be one; a whole number may become another.
+    """
+    if type(item) is type(like) or (type(like) is int and type(item) is float and not item.is_integer()):
+        return item
+    if type(like) is float and type(item) is int:
+        return float(item)
+    raise TypeError
+
+
+def _right(given: Any, decoded: Any, old: Any) -> str:
+    """What to write instead of a value of another type, if that is clear; begins with a space."""
+    text = str(given).strip()
+    if isinstance(old, bool) and text.lower() in ("yes", "on", "1", "no", "off", "0"):
+        return f" Write {'true' if text.lower() in ('yes', 'on', '1') else 'false'}."
+    if type(old) is int and isinstance(decoded, float) and decoded.is_integer():
+        return f" Write {int(decoded)}."
+    if isinstance(old, list | tuple) and isinstance(decoded, str | int | float):
+        inner = text[1:-1] if text[:1] in ("[", "(") and text[-1:] in ("]", ")") else text
+        items = [part.strip() for part in inner.split(",")] if isinstance(decoded, str) else [inner]
+        written = ", ".join(map(repr, items) if isinstance(decoded, str) else items)
+        return f" Write {quoted_for_shell(f'[{written}]')}."
+    return ""
 
 
 def _decoded(value: Any) -> Any:
@@ -275,9 +306,15 @@ def _decoded(value: Any) -> Any:
     if value.lower() in ("null", "none"):
         return None
     try:
-        return literal_eval(value)
-    except (ValueError, SyntaxError):
+        decoded = literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return value
+    return value if _is_beyond_floats(decoded) else decoded
+
+
+def _is_beyond_floats(value: Any) -> bool:
+    """Whether Python made an infinite number of digits that are too many: ``3e563``."""
+    return isinstance(value, float) and math.isinf(value)
 
 
 def _described(value: Any) -> str:

@@ -1,17 +1,16 @@
 """References: strings such as ``"${train.max_iter}"`` that stand for another value of the same config.
 
 ``${a.b}`` counts from the root, ``${..b}`` from the place of the reference; ``${oc.env:NAME,default}`` reads the environment,
-``${oc.decode:...}`` parses a text as YAML. A string that is one reference gives the value itself, any other a string.
+``${oc.decode:...}`` reads a text as an override's value is read. A string that is one reference gives the value itself, any other a string.
 """
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from ultravid.config.errors import InterpolationError, did_you_mean
+from ultravid.config.resolvers import end_of_reference, is_resolver, resolver_value
 from ultravid.config.tree import Container, child_key, full_key, raw_child, raw_children, root_of, split_key
 
 __all__ = ["REFERENCE", "is_reference", "owner_of", "ref", "referred_key", "resolve"]
@@ -84,9 +83,12 @@ def _substitute(text: str, container: Container, key: Any) -> Any:
         if start > position:
             parts.append(text[position:start])
         inner = text[start + 2 : end]
-        if REFERENCE in inner:
-            inner = str(_substitute(inner, container, key))
-        value = _look_up(inner, container, key)
+        if is_resolver(inner):
+            value = resolver_value(inner, full_key(container, key), lambda part: _substitute(part, container, key))
+        else:
+            inner = str(_substitute(inner, container, key)) if REFERENCE in inner else inner
+            owner, step = _place(inner, container, key)
+            value = owner[step]
         if start == 0 and end == len(text) - 1:
             return value
         parts.append(str(value))
@@ -95,49 +97,9 @@ def _substitute(text: str, container: Container, key: Any) -> Any:
 
 
 def _closing_brace(text: str, start: int, container: Container, key: Any) -> int:
-    depth = 0
-    for index in range(start, len(text)):
-        if text.startswith(REFERENCE, index):
-            depth += 1
-        elif text[index] == "}":
-            depth -= 1
-            if depth == 0:
-                return index
+    if (end := end_of_reference(text, start)) > 0:
+        return end
     raise InterpolationError(f"Reference {text!r} at {full_key(container, key)!r} lacks a closing brace.")
-
-
-def _env(argument: str, where: str) -> Any:
-    name, comma, default = argument.partition(",")
-    value = os.environ.get(name.strip(), default.strip() if comma else None)
-    if value is None:
-        raise InterpolationError(f"Environment variable {name.strip()!r}, which {where!r} refers to, is not set.")
-    return None if value == "null" else value
-
-
-def _decode(argument: str, where: str) -> Any:
-    """``${oc.decode:${oc.env:N,3}}``: the number, bool or list that a text means in YAML."""
-    import yaml  # only here: no other part of reading a Python config needs it
-
-    try:
-        return yaml.safe_load(argument)
-    except yaml.YAMLError as error:
-        raise InterpolationError(f"{where!r}: oc.decode can't read {argument!r}.") from error
-
-
-_RESOLVERS: dict[str, Callable[[str, str], Any]] = {"oc.env": _env, "oc.decode": _decode}
-
-
-def _look_up(inner: str, container: Container, key: Any) -> Any:
-    name, colon, argument = inner.partition(":")
-    if colon:
-        here = full_key(container, key)
-        if name not in _RESOLVERS:
-            raise InterpolationError(
-                f"Reference '${{{inner}}}' at {here!r}: no resolver {name!r}; there are oc.env, oc.decode."
-            )
-        return _RESOLVERS[name](argument, here)
-    owner, step = _place(inner, container, key)
-    return owner[step]
 
 
 def _place(inner: str, container: Container, key: Any) -> tuple[Container, Any]:

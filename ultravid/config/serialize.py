@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,6 +44,16 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
     def ignore_aliases(self, data: Any) -> bool:
         del data
         return True
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """A text; in quotes also if only YAML 1.2 reads it as a number, as OmegaConf and other readers do: ``1e3``, ``0o10``."""
+        is_number = text[:1] in _BEGINS_A_NUMBER and _NUMBER_OF_YAML_1_2.fullmatch(text)
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style="'" if is_number else None)
+
+
+_BEGINS_A_NUMBER = frozenset("+-.0123456789")
+_NUMBER_OF_YAML_1_2 = re.compile(r"[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?|0o[0-7]+|0x[0-9a-fA-F]+")
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def dump_yaml(node: Any, *, allow_pickle: bool = False) -> str:

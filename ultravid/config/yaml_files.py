@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gc
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,10 @@ _MAX_VALUES = 1_000_000
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """A safe loader that refuses a duplicate key; YAML's own takes the last one in silence."""
+    """A safe loader that refuses a duplicate key; YAML's own takes the last one in silence.
+
+    ``12:30`` is a text, as in YAML 1.2; in 1.1 it is 750, twelve times sixty and thirty.
+    """
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         mapping = super().construct_mapping(node, deep)
@@ -38,6 +42,16 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
                     )
                 seen.add(key.value)
         return mapping
+
+
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, re.compile(f"(?!.*:)(?:{pattern.pattern})$", pattern.flags) if tag in _NUMBERS else pattern)
+        for tag, pattern in resolvers
+    ]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
 
 
 @contextmanager
