@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import load_tool
-from ultravid.config import load_checked
-from ultravid.utils.tool import run_tool
+from ultravid.config.command_line import default_argument_parser, load_with_overrides
+from ultravid.utils.errors import UserError
 
 CONFIG = """\
 from ultravid.config import LazyCall as L, ref
@@ -47,26 +46,64 @@ TYPED = {
 
 # What is typed, and gets a message; what the message says to type is then typed in its place.
 MISTYPED = [
-    *("train.note=a,b", "train.note='a, b'", "train.note=", "train.note=''", "train.note=(a)", "train.note='[a'"),
-    *("train.note=two words", "train.note=“two", "train.note==x", "train.scale=(1,2)", "train.scale=1,2", "train.scale=3"),
-    *("train.scale.7=1", "+train.scale.-1=1", "trainer.names.1=b", "+trainer.names.4=b", "trainer.names=b", "'trainer.names[1]=b'"),
+    *("train.note=a,b", "train.note='a, b'", "train.note=", "train.note=''", "'train.note=(a)'", "train.note='[a'"),
+    *(
+        "train.note=two words",
+        "train.note=“two",
+        "train.note==x",
+        "'train.scale=(1,2)'",
+        "train.scale=1,2",
+        "train.scale=3",
+    ),
+    *(
+        "train.scale.7=1",
+        "+train.scale.-1=1",
+        "trainer.names.1=b",
+        "+trainer.names.4=b",
+        "trainer.names=b",
+        "'trainer.names[1]=b'",
+    ),
     *("train.max_iter = 5", "train.max_iter= 5", "train.max_iter =5", "train.max_iter 5", "train.max_iter: 5"),
     *("train.max_iter:5", "'train.max_iter = 5'", "'train.max_iter: 5'", "--train.max_iter=5", "-train.max_iter=5"),
-    *("--max-iter=5", "--max_iter=5", "train.max_iter=1e4", "train.max_iter=5.0", "train.max_iter=\"'5'\"", "train.max_iter=many"),
+    *(
+        "--max-iter=5",
+        "--max_iter=5",
+        "train.max_iter=1e4",
+        "train.max_iter=5.0",
+        "train.max_iter=\"'5'\"",
+        "train.max_iter=many",
+    ),
     *("train.max_iter=$'5\\r'", "train.max_iter=[1,2]", "train.max_iter=true", "train.max_iter=", "train.max_iter"),
     *("train.deterministic=no", "train.deterministic=on", "train.deterministic=1", "train.deterministic=maybe"),
     *("train.lr=0,1", "train.lr=−1", "train.lr=1e999", "train.lr=1e-999", "train.lr=fast", "train.lr=\"'1'\""),  # noqa: RUF001
     *("train.max_itr=5", "trian.max_iter=5", "max_iter=5", "iters=5", "train.epochs=5", "model.norm=x", "model.nrom=x"),
-    *("model.fast=no", "+model.fast=no", "depth=5", "+train.note=x", "~train.not", "train={max_itr:5,lr:1}"),
-    *("model=parts.Wide", "model=5", "model=depth:5", "model={depth:5,width:1}", "'model={depth: x}'", "model=parts.py"),
-    *("trainer.model.depth=5", "train.tags.a.b=2", "train.tags={a.b: 2}", "~/runs=x", "train.hook=a,b", "model.depth=none"),
+    *("model.fast=no", "+model.fast=no", "depth=5", "+train.note=x", "~train.not", "train={max_iter:5,lr:1}"),
+    *(
+        "model=parts.Wide",
+        "model=5",
+        "model=depth:5",
+        "model={depth:5,width:1}",
+        "'model={depth: x}'",
+        "model=parts.py",
+    ),
+    *(
+        "trainer.model.depth=5",
+        "train.tags.a.b=2",
+        "'train.tags.\"a.b\"=2'",
+        "train.tags={a.b: 2}",
+        "train.hook=a,b",
+        "model.depth=none",
+    ),
 ]
 
 
-def shells():
+def all_shells():
     for name in ("bash", "zsh"):
         absent = pytest.mark.skip(reason=f"there is no {name} here")
         yield pytest.param(name, marks=[] if shutil.which(name) else [absent])
+
+
+SHELLS = list(all_shells())
 
 
 @pytest.fixture(scope="module")
@@ -77,24 +114,29 @@ def config(tmp_path_factory):
     return str(folder / "run.py")
 
 
-def arguments(shell, line):
-    """What a program gets when a line is typed after its name."""
-    printed = subprocess.run([shell, "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True)
-    assert printed.returncode == 0, printed.stderr
-    return printed.stdout.split("\0")[:-1]
+def arguments(shell, lines):
+    """What a program gets for each line that is typed after its name."""
+    script = "".join(f"printf '%s\\0' {line}\nprintf '\\n\\0'\n" for line in lines)
+    printed = subprocess.run([shell, "-c", script], capture_output=True)
+    assert (printed.returncode, printed.stderr) == (0, b""), printed.stderr
+    return [each.split("\0")[:-1] for each in printed.stdout.decode().split("\n\0")[:-1]]
 
 
-def run(config, typed, capsys):
-    """(exit code, standard error) of the launcher that prints the config."""
+def refusal(config, typed, capsys):
+    """What the launcher says about the arguments; "" if it takes them."""
     try:
-        code = run_tool(load_tool("lazyconfig_train").main, ["--config-file", config, "--print", *typed])
+        args = default_argument_parser().parse_args(["--config-file", config, *typed])
+        load_with_overrides(config, args.opts)
+    except UserError as error:
+        return str(error)
     except SystemExit as ended:
-        code = ended.code
-    return code, capsys.readouterr().err
+        assert ended.code == 2
+        return capsys.readouterr().err.strip()
+    return ""
 
 
 WORD = r"""(?:'[^']*'(?:"'"'[^']*')*|"[^"]*")"""
-ADVICE = re.compile(rf"(?:[Ww]rite|,|or|[Aa]dd it with|override) ({WORD}(?: {WORD})*)(?= |\.|,|$)")
+ADVICE = re.compile(rf"(?:[Ww]rite|,|\bor|[Aa]dd it with|: override) ({WORD}(?: {WORD})*)(?= |\.|,|$)")
 MEANT = re.compile(r"Did you mean ((?:'[\w.]+'(?: or )?)+)\?")
 
 
@@ -111,28 +153,20 @@ def advised(typed, message):
                 yield f"{name}={typed.partition('=')[2]}"
 
 
-@pytest.mark.parametrize("shell", shells())
+@pytest.mark.parametrize("shell", SHELLS)
 def test_what_a_shell_hands_over_is_the_value_that_was_meant(shell, config):
-    for typed, value in TYPED.items():
-        assert load_checked(config, arguments(shell, typed)).train.note == value, typed
+    for given, (typed, value) in zip(arguments(shell, TYPED), TYPED.items(), strict=True):
+        assert load_with_overrides(config, given).train.note == value, typed
 
 
-@pytest.mark.parametrize("shell", shells())
+@pytest.mark.parametrize("shell", SHELLS)
 def test_what_a_message_says_to_type_works_when_it_is_typed(shell, config, capsys):
-    said, wrong = 0, []
-    for typed in MISTYPED:
-        try:
-            given = arguments("bash", typed)  # what zsh does not even take is not the question
-        except AssertionError:
-            continue
-        code, message = run(config, given, capsys)
-        if code == 0:
-            continue
-        assert code == 2, (typed, message)
-        for line in advised(typed, message):
-            said += 1
-            code, again = run(config, arguments(shell, line), capsys)
-            if code:
-                wrong.append(f"{typed}\n  {message}  {line}\n  {again}")
+    said = []  # (what was typed, the message, what it says to type)
+    for typed, given in zip(MISTYPED, arguments("bash", MISTYPED), strict=True):  # zsh does not even take some of them
+        message = refusal(config, given, capsys)
+        assert message, typed
+        said += [(typed, message, line) for line in advised(typed, message)]
+    again = [refusal(config, given, capsys) for given in arguments(shell, [line for _, _, line in said])]
+    wrong = ["\n  ".join((*row, why)) for row, why in zip(said, again, strict=True) if why]
     assert not wrong, "\n".join(wrong)
-    assert said > 60
+    assert len(said) > 60

@@ -111,8 +111,8 @@ def test_a_mistake_on_the_command_line_names_the_key_and_what_would_be_right(key
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["SOLVER.MAX_ITER=5"], "write 'SOLVER.MAX_ITER 5', without '='"),
-        (["SOLVER.MAX_ITER=5", "SEED=1"], "write 'SOLVER.MAX_ITER 5', without '='"),
+        (["SOLVER.MAX_ITER=5"], "write SOLVER.MAX_ITER 5, without '='"),
+        (["SOLVER.MAX_ITER=5", "SEED=1"], "write SOLVER.MAX_ITER 5, without '='"),
         (["SEED", "1", "SOLVER.MAX_ITER"], "'SOLVER.MAX_ITER' has no value"),
     ],
 )

@@ -116,7 +116,7 @@ def test_two_processes_train_on_their_shares_of_the_batch(phantom, tmp_path, too
     ("arguments", "message"),
     [
         (["SOLVER.BASE_LRR", "1"], "Unknown key 'SOLVER.BASE_LRR'. Did you mean 'SOLVER.BASE_LR'?"),
-        (["SOLVER.MAX_ITER=5"], "write 'SOLVER.MAX_ITER 5', without '='"),
+        (["SOLVER.MAX_ITER=5"], "write SOLVER.MAX_ITER 5, without '='"),
         (["LOG_PERIOD", "0"], "LOG_PERIOD is 0, not at least 1. (LOG_PERIOD, command line)"),
         (["INPUT.FORMAT", "GBR"], "INPUT.FORMAT is 'GBR'. Did you mean 'BGR'? (INPUT.FORMAT, command line)"),
         (["MODEL.OPTS", "['backbone.dpth=18']"], "(MODEL.OPTS[0] 'backbone.dpth=18'; MODEL.OPTS, command line)"),

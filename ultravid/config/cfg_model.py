@@ -49,7 +49,7 @@ def model_of_cfg_node(cfg: CfgNode) -> Node:
 
 def _as_in_opts(message: str) -> str:
     """A message about an override with keys as ``MODEL.OPTS`` has them: below the model."""
-    return re.sub(r"(?<=['+~ ])model\.(?=[^ ])", "", message)
+    return re.sub(r"(?<=['\"+~ ])model\.(?=[^ ])", "", message)
 
 
 def _model_of_file(cfg: CfgNode) -> Node:

@@ -24,7 +24,7 @@ from ultravid.config.cfg_keys import MODEL_KEYS, SAVED_KEYS, is_model_key, model
 from ultravid.config.errors import ConfigError, OverrideError, UnknownKeyError, did_you_mean
 from ultravid.config.shipped import shipped_config
 from ultravid.config.synonyms import same_meaning
-from ultravid.utils.text import nearest, quoted_for_shell
+from ultravid.utils.text import nearest, quoted_for_shell, shell_argument
 
 __all__ = ["CfgNode", "place_of"]
 
@@ -91,9 +91,8 @@ class CfgNode(_CfgNode):
         known = {*_full_keys(self), *MODEL_KEYS}
         joined = [key for key in map(str, cfg_list) if key.partition("=")[1] and key.partition("=")[0] in known]
         if joined:
-            raise OverrideError(
-                f"Overrides are pairs, KEY VALUE: write {joined[0].replace('=', ' ', 1)!r}, without '='."
-            )
+            key, _, value = joined[0].partition("=")
+            raise OverrideError(f"Overrides are pairs, KEY VALUE: write {key} {shell_argument(value)}, without '='.")
         if len(cfg_list) % 2:
             raise OverrideError(f"Overrides are pairs, KEY VALUE KEY VALUE ...; {cfg_list[-1]!r} has no value.")
         found = _Changes(self)

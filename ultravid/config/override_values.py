@@ -234,6 +234,7 @@ class Place:
         steps: keys and indices below it, if a part of the value is meant.
         call: the annotation of the argument, if the value is one of a call that is set together with it; else None.
         typed: the whole value as typed, if it is set at this key itself.
+        sign: "+" if the key has to be added, else "".
     """
 
     container: Container
@@ -242,28 +243,42 @@ class Place:
     steps: tuple[Any, ...] = ()
     call: Any = None
     typed: str = ""
+    sign: str = ""
 
     def inner(self, step: Any, annotation: Any = None) -> Place:
         """The place of a part of the value."""
         key = f"{self.key}[{step}]" if isinstance(step, int) else f"{self.key}.{step}"
         if annotation is not None:
-            return Place(self.container, self.name, key, (), annotation)
+            return Place(self.container, self.name, key, (step,), annotation)
         return dataclasses.replace(self, key=key, steps=(*self.steps, step), typed="")
 
     def annotations(self) -> list[tuple[Any, str]]:
         """The annotations that the value has to agree with, each with a sentence for messages in which ``{}`` stands for it."""
+        steps = self.steps
         if self.call is not None:
             found: list[tuple[Any, str]] = [(self.call, "")]
+            steps = steps[1:]
         else:
             found = [row for place in _users(self.container, self.name) if (row := _annotation_at(*place)) is not None]
-        for step in self.steps:
+        for step in steps:
             found = [(item, text) for whole, text in found if (item := _item_annotation(whole, step)) is not None]
         return found
 
     def agrees(self, value: Any) -> bool:
         """Whether there are annotations, and the value contradicts none."""
         found = self.annotations()
-        return bool(found) and not any(mismatch(value, annotation) for annotation, _ in found)
+        return bool(found) and not any(_contradicts(value, annotation) for annotation, _ in found)
+
+
+def _contradicts(value: Any, annotation: Any) -> bool:
+    """Whether a value does not agree with an annotation; a bool, which Python takes for an int, is none here."""
+    if (
+        isinstance(value, bool)
+        and re.search(r"\b(?:int|float|complex)\b", text := type_text(annotation))
+        and "bool" not in text
+    ):
+        return True
+    return mismatch(value, annotation) is not None
 
 
 def _users(container: Container, name: Any) -> Iterator[tuple[Container, Any]]:
@@ -490,13 +505,13 @@ def _fitted_scalar(old: Any, new: Typed, place: Place) -> Any:
 def _by_annotation(value: Any, new: Typed, place: Place) -> Any:
     """The value where none was: the text as typed if only that agrees with the annotations."""
     found = [annotation for annotation, _ in place.annotations()]
-    if not any(mismatch(value, a) for a in found):
+    if not any(_contradicts(value, a) for a in found):
         return value
-    if not any(mismatch(new.text, a) for a in found):
+    if not any(_contradicts(new.text, a) for a in found):
         return new.text
-    wanted = next(a for a in found if mismatch(value, a))
+    wanted = next(a for a in found if _contradicts(value, a))
     for kind, like in ((bool, False), (int, 0)):  # what is clear; the check reports the rest
-        is_kind = not mismatch(like, wanted) and (kind is bool or mismatch(0.5, wanted))
+        is_kind = not _contradicts(like, wanted) and (kind is bool or _contradicts(0.5, wanted))
         if is_kind and (_right_scalar(kind, str(value)) is not None):
             raise _wrong_kind(like, value, repr(new.text), place, stands=False)
     return value
@@ -530,11 +545,11 @@ def _in_range(new: Typed, place: Place, at_float: bool = False) -> Any:
     value, text = new.value, new.text
     if type(value) is float and math.isinf(value) and "inf" not in text.lower():
         raise OverrideError(
-            f"{place.key!r}: {_short(text)} is beyond the largest float (1.8e308); write {quoted_for_shell(_written(place, '-inf' if value < 0 else 'inf'))} for infinity."
+            f"{place.key!r}: {_short(text)} is beyond the largest float (1.8e308); write {_write(place, '-inf' if value < 0 else 'inf')} for infinity."
         )
     if type(value) is float and value == 0 and re.search(r"[1-9]", text.lower().partition("e")[0]):
         raise OverrideError(
-            f"{place.key!r}: {_short(text)} is below the smallest float (5e-324); write {quoted_for_shell(_written(place, '0'))} for zero."
+            f"{place.key!r}: {_short(text)} is below the smallest float (5e-324); write {_write(place, '0')} for zero."
         )
     if type(value) is int and not (_LOWEST <= value <= _HIGHEST or (at_float and abs(value) < 1e308)):
         raise OverrideError(f"{place.key!r}: {_short(text)} is beyond the 64 bits of an integer (at most {_HIGHEST}).")
@@ -554,7 +569,9 @@ def _wrong_kind(old: Any, new: Any, typed: str, place: Place, stands: bool = Tru
     ``stands`` is false if the old value is only one that the argument could have.
     """
     said = f"{typed} is {_kind(new)}" if isinstance(new, bool | int | float | str) else f"not {typed}"
-    takes = next((text.replace("{}", type_text(a)) for a, text in place.annotations() if text and mismatch(new, a)), "")
+    takes = next(
+        (text.replace("{}", type_text(a)) for a, text in place.annotations() if text and _contradicts(new, a)), ""
+    )
     if stands:
         message = f"{place.key!r} is {_described(old)}{'; ' if said[0] == typed[0] else ', '}{said}."
         message += f" {takes}." if takes else ""
@@ -634,12 +651,9 @@ def _number(text: str, kind: type) -> float | int | None:
     return number
 
 
-def _written(place: Place, value: str) -> str:
-    return f"{place.key}={value}"
-
-
 def _write(place: Place, value: str) -> str:
-    return quoted_for_shell(_written(place, value))
+    """An override that sets a value; of a part of what was typed the value alone, which belongs in its place there."""
+    return value if place.steps else quoted_for_shell(f"{place.sign}{place.key}={value}")
 
 
 def _forced(new: Any, place: Place) -> str:

@@ -146,17 +146,27 @@ def _apply(cfg: Node, text: str, origin: Origin) -> None:
         _put(parent, last, _value(key, typed, None), key, origin, may_add=True, trail=trail, typed=typed)
         return
     if sign == "" and not present:
-        hint = unknown_key_hint(parent, steps[-1], (), typed)
-        add = "" if quoted_for_shell(f"+{text}") in hint else f" To add a key, write {quoted_for_shell(f'+{text}')}."
+        hint = unknown_key_hint(parent, steps[-1], (), _fitting_text(parent, last, key, typed))
+        add = "" if "dd it with" in hint else f" To add a key, write {quoted_for_shell(f'+{text}')}."
         raise UnknownOverrideError(f"Unknown key {key!r}.{hint}{add}")
     if sign == "+" and present:
+        also = "" if isinstance(parent, Node) else _to_append(parent, above, typed)
         raise OverrideError(
-            f"{key!r} exists already; write {quoted_for_shell(text[1:])} to set it or {quoted_for_shell(f'+{text}')} to set or add it."
+            f"{key!r} exists already; write {quoted_for_shell(text[1:])} to set it or {quoted_for_shell(f'+{text}')} to set or add it.{also}"
         )
     value = _value(key, typed, raw_child(parent, last, None))
     _put(parent, last, value, key, origin, may_add=sign == "++", trail=trail, typed=typed)
     if old:
         note_override(parent, last, old)
+
+
+def _fitting_text(parent: Container, name: Any, key: str, typed: str) -> str:
+    """What was typed for a key that may be added, if it can be its value."""
+    try:
+        fitted(None, _value(key, typed, None), Place(parent, name, key))
+    except ConfigError:
+        return "VALUE"
+    return typed
 
 
 def _no_value(text: str, key: str, parent: Container, last: Any) -> str:
@@ -170,8 +180,11 @@ def _no_value(text: str, key: str, parent: Container, last: Any) -> str:
 
 
 def _no_index(items: Container, above: str, index: int, typed: str) -> str:
-    append = quoted_for_shell(f"+{above}.{len(items)}={typed}")
-    return f"{above!r} has {len(items)} items; there is no index {index}. To append an item, write {append}."
+    return f"{above!r} has {len(items)} items; there is no index {index}.{_to_append(items, above, typed)}"
+
+
+def _to_append(items: Container, above: str, typed: str) -> str:
+    return f" To append an item, write {quoted_for_shell(f'+{above}.{len(items)}={typed}')}."
 
 
 def _put(
@@ -204,7 +217,8 @@ def _put(
             return
     if isinstance(parent, ListNode | TupleNode) and name == len(parent):
         old = common_example([v for _, v in raw_children(parent)])
-    value = fitted(old, value, Place(parent, name, key, typed=typed))
+    is_new = isinstance(parent, Node) and name not in parent
+    value = fitted(old, value, Place(parent, name, key, typed=typed, sign="+" if is_new else ""))
     above = list(trail)
     while isinstance(parent, TupleNode):  # it can't be changed: replace it
         items = [v for _, v in raw_children(parent)]

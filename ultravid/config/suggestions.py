@@ -31,6 +31,9 @@ def unknown_key_hint(node: Container, step: str, rest: Sequence[str] = (), value
     """
     if not isinstance(node, Node):
         return f" It has {len(node)} items."
+    if dotted := _key_with_dots(node, [step, *rest]):
+        merged = f"{full_key(node)}={{{dotted}: {'VALUE' if value is None else value}}}"
+        return f" The key {dotted!r} has a dot in it: write {quoted_for_shell(merged)}."
     argument = None if rest else _argument(node, step)
     if argument == step:
         return f" {_target_text(node)} takes it: add it with {_added(node, step, value)}."
@@ -58,6 +61,12 @@ def _meant(keys: Sequence[str]) -> str:
 
 def _names(node: Node) -> list[str]:
     return [str(k) for k in node if not str(k).startswith("_")]
+
+
+def _key_with_dots(node: Node, steps: Sequence[str]) -> str:
+    """The key of a node that all the steps together are; "" if there is none, or if they do not stand for one key."""
+    whole = ".".join(steps).replace('"', "").replace("'", "")
+    return whole if "." in whole and whole in node and full_key(node) else ""
 
 
 def _completed(node: Node, name: str, rest: Sequence[str]) -> str:

@@ -289,7 +289,7 @@ def find_manifest(path: Path) -> Path:
         if number:
             raise UserError(
                 f"{manifest.parent} has the files of {number} videos but no {MANIFEST}: the evaluation is unfinished. "
-                "Resume it with --eval-only dataloader.evaluator.evaluators[0].resume=true, or evaluate again."
+                "Resume it with --eval-only 'dataloader.evaluator.evaluators[0].resume=true', or evaluate again."
             )
     raise UserError(f"{path} has no predictions: {', '.join(str(t) for t in tried)} do not exist.")
 
