@@ -111,10 +111,10 @@ def output_folder(output_dir: Path, predictions: str) -> InferenceFolder:
             f"--output-dir {output_dir}: is the folder of a run, whose {run.metrics.name} is the training's; give another one."
         )
     record = read_record(folder)
-    if record is not None and not record.is_of_predictions and not is_evaluation_of(folder, predictions):
+    is_a_models = folder.manifest.is_file() or (record is not None and not record.is_of_predictions)
+    if is_a_models and not is_evaluation_of(folder, predictions):
         raise UserError(
-            f"--output-dir {output_dir}: holds the evaluation of a model that began {record.content.get('begin')}, on other "
-            "predictions; give another folder."
+            f"--output-dir {output_dir}: holds a model's evaluation, of other predictions; give another folder."
         )
     return folder
 

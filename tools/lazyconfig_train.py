@@ -38,7 +38,7 @@ def do_test(builder: Builder, resume: bool) -> None:
     from ultravid.engine import load_evaluation_weights
     from ultravid.engine.failures import evaluation_failures
     from ultravid.evaluation import inference_on_dataset, inference_on_datasets, print_csv_format
-    from ultravid.evaluation.recording import EvaluatedRun, evaluating
+    from ultravid.evaluation.evaluated_run import EvaluatedRun, evaluating
     from ultravid.utils.env import select_device
     from ultravid.utils.events import EventStorage
 

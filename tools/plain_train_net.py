@@ -21,7 +21,7 @@ from ultravid.config import Builder, Node, importable_project, load_checked
 from ultravid.config.command_line import default_argument_parser, show_config
 from ultravid.engine import default_setup, default_writers, launch, load_evaluation_weights, resolve_resume, run_tool
 from ultravid.evaluation import inference_on_dataset, scalar_metrics
-from ultravid.evaluation.recording import EvaluatedRun, TrainedWeights, evaluating
+from ultravid.evaluation.evaluated_run import EvaluatedRun, TrainedWeights, evaluating
 from ultravid.solver import LRMultiplier
 from ultravid.utils import comm
 from ultravid.utils.env import select_device

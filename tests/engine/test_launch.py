@@ -14,7 +14,7 @@ import torch
 from tests.quick_python import quick_python
 from ultravid.engine import StopTraining, launch
 from ultravid.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
-from ultravid.evaluation.recording import EvaluatedRun, evaluating
+from ultravid.evaluation.evaluated_run import EvaluatedRun, evaluating
 from ultravid.utils import comm
 from ultravid.utils.errors import UserError
 from ultravid.utils.run_folder import RunFolder

@@ -8,13 +8,15 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.conftest import ROOT, load_tool, small_arguments
+from tests.evaluation.cases import random_videos, write_coco
 from tests.quick_python import quick_python
 from ultravid.evaluation import DatasetEvaluator, inference_on_dataset
-from ultravid.evaluation.recording import EvaluatedRun, evaluating
+from ultravid.evaluation.evaluated_run import EvaluatedRun, evaluating
 from ultravid.evaluation.records import write_record
 from ultravid.utils.hashing import sha256_of
 from ultravid.utils.processes import process_start_time
@@ -198,12 +200,22 @@ def test_the_command_that_repairs_edited_metrics_works_as_it_is_printed(run, tmp
     assert "is the folder of a run" in capsys.readouterr().err
 
 
-def test_predictions_of_version_0_1_are_shown_without_weights_and_with_the_command_to_evaluate_again(run, tmp_path):
+def test_predictions_of_version_0_1_are_shown_without_weights_and_with_the_command_to_evaluate_again(
+    run, tmp_path, capsys
+):
     run.evaluation.record.unlink()
     page = report_of(run, tmp_path)
     assert "no record: the weights are unknown. To evaluate again: python tools/lazyconfig_train.py" in page
     assert "whether it made the weights is not recorded" in page
     assert "No record says which weights" in page
+    # Metrics of something else must not get there, and another detector's results may lie there.
+    annotations, detections = write_coco(tmp_path, random_videos(np.random.default_rng(0), num_videos=3))
+    others = ["--annotations", annotations, "--predictions", detections, "--output-dir"]
+    assert tool("evaluate", *others, run.inference) == 2
+    assert "holds a model's evaluation, of other predictions" in capsys.readouterr().err
+    others[3] = shutil.copy(detections, run.inference / "another_detector.json")
+    assert tool("evaluate", *others, tmp_path / "out") == 0
+    assert record_in(tmp_path / "out")["evaluation"] is None
 
 
 def test_what_does_not_fit_a_folder_is_said(finished, run, tmp_path):

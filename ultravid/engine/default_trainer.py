@@ -19,7 +19,7 @@ from ultravid.config.tree import CONTROL_KEYS, value_at
 from ultravid.engine.steps import MixedPrecision
 from ultravid.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer
 from ultravid.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
-from ultravid.evaluation.recording import EvaluatedRun, evaluating, named_data_set
+from ultravid.evaluation.evaluated_run import EvaluatedRun, evaluating, named_data_set
 from ultravid.utils import comm
 from ultravid.utils.env import select_device
 from ultravid.utils.events import EventWriter

@@ -17,6 +17,7 @@ from ultravid.evaluation.tables import flatten_results_dict, format_results, pri
 from ultravid.evaluation.video_metrics import false_positive_sequences
 
 if TYPE_CHECKING:
+    from ultravid.evaluation.evaluated_run import EvaluatedRun, evaluating
     from ultravid.evaluation.evaluator import (
         DatasetEvaluator,
         DatasetEvaluators,
@@ -31,6 +32,7 @@ __all__ = [
     "DatasetEvaluator",
     "DatasetEvaluators",
     "DetectionPool",
+    "EvaluatedRun",
     "FramePictures",
     "FrameResult",
     "MatchedVideo",
@@ -38,6 +40,7 @@ __all__ = [
     "VideoResult",
     "all_metrics",
     "average_precision",
+    "evaluating",
     "false_positive_sequences",
     "flatten_results_dict",
     "format_results",
@@ -57,8 +60,10 @@ __all__ = [
 _ON_DEMAND = {
     "DatasetEvaluator": "evaluator",
     "DatasetEvaluators": "evaluator",
+    "EvaluatedRun": "evaluated_run",
     "FramePictures": "pictures",
     "VideoDetectionEvaluator": "video_evaluator",
+    "evaluating": "evaluated_run",
     "inference_context": "evaluator",
     "inference_on_dataset": "evaluator",
     "inference_on_datasets": "evaluator",

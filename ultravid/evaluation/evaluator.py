@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ultravid.evaluation.recording import Recording, named_data_set, recorded_evaluation
+from ultravid.evaluation.evaluated_run import named_data_set
+from ultravid.evaluation.recording import Recording, recorded_evaluation
 from ultravid.utils import comm
 
 __all__ = [

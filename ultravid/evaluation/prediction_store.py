@@ -284,7 +284,7 @@ def find_manifest(path: Path) -> Path:
             f"{path} has no predictions in {RunFolder(path).inference.name}; give one of {_listed(others)}."
         )
     for manifest in tried:
-        check_record(InferenceFolder(manifest.parent.parent), manifest)  # one that goes on, or did not end, says more
+        check_record(manifest)  # one that goes on, or did not end, says more
         number = len(list(manifest.parent.glob("*.npz")))
         if number:
             raise UserError(

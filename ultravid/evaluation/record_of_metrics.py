@@ -10,7 +10,7 @@ from typing import Any
 
 import ultravid
 from ultravid.evaluation.prediction_store import find_manifest
-from ultravid.evaluation.records import evaluation_of, read_record, write_record
+from ultravid.evaluation.records import evaluation_of, record_about, write_record
 from ultravid.utils.file_io import is_local, local_path
 from ultravid.utils.hashing import sha256_of
 from ultravid.utils.process_facts import git_state, iso_time, package_versions, process_facts
@@ -46,7 +46,7 @@ def record_metrics(folder: InferenceFolder, predictions: str, begin: float, sett
         settings: what the metrics depend on besides the predictions.
     """
     used = _used_file(predictions)
-    source = None if used is None else read_record(evaluation_of(used))
+    source = None if used is None else record_about(used)
     facts = {
         **process_facts(),
         "versions": {"ultravid": ultravid.__version__, **package_versions()},

@@ -18,8 +18,7 @@ import secrets
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,12 @@ from torch import nn
 
 import ultravid
 from ultravid.checkpoint.origin import WeightsOrigin, weights_origin
-from ultravid.config import ConfigError, LazyConfig, Node, config_hash
+from ultravid.config import ConfigError, LazyConfig, config_hash
 from ultravid.config.nodes import resolve_environment
 from ultravid.config.plain_data import to_data
 from ultravid.config.serialize import resolved
 from ultravid.datasets.fingerprint import combine_fingerprints, fingerprint_each
+from ultravid.evaluation.evaluated_run import EvaluatedRun, evaluated_run
 from ultravid.evaluation.records import folder_of_weights, is_under_way, read_record, write_record
 from ultravid.utils import comm
 from ultravid.utils.errors import UserError
@@ -42,7 +42,7 @@ from ultravid.utils.hashing import sha256_of
 from ultravid.utils.process_facts import git_state, iso_time, package_versions, process_facts
 from ultravid.utils.run_folder import InferenceFolder, RunFolder, RunState
 
-__all__ = ["EvaluatedRun", "Recording", "TrainedWeights", "evaluating", "named_data_set", "recorded_evaluation"]
+__all__ = ["Recording", "recorded_evaluation"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,74 +50,6 @@ _FOLDER_NAMES = ("output_dir", "_output_dir")  # the second is that of detectron
 _WITHOUT_INFLUENCE = frozenset(
     {"output_dir", "resume", "num_workers", "videos"}
 )  # `videos` is described by the data's hash
-
-
-@dataclass(frozen=True)
-class TrainedWeights:
-    """The weights that a training has at the moment.
-
-    Attributes:
-        iteration: the last iteration that changed them.
-        averaged: whether they are the averaged ones.
-    """
-
-    iteration: int
-    averaged: bool = False
-
-
-@dataclass(frozen=True)
-class EvaluatedRun:
-    """The run for which a model is evaluated.
-
-    Attributes:
-        folder: its folder.
-        config: its config, if known.
-        config_file: the file that holds the config, if it stays as it is; else the evaluation's folder gets a copy.
-        weights: those of a training that evaluates; None: what was loaded into the model.
-        model: the model that is trained, if a training evaluates: of another one its weights say nothing. None: any.
-        data_set: name of the data set, if there are several.
-        identities: what the evaluations made for it depended on besides the weights: a hash for each, in the main process.
-        recorded: the folders of the evaluations that were made for it, in the main process.
-    """
-
-    folder: RunFolder
-    config: Node | None = None
-    config_file: Path | None = None
-    weights: TrainedWeights | None = None
-    model: nn.Module | None = None
-    data_set: str = ""
-    identities: list[str] = field(default_factory=list)
-    recorded: list[str] = field(default_factory=list)
-
-    @classmethod
-    def of_config(cls, cfg: Node) -> EvaluatedRun:
-        """The run of a config: that of its ``train.output_dir``."""
-        return cls(RunFolder(cfg.train.output_dir), cfg)
-
-
-_current: ContextVar[EvaluatedRun | None] = ContextVar("evaluated_run", default=None)
-
-
-@contextlib.contextmanager
-def evaluating(run: EvaluatedRun) -> Iterator[EvaluatedRun]:
-    """A context in which evaluations are made for a run; one inside another gives way to the outer one, which knows more."""
-    chosen = _current.get() or run
-    token = _current.set(chosen)
-    try:
-        yield chosen
-    finally:
-        _current.reset(token)
-
-
-@contextlib.contextmanager
-def named_data_set(name: str) -> Iterator[None]:
-    """A context in which one of several data sets is evaluated: what has no folder is recorded in one of that name."""
-    run = _current.get()
-    token = _current.set(None if run is None else replace(run, data_set=name))
-    try:
-        yield
-    finally:
-        _current.reset(token)
 
 
 @contextlib.contextmanager
@@ -177,7 +109,7 @@ class Recording:
     ) -> None:
         self.model = comm.unwrapped(model)
         self.results: Mapping[str, Any] = {}
-        self._run = _current.get()
+        self._run = evaluated_run()
         self._loader, self._evaluators = data_loader, evaluators
         self._restored: list[tuple[Any, str, Any]] = []
         self._content: dict[str, Any] = {}
@@ -303,7 +235,7 @@ class Recording:
         except (OSError, UserError) as error:
             return _Plan({}, (), described, f"The weights to evaluate can't be identified: {error}")
         moved = {path: _moved(path, run.folder, own) for path in configured} if run is not None and own else {}
-        folders = tuple(dict.fromkeys(moved.get(path, path) for path in configured))
+        folders = tuple(dict.fromkeys(_to_record(moved.get(path, path), run) for path in configured))
         for folder in folders:
             record = read_record_or_none(InferenceFolder(Path(folder)))
             if record is not None and is_under_way(record) and record.content.get("pid") != os.getpid():
@@ -508,6 +440,12 @@ def _free_folder(run: EvaluatedRun, name: str) -> str:
     folder = run.folder.inference / run.data_set
     names = itertools.chain(["", name], (f"{name}_{number}" for number in itertools.count(2)))
     return next(path for each in names if (path := str(folder / each)) not in run.recorded)
+
+
+def _to_record(path: str, run: EvaluatedRun | None) -> str:
+    """The folder for the record of an evaluation that writes to a folder; not the run's own, which holds its other files."""
+    is_root = run is not None and os.path.abspath(path) == os.path.abspath(run.folder)
+    return str(run.folder.inference) if is_root and run is not None else path
 
 
 def _contains(model: nn.Module, part: nn.Module | None) -> bool:

@@ -33,6 +33,7 @@ __all__ = [
     "folder_of_weights",
     "is_under_way",
     "read_record",
+    "record_about",
     "write_record",
 ]
 
@@ -155,17 +156,33 @@ def folder_of_weights(run: RunFolder, weights: Path | None, name: str, sha256: C
     return InferenceFolder(run.inference_of(name, sha256()))
 
 
-def check_record(folder: InferenceFolder, used: Path) -> EvaluationRecord | None:
-    """The record of the evaluation that wrote a file; None if the folder has no record.
+def record_about(used: Path) -> EvaluationRecord | None:
+    """The record beside a manifest, COCO results or metrics, if it is about them; None if there is none that is.
+
+    Raises:
+        UserError: as `read_record`.
+    """
+    folder = evaluation_of(used)
+    record = read_record(folder)
+    if record is None or used == folder.metrics:
+        return record
+    if record.is_of_predictions:  # of these, or of others that lie elsewhere
+        judged = (record.content.get("predictions") or {}).get("sha256")
+        return record if used.is_file() and judged == sha256_of(used) else None
+    is_the_users_own = used not in (folder.manifest, folder.coco_results) and used.name not in record.files
+    return None if is_the_users_own else record
+
+
+def check_record(used: Path) -> EvaluationRecord | None:
+    """The record about a file that is about to be used; None if there is none.
 
     Args:
-        folder: the evaluation's.
-        used: a file in it that is about to be used: its manifest, its COCO results, or its metrics.
+        used: a manifest of predictions, COCO results, or the metrics of an evaluation.
 
     Raises:
         UserError: the evaluation has not ended, or the file is not the one that it wrote.
     """
-    record = read_record(folder)
+    folder, record = evaluation_of(used), record_about(used)
     if record is None or (record.is_of_predictions and used != folder.metrics):
         return record
     content = record.content

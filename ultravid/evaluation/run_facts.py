@@ -18,7 +18,7 @@ from typing import Any
 from ultravid.config import ConfigError, LazyConfig, config_hash
 from ultravid.config.resume import significant_changes
 from ultravid.evaluation.prediction_store import find_manifest
-from ultravid.evaluation.records import EvaluationRecord, command_to_evaluate, evaluation_of, read_record
+from ultravid.evaluation.records import EvaluationRecord, command_to_evaluate, evaluation_of, read_record, record_about
 from ultravid.utils.hashing import sha256_of
 from ultravid.utils.run_folder import Attempt, InferenceFolder, RunFolder, RunState
 
@@ -41,8 +41,10 @@ def run_facts(predictions: Path) -> dict[str, str]:
     facts["warnings"] = " ".join(warnings) or "none"
     if run is None:
         return {**facts, "run": _run_elsewhere(record)}
-    facts |= {"folder": str(run), "config": _config(run)}
+    facts["folder"] = str(run)
     trained = _training_of(record, run)
+    if record is None or trained is not None:
+        facts["config"] = _config(run)
     if record is not None and trained is None:
         weights = record.weights.get("path") or "weights that were in memory"
         return {
@@ -95,8 +97,9 @@ def training_behind(folder: InferenceFolder) -> dict[str, Any] | None:
 
 
 def _found(predictions: Path) -> tuple[RunFolder | None, InferenceFolder, EvaluationRecord | None]:
-    folder = evaluation_of(predictions if predictions.is_file() else find_manifest(predictions))
-    return RunFolder.containing(folder.path), folder, read_record(folder)
+    used = predictions if predictions.is_file() else find_manifest(predictions)
+    folder = evaluation_of(used)
+    return RunFolder.containing(folder.path), folder, record_about(used)
 
 
 def _run_elsewhere(record: EvaluationRecord | None) -> str:
@@ -178,6 +181,8 @@ def _training_of(record: EvaluationRecord | None, run: RunFolder) -> tuple[RunFo
         process = ("host", "pid", "process_started")
         begun = (attempt.read_record() or {}) if attempt is not None else {}
         same = all(begun.get(key) == record.content.get(key) for key in process)
+        if number is None and not run.list_attempts():
+            return run, None  # tools/plain_train_net.py records no attempts
         return (run, attempt) if attempt is not None and same else None
     path, sha256 = record.weights.get("path"), record.weights.get("sha256")
     if path is None or sha256 is None:

@@ -18,7 +18,7 @@ from ultravid.evaluation.coco_files import Detections, join_detections, read_ann
 from ultravid.evaluation.matching import match_video
 from ultravid.evaluation.metrics import TRAINING_METRICS, all_metrics
 from ultravid.evaluation.prediction_store import find_manifest, read_videos
-from ultravid.evaluation.records import EvaluationRecord, check_record, command_to_evaluate, evaluation_of
+from ultravid.evaluation.records import EvaluationRecord, check_record, command_to_evaluate, evaluation_of, record_about
 from ultravid.evaluation.results import MatchedVideo, VideoResult
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import is_local
@@ -109,7 +109,7 @@ def evaluated(predictions: str | Path) -> EvaluationRecord | None:
         UserError: there are no predictions, the evaluation has not ended, or the predictions are not the ones that it wrote.
     """
     used = _file_of(predictions)
-    return None if used is None else check_record(evaluation_of(used), used)
+    return None if used is None else check_record(used)
 
 
 def check_metrics(
@@ -137,7 +137,9 @@ def check_metrics(
         or (folder.manifest != used and folder.coco_results != used)
     ):
         return
-    if check_record(folder, folder.metrics) is not None or annotations is not None:
+    record = check_record(folder.metrics)
+    is_explained = record is not None and not (record.is_of_predictions and record_about(used) is None)
+    if is_explained or annotations is not None:
         return
     written = read_json(folder.metrics)
     known = all_metrics(videos)

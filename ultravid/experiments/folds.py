@@ -315,7 +315,7 @@ def _read_fold(fold: Fold) -> tuple[FoldResult, list[MatchedVideo]]:
             f"{folder.metrics}: can't be read ({error}). The evaluator of a fold writes it: a VideoDetectionEvaluator with "
             "output_dir='${train.output_dir}/inference'."
         ) from error
-    record = check_record(folder, folder.metrics)
+    record = check_record(folder.metrics)
     values = {name: float("nan") if value is None else float(value) for name, value in written.items()}
     counts = {name: value for name, value in values.items() if name.startswith("count/")}
     metrics = {name: value for name, value in values.items() if name not in counts}

@@ -13,7 +13,7 @@ from ultravid.config import ConfigError, LazyConfig
 from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import Every, HookOrder
 from ultravid.evaluation import DatasetEvaluator, scalar_metrics
-from ultravid.evaluation.recording import EvaluatedRun, TrainedWeights, evaluating
+from ultravid.evaluation.evaluated_run import EvaluatedRun, TrainedWeights, evaluating
 from ultravid.evaluation.tables import format_results
 from ultravid.utils import comm
 from ultravid.utils.errors import UserError
