@@ -185,3 +185,108 @@ def test_a_folder_is_not_imported_as_a_file(tmp_path):
     write(tmp_path, top="from . import parts\n")
     with pytest.raises(ConfigError, match=r"it is a folder; write 'from \.parts import NAME'"):
         LazyConfig.load(tmp_path / "top.py")
+
+
+def test_a_config_file_is_python_in_any_encoding_and_says_where_its_values_are(tmp_path):
+    latin = "# -*- coding: latin-1 -*-\n\x0cfrom __future__ import annotations\ntrain = dict(a='\xe9', f=__file__)\n"
+    latin += "if __name__ == '__main__':\n    raise SystemExit(3)\n"
+    (tmp_path / "latin.py").write_bytes(latin.encode("latin-1"))
+    cfg = LazyConfig.load(tmp_path / "latin.py")
+    assert (cfg.train.a, cfg.train.f) == ("\xe9", str(tmp_path / "latin.py"))
+    assert where(cfg.train, "a").endswith("latin.py:3")
+    for content, message in (
+        (b"# -*- coding: nonsense -*-\n", "syntax error: unknown encoding: nonsense"),
+        (b"x = '\xe9'\n", "can't decode byte"),
+        (b"x = 1\0", "null bytes"),
+    ):
+        (tmp_path / "bad.py").write_bytes(content)
+        with pytest.raises(ConfigError, match=rf"bad\.py.*{message}"):
+            LazyConfig.load(tmp_path / "bad.py")
+
+
+PACKAGE = {
+    "modeling/__init__": "from .net import Net\nfrom . import parts\nRATE = 0.1\nclass Own: pass\n",
+    "modeling/net": "import logging\nlog = logging.getLogger(__name__)\nclass Net:\n    def __init__(self, a=1): self.a = a\n",
+    "modeling/parts": "from .net import Net\nclass Part(Net): pass\n",
+    "common/__init__": "from .train import train\n",
+    "common/train": "train = dict(a=1)\n",
+    "shared/__init__": "",
+    "shared/train": "train = dict(b=1)\n",
+    "configs/__init__": "",
+    "configs/deep/run": """
+from ultravid.config import LazyCall as L
+from ...modeling import Net, parts, Own
+from ...modeling.net import Net as Same
+from ...common import train
+from ...common import train as again
+from ...shared import train as module
+from ...shared.train import *
+from modeling import Net as Absolute
+assert Same is Net is Absolute and issubclass(parts.Part, Net)
+train.a = 3
+assert again.a == 1 and "b" not in again
+net = L(Net)(a=2)
+of_module = module.train
+""",
+}
+
+
+def tree(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.py").write_text(text)
+    return folder
+
+
+def test_relative_imports_give_a_packages_own_classes_and_fresh_nodes_of_packages_of_configs(tmp_path):
+    tree(tmp_path, PACKAGE)
+    cfg = LazyConfig.load(tmp_path / "configs/deep/run.py")
+    assert cfg.of_module.b == 1 and cfg.again.a == 1 and cfg.net._target_.__module__ == "modeling.net"
+    LazyConfig.save(cfg, tmp_path / "saved.yaml")
+    assert "_target_: modeling.Net\n" in (tmp_path / "saved.yaml").read_text()
+    # A package that is in no project's folder: a saved config names its file.
+    tree(
+        tmp_path / "far",
+        {"parts/__init__": "class Thing: pass\n", "x/y": "from ..parts import Thing\nt = dict(a=Thing)\n"},
+    )
+    far = LazyConfig.load(tmp_path / "far/x/y.py")
+    LazyConfig.save(far, tmp_path / "far.yaml")
+    assert "/far/parts/__init__.py:Thing" in (tmp_path / "far.yaml").read_text()
+    assert instantiate(LazyConfig.load(tmp_path / "far.yaml").t)["a"] is far.t.a
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"run": "from .modeling import Nett\n"},
+            r"__init__\.py define it, nor is there Nett\.py\. Did you mean 'Net'",
+        ),
+        ({"run": "from .modeling.nett import Net\n"}, r"nett\.py does not exist\. Did you mean 'net'"),
+        ({"run": f"from .{'.' * 40}x import y\n"}, r"run\.py: the relative import from .* fails: it leads above /"),
+        (
+            {"run": "from .all import *\n", "all": "__all__ = ['tain']\ntrain = dict()\n"},
+            "no 'tain', which its __all__ lists",
+        ),
+        ({"run": "from . import train\n", "train": "train = dict()\n"}, r"write 'from \.train import train'"),
+        (
+            {
+                "run": "from ultravid.config import LazyConfig\na = LazyConfig.load_rel('b.py', 'b')\n",
+                "b": "from . import run\n",
+            },
+            r"circle: run\.py -> b\.py -> run\.py",
+        ),
+    ],
+)
+def test_wrong_relative_imports_get_one_message(tmp_path, files, message):
+    tree(tmp_path, {**PACKAGE, **files})
+    with pytest.raises(ConfigError, match=message):
+        load_checked(tmp_path / "run.py", required=["train"])
+
+
+def test_a_file_that_was_moved_is_named_with_the_key_that_needs_it(tmp_path):
+    write(tmp_path, own="from ultravid.config import LazyCall as L\nclass Net: pass\nnet = L(Net)()\n")
+    LazyConfig.save(LazyConfig.load(tmp_path / "own.py"), tmp_path / "saved.yaml")
+    (tmp_path / "own.py").rename(tmp_path / "new.py")
+    with pytest.raises(ConfigError, match=r"net: Target '.*own\.py:Net' can't be imported: the file does not exist"):
+        load_checked(tmp_path / "saved.yaml")

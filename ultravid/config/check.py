@@ -139,6 +139,8 @@ def _missing_keys(cfg: Node, required: Iterable[str]) -> Iterator[Fault]:
             if not isinstance(node, Node) or step not in node:
                 known = list(node) if isinstance(node, Node) else []
                 hint = did_you_mean(step, known, f"{place}." if place else "")
+                if not place and cfg._record is not None and cfg._record.ignored_names.get(step) == "module":
+                    hint = f" {step!r} is an imported file here, not a part of the config: write 'from .{step} import {step}'."
                 yield Fault(key, f"is missing, and a run needs it.{hint}")
                 break
             place = join_key(place, step)

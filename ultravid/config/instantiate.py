@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ultravid.config.errors import ConfigError
+from ultravid.config.errors import ConfigError, ConfigImportError
 from ultravid.config.loader import namespace_of_file
 from ultravid.config.module_names import is_config_module
 from ultravid.config.nodes import ListNode, Node, TupleNode, as_node, as_root
@@ -227,6 +227,10 @@ def locate(name: str) -> Any:
     """
     file, colon, attributes = name.rpartition(":")
     if colon and file.endswith(".py"):
+        if not Path(file).is_file():
+            raise ConfigImportError(
+                f"Target {name!r} can't be imported: the file does not exist. If it was moved, put it back or write its new path."
+            )
         return attribute_of(namespace_of_file(Path(file)), attributes.split("."), name, file)
     return locate_dotted(name)
 

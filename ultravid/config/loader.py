@@ -67,9 +67,9 @@ def load_config_file(path: str | Path, *, allow_pickle: bool = False) -> Node:
 
 
 def _is_a_value(value: Any) -> bool:
-    """Whether the author of a file may have meant a value to be part of the config; a function of the file too."""
-    if isinstance(value, FunctionType) and value.__module__.startswith(MODULE_PREFIX):
-        return True
+    """Whether the author of a file may have meant a value to be part of the config; a function of the file or an imported file too."""
+    if is_config_module(value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)):
+        return isinstance(value, FunctionType | ModuleType) or not isinstance(value, type)
     return not isinstance(value, type | ModuleType | FunctionType | BuiltinFunctionType) and not hasattr(
         value, "__wrapped__"
     )
@@ -335,10 +335,12 @@ def _read(path: Path, load: _Load, chain: tuple[Path, ...], importer: FrameType)
 
 
 def _with_names(module: ModuleType, path: Path, names: tuple[str, ...]) -> ModuleType:
-    for wanted in names:
+    exported = getattr(module, "__all__", ()) if names == ("*",) else ()
+    for wanted in (*names, *exported):
         if wanted != "*" and not hasattr(module, wanted):
             known = [k for k in vars(module) if not k.startswith("_")]
-            raise ConfigImportError(f"{path} has no {wanted!r}.{did_you_mean(wanted, known)}")
+            listed = ", which its __all__ lists" if wanted in exported else ""
+            raise ConfigImportError(f"{path} has no {wanted!r}{listed}.{did_you_mean(wanted, known)}")
     return module
 
 

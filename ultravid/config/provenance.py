@@ -107,7 +107,7 @@ def _yaml_tree(file: str) -> yaml.Node | None:
 @functools.lru_cache(maxsize=64)
 def _tree(file: str) -> ast.Module | None:
     try:
-        return ast.parse(Path(file).read_text(encoding="utf-8-sig"))
+        return ast.parse(Path(file).read_bytes())  # which knows a file's encoding
     except (OSError, SyntaxError, ValueError):
         return None
 
