@@ -49,6 +49,26 @@ def put_in(clip, rng):
     return Clip(frames=frames, instances=clip.instances, video_ids=clip.video_ids, frame_indices=clip.frame_indices)
 
 
+class KeepsItsOwn:
+    def __init__(self):
+        self.parts = [{"rng": np.random.default_rng(0)}]
+
+    def __call__(self, clip, rng):
+        return clip
+
+
+def test_a_generator_that_is_kept_from_sample_to_sample_is_named(phantom, caplog):
+    build_video_train_loader(
+        videos=load_cva_bus(root=phantom),
+        frame_sampler=DrawingFrames(num_frames=2),
+        transforms=[put_in, KeepsItsOwn()],
+        total_batch_size=2,
+        seed=0,
+    )
+    (message,) = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert message.startswith("transforms[1].parts[0]['rng'] is a random generator that is kept from sample to sample")
+
+
 class DrawingClips(ClipDataset):
     def __getitem__(self, position):
         before = draw()

@@ -21,6 +21,7 @@ from ultravid.data.image_loaders import (
     get_detection_dataset_dicts,
     trivial_batch_collator,
 )
+from ultravid.data.kept_generators import warn_of_kept_generators
 from ultravid.data.mapper import ClipDataset, FrameDataset
 from ultravid.data.mining import HardMining
 from ultravid.data.samplers import FrameSampler, InfiniteClipSampler, Position, shard_videos
@@ -171,6 +172,7 @@ def build_video_train_loader(
     )
     if num_boxes == 0:
         raise DataError("The training split has no boxes, so there is nothing to learn from.")
+    warn_of_kept_generators(frame_sampler=frame_sampler, transforms=transforms, device_transforms=device_transforms)
     dataset = ClipDataset(
         chosen,
         frame_sampler,

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from ultravid.config.configurable import configurable
 from ultravid.data.common import DatasetFromList, MapDataset
+from ultravid.data.kept_generators import warn_of_kept_generators
 from ultravid.data.samplers import (
     InferenceSampler,
     RandomSubsetTrainingSampler,
@@ -237,6 +238,7 @@ def build_detection_train_loader(
     Raises:
         DataError: see `get_detection_dataset_dicts` and `build_batch_data_loader`.
     """
+    warn_of_kept_generators(mapper=mapper)
     dataset = _as_dataset(dataset, mapper)
     sampler = _sampler_of(dataset, sampler, TrainingSampler)
     return build_batch_data_loader(
