@@ -98,6 +98,7 @@ def test_a_damaged_checkpoint_in_shards_is_passed_over(small_run, launch_run, tm
 def test_under_torchrun_a_group_that_lost_a_process_goes_on_from_its_checkpoint(small_run, tmp_path):
     torchrun = [quick_python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     torchrun += ["--max-restarts", "2", LAUNCHER]
+    small_run += ["train.log_period=4"]  # the checkpoint, after three, holds the values since the last row
     draws = "dataloader.train.device_transforms=[{_target_: tests.launch.own_transform.RandomLevels}]"
     run([*torchrun, *into(small_run, tmp_path / "whole"), draws], tmp_path)
     # Each process, and each start of one, would read another config.
