@@ -17,7 +17,7 @@ from torch import nn
 
 from ultravid.checkpoint.manifest import changed_since_written, listed_names, record_file
 from ultravid.checkpoint.origin import WeightsOrigin, note_origin
-from ultravid.checkpoint.reading import CheckpointError, load_file
+from ultravid.checkpoint.reading import REST_OF_SHARDS, CheckpointError, load_file
 from ultravid.checkpoint.snapshot import Snapshot, check_plain_data
 from ultravid.checkpoint.weights import WeightsError, current_weights, load_weights
 from ultravid.utils import comm, file_io
@@ -275,8 +275,10 @@ class DetectionCheckpointer:
 
     def _note_origin(self, path: str | Path, iteration: Any, *, averaged: bool = False, from_scratch: int = 0) -> None:
         """Note which checkpoint the model's weights are those of, for the records of evaluations."""
-        known = iteration if isinstance(iteration, int) else None
         file = file_io.local_path(path, path_manager=self._path_manager)
+        if iteration is None and (file / REST_OF_SHARDS).is_file():
+            iteration = load_file(file / REST_OF_SHARDS).get("iteration")
+        known = iteration if isinstance(iteration, int) else None
         note_origin(self.model, WeightsOrigin(os.path.abspath(file), str(path), known, averaged, from_scratch))
 
     def resume_or_load(self, path: str | Path, *, resume: bool = True) -> dict[str, Any]:

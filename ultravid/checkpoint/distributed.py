@@ -29,7 +29,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 from torch.optim import Optimizer
 
 from ultravid.checkpoint.checkpointer import AVERAGED, DetectionCheckpointer
-from ultravid.checkpoint.reading import CheckpointError, load_file
+from ultravid.checkpoint.reading import REST_OF_SHARDS, CheckpointError, load_file
 from ultravid.checkpoint.snapshot import check_plain_data
 from ultravid.utils import comm
 from ultravid.utils.file_io import dump_json, remove_path, replace_file
@@ -40,7 +40,6 @@ __all__ = ["DistributedCheckpointer"]
 logger = logging.getLogger(__name__)
 
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
-_REST = "rest.pth"
 _MANIFEST = "manifest.json"  # of the files in the folder of one checkpoint
 
 
@@ -90,7 +89,7 @@ class DistributedCheckpointer(DetectionCheckpointer):
             with _quiet():
                 save_shards(tensors, checkpoint_id=temporary)
             if self.save_to_disk:
-                with replace_file(temporary / _REST) as file:
+                with replace_file(temporary / REST_OF_SHARDS) as file:
                     torch.save(rest, file)
                 hashes = {p.name: sha256_of(p) for p in sorted(temporary.iterdir())}
                 with replace_file(temporary / _MANIFEST) as file:
@@ -153,7 +152,7 @@ class DistributedCheckpointer(DetectionCheckpointer):
             return super().load(path, checkpointables, strict=strict)
         wanted = list(self.checkpointables if checkpointables is None else checkpointables)
         tensors, current = self._state({})
-        rest = load_file(Path(path) / _REST)
+        rest = load_file(Path(path) / REST_OF_SHARDS)
         stored = {key.partition(".")[0] for key in _keys(Path(path))}
         load_average = not wanted and AVERAGED in stored
         if load_average:
@@ -196,7 +195,7 @@ class DistributedCheckpointer(DetectionCheckpointer):
             raise CheckpointError(
                 f"Checkpoint {path} is damaged: the hash of {changed[0]} is not the one in {_MANIFEST}."
             )
-        return load_file(path / _REST)
+        return load_file(path / REST_OF_SHARDS)
 
     def _apply(
         self, content: dict[str, Any], path: str | Path, checkpointables: Iterable[str], *, strict: bool

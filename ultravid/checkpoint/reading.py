@@ -18,7 +18,10 @@ from numpy._core import multiarray
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import AddressError, is_local, local_path
 
-__all__ = ["CheckpointError", "check_present", "load_file"]
+__all__ = ["REST_OF_SHARDS", "CheckpointError", "check_present", "load_file"]
+
+REST_OF_SHARDS = "rest.pth"
+"""The file in a folder of shards that holds what is not a tensor, as the iteration."""
 
 _ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 _ADMITTED: dict[tuple[str, str], Any] = {
