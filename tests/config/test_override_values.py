@@ -7,9 +7,12 @@ import pathlib
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ultravid.config import LazyCall, LazyConfig, Node, OverrideError, instantiate, ref
+from ultravid.config.override_values import _PATH
 from ultravid.config.tree import value_at
+from ultravid.utils.file_io import AddressError, require_local
 
 
 class Mode(enum.Enum):
@@ -196,3 +199,16 @@ def test_what_text_was_typed_is_what_is_built_and_saved(tmp_path):
     LazyConfig.save(cfg, tmp_path / "c.yaml")
     assert LazyConfig.load(tmp_path / "c.yaml").t.a == "1e3"
     assert instantiate(cfg.p) == pathlib.PurePosixPath("a")
+
+
+@pytest.mark.parametrize(
+    "text", ["a/b.c", "./x", "../y-1", "https://h:80/x", "s3://b/k@v", "/abs", "a:b", "inf/x", "true/x"]
+)
+def test_a_path_is_read_without_the_grammar_as_the_grammar_reads_it(text):
+    assert _PATH.fullmatch(text) and OverridesParser.create().parse_override(f"key={text}").value() == text
+    assert LazyConfig.apply_overrides(make(), [f"+train.new={text}"]).train.new == text
+
+
+def test_a_home_folder_that_no_shell_put_in_is_refused_where_files_would_be_written():
+    with pytest.raises(AddressError, match=r"is '~/runs', and only a shell reads ~ as a folder: write /"):
+        require_local("~/runs", "train.output_dir")

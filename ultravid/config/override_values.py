@@ -60,6 +60,7 @@ _WORD = re.compile(
       | (?!(?:inf|nan)$)[A-Za-z_][A-Za-z0-9_-]*""",
     re.VERBOSE | re.IGNORECASE,
 )
+_PATH = re.compile(r"(?:\.{0,2}/)?[A-Za-z_][A-Za-z0-9_./:@-]*")  # a text, as the grammar has it
 _CONSTANTS = {"true": True, "false": False, "null": None}
 _MOST_DIGITS = 400  # of a number; Python refuses to read some thousands
 
@@ -78,6 +79,8 @@ def parse_value(key: str, text: str, old: Any) -> Any:
     """
     if word := _WORD.fullmatch(text):
         return Typed(_word_value(word), text)
+    if _PATH.fullmatch(text) and text.lower() not in ("inf", "nan"):
+        return Typed(text, text)
     from hydra.errors import HydraException
 
     try:

@@ -129,13 +129,17 @@ def require_local(address: str | os.PathLike[str], what: str) -> Path:
         what: what it is, for the message: a config key, or the name of a file.
 
     Raises:
-        AddressError: it is not local.
+        AddressError: it is not local, or begins with a ``~`` that no shell has replaced.
     """
     text = os.fspath(address)
     if not is_local(text):
         raise AddressError(
             f"{what} can't be at {text}: its files are appended to and renamed, which needs a local or mounted folder. "
             "Train to a local one and copy it afterwards."
+        )
+    if text == "~" or text.startswith("~/"):
+        raise AddressError(
+            f"{what} is {text!r}, and only a shell reads ~ as a folder: write {os.path.expanduser(text)}."
         )
     return Path(text)
 

@@ -5,11 +5,12 @@ New code needs no registry, because a config names the object itself; `Registry`
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from ultravid.utils.text import nearest
 
 if TYPE_CHECKING:
     from fvcore.common.registry import Registry
@@ -73,8 +74,8 @@ def attribute_of(holder: Any, names: Sequence[str], target: str, holder_name: st
             value = value[name] if isinstance(value, dict) else getattr(value, name)
         except (KeyError, AttributeError):
             place = ".".join([holder_name, *names[:i]])
-            close = difflib.get_close_matches(name, list(value) if isinstance(value, dict) else dir(value), n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            close = nearest(name, list(value) if isinstance(value, dict) else dir(value))
+            hint = f" Did you mean {close!r}?" if close else ""
             raise ImportError(f"Target {target!r} can't be imported: {place!r} has no {name!r}.{hint}") from None
     return value
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from ultravid.datasets.formats.hospital_csv import load_hospital_csv
 from ultravid.datasets.formats.labelme import load_labelme
 from ultravid.datasets.formats.recordings import load_recordings
 from ultravid.datasets.video import DataError, Video
+from ultravid.utils.text import nearest
 
 __all__ = ["FORMATS", "DatasetFormat", "find_format", "parse_options"]
 
@@ -70,8 +70,8 @@ def find_format(name: str) -> DatasetFormat:
         DataError: there is none; the message names the nearest.
     """
     if name not in FORMATS:
-        near = difflib.get_close_matches(name, FORMATS, 1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Formats are {', '.join(FORMATS)}."
+        near = nearest(name, FORMATS)
+        hint = f"Did you mean {near!r}?" if near else f"Formats are {', '.join(FORMATS)}."
         raise DataError(f"Unknown format {name!r}. {hint}")
     return FORMATS[name]
 
@@ -90,8 +90,8 @@ def parse_options(of: DatasetFormat, texts: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise DataError(f"Option {text!r} is not key=value.")
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Its options are {', '.join(known)}."
+            near = nearest(key, known)
+            hint = f"Did you mean {near!r}?" if near else f"Its options are {', '.join(known)}."
             raise DataError(f"Format {of.name!r} has no option {key!r}. {hint}")
         options[key] = _value(key, written, known[key])
     missing = [k for k in known if signature.parameters[k].default is inspect.Parameter.empty and k not in options]

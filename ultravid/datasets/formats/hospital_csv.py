@@ -28,7 +28,6 @@ one device, or one group of devices that the config names.
 from __future__ import annotations
 
 import csv
-import difflib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -52,6 +51,7 @@ from ultravid.datasets.json_files import read_json
 from ultravid.datasets.patients import patient_from_name, read_patients
 from ultravid.datasets.readers.images import list_images
 from ultravid.datasets.video import DataError, Frame, Video
+from ultravid.utils.text import nearest
 
 __all__ = ["load_hospital_csv"]
 
@@ -259,8 +259,8 @@ class _Reader:
                 continue
             track, kind = entry.get("track_id", 0), entry["class"]
             if kind not in classes or isinstance(track, bool) or not isinstance(track, int):
-                near = difflib.get_close_matches(str(kind), classes, 1)
-                hint = f" (did you mean {near[0]!r}?)" if near else f" (classes are {', '.join(classes)})"
+                near = nearest(str(kind), classes)
+                hint = f" (did you mean {near!r}?)" if near else f" (classes are {', '.join(classes)})"
                 what = (
                     f"unknown class {kind!r}{hint}"
                     if kind not in classes

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ultravid.datasets.video import DataError
+from ultravid.utils.text import nearest
 
 __all__ = ["Sidecar", "read_sidecar", "sidecar_path"]
 
@@ -74,6 +74,6 @@ def _check(path: Path, key: str, value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise DataError(f"{path}: {key!r} is {value!r}, not text or a whole number.")
     else:
-        near = difflib.get_close_matches(key, _NUMBERS + _WORDS, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else f" Keys are {', '.join(_NUMBERS + _WORDS)}."
+        near = nearest(key, _NUMBERS + _WORDS)
+        hint = f" Did you mean {near!r}?" if near else f" Keys are {', '.join(_NUMBERS + _WORDS)}."
         raise DataError(f"{path}: unknown key {key!r}.{hint}")
