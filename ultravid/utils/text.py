@@ -10,6 +10,7 @@ from collections.abc import Iterable
 __all__ = ["likeness", "nearest", "quoted_for_shell", "shell_argument"]
 
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9@%+:,./_-][A-Za-z0-9@%+=:,./_-]*")  # zsh reads a "=" at the beginning
+_WORD_ENDS = re.compile(r"[_/. ]")
 _ACTS_IN_DOUBLE_QUOTES = frozenset('"$`\\!')
 
 
@@ -37,7 +38,7 @@ def likeness(a: str, b: str) -> float:
 
 def _is_part(a: str, b: str) -> bool:
     """Whether all words of a name are words of the other: ``iter`` and ``max_iter``."""
-    return len(a) > 1 and set(a.split("_")) <= set(b.split("_"))
+    return len(a) > 1 and set(_WORD_ENDS.split(a)) <= set(_WORD_ENDS.split(b))
 
 
 def _edits(a: str, b: str) -> float:
