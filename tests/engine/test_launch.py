@@ -1,5 +1,6 @@
 """Two real processes on the CPU."""
 
+import argparse
 import datetime
 import json
 import multiprocessing.spawn
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 from tests.quick_python import quick_python
-from ultravid.engine import StopTraining, launch
+from ultravid.config import Node, get_cfg
+from ultravid.engine import StopTraining, default_setup, launch
 from ultravid.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
 from ultravid.evaluation.evaluated_run import EvaluatedRun, evaluating
 from ultravid.utils import comm
@@ -38,7 +40,16 @@ def talk(path):
         refused = ""
     except UserError as error:
         refused = str(error)
+    # A script that reads its config in each process.
+    cfg = Node(train=Node(output_dir=f"{path}/run_{rank}", seed=-1, device="cpu", init_checkpoint=""))
+    frozen = get_cfg()
+    frozen.OUTPUT_DIR = f"{path}/run_{rank}"
+    frozen.freeze()
+    for config in (cfg, frozen):
+        default_setup(config, argparse.Namespace())
     said = {
+        "run": [*sorted(p.name for p in path.glob("run_*")), cfg.train.output_dir, frozen.OUTPUT_DIR],
+        "seed": cfg.train.seed,
         "world": comm.get_world_size(),
         "all": comm.all_gather({"rank": rank}),
         "gathered": comm.gather(rank),
@@ -81,6 +92,8 @@ def test_processes_hear_each_other(tmp_path):
     first, second = (json.loads((tmp_path / f"{r}.json").read_text()) for r in range(2))
     refused = first.pop("refused")
     assert "Process 1 has other weights or another config than process 0" in refused and second["refused"] == refused
+    assert first.pop("run") == second["run"] == ["run_0", *[f"{tmp_path}/run_0"] * 2]
+    assert first.pop("seed") == second["seed"] and not (tmp_path / "run_0/lock.json").exists()
     assert first == {
         "world": 2,
         "all": [{"rank": 0}, {"rank": 1}],

@@ -1,5 +1,6 @@
 """The program that `quick_python` names: ask the server for a process, hand on signals, end as it ends."""
 
+import contextlib
 import json
 import os
 import signal
@@ -23,6 +24,11 @@ def _is_inherited(number: int) -> bool:
         return False
 
 
+def hand_on(number: int, server: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the process has just ended
+        server.send(bytes([number]))
+
+
 def main() -> None:
     address, arguments = sys.argv[1], sys.argv[2:]
     files = open_files()
@@ -34,7 +40,7 @@ def main() -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
         for number in FORWARDED:
-            signal.signal(number, lambda number, _: server.send(bytes([number])))
+            signal.signal(number, lambda number, _: hand_on(number, server))
         socket.send_fds(server, [struct.pack("i", len(content))], files)
         server.sendall(content)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)

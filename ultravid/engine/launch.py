@@ -9,6 +9,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from ultravid.engine.rendezvous import (
     ranks_of_torchrun,
 )
 from ultravid.engine.spawn import run_in_processes
-from ultravid.engine.stop_signals import StopSignals, installed_signals
+from ultravid.engine.stop_signals import StopSignals, blocked_signals, installed_signals
 from ultravid.utils import comm
 from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.folder_lock import held_locks, release_locks
@@ -123,6 +124,8 @@ def _ended_in_order() -> Iterator[None]:
     signals = StopSignals()
     with contextlib.suppress(ValueError):  # not in the main thread, where signals arrive
         signals.install()
+    with blocked_signals():  # or a scheduler's signal to every process of a job ends it, with a traceback of its own
+        resource_tracker.ensure_running()
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ from typing import Any
 from torch.multiprocessing.spawn import start_processes
 
 from ultravid.engine.rendezvous import lost_peer
-from ultravid.engine.stop_signals import STOP_SIGNALS, installed_signals
+from ultravid.engine.stop_signals import STOP_SIGNALS, blocked_signals, installed_signals
 from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.tool import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR
 
@@ -47,7 +47,7 @@ def run_in_processes(first_rank: int, count: int, main: Callable[[int, Any], Non
     reports = multiprocessing.get_context("spawn").SimpleQueue()
     children = _Children(first_rank, reports)
     with _forwarded_signals(children):
-        with _interrupts_blocked():
+        with blocked_signals():  # a process that is still importing modules would answer Ctrl-C with a traceback
             context = start_processes(
                 _child,
                 args=(reports, first_rank, count, main, payload),
@@ -221,19 +221,6 @@ def _forwarded_signals(children: _Children) -> Iterator[None]:
         signals.postponed_by = None
 
 
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """A block in which SIGINT waits, also in the processes that are started in it.
-
-    A process that is still importing modules would answer Ctrl-C with a traceback.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _child(
     local_rank: int,
     reports: SimpleQueue[_Report],
@@ -247,7 +234,7 @@ def _child(
     os.environ["LOCAL_RANK"] = str(local_rank)
     os.environ["LOCAL_WORLD_SIZE"] = str(count)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `main` handles it: no traceback
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     report = _outcome(rank, main, payload)
     if report is not None:
         reports.put(report)

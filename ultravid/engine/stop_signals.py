@@ -19,7 +19,7 @@ from typing import Any
 
 from ultravid.utils.tool import EXIT_STOPPED
 
-__all__ = ["STOP_SIGNALS", "StopSignals", "installed_signals"]
+__all__ = ["STOP_SIGNALS", "StopSignals", "blocked_signals", "installed_signals"]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
@@ -110,6 +110,16 @@ _installed: list[StopSignals] = []
 def installed_signals() -> StopSignals | None:
     """The handlers that this process has installed last; None without any."""
     return next((signals for signals in reversed(_installed) if signals._owner == os.getpid()), None)
+
+
+@contextlib.contextmanager
+def blocked_signals() -> Iterator[None]:
+    """A block in which `STOP_SIGNALS` wait, also in the processes that are started in it, until these unblock them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _act_as_forked(number: int, frame: FrameType | None) -> None:
