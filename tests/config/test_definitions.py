@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from tests.quick_python import quick_python
-from ultravid.config import LazyConfig, check, instantiate, load_checked
+from ultravid.config import ConfigError, LazyConfig, check, diff, instantiate, load_checked
 
 BASE = """
 import collections, dataclasses, enum, functools, typing
@@ -224,3 +224,32 @@ def test_spawned_workers_send_and_receive_objects_of_config_files(diamond, tmp_p
     (diamond / "base.py").unlink()
     ran = subprocess.run(command, check=False, capture_output=True, text=True)
     assert ran.returncode == 1 and "ConfigError: Config file" in ran.stderr and "does not exist" in ran.stderr
+
+
+def test_what_a_decorator_made_is_saved_by_the_name_it_is_bound_to_or_not_at_all(tmp_path):
+    write(
+        tmp_path,
+        own="""
+            import enum, functools
+            from ultravid.config import LazyCall as L
+            def twice(f):
+                @functools.wraps(f)
+                def both(n): return f(f(n))
+                return both
+            def add(n): return n + 1
+            add_two = twice(add)
+            add_four = twice(twice(lambda n: n + 1))
+            class Bits(enum.IntFlag):
+                A = 1
+                B = 2
+            calls = dict(one=L(add)(n=0), two=L(add_two)(n=0), four=L(add_four)(n=0), bits=Bits.A | Bits.B)
+            bound = dict(it=Bits(1).bit_length)
+        """,
+    )
+    cfg = LazyConfig.load(tmp_path / "own.py")
+    LazyConfig.save(cfg.calls, tmp_path / "saved.yaml")
+    again = LazyConfig.load(tmp_path / "saved.yaml")
+    assert instantiate(again) == instantiate(cfg.calls) == {"one": 1, "two": 2, "four": 4, "bits": 3}
+    assert diff(cfg.calls, again) == [] and type(instantiate(again)["bits"]) is type(cfg.calls.bits)
+    with pytest.raises(ConfigError, match="can't be written as data"):
+        LazyConfig.save(cfg.bound, tmp_path / "saved.yaml")

@@ -28,6 +28,7 @@ def two(tmp_path):
         write(
             tmp_path / name,
             net="""
+                import importlib
                 from helper import who
                 from parts.block import Block
                 class Net:
@@ -36,7 +37,7 @@ def two(tmp_path):
                     def later(self):
                         import late
                         from parts import lazily
-                        return late.WHO, lazily.WHO, __import__("late").WHO
+                        return late.WHO, lazily.WHO, importlib.import_module("late").WHO
             """,
             helper=f"def who(): return {name!r}\n",
             late=f"WHO = {name!r}\n",
@@ -113,7 +114,7 @@ def test_projects_in_spawned_processes_and_tools_whose_names_they_share(two, tmp
     assert ran.returncode == 0, ran.stderr
     for config, code, message in (
         ("tool", 0, ""),
-        ("clash", 2, f"{two}/b/queue.py is hidden: 'import queue' gives the module of"),
+        ("clash", 2, f"import Own\n{two}/b/queue.py is hidden: 'import queue' gives the module of"),
     ):
         command = [
             quick_python(),

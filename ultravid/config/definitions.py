@@ -31,6 +31,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from ultravid.config.module_names import content_hash, module_name, parse_module_name
+from ultravid.config.packages import parsing
 
 if typing.TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +42,7 @@ __all__ = [
     "compile_config",
     "global_names",
     "living_definition",
+    "name_in_file",
     "new_module_name",
     "new_run_of",
     "register_copy",
@@ -88,6 +90,19 @@ def living_definition(module: str, name: str) -> Any:
     return _living.get((module, name))
 
 
+def name_in_file(module: str, value: Any) -> str | None:
+    """The name that leads to a class or a function in the config file that defines it; None if it is known that none does."""
+    top, *inner = value.__qualname__.split(".")
+    found: Any = _living.get((module, top))
+    if found is None and "<" not in value.__qualname__:
+        return value.__qualname__
+    for name in inner:
+        found = getattr(found, name, None)
+    if found is value:
+        return value.__qualname__
+    return next((name for (of, name), known in list(_living.items()) if of == module and known is value), None)
+
+
 class Definitions:
     """The definitions of one run of a file.
 
@@ -114,9 +129,9 @@ class Definitions:
         if type(value) is not object:
             if getattr(value, "__module__", None) != self.module:
                 return value
-            if (
-                getattr(value, "__qualname__", None) != name
-            ):  # an instance of such a class, a lambda, another name's object
+            if getattr(value, "__qualname__", None) != name:  # an instance of such a class, or another name's object
+                if isinstance(value, types.FunctionType | type):  # stretched = stretch(double), with functools.wraps
+                    _living[self.module, name] = value
                 return value
         file = parse_module_name(self.module)
         assert file is not None
@@ -171,6 +186,11 @@ def compile_config(source: bytes, path: Path) -> types.CodeType:
     """
     if _MAY_DEFINE.search(source) is None:
         return compile(source, str(path), "exec", dont_inherit=True)
+    with parsing:
+        return _compiled_with_hooks(source, path)
+
+
+def _compiled_with_hooks(source: bytes, path: Path) -> types.CodeType:
     tree = ast.parse(source, str(path))
     for statement in _top_statements(tree.body):
         if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

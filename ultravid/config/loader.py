@@ -26,7 +26,7 @@ from ultravid.config.fresh import fresh_copy
 from ultravid.config.module_names import MODULE_PREFIX, is_config_module
 from ultravid.config.nodes import Node
 from ultravid.config.packages import defines, is_ordinary_module
-from ultravid.config.projects import Project, active_projects, import_for, module_at, projects_active
+from ultravid.config.projects import Project, active_projects, hidden_file, import_for, module_at, projects_active
 from ultravid.config.tree import Container, ensure_record
 from ultravid.config.yaml_files import load_yaml
 from ultravid.utils.errors import UserError
@@ -381,5 +381,5 @@ def _with_place(error: Exception) -> ConfigError | None:
         f for f, name in zip(frames, modules, strict=True) if is_config_module(name) or not name.startswith(machinery)
     ]
     lines = "".join(traceback.format_list(own[own.index(frames[in_config[0]]) :])).rstrip()
-    notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
+    notes = "".join(f"\n{note}" for note in (*getattr(error, "__notes__", ()), hidden_file(error)) if note)
     return ConfigError(f"{place}: {type(error).__name__}: {error}\n{lines}{notes}")

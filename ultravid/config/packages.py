@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import ast
 import functools
+import threading
 from pathlib import Path
 
-__all__ = ["defines", "is_ordinary_module"]
+__all__ = ["defines", "is_ordinary_module", "parsing"]
+
+parsing = threading.RLock()
+"""Held while a file is parsed: Python 3.11 confuses the depths of syntax trees that two threads make at a time."""
 
 
 def is_ordinary_module(path: Path) -> bool:
@@ -95,6 +99,7 @@ def _version(path: Path) -> int:
 def _statements(path: Path, version: int) -> list[ast.stmt]:
     del version
     try:
-        return ast.parse(path.read_bytes(), str(path)).body
+        with parsing:
+            return ast.parse(path.read_bytes(), str(path)).body
     except (SyntaxError, ValueError):  # reported when it is run
         return []

@@ -32,6 +32,7 @@ from typing import Any
 __all__ = [
     "Project",
     "active_projects",
+    "hidden_file",
     "import_for",
     "module_at",
     "owner_of",
@@ -154,15 +155,31 @@ def import_for(
     if level:
         return builtins.__import__(name, globals, locals, fromlist, level)
     real = real_name(name, projects)
-    try:
-        if real == name or fromlist:
-            return builtins.__import__(real, globals, locals, fromlist, 0)
+    if real != name and not fromlist:
         importlib.import_module(real)
         return sys.modules[real[: len(real) - len(name)] + name.partition(".")[0]]
-    except ImportError as error:
-        if name in _hidden and error.name in (name, None):
-            error.add_note(_hidden[name])
-        raise
+    found = builtins.__import__(real, globals, locals, fromlist, 0)
+    return _Importlib(projects) if found is importlib else found
+
+
+class _Importlib(ModuleType):
+    """``importlib`` for code of these projects: its ``import_module`` finds their modules."""
+
+    def __init__(self, projects: Sequence[Project]) -> None:
+        super().__init__("importlib", importlib.__doc__)
+        self._projects = projects
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib, name)
+
+    def import_module(self, name: str, package: str | None = None) -> ModuleType:
+        """As `importlib.import_module`."""
+        return importlib.import_module(name if name.startswith(".") else real_name(name, self._projects), package)
+
+
+def hidden_file(error: Exception) -> str:
+    """What a failed import of an installed module's name has to say about a project's file of that name; "" if nothing."""
+    return _hidden.get(error.name or "", "") if isinstance(error, ImportError) else ""
 
 
 def plain_name(module: str) -> str:

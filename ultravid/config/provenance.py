@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from ultravid.config.packages import parsing
 from ultravid.config.tree import Container, Origin, key_in_parent, raw_child
 
 __all__ = ["is_override", "origin_text", "place_made", "settings_of", "where"]
@@ -107,7 +108,8 @@ def _yaml_tree(file: str) -> yaml.Node | None:
 @functools.lru_cache(maxsize=64)
 def _tree(file: str) -> ast.Module | None:
     try:
-        return ast.parse(Path(file).read_bytes())  # which knows a file's encoding
+        with parsing:
+            return ast.parse(Path(file).read_bytes())  # which knows a file's encoding
     except (OSError, SyntaxError, ValueError):
         return None
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-from ultravid.config.definitions import living_definition
+from ultravid.config.definitions import name_in_file
 from ultravid.config.errors import ConfigImportError
 from ultravid.config.migrations import current_target
 from ultravid.config.module_names import parse_module_name
@@ -78,6 +78,8 @@ def importable_name(value: Any) -> str | None:
     if isinstance(owner, type):  # a class method: its own module's name may be that of a base class
         module, qualname = owner.__module__, f"{owner.__qualname__}.{value.__name__}"
     elif isinstance(value, enum.Enum):
+        if value.name not in type(value).__members__:  # a combination of flags
+            return None
         module, qualname = type(value).__module__, f"{type(value).__qualname__}.{value.name}"
     elif type(value).__module__ == "torch" and type(value).__name__ in ("dtype", "layout", "memory_format"):
         module, _, qualname = str(value).rpartition(".")
@@ -89,7 +91,8 @@ def importable_name(value: Any) -> str | None:
             return _name_in_loaded_package(value)
     if (file := parse_module_name(module)) is not None:  # defined in a config file, or in one that it imports
         holder = owner if isinstance(owner, type) else type(value) if isinstance(value, enum.Enum) else value
-        return f"{file.path}:{qualname}" if _is_found_in_file(holder, module) else None
+        found_as = name_in_file(module, holder)
+        return None if found_as is None else f"{file.path}:{found_as}{qualname.removeprefix(holder.__qualname__)}"
     owning = owner_of(module)
     if owning is not None and not owning.is_of_a_config:  # a saved config would not say where to look for the module
         return None if "<" in qualname else f"{sys.modules[module].__file__}:{qualname}"
@@ -106,15 +109,6 @@ def importable_name(value: Any) -> str | None:
         if found is value or (isinstance(owner, type) and found == value):
             return candidate
     return _name_in_loaded_package(value)
-
-
-def _is_found_in_file(value: Any, module: str) -> bool:
-    """Whether the name of a class or a function leads to it in the config file that defines it, as far as that is known."""
-    top, *inner = value.__qualname__.split(".")
-    found = living_definition(module, top)
-    for name in inner:
-        found = getattr(found, name, None)
-    return "<" not in value.__qualname__ and (found is None or found is value)
 
 
 def _public_name(name: str) -> str:
