@@ -124,7 +124,7 @@ def test_two_processes_train_on_their_shares_of_the_batch(phantom, tmp_path, too
             ["MODEL.CONFIG", "basicdet.py"],
             "MODEL.CONFIG is 'basicdet.py': there is no such file, and no shipped config",
         ),
-        (["SOLVER.BETAS", "(0.9, 'x')"], "(SOLVER.BETAS, command line)"),
+        (["SOLVER.BETAS", "(0.9,)"], "(SOLVER.BETAS, command line)"),
         (["DATASETS.TRAIN", "('fantom_train',)"], "Did you mean 'phantom_train'?"),
         (["DATASETS.TRAIN", "()"], "set at DATASETS.TRAIN, command line"),
         (["MODEL.META_ARCHITECTURE", "BasicDett"], "Did you mean 'BasicDet'?"),
@@ -135,7 +135,7 @@ def test_two_processes_train_on_their_shares_of_the_batch(phantom, tmp_path, too
         (["MODEL.WEIGHTS", "{tmp}/gone.pth"], "gone.pth does not exist"),
         (
             ["MODEL.DEVICE", "gpu"],
-            "train.device='gpu' is not a device: 'auto', 'cpu', 'cuda' or 'cuda:1' (MODEL.DEVICE, command line)",
+            "takes 'auto', 'cpu', 'cuda' or 'cuda:1' for 'device' (prepared_model.device refers to it). (MODEL.DEVICE, command line)",
         ),
         (["--eval-only"], "--eval-only needs weights: give MODEL.WEIGHTS FILE"),
         (
