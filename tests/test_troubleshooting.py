@@ -74,7 +74,10 @@ def has(cfg, key):
 
 def test_every_message_of_the_start_of_a_run_is_explained():
     """What the modules that a user meets first raise; an entry may quote a part of the message."""
-    sources = ("engine/defaults.py", "engine/launch.py", "checkpoint/reading.py", "config/resume.py", "engine/quick.py")
+    sources = (
+        *("engine/defaults.py", "engine/launch.py", "engine/rendezvous.py", "engine/spawn.py", "engine/quick.py"),
+        *("engine/model_output.py", "checkpoint/reading.py", "config/resume.py"),
+    )
     quoted = [[part.strip() for part in quoted.split("...") if part.strip(" .:'")] for quoted in QUOTED]
     unexplained = []
     for source in sources:
