@@ -139,6 +139,7 @@ class EventStorage:
         self._last_written: dict[str, int] = {}  # that of the reader that was last
         self._owners: dict[str, set[str]] = {}  # by reserved name: the sources that may record it
         self._reserved_for: dict[str, str] = {}  # by reserved name: what it is reserved for, in words
+        self._allowed: set[tuple[str, bool, str]] = set()  # (name, smoothing hint, source) that passed the checks
         self._first_recorded: dict[str, tuple[str, str]] = {}  # by name: the source, and where it is in words
         self._last_hook: dict[str, str] = {}  # by name: the hook that recorded it last
         self.write_now = False
@@ -162,8 +163,9 @@ class EventStorage:
             name = self._current_prefix + name
         iteration = self._iter if cur_iter is None else cur_iter
         number = float(value)
-        if self._smoothing_hints.get(name) is not smoothing_hint or name in self._owners:
+        if (name, smoothing_hint, self.source) not in self._allowed:
             self._check_name(name, smoothing_hint)
+            self._allowed.add((name, smoothing_hint, self.source))
         if self.source:
             self._check_other_hooks(name, number, iteration)
         self._history[name].update(number, iteration)
@@ -181,6 +183,7 @@ class EventStorage:
         Raises:
             UserError: another source has recorded one of the names, or reserved it for something else.
         """
+        self._allowed.clear()
         for name in names:
             if self._reserved_for.setdefault(name, what) != what:
                 raise _name_is_taken(name, self._reserved_for[name], self._where())
@@ -191,7 +194,7 @@ class EventStorage:
                     raise _name_is_taken(recorded, what, where)
 
     def _check_name(self, name: str, smoothing_hint: bool) -> None:
-        """The checks of `put_scalar` that a name needs when it is recorded first, and a reserved one each time."""
+        """The checks of `put_scalar` that a name needs when a source records it first."""
         prefix = next((n for n in self._owners if n[-1] == "/" and name.startswith(n)), "")
         for reserved in (name, prefix):
             if self.source not in self._owners.get(reserved, (self.source,)):
@@ -204,7 +207,8 @@ class EventStorage:
                 f"Scalar {name!r} is recorded with smoothing_hint={smoothing_hint} by {self._where()}. It was recorded with "
                 f"smoothing_hint={known} before{self._first_where(name)}. Give the two different names, or the same hint."
             )
-        self._first_recorded.setdefault(name, (self.source, self._where()))
+        if name not in self._first_recorded:
+            self._first_recorded[name] = (self.source, self._where())
 
     def _check_other_hooks(self, name: str, number: float, iteration: int) -> None:
         """Two hooks whose values differ would overwrite each other in a row."""
