@@ -24,6 +24,7 @@ WRONG = {
     "optimizer.lr=nan": "is nan where torch.optim.adamw.AdamW takes number >= 0 and finite for 'lr'",
     "optimizer.weight_decay=-1": "takes float >= 0 for 'weight_decay'",
     "lr_multiplier.warmup_length=2": "takes float in [0, 1] for 'warmup_length'",
+    "trainer.clip_grad.max_norm=-5": "takes float > 0 for 'max_norm'",
     "trainer.accumulation.num_batches=0": "takes int >= 1 for 'num_batches'",
     "dataloader.train.total_batch_size=0": "takes int >= 1 for 'total_batch_size'",
     "dataloader.train.num_workers=-1": "takes int >= 0 for 'num_workers'",
@@ -32,6 +33,7 @@ WRONG = {
     "dataloader.train.transforms[0].prob=3": "takes float in [0, 1] for 'prob'",
     "dataloader.train.transforms[1]=null": "takes ultravid.data.transforms.ClipTransform for 'transforms'",
     "dataloader.test=foo": "takes Iterable[list[dict[str, Any]]] for 'data_loader'",
+    "+trainer.hooks.writer.writers.json.window_size=-1": "takes int >= 1 | None for 'window_size'",
     "trainer.hooks.progress=foo": "takes ultravid.engine.train_loop.HookBase | None for 'hooks'",
 }
 
@@ -43,7 +45,7 @@ def test_every_value_out_of_range_is_reported_with_its_key_its_place_and_what_is
     lines = str(caught.value).split("\n")[1:]
     assert len(lines) == len(WRONG)
     for number, (override, message) in enumerate(WRONG.items(), 2):
-        key = override.partition("=")[0]
+        key = override.partition("=")[0].lstrip("+")
         (line,) = (line for line in lines if line.startswith(f"  {key}: "))
         assert message in line
         assert line.endswith(f"(override {number}: {override})")

@@ -1,5 +1,6 @@
 """What a user's parts draw from Python's, numpy's and torch's global generators follows from the seed and the place in the run."""
 
+import functools
 import itertools
 import random
 
@@ -49,12 +50,48 @@ def put_in(clip, rng):
     return Clip(frames=frames, instances=clip.instances, video_ids=clip.video_ids, frame_indices=clip.frame_indices)
 
 
+OF_THE_MODULE = np.random.default_rng(0)
+
+
 class KeepsItsOwn:
     def __init__(self):
         self.parts = [{"rng": np.random.default_rng(0)}]
 
     def __call__(self, clip, rng):
         return clip
+
+
+class InSlots:
+    __slots__ = ("rng",)
+
+    def __init__(self):
+        self.rng = random.Random(0)
+
+    def draws(self, item):
+        return self.rng.random()
+
+
+class InClass:
+    rng = np.random.RandomState(0)
+
+
+def uses_the_modules(item):
+    return [OF_THE_MODULE.random() for _ in range(2)]
+
+
+def as_default(item, rng=np.random.default_rng(0)):  # noqa: B008  # a habit of users
+    return rng.random()
+
+
+def around():
+    rng = torch.Generator()
+    return lambda item: torch.rand((), generator=rng)
+
+
+class DrawsFromTheSeeded:
+    def __init__(self):
+        self.rng = np.random.mtrand._rand  # as scikit-learn's check_random_state(None) gives
+        self.draw = random.random
 
 
 def test_a_generator_that_is_kept_from_sample_to_sample_is_named(phantom, caplog):
@@ -67,6 +104,25 @@ def test_a_generator_that_is_kept_from_sample_to_sample_is_named(phantom, caplog
     )
     (message,) = [r.message for r in caplog.records if r.levelname == "WARNING"]
     assert message.startswith("transforms[1].parts[0]['rng'] is a random generator that is kept from sample to sample")
+
+
+@pytest.mark.parametrize(
+    ("mapper", "place"),
+    [
+        (InSlots().draws, "mapper.rng"),
+        (InClass(), "mapper.rng"),
+        (functools.partial(len, np.random.default_rng(0)), "mapper.args[0]"),
+        (uses_the_modules, f"mapper, 'OF_THE_MODULE' of {__name__}"),
+        (lambda item: uses_the_modules(item), f"mapper, 'OF_THE_MODULE' of {__name__}"),
+        (as_default, "mapper, argument 'rng' of as_default"),
+        (around(), "mapper, 'rng' around around.<locals>.<lambda>"),
+        (DrawsFromTheSeeded(), None),
+    ],
+)
+def test_a_kept_generator_is_found_wherever_a_mapper_has_it(caplog, mapper, place):
+    build_detection_train_loader(IMAGES, mapper=mapper, total_batch_size=2)
+    found = [r.message.partition(" is a random")[0] for r in caplog.records if "kept from sample" in r.message]
+    assert found == ([] if place is None else [place])
 
 
 class DrawingClips(ClipDataset):

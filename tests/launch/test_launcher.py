@@ -297,6 +297,9 @@ def empty_split(content):
         (["--eval-only"], "--eval-only needs weights"),
         (["--eval-only", "train.init_checkpoint={tmp}"], "{tmp} is a folder; it holds no checkpoint"),
         (["--eval-only", "train.init_checkpoint={tmp}/gone.pth"], "gone.pth does not exist"),
+        (["--eval-only", "train.init_checkpoint=gone.pth?matching_heuristics=True"], "gone.pth does not exist"),
+        (["--eval-only", "train.init_checkpoint=gone"], "Checkpoint gone does not exist"),
+        (["--eval-only", "train.init_checkpoint=http://127.0.0.1:9/gone.pth"], "gone.pth can't be read: "),
         (["train.device=cuda:0"], "there is no CUDA device"),
         (
             [
@@ -327,7 +330,7 @@ def test_bad_input_gets_one_message_and_no_training(
     assert message.format(tmp=tmp_path) in error
     assert "Traceback" not in error
     assert not list(tmp_path.glob("run/model_*"))
-    if "gone.pth" in message or "--eval-only" in message:  # known before anything is written
+    if "--eval-only" in arguments or "gone.pth" in message:  # known before anything is written
         assert not (tmp_path / "run").exists()
 
 

@@ -25,7 +25,7 @@ from ultravid.utils.file_io import remove_path, replace_file, require_local
 from ultravid.utils.hashing import sha256_of
 from ultravid.utils.run_folder import RunFolder
 
-__all__ = ["AVERAGED", "DetectionCheckpointer"]
+__all__ = ["AVERAGED", "DetectionCheckpointer", "split_heuristics"]
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +237,7 @@ class DetectionCheckpointer:
         if not str(path):
             logger.info("No initial checkpoint: training from scratch.")
             return {}
-        address, heuristics = _split_heuristics(str(path))
+        address, heuristics = split_heuristics(str(path))
         content = load_file(address, path_manager=self._path_manager)
         if heuristics is not None:
             content["matching_heuristics"] = heuristics
@@ -386,7 +386,7 @@ class DetectionCheckpointer:
         return content
 
 
-def _split_heuristics(address: str) -> tuple[str, bool | None]:
+def split_heuristics(address: str) -> tuple[str, bool | None]:
     """An address without ``matching_heuristics=...`` in its query, and what that said."""
     found = _HEURISTICS.search(address)
     if found is None:

@@ -39,20 +39,26 @@ class CheckpointError(UserError):
     """A checkpoint that can't be read or written, or doesn't fit the model."""
 
 
-def check_present(path: str | Path, file: Path | None = None) -> None:
-    """Refuse a checkpoint on this machine that is not there; one at another address is not looked for.
+def check_present(path: str | Path, *, fetch: bool = False) -> None:
+    """Refuse a checkpoint on this machine that is not there.
 
     Args:
         path: a file or an address, as the user gave it.
-        file: the local file with its content, if it is known.
+        fetch: download one at another address too; it is not looked for otherwise.
 
     Raises:
         CheckpointError: there is no such file, or it is a folder that is no checkpoint.
     """
-    if file is None:
-        if not is_local(path):
-            return
-        file = Path(path)
+    if fetch or is_local(path):
+        _present_file(path, None)
+
+
+def _present_file(path: str | Path, path_manager: Any) -> Path:
+    """The local file with the content of a checkpoint; raises as `check_present` does."""
+    try:
+        file = local_path(path, path_manager=path_manager)
+    except AddressError as error:
+        raise CheckpointError(f"Checkpoint {path} can't be loaded. {error}") from error
     if not file.exists():
         shards = file.with_suffix(".dcp")
         hint = f" There is {shards.name}." if shards.exists() else ""
@@ -61,6 +67,7 @@ def check_present(path: str | Path, file: Path | None = None) -> None:
         found = sorted(p.name for suffix in (".pth", ".dcp") for p in file.glob(f"model_*{suffix}"))
         hint = f"give one of its files: {', '.join(found[-3:])}" if found else "it holds no checkpoint"
         raise CheckpointError(f"Checkpoint {path} is a folder; {hint}.")
+    return file
 
 
 def load_file(path: str | Path, *, path_manager: Any = None) -> dict[str, Any]:
@@ -77,11 +84,7 @@ def load_file(path: str | Path, *, path_manager: Any = None) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, damaged, or holds more than tensors and plain data.
     """
-    try:
-        file = local_path(path, path_manager=path_manager)
-    except AddressError as error:
-        raise CheckpointError(f"Checkpoint {path} can't be loaded. {error}") from error
-    check_present(path, file)
+    file = _present_file(path, path_manager)
     if str(file) != str(path):
         path = f"{path} (downloaded to {file})"
     if (foreign := _what_it_is_instead(file)) is not None:

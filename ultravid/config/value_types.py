@@ -48,12 +48,15 @@ _CALLABLES: tuple[Any, ...] = (collections.abc.Callable,)
 _UNIONS: tuple[Any, ...] = (typing.Union, types.UnionType)
 _WRAPPERS: tuple[Any, ...] = (typing.Annotated, typing.Final, typing.ClassVar)
 _LISTS = (list, tuple, set, frozenset)
-# The limits that constructors of torch's classes enforce, by argument.
+# The limits of arguments in torch, by class (and those derived from it) or function. Classes enforce them when they are built;
+# functions take any number, and a negative norm would turn gradients around.
 _LIMITS_IN_TORCH = {
     "torch.optim.optimizer.Optimizer": {
         "lr": Limits(ge=0, lt=math.inf),
         **dict.fromkeys(("weight_decay", "momentum", "eps"), Limits(ge=0)),
     },
+    "torch.nn.utils.clip_grad.clip_grad_norm_": {"max_norm": Limits(gt=0)},
+    "torch.nn.utils.clip_grad.clip_grad_value_": {"clip_value": Limits(gt=0)},
     "torch.utils.data.dataloader.DataLoader": {"num_workers": Limits(ge=0), "batch_size": Limits(ge=1)},
 }
 
@@ -136,9 +139,10 @@ def _parameters_of(target: Callable[..., Any]) -> Parameters | None:
 
 
 def _limits_in_torch(target: Any) -> dict[str, Limits]:
-    """The limits of the arguments of torch's classes, and of classes derived from them."""
-    kinds = getattr(target, "__mro__", ()) if isinstance(target, type) else ()
-    found = (_LIMITS_IN_TORCH.get(f"{kind.__module__}.{kind.__qualname__}", {}) for kind in kinds)
+    """The limits of the arguments of torch's classes, of classes derived from them, and of torch's functions."""
+    kinds = target.__mro__ if isinstance(target, type) else (target,)
+    names = (f"{getattr(each, '__module__', '')}.{getattr(each, '__qualname__', '')}" for each in kinds)
+    found = (_LIMITS_IN_TORCH.get(name, {}) for name in names)
     return {name: limits for each in found for name, limits in each.items()}
 
 

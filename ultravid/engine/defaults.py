@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ultravid.checkpoint import CheckpointError, DetectionCheckpointer
+from ultravid.checkpoint.checkpointer import split_heuristics
 from ultravid.checkpoint.reading import check_present
 from ultravid.config import (
     CfgNode,
@@ -229,11 +230,10 @@ def _check_inputs(cfg: Node, folder: RunFolder, resume: bool, eval_only: bool) -
             raise UserError(_needs_weights(folder))
         if cfg.get("dataloader", {}).get("test", "") is None:
             raise UserError(f"--eval-only needs test data: dataloader.test is None ({where(cfg.dataloader, 'test')}).")
-    if (
-        weights and not resume and (Path(weights).suffix or os.sep in weights)
-    ):  # another name is for the checkpointer to know
+    is_file = eval_only or Path(weights).suffix or os.sep in weights  # another name is for the checkpointer to know
+    if weights and not resume and is_file:
         try:
-            check_present(weights.partition("?")[0])
+            check_present(split_heuristics(weights)[0], fetch=eval_only)
         except CheckpointError as error:
             place = where(cfg.train, "init_checkpoint")
             error.add_note(f"It is the value of train.init_checkpoint{f' ({place})' if place else ''}.")

@@ -75,10 +75,13 @@ def _number(value: Any) -> float | None:
     if value is None:
         return math.nan
     if isinstance(value, numbers.Real):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # an integer beyond the largest float
+            return math.inf if value > 0 else -math.inf
     if getattr(value, "shape", None) is not None and math.prod(value.shape) == 1:  # of numpy or torch
         value = value.item()
-        return float(value) if isinstance(value, numbers.Real) else None
+        return _number(value) if isinstance(value, numbers.Real) else None
     return None
 
 

@@ -32,6 +32,7 @@ from fvcore.common.history_buffer import HistoryBuffer
 
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import archive_file, dump_json, replace_file, require_local
+from ultravid.utils.limits import Positive
 from ultravid.utils.run_folder import RunFolder
 
 __all__ = [
@@ -189,13 +190,13 @@ class EventStorage:
                 raise _name_is_taken(name, self._reserved_for[name], self._where())
             self._owners.setdefault(name, set()).add(self.source)
             for recorded, (source, where) in self._first_recorded.items():
-                same = recorded == name or (name[-1] == "/" and recorded.startswith(name))
+                same = recorded == name or (name.endswith("/") and recorded.startswith(name))
                 if same and source not in self._owners[name]:
                     raise _name_is_taken(recorded, what, where)
 
     def _check_name(self, name: str, smoothing_hint: bool) -> None:
         """The checks of `put_scalar` that a name needs when a source records it first."""
-        prefix = next((n for n in self._owners if n[-1] == "/" and name.startswith(n)), "")
+        prefix = next((n for n in self._owners if n.endswith("/") and name.startswith(n)), "")
         for reserved in (name, prefix):
             if self.source not in self._owners.get(reserved, (self.source,)):
                 raise _name_is_taken(name, self._reserved_for[reserved], self._where())
@@ -572,7 +573,7 @@ class JSONWriter(_FileWriter):
             median of the last so many; 1 writes the value of the iteration itself.
     """
 
-    def __init__(self, json_file: str | Path, window_size: int | None = None) -> None:
+    def __init__(self, json_file: str | Path, window_size: Positive | None = None) -> None:
         super().__init__(json_file, window_size)
 
     def _keep_before(self, iteration: int) -> None:
@@ -604,7 +605,7 @@ class CSVWriter(_FileWriter):
         window_size: see `JSONWriter`.
     """
 
-    def __init__(self, csv_file: str | Path, window_size: int | None = None) -> None:
+    def __init__(self, csv_file: str | Path, window_size: Positive | None = None) -> None:
         super().__init__(csv_file, window_size)
         self._columns: list[str] = []
 
@@ -656,7 +657,7 @@ class TensorboardXWriter(EventWriter):
         kwargs: passed to ``torch.utils.tensorboard.SummaryWriter``.
     """
 
-    def __init__(self, log_dir: str | Path, window_size: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, log_dir: str | Path, window_size: Positive | None = None, **kwargs: Any) -> None:
         self._log_dir = require_local(log_dir, "The folder of TensorBoard's files")
         self._window_size = window_size
         self._kwargs = kwargs
@@ -714,7 +715,7 @@ class CommonMetricPrinter(EventWriter):
             has them; a number of iterations does so over the last so many.
     """
 
-    def __init__(self, max_iter: int | None = None, window_size: int | None = None) -> None:
+    def __init__(self, max_iter: int | None = None, window_size: Positive | None = None) -> None:
         self.logger = logging.getLogger(__name__)
         self._max_iter = max_iter
         self._window_size = window_size
