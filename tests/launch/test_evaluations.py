@@ -225,6 +225,11 @@ def test_what_does_not_fit_a_folder_is_said(finished, run, tmp_path):
     assert "config.yaml was changed after attempt 1 had begun (~ train.max_iter: 4 -&gt; 9000)" in report_of(
         run, tmp_path
     )
+    saved = run.attempts / "1/config.yaml"
+    text = saved.read_text()
+    saved.write_text(text.replace("max_iter: 4", "max_iter: 8000"))
+    assert "../attempts/1/config.yaml is not the config of this evaluation" in report_of(run, tmp_path)
+    saved.write_text(text)
     attempt = run.new_attempt()  # a new training in the folder, which has not evaluated yet
     attempt.write_record({**json.loads((run.attempts / "1/record.json").read_text()), "attempt": 2, "command": "newer"})
     page = report_of(run, tmp_path)
@@ -236,6 +241,12 @@ def test_what_does_not_fit_a_folder_is_said(finished, run, tmp_path):
     begun.write_text(json.dumps({**json.loads(begun.read_text()), "pid": 1, "command": "another"}))
     page = report_of(inference.parent, tmp_path)
     assert "not known to be those of the run in this folder" in page and "another" not in page
+    # So too if one process made both trainings, as a notebook does: this one had ended when the evaluation began.
+    ended = json.loads((run.attempts / "1/record.json").read_text())
+    ended["end"]["time"] = ended["started"] = "2020-01-01T00:00:00+00:00"
+    begun.write_text(json.dumps({**ended, "command": "earlier"}))
+    page = report_of(inference.parent, tmp_path)
+    assert "not known to be those of the run in this folder" in page and "earlier" not in page
 
 
 def test_a_living_run_keeps_its_inference_folder_and_is_said_to_be_training(run, tmp_path, capfd):

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import ultravid
 from ultravid.config import ConfigError, LazyConfig, config_hash
 from ultravid.config.resume import significant_changes
 from ultravid.evaluation.prediction_store import find_manifest
@@ -180,7 +181,7 @@ def _training_of(record: EvaluationRecord | None, run: RunFolder) -> tuple[RunFo
         attempt = next((each for each in run.list_attempts() if each.number == number), None)
         process = ("host", "pid", "process_started")
         begun = (attempt.read_record() or {}) if attempt is not None else {}
-        same = all(begun.get(key) == record.content.get(key) for key in process)
+        same = all(begun.get(key) == record.content.get(key) for key in process) and _began_during(record, begun)
         if number is None and not run.list_attempts():
             return run, None  # tools/plain_train_net.py records no attempts
         return (run, attempt) if attempt is not None and same else None
@@ -192,6 +193,16 @@ def _training_of(record: EvaluationRecord | None, run: RunFolder) -> tuple[RunFo
         if sha256 in _checkpoint_hashes(source, Path(path).name):
             return source, _attempt_at(source, record.weights.get("iteration"))
     return None
+
+
+def _began_during(record: EvaluationRecord, attempt: Mapping[str, Any]) -> bool:
+    """Whether an evaluation began while an attempt was at work: one process may have made several trainings, as a notebook's does."""
+    end = (attempt.get("end") or {}).get("time")
+    try:
+        begin, first = (datetime.datetime.fromisoformat(str(t)) for t in (record.content["begin"], attempt["started"]))
+        return first <= begin and (end is None or begin <= datetime.datetime.fromisoformat(str(end)))
+    except (KeyError, ValueError, TypeError):
+        return False
 
 
 def _checkpoint_hashes(run: RunFolder, name: str) -> set[str]:
@@ -257,10 +268,24 @@ def _doubts_of_evaluation(record: EvaluationRecord) -> Iterator[str]:
     if written != os.path.abspath(record.folder.path):
         there = "" if host == socket.gethostname() else f" on {host}"
         yield f"The evaluation was written to {written}{there}: this folder was moved or is a copy."
+    if _is_other_config(record):
+        yield f"{(content.get('config') or {}).get('file')} is not the config of this evaluation: its SHA-256 is another than the recorded one."
     if weights.get("from_scratch"):
         yield f"{weights['from_scratch']} of the model's weights were not in the file and are those it started with."
     if weights.get("changed_since_loaded"):
         yield "The weights were changed in memory after they were loaded."
+
+
+def _is_other_config(record: EvaluationRecord) -> bool:
+    """Whether the file that a record names as its config was edited, or is that of another run. Versions save configs differently."""
+    recorded = (record.content.get("config") or {}).get("sha256")
+    version = (record.content.get("versions") or {}).get("ultravid")
+    if record.config is None or recorded is None or version != ultravid.__version__:
+        return False
+    try:
+        return config_hash(LazyConfig.load(record.config)) != recorded
+    except ConfigError:
+        return True
 
 
 def _doubts_of_run(record: EvaluationRecord, run: RunFolder, attempt: Attempt | None) -> Iterator[str]:
