@@ -359,6 +359,7 @@ def test_an_own_evaluators_metrics_reach_the_log_the_rows_and_the_best_checkpoin
     results = {
         "bbox": {"AP": np.float32(61.5), "AP-cyst": None, 3: torch.tensor([2.0])},
         "speed": True,
+        "count": 10**400,
         "note": "good",
         "curve": [1.0, 2.0],
     }
@@ -366,7 +367,7 @@ def test_an_own_evaluators_metrics_reach_the_log_the_rows_and_the_best_checkpoin
         trainer = run_in(tmp_path, 3, eval=hooks.EvalHook(2, lambda: results), metric="bbox/AP")
     assert trainer.named_hooks["best"].best_metric == 61.5
     rows = read_rows(tmp_path / "metrics.json")
-    metrics = {"bbox/AP": 61.5, "bbox/AP-cyst": None, "bbox/3": 2.0, "speed": 1.0}
+    metrics = {"bbox/AP": 61.5, "bbox/AP-cyst": None, "bbox/3": 2.0, "speed": 1.0, "count": None}
     assert [{k: v for k, v in r.items() if k in metrics} for r in rows if "speed" in r] == [metrics, metrics]
     assert not any("note" in row or "nonfinite/bbox/AP-cyst" in row for row in rows)
     assert re.search(r"\| *bbox/AP \| *bbox/AP-cyst \|.*\n.*\n\| *61\.50 \| *- \|", caplog.text)
@@ -380,6 +381,7 @@ def test_an_own_evaluators_metrics_reach_the_log_the_rows_and_the_best_checkpoin
     ("results", "message"),
     [
         ({"bbox": {"AP": 1.0}}, r"best.val_metric='AP' is none .* Did you mean 'bbox/AP'\?"),
+        ({"AP": 1.0, "": 2.0}, r"The evaluation returned 2\.0 without a name"),
         ({"bbox": {"AP": 1.0}, "bbox/AP": 2.0}, "two metrics of one name, 'bbox/AP'"),
         (
             {"total_loss": 1.0},

@@ -1,9 +1,13 @@
 """`--quick`: a few iterations and every hook, in a folder of its own."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from tests.conftest import read_rows, small_arguments
+from ultravid.engine import HookBase
+from ultravid.evaluation.run_facts import run_warnings
 from ultravid.utils.run_folder import RunFolder
 
 
@@ -19,6 +23,8 @@ def test_a_quick_look_trains_evaluates_resumes_and_says_what_the_run_would_take(
     arguments = [f"+{a}" if a.startswith("trainer.hooks.bn") else a for a in arguments]
     run.quick.mkdir()
     (run.quick / "model_0000777.pth").write_text("of an earlier look")
+    assert launch_run(arguments) == 2 and "holds a run that is no quick look" in capsys.readouterr().err
+    (run.quick / run.quick_report.name).write_text("")
     assert launch_run(arguments) == 0
     report = capsys.readouterr().out.partition("Quick look at ")[2]
     assert "it goes through" in report and "6 iterations, stopped after 3 and resumed" in report
@@ -28,13 +34,41 @@ def test_a_quick_look_trains_evaluates_resumes_and_says_what_the_run_would_take(
         "metrics.json",
         "quick",
     }
+    assert "nothing of the run's own folder was touched" in report
     look = RunFolder(run.quick)
+    assert look.quick_report.read_text() == f"Quick look at {report}"
+    assert any("quick look (--quick)" in text for text in run_warnings(look.path))
     rows = read_rows(look.metrics)
     assert [row["iteration"] for row in rows] == [2, 5, 6] and "AP50" in rows[0] and "AP50" in rows[-1]
     assert {path.stem for path in look.checkpoints()} >= {"model_0000002", "model_final"}
     assert "averaged_model" in torch.load(look.final_checkpoint(), weights_only=True)
     assert [a.read_record()["end"]["how"] for a in look.list_attempts()] == ["stopped", "finished"]
     assert not list(look.path.glob("earlier_run_*")) and not look.checkpoint("model_0000777").exists()
+
+
+class Plots(HookBase):
+    def __init__(self, places):
+        self.places = [Path(place) for place in places]
+
+    def after_step(self):
+        for place in self.places:
+            place.parent.mkdir(exist_ok=True)
+            place.write_text("a plot")
+
+
+def test_a_quick_look_leaves_the_runs_own_files_alone_however_the_folder_is_spelled_or_says_so(
+    phantom, tmp_path, launch_run, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run/inference").mkdir(parents=True)
+    (tmp_path / "run/inference/metrics.json").write_text("of the run")
+    hook = f"+trainer.hooks.plots={{_target_: {__name__}.Plots, places: [run/plots/a.txt]}}"
+    arguments = ["train.output_dir=./run", "dataloader.evaluator.evaluators[0].output_dir=run/inference", hook]
+    assert launch_run([*small_arguments(phantom, Path("run")), *arguments, "--quick"]) == 0
+    assert (tmp_path / "run/inference/metrics.json").read_text() == "of the run"
+    assert (tmp_path / "run/quick/inference/metrics.json").is_file()
+    report = capsys.readouterr().out.partition("Quick look at ")[2]
+    assert "This look wrote to the run's own folder: plots/a.txt." in report and "was touched" not in report
 
 
 def test_a_quick_look_at_a_run_that_would_fail_says_why(phantom, tmp_path, launch_run, capsys):

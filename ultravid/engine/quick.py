@@ -7,15 +7,17 @@ nothing of models or data.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
+import os
 import re
 import resource
 import shutil
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -31,7 +33,7 @@ from ultravid.data.shortened import ShortLoader, shortened
 from ultravid.engine.train_loop import HookBase
 from ultravid.utils import comm
 from ultravid.utils.errors import StopTraining, UserError
-from ultravid.utils.file_io import remove_path
+from ultravid.utils.file_io import is_local, remove_path
 from ultravid.utils.run_folder import RunFolder
 
 __all__ = ["QuickPlan", "quick_run", "shorten_config"]
@@ -46,7 +48,7 @@ _PERIOD = re.compile(r"(.+_)?(period|every|interval)")
 _WRITTEN = re.compile(r"(output|save|log|dump|out|result)_?(dir|folder|path|file)|json_file|csv_file")
 _FROM_EARLIER_LOOKS = (
     *("model_*", "last_checkpoint", "best_checkpoint", "manifest.json", "metrics.json*", "events.out.tfevents.*"),
-    *("attempts", "inference*", "config.yaml.*", "earlier_run_*", "earlier_events_*", "step_dumps", "quick.txt"),
+    *("attempts", "inference*", "config.yaml.*", "earlier_run_*", "earlier_events_*", "step_dumps"),
 )
 
 
@@ -86,7 +88,7 @@ def shorten_config(cfg: Node, name: str) -> QuickPlan:
         name: of its file.
 
     Raises:
-        UserError: ``trainer`` has no ``max_iter`` or no ``hooks``.
+        UserError: ``trainer`` has no ``max_iter`` or no ``hooks``, or another run is in the folder of the quick one.
     """
     trainer, output_dir = cfg.trainer, str(cfg.train.output_dir)
     if not isinstance(trainer.get("hooks"), Node) or not isinstance(trainer.get("max_iter"), int):
@@ -119,9 +121,18 @@ def shorten_config(cfg: Node, name: str) -> QuickPlan:
     evaluating = frozenset(h for h in periods if _mentions(hooks[h], "dataloader.test"))
     trainer["max_iter"] = num_iters
     quick_dir = str(RunFolder(output_dir).quick)
+    _check_no_run_in(RunFolder(quick_dir))
     _move_outputs(cfg, output_dir, quick_dir)
     cfg.train.output_dir = quick_dir
     return QuickPlan(name, output_dir, max_iter, num_iters, periods, work, evaluating, num_kept)
+
+
+def _check_no_run_in(folder: RunFolder) -> None:
+    """Refuse to remove what is no earlier look."""
+    if (folder.checkpoints() or folder.list_attempts()) and not folder.quick_report.is_file():
+        raise UserError(
+            f"--quick would write to {folder}, which holds a run that is no quick look. Give another folder: train.output_dir=..."
+        )
 
 
 def _mentions(node: Container, key: str) -> bool:
@@ -134,9 +145,10 @@ def _move_outputs(cfg: Node, output_dir: str, quick_dir: str) -> None:
     container: Any
     for container in walk(cfg):
         for key, value in raw_children(container):
-            is_written = isinstance(value, str) and isinstance(key, str) and _WRITTEN.fullmatch(key)
-            if is_written and (value == output_dir or value.startswith(output_dir.rstrip("/") + "/")):
-                container[key] = quick_dir + value.removeprefix(output_dir.rstrip("/"))
+            if isinstance(value, str) and isinstance(key, str) and _WRITTEN.fullmatch(key) and is_local(value):
+                place = Path(os.path.abspath(value))  # one folder may be spelled in several ways
+                if place.is_relative_to(os.path.abspath(output_dir)):
+                    container[key] = str(Path(quick_dir) / place.relative_to(os.path.abspath(output_dir)))
 
 
 def quick_run(cfg: Node, plan: QuickPlan) -> None:
@@ -149,9 +161,12 @@ def quick_run(cfg: Node, plan: QuickPlan) -> None:
     Raises:
         UserError: the run would not go through because of its config or its data; any other error passes through.
     """
+    folder, run = RunFolder(cfg.train.output_dir), RunFolder(plan.output_dir)
     if comm.is_main_process():
-        _remove_earlier_look(RunFolder(cfg.train.output_dir))
+        _remove_earlier_look(folder)
+        folder.quick_report.write_text("This quick look has not ended.\n", encoding="utf-8")
     comm.synchronize()
+    before = _files_of(run)
     heard = _Warnings()
     logging.getLogger("ultravid").addHandler(heard)
     measured = _Measured()
@@ -164,8 +179,9 @@ def quick_run(cfg: Node, plan: QuickPlan) -> None:
     finally:
         logging.getLogger("ultravid").removeHandler(heard)
     if comm.is_main_process():
-        report = _report(plan, measured, heard.messages, time.perf_counter() - start)
-        (RunFolder(cfg.train.output_dir).path / "quick.txt").write_text(report, encoding="utf-8")
+        touched = sorted(path for path, state in _files_of(run).items() if before.get(path) != state)
+        report = _report(plan, measured, heard.messages, time.perf_counter() - start, touched)
+        folder.quick_report.write_text(report, encoding="utf-8")
         print(report, end="")  # noqa: T201
 
 
@@ -223,6 +239,22 @@ def _short_loaders(value: Any) -> Iterator[ShortLoader]:
     for each in value.values() if isinstance(value, Mapping) else [value]:
         if isinstance(each, ShortLoader):
             yield each
+
+
+def _files_of(run: RunFolder) -> dict[str, tuple[int, int]]:
+    """When each file of a run's own folder was written, and its size; none if another process is at work there."""
+    if not run.path.is_dir() or run.holder() is not None:
+        return {}
+    found = {}
+    for folder, folders, names in os.walk(run.path):
+        if Path(folder) == run.path:
+            folders[:] = [name for name in folders if name != run.quick.name]
+        for name in names:
+            path = os.path.join(folder, name)
+            with contextlib.suppress(FileNotFoundError):
+                stat = os.stat(path)
+                found[os.path.relpath(path, run.path)] = (stat.st_mtime_ns, stat.st_size)
+    return found
 
 
 def _remove_earlier_look(folder: RunFolder) -> None:
@@ -310,7 +342,7 @@ class _Warnings(logging.Handler):
             self.messages.append(message)
 
 
-def _report(plan: QuickPlan, measured: _Measured, warnings: list[str], seconds: float) -> str:
+def _report(plan: QuickPlan, measured: _Measured, warnings: list[str], seconds: float, touched: Sequence[str]) -> str:
     step = statistics.median(measured.steps) if measured.steps else 0.0
     shares = [wait / whole for wait, whole in zip(measured.waits, measured.steps, strict=True) if whole > 0]
     waiting = statistics.median(shares) if shares else 0.0
@@ -319,6 +351,7 @@ def _report(plan: QuickPlan, measured: _Measured, warnings: list[str], seconds: 
         if measured.resumed_at and measured.stopped_at is not None
         else ""
     )
+    untouched = "" if touched else "; nothing of the run's own folder was touched"
     given = sum(loader.num_given for loader in measured.loaders)
     lines = [
         f"Quick look at {plan.name}: it goes through ({seconds:.0f} s).",
@@ -328,8 +361,15 @@ def _report(plan: QuickPlan, measured: _Measured, warnings: list[str], seconds: 
         f"  whole run {_estimate(plan, measured, step)}",
         f"  memory    {_memory()}",
         f"  disk      {_disk(plan, measured)}",
-        f"  files     {RunFolder(plan.output_dir).quick}; nothing of the run's own folder was touched",
+        f"  files     {RunFolder(plan.output_dir).quick}{untouched}",
     ]
+    if touched:
+        more = f" and {len(touched) - 3} more files" if len(touched) > 3 else ""
+        warnings = [
+            *warnings,
+            f"This look wrote to the run's own folder: {', '.join(touched[:3])}{more}. A path that follows from "
+            'ref("train.output_dir") is moved to the folder of the look.',
+        ]
     if waiting > 0.4:
         warnings = [*warnings, f"The steps wait for data {waiting:.0%} of their time: more workers may help."]
     free = _free_bytes(plan)

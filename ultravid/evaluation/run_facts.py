@@ -243,6 +243,9 @@ def _checkpoints_at(run: RunFolder, iteration: Any) -> str:
 
 
 def _warnings(run: RunFolder | None, record: EvaluationRecord | None) -> Iterator[str]:
+    trained = None if run is None or record is None else _training_of(record, run)
+    if any(each is not None and each.quick_report.is_file() for each in (run, trained[0] if trained else None)):
+        yield "This is of a quick look (--quick): a few iterations, evaluated on the beginning of the test data."
     if record is None:
         if run is not None:
             yield "No record says which weights these predictions are of; the facts of the training may be another's."
@@ -255,7 +258,6 @@ def _warnings(run: RunFolder | None, record: EvaluationRecord | None) -> Iterato
         yield f"The run is still training (process {content.get('pid')} on {content.get('host')}): its metrics will change."
     if record.is_of_predictions:
         return
-    trained = _training_of(record, run)
     if trained is None:
         yield "The weights are not known to be those of the run in this folder."
     elif trained[0] == run:

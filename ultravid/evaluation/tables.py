@@ -51,7 +51,7 @@ def scalar_metrics(results: Mapping[str, Any]) -> dict[str, float]:
     Numbers are those of Python, numpy and torch, alone or as the one element of an array; None, an undefined metric, is nan.
 
     Raises:
-        UserError: the results are no dict, or two values get the same name.
+        UserError: the results are no dict, two values get the same name, or one has none.
     """
     if not isinstance(results, Mapping):
         raise UserError(
@@ -59,6 +59,8 @@ def scalar_metrics(results: Mapping[str, Any]) -> dict[str, float]:
         )
     metrics = {}
     for name, value in flatten_results_dict(results).items():
+        if not name:
+            raise UserError(f"The evaluation returned {reprlib.repr(value)} without a name: the key is an empty text.")
         number = _number(value)
         if number is None:
             logger.warning(
@@ -78,7 +80,7 @@ def _number(value: Any) -> float | None:
         try:
             return float(value)
         except OverflowError:  # an integer beyond the largest float
-            return math.inf if value > 0 else -math.inf
+            return -math.inf if value < 0 else math.inf
     if getattr(value, "shape", None) is not None and math.prod(value.shape) == 1:  # of numpy or torch
         value = value.item()
         return _number(value) if isinstance(value, numbers.Real) else None

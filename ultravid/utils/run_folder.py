@@ -230,6 +230,11 @@ class RunFolder:
         """The folder of a quick look (``--quick``) at the run, with files of the same names; it is no run of its own."""
         return self.path / "quick"
 
+    @property
+    def quick_report(self) -> Path:
+        """What a quick look found; it is there from its beginning, and in no folder of a run."""
+        return self.path / "quick.txt"
+
     # Checkpoints
 
     def checkpoint(self, name: str, suffix: str = ".pth") -> Path:
