@@ -29,10 +29,35 @@ class Model(nn.Module):
         return {"loss": self.second(self.norm(self.first(x))).pow(2).mean()}
 
 
-def make(do=None, place="after_step", at=1, frozen=(), unused=False, include_frozen=False, ema=False, more=None, **ddp):
+class PartlyShared(Model):
+    """A model with a parameter that DDP leaves to each process, and a quantized one."""
+
+    _ddp_params_and_buffers_to_ignore = ("own",)
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.own = nn.Parameter(torch.tensor(1.0 + comm.get_rank()))
+        self.codes = nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
+
+    def forward(self, x):
+        return super().forward(x * self.own)
+
+
+def make(
+    do=None,
+    place="after_step",
+    at=1,
+    frozen=(),
+    unused=False,
+    include_frozen=False,
+    ema=False,
+    more=None,
+    kind=Model,
+    **ddp,
+):
     """A trainer of 4 steps in which a hook does something after, or before, iteration ``at``."""
     torch.manual_seed(0)
-    model = Model(frozen, unused)
+    model = kind(frozen, unused)
     wrapped = create_ddp_model(model, **ddp)
     optimizer = torch.optim.SGD(
         get_default_optimizer_params(model, include_frozen=include_frozen), lr=0.1, momentum=0.9
@@ -151,7 +176,16 @@ def two_ranks(folder):
         with torch.no_grad():
             model.first.weight.mul_(2)
 
+    def freeze_two(_, model):
+        for name in (("first.weight", "norm.bias"), ("first.bias", "norm.weight"))[comm.get_rank()]:
+            model.get_parameter(name).requires_grad_(False)
+
+    main_alone = {"own": CallbackHook(after_step=lambda _: None)} if comm.is_main_process() else {}
     found = {
+        "hook of one": outcome(more=main_alone),
+        "partly shared": outcome(kind=PartlyShared)[2:6],
+        "other two": outcome(freeze_two, find_unused_parameters=True),
+        "last": outcome(on_one_rank(freeze("first")), at=3, find_unused_parameters=True),
         "unused": outcome(unused=True),
         "unused, found": outcome(unused=True, find_unused_parameters=True),
         "frozen": outcome(freeze("first")),
@@ -173,6 +207,9 @@ def test_two_processes_never_drift_apart_in_silence(tmp_path):
         multiprocessing.spawn.set_executable(executable)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
+    assert isinstance(first["hook of one"], list) and isinstance(first["partly shared"], list)
+    assert first["other two"].startswith("4 parameters are frozen in some of 2 processes")
+    assert isinstance(first["last"], list)  # no step follows
     assert first["unused"].startswith("2 parameters got no gradient in iteration 0: extra.weight, extra.bias.")
     assert "set train.ddp.find_unused_parameters=True" in first["unused"]
     assert isinstance(first["unused, found"], list) and isinstance(first["frozen, found"], list)

@@ -9,6 +9,7 @@ Legend: a parameter is *trainable* if its ``requires_grad`` is True.
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ __all__ = ["HookChecks", "names_in_short", "synchronized_parameters", "waits_for
 
 logger = logging.getLogger(__name__)
 
-_MODULUS = 251  # of a hash whose squares a float32 adds up exactly, for up to 256 processes
+_NUM_DIGITS = 8  # of a hash of 32 bits, to the base 16: a float32 adds up their squares exactly, for 70,000 processes
 _FIRST_STEPS = 2  # first steps of a run after which the ranks' weights are compared
 _PERIOD = 1000  # and iterations from one comparison to the next
 _RTOL = 1e-6  # of norms: float32 reductions on other hardware
@@ -51,7 +52,7 @@ class HookChecks:
         self._modules = dict(model.named_modules())
         self._modes = [m.training for m in self._modules.values()]
         self._num_groups = len(optimizer.param_groups)
-        self._number = self._hash()
+        self._fingerprint: torch.Tensor | None = None
 
     def begin(self, hook_names: Iterable[str]) -> None:
         """Take the state in which all ``before_train`` left the run as the one to keep.
@@ -136,17 +137,26 @@ class HookChecks:
                 "replaced a part of the model: change the model in the config, before the optimizer is built."
             )
 
-    def number_to_compare(self) -> int:
-        """A small number that is the same in all processes if the same parameters are trainable."""
-        return self._number
+    def fingerprint(self, device: torch.device) -> torch.Tensor:
+        """The digits of a hash of which parameters are trainable, then the digits' squares, for `compare_ranks`."""
+        if self._fingerprint is None or self._fingerprint.device != device:
+            trainable = "\n".join(n for n, is_on in zip(self._named, self._trainable, strict=True) if is_on)
+            code = zlib.crc32(trainable.encode())
+            digits = [code >> 4 * place & 15 for place in range(_NUM_DIGITS)]
+            self._fingerprint = torch.tensor([*digits, *(d**2 for d in digits)], dtype=torch.float32, device=device)
+        return self._fingerprint
 
-    def compare_ranks(self, total: float, total_of_squares: float) -> None:
-        """Compare the processes' `number_to_compare`, given the sum of all and of their squares.
+    def compare_ranks(self, sums: Sequence[float]) -> None:
+        """Compare the processes' fingerprints, given their sum.
+
+        Numbers are equal if the sum of their squares is the square of their sum divided by their count.
 
         Raises:
             UserError: in all processes alike; the parameters that are trainable in some of them alone.
         """
-        if round(total_of_squares) * comm.get_world_size() == round(total) ** 2:
+        totals, squares = sums[:_NUM_DIGITS], sums[_NUM_DIGITS:]
+        world_size = comm.get_world_size()
+        if all(round(s) * world_size == round(t) ** 2 for t, s in zip(totals, squares, strict=True)):
             return
         frozen = [set(names) for names in comm.all_gather([n for n, p in self._named.items() if not p.requires_grad])]
         some = sorted(set.union(*frozen) - set.intersection(*frozen))
@@ -163,22 +173,22 @@ class HookChecks:
         """
         if self._synchronized is None or not (iteration < start_iter + _FIRST_STEPS or (iteration + 1) % _PERIOD == 0):
             return
-        norms = torch._foreach_norm([p.detach() for p in self._parameters], dtype=torch.float32)
+        # The others are frozen or left out of DDP, and of any type; what they are in each process is the user's to say.
+        compared = {n: p.detach() for n, p in self._named.items() if id(p) in self._synchronized}
+        real = [torch.view_as_real(p) if p.is_complex() else p for p in compared.values()]
+        norms = torch._foreach_norm(real, dtype=torch.float32)
         mine = torch.stack([norm.to(norms[0].device) for norm in norms])
         all_ranks = [torch.empty_like(mine) for _ in range(comm.get_world_size())]
         torch.distributed.all_gather(all_ranks, mine)
         table = torch.stack(all_ranks).double().cpu()
-        differ = ((table - table[0]).abs() > _RTOL * table[0].abs()).any(0)
-        names = [name for name, wrong in zip(self._named, differ.tolist(), strict=True) if wrong]
+        same = torch.isclose(table, table[0], rtol=_RTOL, atol=0, equal_nan=True).all(0)
+        names = [name for name, equal in zip(compared, same.tolist(), strict=True) if not equal]
         if names:
             raise UserError(
                 f"After iteration {iteration} the weights differ between the processes, in {len(names)} parameters: "
                 f"{names_in_short(names)}. DDP keeps equal what is trainable when it is built, as long as all processes change "
                 "the weights alike: a hook must not change weights or gradients in one process alone."
             )
-
-    def _hash(self) -> int:
-        return sum(i for i, trainable in enumerate(self._trainable, start=1) if trainable) % _MODULUS
 
     def _check_replaced(self, name: str, model: nn.Module, optimizer: Optimizer) -> None:
         if optimizer is not self._optimizer:
@@ -203,7 +213,7 @@ class HookChecks:
         on = [n for n in changed if self._named[n].requires_grad]
         off = [n for n in changed if not self._named[n].requires_grad]
         self._trainable = now
-        self._number = self._hash()
+        self._fingerprint = None
         what = f"{_hook(name)} " + " and ".join(
             f"{verb} {len(names)} parameters ({names_in_short(names)})"
             for verb, names in (("froze", off), ("unfroze", on))

@@ -423,6 +423,7 @@ class SimpleTrainer(TrainerBase):
         self._num_expected = 0  # parameters of the optimizer that should have a gradient
         self._synchronized = synchronized_parameters(model)
         self._has_users_hooks = False
+        self._sums_to_compare: Tensor | None = None
         self.evaluation_weights = lambda: unsharded(model)
         if checkpointer is not None:
             checkpointer.add_checkpointable("trainer", self)
@@ -453,7 +454,10 @@ class SimpleTrainer(TrainerBase):
         if self._synchronized is not None and waits_for_all(self.model):
             held = (p for group in self.optimizer.param_groups for p in group["params"])
             self._num_expected = sum(id(p) in self._synchronized for p in held)
-        self._has_users_hooks = bool(self._users_hooks())
+        # One answer for all processes, which reduce the same tensors: a hook may be registered in the main one alone.
+        users_hooks = bool(self._users_hooks())
+        self._has_users_hooks = users_hooks if self._synchronized is None else any(comm.all_gather(users_hooks))
+        self._sums_to_compare = None
 
     def _users_hooks(self) -> list[str]:
         """The names of the hooks that run code of the user's."""
@@ -479,6 +483,8 @@ class SimpleTrainer(TrainerBase):
     def after_step(self) -> None:
         """Compare the processes' weights if that is due, and call the hooks."""
         if self._synchronized is not None and self._checks is not None:
+            if self.iter == self.max_iter - 1:
+                self._compare_ranks()
             self._checks.compare_weights(self.iter, self.start_iter)
         super().after_step()
 
@@ -527,7 +533,9 @@ class SimpleTrainer(TrainerBase):
         losses = self.accumulation.mean(parts)
         norm = self.finish_gradients()
         self.precision.after_norm(self.optimizer)
-        if self.nonfinite.allows_step(step, norm, losses):
+        allowed = self.nonfinite.allows_step(step, norm, losses)
+        self._compare_ranks()  # at no cost: the norm was read, so the device has nothing left to do
+        if allowed:
             self.optimizer_step()
         clock.lap("optimizer")
         if self._gathers_metrics.is_due(self):
@@ -637,13 +645,20 @@ class SimpleTrainer(TrainerBase):
         storage.source = source
 
     def _compared(self, values: Tensor) -> Tensor:
-        """The sums of some values over the processes, which learn by the same reduction whether they train the same parameters."""
+        """The sums of some values over the processes, which add up in the same reduction what shows that they train the same."""
         assert self._checks is not None
-        number = self._checks.number_to_compare()
-        together = torch.cat([values, values.new_tensor([number, number**2])])
+        self._compare_ranks()  # those that a `run_step` of a subclass's own has left
+        together = torch.cat([values, self._checks.fingerprint(values.device)])
         torch.distributed.all_reduce(together)
-        self._checks.compare_ranks(*together[-2:].tolist())
-        return together[:-2]
+        self._sums_to_compare = together[len(values) :]
+        return together[: len(values)]
+
+    def _compare_ranks(self) -> None:
+        """Read the sums that were added up last, if there are new ones, and end the run if the processes train different parameters."""
+        if self._sums_to_compare is None or self._checks is None:
+            return
+        sums, self._sums_to_compare = self._sums_to_compare, None
+        self._checks.compare_ranks(sums.tolist())
 
     def _write_metrics(self, loss_dict: Mapping[str, Tensor], data_time: float, prefix: str = "") -> None:
         """`write_metrics` under the name by which a ``run_step`` written for detectron2 calls it."""
