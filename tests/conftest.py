@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import importlib.util
 import json
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,11 @@ import pytest
 import torch
 
 from ultravid.datasets.phantom import write_phantom_dataset
+from ultravid.utils.folder_lock import release_locks
 from ultravid.utils.tool import run_tool
+
+# Under nohup it is ignored, and runs leave it so; the tests look at runs that were started without.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["ULTRAVID_CACHE"] = "off"  # tests write nothing to the user's cache; those of the cache use their own
@@ -35,10 +40,11 @@ def load_tool(name: str) -> ModuleType:
 
 @pytest.fixture(autouse=True)
 def _leaves_no_trace() -> Iterator[None]:
-    """Restore torch's number of threads, which affects last digits, and remove log handlers, which hold a test's streams."""
+    """Restore torch's number of threads, which affects last digits; remove log handlers, which hold a test's streams, and locks."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+    release_locks()
     log = logging.getLogger("ultravid")
     for handler in list(log.handlers):
         handler.close()

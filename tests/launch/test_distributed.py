@@ -95,7 +95,8 @@ def test_a_damaged_checkpoint_in_shards_is_passed_over(small_run, launch_run, tm
     assert "is in shards: resume from it with checkpointer=common/fsdp.py:checkpointer" in capfd.readouterr().err
 
 
-def test_under_torchrun_a_group_that_lost_a_process_goes_on_from_its_checkpoint(small_run, tmp_path):
+def test_under_torchrun_a_group_that_lost_a_process_goes_on_from_its_checkpoint(small_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # where the processes find `tests`
     torchrun = [quick_python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     torchrun += ["--max-restarts", "2", LAUNCHER]
     small_run += ["train.log_period=4"]  # the checkpoint, after three, holds the values since the last row

@@ -8,7 +8,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -360,9 +360,9 @@ class DetectionCheckpointer:
 
     def _resume(self) -> dict[str, Any]:
         last = Path(self.get_checkpoint_file())
-        prefix = last.stem.rpartition("_")[0] or "model"
-        older = [p for p in reversed(self.periodic_checkpoints(prefix)) if p != last]
-        for path in [last, *older]:
+        tried: set[Path] = set()
+        while (path := self._newest_besides(tried)) is not None:
+            tried.add(path)
             try:
                 content = self._read_verified(path)
             except CheckpointError as error:
@@ -378,10 +378,21 @@ class DetectionCheckpointer:
                 ) from error
         raise CheckpointError(f"{self.save_dir}: no checkpoint to resume from is good, the last one is {last.name}.")
 
+    def _newest_besides(self, tried: Collection[Path]) -> Path | None:
+        """The newest checkpoint that was not tried; listed each time, because a living run adds some and removes others."""
+        last = Path(self.get_checkpoint_file())
+        prefix = last.stem.rpartition("_")[0] or "model"
+        listed = [last, *reversed(self.periodic_checkpoints(prefix))]
+        return next((path for path in listed if path not in tried), None)
+
     def _read_verified(self, path: Path) -> dict[str, Any]:
         """The content of a checkpoint that is complete and unchanged since it was written."""
         content = load_file(path)
-        if changed_since_written(path):
+        try:
+            changed = changed_since_written(path)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"Checkpoint {path} was removed while it was read.") from error
+        if changed:
             raise CheckpointError(f"Checkpoint {path} is damaged: its hash is not the one in manifest.json.")
         return content
 
