@@ -92,6 +92,12 @@ MISTYPED = [
         "'train.tags.\"a.b\"=2'",
         "train.tags={a.b: 2}",
         "train.hook=a,b",
+        "trainer.names+=b",
+        "train.note==",
+        "++trainer.hooks.more={_target_:parts.Model,depth:3}",
+        "train[lr]=5",
+        "train/lr=5",
+        "train_lr=5",
         "model.depth=none",
     ),
 ]

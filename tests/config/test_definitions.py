@@ -44,6 +44,7 @@ def half(n, unset=UNSET):
 @functools.lru_cache(maxsize=None)
 def cached(n):
     return n
+net_of_2 = functools.partial(Net, size=2)
 class Registry:
     def __init__(self): self.known = {}
     def register(self, it): self.known[it.__name__] = it; return it
@@ -91,6 +92,8 @@ def diamond(tmp_path):
             from .right import *
             from .left import Mode as M, Net as N, UNSET as U, cached as c, half as h, shorten as s, REGISTRY as R
             from .right import _private
+            from .base import net_of_2
+            assert net_of_2 is left.net_of_2 and net_of_2.func is Net
             assert (M, N, U, c, h, R) == (Mode, Net, UNSET, cached, half, REGISTRY) and U is UNSET and s is not shorten
             assert left.train.max_iter == 1 and train.max_iter == 5
             s()
@@ -130,6 +133,32 @@ def test_a_file_is_run_once_in_a_load_also_through_get_config_and_load_rel(tmp_p
     assert cfg.fourth.n == 1
     LazyConfig.load(tmp_path / "top.py")  # another load runs it again: values may depend on the environment
     assert (tmp_path / "base.py.log").read_text() == "xx"
+
+
+def test_what_is_defined_further_down_decides_too_whether_definitions_of_two_loads_are_one(tmp_path, monkeypatch):
+    write(
+        tmp_path,
+        run="""
+            import dataclasses, functools, logging, os, pathlib
+            LIMIT, HERE, logger = int(os.environ["LIMIT"]), pathlib.Path(__file__).parent, logging.getLogger(__name__)
+            def limit(): return later()
+            def later(n=LIMIT): return n
+            class Net:
+                def head(self): logger.debug("%s", HERE); return Head(Settings())
+            class Head:
+                def __init__(self, settings): self.settings = settings
+            @dataclasses.dataclass
+            class Settings:
+                size: int = 3
+            train = dict(limit=limit, net=Net)
+        """,
+    )
+    loaded = []
+    for value in ("1", "2"):
+        monkeypatch.setenv("LIMIT", value)
+        loaded.append(LazyConfig.load(tmp_path / "run.py").train)
+    assert [train.limit() for train in loaded] == [1, 2]
+    assert loaded[0].net is loaded[1].net and loaded[1].net().head().settings.size == 3
 
 
 def test_unchanged_definitions_of_two_loads_are_one_and_those_that_differ_are_not(tmp_path, monkeypatch):

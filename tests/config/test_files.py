@@ -80,6 +80,10 @@ def test_a_failed_load_leaves_nothing_patched_and_shows_the_imported_files_own_e
             {"top": "from .a import x\n", "a": "from .b import x\n", "b": "from .a import x\n"},
             r"circle: a\.py -> b\.py -> a\.py",
         ),
+        (
+            {"top": "from .a import x\n", "a": "import sys\nsys.exit()\n"},
+            r"a\.py ends the process while it is read: None\.",
+        ),
     ],
 )
 def test_faults_of_files_are_told_in_one_message(tmp_path, files, message):

@@ -192,6 +192,16 @@ def test_an_object_of_a_file_is_of_the_same_kind_too(tmp_path):
     assert LazyConfig.apply_overrides(cfg, [f"train.max_iter={tmp_path / 'c.py'}:number"]).train.max_iter == 3
 
 
+def test_an_object_of_a_file_may_be_in_a_class_and_under_any_path(tmp_path):
+    folder = tmp_path / "lr=0.1, it's"
+    folder.mkdir()
+    (folder / "c.py").write_text("class Net:\n    class Inner: pass\n")
+    cfg = LazyConfig.apply_overrides(make(), [f"call._target_={folder}/c.py:Net.Inner"])
+    assert cfg.call._target_.__qualname__ == "Net.Inner"
+    with pytest.raises(OverrideError, match=r"does not exist.* For this text write \"train.output_dir='x.py:y'\""):
+        LazyConfig.apply_overrides(make(), ["train.output_dir=x.py:y"])
+
+
 def test_what_text_was_typed_is_what_is_built_and_saved(tmp_path):
     cfg = LazyConfig.apply_overrides(
         Node(p=LazyCall(pathlib.PurePosixPath)(), t=dict(a="x")), ["t.a=1e3", "+p._args_=[a]"]

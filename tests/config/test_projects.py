@@ -69,6 +69,9 @@ def test_two_projects_in_one_process_have_their_own_modules(two, monkeypatch):
         assert [m.who() for m in models] == [(name, name)] * 2 and type(models[0]) is type(models[1])
     assert "_target_: net.Net" in (two / "a.yaml").read_text() and "_target_: net.Net" in (two / "b.yaml").read_text()
     nets = {name: instantiate(loaded[name].model) for name in "ab"}
+    assert all(
+        type(instantiate(loaded[name].by_name)) is type(nets[name]) for name in "ba"
+    )  # its own project's, always
     assert {name: net.later() for name, net in nets.items()} == {name: (name,) * 3 for name in "ab"}
     assert all(type(pickle.loads(pickle.dumps(net))) is type(net) for net in nets.values())
     with importable_project(files["a"]), importable_project(files["b"]):

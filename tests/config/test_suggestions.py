@@ -29,6 +29,13 @@ MEANT = {
     "grad_clip": "'trainer.clip_grad.max_norm'",
     "scheduler": "'lr_multiplier'",
     "train.save_interval": "'train.checkpointer.period'",
+    "checkpoint_interval": "'train.checkpointer.period'",
+    "lr_rate": "'optimizer.lr'",
+    "clip_len": "'dataloader.train.frame_sampler.num_frames'",
+    # with other signs between the steps
+    "optimizer_lr": "'optimizer.lr'",
+    "train/max_iter": "'train.max_iter'",
+    "train.amp_enabled": "'train.amp.enabled'",
     # at another level
     "lr": "'optimizer.lr'",
     "max_iter": "'train.max_iter'",
@@ -60,6 +67,16 @@ def test_an_argument_that_the_target_takes_is_offered_with_what_adds_it(phantom_
     assert "AdamW takes it: add it with '+optimizer.eps=1e-8'. (" in said(phantom_config, "optimizer.eps=1e-8")
     assert "Add it with '+optimizer.amsgrad=true'" in said(phantom_config, "optimizer.amsgrda=true")
     assert "add it with '+model.backbone.depth=18'" in said(phantom_config, "backbone.depth=18")
+
+
+def test_what_is_an_option_of_the_launcher_is_said_to_be_one(phantom_config):
+    for override, option in {
+        "resume=true": "--resume",
+        "train.eval_only=1": "--eval-only",
+        "gpus=2": "--num-gpus",
+    }.items():
+        assert f"The launcher has an option for it: {option}." in said(phantom_config, override)
+    assert "Write 'train.amp.enabled=true'." in said(phantom_config, "train.amp=True")
 
 
 def test_what_is_like_nothing_gets_the_list_of_what_is_there(phantom_config):

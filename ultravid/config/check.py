@@ -14,7 +14,7 @@ from ultravid.config.errors import ConfigError, Fault, did_you_mean
 from ultravid.config.instantiate import as_packages, locate
 from ultravid.config.kinds import load_config
 from ultravid.config.lazy import LazyCall
-from ultravid.config.loader import config_errors, importable_project
+from ultravid.config.loader import config_errors, importable_project, own_project
 from ultravid.config.nodes import Node, as_node
 from ultravid.config.overrides import override_faults
 from ultravid.config.plain_data import to_data
@@ -59,7 +59,8 @@ def check(cfg: Any, *, allowed_packages: Iterable[str] | None = None) -> list[Fa
     """
     cfg = as_node(cfg)
     allowed = as_packages(allowed_packages)
-    found = [*_faults(cfg, allowed), *_circles(cfg), *_copies(cfg), *_lost_settings(cfg), *upgrade_notes(cfg)]
+    with own_project(cfg):
+        found = [*_faults(cfg, allowed), *_circles(cfg), *_copies(cfg), *_lost_settings(cfg), *upgrade_notes(cfg)]
     unique: dict[Any, Fault] = {}
     for fault in found:  # a value that several targets refer to is reported once
         unique.setdefault((fault.key, fault.about or fault.message), fault)

@@ -16,17 +16,21 @@ from __future__ import annotations
 
 import ast
 import builtins
+import collections
 import dataclasses
+import datetime
 import dis
 import enum
 import functools
 import itertools
+import logging
 import re
 import sys
 import threading
 import types
 import typing
 from collections.abc import Callable, Iterator
+from pathlib import PurePath
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -57,10 +61,12 @@ _shared: WeakValueDictionary[tuple[Path, str, str, int], Any] = (
 )  # by path, content, name and place
 _sentinels: dict[tuple[Path, str, str, int], object] = {}  # an object() takes no weak reference
 _runs: dict[tuple[Path, str], Iterator[int]] = {}
+_constant: dict[tuple[Path, str], dict[str, frozenset[str]]] = {}  # by path and content: see `_constant_definitions`
 _lock = threading.RLock()
 
 _MAY_DEFINE = re.compile(rb"\b(?:class|def)\b|\bobject\(\)|NewType|namedtuple|NamedTuple|TypedDict|Enum|Flag|dataclass")
 _IMMUTABLE = (int, float, complex, str, bytes, bool, type(None), type(...), range)
+_BY_VALUE = (PurePath, datetime.date, datetime.time, datetime.timedelta)
 _NO_TRACE = frozenset({"attr", "attrs", "torch", "numpy", "typing_extensions"})
 """Packages besides the standard library whose decorators and base classes keep no list of what they were applied to."""
 _OF_THE_RUN = frozenset({"__module__", "__dict__", "__weakref__", "_abc_impl", "__slotnames__"})
@@ -187,11 +193,12 @@ def compile_config(source: bytes, path: Path) -> types.CodeType:
     if _MAY_DEFINE.search(source) is None:
         return compile(source, str(path), "exec", dont_inherit=True)
     with parsing:
-        return _compiled_with_hooks(source, path)
+        tree = ast.parse(source, str(path))
+        _constant[path, content_hash(source)] = _constant_definitions(tree)
+        return _compiled_with_hooks(tree, path)
 
 
-def _compiled_with_hooks(source: bytes, path: Path) -> types.CodeType:
-    tree = ast.parse(source, str(path))
+def _compiled_with_hooks(tree: ast.Module, path: Path) -> types.CodeType:
     for statement in _top_statements(tree.body):
         if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             roots = [_root(decorator) for decorator in statement.decorator_list]
@@ -237,6 +244,46 @@ def _top_statements(body: list[Any]) -> Iterator[ast.stmt]:
                 yield from _top_statements(getattr(statement, part, []))
 
 
+def _constant_definitions(tree: ast.Module) -> dict[str, frozenset[str]]:
+    """The classes and functions of a file that are the same in each run if the global names that they read are: with those names."""
+    times = collections.Counter(getattr(statement, "name", None) for statement in _top_statements(tree.body))
+    return {
+        statement.name: frozenset(node.id for node in ast.walk(statement) if isinstance(node, ast.Name))
+        for statement in tree.body
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef)
+        and times[statement.name] == 1
+        and _is_constant(statement)
+    }
+
+
+def _is_constant(statement: ast.stmt) -> bool:
+    """Whether a definition computes nothing when it is made: no default values but literals and names, no decorators that note it."""
+    if isinstance(statement, ast.ClassDef):
+        return (
+            not statement.keywords
+            and all(isinstance(base, ast.Name | ast.Attribute) for base in statement.bases)
+            and all(_root(each) in ("dataclass", "dataclasses") for each in statement.decorator_list)
+            and all(map(_is_constant, statement.body))
+        )
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+        defaults = [*statement.args.defaults, *filter(None, statement.args.kw_defaults)]
+        return (
+            all(map(_is_literal, defaults))
+            and all(_root(each) in ("staticmethod", "classmethod", "property") for each in statement.decorator_list)
+            and not any(isinstance(node, ast.Global) for node in ast.walk(statement))
+        )
+    if isinstance(statement, ast.Assign | ast.AnnAssign | ast.Expr):
+        return statement.value is None or _is_literal(statement.value)
+    return isinstance(statement, ast.Pass)
+
+
+def _is_literal(node: ast.expr) -> bool:
+    """Whether an expression is a literal or a name; names are compared."""
+    if isinstance(node, ast.Tuple):
+        return all(map(_is_literal, node.elts))
+    return isinstance(node, ast.Constant | ast.Name) or (isinstance(node, ast.UnaryOp) and _is_literal(node.operand))
+
+
 # --- sameness -------------------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +325,8 @@ class _Comparison:
         kind = type(new)
         if kind in _IMMUTABLE:
             return repr(old) == repr(new)  # 0.0 equals -0.0
+        if isinstance(new, _BY_VALUE) or (kind.__module__ == "torch" and kind.__name__ in ("device", "dtype", "Size")):
+            return bool(old == new)
         if kind in (dict, types.MappingProxyType):
             return list(old) == list(new) and all(self.same(old[key], new[key]) for key in new)
         if kind in (list, tuple):
@@ -300,6 +349,9 @@ class _Comparison:
             parts = ("__name__",)
         elif isinstance(new, typing.NewType):
             parts = ("__name__", "__supertype__")
+        elif isinstance(new, logging.Logger):  # getLogger(__name__)
+            names = [parse_module_name(each.name) for each in (old, new)]
+            return None not in names and names[0] is not None and names[0][:2] == names[1][:2]  # type: ignore[index]
         elif isinstance(new, dataclasses.Field):
             parts = tuple(dataclasses.Field.__slots__)
         elif type(new).__name__ == "_DataclassParams":
@@ -361,17 +413,17 @@ class _Comparison:
     def _is_settled(
         self, name: str, before: dict[str, Any], now: dict[str, Any], above: frozenset[str] = frozenset()
     ) -> bool:
-        """Whether a global name means the same in both runs. A function further down in the file is not defined yet."""
+        """Whether a global name means the same in both runs. What is defined further down in the file is not known yet."""
         if name in before and name in now:
             value = now[name]
             mutable = isinstance(value, dict | list | set) and not isinstance(value, type)
             return not mutable and self.same(before[name], value)
-        later = before.get(name)
-        if name in now or not isinstance(later, types.FunctionType) or later.__globals__ is not before:
+        if name in now or _notes_subclasses(before[name]):
             return False
-        read, written = global_names(later.__code__)
-        return not written and all(
-            n == self.name or n in above or self._is_settled(n, before, now, above | {name})
+        file = parse_module_name(before.get("__name__", ""))
+        read = _constant.get(file[:2], {}).get(name) if file is not None else None
+        return read is not None and all(
+            n in (self.name, name) or n in above or self._is_settled(n, before, now, above | {name})
             for n in read
             if n in before or n in now
         )

@@ -89,6 +89,8 @@ class _Copier:
         if kind is functools.partial:
             parts = (value.func, value.args, value.keywords)
             func, args, keywords = map(self.value, parts)
+            if func is value.func and args is value.args and all(map(_is, keywords.values(), value.keywords.values())):
+                return value
             return functools.partial(func, *args, **keywords)
         if kind is types.ModuleType:
             if not is_config_module(value.__name__):

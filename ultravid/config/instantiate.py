@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ultravid.config.errors import ConfigError, ConfigImportError
-from ultravid.config.loader import namespace_of_file
+from ultravid.config.loader import namespace_of_file, own_project
 from ultravid.config.module_names import is_config_module
 from ultravid.config.nodes import ListNode, Node, TupleNode, as_node, as_root
 from ultravid.config.projects import plain_name
@@ -53,7 +53,8 @@ class Builder:
                 wrong. An error that a target itself raises passes through, with a note of the key, the target and its
                 arguments.
         """
-        return self.build_value(value_at(self.cfg, key))
+        with own_project(self.cfg):
+            return self.build_value(value_at(self.cfg, key))
 
     def provide(self, key: str, made: T) -> T:
         """Let the node at a key stand for an object that exists already, wherever it is referred to.
@@ -202,7 +203,12 @@ def instantiate(cfg: Any, /, *, allowed_packages: Iterable[str] | None = None) -
     """
     if type(cfg) in (dict, list) and _is_plain_data(cfg):
         return cfg
-    return Builder(Node(), allowed_packages=allowed_packages).build_value(as_root(cfg))
+    root = as_root(cfg)
+    builder = Builder(Node(), allowed_packages=allowed_packages)
+    if not isinstance(root, Container):
+        return builder.build_value(root)
+    with own_project(root):
+        return builder.build_value(root)
 
 
 def _is_plain_data(value: Any) -> bool:

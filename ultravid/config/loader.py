@@ -27,7 +27,7 @@ from ultravid.config.module_names import MODULE_PREFIX, is_config_module
 from ultravid.config.nodes import Node
 from ultravid.config.packages import defines, is_ordinary_module
 from ultravid.config.projects import Project, active_projects, hidden_file, import_for, module_at, projects_active
-from ultravid.config.tree import Container, ensure_record
+from ultravid.config.tree import Container, ensure_record, root_of
 from ultravid.config.yaml_files import load_yaml
 from ultravid.utils.errors import UserError
 
@@ -38,6 +38,7 @@ __all__ = [
     "load_namespace",
     "namespace_of_file",
     "note_import",
+    "own_project",
     "project_folders",
 ]
 
@@ -163,14 +164,18 @@ def project_folders(config_file: str | Path) -> list[str]:
     A saved config names those of the config that it was saved from; a downloaded one has none itself.
     """
     path = config_path(config_file)
-    folder = path.resolve().parent
-    configs = next((f for f in (folder, *folder.parents) if f.name == "configs"), None)
-    own = [str(configs.parent), str(folder)] if configs is not None else [str(folder)]
-    if address_of(path) is not None:
-        own = []
+    own = _folders_by_place(path)
     if path.suffix in {".yaml", ".yml"} and path.is_file():
         return [*own, *load_config_file(path).get("project_folders", [])]
     return own
+
+
+def _folders_by_place(path: Path) -> list[str]:
+    if address_of(path) is not None:
+        return []
+    folder = path.resolve().parent
+    configs = next((f for f in (folder, *folder.parents) if f.name == "configs"), None)
+    return [str(configs.parent), str(folder)] if configs is not None else [str(folder)]
 
 
 @contextmanager
@@ -185,6 +190,24 @@ def importable_project(config_file: str | Path) -> Iterator[None]:
     finally:
         for folder in added:
             sys.path.remove(folder)
+
+
+@contextmanager
+def own_project(node: Container) -> Iterator[None]:
+    """In the block, names of targets mean first the modules of the project whose config a node belongs to."""
+    root = root_of(node)
+    origin = root._origin or (None,)
+    path = origin[-1] if len(origin) == 1 or origin[0] == "yaml" else None
+    if not isinstance(path, str) or not path.endswith((".py", ".yaml", ".yml")) or not Path(path).is_file():
+        yield
+        return
+    saved = root.raw.get("project_folders") if isinstance(root, Node) else None
+    project = Project([*_folders_by_place(Path(path)), *(saved if isinstance(saved, list) else ())])
+    if active_projects()[:1] == (project,):
+        yield
+        return
+    with projects_active(project):
+        yield
 
 
 def _existing(path: Path) -> Path:
@@ -237,6 +260,10 @@ def _run(path: Path, load: _Load, chain: tuple[Path, ...]) -> dict[str, Any]:
     sys.modules[module.__name__] = module
     try:
         exec(code, namespace)
+    except SystemExit as error:  # else a run that never began would leave with its code, 0 perhaps
+        raise ConfigError(
+            f"{path} ends the process while it is read: {error.code!r}. A config file describes a run; raise an error if it can't."
+        ) from error
     except Exception as error:
         if type(error).__module__.startswith("omegaconf."):
             error.add_note(

@@ -16,6 +16,7 @@ _KEY = re.compile(r"(\+\+|\+|)[A-Za-z_][\w.\[\]-]*")
 _WITH_BLANKS = re.compile(r"(?P<key>(?:\+\+|\+|)[A-Za-z_][\w.\[\]-]*)\s+=\s*(?P<value>.*)|\s+\S.*", re.DOTALL)
 _WITH_COLON = re.compile(r"(?P<key>[A-Za-z_][\w.\[\]-]*):\s*(?P<value>[^=]*)")
 _WITH_DASHES = re.compile(r"-+(?P<key>[A-Za-z_][\w.\[\]-]*)(?P<rest>=.*)?", re.DOTALL)
+_ITEM_OF_DICT = re.compile(r"[A-Za-z_]\w*:(?!//)\S+")
 _CURLY = "“”„‟«»‘’‚‛"  # noqa: RUF001
 _INVISIBLE = re.compile("[\u00a0\u2007\u202f\u200b\u200c\u200d\u2060\ufeff]")
 
@@ -34,6 +35,10 @@ def mistyped(arguments: Sequence[str], index: int, has_key: Callable[[str], bool
     text = arguments[index]
     if message := _characters(text):
         return message, 0
+    if apart := _braces_apart(arguments, index):
+        inner = ",".join(each.partition("=")[2] for each in arguments[index : index + apart + 1])
+        whole = f"{text.partition('=')[0]}={{{inner}}}"
+        return f"A shell takes braces without quotes apart: write {quoted_for_shell(whole)}.", apart
     if "=" in text and not text.startswith("-") and text[-1] != "=" and not text[0].isspace() and " =" not in text:
         return "", 0  # as nearly all are
     following = list(arguments[index + 1 : index + 3])
@@ -70,7 +75,9 @@ def _characters(text: str) -> str:
             name = f"U+{ord(found[0]):04X}" if found is not None else ""
             return f"{text!r} has an invisible character ({name}): write {quoted_for_shell(_INVISIBLE.sub('', text))}."
     if value.startswith("="):
-        return f"{text!r} has two equals signs: write {quoted_for_shell(f'{key}={value[1:]}')}."
+        right = value.lstrip("=").strip()
+        quoted = f"{key}={right or chr(39) + value + chr(39)}"
+        return f"{text!r} has two equals signs: write {quoted_for_shell(quoted)}."
     if not text.strip():
         return f"{text!r} is an empty argument; an override is key=value."
     return ""
@@ -89,6 +96,18 @@ def _apart(text: str, following: Sequence[str], has_key: Callable[[str], bool]) 
     if after.startswith("="):
         return 1
     return 1 if has_key(key) and "=" not in after and not has_key(after.lstrip("+~")) else 0
+
+
+def _braces_apart(arguments: Sequence[str], index: int) -> int:
+    """How many of the following arguments are of one dict with this one: ``key={a:1,b:2}`` arrives as ``key=a:1`` and ``key=b:2``."""
+    key = arguments[index].partition("=")[0]
+    count = 0
+    for text in arguments[index:]:
+        name, _, value = text.partition("=")
+        if name != key or not _ITEM_OF_DICT.fullmatch(value):
+            break
+        count += 1
+    return max(count - 1, 0)
 
 
 def _joined(text: str, following: Sequence[str]) -> str:

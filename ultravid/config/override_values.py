@@ -612,7 +612,8 @@ def _right(old: Any, new: Any, place: Place) -> str:
         return f"Write {_write(place, 'true')} or {_write(place, 'false')}.{_forced(new, place)}"
     if isinstance(new, str) and given.lower() == "none":
         return f"Write {_write(place, 'null')} for None."
-    if isinstance(old, list | tuple) and not isinstance(new, dict):
+    holds_parts = isinstance(old, Container) and any(isinstance(v, Container) for _, v in raw_children(old))
+    if isinstance(old, list | tuple) and not isinstance(new, dict) and not holds_parts:
         return f"Write {_write(place, f'[{given}]')}."
     if isinstance(old, Node):
         return _for_node(old, given, place)
@@ -637,6 +638,8 @@ def _for_node(old: Node, given: str, place: Place) -> str:
         return f"Name an object of the file: write {_write(place, f'{given}:NAME')}."
     if re.fullmatch(r"\w+:\s*\S.*", given):
         return f"A shell takes braces without quotes apart; write {_write(place, '{' + given + '}')}."
+    if isinstance(raw_child(old, "enabled", None), bool) and (switch := _right_scalar(bool, given)):  # train.amp=true
+        return f"Write {quoted_for_shell(f'{place.key}.enabled={switch}')}."
     if "_target_" in old and re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", given):
         return f"For another target with the same arguments write {quoted_for_shell(f'{place.key}._target_={given}')}."
     return f"Name an object of a config file, as {_write(place, 'FILE.py:NAME')}, or write {_write(place, 'null')} for none.{_forced(given, place)}"

@@ -7,6 +7,7 @@ A key that was renamed is set by its old name too, with a note.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -29,6 +30,7 @@ from ultravid.config.references import is_reference
 from ultravid.config.shipped import shipped_config, shipped_names
 from ultravid.config.suggestions import unknown_key_hint
 from ultravid.config.tree import (
+    MISSING,
     RESERVED_KEYS,
     Container,
     Origin,
@@ -146,6 +148,9 @@ def _apply(cfg: Node, text: str, origin: Origin) -> None:
         _put(parent, last, _value(key, typed, None), key, origin, may_add=True, trail=trail, typed=typed)
         return
     if sign == "" and not present:
+        items = raw_child(parent, key_of_sum, None) if (key_of_sum := str(last).removesuffix("+")) != last else None
+        if isinstance(items, ListNode | TupleNode):  # names+=x
+            raise UnknownOverrideError(f"Unknown key {key!r}.{_to_append(items, key[:-1], typed)}")
         hint = unknown_key_hint(parent, steps[-1], (), _fitting_text(parent, last, key, typed))
         add = "" if "dd it with" in hint else f" To add a key, write {quoted_for_shell(f'+{text}')}."
         raise UnknownOverrideError(f"Unknown key {key!r}.{hint}{add}")
@@ -255,24 +260,40 @@ def _split(text: str) -> tuple[str, str, str | None]:
 
 def _value(key: str, typed: str, old: Any) -> Any:
     """The value that was typed: an object of a config file, or what hydra's grammar makes of it."""
-    if _FILE_OBJECT.fullmatch(typed):
-        return _object_of_file(typed)
+    if (found := _file_and_name(typed)) is not None:
+        try:
+            return _object_of_file(*found)
+        except ConfigError as error:
+            if isinstance(old, str) and old != MISSING:
+                text = quoted_for_shell(f"{key}='{typed}'")
+                raise OverrideError(f"{error} For this text write {text}.") from error
+            raise
     return parse_value(key, typed, old)
 
 
-def _object_of_file(text: str) -> Any:
-    found = _FILE_OBJECT.fullmatch(text)
-    assert found is not None
-    path = config_path(found["file"])
+def _file_and_name(typed: str) -> tuple[str, str] | None:
+    """The parts of ``file.py:NAME``; a file whose path has a character of the grammar (``lr=0.1/run.py:model``) has to be there."""
+    if (found := _FILE_OBJECT.fullmatch(typed)) is not None:
+        return found["file"], found["name"]
+    file, colon, name = typed.rpartition(":")
+    is_name = colon and all(part.isidentifier() for part in name.split("."))
+    return (file, name) if is_name and file.endswith((".py", ".yaml", ".yml")) and os.path.isfile(file) else None
+
+
+def _object_of_file(file: str, name: str) -> Any:
+    path = config_path(file)
     if not path.is_file():
-        shipped = shipped_config(found["file"])
+        shipped = shipped_config(file)
         if shipped is None and not path.parent.is_dir():
             raise OverrideError(f"File {path} does not exist.{did_you_mean(str(path), shipped_names())}")
         path = shipped or path
     node: Any = load_namespace(path) if path.suffix == ".py" else load_config_file(path)
-    for step in found["name"].split("."):
+    for step in name.split("."):
         if isinstance(node, list | tuple) and step.isdecimal() and int(step) < len(node):
             node = node[int(step)]
+            continue
+        if isinstance(node, type) and hasattr(node, step):  # Net.Inner
+            node = getattr(node, step)
             continue
         known = list(node) if isinstance(node, dict) else []
         if step not in known:

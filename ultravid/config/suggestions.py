@@ -9,7 +9,7 @@ from ultravid.config.errors import ConfigError, did_you_mean
 from ultravid.config.instantiate import locate
 from ultravid.config.nodes import Node
 from ultravid.config.references import is_reference
-from ultravid.config.synonyms import same_meaning
+from ultravid.config.synonyms import option_of, same_meaning
 from ultravid.config.targets import target_name
 from ultravid.config.tree import Container, child_key, full_key, join_key, raw_child, raw_children, root_of
 from ultravid.config.value_types import parameters_of
@@ -41,6 +41,13 @@ def unknown_key_hint(node: Container, step: str, rest: Sequence[str] = (), value
     means = next((name for name in same_meaning(step) if name in names), None)
     near = means or nearest(step, names)
     unit = " A run is counted in iterations." if "epoch" in [step, *rest][-1].lower() else ""
+    if means is None:
+        if apart := _separated_otherwise(node, [step, *rest]):
+            return _meant(apart)
+        if not rest and (option := option_of(step)):
+            return f" The launcher has an option for it: {option}."
+        if not rest and same_meaning(step) and (found := _elsewhere(node, [step])):
+            return _meant(found) + unit
     if near is not None and (means or likeness(near, step) >= _ALMOST):
         return _meant([_completed(node, near, rest)]) + unit
     if found := _elsewhere(node, [step, *rest]):
@@ -78,6 +85,18 @@ def _completed(node: Node, name: str, rest: Sequence[str]) -> str:
             return full_key(node, name)
         key, value = join_key(key, found), raw_child(value, found)
     return key
+
+
+def _separated_otherwise(node: Node, steps: Sequence[str]) -> list[str]:
+    """Keys whose steps are these with other signs between them: ``train/lr``, ``train_lr``, ``amp_enabled``."""
+    typed, below = _letters([*full_key(node).split("."), *steps]), _letters(steps)
+    ends = ((path, [_letters(path[i:]) for i in range(max(len(path) - 1, 1))]) for path, _ in _keys(root_of(node), []))
+    found = [".".join(path) for path, letters in ends if len(path) > 1 and (typed == letters[0] or below in letters)]
+    return list(dict.fromkeys(found))[:3]
+
+
+def _letters(steps: Sequence[str]) -> str:
+    return "".join(char for char in "".join(steps).lower() if char.isalnum())
 
 
 # --- elsewhere in the config ----------------------------------------------------------------------------------------------
