@@ -420,6 +420,8 @@ class _Comparison:
             return not mutable and self.same(before[name], value)
         if name in now or _notes_subclasses(before[name]):
             return False
+        if type(before[name]) is object:  # UNSET = object() is the same in each run
+            return any(before[name] is sentinel for sentinel in _sentinels.values())
         file = parse_module_name(before.get("__name__", ""))
         read = _constant.get(file[:2], {}).get(name) if file is not None else None
         return read is not None and all(
