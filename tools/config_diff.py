@@ -3,7 +3,7 @@
 
     python tools/config_diff.py A B [key=value ...]
 
-A and B are config files, or what a run saved its config in: the run's folder, the folder of one of its attempts, or a
+A and B are config files, or what a run saved its config in: the run's folder, that of an attempt or of an evaluation, or a
 checkpoint. Overrides apply to B, so ``A A key=value`` shows what they change. Exit code 0: no difference;
 1: some; 2: an error.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from ultravid.config import diff, importable_project
 from ultravid.config.command_line import load_with_overrides, print_code
 from ultravid.utils.errors import UserError
-from ultravid.utils.run_folder import RunFolder
+from ultravid.utils.run_folder import InferenceFolder, RunFolder
 from ultravid.utils.tool import ToolParser, run_tool
 
 
@@ -36,9 +36,12 @@ def config_file_of(path: str) -> Iterator[str]:
             copy.write_text(config_in_checkpoint(given), encoding="utf-8")
             yield str(copy)
     elif given.is_dir():
-        saved = RunFolder(given).saved_config  # an attempt's has the name of a run's
+        evaluated = InferenceFolder(given).config
+        # An attempt's has the name of a run's.
+        saved = RunFolder(given).saved_config or (evaluated if evaluated.is_file() else None)
         if saved is None:
-            raise UserError(f"{path} is a folder without a config: a run's holds config.yaml or config_eval.yaml.")
+            names = f"config.yaml or config_eval.yaml, that of an evaluation of other weights {evaluated.name}"
+            raise UserError(f"{path} is a folder without a config: a run's holds {names}.")
         yield str(saved)
     else:
         yield path

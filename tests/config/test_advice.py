@@ -175,3 +175,8 @@ def test_what_a_message_says_to_type_works_when_it_is_typed(shell, config, capsy
     wrong = ["\n  ".join((*row, why)) for row, why in zip(said, again, strict=True) if why]
     assert not wrong, "\n".join(wrong)
     assert len(said) > 60
+
+
+def test_null_is_advised_only_where_a_part_may_be_missing(config, capsys):
+    assert "FILE.py:NAME" in (message := refusal(config, ["model=5"], capsys)) and "null" not in message
+    assert "write 'trainer.hooks.timer=null' for none" in refusal(config, ["trainer.hooks.timer=5"], capsys)

@@ -90,6 +90,11 @@ def test_config_diff_takes_a_run_an_attempt_and_a_checkpoint(finished, capsys):
     assert "inference is a folder without a config" in capsys.readouterr().err
 
 
+def test_config_diff_takes_the_folder_of_an_evaluation(finished, tmp_path, capsys):
+    shutil.copy(Path(output_of(finished)) / "config.yaml", tmp_path / "evaluated_config.yaml")
+    assert load_tool("config_diff").main([output_of(finished), str(tmp_path)]) == 0
+
+
 def test_eval_only_gives_the_same_metrics_digit_for_digit_also_from_the_saved_config(finished, launch_run, tmp_path):
     out = Path(output_of(finished))
     trained = (out / "inference/metrics.json").read_text()

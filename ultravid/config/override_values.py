@@ -642,7 +642,9 @@ def _for_node(old: Node, given: str, place: Place) -> str:
         return f"Write {quoted_for_shell(f'{place.key}.enabled={switch}')}."
     if "_target_" in old and re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", given):
         return f"For another target with the same arguments write {quoted_for_shell(f'{place.key}._target_={given}')}."
-    return f"Name an object of a config file, as {_write(place, 'FILE.py:NAME')}, or write {_write(place, 'null')} for none.{_forced(given, place)}"
+    takes_none = not any(_contradicts(None, annotation) for annotation, _ in place.annotations())
+    none = f", or write {_write(place, 'null')} for none" if takes_none else ""
+    return f"Name an object of a config file, as {_write(place, 'FILE.py:NAME')}{none}.{_forced(given, place)}"
 
 
 def _number(text: str, kind: type) -> float | int | None:
