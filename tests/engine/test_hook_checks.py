@@ -106,19 +106,27 @@ def test_a_hook_that_would_make_the_next_step_wrong_is_named(do, message, place)
     assert trainer.iter == (2 if do is replace_head and place == "after_step" else 1)  # before weights move
 
 
-def test_settings_of_the_process_that_a_hook_left_are_restored_with_a_warning(caplog):
-    def leave(*_):
-        torch.set_default_dtype(torch.float64)
-        torch.set_num_threads(2)
-        torch.backends.cudnn.benchmark = True
+def test_settings_of_the_process_that_a_hook_changes_are_kept_with_one_warning(caplog, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
 
-    before = torch.get_num_threads()
-    trainer, _ = make(leave)
-    trainer.train()
-    assert torch.get_default_dtype() == torch.float32 and torch.get_num_threads() == before
-    assert not torch.backends.cudnn.benchmark
-    assert "The hook 'odd' left torch's default dtype at torch.float64; it is torch.float32 again" in caplog.text
-    assert "The hook 'odd' left the number of threads at 2" in caplog.text
+    def choose(trainer, _):
+        torch.backends.cudnn.benchmark = trainer.iter % 2 == 1
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_float32_matmul_precision("high")
+
+    trainer, model = make()
+    trainer.register_hooks({"choose": CallbackHook(after_step=lambda trainer: choose(trainer, model))})
+    before, mode = torch.get_float32_matmul_precision(), torch.get_deterministic_debug_mode()
+    try:
+        trainer.train()
+        found = torch.get_float32_matmul_precision(), torch.get_deterministic_debug_mode()
+    finally:
+        torch.set_float32_matmul_precision(before)
+        torch.set_deterministic_debug_mode(mode)
+    assert found == ("high", 1)
+    assert caplog.text.count("The hook 'choose' changed the precision of float32 products from highest to high") == 1
+    assert caplog.text.count("'choose' changed torch's deterministic algorithms from off to warn only") == 1
+    assert caplog.text.count("'choose' changed torch.backends.cudnn.benchmark from") == 1
     make(lambda _, model: model.norm.eval())[0].train()
     assert "The hook 'odd' switched the training mode of 1 modules: norm." in caplog.text
 
@@ -134,6 +142,12 @@ def test_a_parameter_is_frozen_and_unfrozen_by_a_hook_and_averaged_either_way(ca
     trainer, model = make(frozen=["first", "norm", "second"], include_frozen=True)
     with pytest.raises(UserError, match="all parameters of the model are frozen"):
         trainer.train()
+
+
+def test_a_hook_may_leave_the_model_in_evaluation_mode_after_the_last_iteration():
+    trainer, model = make(lambda _, model: model.eval(), at=3)
+    trainer.train()
+    assert not model.training
 
 
 def test_what_the_optimizer_lacks_is_reported_at_the_start(caplog):

@@ -405,6 +405,39 @@ def test_a_metric_that_the_evaluator_does_not_declare_is_reported_after_the_firs
     assert not list(tmp_path.glob("*.pth"))
 
 
+class Dice(nn.Module):
+    """A model that records a metric of its own in every third iteration."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, x):
+        storage = get_event_storage()
+        if storage.iter % 3 == 2:
+            storage.put_scalar("dice", storage.iter, smoothing_hint=False)
+        return self.layer(x).pow(2).mean()
+
+
+def test_the_best_checkpoint_goes_by_what_a_callback_or_the_model_records_now_and_then(tmp_path):
+    evaluation = functools.partial(lambda evaluator: {"AP50": 1.0}, evaluator=VideoDetectionEvaluator())
+
+    def record(trainer):
+        if trainer.iter == 3:
+            trainer.storage.put_scalar("AP51", 7.0, smoothing_hint=False)
+
+    callback = hooks.CallbackHook(after_step=record)
+    trainer = run_in(tmp_path / "a", 5, eval=hooks.EvalHook(2, evaluation), own=callback, metric="AP51")
+    assert trainer.named_hooks["best"].best_iter == 3
+    model = Dice()
+    checkpointer = DetectionCheckpointer(model, tmp_path / "b")
+    trainer = SimpleTrainer(model, [torch.ones(1, 1)], torch.optim.SGD(model.parameters(), 0.1), max_iter=8)
+    best = hooks.BestCheckpointer(2, checkpointer, "dice")
+    trainer.register_hooks({"eval": hooks.EvalHook(2, evaluation), "best": best})
+    trainer.train()
+    assert best.best_iter == 5
+
+
 class Records(HookBase):
     def __init__(self, name, hint=True, value=1.0):
         self.name, self.hint, self.value = name, hint, value

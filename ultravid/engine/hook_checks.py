@@ -46,6 +46,7 @@ class HookChecks:
         self._optimizer = optimizer
         self._synchronized = synchronized
         self._settings = _settings()
+        self._reported: set[tuple[str, str]] = set()  # (hook, setting)
         self._named = dict(self._plain.named_parameters())
         self._parameters = list(self._named.values())
         self._trainable = [p.requires_grad for p in self._parameters]
@@ -258,10 +259,16 @@ class HookChecks:
         )
 
     def _settings_changed(self, name: str) -> None:
-        for (what, _, restore), before, now in zip(_SETTINGS, self._settings, _settings(), strict=True):
-            if before != now:
-                restore(before)
-                logger.warning("The hook %s left %s at %s; it is %s again.", name, what, now, before)
+        found = _settings()
+        for (what, _), before, now in zip(_SETTINGS, self._settings, found, strict=True):
+            if before != now and (name, what) not in self._reported:
+                self._reported.add((name, what))
+                logger.warning(
+                    "The hook %s changed %s from %s to %s, for this run from here on. If that is not meant, the hook has to "
+                    "restore it; if it is, set it in before_train.",
+                    *(name, what, before, now),
+                )
+        self._settings = found  # a user's choice is left alone
 
 
 def _hook(name: str) -> str:
@@ -293,33 +300,17 @@ def names_in_short(names: Sequence[str], most: int = 5) -> str:
     return f"{shown}, ... ({len(names) - most} more)" if len(names) > most else shown
 
 
-def _set_default_device(value: torch.device) -> None:
-    torch.set_default_device(None if value.type == "cpu" else value)  # a set one makes each new tensor cost more
-
-
-def _set_benchmark(value: bool) -> None:
-    torch.backends.cudnn.benchmark = value
-
-
-def _set_cudnn_deterministic(value: bool) -> None:
-    torch.backends.cudnn.deterministic = value
-
-
-_SETTINGS: tuple[tuple[str, Callable[[], Any], Callable[[Any], None]], ...] = (
-    ("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
-    ("torch's default device", lambda: torch.empty(0).device, _set_default_device),
-    ("the number of threads", torch.get_num_threads, torch.set_num_threads),
-    (
-        "torch.use_deterministic_algorithms",
-        torch.are_deterministic_algorithms_enabled,
-        torch.use_deterministic_algorithms,
-    ),
-    ("torch.backends.cudnn.benchmark", lambda: torch.backends.cudnn.benchmark, _set_benchmark),
-    ("torch.backends.cudnn.deterministic", lambda: torch.backends.cudnn.deterministic, _set_cudnn_deterministic),
-    ("the precision of float32 products", torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+_SETTINGS: tuple[tuple[str, Callable[[], Any]], ...] = (
+    ("torch's default dtype", torch.get_default_dtype),
+    ("torch's default device", lambda: torch.empty(0).device),
+    ("the number of threads", torch.get_num_threads),
+    ("torch's deterministic algorithms", lambda: ("off", "warn only", "on")[torch.get_deterministic_debug_mode()]),
+    ("torch.backends.cudnn.benchmark", lambda: torch.backends.cudnn.benchmark),
+    ("torch.backends.cudnn.deterministic", lambda: torch.backends.cudnn.deterministic),
+    ("the precision of float32 products", torch.get_float32_matmul_precision),
 )
-"""Settings of the process that change what a step computes: name, how it is read and how it is set."""
+"""Settings of the process that change what a step computes: name, and how it is read."""
 
 
 def _settings() -> list[Any]:
-    return [read() for _, read, _ in _SETTINGS]
+    return [read() for _, read in _SETTINGS]

@@ -81,10 +81,17 @@ class HookBase:
             ``optimizer``. It is set when the hook is registered, so it is not there yet in ``__init__``.
         order: hooks that are given by name are called by rising order, equal ones as they are given. `HookOrder` names the
             places of ultravid's hooks; any integer will do.
+        evaluates: whether it evaluates the model, so that an evaluator of the user's may run in the calls that do so.
     """
 
     trainer: TrainerBase
     order: ClassVar[int] = HookOrder.DEFAULT
+    evaluates: ClassVar[bool] = False
+
+    @property
+    def runs_users_code(self) -> bool:
+        """Whether its calls run code that is not ultravid's: its class is a user's, or it calls functions that it was given."""
+        return not type(self).__module__.startswith("ultravid.")
 
     def before_train(self) -> None:
         """Called before the first iteration."""
@@ -461,21 +468,23 @@ class SimpleTrainer(TrainerBase):
 
     def _users_hooks(self) -> list[str]:
         """The names of the hooks that run code of the user's."""
-        return [name for name, hook in self.named_hooks.items() if _runs_users_code(hook)]
+        return [name for name, hook in self.named_hooks.items() if hook.runs_users_code]
 
     def _after_before_train(self, name: str, hook: HookBase) -> None:
-        if self._checks is not None and _runs_users_code(hook):
+        if self._checks is not None and hook.runs_users_code:
             self._checks.after_hook(repr(name), self.model, self.optimizer, may_set=True)
 
     def _hook_call(self, name: str, hook: HookBase, phase: str) -> Callable[[], None]:
         call = super()._hook_call(name, hook, phase)
-        evaluates = type(hook).__module__ == "ultravid.engine.hooks.evaluation"  # by an evaluator of the user's
-        if not (evaluates or _runs_users_code(hook)):
+        always = hook.runs_users_code
+        if not (always or hook.evaluates):
             return call
 
         def checked() -> None:
             call()
-            if self._checks is not None and (not evaluates or self.evaluated_at == self.iter):
+            if phase == "after_step" and self.iter + 1 >= self.max_iter:
+                return  # no step follows that could go wrong
+            if self._checks is not None and (always or self.evaluated_at == self.iter):
                 self._checks.after_hook(repr(name), self.model, self.optimizer)
 
         return checked
@@ -776,12 +785,6 @@ class AMPTrainer(SimpleTrainer):
     def grad_scaler(self) -> torch.amp.GradScaler:
         """The scaler of the loss; it is disabled unless the precision is float16."""
         return self._mixed.grad_scaler
-
-
-def _runs_users_code(hook: HookBase) -> bool:
-    """Whether a hook is the user's own, or calls functions of the user's."""
-    module = type(hook).__module__
-    return not module.startswith("ultravid.") or module == "ultravid.engine.hooks.callback"
 
 
 class _LapClock:

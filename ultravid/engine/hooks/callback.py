@@ -25,6 +25,11 @@ class CallbackHook(HookBase):
         self._before_step = before_step
         self._after_step = after_step
 
+    @property
+    def runs_users_code(self) -> bool:
+        """Always."""
+        return True
+
     def before_train(self) -> None:
         """Call the function of this place."""
         if self._before_train:

@@ -22,6 +22,8 @@ __all__ = ["BestCheckpointer", "PeriodicCheckpointer"]
 
 logger = logging.getLogger(__name__)
 
+_DID_YOU_MEAN = " Did you mean"  # as `did_you_mean` begins
+
 
 class _FvcoreCheckpointer:
     """fvcore's `Checkpointer`, as code written for detectron2 makes it, with the methods that the hooks call.
@@ -126,8 +128,9 @@ class BestCheckpointer(HookBase):
     """Saves the model when a metric of the evaluation is among the best so far.
 
     The file ``best_checkpoint`` names the best one; a run is not resumed from it. The best values are kept in the run's
-    checkpoints. A metric that does not exist ends the run: after the first iteration if the evaluators declare their metrics
-    (`DatasetEvaluator.metric_names`), else after the first evaluation, when the iteration's checkpoint is written.
+    checkpoints. A metric that does not exist ends the run: after the first iteration if it is close to the name of one that the
+    evaluators declare (`DatasetEvaluator.metric_names`), after the first evaluation if it is close to the name of one that this
+    returned, else after the second, for the model or a hook may record it; when the iteration's checkpoint is written.
 
     Args:
         eval_period: the period of `EvalHook`.
@@ -178,13 +181,13 @@ class BestCheckpointer(HookBase):
 
     def _check(self) -> None:
         # The main process alone has the metrics; all must decide alike, for all may have to save.
-        latest = (self._latest(), self._unknown(), self.trainer.evaluation_identity)
-        found, unknown, identity = comm.all_gather(latest)[0]
+        latest = (self._latest(), self._unknown(), self._is_certain(), self.trainer.evaluation_identity)
+        found, unknown, certain, identity = comm.all_gather(latest)[0]
         if found is None:
             evaluations = self._evaluations()
             self._num_missed += all(hook.evaluated for hook in evaluations)
-            # A hook of the user's own may record it in other iterations than this one.
-            if evaluations and self._num_missed > (1 if self._has_own_hooks() else 0):
+            # A hook of the user's, or the model, may record it in other iterations than this one.
+            if evaluations and self._num_missed > (0 if certain else 1):
                 self._failure = unknown
             elif comm.is_main_process():
                 logger.warning("%s", unknown)
@@ -234,29 +237,42 @@ class BestCheckpointer(HookBase):
     def _evaluations(self) -> list[EvalHook]:
         return [hook for hook in self.trainer.named_hooks.values() if isinstance(hook, EvalHook)]
 
-    def _has_own_hooks(self) -> bool:
-        return any(not type(hook).__module__.startswith("ultravid.") for hook in self.trainer.named_hooks.values())
+    def _is_certain(self) -> bool:
+        """Whether a metric that was not recorded yet never will be: it is a misspelled one of the evaluation's, or training is over.
+
+        The model, or a hook of the user's, may record one as rarely as it likes.
+        """
+        if any(hook.runs_users_code for hook in self.trainer.named_hooks.values()):
+            return False
+        is_misspelled = self._hint(self._names()).startswith(_DID_YOU_MEAN)
+        return is_misspelled or self.trainer.iter >= self.trainer.max_iter
+
+    def _names(self) -> list[str]:
+        """The names of the evaluation's metrics, as far as they are known."""
+        return [name for hook in self._evaluations() for name in hook.metric_names or ()]
+
+    def _hint(self, names: list[str]) -> str:
+        same_end = [n for n in names if n.rpartition("/")[2] == self.val_metric.rpartition("/")[2]]
+        return f"{_DID_YOU_MEAN} {same_end[0]!r}?" if same_end else did_you_mean(self.val_metric, names)
 
     def _unknown(self) -> str:
         """The message that the metric does not exist."""
-        names = [name for hook in self._evaluations() for name in hook.metric_names or ()]
+        names = self._names()
         name = next((name for name, hook in self.trainer.named_hooks.items() if hook is self), "best")
-        same_end = [n for n in names if n.rpartition("/")[2] == self.val_metric.rpartition("/")[2]]
-        hint = f" Did you mean {same_end[0]!r}?" if same_end else did_you_mean(self.val_metric, names)
+        hint = self._hint(names)
         known = f" The evaluation's metrics: {', '.join(names)}." if names else " The evaluation returns no metric."
         return (
             f"trainer.hooks.{name}.val_metric={self.val_metric!r} is none of the metrics that this run records.{hint}"
-            f"{known if hint.startswith(' Did') or not names else ''} Without a best checkpoint: ~trainer.hooks.{name}"
+            f"{known if hint.startswith(_DID_YOU_MEAN) or not names else ''} Without a best checkpoint: ~trainer.hooks.{name}"
         )
 
     def _check_declared(self) -> None:
         """After the first iteration, compare the metric with those that the evaluators declare and what was recorded."""
         evaluations = self._evaluations()
-        if not evaluations or self._has_own_hooks() or any(hook.metric_names is None for hook in evaluations):
+        if not evaluations or any(hook.metric_names is None for hook in evaluations):
             return
-        known = {name for hook in evaluations for name in hook.metric_names or ()}
-        found = comm.all_gather(self.val_metric in known or self._latest() is not None)[0]
-        if not found:
+        found = self.val_metric in self._names() or self._latest() is not None
+        if comm.all_gather(self._is_certain() and not found)[0]:
             raise UserError(self._unknown())
 
     def before_train(self) -> None:

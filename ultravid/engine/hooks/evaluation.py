@@ -41,6 +41,7 @@ class EvalHook(HookBase):
     """
 
     order: ClassVar[int] = HookOrder.EVALUATION
+    evaluates: ClassVar[bool] = True
 
     def __init__(
         self,
