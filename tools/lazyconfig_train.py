@@ -60,8 +60,8 @@ def do_train(builder: Builder, resume: bool) -> None:
 
     with as_user_error():
         trainer = builder.build("trainer")
-    trainer.resume_or_load(resume)
     with training_failures(trainer):
+        trainer.resume_or_load(resume)
         trainer.train()
 
 

@@ -19,10 +19,15 @@ from torch.nn.utils import get_total_norm
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.config import Builder, Node, importable_project, load_checked
 from ultravid.config.command_line import default_argument_parser, show_config
+from ultravid.config.default_arguments import target_of
+from ultravid.config.instantiate import as_user_error
 from ultravid.engine import default_setup, default_writers, launch, load_evaluation_weights, resolve_resume, run_tool
+from ultravid.engine.failures import evaluation_failures
+from ultravid.engine.model_output import checked_losses, total_of
 from ultravid.evaluation import inference_on_dataset, scalar_metrics
 from ultravid.evaluation.evaluated_run import EvaluatedRun, TrainedWeights, evaluating
 from ultravid.solver import LRMultiplier
+from ultravid.solver.saved_optimizer import hyperparameters
 from ultravid.utils import comm
 from ultravid.utils.env import select_device
 from ultravid.utils.errors import UserError
@@ -49,18 +54,27 @@ def do_test(builder: Builder, trained: TrainedWeights | None = None) -> dict[str
 
 def do_train(builder: Builder, resume: bool) -> None:
     train = builder.cfg.train
-    accumulation = builder.cfg.trainer.get("accumulation") or {}
-    if accumulation.get("num_batches", 1) != 1 or builder.cfg.trainer.hooks.get("ema") is not None:
+    accumulation, hooks = builder.cfg.trainer.get("accumulation") or {}, builder.cfg.trainer.hooks
+    schedule = (hooks.get("lr") or {}).get("scheduler")
+    if accumulation.get("num_batches", 1) != 1 or hooks.get("ema") is not None:
         raise UserError("This loop neither accumulates nor averages weights: add it here, or use lazyconfig_train.py.")
-    model, prepared, optimizer = (builder.build(key) for key in ("model", "prepared_model", "optimizer"))
-    scheduler = LRMultiplier(optimizer, builder.build("lr_multiplier"), train.max_iter)
-    loader, clip_grad = builder.build("dataloader.train"), builder.build("trainer.clip_grad")
+    if schedule is not None and target_of(schedule) is not LRMultiplier:
+        raise UserError(
+            "This loop uses lr_multiplier, not trainer.hooks.lr.scheduler: change it here, or use lazyconfig_train.py."
+        )
+    with as_user_error():
+        model, prepared, optimizer = (builder.build(key) for key in ("model", "prepared_model", "optimizer"))
+        scheduler = LRMultiplier(optimizer, builder.build("lr_multiplier"), train.max_iter)
+        loader, clip_grad = builder.build("dataloader.train"), builder.build("trainer.clip_grad")
     device, dtype = next(model.parameters()).device.type, getattr(torch, train.amp.precision)
     scaler = torch.amp.GradScaler(device, enabled=train.amp.enabled and dtype == torch.float16)
     parts = {"optimizer": optimizer, "grad_scaler": scaler}
     checkpointer = DetectionCheckpointer(model, train.output_dir, **parts)
     resumed = resume and checkpointer.has_checkpoint()
+    configured = hyperparameters(optimizer)
     loaded = checkpointer.resume_or_load(train.init_checkpoint, resume=resume)
+    for group, now in zip(optimizer.param_groups, configured, strict=True):
+        group.update(now)  # a checkpoint has those of the config of then
     start_iter = loaded["iteration"] + 1 if resumed else 0
     if "trainer" in loaded:
         raise UserError(f"{train.output_dir} holds a run of another tool: resume it with that one.")
@@ -79,7 +93,7 @@ def do_train(builder: Builder, resume: bool) -> None:
             writer.rewind(0)
 
     prepared.train()
-    with storage:
+    with storage, evaluation_failures(model, "Training"):
         batches = loader.iterate_from(start_iter)
         for iteration in range(start_iter, train.max_iter):
             storage.iter = iteration
@@ -87,8 +101,8 @@ def do_train(builder: Builder, resume: bool) -> None:
             clips = next(batches)
             seed_step(train.seed, iteration, comm.get_rank())
             with torch.autocast(device, dtype=dtype, enabled=train.amp.enabled):
-                losses = prepared(clips)
-            total_loss = sum(losses.values())
+                losses = checked_losses(prepared(clips), model)
+            total_loss = total_of(losses, model)
 
             optimizer.zero_grad()
             scaler.scale(total_loss).backward()

@@ -16,7 +16,7 @@ from ultravid.config import CfgNode, config_from_cfg_node, get_cfg, importable_p
 from ultravid.config.cfg_translation import with_tree_keys
 from ultravid.config.command_line import yaml_argument_parser
 from ultravid.engine import DefaultTrainer, default_setup, launch, load_evaluation_weights, resolve_resume, run_tool
-from ultravid.engine.failures import training_failures
+from ultravid.engine.failures import evaluation_failures, training_failures
 from ultravid.evaluation import DatasetEvaluator
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventStorage
@@ -43,7 +43,7 @@ def do_test(cfg: CfgNode, resume: bool) -> None:
     """Evaluate ``MODEL.WEIGHTS``, or with --resume the newest checkpoint of ``OUTPUT_DIR``."""
     model = Trainer.build_model(cfg)
     load_evaluation_weights(model, config_from_cfg_node(cfg), resume)
-    with EventStorage(0):  # a model may record metrics here as it does in training
+    with EventStorage(0), evaluation_failures(model):  # a model may record metrics here as it does in training
         Trainer.test(cfg, model)
 
 
@@ -54,8 +54,8 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
         do_test(cfg, args.resume)
         return
     trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
     with training_failures(trainer):
+        trainer.resume_or_load(resume=args.resume)
         trainer.train()
 
 

@@ -47,7 +47,7 @@ def freeze(loss):
         ),
         (lambda x: {"a": x}, r"the loss 'a' of shape \(3, 1\).*reduce it, by .mean\(\) or .sum\(\)"),
         (lambda x: x.flatten(), r"the loss 'loss' of shape \(3,\)"),
-        (lambda _: None, r"The model \(Model\) returned None.*is there a return statement"),
+        (lambda _: None, r"The model \(Model\) returned None.*Is there a return statement"),
         (lambda x: (x.mean(), 1), r"returned a tuple of 2"),
         (lambda x: [{"instances": x}], r"returned a list of 1.*in evaluation"),
         (lambda _: {}, r"no loss, but an empty dict"),

@@ -1,6 +1,7 @@
 """torch's own schedulers: an unchanged resume keeps the bits, a changed one has the rates of a run that was made with it."""
 
 import contextlib
+import functools
 import logging
 
 import pytest
@@ -63,6 +64,21 @@ def sequential(first, second):
     )
 
 
+class Own(schedulers.LRScheduler):
+    def __init__(self, optimizer, factor):
+        self.factor = factor
+        super().__init__(optimizer)
+
+    def get_lr(self):
+        return [group["lr"] * self.factor() for group in self.optimizer.param_groups]
+
+
+def with_function(share):
+    """A part with a function of the user's, of which torch's states know nothing."""
+    factor = functools.partial(pow, share, 2)
+    return lambda o: schedulers.ChainedScheduler([schedulers.ConstantLR(o, 0.5, 3), Own(o, factor)])
+
+
 class Decay:
     def __init__(self, share):
         self.share = share
@@ -92,6 +108,11 @@ class Decay:
         ),
         (lambda o: schedulers.LambdaLR(o, Decay(0.9)), lambda o: schedulers.LambdaLR(o, Decay(0.5))),
         (lambda o: schedulers.LambdaLR(o, lambda i: 0.9**i), lambda o: schedulers.LambdaLR(o, lambda i: 0.5**i)),
+        (
+            lambda o: schedulers.MultiplicativeLR(o, lambda _: 0.9),
+            lambda o: schedulers.MultiplicativeLR(o, lambda _: 0.5),
+        ),
+        (with_function(0.9), with_function(0.5)),
         (lambda o: SWALR(o, 0.01, 5), lambda o: SWALR(o, 0.02, 8)),
         (lambda o: schedulers.StepLR(o, 2), lambda o: schedulers.CosineAnnealingLR(o, 12)),
     ],
@@ -105,6 +126,8 @@ class Decay:
         "restarts",
         "callable",
         "lambda",
+        "multiplicative",
+        "own function",
         "swa",
         "other",
     ],
@@ -117,6 +140,8 @@ def test_a_schedule_is_resumed_exactly_and_a_changed_one_as_if_it_had_always_bee
     changed, _ = run(tmp_path / "other", after, lr=0.2, weight_decay=0.1)
     run(tmp_path / "moved", before, cut=4)
     assert run(tmp_path / "moved", after, resume=True, lr=0.2, weight_decay=0.1)[0] == changed[4:]
+    run(tmp_path / "schedule alone", before, cut=4)
+    assert run(tmp_path / "schedule alone", after, resume=True)[0] == run(tmp_path / "after", after)[0][4:]
 
 
 def plateau(patience=0, mode="max", factor=0.5):

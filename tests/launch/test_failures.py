@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from tests.conftest import PHANTOM_CONFIG
+from tests.conftest import PHANTOM_CONFIG, load_tool
 from ultravid.engine import HookBase
+from ultravid.utils.tool import run_tool
 
 MINE = """
 import torch
@@ -19,10 +20,12 @@ class Net(nn.Module):
         self.first, self.second = nn.Linear(2, 4), nn.Linear(width, 1)
         if returns == "typo":
             self.first.wieght.zero_()
-        self.returns = returns
+        self.returns, self.kept = returns, 0
 
     def forward(self, clips):
         loss = self.second(self.first(torch.ones(3, 2))).mean()
+        if self.returns == "graph":
+            self.kept = loss = loss + self.kept
         if self.returns == "key":
             return {"loss": self.losses["a"]}
         return {"loss": loss, "accuracy": 0.5} if self.returns == "float" else {"loss": loss}
@@ -31,6 +34,21 @@ class Net(nn.Module):
 class Hook(HookBase):
     def after_step(self):
         return self.trainer.model.nothing
+
+
+class Saved(HookBase):
+    def __init__(self, state=None):
+        self.state = state
+
+    def state_dict(self):
+        return {"state": self.state or print}
+
+    def after_train(self):
+        assert self.state != "asserted"
+
+
+def nothing(**_):
+    return None
 """
 
 
@@ -66,8 +84,16 @@ def place(text):
         (["+trainer.hooks.mine={_target_: mine.Hook}"],
          ["Iteration 0 (the hook 'mine', key 'trainer.hooks.mine'): AttributeError"],
          "        return self.trainer.model.nothing"),
+        (["model.returns=graph"], ["Iteration 1 (the backward pass, key 'model'): RuntimeError: Trying to backward"], None),
+        (["+trainer.hooks.mine={_target_: mine.Saved, state: asserted}"],
+         ["Iteration 8 (the hook 'mine', key 'trainer.hooks.mine'): AssertionError"],
+         '        assert self.state != "asserted"'),
+        (["+trainer.hooks.mine={_target_: mine.Saved}"],
+         ["The state 'trainer/hooks/mine/state' can't be saved", "What state_dict() of the hook 'mine' returns"], None),
+        (["dataloader.train={_target_: mine.nothing}"], ["data_loader is None, not an iterable of batches"], None),
+        (["trainer.checkpointer=null"], ["This trainer has no checkpointer"], None),
     ],
-    ids=range(5),
+    ids=range(10),
 )  # fmt: skip
 def test_an_error_of_the_users_config_or_code_is_one_message(
     mine, launch_run, tmp_path, capfd, overrides, messages, line
@@ -76,7 +102,8 @@ def test_an_error_of_the_users_config_or_code_is_one_message(
     error = capfd.readouterr().err
     assert all(message in error for message in messages), error
     assert line is None or place(line) in error
-    assert "Traceback" not in error and not list(tmp_path.glob("run/model_*"))
+    assert "Traceback" not in error
+    assert "asserted" in str(overrides) or not list(tmp_path.glob("run/model_*"))
     if line is not None:
         assert "Traceback (most recent call last)" in (tmp_path / "run/log.txt").read_text()
 
@@ -89,7 +116,7 @@ def test_a_bug_of_ultravids_keeps_its_traceback_and_says_where(small_run, launch
     fail.__code__ = fail.__code__.replace(co_filename=str(PHANTOM_CONFIG.parents[3] / "ultravid/engine/x.py"))
     with pytest.raises(KeyError) as caught:
         launch_run([*small_run, "train.max_iter=2", "~trainer.hooks.eval", "~trainer.hooks.best"])
-    assert caught.value.__notes__[-1] == "Iteration 1, the hook 'checkpoint', key 'trainer.hooks.checkpoint'"
+    assert caught.value.__notes__[-1] == "Iteration 1, the hook 'progress', key 'trainer.hooks.progress'"
 
 
 def test_weights_that_fit_in_part_name_the_key_that_takes_them(small_run, launch_run, tmp_path, capfd):
@@ -116,3 +143,35 @@ def test_weights_that_fit_in_part_name_the_key_that_takes_them(small_run, launch
     init = [f"train.init_checkpoint={tmp_path / 'part.pth'}", "checkpointer.partial_init=true"]
     assert launch_run([*short, *init]) == 0
     assert f"1 shapes differ ({name} is (1, " in capfd.readouterr().out
+
+
+def test_the_loop_that_is_written_out_refuses_what_it_would_ignore_and_what_is_no_loss(mine, tmp_path, capfd):
+    plain = load_tool("plain_train_net").main
+    step = "trainer.hooks.lr.scheduler={_target_: torch.optim.lr_scheduler.StepLR, optimizer: '${optimizer}', step_size: 1}"
+    arguments = [value for value in mine if not value.startswith("~")]
+    for override, message in (
+        ("model.returns=float", "The model (Net) returned a float (0.5) for the loss 'accuracy'"),
+        ("model.returns=key", "Training (module at the root (Net), key 'model'): AttributeError"),
+        ("model.returns=graph", "Training (the backward pass, key 'model'): RuntimeError: Trying to backward"),
+        ("model.width=x", "model.width"),
+        (step, "This loop uses lr_multiplier, not trainer.hooks.lr.scheduler"),
+    ):
+        assert run_tool(plain, [*arguments, override]) == 2
+        error = capfd.readouterr().err
+        assert message in error and "Traceback" not in error
+    folder = tmp_path / "run"
+    short = [*arguments, "train.max_iter=2", "dataloader.test=[]"]
+    assert run_tool(plain, short) == 0
+    changed = {"train.max_iter": 3, "optimizer.weight_decay": 0.5}
+    allowed = ["--resume", "--allow-change", ",".join(changed)]
+    assert run_tool(plain, [*short, *allowed, *(f"{key}={value}" for key, value in changed.items())]) == 0
+    groups = torch.load(folder / "model_final.pth", weights_only=True)["optimizer"]["param_groups"]
+    assert {group["weight_decay"] for group in groups} == {0.5}
+
+
+def test_what_a_model_returns_in_evaluation_is_checked(mine, launch_run, capfd):
+    arguments = [value for value in mine if not value.startswith("~")]
+    assert launch_run([*arguments, "train.max_iter=1"]) == 2
+    error = capfd.readouterr().err
+    assert "In evaluation the model returned a dict with the keys 'loss' for 1 frames" in error
+    assert "Traceback" not in error

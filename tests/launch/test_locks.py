@@ -6,11 +6,14 @@ import subprocess
 import time
 
 import pytest
+import torch
+from torch import nn
 
 from tests.conftest import ROOT, load_tool, read_rows
 from tests.quick_python import quick_python
+from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.config import LazyConfig
-from ultravid.engine import default_setup
+from ultravid.engine import SimpleTrainer, default_setup
 from ultravid.utils.folder_lock import LockedError
 from ultravid.utils.run_folder import RunFolder, RunState
 from ultravid.utils.tool import run_tool
@@ -63,6 +66,11 @@ def test_a_second_training_in_the_folder_of_a_living_one_is_refused_and_changes_
     assert run_tool(plain, small_run) == 2
     with pytest.raises(LockedError):  # a script of the user's own
         default_setup(LazyConfig.load(run.config), {})
+    own = SimpleTrainer(nn.Linear(2, 2), [], torch.optim.SGD([torch.zeros(1)]), checkpointer=None)
+    own.checkpointer = DetectionCheckpointer(own.model, run.path)
+    for resume in (False, True):
+        with pytest.raises(LockedError, match="run is in use"):
+            own.resume_or_load(resume)
     assert launch_run([*small_run, "--check"]) == 0
     assert content_of(run.path) == before and not list(run.path.glob("earlier_*"))
     # An evaluation may read what is there; its files and its log are its own.

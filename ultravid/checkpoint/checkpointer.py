@@ -335,9 +335,13 @@ class DetectionCheckpointer:
         """Move an older run's checkpoints to a separate folder, when a new run starts in ``save_dir``.
 
         If they stayed, the new run would take them for its own when it is resumed or removes the oldest.
+
+        Raises:
+            LockedError: another process is training there.
         """
         if not self.save_to_disk:
             return
+        self._refuse_if_in_use()
         folder = self._run.archive_checkpoints(listed_names(self.save_dir))  # the manifest's may have another prefix
         if folder is not None:
             logger.warning(
@@ -347,10 +351,21 @@ class DetectionCheckpointer:
             )
 
     def remove_leftovers(self) -> None:
-        """Remove unfinished files of a process that was killed; only for the one run that writes to ``save_dir``."""
+        """Remove unfinished files of a process that was killed; only for the one run that writes to ``save_dir``.
+
+        Raises:
+            LockedError: another process is training there.
+        """
         if self.save_to_disk:
+            self._refuse_if_in_use()
             for path in self.save_dir.glob(f".*{self.suffix}.*.tmp"):
                 remove_path(path)
+
+    def _refuse_if_in_use(self) -> None:
+        """A script that takes no lock itself, as it does without `default_setup`, must not move a living run's files."""
+        holder = self._run.holder(exact=True) if comm.is_main_process() else None
+        if holder is not None:
+            raise holder.refusal(self.save_dir, "give this run its own folder")
 
     def periodic_checkpoints(self, prefix: str = "model") -> list[Path]:
         """``<prefix>_<iteration>.pth`` of ``save_dir``, by iteration."""

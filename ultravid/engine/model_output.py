@@ -33,7 +33,7 @@ def checked_losses(returned: Any, model: nn.Module) -> dict[str, Tensor]:
     if isinstance(returned, Tensor):
         returned = {"loss": returned}
     elif not isinstance(returned, Mapping):
-        raise UserError(f"{_who(model)} returned {_kind(returned)}. {_RIGHT}{_hint(returned)}.")
+        raise UserError(f"{_who(model)} returned {_kind(returned)}. {_RIGHT}.{_hint(returned)}")
     if not returned:
         raise UserError(f"{_who(model)} returned no loss, but an empty dict. {_RIGHT}.")
     losses = dict(returned)
@@ -146,9 +146,9 @@ def _kind(value: Any) -> str:
 
 def _hint(value: Any) -> str:
     if value is None:
-        return "; is there a return statement in forward?"
+        return " Is there a return statement in forward?"
     if isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
-        return "; a list of dicts is what it returns in evaluation (if not self.training)"
+        return " A list of dicts is what it returns in evaluation (if not self.training)."
     return ""
 
 

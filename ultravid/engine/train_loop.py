@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.checkpoint.snapshot import check_plain_data
 from ultravid.engine.data_position import DataPosition
 from ultravid.engine.hook_checks import (
     HookChecks,
@@ -195,11 +196,12 @@ class TrainerBase:
 
         Raises:
             CheckpointError: a checkpoint can't be read or doesn't fit.
-            UserError: the checkpoint is past ``max_iter``.
-            ValueError: this trainer has no checkpointer.
+            UserError: the checkpoint is past ``max_iter``, or this trainer has no checkpointer.
         """
         if self.checkpointer is None:
-            raise ValueError("This trainer has no checkpointer to resume or load from.")
+            raise UserError(
+                "This trainer has no checkpointer to resume or load from: give it one (trainer.checkpointer)."
+            )
         self.checkpointer.remove_leftovers()
         resumed = resume and self.checkpointer.has_checkpoint()
         rest = self.checkpointer.resume_or_load(self.init_checkpoint, resume=resume)
@@ -247,6 +249,7 @@ class TrainerBase:
             self.after_train()
         except Exception:
             if ended_by is None:
+                logger.debug("The traceback:", exc_info=True)
                 raise
             logger.exception("A hook failed in after_train, after the error above")
 
@@ -264,19 +267,20 @@ class TrainerBase:
     def after_train(self) -> None:
         """Call all hooks, because one that fails must not leave the others' files open; then raise the first error."""
         self.storage.iter = self.iter
-        first: Exception | None = None
+        failures: list[tuple[str, Exception]] = []
         for name, hook in self.named_hooks.items():
             start = time.perf_counter()
             self.storage.source = f"hooks/{name}"
             try:
                 hook.after_train()
             except Exception as error:
-                if first is not None:
+                if failures:
                     logger.exception("Hook %r failed in after_train, after the error above", name)
-                first = first or error
+                failures.append((name, error))
                 self.failure = self.failure or error
             self.seconds[f"hooks/{name}"] += time.perf_counter() - start
-        if first is not None:
+        if failures:
+            name, first = failures[0]  # the name is read by `ultravid.engine.failures`
             raise first
 
     def before_step(self) -> None:
@@ -326,7 +330,13 @@ class TrainerBase:
 
     def state_dict(self) -> dict[str, Any]:
         """The last iteration and the state of each hook that has one, by the hook's name."""
-        hooks = {name: hook.state_dict() for name, hook in self.named_hooks.items()}
+        hooks = {}
+        for name, hook in self.named_hooks.items():  # the name is read by `ultravid.engine.failures`
+            hooks[name] = hook.state_dict()
+            try:
+                check_plain_data(hooks[name], f"trainer/hooks/{name}")
+            except TypeError as error:
+                raise UserError(f"{error} What state_dict() of the hook {name!r} returns must be both.") from None
         return {
             # In after_train `iter` is max_iter, one past the last iteration.
             "iteration": min(self.iter, self.max_iter - 1) if self.max_iter else self.iter,
@@ -350,6 +360,11 @@ class TrainerBase:
 def _is_loader(value: Any) -> bool:
     """Whether a value of a config may yield batches: text and a dict of settings are iterable, but no loader."""
     return not isinstance(value, str | bytes | Mapping)
+
+
+def _yields_batches(loader: Any) -> bool:
+    """Whether a loader that was built can be iterated."""
+    return _is_loader(loader) and any(hasattr(loader, name) for name in ("__iter__", "__getitem__", "iterate_from"))
 
 
 class SimpleTrainer(TrainerBase):
@@ -400,6 +415,8 @@ class SimpleTrainer(TrainerBase):
     ) -> None:
         del async_write_metrics
         super().__init__()
+        if not _yields_batches(data_loader):
+            raise TypeError(f"data_loader is {data_loader!r}, not an iterable of batches.")
         model.train()
         self.model = model
         self.data_loader = data_loader

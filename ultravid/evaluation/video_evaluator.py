@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ __all__ = ["VideoDetectionEvaluator"]
 logger = logging.getLogger(__name__)
 
 _EVERY_NTH_PIXEL = 8
+_RIGHT = 'It returns a list with one dict {"instances": Instances} per frame, which have pred_boxes and scores'
 
 
 class VideoDetectionEvaluator(DatasetEvaluator):
@@ -158,6 +159,8 @@ class VideoDetectionEvaluator(DatasetEvaluator):
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Add frames to their videos; a frame of another video finishes the current one."""
+        if not isinstance(outputs, list | tuple) or len(outputs) != len(inputs):
+            raise UserError(f"In evaluation the model returned {_kind(outputs)} for {len(inputs)} frames. {_RIGHT}.")
         for given, output in zip(inputs, outputs, strict=True):
             video_id = given["video_id"]
             if video_id not in self._open:
@@ -165,7 +168,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
                     self._close_videos()
                 self._open[video_id] = self._opened(video_id, given)
             video = self._open[video_id]
-            video.frames.append(_checked(video_id, _frame_result(given, output["instances"].to("cpu"))))
+            video.frames.append(_checked(video_id, _frame_result(given, _instances_of(output).to("cpu"))))
             video.digests.append(_digest(given) if self._output is not None else 0)
 
     def _opened(self, video_id: str, given: dict[str, Any]) -> _OpenVideo:
@@ -267,6 +270,30 @@ class _OpenVideo:
                 raise UserError(f"Video {self.video_id!r} frame {a.frame_index} was evaluated twice.")
         video = VideoResult(self.video_id, frames, self.fps, self.patient, self.metadata)
         return video, [self.digests[i] for i in order]
+
+
+def _instances_of(output: Any) -> Any:
+    """What a model found in a frame.
+
+    Raises:
+        UserError: its output is something else.
+    """
+    found = output.get("instances") if isinstance(output, Mapping) else None
+    if not all(hasattr(found, name) for name in ("pred_boxes", "scores", "to")):  # detectron2's will do
+        what = (
+            f"{_kind(found)} as 'instances'" if isinstance(output, Mapping) and "instances" in output else _kind(output)
+        )
+        raise UserError(f"In evaluation the model returned {what} for a frame. {_RIGHT}.")
+    return found
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, Mapping):
+        return f"a dict with the keys {', '.join(map(repr, value)) or '(none)'}"
+    size = f" of {len(value)}" if isinstance(value, list | tuple) else ""
+    return f"a {type(value).__name__}{size}"
 
 
 def _frame_result(given: dict[str, Any], found: Instances) -> FrameResult:

@@ -7,8 +7,12 @@ state of the scheduler as it was built, beside its current one: if a resumed run
 from __future__ import annotations
 
 import copy
+import functools
+import hashlib
+import inspect
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import CodeType
 from typing import Any
 
 from torch import Tensor
@@ -37,6 +41,7 @@ __all__ = [
 ]
 
 _KIND = "class"
+_FUNCTIONS = "functions"
 _PROGRESS = frozenset(
     {
         *("last_epoch", "_step_count", "_last_lr", "T_cur", "T_i", "best", "num_bad_epochs", "cooldown_counter"),
@@ -55,8 +60,8 @@ HORIZONS: dict[type[LRScheduler], tuple[str, str]] = {
 
 
 def configuration(scheduler: LRScheduler) -> dict[str, Any]:
-    """The state of a scheduler that has made no step: plain data that a checkpoint can hold."""
-    return {**plain_state(scheduler), _KIND: _kinds(scheduler)}
+    """The state of a scheduler that has made no step: plain data that a checkpoint can hold, for functions a hash of each."""
+    return {**plain_state(scheduler), _KIND: _kinds(scheduler), _FUNCTIONS: _functions(scheduler)}
 
 
 def plain_state(scheduler: LRScheduler) -> dict[str, Any]:
@@ -76,7 +81,7 @@ def is_changed(scheduler: LRScheduler, state: Mapping[str, Any], configured: Map
     now = configuration(scheduler)
     if configured is not None:
         return _differ(now, configured)
-    now.pop(_KIND)
+    del now[_KIND], now[_FUNCTIONS]
     return now.keys() != state.keys() or _differ(_static(now), _static(state))
 
 
@@ -158,6 +163,56 @@ def parts_of(scheduler: LRScheduler, num_steps: int) -> Iterator[tuple[LRSchedul
 
 def _kinds(scheduler: LRScheduler) -> list[Any]:
     return [type(scheduler).__name__, *map(_kinds, getattr(scheduler, "_schedulers", ()))]
+
+
+def _functions(scheduler: LRScheduler) -> list[Any]:
+    """A hash of the functions that a scheduler and its parts were given: what a state does not hold, and may change the rates."""
+    own = {k: v for k, v in vars(scheduler).items() if k not in ("optimizer", "_schedulers")}
+    found = [(name, _outline(function)) for name, value in own.items() for function in _callables(value)]
+    parts = map(_functions, getattr(scheduler, "_schedulers", ()))
+    return [hashlib.sha256(repr(found).encode()).hexdigest() if found else "", *parts]
+
+
+def _callables(value: Any) -> Iterator[Callable[..., Any]]:
+    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    if callable(value):
+        yield value
+    for item in values:
+        yield from _callables(item)
+
+
+def _outline(value: Any, depth: int = 0) -> Any:
+    """What a function does, as plain data that is the same in every process: its code, and the values that it holds."""
+    if isinstance(value, str | bytes | bool | int | float | complex) or value is None or depth > 5:
+        return repr(value) if depth <= 5 else type(value).__qualname__
+    inner = functools.partial(_outline, depth=depth + 1)
+    if isinstance(value, list | tuple):
+        return list(map(inner, value))
+    if isinstance(value, Mapping):
+        return [(inner(k), inner(v)) for k, v in value.items()]
+    if isinstance(value, Tensor):
+        return inner(value.tolist()) if value.numel() <= 64 else list(value.shape)
+    if isinstance(value, CodeType):
+        return value.co_code, value.co_names, inner(value.co_consts)
+    if isinstance(value, functools.partial):
+        return inner([value.func, value.args, value.keywords])
+    if inspect.ismethod(value):
+        return inner([value.__func__, vars(value.__self__) if hasattr(value.__self__, "__dict__") else None])
+    if inspect.isfunction(value):
+        cells = [_content(cell) for cell in value.__closure__ or ()]
+        return inner([value.__code__, value.__defaults__, value.__kwdefaults__, cells])
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    if inspect.isclass(value) or not callable(value):
+        return name
+    calls = [vars(kind)["__call__"] for kind in type(value).__mro__ if "__call__" in vars(kind)][:1]
+    return [name, inner([f for f in calls if inspect.isfunction(f)]), inner(getattr(value, "__dict__", None))]
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # of a name that has no value yet
+        return None
 
 
 def _without_functions(value: Any) -> Any:

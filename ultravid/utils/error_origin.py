@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["error_in_one_line", "shown_frames", "users_frames"]
+__all__ = ["error_in_one_line", "is_of_others", "shown_frames", "users_frames"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _OURS = tuple(f"{folder}/" for folder in (_PACKAGE, *(_PACKAGE.parent / n for n in ("tools", "configs_py"))))
@@ -26,10 +26,10 @@ def users_frames(error: BaseException) -> list[traceback.FrameSummary]:
     """
     frames = list(_frames(error))
     inner = next((i for i, frame in enumerate(frames) if frame.filename.startswith(f"{_PACKAGE}/")), len(frames))
-    found = [frame for frame in frames[inner:] if not _is_of_others(frame.filename)]
+    found = [frame for frame in frames[inner:] if not is_of_others(frame.filename)]
     if not found and _IN_WORKER.match(str(error)):
         places = [traceback.FrameSummary(file, int(line), name) for file, line, name in _FRAME.findall(str(error))]
-        found = [frame for frame in places if not _is_of_others(frame.filename)]
+        found = [frame for frame in places if not is_of_others(frame.filename)]
     return found
 
 
@@ -59,7 +59,7 @@ def _frames(error: BaseException) -> Iterator[traceback.FrameSummary]:
         yield traceback.FrameSummary(frame.f_code.co_filename, line, frame.f_code.co_name, lookup_line=False)
 
 
-def _is_of_others(file: str) -> bool:
+def is_of_others(file: str) -> bool:
     """Whether a file is ultravid's, python's or that of an installed library."""
     if file.startswith("<") or "site-packages/" in file or "dist-packages/" in file:
         return True

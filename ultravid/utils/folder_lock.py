@@ -148,12 +148,14 @@ class FolderLock:
         while not self._create(content):
             holder = read_lock(self._folder, exact=True)
             if holder is None:  # released in this moment
+                if self._path.is_symlink():  # to nothing
+                    self._path.unlink(missing_ok=True)
                 continue
             if holder.is_alive():
                 if time.monotonic() >= deadline:
                     raise holder.refusal(self._folder, self._remedy)
                 time.sleep(1.0)
-            elif not holder.facts and holder.age_s < _UNFINISHED_S:
+            elif not holder.facts and abs(holder.age_s) < _UNFINISHED_S:
                 time.sleep(0.1)
             elif self._replace(holder, content):
                 replaced = holder
