@@ -80,6 +80,7 @@ ALIVE = {"pid": os.getppid(), "process_started": process_start_time(os.getppid()
         ({**ALIVE, "host": "elsewhere", "torchrun": "job", "restart": 1}, 5, True),
         ({**ALIVE, "host": "elsewhere", "torchrun": "none", "restart": 0}, 5, True),  # torchrun's default, of many runs
         ("", 5, False),
+        ("", -1000, False),  # a clock that was set back
         ("{", 5, False),
         ("[1]", 0, False),
     ],
