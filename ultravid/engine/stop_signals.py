@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -91,6 +92,8 @@ class StopSignals:
                 signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _leave_closed_terminal()
         if os.getpid() != self._owner:
             _act_as_forked(number, frame)
             return
@@ -132,6 +135,17 @@ def _act_as_forked(number: int, frame: FrameType | None) -> None:
     elif number == signal.SIGTERM:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+
+
+def _leave_closed_terminal() -> None:
+    """Let what is still printed go nowhere, if the terminal was closed: each write to it is an error."""
+    for number in (1, 2):
+        with contextlib.suppress(OSError):  # none, or out of file descriptors
+            # A closed terminal is still a character device, but no longer a terminal.
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, number)
+                os.close(nowhere)
 
 
 def _caught_signals() -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -59,7 +60,8 @@ class ProgressBar(HookBase):
     def after_step(self) -> None:
         """Refresh, if ``min_interval_s`` has passed."""
         if time.perf_counter() >= self._next_refresh:
-            self._refresh(self.trainer.iter + 1)
+            with contextlib.suppress(OSError):  # the terminal was closed; the signal for that stops the run in order
+                self._refresh(self.trainer.iter + 1)
 
     def _refresh(self, completed: int) -> None:
         assert self._progress is not None
@@ -82,9 +84,11 @@ class ProgressBar(HookBase):
         if self._progress is None:
             return
         try:
-            self._refresh(self.trainer.iter)
+            with contextlib.suppress(OSError):
+                self._refresh(self.trainer.iter)
         finally:
-            self._progress.stop()
+            with contextlib.suppress(OSError):
+                self._progress.stop()
             assert self._handler is not None
             self._handler.console = self._handler = self._progress = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -73,13 +74,16 @@ class StopOnSignal(HookBase):
         assert self._signals is not None
         if self._signals.interrupts > 1:
             raise KeyboardInterrupt
-        if self._received is None and comm.is_main_process():
+        if self._received is not None:
+            return
+        self._received = number
+        if comm.is_main_process():
             what = "finishing this iteration, then saving a checkpoint and stopping"
             if self.trainer.iter >= self.trainer.max_iter:
                 what = "training is done; finishing the last evaluation"
             # Not through the log, which may be writing a line at this moment.
-            os.write(2, f"{signal.Signals(number).name}: {what}.\n".encode())
-        self._received = number
+            with contextlib.suppress(OSError):  # nobody reads it
+                os.write(2, f"{signal.Signals(number).name}: {what}.\n".encode())
 
     def after_step(self) -> None:
         """Save a checkpoint and stop, if a process has received a signal or its time is up."""
