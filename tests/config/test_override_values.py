@@ -41,12 +41,13 @@ def make():
                 mode=Mode.FAST, scale=[1.0, 2.0], names=["a"], betas=(0.9, 0.99), dtype=torch.float32, act=torch.nn.ReLU
             ),
             **dict(date=datetime.date(2024, 1, 1), flags=[True, False], sizes=[1, 2], tags=dict(a="x"), nested=[[1.0]]),
-            **dict(missing="???", file="${train.output_dir}/x.json", run_name=None, period=5, budget=None),
+            **dict(missing="???", file="${train.output_dir}/x.json", run_name=None, period=5, budget=None, weight=1),
         ),
         call=LazyCall(build)(
             rate=0, count=None, name=None, device="cpu", schedule=LazyCall(torch.nn.ReLU)(), clip=None
         ),
         user=LazyCall(build)(name=ref("train.run_name"), count=ref("train.period"), flag=ref("train.budget")),
+        loop=LazyCall(build)(count=ref("train.max_iter")),
     )
 
 
@@ -65,6 +66,9 @@ SET = {
     "train.output_dir=s3://b/x?v=1&w=2#p": "s3://b/x?v=1&w=2#p",
     "train.output_dir='x, y'": "x, y",
     "train.output_dir=null": None,
+    "train.output_dir='None'": "None",
+    "train.output_dir=none": "none",
+    "train.run_name=str(None)": "None",
     "train.output_dir=~/runs": str(pathlib.Path.home() / "runs"),
     "train.output_dir=a~b": "a~b",
     "train.file=2024": "2024",
@@ -82,11 +86,18 @@ SET = {
     "train.betas.0=1": (1.0, 0.99),
     "+train.betas.2=1": (0.9, 0.99, 1.0),
     "train.nested=[[1,2],[3]]": [[1.0, 2.0], [3.0]],
-    "train.sizes=[0.5,2]": [0.5, 2],  # nothing says that it is whole
+    # an int without an annotation: nothing says that it is whole, so each value of a sweep is taken
+    **{f"train.weight={typed}": float(typed) for typed in ("0.5", "2.0", "0.0", "1e1", "inf")},
+    "train.weight=2": 2,
+    "train.sizes=[0.5,2]": [0.5, 2],
+    "train.sizes=[1.0,2.0]": [1.0, 2.0],
+    "train.sizes=[1e3,2]": [1000.0, 2],
     "train.max_iter=null": None,
     "train.max_iter=${train.period}": 5,
     # others
     "train.deterministic=TRUE": True,
+    "train.deterministic=True": True,
+    "+train.new=False": False,
     "train.mode=SLOW": Mode.SLOW,
     "train.mode=2": Mode.SLOW,
     "train.dtype=float16": torch.float16,
@@ -137,7 +148,13 @@ REFUSED = {
     f"train.max_iter=1{'0' * 5000}": "beyond the",
     "train.period=2.5": "takes int | None for 'count'",
     "call.count=1e3": "Write 'call.count=1000'",
-    "train.sizes=[1e3,2]": "Write 1000.",
+    "train.weight=fast": "is 1, an int; 'fast' is text",
+    "train.output_dir=None": """Write 'train.output_dir=null' for None, or "train.output_dir='None'" for the text""",
+    "train.run_name=None": "Write 'train.run_name=null' for None",
+    "+train.new=None": "Write '+train.new=null' for None",
+    "train.names=[None]": "'train.names[0]': 'None' would be text. Write null for None, or 'None' for the text.",
+    "call.name=None": "Write 'call.name=null' for None",
+    "train.max_iter=None": "Write 'train.max_iter=null' for None",
     "train.scale=3": "Write 'train.scale=[3]'",
     "train.names=x": "Write 'train.names=[x]'",
     "train.nested=[1]": "is a list; '1' is an int",
@@ -185,11 +202,14 @@ def test_a_key_gets_a_value_of_another_kind_after_it_was_deleted():
 
 
 def test_an_object_of_a_file_is_of_the_same_kind_too(tmp_path):
-    (tmp_path / "c.py").write_text("word = 'no'\nnumber = 3\n")
+    (tmp_path / "c.py").write_text("word = 'no'\nnumber = 3\nrate = 2.0\n")
     cfg = make()
     with pytest.raises(OverrideError, match="is false, a bool; 'no' is text"):
         LazyConfig.apply_overrides(cfg, [f"train.deterministic={tmp_path / 'c.py'}:word"])
     assert LazyConfig.apply_overrides(cfg, [f"train.max_iter={tmp_path / 'c.py'}:number"]).train.max_iter == 3
+    assert LazyConfig.apply_overrides(cfg, [f"train.weight={tmp_path / 'c.py'}:rate"]).train.weight == 2.0
+    with pytest.raises(OverrideError, match="is 3, an int; 2.0 is a float"):
+        LazyConfig.apply_overrides(cfg, [f"train.max_iter={tmp_path / 'c.py'}:rate"])
 
 
 def test_an_object_of_a_file_may_be_in_a_class_and_under_any_path(tmp_path):

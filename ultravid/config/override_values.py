@@ -42,11 +42,13 @@ class Typed:
         value: what it is in hydra's grammar.
         text: as it was typed, without quotes.
         is_cast: whether its kind was named, as in ``str(5)``.
+        is_quoted: whether it was typed in quotes.
     """
 
     value: Any
     text: str
     is_cast: bool = False
+    is_quoted: bool = False
 
 
 # --- reading --------------------------------------------------------------------------------------------------------------
@@ -126,7 +128,9 @@ def _grammar() -> Any:
             value = float(text) if is_long else super().visitPrimitive(ctx)
             if self.functions_open:
                 return value
-            return Typed(value.text, value.text) if isinstance(value, QuotedString) else Typed(value, text)
+            if isinstance(value, QuotedString):
+                return Typed(value.text, value.text, is_quoted=True)
+            return Typed(value, text)
 
         def visitFunction(self, ctx: Any) -> Any:  # noqa: N802
             self.functions_open += 1
@@ -394,10 +398,9 @@ def fitted(old: Any, new: Any, place: Place) -> Any:
         return _fitted_dict(old, new, place)
     if type(new) is list:
         return _fitted_list(old, new, place)
-    is_other = (
-        {type(old), type(new)} <= _SCALARS and type(old) is not type(new) and (type(old), type(new)) != (float, int)
-    )
-    if is_other and not place.agrees(new):  # of a file
+    is_other = {type(old), type(new)} <= _SCALARS and type(old) is not type(new)
+    are_numbers = {type(old), type(new)} == {int, float} and (type(old) is float or not place.annotations())
+    if is_other and not are_numbers and not place.agrees(new):  # of a file
         raise _wrong_kind(old, new, repr(new), place)
     return new
 
@@ -474,6 +477,10 @@ def _fitted_scalar(old: Any, new: Typed, place: Place) -> Any:
     value = new.value
     if is_reference(value) or value is None:
         return value
+    if value == "None" and is_text(old) and not new.is_cast and not new.is_quoted:
+        raise OverrideError(
+            f"{place.key!r}: 'None' would be text. Write {_write(place, 'null')} for None, or {_write(place, _in_quotes(value))} for the text."
+        )
     if isinstance(old, str | PurePath) and not new.is_cast:
         if not isinstance(value, str) and isinstance(old, str) and place.agrees(value):
             return _in_range(new, place)
@@ -491,7 +498,7 @@ def _fitted_scalar(old: Any, new: Typed, place: Place) -> Any:
         return value
     if type(old) is float and type(value) is int:
         return float(value)
-    if type(old) is int and type(value) is float and not value.is_integer() and not place.annotations():
+    if type(old) is int and type(value) is float and not place.annotations():  # nothing says that it is whole
         return value
     if isinstance(old, enum.Enum):
         return _member(old, new, place)
