@@ -208,7 +208,7 @@ def test_an_object_of_a_file_is_of_the_same_kind_too(tmp_path):
         LazyConfig.apply_overrides(cfg, [f"train.deterministic={tmp_path / 'c.py'}:word"])
     assert LazyConfig.apply_overrides(cfg, [f"train.max_iter={tmp_path / 'c.py'}:number"]).train.max_iter == 3
     assert LazyConfig.apply_overrides(cfg, [f"train.weight={tmp_path / 'c.py'}:rate"]).train.weight == 2.0
-    with pytest.raises(OverrideError, match="is 3, an int; 2.0 is a float"):
+    with pytest.raises(OverrideError, match=r"is 3, an int; 2\.0 is a float"):
         LazyConfig.apply_overrides(cfg, [f"train.max_iter={tmp_path / 'c.py'}:rate"])
 
 

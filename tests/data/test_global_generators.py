@@ -21,6 +21,7 @@ from ultravid.data import (
     load_cva_bus,
 )
 from ultravid.data.build import ClipLoader
+from ultravid.data.kept_generators import warn_of_kept_generators
 from ultravid.data.mapper import ClipDataset
 from ultravid.data.samplers import TrainingSampler
 from ultravid.engine import SimpleTrainer
@@ -123,6 +124,25 @@ def test_a_kept_generator_is_found_wherever_a_mapper_has_it(caplog, mapper, plac
     build_detection_train_loader(IMAGES, mapper=mapper, total_batch_size=2)
     found = [r.message.partition(" is a random")[0] for r in caplog.records if "kept from sample" in r.message]
     assert found == ([] if place is None else [place])
+
+
+class Table(list):
+    """Rows that count how often one of them is taken."""
+
+    taken = 0
+
+    def __iter__(self):
+        for row in super().__iter__():
+            self.taken += 1
+            yield row
+
+
+def test_a_large_table_is_not_searched_for_generators_and_hides_none(caplog):
+    part = KeepsItsOwn()
+    part.table, part.rng = Table({"clip": [i, {}], "path": str(i)} for i in range(20_000)), random.Random(0)
+    warn_of_kept_generators(mapper=part)
+    assert [r.message.split()[0] for r in caplog.records] == ["mapper.rng", "mapper.parts[0]['rng']"]
+    assert part.table.taken <= 101
 
 
 class DrawingClips(ClipDataset):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import inspect
+import itertools
 import logging
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
@@ -20,20 +22,23 @@ logger = logging.getLogger(__name__)
 
 _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
 _SYSTEM = (random.SystemRandom,)  # keeps nothing
-_DEPTH = 4
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+# A part may hold a data set: steps from the part, items of one container, values in all.
+_DEPTH, _ITEMS, _VALUES = 4, 100, 10_000
 
 
 def warn_of_kept_generators(**parts: Any) -> None:
     """Log a warning for each generator that a transform, a sampler or a mapper keeps.
 
     It may hold it in an attribute, an argument or a closure, or use one that its module or its class defines. Each worker of a
-    loader would have its own copy, and a resumed run would start it again.
+    loader would have its own copy, and a resumed run would start it again. Only the first items of a large container are
+    looked at.
 
     Args:
         parts: by the name of the argument that they are.
     """
     for name, part in parts.items():
-        for place in dict.fromkeys(_places(part, name, _DEPTH, set())):
+        for place in dict.fromkeys(_places(part, name)):
             logger.warning(
                 "%s is a random generator that is kept from sample to sample: its numbers depend on the number of workers, and a "
                 "resumed run draws them again. Draw from the given rng, or from random, np.random or torch, which are seeded "
@@ -42,17 +47,19 @@ def warn_of_kept_generators(**parts: Any) -> None:
             )
 
 
-def _places(value: Any, place: str, depth: int, seen: set[int]) -> Iterator[str]:
-    """Where a value keeps generators."""
-    if isinstance(value, _GENERATORS):
-        if not (isinstance(value, _SYSTEM) or _is_global(value)):
-            yield place
-        return
-    if depth == 0 or id(value) in seen or isinstance(value, type | ModuleType):
-        return
-    seen.add(id(value))
-    for item, where in _inside(value, place):
-        yield from _places(item, where, depth - 1, seen)
+def _places(part: Any, name: str) -> Iterator[str]:
+    """Where a part keeps generators, the nearest first."""
+    waiting = collections.deque([(part, name, 0)])
+    seen: dict[int, Any] = {}
+    while waiting and len(seen) < _VALUES:
+        value, place, depth = waiting.popleft()
+        if isinstance(value, _GENERATORS):
+            if not (isinstance(value, _SYSTEM) or _is_global(value)):
+                yield place
+        elif depth < _DEPTH and id(value) not in seen and not isinstance(value, type | ModuleType):
+            seen[id(value)] = value
+            inside = itertools.islice(_inside(value, place), _ITEMS)
+            waiting.extend((item, where, depth + 1) for item, where in inside if type(item) not in _PLAIN)
 
 
 def _is_global(generator: Any) -> bool:
@@ -64,7 +71,7 @@ def _inside(value: Any, place: str) -> Iterator[tuple[Any, str]]:
     """What a value holds or uses, and where."""
     if isinstance(value, list | tuple):
         yield from ((item, f"{place}[{i}]") for i, item in enumerate(value))
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict):  # a mapping of another kind may read each item from a file
         yield from ((item, f"{place}[{key!r}]") for key, item in value.items())
     elif isinstance(value, MethodType):
         yield value.__self__, place
