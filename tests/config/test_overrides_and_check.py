@@ -147,3 +147,18 @@ def test_an_override_of_an_unknown_key_is_a_key_error_too():
     with pytest.raises(OverrideError) as caught:
         LazyConfig.apply_overrides(Node(train=Node(max_iter=3)), ["+train.max_iter=1"])
     assert not isinstance(caught.value, KeyError)
+
+
+def test_a_key_that_nothing_reads_beside_one_of_almost_its_name_is_named(tmp_path, caplog):
+    (tmp_path / "run.py").write_text(
+        "from ultravid.config import LazyCall as L, ref\n"
+        "train = dict(max_iter=10, amp=dict(enabled=False), note='mine')\n"
+        "counts = L(dict)(n=ref('train.max_iter'), on=ref('train.amp.enabled'))\n"
+        "train['max_itr'] = 5\n"
+        "train['amp']['enable'] = True\n"
+    )
+    load_checked(tmp_path / "run.py")
+    assert [record.message.partition(" (")[0] for record in caplog.records] == [
+        "train.amp.enable: is set, but nothing reads it. Did you mean 'train.amp.enabled'?",
+        "train.max_itr: is set, but nothing reads it. Did you mean 'train.max_iter'?",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,10 +36,13 @@ from ultravid.config.tree import (
 )
 from ultravid.config.upgrade import upgrade, upgrade_notes
 from ultravid.config.value_types import hint_of, parameters_of
+from ultravid.utils.text import nearest
 
 __all__ = ["check", "load_checked", "refuse_faults"]
 
 logger = logging.getLogger(__name__)
+
+_REFERRED = re.compile(r"(\.*)([A-Za-z_][\w.]*)[^${}]*\}")
 
 
 def check(cfg: Any, *, allowed_packages: Iterable[str] | None = None) -> list[Fault]:
@@ -48,7 +52,7 @@ def check(cfg: Any, *, allowed_packages: Iterable[str] | None = None) -> list[Fa
     values that contradict the annotation in the signature, references that lead nowhere or in a circle, and values that
     are still ``???``. It imports the targets, builds nothing and reads no data. Notes, which are not ``fatal``, report
     nodes that were copied because they were put in a second place, settings that were lost when another object replaced
-    theirs, and names that an earlier version used.
+    theirs, names that an earlier version used, and keys that nothing reads and that are spelled almost like one that is read.
 
     Args:
         cfg: the config's root, which may be a plain dict or an OmegaConf config.
@@ -60,7 +64,14 @@ def check(cfg: Any, *, allowed_packages: Iterable[str] | None = None) -> list[Fa
     cfg = as_node(cfg)
     allowed = as_packages(allowed_packages)
     with own_project(cfg):
-        found = [*_faults(cfg, allowed), *_circles(cfg), *_copies(cfg), *_lost_settings(cfg), *upgrade_notes(cfg)]
+        found = [
+            *_faults(cfg, allowed),
+            *_circles(cfg),
+            *_copies(cfg),
+            *_lost_settings(cfg),
+            *_unread(cfg),
+            *upgrade_notes(cfg),
+        ]
     unique: dict[Any, Fault] = {}
     for fault in found:  # a value that several targets refer to is reported once
         unique.setdefault((fault.key, fault.about or fault.message), fault)
@@ -263,6 +274,35 @@ def _put_at(container: Container) -> str:
     settings = settings_of(parent, key)
     set_there = settings[-1][0] if settings else None
     return origin_text(set_there) if set_there is not None else place_made(parent, key)
+
+
+def _unread(cfg: Node) -> Iterator[Fault]:
+    """Notes of keys that no reference names, beside a key of almost the same name that one does: ``train.max_itr``.
+
+    Python may set any key of a node, so a config file's typing error adds one.
+    """
+    read: set[str] = set()  # whole keys; of a relative reference its last step
+    for container in walk(cfg):
+        for _, value in raw_children(container):
+            for dots, key in _REFERRED.findall(value) if is_reference(value) else ():
+                read.add(key.rpartition(".")[2] if dots else key)
+
+    def is_read(node: Node, key: Any) -> bool:
+        return key in read or full_key(node, key) in read
+
+    def unread_below(node: Node) -> Iterator[Fault]:
+        for key, value in raw_children(node):
+            if is_read(node, key):  # and with it all that is below
+                continue
+            if isinstance(value, Node) and "_target_" not in value:
+                yield from unread_below(value)
+            elif not isinstance(value, Container) and (
+                near := nearest(str(key), [str(k) for k in node if is_read(node, k)], 0.8)
+            ):
+                message = f"is set, but nothing reads it. Did you mean {full_key(node, near)!r}?"
+                yield Fault(full_key(node, key), message, where(node, key), fatal=False)
+
+    yield from unread_below(cfg)
 
 
 def _lost_settings(cfg: Node) -> Iterator[Fault]:

@@ -312,6 +312,8 @@ def _walk(
     trail: list[tuple[Container, Any]] = []
     for number, step in enumerate(steps[:-1], start=1):
         name = _step(node, step)
+        if not isinstance(node, Node) and not -len(node) <= name < len(node):
+            raise OverrideError(f"{full_key(node)!r} has {len(node)} items; there is no index {name}.")
         raw = raw_child(node, name, None)
         if is_reference(raw):
             _refuse_reference(node, name, key, key[len(full_key(node, name)) :])

@@ -37,6 +37,8 @@ class FramePictures(DatasetEvaluator):
         tile: side length of a frame in the PNG, pixels.
     """
 
+    metric_names = ()
+
     def __init__(
         self,
         output_dir: str | Path,
