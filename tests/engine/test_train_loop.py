@@ -405,6 +405,43 @@ def test_a_metric_that_the_evaluator_does_not_declare_is_reported_after_the_firs
     assert not list(tmp_path.glob("*.pth"))
 
 
+def test_two_evaluations_of_the_same_metrics_need_a_prefix(tmp_path):
+    def evaluate(value):
+        return functools.partial(lambda evaluator: {"AP50": value}, evaluator=VideoDetectionEvaluator())
+
+    with pytest.raises(
+        UserError, match=r"'val' and 'test' both record a metric 'AP50' .* \+trainer.hooks.test.prefix=test "
+    ):
+        run_in(tmp_path / "a", 5, val=hooks.EvalHook(2, evaluate(1.0)), test=hooks.EvalHook(3, evaluate(2.0)))
+    test = hooks.EvalHook(3, evaluate(2.0), prefix="test")
+    trainer = run_in(tmp_path, 6, val=hooks.EvalHook(3, evaluate(1.0)), test=test)
+    best = trainer.named_hooks["best"]
+    assert (best.best_metric, best.best_iter) == (1.0, 2)
+    assert [(r["AP50"], r["test/AP50"]) for r in read_rows(tmp_path / "metrics.json") if "AP50" in r] == [(1, 2)] * 2
+
+
+def test_the_second_of_two_evaluations_whose_names_are_not_known_takes_its_own_name_also_after_a_resume(
+    tmp_path, caplog
+):
+    def evaluations():
+        return {
+            "val": hooks.EvalHook(2, lambda: {"AP50": 1.0}),
+            "test": hooks.EvalHook(3, lambda: {"AP50": 2.0, "recall": 3.0}),
+        }
+
+    run_in(tmp_path, 8, stop_at=4, **evaluations())
+    run_in(tmp_path, 8, resume=True, **evaluations())
+    rows = {r["iteration"]: r for r in read_rows(tmp_path / "metrics.json") if "AP50" in r or "test/AP50" in r}
+    assert [(i, r.get("AP50"), r.get("test/AP50"), r.get("test/recall")) for i, r in rows.items()] == [
+        (1, 1, None, None),
+        (2, None, 2, 3),
+        (3, 1, None, None),
+        (5, 1, 2, 3),
+        (8, 1, 2, 3),  # at the end
+    ]
+    assert caplog.text.count("Those of 'test' are recorded as 'test/...';") == 1
+
+
 class Dice(nn.Module):
     """A model that records a metric of its own in every third iteration."""
 

@@ -181,7 +181,9 @@ class BestCheckpointer(HookBase):
 
     def _check(self) -> None:
         # The main process alone has the metrics; all must decide alike, for all may have to save.
-        latest = (self._latest(), self._unknown(), self._is_certain(), self.trainer.evaluation_identity)
+        source = next((h for h in self._evaluations() if self.val_metric in (h.metric_names or ())), None)
+        identity = self.trainer.evaluation_identity if source is None else source.identity
+        latest = (self._latest(), self._unknown(), self._is_certain(), identity)
         found, unknown, certain, identity = comm.all_gather(latest)[0]
         if found is None:
             evaluations = self._evaluations()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -33,11 +33,14 @@ class EvalHook(HookBase):
         eval_function: takes nothing and returns a (nested) dict of metrics, whose names are joined by "/", as in "bbox/AP". They
             go to the log and to the storage. None is an undefined metric; what is no number is left out with a warning.
         eval_after_train: whether to evaluate at the end.
+        prefix: put before the metrics' names: "val" makes "val/AP50". Of two hooks whose metrics have the same names, one needs it.
+            If their evaluators don't declare the names, the hook that is the second to evaluate takes its own name, with a warning.
 
     Attributes:
         metric_names: names of the metrics: those that the evaluators declare (`DatasetEvaluator.metric_names`), after an
             evaluation those that it returned; None if they are not known yet.
         evaluated: whether this attempt of the run has evaluated.
+        identity: a hash of what its last evaluation depended on besides the weights; "" if it is not known.
     """
 
     order: ClassVar[int] = HookOrder.EVALUATION
@@ -48,18 +51,33 @@ class EvalHook(HookBase):
         eval_period: NotNegative,
         eval_function: Callable[[], Mapping[str, Any] | None],
         eval_after_train: bool = True,
+        prefix: str = "",
     ) -> None:
         self._every = Every(eval_period, last=False)
         self._func = eval_function
         self._eval_after_train = eval_after_train
         self._run: EvaluatedRun | None = None
-        self._declared = _declared_names(getattr(eval_function, "keywords", {}).get("evaluator"))
+        self._prefix = prefix.rstrip("/")
+        self._own_name = ""  # the hook's, if it became the prefix
+        declared = _declared_names(getattr(eval_function, "keywords", {}).get("evaluator"))
+        self._declared = None if declared is None else tuple(map(self._prefixed, declared))
         self.metric_names = self._declared
         self.evaluated = False
+        self.identity = ""
 
     def before_train(self) -> None:
-        """Let nothing else record scalars of the metrics' names."""
+        """Let nothing else record scalars of the metrics' names.
+
+        Raises:
+            UserError: another hook evaluates metrics of these names.
+        """
         self.evaluated = False
+        if (clash := self._clash(self._declared or ())) is not None:
+            other, metric = clash
+            raise UserError(
+                f"The hooks {self._name!r} and {other!r} both record a metric {metric!r} of their evaluations. Give one of them a "
+                f"prefix: +trainer.hooks.{other}.prefix={other} or, in code, EvalHook(..., prefix={other!r})."
+            )
         self.trainer.storage.reserve(self.metric_names or (), "a metric of the evaluation")
 
     @property
@@ -67,10 +85,27 @@ class EvalHook(HookBase):
         """Iterations between evaluations; 0 evaluates at the end alone."""
         return self._every.period
 
+    def _prefixed(self, metric: str) -> str:
+        prefix = self._own_name or self._prefix
+        return f"{prefix}/{metric}" if prefix else metric
+
+    @property
+    def _name(self) -> str:
+        return next(name for name, hook in self.trainer.named_hooks.items() if hook is self)
+
+    def _clash(self, metrics: Iterable[str]) -> tuple[str, str] | None:
+        """Another hook with an evaluation of its own that records one of the metrics, and which; None if there is none."""
+        for name, hook in self.trainer.named_hooks.items():
+            if isinstance(hook, EvalHook) and hook is not self and hook._func != self._func:
+                for metric in metrics:
+                    if metric in (hook.metric_names or ()):
+                        return name, metric
+        return None
+
     def _do_eval(self) -> None:
         with self.trainer.evaluation_weights(), self._described() as run:
             results = self._func()
-        self.trainer.evaluation_identity = "".join(run.identities) if run is not None else ""
+        self.identity = self.trainer.evaluation_identity = "".join(run.identities) if run is not None else ""
         names: tuple[str, ...] = ()
         failure = ""
         try:
@@ -86,7 +121,15 @@ class EvalHook(HookBase):
 
     def _record(self, results: Mapping[str, Any] | None) -> tuple[str, ...]:
         """Record and log the metrics; their names."""
-        metrics = {} if results is None else scalar_metrics(results)
+        found = {} if results is None else scalar_metrics(results)
+        if not self._own_name and (clash := self._clash(map(self._prefixed, found))) is not None:
+            self._own_name = self._name
+            logger.warning(
+                "The hooks %r and %r both record a metric %r of their evaluations. Those of %r are recorded as %r; its "
+                "argument prefix gives another name.",
+                *(clash[0], self._name, clash[1], self._name, f"{self._name}/..."),
+            )
+        metrics = {self._prefixed(name): value for name, value in found.items()}
         storage = self.trainer.storage
         storage.reserve(metrics, "a metric of the evaluation")
         for name, value in metrics.items():
@@ -96,6 +139,14 @@ class EvalHook(HookBase):
         if not metrics and comm.is_main_process():
             logger.warning("The evaluation after iteration %d returned no metric.", self.trainer.iter)
         return tuple(metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The prefix that the hook took itself: a resumed run evaluates in another order."""
+        return {"own_name": self._own_name} if self._own_name else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore it, unless the config has one now."""
+        self._own_name = "" if self._prefix else state.get("own_name", "")
 
     @contextmanager
     def _described(self) -> Iterator[EvaluatedRun | None]:
