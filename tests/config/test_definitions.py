@@ -282,3 +282,18 @@ def test_what_a_decorator_made_is_saved_by_the_name_it_is_bound_to_or_not_at_all
     assert diff(cfg.calls, again) == [] and type(instantiate(again)["bits"]) is type(cfg.calls.bits)
     with pytest.raises(ConfigError, match="can't be written as data"):
         LazyConfig.save(cfg.bound, tmp_path / "saved.yaml")
+
+
+def test_a_file_that_is_imported_in_two_ways_is_named(tmp_path, caplog):
+    write(
+        tmp_path / "configs",
+        base="""
+            import enum
+            class Mode(enum.Enum): FAST = 1
+            train = dict(mode=Mode.FAST)
+        """,
+        other="from base import Mode\nother = dict(mode=Mode.FAST)\n",
+        run="from .base import Mode, train\nfrom .other import other\n",
+    )
+    LazyConfig.load(tmp_path / "configs/run.py")
+    assert "base.py is imported in two ways, 'from .base import ...' and 'from base import ...'" in caplog.text

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import logging
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -26,7 +27,15 @@ from ultravid.config.fresh import fresh_copy
 from ultravid.config.module_names import MODULE_PREFIX, is_config_module
 from ultravid.config.nodes import Node
 from ultravid.config.packages import defines, is_ordinary_module
-from ultravid.config.projects import Project, active_projects, hidden_file, import_for, module_at, projects_active
+from ultravid.config.projects import (
+    Project,
+    active_projects,
+    hidden_file,
+    import_for,
+    loaded_files,
+    module_at,
+    projects_active,
+)
 from ultravid.config.tree import Container, ensure_record, root_of
 from ultravid.config.yaml_files import load_yaml
 from ultravid.utils.errors import UserError
@@ -41,6 +50,8 @@ __all__ = [
     "own_project",
     "project_folders",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 def load_config_file(path: str | Path, *, allow_pickle: bool = False) -> Node:
@@ -142,7 +153,22 @@ class _Load:
             _running.reset(was)
         if importers:  # nobody else imports the file that the load began with: that would be a circle
             self._names[key] = fresh_copy(names)
+        else:
+            self._warn_of_two_styles()
         return names
+
+    def _warn_of_two_styles(self) -> None:
+        """Name the files that were run as config files and imported as modules too: each way has its own classes."""
+        modules = loaded_files()
+        for path in self._names.keys() & modules.keys():
+            name = modules[path]
+            logger.warning(
+                "%s is imported in two ways, 'from .%s import ...' and 'from %s import ...'. Each has classes and enumerations of "
+                "its own, so that a member of the one is not a member of the other. Write the import with a dot everywhere.",
+                path,
+                name.rpartition(".")[2],
+                name,
+            )
 
 
 def _identity(path: Path) -> Path:

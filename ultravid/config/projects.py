@@ -34,6 +34,7 @@ __all__ = [
     "active_projects",
     "hidden_file",
     "import_for",
+    "loaded_files",
     "module_at",
     "owner_of",
     "plain_name",
@@ -192,6 +193,14 @@ def plain_name(module: str) -> str:
 def owner_of(module: Any) -> Project | None:
     """The project that a module of this name belongs to; None for any other module."""
     return _owners.get(module) if isinstance(module, str) else None
+
+
+def loaded_files() -> dict[Path, str]:
+    """The plain names of the projects' modules that this process has imported, by their files."""
+    with _lock:
+        modules = {name: sys.modules.get(name) for name in _owners}
+    files = {name: getattr(module, "__file__", None) for name, module in modules.items()}
+    return {Path(file): plain_name(name) for name, file in files.items() if file is not None}
 
 
 def module_at(path: Path, projects: Sequence[Project]) -> ModuleType:
