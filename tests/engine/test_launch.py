@@ -27,6 +27,13 @@ class NoMetrics(DatasetEvaluator):
     """An evaluator, so that there is something to record."""
 
 
+class NotSent(Node):
+    """A config that can't be pickled."""
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError("a lock is not picklable")
+
+
 def talk(path):
     rank = comm.get_rank()
     model = torch.nn.BatchNorm1d(1)
@@ -47,7 +54,13 @@ def talk(path):
     frozen.freeze()
     for config in (cfg, frozen):
         default_setup(config, argparse.Namespace())
+    try:
+        default_setup(NotSent(train=Node(output_dir=f"{path}/run_{rank}")), argparse.Namespace())
+        not_sent = ""
+    except UserError as error:
+        not_sent = str(error)
     said = {
+        "not sent": not_sent,
         "run": [*sorted(p.name for p in path.glob("run_*")), cfg.train.output_dir, frozen.OUTPUT_DIR],
         "seed": cfg.train.seed,
         "world": comm.get_world_size(),
@@ -94,6 +107,7 @@ def test_processes_hear_each_other(tmp_path):
     assert "Process 1 has other weights or another config than process 0" in refused and second["refused"] == refused
     assert first.pop("run") == second["run"] == ["run_0", *[f"{tmp_path}/run_0"] * 2]
     assert first.pop("seed") == second["seed"] and not (tmp_path / "run_0/lock.json").exists()
+    assert "that of rank 0 can't be sent to the others (TypeError: a lock is" in first.pop("not sent")
     assert first == {
         "world": 2,
         "all": [{"rank": 0}, {"rank": 1}],
@@ -102,7 +116,7 @@ def test_processes_hear_each_other(tmp_path):
         "seeds": 1,
         "mean": 0.0,
     }
-    assert second["gathered"] == []
+    assert second["gathered"] == [] and "(TypeError: a lock is" in second["not sent"]
     assert second["mean"] == 0.0  # every process evaluates the main one's batch statistics
 
 

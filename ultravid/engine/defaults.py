@@ -126,6 +126,9 @@ def _share_config(cfg: Node | CfgNode) -> None:
 
     `launch` does so for launchers that read the config once; others read it in each process, and what is random or changes with
     time in it differs. A config that holds what can't be compared is left as it is.
+
+    Raises:
+        UserError: in all processes alike; the main one's config can't be sent to the others.
     """
     if comm.get_world_size() == 1:
         return
@@ -136,7 +139,22 @@ def _share_config(cfg: Node | CfgNode) -> None:
     texts = comm.all_gather(text)
     if None in texts or len(set(texts)) == 1:
         return
-    content = comm.all_gather(pickle.dumps(cfg) if comm.is_main_process() else None)[0]
+    content, failure, shared = b"", "", cfg
+    try:
+        content = pickle.dumps(cfg) if comm.is_main_process() else b""
+    except Exception as error:  # whatever a value's own code raises; the others wait for an answer
+        failure = f"{type(error).__name__}: {error}"
+    content, failure = comm.all_gather((content, failure))[0]
+    if not (failure or comm.is_main_process()):
+        try:
+            shared = pickle.loads(content)
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+    if failures := [each for each in comm.all_gather(failure) if each]:
+        raise UserError(
+            f"The processes read different configs, and that of rank 0 can't be sent to the others ({failures[0]}). Let the config "
+            "be the same in each process, or read it once: ultravid.engine.launch(main, ..., prepare=...)."
+        )
     logger.warning("The processes read different configs; all use that of rank 0.")
     if comm.is_main_process():
         return
@@ -144,7 +162,7 @@ def _share_config(cfg: Node | CfgNode) -> None:
     if is_frozen:
         cfg.defrost()
     cfg.clear()
-    cfg.update(pickle.loads(content))
+    cfg.update(shared)
     if is_frozen:
         cfg.freeze()
 
