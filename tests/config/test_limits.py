@@ -81,6 +81,22 @@ def test_a_class_a_function_or_text_in_place_of_an_object_is_reported(tmp_path):
     assert "'trainer.hooks.checkpoint.checkpointer' is a call of" in message and "'best' is text" in message
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("lr_multiplier = 0.5", "In that file it is a float"),
+        ("lr_multiplier = 'half'", "In that file it is a str"),
+        ("trainer.hooks.lr.scheduler.multiplier = 0.5", "multiplier: is 0.5"),
+        ("trainer.hooks.lr.scheduler.multiplier = 'half'", "multiplier: is 'half'"),
+    ],
+)
+def test_a_number_or_text_in_place_of_a_schedule_gets_no_advice_for_functions(tmp_path, line, message):
+    (tmp_path / "run.py").write_text(f"{KINDS}\n{line}\n")
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_checked(tmp_path / "run.py")
+    assert "IterationMultiplier" not in str(caught.value)
+
+
 def test_a_run_needs_a_trainer_that_is_an_object():
     with pytest.raises(ConfigError, match="trainer: is None, where a run needs an object"):
         load_checked(PHANTOM_CONFIG, ["trainer=null"], objects=["trainer"])
@@ -97,6 +113,10 @@ def test_a_function_of_the_iteration_is_a_multiplier(tmp_path):
     )
     multiplier = Builder(load_checked(tmp_path / "run.py")).build("lr_multiplier")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    with pytest.raises(TypeError, match=r"got function\. A function of the iteration is given as"):
+        LRMultiplier(optimizer, lambda iteration: 0.5, max_iter=900)
+    with pytest.raises(TypeError, match=r"got float\.$"):
+        LRMultiplier(optimizer, 0.5, max_iter=900)
     scheduler = LRMultiplier(optimizer, multiplier, max_iter=900)
     rates = []
     for _ in range(900):

@@ -17,6 +17,7 @@ from ultravid.config.value_types import (
     Parameters,
     bound_by_argument,
     hint_of,
+    is_function,
     mismatch,
     parameters_of,
     resolved_items,
@@ -187,7 +188,7 @@ def _type_fault(
     what = "" if is_clear else f", {_article(type_text(type(wrong.value)))},"
     message = (
         f"is {_shown(wrong.value)}{what} where {target_name(target)} takes {text} for {parameter.name!r}"
-        f"{through}.{'' if is_reference(raw_child(owner, own_key, None)) else _meant(wrong.value, text)}{hint_of(annotation)}"
+        f"{through}.{'' if is_reference(raw_child(owner, own_key, None)) else _meant(wrong.value, text)}{hint_of(annotation, is_function(wrong.value))}"
     )
     yield Fault(full_key(owner, own_key), message, where(owner, own_key), about="type")
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ultravid.config.call_faults import call_faults, object_faults
-from ultravid.config.errors import ConfigError, Fault, did_you_mean
+from ultravid.config.errors import ConfigError, Fault, InterpolationError, did_you_mean
 from ultravid.config.instantiate import as_packages, locate
 from ultravid.config.kinds import load_config
 from ultravid.config.lazy import LazyCall
@@ -199,17 +199,18 @@ def _faults(container: Container, allowed: frozenset[str] | None, complete: bool
             try:
                 container[key]
             except ConfigError as error:
-                yield Fault(full_key(container, key), f"{error}{_hint(container, key)}", where(container, key))
+                yield Fault(full_key(container, key), f"{error}{_hint(container, key, error)}", where(container, key))
 
 
-def _hint(container: Container, key: Any) -> str:
+def _hint(container: Container, key: Any, error: ConfigError) -> str:
     """What the parameter that takes a value says of wrong values; "" if nothing."""
     try:
         target = container["_target_"] if isinstance(container, Node) and "_target_" in container else None
         takes = parameters_of(locate(target) if isinstance(target, str) else target) if target is not None else None
     except ConfigError:  # reported with the target
         return ""
-    return hint_of(takes.annotations.get(key)) if takes is not None else ""
+    is_function = isinstance(error, InterpolationError) and error.found == "function"
+    return hint_of(takes.annotations.get(key), is_function) if takes is not None else ""
 
 
 def _holds_calls(value: Any) -> bool:

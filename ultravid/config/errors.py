@@ -26,7 +26,13 @@ class ConfigError(UserError):
 
 
 class InterpolationError(ConfigError):
-    """A reference that leads nowhere or in a circle."""
+    """A reference that leads nowhere or in a circle.
+
+    Attributes:
+        found: type of what the config file defines under the name, though it is not part of the config, as "function"; else "".
+    """
+
+    found: str = ""
 
 
 class OverrideError(ConfigError):

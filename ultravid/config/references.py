@@ -120,22 +120,28 @@ def _place(inner: str, container: Container, key: Any) -> tuple[Container, Any]:
             node = found[0][found[1]]
         child = child_key(node, step)
         if child is None:
-            raise InterpolationError(
+            error = InterpolationError(
                 f"Reference '${{{inner}}}' at {full_key(container, key)!r} leads nowhere: "
                 f"there is no {step!r}.{_why_absent(node, step)}"
             )
+            error.found = _kind_in_file(node, step)
+            raise error
         found = (node, child)
     assert found is not None
     return found
+
+
+def _kind_in_file(node: Any, step: str) -> str:
+    """What the config file defines under a name that is not part of the config, as "function"; "" if nothing."""
+    record = node._record if isinstance(node, Container) else None
+    return record.ignored_names.get(step, "") if record is not None else ""
 
 
 def _why_absent(node: Any, step: str) -> str:
     """What a message adds about a key that a value does not have; begins with a space."""
     if not isinstance(node, Container):
         return did_you_mean(step, [])
-    record = node._record
-    if record is not None and step in record.ignored_names:
-        kind = record.ignored_names[step]
+    if kind := _kind_in_file(node, step):
         if kind.startswith("Lazy"):
             return f" In that file it is a {kind} without its arguments: write L(...)(...)."
         return (

@@ -35,6 +35,7 @@ __all__ = [
     "Parameters",
     "bound_by_argument",
     "hint_of",
+    "is_function",
     "mismatch",
     "parameters_of",
     "resolved_items",
@@ -208,9 +209,17 @@ def _annotated_text(annotation: Any, *metadata: Any) -> str:
     return text
 
 
-def hint_of(annotation: Any) -> str:
-    """What a message about a wrong value of this annotation adds; "" if it has no `Hint`."""
-    return "".join(f" {each.text}" for each in getattr(annotation, "__metadata__", ()) if isinstance(each, Hint))
+def hint_of(annotation: Any, is_function: bool) -> str:
+    """What a message about a wrong value of this annotation adds; "" if it has no `Hint` about such a value."""
+    hints = (each for each in getattr(annotation, "__metadata__", ()) if isinstance(each, Hint))
+    return "".join(f" {each.text}" for each in hints if is_function or not each.of_functions)
+
+
+def is_function(value: Any) -> bool:
+    """Whether a value of a config is a function, or names one."""
+    if isinstance(value, Node):
+        value = _named_object(value) if "_object_" in value else None
+    return callable(value) and not isinstance(value, type)
 
 
 def bound_by_argument(annotation: Any) -> str | None:

@@ -114,13 +114,16 @@ class LRMultiplier(LRScheduler):
     def __init__(
         self,
         optimizer: Optimizer,
-        multiplier: Annotated[ParamScheduler, Hint(_OTHER_MULTIPLIERS)],
+        multiplier: Annotated[ParamScheduler, Hint(_OTHER_MULTIPLIERS, of_functions=True)],
         max_iter: Positive,
         last_iter: int = -1,
     ) -> None:
         if not isinstance(multiplier, ParamScheduler):
             kind = type(multiplier).__name__
-            raise TypeError(f"multiplier must be one of fvcore's ParamScheduler, got {kind}. {_OTHER_MULTIPLIERS}.")
+            is_function = callable(multiplier) and not isinstance(multiplier, type)
+            raise TypeError(
+                f"multiplier must be one of fvcore's ParamScheduler, got {kind}.{f' {_OTHER_MULTIPLIERS}.' if is_function else ''}"
+            )
         self._multiplier = multiplier
         self._max_iter = max_iter
         super().__init__(optimizer, last_epoch=last_iter)

@@ -74,9 +74,11 @@ class Hint:
 
     Attributes:
         text: one or more sentences.
+        of_functions: whether it is about functions alone.
     """
 
     text: str
+    of_functions: bool = False
 
 
 NotNegative = Annotated[int, Limits(ge=0)]
