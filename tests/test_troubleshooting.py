@@ -1,6 +1,8 @@
 """docs/troubleshooting.md quotes messages that the code has, and advises keys, flags and files that are there."""
 
 import ast
+import collections
+import itertools
 import re
 
 from tests.conftest import ROOT, load_tool
@@ -12,11 +14,43 @@ PAGE = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
 QUOTED = re.findall(r"^\*\*`(.+?)`\*\*", PAGE, re.MULTILINE)
 
 
-def texts_of(node):
-    """The text of a string or f-string, values replaced; of one that is named or chosen inside it, its text."""
+def texts_of(node, named):
+    """The texts that an expression may be, with "\0" for what differs.
+
+    Args:
+        node: a string, an f-string, a choice or a sum of them, or the name of one.
+        named: expressions by the name that they are assigned to.
+    """
     if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) else ""
-    return "".join(texts_of(part) if isinstance(part, ast.Constant) else "\0" for part in node.values)
+        return [re.sub(r"%(?:\.\d+)?[srdf]", "\0", node.value)] if isinstance(node.value, str) else []
+    if isinstance(node, ast.JoinedStr):
+        return joined(
+            [
+                texts_of(getattr(part, "value", None) if isinstance(part, ast.FormattedValue) else part, named)
+                for part in node.values
+            ]
+        )
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return joined([texts_of(node.left, named), texts_of(node.right, named)])
+    if isinstance(node, ast.IfExp):
+        return texts_of(node.body, named) + texts_of(node.orelse, named)
+    if isinstance(node, ast.Name):  # of a local, the last steps are not followed
+        return [text for value in named.get(node.id, ()) for text in texts_of(value, {})]
+    return []
+
+
+def joined(parts):
+    """Each way to choose one text of each part, 32 of them at most."""
+    found = itertools.product(*(part or ["\0"] for part in parts))
+    return ["".join(way) for way in itertools.islice(found, 32)]
+
+
+def names_in(nodes):
+    named = collections.defaultdict(list)
+    for node in nodes:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            named[node.targets[0].id].append(node.value)
+    return named
 
 
 def messages():
@@ -24,11 +58,11 @@ def messages():
         for path in sorted((ROOT / folder).rglob("*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+            named = names_in(tree.body)
             for node in ast.walk(tree):
-                if id(node) in docstrings:
-                    continue
-                if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str)):
-                    yield re.sub(r"%(?:\.\d+)?[srdf]", "\0", texts_of(node))
+                if id(node) not in docstrings and isinstance(node, ast.JoinedStr | ast.Constant):
+                    yield from texts_of(node, named)
+            yield from reported_by(tree)
 
 
 def test_every_quoted_message_is_in_the_code():
@@ -72,23 +106,71 @@ def has(cfg, key):
     return True
 
 
+# What is raised or reported when a run is set up and makes its first step.
+AT_THE_START = (
+    *("engine/defaults.py", "engine/launch.py", "engine/rendezvous.py", "engine/spawn.py", "engine/quick.py"),
+    *(
+        "engine/model_output.py",
+        "engine/hook_checks.py",
+        "engine/failures.py",
+        "engine/train_loop.py",
+        "engine/hooks/*.py",
+    ),
+    *("checkpoint/reading.py", "checkpoint/weights.py", "solver/schedules.py", "solver/saved_schedule.py"),
+    *("config/resume.py", "config/override*.py", "config/mistyped.py", "config/loader.py", "config/check.py"),
+    *(
+        "config/call_faults.py",
+        "config/instantiate.py",
+        "utils/folder_lock.py",
+        "utils/events.py",
+        "evaluation/recording.py",
+    ),
+)
+# Parts of messages, or what only the code around them reads.
+NOT_A_MESSAGE = {
+    "\0: \0 fault\n\0",
+    "\0: \0 faults\n\0",
+    "there is no average of \0",
+}
+
+
+def own_nodes(function):
+    """The nodes of a function, or of a module, without those of the functions in it."""
+    waiting = list(ast.iter_child_nodes(function))
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, ast.FunctionDef):
+            yield node
+            waiting += ast.iter_child_nodes(node)
+
+
+def reported_by(tree, returned=False):
+    """The texts that a module raises as an error or reports as a fault, those in variables too; or that its functions return, if ``returned``."""
+    constants = names_in(tree.body)
+    for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]:
+        nodes = list(own_nodes(function))
+        named = {**constants, **names_in(nodes)}
+        for node in nodes:
+            if isinstance(node, ast.Return) and returned:
+                yield from texts_of(node.value.elts[0] if isinstance(node.value, ast.Tuple) else node.value, named)
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                continue
+            if node.func.id == "Fault":
+                yield from texts_of(node.args[1], named)
+            elif node.func.id.endswith("Error") and node.args:
+                yield from texts_of(node.args[0], named)
+
+
 def test_every_message_of_the_start_of_a_run_is_explained():
-    """What the modules that a user meets first raise; an entry may quote a part of the message."""
-    sources = (
-        *("engine/defaults.py", "engine/launch.py", "engine/rendezvous.py", "engine/spawn.py", "engine/quick.py"),
-        *("engine/model_output.py", "checkpoint/reading.py", "config/resume.py"),
-    )
-    quoted = [[part.strip() for part in quoted.split("...") if part.strip(" .:'")] for quoted in QUOTED]
+    """An entry may quote the common part of several messages."""
+    entries = [[part.strip() for part in quoted.split("...") if part.strip(" .:'")] for quoted in QUOTED]
     unexplained = []
-    for source in sources:
-        for node in ast.walk(ast.parse((ROOT / "ultravid" / source).read_text(encoding="utf-8"))):
-            if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args):
-                continue
-            if not (isinstance(node.exc.func, ast.Name) and node.exc.func.id.endswith("Error")):
-                continue
-            message = node.exc.args[0]
-            if isinstance(message, ast.JoinedStr | ast.Constant):
-                text = texts_of(message)
-                if not any(all(part in text for part in parts) for parts in quoted):
-                    unexplained.append((source, text))
+    for pattern in AT_THE_START:
+        paths = sorted((ROOT / "ultravid").glob(pattern))
+        assert paths
+        for path in paths:
+            for text in reported_by(ast.parse(path.read_text(encoding="utf-8")), returned=path.name == "mistyped.py"):
+                is_message = re.search("[a-z]{3}", text) and text not in NOT_A_MESSAGE
+                if is_message and not any(all(part in text for part in parts) for parts in entries):
+                    unexplained.append((path.name, text))
     assert unexplained == []

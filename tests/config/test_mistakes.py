@@ -324,7 +324,7 @@ MISTAKES = {
         ["model=parts.py:Modle"],
         (
             "error: run.py: 1 fault\n"
-            "  model: parts.py has no 'Modle'. Did you mean 'Model'? (override 1: model=parts.py:Modle)\n"
+            "  model: File parts.py has no 'Modle'. Did you mean 'Model'? (override 1: model=parts.py:Modle)\n"
         ),
     ),
     "a file of objects that is not there": (

@@ -393,7 +393,7 @@ def _with_names(module: ModuleType, path: Path, names: tuple[str, ...]) -> Modul
         if wanted != "*" and not hasattr(module, wanted):
             known = [k for k in vars(module) if not k.startswith("_")]
             listed = ", which its __all__ lists" if wanted in exported else ""
-            raise ConfigImportError(f"{path} has no {wanted!r}{listed}.{did_you_mean(wanted, known)}")
+            raise ConfigImportError(f"File {path} has no {wanted!r}{listed}.{did_you_mean(wanted, known)}")
     return module
 
 

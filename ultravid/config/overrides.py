@@ -298,7 +298,7 @@ def _object_of_file(file: str, name: str) -> Any:
         known = list(node) if isinstance(node, dict) else []
         if step not in known:
             raise OverrideError(
-                f"{path} has no {step!r}.{did_you_mean(step, [k for k in known if not k.startswith('_')])}"
+                f"File {path} has no {step!r}.{did_you_mean(step, [k for k in known if not k.startswith('_')])}"
             )
         node = node[step]
     return node
