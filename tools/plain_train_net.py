@@ -45,10 +45,11 @@ REQUIRED_KEYS = (
 
 def do_test(builder: Builder, trained: TrainedWeights | None = None) -> dict[str, float]:
     """Evaluate what was loaded, or in training the weights of the moment."""
-    model = builder.build("model").to(select_device(builder.cfg.train.device))
-    loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
+    with as_user_error():
+        model = builder.build("model").to(select_device(builder.cfg.train.device))
+        loader, evaluator = builder.build("dataloader.test"), builder.build("dataloader.evaluator")
     run = EvaluatedRun(RunFolder(builder.cfg.train.output_dir), builder.cfg, weights=trained, model=model)
-    with evaluating(run):
+    with evaluating(run), evaluation_failures(model):
         return scalar_metrics(inference_on_dataset(model, loader, evaluator))
 
 
@@ -146,7 +147,9 @@ def run(cfg: Node, args: argparse.Namespace) -> None:
     if not args.eval_only:
         do_train(builder, args.resume)
         return
-    load_evaluation_weights(builder.build("model"), cfg, args.resume)
+    with as_user_error():
+        model = builder.build("model")
+    load_evaluation_weights(model, cfg, args.resume)
     do_test(builder)
 
 

@@ -32,8 +32,12 @@ class Net(nn.Module):
 
 
 class Hook(HookBase):
+    def __init__(self, first=0):
+        self.first = first
+
     def after_step(self):
-        return self.trainer.model.nothing
+        if self.trainer.iter >= self.first:
+            return self.trainer.model.nothing
 
 
 class Saved(HookBase):
@@ -83,7 +87,7 @@ def place(text):
         (["model.returns=float"], ["The model (Net) returned a float (0.5) for the loss 'accuracy'"], None),
         (["+trainer.hooks.mine={_target_: mine.Hook}"],
          ["Iteration 0 (the hook 'mine', key 'trainer.hooks.mine'): AttributeError"],
-         "        return self.trainer.model.nothing"),
+         "            return self.trainer.model.nothing"),
         (["model.returns=graph"], ["Iteration 1 (the backward pass, key 'model'): RuntimeError: Trying to backward"], None),
         (["+trainer.hooks.mine={_target_: mine.Saved, state: asserted}"],
          ["Iteration 8 (the hook 'mine', key 'trainer.hooks.mine'): AssertionError"],
@@ -106,6 +110,29 @@ def test_an_error_of_the_users_config_or_code_is_one_message(
     assert "asserted" in str(overrides) or not list(tmp_path.glob("run/model_*"))
     if line is not None:
         assert "Traceback (most recent call last)" in (tmp_path / "run/log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("lazyconfig_train", ["--quick", "+trainer.hooks.mine={_target_: mine.Hook}"]),
+        ("lazyconfig_train", ["--quick", "+trainer.hooks.mine={_target_: mine.Hook, first: 4}"]),
+        ("lazyconfig_train", ["--eval-only"]),
+        ("plain_train_net", []),
+        ("plain_train_net", ["--eval-only"]),
+        ("plain_train_net", ["--eval-only", "model.returns=typo"]),
+    ],
+)
+def test_every_way_to_start_reports_it_in_one_message(mine, tmp_path, capfd, tool, arguments):
+    if "--quick" not in arguments:
+        arguments = ["model.width=3", *arguments]
+    if "--eval-only" in arguments:
+        shapes = {"first.weight": (4, 2), "first.bias": (4,), "second.weight": (1, 3), "second.bias": (1,)}
+        torch.save({"model": {name: torch.zeros(shape) for name, shape in shapes.items()}}, tmp_path / "w.pth")
+        arguments = [*arguments, f"train.init_checkpoint={tmp_path / 'w.pth'}"]
+    assert run_tool(load_tool(tool).main, [*mine, *arguments]) == 2
+    error = capfd.readouterr().err
+    assert 'mine.py", line' in error and "Traceback" not in error
 
 
 def test_a_bug_of_ultravids_keeps_its_traceback_and_says_where(small_run, launch_run, monkeypatch):

@@ -30,6 +30,7 @@ from ultravid.config.instantiate import as_user_error
 from ultravid.config.references import owner_of
 from ultravid.config.tree import Container, raw_children, value_at, walk
 from ultravid.data.shortened import ShortLoader, shortened
+from ultravid.engine.failures import training_failures
 from ultravid.engine.train_loop import HookBase
 from ultravid.utils import comm
 from ultravid.utils.errors import StopTraining, UserError
@@ -48,7 +49,7 @@ _PERIOD = re.compile(r"(.+_)?(period|every|interval)")
 _WRITTEN = re.compile(r"(output|save|log|dump|out|result)_?(dir|folder|path|file)|json_file|csv_file")
 _FROM_EARLIER_LOOKS = (
     *("model_*", "last_checkpoint", "best_checkpoint", "manifest.json", "metrics.json*", "events.out.tfevents.*"),
-    *("attempts", "inference*", "config.yaml.*", "earlier_run_*", "earlier_events_*", "step_dumps"),
+    *("attempts", "inference*", "earlier_run_*", "earlier_events_*", "step_dumps", "config.yaml.*"),
 )
 
 
@@ -128,8 +129,9 @@ def shorten_config(cfg: Node, name: str) -> QuickPlan:
 
 
 def _check_no_run_in(folder: RunFolder) -> None:
-    """Refuse to remove what is no earlier look."""
-    if (folder.checkpoints() or folder.list_attempts()) and not folder.quick_report.is_file():
+    """Refuse to remove what is no earlier look; a look may have ended before its report was begun, with its config alone."""
+    removed = (path for pattern in _FROM_EARLIER_LOOKS[:-1] for path in folder.path.glob(pattern))
+    if next(removed, None) is not None and not folder.quick_report.is_file():
         raise UserError(
             f"--quick would write to {folder}, which holds a run that is no quick look. Give another folder: train.output_dir=..."
         )
@@ -199,9 +201,10 @@ def _first_part(cfg: Node, plan: QuickPlan, measured: _Measured) -> dict[str, An
     measured.hooks = list(trainer.named_hooks)
     step = plan.num_iters // 2
     trainer.register_hooks({"quick": _QuickLook(measured, step if trainer.checkpointer is not None else 0)})
-    trainer.resume_or_load(False)
     try:
-        trainer.train()
+        with training_failures(trainer):
+            trainer.resume_or_load(False)
+            trainer.train()
     except StopTraining:
         if measured.stopped_at is None:  # another hook's
             raise
@@ -216,11 +219,14 @@ def _second_part(cfg: Node, loaders: dict[str, Any], measured: _Measured) -> Non
     with as_user_error():
         trainer = builder.build("trainer")
     trainer.register_hooks({"quick": _QuickLook(measured, 0)})
-    trainer.resume_or_load(True)
     assert measured.stopped_at is not None
-    if trainer.start_iter != measured.stopped_at + 1:
-        raise UserError(f"The run stopped after iteration {measured.stopped_at}, but resumed at {trainer.start_iter}.")
-    trainer.train()
+    with training_failures(trainer):
+        trainer.resume_or_load(True)
+        if trainer.start_iter != measured.stopped_at + 1:
+            raise UserError(
+                f"The run stopped after iteration {measured.stopped_at}, but resumed at {trainer.start_iter}."
+            )
+        trainer.train()
     measured.resumed_at = trainer.start_iter
     measured.add(trainer)
 
