@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conftest import ROOT, load_tool, read_rows
+from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool, read_rows
 from tests.quick_python import quick_python
 from ultravid.checkpoint import DetectionCheckpointer
-from ultravid.config import LazyConfig
-from ultravid.engine import SimpleTrainer, default_setup
+from ultravid.config import Builder, LazyConfig, load_checked
+from ultravid.engine import HookBase, SimpleTrainer, default_setup
 from ultravid.utils.folder_lock import LockedError
 from ultravid.utils.run_folder import RunFolder, RunState
 from ultravid.utils.tool import run_tool
@@ -86,3 +86,33 @@ def test_a_second_training_in_the_folder_of_a_living_one_is_refused_and_changes_
     assert launch_run([*small_run, "train.max_iter=2"]) == 0  # not --resume: the first one's checkpoints are archived
     assert "Took over the lock of " in capfd.readouterr().out and "Took over the lock of " in run.log.read_text()
     assert [row["iteration"] for row in read_rows(run.metrics)] == [0, 1, 2] and not run.lock.exists()
+
+
+class Calls(HookBase):
+    def __init__(self, function):
+        self.before_train = function
+
+
+def test_a_notebook_that_has_trained_lets_others_train_in_the_folder_and_may_train_again(small_run, tmp_path):
+    without_eval = ["~trainer.hooks.eval", "~trainer.hooks.best"]
+
+    def train(folder, max_iter):
+        overrides = [*small_run[2:], *without_eval, f"train.output_dir={folder}", f"train.max_iter={max_iter}"]
+        cfg = load_checked(PHANTOM_CONFIG, overrides)
+        default_setup(cfg, {"resume": True})
+        held = []
+        for _ in range(2):  # the second time there is nothing left to do
+            trainer = Builder(cfg).build("trainer")
+            trainer.register_hooks([Calls(lambda: held.append(RunFolder(folder).lock.exists()))])
+            trainer.resume_or_load(True)
+            trainer.train()
+            assert not RunFolder(folder).lock.exists()
+        assert held == [True, True]
+
+    train(tmp_path / "run", 1)
+    command = [quick_python(), LAUNCHER, *small_run, *without_eval, "--resume", "--allow-change", "train.max_iter"]
+    command.append("train.max_iter=2")
+    assert subprocess.run(command, check=False).returncode == 0
+    train(tmp_path / "other", 1)
+    train(tmp_path / "run", 3)
+    assert [row["iteration"] for row in read_rows(tmp_path / "run/metrics.json")] == [0, 1, 2]

@@ -64,8 +64,8 @@ def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, A
     """Create the output folder and the log, save the config, select the device, and seed the generators.
 
     Of a config in nodes it reads ``train.output_dir``, ``train.seed``, ``train.deterministic`` and ``train.device``; a `CfgNode` is
-    translated, and its own keys are saved too. The main process locks the output folder, unless ``args`` asks for an evaluation, and
-    `launch` or the end of the process releases it. A drawn seed (a negative one asks for it) is written into the config, even if that
+    translated, and its own keys are saved too. The main process locks the output folder, unless ``args`` asks for an evaluation; the
+    end of the trainer's ``train``, of `launch` or of the process releases it. A drawn seed (a negative one asks for it) is written into the config, even if that
     is frozen.
 
     Args:

@@ -34,6 +34,7 @@ from ultravid.solver.saved_optimizer import hyperparameters, load_optimizer, sav
 from ultravid.utils import comm
 from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.events import EventStorage, get_event_storage
+from ultravid.utils.folder_lock import reacquire_folder, release_folder
 from ultravid.utils.limits import Accepts, NotNegative, Positive
 from ultravid.utils.seed import (
     generator_states,
@@ -215,7 +216,17 @@ class TrainerBase:
         logger.info("Resuming at iteration %d.", self.start_iter)
 
     def train(self, start_iter: int | None = None, max_iter: int | None = None) -> None:
-        """Train from ``start_iter`` up to, and without, ``max_iter``; None takes the trainer's attributes."""
+        """Train from ``start_iter`` up to, and without, ``max_iter``; None takes the trainer's attributes.
+
+        At the end the lock on the checkpointer's folder is released, if `default_setup` took it in this process: a notebook's
+        lives on. A further training there takes it again.
+
+        Raises:
+            StopTraining: the run was asked to stop.
+            LockedError: another process trains in the folder by now.
+        """
+        if self.checkpointer is not None:
+            reacquire_folder(self.checkpointer.save_dir)
         self.start_iter = self.iter = self.start_iter if start_iter is None else start_iter
         self.max_iter = self.max_iter if max_iter is None else max_iter
         logger.info("Training from iteration %d to %d", self.start_iter, self.max_iter)
@@ -240,7 +251,11 @@ class TrainerBase:
                 self.failure = error
                 raise
             finally:
-                self._after_train()
+                try:
+                    self._after_train()
+                finally:
+                    if self.checkpointer is not None:
+                        release_folder(self.checkpointer.save_dir)
 
     def _after_train(self) -> None:
         """Call `after_train`; its own error must not hide the one that ended the run."""

@@ -26,7 +26,18 @@ from ultravid.utils.errors import UserError
 from ultravid.utils.processes import is_running, machine_id, process_start_time
 from ultravid.utils.tool import EXIT_USER_ERROR, command_line
 
-__all__ = ["LOCK_NAME", "FolderLock", "LockHolder", "LockedError", "held_locks", "locked", "read_lock", "release_locks"]
+__all__ = [
+    "LOCK_NAME",
+    "FolderLock",
+    "LockHolder",
+    "LockedError",
+    "held_locks",
+    "locked",
+    "reacquire_folder",
+    "read_lock",
+    "release_folder",
+    "release_locks",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +171,7 @@ class FolderLock:
             elif self._replace(holder, content):
                 replaced = holder
                 break
+        self._ended = threading.Event()
         _held.append(self)
         threading.Thread(target=self._renew, name=f"renews {self._path}", daemon=True).start()
         return replaced
@@ -292,6 +304,27 @@ def release_locks(keep: list[FolderLock] | None = None) -> None:
             lock.release()
 
 
+def release_folder(folder: str | os.PathLike[str]) -> None:
+    """Release this process's lock on a folder, if it has one; `reacquire_folder` takes it again."""
+    path = Path(_real(Path(folder))) / LOCK_NAME
+    for lock in held_locks():
+        if lock._path == path:
+            lock.release()
+            _released[path] = lock
+
+
+def reacquire_folder(folder: str | os.PathLike[str]) -> None:
+    """Take the lock on a folder again that `release_folder` has released; nothing without one.
+
+    Raises:
+        LockedError: another process has taken it since then.
+    """
+    lock = _released.pop(Path(_real(Path(folder))) / LOCK_NAME, None)
+    if lock is not None and lock._owner == os.getpid():
+        lock.acquire()
+
+
+_released: dict[Path, FolderLock] = {}
 atexit.register(release_locks)
 
 
