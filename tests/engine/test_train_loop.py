@@ -593,7 +593,8 @@ def test_a_budget_of_time_stops_with_a_checkpoint_as_a_signal_does(tmp_path):
     assert checkpointer.resume_or_load("", resume=True)["iteration"] == trainer.iter < 10**6 - 1
 
 
-def test_precise_statistics_are_those_of_the_batches_at_fixed_weights():
+@pytest.mark.parametrize("left_in_evaluation_mode", [False, True])
+def test_precise_statistics_are_those_of_the_batches_at_fixed_weights(left_in_evaluation_mode):
     model = nn.Sequential(nn.BatchNorm1d(3))
     batches = [torch.randn(8, 3) * 2 + 1 for _ in range(4)]
 
@@ -608,8 +609,11 @@ def test_precise_statistics_are_those_of_the_batches_at_fixed_weights():
 
     wrapped = Wrapped()
     hook = hooks.PreciseBN(0, wrapped, batches, num_iter=4)
-    trainer = SimpleTrainer(wrapped, batches, torch.optim.SGD(wrapped.parameters(), lr=0.0), hooks=[hook], max_iter=3)
+    last = hooks.CallbackHook(after_step=lambda trainer: wrapped.train(not left_in_evaluation_mode or trainer.iter < 2))
+    optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.0)
+    trainer = SimpleTrainer(wrapped, batches, optimizer, hooks=[last, hook], max_iter=3)
     trainer.train()
+    assert wrapped.training != left_in_evaluation_mode
     rows = torch.cat(batches)
     assert torch.allclose(model[0].running_mean, rows.mean(0), atol=1e-5)
     assert torch.allclose(model[0].running_var, rows.var(0, unbiased=False), rtol=0.1)

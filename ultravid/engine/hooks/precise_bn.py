@@ -52,13 +52,20 @@ class PreciseBN(HookBase):
         with warnings.catch_warnings():  # fvcore.nn compiles a loss by torch.jit.script, which is deprecated
             warnings.simplefilter("ignore", FutureWarning)
             from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
-        if not get_bn_modules(self._model):
-            logger.warning("PreciseBN: the model has no batch norm in training mode.")
-            return
-        generator = torch.get_rng_state()
-        with EventStorage(self.trainer.iter):  # what the model records here is not recorded for the run
-            update_bn_stats(self._model, _endless(self._data_loader), self._num_iter)
-        torch.set_rng_state(generator)
+        was_training = self._model.training
+        if not was_training:  # as a hook may leave it after the last iteration
+            self._model.train()
+        try:
+            if not get_bn_modules(self._model):
+                logger.warning("PreciseBN: the model has no batch norm in training mode.")
+                return
+            generator = torch.get_rng_state()
+            with EventStorage(self.trainer.iter):  # what the model records here is not recorded for the run
+                update_bn_stats(self._model, _endless(self._data_loader), self._num_iter)
+            torch.set_rng_state(generator)
+        finally:
+            if not was_training:
+                self._model.eval()
 
 
 def _endless(loader: Iterable[Any]) -> Iterator[Any]:
