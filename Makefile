@@ -1,13 +1,14 @@
-# Two commands on a fresh machine with Python 3.11 or newer, git and make:
+# On a fresh machine with Python 3.11 or newer, git and make:
 #   make train   makes phantom videos, trains a temporal detector, evaluates it and prints the table
 #   make test    lint, import contracts, types and the whole test suite
+#   make drill   kills runs 20 times, resumes them, and compares them with runs that were not interrupted
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export ULTRAVID_DATASETS ?= datasets
 
-.PHONY: install train test lint contracts types pytest clean
+.PHONY: install train test lint contracts types pytest drill clean
 
 install: $(VENV)/.installed
 
@@ -37,6 +38,9 @@ types: install
 
 pytest: install
 	$(BIN)/pytest --numprocesses logical --dist loadfile
+
+drill: install
+	$(BIN)/python tools/resume_drill.py --kills 20 --ranks 1,2 --workers 0,1,2,3
 
 clean:
 	rm -rf $(VENV) outputs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -105,7 +105,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=20, help="number of kills in all (20); every fourth is a SIGTERM")
     parser.add_argument("--workers", type=numbers, default=[0, 1, 2, 3], help="numbers of loader workers (0,1,2,3)")
     parser.add_argument("--ranks", type=numbers, default=[1, 2], help="numbers of processes of a run (1,2)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments, and which kind of kill comes first (0)")
     parser.add_argument("--iterations", type=int, default=40, help="iterations of each run (40)")
     parser.add_argument("--work-dir", type=Path, help="folder that keeps the runs (default: a temporary one)")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
@@ -199,6 +199,10 @@ class Interrupted:
         if sent == signal.SIGKILL and self.ranks > 1:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, sent)  # all processes, as a scheduler or a power failure ends them
+            record = self.run.newest_record()
+            if record is not None and is_running(int(record["pid"]), record["process_started"]):
+                with contextlib.suppress(ProcessLookupError):  # of another session, as some launchers start it
+                    os.kill(int(record["pid"]), sent)
         else:
             process.send_signal(sent)
         code = process.wait()
@@ -273,7 +277,7 @@ def planned_kills(args: argparse.Namespace) -> list[list[Kill]]:
         workers = args.workers[
             (turn + turn // len(KILLS)) % len(args.workers)
         ]  # each kind with other numbers in each round
-        plans[place].append(Kill(*KILLS[turn % len(KILLS)], workers))
+        plans[place].append(Kill(*KILLS[(args.seed + turn) % len(KILLS)], workers))
     return plans
 
 

@@ -21,12 +21,15 @@ EMA = "trainer.hooks.ema=common/hooks.py:EMA"
 
 
 @pytest.mark.slow
-def test_a_short_drill_finds_no_difference(tmp_path):
-    command = [quick_python(), str(ROOT / "tools/resume_drill.py"), "--kills", "2", "--iterations", "6", "--seed", "4"]
-    command += ["--ranks", "1", "--workers", "1,2"]
+@pytest.mark.parametrize(
+    ("ranks", "workers", "seed"), [(1, "1,2", 4), pytest.param(2, "0,3", 5, marks=pytest.mark.distributed)]
+)
+def test_a_short_drill_finds_no_difference(tmp_path, ranks, workers, seed):
+    command = [quick_python(), str(ROOT / "tools/resume_drill.py"), "--kills", "2", "--iterations", "6"]
+    command += ["--seed", str(seed), "--ranks", str(ranks), "--workers", workers]
     done = subprocess.run([*command, "--work-dir", str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 SIGKILL and 1 SIGTERM" in done.stdout and done.stdout.endswith(": no differences\n")
+    assert "1 SIGKILL" in done.stdout and "1 SIGTERM" in done.stdout and done.stdout.endswith(": no differences\n")
     again = subprocess.run([*command, "--work-dir", str(tmp_path)], capture_output=True, text=True, check=False)
     assert again.returncode == 2 and "is not empty" in again.stderr
 
