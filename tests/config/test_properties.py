@@ -30,7 +30,7 @@ from ultravid.config import (
 )
 from ultravid.config.override_values import _WORD, _word_value
 
-# The same examples each time: a test that fails now and then tells nobody what to mend.
+# The same examples each time: a test that fails now and then shows nobody what to repair.
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
 
@@ -172,7 +172,7 @@ def places(tree, steps=()):
 
 
 def is_of_one_kind(old, value):
-    """Whether a value can be set without a word about its kind; the items of lists have kinds too."""
+    """Whether a value can be set without a message about its kind; the items of lists have kinds too."""
     return old is None or value is None or (type(old) is type(value) and not isinstance(value, list))
 
 

@@ -1,4 +1,4 @@
-"""What a value may be where a signature says what it takes: wrong ones are told, doubtful ones pass."""
+"""What a value may be where a signature says what it takes: wrong ones are reported, doubtful ones pass."""
 
 import collections
 import collections.abc

@@ -255,7 +255,7 @@ def drawn_in(item):
     return item["drawn"] if isinstance(item, dict) else item[2:]
 
 
-def test_each_round_over_a_loader_that_ends_draws_anew():
+def test_each_round_over_a_loader_that_ends_draws_other_numbers():
     data = MapDataset(DatasetFromList(IMAGES), keeping_mapper)
     loader = build_batch_data_loader(data, DrawingSampler(), 2, seed=3)
     rounds = [[item for batch in loader for item in batch] for _ in range(2)]

@@ -212,7 +212,7 @@ def two_ranks(folder):
 
 
 @pytest.mark.distributed
-def test_two_processes_never_drift_apart_in_silence(tmp_path):
+def test_two_processes_that_drift_apart_raise_an_error(tmp_path):
     executable = multiprocessing.spawn.get_executable()
     multiprocessing.spawn.set_executable(quick_python())
     try:

@@ -125,7 +125,7 @@ class Score(DatasetEvaluator):
         return {"AP50": next(self.values)}
 
 
-def test_the_best_is_sought_anew_when_the_test_data_have_changed(tmp_path, caplog):
+def test_the_search_for_the_best_restarts_when_the_test_data_have_changed(tmp_path, caplog):
     def train(first, last, frames, value):
         data, model = [[{"video_id": "v", "frame_index": i}] for i in range(frames)], Model()
         evaluate = functools.partial(inference_on_dataset, torch.nn.Identity(), data, Score(iter([value])))
@@ -159,7 +159,7 @@ class Sizes:
 
 
 class Sees(nn.Module):
-    """Keeps the samples that it is given; raises at the number 4 if it is told to."""
+    """Keeps the samples that it is given; raises at the number 4 if asked to."""
 
     def __init__(self, raises=False):
         super().__init__()

@@ -218,7 +218,7 @@ def test_predictions_of_version_0_1_are_shown_without_weights_and_with_the_comma
     assert record_in(tmp_path / "out")["evaluation"] is None
 
 
-def test_what_does_not_fit_a_folder_is_said(finished, run, tmp_path):
+def test_a_report_names_what_does_not_fit_a_folder(finished, run, tmp_path):
     text = report_of(run, tmp_path)
     assert f"was written to {finished.inference}" in text and "was moved or is a copy" in text
     run.config.write_text(run.config.read_text().replace("max_iter: 4", "max_iter: 9000"))
@@ -233,7 +233,7 @@ def test_what_does_not_fit_a_folder_is_said(finished, run, tmp_path):
     attempt = run.new_attempt()  # a new training in the folder, which has not evaluated yet
     attempt.write_record({**json.loads((run.attempts / "1/record.json").read_text()), "attempt": 2, "command": "newer"})
     page = report_of(run, tmp_path)
-    assert "Attempt 2 began anew at iteration 0; this evaluation is of attempt 1." in page and "newer" not in page
+    assert "Attempt 2 restarted at iteration 0; this evaluation is of attempt 1." in page and "newer" not in page
     inference = run.path.with_name("foreign") / "inference"
     shutil.copytree(run.inference, inference)  # another run's evaluation put into a folder
     shutil.copytree(run.attempts, inference.with_name("attempts"))

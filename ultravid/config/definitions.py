@@ -1,7 +1,7 @@
 """The definitions of config files: one object for one class or function, however often its file is run.
 
 A file is run once in a load, but two loads in one process run it twice: the launcher's check and its run, a saved config whose
-names lead to the file, a test that compares two configs. Each run has to compute its values anew (it may read the environment),
+names lead to the file, a test that compares two configs. Each run has to compute its own values (it may read the environment),
 yet ``first.mode is second.mode`` should hold. So each definition at the top level of a file is compared with what the same line
 of the same content defined before, and the earlier object takes the new one's place if nothing tells the two apart: not the
 code, nor default values, class attributes, base classes, or the values of the global names that it reads. What reads a global

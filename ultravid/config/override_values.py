@@ -523,7 +523,7 @@ def _by_annotation(value: Any, new: Typed, place: Place) -> Any:
     for kind, like in ((bool, False), (int, 0)):  # what is clear; the check reports the rest
         is_kind = not _contradicts(like, wanted) and (kind is bool or _contradicts(0.5, wanted))
         if is_kind and (_right_scalar(kind, str(value)) is not None):
-            raise _wrong_kind(like, value, repr(new.text), place, stands=False)
+            raise _wrong_kind(like, value, repr(new.text), place, is_set=False)
     return value
 
 
@@ -570,19 +570,19 @@ def _short(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-# --- what is told -----------------------------------------------------------------------------------------------------------
+# --- messages ---------------------------------------------------------------------------------------------------------------
 
 
-def _wrong_kind(old: Any, new: Any, typed: str, place: Place, stands: bool = True) -> OverrideError:
-    """The error for a value of another kind: what stands there, what was typed, and what to type.
+def _wrong_kind(old: Any, new: Any, typed: str, place: Place, is_set: bool = True) -> OverrideError:
+    """The error for a value of another kind: the old value, what was typed, and what to type.
 
-    ``stands`` is false if the old value is only one that the argument could have.
+    ``is_set`` is false if the old value is only one that the argument could have.
     """
     said = f"{typed} is {_kind(new)}" if isinstance(new, bool | int | float | str) else f"not {typed}"
     takes = next(
         (text.replace("{}", type_text(a)) for a, text in place.annotations() if text and _contradicts(new, a)), ""
     )
-    if stands:
+    if is_set:
         message = f"{place.key!r} is {_described(old)}{'; ' if said[0] == typed[0] else ', '}{said}."
         message += f" {takes}." if takes else ""
     else:

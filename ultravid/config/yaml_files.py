@@ -26,7 +26,7 @@ _MAX_VALUES = 1_000_000
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """A safe loader that refuses a duplicate key; YAML's own takes the last one in silence.
+    """A safe loader that refuses a duplicate key; YAML's own silently takes the last one.
 
     ``12:30`` is a text, as in YAML 1.2; in 1.1 it is 750, twelve times sixty and thirty.
     """

@@ -165,7 +165,7 @@ class _Places(BatchSampler):
 class SeededLoader(DataLoader[Any]):
     """Batches of a data set with indices, from any batch on.
 
-    What is drawn for an item depends on (seed, round, place of the item in its round), so each round draws anew. Batches after
+    What is drawn for an item depends on (seed, round, place of the item in its round), so each round draws other numbers. Batches after
     ``iterate_from(n)`` are those of a loader that gave ``n`` batches before, if the sampler gives the same indices again.
 
     Args:

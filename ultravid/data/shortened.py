@@ -30,7 +30,7 @@ class ShortLoader:
         dataset: of the loader, None if it has none.
         num_all: as given.
         num_given: batches given so far.
-        seconds: how long it took until the next one was asked for, all in all: what is done with a batch is included.
+        seconds: how long it took until the next one was asked for, including what is done with a batch.
     """
 
     def __init__(self, loader: Iterable[Any], num_batches: int | None, num_all: int | None) -> None:

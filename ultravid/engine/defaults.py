@@ -171,7 +171,7 @@ def _claim_folder(folder: RunFolder, eval_only: bool) -> _Claim:
     """Lock the folder for a training; an evaluation locks nothing.
 
     Raises:
-        LockedError: another process is training there, in the main process; the other processes of the run end without a word.
+        LockedError: another process is training there, in the main process; the other processes of the run exit without a message.
     """
     claim, refusal = _Claim(), None
     if comm.is_main_process():

@@ -56,7 +56,7 @@ def ranks_of_torchrun() -> tuple[int, int] | None:
 def kept_over_restarts(make: Callable[[], bytes]) -> bytes:
     """What rank 0 made when torchrun started the group first; in a restarted group ``make`` is not called again.
 
-    torchrun keeps it. If it can't, as when its workers serve the store themselves, every start makes it anew.
+    torchrun keeps it. If it can't, as when its workers serve the store themselves, every start creates a new one.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return make()

@@ -67,7 +67,7 @@ _CURRENT: ContextVar[EvaluatedRun | None] = ContextVar("evaluated_run", default=
 def evaluating(run: EvaluatedRun) -> Iterator[EvaluatedRun]:
     """A context in which evaluations are made for a run.
 
-    Inside another one, as that of a training which evaluates, the outer run stays: it knows the weights. Its config gives way to
+    Inside another one, as that of a training which evaluates, the outer run stays: it knows the weights. Its config is replaced by
     one that describes another model or other data.
     """
     outer = _CURRENT.get()

@@ -305,7 +305,7 @@ def _doubts_of_run(record: EvaluationRecord, run: RunFolder, attempt: Attempt | 
     last = attempts[-1]
     begin = (last.read_record() or {}).get("start_iter")
     if last.number > attempt.number and isinstance(begin, int) and isinstance(iteration, int) and begin <= iteration:
-        yield f"Attempt {last.number} began anew at iteration {begin}; this evaluation is of attempt {attempt.number}."
+        yield f"Attempt {last.number} restarted at iteration {begin}; this evaluation is of attempt {attempt.number}."
     changed = _changed_keys(run.config, attempt.config)
     if changed and last.number == attempt.number:
         yield f"{run.config.name} was changed after attempt {attempt.number} had begun ({changed})."

@@ -1,4 +1,4 @@
-"""Local files that are complete or absent, and names for files that must give way to new ones."""
+"""Local files that are complete or absent, and names for files that are replaced by new ones."""
 
 from __future__ import annotations
 

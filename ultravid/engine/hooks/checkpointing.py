@@ -214,7 +214,7 @@ class BestCheckpointer(HookBase):
         )
 
     def _forget_other_evaluations(self, identity: str) -> None:
-        """Start anew if the test data or the evaluator have changed since the best value: the two can't be compared.
+        """Restart the search if the test data or the evaluator have changed since the best value: the two can't be compared.
 
         The files of the values so far are kept, under names that the next ones don't take.
         """
@@ -222,8 +222,8 @@ class BestCheckpointer(HookBase):
         if not (self._kept and before and identity) or before == identity:
             return
         logger.warning(
-            "BestCheckpointer: the best %s so far, %g at iteration %d, was measured on other data or by another evaluator. The best "
-            "one is sought anew from here.",
+            "BestCheckpointer: the best %s so far, %g at iteration %d, was measured on other data or by another evaluator. The "
+            "search for the best restarts from here.",
             *(self.val_metric, self._kept[0][0], self._kept[0][1]),
         )
         for _, _, name in self._kept:
@@ -264,7 +264,7 @@ class BestCheckpointer(HookBase):
         hint = self._hint(names)
         known = f" The evaluation's metrics: {', '.join(names)}." if names else " The evaluation returns no metric."
         return (
-            f"trainer.hooks.{name}.val_metric={self.val_metric!r} is none of the metrics that this run records.{hint}"
+            f"trainer.hooks.{name}.val_metric={self.val_metric!r} is not one of the metrics that this run records.{hint}"
             f"{known if hint.startswith(_DID_YOU_MEAN) or not names else ''} Without a best checkpoint: ~trainer.hooks.{name}"
         )
 
@@ -311,7 +311,7 @@ class BestCheckpointer(HookBase):
         before = (state.get("val_metric", self.val_metric), state.get("mode", self.mode))
         if before != (self.val_metric, self.mode):
             logger.warning(
-                "BestCheckpointer: the best checkpoint so far has the %s %s. This run looks for the %s %s and begins anew; "
+                "BestCheckpointer: the best checkpoint so far has the %s %s. This run looks for the %s %s and restarts the search; "
                 "the files so far stay.",
                 *("highest" if before[1] == "max" else "lowest", before[0]),
                 *("highest" if self.mode == "max" else "lowest", self.val_metric),
