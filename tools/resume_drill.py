@@ -105,7 +105,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=20, help="number of kills in all (20); every fourth is a SIGTERM")
     parser.add_argument("--workers", type=numbers, default=[0, 1, 2, 3], help="numbers of loader workers (0,1,2,3)")
     parser.add_argument("--ranks", type=numbers, default=[1, 2], help="numbers of processes of a run (1,2)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the moments, and which kind of kill comes first (0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the moments, and which kind of kill comes first (0)"
+    )
     parser.add_argument("--iterations", type=int, default=40, help="iterations of each run (40)")
     parser.add_argument("--work-dir", type=Path, help="folder that keeps the runs (default: a temporary one)")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
