@@ -15,6 +15,7 @@ from tests.conftest import read_rows
 from tests.engine.test_train_loop import Data, FailAt, Model, make, weights
 from ultravid.checkpoint import Checkpointer, DetectionCheckpointer
 from ultravid.engine import AMPTrainer, HookBase, SimpleTrainer, StopTraining, hooks
+from ultravid.utils.errors import UserError
 from ultravid.utils.events import JSONWriter, get_event_storage
 
 
@@ -126,7 +127,7 @@ def test_a_state_that_could_not_be_read_back_is_refused_when_it_is_saved(tmp_pat
     )
     trainer.register_hooks({"mine": Keeps(state), "save": hooks.PeriodicCheckpointer(checkpointer, 1)})
     with pytest.raises(
-        TypeError, match=r"'trainer/hooks/mine/what' can't be saved in a checkpoint: a \S+ is neither a tensor"
+        UserError, match=r"'trainer/hooks/mine/what' can't be saved in a checkpoint: a \S+ is neither a tensor"
     ):
         trainer.train()
 
