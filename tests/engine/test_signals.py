@@ -46,6 +46,19 @@ def test_each_signal_saves_a_checkpoint_and_stops_and_leaves_no_handler(tmp_path
     assert [signal.getsignal(n) for n in STOP_SIGNALS] == before and installed_signals() is None
 
 
+def test_a_signal_to_a_training_that_is_stopping_stops_the_next_one_of_the_process_too(tmp_path):
+    signals = StopSignals()
+    signals.install()  # as `launch` does
+    try:
+        for number, last in ((signal.SIGUSR1, 3), (signal.SIGUSR2, 0)):
+            trainer = trainer_with(tmp_path, Sends(number, 3))
+            with pytest.raises(StopTraining, match="SIGUSR1"):
+                trainer.train()
+            assert trainer.iter == last
+    finally:
+        signals.remove()
+
+
 def test_in_the_last_evaluation_a_signal_lets_the_run_finish(tmp_path, capfd):
     trainer = trainer_with(tmp_path, Sends(signal.SIGUSR1, 6))
     trainer.train()

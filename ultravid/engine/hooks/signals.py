@@ -66,6 +66,8 @@ class StopOnSignal(HookBase):
                 return
             self._has_installed = True
         self._signals.postponed_by = self._receive
+        # One that came while an earlier training of this process was stopping: it stops this one too.
+        self._received = self._signals.received
         for number, handler in self._signals.taken().items():
             name = signal.Signals(number).name
             logger.warning("%s is left to its own handler, %s: it does not save a checkpoint.", name, handler)
