@@ -340,7 +340,7 @@ MISTAKES = {
         ["--explain", "train.max_itr"],
         "error: Unknown key 'train.max_itr'. Did you mean 'train.max_iter'?\n",
     ),
-    "YAML that is none": (
+    "a YAML file that is not YAML": (
         {
             "run.yaml": "a: [1\nb: 2\n",
         },

@@ -380,7 +380,7 @@ def test_an_own_evaluators_metrics_reach_the_log_the_rows_and_the_best_checkpoin
 @pytest.mark.parametrize(
     ("results", "message"),
     [
-        ({"bbox": {"AP": 1.0}}, r"best.val_metric='AP' is none .* Did you mean 'bbox/AP'\?"),
+        ({"bbox": {"AP": 1.0}}, r"best.val_metric='AP' is not one .* Did you mean 'bbox/AP'\?"),
         ({"AP": 1.0, "": 2.0}, r"The evaluation returned 2\.0 without a name"),
         ({"bbox": {"AP": 1.0}, "bbox/AP": 2.0}, "two metrics of one name, 'bbox/AP'"),
         (
@@ -393,13 +393,13 @@ def test_an_own_evaluators_metrics_reach_the_log_the_rows_and_the_best_checkpoin
 def test_results_that_can_not_be_recorded_or_compared_end_the_run(tmp_path, results, message):
     with pytest.raises(UserError, match=message):
         run_in(tmp_path, 7, eval=hooks.EvalHook(2, lambda: results), metric="AP")
-    assert (tmp_path / "model_0000001.pth").exists() == ("none" in message)  # of the iteration that was evaluated
+    assert (tmp_path / "model_0000001.pth").exists() == ("not one" in message)  # of the iteration that was evaluated
 
 
 def test_a_metric_that_the_evaluator_does_not_declare_is_reported_after_the_first_iteration(tmp_path):
     evaluation = functools.partial(lambda evaluator: {}, evaluator=VideoDetectionEvaluator())
     with pytest.raises(
-        UserError, match=r"val_metric='AP500' is none .* Did you mean 'AP50'\? The evaluation's metrics: AP50, "
+        UserError, match=r"val_metric='AP500' is not one .* Did you mean 'AP50'\? The evaluation's metrics: AP50, "
     ):
         run_in(tmp_path, 7, eval=hooks.EvalHook(0, evaluation), metric="AP500")
     assert not list(tmp_path.glob("*.pth"))

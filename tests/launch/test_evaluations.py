@@ -295,7 +295,7 @@ def test_a_users_own_evaluator_is_recorded_with_or_without_a_folder(tmp_path):
     assert record["weights"]["path"] is None and record["weights"]["iteration"] is None
     with evaluating(
         EvaluatedRun(run)
-    ) as described:  # several in one go have folders of their own; without evaluator none
+    ) as described:  # several in one go have their own folders, and none without an evaluator
         for evaluator in (None, Counter(), Counter(), Counter()):
             inference_on_dataset(Finds(), loader, evaluator)
     assert [Path(path).name for path in described.recorded] == ["inference", "Counter", "Counter_2"]

@@ -109,7 +109,7 @@ def load_file(path: str | Path, *, path_manager: Any = None) -> dict[str, Any]:
 
 
 def _what_it_is_instead(file: Path) -> str | None:
-    """What a file is that has the name of a checkpoint and is none, with what to do; None if it may be one."""
+    """What a file is that has a checkpoint's name and something else in it, with what to do; None if it may be a checkpoint."""
     if not file.is_file():
         return None
     with file.open("rb") as opened:

@@ -3,7 +3,7 @@
 A file is run once in a load, but two loads in one process run it twice: the launcher's check and its run, a saved config whose
 names lead to the file, a test that compares two configs. Each run has to compute its own values (it may read the environment),
 yet ``first.mode is second.mode`` should hold. So each definition at the top level of a file is compared with what the same line
-of the same content defined before, and the earlier object takes the new one's place if nothing tells the two apart: not the
+of the same content defined before, and the earlier object takes the new one's place if the two can't be told apart: not the
 code, nor default values, class attributes, base classes, or the values of the global names that it reads. What reads a global
 node or another mutable value of its file is a definition of its own run, because its result may differ. So is what a decorator or
 a base class may have noted elsewhere (a registry): it would know the object that was replaced.
@@ -305,7 +305,7 @@ def global_names(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
 
 
 class _Comparison:
-    """Whether nothing tells two definitions of one place in a file apart; False if that can't be known."""
+    """Whether two definitions of one place in a file can't be told apart; False if that can't be known."""
 
     def __init__(self, name: str) -> None:
         self.name = name.partition(".")[0]

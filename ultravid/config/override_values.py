@@ -278,7 +278,7 @@ class Place:
 
 
 def _contradicts(value: Any, annotation: Any) -> bool:
-    """Whether a value does not agree with an annotation; a bool, which Python takes for an int, is none here."""
+    """Whether a value does not agree with an annotation; a bool, which Python takes for an int, is not a number here."""
     if (
         isinstance(value, bool)
         and re.search(r"\b(?:int|float|complex)\b", text := type_text(annotation))
@@ -303,7 +303,7 @@ def _users(container: Container, name: Any) -> Iterator[tuple[Container, Any]]:
 
 
 def _annotation_at(container: Container, name: Any) -> tuple[Any, str] | None:
-    """The annotation of what stands at a place below an argument of a call; None if there is none that can be read."""
+    """The annotation of the value at a place below an argument of a call; None if there is none that can be read."""
     steps: list[Any] = [name]
     while not (isinstance(container, Node) and "_target_" in container):
         if container._up is None:
@@ -365,7 +365,7 @@ _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 
 
 def is_text(old: Any) -> bool:
-    """Whether a text or a path stands at a key, or nothing that tells the kind of its value."""
+    """Whether the value of a key is a text or a path, or says nothing about its kind."""
     return old is None or isinstance(old, str | PurePath)
 
 

@@ -102,7 +102,7 @@ class Project:
             ordinary = PathFinder.find_spec(top)
             is_free = loaded is None and top not in _claimed and (ordinary is None or _is_same(ordinary, spec))
             if not is_free and spec.origin is None and ordinary is not None and ordinary.origin is not None:
-                return None  # as in Python, a module comes before a folder that is none
+                return None  # as in Python, a module comes before a folder that is not a package
             name = top if is_free else f"{_PREFIX}{_encoded(folder)}:{top}"
             if is_free:
                 _claimed[top] = (self, folder)

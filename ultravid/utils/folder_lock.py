@@ -68,7 +68,7 @@ class LockHolder:
 
     @property
     def token(self) -> str | None:
-        """What tells this lock from every other one."""
+        """What distinguishes this lock from every other one."""
         return self.facts.get("token")
 
     @property

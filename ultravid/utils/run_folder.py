@@ -316,7 +316,7 @@ class RunFolder:
     def state(self) -> RunState:
         """What the newest attempt's record says; see `RunState`.
 
-        A record without an end is that of a process at work, or of one that was killed. The folder's lock tells the two apart, and
+        A record without an end is that of a process at work, or of one that was killed. The folder's lock distinguishes the two, and
         on the host that wrote the record its process does; without either, as on another host in a folder of version 0.1, the
         run counts as running. Between the start of a process and its first record (reading data, building the model) the lock
         says that it runs.
