@@ -194,6 +194,8 @@ def _join(rank: int, world_size: int, task: tuple[Callable[..., Any], str, datet
     try:
         main_func(*_from_main_process(args))
         release_locks(keep=held)
+        if signals is not None:
+            signals.postponed_by = _has_ended  # the others decide: this process has nothing left to stop
         dist.barrier()  # a process that leaves while another still talks to it breaks the other
     except (KeyboardInterrupt, SystemExit) as end:
         release_locks(keep=held)
@@ -214,6 +216,10 @@ def _join(rank: int, world_size: int, task: tuple[Callable[..., Any], str, datet
         raise
     finally:
         dist.destroy_process_group()
+
+
+def _has_ended(number: int) -> None:
+    """What a signal does to a process whose part of the run is complete, while it waits for the others."""
 
 
 def _from_main_process(args: tuple[Any, ...] | None) -> tuple[Any, ...]:
