@@ -297,9 +297,10 @@ def _unread(cfg: Node) -> Iterator[Fault]:
                 continue
             if isinstance(value, Node) and "_target_" not in value:
                 yield from unread_below(value)
-            elif not isinstance(value, Container) and (
-                near := nearest(str(key), [str(k) for k in node if is_read(node, k)], 0.8)
-            ):
+                continue
+            letters = re.sub(r"\d", "", str(key))  # names that differ in a number are names of several things
+            known = [k for k in map(str, node) if is_read(node, k) and re.sub(r"\d", "", k) != letters]
+            if not isinstance(value, Container) and (near := nearest(str(key), known, 0.8)):
                 message = f"is set, but nothing reads it. Did you mean {full_key(node, near)!r}?"
                 yield Fault(full_key(node, key), message, where(node, key), fatal=False)
 
