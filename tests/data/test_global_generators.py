@@ -26,7 +26,6 @@ from ultravid.data.mapper import ClipDataset
 from ultravid.data.samplers import TrainingSampler
 from ultravid.engine import SimpleTrainer
 from ultravid.structures import Clip
-from ultravid.utils import comm
 from ultravid.utils.seed import generator_states, seed_all_rng, seeded_generators
 
 
@@ -155,15 +154,6 @@ class DrawingClips(ClipDataset):
 def clips_from(loader, start, number=2):
     batches = itertools.islice(loader.iterate_from(start), number)
     return [(clip.frame_indices, clip.position, clip.frames[:, 0, :6, :3].tolist()) for b in batches for clip in b]
-
-
-@pytest.fixture
-def processes(monkeypatch):
-    def pretend(rank, world_size):
-        monkeypatch.setattr(comm, "get_rank", lambda: rank)
-        monkeypatch.setattr(comm, "get_world_size", lambda: world_size)
-
-    return pretend
 
 
 def test_transforms_of_clips_draw_by_seed_and_position_whatever_the_workers_ranks_and_the_model_do(phantom, processes):

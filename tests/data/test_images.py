@@ -30,7 +30,6 @@ from ultravid.data.samplers import (
     TrainingSampler,
 )
 from ultravid.datasets.video import DataError
-from ultravid.utils import comm
 from ultravid.utils.seed import seed_all_rng
 
 
@@ -39,15 +38,6 @@ def images(number=12):
         {"image_id": i, "width": 4 + i % 2, "height": 4, "annotations": [{"category_id": 0, "iscrowd": int(i == 1)}]}
         for i in range(number)
     ]
-
-
-@pytest.fixture
-def processes(monkeypatch):
-    def pretend(rank, world_size):
-        monkeypatch.setattr(comm, "get_rank", lambda: rank)
-        monkeypatch.setattr(comm, "get_world_size", lambda: world_size)
-
-    return pretend
 
 
 def first(iterable, number):

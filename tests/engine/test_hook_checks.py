@@ -1,13 +1,12 @@
 """What hooks may not leave behind: each is named before the step that would be wrong, in one process and in two."""
 
 import json
-import multiprocessing.spawn
 
 import pytest
 import torch
 from torch import nn
 
-from tests.quick_python import quick_python
+from tests.quick_python import spawns_quick_python
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.engine import SimpleTrainer, create_ddp_model, hooks, launch
 from ultravid.engine.hooks import CallbackHook
@@ -213,12 +212,8 @@ def two_ranks(folder):
 
 @pytest.mark.distributed
 def test_two_processes_that_drift_apart_raise_an_error(tmp_path):
-    executable = multiprocessing.spawn.get_executable()
-    multiprocessing.spawn.set_executable(quick_python())
-    try:
+    with spawns_quick_python():
         launch(two_ranks, 2, args=(tmp_path,))
-    finally:
-        multiprocessing.spawn.set_executable(executable)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     assert isinstance(first["hook of one"], list) and isinstance(first["partly shared"], list)

@@ -3,7 +3,6 @@
 import argparse
 import datetime
 import json
-import multiprocessing.spawn
 import os
 import signal
 import socket
@@ -13,7 +12,7 @@ import time
 import pytest
 import torch
 
-from tests.quick_python import quick_python
+from tests.quick_python import spawns_quick_python
 from ultravid.config import Node, get_cfg
 from ultravid.engine import StopTraining, default_setup, launch
 from ultravid.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
@@ -99,10 +98,8 @@ def make_a_mistake(kind):
 
 @pytest.fixture(autouse=True, scope="module")
 def _quick():
-    executable = multiprocessing.spawn.get_executable()
-    multiprocessing.spawn.set_executable(quick_python())
-    yield
-    multiprocessing.spawn.set_executable(executable)
+    with spawns_quick_python():
+        yield
 
 
 @pytest.mark.distributed

@@ -2,7 +2,6 @@
 
 import json
 import math
-import multiprocessing.spawn
 import os
 import shutil
 import signal
@@ -16,7 +15,7 @@ from torch import nn
 
 from tests.conftest import ROOT, read_rows, same_weights, without_times
 from tests.launch.timed_config import timed_config
-from tests.quick_python import quick_python
+from tests.quick_python import quick_python, spawns_quick_python
 from ultravid.engine import SimpleTrainer, create_ddp_model, hooks, launch
 from ultravid.engine.steps import NonfinitePolicy
 from ultravid.utils import comm
@@ -166,12 +165,8 @@ def stand_still_then_break(folder: Path):
 
 
 def test_each_process_reports_a_hang_and_a_nan_of_one_stops_all_before_the_step(tmp_path):
-    executable = multiprocessing.spawn.get_executable()
-    multiprocessing.spawn.set_executable(quick_python())
-    try:
+    with spawns_quick_python():
         launch(stand_still_then_break, 2, args=(tmp_path,))
-    finally:
-        multiprocessing.spawn.set_executable(executable)
     logs = [(tmp_path / f"log{rank}.txt").read_text() for rank in (0, 1)]
     assert "Rank 1 of 2 has finished no iteration" in logs[1] and "time.sleep(2.5)" in logs[1]
     assert "Rank 0 of 2 has finished no iteration" in logs[0] and "backward" in logs[0]

@@ -12,15 +12,18 @@ A process that must be python's own (SIGKILL that must act at once, what is impo
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import multiprocessing.spawn
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["quick_python"]
+__all__ = ["quick_python", "spawns_quick_python"]
 
 _HERE = Path(__file__).resolve().parent
 
@@ -46,3 +49,14 @@ def _stop(server: subprocess.Popen[bytes], folder: Path) -> None:
     server.stdin.close()  # which also happens if this process is killed
     server.wait()
     shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def spawns_quick_python() -> Iterator[None]:
+    """Let what ``multiprocessing`` spawns in the block be quick."""
+    executable = multiprocessing.spawn.get_executable()
+    multiprocessing.spawn.set_executable(quick_python())
+    try:
+        yield
+    finally:
+        multiprocessing.spawn.set_executable(executable)

@@ -374,7 +374,6 @@ class DetectionCheckpointer:
         return [path for _, path in sorted((int(m[2]), path) for m, path in found if m[1] == prefix)]
 
     def _resume(self) -> dict[str, Any]:
-        last = Path(self.get_checkpoint_file())
         tried: set[Path] = set()
         while (path := self._newest_besides(tried)) is not None:
             tried.add(path)
@@ -391,7 +390,8 @@ class DetectionCheckpointer:
                     f"({self._run.config}), or start another run from its weights: train.init_checkpoint={path} "
                     "checkpointer.partial_init=true, with another train.output_dir and without --resume."
                 ) from error
-        raise CheckpointError(f"{self.save_dir}: no checkpoint to resume from is good, the last one is {last.name}.")
+        last = Path(self.get_checkpoint_file()).name
+        raise CheckpointError(f"{self.save_dir}: no checkpoint to resume from is good, the last one is {last}.")
 
     def _newest_besides(self, tried: Collection[Path]) -> Path | None:
         """The newest checkpoint that was not tried; listed each time, because a living run adds some and removes others."""

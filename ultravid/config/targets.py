@@ -99,7 +99,8 @@ def importable_name(value: Any) -> str | None:
     projects = active_projects() if owning is None else (owning,)
     name = f"{plain_name(module)}.{qualname}"
     private = any(part.startswith("_") for part in name.split("."))
-    for candidate in (_name_in_loaded_package(value) if private else None, _public_name(name), name):
+    # Each once: what can't be found gets a message with the nearest name, and that takes milliseconds.
+    for candidate in dict.fromkeys((_name_in_loaded_package(value) if private else None, _public_name(name), name)):
         if candidate is None:
             continue
         try:

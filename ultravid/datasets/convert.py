@@ -23,6 +23,7 @@ from ultravid.datasets.readers import read_frame_image
 from ultravid.datasets.readers.source import ImageArray
 from ultravid.datasets.video import DataError, Video
 from ultravid.utils.file_io import replace_file
+from ultravid.utils.hashing import sha256_of
 
 __all__ = ["CONVERTER_VERSION", "write_coco_video"]
 
@@ -170,7 +171,7 @@ def _source(video: Video, base: Path) -> dict[str, Any]:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
             raise DataError(f"Video {video.video_id!r}: {name} can't be read ({error.strerror}).") from error
-    content = digest.hexdigest() if len(files) > 1 else _sha256_of(Path(files[0]))
+    content = digest.hexdigest() if len(files) > 1 else sha256_of(Path(files[0]))
     chosen = [[Path(f.path).name, f.index_in_file, f.crop] for f in video.frames]
     shown = Path(files[0]) if len(files) == 1 else Path(os.path.commonpath([str(Path(f).parent) for f in files]))
     relative = os.path.relpath(shown, base)
@@ -180,11 +181,6 @@ def _source(video: Video, base: Path) -> dict[str, Any]:
         "sha256": content,
         "frames": hashlib.sha256(json.dumps(chosen).encode()).hexdigest(),
     }
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(folder: Path, video: Video) -> str | None:
