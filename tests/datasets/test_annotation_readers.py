@@ -146,7 +146,7 @@ def test_labelme_folders_are_videos_and_groups_are_tracks(tmp_path, caplog):
         [shape([[30, 40], [10, 20]]), shape([[1, 2], [9, 2], [5, 8]], "polygon", "cyst", 2)],
     )
     labelme(tmp_path / "b" / "1.json", [shape([[20, 20], [20, 25]], "circle", group=None)])
-    b, a = load_labelme(root=tmp_path, class_agnostic=False)
+    b, a = load_labelme(root=tmp_path, class_agnostic=False, patients="stem_without_side")
     assert (a.video_id, a.patient, len(a), a.class_names) == ("p1-1-l", "p1", 11, ("cyst", "nodule"))
     assert boxes(a)[:10] == [[]] * 10  # 10.png is the last, not the third
     assert boxes(a)[10] == [[10, 20, 30, 40], [1, 2, 9, 8]]
@@ -221,7 +221,7 @@ def hospital(tmp_path):
 
 
 def test_a_hospitals_table_is_read_by_hospital_and_device(hospital, caplog):
-    v0, v1 = load_hospital_csv(root=hospital, datasets=[NAME], class_agnostic=False)
+    v0, v1 = load_hospital_csv(root=hospital, datasets=[NAME], class_agnostic=False, patients="stem_without_side")
     assert (v0.video_id, v0.patient, v0.static_frames) == ("breast/v0", "p0", ((1, 2),))
     assert v0.metadata == {"organ": "breast", "hospital": "hospitalA", "device": "dev1"}
     assert boxes(v0) == [[], [[10, 20, 30.5, 40]], []]

@@ -90,7 +90,7 @@ def test_what_the_public_files_hold_is_read_and_repairs_are_reported(root, caplo
         v, w = load_cva_bus(root=save(root))
     assert [f.image_id for f in v.frames] == [2, 1]  # by frame_id, which does not run from 0
     assert v.frames[0].boxes.shape == (0, 4)
-    assert v.patient == "v"
+    assert (v.patient, v.patient_known) == (v.video_id, False)
     assert w.frames[0].boxes.tolist() == [[2, 9, 12, 14], [20, 15, 30, 20]]
     assert w.frames[0].track_ids.tolist() == [0, 1]
     assert "1 boxes had a negative width" in caplog.text and "1 boxes went past the frame's edge" in caplog.text
@@ -145,9 +145,10 @@ def test_bad_files_are_refused(root, tmp_path):
         load_cva_bus(root=root)
 
 
-def test_a_patient_table_comes_before_names(root, tmp_path):
+def test_a_table_of_patients_names_some_and_the_others_stay_unknown(root, tmp_path):
     (tmp_path / "patients.json").write_text(json.dumps({"malignant/w": "v"}))
-    assert [v.patient for v in load_cva_bus(root=save(root), patients=tmp_path / "patients.json")] == ["v", "v"]
+    v, w = load_cva_bus(root=save(root), patients=tmp_path / "patients.json")
+    assert (v.patient_known, w.patient, w.patient_known) == (False, "v", True)
 
 
 def test_stills_are_videos_of_one_frame(tmp_path):

@@ -125,7 +125,7 @@ def test_nothing_of_the_patient_leaves_a_dicom_file(tmp_path, caplog, own_cache)
         write_dicom(tmp_path / "c.dcm", GREY, PatientID="MRN-4712")
         videos = load_recordings(path=tmp_path)
         whole = open_source(tmp_path / "a.dcm")
-    assert [v.patient for v in videos] == ["a", "a", "c"]  # who is one patient is known, and not who it is
+    assert [v.patient for v in videos] == ["a.dcm", "a.dcm", "c.dcm"]  # who is one patient is known, and not who it is
     assert patient_token(tmp_path / "a.dcm") == patient_token(tmp_path / "b.dcm") != patient_token(tmp_path / "c.dcm")
     kept = "".join(p.read_text() for p in own_cache.iterdir())
     assert "a.dcm" in kept
@@ -144,7 +144,7 @@ def test_recordings_are_read_through_the_loader_in_worker_processes(tmp_path):
     videos = load_recordings(path=folder)
     assert [(v.video_id, v.patient, v.fps, len(v)) for v in videos] == [
         ("a.mp4", "p7", 12.5, 30),
-        ("b.dcm", "b", 20.0, 5),
+        ("b.dcm", "b.dcm", 20.0, 5),
         ("stills", "stills", None, 3),
     ]
     for video in videos:  # open sources of this process must do no harm in those that are forked from it

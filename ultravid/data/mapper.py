@@ -289,7 +289,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
             "image_id": frame.image_id,
             "file_name": frame.path,
             "fps": video.fps,
-            "patient": video.patient,
+            "patient": video.patient if video.patient_known else None,
             "metadata": dict(video.metadata),
             "instances": frame_instances(frame),
         }

@@ -258,7 +258,9 @@ def _coco(videos: Sequence[Video], split: str) -> dict[str, Any]:
 
 
 def _video_row(video: Video, number: int) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": number, "name": video.video_id, "patient": video.patient}
+    row: dict[str, Any] = {"id": number, "name": video.video_id}
+    if video.patient_known:
+        row["patient"] = video.patient
     if video.fps is not None:
         row["fps"] = video.fps
     if video.metadata:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 
+from ultravid.datasets.patients import describe_unknown_patients, num_unknown_patients, unify_spellings
 from ultravid.datasets.video import DataError, Video
 
 __all__ = ["fold_of_patient", "split_fold"]
+
+logger = logging.getLogger(__name__)
 
 
 def fold_of_patient(patient: str, num_folds: int) -> int:
@@ -18,12 +22,18 @@ def fold_of_patient(patient: str, num_folds: int) -> int:
 def split_fold(videos: Sequence[Video], fold: int, num_folds: int) -> tuple[list[Video], list[Video]]:
     """(videos to train on, videos of the held-out fold); a patient's videos are all on one side.
 
+    Two names of a patient that differ in case or blanks only are one patient. A warning counts the videos whose patients are not
+    known: each is a patient of its own, so that a person with several of them may be on both sides.
+
     Raises:
         DataError: there is no such fold.
     """
     if not 0 <= fold < num_folds:
         raise DataError(f"fold={fold} is not one of the {num_folds} folds 0 to {num_folds - 1}.")
-    held_out = [fold_of_patient(v.patient, num_folds) == fold for v in videos]
+    unknown = describe_unknown_patients(num_unknown_patients(videos), len(videos))
+    if unknown:
+        logger.warning("Folds: %s", unknown)
+    held_out = [fold_of_patient(v.patient, num_folds) == fold for v in unify_spellings(videos)[0]]
     train = [v for v, out in zip(videos, held_out, strict=True) if not out]
     test = [v for v, out in zip(videos, held_out, strict=True) if out]
     return train, test

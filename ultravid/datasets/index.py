@@ -8,6 +8,7 @@ of them doesn't fit, the index is rebuilt. An index may hold patients' names, as
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -21,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from ultravid.datasets.faults import FaultSink
+from ultravid.datasets.faults import Fault, FaultSink
 from ultravid.datasets.json_files import find_file
+from ultravid.datasets.patients import unify_spellings
 from ultravid.datasets.video import Frame, Video
 from ultravid.utils.file_io import is_local, replace_file
 
@@ -70,7 +72,7 @@ def cached_index(
     folder = None if faults is not None else _cache_folder()
     content = None if folder is None else _content_digest(map(find_file, files))
     if folder is None or content is None:
-        return _warn(build())
+        return _warn(_with_one_spelling(build(), reader, faults))
     named = [str(Path(f).absolute()) if is_local(f) else str(f) for f in files]
     described = json.dumps([reader, arguments, named], sort_keys=True, default=str)
     path = folder / f"{reader}-{hashlib.sha256(described.encode()).hexdigest()[:24]}.json"
@@ -78,9 +80,18 @@ def cached_index(
     index = _load(path, fingerprint)
     if index is None:
         started = time.time_ns()
-        index = build()
+        index = _with_one_spelling(build(), reader)
         _save(path, index, fingerprint, started)
     return _warn(index)
+
+
+def _with_one_spelling(index: Index, reader: str, sink: FaultSink | None = None) -> Index:
+    videos, warnings = unify_spellings(index.videos)
+    if sink is not None:
+        kind = "patients were written in several ways"
+        sink.faults += [Fault(kind, warning.rstrip("."), reader, repaired=True) for warning in warnings]
+        warnings = []
+    return dataclasses.replace(index, videos=videos, warnings=[*index.warnings, *warnings])
 
 
 def _warn(index: Index) -> list[Video]:
@@ -177,6 +188,7 @@ def _video_row(video: Video) -> dict[str, Any]:
     return {
         "video_id": video.video_id,
         "patient": video.patient,
+        "patient_known": video.patient_known,
         "fps": video.fps,
         "metadata": dict(video.metadata),
         "class_names": video.class_names,
@@ -207,6 +219,7 @@ def _video_from(row: dict[str, Any]) -> Video:
         metadata=row["metadata"],
         class_names=tuple(row["class_names"]),
         static_frames=tuple((first, last) for first, last in row["static_frames"]),
+        patient_known=row["patient_known"],
     )
 
 

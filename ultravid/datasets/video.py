@@ -153,12 +153,14 @@ class Video:
     Attributes:
         video_id: unique in its dataset.
         frames: at least one; any sequence is packed (`PackedFrames`).
-        patient: who was scanned; folds keep a patient's videos together.
+        patient: who was scanned; folds keep a patient's videos together. The video's own id if that is not known.
         fps: frames per second; None if it is not known.
         metadata: what else is known about the video, under the names ``device``, ``organ``, ``hospital``, ``spacing_mm``
             (millimetres per pixel along a row) and ``spacing_y_mm`` (along a column, if it differs), and any other.
         class_names: of the classes that ``Frame.classes`` counts; empty if they are not known.
         static_frames: (first, last) of stretches in which the probe is held still, as far as they are annotated.
+        patient_known: False if nothing states who was scanned; ``patient`` is then unique to the video, see
+            `ultravid.datasets.patients`.
     """
 
     video_id: str
@@ -168,6 +170,7 @@ class Video:
     metadata: Mapping[str, str | float] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     static_frames: tuple[tuple[int, int], ...] = ()
+    patient_known: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.frames, PackedFrames):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ultravid.datasets.boxes import box_fault, is_number
 from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.coco_annotations import CocoAnnotations, CocoImage, CocoVideo, Id, read_coco_annotations
+from ultravid.datasets.patients import PatientRule
 from ultravid.evaluation.results import FrameResult, VideoResult
 from ultravid.utils.errors import UserError
 
@@ -41,7 +42,7 @@ def read_annotations(address: str | Path, patients: Mapping[str, str] | None = N
         UserError: the file can't be used; the message names file, video and frame.
     """
     faults = FileFaults(address)
-    annotations = read_coco_annotations(address, faults, patients=patients)
+    annotations = read_coco_annotations(address, faults, patients=PatientRule(patients) if patients else None)
     for warning in faults.close():
         logger.warning("%s", warning)
     if not annotations.images:

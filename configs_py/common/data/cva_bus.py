@@ -15,7 +15,7 @@ from ultravid.evaluation import DatasetEvaluators, FramePictures, VideoDetection
 
 data = Node(
     root="${oc.env:ULTRAVID_DATASETS,datasets}/CVA-BUS",
-    videos=L(load_cva_bus)(root=ref("data.root"), splits=["trainval", "test"], patients=None),
+    videos=L(load_cva_bus)(root=ref("data.root"), splits=["trainval", "test"], patients="stem_without_side"),
 )
 
 dataloader = Node(

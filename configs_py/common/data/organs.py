@@ -19,7 +19,9 @@ data = Node(
     num_folds=4,
     device_groups=dict(),  # devices by the name of their group, such as dict(portable=["A1", "A2"]); another device is a group by itself
     tables=L(load_hospital_csv)(
-        root=ref("data.root"), datasets=["breast_ALL@20230101-120000", "thyroid_ALL@20230101-120000"], patients=None
+        root=ref("data.root"),
+        datasets=["breast_ALL@20230101-120000", "thyroid_ALL@20230101-120000"],
+        patients="stem_without_side",
     ),
     videos=L(label_groups)(videos=ref("data.tables"), key="device", groups=ref("data.device_groups")),
     breast=L(select_group)(videos=ref("data.videos"), label="organ", name="breast"),

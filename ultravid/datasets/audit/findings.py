@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ultravid.datasets.audit.similarity import FrameTable, NearDuplicate, find_near_duplicates
 from ultravid.datasets.audit.survey import AuditReport, Example, Split, Table, count_tables
 from ultravid.datasets.faults import Fault
+from ultravid.datasets.patients import PatientRule, describe_unknown_patients, num_unknown_patients, patient_key
 from ultravid.datasets.readers import read_frame_image
 from ultravid.datasets.readers.opener import is_dicom
 from ultravid.datasets.readers.source import ImageArray
@@ -77,11 +78,14 @@ def audit_splits(
     faults = [*(f for s in splits for f in s.faults), *seen.unreadable]
     report = AuditReport(len(splits), count_tables(splits))
     read = {place.split for place in seen.places}
+    videos = [video for split in splits for video in split.videos]
+    report.unknown_patients = describe_unknown_patients(num_unknown_patients(videos), len(videos))
     report.unseen = [split.name for number, split in enumerate(splits) if number not in read]
     identical_leaks, identical_inside = _identical(seen)
     near_leaks, near_inside = _near(seen)
     candidates = [
         _shared_patients(splits),
+        _spellings(splits),
         _shared_dicom_patients(seen),
         identical_leaks,
         near_leaks,
@@ -115,10 +119,14 @@ def _look_at(splits: Sequence[Split], advance: Callable[[int], object]) -> _Seen
 
 
 def _shared_patients(splits: Sequence[Split]) -> Table:
+    """Patients of several splits; two spellings that differ in case or blanks only are one patient."""
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    spelled: dict[str, str] = {}
     for split in splits:
         for video in split.videos:
-            found[video.patient][split.name].append(video.video_id)
+            if video.patient_known:
+                name = spelled.setdefault(patient_key(video.patient), video.patient)
+                found[name][split.name].append(video.video_id)
     rows = [
         (patient, *(f"{name}: {', '.join(ids[:3])}{' ...' if len(ids) > 3 else ''}" for name, ids in by_split.items()))
         for patient, by_split in sorted(found.items())
@@ -129,6 +137,22 @@ def _shared_patients(splits: Sequence[Split]) -> Table:
     return Table("Patients in two splits", ("patient", *["videos"] * (width - 1)), padded, leak=True)
 
 
+def _spellings(splits: Sequence[Split]) -> Table:
+    """Patients whose names differ between splits in case or blanks only; within a split the reader has taken one of them."""
+    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for split in splits:
+        for video in split.videos:
+            if video.patient_known:
+                found[patient_key(video.patient)][video.patient].add(split.name)
+    rows = [
+        (repr(name), ", ".join(sorted(in_splits)))
+        for _, names in sorted(found.items())
+        if len(names) > 1
+        for name, in_splits in sorted(names.items())
+    ]
+    return Table("Patients written in several ways, taken as one patient", ("patient", "splits"), rows)
+
+
 def _shared_dicom_patients(seen: _Seen) -> Table:
     """Videos of two splits whose DICOM files have the same patient's id, whatever their names; the id is not shown."""
     by_token: dict[str, dict[int, str]] = defaultdict(dict)
@@ -137,7 +161,7 @@ def _shared_dicom_patients(seen: _Seen) -> Table:
         if video.frames[0].index_in_file is not None and is_dicom(path):
             from ultravid.datasets.readers.dicom import patient_token
 
-            token = patient_token(path)
+            token = patient_token(path, PatientRule().names_nobody)
             if token is not None:
                 by_token[token].setdefault(split, video.video_id)
     rows = [

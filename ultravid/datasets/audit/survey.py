@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ultravid.datasets.faults import Fault
+from ultravid.datasets.patients import num_unknown_patients
 from ultravid.datasets.readers.source import ImageArray
 from ultravid.datasets.video import Frame, Video
 
@@ -66,6 +67,7 @@ class AuditReport:
     Attributes:
         num_splits: how many parts were compared.
         unseen: splits of which not one frame could be read.
+        unknown_patients: a sentence about videos whose patients are not known; "" without such videos.
         counts: what the splits hold.
         findings: what is wrong, worst first; without empty tables.
     """
@@ -74,6 +76,7 @@ class AuditReport:
     counts: list[Table]
     findings: list[Table] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
+    unknown_patients: str = ""
 
     @property
     def has_leak(self) -> bool:
@@ -87,9 +90,11 @@ class AuditReport:
             return "There is one split, and nothing to compare it with."
         if self.unseen and not self.has_leak:
             return f"The splits could not be compared: no frame could be read from {', '.join(self.unseen)}."
-        return (
-            "Splits share patients or frames." if self.has_leak else "No patient and no frame was found in two splits."
-        )
+        if self.has_leak:
+            return "Splits share patients or frames."
+        if self.unknown_patients:
+            return f"No known patient and no frame was found in two splits. {self.unknown_patients}"
+        return "No patient and no frame was found in two splits."
 
 
 def count_tables(splits: Sequence[Split]) -> list[Table]:
@@ -109,7 +114,8 @@ def _overview(splits: Sequence[Split]) -> Table:
     rows: list[tuple[str, ...]] = []
     facts: dict[str, Callable[[Sequence[Video]], str]] = {
         "videos": lambda vs: str(len(vs)),
-        "patients": lambda vs: str(len({v.patient for v in vs})),
+        "patients": lambda vs: str(len({v.patient for v in vs if v.patient_known})),
+        "videos of unknown patients": lambda vs: str(num_unknown_patients(vs) or "-"),
         "frames": lambda vs: str(sum(map(len, vs))),
         "frames with a box": lambda vs: str(sum(len(f.boxes) > 0 for f in _frames(vs))),
         "frames with several": lambda vs: str(sum(len(f.boxes) > 1 for f in _frames(vs))),

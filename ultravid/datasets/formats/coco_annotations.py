@@ -24,7 +24,7 @@ from ultravid.datasets.boxes import LARGEST, repair_box
 from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.common import Row, static_frames_fault
 from ultravid.datasets.json_files import read_json
-from ultravid.datasets.patients import check_patients
+from ultravid.datasets.patients import PatientRule, check_patients
 from ultravid.datasets.video import DataError
 
 __all__ = ["CocoAnnotations", "CocoImage", "CocoVideo", "Id", "is_id", "read_coco_annotations"]
@@ -107,15 +107,15 @@ class CocoAnnotations:
 
 
 def read_coco_annotations(
-    address: str | Path, faults: FileFaults, *, patients: Mapping[str, str] | None = None, stills: bool = False
+    address: str | Path, faults: FileFaults, *, patients: PatientRule | None = None, stills: bool = False
 ) -> CocoAnnotations:
     """Read a COCO file.
 
     Args:
         address: a path, or any address that ``ultravid.utils.file_io.PathManager`` handles.
         faults: takes what is rejected and repaired; the caller closes it.
-        patients: patient by video name; takes precedence over what the file says.
-        stills: plain COCO; each image becomes a video of one frame, named by its file and, without ``patient``, its own patient.
+        patients: who was scanned in each video; None: what the file states.
+        stills: plain COCO; each image becomes a video of one frame, named by its file.
 
     Raises:
         DataError: the file can't be read or isn't COCO; the table of patients names none of its videos; or, if ``faults`` has no
@@ -127,8 +127,9 @@ def read_coco_annotations(
     names = {video_id: str(_name_of(row)) for video_id, row in rows.items()}
     images = reader.images(content["images"], names)
     faults.raise_if_any()  # without sound ids each annotation would be reported as well
-    if patients:
-        check_patients(patients, names.values(), address)
+    rule = patients or PatientRule()
+    if rule.table:
+        check_patients(rule.table, names.values(), address)
     reader.add_lesions(content["annotations"], images, names)
     frames: dict[Id, list[CocoImage]] = defaultdict(list)
     for image in images.values():
@@ -136,7 +137,7 @@ def read_coco_annotations(
     videos = {}
     for video_id, row in rows.items():
         ordered = sorted(frames[video_id], key=lambda image: image.frame_id)
-        videos[video_id] = reader.video(row, names[video_id], ordered, patients or {})
+        videos[video_id] = reader.video(row, names[video_id], ordered, rule)
     return CocoAnnotations(str(address), videos, images, _categories(content))
 
 
@@ -258,11 +259,9 @@ class _Reader:
             return None if box is None else (box, category, track)
         return None
 
-    def video(
-        self, row: Mapping[str, Any], name: str, images: list[CocoImage], patients: Mapping[str, str]
-    ) -> CocoVideo:
+    def video(self, row: Mapping[str, Any], name: str, images: list[CocoImage], patients: PatientRule) -> CocoVideo:
         """A video of its row and its images."""
-        patient = patients.get(name, row.get("patient"))
+        stated = row.get("patient")
         static = row.get("static_frames") or []
         fault = static_frames_fault(static, len(images)) if images else None
         if fault is not None:
@@ -270,7 +269,7 @@ class _Reader:
         return CocoVideo(
             video_id=row["id"],
             name=name,
-            patient=None if patient is None else str(patient),
+            patient=patients.patient(name, None if stated is None else str(stated)),
             fps=self._rate(row.get("fps"), name),
             metadata=self._metadata(row, name),
             static_frames=() if fault is not None or not images else tuple((first, last) for first, last in static),

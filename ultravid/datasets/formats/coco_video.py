@@ -12,15 +12,15 @@ The two kinds of boxes in between are repaired, and a warning counts them; the r
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ultravid.datasets.faults import FaultSink, FileFaults
 from ultravid.datasets.formats.coco_annotations import CocoAnnotations, CocoImage, CocoVideo, read_coco_annotations
-from ultravid.datasets.formats.common import check_unique_ids, make_frame, require_folder
+from ultravid.datasets.formats.common import check_unique_ids, make_frame, make_video, require_folder
 from ultravid.datasets.image_io import image_fault, image_fault_kind
 from ultravid.datasets.index import Index, cached_index
-from ultravid.datasets.patients import patient_from_name, read_patients
+from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.video import DataError, Frame, Video
 from ultravid.utils.file_io import is_local
 
@@ -40,8 +40,8 @@ def load_cva_bus(
     Args:
         root: the folder that holds ``<split>.json`` and ``rawframes``; local or mounted.
         splits: which JSON files, without ``.json``; their videos are joined.
-        patients: a JSON object from video name to patient, at any address. Otherwise the patient is the one in the video's row,
-            else the video's name without a trailing side (``-1-l``).
+        patients: a rule for patients, or a table of them, see `ultravid.datasets.patients.patient_rule`. A table takes precedence
+            over the patient in a video's row, and that over a rule. None: a video whose row states none is its own patient.
         class_agnostic: use one class, "lesion", whatever the annotation's category.
         faults: collects all faults, and the videos and frames without them are returned.
 
@@ -53,14 +53,15 @@ def load_cva_bus(
     paths = [root / f"{split}.json" for split in splits]
 
     def build() -> Index:
-        table = read_patients(patients)
-        parts = [_read(path, [root / "rawframes", root], table, class_agnostic, faults) for path in paths]
+        rule = patient_rule(patients)
+        parts = [_read(path, [root / "rawframes", root], rule, class_agnostic, faults) for path in paths]
         own = FileFaults(root, faults)
         videos = check_unique_ids([video for part in parts for video in part.videos], own, "in more than one split")
         own.raise_if_any()
         return Index(videos, [warning for part in parts for warning in part.warnings])
 
-    return cached_index("cva_bus", {"class_agnostic": class_agnostic}, [*paths, patients], build, faults)
+    arguments = {"class_agnostic": class_agnostic, "patients": str(patients)}
+    return cached_index("cva_bus", arguments, [*paths, table_address(patients)], build, faults)
 
 
 def load_coco_video(
@@ -86,16 +87,17 @@ def load_coco_video(
     root = _image_root(json_file, image_root)
 
     def build() -> Index:
-        return _read(json_file, [root], read_patients(patients), class_agnostic, faults)
+        return _read(json_file, [root], patient_rule(patients), class_agnostic, faults)
 
-    arguments = {"class_agnostic": class_agnostic, "image_root": str(root.absolute())}
-    return cached_index("coco_video", arguments, [json_file, patients], build, faults)
+    arguments = {"class_agnostic": class_agnostic, "image_root": str(root.absolute()), "patients": str(patients)}
+    return cached_index("coco_video", arguments, [json_file, table_address(patients)], build, faults)
 
 
 def load_coco_stills(
     *,
     json_file: str | Path,
     image_root: str | Path | None = None,
+    patients: str | Path | None = None,
     class_agnostic: bool = True,
     faults: FaultSink | None = None,
 ) -> list[Video]:
@@ -103,8 +105,9 @@ def load_coco_stills(
 
     Args:
         json_file: COCO's JSON, at any address that ``ultravid.utils.file_io.PathManager`` handles. An image may carry ``patient``,
-            ``device``, ...; without ``patient`` it is its own patient.
+            ``device``, ...
         image_root: the folder that file names are relative to, local or mounted; None: the folder of a local JSON.
+        patients: see `load_cva_bus`, for images.
         class_agnostic: use one class, "lesion", whatever the annotation's category.
         faults: see `load_cva_bus`.
 
@@ -114,10 +117,10 @@ def load_coco_stills(
     root = _image_root(json_file, image_root)
 
     def build() -> Index:
-        return _read(json_file, [root], {}, class_agnostic, faults, stills=True)
+        return _read(json_file, [root], patient_rule(patients), class_agnostic, faults, stills=True)
 
-    arguments = {"class_agnostic": class_agnostic, "image_root": str(root.absolute())}
-    return cached_index("coco_stills", arguments, [json_file], build, faults)
+    arguments = {"class_agnostic": class_agnostic, "image_root": str(root.absolute()), "patients": str(patients)}
+    return cached_index("coco_stills", arguments, [json_file, table_address(patients)], build, faults)
 
 
 def _image_root(json_file: str | Path, image_root: str | Path | None) -> Path:
@@ -131,7 +134,7 @@ def _image_root(json_file: str | Path, image_root: str | Path | None) -> Path:
 def _read(
     address: str | Path,
     roots: Sequence[Path],
-    patients: Mapping[str, str],
+    patients: PatientRule,
     class_agnostic: bool,
     sink: FaultSink | None,
     stills: bool = False,
@@ -166,10 +169,17 @@ def _check_exists(address: str | Path) -> None:
 
 
 def _video(video: CocoVideo, frames: Sequence[Frame], class_names: tuple[str, ...]) -> Video:
-    patient = patient_from_name(video.name) if video.patient is None else video.patient
     # A rejected frame shifts the numbers that static_frames count.
     static = video.static_frames if len(frames) == len(video.images) else ()
-    return Video(video.name, tuple(frames), patient, video.fps, video.metadata, class_names, static)
+    return make_video(
+        video.name,
+        frames,
+        video.patient,
+        fps=video.fps,
+        metadata=video.metadata,
+        class_names=class_names,
+        static_frames=static,
+    )
 
 
 class _ImageReader:

@@ -13,7 +13,7 @@ from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.video import DataError, Frame, Video
 from ultravid.utils.file_io import is_local
 
-__all__ = ["Row", "check_unique_ids", "make_frame", "require_folder", "static_frames_fault"]
+__all__ = ["Row", "check_unique_ids", "make_frame", "make_video", "require_folder", "static_frames_fault"]
 
 Row = tuple[list[float], int, int]
 """(XYXY box, class, track id)."""
@@ -72,3 +72,9 @@ def make_frame(
         index_in_file=index_in_file,
         **more,
     )
+
+
+def make_video(video_id: str, frames: Sequence[Frame], patient: str | None, **more: Any) -> Video:
+    """A video; ``patient`` is None if it is not known, and the video is then a patient of its own."""
+    named = video_id if patient is None else patient
+    return Video(video_id, tuple(frames), named, patient_known=patient is not None, **more)

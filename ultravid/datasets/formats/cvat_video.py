@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +26,12 @@ import defusedxml.ElementTree
 
 from ultravid.datasets.boxes import repair_box
 from ultravid.datasets.faults import FaultSink, FileFaults
-from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, require_folder
+from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, make_video, require_folder
 from ultravid.datasets.index import Index, cached_index
-from ultravid.datasets.patients import patient_from_name, read_patients
+from ultravid.datasets.patients import PatientRule, check_patients, patient_rule, table_address
 from ultravid.datasets.readers import FrameSource, open_source, read_sidecar
 from ultravid.datasets.readers.images import natural_order
+from ultravid.datasets.readers.opener import is_dicom
 from ultravid.datasets.video import DataError, Video
 
 if TYPE_CHECKING:
@@ -79,8 +81,8 @@ def load_cvat_video(
         classes: labels in the order of their numbers; None: in the order of the first XML.
         class_agnostic: use one class, "lesion", whatever the label.
         keep_occluded: use boxes that are marked as occluded.
-        patients: a JSON object from video name to patient, at any address; otherwise the patient is the sidecar's, else the
-            name without a trailing side.
+        patients: a rule for patients, or a table of them by video name, see `ultravid.datasets.patients.patient_rule`; a rule
+            looks at the recording's path from the XML's folder. None: what a sidecar or a DICOM file states.
         faults: collects all faults, and the videos and boxes without them are returned.
 
     Raises:
@@ -94,7 +96,7 @@ def load_cvat_video(
 
     def build() -> Index:
         own = FileFaults(xml, faults)
-        reader = _Reader(own, source, tuple(classes or ()), class_agnostic, keep_occluded, read_patients(patients))
+        reader = _Reader(own, source, tuple(classes or ()), class_agnostic, keep_occluded, patient_rule(patients))
         for path in files:
             try:
                 reader.read(path)
@@ -102,6 +104,8 @@ def load_cvat_video(
                 if faults is None:
                     raise
                 own.reject("video can't be read", str(error).rstrip("."))
+        if reader.patients.table:
+            check_patients(reader.patients.table, [video.video_id for video in reader.videos], xml)
         return Index(check_unique_ids(reader.videos, own), own.close(), tuple(reader.watched))
 
     arguments = {
@@ -109,8 +113,9 @@ def load_cvat_video(
         "classes": list(classes) if classes else None,
         "class_agnostic": class_agnostic,
         "keep_occluded": keep_occluded,
+        "patients": str(patients),
     }
-    return cached_index("cvat_video", arguments, [*files, patients], build, faults)
+    return cached_index("cvat_video", arguments, [*files, table_address(patients)], build, faults)
 
 
 class _Reader:
@@ -123,7 +128,7 @@ class _Reader:
         classes: tuple[str, ...],
         class_agnostic: bool,
         keep_occluded: bool,
-        patients: Mapping[str, str],
+        patients: PatientRule,
     ) -> None:
         self.faults = faults
         self.source = source
@@ -144,11 +149,10 @@ class _Reader:
         frames_of = open_source(recording, crop=False)
         tracks = _tracks(root, self.classes, self.class_agnostic, path, self.faults)
         boxes = _boxes_by_frame(tracks, task, self.keep_occluded)
-        video = _video(path, recording, frames_of, task, boxes, self.num_images, self.faults)
+        video = _video(path, recording, frames_of, task, boxes, self.num_images, self.patients, self.faults)
         frames_of.close()
-        patient = self.patients.get(path.stem, video.patient)
         shown = ("lesion",) if self.class_agnostic else self.classes
-        self.videos.append(dataclasses.replace(video, patient=patient, class_names=shown))
+        self.videos.append(dataclasses.replace(video, class_names=shown))
         self.num_images += len(video)
 
 
@@ -326,6 +330,7 @@ def _video(
     task: _Task,
     boxes: dict[int, list[tuple[tuple[float, ...], int, int]]],
     first_image: int,
+    patients: PatientRule,
     faults: FileFaults,
 ) -> Video:
     where = f"video {path.stem!r}"
@@ -354,5 +359,7 @@ def _video(
     sidecar = read_sidecar(recording)
     fps = sidecar.fps or source.fps
     metadata: dict[str, Any] = {**source.metadata, **sidecar.metadata}
-    patient = sidecar.patient or patient_from_name(recording.name)
-    return Video(path.stem, tuple(frames), patient, fps / task.step if fps else None, metadata)
+    dicom = recording if not recording.is_dir() and is_dicom(recording) else None
+    below = os.path.relpath(recording, path.parent).replace(os.sep, "/")
+    patient = patients.patient(path.stem, sidecar.patient, path=below, dicom=dicom)
+    return make_video(path.stem, frames, patient, fps=fps / task.step if fps else None, metadata=metadata)

@@ -41,6 +41,7 @@ from ultravid.datasets.formats.common import (
     Row,
     check_unique_ids,
     make_frame,
+    make_video,
     require_folder,
     static_frames_fault,
 )
@@ -48,7 +49,7 @@ from ultravid.datasets.formats.plain_pickle import read_plain_pickle
 from ultravid.datasets.image_io import image_fault, image_fault_kind
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
-from ultravid.datasets.patients import patient_from_name, read_patients
+from ultravid.datasets.patients import PatientRule, check_patients, patient_rule, table_address
 from ultravid.datasets.readers.images import list_images
 from ultravid.datasets.video import DataError, Frame, Video
 from ultravid.utils.text import nearest
@@ -90,8 +91,8 @@ def load_hospital_csv(
         root: the folder that holds one folder per organ; local or mounted.
         datasets: names such as ``breast_ALL@20230101-120000`` or ``breast_hospitalA@20230101-120000@deviceB``.
         device_groups: devices by the name of their group, which a dataset's name may give in place of a device.
-        patients: a JSON object from video name to patient, at any address; otherwise the patient is the stem of ``video_path``
-            without a trailing side.
+        patients: a rule for patients, which looks at ``video_path``, or a table of them by video name, see
+            `ultravid.datasets.patients.patient_rule`. None: the patients are not known.
         classes: names in the order of their numbers; None: the organ's, see `CLASSES`.
         class_agnostic: use one class, "lesion", whatever the annotation's.
         faults: collects all faults, and the videos and frames without them are returned.
@@ -108,9 +109,11 @@ def load_hospital_csv(
 
     def build() -> Index:
         own = FileFaults(root, faults)
-        reader = _Reader(own, read_patients(patients), classes, class_agnostic)
+        reader = _Reader(own, patient_rule(patients), classes, class_agnostic)
         for name, text, path in zip(names, datasets, files, strict=True):
             reader.read(path, name, text, groups)
+        if reader.patients.table:
+            check_patients(reader.patients.table, [video.video_id for video in reader.videos], root)
         videos = check_unique_ids(reader.videos, own)
         skipped = [f"{root}: {n} videos {why} and are skipped." for why, n in sorted(reader.skipped.items())]
         return Index(videos, own.close() + skipped, tuple(reader.watched))
@@ -120,8 +123,9 @@ def load_hospital_csv(
         "device_groups": groups,
         "classes": list(classes) if classes else None,
         "class_agnostic": class_agnostic,
+        "patients": str(patients),
     }
-    return cached_index("hospital_csv", arguments, [*files, patients], build, faults)
+    return cached_index("hospital_csv", arguments, [*files, table_address(patients)], build, faults)
 
 
 def _parse_name(name: str) -> _Name:
@@ -137,7 +141,7 @@ class _Reader:
     """Reads the videos of one call."""
 
     def __init__(
-        self, faults: FileFaults, patients: Mapping[str, str], classes: Sequence[str] | None, class_agnostic: bool
+        self, faults: FileFaults, patients: PatientRule, classes: Sequence[str] | None, class_agnostic: bool
     ) -> None:
         self.faults = faults
         self.patients = patients
@@ -187,14 +191,14 @@ class _Reader:
         static = _static_frames(info, info["num_frames"], folder)
         if frames:
             name = f"{organ}/{row['jpg_folder']}"
-            patient = self.patients.get(name) or patient_from_name(
-                (row["video_path"] or row["jpg_folder"]).replace("\\", "/")
-            )
+            patient = self.patients.patient(name, path=(row["video_path"] or row["jpg_folder"]).replace("\\", "/"))
             metadata = {
                 k: v for k, v in (("organ", organ), ("hospital", row["hospital"]), ("device", row["device"])) if v
             }
             shown = ("lesion",) if self.class_agnostic else classes
-            self.videos.append(Video(name, tuple(frames), patient, None, metadata, shown, static))
+            self.videos.append(
+                make_video(name, frames, patient, metadata=metadata, class_names=shown, static_frames=static)
+            )
 
     def _classes_of(self, organ: str) -> tuple[str, ...]:
         classes = self.classes or CLASSES.get(organ)

@@ -14,11 +14,11 @@ from typing import Any
 
 from ultravid.datasets.boxes import repair_box
 from ultravid.datasets.faults import FaultSink, FileFaults
-from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, require_folder
+from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, make_video, require_folder
 from ultravid.datasets.image_io import image_fault, image_fault_kind, image_size
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
-from ultravid.datasets.patients import patient_from_name, read_patients
+from ultravid.datasets.patients import PatientRule, check_patients, patient_rule, table_address
 from ultravid.datasets.readers import read_sidecar
 from ultravid.datasets.readers.images import list_images, natural_order
 from ultravid.datasets.video import DataError, Frame, Video
@@ -43,8 +43,8 @@ def load_labelme(
             ``root``.
         classes: labels in the order of their numbers; None: sorted by name.
         class_agnostic: use one class, "lesion", whatever the label.
-        patients: a JSON object from video name to patient, at any address; otherwise the patient is the sidecar's, else the
-            folder's name without a trailing side.
+        patients: a rule for patients, or a table of them by video name, see `ultravid.datasets.patients.patient_rule`. None: what a
+            sidecar states.
         faults: collects all faults, and the videos and frames without them are returned.
 
     Raises:
@@ -58,12 +58,14 @@ def load_labelme(
             raise DataError(f"{root} is not a folder.")
         own = FileFaults(root, faults)
         folders = sorted({root, *(p for p in root.rglob("*") if p.is_dir())}, key=lambda p: natural_order(str(p)))
-        reader = _Reader(root, own, read_patients(patients), class_agnostic)
+        reader = _Reader(root, own, patient_rule(patients), class_agnostic)
         names = tuple(classes or ()) if classes is not None or class_agnostic else _labels(folders)
         for folder in folders:
             reader.read(folder, names)
         if not reader.videos and not own.rejected:
             raise DataError(f"{root}: no folder in it holds PNG or JPEG images.")
+        if reader.patients.table:
+            check_patients(reader.patients.table, [video.video_id for video in reader.videos], root)
         videos = check_unique_ids(reader.videos, own)
         # A sidecar lies beside its folder, and a new folder changes the one above.
         return Index(videos, own.close(), (root.parent, *folders))
@@ -72,8 +74,9 @@ def load_labelme(
         "root": str(root.absolute()),
         "classes": list(classes) if classes else None,
         "class_agnostic": class_agnostic,
+        "patients": str(patients),
     }
-    return cached_index("labelme", arguments, [patients], build, faults)
+    return cached_index("labelme", arguments, [table_address(patients)], build, faults)
 
 
 def _labels(folders: Sequence[Path]) -> tuple[str, ...]:
@@ -93,7 +96,7 @@ def _annotation_files(folder: Path) -> dict[str, Path]:
 class _Reader:
     """Reads the videos of one call."""
 
-    def __init__(self, root: Path, faults: FileFaults, patients: dict[str, str], class_agnostic: bool) -> None:
+    def __init__(self, root: Path, faults: FileFaults, patients: PatientRule, class_agnostic: bool) -> None:
         self.root = root
         self.faults = faults
         self.patients = patients
@@ -120,9 +123,11 @@ class _Reader:
             self.num_images += 1
         if frames:
             sidecar = read_sidecar(folder)
-            patient = self.patients.get(name) or sidecar.patient or patient_from_name(name)
+            patient = self.patients.patient(name, sidecar.patient)
             shown = ("lesion",) if self.class_agnostic else tuple(classes)
-            self.videos.append(Video(name, tuple(frames), patient, sidecar.fps, sidecar.metadata, shown))
+            self.videos.append(
+                make_video(name, frames, patient, fps=sidecar.fps, metadata=sidecar.metadata, class_names=shown)
+            )
 
     def _frame(self, image: Path, annotation: Path | None, classes: Sequence[str], where: str) -> Frame | None:
         try:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ultravid.datasets.faults import FaultSink, FileFaults
-from ultravid.datasets.formats.common import make_frame, require_folder
+from ultravid.datasets.formats.common import make_frame, make_video, require_folder
 from ultravid.datasets.image_io import image_fault
 from ultravid.datasets.index import Index, cached_index
-from ultravid.datasets.patients import patient_from_name
+from ultravid.datasets.patients import PatientRule, check_patients, patient_rule, table_address
 from ultravid.datasets.readers import CroppedSource, is_recording, open_source, read_sidecar
 from ultravid.datasets.readers.images import natural_order
 from ultravid.datasets.readers.opener import is_dicom
@@ -21,16 +21,18 @@ from ultravid.datasets.video import DataError, Frame, Video
 __all__ = ["load_recordings"]
 
 
-def load_recordings(*, path: str | Path, crop: bool = True, faults: FaultSink | None = None) -> list[Video]:
+def load_recordings(
+    *, path: str | Path, crop: bool = True, patients: str | Path | None = None, faults: FaultSink | None = None
+) -> list[Video]:
     """Read a movie, a DICOM file or an image folder, or all of them in a folder and the folders in it.
 
-    A video is named by its path from ``path``. Its patient is the sidecar's; otherwise DICOM files with the same patient's id share
-    the name of the first of them (the id itself is never kept), and any other recording's patient is its file's name without
-    a trailing side.
+    A video is named by its path from ``path``. Its patient is the sidecar's, else the one that ``patients`` gives.
 
     Args:
         path: file or folder; local or mounted.
         crop: crop DICOM frames to their ultrasound region.
+        patients: a rule for patients, or a table of them, see `ultravid.datasets.patients.patient_rule`. None: DICOM files with
+            the same PatientID are of one patient; the patients of other recordings are not known.
         faults: collects all faults, and the recordings without them are returned.
 
     Raises:
@@ -44,18 +46,21 @@ def load_recordings(*, path: str | Path, crop: bool = True, faults: FaultSink | 
             raise DataError(f"{path} does not exist.")
         own = FileFaults(path, faults)
         videos: list[Video] = []
-        named: dict[str, str] = {}
+        rule = patient_rule(patients)
         for recording in _recordings(path):
             try:
-                videos.append(_read(recording, path, crop, named, sum(map(len, videos))))
+                videos.append(_read(recording, path, crop, rule, sum(map(len, videos))))
             except DataError as error:
                 own.reject("recording can't be read", str(error).rstrip("."))
         if not videos and not own.rejected:
             raise DataError(f"{path}: holds no movie, DICOM file or image.")
+        if rule.table:
+            check_patients(rule.table, [video.video_id for video in videos], path)
         watched = [path.parent, *([path, *(p for p in path.rglob("*") if p.is_dir())] if path.is_dir() else [])]
         return Index(videos, own.close(), tuple(watched))
 
-    return cached_index("recordings", {"path": str(path.absolute()), "crop": crop}, [], build, faults)
+    arguments = {"path": str(path.absolute()), "crop": crop, "patients": str(patients)}
+    return cached_index("recordings", arguments, [table_address(patients)], build, faults)
 
 
 def _recordings(path: Path) -> Iterator[Path]:
@@ -67,7 +72,7 @@ def _recordings(path: Path) -> Iterator[Path]:
                 yield from _recordings(inner)
 
 
-def _read(recording: Path, root: Path, crop: bool, named: dict[str, str], first_image: int) -> Video:
+def _read(recording: Path, root: Path, crop: bool, rule: PatientRule, first_image: int) -> Video:
     whole = open_source(recording, crop=False)
     box = whole.region if crop else None
     source = whole if box is None else CroppedSource(whole, box)
@@ -81,15 +86,7 @@ def _read(recording: Path, root: Path, crop: bool, named: dict[str, str], first_
         frames.append(make_frame(place, first_image + n, source.size, [], crop=box))
     source.close()
     sidecar = read_sidecar(recording)
-    patient = sidecar.patient or _patient(recording, video_id, named)
-    return Video(video_id, tuple(frames), patient, sidecar.fps or source.fps, {**source.metadata, **sidecar.metadata})
-
-
-def _patient(recording: Path, video_id: str, named: dict[str, str]) -> str:
-    name = patient_from_name(video_id)
-    if recording.is_dir() or not is_dicom(recording):
-        return name
-    from ultravid.datasets.readers.dicom import patient_token  # half a second, for those who have DICOM files
-
-    token = patient_token(recording)
-    return name if token is None else named.setdefault(token, name)
+    dicom = recording if not recording.is_dir() and is_dicom(recording) else None
+    patient = rule.patient(video_id, sidecar.patient, dicom=dicom)
+    metadata = {**source.metadata, **sidecar.metadata}
+    return make_video(video_id, frames, patient, fps=sidecar.fps or source.fps, metadata=metadata)

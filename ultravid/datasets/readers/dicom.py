@@ -15,7 +15,7 @@ import logging
 import math
 import secrets
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +123,19 @@ class DicomSource:
         return np.ascontiguousarray(image)
 
 
-def patient_token(path: str | Path) -> str | None:
+def patient_token(path: str | Path, is_unknown: Callable[[str], bool] = lambda _: False) -> str | None:
     """A text that DICOM files with the same patient's id share and that does not reveal the id; None if there is no id.
 
-    It is valid within this process only: another process makes other texts.
+    Ids are compared after trimming and without regard to case. The text is valid within this process only: another process
+    makes other texts.
+
+    Args:
+        path: the file.
+        is_unknown: whether an id names nobody, as ``ANONYMOUS``.
     """
-    patient = str(_read_tags(Path(path), ["PatientID"]).get("PatientID") or "").strip()
+    patient = str(_read_tags(Path(path), ["PatientID"]).get("PatientID") or "").strip().casefold()
+    if is_unknown(patient):
+        return None
     return hashlib.blake2b(patient.encode(), key=_TOKEN_KEY, digest_size=16).hexdigest() if patient else None
 
 
