@@ -204,6 +204,8 @@ def _video_row(video: Video) -> dict[str, Any]:
                 frame.boxes.tolist(),
                 frame.classes.tolist(),
                 frame.track_ids.tolist(),
+                frame.number,
+                frame.time_s,
             ]
             for frame in video.frames
         ],
@@ -233,6 +235,8 @@ def _frame_from(
     boxes: list[list[float]],
     classes: list[int],
     track_ids: list[int],
+    number: int | None,
+    time_s: float | None,
 ) -> Frame:
     return Frame(
         path=path,
@@ -244,4 +248,6 @@ def _frame_from(
         track_ids=np.asarray(track_ids, np.int64),
         index_in_file=index_in_file,
         crop=(crop[0], crop[1], crop[2], crop[3]) if crop is not None else None,
+        number=number,
+        time_s=time_s,
     )

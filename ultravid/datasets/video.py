@@ -22,6 +22,9 @@ class DataError(UserError):
     """Data on disk can't be used; the message names file, video and frame."""
 
 
+_NO_NUMBER = np.iinfo(np.int64).min
+
+
 def _no_boxes() -> NDArray[np.float32]:
     return np.zeros((0, 4), np.float32)
 
@@ -44,6 +47,9 @@ class Frame:
         track_ids: ``(N,)`` int64, one id per lesion along the video.
         index_in_file: which of the file's frames, from 0; None if the file is one image.
         crop: (x1, y1, x2, y2), the part of the file's image that is the frame; None: all of it.
+        number: of the frame along the film, of `Video.fps` numbers a second; numbers rise and may have gaps. None: its place in
+            the video.
+        time_s: its own time stamp, seconds from the film's start; None: its number over the frame rate.
     """
 
     path: str
@@ -55,6 +61,8 @@ class Frame:
     track_ids: NDArray[np.int64] = field(default_factory=_no_ids)
     index_in_file: int | None = None
     crop: tuple[int, int, int, int] | None = None
+    number: int | None = None
+    time_s: float | None = None
 
 
 class _PackedPaths:
@@ -101,6 +109,8 @@ class PackedFrames(Sequence[Frame]):
         crops = {crop: n for n, crop in enumerate(dict.fromkeys(frame.crop for frame in frames))}
         self._crops = list(crops)
         self._crop = np.array([crops[frame.crop] for frame in frames], np.int32)
+        self._number = np.array([_NO_NUMBER if f.number is None else f.number for f in frames], np.int64)
+        self._time_s = np.array([np.nan if f.time_s is None else f.time_s for f in frames], np.float64)
 
     def __len__(self) -> int:
         return len(self._size)
@@ -109,6 +119,16 @@ class PackedFrames(Sequence[Frame]):
     def boxes_per_frame(self) -> NDArray[np.int64]:
         """How many boxes each frame holds."""
         return np.diff(self._box_ends)
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """``(F,)`` number of each frame along the film; the place in the video where none is given."""
+        return np.where(self._number == _NO_NUMBER, np.arange(len(self)), self._number)
+
+    @property
+    def time_stamps_s(self) -> NDArray[np.float64]:
+        """``(F,)`` time stamp of each frame, seconds from the film's start; nan where none is given."""
+        return self._time_s
 
     @overload
     def __getitem__(self, index: int) -> Frame: ...
@@ -140,6 +160,8 @@ class PackedFrames(Sequence[Frame]):
             track_ids=self._track_ids[boxes],
             index_in_file=None if inside < 0 else inside,
             crop=self._crops[self._crop[place]],
+            number=None if self._number[place] == _NO_NUMBER else int(self._number[place]),
+            time_s=None if np.isnan(self._time_s[place]) else float(self._time_s[place]),
         )
 
     def __iter__(self) -> Iterator[Frame]:

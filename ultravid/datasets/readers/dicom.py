@@ -72,6 +72,7 @@ class DicomSource:
         self._num_frames = max(1, int(header.get("NumberOfFrames") or 1))
         self.size = (int(header.Rows), int(header.Columns))
         self.fps = _rate(header)
+        self.times_s: Sequence[float] | None = None
         regions = _regions(header)
         self.region = _fitting_region(path, regions, self.size)
         # If the region does not fit, the image was resized and the scale is no longer valid.

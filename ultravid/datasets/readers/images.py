@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ultravid.datasets.image_io import read_image
@@ -43,6 +43,7 @@ class ImageFolderSource:
         height, width = read_image(self.files[0]).shape[:2]
         self.size = (height, width)
         self.fps: float | None = None
+        self.times_s: Sequence[float] | None = None
         self.region: Region | None = None
         self.metadata: Mapping[str, str | float] = {}
 

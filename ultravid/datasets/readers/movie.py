@@ -65,6 +65,7 @@ class MovieSource:
         self.path = path
         self._index = _index_of(path)
         self.fps = self._index.fps
+        self.times_s: Sequence[float] | None = None
         self.size = self._index.size
         self.region: Region | None = None
         self.metadata: Mapping[str, str | float] = {}

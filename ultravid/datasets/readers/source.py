@@ -5,7 +5,7 @@ Legend: ``H, W`` height and width of a frame in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -42,7 +42,11 @@ class FrameSource(Protocol):
 
     @property
     def fps(self) -> float | None:
-        """Frames per second; None if the file does not state it."""
+        """Frames per second; None if the file does not state it. Of uneven frames, that of the usual distance."""
+
+    @property
+    def times_s(self) -> Sequence[float] | None:
+        """Time stamp of each frame, seconds from the film's start; None if frames are evenly spaced, or no times are known."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -97,6 +101,7 @@ class CroppedSource:
         self.box = box
         self.path = source.path
         self.fps = source.fps
+        self.times_s = source.times_s
         self.size = (y2 - y1, x2 - x1)
         self.region = None
         self.metadata = source.metadata
