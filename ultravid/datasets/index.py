@@ -189,6 +189,7 @@ def _video_row(video: Video) -> dict[str, Any]:
         "video_id": video.video_id,
         "patient": video.patient,
         "patient_known": video.patient_known,
+        "may_show_text": video.may_show_text,
         "fps": video.fps,
         "metadata": dict(video.metadata),
         "class_names": video.class_names,
@@ -206,6 +207,7 @@ def _video_row(video: Video) -> dict[str, Any]:
                 frame.track_ids.tolist(),
                 frame.number,
                 frame.time_s,
+                frame.blanked,
             ]
             for frame in video.frames
         ],
@@ -222,6 +224,7 @@ def _video_from(row: dict[str, Any]) -> Video:
         class_names=tuple(row["class_names"]),
         static_frames=tuple((first, last) for first, last in row["static_frames"]),
         patient_known=row["patient_known"],
+        may_show_text=row["may_show_text"],
     )
 
 
@@ -237,6 +240,7 @@ def _frame_from(
     track_ids: list[int],
     number: int | None,
     time_s: float | None,
+    blanked: list[list[int]],
 ) -> Frame:
     return Frame(
         path=path,
@@ -250,4 +254,5 @@ def _frame_from(
         crop=(crop[0], crop[1], crop[2], crop[3]) if crop is not None else None,
         number=number,
         time_s=time_s,
+        blanked=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in blanked),
     )

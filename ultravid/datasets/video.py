@@ -47,6 +47,7 @@ class Frame:
         track_ids: ``(N,)`` int64, one id per lesion along the video.
         index_in_file: which of the file's frames, from 0; None if the file is one image.
         crop: (x1, y1, x2, y2), the part of the file's image that is the frame; None: all of it.
+        blanked: (x1, y1, x2, y2) of parts of the file's image that are blacked out when it is read, before it is cropped.
         number: of the frame along the film, of `Video.fps` numbers a second; numbers rise and may have gaps. None: its place in
             the video.
         time_s: its own time stamp, seconds from the film's start; None: its number over the frame rate.
@@ -61,6 +62,7 @@ class Frame:
     track_ids: NDArray[np.int64] = field(default_factory=_no_ids)
     index_in_file: int | None = None
     crop: tuple[int, int, int, int] | None = None
+    blanked: tuple[tuple[int, int, int, int], ...] = ()
     number: int | None = None
     time_s: float | None = None
 
@@ -109,6 +111,9 @@ class PackedFrames(Sequence[Frame]):
         crops = {crop: n for n, crop in enumerate(dict.fromkeys(frame.crop for frame in frames))}
         self._crops = list(crops)
         self._crop = np.array([crops[frame.crop] for frame in frames], np.int32)
+        blanked = {parts: n for n, parts in enumerate(dict.fromkeys(frame.blanked for frame in frames))}
+        self._blanked_parts = list(blanked)
+        self._blanked = np.array([blanked[frame.blanked] for frame in frames], np.int32)
         self._number = np.array([_NO_NUMBER if f.number is None else f.number for f in frames], np.int64)
         self._time_s = np.array([np.nan if f.time_s is None else f.time_s for f in frames], np.float64)
 
@@ -160,6 +165,7 @@ class PackedFrames(Sequence[Frame]):
             track_ids=self._track_ids[boxes],
             index_in_file=None if inside < 0 else inside,
             crop=self._crops[self._crop[place]],
+            blanked=self._blanked_parts[self._blanked[place]],
             number=None if self._number[place] == _NO_NUMBER else int(self._number[place]),
             time_s=None if np.isnan(self._time_s[place]) else float(self._time_s[place]),
         )
@@ -183,6 +189,8 @@ class Video:
         static_frames: (first, last) of stretches in which the probe is held still, as far as they are annotated.
         patient_known: False if nothing states who was scanned; ``patient`` is then unique to the video, see
             `ultravid.datasets.patients`.
+        may_show_text: True if the frames are of a DICOM file and show more of it than its ultrasound region: the patient's name
+            and the date may be burnt in there. Nothing is known about files of other kinds.
     """
 
     video_id: str
@@ -193,6 +201,7 @@ class Video:
     class_names: tuple[str, ...] = ()
     static_frames: tuple[tuple[int, int], ...] = ()
     patient_known: bool = True
+    may_show_text: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.frames, PackedFrames):

@@ -73,6 +73,7 @@ class DicomSource:
         self.size = (int(header.Rows), int(header.Columns))
         self.fps = _rate(header)
         self.times_s: Sequence[float] | None = None
+        self.repairs: Sequence[tuple[str, str]] = ()
         regions = _regions(header)
         self.region = _fitting_region(path, regions, self.size)
         # If the region does not fit, the image was resized and the scale is no longer valid.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ultravid.datasets.image_io import read_image
 from ultravid.datasets.readers.opener import open_source
-from ultravid.datasets.readers.source import FrameSource, ImageArray
+from ultravid.datasets.readers.source import FrameSource, ImageArray, blank
 from ultravid.datasets.video import DataError, Video
 
 __all__ = ["read_frame_image"]
@@ -68,6 +68,8 @@ def read_frame_image(video: Video, index: int, *, keep_grey: bool = False) -> Im
             image = _open.get(frame.path).read(frame.index_in_file)
     except (DataError, IndexError) as error:
         raise DataError(f"{where}: {error}") from error
+    if frame.blanked:
+        image = blank(image, frame.blanked)
     if frame.crop is not None:
         x1, y1, x2, y2 = frame.crop
         image = image[y1:y2, x1:x2]

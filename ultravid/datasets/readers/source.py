@@ -5,7 +5,7 @@ Legend: ``H, W`` height and width of a frame in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,7 @@ __all__ = [
     "FrameSource",
     "ImageArray",
     "Region",
+    "blank",
 ]
 
 ImageArray = NDArray[np.uint8]
@@ -57,6 +58,10 @@ class FrameSource(Protocol):
         """The part that shows the scan; None if the file does not state it."""
 
     @property
+    def repairs(self) -> Sequence[tuple[str, str]]:
+        """What of the file was guessed or repaired: kind and message, as `FileFaults.repair` takes them; never the patient."""
+
+    @property
     def metadata(self) -> Mapping[str, str | float]:
         """``device``, ``spacing_mm``, ..., as in `Video.metadata`, as far as the file states them; never the patient."""
 
@@ -79,6 +84,14 @@ class FrameSource(Protocol):
 
     def close(self) -> None:
         """Close the file."""
+
+
+def blank(image: ImageArray, parts: Iterable[Region]) -> ImageArray:
+    """A copy of an image ``(H, W)`` or ``(H, W, 3)`` in which parts are black."""
+    image = image.copy()
+    for x1, y1, x2, y2 in parts:
+        image[y1:y2, x1:x2] = 0
+    return image
 
 
 class CroppedSource:
@@ -104,6 +117,7 @@ class CroppedSource:
         self.times_s = source.times_s
         self.size = (y2 - y1, x2 - x1)
         self.region = None
+        self.repairs = source.repairs
         self.metadata = source.metadata
 
     def __len__(self) -> int:
