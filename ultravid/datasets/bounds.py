@@ -59,7 +59,7 @@ MAX_DEPTH: Final = 100
 MAX_WHOLE: Final = 2**63 - 1
 """Whole numbers, of either sign: what 64 bits hold, in which ids and frame numbers are kept."""
 
-MAX_PLAIN_VALUES: Final = 20_000_000
+MAX_PLAIN_VALUES: Final = 5_000_000
 """Values in a pickle, each counted as often as it is reached: a list may hold another twice, that one a third twice, and so on."""
 
 

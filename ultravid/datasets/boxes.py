@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ultravid.datasets.faults import FileFaults
+from ultravid.utils.text import shown
 
 __all__ = ["CLIPPED", "LARGEST", "TURNED", "box_fault", "is_number", "repair_box"]
 
@@ -27,8 +28,8 @@ def box_fault(box: Any) -> tuple[str, str] | None:
     if listed and all(map(is_number, box)):
         return None
     if not listed or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in box):
-        return "box is not four numbers", f"box {box!r} is not four numbers"
-    return "box holds nan", f"box {box!r} holds a nan, an infinite or a huge number"
+        return "box is not four numbers", f"box {shown(box)} is not four numbers"
+    return "box holds nan", f"box {shown(box)} holds a nan, an infinite or a huge number"
 
 
 def repair_box(

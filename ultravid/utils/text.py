@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 import shlex
 from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["likeness", "nearest", "quoted_for_shell", "shell_argument"]
+__all__ = ["likeness", "nearest", "quoted_for_shell", "shell_argument", "shown"]
 
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9@%+:,./_-][A-Za-z0-9@%+=:,./_-]*")  # zsh reads a "=" at the beginning
 _WORD_ENDS = re.compile(r"[_/. ]")
 _ACTS_IN_DOUBLE_QUOTES = frozenset('"$`\\!')
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 4, 120, 120, 60
+
+
+def shown(value: Any) -> str:
+    """A value for a message, as ``repr`` gives it, with the middle of what is long and the inside of what is deep left out.
+
+    ``repr`` of a list that holds another twice, which holds a third twice, and so on, has no end.
+    """
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # a whole number of more than 4,300 digits
+        return f"a {type(value).__name__} too long to show"
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:

@@ -103,7 +103,7 @@ def parse_options(of: DatasetFormat, texts: Sequence[str]) -> dict[str, Any]:
 def _value(key: str, written: str, annotation: str) -> Any:
     try:
         value = json.loads(written)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # not JSON, or a number of more than 4,300 digits: text
         value = written
     if annotation.startswith("Sequence"):
         value = written.split(",") if not isinstance(value, list) else value

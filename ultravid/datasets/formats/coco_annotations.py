@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from ultravid.datasets.bounds import frame_size_fault
 from ultravid.datasets.boxes import LARGEST, repair_box
 from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.common import Row, static_frames_fault
@@ -314,6 +315,8 @@ def _image_fault(row: Mapping[str, Any], names: Mapping[Id, str], seen: set[tupl
     if not all(_is_whole(row[key]) and row[key] > 0 for key in ("height", "width")):
         sizes = f"height {row['height']!r} and width {row['width']!r}"
         return f"{_place(row, names)}: {sizes} are not whole numbers above 0"
+    if (fault := frame_size_fault(row["height"], row["width"])) is not None:
+        return f"{_place(row, names)}: {fault}"
     return f"{_place(row, names)} is listed twice" if (video_id, frame_id) in seen else None
 
 

@@ -21,6 +21,7 @@ from ultravid.datasets.formats.common import check_unique_ids, make_frame, make_
 from ultravid.datasets.image_io import image_fault, image_fault_kind
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.patients import PatientRule, patient_rule, table_address
+from ultravid.datasets.safe_files import NamedFiles
 from ultravid.datasets.video import DataError, Frame, Video
 from ultravid.utils.file_io import is_local
 
@@ -33,6 +34,7 @@ def load_cva_bus(
     splits: Sequence[str] = ("trainval",),
     patients: str | Path | None = None,
     class_agnostic: bool = True,
+    allow_outside_root: bool = False,
     faults: FaultSink | None = None,
 ) -> list[Video]:
     """Read splits of a dataset in the layout of CVA-BUS.
@@ -43,6 +45,8 @@ def load_cva_bus(
         patients: a rule for patients, or a table of them, see `ultravid.datasets.patients.patient_rule`. A table takes precedence
             over the patient in a video's row, and that over a rule. None: a video whose row states none is its own patient.
         class_agnostic: use one class, "lesion", whatever the annotation's category.
+        allow_outside_root: read images that a JSON names outside of ``root``, by an absolute path, ``..`` or a symbolic link.
+            ``rawframes`` may be a link in any case.
         faults: collects all faults, and the videos and frames without them are returned.
 
     Raises:
@@ -54,13 +58,17 @@ def load_cva_bus(
 
     def build() -> Index:
         rule = patient_rule(patients)
-        parts = [_read(path, [root / "rawframes", root], rule, class_agnostic, faults) for path in paths]
+        roots = [
+            NamedFiles(root / "rawframes", allow_outside_root=allow_outside_root),
+            NamedFiles(root, allow_outside_root=allow_outside_root),
+        ]
+        parts = [_read(path, roots, rule, class_agnostic, faults) for path in paths]
         own = FileFaults(root, faults)
         videos = check_unique_ids([video for part in parts for video in part.videos], own, "in more than one split")
         own.raise_if_any()
         return Index(videos, [warning for part in parts for warning in part.warnings])
 
-    arguments = {"class_agnostic": class_agnostic, "patients": str(patients)}
+    arguments = {"class_agnostic": class_agnostic, "patients": str(patients), "allow_outside_root": allow_outside_root}
     return cached_index("cva_bus", arguments, [*paths, table_address(patients)], build, faults)
 
 
@@ -70,6 +78,7 @@ def load_coco_video(
     image_root: str | Path | None = None,
     patients: str | Path | None = None,
     class_agnostic: bool = True,
+    allow_outside_root: bool = False,
     faults: FaultSink | None = None,
 ) -> list[Video]:
     """Read a COCO-VID file.
@@ -79,6 +88,8 @@ def load_coco_video(
         image_root: the folder that file names are relative to, local or mounted; None: the folder of a local JSON.
         patients: see `load_cva_bus`.
         class_agnostic: use one class, "lesion", whatever the annotation's category.
+        allow_outside_root: read images that the JSON names outside of ``image_root``, by an absolute path, ``..`` or a symbolic
+            link.
         faults: see `load_cva_bus`.
 
     Raises:
@@ -87,9 +98,15 @@ def load_coco_video(
     root = _image_root(json_file, image_root)
 
     def build() -> Index:
-        return _read(json_file, [root], patient_rule(patients), class_agnostic, faults)
+        roots = [NamedFiles(root, allow_outside_root=allow_outside_root)]
+        return _read(json_file, roots, patient_rule(patients), class_agnostic, faults)
 
-    arguments = {"class_agnostic": class_agnostic, "image_root": str(root.absolute()), "patients": str(patients)}
+    arguments = {
+        "class_agnostic": class_agnostic,
+        "image_root": str(root.absolute()),
+        "patients": str(patients),
+        "allow_outside_root": allow_outside_root,
+    }
     return cached_index("coco_video", arguments, [json_file, table_address(patients)], build, faults)
 
 
@@ -99,6 +116,7 @@ def load_coco_stills(
     image_root: str | Path | None = None,
     patients: str | Path | None = None,
     class_agnostic: bool = True,
+    allow_outside_root: bool = False,
     faults: FaultSink | None = None,
 ) -> list[Video]:
     """Read plain COCO annotations; each image becomes a video of one frame.
@@ -109,6 +127,8 @@ def load_coco_stills(
         image_root: the folder that file names are relative to, local or mounted; None: the folder of a local JSON.
         patients: see `load_cva_bus`, for images.
         class_agnostic: use one class, "lesion", whatever the annotation's category.
+        allow_outside_root: read images that the JSON names outside of ``image_root``, by an absolute path, ``..`` or a symbolic
+            link.
         faults: see `load_cva_bus`.
 
     Raises:
@@ -117,9 +137,15 @@ def load_coco_stills(
     root = _image_root(json_file, image_root)
 
     def build() -> Index:
-        return _read(json_file, [root], patient_rule(patients), class_agnostic, faults, stills=True)
+        roots = [NamedFiles(root, allow_outside_root=allow_outside_root)]
+        return _read(json_file, roots, patient_rule(patients), class_agnostic, faults, stills=True)
 
-    arguments = {"class_agnostic": class_agnostic, "image_root": str(root.absolute()), "patients": str(patients)}
+    arguments = {
+        "class_agnostic": class_agnostic,
+        "image_root": str(root.absolute()),
+        "patients": str(patients),
+        "allow_outside_root": allow_outside_root,
+    }
     return cached_index("coco_stills", arguments, [json_file, table_address(patients)], build, faults)
 
 
@@ -133,7 +159,7 @@ def _image_root(json_file: str | Path, image_root: str | Path | None) -> Path:
 
 def _read(
     address: str | Path,
-    roots: Sequence[Path],
+    roots: Sequence[NamedFiles],
     patients: PatientRule,
     class_agnostic: bool,
     sink: FaultSink | None,
@@ -189,7 +215,7 @@ class _ImageReader:
     """
 
     def __init__(
-        self, annotations: CocoAnnotations, roots: Sequence[Path], class_agnostic: bool, faults: FileFaults
+        self, annotations: CocoAnnotations, roots: Sequence[NamedFiles], class_agnostic: bool, faults: FileFaults
     ) -> None:
         self.annotations = annotations
         self.roots = roots
@@ -208,9 +234,13 @@ class _ImageReader:
         if image.file_name is None:
             self.faults.reject("bad image row", f"{where}: image {image.image_id!r} has no 'file_name'")
             return None
-        file = self._find(image.file_name)
+        try:
+            file = self._find(image.file_name)
+        except DataError as error:
+            self.faults.reject("frame is outside of the data's folder", f"{where}: {str(error).rstrip('.')}")
+            return None
         if file is None:
-            self.faults.reject("frame is missing", f"{where}: {self.roots[0] / image.file_name} does not exist")
+            self.faults.reject("frame is missing", f"{where}: {self.roots[0].root / image.file_name} does not exist")
             return None
         fault = image_fault(file, image.height, image.width)
         if fault is not None:
@@ -220,10 +250,23 @@ class _ImageReader:
         return make_frame((str(file), None), image.image_id, (image.height, image.width), rows)
 
     def _find(self, name: str) -> Path | None:
-        for candidate in (root / name for root in self.roots):
+        """The file of a name in the first root that has it.
+
+        Raises:
+            DataError: it has it in none, and is outside of one.
+        """
+        outside: DataError | None = None
+        for root in self.roots:
+            try:
+                candidate = root.path(name)
+            except DataError as error:
+                outside = outside or error
+                continue
             folder = candidate.parent
             if folder not in self.files:
                 self.files[folder] = set(os.listdir(folder)) if folder.is_dir() else set()
             if candidate.name in self.files[folder]:
                 return candidate
+        if outside is not None:
+            raise outside
         return None

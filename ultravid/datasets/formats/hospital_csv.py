@@ -28,6 +28,7 @@ one device, or one group of devices that the config names.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ultravid.datasets.bounds import MAX_ANNOTATION_BYTES, frame_size_fault, is_whole
 from ultravid.datasets.boxes import repair_box
 from ultravid.datasets.faults import FaultSink, FileFaults
 from ultravid.datasets.formats.common import (
@@ -51,8 +53,9 @@ from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.patients import PatientRule, check_patients, patient_rule, table_address
 from ultravid.datasets.readers.images import list_images
+from ultravid.datasets.safe_files import NamedFiles, read_bytes
 from ultravid.datasets.video import DataError, Frame, Video
-from ultravid.utils.text import nearest
+from ultravid.utils.text import nearest, shown
 
 __all__ = ["load_hospital_csv"]
 
@@ -83,6 +86,7 @@ def load_hospital_csv(
     patients: str | Path | None = None,
     classes: Sequence[str] | None = None,
     class_agnostic: bool = True,
+    allow_outside_root: bool = False,
     faults: FaultSink | None = None,
 ) -> list[Video]:
     """Read datasets of this layout.
@@ -95,6 +99,8 @@ def load_hospital_csv(
             `ultravid.datasets.patients.patient_rule`. None: the patients are not known.
         classes: names in the order of their numbers; None: the organ's, see `CLASSES`.
         class_agnostic: use one class, "lesion", whatever the annotation's.
+        allow_outside_root: read folders and pickles that a CSV names outside of ``root``, by an absolute path, ``..`` or a symbolic
+            link.
         faults: collects all faults, and the videos and frames without them are returned.
 
     Raises:
@@ -109,7 +115,8 @@ def load_hospital_csv(
 
     def build() -> Index:
         own = FileFaults(root, faults)
-        reader = _Reader(own, patient_rule(patients), classes, class_agnostic)
+        files_of = NamedFiles(root, allow_outside_root=allow_outside_root)
+        reader = _Reader(own, patient_rule(patients), classes, class_agnostic, files_of)
         for name, text, path in zip(names, datasets, files, strict=True):
             reader.read(path, name, text, groups)
         if reader.patients.table:
@@ -124,6 +131,7 @@ def load_hospital_csv(
         "classes": list(classes) if classes else None,
         "class_agnostic": class_agnostic,
         "patients": str(patients),
+        "allow_outside_root": allow_outside_root,
     }
     return cached_index("hospital_csv", arguments, [*files, table_address(patients)], build, faults)
 
@@ -141,12 +149,18 @@ class _Reader:
     """Reads the videos of one call."""
 
     def __init__(
-        self, faults: FileFaults, patients: PatientRule, classes: Sequence[str] | None, class_agnostic: bool
+        self,
+        faults: FileFaults,
+        patients: PatientRule,
+        classes: Sequence[str] | None,
+        class_agnostic: bool,
+        files: NamedFiles,
     ) -> None:
         self.faults = faults
         self.patients = patients
         self.classes = classes
         self.class_agnostic = class_agnostic
+        self.files = files
         self.videos: list[Video] = []
         self.skipped: Counter[str] = Counter()
         self.watched: set[Path] = set()
@@ -176,8 +190,9 @@ class _Reader:
         where = f"video {row['jpg_folder']!r}"
         if row["anno_format"] not in ("json", "xml"):
             self.faults.reject("bad row", f"{where}: anno_format {row['anno_format']!r} is not json or xml")
-        folder = base / row["jpg_folder"]
-        self.watched |= {folder, (base / row["pkl_file"]).parent}
+        folder = self.files.path(row["jpg_folder"], base)
+        pickle = self.files.path(row["pkl_file"], base) if row["pkl_file"] else None
+        self.watched |= {folder, *([pickle.parent] if pickle else [])}
         info = _read_info(folder / "info.json")
         if info["empty_flag"]:
             self.skipped["have an empty_flag"] += 1
@@ -186,7 +201,7 @@ class _Reader:
             self.skipped["have a polyline_error"] += 1
             return
         classes = self._classes_of(organ)
-        annotated = self._annotation(base, row)
+        annotated = self._annotation(pickle, row)
         frames = self._frames(folder, info, annotated, classes, where)
         static = _static_frames(info, info["num_frames"], folder)
         if frames:
@@ -208,12 +223,13 @@ class _Reader:
             )
         return tuple(classes)
 
-    def _annotation(self, base: Path, row: Mapping[str, str]) -> dict[int, list[Any]]:
+    def _annotation(self, path: Path | None, row: Mapping[str, str]) -> dict[int, list[Any]]:
         """What the pickle holds for each frame; nothing for a negative video."""
         negative = _flag(row, "neg")
-        if negative and not row["pkl_file"]:
+        if path is None and negative:
             return {}
-        path = base / row["pkl_file"]
+        if path is None:
+            raise DataError("its row names no pkl_file, and does not say that it is negative (neg).")
         content = read_plain_pickle(path)
         frames = content.get("frames") if isinstance(content, dict) else None
         if not isinstance(frames, dict) or not all(isinstance(v, list) for v in frames.values()):
@@ -259,16 +275,18 @@ class _Reader:
         for n, entry in enumerate(boxes):
             here = f"{where} box {n}"
             if not isinstance(entry, dict) or not {"box", "class"} <= set(entry):
-                self.faults.reject("bad annotation row", f"{here}: is {entry!r}, not {{'box', 'class', 'track_id'}}")
+                self.faults.reject(
+                    "bad annotation row", f"{here}: is {shown(entry)}, not {{'box', 'class', 'track_id'}}"
+                )
                 continue
             track, kind = entry.get("track_id", 0), entry["class"]
-            if kind not in classes or isinstance(track, bool) or not isinstance(track, int):
-                near = nearest(str(kind), classes)
+            if kind not in classes or not is_whole(track):
+                near = nearest(kind, classes) if isinstance(kind, str) else None
                 hint = f" (did you mean {near!r}?)" if near else f" (classes are {', '.join(classes)})"
                 what = (
-                    f"unknown class {kind!r}{hint}"
+                    f"unknown class {shown(kind)}{hint}"
                     if kind not in classes
-                    else f"track_id {track!r} is not a whole number"
+                    else f"track_id {shown(track)} is not a whole number"
                 )
                 self.faults.reject("bad annotation row", f"{here}: {what}")
                 continue
@@ -284,10 +302,10 @@ def _devices(name: _Name, groups: Mapping[str, Sequence[str]]) -> list[str] | No
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            rows = [{k: v for k, v in row.items() if isinstance(k, str)} for row in reader]
-            columns = reader.fieldnames or []
+        text = read_bytes(path, MAX_ANNOTATION_BYTES).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+        rows = [{k: v for k, v in row.items() if isinstance(k, str)} for row in reader]
+        columns = reader.fieldnames or []
     except OSError as error:
         there = sorted(p.name for p in path.parent.glob("*.csv")) if path.parent.is_dir() else []
         raise DataError(
@@ -295,6 +313,9 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
         ) from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: is not a CSV table: {error}.") from error
+    twice = sorted(c for c, n in Counter(columns).items() if n > 1)
+    if twice:
+        raise DataError(f"{path}: has two columns {twice[0]!r}.")
     missing = [c for c in _COLUMNS if c not in columns]
     if missing:
         raise DataError(f"{path}: has no column {missing[0]!r}; it needs {', '.join(_COLUMNS)}.")
@@ -313,11 +334,13 @@ def _read_info(path: Path) -> dict[str, Any]:
     if not isinstance(info, dict):
         raise DataError(f"{path}: must be a JSON object.")
     shape = info.get("cropped_shape")
-    numbers = isinstance(shape, list) and len(shape) == 2 and all(isinstance(v, int) and v > 0 for v in shape)
-    if not info.get("empty_flag") and (not numbers or not isinstance(info.get("num_frames"), int)):
+    numbers = isinstance(shape, list) and len(shape) == 2 and all(is_whole(v) and v > 0 for v in shape)
+    if not info.get("empty_flag") and (not numbers or not is_whole(info.get("num_frames"))):
         raise DataError(f"{path}: num_frames must be a whole number and cropped_shape [height, width].")
+    if numbers and (fault := frame_size_fault(*info["cropped_shape"])) is not None:
+        raise DataError(f"{path}: {fault}.")
     if not isinstance(info.get("empty_flag", False), bool):
-        raise DataError(f"{path}: empty_flag is {info['empty_flag']!r}, neither true nor false.")
+        raise DataError(f"{path}: empty_flag is {shown(info['empty_flag'])}, neither true nor false.")
     return {"empty_flag": False, **info}
 
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ultravid.datasets.bounds import MAX_ANNOTATION_BYTES, MAX_DEPTH, MAX_PLAIN_VALUES, MAX_WHOLE
+from ultravid.datasets.safe_files import read_bytes
 from ultravid.datasets.video import DataError
 
 __all__ = ["read_plain_pickle"]
@@ -34,10 +38,13 @@ def read_plain_pickle(path: str | Path) -> Any:
     """The data in a pickle.
 
     Raises:
-        DataError: the file can't be read, isn't a pickle, or holds code; the code is not run.
+        DataError: the file can't be read, isn't a pickle, holds code, which is not run, or unpacks to more than the bounds of
+            `ultravid.datasets.bounds`.
     """
     try:
-        return _PlainUnpickler(io.BytesIO(Path(path).read_bytes())).load()
+        content = read_bytes(path, MAX_ANNOTATION_BYTES)
+        _check_program(content)
+        value = _PlainUnpickler(io.BytesIO(content)).load()
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror}).") from error
     except _Refusal as refusal:
@@ -47,3 +54,42 @@ def read_plain_pickle(path: str | Path) -> Any:
         ) from None
     except Exception as error:  # a damaged pickle raises nearly anything
         raise DataError(f"{path}: is not a pickle that can be read ({type(error).__name__}: {error}).") from None
+    _check_value(value, path)
+    return value
+
+
+def _check_program(content: bytes) -> None:
+    """Refuse instructions that take memory or time out of all proportion to the file.
+
+    Raises:
+        ValueError: there is such an instruction, or it isn't a pickle.
+    """
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in _NUMBERED and int(argument or 0) > len(content):  # memory is taken up to this number
+            raise ValueError(f"it numbers an object {argument}, but has {len(content)} bytes")
+        if opcode.name == "DUP":  # never written, and doubles a value at each use
+            raise ValueError("it copies its own values")
+
+
+_NUMBERED = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+
+
+def _check_value(value: Any, path: str | Path) -> None:
+    """Refuse what is small in the file and has no end when it is walked, shown or compared.
+
+    Raises:
+        DataError: it holds too many values, is nested too deeply, or has a number of more than 64 bits.
+    """
+    level: list[Any] = [value]
+    total = 0
+    for _ in range(MAX_DEPTH + 1):
+        if any(isinstance(v, int) and not -MAX_WHOLE <= v <= MAX_WHOLE for v in level):
+            raise DataError(f"{path}: holds a whole number of more than 64 bits.")
+        level = [v for v in level if isinstance(v, dict | list | tuple | set | frozenset)]
+        if not level:
+            return
+        total += sum(2 * len(v) if isinstance(v, dict) else len(v) for v in level)
+        if total > MAX_PLAIN_VALUES:
+            raise DataError(f"{path}: unpacks to more than {MAX_PLAIN_VALUES:,} values.")
+        level = [v for inner in level for v in (chain(inner, inner.values()) if isinstance(inner, dict) else inner)]
+    raise DataError(f"{path}: holds more than {MAX_DEPTH} lists and dicts inside each other.")

@@ -6,15 +6,17 @@
 
 from __future__ import annotations
 
-import json
-import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ultravid.datasets.bounds import MAX_FPS, MAX_SIDECAR_BYTES, MIN_FPS, is_rate
+from ultravid.datasets.boxes import is_number
+from ultravid.datasets.json_files import read_json
 from ultravid.datasets.video import DataError
-from ultravid.utils.text import nearest
+from ultravid.utils.text import nearest, shown
 
 __all__ = ["Sidecar", "read_sidecar", "sidecar_path"]
 
@@ -50,12 +52,9 @@ def read_sidecar(recording: str | Path) -> Sidecar:
         DataError: it is not a JSON object, or holds an unknown key or a value of the wrong kind.
     """
     path = sidecar_path(Path(recording))
-    if not path.is_file():
+    if not os.path.lexists(path):
         return Sidecar()
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: can't be read as JSON: {error}.") from error
+    content = read_json(path, most=MAX_SIDECAR_BYTES)
     if not isinstance(content, dict):
         raise DataError(f"{path}: must be a JSON object with any of {', '.join(_NUMBERS + _WORDS)}.")
     for key, value in content.items():
@@ -67,12 +66,15 @@ def read_sidecar(recording: str | Path) -> Sidecar:
 
 def _check(path: Path, key: str, value: Any) -> None:
     if key in _NUMBERS:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value <= 0:
-            raise DataError(f"{path}: {key!r} is {value!r}, not a number above 0.")
+        if not is_number(value) or value <= 0:
+            raise DataError(f"{path}: {key!r} is {shown(value)}, not a number above 0.")
+        if key == "fps" and not is_rate(value):
+            raise DataError(
+                f"{path}: 'fps' is {value}; a frame rate is from {MIN_FPS} to {MAX_FPS:,.0f} frames per second."
+            )
     elif key in _WORDS:
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise DataError(f"{path}: {key!r} is {value!r}, not text or a whole number.")
+            raise DataError(f"{path}: {key!r} is {shown(value)}, not text or a whole number.")
     else:
         near = nearest(key, _NUMBERS + _WORDS)
         hint = f" Did you mean {near!r}?" if near else f" Keys are {', '.join(_NUMBERS + _WORDS)}."
