@@ -74,14 +74,6 @@ def test_cvat_key_frames_alone_are_filled_as_cvat_shows_them(scan):
     assert left == [None, None, 10, 15, 20, 25, 30, 30, None, 50, 50, 50]
 
 
-def test_cvat_frame_numbers_count_the_tasks_frames(scan):
-    meta = "<size>3</size><start_frame>2</start_frame><frame_filter>step=4</frame_filter>"
-    (scan / "scan.xml").write_text(cvat(f'<track id="0" label="cyst">{box(2, 10)}</track>', meta))
-    (video,) = load_cvat_video(xml=scan / "scan.xml")
-    assert [number_of(read_frame_image(video, t)) for t in range(3)] == [2, 6, 10] and video.fps == 5.0
-    assert [len(b) for b in boxes(video)] == [0, 0, 1]
-
-
 BOMB = '<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;&x;">]>'
 
 
