@@ -21,8 +21,9 @@ from rich.table import Table as TerminalTable
 
 from ultravid.datasets.audit import AuditReport, Split, Table, audit_splits, render_page
 from ultravid.datasets.faults import Fault, FaultSink
-from ultravid.datasets.folds import fold_of_patient
+from ultravid.datasets.folds import folds_of_videos
 from ultravid.datasets.formats.by_name import FORMATS, find_format, parse_options
+from ultravid.datasets.patients import patient_key
 from ultravid.datasets.video import Video
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import replace_file
@@ -72,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--frozen {args.frozen}: at least two frames are needed.")
     splits = read_splits(args.data, args.option)
     if args.num_folds is not None:
-        splits = regroup(splits, lambda v: f"fold {fold_of_patient(v.patient, args.num_folds)}")
+        videos = [video for split in splits for video in split.videos]
+        folds = dict(zip(map(id, videos), folds_of_videos(videos, args.num_folds), strict=True))
+        splits = regroup(splits, lambda v: f"fold {folds[id(v)]}")
     if args.split_table is not None:
         table = read_split_table(args.split_table, args.id_column, args.split_column)
         splits = split_by_table(splits, table, args.split_table)
@@ -144,21 +147,32 @@ def read_split_table(path: Path, id_column: str, split_column: str) -> dict[str,
                 f"{path}: has no column {column!r}; there are {', '.join(map(str, rows[0])) if rows else 'no rows'}."
             )
     table: dict[str, str] = {}
+    spelled: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         name, split = row[id_column], row[split_column]
         if not name or not split:
             raise UserError(f"{path}:{number}: has no {id_column if not name else split_column}.")
+        if spelled.setdefault(patient_key(split), split) != split:
+            raise UserError(
+                f"{path}:{number}: {split!r} and {spelled[patient_key(split)]!r} differ in case or blanks only; write a split in one way."
+            )
         if table.setdefault(name, split) != split:
             raise UserError(f"{path}:{number}: puts {name!r} into {split!r}, an earlier row into {table[name]!r}.")
     return table
 
 
 def split_by_table(splits: Sequence[Split], table: dict[str, str], path: Path) -> list[Split]:
-    found = {}
+    found: dict[int, str] = {}
+    row_of: dict[str, str] = {}
     for video in (v for s in splits for v in s.videos):
         keys = [k for k in (video.video_id, Path(video.video_id).name, Path(video.video_id).stem) if k in table]
-        if keys:
-            found[id(video)] = table[keys[0]]
+        if not keys:
+            continue
+        if row_of.setdefault(keys[0], video.video_id) != video.video_id:
+            raise UserError(
+                f"{path}: the row {keys[0]!r} fits the videos {row_of[keys[0]]!r} and {video.video_id!r}; name each by its whole name."
+            )
+        found[id(video)] = table[keys[0]]
     missing = [v.video_id for s in splits for v in s.videos if id(v) not in found]
     if missing:
         raise UserError(f"{path}: has no row for video {missing[0]!r} ({len(missing)} videos have no row).")
@@ -170,7 +184,7 @@ def print_report(report: AuditReport) -> None:
     for table in [*report.counts, *report.findings]:
         if table.rows:
             console.print(terminal_table(table))
-    console.print(report.verdict, style="red" if report.has_leak else "green")
+    console.print(report.verdict, style="red" if report.has_leak else "yellow" if report.unknown_patients else "green")
 
 
 def terminal_table(table: Table) -> TerminalTable:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ultravid.datasets.convert import write_coco_video
 from ultravid.datasets.formats.by_name import FORMATS, find_format, parse_options
+from ultravid.datasets.patients import describe_unknown_patients, num_unknown_patients
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import ToolParser, run_tool
 
@@ -75,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"{args.output / args.split}.json: {len(videos)} videos, {total} frames ({num_kept} videos were already there)."
     )
+    if unknown := describe_unknown_patients(num_unknown_patients(videos), len(videos)):
+        print(unknown)
     return 0
 
 

@@ -29,6 +29,7 @@ from ultravid.config.command_line import load_with_overrides
 from ultravid.config.default_arguments import is_default_argument
 from ultravid.config.diff import ABSENT
 from ultravid.config.tree import DELETED, value_at
+from ultravid.datasets import load_cva_bus
 from ultravid.engine import AMPTrainer, hooks
 from ultravid.engine.hooks import Watchdog
 
@@ -127,9 +128,22 @@ def test_a_loader_logs_each_change_once(caplog):
 def test_the_launcher_logs_each_change_once(caplog):
     cfg = load_checked(SAVED / "configs/tiny_run.yaml", ["train.max_iter=3"])
     messages = [
-        r.getMessage() for r in caplog.records if " called " in r.getMessage() or " is written as " in r.getMessage()
+        m
+        for m in (r.getMessage() for r in caplog.records)
+        if any(part in m for part in (" called ", " is written as ", " was not set"))
     ]
     assert len(messages) == len(set(messages)) == len(notes_of(cfg)) >= 5
+
+
+def test_patients_that_an_earlier_version_took_from_names_are_still_taken_from_them(tmp_path, caplog):
+    """The folds of a run of version 0.1 stay the same when it is resumed; what today's version saves means what it says."""
+    for name, key in (("cva_bus", "videos"), ("common_data_organs", "tables"), ("phantom", "test_videos")):
+        cfg = LazyConfig.load(SAVED / f"configs/{name}.yaml")
+        assert cfg.data[key].patients == "stem_without_side"
+    assert "patients: was not set, which then meant the name of the video's file less its side" in caplog.text
+    for target in (load_cva_bus, "ultravid.data.load_cva_bus"):
+        LazyConfig.save(Node(videos=Node(_target_=target, root="r", patients=None)), tmp_path / "today.yaml")
+        assert LazyConfig.load(tmp_path / "today.yaml").videos.patients is None
 
 
 def write_config(folder, text):

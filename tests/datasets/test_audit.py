@@ -24,7 +24,7 @@ def write_set(folder, name, videos, patients=None, annotate=lambda annotations: 
     for v, (video, images) in enumerate(videos.items()):
         content["videos"].append(
             {"id": v, "name": video, "patient": (patients or {}).get(video, video), "device": f"d{v}"}
-        )
+        )  # a patient that is None is not known
         for t, image in enumerate(images):
             file = folder / name / video / f"{t}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +94,52 @@ def test_a_patient_in_two_splits_is_a_leak(tmp_path, capsys):
     test = write_set(tmp_path, "test", {"c": clip(3)}, patients={"c": "anna"})
     code, page = audit(tmp_path, "--data", train, "--data", test)
     assert code == 1 and "<td>anna</td><td>train: a</td><td>test: c</td>" in page
+
+
+def test_a_patient_written_in_two_ways_is_one_in_splits_folds_and_a_table_of_splits(tmp_path, capsys):
+    """Unknown patients are counted in the verdict, and an unknown video is not the patient who is called like it."""
+    train = write_set(tmp_path, "train", {"a": clip(1), "b": clip(2)}, patients={"a": "Anna  B", "b": None})
+    test = write_set(tmp_path, "test", {"c": clip(3), "d": clip(4)}, patients={"c": " anna b", "d": "b"})
+    code, page = audit(tmp_path, "--data", train, "--data", test)
+    assert code == 1 and "Patients written in several ways" in page
+    assert "<td>Anna  B</td><td>train: a</td><td>test: c</td>" in page and "<td>b</td><td>train" not in page
+    assert "Splits share patients or frames. The patient of 1 video (of 4) is not known" in page
+    together = ["--data", f"all{train[5:]}", "--data", f"all{test[4:]}"]
+    assert audit(tmp_path, *together, "--num-folds", "7")[0] == 0
+    table = tmp_path / "splits.csv"
+    table.write_text("video,split\na,1\nb,1\nc,2\nd,2\n")
+    assert audit(tmp_path, *together, "--split-table", table)[0] == 1
+    table.write_text("video,split\na,Train\nb,train \nc,2\nd,2\n")
+    assert audit(tmp_path, *together, "--split-table", table)[0] == 2
+    assert "splits.csv:3: 'train ' and 'Train' differ in case or blanks only" in capsys.readouterr().err
+
+
+def test_every_rule_for_patients_can_be_an_option_of_the_audit_and_the_conversion(tmp_path, capsys):
+    for seed, name in enumerate(("P001_1", "P001_10", "P002_1")):
+        (tmp_path / "in" / "site" / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "in" / "site" / name / "0.png"), scene(0, seed))
+    (tmp_path / "patients.json").write_text(json.dumps({"site/P001_1": "a", "site/P001_10": "a"}))
+    for rule, known, unknown in (
+        (None, 0, 3),
+        ("regex:(?P<patient>P[0-9]{3})_", 2, 0),
+        ("regex:(P001)_,?", 1, 1),
+        ("folder", 1, 0),
+        ("stem", 3, 0),
+        ("stem_without_side", 3, 0),
+        (tmp_path / "patients.json", 1, 1),
+    ):
+        option = [] if rule is None else ["--option", f"patients={rule}"]
+        code, page = audit(tmp_path, "--data", f"recordings:{tmp_path / 'in'}", *option)
+        assert code == 0 and f"<td>patients</td><td>{known}</td>" in page
+        assert (f"<td>videos of unknown patients</td><td>{unknown}</td>" in page) == bool(unknown)
+        assert ("not known: each counts as a patient of its own" in page) == bool(unknown)
+        output = tmp_path / f"out{known}{unknown}{len(str(rule))}"
+        convert = load_tool("convert_dataset").main
+        given = ["--format", "recordings", "--path", tmp_path / "in", "--output", output, *option]
+        assert run_tool(convert, list(map(str, given))) == 0
+        rows = json.loads((output / "trainval.json").read_text())["videos"]
+        assert len({row["patient"] for row in rows if "patient" in row}) == known
+        assert ("not known" in capsys.readouterr().out.split("videos were already there")[1]) == bool(unknown)
 
 
 def test_dicom_files_of_one_patient_in_two_splits_are_a_leak_and_the_id_is_not_shown(tmp_path, capsys):

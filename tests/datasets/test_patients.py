@@ -9,10 +9,10 @@ import pytest
 
 from tests.datasets.recordings import write_dicom
 from ultravid.config import get_config
-from ultravid.datasets import load_recordings
+from ultravid.datasets import load_coco_stills, load_coco_video, load_recordings
 from ultravid.datasets.faults import FaultSink
 from ultravid.datasets.folds import fold_of_patient, split_fold
-from ultravid.datasets.patients import PatientRule, patient_rule
+from ultravid.datasets.patients import PatientRule, num_patients, patient_key, patient_rule
 from ultravid.datasets.video import DataError
 
 GREY = np.full((1, 96, 128), 90, np.uint8)
@@ -31,6 +31,9 @@ def write_stills(root, *names):
         (None, "patA/scan1.mp4", None),
         ("stem", "patA/scan1.mp4", "scan1"),
         ("stem", "P001_10.mp4", "P001_10"),
+        ("stem", "dicom/1.2.840.113619.2.55.3", "1.2.840.113619.2.55.3"),
+        ("folder", r"patA\scan1", "patA"),
+        ("folder", "unknown/scan1.mp4", None),
         ("stem_without_side", "benign/x7-1-l", "x7"),
         ("folder", "patA/scan1.mp4", "patA"),
         ("folder", "siteB/patA/scan1.mp4", "siteB/patA"),
@@ -74,6 +77,101 @@ def test_two_folders_with_one_file_name_are_two_unknown_patients_until_a_rule_is
         split_fold(videos, 0, 2)
     assert "The patients of 3 videos (of 3) are not known" in caplog.text
     assert [v.patient for v in load_recordings(path=tmp_path, patients="folder")] == ["patA", "patB", "patB"]
+
+
+NUMBERED = [f"P00{patient}_{k}" for patient in (1, 2, 3) for k in (1, 2, 10, 11, 12)]
+
+
+def coco_video(path, patients):
+    """COCO-VID of a frame a video, by the patients of the videos; None: the row states none."""
+    images = [
+        {"id": k, "video_id": k, "frame_id": 0, "file_name": "0.png", "height": 20, "width": 30}
+        for k in range(len(patients))
+    ]
+    videos = [
+        {"id": k, "name": n, **({} if p is None else {"patient": p})} for k, (n, p) in enumerate(patients.items())
+    ]
+    cv2.imwrite(str(path.parent / "0.png"), np.zeros((20, 30), np.uint8))
+    path.write_text(json.dumps({"videos": videos, "images": images, "annotations": [], "categories": []}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rule", "number", "said"),
+    [
+        (None, 15, ""),
+        ("regex:(P[0-9]+)_", 3, ""),
+        ("stem_without_side", 12, "'P001_10' is a patient by itself, 'P001_1' is of 'P001'"),
+        ("stem", 15, ""),
+    ],
+)
+def test_numbered_clips_are_as_many_patients_as_the_named_rule_says(tmp_path, caplog, rule, number, said):
+    videos = load_coco_video(
+        json_file=coco_video(tmp_path / "v.json", dict.fromkeys(NUMBERED)), image_root=tmp_path, patients=rule
+    )
+    assert num_patients(videos) == number
+    assert said in caplog.text if said else not caplog.text
+
+
+def test_one_file_name_in_several_folders_is_said_if_a_rule_takes_it_for_one_patient(tmp_path, caplog):
+    videos = load_recordings(path=write_stills(tmp_path, "patA/scan1", "patB/scan1"), patients="stem")
+    assert num_patients(videos) == 1
+    assert "'patA/scan1' and 'patB/scan1' are taken as one patient, 'scan1', as patients='stem' says" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("regex:(Q[0-9]+)", r"patients='regex:\(Q\[0-9\]\+\)' finds no patient in any of 15 names, such as 'P001_1'"),
+        ("folder", "finds no patient in any of 15 names"),
+        ("dicom", "patients='dicom' looks at DICOM files, but the data are none"),
+    ],
+)
+def test_a_rule_that_finds_nobody_is_refused(tmp_path, rule, message):
+    path = coco_video(tmp_path / "v.json", dict.fromkeys(NUMBERED))
+    with pytest.raises(DataError, match=message):
+        load_coco_video(json_file=path, image_root=tmp_path, patients=rule)
+    path = coco_video(tmp_path / "v.json", dict.fromkeys(NUMBERED, "stated"))  # then the rule is not asked
+    assert num_patients(load_coco_video(json_file=path, image_root=tmp_path, patients=rule)) == 1
+
+
+def test_someone_called_like_a_video_of_an_unknown_patient_is_another(tmp_path):
+    path = coco_video(tmp_path / "v.json", {"a": None, "b": "a", "c": " A", "d": None})
+    videos = load_coco_video(json_file=path, image_root=tmp_path)
+    assert num_patients(videos) == 3  # a; who is called so, in b and c; d
+
+
+def test_a_stated_name_that_names_nobody_is_not_known_and_that_is_said(tmp_path, caplog):
+    path = coco_video(tmp_path / "v.json", {"a": "unknown", "b": "Anonymous ", "c": "---", "d": "0", "e": 7})
+    videos = load_coco_video(json_file=path, image_root=tmp_path)
+    assert [v.patient_known for v in videos] == [False, False, False, True, True]
+    assert "3 stated patients name nobody and are not known; the first: video 'a' states 'unknown'" in caplog.text
+    with pytest.raises(DataError, match=r"video .a.: patient is 7\.5, not text"):
+        load_coco_video(json_file=coco_video(tmp_path / "w.json", {"a": 7.5}), image_root=tmp_path)
+
+
+def test_a_still_without_a_patient_is_its_own_and_a_rule_is_asked_for_it(tmp_path):
+    content = json.loads(coco_video(tmp_path / "v.json", dict.fromkeys("abc")).read_text())
+    names = ["p1-l.png", "p1-r.png", "p2-l.png"]
+    images = [{**image, "file_name": name} for image, name in zip(content["images"], names, strict=True)]
+    for name in names:
+        cv2.imwrite(str(tmp_path / name), np.zeros((20, 30), np.uint8))
+    (tmp_path / "s.json").write_text(json.dumps({**content, "images": images}))
+    stills = load_coco_stills(json_file=tmp_path / "s.json")
+    assert [(v.patient, v.patient_known) for v in stills] == [(name, False) for name in names]
+    stills = load_coco_stills(json_file=tmp_path / "s.json", patients="stem_without_side")
+    assert [v.patient for v in stills] == ["p1", "p1", "p2"]
+
+
+def test_spellings_are_compared_without_case_blanks_and_signs_that_cannot_be_seen():
+    assert len({patient_key(n) for n in ("M\u00fcller", " mu\u0308ller", "MÜLLER\u200b", "m\u00fcller\u00a0")}) == 1
+    assert patient_key("Müller") != patient_key("Muller")
+
+
+def test_names_of_the_shape_of_cva_bus_keep_their_folds():
+    """Computed from sha256 of the name as it stands, so that a run that is resumed keeps its folds."""
+    names = ("x5a3c2f1", "1dc9ca2f1748c2ec", "4f0b", "P001", "Anna B", "bus_0007")
+    assert [fold_of_patient(name, 4) for name in names] == [0, 2, 0, 3, 2, 2]
 
 
 def test_anonymous_dicom_files_are_not_one_patient(tmp_path):

@@ -14,10 +14,12 @@ __all__ = [
     "KEPT_TARGETS",
     "KEYS",
     "PARTS",
+    "PAST_DEFAULTS",
     "PLAIN_VALUES",
     "RECOMPOSED",
     "TARGETS",
     "WEIGHTS",
+    "PastDefault",
     "Recomposed",
     "current_target",
 ]
@@ -180,6 +182,39 @@ class Recomposed:
     call: str
     arguments: dict[str, str]
 
+
+@dataclass(frozen=True)
+class PastDefault:
+    """What a call meant by an argument that it did not set, or set to None, where today's default means something else.
+
+    Attributes:
+        argument: its name.
+        value: what it is set to, so that it goes on meaning the same.
+        meaning: what it meant, for the note.
+    """
+
+    argument: str
+    value: object
+    meaning: str
+
+
+_SIDE_CUT = PastDefault("patients", "stem_without_side", "the name of the video's file less its side")
+
+PAST_DEFAULTS: dict[str, PastDefault] = {
+    # target by a name with which only an earlier version saved it -> the default of that version
+    # --- 0.2
+    **{
+        f"ultravid.data.{module}{name}": _SIDE_CUT
+        for name, its_module in (
+            ("load_coco_video", "coco_video"),
+            ("load_cva_bus", "coco_video"),
+            ("load_cvat_video", "cvat_video"),
+            ("load_hospital_csv", "hospital_csv"),
+            ("load_labelme", "labelme"),
+        )
+        for module in ("", "datasets.", f"datasets.{its_module}.")
+    },
+}
 
 RECOMPOSED: dict[str, Recomposed] = {
     # target in a config that ultravid saved -> how the same is written today; a user's own config is left as it is.

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ultravid.config.errors import ConfigError
+from ultravid.config.migrations import PAST_DEFAULTS, current_target
 from ultravid.config.projects import owner_of
 from ultravid.config.targets import importable_name, target_name
 from ultravid.config.tree import CONTROL_KEYS, PLAIN, RESERVED_KEYS, Container, join_key
@@ -135,8 +136,8 @@ class _Writer:
         return data
 
     def target(self, target: Any, key: str) -> Any:
-        if isinstance(target, str):
-            return target
+        if isinstance(target, str):  # a name of an earlier version would be taken for a config that it saved
+            return current_target(target, kept=True) if target in PAST_DEFAULTS else target
         if isinstance(target, dict | functools.partial):
             return self.data(target, key)
         name = self.name(target)

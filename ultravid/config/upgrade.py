@@ -12,7 +12,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ultravid.config.errors import Fault
-from ultravid.config.migrations import ARGUMENTS, KEYS, PARTS, PLAIN_VALUES, RECOMPOSED, current_target
+from ultravid.config.migrations import (
+    ARGUMENTS,
+    KEYS,
+    PARTS,
+    PAST_DEFAULTS,
+    PLAIN_VALUES,
+    RECOMPOSED,
+    PastDefault,
+    current_target,
+)
 from ultravid.config.nodes import Node
 from ultravid.config.provenance import where
 from ultravid.config.references import REFERENCE
@@ -145,6 +154,8 @@ def _upgrade_calls(root: Container, saved: bool, moved: dict[str, str]) -> None:
         if isinstance(container, dict):
             target = dict.get(container, "_target_")
             if type(target) is str:
+                if saved and target in PAST_DEFAULTS:
+                    _set_past_default(container, PAST_DEFAULTS[target])
                 _rename_target(container, "_target_", saved)
                 if arguments := _arguments(container):
                     _move_arguments(container, arguments, moved)
@@ -165,6 +176,16 @@ def _rename_target(container: Any, key: str, saved: bool) -> None:
     if current_target(name) != name:
         ensure_record(container).notes[key] = f"{name!r} is now called {today!r}"
     dict.__setitem__(container, key, today)
+
+
+def _set_past_default(node: Any, past: PastDefault) -> None:
+    """Write out what a call meant without saying it; see `PAST_DEFAULTS`."""
+    if dict.get(node, past.argument) is not None:
+        return
+    node.set(past.argument, past.value, (where(node, "_target_"),))
+    ensure_record(node).notes[past.argument] = (
+        f"was not set, which then meant {past.meaning}; that is now written {past.value!r}"
+    )
 
 
 def _arguments(node: Any) -> Mapping[str, str]:

@@ -29,7 +29,7 @@ from ultravid.data.transforms import ClipTransform
 from ultravid.data.transport import PackingLoader
 from ultravid.data.workers import init_worker, worker_init_reset_seed
 from ultravid.datasets.folds import split_fold
-from ultravid.datasets.patients import num_unknown_patients
+from ultravid.datasets.patients import num_patients, num_unknown_patients
 from ultravid.datasets.video import DataError, Video
 from ultravid.structures import Clip
 from ultravid.utils import comm
@@ -167,8 +167,10 @@ def build_video_train_loader(
     logger.info(
         "Training on %d videos of %d patients%s: %d frames, %d boxes.",
         len(chosen),
-        len({v.patient for v in chosen}),
-        f" ({unknown} of them not known)" if (unknown := num_unknown_patients(chosen)) else "",
+        num_patients(chosen),
+        f" ({unknown} of them not known, each counted for one video)"
+        if (unknown := num_unknown_patients(chosen))
+        else "",
         sum(len(v) for v in chosen),
         num_boxes,
     )

@@ -171,7 +171,8 @@ def get_videos(names: Sequence[str]) -> list[Video]:
 
 
 def _load_from_datasets(folder: str, splits: tuple[str, ...]) -> list[Video]:
-    return load_cva_bus(root=Path(os.environ.get("ULTRAVID_DATASETS", "datasets")) / folder, splits=splits)
+    root = Path(os.environ.get("ULTRAVID_DATASETS", "datasets")) / folder
+    return load_cva_bus(root=root, splits=splits, patients="stem_without_side")  # as configs_py/common/data/cva_bus.py
 
 
 for _name, _folder, _splits in (

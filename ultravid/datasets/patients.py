@@ -6,22 +6,29 @@ patient nothing states is a patient of its own, and all of them count and report
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
+from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.video import DataError, Video
 
 __all__ = [
     "UNKNOWN_DICOM_PATIENTS",
+    "UNKNOWN_PATIENTS",
+    "HasPatient",
     "PatientRule",
     "check_patients",
     "describe_unknown_patients",
+    "num_patients",
     "num_unknown_patients",
+    "patient_identities",
     "patient_key",
     "patient_rule",
     "read_patients",
@@ -32,46 +39,85 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _SIDE_SUFFIX = re.compile(r"[-_]\d?-?[lr]?$")
+_LONGER_SUFFIX = re.compile(r"(.*)[-_]\d\d+-?[lr]?")
+
+UNKNOWN_PATIENTS = frozenset(
+    (
+        *("anon", "anonym", "anonymous", "anonymized", "anonymised", "anonymous patient"),
+        *("deidentified", "de-identified", "removed", "redacted"),
+        *("unknown", "unknown patient", "unnamed", "none", "null", "nil", "nan", "n/a", "n.a.", "not available"),
+        *("no id", "noid", "not known", "unspecified", "undefined", "missing"),
+    )
+)
+"""Names of patients that name nobody wherever they are stated, compared as `patient_key` does; so does a name without any letter
+or digit, such as ``---``."""
 
 UNKNOWN_DICOM_PATIENTS = (
-    *("anon", "anonym", "anonymous", "anonymized", "anonymised", "anonymize", "deidentified", "de-identified"),
+    *sorted(UNKNOWN_PATIENTS),
+    *("na", "anonymize", "anonymise", "patient", "patientid", "patient id", "patient_id", "id", "test", "test patient"),
     *(
-        "removed",
-        "redacted",
-        "unknown",
-        "none",
-        "null",
-        "nil",
-        "no id",
-        "noid",
-        "n/a",
-        "na",
-        "not available",
-        "unnamed",
+        "default",
+        "temp",
+        "phantom",
+        "volunteer",
+        "subject",
+        "dummy",
+        "emergency",
+        "9999",
+        "123456",
+        "1234567",
+        "12345678",
     ),
-    *("patient", "patientid", "patient id", "id", "test", "default", "temp", "phantom", "volunteer", "subject"),
+    *("123456789", "1234567890"),
 )
 """Values of the DICOM tag PatientID that name nobody, compared as `patient_key` does; so do values of one repeated filler, such as
-``0``, ``0000``, ``XXX`` and ``---``."""
+``0``, ``0000``, ``XXX`` and ``---``, and of five equal signs or more, such as ``99999``."""
 
 _FILLERS = "0x-_.*?#"
+_REPEATED = re.compile(r"(.)\1{4,}")
+
+
+class HasPatient(Protocol):
+    """A video whose patient is known or not, of a dataset or of an evaluation."""
+
+    @property
+    def video_id(self) -> str:
+        """Unique in its dataset."""
+        ...
+
+    @property
+    def patient(self) -> str:
+        """Who was scanned; the video's own id if that is not known."""
+        ...
+
+    @property
+    def patient_known(self) -> bool:
+        """Whether it is known who was scanned."""
+        ...
 
 
 def patient_key(name: str) -> str:
-    """What two spellings of one patient's name share: it is trimmed, inner blanks count as one, and case does not count."""
+    """What two spellings of one patient's name share: it is trimmed, inner blanks count as one, and case does not count.
+
+    Nor do signs that can't be seen, and whether an accent is a character by itself.
+    """
+    if not name.isascii():
+        name = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
     return " ".join(name.split()).casefold()
 
 
 def _stem(name: str) -> str:
-    return PurePosixPath(name).stem
+    """The last part of a name less a suffix that has a letter: the last number of a DICOM file's UID is no suffix."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.stem if any(c.isalpha() for c in path.suffix) else path.name
 
 
 def _stem_without_side(name: str) -> str:
-    return _SIDE_SUFFIX.sub("", _stem(name))
+    return _SIDE_SUFFIX.sub("", PurePosixPath(name).stem)  # as in version 0.1: folds rest on it
 
 
 def _folder(name: str) -> str:
-    parent = PurePosixPath(name).parent.as_posix()
+    parent = PurePosixPath(name.replace("\\", "/")).parent.as_posix()
     return "" if parent == "." else parent
 
 
@@ -96,10 +142,13 @@ class PatientRule:
     2. what the dataset's own files state: ``patient`` in a video's row or in a sidecar;
     3. the rule: of the video's name, or the DICOM tag PatientID. Without a rule the tag is used too if a file has it.
 
+    None of them says it by a name of `UNKNOWN_PATIENTS`. A rule is for one dataset: it remembers what it was asked, for `check`.
+
     Args:
         table: patient by video name.
         of_name: the patient of a video's name, "" if the name does not tell; None without such a rule.
         unknown_tags: values of the DICOM tag PatientID that name nobody, besides `UNKNOWN_DICOM_PATIENTS`.
+        text: how the rule is named, for messages; "" for what files state.
     """
 
     def __init__(
@@ -107,11 +156,17 @@ class PatientRule:
         table: Mapping[str, str] | None = None,
         of_name: Callable[[str], str] | None = None,
         unknown_tags: Iterable[str] = (),
+        text: str = "",
     ) -> None:
         self.table = dict(table or {})
+        self.text = text
         self._of_name = of_name
         self._unknown_tags = {patient_key(value) for value in (*UNKNOWN_DICOM_PATIENTS, *unknown_tags)}
         self._names_by_token: dict[str, str] = {}
+        self._asked: dict[str, str | None] = {}  # what the rule said of the names that it was asked for
+        self._num_dicom = 0
+        self._nobody: dict[str, str] = {}  # by video, a stated patient that names nobody
+        self._reported: set[str] = set()
 
     def patient(
         self, name: str, stated: str | None = None, *, path: str | None = None, dicom: Path | None = None
@@ -125,24 +180,95 @@ class PatientRule:
             dicom: the video's DICOM file. Files with the same PatientID share the name of the first of them: the id itself is
                 never kept.
         """
-        if name in self.table:
-            return self.table[name]
-        if stated is not None and stated.strip():
-            return stated
+        for said in (self.table.get(name), stated):
+            if said is not None and said.strip():
+                if not _is_nobody(said):
+                    return said
+                self._nobody.setdefault(name, said)
+        found: str | None = None
         if self._of_name is not None:
-            return self._of_name(name if path is None else path) or None
-        return None if dicom is None else self._of_tag(name, dicom)
+            found = self._of_name(name if path is None else path)
+            found = found if found and not _is_nobody(found) else None
+        elif dicom is not None:
+            self._num_dicom += 1
+            found = self._of_tag(name, dicom)
+        self._asked[name if path is None else path] = found
+        return found
 
     def _of_tag(self, name: str, file: Path) -> str | None:
         from ultravid.datasets.readers.dicom import patient_token  # half a second, for those who have DICOM files
 
         token = patient_token(file, self.names_nobody)
-        return None if token is None else self._names_by_token.setdefault(token, name)
+        if token is None or token in self._names_by_token:
+            return None if token is None else self._names_by_token[token]
+        taken = {patient_key(named) for named in self._names_by_token.values()}
+        named, number = name, 1
+        while patient_key(named) in taken:  # a.dcm and A.dcm are two files, perhaps of two patients
+            number += 1
+            named = f"{name} ({number})"
+        self._names_by_token[token] = named
+        return named
 
     def names_nobody(self, tag: str) -> bool:
         """Whether a value of the tag PatientID names nobody."""
         key = patient_key(tag)
-        return key in self._unknown_tags or any(not key.strip(filler) for filler in _FILLERS)
+        is_filler = any(not key.strip(filler) for filler in _FILLERS) or _REPEATED.fullmatch(key) is not None
+        return is_filler or key in self._unknown_tags or _is_nobody(tag) or key.strip("^ ") in self._unknown_tags
+
+    def check(self, names: Iterable[str], faults: FileFaults) -> None:
+        """Refuse a rule that does not fit a dataset, once all its videos are read, and note what looks wrong.
+
+        Args:
+            names: of all its videos.
+            faults: of the dataset; takes what is noted.
+
+        Raises:
+            DataError: the table names none of the videos, or the rule finds a patient in none of the names it was asked for.
+        """
+        if self.table:
+            check_patients(self.table, names, faults.path)
+        if self._asked and self.text and not any(self._asked.values()):
+            first = next(iter(self._asked))
+            if self._of_name is not None:
+                number = "the name" if len(self._asked) == 1 else f"any of {len(self._asked)} names, such as"
+                raise DataError(f"{faults.path}: patients={self.text!r} finds no patient in {number} {first!r}.")
+            if not self._num_dicom:
+                raise DataError(
+                    f"{faults.path}: patients={self.text!r} looks at DICOM files, but the data are none, such as video {first!r}."
+                )
+        for kind, message in self._suspicions():
+            if message not in self._reported:
+                self._reported.add(message)
+                faults.repair(kind, message)
+
+    def _suspicions(self) -> Iterable[tuple[str, str]]:
+        """(kind, message) as `FileFaults.repair` takes them."""
+        for name, said in self._nobody.items():
+            yield "stated patients name nobody and are not known", f"video {name!r} states {said!r}"
+        if self.text not in ("stem", "stem_without_side"):
+            return
+        by_patient: dict[str, list[str]] = defaultdict(list)
+        for name, patient in self._asked.items():
+            by_patient[patient or ""].append(name)
+        for patient, names in by_patient.items():
+            other = next((n for n in names if _folder(n) != _folder(names[0])), None)
+            if patient and other is not None:
+                yield (
+                    "patients are of one file name in several folders",
+                    f"{names[0]!r} and {other!r} are taken as one patient, {patient!r}, as patients={self.text!r} says",
+                )
+            longer = _LONGER_SUFFIX.fullmatch(patient) if self.text == "stem_without_side" else None
+            if longer is not None and len(by_patient.get(longer[1], ())) and patient:
+                yield (
+                    "names keep a number of several digits where one digit is cut from others",
+                    f"{names[0]!r} is a patient by itself, {by_patient[longer[1]][0]!r} is of {longer[1]!r}; "
+                    "if they are one patient, give patients='regex:...'",
+                )
+
+
+def _is_nobody(name: str) -> bool:
+    """Whether a stated name names nobody."""
+    return patient_key(name) in UNKNOWN_PATIENTS or not any(map(str.isalnum, name))
 
 
 def patient_rule(patients: str | Path | None) -> PatientRule:
@@ -162,12 +288,12 @@ def patient_rule(patients: str | Path | None) -> PatientRule:
         return PatientRule()
     text = str(patients)
     if text in _RULES:
-        return PatientRule(of_name=_RULES[text])
+        return PatientRule(of_name=_RULES[text], text=text)
     kind, colon, rest = text.partition(":")
     if colon and kind == "regex":
-        return PatientRule(of_name=_of_pattern(rest))
+        return PatientRule(of_name=_of_pattern(rest), text=text)
     if kind == "dicom" and (colon or text == "dicom"):
-        return PatientRule(unknown_tags=[value for value in rest.split(",") if value.strip()])
+        return PatientRule(unknown_tags=[value for value in rest.split(",") if value.strip()], text=text)
     if "/" not in text and "." not in text and not Path(text).exists():
         raise DataError(f"patients={text!r} is not a rule for patients, nor a file: {_HOW_TO_STATE}.")
     return PatientRule(read_patients(patients))
@@ -226,33 +352,61 @@ def check_patients(table: Mapping[str, str], names: Iterable[str], path: str | P
     Raises:
         DataError: the table isn't empty, and no video is in it.
     """
-    unknown = sorted(set(table) - set(names))
+    known = set(names)
+    unknown = sorted(set(table) - known)
     if unknown and len(unknown) == len(table):
         raise DataError(f"{path}: the table of patients names none of its videos; {unknown[0]!r} is not one of them.")
+    by_key = {patient_key(name): name for name in known - set(table)}
+    near = [name for name in unknown if patient_key(name) in by_key]
+    if near:
+        logger.warning(
+            "%s: the table of patients names %r, which is not the video %r: names of videos are compared letter by letter.",
+            *(path, near[0], by_key[patient_key(near[0])]),
+        )
     if unknown:
         logger.info("%s: %d names in the table of patients are not videos, such as %r.", path, len(unknown), unknown[0])
 
 
-def unify_spellings(videos: Sequence[Video]) -> tuple[list[Video], list[str]]:
-    """The videos with one spelling for each patient, the first in alphabetical order, and a warning for each that had several."""
+def _spellings(videos: Iterable[HasPatient]) -> dict[str, set[str]]:
+    """How each known patient is written, by key."""
     spellings: dict[str, set[str]] = defaultdict(set)
     for video in videos:
         if video.patient_known:
             spellings[patient_key(video.patient)].add(video.patient)
-    chosen = {key: min(names) for key, names in spellings.items()}
-    warnings = [
-        f"Patient {chosen[key]!r} is also written {', '.join(map(repr, sorted(names - {chosen[key]})))}; taken as one patient."
-        for key, names in sorted(spellings.items())
-        if len(names) > 1
-    ]
-    if not warnings:
+    return spellings
+
+
+def unify_spellings(videos: Sequence[Video]) -> tuple[list[Video], list[str]]:
+    """The videos with one spelling for each patient, the first in alphabetical order, and a warning for each that had several."""
+    several = {key: sorted(names) for key, names in _spellings(videos).items() if len(names) > 1}
+    if not several:
         return list(videos), []
+    warnings = [
+        f"Patient {first!r} is also written {', '.join(map(repr, others))}; taken as one patient."
+        for _, (first, *others) in sorted(several.items())
+    ]
+    chosen = {name: names[0] for names in several.values() for name in names}
     return [
-        dataclasses.replace(v, patient=chosen[patient_key(v.patient)]) if v.patient_known else v for v in videos
+        replace(v, patient=chosen[v.patient]) if v.patient_known and v.patient in chosen else v for v in videos
     ], warnings
 
 
-def num_unknown_patients(videos: Iterable[Video]) -> int:
+def patient_identities(videos: Sequence[HasPatient]) -> list[tuple[str, bool]]:
+    """(name, whether it is known) of each video's patient: equal for videos of one patient, and for no others.
+
+    Names that differ in case or blanks only are one patient. A video whose patient is not known is its own patient, also if
+    someone is called like the video.
+    """
+    first = {key: min(names) for key, names in _spellings(videos).items()}
+    return [(first[patient_key(v.patient)], True) if v.patient_known else (v.video_id, False) for v in videos]
+
+
+def num_patients(videos: Sequence[HasPatient]) -> int:
+    """How many patients the videos are of; a video whose patient is not known counts as one more."""
+    return len(set(patient_identities(videos)))
+
+
+def num_unknown_patients(videos: Iterable[HasPatient]) -> int:
     """How many videos' patients are not known; each of them counts as a patient of its own."""
     return sum(not video.patient_known for video in videos)
 

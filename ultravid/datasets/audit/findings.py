@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from ultravid.datasets.audit.similarity import FrameTable, NearDuplicate, find_near_duplicates
 from ultravid.datasets.audit.survey import AuditReport, Example, Split, Table, count_tables
 from ultravid.datasets.faults import Fault
-from ultravid.datasets.patients import PatientRule, describe_unknown_patients, num_unknown_patients, patient_key
+from ultravid.datasets.patients import (
+    PatientRule,
+    describe_unknown_patients,
+    num_unknown_patients,
+    patient_identities,
+    patient_key,
+)
 from ultravid.datasets.readers import read_frame_image
 from ultravid.datasets.readers.opener import is_dicom
 from ultravid.datasets.readers.source import ImageArray
@@ -119,12 +125,17 @@ def _look_at(splits: Sequence[Split], advance: Callable[[int], object]) -> _Seen
 
 
 def _shared_patients(splits: Sequence[Split]) -> Table:
-    """Patients of several splits; two spellings that differ in case or blanks only are one patient."""
+    """Patients of several splits; two spellings that differ in case or blanks only are one patient.
+
+    Where a patient of a DICOM file is called like the file, files of two datasets have equal names by chance:
+    `_shared_dicom_patients` compares their ids.
+    """
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     spelled: dict[str, str] = {}
     for split in splits:
+        named_after = {video.video_id for video in split.videos}
         for video in split.videos:
-            if video.patient_known:
+            if video.patient_known and not (video.patient in named_after and _is_in_dicom(video)):
                 name = spelled.setdefault(patient_key(video.patient), video.patient)
                 found[name][split.name].append(video.video_id)
     rows = [
@@ -153,15 +164,18 @@ def _spellings(splits: Sequence[Split]) -> Table:
     return Table("Patients written in several ways, taken as one patient", ("patient", "splits"), rows)
 
 
+def _is_in_dicom(video: Video) -> bool:
+    return video.frames[0].index_in_file is not None and is_dicom(Path(video.frames[0].path))
+
+
 def _shared_dicom_patients(seen: _Seen) -> Table:
     """Videos of two splits whose DICOM files have the same patient's id, whatever their names; the id is not shown."""
     by_token: dict[str, dict[int, str]] = defaultdict(dict)
     for video, split in zip(seen.videos, seen.split_of, strict=True):
-        path = Path(video.frames[0].path)
-        if video.frames[0].index_in_file is not None and is_dicom(path):
+        if _is_in_dicom(video):
             from ultravid.datasets.readers.dicom import patient_token
 
-            token = patient_token(path, PatientRule().names_nobody)
+            token = patient_token(Path(video.frames[0].path), PatientRule().names_nobody)
             if token is not None:
                 by_token[token].setdefault(split, video.video_id)
     rows = [
@@ -194,14 +208,15 @@ def _identical(seen: _Seen) -> tuple[Table, Table]:
 
 def _near(seen: _Seen) -> tuple[Table, Table]:
     """Frames that are nearly equal: in two splits, and of two patients in one split."""
-    patients = {p: k for k, p in enumerate(dict.fromkeys(v.patient for v in seen.videos))}
+    identities = patient_identities(seen.videos)
+    numbers = {p: k for k, p in enumerate(dict.fromkeys(identities))}
     found: list[NearDuplicate] = []
     if seen.places:
         found = find_near_duplicates(
             seen.frames,
             [p.video for p in seen.places],
             [p.split for p in seen.places],
-            [patients[seen.videos[p.video].patient] for p in seen.places],
+            [numbers[identities[p.video]] for p in seen.places],
         )
     rows = []
     for d in found:

@@ -22,6 +22,7 @@ table { border-collapse: collapse; display: block; overflow-x: auto; }
 td, th { border-bottom: 1px solid #d5dbe2; padding: .25em .9em .25em 0; text-align: left; vertical-align: top; }
 p.verdict { border-left: .4em solid; padding: .6em 1em; font-weight: 600; }
 p.leak { border-color: #b3261e; background: #fbe9e7; } p.clean { border-color: #2e7d32; background: #e9f5ea; }
+p.unsure { border-color: #b26a00; background: #fff4e0; }
 p.note { color: #5a6675; margin: .3em 0; }
 section.leak h2 { color: #b3261e; }
 div.pictures { display: flex; flex-wrap: wrap; gap: 1em; margin-top: .8em; }
@@ -32,7 +33,7 @@ figcaption { font-size: .82em; color: #5a6675; max-width: 26em; overflow-wrap: a
 
 def render_page(report: AuditReport, title: str) -> str:
     """The page: the verdict, then the findings, then the contents of the splits."""
-    kind = "leak" if report.has_leak else "clean"
+    kind = "leak" if report.has_leak else "unsure" if report.unknown_patients else "clean"
     verdict = f'<p class="verdict {kind}">{escape(report.verdict)}</p>'
     body = "\n".join(map(_section, [*report.findings, *report.counts]))
     return (

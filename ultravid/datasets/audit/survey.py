@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ultravid.datasets.faults import Fault
-from ultravid.datasets.patients import num_unknown_patients
+from ultravid.datasets.patients import num_unknown_patients, patient_key
 from ultravid.datasets.readers.source import ImageArray
 from ultravid.datasets.video import Frame, Video
 
@@ -85,16 +85,18 @@ class AuditReport:
 
     @property
     def verdict(self) -> str:
-        """The result in one sentence."""
+        """The result in one sentence, and another if patients are not known."""
+        return f"{self._result} {self.unknown_patients}".rstrip()
+
+    @property
+    def _result(self) -> str:
         if self.num_splits < 2:
             return "There is one split, and nothing to compare it with."
-        if self.unseen and not self.has_leak:
-            return f"The splits could not be compared: no frame could be read from {', '.join(self.unseen)}."
         if self.has_leak:
             return "Splits share patients or frames."
-        if self.unknown_patients:
-            return f"No known patient and no frame was found in two splits. {self.unknown_patients}"
-        return "No patient and no frame was found in two splits."
+        if self.unseen:
+            return f"The splits could not be compared: no frame could be read from {', '.join(self.unseen)}."
+        return f"No {'known ' if self.unknown_patients else ''}patient and no frame was found in two splits."
 
 
 def count_tables(splits: Sequence[Split]) -> list[Table]:
@@ -114,7 +116,7 @@ def _overview(splits: Sequence[Split]) -> Table:
     rows: list[tuple[str, ...]] = []
     facts: dict[str, Callable[[Sequence[Video]], str]] = {
         "videos": lambda vs: str(len(vs)),
-        "patients": lambda vs: str(len({v.patient for v in vs if v.patient_known})),
+        "patients": lambda vs: str(len({patient_key(v.patient) for v in vs if v.patient_known})),
         "videos of unknown patients": lambda vs: str(num_unknown_patients(vs) or "-"),
         "frames": lambda vs: str(sum(map(len, vs))),
         "frames with a box": lambda vs: str(sum(len(f.boxes) > 0 for f in _frames(vs))),

@@ -25,7 +25,7 @@ from ultravid.datasets.boxes import LARGEST, repair_box
 from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.common import Row, static_frames_fault
 from ultravid.datasets.json_files import read_json
-from ultravid.datasets.patients import PatientRule, check_patients
+from ultravid.datasets.patients import PatientRule
 from ultravid.datasets.video import DataError
 
 __all__ = ["CocoAnnotations", "CocoImage", "CocoVideo", "Id", "is_id", "read_coco_annotations"]
@@ -129,8 +129,6 @@ def read_coco_annotations(
     images = reader.images(content["images"], names)
     faults.raise_if_any()  # without sound ids each annotation would be reported as well
     rule = patients or PatientRule()
-    if rule.table:
-        check_patients(rule.table, names.values(), address)
     reader.add_lesions(content["annotations"], images, names)
     frames: dict[Id, list[CocoImage]] = defaultdict(list)
     for image in images.values():
@@ -139,6 +137,7 @@ def read_coco_annotations(
     for video_id, row in rows.items():
         ordered = sorted(frames[video_id], key=lambda image: image.frame_id)
         videos[video_id] = reader.video(row, names[video_id], ordered, rule)
+    rule.check(names.values(), faults)
     return CocoAnnotations(str(address), videos, images, _categories(content))
 
 
@@ -159,10 +158,7 @@ def _read_content(address: str | Path, stills: bool) -> dict[str, Any]:
 
 
 def _stills_as_videos(content: Mapping[str, Any]) -> dict[str, Any]:
-    videos = [
-        {**i, "name": str(i.get("file_name")), "patient": i.get("patient", i.get("file_name")), "fps": None}
-        for i in content["images"]
-    ]
+    videos = [{**i, "name": str(i.get("file_name")), "fps": None} for i in content["images"]]
     images = [{**image, "video_id": image.get("id"), "frame_id": 0} for image in content["images"]]
     annotations = [{**annotation, "video_id": None} for annotation in content["annotations"]]
     return {**content, "videos": videos, "images": images, "annotations": annotations}
@@ -263,6 +259,10 @@ class _Reader:
     def video(self, row: Mapping[str, Any], name: str, images: list[CocoImage], patients: PatientRule) -> CocoVideo:
         """A video of its row and its images."""
         stated = row.get("patient")
+        if stated is not None and (isinstance(stated, bool) or not isinstance(stated, str | int)):
+            what = f"video {name!r}: patient is {stated!r}, not text or a whole number"
+            self.faults.reject("bad patient", what)
+            stated = None
         static = row.get("static_frames") or []
         fault = static_frames_fault(static, len(images)) if images else None
         if fault is not None:

@@ -29,7 +29,7 @@ from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, 
 from ultravid.datasets.formats.cvat_tasks import CvatExport, CvatTask, parse_cvat, whole_number
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
-from ultravid.datasets.patients import PatientRule, check_patients, patient_rule, table_address
+from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.readers import FrameSource, open_source, read_sidecar
 from ultravid.datasets.readers.images import natural_order
 from ultravid.datasets.readers.opener import is_dicom
@@ -119,8 +119,7 @@ def load_cvat_video(
         for path, export in exports:
             with reader.rejecting():
                 reader.read(path, export)
-        if reader.patients.table:
-            check_patients(reader.patients.table, [video.video_id for video in reader.videos], xml)
+        reader.patients.check([video.video_id for video in reader.videos], own)
         return Index(check_unique_ids(reader.videos, own), own.close(), tuple(reader.watched))
 
     arguments = {

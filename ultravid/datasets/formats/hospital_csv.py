@@ -51,7 +51,7 @@ from ultravid.datasets.formats.plain_pickle import read_plain_pickle
 from ultravid.datasets.image_io import image_fault, image_fault_kind
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
-from ultravid.datasets.patients import PatientRule, check_patients, patient_rule, table_address
+from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.readers.images import list_images
 from ultravid.datasets.safe_files import NamedFiles, read_bytes
 from ultravid.datasets.video import DataError, Frame, Video
@@ -119,8 +119,7 @@ def load_hospital_csv(
         reader = _Reader(own, patient_rule(patients), classes, class_agnostic, files_of)
         for name, text, path in zip(names, datasets, files, strict=True):
             reader.read(path, name, text, groups)
-        if reader.patients.table:
-            check_patients(reader.patients.table, [video.video_id for video in reader.videos], root)
+        reader.patients.check([video.video_id for video in reader.videos], own)
         videos = check_unique_ids(reader.videos, own)
         skipped = [f"{root}: {n} videos {why} and are skipped." for why, n in sorted(reader.skipped.items())]
         return Index(videos, own.close() + skipped, tuple(reader.watched))

@@ -18,7 +18,7 @@ from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, 
 from ultravid.datasets.image_io import image_fault, image_fault_kind, image_size
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
-from ultravid.datasets.patients import PatientRule, check_patients, patient_rule, table_address
+from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.readers import read_sidecar
 from ultravid.datasets.readers.images import list_images, natural_order
 from ultravid.datasets.video import DataError, Frame, Video
@@ -64,8 +64,7 @@ def load_labelme(
             reader.read(folder, names)
         if not reader.videos and not own.rejected:
             raise DataError(f"{root}: no folder in it holds PNG or JPEG images.")
-        if reader.patients.table:
-            check_patients(reader.patients.table, [video.video_id for video in reader.videos], root)
+        reader.patients.check([video.video_id for video in reader.videos], own)
         videos = check_unique_ids(reader.videos, own)
         # A sidecar lies beside its folder, and a new folder changes the one above.
         return Index(videos, own.close(), (root.parent, *folders))

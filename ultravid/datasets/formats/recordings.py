@@ -12,7 +12,7 @@ from ultravid.datasets.faults import FaultSink, FileFaults
 from ultravid.datasets.formats.common import make_frame, make_video, require_folder
 from ultravid.datasets.image_io import image_fault
 from ultravid.datasets.index import Index, cached_index
-from ultravid.datasets.patients import PatientRule, check_patients, patient_rule, table_address
+from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.readers import CroppedSource, is_recording, open_source, read_sidecar
 from ultravid.datasets.readers.images import natural_order
 from ultravid.datasets.readers.opener import is_dicom
@@ -54,8 +54,7 @@ def load_recordings(
                 own.reject("recording can't be read", str(error).rstrip("."))
         if not videos and not own.rejected:
             raise DataError(f"{path}: holds no movie, DICOM file or image.")
-        if rule.table:
-            check_patients(rule.table, [video.video_id for video in videos], path)
+        rule.check([video.video_id for video in videos], own)
         watched = [path.parent, *([path, *(p for p in path.rglob("*") if p.is_dir())] if path.is_dir() else [])]
         return Index(videos, own.close(), tuple(watched))
 
