@@ -1,18 +1,24 @@
-"""Reader of folders that were annotated with LabelMe: images with a JSON file of the same stem beside each.
+"""Reader of folders that were annotated with LabelMe: images, and a JSON file for each annotated one.
 
-An image without JSON is a frame without lesion. Shapes of one ``group_id`` are a track. Rectangles, and the bounds of polygons and
-circles, are boxes. Images inside the JSON (``imageData``) are not read: the image's file must exist.
+A JSON file may lie beside its image or in another folder (``labelme --output``): its ``imagePath``, which is relative to it, leads to
+the image. If there is no such image, the one with the JSON's name counts, beside it or the only one of that name; this is reported.
+An image without JSON is a frame without lesion, which is reported too.
+
+Shapes of one ``group_id`` are a track. Rectangles, and the bounds of polygons, circles, oriented rectangles and masks, are boxes; points and
+lines are rejected. Images inside the JSON (``imageData``) are not read: the image's file must exist.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ultravid.datasets.boxes import repair_box
+from ultravid.datasets.bounds import frame_size_fault, is_whole
+from ultravid.datasets.boxes import is_number, repair_box
 from ultravid.datasets.faults import FaultSink, FileFaults
 from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, make_video, require_folder
 from ultravid.datasets.image_io import image_fault, image_fault_kind, image_size
@@ -21,11 +27,23 @@ from ultravid.datasets.json_files import read_json
 from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.readers import read_sidecar
 from ultravid.datasets.readers.images import list_images, natural_order
+from ultravid.datasets.safe_files import NamedFiles
 from ultravid.datasets.video import DataError, Frame, Video
 
 __all__ = ["load_labelme"]
 
 _BY_ORDER = "shapes had no group_id and were tracked by their order in the frame"
+_ONE_GROUP = "shapes share their frame and group_id with another and are one lesion with it"
+_BY_NAME = "annotation files were matched to an image by name, because their imagePath leads to none"
+_OTHER_NAME = "annotation files have another name than the image that their imagePath names"
+_NOT_LABELME = "JSON files are not LabelMe's and are not read"
+_NO_FILE = "videos have images without an annotation file, which are read as frames without lesion"
+_NO_BOX = "data sets have no annotated box"
+_FLAGGED = "annotation files have flags set, which are not read"
+_DIFFICULT = "shapes are marked as difficult, and are lesions as any other"
+
+_KEPT = ("shapes", "imagePath", "imageHeight", "imageWidth", "flags")
+_WITHOUT_BOX = ("point", "points", "line", "linestrip")
 
 
 def load_labelme(
@@ -34,6 +52,7 @@ def load_labelme(
     classes: Sequence[str] | None = None,
     class_agnostic: bool = True,
     patients: str | Path | None = None,
+    allow_outside_root: bool = False,
     faults: FaultSink | None = None,
 ) -> list[Video]:
     """Read a folder that was annotated with LabelMe.
@@ -45,6 +64,7 @@ def load_labelme(
         class_agnostic: use one class, "lesion", whatever the label.
         patients: a rule for patients, or a table of them by video name, see `ultravid.datasets.patients.patient_rule`. None: what a
             sidecar states.
+        allow_outside_root: read images that an ``imagePath`` names outside of ``root``; their folder is one more video.
         faults: collects all faults, and the videos and frames without them are returned.
 
     Raises:
@@ -58,13 +78,20 @@ def load_labelme(
             raise DataError(f"{root} is not a folder.")
         own = FileFaults(root, faults)
         folders = sorted({root, *(p for p in root.rglob("*") if p.is_dir())}, key=lambda p: natural_order(str(p)))
-        reader = _Reader(root, own, patient_rule(patients), class_agnostic)
-        names = tuple(classes or ()) if classes is not None or class_agnostic else _labels(folders)
-        for folder in folders:
-            reader.read(folder, names)
+        files = [_read_file(path) for folder in folders for path in _annotation_files(folder)]
+        images = _Images(folders, NamedFiles(root, allow_outside_root=allow_outside_root))
+        names = tuple(classes or ()) if classes is not None or class_agnostic else _labels(files)
+        reader = _Reader(root, own, patient_rule(patients), class_agnostic, names)
+        matched = reader.match(files, images)
+        for folder, found in images.by_folder.items():
+            reader.read(folder, found, matched)
         if not reader.videos and not own.rejected:
             raise DataError(f"{root}: no folder in it holds PNG or JPEG images.")
         reader.patients.check([video.video_id for video in reader.videos], own)
+        if not any(video.boxes_per_frame.any() for video in reader.videos):
+            used = sum(map(len, matched.values()))
+            what = f"{sum(map(len, reader.videos))} images; {used} of {len(files)} JSON files belong to one of them"
+            own.repair(_NO_BOX, f"{root}: {what}")
         videos = check_unique_ids(reader.videos, own)
         # A sidecar lies beside its folder, and a new folder changes the one above.
         return Index(videos, own.close(), (root.parent, *folders))
@@ -74,64 +101,188 @@ def load_labelme(
         "classes": list(classes) if classes else None,
         "class_agnostic": class_agnostic,
         "patients": str(patients),
+        "allow_outside_root": allow_outside_root,
     }
     return cached_index("labelme", arguments, [table_address(patients)], build, faults)
 
 
-def _labels(folders: Sequence[Path]) -> tuple[str, ...]:
-    labels = set()
-    for file in (f for folder in folders for f in _annotation_files(folder).values()):
-        with contextlib.suppress(DataError):  # reported when its frame is read
-            content = read_json(file)
-            shapes = content.get("shapes") if isinstance(content, dict) else None
-            labels |= {str(s.get("label")) for s in shapes or [] if isinstance(s, dict)}
-    return tuple(sorted(labels))
+@dataclass
+class _AnnotationFile:
+    """A JSON file: what is needed of its content, or why it can't be read."""
+
+    path: Path
+    content: Mapping[str, Any] = field(default_factory=dict)
+    fault: str | None = None
+    has_image_data: bool = False
+
+    @property
+    def shapes(self) -> list[Any] | None:
+        shapes = self.content.get("shapes")
+        return shapes if isinstance(shapes, list) else None
 
 
-def _annotation_files(folder: Path) -> dict[str, Path]:
-    return {p.stem: p for p in folder.glob("*.json") if not p.name.endswith(".video.json")}
+def _annotation_files(folder: Path) -> list[Path]:
+    found = [p for p in folder.iterdir() if p.suffix.lower() == ".json" and not p.name.startswith(".")]
+    found = [p for p in found if not p.name.lower().endswith(".video.json") and not p.is_dir()]
+    return sorted(found, key=lambda p: natural_order(p.name))
+
+
+def _read_file(path: Path) -> _AnnotationFile:
+    try:
+        content = read_json(path)
+    except DataError as error:
+        return _AnnotationFile(path, fault=str(error).rstrip("."))
+    if not isinstance(content, dict):
+        return _AnnotationFile(path)
+    return _AnnotationFile(path, {k: content.get(k) for k in _KEPT}, has_image_data=bool(content.get("imageData")))
+
+
+def _labels(files: Iterable[_AnnotationFile]) -> tuple[str, ...]:
+    shapes = (shape for file in files for shape in file.shapes or ())
+    return tuple(sorted({s["label"] for s in shapes if isinstance(s, dict) and isinstance(s.get("label"), str)}))
+
+
+class _Images:
+    """The images of a data set, and how a JSON file finds its own.
+
+    Args:
+        folders: all of the data set.
+        named: resolves the names that JSON files give.
+
+    Attributes:
+        by_folder: the images of each folder that holds some, in natural order.
+    """
+
+    def __init__(self, folders: Iterable[Path], named: NamedFiles) -> None:
+        self.by_folder = {folder: images for folder in folders if (images := list_images(folder))}
+        self._named = named
+        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        for image in (image for images in self.by_folder.values() for image in images):
+            self._by_name[image.name.lower()].append(image)
+            self._by_name[image.stem].append(image)
+
+    def at(self, image_path: Any, file: Path) -> Path | None:
+        """The image that an ``imagePath`` leads to; None if there is none.
+
+        Raises:
+            DataError: it leads out of the data set.
+        """
+        if not isinstance(image_path, str) or not image_path:
+            return None
+        path = self._named.path(image_path.replace("\\", "/"), file.parent)
+        resolved = path.resolve()
+        same = [
+            image for image in self._by_name.get(path.name.lower(), ()) if image.parent.resolve() == resolved.parent
+        ]
+        exact = [image for image in same if image.name == path.name] or same
+        if not exact and self._named.allow_outside_root and path.is_file() and path.parent.is_dir():
+            self.by_folder.setdefault(resolved.parent, list_images(resolved.parent))
+            exact = [image for image in self.by_folder[resolved.parent] if image.name == path.name]
+        return exact[0] if len(exact) == 1 else None
+
+    def named_as(self, file: Path, image_path: Any) -> list[Path]:
+        """Images with a JSON's name: beside it, else anywhere, of which those in a folder of the same name come first."""
+        beside = [image for image in self.by_folder.get(file.parent, ()) if image.stem == file.stem]
+        if beside:
+            return beside
+        name = PurePosixPath(image_path.replace("\\", "/")).name if isinstance(image_path, str) else ""
+        found = self._by_name.get(name.lower()) or self._by_name.get(file.stem) or []
+        return [image for image in found if image.parent.name == file.parent.name] or list(found)
 
 
 class _Reader:
     """Reads the videos of one call."""
 
-    def __init__(self, root: Path, faults: FileFaults, patients: PatientRule, class_agnostic: bool) -> None:
+    def __init__(
+        self, root: Path, faults: FileFaults, patients: PatientRule, class_agnostic: bool, classes: Sequence[str]
+    ) -> None:
         self.root = root
         self.faults = faults
         self.patients = patients
         self.class_agnostic = class_agnostic
+        self.classes = tuple(classes)
         self.videos: list[Video] = []
         self.num_images = 0
 
-    def read(self, folder: Path, classes: Sequence[str]) -> None:
-        annotations = _annotation_files(folder)
-        images = list_images(folder)
-        name = folder.relative_to(self.root).as_posix() if folder != self.root else folder.name
-        for stem in sorted({p.stem for p in images if sum(q.stem == p.stem for q in images) > 1} & set(annotations)):
-            self.faults.reject("bad annotation file", f"video {name!r}: two images share {annotations[stem]}")
-        if not images:
-            return
-        for stem in sorted(set(annotations) - {p.stem for p in images}):
-            self.faults.reject(
-                "frame is missing", f"video {name!r}: {annotations[stem]} has no image {stem}.png or .jpg"
-            )
-        frames = []
+    def match(self, files: Sequence[_AnnotationFile], images: _Images) -> dict[Path, list[_AnnotationFile]]:
+        """The JSON files of each image; of one that is claimed by several, all of them."""
+        found: dict[Path, list[_AnnotationFile]] = defaultdict(list)
+        for file in files:
+            image = self._image(file, images)
+            if image is not None:
+                found[image].append(file)
+        return found
+
+    def _image(self, file: _AnnotationFile, images: _Images) -> Path | None:
+        where, image_path = f"video {self._name(file.path.parent)!r}", file.content.get("imagePath")
+        outside = ""
+        try:
+            image = images.at(image_path, file.path)
+        except DataError as error:
+            image, outside = None, f": imagePath {str(error).rstrip('.')}"
+        by_name = images.named_as(file.path, image_path)
+        beside = [other for other in by_name if other.parent == file.path.parent]
+        if image is not None:
+            if image.stem != file.path.stem:
+                there = [other for other in images.by_folder.get(image.parent, ()) if other.stem == file.path.stem]
+                what = f"its imagePath is {image_path!r}"
+                if there or beside:
+                    what += f", but {(beside or there)[0]} has its name"
+                    self.faults.reject("bad annotation file", f"{where}: {file.path}: {what}")
+                    return None
+                self.faults.repair(_OTHER_NAME, f"{where}: {file.path}: {what}")
+            return image
+        if len(by_name) == 1:
+            if file.fault is None and file.shapes is not None:
+                self.faults.repair(_BY_NAME, f"{where}: {file.path}: {by_name[0]} for {image_path!r}{outside}")
+            return by_name[0]
+        if len(by_name) > 1:
+            listed = ", ".join(str(other) for other in by_name[:3])
+            what = "two images share" if beside else "several images have the name of"
+            self.faults.reject("bad annotation file", f"{where}: {what} {file.path}: {listed}{outside}")
+        elif file.fault is not None:
+            self.faults.reject("bad annotation file", f"{where}: {file.fault}")
+        elif file.shapes is None:
+            self.faults.repair(_NOT_LABELME, str(file.path))
+        else:
+            inside = "; the picture inside it (imageData) is not read, save it as a file" if file.has_image_data else ""
+            led = f", and its imagePath {image_path!r} leads to none{inside}{outside}"
+            message = f"{where}: {file.path} has no image {file.path.stem}.png or .jpg{led}"
+            self.faults.reject("frame is missing", message)
+        return None
+
+    def _name(self, folder: Path) -> str:
+        inside = folder != self.root and folder.is_relative_to(self.root)
+        return folder.relative_to(self.root).as_posix() if inside else folder.name
+
+    def read(self, folder: Path, images: Sequence[Path], matched: Mapping[Path, Sequence[_AnnotationFile]]) -> None:
+        """The video of a folder."""
+        name = self._name(folder)
+        frames: list[Frame] = []
         for number, image in enumerate(images):
-            frame = self._frame(image, annotations.get(image.stem), classes, f"video {name!r} frame {number}")
-            frames += [frame] if frame is not None else []
+            where, files = f"video {name!r} frame {number}", matched.get(image, ())
+            if len(files) > 1:
+                what = f"{image} is annotated by {len(files)} files: {', '.join(str(file.path) for file in files)}"
+                self.faults.reject("bad annotation file", f"{where}: {what}")
+            else:
+                frame = self._frame(image, files[0] if files else None, where)
+                frames += [frame] if frame is not None else []
             self.num_images += 1
+        num_without = sum(image not in matched for image in images)
+        if num_without:
+            self.faults.repair(_NO_FILE, f"video {name!r}: {num_without} of {len(images)} images")
         if frames:
             sidecar = read_sidecar(folder)
             patient = self.patients.patient(name, sidecar.patient)
-            shown = ("lesion",) if self.class_agnostic else tuple(classes)
+            shown = ("lesion",) if self.class_agnostic else self.classes
             self.videos.append(
                 make_video(name, frames, patient, fps=sidecar.fps, metadata=sidecar.metadata, class_names=shown)
             )
 
-    def _frame(self, image: Path, annotation: Path | None, classes: Sequence[str], where: str) -> Frame | None:
+    def _frame(self, image: Path, file: _AnnotationFile | None, where: str) -> Frame | None:
         try:
-            content = read_json(annotation) if annotation is not None else {"shapes": []}
-            size = _announced_size(content, annotation) if annotation is not None else image_size(image)
+            size = None if file is None else _announced_size(file)
+            size = image_size(image) if size is None else size
             fault = image_fault(image, *size)
         except DataError as error:
             self.faults.reject("bad annotation file", f"{where}: {str(error).rstrip('.')}")
@@ -139,61 +290,84 @@ class _Reader:
         if fault is not None:
             self.faults.reject(image_fault_kind(fault), f"{where}: {image} {fault}")
             return None
-        rows = self._rows(content["shapes"], size, classes, where)
+        if file is not None and isinstance(flags := file.content.get("flags"), dict) and any(flags.values()):
+            set_flags = ", ".join(str(key) for key, value in flags.items() if value)
+            self.faults.repair(_FLAGGED, f"{where}: {file.path}: {set_flags}")
+        rows = self._rows(file.shapes or [] if file is not None else [], size, where)
         return make_frame((str(image), None), self.num_images, size, rows)
 
-    def _rows(self, shapes: list[Any], size: tuple[int, int], classes: Sequence[str], where: str) -> list[Row]:
+    def _rows(self, shapes: list[Any], size: tuple[int, int], where: str) -> list[Row]:
         rows: list[Row] = []
         ungrouped = 0
+        seen: Counter[int] = Counter()
         for n, shape in enumerate(shapes):
             here = f"{where} shape {n}"
-            corners = _bounds(shape)
-            label = shape.get("label") if isinstance(shape, dict) else None
-            if corners is None:
-                kind = shape.get("shape_type") if isinstance(shape, dict) else type(shape).__name__
-                self.faults.reject("bad shape", f"{here}: is a {kind!r} whose corners can't be read")
-                continue
-            if not self.class_agnostic and label not in classes:
-                self.faults.reject("bad shape", f"{here}: label {label!r} is not one of {', '.join(classes)}")
+            fault = self._shape_fault(shape)
+            if fault is not None:
+                self.faults.reject("bad shape", f"{here}: {fault}")
                 continue
             track = shape.get("group_id")
             if track is None:
                 ungrouped += 1
                 track = -ungrouped  # group numbers are not negative
                 self.faults.repair(_BY_ORDER, here)
-            if isinstance(track, bool) or not isinstance(track, int):
-                self.faults.reject("bad shape", f"{here}: group_id {track!r} is not a whole number")
+            box = repair_box(_bounds(shape), *size, here, self.faults)
+            if box is None:
                 continue
-            box = repair_box(corners, *size, here, self.faults)
-            if box is not None:
-                rows.append((box, 0 if self.class_agnostic else list(classes).index(str(label)), track))
+            if shape.get("difficult") is True:
+                self.faults.repair(_DIFFICULT, here)
+            seen[track] += 1
+            if seen[track] > 1:
+                self.faults.repair(_ONE_GROUP, f"{here}: group_id {track}")
+            rows.append((box, 0 if self.class_agnostic else self.classes.index(shape["label"]), track))
         return rows
 
+    def _shape_fault(self, shape: Any) -> str | None:
+        kind = shape.get("shape_type") or "polygon" if isinstance(shape, dict) else type(shape).__name__
+        if kind in _WITHOUT_BOX and isinstance(shape, dict):
+            return f"is a {kind!r}, which has no box; rectangles, polygons, circles and masks are read"
+        if _bounds(shape) is None:
+            return f"is a {kind!r} whose corners can't be read"
+        label, track = shape.get("label"), shape.get("group_id")
+        if not self.class_agnostic and label not in self.classes:
+            return f"label {label!r} is not one of {', '.join(self.classes)}"
+        if track is not None and (not is_whole(track) or track < 0):
+            return f"group_id {track!r} is not a whole number from 0"
+        return None
 
-def _announced_size(content: Any, path: Path) -> tuple[int, int]:
-    found = content if isinstance(content, dict) else {}
-    height, width = found.get("imageHeight"), found.get("imageWidth")
-    if not isinstance(found.get("shapes"), list) or not isinstance(height, int) or not isinstance(width, int):
-        raise DataError(f"{path}: is not a LabelMe file: it needs shapes, imageHeight and imageWidth.")
+
+def _announced_size(file: _AnnotationFile) -> tuple[int, int] | None:
+    """(height, width) that the JSON states; None if it states none."""
+    if file.fault is not None:
+        raise DataError(f"{file.fault}.")
+    if file.shapes is None:
+        raise DataError(f"{file.path}: is not a LabelMe file: it needs a list 'shapes'.")
+    height, width = file.content.get("imageHeight"), file.content.get("imageWidth")
+    if height is None or width is None:
+        return None
+    if not is_whole(height) or not is_whole(width):
+        raise DataError(f"{file.path}: imageHeight {height!r} or imageWidth {width!r} is not a whole number.")
+    if (fault := frame_size_fault(height, width)) is not None:
+        raise DataError(f"{file.path}: {fault}.")
     return height, width
 
 
 def _bounds(shape: Any) -> list[float] | None:
-    """XYXY of a rectangle, polygon or circle; None for anything else."""
+    """XYXY of a shape with an area; None for anything else."""
     points = shape.get("points") if isinstance(shape, dict) else None
-    pairs = isinstance(points, list) and all(isinstance(p, list) and len(p) == 2 for p in points)
-    if (
-        not pairs
-        or not points
-        or not all(isinstance(v, int | float) and not isinstance(v, bool) for p in points for v in p)
-    ):
+    if not isinstance(points, list) or not points:
+        return None
+    if not all(isinstance(p, list) and len(p) == 2 and all(map(is_number, p)) for p in points):
         return None
     kind = shape.get("shape_type") or "polygon"
     if kind == "circle" and len(points) == 2:  # its centre, and a point on its edge
         (x, y), (u, v) = points
         radius = math.hypot(u - x, v - y)
         return [x - radius, y - radius, x + radius, y + radius]
-    if (kind == "rectangle" and len(points) in (2, 4)) or (kind == "polygon" and len(points) >= 3):
+    several = (kind == "rectangle" and len(points) in (2, 4)) or (kind == "polygon" and len(points) >= 3)
+    several |= kind in ("oriented_rectangle", "rotation") and len(points) == 4
+    if several or (kind == "mask" and len(points) == 2):
         xs, ys = [p[0] for p in points], [p[1] for p in points]
-        return [min(xs), min(ys), max(xs), max(ys)]
+        last = 1 if kind == "mask" else 0  # a mask's corners are its first and last pixels
+        return [min(xs), min(ys), max(xs) + last, max(ys) + last]
     return None
