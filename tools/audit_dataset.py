@@ -23,6 +23,7 @@ from ultravid.datasets.audit import AuditReport, Split, Table, audit_splits, ren
 from ultravid.datasets.faults import Fault, FaultSink
 from ultravid.datasets.folds import folds_of_videos
 from ultravid.datasets.formats.by_name import FORMATS, find_format, parse_options
+from ultravid.datasets.missing_files import WRONG_ROOT
 from ultravid.datasets.patients import patient_key
 from ultravid.datasets.video import Video
 from ultravid.utils.errors import UserError
@@ -93,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"Images and all rows: {args.output}")
     if report.has_leak:
         return EXIT_LEAK
+    if wrong := [f"{f.file}: {f.message}." for split in splits for f in split.faults if f.kind == WRONG_ROOT]:
+        raise UserError(wrong[0])
     return EXIT_USER_ERROR if report.unseen else 0
 
 
@@ -184,7 +187,10 @@ def print_report(report: AuditReport) -> None:
     for table in [*report.counts, *report.findings]:
         if table.rows:
             console.print(terminal_table(table))
-    console.print(report.verdict, style="red" if report.has_leak else "yellow" if report.unknown_patients else "green")
+    bad, unsure = report.has_leak or report.unseen, report.unknown_patients
+    console.print(report.verdict, style="red" if bad else "yellow" if unsure else "green")
+    for note in report.notes:
+        console.print(note.replace("[", "\\["), style="yellow")
 
 
 def terminal_table(table: Table) -> TerminalTable:

@@ -102,7 +102,7 @@ def test_a_generator_that_is_kept_from_sample_to_sample_is_named(phantom, caplog
         total_batch_size=2,
         seed=0,
     )
-    (message,) = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    (message,) = [r.message for r in caplog.records if r.name == "ultravid.data.kept_generators"]
     assert message.startswith("transforms[1].parts[0]['rng'] is a random generator that is kept from sample to sample")
 
 

@@ -121,7 +121,7 @@ def set_box(box):
         (lambda c: c["images"][0].update(height=21), "its annotation says 30x21"),
         (
             lambda c: [i.update(file_name=f"benign/gone/{i['id']}.png") for i in c["images"][:2]],
-            r"video 'benign/v-1-l' frame 9: .*gone/1\.png does not exist \(1 more fault",
+            r"video 'benign/v-1-l' frame 9: .*gone/1\.png does not exist; 2 of 3 pictures are missing: 2 in .*gone\.",
         ),
     ],
 )

@@ -28,6 +28,7 @@ from ultravid.data.samplers import FrameSampler, InfiniteClipSampler, Position, 
 from ultravid.data.transforms import ClipTransform
 from ultravid.data.transport import PackingLoader
 from ultravid.data.workers import init_worker, worker_init_reset_seed
+from ultravid.datasets.classes import check_same_classes
 from ultravid.datasets.folds import split_fold
 from ultravid.datasets.patients import num_patients, num_unknown_patients
 from ultravid.datasets.video import DataError, Video
@@ -160,9 +161,11 @@ def build_video_train_loader(
         organ: the organ of all clips, instead of each video's own.
 
     Raises:
-        DataError: no video is left, there is no such fold, or a part finds no video of the kind that it needs.
+        DataError: no video is left, there is no such fold, the videos' classes differ, or a part finds no video of the kind that it
+            needs.
     """
     chosen = _select(videos, fold, num_folds, train=True)
+    check_same_classes(chosen)
     num_boxes = sum(int(video.boxes_per_frame.sum()) for video in chosen)
     logger.info(
         "Training on %d videos of %d patients%s: %d frames, %d boxes.",
@@ -215,9 +218,10 @@ def build_video_test_loader(
         image_format: order of the channels, "RGB" or "BGR".
 
     Raises:
-        DataError: no video is left, or there is no such fold.
+        DataError: no video is left, there is no such fold, or the videos' classes differ.
     """
     chosen = _select(videos, fold, num_folds, train=False)
+    check_same_classes(chosen)
     mine = shard_videos(chosen, comm.get_rank(), comm.get_world_size())
     return PackingLoader(
         FrameDataset(mine, area, foreign_context, image_format),

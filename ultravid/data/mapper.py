@@ -229,7 +229,8 @@ class FrameDataset(Dataset[dict[str, Any]]):
 
     An item holds ``image`` (``(3, H, W)`` uint8 in ``image_format``, resized), ``height`` and ``width`` (of the frame on disk: detections
     and ground truth are in its pixels), ``video_id``, ``frame_index``, ``image_id``, ``file_name``, ``fps`` (None if
-    unknown), ``patient``, ``metadata`` (see `Video`) and ``instances`` (the ground truth). What a reader draws from the global
+    unknown), ``patient``, ``metadata``, ``class_names``, ``category_ids`` (see `Video`) and ``instances`` (the ground truth). What a
+    reader draws from the global
     generators depends on the frame alone.
 
     Args:
@@ -291,6 +292,8 @@ class FrameDataset(Dataset[dict[str, Any]]):
             "fps": video.fps,
             "patient": video.patient if video.patient_known else None,
             "metadata": dict(video.metadata),
+            "class_names": video.class_names,
+            "category_ids": video.category_ids,
             "instances": frame_instances(frame),
         }
         return {**item, "stream_id": "all videos"} if self.foreign_context else item

@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ultravid.datasets.classes import check_same_classes, class_names_of
 from ultravid.datasets.image_io import image_fault
 from ultravid.datasets.readers import read_frame_image
 from ultravid.datasets.readers.source import ImageArray
@@ -49,6 +50,7 @@ def write_coco_video(
         DataError: the folder holds something else, a video's name is not a safe path, or a frame can't be decoded.
     """
     _check_names([v.video_id for v in videos])
+    check_same_classes(videos)
     journal = _Journal(output, split, description, {v.video_id for v in videos})
     records = []
     for video in videos:
@@ -220,7 +222,7 @@ def _png(image: ImageArray) -> bytes:
 
 
 def _coco(videos: Sequence[Video], split: str) -> dict[str, Any]:
-    names = max((v.class_names for v in videos), key=len)
+    names = class_names_of(videos)
     num_classes = max([len(names), *(int(f.classes.max()) + 1 for v in videos for f in v.frames if len(f.classes))])
     content: dict[str, Any] = {
         "info": {"split": split, "converter_version": CONVERTER_VERSION},

@@ -24,12 +24,14 @@ class Fault:
         message: what is wrong, with video and frame.
         file: the annotation file, or the folder of the dataset.
         repaired: True if the data are used after a repair, False if they are rejected.
+        number: how many things of the kind the message stands for.
     """
 
     kind: str
     message: str
     file: str
     repaired: bool = False
+    number: int = 1
 
 
 @dataclass
@@ -59,9 +61,9 @@ class FileFaults:
     rejected: list[Fault] = field(default_factory=list)
     repaired: list[Fault] = field(default_factory=list)
 
-    def reject(self, kind: str, message: str) -> None:
-        """Note what can't be used. ``message`` has no full stop."""
-        self.rejected.append(Fault(kind, message, str(self.path)))
+    def reject(self, kind: str, message: str, number: int = 1) -> None:
+        """Note what can't be used. ``message`` has no full stop; it may stand for a ``number`` of things, as those of a folder."""
+        self.rejected.append(Fault(kind, message, str(self.path), number=number))
 
     def repair(self, kind: str, message: str) -> None:
         """Note what was repaired. ``kind`` continues a number, such as "boxes were clipped to the frame"."""
@@ -77,7 +79,7 @@ class FileFaults:
             self.sink.faults += self.rejected
             self.rejected.clear()
         if self.rejected:
-            more = len(self.rejected) - 1
+            more = sum(fault.number for fault in self.rejected[1:])
             others = f" ({more} more {'fault' if more == 1 else 'faults'} in this file)" if more else ""
             raise DataError(f"{self.path}: {self.rejected[0].message}{others}.")
 

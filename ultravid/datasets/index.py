@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from ultravid.datasets.classes import count_merged_classes, describe_merged_classes
 from ultravid.datasets.faults import Fault, FaultSink
 from ultravid.datasets.json_files import find_file
 from ultravid.datasets.patients import unify_spellings
@@ -69,10 +70,11 @@ def cached_index(
         DataError: raised by ``build``; or an address can't be read.
     """
     files = [address for address in annotations if address is not None]
+    where = str(arguments.get("root") or (files[0] if files else reader))
     folder = None if faults is not None else _cache_folder()
     content = None if folder is None else _content_digest(map(find_file, files))
     if folder is None or content is None:
-        return _warn(_with_one_spelling(build(), reader, faults))
+        return _warn(_with_warnings(build(), reader, where, faults))
     named = [str(Path(f).absolute()) if is_local(f) else str(f) for f in files]
     described = json.dumps([reader, arguments, named], sort_keys=True, default=str)
     path = folder / f"{reader}-{hashlib.sha256(described.encode()).hexdigest()[:24]}.json"
@@ -80,17 +82,23 @@ def cached_index(
     index = _load(path, fingerprint)
     if index is None:
         started = time.time_ns()
-        index = _with_one_spelling(build(), reader)
+        index = _with_warnings(build(), reader, where)
         _save(path, index, fingerprint, started)
     return _warn(index)
 
 
-def _with_one_spelling(index: Index, reader: str, sink: FaultSink | None = None) -> Index:
+def _with_warnings(index: Index, reader: str, where: str, sink: FaultSink | None = None) -> Index:
+    """The index with one spelling of each patient, and the warnings about patients and classes.
+
+    With a sink they are not issued: it gets those about patients, and the audit counts the classes itself.
+    """
     videos, warnings = unify_spellings(index.videos)
     if sink is not None:
         kind = "patients were written in several ways"
         sink.faults += [Fault(kind, warning.rstrip("."), reader, repaired=True) for warning in warnings]
         warnings = []
+    elif merged := describe_merged_classes(count_merged_classes(videos)):
+        warnings.append(f"{where}: {merged}")
     return dataclasses.replace(index, videos=videos, warnings=[*index.warnings, *warnings])
 
 
@@ -190,6 +198,8 @@ def _video_row(video: Video) -> dict[str, Any]:
         "patient": video.patient,
         "patient_known": video.patient_known,
         "may_show_text": video.may_show_text,
+        "category_ids": video.category_ids,
+        "merged_classes": dict(video.merged_classes),
         "fps": video.fps,
         "metadata": dict(video.metadata),
         "class_names": video.class_names,
@@ -225,6 +235,8 @@ def _video_from(row: dict[str, Any]) -> Video:
         static_frames=tuple((first, last) for first, last in row["static_frames"]),
         patient_known=row["patient_known"],
         may_show_text=row["may_show_text"],
+        category_ids=tuple(row["category_ids"]),
+        merged_classes=row["merged_classes"],
     )
 
 

@@ -191,6 +191,8 @@ class Video:
             `ultravid.datasets.patients`.
         may_show_text: True if the frames are of a DICOM file and show more of it than its ultrasound region: the patient's name
             and the date may be burnt in there. Nothing is known about files of other kinds.
+        category_ids: the annotation file's id of each of ``class_names``; empty: 1, 2, ... in their order.
+        merged_classes: number of boxes by the class that they were annotated with, if the reader read all classes as one.
     """
 
     video_id: str
@@ -202,6 +204,8 @@ class Video:
     static_frames: tuple[tuple[int, int], ...] = ()
     patient_known: bool = True
     may_show_text: bool = False
+    category_ids: tuple[int | str, ...] = ()
+    merged_classes: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.frames, PackedFrames):

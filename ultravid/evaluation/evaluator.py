@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ultravid.data.class_checks import check_num_classes
 from ultravid.evaluation.evaluated_run import named_data_set
 from ultravid.evaluation.recording import Recording, recorded_evaluation
 from ultravid.utils import comm
@@ -149,8 +150,10 @@ def inference_on_dataset(
         metrics by name in the main process, an empty dict in the others. The speed is logged.
 
     Raises:
-        UserError: another process is writing an evaluation to the same folder, or the processes have different weights.
+        UserError: another process is writing an evaluation to the same folder, the processes have different weights, or the model
+            has fewer classes than the data.
     """
+    check_num_classes(model, data_loader)
     evaluator = DatasetEvaluators(evaluator) if isinstance(evaluator, Sequence) else evaluator or DatasetEvaluator()
     _share_buffers(model)
     with recorded_evaluation(

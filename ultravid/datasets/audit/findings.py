@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ultravid.datasets.audit.similarity import FrameTable, NearDuplicate, find_near_duplicates
 from ultravid.datasets.audit.survey import AuditReport, Example, Split, Table, count_tables
+from ultravid.datasets.classes import count_merged_classes, describe_merged_classes
 from ultravid.datasets.faults import Fault
 from ultravid.datasets.patients import (
     PatientRule,
@@ -34,6 +35,7 @@ __all__ = ["audit_splits"]
 
 _GREEN, _LINE = (0, 255, 0), 2
 _EXAMPLES = 8  # images per finding
+_FIRST_FAULTS = 3  # of a kind
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ def audit_splits(
     read = {place.split for place in seen.places}
     videos = [video for split in splits for video in split.videos]
     report.unknown_patients = describe_unknown_patients(num_unknown_patients(videos), len(videos))
+    merged = describe_merged_classes(count_merged_classes(videos))
+    report.notes = [merged] if merged else []
     report.unseen = [split.name for number, split in enumerate(splits) if number not in read]
     identical_leaks, identical_inside = _identical(seen)
     near_leaks, near_inside = _near(seen)
@@ -254,10 +258,22 @@ def _title(seen: _Seen, video: int) -> str:
 
 
 def _fault_table(faults: Sequence[Fault], title: str) -> Table:
-    order = Counter(f.kind for f in faults)
-    rows = [(f.kind, f.message, f.file) for f in sorted(faults, key=lambda f: (-order[f.kind], f.kind))]
+    """A row for each kind of fault in each file, with the first few; the page lists all."""
+    order: Counter[str] = Counter()
+    groups: dict[tuple[str, str], list[Fault]] = defaultdict(list)
+    for fault in faults:
+        order[fault.kind] += fault.number
+        groups[fault.kind, fault.file].append(fault)
+    kinds = sorted(groups, key=lambda key: (-order[key[0]], key))
+    rows = []
+    for kind, file in kinds:
+        same = groups[kind, file]
+        text = "; ".join(f.message for f in same[:_FIRST_FAULTS]) + ("; ..." if len(same) > _FIRST_FAULTS else "")
+        rows.append((kind, text, str(sum(f.number for f in same)), file))
+    every = [(f.kind, f.message, f.file) for key in kinds for f in groups[key]]
     note = "; ".join(f"{kind}: {number}" for kind, number in order.most_common())
-    return Table(title, ("kind", "what and where", "file"), rows, note=note)
+    columns = ("kind", "what and where (the first few)", "number", "file")
+    return Table(title, columns, rows, note=note, every=every if len(every) > len(rows) else ())
 
 
 def _frozen_pictures(seen: _Seen) -> Table:

@@ -35,6 +35,7 @@ def render_page(report: AuditReport, title: str) -> str:
     """The page: the verdict, then the findings, then the contents of the splits."""
     kind = "leak" if report.has_leak else "unsure" if report.unknown_patients else "clean"
     verdict = f'<p class="verdict {kind}">{escape(report.verdict)}</p>'
+    verdict += "".join(f'<p class="note">{escape(note)}</p>' for note in report.notes)
     body = "\n".join(map(_section, [*report.findings, *report.counts]))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -55,6 +56,11 @@ def _section(table: Table) -> str:
         parts.append(f"<table><tr>{head}</tr>{''.join(f'<tr>{r}</tr>' for r in rows)}</table>")
     if len(table.rows) > _MOST_ROWS:
         parts.append(f'<p class="note">{len(table.rows) - _MOST_ROWS} more rows are not shown.</p>')
+    if table.every:
+        rows = ("".join(f"<td>{escape(v)}</td>" for v in row) for row in table.every[:_MOST_ROWS])
+        shown = f"all {len(table.every)}" if len(table.every) <= _MOST_ROWS else f"the first {_MOST_ROWS}"
+        listed = f"<table>{''.join(f'<tr>{r}</tr>' for r in rows)}</table>"
+        parts.append(f"<details><summary>List {shown}</summary>{listed}</details>")
     if table.examples:
         parts.append(f'<div class="pictures">{"".join(map(_figure, table.examples))}</div>')
     return "\n".join([*parts, "</section>"])

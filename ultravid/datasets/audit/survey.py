@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ultravid.datasets.classes import count_merged_classes
 from ultravid.datasets.faults import Fault
 from ultravid.datasets.patients import num_unknown_patients, patient_key
 from ultravid.datasets.readers.source import ImageArray
@@ -50,6 +51,7 @@ class Table:
 
     Attributes:
         leak: True if the rows are what splits must not share.
+        every: rows of text that the rows sum up; the page lists them too.
     """
 
     title: str
@@ -58,6 +60,7 @@ class Table:
     examples: Sequence[Example] = ()
     note: str = ""
     leak: bool = False
+    every: Sequence[tuple[str, ...]] = ()
 
 
 @dataclass
@@ -68,6 +71,7 @@ class AuditReport:
         num_splits: how many parts were compared.
         unseen: splits of which not one frame could be read.
         unknown_patients: a sentence about videos whose patients are not known; "" without such videos.
+        notes: sentences about how the data were read, shown with the verdict.
         counts: what the splits hold.
         findings: what is wrong, worst first; without empty tables.
     """
@@ -77,6 +81,7 @@ class AuditReport:
     findings: list[Table] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     unknown_patients: str = ""
+    notes: list[str] = field(default_factory=list)
 
     @property
     def has_leak(self) -> bool:
@@ -90,6 +95,8 @@ class AuditReport:
 
     @property
     def _result(self) -> str:
+        if self.num_splits < 2 and self.unseen:
+            return "No frame could be read."
         if self.num_splits < 2:
             return "There is one split, and nothing to compare it with."
         if self.has_leak:
@@ -101,7 +108,7 @@ class AuditReport:
 
 def count_tables(splits: Sequence[Split]) -> list[Table]:
     """The splits side by side, then by class, organ, hospital, device, size and rate; without tables of what is not known."""
-    tables = [_overview(splits), _by_class(splits)]
+    tables = [_overview(splits), _by_class(splits), _by_annotated_class(splits)]
     tables += [_by_video(splits, key, _metadata(key)) for key in ("organ", "hospital", "device")]
     tables.append(_by_video(splits, "size", lambda v: f"{v.frames[0].width}x{v.frames[0].height} px", most=12))
     tables.append(_by_video(splits, "rate", lambda v: "unknown" if v.fps is None else f"{v.fps:.4g} frames/s", most=12))
@@ -170,6 +177,26 @@ def _by_class(splits: Sequence[Split]) -> Table:
                 cell[2] += sum(counts[c] for counts in per_frame)
     rows = [(name, *(" / ".join(map(str, found[name][s.name])) for s in splits)) for name in sorted(found)]
     return Table("By class: videos / frames / boxes", ("class", *(s.name for s in splits)), rows)
+
+
+def _by_annotated_class(splits: Sequence[Split]) -> Table:
+    """Videos and boxes of each class that the annotations name, if the reader read all classes as one."""
+    counts = {split.name: count_merged_classes(split.videos) for split in splits}
+    names = sorted({name for count in counts.values() for name in count})
+    rows = (
+        []
+        if len(names) == 1 and names[0] == "lesion"
+        else [
+            (name, *(f"{_videos_with(s.videos, name)} / {counts[s.name].get(name, 0)}" for s in splits))
+            for name in names
+        ]
+    )
+    note = "They are read as one class, 'lesion'." if len(names) > 1 else ""
+    return Table("By annotated class: videos / boxes", ("class", *(s.name for s in splits)), rows, note=note)
+
+
+def _videos_with(videos: Sequence[Video], annotated_class: str) -> int:
+    return sum(video.merged_classes.get(annotated_class, 0) > 0 for video in videos)
 
 
 def _metadata(key: str) -> Callable[[Video], str | None]:

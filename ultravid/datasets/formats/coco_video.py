@@ -12,14 +12,17 @@ The two kinds of boxes in between are repaired, and a warning counts them; the r
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ultravid.datasets.faults import FaultSink, FileFaults
-from ultravid.datasets.formats.coco_annotations import CocoAnnotations, CocoImage, CocoVideo, read_coco_annotations
-from ultravid.datasets.formats.common import check_unique_ids, make_frame, make_video, require_folder
+from ultravid.datasets.formats.coco_annotations import CocoAnnotations, CocoImage, CocoVideo, Id, read_coco_annotations
+from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, make_video, require_folder
 from ultravid.datasets.image_io import image_fault, image_fault_kind
 from ultravid.datasets.index import Index, cached_index
+from ultravid.datasets.missing_files import MissingFiles
 from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.safe_files import NamedFiles
 from ultravid.datasets.video import DataError, Frame, Video
@@ -33,6 +36,7 @@ def load_cva_bus(
     root: str | Path,
     splits: Sequence[str] = ("trainval",),
     patients: str | Path | None = None,
+    classes: Sequence[str] | None = None,
     class_agnostic: bool = True,
     allow_outside_root: bool = False,
     faults: FaultSink | None = None,
@@ -44,7 +48,8 @@ def load_cva_bus(
         splits: which JSON files, without ``.json``; their videos are joined.
         patients: a rule for patients, or a table of them, see `ultravid.datasets.patients.patient_rule`. A table takes precedence
             over the patient in a video's row, and that over a rule. None: a video whose row states none is its own patient.
-        class_agnostic: use one class, "lesion", whatever the annotation's category.
+        classes: names of categories in the order of their numbers; None: by category id.
+        class_agnostic: use one class, "lesion", whatever the annotation's category; a warning counts those that are merged.
         allow_outside_root: read images that a JSON names outside of ``root``, by an absolute path, ``..`` or a symbolic link.
             ``rawframes`` may be a link in any case.
         faults: collects all faults, and the videos and frames without them are returned.
@@ -57,18 +62,22 @@ def load_cva_bus(
     paths = [root / f"{split}.json" for split in splits]
 
     def build() -> Index:
-        rule = patient_rule(patients)
-        roots = [
-            NamedFiles(root / "rawframes", allow_outside_root=allow_outside_root),
-            NamedFiles(root, allow_outside_root=allow_outside_root),
-        ]
-        parts = [_read(path, roots, rule, class_agnostic, faults) for path in paths]
+        how = "set root to the folder that holds the JSON files and rawframes"
+        missing = [MissingFiles(root / "rawframes", how, "root", inside="rawframes") for _ in paths]
+        roots = [NamedFiles(path, allow_outside_root=allow_outside_root) for path in (root / "rawframes", root)]
+        read = _Source(paths, roots, missing, patient_rule(patients), faults)
+        index = read.index(classes, class_agnostic)
         own = FileFaults(root, faults)
-        videos = check_unique_ids([video for part in parts for video in part.videos], own, "in more than one split")
+        videos = check_unique_ids(index.videos, own, "in more than one split")
         own.raise_if_any()
-        return Index(videos, [warning for part in parts for warning in part.warnings])
+        return Index(videos, index.warnings)
 
-    arguments = {"class_agnostic": class_agnostic, "patients": str(patients), "allow_outside_root": allow_outside_root}
+    arguments = {
+        "class_agnostic": class_agnostic,
+        "classes": classes and list(classes),
+        "patients": str(patients),
+        "allow_outside_root": allow_outside_root,
+    }
     return cached_index("cva_bus", arguments, [*paths, table_address(patients)], build, faults)
 
 
@@ -77,6 +86,7 @@ def load_coco_video(
     json_file: str | Path,
     image_root: str | Path | None = None,
     patients: str | Path | None = None,
+    classes: Sequence[str] | None = None,
     class_agnostic: bool = True,
     allow_outside_root: bool = False,
     faults: FaultSink | None = None,
@@ -87,7 +97,8 @@ def load_coco_video(
         json_file: the JSON, at any address that ``ultravid.utils.file_io.PathManager`` handles.
         image_root: the folder that file names are relative to, local or mounted; None: the folder of a local JSON.
         patients: see `load_cva_bus`.
-        class_agnostic: use one class, "lesion", whatever the annotation's category.
+        classes: names of categories in the order of their numbers; None: by category id.
+        class_agnostic: use one class, "lesion", whatever the annotation's category; a warning counts those that are merged.
         allow_outside_root: read images that the JSON names outside of ``image_root``, by an absolute path, ``..`` or a symbolic
             link.
         faults: see `load_cva_bus`.
@@ -98,11 +109,12 @@ def load_coco_video(
     root = _image_root(json_file, image_root)
 
     def build() -> Index:
-        roots = [NamedFiles(root, allow_outside_root=allow_outside_root)]
-        return _read(json_file, roots, patient_rule(patients), class_agnostic, faults)
+        named = NamedFiles(root, allow_outside_root=allow_outside_root)
+        return _single(json_file, named, patient_rule(patients), faults).index(classes, class_agnostic)
 
     arguments = {
         "class_agnostic": class_agnostic,
+        "classes": classes and list(classes),
         "image_root": str(root.absolute()),
         "patients": str(patients),
         "allow_outside_root": allow_outside_root,
@@ -115,6 +127,7 @@ def load_coco_stills(
     json_file: str | Path,
     image_root: str | Path | None = None,
     patients: str | Path | None = None,
+    classes: Sequence[str] | None = None,
     class_agnostic: bool = True,
     allow_outside_root: bool = False,
     faults: FaultSink | None = None,
@@ -126,7 +139,8 @@ def load_coco_stills(
             ``device``, ...
         image_root: the folder that file names are relative to, local or mounted; None: the folder of a local JSON.
         patients: see `load_cva_bus`, for images.
-        class_agnostic: use one class, "lesion", whatever the annotation's category.
+        classes: names of categories in the order of their numbers; None: by category id.
+        class_agnostic: use one class, "lesion", whatever the annotation's category; a warning counts those that are merged.
         allow_outside_root: read images that the JSON names outside of ``image_root``, by an absolute path, ``..`` or a symbolic
             link.
         faults: see `load_cva_bus`.
@@ -137,11 +151,12 @@ def load_coco_stills(
     root = _image_root(json_file, image_root)
 
     def build() -> Index:
-        roots = [NamedFiles(root, allow_outside_root=allow_outside_root)]
-        return _read(json_file, roots, patient_rule(patients), class_agnostic, faults, stills=True)
+        named = NamedFiles(root, allow_outside_root=allow_outside_root)
+        return _single(json_file, named, patient_rule(patients), faults, stills=True).index(classes, class_agnostic)
 
     arguments = {
         "class_agnostic": class_agnostic,
+        "classes": classes and list(classes),
         "image_root": str(root.absolute()),
         "patients": str(patients),
         "allow_outside_root": allow_outside_root,
@@ -157,28 +172,104 @@ def _image_root(json_file: str | Path, image_root: str | Path | None) -> Path:
     return Path(json_file).parent
 
 
-def _read(
-    address: str | Path,
-    roots: Sequence[NamedFiles],
-    patients: PatientRule,
-    class_agnostic: bool,
-    sink: FaultSink | None,
-    stills: bool = False,
-) -> Index:
-    """The videos of one JSON whose images lie in one of ``roots``."""
-    _check_exists(address)
-    faults = FileFaults(address, sink)
-    annotations = read_coco_annotations(address, faults, patients=patients, stills=stills)
-    reader = _ImageReader(annotations, roots, class_agnostic, faults)
-    frames = {image_id: reader.frame(image) for image_id, image in annotations.images.items()}
-    videos, warnings = [], []
-    for video in annotations.videos.values():
-        found = [frame for image in video.images if (frame := frames[image.image_id]) is not None]
-        if found:
-            videos.append(_video(video, found, reader.class_names))
+@dataclass(frozen=True)
+class _Source:
+    """JSON files whose images lie in one of ``roots``."""
+
+    addresses: Sequence[str | Path]
+    roots: Sequence[NamedFiles]
+    missing: Sequence[MissingFiles]  # of each file
+    patients: PatientRule
+    sink: FaultSink | None
+    stills: bool = False
+
+    def index(self, classes: Sequence[str] | None, class_agnostic: bool) -> Index:
+        """The videos of all files, and warnings."""
+        opened = []
+        for address in self.addresses:
+            _check_exists(address)
+            faults = FileFaults(address, self.sink)
+            annotations = read_coco_annotations(address, faults, patients=self.patients, stills=self.stills)
+            opened.append((annotations, faults))
+        names = None if class_agnostic else classes or _class_names([annotations for annotations, _ in opened])
+        videos, warnings = [], []
+        for (annotations, faults), missing in zip(opened, self.missing, strict=True):
+            numbers = _ClassNumbers(annotations.categories, names, [file.categories for file, _ in opened])
+            reader = _ImageReader(annotations, self.roots, numbers, faults, missing)
+            frames = {image_id: reader.frame(image) for image_id, image in annotations.images.items()}
+            missing.report(len(frames), faults)
+            empty = []
+            for video in annotations.videos.values():
+                found = [frame for image in video.images if (frame := frames[image.image_id]) is not None]
+                if found:
+                    videos.append(_video(video, found, numbers))
+                elif not video.images:  # what the faults don't say
+                    empty.append(video.name)
+            warnings += faults.close()
+            if empty:
+                some = f"{len(empty)} of {len(annotations.videos)} videos have no image and are skipped"
+                first = ", ".join(map(repr, empty[:3])) + (", ..." if len(empty) > 3 else "")
+                warnings.append(f"{annotations.path}: {some}: {first}.")
+        return Index(videos, warnings)
+
+
+def _single(
+    address: str | Path, root: NamedFiles, patients: PatientRule, sink: FaultSink | None, stills: bool = False
+) -> _Source:
+    missing = MissingFiles(root.root, "set image_root (in a tool: --option image_root=DIR)", "image_root")
+    return _Source([address], [root], [missing], patients, sink, stills)
+
+
+def _class_names(files: Sequence[CocoAnnotations]) -> list[str]:
+    """The categories of all files by id, whichever of them lists one.
+
+    Raises:
+        DataError: a file gives one name to two categories.
+    """
+    for file in files:
+        names = list(file.categories.values())
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            ids = ", ".join(repr(i) for i, name in file.categories.items() if name == twice)
+            raise DataError(
+                f"{file.path}: the categories {ids} are all named {twice!r}; with class_agnostic=False each needs a name."
+            )
+    by_id = {(number, name) for file in files for number, name in file.categories.items()}
+    order = sorted(by_id, key=lambda key: (isinstance(key[0], str), str(key[0]) if isinstance(key[0], str) else key[0]))
+    return list(dict.fromkeys(name for _, name in order))
+
+
+class _ClassNumbers:
+    """Number of the class of each category of a file.
+
+    Args:
+        categories: names of the file's categories by id.
+        names: names of the classes in the order of their numbers; None: all categories are one class.
+        everywhere: the categories of all files: a class that this file lacks has the id of another file.
+    """
+
+    def __init__(
+        self, categories: Mapping[Id, str], names: Sequence[str] | None, everywhere: Sequence[Mapping[Id, str]]
+    ) -> None:
+        self.categories = categories
+        self.merges = names is None
+        self.names: tuple[str, ...] = ("lesion",) if names is None else tuple(names)
+        self._number = {i: 0 if names is None else _place(names, name) for i, name in categories.items()}
+        id_of = {name: i for file in everywhere for i, name in file.items() if i not in categories}
+        id_of |= {name: i for i, name in categories.items()}
+        free = max([0, *(i for i in id_of.values() if isinstance(i, int))])
+        if names is None:
+            self.ids: tuple[Id, ...] = tuple(categories) if len(categories) == 1 else ()
         else:
-            warnings.append(f"{address}: video {video.name!r} has no frame and is skipped.")
-    return Index(videos, faults.close() + warnings)
+            self.ids = tuple(id_of[n] if n in id_of else free + k + 1 for k, n in enumerate(names))
+
+    def of(self, category: Id) -> int | None:
+        """The number of a category's class; None if it is not one of the classes."""
+        return self._number[category]
+
+
+def _place(names: Sequence[str], name: str) -> int | None:
+    return list(names).index(name) if name in names else None
 
 
 def _check_exists(address: str | Path) -> None:
@@ -194,16 +285,21 @@ def _check_exists(address: str | Path) -> None:
     raise DataError(f"{path} does not exist; JSON files in its folder: {others}.")
 
 
-def _video(video: CocoVideo, frames: Sequence[Frame], class_names: tuple[str, ...]) -> Video:
+def _video(video: CocoVideo, frames: Sequence[Frame], numbers: _ClassNumbers) -> Video:
     # A rejected frame shifts the numbers that static_frames count.
     static = video.static_frames if len(frames) == len(video.images) else ()
+    kept = {frame.image_id for frame in frames}
+    categories = [row[1] for image in video.images if image.image_id in kept for row in image.lesions]
+    merged = Counter(numbers.categories[category] for category in categories) if numbers.merges else {}
     return make_video(
         video.name,
         frames,
         video.patient,
         fps=video.fps,
         metadata=video.metadata,
-        class_names=class_names,
+        class_names=numbers.names,
+        category_ids=numbers.ids,
+        merged_classes=dict(merged),
         static_frames=static,
     )
 
@@ -215,18 +311,19 @@ class _ImageReader:
     """
 
     def __init__(
-        self, annotations: CocoAnnotations, roots: Sequence[NamedFiles], class_agnostic: bool, faults: FileFaults
+        self,
+        annotations: CocoAnnotations,
+        roots: Sequence[NamedFiles],
+        numbers: _ClassNumbers,
+        faults: FileFaults,
+        missing: MissingFiles,
     ) -> None:
         self.annotations = annotations
         self.roots = roots
         self.faults = faults
+        self.missing = missing
         self.files: dict[Path, set[str]] = {}
-        if class_agnostic:
-            self.class_of = dict.fromkeys(annotations.categories, 0)
-            self.class_names: tuple[str, ...] = ("lesion",)
-        else:
-            self.class_of = {category: number for number, category in enumerate(annotations.categories)}
-            self.class_names = tuple(annotations.categories.values())
+        self.numbers = numbers
 
     def frame(self, image: CocoImage) -> Frame | None:
         """The frame of an image, or None if its file is rejected."""
@@ -240,13 +337,22 @@ class _ImageReader:
             self.faults.reject("frame is outside of the data's folder", f"{where}: {str(error).rstrip('.')}")
             return None
         if file is None:
-            self.faults.reject("frame is missing", f"{where}: {self.roots[0].root / image.file_name} does not exist")
+            self.missing.add(image.file_name, f"{where}: {self.roots[0].root / image.file_name} does not exist")
             return None
         fault = image_fault(file, image.height, image.width)
         if fault is not None:
             self.faults.reject(image_fault_kind(fault), f"{where}: {file} {fault}")
             return None
-        rows = [(box, self.class_of[category], track) for box, category, track in image.lesions]
+        rows: list[Row] = []
+        for box, category, track in image.lesions:
+            number = self.numbers.of(category)
+            if number is None:
+                name = self.annotations.categories[category]
+                self.faults.reject(
+                    "unknown class", f"{where}: class {name!r} is not one of {', '.join(self.numbers.names)}"
+                )
+            else:
+                rows.append((box, number, track))
         return make_frame((str(file), None), image.image_id, (image.height, image.width), rows)
 
     def _find(self, name: str) -> Path | None:

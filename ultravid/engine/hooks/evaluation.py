@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from ultravid.config import ConfigError, LazyConfig
+from ultravid.data.class_checks import check_evaluated_classes
 from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import Every, HookOrder
 from ultravid.evaluation import DatasetEvaluator, scalar_metrics
@@ -69,9 +70,11 @@ class EvalHook(HookBase):
         """Let nothing else record scalars of the metrics' names.
 
         Raises:
-            UserError: another hook evaluates metrics of these names.
+            UserError: another hook evaluates metrics of these names, or the data have other classes than those of the training.
         """
         self.evaluated = False
+        evaluated = getattr(self._func, "keywords", {}).get("data_loader")
+        check_evaluated_classes(getattr(self.trainer, "data_loader", None), evaluated)
         if (clash := self._clash(self._declared or ())) is not None:
             other, metric = clash
             raise UserError(

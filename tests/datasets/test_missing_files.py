@@ -1,0 +1,66 @@
+"""Pictures that are missing: one message for a wrong folder, counts by folder if only some are missing."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.conftest import load_tool
+from ultravid.datasets import DataError
+from ultravid.datasets.formats import load_coco_stills, load_cva_bus
+from ultravid.utils.tool import run_tool
+
+
+@pytest.fixture
+def stills(tmp_path):
+    """Twelve stills in two folders of ``tmp_path/right/pictures``; their JSON lies elsewhere."""
+    content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cyst"}]}
+    for n in range(12):
+        name = f"pictures/{'ab'[n % 2]}/{n}.png"
+        (tmp_path / "right" / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "right" / name), np.full((20, 30), 9 + n, np.uint8))
+        content["images"].append({"id": n, "file_name": name, "height": 20, "width": 30})
+        content["annotations"].append({"id": n, "image_id": n, "bbox": [2, 3, 10, 5], "category_id": 1})
+    (tmp_path / "stills.json").write_text(json.dumps(content))
+    return tmp_path / "stills.json"
+
+
+def test_a_wrong_root_is_one_message_and_what_it_tells_to_set_works(stills, tmp_path, capsys, caplog):
+    (tmp_path / "wrong").mkdir()
+    with pytest.raises(DataError, match=r"stills\.json: 12 of 12 pictures are missing under .*wrong") as error:
+        load_coco_stills(json_file=stills, image_root=tmp_path / "wrong")
+    said = str(error.value).rpartition("It is found with ")[2].rstrip(".")
+    assert said == f"image_root={tmp_path / 'right'}" and "set image_root (" in str(error.value)
+    assert len(load_coco_stills(json_file=stills, image_root=said.partition("=")[2])) == 12
+
+    page = tmp_path / "audit.html"
+    command = ["--data", f"coco-stills:{stills}", "--output", str(page), "--option"]
+    assert run_tool(load_tool("audit_dataset").main, [*command, f"image_root={tmp_path / 'wrong'}"]) == 2
+    output = capsys.readouterr()
+    assert "Faults: what can't be used (1)" in output.out and "12 of 12 pictures are missing" in output.err
+    assert page.read_text().count("does not exist") == 1 and not caplog.records
+    assert run_tool(load_tool("audit_dataset").main, [*command, said]) == 0
+
+
+def test_some_missing_pictures_are_counted_by_folder(stills, tmp_path, capsys):
+    for n in (0, 2, 5):
+        (tmp_path / "right" / "pictures" / "ab"[n % 2] / f"{n}.png").unlink()
+    folder = tmp_path / "right" / "pictures"
+    with pytest.raises(DataError) as error:
+        load_coco_stills(json_file=stills, image_root=tmp_path / "right")
+    assert f"3 of 12 pictures are missing: 2 in {folder}/a, 1 in {folder}/b" in str(error.value)
+    page = tmp_path / "audit.html"
+    command = ["--data", f"coco-stills:{stills}", "--output", str(page), "--option", f"image_root={tmp_path / 'right'}"]
+    assert run_tool(load_tool("audit_dataset").main, command) == 0
+    assert "frame is missing: 3" in page.read_text()
+
+
+def test_cva_bus_without_its_pictures_names_root(tmp_path):
+    images = [
+        {"id": n, "video_id": 1, "frame_id": n, "file_name": f"v/{n}.png", "height": 9, "width": 9} for n in (0, 1)
+    ]
+    content = {"videos": [{"id": 1, "name": "v"}], "images": images, "annotations": []}
+    (tmp_path / "trainval.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"2 of 2 pictures are missing under .*rawframes: set root to the folder"):
+        load_cva_bus(root=tmp_path)
