@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(args.output) as file:
-            file.write(render_page(report, f"Audit of {', '.join(args.data)}").encode())
+            file.write(render_page(report, f"Audit of {', '.join(args.data)}").encode(errors="backslashreplace"))
     except OSError as error:
         raise UserError(f"{args.output}: can't be written ({error.strerror}).") from error
     print(f"Images and all rows: {args.output}")

@@ -5,20 +5,28 @@
         --option datasets=breast_ALL@20230101-120000 --option class_agnostic=false
 
 The same command continues a conversion that was interrupted: finished videos are checked and kept.
+
+Exit code: 0 all was converted, 2 something can't be read. A video with a fault is left out and reported, and the others are
+converted; the manifest lists what is missing under "skipped".
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ultravid.datasets.convert import write_coco_video
-from ultravid.datasets.formats.by_name import FORMATS, find_format, parse_options
+from ultravid.datasets.convert import check_output_folder, sound_videos, write_coco_video
+from ultravid.datasets.faults import FaultSink
+from ultravid.datasets.formats.by_name import FORMATS, DatasetFormat, find_format, parse_options
 from ultravid.datasets.patients import describe_unknown_patients, num_unknown_patients
+from ultravid.datasets.video import DataError, Video
 from ultravid.utils.errors import UserError
-from ultravid.utils.tool import ToolParser, run_tool
+from ultravid.utils.tool import EXIT_USER_ERROR, ToolParser, run_tool
+
+FAULTS_ON_TERMINAL = 50
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -56,29 +64,64 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     source = find_format(args.format)
     options = parse_options(source, args.option)
-    videos = source.read(args.path, options)
-    if not videos:
-        raise UserError(f"{args.path}: holds no video.")
     path = Path(args.path)
+    check_output_folder(path, args.output)
+    faults = FaultSink()
+    videos = read_what_is_sound(source, args.path, options, faults)
     base = path if path.is_dir() else path.parent
     description = {"format": source.name, "dataset": path.resolve().name, "options": options}
     columns = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    num_kept = 0
+    num_written = total = num_kept = 0
     try:
         with Progress(*columns) as progress:
             task = progress.add_task("", total=sum(map(len, videos)))
-            for num_frames, kept in write_coco_video(videos, args.output, args.split, description, base):
+            for num_frames, kept in write_coco_video(videos, args.output, args.split, description, base, faults):
+                num_written += 1
+                total += num_frames
                 num_kept += kept
                 progress.advance(task, num_frames)
     except OSError as error:
         raise UserError(f"{error.filename or args.output}: can't be written ({error.strerror}).") from error
-    total = sum(map(len, videos))
     print(
-        f"{args.output / args.split}.json: {len(videos)} videos, {total} frames ({num_kept} videos were already there)."
+        f"{args.output / args.split}.json: {num_written} videos, {total} frames ({num_kept} videos were already there)."
     )
     if unknown := describe_unknown_patients(num_unknown_patients(videos), len(videos)):
         print(unknown)
-    return 0
+    return report_faults(faults)
+
+
+def read_what_is_sound(source: DatasetFormat, path: str, options: Mapping[str, Any], faults: FaultSink) -> list[Video]:
+    """The videos without a fault; the others' faults go to ``faults``."""
+    try:
+        videos = source.read(path, options)
+    except DataError:
+        videos = source.read(path, options, faults)  # raises again what is not a fault of single files
+        try:
+            videos = sound_videos(videos, [f for f in faults.faults if not f.repaired], path)
+        except DataError:
+            report_faults(faults)
+            raise
+    if not videos:
+        raise UserError(f"{path}: holds no video.")
+    return videos
+
+
+def report_faults(faults: FaultSink) -> int:
+    """Print what was repaired or rejected, one line each, and return the exit code."""
+    rejected = [f for f in faults.faults if not f.repaired]
+    for fault in [*rejected, *(f for f in faults.faults if f.repaired)][:FAULTS_ON_TERMINAL]:
+        print(f"{'repaired' if fault.repaired else 'error'}: {fault.kind}: {fault.message}", file=sys.stderr)
+    if len(faults.faults) > FAULTS_ON_TERMINAL:
+        print(
+            f"... and {len(faults.faults) - FAULTS_ON_TERMINAL} more; tools/audit_dataset.py lists all.",
+            file=sys.stderr,
+        )
+    if rejected:
+        print(
+            f"{len(rejected)} {'fault' if len(rejected) == 1 else 'faults'}: what they are about was not converted.",
+            file=sys.stderr,
+        )
+    return EXIT_USER_ERROR if rejected else 0
 
 
 if __name__ == "__main__":

@@ -248,7 +248,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(hospital, tmp_path):
     for content in (_Evil(str(tmp_path / "made")), {"frames": {0: [_Evil(str(tmp_path / "made"))]}}):
         put(hospital, content)
         with pytest.raises(
-            DataError, match=r"video 'v0': .*v0\.pkl: the pickle wants \w+\.mkdir, which is code.*not run"
+            DataError, match=r"video 'breast/v0': .*v0\.pkl: the pickle wants \w+\.mkdir, which is code.*not run"
         ):
             load_hospital_csv(root=hospital, datasets=[NAME])
     assert not (tmp_path / "made").exists()
@@ -264,7 +264,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(hospital, tmp_path):
     [
         (
             {"frames": {1: [{"box": ["1", 2, 3, 4], "class": "Mass"}]}},
-            r"video 'v0' frame 1 box 0: box .* is not four numbers",
+            r"video 'breast/v0' frame 1 box 0: box .* is not four numbers",
         ),
         ({"frames": {1: [{"box": [1, 2, 3, 4], "class": "mass"}]}}, "unknown class 'mass' .did you mean 'Mass'"),
         ({"frames": {5: [{"box": [1, 2, 3, 4], "class": "Mass"}]}}, "frame 5: has boxes, but there are 3 frames"),
@@ -300,7 +300,7 @@ def test_what_else_can_be_wrong_with_a_hospitals_table_is_reported(hospital):
     refused(NAME, "video 'breast/v0' is listed twice")
     table.write_text(before)
     cv2.imwrite(str(hospital / "breast" / "v0" / "1.jpg"), numbered(1)[:50])
-    refused(NAME, r"video 'v0' frame 1: .*1\.jpg is 128x50 px, its annotation says 128x96")
+    refused(NAME, r"video 'breast/v0' frame 1: .*1\.jpg is 128x50 px, its annotation says 128x96")
     (hospital / "breast" / "v0" / "2.jpg").unlink()
     refused(NAME, "holds 2 images, its info.json says 3 frames")
 

@@ -123,7 +123,9 @@ def test_a_users_mistakes_are_reported_before_anything_is_written(recordings, tm
     assert "it becomes a file's name" in error_of(*here, "--split", "../x")
     assert "does not exist" in error_of("--format", "recordings", "--path", tmp_path / "gone")
     assert not (tmp_path / "out").exists()
-    assert "is not empty and holds no conversion" in error_of(*here, output=recordings)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes").touch()
+    assert "is not empty and holds no conversion" in error_of(*here, output=tmp_path / "full")
     assert convert(*here, "--output", tmp_path / "out") == 0
     assert "is of another conversion (options differ)" in error_of(*here, "--option", "crop=false")
     assert "already holds video 'scan.dcm'" in error_of(*here, "--split", "test")

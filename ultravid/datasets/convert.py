@@ -3,6 +3,9 @@
 ``output`` then holds ``<split>.json``, ``rawframes/<video>/%06d.png`` and ``manifest_<split>.json``. A video is written into
 ``unfinished/``, renamed when it is complete, and then recorded in a journal. So a conversion that was killed continues where it
 stopped, and its result equals that of an uninterrupted one, byte for byte.
+
+A video with a fault is left out whole, and the manifest lists it under ``skipped``: a video without one of its boxes would be
+a wrong one. The names in a manifest are data, and lead nowhere but into ``rawframes``.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -18,21 +22,77 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ultravid.datasets.bounds import MAX_ANNOTATION_BYTES
 from ultravid.datasets.classes import check_same_classes, class_names_of
+from ultravid.datasets.faults import Fault, FaultSink
 from ultravid.datasets.image_io import image_fault
+from ultravid.datasets.json_files import parse_json, read_json
 from ultravid.datasets.readers import read_frame_image
 from ultravid.datasets.readers.source import ImageArray
+from ultravid.datasets.safe_files import NamedFiles, open_regular, read_bytes
 from ultravid.datasets.video import DataError, Video
 from ultravid.utils.file_io import replace_file
 from ultravid.utils.hashing import sha256_of
 
-__all__ = ["CONVERTER_VERSION", "write_coco_video"]
+__all__ = ["CONVERTER_VERSION", "check_output_folder", "sound_videos", "write_coco_video"]
 
 CONVERTER_VERSION = 1  # increase it if the same videos give other bytes
 
 
+def check_output_folder(path: Path, output: Path) -> None:
+    """Refuse an output folder that lies in the folder to be read, or around it, where it would be read as data the next time.
+
+    Raises:
+        DataError: it does, or it is a file.
+    """
+    if output.exists() and not output.is_dir():
+        raise DataError(f"{output}: is a file, not a folder. Choose another output.")
+    if not path.is_dir():
+        return
+    inner, outer = output.resolve(), path.resolve()
+    if inner == outer or outer in inner.parents:
+        raise DataError(
+            f"{output}: lies inside of {path}, which is read, and would be read as data the next time. Choose an output beside it."
+        )
+    if inner in outer.parents:
+        raise DataError(f"{output}: holds {path}, which is read. Choose an output beside it.")
+
+
+_NAMED_VIDEO = re.compile(r"""video ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
+
+
+def sound_videos(videos: Sequence[Video], faults: Sequence[Fault], path: str | Path) -> list[Video]:
+    """The videos without those that a fault is about: of these a frame or a box would be missing.
+
+    Args:
+        videos: what a reader returned.
+        faults: what it rejected.
+        path: of the dataset, for messages.
+
+    Raises:
+        DataError: no video is left, or a fault is not about one video, so that any may be wrong.
+    """
+    faulty: set[str] = set()
+    for fault in faults:
+        named = {match[1] for text in (fault.message, *fault.about) if (match := _NAMED_VIDEO.match(text))}
+        if not named and not fault.whole_video:
+            raise DataError(
+                f"{fault.file}: {fault.message}. It can't be told which videos this is about: none was converted."
+            )
+        faulty |= named
+    sound = [video for video in videos if repr(video.video_id) not in faulty]
+    if not sound:
+        raise DataError(f"{path}: holds no video that can be converted.")
+    return sound
+
+
 def write_coco_video(
-    videos: Sequence[Video], output: Path, split: str, description: Mapping[str, Any], base: Path
+    videos: Sequence[Video],
+    output: Path,
+    split: str,
+    description: Mapping[str, Any],
+    base: Path,
+    faults: FaultSink | None = None,
 ) -> Iterator[tuple[int, bool]]:
     """Write videos as COCO-VID.
 
@@ -42,42 +102,61 @@ def write_coco_video(
         split: name of the JSON file.
         description: what the videos were read from, and how; stored in the manifest.
         base: the folder that the manifest's source files are relative to.
+        faults: holds what the reader rejected, which the manifest then lists, and takes videos with a frame that can't be decoded,
+            which are left out. None: such a frame ends the conversion.
 
     Yields:
         after each video, its number of frames and whether they were already there, complete and of the same source.
 
     Raises:
-        DataError: the folder holds something else, a video's name is not a safe path, or a frame can't be decoded.
+        DataError: the folder holds something else, a video's name is not a safe path, or a frame can't be decoded, of every video
+            if there are ``faults``.
     """
     _check_names([v.video_id for v in videos])
     check_same_classes(videos)
     journal = _Journal(output, split, description, {v.video_id for v in videos})
-    records = []
+    records, written = [], []
     for video in videos:
-        source = _source(video, base)
-        folder = output / "rawframes" / video.video_id
-        record = journal.records.get(video.video_id)
-        kept = record is not None and record["source"] == source and record["frames_sha256"] == _digest(folder, video)
-        if record is None or not kept:
-            digest = _write_frames(video, folder, output / "unfinished" / split / video.video_id)
-            record = {
-                "video": video.video_id,
-                "source": source,
-                "num_frames": len(video),
-                "fps": video.fps,
-                "frames_sha256": digest,
-            }
-            journal.add(record)
+        try:
+            record, kept = _write_video(video, journal, base)
+        except DataError as error:
+            if faults is None:
+                raise
+            what = str(error).rstrip(".")
+            faults.faults.append(Fault("video can't be converted", what, video.frames[0].path, whole_video=True))
+            journal.remove(video.video_id)
+            continue
         records.append({**record, "fps": video.fps})
+        written.append(video)
         yield len(video), kept
-    _write_json(output / f"{split}.json", _coco(videos, split))
-    journal.finish(records)
+    if not written:
+        raise DataError(f"{output}: not one of {len(videos)} videos can be converted.")
+    _write_json(output / f"{split}.json", _coco(written, split))
+    journal.finish(records, [f.message for f in faults.faults if not f.repaired] if faults else [])
+
+
+def _write_video(video: Video, journal: _Journal, base: Path) -> tuple[dict[str, Any], bool]:
+    """The video's record, and whether its frames were there already."""
+    source = _source(video, base)
+    folder = journal.frames.path(video.video_id)
+    record = journal.records.get(video.video_id)
+    if record is not None and record["source"] == source and record["frames_sha256"] == _digest(folder, video):
+        return record, True
+    digest = _write_frames(video, folder, journal.unfinished / video.video_id)
+    record = {
+        "video": video.video_id,
+        "source": source,
+        "num_frames": len(video),
+        "fps": video.fps,
+        "frames_sha256": digest,
+    }
+    journal.add(record)
+    return record, False
 
 
 def _check_names(names: Sequence[str]) -> None:
     for name in names:
-        path = PurePosixPath(name)
-        if not name or path.is_absolute() or ".." in path.parts or path.as_posix() != name or {"\\", "\0"} & set(name):
+        if not _is_folder_name(name):
             raise DataError(
                 f"Video {name!r}: its name can't be that of a folder in rawframes: no '..', '\\' or leading '/'."
             )
@@ -88,6 +167,14 @@ def _check_names(names: Sequence[str]) -> None:
             )
 
 
+def _is_folder_name(name: Any) -> bool:
+    """Whether a video's name is a plain relative path, which leads to a folder inside another."""
+    if not isinstance(name, str) or {"\\", "\0"} & set(name):
+        return False
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and path.as_posix() == name
+
+
 class _Journal:
     """Which videos of a split are done: one line per video during the conversion, the manifest after it."""
 
@@ -96,7 +183,9 @@ class _Journal:
         self.names = names
         self.path = output / f"journal_{split}.jsonl"
         self.manifest = output / f"manifest_{split}.json"
-        self.unfinished = output / "unfinished" / split
+        hint = "Remove the link that leads there."
+        self.unfinished = NamedFiles(output, hint=hint).path(f"unfinished/{split}")
+        self.frames = NamedFiles(output / "rawframes", hint=hint)  # may be a link to another disk
         self.header = {"converter_version": CONVERTER_VERSION, "split": split, **description}
         self.records: dict[str, dict[str, Any]] = {}
         ours = [*output.glob("manifest_*.json"), *output.glob("journal_*.jsonl")] if output.is_dir() else []
@@ -127,7 +216,12 @@ class _Journal:
             )
         self.records = {r["video"]: r for r in records if r["video"] in self.names}
         for gone in {r["video"] for r in records} - self.names:
-            shutil.rmtree(self.output / "rawframes" / gone, ignore_errors=True)
+            self.remove(gone)
+
+    def remove(self, name: str) -> None:
+        """Remove a video's frames, which an earlier call wrote."""
+        self.records.pop(name, None)
+        shutil.rmtree(self.frames.path(name), ignore_errors=True)
 
     def add(self, record: dict[str, Any]) -> None:
         with self.path.open("r+b") as file:
@@ -138,8 +232,9 @@ class _Journal:
             file.flush()
             os.fsync(file.fileno())
 
-    def finish(self, records: Sequence[dict[str, Any]]) -> None:
-        _write_json(self.manifest, {**self.header, "videos": list(records)})
+    def finish(self, records: Sequence[dict[str, Any]], skipped: Sequence[str]) -> None:
+        more = {"skipped": list(skipped)} if skipped else {}
+        _write_json(self.manifest, {**self.header, **more, "videos": list(records)})
         self.path.unlink()
         shutil.rmtree(self.unfinished, ignore_errors=True)
         if self.unfinished.parent.is_dir() and not any(self.unfinished.parent.iterdir()):
@@ -147,16 +242,24 @@ class _Journal:
 
 
 def _read_records(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    text = path.read_text(encoding="utf-8")
+    """The header, and the records of videos, whose names are those of folders in ``rawframes``."""
     try:
         if path.suffix == ".jsonl":
-            header, *records = (json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines())
+            whole = read_bytes(path, MAX_ANNOTATION_BYTES).rpartition(b"\n")[0]
+            header, *records = (parse_json(line, path) for line in whole.splitlines())
         else:
-            header = json.loads(text)
+            header = read_json(path)
             records = header.pop("videos")
-    except (ValueError, KeyError, AttributeError) as error:
-        raise DataError(f"{path}: is damaged ({error}). Remove the folder and convert again.") from error
-    return header, records
+            header.pop("skipped", None)
+        for record in records:
+            if not _is_folder_name(record["video"]) or not {"source", "num_frames", "frames_sha256"} <= set(record):
+                raise DataError(f"{path}: its record of video {record['video']!r} is not one that a conversion writes.")
+        return dict(header), records
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror}).") from error
+    except (DataError, ValueError, KeyError, AttributeError, TypeError) as error:
+        reason = str(error).removeprefix(f"{path}: ").rstrip(".")
+        raise DataError(f"{path}: is damaged ({reason}). Remove the folder and convert again.") from error
 
 
 def _names_in(path: Path) -> set[str]:
@@ -169,8 +272,8 @@ def _source(video: Video, base: Path) -> dict[str, Any]:
     digest = hashlib.sha256()
     for name in files:
         try:
-            with open(name, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            with open_regular(name) as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]  # it has readinto
         except OSError as error:
             raise DataError(f"Video {video.video_id!r}: {name} can't be read ({error.strerror}).") from error
     content = digest.hexdigest() if len(files) > 1 else sha256_of(Path(files[0]))

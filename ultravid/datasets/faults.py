@@ -6,13 +6,19 @@ of them passes a `FaultSink`; the reader then skips what it rejects and goes on.
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ultravid.datasets.video import DataError
 
-__all__ = ["Fault", "FaultSink", "FileFaults"]
+__all__ = ["Fault", "FaultSink", "FileFaults", "as_data_error"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Fault:
         file: the annotation file, or the folder of the dataset.
         repaired: True if the data are used after a repair, False if they are rejected.
         number: how many things of the kind the message stands for.
+        about: of a message that stands for several things, how each of their messages begins: "video 'a'".
+        whole_video: True if a whole video is rejected, False if it is read without the rejected part.
     """
 
     kind: str
@@ -32,6 +40,8 @@ class Fault:
     file: str
     repaired: bool = False
     number: int = 1
+    about: tuple[str, ...] = ()
+    whole_video: bool = False
 
 
 @dataclass
@@ -61,9 +71,11 @@ class FileFaults:
     rejected: list[Fault] = field(default_factory=list)
     repaired: list[Fault] = field(default_factory=list)
 
-    def reject(self, kind: str, message: str, number: int = 1) -> None:
+    def reject(
+        self, kind: str, message: str, number: int = 1, *, about: tuple[str, ...] = (), whole_video: bool = False
+    ) -> None:
         """Note what can't be used. ``message`` has no full stop; it may stand for a ``number`` of things, as those of a folder."""
-        self.rejected.append(Fault(kind, message, str(self.path), number=number))
+        self.rejected.append(Fault(kind, message, str(self.path), False, number, about, whole_video))
 
     def repair(self, kind: str, message: str) -> None:
         """Note what was repaired. ``kind`` continues a number, such as "boxes were clipped to the frame"."""
@@ -97,3 +109,24 @@ class FileFaults:
         for fault in self.repaired:
             by_kind[fault.kind].append(fault.message)
         return [f"{self.path}: {len(where)} {kind}; the first: {where[0]}." for kind, where in by_kind.items()]
+
+
+@contextmanager
+def as_data_error(path: str | Path) -> Iterator[None]:
+    """Turn any exception in the reading of one file into a `DataError` that names it, so that the other files are still read.
+
+    The message says where in the code it was raised, as it may be a bug in the reader. Its text is left out, also of the log:
+    decoders quote the file, and so a patient's name.
+
+    Raises:
+        DataError: in place of any other exception.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+        logger.debug("%s: %s\n%s", path, type(error).__name__, "".join(traceback.format_list(frames)))
+        raise DataError(f"{path}: can't be read ({type(error).__name__} in {place}).") from None

@@ -69,7 +69,8 @@ class MissingFiles:
             return
         for folder, missing in self.by_folder.items():
             several = f" ({len(missing)} {self.what} of {folder} are missing)" if len(missing) > 1 else ""
-            faults.reject("frame is missing", f"{missing[0][1]}{several}", len(missing))
+            about = tuple(dict.fromkeys(message.partition(" frame ")[0] for _, message in missing))
+            faults.reject("frame is missing", f"{missing[0][1]}{several}", len(missing), about=about)
 
     def _counted(self, number: int, total: int) -> str:
         """The first missing file, and how many are missing in each folder."""

@@ -75,6 +75,9 @@ def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
     return content
 
 
+_HOW_TO_ALLOW = "If that is meant, set the reader's argument allow_outside_root=True (on a command line: --option allow_outside_root=true)."
+
+
 class NamedFiles:
     """Files whose names stand in data: in an annotation file, a table, a manifest.
 
@@ -86,11 +89,15 @@ class NamedFiles:
     Args:
         root: the folder that the data may name files in.
         allow_outside_root: accept any name. A user says so; data can't.
+        hint: what the user can do about a name that is refused.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, allow_outside_root: bool = False) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], *, allow_outside_root: bool = False, hint: str = _HOW_TO_ALLOW
+    ) -> None:
         self.root = Path(root)
         self.allow_outside_root = allow_outside_root
+        self.hint = hint
         self._resolved_root = os.path.realpath(self.root)
         self._inside: dict[str, bool] = {}
 
@@ -108,10 +115,7 @@ class NamedFiles:
             raise DataError(f"{name!r} is not the name of a file.")
         found = os.path.join(self.root if base is None else base, name)
         if not self.allow_outside_root and not self._is_inside(found):
-            raise DataError(
-                f"{name!r} is outside of {self.root}, the folder of these data, and is not read. If that is meant, set the reader's "
-                "argument allow_outside_root=True (on a command line: --option allow_outside_root=true)."
-            )
+            raise DataError(f"{name!r} is outside of {self.root}, the folder of these data. {self.hint}")
         return Path(found)
 
     def _is_inside(self, path: str) -> bool:

@@ -17,9 +17,15 @@ __all__ = ["archive_file", "dump_json", "next_free_path", "remove_path", "write_
 def write_whole(path: Path) -> Iterator[IO[bytes]]:
     """Write a local file under a temporary name, flush it to disk, and rename it when the block ends without an error.
 
+    A device or a pipe, such as ``/dev/null`` or ``/dev/stdout``, is written to as it is: it must not be replaced by a file.
+
     Raises:
         OSError: the disk is full or the folder can't be written; a file that was at ``path`` before is unchanged.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with path.open("wb") as file:
+            yield file
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

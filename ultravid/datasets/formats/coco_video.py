@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ultravid.datasets.faults import FaultSink, FileFaults
+from ultravid.datasets.faults import FaultSink, FileFaults, as_data_error
 from ultravid.datasets.formats.coco_annotations import CocoAnnotations, CocoImage, CocoVideo, Id, read_coco_annotations
 from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, make_video, require_folder
 from ultravid.datasets.image_io import image_fault, image_fault_kind
@@ -189,7 +189,8 @@ class _Source:
         for address in self.addresses:
             _check_exists(address)
             faults = FileFaults(address, self.sink)
-            annotations = read_coco_annotations(address, faults, patients=self.patients, stills=self.stills)
+            with as_data_error(address):
+                annotations = read_coco_annotations(address, faults, patients=self.patients, stills=self.stills)
             opened.append((annotations, faults))
         names = None if class_agnostic else classes or _class_names([annotations for annotations, _ in opened])
         videos, warnings = [], []

@@ -38,7 +38,7 @@ from typing import Any
 
 from ultravid.datasets.bounds import MAX_ANNOTATION_BYTES, frame_size_fault, is_whole
 from ultravid.datasets.boxes import repair_box
-from ultravid.datasets.faults import FaultSink, FileFaults
+from ultravid.datasets.faults import FaultSink, FileFaults, as_data_error
 from ultravid.datasets.formats.common import (
     Row,
     check_unique_ids,
@@ -181,12 +181,15 @@ class _Reader:
                     )
         for row in rows:
             try:
-                self._read_row(path.parent, row, name.organ)
+                with as_data_error(path):
+                    self._read_row(path.parent, row, name.organ)
             except DataError as error:
-                self.faults.reject("video can't be read", f"video {row['jpg_folder']!r}: {str(error).rstrip('.')}")
+                what = f"video {_video_name(name.organ, row)!r}: {str(error).rstrip('.')}"
+                self.faults.reject("video can't be read", what, whole_video=True)
 
     def _read_row(self, base: Path, row: Mapping[str, str], organ: str) -> None:
-        where = f"video {row['jpg_folder']!r}"
+        name = _video_name(organ, row)
+        where = f"video {name!r}"
         if row["anno_format"] not in ("json", "xml"):
             self.faults.reject("bad row", f"{where}: anno_format {row['anno_format']!r} is not json or xml")
         folder = self.files.path(row["jpg_folder"], base)
@@ -204,7 +207,6 @@ class _Reader:
         frames = self._frames(folder, info, annotated, classes, where)
         static = _static_frames(info, info["num_frames"], folder)
         if frames:
-            name = f"{organ}/{row['jpg_folder']}"
             patient = self.patients.patient(name, path=(row["video_path"] or row["jpg_folder"]).replace("\\", "/"))
             metadata = {
                 k: v for k, v in (("organ", organ), ("hospital", row["hospital"]), ("device", row["device"])) if v
@@ -293,6 +295,10 @@ class _Reader:
             if box is not None:
                 rows.append((box, 0 if self.class_agnostic else list(classes).index(kind), track))
         return rows
+
+
+def _video_name(organ: str, row: Mapping[str, str]) -> str:
+    return f"{organ}/{row['jpg_folder']}"
 
 
 def _devices(name: _Name, groups: Mapping[str, Sequence[str]]) -> list[str] | None:

@@ -80,16 +80,26 @@ def _check_value(value: Any, path: str | Path) -> None:
     Raises:
         DataError: it holds too many values, is nested too deeply, or has a number of more than 64 bits.
     """
-    level: list[Any] = [value]
-    total = 0
-    for _ in range(MAX_DEPTH + 1):
-        if any(isinstance(v, int) and not -MAX_WHOLE <= v <= MAX_WHOLE for v in level):
-            raise DataError(f"{path}: holds a whole number of more than 64 bits.")
-        level = [v for v in level if isinstance(v, dict | list | tuple | set | frozenset)]
-        if not level:
-            return
-        total += sum(2 * len(v) if isinstance(v, dict) else len(v) for v in level)
-        if total > MAX_PLAIN_VALUES:
+    known: dict[int, tuple[int, int]] = {}
+
+    def measure(value: Any, depth: int) -> tuple[int, int]:
+        """(values inside, each counted as often as it is reached; how deep they lie)."""
+        if not isinstance(value, dict | list | tuple | set | frozenset):
+            if isinstance(value, int) and not -MAX_WHOLE <= value <= MAX_WHOLE:
+                raise DataError(f"{path}: holds a whole number of more than 64 bits.")
+            return 1, 0
+        if id(value) not in known:
+            inner = chain(value, value.values()) if isinstance(value, dict) else iter(value)
+            number, height = 1, 0
+            for each in inner if depth < MAX_DEPTH else ():
+                found = measure(each, depth + 1)
+                number, height = number + found[0], max(height, found[1])
+            known[id(value)] = number, height + 1
+        number, height = known[id(value)]
+        if number > MAX_PLAIN_VALUES:
             raise DataError(f"{path}: unpacks to more than {MAX_PLAIN_VALUES:,} values.")
-        level = [v for inner in level for v in (chain(inner, inner.values()) if isinstance(inner, dict) else inner)]
-    raise DataError(f"{path}: holds more than {MAX_DEPTH} lists and dicts inside each other.")
+        if depth + height > MAX_DEPTH:
+            raise DataError(f"{path}: holds more than {MAX_DEPTH} lists and dicts inside each other.")
+        return number, height
+
+    measure(value, 0)

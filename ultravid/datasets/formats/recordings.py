@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ultravid.datasets.faults import FaultSink, FileFaults
+from ultravid.datasets.faults import FaultSink, FileFaults, as_data_error
 from ultravid.datasets.formats.common import make_frame, make_video, require_folder
 from ultravid.datasets.image_io import image_fault
 from ultravid.datasets.index import Index, cached_index
@@ -49,9 +49,10 @@ def load_recordings(
         rule = patient_rule(patients)
         for recording in _recordings(path):
             try:
-                videos.append(_read(recording, path, crop, rule, sum(map(len, videos))))
+                with as_data_error(recording):
+                    videos.append(_read(recording, path, crop, rule, sum(map(len, videos))))
             except DataError as error:
-                own.reject("recording can't be read", str(error).rstrip("."))
+                own.reject("recording can't be read", str(error).rstrip("."), whole_video=True)
         if not videos and not own.rejected:
             raise DataError(f"{path}: holds no movie, DICOM file or image.")
         rule.check([video.video_id for video in videos], own)

@@ -68,6 +68,8 @@ def read_frame_image(video: Video, index: int, *, keep_grey: bool = False) -> Im
             image = _open.get(frame.path).read(frame.index_in_file)
     except (DataError, IndexError) as error:
         raise DataError(f"{where}: {error}") from error
+    except Exception as error:  # a decoder may raise anything, and its text may quote the file
+        raise DataError(f"{where}: {frame.path} can't be decoded ({type(error).__name__}).") from error
     if frame.blanked:
         image = blank(image, frame.blanked)
     if frame.crop is not None:

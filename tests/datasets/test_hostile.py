@@ -1,0 +1,256 @@
+"""Crafted and broken files, given to the tools: one message, exit code 2, nothing outside the folder is read or changed."""
+
+import json
+import os
+import pickle
+from html import escape
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.conftest import load_tool
+from tests.datasets.recordings import write_dicom
+from ultravid.utils.tool import run_tool
+
+
+def run(tool, *arguments):
+    return run_tool(load_tool(tool).main, [str(a) for a in arguments])
+
+
+def convert(form, path, output, *options):
+    return run(
+        "convert_dataset", "--format", form, "--path", path, "--output", output, *(f"--option={o}" for o in options)
+    )
+
+
+def write_png(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.random.default_rng(seed).integers(20, 235, (32, 40), np.uint8)
+    path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+
+
+def write_coco(folder, videos=("a", "b"), change=lambda content: None):
+    """A COCO-VID file of videos of two frames, with a box in each."""
+    content = {"videos": [], "images": [], "annotations": [], "categories": [{"id": 1, "name": "lesion"}]}
+    for v, name in enumerate(videos):
+        content["videos"].append({"id": v, "name": name})
+        for t in range(2):
+            number = len(content["images"])
+            write_png(folder / name / f"{t}.png", seed=number)
+            content["images"].append(
+                {"id": number, "video_id": v, "frame_id": t, "file_name": f"{name}/{t}.png", "height": 32, "width": 40}
+            )
+            box = {"id": number, "image_id": number, "bbox": [4, 5, 10, 12], "category_id": 1, "instance_id": 1}
+            content["annotations"].append(box)
+    change(content)
+    path = folder / "a.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_crafted_manifest_removes_nothing_outside_of_rawframes(tmp_path, capsys):
+    annotations = write_coco(tmp_path / "in")
+    assert convert("coco-video", annotations, tmp_path / "out") == 0
+    sound = json.loads((tmp_path / "out/manifest_trainval.json").read_text())
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/scan.png").touch()
+    (tmp_path / "out/rawframes/link").symlink_to(tmp_path)
+    names = ["../../precious", str(tmp_path / "precious"), ".", "", "a/..", "link/precious", ["a"], None, "x\0"]
+    for name in names:
+        record = {**sound["videos"][0], "video": name}
+        crafted = json.dumps({**sound, "videos": [record, *sound["videos"]]})
+        for path, text in (
+            ("manifest_trainval.json", crafted),
+            ("manifest_other.json", crafted),
+            (
+                "journal_trainval.jsonl",
+                f"{json.dumps({k: v for k, v in sound.items() if k != 'videos'})}\n{json.dumps(record)}\n",
+            ),
+        ):
+            (tmp_path / "out" / path).write_text(text)
+            code = convert("coco-video", annotations, tmp_path / "out")
+            error = capsys.readouterr().err
+            assert code == 2 and (
+                "is damaged" in error or "Remove the link" in error or path == "manifest_other.json"
+            ), name
+            (tmp_path / "out" / path).unlink(missing_ok=True)
+            assert (tmp_path / "precious/scan.png").exists() and (tmp_path / "out/rawframes/a/000001.png").exists()
+            (tmp_path / "out/manifest_trainval.json").write_text(json.dumps(sound))
+
+
+def outside(name):
+    def change(content):
+        content["images"][0]["file_name"] = name
+
+    return change
+
+
+def test_pictures_outside_of_the_root_are_read_only_if_the_user_says_so(tmp_path, capsys):
+    write_png(tmp_path / "secret.png")
+    (tmp_path / "in/a").mkdir(parents=True)
+    (tmp_path / "in/a/link.png").symlink_to(tmp_path / "secret.png")
+    for n, name in enumerate(("../secret.png", str(tmp_path / "secret.png"), "a/../../secret.png", "a/link.png")):
+        annotations = write_coco(tmp_path / "in", change=outside(name))
+        assert convert("coco-video", annotations, tmp_path / f"out{n}") == 2
+        error = capsys.readouterr().err
+        assert f"video 'a' frame 0: {name!r} is outside of" in error and "--option allow_outside_root=true" in error
+        written = json.loads((tmp_path / f"out{n}/trainval.json").read_text())
+        assert [v["name"] for v in written["videos"]] == ["b"]
+        assert convert("coco-video", annotations, tmp_path / f"allowed{n}", "allow_outside_root=true") == 0
+
+
+def test_rawframes_may_be_a_link_to_another_disk(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_coco(tmp_path / "disk").rename(tmp_path / "in/trainval.json")
+    (tmp_path / "in/rawframes").symlink_to(tmp_path / "disk")
+    assert convert("cva-bus", tmp_path / "in", tmp_path / "out") == 0
+
+
+def write_hospital(folder, pickled=None, **row):
+    """A table of two videos; what is given of row and pickle is of the first."""
+    columns = [
+        "pkl_file",
+        "jpg_folder",
+        "neg",
+        "video_path",
+        "hospital",
+        "anno_format",
+        "polyline_error",
+        "db_key",
+        "device",
+    ]
+    base = folder / "breast"
+    lines = [",".join(columns)]
+    for n in range(2):
+        values = {"pkl_file": f"v{n}.pkl", "jpg_folder": f"v{n}", "neg": "False", "anno_format": "json"}
+        lines.append(",".join({**values, **(row if n == 0 else {})}.get(c, "") for c in columns))
+        write_png(base / f"v{n}/0.png", seed=n)
+        (base / f"v{n}/info.json").write_text(
+            json.dumps({"num_frames": 1, "cropped_shape": [32, 40], "empty_flag": False})
+        )
+        box = {"frames": {0: [{"box": [4, 5, 14, 17], "class": "Mass", "track_id": 0}]}}
+        (base / f"v{n}.pkl").write_bytes(pickled if pickled is not None and n == 0 else pickle.dumps(box))
+    (base / "20230101-120000.csv").write_text("\n".join(lines))
+
+
+def doubled():
+    value = "x"
+    for _ in range(60):
+        value = [value, value]
+    return value
+
+
+def put(**values):
+    return {"frames": {0: [{"box": [4, 5, 14, 17], "class": "Mass", "track_id": 0, **values}]}}
+
+
+HOSPITAL = [
+    ({"jpg_folder": "../../secret"}, "is outside of"),
+    ({"pkl_file": "/etc/passwd"}, "is outside of"),
+    ({"jpg_folder": ""}, "not the name of a file"),
+    ({"pickled": pickle.dumps({"frames": doubled()})}, "unpacks to more than"),
+    ({"pickled": pickle.dumps(put(box=[doubled()] * 4))}, "unpacks to more than"),
+    ({"pickled": pickle.dumps(put(track_id=10**5000))}, "more than 64 bits"),
+    ({"pickled": b"\x80\x02Nr\xff\xff\xff\x7f."}, "numbers an object"),
+    ({"pickled": pickle.dumps(put(**{"class": ["x"]}))}, "unknown class"),
+    ({"pickled": b"\x80\x02" + b"(" * 10**5}, "not a pickle"),
+]
+
+
+@pytest.mark.parametrize(("bad", "message"), HOSPITAL)
+def test_a_bad_row_of_a_hospitals_table_is_one_line_and_the_others_are_converted(tmp_path, capsys, bad, message):
+    write_hospital(tmp_path / "in", **bad)
+    assert convert("hospital-csv", tmp_path / "in", tmp_path / "out", "datasets=breast_ALL@20230101-120000") == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error) < 2000
+    assert [v["name"] for v in json.loads((tmp_path / "out/trainval.json").read_text())["videos"]] == ["breast/v1"]
+
+
+def huge(number):
+    return f'{{"fps": {number}}}'
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "message"),
+    [
+        (huge("9" * 400), "not a number above 0"),
+        (huge("9" * 5000), "4,300 digits"),
+        (huge("1e999"), "not a number above 0"),
+        (huge("1e-300"), "a frame rate is from"),
+        ("[" * 9999, "nested too deeply"),
+        ('{"fps": 9, "fps": 8}', "the key 'fps' twice"),
+        ("x" * 2**21, "at most 1,048,576 are read"),
+        (None, "named pipe"),
+    ],
+)
+def test_a_bad_recording_is_one_line_and_the_others_are_converted(tmp_path, capsys, sidecar, message):
+    for name in ("good", "bad"):
+        write_png(tmp_path / f"in/{name}/0.png")
+    if sidecar is None:
+        os.mkfifo(tmp_path / "in/bad.video.json")
+    else:
+        (tmp_path / "in/bad.video.json").write_text(sidecar)
+    assert convert("recordings", tmp_path / "in", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert message in error and "bad.video.json" in error and len(error) < 2000
+    manifest = json.loads((tmp_path / "out/manifest_trainval.json").read_text())
+    assert [v["video"] for v in manifest["videos"]] == ["good"] and message in manifest["skipped"][0]
+    page = tmp_path / "audit.html"
+    assert run("audit_dataset", "--data", f"recordings:{tmp_path / 'in'}", "--output", page) == 0
+    assert escape(message) in page.read_text() and "<td>videos</td><td>1</td>" in page.read_text()
+    (tmp_path / "in/bad.video.json").unlink()
+    capsys.readouterr()
+    assert convert("recordings", tmp_path / "in", tmp_path / "out") == 0
+    assert "2 videos, 2 frames (1 videos were already there)" in capsys.readouterr().out
+
+
+def test_an_exception_that_no_reader_foresaw_names_the_file_and_quotes_none_of_it(tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise KeyError("Doe^Jane")
+
+    (tmp_path / "in").mkdir()
+    for name in ("a.dcm", "b.dcm"):
+        write_dicom(tmp_path / "in" / name, np.zeros((1, 8, 8), np.uint8))
+    monkeypatch.setattr("ultravid.datasets.formats.recordings.read_sidecar", fail)
+    assert convert("recordings", tmp_path / "in", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "a.dcm: can't be read (KeyError in test_hostile.py:" in error and "b.dcm" in error and "Jane" not in error
+
+
+def test_an_output_in_or_around_the_input_is_refused(tmp_path, capsys):
+    write_png(tmp_path / "in/v/0.png")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    for output in ("in", "in/out", "in/v/out", "link/out"):
+        assert convert("recordings", tmp_path / "in", tmp_path / output) == 2
+        assert "lies inside of" in capsys.readouterr().err
+    assert convert("recordings", tmp_path / "in", tmp_path) == 2
+    assert "Choose an output beside it" in capsys.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "in").rglob("*")) == ["0.png", "v"]
+
+
+def test_an_output_that_cannot_be_written_is_one_message(tmp_path, capsys):
+    write_png(tmp_path / "in/v/0.png")
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file", tmp_path / "file/out", "/proc/out"):
+        assert convert("recordings", tmp_path / "in", output) == 2
+        assert str(output).split("/out")[0] in capsys.readouterr().err
+    for output, message in (
+        (tmp_path / "file/a.html", "can't be written"),
+        ("/dev/full", "No space left"),
+        (tmp_path / "in", "Is a directory"),
+    ):
+        assert run("audit_dataset", "--data", f"recordings:{tmp_path / 'in'}", "--output", output) == 2
+        assert message in capsys.readouterr().err
+    assert Path("/dev/full").is_char_device()
+
+
+def test_names_that_are_not_utf8_are_converted_and_audited(tmp_path):
+    write_png(tmp_path / os.fsdecode(b"in/\xe9\xff/0.png"))
+    write_png(tmp_path / "in/\u202ev\n/0.png", 1)
+    assert convert("recordings", tmp_path / "in", tmp_path / "out") == 0
+    assert len(json.loads((tmp_path / "out/trainval.json").read_text())["videos"]) == 2
+    for data in (f"recordings:{tmp_path / 'in'}", f"cva-bus:{tmp_path / 'out'}"):
+        assert run("audit_dataset", "--data", data, "--output", tmp_path / "a.html") == 0
+        assert "\\udcff" in (tmp_path / "a.html").read_text()
