@@ -21,7 +21,7 @@ from ultravid.evaluation.bootstrap import (
     paired_p_value,
     percentile_interval,
 )
-from ultravid.evaluation.metrics import all_metrics
+from ultravid.evaluation.metrics import all_metrics, assumed_rate_note
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.run_facts import differing_settings, evaluated_text, run_warnings
 from ultravid.evaluation.runs import check_metrics, check_same_videos, in_order_of, load_run
@@ -104,6 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         "In percent; FP in false-positive sequences per minute, lower is better. -: undefined in a run or in many draws."
     )
+    assumed = assumed_rate_note({name: row["a"] for name, row in rows.items()}, a)
+    if assumed:
+        logging.warning("%s", assumed)
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(args.output) as file:

@@ -24,6 +24,7 @@ from ultravid.evaluation.bootstrap import bootstrap_metrics, percentile_interval
 from ultravid.evaluation.metrics import (
     TRAINING_METRICS,
     all_metrics,
+    assumed_rate_note,
     count_metrics,
     stratum_metrics,
     why_undefined,
@@ -78,10 +79,14 @@ def print_metrics(
         rows.append([name, format_value(value, digits), *([between] if intervals else [])])
     print(format_columns(["metric", "value", *(["95% interval"] if intervals else [])], rows, left=1))
     print(
-        "In percent, except: FP in false-positive sequences per minute, delay_s in seconds, legacy as fractions in 0..1."
+        "In percent, except: FP in false-positive sequences per minute, delay_s in seconds, legacy as fractions in 0..1, whose FP@R "
+        "takes every video as 30 frames per second without gaps."
     )
     if reasons:
         print(f"Undefined (-, null in JSON): {format_undefined(reasons)}.")
+    assumed = assumed_rate_note(metrics, videos)
+    if assumed:
+        logging.warning("%s", assumed)
 
 
 def print_strata(strata: Mapping[str, Mapping[str, float]]) -> None:
@@ -119,7 +124,7 @@ def output_folder(output_dir: Path, predictions: str) -> InferenceFolder:
     return folder
 
 
-def describe(args: argparse.Namespace, fields: Sequence[str]) -> dict[str, Any]:
+def describe(args: argparse.Namespace, fields: Sequence[str], videos: Sequence[MatchedVideo]) -> dict[str, Any]:
     """What the metrics depend on besides the predictions, for the record."""
     return {
         "annotations": describe_file(args.annotations),
@@ -128,6 +133,7 @@ def describe(args: argparse.Namespace, fields: Sequence[str]) -> dict[str, Any]:
         "score_threshold": args.score_threshold,
         "bootstrap": args.bootstrap,
         "seed": args.seed,
+        "videos_of_assumed_rate": count_metrics(videos)["count/videos_of_assumed_rate"],
     }
 
 
@@ -162,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder.path.mkdir(parents=True, exist_ok=True)
         with replace_file(folder.metrics) as file:
             file.write(dump_json(written, indent=1).encode())
-        record_metrics(folder, args.predictions, begin, describe(args, fields))
+        record_metrics(folder, args.predictions, begin, describe(args, fields, videos))
     except OSError as error:
         raise UserError(f"{args.output_dir}: can't be written ({error.strerror}).") from error
     print(f"Wrote {args.output_dir / 'metrics.json'}")

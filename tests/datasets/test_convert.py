@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 
@@ -70,6 +71,43 @@ def test_boxes_classes_and_tracks_survive(phantom, tmp_path):
         for f, g in zip(a.frames, b.frames, strict=True):
             np.testing.assert_allclose(f.boxes, g.boxes, atol=1e-4)
             assert f.classes.tolist() == g.classes.tolist() and f.track_ids.tolist() == g.track_ids.tolist()
+
+
+def test_gaps_and_time_stamps_survive_and_a_second_conversion_finds_the_first(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    rows = [
+        ("gaps", [{"frame_id": n} for n in (100, 110, 130)]),
+        ("stamps", [{"frame_id": 0, "time_s": 0.1}, {"frame_id": 1, "time_s": 7.3}]),
+    ]
+    videos = [{"id": v, "name": name, "fps": 30} for v, (name, _) in enumerate(rows)]
+    images = [{"video_id": v, "height": 8, "width": 9, **image} for v, (_, own) in enumerate(rows) for image in own]
+    for k, image in enumerate(images):
+        image |= {"id": k, "file_name": f"{k}.png"}
+        cv2.imwrite(str(tmp_path / "in" / f"{k}.png"), np.full((8, 9), k, np.uint8))
+    (tmp_path / "in/a.json").write_text(json.dumps({"videos": videos, "images": images, "annotations": []}))
+    command = [
+        "--format",
+        "coco-video",
+        "--path",
+        tmp_path / "in/a.json",
+        "--output",
+        tmp_path / "out",
+        "--split",
+        "test",
+    ]
+    assert convert(*command) == 0
+    first = tree(tmp_path / "out")
+    assert convert(*command) == 0 and tree(tmp_path / "out") == first
+    assert "(2 videos were already there)" in capsys.readouterr().out
+    before = load_coco_video(json_file=tmp_path / "in/a.json")
+    for videos in (before, load_cva_bus(root=tmp_path / "out", splits=["test"])):
+        assert [(f.number, f.time_s) for v in videos for f in v.frames] == [
+            *((100, None), (110, None), (130, None), (0, 0.1), (1, 7.3))
+        ]
+        assert videos[0].times.times_s.tolist() == [100 / 30, 110 / 30, 130 / 30]
+        assert videos[0].times.duration_s == pytest.approx(45 / 30)  # the usual distance is 15 frames
+        assert videos[1].times.ticks.tolist() == [0.1 * 30, 7.3 * 30]
+    assert sorted(p.name for p in (tmp_path / "out/rawframes/gaps").iterdir()) == [f"{n:06d}.png" for n in range(3)]
 
 
 @pytest.mark.slow

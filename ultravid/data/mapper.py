@@ -228,9 +228,9 @@ class FrameDataset(Dataset[dict[str, Any]]):
     """Frames for evaluation, in order, in detectron2's form.
 
     An item holds ``image`` (``(3, H, W)`` uint8 in ``image_format``, resized), ``height`` and ``width`` (of the frame on disk: detections
-    and ground truth are in its pixels), ``video_id``, ``frame_index``, ``image_id``, ``file_name``, ``fps`` (None if
-    unknown), ``patient``, ``metadata``, ``class_names``, ``category_ids`` (see `Video`) and ``instances`` (the ground truth). What a
-    reader draws from the global
+    and ground truth are in its pixels), ``video_id``, ``frame_index``, ``frame_number`` and ``time_s`` (see `Frame`; the time is None
+    if the frame has no time stamp), ``image_id``, ``file_name``, ``fps`` (None if unknown), ``patient``, ``metadata``,
+    ``class_names``, ``category_ids`` (see `Video`) and ``instances`` (the ground truth). What a reader draws from the global
     generators depends on the frame alone.
 
     Args:
@@ -287,6 +287,8 @@ class FrameDataset(Dataset[dict[str, Any]]):
             "width": frame.width,
             "video_id": video.video_id,
             "frame_index": t,
+            "frame_number": t if frame.number is None else frame.number,
+            "time_s": frame.time_s,
             "image_id": frame.image_id,
             "file_name": frame.path,
             "fps": video.fps,

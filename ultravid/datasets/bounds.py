@@ -14,12 +14,14 @@ __all__ = [
     "MAX_FILLED",
     "MAX_FPS",
     "MAX_FRAMES",
+    "MAX_FRAME_NUMBER",
     "MAX_IMAGE_BYTES",
     "MAX_PIXELS",
     "MAX_PLAIN_VALUES",
     "MAX_PREDICTION_BYTES",
     "MAX_SIDE",
     "MAX_SIDECAR_BYTES",
+    "MAX_TIME_S",
     "MAX_WHOLE",
     "MIN_FPS",
     "frame_size_fault",
@@ -41,6 +43,12 @@ MAX_FILLED: Final = 10_000_000
 
 MAX_FRAMES: Final = 1_000_000
 """Frames of one video: nine hours at 30 frames a second. A scan lasts minutes."""
+
+MAX_FRAME_NUMBER: Final = 2**53
+"""Number of a frame along its film, of either sign: what float64, in which time is computed, holds exactly."""
+
+MAX_TIME_S: Final = 1e9
+"""Seconds of a frame's time stamp, of either sign: thirty years. Float64 resolves a tenth of a microsecond there."""
 
 MAX_FPS: Final = 100_000.0
 """Frames per second: plane-wave imaging reaches some 10,000."""

@@ -6,6 +6,9 @@ stopped, and its result equals that of an uninterrupted one, byte for byte.
 
 A video with a fault is left out whole, and the manifest lists it under ``skipped``: a video without one of its boxes would be
 a wrong one. The names in a manifest are data, and lead nowhere but into ``rawframes``.
+
+An image's file is named by the frame's place in the video. Its ``frame_id`` is the frame's number along the film and its ``time_s``
+the frame's time stamp, if it has one, so that gaps and pauses are kept.
 """
 
 from __future__ import annotations
@@ -338,16 +341,17 @@ def _coco(videos: Sequence[Video], split: str) -> dict[str, Any]:
         content["videos"].append(_video_row(video, video_number))
         for n, frame in enumerate(video.frames):
             image_id = len(content["images"]) + 1
-            content["images"].append(
-                {
-                    "id": image_id,
-                    "video_id": video_number,
-                    "frame_id": n,
-                    "file_name": f"{video.video_id}/{n:06d}.png",
-                    "height": frame.height,
-                    "width": frame.width,
-                }
-            )
+            row = {
+                "id": image_id,
+                "video_id": video_number,
+                "frame_id": n if frame.number is None else frame.number,
+                "file_name": f"{video.video_id}/{n:06d}.png",
+                "height": frame.height,
+                "width": frame.width,
+            }
+            if frame.time_s is not None:
+                row["time_s"] = frame.time_s
+            content["images"].append(row)
             for box, kind, track in zip(frame.boxes.tolist(), frame.classes, frame.track_ids, strict=True):
                 content["annotations"].append(
                     {

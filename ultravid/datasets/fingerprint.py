@@ -15,12 +15,15 @@ __all__ = ["combine_fingerprints", "fingerprint_each", "fingerprint_loader", "fi
 def fingerprint_videos(videos: Sequence[Video]) -> dict[str, Any]:
     """Counts, and a SHA-256 over what is known of the videos before an image is opened.
 
-    The hash covers ids, patients, frame rates, the last two parts of each frame's path, sizes, boxes, classes and tracks, but
-    neither the dataset's folder nor the pixels.
+    The hash covers ids, patients, frame rates, the last two parts of each frame's path, sizes, boxes, classes and tracks, and the
+    numbers and time stamps of films that have gaps or stamps, but neither the dataset's folder nor the pixels.
     """
     digest = hashlib.sha256()
     for video in videos:
         digest.update(repr((video.video_id, video.patient, video.fps, len(video))).encode())
+        if video.has_own_times:
+            times = video.times
+            digest.update(times.times_s.tobytes() + times.ticks.tobytes())
         for frame in video.frames:
             name = "/".join(Path(frame.path).parts[-2:])
             digest.update(repr((name, frame.height, frame.width)).encode())

@@ -13,6 +13,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ultravid.datasets.frame_times import FrameTimes, frame_times, order_fault
 from ultravid.utils.errors import UserError
 
 __all__ = ["DataError", "Frame", "PackedFrames", "Video"]
@@ -186,13 +187,17 @@ class Video:
         metadata: what else is known about the video, under the names ``device``, ``organ``, ``hospital``, ``spacing_mm``
             (millimetres per pixel along a row) and ``spacing_y_mm`` (along a column, if it differs), and any other.
         class_names: of the classes that ``Frame.classes`` counts; empty if they are not known.
-        static_frames: (first, last) of stretches in which the probe is held still, as far as they are annotated.
+        static_frames: (first, last) of stretches in which the probe is held still, as far as they are annotated; places among
+            ``frames``, from 0.
         patient_known: False if nothing states who was scanned; ``patient`` is then unique to the video, see
             `ultravid.datasets.patients`.
         may_show_text: True if the frames are of a DICOM file and show more of it than its ultrasound region: the patient's name
             and the date may be burnt in there. Nothing is known about files of other kinds.
         category_ids: the annotation file's id of each of ``class_names``; empty: 1, 2, ... in their order.
         merged_classes: number of boxes by the class that they were annotated with, if the reader read all classes as one.
+
+    Raises:
+        DataError: the frames' numbers or time stamps do not rise, or only some frames have time stamps.
     """
 
     video_id: str
@@ -210,6 +215,25 @@ class Video:
     def __post_init__(self) -> None:
         if not isinstance(self.frames, PackedFrames):
             object.__setattr__(self, "frames", PackedFrames(self.frames))
+        assert isinstance(self.frames, PackedFrames), "packed above"
+        if len(self.frames) > 1:
+            fault = order_fault(self.frames.numbers, self.frames.time_stamps_s)
+            if fault is not None:
+                raise DataError(f"Video {self.video_id!r} frame {fault[0]}: {fault[1]}.")
+
+    @property
+    def has_own_times(self) -> bool:
+        """Whether frames have time stamps, or numbers other than their places."""
+        assert isinstance(self.frames, PackedFrames), "__post_init__ packs them"
+        numbers = self.frames.numbers
+        return not (np.isnan(self.frames.time_stamps_s).all() and np.array_equal(numbers, np.arange(len(numbers))))
+
+    @property
+    def times(self) -> FrameTimes:
+        """The time of each frame, computed from time stamps, numbers and rate."""
+        assert isinstance(self.frames, PackedFrames), "__post_init__ packs them"
+        stamps = self.frames.time_stamps_s
+        return frame_times(self.frames.numbers, self.fps or None, None if np.isnan(stamps).any() else stamps)
 
     @property
     def boxes_per_frame(self) -> NDArray[np.int64]:

@@ -69,7 +69,18 @@ def _frame_result(number: int, image: CocoImage, detections: Detections) -> Fram
     gt_boxes = np.array([box for box, _, _ in image.lesions], np.float32).reshape(-1, 4)
     classes = np.array([category for _, category, _ in image.lesions], np.int64)
     tracks = np.array([track for _, _, track in image.lesions], np.int64)
-    return FrameResult(number, image.image_id, gt_boxes, boxes, scores, tracks, classes, file_name=image.file_name)
+    return FrameResult(
+        number,
+        image.image_id,
+        gt_boxes,
+        boxes,
+        scores,
+        tracks,
+        classes,
+        file_name=image.file_name,
+        frame_number=image.frame_id,
+        time_s=image.time_s,
+    )
 
 
 def read_coco_detections(path: str | Path, rows: Any, annotations: CocoAnnotations) -> Detections:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.evaluation.results import DEFAULT_FPS, MatchedVideo
+from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.video_metrics import false_sequences_at
 
 __all__ = ["FROC_RATES", "LesionTrack", "froc", "froc_points", "lesion_sensitivity", "lesion_tracks", "median_delay_s"]
@@ -34,7 +34,7 @@ class LesionTrack:
     Attributes:
         video: index of its video.
         track_id: id of the lesion in its video.
-        times_s: ``(F,)`` float64, ascending: seconds from the video's start to each frame that shows the lesion.
+        times_s: ``(F,)`` float64, ascending: time along the film in seconds of each frame that shows the lesion.
         hit_scores: ``(F,)`` float64, the highest score that hits the lesion in that frame; -inf if nothing does.
         frames: ``(F,)`` int64, indices of those frames in the video.
     """
@@ -57,17 +57,18 @@ class LesionTrack:
 
 
 def lesion_tracks(videos: Sequence[MatchedVideo]) -> list[LesionTrack]:
-    """The lesions of all videos, by video and id. A video of unknown rate counts as 30 frames per second."""
+    """The lesions of all videos, by video and id. A video of neither rate nor time stamps counts as 30 frames per second."""
     tracks = []
     for v, video in enumerate(videos):
         hit = np.full(len(video.gt_frame), -np.inf)
         reaches = video.best_iou >= np.float32(HIT_IOU)
         np.maximum.at(hit, video.best_gt[reaches], video.scores[reaches])
-        seconds = video.frame_index / (video.fps or DEFAULT_FPS)
         for track in np.unique(video.gt_track):
             boxes = np.flatnonzero(video.gt_track == track)
             frames, first = np.unique(video.gt_frame[boxes], return_index=True)
-            tracks.append(LesionTrack(v, int(track), seconds[frames], np.maximum.reduceat(hit[boxes], first), frames))
+            tracks.append(
+                LesionTrack(v, int(track), video.times.times_s[frames], np.maximum.reduceat(hit[boxes], first), frames)
+            )
     return tracks
 
 

@@ -40,6 +40,9 @@ def match_video(video: VideoResult) -> MatchedVideo:
     gt_frame = np.repeat(np.arange(len(frames)), [len(f.gt_boxes) for f in frames])
     tracks = [np.zeros(len(f.gt_boxes), np.int64) if f.gt_track_ids is None else f.gt_track_ids for f in frames]
     best_iou, best_gt, centre_hits = _compare_with_lesions(boxes, frame, gt_boxes, gt_frame)
+    times = video.times()
+    links = sequence_links(boxes, scores, frame, times.ticks)
+    by_place = links if times.is_even else sequence_links(boxes, scores, frame, np.arange(len(frames)))
     return MatchedVideo(
         video_id=video.video_id,
         fps=video.fps,
@@ -53,10 +56,12 @@ def match_video(video: VideoResult) -> MatchedVideo:
         best_gt=best_gt,
         rank=_rank_in_frame(scores, frame, len(frames)),
         centre_hits=centre_hits,
-        links=sequence_links(boxes, scores, frame, len(frames)),
+        links=links,
         gt_frame=gt_frame,
         gt_area=box_area(gt_boxes),
         gt_track=np.concatenate([*tracks, np.zeros(0, np.int64)]),
+        times=times,
+        links_by_place=by_place,
     )
 
 
@@ -88,12 +93,15 @@ def _compare_with_lesions(
     return best_iou, best_gt, hits
 
 
-def sequence_links(boxes: FloatArray, scores: FloatArray, frame: IntArray, num_frames: int) -> IntArray:
+def sequence_links(
+    boxes: FloatArray, scores: FloatArray, frame: IntArray, ticks: NDArray[np.float64] | IntArray
+) -> IntArray:
     """The earlier detections that a detection can be linked to at some score threshold.
 
     At a threshold, a detection is linked to one detection among those that reach the threshold in the 5 frames before: the one
     of highest IoU, if that is above 0.5; of equal ones the first, oldest frame first, then in the frame's order (Yu et al.,
-    "UltraDet", MICCAI 2023). So a candidate matters only if it scores higher than all candidates of higher IoU; and no
+    "UltraDet", MICCAI 2023). The 5 frames before are those whose tick is at most 5 less (`ultravid.datasets.frame_times`), so that
+    nothing is linked over a pause of the film. A candidate matters only if it scores higher than all candidates of higher IoU; and no
     candidate matters after the first one that scores at least as high as the detection itself, because that one is kept
     whenever the detection is. A few candidates per detection remain.
 
@@ -101,14 +109,15 @@ def sequence_links(boxes: FloatArray, scores: FloatArray, frame: IntArray, num_f
         boxes: ``(N, 4)``, ordered by frame.
         scores: ``(N,)``.
         frame: ``(N,)`` indices of their frames, ascending.
-        num_frames: number of frames of the video.
+        ticks: ``(F,)`` places of the video's frames along the film, rising.
 
     Returns:
         ``(L, 2)`` (detection, candidate), ordered by detection, candidates of higher IoU first.
     """
-    starts = np.searchsorted(frame, np.arange(num_frames + 1)).tolist()
+    starts = np.searchsorted(frame, np.arange(len(ticks) + 1)).tolist()
+    oldest = np.searchsorted(ticks, ticks - (LINK_FRAMES + 0.5), side="right").tolist()  # to the nearest tick
     found = [np.zeros((0, 2), np.int64)]
-    for child, parent in _near_pairs(boxes, starts):
+    for child, parent in _near_pairs(boxes, starts, oldest):
         iou = iou_np(boxes[child], boxes[parent])
         above = np.flatnonzero(iou > LINK_IOU)
         order = above[np.lexsort((parent[above], -iou[above], child[above]))]
@@ -118,15 +127,20 @@ def sequence_links(boxes: FloatArray, scores: FloatArray, frame: IntArray, num_f
     return np.concatenate(found)
 
 
-def _near_pairs(boxes: FloatArray, starts: Sequence[int]) -> Iterator[tuple[IntArray, IntArray]]:
+def _near_pairs(boxes: FloatArray, starts: Sequence[int], oldest: Sequence[int]) -> Iterator[tuple[IntArray, IntArray]]:
     """Pairs (detection, detection of the 5 frames before) that overlap horizontally, a bounded number of pairs at once.
 
     Most pairs do not overlap; testing that first, frame by frame, takes half the time of computing every IoU.
+
+    Args:
+        boxes: ``(N, 4)``, ordered by frame.
+        starts: the first detection of each frame, and their number at the end.
+        oldest: for each frame the first of the 5 frames before, or the frame itself.
     """
     left, right = np.ascontiguousarray(boxes[:, 0]), np.ascontiguousarray(boxes[:, 2])
     children, parents, held = [], [], 0
     for f in range(1, len(starts) - 1):
-        before, begin, end = starts[max(0, f - LINK_FRAMES)], starts[f], starts[f + 1]
+        before, begin, end = starts[oldest[f]], starts[f], starts[f + 1]
         if before == begin or begin == end:
             continue
         overlap = np.minimum(right[begin:end, None], right[before:begin])

@@ -12,8 +12,9 @@ Pooled over the frames of all videos (Yu et al., "UltraDet", MICCAI 2023, sectio
 - ``Pr70``, ``Pr80``, ``Pr90``: precision at recall 0.7, 0.8 and 0.9 at IoU 0.5, interpolated linearly between detections.
   Undefined if that recall is never reached.
 - ``FP70``, ``FP80``, ``FP90``: false-positive sequences per minute of video, among the detections that score at least the
-  threshold at which recall 0.7, 0.8 or 0.9 is reached (interpolated alike). A video of unknown rate counts as 30 frames per
-  second. Undefined if that recall is never reached. Lower is better.
+  threshold at which recall 0.7, 0.8 or 0.9 is reached (interpolated alike). A video lasts from its first frame to its last, by
+  their time stamps or by their numbers over the frame rate, plus one usual distance (`ultravid.datasets.frame_times`); 30 frames per
+  second are assumed if neither is known (`assumed_rate_note`). Undefined if that recall is never reached. Lower is better.
 - ``R@16``: recall at IoU 0.5 with the 16 highest-scoring detections of each frame; several detections may hit one lesion box.
   ``AR@16``: its mean over the ten IoU thresholds.
 - ``multi_mAP``: ``mAP`` over the frames with more than one lesion box; undefined if there is no such frame.
@@ -45,6 +46,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ultravid.datasets.frame_times import ASSUMED_FPS
 from ultravid.evaluation.frame_ap import (
     LARGE_AREA,
     SMALL_AREA,
@@ -67,6 +69,7 @@ from ultravid.evaluation.video_metrics import false_sequences_per_minute
 __all__ = [
     "TRAINING_METRICS",
     "all_metrics",
+    "assumed_rate_note",
     "count_metrics",
     "stratum_metrics",
     "stratum_of",
@@ -150,7 +153,10 @@ def lesion_level_metrics(videos: Sequence[MatchedVideo], thresholds: Mapping[str
 
 
 def count_metrics(videos: Sequence[MatchedVideo]) -> dict[str, int]:
-    """How much data the metrics rest on: patients, videos, frames, lesions, lesion boxes, detections, as ``count/...``."""
+    """How much data the metrics rest on: patients, videos, frames, lesions, ..., as ``count/...``.
+
+    ``count/videos_of_assumed_rate``: videos of which neither the frame rate nor time stamps are known.
+    """
     return {
         "count/patients": len({v.patient for v in videos}),
         "count/videos": len(videos),
@@ -158,7 +164,34 @@ def count_metrics(videos: Sequence[MatchedVideo]) -> dict[str, int]:
         "count/lesions": sum(len(np.unique(v.gt_track)) for v in videos),
         "count/lesion_boxes": sum(len(v.gt_frame) for v in videos),
         "count/detections": sum(len(v.scores) for v in videos),
+        "count/videos_of_assumed_rate": sum(v.times.is_assumed for v in videos),
     }
+
+
+def assumed_rate_note(metrics: Mapping[str, float], videos: Sequence[MatchedVideo]) -> str:
+    """A sentence that names the metrics which rest on an assumed frame rate, and says how to state the true one.
+
+    Args:
+        metrics: values by name; those that are nan are not named, nor those of ``legacy/``, which take every rate as 30.
+        videos: the videos.
+
+    Returns:
+        "" if the rate of every video is known, or no metric depends on it.
+    """
+    number = sum(video.times.is_assumed for video in videos)
+    of_time = ("FP", "FROC", "delay_s")
+    names = [
+        name
+        for name, value in metrics.items()
+        if not math.isnan(value) and not name.startswith("legacy/") and name.rpartition("/")[2].startswith(of_time)
+    ]
+    if not number or not names:
+        return ""
+    verb = "assume" if len(names) > 1 else "assumes"
+    return (
+        f"{', '.join(names)} {verb} {ASSUMED_FPS:g} frames per second for {number} of {len(videos)} videos, whose rate is not "
+        "known: state fps in the annotations (COCO: of each video) or, for a recording, in NAME.video.json beside it."
+    )
 
 
 def stratum_of(video: MatchedVideo, field: str) -> str:

@@ -6,7 +6,9 @@ again without its annotations:
 - ``header``: JSON text with ``format``, ``video_id``, ``fps``, ``patient``, ``metadata``, ``image_ids``, ``file_names`` (image file
   of each frame, null if unknown; missing in files of early versions) and ``fingerprint`` (hash that identifies the model;
   empty if unknown).
-- ``frame_index`` (F,) int64; ``num_boxes`` and ``num_gt`` (F,) int64, number of detections and lesion boxes of each frame.
+- ``frame_index`` (F,) int64; in films with gaps or time stamps also ``frame_number`` (F,) int64, along the film at ``fps``, and
+  ``time_s`` (F,) float64, time stamps in seconds; both are missing in files of early versions.
+- ``num_boxes`` and ``num_gt`` (F,) int64, number of detections and lesion boxes of each frame.
 - ``boxes`` (N, 4) float32 XYXY in pixels, ``scores`` (N,) float32, ``classes`` (N,) int64.
 - ``gt_boxes`` (M, 4) float32, ``gt_classes`` and ``gt_track_ids`` (M,) int64.
 - ``input_digests`` (F,) int64: checksums of the images given to the model, compared when an evaluation is resumed.
@@ -32,6 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ultravid.datasets.frame_times import known_rate, order_fault
 from ultravid.evaluation.records import check_record
 from ultravid.evaluation.results import FrameResult, VideoResult
 from ultravid.utils.errors import UserError
@@ -64,6 +67,7 @@ _ARRAYS: dict[str, tuple[str, int]] = {  # kind of dtype, number of dimensions
     "gt_classes": ("i", 1),
     "gt_track_ids": ("i", 1),
 }
+_OPTIONAL_ARRAYS = {"frame_number": ("i", 1), "time_s": ("f", 1)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +111,7 @@ def write_video(
         "fingerprint": fingerprint,
     }
     zeros = [np.zeros(0, np.int64)]
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "frame_index": np.array([f.frame_index for f in frames], np.int64),
         "num_boxes": np.array([len(f.scores) for f in frames], np.int64),
         "num_gt": np.array([len(f.gt_boxes) for f in frames], np.int64),
@@ -119,6 +123,11 @@ def write_video(
         "gt_classes": np.concatenate(zeros + [_or_zeros(f.gt_classes, len(f.gt_boxes)) for f in frames]),
         "gt_track_ids": np.concatenate(zeros + [_or_zeros(f.gt_track_ids, len(f.gt_boxes)) for f in frames]),
     }
+    numbers, times = [f.number for f in frames], [f.time_s for f in frames]
+    if numbers != [f.frame_index for f in frames]:
+        arrays["frame_number"] = np.array(numbers, np.int64)
+    if any(time_s is not None for time_s in times):
+        arrays["time_s"] = np.array([np.nan if time_s is None else time_s for time_s in times], np.float64)
     path = folder / video_file_name(video.video_id)
     with replace_file(path) as file:
         np.savez(file, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
@@ -140,7 +149,7 @@ def read_video(path: Path) -> PredictionFile:
         # Opened here, because numpy does not close a file that turns out not to be an archive.
         with path.open("rb") as file:
             content = np.load(file, allow_pickle=False)
-            wanted = ("header", *_ARRAYS)
+            wanted = ("header", *_ARRAYS, *_OPTIONAL_ARRAYS)
             arrays = {} if isinstance(content, np.ndarray) else {n: content[n] for n in wanted if n in content.files}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
@@ -177,8 +186,10 @@ def _checked_header(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str,
     if not isinstance(names, list) or not all(isinstance(name, str | None) for name in names):
         raise UserError(f"{path}: video {header['video_id']!r}: its file_names are not a list of names.")
     fps = header["fps"]
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise UserError(f"{path}: video {header['video_id']!r}: {fps!r} is not a frame rate.")
+    try:
+        header["fps"] = known_rate(fps)
+    except ValueError as error:
+        raise UserError(f"{path}: video {header['video_id']!r}: its fps is {error}.") from error
     if not all(isinstance(v, str) for v in header["metadata"].values()):
         raise UserError(f"{path}: video {header['video_id']!r}: its metadata are not all text.")
     return header
@@ -186,16 +197,22 @@ def _checked_header(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str,
 
 def _check_arrays(where: str, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> None:
     names = {"i": "whole numbers", "f": "floating-point numbers"}
-    for name, (kind, dimensions) in _ARRAYS.items():
+    for name, (kind, dimensions) in {**_ARRAYS, **_OPTIONAL_ARRAYS}.items():
+        if name in _OPTIONAL_ARRAYS and name not in arrays:
+            continue
         array = arrays[name]
         if array.dtype.kind != kind or array.ndim != dimensions or (dimensions == 2 and array.shape[1] != 4):
             wanted = f"{names[kind]} of shape {'(N, 4)' if dimensions == 2 else '(N,)'}"
             raise UserError(f"{where}: {name!r} is {array.dtype} of shape {array.shape}; expected {wanted}.")
     sizes = {"num_boxes": ("boxes", "scores", "classes"), "num_gt": ("gt_boxes", "gt_classes", "gt_track_ids")}
-    per_frame = ("frame_index", "num_boxes", "num_gt", "input_digests")
+    per_frame = [
+        name for name in ("frame_index", "num_boxes", "num_gt", "input_digests", *_OPTIONAL_ARRAYS) if name in arrays
+    ]
     lengths = {len(header["image_ids"]), len(header["file_names"]), *(len(arrays[name]) for name in per_frame)}
     if len(lengths) > 1:
-        raise UserError(f"{where}: frame_index, image_ids, file_names and the numbers of boxes have different lengths.")
+        raise UserError(
+            f"{where}: frame_index, image_ids, file_names, times and the numbers of boxes have different lengths."
+        )
     for counts, members in sizes.items():
         for name in members:
             if (arrays[counts] < 0).any() or arrays[counts].sum() != len(arrays[name]):
@@ -205,6 +222,9 @@ def _check_arrays(where: str, arrays: Mapping[str, NDArray[Any]], header: Mappin
     index = arrays["frame_index"]
     if (np.diff(index) <= 0).any():
         raise UserError(f"{where}: frame {index[1:][np.diff(index) <= 0][0]} is repeated or out of order.")
+    fault_of_times = order_fault(arrays.get("frame_number", index), arrays.get("time_s", np.full(len(index), np.nan)))
+    if fault_of_times is not None:
+        raise UserError(f"{where} frame {index[fault_of_times[0]]}: {fault_of_times[1]}.")
     for counts, (boxes, *_) in sizes.items():
         fault = first_fault(arrays[boxes], arrays["scores"] if boxes == "boxes" else None)
         if fault is not None:
@@ -239,14 +259,21 @@ def _video(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Vid
     parts["gt_boxes"] = np.split(arrays["gt_boxes"].astype(np.float32), gt_ends)
     for name in ("gt_classes", "gt_track_ids"):
         parts[name] = np.split(arrays[name].astype(np.int64), gt_ends)
+    numbers, times = (arrays[name].tolist() if name in arrays else None for name in _OPTIONAL_ARRAYS)
     frames = [
-        FrameResult(int(index), image_id, file_name=file_name, **{name: part[f] for name, part in parts.items()})
+        FrameResult(
+            int(index),
+            image_id,
+            file_name=file_name,
+            frame_number=numbers and numbers[f],
+            time_s=times and times[f],
+            **{name: part[f] for name, part in parts.items()},
+        )
         for f, (index, image_id, file_name) in enumerate(
             zip(arrays["frame_index"], header["image_ids"], header["file_names"], strict=True)
         )
     ]
-    fps = None if header["fps"] is None else float(header["fps"])
-    return VideoResult(header["video_id"], frames, fps, header["patient"], header["metadata"])
+    return VideoResult(header["video_id"], frames, header["fps"], header["patient"], header["metadata"])
 
 
 def write_manifest(folder: Path, files: Mapping[str, Path], fingerprint: str = "") -> None:

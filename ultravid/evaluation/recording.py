@@ -385,6 +385,7 @@ class _Seen:
     frames: int = 0
     cached: int = 0
     videos: set[Any] = field(default_factory=set)
+    of_assumed_rate: set[str] = field(default_factory=set)
     digest: int = 0
 
     def add(self, inputs: Any, cached: bool) -> None:
@@ -396,6 +397,8 @@ class _Seen:
             names = [given.get(key) for key in ("video_id", "frame_index", "image_id")]
             if names[0] is not None:
                 self.videos.add(str(names[0]))
+                if not given.get("fps") and given.get("time_s") is None:
+                    self.of_assumed_rate.add(str(names[0]))
             sha256 = hashlib.sha256(repr(names).encode()).digest()
             self.digest = (self.digest + int.from_bytes(sha256[:16], "big")) % 2**128
 
@@ -407,12 +410,14 @@ class _Seen:
             total.frames += part.frames
             total.cached += part.cached
             total.videos |= part.videos
+            total.of_assumed_rate |= part.of_assumed_rate
             total.digest = (total.digest + part.digest) % 2**128
         return total
 
     def facts(self) -> dict[str, Any]:
         """As a record has it."""
-        return {"frames": self.frames, "videos": len(self.videos), "reused": self.cached, "ids": f"{self.digest:032x}"}
+        counts = {"frames": self.frames, "videos": len(self.videos), "reused": self.cached}
+        return {**counts, "videos_of_assumed_rate": len(self.of_assumed_rate), "ids": f"{self.digest:032x}"}
 
 
 def read_record_or_none(folder: InferenceFolder) -> Any:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DEFAULT_FPS", "FrameResult", "MatchedVideo", "VideoResult"]
+from ultravid.datasets.frame_times import FrameTimes, frame_times, order_fault
+from ultravid.utils.errors import UserError
+
+__all__ = ["FrameResult", "MatchedVideo", "VideoResult", "frame_text"]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
-
-DEFAULT_FPS = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class FrameResult:
     """Ground truth and detections of a frame.
 
     Attributes:
-        frame_index: number of the frame in its video.
+        frame_index: place of the frame in its video.
         image_id: id of the frame in the annotation file.
         gt_boxes: ``(M, 4)`` float32, lesion boxes, XYXY, pixels.
         boxes: ``(N, 4)`` float32, detections, XYXY, pixels.
@@ -34,6 +35,8 @@ class FrameResult:
         gt_classes: ``(M,)`` int64; None if unknown. No metric uses them.
         classes: ``(N,)`` int64; None if unknown. No metric uses them.
         file_name: image file of the frame; None if unknown. No metric uses it.
+        frame_number: number of the frame along the film, at the video's frame rate; None: ``frame_index``.
+        time_s: its time stamp, seconds from the film's start; None: its number over the frame rate.
     """
 
     frame_index: int
@@ -45,6 +48,13 @@ class FrameResult:
     gt_classes: IntArray | None = None
     classes: IntArray | None = None
     file_name: str | None = None
+    frame_number: int | None = None
+    time_s: float | None = None
+
+    @property
+    def number(self) -> int:
+        """Number of the frame along the film."""
+        return self.frame_index if self.frame_number is None else self.frame_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +75,26 @@ class VideoResult:
     patient: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    def times(self) -> FrameTimes:
+        """The time of each frame.
+
+        Raises:
+            UserError: the frames' numbers or time stamps do not rise, or only some frames have time stamps.
+        """
+        numbers = np.array([frame.number for frame in self.frames], np.int64)
+        stamps = np.array([np.nan if frame.time_s is None else frame.time_s for frame in self.frames])
+        fault = order_fault(numbers, stamps)
+        if fault is not None:
+            raise UserError(f"Video {self.video_id!r} frame {self.frames[fault[0]].frame_index}: {fault[1]}.")
+        return frame_times(numbers, self.fps or None, None if np.isnan(stamps).any() else stamps)
+
+
+def frame_text(frame: FrameResult) -> str:
+    """What a person finds a frame by: its place; also its number if that is another, and its time stamp if it has one."""
+    more = [f"number {frame.number}"] if frame.number != frame.frame_index else []
+    more += [f"{frame.time_s:.2f} s"] if frame.time_s is not None else []
+    return f"{frame.frame_index} ({', '.join(more)})" if more else str(frame.frame_index)
+
 
 @dataclass(frozen=True, eq=False)
 class MatchedVideo:
@@ -77,7 +107,7 @@ class MatchedVideo:
         fps: frames per second; None if unknown.
         patient: id of the patient; the video's id if unknown.
         metadata: device, organ, hospital and the like.
-        frame_index: ``(F,)`` int64, number of each frame in the video.
+        frame_index: ``(F,)`` int64, place of each frame in the video.
         scores: ``(N,)`` float32.
         frame: ``(N,)`` int64, index of the detection's frame, among the ``F``.
         area: ``(N,)`` float32, area of the detection's box, square pixels.
@@ -90,6 +120,8 @@ class MatchedVideo:
         gt_frame: ``(M,)`` int64, index of the lesion box's frame.
         gt_area: ``(M,)`` float32, area of the lesion box, square pixels.
         gt_track: ``(M,)`` int64, id of the lesion along its video.
+        times: the time of each frame.
+        links_by_place: as ``links``, if the frames were one after the other without gaps, as UltraDet's code takes them (`legacy`).
     """
 
     video_id: str
@@ -108,8 +140,10 @@ class MatchedVideo:
     gt_frame: IntArray
     gt_area: FloatArray
     gt_track: IntArray
+    times: FrameTimes
+    links_by_place: IntArray
 
     @property
     def minutes(self) -> float:
-        """Length in minutes, at 30 frames per second if the video's rate is unknown."""
-        return len(self.frame_index) / (self.fps or DEFAULT_FPS) / 60
+        """Length of the film in minutes, at 30 frames per second if neither rate nor time stamps are known."""
+        return self.times.duration_s / 60

@@ -183,8 +183,11 @@ def in_order_of(a: Sequence[MatchedVideo], b: Sequence[MatchedVideo]) -> list[Ma
 
 
 def _truth_text(video: VideoResult) -> str:
+    """A hash of the frames and lesions, and one of the frames' times, which rates a minute and delays depend on."""
     text = repr([(f.image_id, f.frame_index, f.gt_boxes.tolist()) for f in video.frames])
-    return hashlib.sha256(text.encode()).hexdigest()
+    times = video.times()
+    of_times = f"{times.is_assumed}".encode() + times.times_s.tobytes() + times.ticks.tobytes()
+    return "/".join(hashlib.sha256(content).hexdigest() for content in (text.encode(), of_times))
 
 
 def check_same_videos(a: tuple[str | Path, Mapping[str, str]], b: tuple[str | Path, Mapping[str, str]]) -> None:
@@ -208,7 +211,14 @@ def check_same_videos(a: tuple[str | Path, Mapping[str, str]], b: tuple[str | Pa
                 f"{path} has video {videos[0]!r}, {other} does not ({len(videos)} such videos); compare the same videos."
             )
     for video_id in sorted(of_a):
-        if of_a[video_id] != of_b[video_id]:
+        (frames_a, times_a), (frames_b, times_b) = (text[video_id].split("/") for text in (of_a, of_b))
+        if frames_a == frames_b and times_a != times_b:
+            raise UserError(
+                f"Video {video_id!r} has another frame rate or other times of its frames in {path_a} than in {path_b}, so false "
+                "positives a minute and delays can't be compared. State the rate alike and evaluate both again, or give "
+                "--annotations, which then state it for both."
+            )
+        if frames_a != frames_b:
             raise UserError(
                 f"Video {video_id!r} has other frames or other lesions in {path_a} than in {path_b}; "
                 "runs can only be compared over the same ground truth."

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from ultravid.datasets.frame_times import known_rate
 from ultravid.evaluation.evaluator import DatasetEvaluator
 from ultravid.evaluation.matching import match_video
 from ultravid.evaluation.metrics import (
     TRAINING_METRICS,
     all_metrics,
+    assumed_rate_note,
     count_metrics,
     stratum_metrics,
     why_undefined,
@@ -49,15 +51,16 @@ class VideoDetectionEvaluator(DatasetEvaluator):
     """Computes `all_metrics` of a model's detections, against the ground truth in the inputs.
 
     Each input has ``video_id``, ``frame_index``, ``image_id`` and ``instances`` with ``gt_boxes``; optionally ``gt_classes`` and
-    ``gt_ids`` in its instances, and ``fps``, ``patient``, ``metadata`` and ``file_name``. Each output has ``instances`` with
+    ``gt_ids`` in its instances, and ``fps`` (0 or None: not known), ``frame_number`` (of the frame along the film, at that rate; without
+    it ``frame_index``), ``time_s`` (its time stamp), ``patient``, ``metadata`` and ``file_name``. Each output has ``instances`` with
     ``pred_boxes`` and ``scores`` (and optionally ``pred_classes``), in the same pixels. Each process gets whole videos; which
     ones does not matter. Only the frames of the current video are in memory, unless the frames of all videos come as one
     stream (inputs with ``stream_id``).
 
     Args:
         output_dir: folder for ``predictions/`` (`prediction_store`), ``predictions.json`` (COCO results: ``image_id``,
-            ``category_id``, ``bbox`` as [x, y, width, height], ``score``; in addition ``video_id`` and ``frame_index``) and
-            ``metrics.json`` with every metric. None: nothing is written. All processes must see the same folder.
+            ``category_id``, ``bbox`` as [x, y, width, height], ``score``; in addition ``video_id`` and ``frame_index``, and in films with gaps or
+            time stamps ``frame_number`` and ``time_s``) and ``metrics.json`` with every metric. None: nothing is written. All processes must see the same folder.
         resume: reuse the videos that an interrupted evaluation finished, if model and settings are the same (`begin`); an error
             is raised if their frames or ground truth have changed. False: such videos are deleted.
         strata: metadata fields by which the metrics are stratified in addition, in ``metrics.json``.
@@ -177,7 +180,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
                 f"Video {video_id!r} frame {given['frame_index']}: the video was evaluated already. "
                 "The frames of a video must come one after the other, each once."
             )
-        return _OpenVideo(video_id, given.get("fps"), given.get("patient"), dict(given.get("metadata") or {}))
+        return _OpenVideo(video_id, _rate_of(video_id, given), given.get("patient"), dict(given.get("metadata") or {}))
 
     def _close_videos(self) -> None:
         for video_id, opened in self._open.items():
@@ -230,6 +233,9 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         undefined = why_undefined(shown, videos)
         if undefined:
             logger.info("Undefined (-, null in JSON): %s.", format_undefined(undefined))
+        assumed = assumed_rate_note(shown, videos)
+        if assumed:
+            logger.warning("%s", assumed)
         if self._output is not None:
             files = {video_id: path for _, part in parts for video_id, path in part.items()}
             self._write(self._output, {v: files[v] for v in sorted(files)}, {**every, **counts})
@@ -272,6 +278,13 @@ class _OpenVideo:
         return video, [self.digests[i] for i in order]
 
 
+def _rate_of(video_id: str, given: Mapping[str, Any]) -> float | None:
+    try:
+        return known_rate(given.get("fps"))
+    except ValueError as error:
+        raise UserError(f"Video {video_id!r} frame {given['frame_index']}: 'fps' is {error}.") from error
+
+
 def _instances_of(output: Any) -> Any:
     """What a model found in a frame.
 
@@ -308,6 +321,8 @@ def _frame_result(given: dict[str, Any], found: Instances) -> FrameResult:
         gt_classes=truth.gt_classes.numpy() if truth.has("gt_classes") else None,
         classes=found.pred_classes.numpy() if found.has("pred_classes") else None,
         file_name=given.get("file_name"),
+        frame_number=given.get("frame_number"),
+        time_s=given.get("time_s"),
     )
 
 
@@ -353,6 +368,11 @@ def _coco_rows(files: Any) -> Iterator[dict[str, Any]]:
     for path in files:
         video = read_video(path).video
         for frame in video.frames:
-            place = {"image_id": frame.image_id, "video_id": video.video_id, "frame_index": frame.frame_index}
+            place: dict[str, Any] = {"image_id": frame.image_id, "video_id": video.video_id}
+            place["frame_index"] = frame.frame_index
+            if frame.frame_number is not None or frame.time_s is not None:
+                place["frame_number"] = frame.number
+            if frame.time_s is not None:
+                place["time_s"] = frame.time_s
             for (x1, y1, x2, y2), score in zip(frame.boxes.tolist(), frame.scores.tolist(), strict=True):
                 yield {**place, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}

@@ -1,7 +1,7 @@
 """Metrics that depend on the order of frames: false-positive sequences (Yu et al., "UltraDet", MICCAI 2023, section 4.1).
 
-Detections that score at least a threshold are linked: each to one detection of the 5 frames before, the one of highest IoU if
-that is above 0.5 (of equal ones the first: oldest frame first, then order in the frame). Detections that are connected by
+Detections that score at least a threshold are linked: each to one detection of the 5 frames before (those whose tick along the
+film is at most 5 less, `ultravid.datasets.frame_times`), the one of highest IoU if that is above 0.5 (of equal ones the first: oldest frame first, then order in the frame). Detections that are connected by
 links are a sequence; a detection without links is one too. A detection hits if its centre lies in a lesion box of its frame,
 border included. A sequence is a false positive if at most 9 in 10 of its detections hit.
 
@@ -45,8 +45,17 @@ def false_sequences_per_minute(videos: Sequence[MatchedVideo], threshold: float)
     return sum(false_positive_sequences(v, threshold) for v in videos) / minutes
 
 
-def false_sequences_at(video: MatchedVideo, thresholds: NDArray[np.float32], strict: bool = False) -> NDArray[np.int64]:
-    """``(K,)`` number of false-positive sequences of a video at ``(K,)`` thresholds in any order; see `false_positive_sequences`."""
+def false_sequences_at(
+    video: MatchedVideo, thresholds: NDArray[np.float32], strict: bool = False, by_place: bool = False
+) -> NDArray[np.int64]:
+    """``(K,)`` number of false-positive sequences of a video at ``(K,)`` thresholds in any order, as the module defines them.
+
+    Args:
+        video: the video.
+        thresholds: ``(K,)`` lowest scores of detections that are kept.
+        strict: a score must be above the threshold to be kept.
+        by_place: the 5 frames before are the 5 places before, whatever their time, as in the published code of UltraDet.
+    """
     by_score = np.sort(-video.scores)
     kept_at = by_score.searchsorted(-thresholds, side="left" if strict else "right")
     # All thresholds between two neighbouring scores keep the same detections, so each number of kept ones is computed once.
@@ -54,7 +63,8 @@ def false_sequences_at(video: MatchedVideo, thresholds: NDArray[np.float32], str
     order = np.argsort(-video.scores, kind="stable")
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    child, parent = place[video.links[:, 0]], place[video.links[:, 1]]
+    links = video.links_by_place if by_place else video.links
+    child, parent = place[links[:, 0]], place[links[:, 1]]
     hits = video.centre_hits[order]
     counts = np.zeros(len(num_kept), np.int64)
     begin = 0

@@ -132,7 +132,10 @@ def _overview(splits: Sequence[Split]) -> Table:
         "lesions (tracks)": lambda vs: str(sum(len(_tracks(v)) for v in vs)),
         "videos without lesion": lambda vs: str(sum(not _tracks(v) for v in vs)),
         "frames per video (least, median, most)": lambda vs: _three([len(v) for v in vs]),
-        "seconds per video (least, median, most)": lambda vs: _three([len(v) / v.fps for v in vs if v.fps]),
+        "seconds per video (least, median, most)": lambda vs: _three(
+            [v.times.duration_s for v in vs if not v.times.is_assumed]
+        ),
+        "videos with gaps or pauses": lambda vs: str(sum(not v.times.is_even for v in vs) or "-"),
         "box side, px (5%, median, 95%)": lambda vs: _three(_sides(vs), (5, 50, 95)),
         "box side, share of the image's (5%, median, 95%)": lambda vs: _three(_relative_sides(vs), (5, 50, 95)),
     }

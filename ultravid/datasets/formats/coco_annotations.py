@@ -3,30 +3,38 @@
 COCO-VID holds ``videos[]{id, name}``, ``images[]{id, video_id, frame_id, file_name, height, width}`` and
 ``annotations[]{id, image_id, bbox: [x, y, width, height], instance_id, category_id}``; without ``instance_id``, ``track_id`` is
 used. A video may give its ``fps`` (0: not known), ``patient``, ``device``, ``organ``, ``hospital``, ``spacing_mm``, and more under
-``metadata``, and its ``static_frames`` as a list of [first, last]. Plain COCO, without videos, is read as stills: each image is a
+``metadata``, and its ``static_frames`` as a list of [first, last], which count its images from 0. Plain COCO, without videos, is read as stills: each image is a
 video of one frame.
+
+``frame_id`` is the frame's number along the film: numbers may have gaps and begin anywhere, and a frame's time is ``frame_id`` over
+``fps``. Images may give their time stamp in seconds as ``time_s`` instead, all of a video or none (`ultravid.datasets.frame_times`).
 
 A box of negative width or height has its corner on the other side and is turned round, and a box past the frame's edge is
 clipped to it; both are reported in a warning. Everything else that is wrong is rejected: an id that is used twice or is neither
-a whole number nor text, a frame that is listed twice, an annotation whose image is not listed or belongs to another video
-than the annotation says, a crowd region, an empty box or one outside the frame.
+a whole number nor text, a frame that is listed twice, time stamps that do not rise with ``frame_id``, an annotation whose image
+is not listed or belongs to another video than the annotation says, a crowd region, an empty box or one outside the frame.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import numpy as np
+
 from ultravid.datasets.bounds import frame_size_fault
-from ultravid.datasets.boxes import LARGEST, repair_box
+from ultravid.datasets.boxes import repair_box
 from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.common import Row, static_frames_fault
+from ultravid.datasets.frame_times import is_frame_number, is_time_stamp, known_rate, order_fault
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.patients import PatientRule
 from ultravid.datasets.video import DataError
+from ultravid.utils.text import shown
 
 __all__ = ["CocoAnnotations", "CocoImage", "CocoVideo", "Id", "is_id", "read_coco_annotations"]
 
@@ -42,10 +50,11 @@ class CocoImage:
     Attributes:
         image_id: unique in the file.
         video_id: of its video.
-        frame_id: its number in the video; frames are ordered by it, and it need not run from 0.
+        frame_id: its number along the film; frames are ordered by it, it may have gaps and need not run from 0.
         height: pixels.
         width: pixels.
         file_name: as the file gives it; None if it gives none.
+        time_s: its time stamp, seconds from the film's start; None if the file gives none.
         lesions: (XYXY box in pixels inside the frame, category id, track id), in the order of the file.
     """
 
@@ -55,6 +64,7 @@ class CocoImage:
     height: int
     width: int
     file_name: str | None
+    time_s: float | None = None
     lesions: list[Row] = field(default_factory=list)
 
 
@@ -136,6 +146,7 @@ def read_coco_annotations(
     videos = {}
     for video_id, row in rows.items():
         ordered = sorted(frames[video_id], key=lambda image: image.frame_id)
+        ordered = reader.with_sound_times(ordered, names[video_id], images)
         videos[video_id] = reader.video(row, names[video_id], ordered, rule)
     rule.check(names.values(), faults)
     return CocoAnnotations(str(address), videos, images, _categories(content))
@@ -219,7 +230,8 @@ class _Reader:
             else:
                 file_name = None if row.get("file_name") in (None, "") else str(row["file_name"])
                 size = row["height"], row["width"]
-                images[row["id"]] = CocoImage(row["id"], row["video_id"], row["frame_id"], *size, file_name)
+                time_s = None if row.get("time_s") is None else float(row["time_s"])
+                images[row["id"]] = CocoImage(row["id"], row["video_id"], row["frame_id"], *size, file_name, time_s)
                 seen.add((row["video_id"], row["frame_id"]))
         return images
 
@@ -256,6 +268,19 @@ class _Reader:
             return None if box is None else (box, category, track)
         return None
 
+    def with_sound_times(self, ordered: list[CocoImage], name: str, images: dict[Id, CocoImage]) -> list[CocoImage]:
+        """A video's images; without their time stamps, in ``images`` too, if these can't be used."""
+        if all(image.time_s is None for image in ordered):
+            return ordered
+        stamps = np.array([np.nan if image.time_s is None else image.time_s for image in ordered])
+        fault = order_fault(np.arange(len(ordered)), stamps)
+        if fault is None:
+            return ordered
+        self.faults.reject("bad time stamp", f"video {name!r} frame {ordered[fault[0]].frame_id}: {fault[1]}")
+        bare = [dataclasses.replace(image, time_s=None) for image in ordered]
+        images.update((image.image_id, image) for image in bare)
+        return bare
+
     def video(self, row: Mapping[str, Any], name: str, images: list[CocoImage], patients: PatientRule) -> CocoVideo:
         """A video of its row and its images."""
         stated = row.get("patient")
@@ -278,12 +303,11 @@ class _Reader:
         )
 
     def _rate(self, fps: Any, name: str) -> float | None:
-        if fps is None or (fps == 0 and not isinstance(fps, bool)):
+        try:
+            return known_rate(fps)
+        except ValueError as error:
+            self.faults.reject("bad frame rate", f"video {name!r}: fps is {error}")
             return None
-        if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < LARGEST:
-            self.faults.reject("bad frame rate", f"video {name!r}: fps is {fps!r}, not a number above 0")
-            return None
-        return float(fps)
 
     def _metadata(self, row: Mapping[str, Any], name: str) -> dict[str, str | float]:
         """Device, organ, hospital and spacing of a video's row, and all that is under ``metadata``."""
@@ -312,6 +336,10 @@ def _image_fault(row: Mapping[str, Any], names: Mapping[Id, str], seen: set[tupl
         return f"image {image_id!r} belongs to video {video_id!r}, which is not listed"
     if not _is_whole(frame_id):
         return f"video {names[video_id]!r} image {image_id!r}: frame_id {frame_id!r} is not a whole number"
+    if not is_frame_number(frame_id):
+        return f"video {names[video_id]!r} image {image_id!r}: frame_id {frame_id} is too large for a frame's number"
+    if row.get("time_s") is not None and not is_time_stamp(row["time_s"]):
+        return f"{_place(row, names)}: time_s is {shown(row['time_s'])}, not a time in seconds"
     if not all(_is_whole(row[key]) and row[key] > 0 for key in ("height", "width")):
         sizes = f"height {row['height']!r} and width {row['width']!r}"
         return f"{_place(row, names)}: {sizes} are not whole numbers above 0"

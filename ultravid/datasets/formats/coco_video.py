@@ -354,7 +354,8 @@ class _ImageReader:
                 )
             else:
                 rows.append((box, number, track))
-        return make_frame((str(file), None), image.image_id, (image.height, image.width), rows)
+        at = {"number": image.frame_id, "time_s": image.time_s}
+        return make_frame((str(file), None), image.image_id, (image.height, image.width), rows, **at)
 
     def _find(self, name: str) -> Path | None:
         """The file of a name in the first root that has it.

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ultravid.datasets.bounds import MAX_FPS, MAX_SIDECAR_BYTES, MIN_FPS, is_rate
+from ultravid.datasets.bounds import MAX_SIDECAR_BYTES
 from ultravid.datasets.boxes import is_number
+from ultravid.datasets.frame_times import known_rate
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.video import DataError
 from ultravid.utils.text import nearest, shown
@@ -29,7 +30,7 @@ class Sidecar:
     """The file's content.
 
     Attributes:
-        fps: frames per second.
+        fps: frames per second; None if the file gives none, or 0, which means that it is not known.
         patient: who was scanned.
         metadata: the rest, for `Video.metadata`.
     """
@@ -60,18 +61,23 @@ def read_sidecar(recording: str | Path) -> Sidecar:
     for key, value in content.items():
         _check(path, key, value)
     rest = {k: float(v) if k in _NUMBERS else str(v) for k, v in content.items() if k not in ("fps", "patient")}
-    fps, patient = content.get("fps"), content.get("patient")
-    return Sidecar(None if fps is None else float(fps), None if patient is None else str(patient), rest)
+    fps, patient = _rate(path, content.get("fps")), content.get("patient")
+    return Sidecar(fps, None if patient is None else str(patient), rest)
+
+
+def _rate(path: Path, fps: Any) -> float | None:
+    try:
+        return known_rate(fps)
+    except ValueError as error:
+        raise DataError(f"{path}: 'fps' is {error}.") from error
 
 
 def _check(path: Path, key: str, value: Any) -> None:
+    if key == "fps":
+        return  # `_rate` checks it
     if key in _NUMBERS:
         if not is_number(value) or value <= 0:
             raise DataError(f"{path}: {key!r} is {shown(value)}, not a number above 0.")
-        if key == "fps" and not is_rate(value):
-            raise DataError(
-                f"{path}: 'fps' is {value}; a frame rate is from {MIN_FPS} to {MAX_FPS:,.0f} frames per second."
-            )
     elif key in _WORDS:
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise DataError(f"{path}: {key!r} is {shown(value)}, not text or a whole number.")

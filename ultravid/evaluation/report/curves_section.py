@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ultravid.evaluation.lesion_metrics import FROC_RATES
 from ultravid.evaluation.report.charts import COLOURS, DASHES, Axis, Series, bar_chart, line_chart
 from ultravid.evaluation.report.curves import froc_curve, precision_recall_curve, score_histogram
 from ultravid.evaluation.report.html_page import Html, caption, chart_figure, command, element, legend, section
@@ -41,9 +42,10 @@ def curves_section(runs: Sequence[ReportRun]) -> Html:
             f"falls; rates below {_LOWEST_RATE:g} are drawn at {_LOWEST_RATE:g}.",
         ),
     ]
+    notes = [caption(note) for run in runs if (note := run.assumed_rate_note(f"lesion/FROC@{r:g}" for r in FROC_RATES))]
     names = legend([(run.name, colour) for run, (colour, _) in styled])
     again = caption("To draw these curves again:"), command(runs[0].options.command)
-    return section("curves", "Curves", names, element("div", {"class": "charts"}, *charts), *again)
+    return section("curves", "Curves", names, element("div", {"class": "charts"}, *charts), *notes, *again)
 
 
 def _rate_axis(series: Sequence[Series]) -> Axis:

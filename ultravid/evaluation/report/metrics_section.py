@@ -63,6 +63,7 @@ def metrics_section(runs: Sequence[ReportRun]) -> Html:
         reasons = why_undefined({name: run.metrics[name] for name in BOOTSTRAP_METRICS}, run.videos)
         if reasons:
             notes.append(caption(f"Undefined in {run.name}: {format_undefined(reasons)}."))
+    notes += _rate_notes(runs, BOOTSTRAP_METRICS)
     how = "Computed over the frames of all videos pooled."
     if options.num_draws:
         how += (
@@ -72,6 +73,11 @@ def metrics_section(runs: Sequence[ReportRun]) -> Html:
     commands = [command(_evaluate_command(run)) for run in runs]
     again = caption("To compute these values again:"), *commands
     return section("metrics", "Metrics", table(headers, rows, "main-metrics"), *notes, caption(how), *again)
+
+
+def _rate_notes(runs: Sequence[ReportRun], names: Sequence[str] | None = None) -> list[Html]:
+    """Which metrics rest on an assumed frame rate, of these metrics or of all."""
+    return [caption(note) for run in runs if (note := run.assumed_rate_note(names))]
 
 
 def _evaluate_command(run: ReportRun) -> str:
@@ -107,7 +113,7 @@ def differences_section(runs: Sequence[ReportRun], not_compared: str) -> Html | 
         "means that the difference is more than the choice of patients explains; p is two-sided. This does not cover the "
         "variation between training seeds, and p is not corrected for testing many metrics."
     )
-    return section("differences", "Differences", how, *parts)
+    return section("differences", "Differences", how, *parts, *_rate_notes(runs, BOOTSTRAP_METRICS))
 
 
 def _difference_rows(first: ReportRun, other: ReportRun) -> list[Row]:
@@ -163,10 +169,12 @@ def all_metrics_section(runs: Sequence[ReportRun]) -> Html:
     ]
     how = caption(
         "In percent, except: FP in false-positive sequences per minute, delay_s in seconds, legacy as fractions in 0..1 as the "
-        "published code of UltraDet computes them. ultravid/evaluation/metrics.py defines each metric. Click a column heading "
+        "published code of UltraDet computes them, every video as 30 frames per second without gaps. ultravid/evaluation/metrics.py defines each metric. Click a column heading "
         "to sort."
     )
     counts = {run.name: count_metrics(run.videos) for run in runs}
     rows += [[name, *(value_cell(counts[r.name][name], 0) for r in runs)] for name in counts[runs[0].name]]
     headers = ["metric", *(run.name for run in runs)]
-    return section("all-metrics", "All metrics", how, *reasons, table(headers, rows, "all-metrics-table"))
+    return section(
+        "all-metrics", "All metrics", how, *reasons, *_rate_notes(runs), table(headers, rows, "all-metrics-table")
+    )

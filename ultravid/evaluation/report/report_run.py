@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ultravid.evaluation.bootstrap import bootstrap_metrics
 from ultravid.evaluation.failures import Failure, false_sequences, missed_lesions
 from ultravid.evaluation.frame_ap import DetectionPool
-from ultravid.evaluation.metrics import all_metrics
+from ultravid.evaluation.metrics import all_metrics, assumed_rate_note
 from ultravid.evaluation.report.curves import OperatingPoint, operating_point
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.runs import check_metrics, check_same_videos, in_order_of, load_run
@@ -78,6 +78,11 @@ class ReportRun:
     def metrics(self) -> dict[str, float]:
         """`all_metrics` of the run."""
         return all_metrics(self.videos)
+
+    def assumed_rate_note(self, names: Iterable[str] | None = None) -> str:
+        """`metrics.assumed_rate_note` of these metrics, or of all, with the run's name; "" if there is nothing to note."""
+        note = assumed_rate_note({n: self.metrics[n] for n in (self.metrics if names is None else names)}, self.videos)
+        return note and f"In {self.name}, {note}"
 
     @cached_property
     def draws(self) -> dict[str, NDArray[np.float64]]:

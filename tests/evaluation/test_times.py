@@ -1,0 +1,129 @@
+"""Metrics per minute, delays and sequences follow the time of frames: gaps, offsets, pauses and unknown rates."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.conftest import load_tool
+from ultravid.evaluation import FrameResult, VideoResult, match_video
+from ultravid.evaluation.lesion_metrics import lesion_tracks
+from ultravid.evaluation.prediction_store import read_video, write_video
+from ultravid.utils.tool import run_tool
+
+LESION = [10, 10, 20, 20]  # x, y, width, height
+
+
+def write_inputs(folder, places, found_from=0, same_box=False, **video):
+    """A film of one lesion with one false box in each frame; ``places`` are (frame_id, time_s or None)."""
+    images, boxes, results = [], [], []
+    for k, (number, time_s) in enumerate(places):
+        row = {"id": k + 1, "video_id": 1, "frame_id": number, "file_name": f"{k}.png", "height": 64, "width": 64}
+        images.append(row | ({} if time_s is None else {"time_s": time_s}))
+        boxes.append({"id": k + 1, "image_id": k + 1, "category_id": 1, "instance_id": 1, "bbox": LESION})
+        false = [40, 40, 10, 10] if same_box else [20 * (k % 2), 40, 10, 10]
+        results.append({"image_id": k + 1, "category_id": 1, "bbox": false, "score": 0.95})
+        if k >= found_from:
+            results.append({"image_id": k + 1, "category_id": 1, "bbox": LESION, "score": 0.9 - 0.001 * k})
+    content = {"videos": [{"id": 1, "name": "v", **video}], "images": images, "annotations": boxes}
+    (folder / "truth.json").write_text(json.dumps(content | {"categories": [{"id": 1, "name": "lesion"}]}))
+    (folder / "found.json").write_text(json.dumps(results))
+
+
+@pytest.fixture
+def evaluate(tmp_path, capsys, caplog):
+    """Runs the tool; returns its exit code, and what it warned of or refused."""
+    return lambda: _evaluate(tmp_path, capsys, caplog)
+
+
+def _evaluate(folder, capsys, caplog):
+    caplog.clear()
+    arguments = ["--annotations", folder / "truth.json", "--predictions", folder / "found.json"]
+    code = run_tool(load_tool("evaluate").main, [*map(str, arguments), "--output-dir", str(folder / "out")])
+    return code, caplog.text + capsys.readouterr().err
+
+
+def metrics(folder):
+    return json.loads((folder / "out/metrics.json").read_text())
+
+
+@pytest.mark.parametrize("first", [0, 1000])
+def test_every_tenth_frame_is_a_third_of_a_second_after_the_one_before(tmp_path, evaluate, first):
+    # 60 frames of 20 s, a false box in each that nothing links: 180 a minute. The lesion is found in the fourth frame: 30 frames late.
+    write_inputs(tmp_path, [(first + 10 * k, None) for k in range(60)], found_from=3, fps=30)
+    assert evaluate() == (0, "")
+    found = metrics(tmp_path)
+    assert found["FP80"] == found["FP90"] == 180
+    assert found["lesion/delay_s@R80"] == pytest.approx(1.0)
+    assert found["legacy/FP@R0.8"] == 60  # that code takes the frames as 2 s, and links the boxes of every second one
+    assert found["count/videos_of_assumed_rate"] == 0
+
+
+def test_nothing_is_linked_across_a_pause_and_time_passes_in_it(tmp_path, evaluate):
+    # 4 frames, a pause of 59.7 s, 6 frames; one interval of 0.1 s after the last: 60.6 s. The false box stays at its place.
+    times = [0, 0.1, 0.2, 0.3, 60, 60.1, 60.2, 60.3, 60.4, 60.5]
+    write_inputs(tmp_path, list(enumerate(times)), found_from=4, same_box=True, fps=10)
+    assert evaluate() == (0, "")
+    assert metrics(tmp_path)["FP70"] is None  # the lesion is found in 6 of 10 frames
+    write_inputs(tmp_path, list(enumerate(times)), found_from=2, same_box=True)  # without a rate: that of the stamps
+    assert evaluate() == (0, "")
+    found = metrics(tmp_path)
+    assert found["FP80"] == pytest.approx(2 / (60.6 / 60))
+    assert found["lesion/delay_s@R80"] == pytest.approx(0.2)
+    assert found["count/videos_of_assumed_rate"] == 0
+    assert found["legacy/FP@R0.8"] == pytest.approx(1 / (10 / 30 / 60))
+
+
+def test_the_delay_over_a_pause_is_in_seconds():
+    box = np.array([[0, 0, 10, 10]], np.float32)
+    none, one = np.zeros((0, 4), np.float32), np.ones(1, np.float32)
+    stamps = [2.0, 2.5, 40.0]
+    frames = [FrameResult(k, k, box, none, one[:0], time_s=t) for k, t in enumerate(stamps[:2])]
+    frames.append(FrameResult(2, 2, box, box, one, time_s=stamps[2]))
+    (track,) = lesion_tracks([match_video(VideoResult("v", frames, 25.0))])
+    assert track.delay_s(0.5) == 38.0
+
+
+@pytest.mark.parametrize("rate", [{}, {"fps": 0}, {"fps": None}])
+def test_an_assumed_rate_is_named_beside_the_metrics_that_used_it(tmp_path, evaluate, rate):
+    write_inputs(tmp_path, [(k, None) for k in range(10)], **rate)
+    code, said = evaluate()
+    assert code == 0
+    assert "FP70, FP80, FP90, lesion/delay_s@R80, lesion/FROC@0.5" in said
+    assert "assume 30 frames per second for 1 of 1 videos" in said and "state fps" in said
+    assert metrics(tmp_path)["count/videos_of_assumed_rate"] == 1
+    assert json.loads((tmp_path / "out/record.json").read_text())["settings"]["videos_of_assumed_rate"] == 1
+
+
+@pytest.mark.parametrize(
+    ("places", "video", "message"),
+    [
+        ([(0, 0.0), (5, 0.2), (9, 0.2)], {}, "video 'v' frame 9: its time stamp is 0.2 s, not after 0.2 s of the frame before"),
+        ([(0, 0.0), (5, None)], {}, "video 'v' frame 5: has no time stamp, but 1 other frames of the video have one"),
+        ([(0, "0:01")], {}, "video 'v' frame 0: time_s is '0:01', not a time in seconds"),
+        ([(0, True)], {}, "time_s is True, not a time"),
+        ([(0, float("nan"))], {}, "time_s is nan, not a time"),
+        ([(2**60, None)], {}, f"frame_id {2**60} is too large"),
+        ([(0, None)], {"fps": 1e9}, "fps is 1000000000.0, not a number from 1e-05 to 100,000 (0: not known)"),
+        ([(0, None)], {"fps": "25"}, "video 'v': fps is '25', not a number above 0"),
+    ],
+)  # fmt: skip
+def test_times_that_cannot_be_are_refused_by_file_video_and_frame(tmp_path, evaluate, places, video, message):
+    write_inputs(tmp_path, places, **video)
+    code, said = evaluate()
+    assert code == 2 and message in said and "truth.json" in said and "Traceback" not in said
+
+
+def test_prediction_files_keep_times_and_those_without_are_as_before(tmp_path):
+    box, score = np.array([[0, 0, 10, 10]], np.float32), np.ones(1, np.float32)
+
+    def video(**own):
+        return VideoResult(
+            "v", [FrameResult(k, k, box, box, score, **{n: v[k] for n, v in own.items()}) for k in (0, 1)]
+        )
+
+    kept = read_video(write_video(tmp_path, video(frame_number=[7, 70], time_s=[0.5, 4.0]))).video
+    assert [(f.frame_number, f.time_s) for f in kept.frames] == [(7, 0.5), (70, 4.0)]
+    plain = write_video(tmp_path, video()).read_bytes()
+    assert plain == write_video(tmp_path, video(frame_number=[0, 1])).read_bytes()
+    assert b"frame_number" not in plain and b"time_s" not in plain

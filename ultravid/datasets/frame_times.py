@@ -1,0 +1,137 @@
+"""When each frame of a film was taken: the one place that turns numbers, time stamps and a frame rate into time.
+
+A frame's time is its own time stamp or, without stamps, its number along the film over the frame rate. Its *tick* is its place
+along the film counted in frames at that rate: ticks of a film without gaps are one apart, those of a film of which every tenth
+frame was kept are ten apart. "The 5 frames before" are the earlier frames whose tick is at most 5 less, to the nearest whole one.
+
+Legend: ``F`` frames of a film, in temporal order.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ultravid.datasets.bounds import MAX_FPS, MAX_FRAME_NUMBER, MAX_TIME_S, MIN_FPS, is_rate
+from ultravid.utils.text import shown
+
+__all__ = [
+    "ASSUMED_FPS",
+    "FrameTimes",
+    "frame_times",
+    "is_frame_number",
+    "is_time_stamp",
+    "known_rate",
+    "order_fault",
+]
+
+FloatArray = NDArray[np.float64]
+
+ASSUMED_FPS = 30.0
+"""Frames per second of a film whose rate is not known; whatever uses it says so."""
+
+_LEAST_STEP_S = 1e-7  # seconds between two frames: what float64 resolves at `MAX_TIME_S`
+
+
+@dataclass(frozen=True, eq=False)
+class FrameTimes:
+    """The times of a film's frames.
+
+    Attributes:
+        times_s: ``(F,)`` seconds from the film's start, rising.
+        ticks: ``(F,)`` places along the film in frames at ``fps``; whole numbers, unless frames have time stamps.
+        fps: ticks per second: the film's frame rate, else that of its time stamps, else `ASSUMED_FPS`.
+        is_assumed: neither the rate nor time stamps are known, so that ``fps`` is a guess.
+        spacing: the usual (median) distance of neighbouring frames in ticks; 1 for a single frame.
+        duration_s: from the first frame to the last, plus one usual distance: without gaps ``F / fps``.
+    """
+
+    times_s: FloatArray
+    ticks: FloatArray
+    fps: float
+    is_assumed: bool
+    spacing: float
+    duration_s: float
+
+    @property
+    def is_even(self) -> bool:
+        """Whether neighbouring frames are one tick apart, to the nearest tick."""
+        return bool((np.abs(np.diff(self.ticks) - 1) < 0.5).all())
+
+
+def frame_times(numbers: NDArray[np.int64], fps: float | None, stamps_s: FloatArray | None = None) -> FrameTimes:
+    """The times of a film's frames.
+
+    Args:
+        numbers: ``(F,)`` of the frames along the film, rising.
+        fps: frame rate; None if it is not known.
+        stamps_s: ``(F,)`` time stamps, seconds from the film's start, rising; None if frames have none.
+    """
+    stamped = stamps_s is not None and len(stamps_s) > 1
+    if stamps_s is None:
+        rate = ASSUMED_FPS if fps is None else fps
+        steps = np.diff(numbers)
+        spacing = float(np.median(steps)) if len(steps) else 1.0
+        ticks = numbers.astype(np.float64)
+        along = float(ticks[-1] - ticks[0]) + spacing if len(ticks) else 0.0
+        return FrameTimes(numbers / rate, ticks, rate, fps is None, spacing, along / rate)
+    usual_s = float(np.median(np.diff(stamps_s))) if stamped else math.nan
+    rate = fps if fps is not None else float(np.median(np.diff(numbers))) / usual_s if stamped else ASSUMED_FPS
+    last_s = usual_s if stamped else 1 / rate
+    duration_s = float(stamps_s[-1] - stamps_s[0]) + last_s if len(stamps_s) else 0.0
+    return FrameTimes(stamps_s, stamps_s * rate, rate, fps is None and not stamped, last_s * rate, duration_s)
+
+
+def order_fault(numbers: NDArray[np.int64], stamps_s: FloatArray) -> tuple[int, str] | None:
+    """What is wrong with the numbers and time stamps of a film's frames: (place of the frame, message); None if nothing is.
+
+    Args:
+        numbers: ``(F,)`` of the frames along the film.
+        stamps_s: ``(F,)`` time stamps, nan where a frame has none.
+    """
+    falls = np.flatnonzero(numbers[1:] <= numbers[:-1])
+    if len(falls):
+        at = int(falls[0])
+        return at + 1, f"its number is {numbers[at + 1]}, not above {numbers[at]}, that of the frame before it"
+    missing = np.isnan(stamps_s)
+    if missing.all():
+        return None
+    if missing.any():
+        at = int(np.flatnonzero(missing)[0])
+        return at, f"has no time stamp, but {len(stamps_s) - int(missing.sum())} other frames of the video have one"
+    falls = np.flatnonzero(np.diff(stamps_s) < _LEAST_STEP_S)
+    if len(falls):
+        at = int(falls[0])
+        return at + 1, f"its time stamp is {stamps_s[at + 1]:g} s, not after {stamps_s[at]:g} s of the frame before it"
+    return None
+
+
+def is_frame_number(value: Any) -> bool:
+    """Whether a value can be the number of a frame along a film."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_FRAME_NUMBER
+
+
+def is_time_stamp(value: Any) -> bool:
+    """Whether a value can be a time stamp in seconds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_TIME_S
+
+
+def known_rate(value: Any) -> float | None:
+    """A frame rate as a file states it; None if it is not known, for which files write 0 or nothing.
+
+    Raises:
+        ValueError: it is no frame rate; the message says what is right.
+    """
+    if value is None:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and value == 0:
+        return None
+    if is_rate(value):
+        return float(value)
+    wanted = f"from {MIN_FPS:g} to {MAX_FPS:,.0f}" if number and value > 0 else "above 0"
+    raise ValueError(f"{shown(value)}, not a number {wanted} (0: not known)")
