@@ -1,114 +1,222 @@
-"""Images on disk: read them, and find broken ones without decoding."""
+"""Images on disk: read them, and find broken ones without decoding.
+
+PNG, JPEG, BMP, TIFF, WebP and GIF of one frame are read, whatever a file's name. Channels of more than 8 bits are brought to 8
+by a scale that is the same for all images of a recording: how many of the 16 bits are used is stated in the files, else it is the
+least number from 8 to 16 that holds the largest value of all of them (`find_significant_bits`). The upper 8 of those bits are kept.
+"""
 
 from __future__ import annotations
 
-import struct
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ultravid.datasets.bounds import MAX_IMAGE_BYTES, frame_size_fault
+from ultravid.datasets.decoder_messages import decode_image
+from ultravid.datasets.image_headers import ImageHeader, read_image_header
+from ultravid.datasets.safe_files import open_regular, read_bytes
 from ultravid.datasets.video import DataError
 
-__all__ = ["image_fault", "image_fault_kind", "image_size", "read_image"]
+__all__ = [
+    "SignificantBits",
+    "find_significant_bits",
+    "image_fault",
+    "image_fault_kind",
+    "image_size",
+    "read_image",
+    "read_whole_depth",
+    "to_8_bits",
+]
 
-_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-_JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-_JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a segment that holds the size
-_JPEG_EXIF = 0xE1
+_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+
+
+@dataclass(frozen=True)
+class SignificantBits:
+    """How many bits of a recording's images are used.
+
+    Attributes:
+        number: 8 to 16.
+        stated: whether the files state it; else it is guessed from the largest value.
+        largest: the largest value that was found.
+    """
+
+    number: int
+    stated: bool
+    largest: int
 
 
 def image_fault(path: str | Path, height: int, width: int) -> str | None:
     """What is wrong with an image, from its first and last bytes; None if nothing is.
 
-    Decoders silently fill the missing part of a truncated file with grey, so the file's end is checked. The size in the header
-    is compared with the annotated one.
+    A file that does not end where its image does, and one that is neither PNG nor JPEG, is decoded. The size in the header, after
+    its Exif orientation, is compared with the annotated one.
     """
-    found = None
     try:
-        with Path(path).open("rb") as file:
-            head = file.read(24)
-            file.seek(-min(64, file.seek(0, 2)), 2)
+        with open_regular(path) as file:
+            header = read_image_header(file)
+            file.seek(0)
+            empty = not file.read(1)
+            length = file.seek(0, 2)
+            file.seek(-min(64, length), 2)
             tail = file.read().rstrip(b"\0\r\n")
-            if head.startswith(_JPEG):
-                file.seek(2)
-                found = _jpeg_size(file)
     except OSError as error:
         return f"can't be read ({error.strerror})"
-    if not head:
+    if empty:
         return "is empty"
-    if head.startswith(_PNG):
-        if len(head) < 24 or not tail.endswith(_PNG_END):
-            return "is a truncated PNG"
-        found = struct.unpack(">II", head[16:24])[::-1]
-    elif head.startswith(_JPEG) and not tail.endswith(_JPEG_END):
-        return "is a truncated JPEG"
-    elif not head.startswith(_JPEG) and Path(path).suffix.lower() in (".png", ".jpg", ".jpeg"):
-        return "is not a PNG or JPEG image"
-    if found is None or found == (height, width):
+    if header is None:
+        return "is not a PNG, JPEG, BMP, TIFF, WebP or GIF image"
+    if header.fault is not None:
+        return header.fault
+    found = header.size
+    if found is not None and (fault := frame_size_fault(*found)) is not None:
+        return f"can't be read: {fault}"
+    if not tail.endswith(_ENDS.get(header.kind, b"\0")) or found is None:
+        try:
+            decoded = read_image(path)
+        except DataError as error:
+            return _truncation(path, header.kind) or str(error).removeprefix(f"{path}: ").rstrip(".")
+        found = (decoded.shape[0], decoded.shape[1])
+    if found == (height, width):
         return None
-    return f"is {found[1]}x{found[0]} px, its annotation says {width}x{height}"
+    turned = " after the turn that its Exif orientation states" if header.turned else ""
+    return f"is {found[1]}x{found[0]} px{turned}, its annotation says {width}x{height}"
+
+
+def _truncation(path: str | Path, kind: str) -> str | None:
+    end = _ENDS.get(kind)
+    return f"is a truncated {kind}" if end is not None and end not in read_bytes(path, MAX_IMAGE_BYTES) else None
 
 
 def image_fault_kind(fault: str) -> str:
     """The kind of fault that a message of `image_fault` describes."""
     if "truncated" in fault or "is empty" in fault:
         return "frame is truncated"
+    if "damaged" in fault:
+        return "frame is damaged"
     return "frame has another size" if "annotation says" in fault else "frame can't be read"
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of an image as `read_image` gives it, decoded only if its header does not state it.
+    """(height, width) of an image as `read_image` gives it, decoded only if it is neither PNG nor JPEG.
 
     Raises:
         DataError: see `read_image`.
     """
     try:
-        with Path(path).open("rb") as file:
-            head = file.read(24)
-            size = None
-            if head.startswith(_PNG) and len(head) == 24:
-                width, height = struct.unpack(">II", head[16:24])
-                return height, width
-            if head.startswith(_JPEG):
-                file.seek(2)
-                size = _jpeg_size(file)
+        with open_regular(path) as file:
+            header = read_image_header(file)
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror}).") from error
-    if size is None:
-        height, width = read_image(path).shape[:2]
-        size = height, width
-    return size
+    if header is not None and header.kind in _ENDS and header.size is not None:
+        return header.size
+    height, width = read_image(path).shape[:2]
+    return height, width
 
 
-def _jpeg_size(file: BinaryIO) -> tuple[int, int] | None:
-    """Size in a JPEG's header; None if Exif comes first, which may rotate the image, or the size isn't found."""
-    while len(head := file.read(4)) == 4 and head[0] == 0xFF and head[1] != _JPEG_EXIF:
-        if head[1] in _JPEG_SIZES:
-            height, width = struct.unpack(">xHH", file.read(5).ljust(5, b"\0"))
-            return (height, width) if height and width else None
-        file.seek(max(int.from_bytes(head[2:], "big") - 2, 0), 1)
-    return None
-
-
-def read_image(path: str | Path, *, keep_grey: bool = False) -> NDArray[np.uint8]:
+def read_image(path: str | Path, *, keep_grey: bool = False, bits: int | None = None) -> NDArray[np.uint8]:
     """An image as ``(H, W, 3)`` uint8 RGB; grey ones get three equal channels.
 
     Args:
         path: the file.
         keep_grey: return a grey file as ``(H, W)`` instead.
+        bits: how many bits of a 16-bit image are used, 8 to 16. None: what this file alone states or suggests, which may be another
+            scale than that of the recording that it is a frame of.
 
     Raises:
-        DataError: the file is missing, truncated or not an image.
+        DataError: the file is missing, truncated, damaged, not an image, larger than `MAX_PIXELS`, or of a kind whose colours
+            are not known: CMYK, floating-point numbers, transparent pixels.
     """
+    image, header = _decode(path, keep_grey)
+    if image.dtype == np.uint8:
+        return image
+    if bits is None:
+        bits = _significant_bits(int(image.max()), header.significant_bits).number
+    return to_8_bits(path, image, bits)
+
+
+def read_whole_depth(path: str | Path, *, keep_grey: bool = False) -> NDArray[Any]:
+    """As `read_image`, but an image of more than 8 bits a channel is uint16, with the values of the file."""
+    return _decode(path, keep_grey)[0]
+
+
+def to_8_bits(path: str | Path, image: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    """The upper 8 of ``bits`` bits of a uint16 image.
+
+    Raises:
+        DataError: a value has more bits.
+    """
+    largest = int(image.max(initial=0))
+    if largest >> bits:
+        raise DataError(f"{path}: holds the value {largest}, more than the {bits} bits of its recording's images.")
+    return (image >> (bits - 8)).astype(np.uint8)
+
+
+def find_significant_bits(paths: Sequence[str | Path]) -> SignificantBits | None:
+    """How many bits are used of the images of one recording; None if the first has 8. Images that can't be decoded are skipped."""
     try:
-        with open(path, "rb") as file:  # making a Path costs as much as reading a small file
-            data = np.frombuffer(file.read(), np.uint8)
+        with open_regular(paths[0]) as file:
+            header = read_image_header(file)
+    except OSError:
+        return None
+    if header is None or header.bits <= 8:
+        return None
+    largest = 0
+    for path in paths:
+        try:
+            image = read_whole_depth(path, keep_grey=True)
+        except DataError:
+            continue
+        if image.dtype == np.uint16:
+            largest = max(largest, int(image.max(initial=0)))
+        if largest >> 15:  # all 16 are used, whatever the others hold
+            break
+    return _significant_bits(largest, header.significant_bits)
+
+
+def _significant_bits(largest: int, stated: int | None) -> SignificantBits:
+    # PNG wants values scaled to all 16 bits and those that counted before in sBIT; most writers leave them where they were.
+    if stated is not None:
+        return SignificantBits(16 if largest >> stated else max(stated, 8), True, largest)
+    return SignificantBits(max(8, largest.bit_length()), False, largest)
+
+
+def _decode(path: str | Path, keep_grey: bool) -> tuple[NDArray[Any], ImageHeader]:
+    try:
+        data = read_bytes(path, MAX_IMAGE_BYTES)
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror}).") from error
-    image = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR if keep_grey else cv2.IMREAD_COLOR) if len(data) else None
-    if image is None:
+    header = read_image_header(data)
+    if header is None:
         raise DataError(f"{path}: is not an image that can be decoded ({len(data)} bytes).")
-    return np.asarray(image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    fault = header.fault
+    if fault is None and header.size is not None and (too_large := frame_size_fault(*header.size)) is not None:
+        fault = f"can't be read: {too_large}"
+    if fault is not None:
+        raise DataError(f"{os.fspath(path)}: {fault}.")
+    colours = cv2.IMREAD_ANYCOLOR if keep_grey else cv2.IMREAD_COLOR
+    image, damage = decode_image(data, colours | cv2.IMREAD_ANYDEPTH)
+    if image is None or damage:
+        raise DataError(f"{path}: is a damaged {header.kind}{f' ({damage})' if damage else ''}.")
+    if image.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{path}: holds values of the kind {image.dtype}, not of 8 or 16 bits without sign.")
+    if header.has_alpha:
+        _refuse_transparency(path, data)
+    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), header
+
+
+def _refuse_transparency(path: str | Path, data: bytes) -> None:
+    whole, _ = decode_image(data, cv2.IMREAD_UNCHANGED)
+    if whole is None or whole.ndim < 3 or whole.shape[2] != 4:
+        return
+    opaque = np.iinfo(whole.dtype).max if whole.dtype != np.float32 else 1
+    if whole[..., 3].min() < opaque:
+        raise DataError(
+            f"{path}: has transparent pixels, and what is to be seen through them is not known: save it without an alpha channel."
+        )

@@ -1,0 +1,278 @@
+"""What an image file states about itself before its pixels: kind, size, depth, frames.
+
+Only PNG, JPEG, BMP, GIF, TIFF and WebP are known. A file is recognised by its first bytes, whatever its name.
+
+Sources: PNG 3rd edition (W3C), ITU-T T.81 (JPEG), TIFF 6.0, GIF89a, RFC 9649 (WebP), Exif 3.0.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+__all__ = ["IMAGE_MAGIC_BYTES", "ImageHeader", "image_kind", "read_image_header"]
+
+IMAGE_MAGIC_BYTES: Final = 16
+"""How many of a file's first bytes `image_kind` needs."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes of the header that follows the file's own 14
+_JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a segment that holds the size
+_JPEG_NO_LENGTH = {0x01, *range(0xD0, 0xD8)}
+_JPEG_EXIF, _JPEG_SCAN = 0xE1, 0xDA
+_TURNED = frozenset({5, 6, 7, 8})  # Exif orientations that swap height and width
+_MAX_PAGES = 100_000  # where a chain of TIFF pages that runs in a circle is left
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a file's header states.
+
+    Attributes:
+        kind: ``PNG``, ``JPEG``, ``BMP``, ``GIF``, ``TIFF`` or ``WebP``.
+        size: (height, width) in pixels as the image is shown, after its Exif orientation; None if the header states none.
+        turned: whether that orientation swaps height and width.
+        bits: of each channel: 8 at most, or 16.
+        significant_bits: how many of them the file says that count; None if it doesn't.
+        has_alpha: whether pixels may be transparent.
+        num_frames: pages of a TIFF, frames of an animation.
+        fault: why no single frame can be read from it, to follow the file's name; None if one can.
+    """
+
+    kind: str
+    size: tuple[int, int] | None
+    turned: bool = False
+    bits: int = 8
+    significant_bits: int | None = None
+    has_alpha: bool = False
+    num_frames: int = 1
+    fault: str | None = None
+
+
+def image_kind(head: bytes) -> str | None:
+    """The kind of an image file by its first `IMAGE_MAGIC_BYTES`; None if it is none that is known."""
+    if head.startswith(_PNG):
+        return "PNG"
+    if head.startswith(b"\xff\xd8"):
+        return "JPEG"
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if head[:4] in _TIFF_ORDERS:
+        return "TIFF"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    if head[:2] == b"BM" and len(head) >= 16 and int.from_bytes(head[14:16], "little") in _BMP_HEADERS:
+        return "BMP"
+    return None
+
+
+def read_image_header(file: BinaryIO | bytes) -> ImageHeader | None:
+    """The header of an image file; None if it is no image that is known. Damage beyond the header is not seen.
+
+    Args:
+        file: its content, or the file opened to read bytes; only parts of it are read.
+    """
+    if isinstance(file, bytes):
+        file = io.BytesIO(file)
+    file.seek(0)
+    head = file.read(4096)
+    kind = image_kind(head)
+    if kind is None:
+        return None
+    try:
+        return _READERS[kind](head, file)
+    except (struct.error, IndexError, ValueError, OverflowError):
+        return ImageHeader(kind, None, fault=f"is a damaged or truncated {kind}: its header can't be read")
+
+
+def _png(head: bytes, file: BinaryIO) -> ImageHeader:
+    width, height, depth, colour = struct.unpack(">IIBB", head[16:26])
+    before = head.partition(b"IDAT")[0]
+    orientation = 1
+    if b"eXIf" in before:
+        orientation = _exif_orientation(before.partition(b"eXIf")[2])
+    elif len(head) == 4096:  # some programs add it at the end
+        file.seek(-min(4096, file.seek(0, 2)), 2)
+        orientation = _exif_orientation(file.read().partition(b"eXIf")[2])
+    elif b"eXIf" in head:
+        orientation = _exif_orientation(head.partition(b"eXIf")[2])
+    significant = None
+    if depth == 16 and b"sBIT" in before:
+        declared = before.partition(b"sBIT")[2][: {0: 1, 2: 3, 4: 1, 6: 3}.get(colour, 0)]
+        significant = max(declared) if declared and 0 < max(declared) <= 16 else None
+    fault = None
+    if b"acTL" in before:
+        fault = "is an animated PNG, of which a picture would show one frame: convert it to a movie"
+    return ImageHeader(
+        "PNG",
+        _shown((height, width), orientation),
+        turned=orientation in _TURNED,
+        bits=16 if depth == 16 else 8,
+        significant_bits=significant,
+        has_alpha=colour in (4, 6) or b"tRNS" in before,
+        fault=fault,
+    )
+
+
+def _jpeg(_head: bytes, file: BinaryIO) -> ImageHeader:
+    orientation = 1
+    file.seek(2)
+    while len(marker := file.read(2)) == 2:
+        while marker == b"\xff\xff":  # any number of 0xFF may come before a marker
+            marker = b"\xff" + file.read(1)
+        if marker[0] != 0xFF or len(marker) < 2 or marker[1] == _JPEG_SCAN:
+            break
+        if marker[1] in _JPEG_NO_LENGTH:
+            continue
+        (length,) = struct.unpack(">H", file.read(2))
+        start = file.tell()
+        if marker[1] in _JPEG_SIZES:
+            depth, height, width, channels = struct.unpack(">BHHB", file.read(6))
+            fault = None
+            if channels == 4:
+                fault = "is a JPEG in CMYK, the colours of print: save it in RGB or grey"
+            elif depth != 8:
+                fault = f"is a JPEG of {depth} bits per channel, not 8"
+            size = _shown((height, width), orientation) if height and width else None
+            return ImageHeader("JPEG", size, turned=orientation in _TURNED, fault=fault)
+        if marker[1] == _JPEG_EXIF and orientation == 1:
+            content = file.read(max(length - 2, 0))
+            if content.startswith(b"Exif\0\0"):
+                orientation = _exif_orientation(content[6:])
+        file.seek(start + max(length - 2, 0))
+    return ImageHeader("JPEG", None)
+
+
+def _bmp(head: bytes, _file: BinaryIO) -> ImageHeader:
+    if int.from_bytes(head[14:18], "little") < 40:
+        width, height = struct.unpack("<HH", head[18:22])
+    else:
+        width, height = struct.unpack("<ii", head[18:26])
+    return ImageHeader("BMP", (abs(height), abs(width)))
+
+
+def _gif(head: bytes, file: BinaryIO) -> ImageHeader:
+    width, height = struct.unpack("<HH", head[6:10])
+    frames = _gif_frames(file, 3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0)
+    fault = None
+    if frames > 1:
+        fault = f"is an animated GIF of {frames} frames, of which a picture would show one"
+    return ImageHeader("GIF", (height, width), has_alpha=True, num_frames=max(frames, 1), fault=fault)
+
+
+def _gif_frames(file: BinaryIO, palette: int) -> int:
+    file.seek(13 + palette)
+    frames = 0
+    while (block := file.read(1)) in (b"!", b","):
+        if block == b"!":
+            file.seek(1, 1)
+        else:
+            frames += 1
+            flags = file.read(9)[8]
+            file.seek((3 << (flags & 7) + 1 if flags & 0x80 else 0) + 1, 1)
+        while (length := file.read(1)) not in (b"", b"\0"):
+            file.seek(length[0], 1)
+    return frames
+
+
+def _webp(head: bytes, file: BinaryIO) -> ImageHeader:
+    form = head[12:16]
+    animated = alpha = False
+    if form == b"VP8X":
+        animated, alpha = bool(head[20] & 0x02), bool(head[20] & 0x10)
+        width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
+    elif form == b"VP8L":
+        packed = int.from_bytes(head[21:25], "little")
+        width, height, alpha = (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1, bool(packed >> 28 & 1)
+    else:
+        width, height = (v & 0x3FFF for v in struct.unpack("<HH", head[26:30]))
+    fault = None
+    if animated:
+        fault = "is an animated WebP, of which a picture would show one frame: convert it to a movie"
+    elif 8 + int.from_bytes(head[4:8], "little") > file.seek(0, 2):
+        fault = "is a truncated WebP"
+    return ImageHeader("WebP", (height, width), has_alpha=alpha, fault=fault)
+
+
+def _tiff(head: bytes, file: BinaryIO) -> ImageHeader:
+    order = _TIFF_ORDERS[head[:4]]
+    if b"+" in head[:4]:
+        return ImageHeader("TIFF", None, fault="is a BigTIFF, whose 64-bit tables are not read: save it as TIFF")
+    tags, following = _tiff_page(file, order, struct.unpack(order + "I", head[4:8])[0])
+    pages = 1
+    while following and pages < _MAX_PAGES:
+        _, following = _tiff_page(file, order, following)
+        pages += 1
+    height, width = tags.get(257, 0), tags.get(256, 0)
+    sample_format, bits = tags.get(339, 1), tags.get(258, 1)
+    fault = None
+    if tags.get(262) == 5:
+        fault = "is a TIFF in CMYK, the colours of print: save it in RGB or grey"
+    elif sample_format != 1 or bits > 16:
+        kind = {2: "signed", 3: "floating-point"}.get(sample_format, f"{bits}-bit")
+        fault = f"is a TIFF of {kind} numbers, whose black and white are not known: save it with 8 or 16 bits"
+    elif pages > 1:
+        fault = f"is a TIFF of {pages} pages, of which a picture would show one"
+    largest = tags.get(281)
+    significant = largest.bit_length() if largest and bits > 8 and largest < (1 << bits) - 1 else None
+    if 8 < bits < 16:
+        significant = bits
+    orientation = tags.get(274, 1)
+    return ImageHeader(
+        "TIFF",
+        _shown((height, width), orientation) if height and width else None,
+        turned=orientation in _TURNED,
+        bits=16 if bits > 8 else 8,
+        significant_bits=significant,
+        has_alpha=tags.get(277, 1) in (2, 4),
+        num_frames=pages,
+        fault=fault,
+    )
+
+
+def _tiff_page(file: BinaryIO, order: str, offset: int) -> tuple[dict[int, int], int]:
+    """(the first number of each tag of whole numbers, offset of the next page or 0)."""
+    file.seek(offset)
+    (entries,) = struct.unpack(order + "H", file.read(2))
+    table = file.read(12 * entries)
+    (following,) = struct.unpack(order + "I", file.read(4))
+    tags: dict[int, int] = {}
+    for at in range(0, len(table), 12):
+        tag, kind, count, value = struct.unpack(order + "HHI4s", table[at : at + 12])
+        if kind in (3, 4) and count:
+            if count * (2 if kind == 3 else 4) > 4:
+                file.seek(struct.unpack(order + "I", value)[0])
+                value = file.read(4).ljust(4, b"\0")
+            tags[tag] = struct.unpack(order + ("H2x" if kind == 3 else "I"), value)[0]
+    return tags, following
+
+
+def _exif_orientation(exif: bytes) -> int:
+    """The orientation that Exif states, 1 to 8; 1 if it states none."""
+    order = _TIFF_ORDERS.get(exif[:4])
+    if order is None:
+        return 1
+    try:
+        tags, _ = _tiff_page(io.BytesIO(exif), order, struct.unpack(order + "I", exif[4:8])[0])
+    except struct.error:
+        return 1
+    found = tags.get(274, 1)
+    return found if 1 <= found <= 8 else 1
+
+
+def _shown(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    return size[::-1] if orientation in _TURNED else size
+
+
+_READERS: dict[str, Callable[[bytes, BinaryIO], ImageHeader]] = {
+    "PNG": _png,
+    "JPEG": _jpeg,
+    "BMP": _bmp,
+    "GIF": _gif,
+    "WebP": _webp,
+    "TIFF": _tiff,
+}
