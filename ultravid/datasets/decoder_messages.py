@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import threading
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -38,7 +38,7 @@ class _StandardError:
     def __enter__(self) -> _StandardError:
         self.lock.acquire()
         if self._file is None:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process lives
+            self._file = tempfile.TemporaryFile()
         try:
             self._saved = os.dup(2)
         except OSError:  # it is closed
@@ -83,12 +83,18 @@ def _reset_after_fork() -> None:
 os.register_at_fork(after_in_child=_reset_after_fork)
 
 
-def decode_image(data: bytes, flags: int) -> tuple[NDArray[np.uint8 | np.uint16 | np.float32] | None, str]:
-    """(the image that ``cv2.imdecode`` gives, None if it gives none; what the decoder says is damaged, "" if nothing)."""
+def decode_image(data: bytes, flags: int, page: int | None = None) -> tuple[NDArray[Any] | None, str]:
+    """(the image that ``cv2.imdecode`` gives, None if it gives none; what the decoder says is damaged, "" if nothing).
+
+    Args:
+        data: the file's content.
+        flags: of ``cv2.imdecode``.
+        page: which page of a file of several.
+    """
     array = np.frombuffer(data, np.uint8)
     with _standard_error as messages:
         try:
-            image = cv2.imdecode(array, flags)
+            image = cv2.imdecode(array, flags) if page is None else _decode_page(array, flags, page)
         except cv2.error as error:
             image, failed = None, str(error.err or "")
         else:
@@ -97,3 +103,8 @@ def decode_image(data: bytes, flags: int) -> tuple[NDArray[np.uint8 | np.uint16 
     damage = [line for line in lines if _DAMAGE.search(line)] if image is not None else [*lines, failed]
     text = next((_PREFIX.sub("", line).strip() for line in damage if line.strip()), "")
     return image, text
+
+
+def _decode_page(array: NDArray[np.uint8], flags: int, page: int) -> NDArray[Any] | None:
+    found, pages = cv2.imdecodemulti(array, flags, range=(page, page + 1))
+    return pages[0] if found and pages else None

@@ -31,6 +31,7 @@ __all__ = [
     "image_size",
     "read_image",
     "read_whole_depth",
+    "significant_bits",
     "to_8_bits",
 ]
 
@@ -50,6 +51,17 @@ class SignificantBits:
     number: int
     stated: bool
     largest: int
+
+    def guess(self, where: str) -> tuple[str, str] | None:
+        """Kind and message of the repair, as `FileFaults.repair` takes them; None if nothing was guessed.
+
+        Args:
+            where: whose images they are.
+        """
+        if self.stated:
+            return None
+        kind = "recordings have 16-bit images that don't state how many bits are used, which is guessed from their largest value"
+        return kind, f"{where}: {self.number} bits (largest value {self.largest})"
 
 
 def image_fault(path: str | Path, height: int, width: int) -> str | None:
@@ -137,7 +149,7 @@ def read_image(path: str | Path, *, keep_grey: bool = False, bits: int | None = 
     if image.dtype == np.uint8:
         return image
     if bits is None:
-        bits = _significant_bits(int(image.max()), header.significant_bits).number
+        bits = significant_bits(int(image.max()), header.significant_bits).number
     return to_8_bits(path, image, bits)
 
 
@@ -177,10 +189,11 @@ def find_significant_bits(paths: Sequence[str | Path]) -> SignificantBits | None
             largest = max(largest, int(image.max(initial=0)))
         if largest >> 15:  # all 16 are used, whatever the others hold
             break
-    return _significant_bits(largest, header.significant_bits)
+    return significant_bits(largest, header.significant_bits)
 
 
-def _significant_bits(largest: int, stated: int | None) -> SignificantBits:
+def significant_bits(largest: int, stated: int | None) -> SignificantBits:
+    """How many bits are used of images whose largest value is known, and in whose files a number may be stated."""
     # PNG wants values scaled to all 16 bits and those that counted before in sBIT; most writers leave them where they were.
     if stated is not None:
         return SignificantBits(16 if largest >> stated else max(stated, 8), True, largest)

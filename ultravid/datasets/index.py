@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from ultravid.datasets.classes import count_merged_classes, describe_merged_classes
-from ultravid.datasets.faults import Fault, FaultSink
+from ultravid.datasets.faults import Fault, FaultSink, FileFaults
+from ultravid.datasets.image_io import find_significant_bits
 from ultravid.datasets.json_files import find_file
 from ultravid.datasets.patients import unify_spellings
 from ultravid.datasets.video import Frame, Video
@@ -74,7 +75,7 @@ def cached_index(
     folder = None if faults is not None else _cache_folder()
     content = None if folder is None else _content_digest(map(find_file, files))
     if folder is None or content is None:
-        return _warn(_with_warnings(build(), reader, where, faults))
+        return _warn(_complete(build(), reader, where, faults))
     named = [str(Path(f).absolute()) if is_local(f) else str(f) for f in files]
     described = json.dumps([reader, arguments, named], sort_keys=True, default=str)
     path = folder / f"{reader}-{hashlib.sha256(described.encode()).hexdigest()[:24]}.json"
@@ -82,15 +83,15 @@ def cached_index(
     index = _load(path, fingerprint)
     if index is None:
         started = time.time_ns()
-        index = _with_warnings(build(), reader, where)
+        index = _complete(build(), reader, where)
         _save(path, index, fingerprint, started)
     return _warn(index)
 
 
-def _with_warnings(index: Index, reader: str, where: str, sink: FaultSink | None = None) -> Index:
-    """The index with one spelling of each patient, and the warnings about patients and classes.
+def _complete(index: Index, reader: str, where: str, sink: FaultSink | None = None) -> Index:
+    """What takes all of a reader's videos: one spelling of each patient, one scale for a recording's 16-bit images, and warnings.
 
-    With a sink they are not issued: it gets those about patients, and the audit counts the classes itself.
+    With a sink they are not issued: it gets those about patients and images, and the audit counts the classes itself.
     """
     videos, warnings = unify_spellings(index.videos)
     if sink is not None:
@@ -99,7 +100,20 @@ def _with_warnings(index: Index, reader: str, where: str, sink: FaultSink | None
         warnings = []
     elif merged := describe_merged_classes(count_merged_classes(videos)):
         warnings.append(f"{where}: {merged}")
-    return dataclasses.replace(index, videos=videos, warnings=[*index.warnings, *warnings])
+    faults = FileFaults(where, sink)
+    videos = [_with_bits(video, faults) for video in videos]
+    return dataclasses.replace(index, videos=videos, warnings=[*index.warnings, *warnings, *faults.close()])
+
+
+def _with_bits(video: Video, faults: FileFaults) -> Video:
+    files = list(dict.fromkeys(frame.path for frame in video.frames if frame.index_in_file is None))
+    bits = find_significant_bits(files) if files else None
+    if bits is None:
+        return video
+    if (guess := bits.guess(f"video {video.video_id!r}")) is not None:
+        faults.repair(*guess)
+    frames = [f if f.index_in_file is not None else dataclasses.replace(f, bits=bits.number) for f in video.frames]
+    return dataclasses.replace(video, frames=tuple(frames))
 
 
 def _warn(index: Index) -> list[Video]:
@@ -218,6 +232,7 @@ def _video_row(video: Video) -> dict[str, Any]:
                 frame.number,
                 frame.time_s,
                 frame.blanked,
+                frame.bits,
             ]
             for frame in video.frames
         ],
@@ -253,6 +268,7 @@ def _frame_from(
     number: int | None,
     time_s: float | None,
     blanked: list[list[int]],
+    bits: int | None,
 ) -> Frame:
     return Frame(
         path=path,
@@ -267,4 +283,5 @@ def _frame_from(
         number=number,
         time_s=time_s,
         blanked=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in blanked),
+        bits=bits,
     )

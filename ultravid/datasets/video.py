@@ -52,6 +52,8 @@ class Frame:
         number: of the frame along the film, of `Video.fps` numbers a second; numbers rise and may have gaps. None: its place in
             the video.
         time_s: its own time stamp, seconds from the film's start; None: its number over the frame rate.
+        bits: how many bits of a 16-bit image's channels are used, of which the upper 8 are kept; one number for all images of a
+            recording. None: the file's channels have 8 bits, or ``index_in_file`` is given.
     """
 
     path: str
@@ -66,6 +68,7 @@ class Frame:
     blanked: tuple[tuple[int, int, int, int], ...] = ()
     number: int | None = None
     time_s: float | None = None
+    bits: int | None = None
 
 
 class _PackedPaths:
@@ -117,6 +120,7 @@ class PackedFrames(Sequence[Frame]):
         self._blanked = np.array([blanked[frame.blanked] for frame in frames], np.int32)
         self._number = np.array([_NO_NUMBER if f.number is None else f.number for f in frames], np.int64)
         self._time_s = np.array([np.nan if f.time_s is None else f.time_s for f in frames], np.float64)
+        self._bits = np.array([f.bits or 0 for f in frames], np.int8)
 
     def __len__(self) -> int:
         return len(self._size)
@@ -169,6 +173,7 @@ class PackedFrames(Sequence[Frame]):
             blanked=self._blanked_parts[self._blanked[place]],
             number=None if self._number[place] == _NO_NUMBER else int(self._number[place]),
             time_s=None if np.isnan(self._time_s[place]) else float(self._time_s[place]),
+            bits=int(self._bits[place]) or None,
         )
 
     def __iter__(self) -> Iterator[Frame]:

@@ -5,20 +5,47 @@ A sidecar file may give what a recording does not say about itself (`ultravid.da
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 from ultravid.datasets.faults import FaultSink, FileFaults, as_data_error
+from ultravid.datasets.folders import natural_order, walk_folders
 from ultravid.datasets.formats.common import make_frame, make_video, require_folder
 from ultravid.datasets.image_io import image_fault
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.readers import CroppedSource, is_recording, open_source, read_sidecar
-from ultravid.datasets.readers.images import natural_order
-from ultravid.datasets.readers.opener import is_dicom
+from ultravid.datasets.readers.images import list_images
+from ultravid.datasets.readers.kinds import is_dicom, kind_of
+from ultravid.datasets.readers.sidecar import sidecar_path
 from ultravid.datasets.video import DataError, Frame, Video
 
 __all__ = ["load_recordings"]
+
+_LEFT_OUT = "files or folders were left out"
+_EXPECTED_SUFFIXES = frozenset(
+    {
+        *(
+            ".json",
+            ".jsonl",
+            ".xml",
+            ".csv",
+            ".tsv",
+            ".txt",
+            ".md",
+            ".rst",
+            ".log",
+            ".yaml",
+            ".yml",
+            ".toml",
+            ".ini",
+            ".cfg",
+        ),
+        *(".html", ".htm", ".css", ".js", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ods", ".odt", ".rtf"),
+        *(".srt", ".vtt", ".ass", ".sub", ".md5", ".sha1", ".sha256", ".db", ".exe", ".inf"),
+    }
+)
+_EXPECTED_NAMES = frozenset({"dicomdir", "license", "licence", "readme", "notice", "checksums", "lockfile", "version"})
 
 
 def load_recordings(
@@ -47,32 +74,109 @@ def load_recordings(
         own = FileFaults(path, faults)
         videos: list[Video] = []
         rule = patient_rule(patients)
-        for recording in _recordings(path):
+        found = _Recordings(path)
+        for recording in found.recordings:
             try:
                 with as_data_error(recording):
-                    videos.append(_read(recording, path, crop, rule, sum(map(len, videos))))
+                    videos.append(_read(recording, path, crop, rule, sum(map(len, videos)), own))
             except DataError as error:
                 own.reject("recording can't be read", str(error).rstrip("."), whole_video=True)
+        for name, reason in found.left_out:
+            own.repair(_LEFT_OUT, f"{name} {reason}")
         if not videos and not own.rejected:
-            raise DataError(f"{path}: holds no movie, DICOM file or image.")
+            others = "; ".join(f"{name} {reason}" for name, reason in found.left_out[:3])
+            raise DataError(f"{path}: holds no movie, DICOM file or image{f' ({others})' if others else ''}.")
         rule.check([video.video_id for video in videos], own)
-        watched = [path.parent, *([path, *(p for p in path.rglob("*") if p.is_dir())] if path.is_dir() else [])]
-        return Index(videos, own.close(), tuple(watched))
+        return Index(videos, own.close(), (path.parent, *found.folders))
 
     arguments = {"path": str(path.absolute()), "crop": crop, "patients": str(patients)}
     return cached_index("recordings", arguments, [table_address(patients)], build, faults)
 
 
-def _recordings(path: Path) -> Iterator[Path]:
-    if not path.is_dir() or is_recording(path):
-        yield path
-    if path.is_dir():
-        for inner in sorted(path.iterdir(), key=lambda p: natural_order(p.name)):
-            if not inner.name.startswith(".") and (inner.is_dir() or is_recording(inner)):
-                yield from _recordings(inner)
+class _Recordings:
+    """The recordings in a folder and those in it, in natural order, and the files that are none.
+
+    Attributes:
+        recordings: files, and folders of images.
+        folders: in which they were looked for.
+        left_out: name, and why it is not read; without hidden files, and without what commonly lies beside recordings.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.recordings: list[Path] = []
+        self.folders: list[Path] = []
+        self.left_out: list[tuple[str, str]] = []
+        if not path.is_dir():
+            self.recordings.append(path)
+            return
+        walked = walk_folders(path)
+        self.folders = walked.folders
+        self.left_out += [(_name(folder, path), reason) for folder, reason in walked.left_out]
+        for folder in self.folders:
+            self._look_into(folder, path)
+        self._drop_links_to_the_same_file(path)
+        self.recordings.sort(key=lambda p: [natural_order(part) for part in p.relative_to(path).parts])
+
+    def _look_into(self, folder: Path, root: Path) -> None:
+        images = {image.name for image in list_images(folder)}
+        if images:
+            self.recordings.append(folder)
+        described: list[Path] = []
+        rest = []
+        for file in sorted(folder.iterdir(), key=lambda p: natural_order(p.name)):
+            if file.name.startswith("."):
+                continue
+            if file.is_dir():
+                described.append(file)
+            elif file.name in images:
+                continue
+            elif is_recording(file):
+                self.recordings.append(file)
+                described.append(file)
+            else:
+                rest.append(file)
+        sidecars = {sidecar_path(recording).name for recording in described}
+        for file in rest:
+            reason = _why_left_out(file, sidecars)
+            if reason is not None:
+                self.left_out.append((_name(file, root), reason))
+
+    def _drop_links_to_the_same_file(self, root: Path) -> None:
+        reached = {p.resolve() for p in self.recordings if not p.is_symlink()}
+        for link in [p for p in self.recordings if p.is_symlink() and p.is_file()]:
+            if link.resolve() in reached:
+                self.recordings.remove(link)
+                self.left_out.append(
+                    (_name(link, root), f"is a link to {link.resolve()}, which is read by its own name")
+                )
+            reached.add(link.resolve())
 
 
-def _read(recording: Path, root: Path, crop: bool, rule: PatientRule, first_image: int) -> Video:
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _why_left_out(file: Path, sidecars: Collection[str]) -> str | None:
+    """Why a file that is no recording should be mentioned; None if such files are expected beside recordings.
+
+    Args:
+        file: the file.
+        sidecars: names that the sidecars of the recordings in its folder have.
+    """
+    if kind_of(file) == "image":
+        return "is an image under another kind of file's name, and no frame of its folder"
+    if file.name.endswith(".video.json"):
+        return None if file.name in sidecars else "describes no recording in its folder"
+    if file.suffix.lower() in _EXPECTED_SUFFIXES or file.name.lower() in _EXPECTED_NAMES:
+        return None
+    if not file.exists():
+        return "is a link to nothing"
+    if not file.is_file():
+        return "is not a regular file"
+    return "is empty" if file.stat().st_size == 0 else "is no movie, DICOM file or image"
+
+
+def _read(recording: Path, root: Path, crop: bool, rule: PatientRule, first_image: int, faults: FileFaults) -> Video:
     whole = open_source(recording, crop=False)
     box = whole.region if crop else None
     source = whole if box is None else CroppedSource(whole, box)
@@ -85,6 +189,8 @@ def _read(recording: Path, root: Path, crop: bool, rule: PatientRule, first_imag
             raise DataError(f"video {video_id!r} frame {n}: {place[0]} {fault}.")
         frames.append(make_frame(place, first_image + n, source.size, [], crop=box))
     source.close()
+    for kind, message in source.repairs:
+        faults.repair(kind, f"video {video_id!r}: {message}")
     sidecar = read_sidecar(recording)
     dicom = recording if not recording.is_dir() and is_dicom(recording) else None
     patient = rule.patient(video_id, sidecar.patient, dicom=dicom)

@@ -9,10 +9,12 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 
-from ultravid.datasets.image_io import read_image
+import numpy as np
+
+from ultravid.datasets.image_io import read_whole_depth, to_8_bits
 from ultravid.datasets.readers.opener import open_source
 from ultravid.datasets.readers.source import FrameSource, ImageArray, blank
-from ultravid.datasets.video import DataError, Video
+from ultravid.datasets.video import DataError, Frame, Video
 
 __all__ = ["read_frame_image"]
 
@@ -48,6 +50,22 @@ def _reset_after_fork() -> None:
 os.register_at_fork(after_in_child=_reset_after_fork)
 
 
+def _read_file(frame: Frame, keep_grey: bool) -> ImageArray:
+    image = read_whole_depth(frame.path, keep_grey=keep_grey)
+    if image.dtype == np.uint8 and frame.bits is None:
+        return image
+    if frame.bits is None:
+        raise DataError(
+            f"{frame.path}: has 16 bits per channel, and it is not known how many of them are used: its recording's first image "
+            "has 8. Save all images of a recording with one depth."
+        )
+    if image.dtype == np.uint8:
+        raise DataError(
+            f"{frame.path}: has 8 bits per channel, its recording's first image has 16. Save all with one depth."
+        )
+    return to_8_bits(frame.path, image, frame.bits)
+
+
 def read_frame_image(video: Video, index: int, *, keep_grey: bool = False) -> ImageArray:
     """Frame ``index`` of a video as ``(H, W, 3)`` uint8 RGB.
 
@@ -63,7 +81,7 @@ def read_frame_image(video: Video, index: int, *, keep_grey: bool = False) -> Im
     where = f"Video {video.video_id!r} frame {index}"
     try:
         if frame.index_in_file is None:
-            image = read_image(frame.path, keep_grey=keep_grey)
+            image = _read_file(frame, keep_grey)
         else:
             image = _open.get(frame.path).read(frame.index_in_file)
     except (DataError, IndexError) as error:

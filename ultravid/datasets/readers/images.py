@@ -1,28 +1,39 @@
-"""Folders of PNG or JPEG images, in natural order: ``2.png`` comes before ``10.png``."""
+"""Folders of images in natural order: ``2.png`` comes before ``10.png``."""
 
 from __future__ import annotations
 
-import re
+import functools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ultravid.datasets.image_io import read_image
-from ultravid.datasets.readers.source import IMAGE_SUFFIXES, ImageArray, Region
+from ultravid.datasets.folders import natural_order
+from ultravid.datasets.image_io import SignificantBits, find_significant_bits, image_size, read_image
+from ultravid.datasets.readers.kinds import kind_of
+from ultravid.datasets.readers.source import DICOM_SUFFIXES, IMAGE_SUFFIXES, MOVIE_SUFFIXES, ImageArray, Region
 from ultravid.datasets.video import DataError
 
 __all__ = ["ImageFolderSource", "list_images", "natural_order"]
 
-
-def natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """A key to sort by in which runs of digits count as numbers."""
-    parts = re.findall(r"(\d+)|(\D+)", name)
-    return [(0, int(digits), "") if digits else (1, 0, text.lower()) for digits, text in parts], name
+_TRUSTED = IMAGE_SUFFIXES - {".gif", ".tif", ".tiff"}  # the others may hold a whole film
+_NOT_OPENED = MOVIE_SUFFIXES | DICOM_SUFFIXES | {".json", ".xml", ".csv", ".txt"}
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The folder's PNG and JPEG files in natural order; hidden files are skipped."""
-    found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+    """The folder's images in natural order, by their suffix, else by their content; hidden files are skipped.
+
+    A TIFF of several pages and an animated GIF are films, not images of this folder's film.
+    """
+    with os.scandir(folder) as entries:
+        found = [folder / e.name for e in entries if not e.name.startswith(".") and _is_image(e)]
     return sorted(found, key=lambda p: natural_order(p.name))
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    suffix = os.path.splitext(entry.name)[1].lower()
+    if suffix in _TRUSTED:
+        return not entry.is_dir()
+    return suffix not in _NOT_OPENED and entry.is_file() and kind_of(entry.path) == "image"
 
 
 class ImageFolderSource:
@@ -39,9 +50,8 @@ class ImageFolderSource:
         self.path = path
         self.files = list_images(path) if path.is_dir() else [path]
         if not self.files:
-            raise DataError(f"{path}: holds no PNG or JPEG image.")
-        height, width = read_image(self.files[0]).shape[:2]
-        self.size = (height, width)
+            raise DataError(f"{path}: holds no image.")
+        self.size = image_size(self.files[0])
         self.fps: float | None = None
         self.times_s: Sequence[float] | None = None
         self.region: Region | None = None
@@ -55,13 +65,18 @@ class ImageFolderSource:
         """See `FrameSource.read`; an image whose size differs from the first's is rejected."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: has {len(self)} frames, there is no frame {index}.")
-        image = read_image(self.files[index])
+        image = read_image(self.files[index], bits=self.bits.number if self.bits is not None else None)
         if image.shape[:2] != self.size:
             raise DataError(
                 f"{self.files[index]}: frame {index} is {image.shape[1]}x{image.shape[0]} px, "
                 f"the first is {self.size[1]}x{self.size[0]}. All frames of a video must have the same size."
             )
         return image
+
+    @functools.cached_property
+    def bits(self) -> SignificantBits | None:
+        """How many bits of the images are used if they have more than 8; all of them are read to find out."""
+        return find_significant_bits(self.files)
 
     def __iter__(self) -> Iterator[ImageArray]:
         return map(self.read, range(len(self)))

@@ -29,9 +29,15 @@ ImageArray = NDArray[np.uint8]
 Region = tuple[int, int, int, int]
 """(x1, y1, x2, y2) in pixels; x2 and y2 are the first outside."""
 
-MOVIE_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mpeg", ".mpg", ".mkv", ".webm", ".wmv"})
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+# A file is read by its content; its name counts only if its first bytes are of no known kind.
+MOVIE_SUFFIXES = frozenset(
+    {
+        *(".mp4", ".m4v", ".mov", ".avi", ".mpeg", ".mpg", ".mkv", ".webm", ".wmv"),
+        *(".3gp", ".3g2", ".asf", ".f4v", ".flv", ".m2ts", ".m2v", ".mts", ".mxf", ".ogv", ".vob"),
+    }
+)
+DICOM_SUFFIXES = frozenset({".dcm", ".dcm30", ".dicom", ".ima"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"})
 
 
 class FrameSource(Protocol):

@@ -1,0 +1,185 @@
+import json
+import os
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.conftest import load_tool
+from tests.datasets.recordings import HEIGHT, WIDTH, number_of, numbered, write_dicom, write_movie
+from ultravid.data import DataError, load_coco_video, load_recordings, open_source
+from ultravid.datasets.faults import FaultSink
+from ultravid.datasets.image_io import image_fault, read_image
+from ultravid.datasets.readers import read_frame_image
+from ultravid.utils.tool import run_tool
+
+
+def encoded(suffix, image, *how):
+    return cv2.imencode(suffix, image, list(how))[1].tobytes()
+
+
+def with_chunk(png, kind, content, at=33):
+    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return png[:at] + chunk + png[at:]
+
+
+def exif(orientation):
+    return b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, orientation, 0, 0)
+
+
+def convert(folder, output):
+    arguments = ["--format", "recordings", "--path", str(folder), "--output", str(output), "--split", "test"]
+    return run_tool(load_tool("convert_dataset").main, arguments)
+
+
+def test_a_folders_frames_may_be_of_several_kinds_and_are_in_natural_order(tmp_path):
+    kinds = [".png", ".tif", ".bmp", ".webp", ".png", ".jpg", ""]
+    for number, suffix in enumerate(kinds, start=8):
+        lossless = [cv2.IMWRITE_WEBP_QUALITY, 101] if suffix == ".webp" else []
+        (tmp_path / f"f{number}{suffix}").write_bytes(encoded(suffix or ".png", numbered(number), *lossless))
+    (video,) = load_recordings(path=tmp_path)
+    assert [number_of(read_frame_image(video, t)) for t in range(7)] == list(range(8, 15))
+    assert [number_of(i) for i in open_source(tmp_path)] == list(range(8, 15))
+
+
+def test_what_is_left_out_beside_recordings_is_listed(tmp_path, caplog):
+    write_dicom(tmp_path / "1.2.840.113619.2.55.3", np.zeros((2, 8, 8), np.uint8))
+    write_dicom(tmp_path / "scan.I", np.zeros((1, 8, 8), np.uint8))
+    write_movie(tmp_path / "film.mp4", range(3)).rename(tmp_path / "film")
+    (tmp_path / "stack.tif").write_bytes(cv2.imencodemulti(".tif", [numbered(n) for n in range(4)])[1].tobytes())
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "scans.zip").write_bytes(b"PK\3\4")
+    (tmp_path / "flim.video.json").write_text("{}")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "again.mp4").symlink_to("film")
+    for name in ("sub", "sub/deep"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "loop").symlink_to("..")
+    (tmp_path / "sub" / "a.png").write_bytes(encoded(".png", numbered(1)))
+    videos = load_recordings(path=tmp_path)
+    assert [v.video_id for v in videos] == ["1.2.840.113619.2.55.3", "film", "scan.I", "stack.tif", "sub"]
+    assert [number_of(read_frame_image(videos[3], t)) for t in range(4)] == [0, 1, 2, 3]
+    assert f"{tmp_path}: 6 files or folders were left out; the first: sub/loop is a link to " in caplog.text
+    sink = FaultSink()
+    load_recordings(path=tmp_path, faults=sink)
+    left_out = {f.message.split(" ")[0]: f.message for f in sink.faults}
+    assert left_out["scans.zip"] == "scans.zip is no movie, DICOM file or image"
+    assert left_out["pipe.mp4"] == "pipe.mp4 is not a regular file"
+    assert left_out["flim.video.json"] == "flim.video.json describes no recording in its folder"
+    assert set(left_out) == {"sub/loop", "sub/deep/loop", "again.mp4", "scans.zip", "pipe.mp4", "flim.video.json"}
+
+
+@pytest.mark.parametrize(("declared", "stated"), [(None, False), (12, True)])
+def test_twelve_bits_in_sixteen_are_scaled_by_the_whole_recording(tmp_path, caplog, declared, stated):
+    folder = tmp_path / "scan"
+    folder.mkdir()
+    for number in range(3):  # only the last frame is bright
+        png = encoded(".png", numbered(number)[..., 0].astype(np.uint16) << (2 if number < 2 else 4))
+        (folder / f"{number}.png").write_bytes(with_chunk(png, b"sBIT", bytes([12])) if declared else png)
+    (video,) = load_recordings(path=folder)
+    right = [numbered(0) >> 2, numbered(1) >> 2, numbered(2)]
+    source = open_source(folder)
+    for t in (1, 0, 2):
+        assert np.array_equal(read_frame_image(video, t), right[t]) and np.array_equal(source.read(t), right[t])
+    assert ("video 'scan': 12 bits (largest value 4080)" in caplog.text) is not stated
+    assert convert(folder, tmp_path / "out") == 0
+    written = sorted((tmp_path / "out").rglob("*.png"))
+    assert all(np.array_equal(read_image(path), image) for path, image in zip(written, right, strict=True))
+    (folder / "9.png").write_bytes(encoded(".png", numbered(3)))
+    (video,) = load_recordings(path=folder)
+    with pytest.raises(DataError, match=r"9\.png: has 8 bits per channel, its recording's first image has 16"):
+        read_frame_image(video, 3)
+
+
+def damaged(jpeg):
+    jpeg = bytearray(jpeg)
+    del jpeg[len(jpeg) // 2 : len(jpeg) // 2 + 5]
+    return bytes(jpeg)
+
+
+def test_a_damaged_image_is_refused_by_name_by_every_tool(tmp_path, capfd):
+    folder = tmp_path / "scan"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(encoded(".jpg", numbered(number)) + b"a comment\0 of some program" * 9)
+    (folder / "1.jpg").write_bytes(damaged(encoded(".jpg", numbered(1))))
+    (video,) = load_recordings(path=folder)
+    assert number_of(read_frame_image(video, 2)) == 2  # bytes after the end do no harm
+    with pytest.raises(DataError, match=r"'scan' frame 1: .*1\.jpg: is a damaged JPEG \(Corrupt JPEG data: "):
+        read_frame_image(video, 1)
+    assert convert(folder, tmp_path / "out") == 2
+    assert "1.jpg: is a damaged JPEG (Corrupt JPEG data" in capfd.readouterr().err
+    audit = ["--data", f"recordings:{folder}", "--output", str(tmp_path / "audit.html")]
+    assert run_tool(load_tool("audit_dataset").main, audit) == 0
+    assert "1.jpg: is a damaged JPEG" in (tmp_path / "audit.html").read_text()
+
+
+PNG = encoded(".png", numbered(5))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.png", PNG + b"bytes after the end" * 9, None),
+        ("a.jpg", encoded(".jpg", numbered(5)) + bytes(range(200)), None),
+        ("a.png", PNG[:-400], "is a truncated PNG"),
+        ("a.png", PNG[:99] + b"?" + PNG[100:], r"is a damaged PNG \(bad adaptive filter value\)"),
+        ("a.png", with_chunk(PNG, b"acTL", bytes(8)), "is an animated PNG"),
+        (
+            "a.png",
+            PNG[:16] + struct.pack(">II", 60000, 60000) + PNG[24:],
+            "60000x60000 px is more than a frame may have",
+        ),
+        ("a.png", encoded(".png", np.full((8, 8, 4), 99, np.uint8)), "has transparent pixels"),
+        ("a.png", encoded(".png", np.full((8, 8, 4), 255, np.uint8)), None),
+        ("a.tif", encoded(".tif", np.zeros((8, 8), np.float32)), "TIFF of floating-point numbers"),
+        ("a.jpg", b"\xff\xd8\xff\xc0\0\x14\x08\0\x08\0\x08\x04" + bytes(99), "JPEG in CMYK"),
+        ("a.jpg", encoded(".jpg", numbered(5))[:-200], "is a truncated JPEG"),
+        ("a.png", encoded(".bmp", numbered(5)), None),
+        ("a.png", b"GIF89a" + bytes(20), "0x0 px is not a size"),
+        ("a.png", b"no image" * 9, "is not an? .*image"),
+    ],
+)
+def test_an_image_is_read_right_or_refused_by_name(tmp_path, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    if message is None:
+        (video,) = load_recordings(path=tmp_path)
+        image = read_frame_image(video, 0)
+        assert (image == 255).all() or number_of(image) == 5
+        return
+    with pytest.raises(DataError, match=rf"{name}:? .*{message}"):
+        read_frame_image(load_recordings(path=tmp_path)[0], 0)
+
+
+@pytest.mark.parametrize("kind", ["png", "png at its end", "jpg"])
+def test_an_image_has_the_size_that_it_is_shown_with(tmp_path, kind):
+    jpeg, content = encoded(".jpg", numbered(5)), b"Exif\0\0" + exif(6)
+    data = {
+        "png": with_chunk(PNG, b"eXIf", exif(6)),
+        "png at its end": with_chunk(PNG, b"eXIf", exif(6), len(PNG) - 12),
+        "jpg": jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content + jpeg[2:],
+    }[kind]
+    (tmp_path / "a.png").write_bytes(data)
+
+    def load(height, width):
+        image = {"id": 1, "video_id": 1, "frame_id": 0, "file_name": "a.png", "height": height, "width": width}
+        content = {"videos": [{"id": 1, "name": "v"}], "images": [image], "annotations": [], "categories": []}
+        (tmp_path / "a.json").write_text(json.dumps({**content, "categories": [{"id": 1, "name": "lesion"}]}))
+        return load_coco_video(json_file=tmp_path / "a.json", image_root=tmp_path)
+
+    (video,) = load(WIDTH, HEIGHT)
+    assert read_frame_image(video, 0).shape == (WIDTH, HEIGHT, 3)
+    with pytest.raises(
+        DataError, match=r"96x128 px after the turn that its Exif orientation states, its annotation says"
+    ):
+        load(HEIGHT, WIDTH)
+
+
+def test_a_pipe_under_an_images_name_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    assert image_fault(tmp_path / "a.png", 8, 8) == "can't be read (it is a named pipe, not a file)"
+    with pytest.raises(DataError, match=r"a\.png.*it is a named pipe, not a file"):
+        load_recordings(path=tmp_path)
