@@ -71,7 +71,7 @@ def cached_index(
         DataError: raised by ``build``; or an address can't be read.
     """
     files = [address for address in annotations if address is not None]
-    where = str(arguments.get("root") or (files[0] if files else reader))
+    where = str(arguments.get("root") or arguments.get("path") or (files[0] if files else reader))
     folder = None if faults is not None else _cache_folder()
     content = None if folder is None else _content_digest(map(find_file, files))
     if folder is None or content is None:
