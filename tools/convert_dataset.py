@@ -80,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 total += num_frames
                 num_kept += kept
                 progress.advance(task, num_frames)
+    except DataError:  # not one video could be converted
+        report_faults(faults)
+        raise
     except OSError as error:
         raise UserError(f"{error.filename or args.output}: can't be written ({error.strerror}).") from error
     print(
