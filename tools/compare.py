@@ -21,6 +21,7 @@ from ultravid.evaluation.bootstrap import (
     paired_p_value,
     percentile_interval,
 )
+from ultravid.evaluation.image_metrics import stills_note
 from ultravid.evaluation.metrics import all_metrics, assumed_rate_note
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.run_facts import differing_settings, evaluated_text, run_warnings
@@ -102,11 +103,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     print(format_columns(["metric", "A", "B", "B - A", "95% interval", "p"], table, left=1))
     print(
-        "In percent; FP in false-positive sequences per minute, lower is better. -: undefined in a run or in many draws."
+        "In percent; FP in false-positive sequences per minute, FP/image in false-positive detections per image, lower is better. "
+        "-: undefined in a run or in many draws."
     )
     assumed = assumed_rate_note({name: row["a"] for name, row in rows.items()}, a)
     if assumed:
         logging.warning("%s", assumed)
+    if note := stills_note(a):
+        print(note)
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(args.output) as file:

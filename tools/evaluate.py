@@ -21,6 +21,7 @@ from typing import Any
 
 from ultravid.datasets.patients import read_patients
 from ultravid.evaluation.bootstrap import bootstrap_metrics, percentile_interval
+from ultravid.evaluation.image_metrics import stills_note
 from ultravid.evaluation.metrics import (
     TRAINING_METRICS,
     all_metrics,
@@ -79,9 +80,11 @@ def print_metrics(
         rows.append([name, format_value(value, digits), *([between] if intervals else [])])
     print(format_columns(["metric", "value", *(["95% interval"] if intervals else [])], rows, left=1))
     print(
-        "In percent, except: FP in false-positive sequences per minute, delay_s in seconds, legacy as fractions in 0..1, whose FP@R "
-        "takes every video as 30 frames per second without gaps."
+        "In percent, except: FP in false-positive sequences per minute, FP/image in false-positive detections per image, delay_s in "
+        "seconds, legacy as fractions in 0..1, whose FP@R takes every video as 30 frames per second without gaps."
     )
+    if note := stills_note(videos):
+        print(note)
     if reasons:
         print(f"Undefined (-, null in JSON): {format_undefined(reasons)}.")
     assumed = assumed_rate_note(metrics, videos)

@@ -180,13 +180,13 @@ def test_the_legacy_metrics_equal_the_results_of_ultradets_evaluator(number):
 def test_how_our_metrics_differ_from_the_legacy_ones():
     # Two lesions, one found by the second of 17 detections, by score: precision 1/2 at recall 1/2, then 1/17.
     many = [FAR, A, *[FAR] * 15]
-    metrics = all_metrics([video(([A, B], many, np.linspace(0.9, 0.1, 17)))])
+    metrics = all_metrics([video(([A, B], many, np.linspace(0.9, 0.1, 17)), ([], [], []))])
     assert metrics["AP50"] == pytest.approx(25) and metrics["legacy/AP50"] == pytest.approx(0.25)
     # A has IoU 1: ten values of 25 percent.
     assert metrics["mAP"] == pytest.approx(25) and metrics["legacy/mAP"] == pytest.approx(0.25 * 10 / 9)
     # Recall 0.8 is never reached. The legacy metrics take the last precision, and the lowest score, which is then not kept.
     assert np.isnan(metrics["Pr80"]) and metrics["legacy/P@R0.8"] == pytest.approx(1 / 17)
-    assert np.isnan(metrics["FP80"]) and metrics["legacy/FP@R0.8"] == 15 * 1800
+    assert np.isnan(metrics["FP80"]) and metrics["legacy/FP@R0.8"] == 15 * 1800 / 2
     # Sixteen a frame: only the legacy metric counts the 17th.
     metrics = all_metrics([video(([A], [*[FAR] * 16, A], np.linspace(0.9, 0.1, 17)))])
     assert metrics["R@16"] == 0 and metrics["legacy/R@16"] == 1
@@ -282,7 +282,7 @@ def test_the_reason_for_an_undefined_metric_is_given():
     videos = [match_video(video(([A], [FAR], [0.9])))]
     reasons = why_undefined(all_metrics(videos), videos)
     assert reasons["Pr80"] == "the recall ends at 0.000" and "several" in reasons["multi_mAP"]
-    nothing = [match_video(video(([], [FAR], [0.9])))]
+    nothing = [match_video(video(([], [FAR], [0.9]), ([], [], [])))]
     assert set(why_undefined(video_detection_metrics(nothing), nothing).values()) == {"there is no lesion"}
 
 

@@ -44,6 +44,7 @@ BOOTSTRAP_METRICS = (
     *("AP50", "AP75", "mAP"),
     *(f"Pr{level}" for level in _LEVELS),
     *(f"FP{level}" for level in _LEVELS),
+    *(f"FP/image@R{level}" for level in _LEVELS),
     *("R@16", "AR@16", "lesion/sensitivity_any@R80", "lesion/sensitivity_half@R80"),
 )
 
@@ -219,18 +220,27 @@ def _last_drawn(prepared: _Prepared, drawn: IntArray, before: IntArray) -> IntAr
 
 
 def _sequence_metrics(prepared: _Prepared, drawn: IntArray, pooled: dict[str, FloatArray]) -> dict[str, FloatArray]:
-    """FP70, FP80, FP90 and the lesion sensitivities, at the score thresholds of each draw."""
+    """FP70 to FP90, FP/image@R70 to R90 and the lesion sensitivities, at the score thresholds of each draw."""
     levels = np.stack([pooled[f"threshold{level}"] for level in _LEVELS], axis=1)
     defined = ~np.isnan(levels)
     false, minutes = np.zeros(levels.shape), np.zeros(len(drawn))
+    in_images, images = np.zeros(levels.shape), np.zeros(len(drawn))
     for video, patient in zip(prepared.videos, prepared.owner_of_video, strict=True):
         wanted = defined & (drawn[:, patient] > 0)[:, None]
+        misses = np.sort(-video.scores[~video.centre_hits])
+        in_images += np.searchsorted(misses, -levels.astype(np.float32), side="right") * drawn[:, patient][:, None]
+        images += len(video.frame_index) * drawn[:, patient]
+        if video.is_still:
+            continue
         counts = np.zeros(levels.shape)
         counts[wanted] = false_sequences_at(video, levels[wanted].astype(np.float32))
         false += counts * drawn[:, patient][:, None]
         minutes += video.minutes * drawn[:, patient]
-    rates = np.where(defined, false / minutes[:, None], np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a draw of stills only has no minute
+        rates = np.where(defined & (minutes > 0)[:, None], false / minutes[:, None], np.nan)
+        per_image = np.where(defined, in_images / images[:, None], np.nan)
     result = {f"FP{level}": rates[:, i] for i, level in enumerate(_LEVELS)}
+    result |= {f"FP/image@R{level}": per_image[:, i] for i, level in enumerate(_LEVELS)}
     tracks = lesion_tracks(prepared.videos)
     weights = drawn[:, prepared.owner_of_video[[t.video for t in tracks]]] if tracks else np.zeros((len(drawn), 0))
     at_80 = levels[:, 1]

@@ -9,6 +9,7 @@ neither rates nor numbers nor time stamps. They differ from the metrics of `metr
 - ``FP@R`` keeps scores above the threshold, without those that equal it, and ignores a video's own frame rate and the times of its
   frames: a minute is 1,800 frames, and "the 5 frames before" are the 5 places before, also across a gap.
 - ``R@16`` counts all detections, not 16 per frame.
+- If all videos are stills, ``FP@R`` is undefined; that code takes each for a thirtieth of a second.
 - Without any lesion the fractions are 0. Without any detection that code fails; here its metrics are nan.
 
 That code does not sort stably; here equal scores keep the order of video, frame and detection. It drops frames for which a
@@ -53,10 +54,11 @@ def legacy_metrics(videos: Sequence[MatchedVideo], pool: DetectionPool | None = 
     for level in _LEVELS:
         values[f"P@R{level}"] = float(np.interp(level, recall, precision))
     seconds = pool.num_frames / _FPS
+    stills = all(video.is_still for video in videos)
     for level in _LEVELS:
         threshold = np.array([np.interp(level, recall, pool.scores)], np.float32)
         false = sum(int(false_sequences_at(v, threshold, strict=True, by_place=True)[0]) for v in videos)
-        values[f"FP@R{level}"] = false / seconds * 60
+        values[f"FP@R{level}"] = float("nan") if stills else false / seconds * 60
     hit = pool.best_gt[pool.best_iou >= np.float32(0.5)]
     values["R@16"] = len(np.unique(hit)) / num_gt
     return values

@@ -20,7 +20,16 @@ from numpy.typing import NDArray
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.video_metrics import false_sequences_at
 
-__all__ = ["FROC_RATES", "LesionTrack", "froc", "froc_points", "lesion_sensitivity", "lesion_tracks", "median_delay_s"]
+__all__ = [
+    "FROC_RATES",
+    "LesionTrack",
+    "finding_thresholds",
+    "froc",
+    "froc_points",
+    "lesion_sensitivity",
+    "lesion_tracks",
+    "median_delay_s",
+]
 
 HIT_IOU = 0.5
 FROC_RATES = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -140,11 +149,18 @@ def froc_points(
         ``(K,)`` false-positive sequences per minute (`video_metrics`), ``(K,)`` lesion sensitivity in 0..1, ``(K,)``
         thresholds; empty if no lesion is found.
     """
+    thresholds, sensitivity = finding_thresholds(tracks, share, most)
+    minutes = sum(video.minutes for video in videos)
+    false = sum((false_sequences_at(v, thresholds.astype(np.float32)) for v in videos), np.zeros(len(thresholds)))
+    return false / minutes, sensitivity, thresholds
+
+
+def finding_thresholds(
+    tracks: Sequence[LesionTrack], share: float = 0.0, most: int | None = FROC_POINTS
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The thresholds at which one more lesion is found, falling, and the lesion sensitivity in 0..1 at each; see `froc_points`."""
     found = np.sort([track.found_score(share) for track in tracks])[::-1]
     thresholds = np.unique(found[np.isfinite(found)])[::-1]
     if most is not None and len(thresholds) > most:
         thresholds = thresholds[np.linspace(0, len(thresholds) - 1, most).round().astype(int)]
-    sensitivity = np.searchsorted(-found, -thresholds, side="right") / max(len(found), 1)
-    minutes = sum(video.minutes for video in videos)
-    false = sum((false_sequences_at(v, thresholds.astype(np.float32)) for v in videos), np.zeros(len(thresholds)))
-    return false / minutes, sensitivity, thresholds
+    return thresholds, np.searchsorted(-found, -thresholds, side="right") / max(len(found), 1)

@@ -25,6 +25,15 @@ Pooled over the frames of all videos (Yu et al., "UltraDet", MICCAI 2023, sectio
 ``per_video/...``: AP50, AP75, mAP, R@16, AR@16, multi_mAP, mAP_s and mAP_l computed per frame, averaged over the frames of each
 video, then over the videos (`per_video`).
 
+``FP/image@R70``, ``FP/image@R80``, ``FP/image@R90``: false-positive detections per image at those thresholds (`image_metrics`):
+detections whose centre lies in no lesion box, by the number of images. An image is a still or a frame of a film.
+``FP/image@<score>``: the same at a given score.
+``FROC/image@x``: free-response ROC over them, x = 0.125, 0.25, 0.5, 1, 2, 4, 8: as ``lesion/FROC@x`` below.
+
+A video of one frame is a *still*: it has no duration. The metrics per minute (``FP70`` to ``FP90``, ``lesion/FP@...``,
+``lesion/FROC@x``) and ``lesion/delay_s@...`` are those of the other videos, and undefined if all videos are stills, as are
+``legacy/FP@R...``.
+
 ``lesion/...``: per lesion, that is per track along a video (`lesion_metrics`), at a score threshold: that of recall 0.8
 (``@R80``), or a given score (``@<score>``):
 
@@ -59,6 +68,7 @@ from ultravid.evaluation.frame_ap import (
     recall_with_top,
     threshold_at_recall,
 )
+from ultravid.evaluation.image_metrics import false_positives_per_image, films_of, image_froc, stills_only
 from ultravid.evaluation.legacy import legacy_metrics
 from ultravid.evaluation.lesion_metrics import froc, lesion_sensitivity, lesion_tracks, median_delay_s
 from ultravid.evaluation.matching import match_videos
@@ -67,10 +77,12 @@ from ultravid.evaluation.results import MatchedVideo, VideoResult
 from ultravid.evaluation.video_metrics import false_sequences_per_minute
 
 __all__ = [
+    "IMAGE_METRICS",
     "TRAINING_METRICS",
     "all_metrics",
     "assumed_rate_note",
     "count_metrics",
+    "shown_metrics",
     "stratum_metrics",
     "stratum_of",
     "video_detection_metrics",
@@ -79,15 +91,25 @@ __all__ = [
 
 TRAINING_METRICS = ("AP50", "AP75", "mAP", "Pr80", "Pr90", "FP80", "FP90", "R@16")
 
+IMAGE_METRICS = ("FP/image@R80", "FP/image@R90")
+"""What the log of a training on stills shows in addition."""
+
 _LEVELS = (70, 80, 90)
 _NAN = float("nan")
 
+STILLS_REASON = "stills have no duration, see the metrics per image"
+
 
 def video_detection_metrics(videos: Iterable[VideoResult | MatchedVideo]) -> dict[str, float]:
-    """The pooled metrics of `TRAINING_METRICS`, which the log of a training shows, as the module defines them."""
+    """The pooled metrics that the log of a training shows: `TRAINING_METRICS`, and `IMAGE_METRICS` of stills."""
     matched = match_videos(videos)
     pooled = pooled_metrics(matched, DetectionPool(matched))
-    return {name: pooled[name] for name in TRAINING_METRICS}
+    return {name: pooled[name] for name in shown_metrics(matched)}
+
+
+def shown_metrics(videos: Sequence[MatchedVideo]) -> tuple[str, ...]:
+    """Names of the metrics that the log of a training shows."""
+    return (*TRAINING_METRICS, *IMAGE_METRICS) if stills_only(videos) else TRAINING_METRICS
 
 
 def all_metrics(videos: Iterable[VideoResult | MatchedVideo], score_threshold: float | None = None) -> dict[str, float]:
@@ -107,11 +129,15 @@ def all_metrics(videos: Iterable[VideoResult | MatchedVideo], score_threshold: f
     if score_threshold is not None:
         thresholds[f"{score_threshold:g}"] = score_threshold
     values |= {f"lesion/{name}": value for name, value in lesion_level_metrics(matched, thresholds).items()}
+    per_image = image_froc(matched, lesion_tracks(matched))
+    values |= {f"FROC/image@{rate:g}": 100 * value for rate, value in per_image.items()}
+    if score_threshold is not None:
+        values[f"FP/image@{score_threshold:g}"] = false_positives_per_image(matched, score_threshold)
     return values | {f"legacy/{name}": value for name, value in legacy_metrics(matched, pool).items()}
 
 
 def pooled_metrics(videos: Sequence[MatchedVideo], pool: DetectionPool) -> dict[str, float]:
-    """The pooled metrics AP50 to AR@16, as the module defines them."""
+    """The pooled metrics AP50 to AR@16 and ``FP/image@R...``, as the module defines them."""
     values = {
         "AP50": 100 * average_precision(pool, 0.5),
         "AP75": 100 * average_precision(pool, 0.75),
@@ -121,6 +147,8 @@ def pooled_metrics(videos: Sequence[MatchedVideo], pool: DetectionPool) -> dict[
         values[f"Pr{level}"] = 100 * precision_at_recall(pool, level / 100)
     for level in _LEVELS:
         values[f"FP{level}"] = false_sequences_per_minute(videos, threshold_at_recall(pool, level / 100))
+    for level in _LEVELS:
+        values[f"FP/image@R{level}"] = false_positives_per_image(videos, threshold_at_recall(pool, level / 100))
     values["R@16"] = 100 * recall_with_top(pool, 16)
     values["AR@16"] = 100 * average_recall(pool, 16)
     return values
@@ -141,15 +169,16 @@ def lesion_level_metrics(videos: Sequence[MatchedVideo], thresholds: Mapping[str
         videos: the videos.
         thresholds: score thresholds by name; a metric at one of them is named ``...@<name>``.
     """
-    tracks = lesion_tracks(videos)
+    films, tracks = films_of(videos), lesion_tracks(videos)
+    film_tracks = lesion_tracks(films)
     values = {}
     for name, threshold in thresholds.items():
         values[f"sensitivity_any@{name}"] = 100 * lesion_sensitivity(tracks, threshold)
         values[f"sensitivity_half@{name}"] = 100 * lesion_sensitivity(tracks, threshold, share=0.5)
-        values[f"delay_s@{name}"] = median_delay_s(tracks, threshold)
+        values[f"delay_s@{name}"] = median_delay_s(film_tracks, threshold)
         if name != "R80":  # at recall 0.8 it would repeat FP80
             values[f"FP@{name}"] = false_sequences_per_minute(videos, threshold)
-    return values | {f"FROC@{rate:g}": 100 * value for rate, value in froc(videos, tracks).items()}
+    return values | {f"FROC@{rate:g}": 100 * value for rate, value in froc(films, film_tracks).items()}
 
 
 def count_metrics(videos: Sequence[MatchedVideo]) -> dict[str, int]:
@@ -160,11 +189,12 @@ def count_metrics(videos: Sequence[MatchedVideo]) -> dict[str, int]:
     return {
         "count/patients": len({v.patient for v in videos}),
         "count/videos": len(videos),
+        "count/stills": sum(v.is_still for v in videos),
         "count/frames": sum(len(v.frame_index) for v in videos),
         "count/lesions": sum(len(np.unique(v.gt_track)) for v in videos),
         "count/lesion_boxes": sum(len(v.gt_frame) for v in videos),
         "count/detections": sum(len(v.scores) for v in videos),
-        "count/videos_of_assumed_rate": sum(v.times.is_assumed for v in videos),
+        "count/videos_of_assumed_rate": sum(v.times.is_assumed for v in films_of(videos)),
     }
 
 
@@ -178,7 +208,8 @@ def assumed_rate_note(metrics: Mapping[str, float], videos: Sequence[MatchedVide
     Returns:
         "" if the rate of every video is known, or no metric depends on it.
     """
-    number = sum(video.times.is_assumed for video in videos)
+    films = films_of(videos)
+    number = sum(video.times.is_assumed for video in films)
     of_time = ("FP", "FROC", "delay_s")
     names = [
         name
@@ -189,7 +220,7 @@ def assumed_rate_note(metrics: Mapping[str, float], videos: Sequence[MatchedVide
         return ""
     verb = "assume" if len(names) > 1 else "assumes"
     return (
-        f"{', '.join(names)} {verb} {ASSUMED_FPS:g} frames per second for {number} of {len(videos)} videos, whose rate is not "
+        f"{', '.join(names)} {verb} {ASSUMED_FPS:g} frames per second for {number} of {len(films)} videos, whose rate is not "
         "known: state fps in the annotations (COCO: of each video) or, for a recording, in NAME.video.json beside it."
     )
 
@@ -245,7 +276,15 @@ def why_undefined(metrics: Mapping[str, float], videos: Sequence[MatchedVideo]) 
     pool = DetectionPool(videos)
     recall, _ = recall_precision(pool, 0.5)
     reached = 0.0 if len(recall) == 0 else float(recall[-1])
-    return {name: _reason(name, pool, reached) for name in undefined}
+    stills = stills_only(videos)
+    return {
+        name: STILLS_REASON if stills and _needs_minutes(name) else _reason(name, pool, reached) for name in undefined
+    }
+
+
+def _needs_minutes(name: str) -> bool:
+    """Whether a metric needs the duration of a film."""
+    return name.rpartition("/")[2].startswith(("FP", "FROC", "delay_s"))
 
 
 def _reason(name: str, pool: DetectionPool, reached: float) -> str:
@@ -261,6 +300,8 @@ def _reason(name: str, pool: DetectionPool, reached: float) -> str:
     }
     if kind in subsets:
         return subsets[kind]()
-    if kind.startswith(("Pr", "FP")) or (kind.endswith("@R80") and reached < 0.8):
+    if kind.startswith(("Pr", "FP", "image@R")) or (kind.endswith("@R80") and reached < 0.8):
         return f"the recall ends at {reached:.3f}"
+    if kind.startswith("FROC"):
+        return "no lesion is in a film"
     return "half of the lesions or more are not found" if kind.startswith("delay_s") else "it can't be computed"

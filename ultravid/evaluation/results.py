@@ -144,6 +144,11 @@ class MatchedVideo:
     links_by_place: IntArray
 
     @property
+    def is_still(self) -> bool:
+        """Whether it is one image, which has no duration."""
+        return len(self.frame_index) == 1
+
+    @property
     def minutes(self) -> float:
         """Length of the film in minutes, at 30 frames per second if neither rate nor time stamps are known."""
         return self.times.duration_s / 60

@@ -15,12 +15,15 @@ import torch
 
 from ultravid.datasets.frame_times import known_rate
 from ultravid.evaluation.evaluator import DatasetEvaluator
+from ultravid.evaluation.image_metrics import stills_note
 from ultravid.evaluation.matching import match_video
 from ultravid.evaluation.metrics import (
+    IMAGE_METRICS,
     TRAINING_METRICS,
     all_metrics,
     assumed_rate_note,
     count_metrics,
+    shown_metrics,
     stratum_metrics,
     why_undefined,
 )
@@ -73,7 +76,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
             self.output_dir = require_local(output_dir, "VideoDetectionEvaluator.output_dir")
         self._resume = resume
         if type(self).evaluate is VideoDetectionEvaluator.evaluate:  # else it may return more
-            self.metric_names = TRAINING_METRICS
+            self.metric_names = (*TRAINING_METRICS, *IMAGE_METRICS)
         self.reset()
 
     @property
@@ -205,7 +208,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
             )
 
     def evaluate(self) -> dict[str, float] | None:
-        """`TRAINING_METRICS`, which are also logged as a table; all other metrics go to ``metrics.json`` only.
+        """`metrics.shown_metrics`, which are also logged as a table; all other metrics go to ``metrics.json`` only.
 
         Raises:
             UserError: two processes evaluated the same video, or the files of a process are missing from the folder.
@@ -224,9 +227,10 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         every, counts = all_metrics(videos), count_metrics(videos)
         for stratum, values in stratum_metrics(videos, self._strata).items():
             every |= {f"strata/{stratum}/{name}": value for name, value in values.items()}
-        shown = {name: every[name] for name in TRAINING_METRICS}
+        shown = {name: every[name] for name in shown_metrics(videos)}
         logger.info(
-            "%d videos, %d frames, %d lesion boxes; FP in sequences per minute, all else in percent:\n%s",
+            "%d videos, %d frames, %d lesion boxes; FP in sequences per minute, FP/image in detections per image, all else in "
+            "percent:\n%s",
             *(counts[f"count/{name}"] for name in ("videos", "frames", "lesion_boxes")),
             format_results(shown),
         )
@@ -236,6 +240,8 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         assumed = assumed_rate_note(shown, videos)
         if assumed:
             logger.warning("%s", assumed)
+        if note := stills_note(videos):
+            logger.info("%s", note)
         if self._output is not None:
             files = {video_id: path for _, part in parts for video_id, path in part.items()}
             self._write(self._output, {v: files[v] for v in sorted(files)}, {**every, **counts})

@@ -38,11 +38,12 @@ def false_positive_sequences(video: VideoResult | MatchedVideo, threshold: float
 
 
 def false_sequences_per_minute(videos: Sequence[MatchedVideo], threshold: float) -> float:
-    """False-positive sequences of all videos by the minutes of all videos; nan if the threshold is nan or no video has a frame."""
-    minutes = sum(v.minutes for v in videos)
+    """False-positive sequences of all films by their minutes; nan if the threshold is nan or all videos are stills."""
+    films = [video for video in videos if not video.is_still]
+    minutes = sum(v.minutes for v in films)
     if np.isnan(threshold) or minutes == 0:
         return float("nan")
-    return sum(false_positive_sequences(v, threshold) for v in videos) / minutes
+    return sum(false_positive_sequences(v, threshold) for v in films) / minutes
 
 
 def false_sequences_at(

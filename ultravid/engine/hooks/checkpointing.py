@@ -167,6 +167,7 @@ class BestCheckpointer(HookBase):
         self._kept: list[tuple[float, int, str]] = []  # value, iteration and file, best first
         self._identity = ""  # of the evaluations that the values are from
         self._num_missed = 0
+        self._has_warned = False  # of a value that is undefined
         self._failure = ""  # raised when the iteration's checkpoint is written
 
     @property
@@ -195,6 +196,13 @@ class BestCheckpointer(HookBase):
                 logger.warning("%s", unknown)
             return
         value, iteration = found
+        if math.isnan(value) and not self._has_warned and comm.is_main_process():
+            self._has_warned = True
+            logger.warning(
+                "BestCheckpointer: %s is undefined after iteration %d (the evaluation's log says why), so that evaluation is not "
+                "among the best. If it stays so, no best checkpoint is saved: name another val_metric.",
+                *(self.val_metric, iteration),
+            )
         if math.isnan(value) or iteration != self.trainer.iter:  # a metric of other weights than these
             return
         self._forget_other_evaluations(identity)

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from ultravid.evaluation.bootstrap import BOOTSTRAP_METRICS, paired_p_value, percentile_interval
+from ultravid.evaluation.image_metrics import stills_note
 from ultravid.evaluation.metrics import TRAINING_METRICS, count_metrics, stratum_metrics, why_undefined
 from ultravid.evaluation.report.html_page import (
     Cell,
@@ -37,6 +38,9 @@ _MEANINGS = {
     "FP70": "false-positive sequences per minute at the score threshold of recall 0.7; lower is better",
     "FP80": "false-positive sequences per minute at the score threshold of recall 0.8; lower is better",
     "FP90": "false-positive sequences per minute at the score threshold of recall 0.9; lower is better",
+    "FP/image@R70": "false-positive detections per image at the score threshold of recall 0.7; lower is better",
+    "FP/image@R80": "false-positive detections per image at the score threshold of recall 0.8; lower is better",
+    "FP/image@R90": "false-positive detections per image at the score threshold of recall 0.9; lower is better",
     "R@16": "lesion boxes hit by at least one of the 16 highest-scoring detections of their frame, percent",
     "AR@16": "mean of R@16 over IoU 0.50, 0.55, ..., 0.95, percent",
     "lesion/sensitivity_any@R80": "lesions found in at least one frame at the score threshold of recall 0.8, percent",
@@ -63,6 +67,8 @@ def metrics_section(runs: Sequence[ReportRun]) -> Html:
         reasons = why_undefined({name: run.metrics[name] for name in BOOTSTRAP_METRICS}, run.videos)
         if reasons:
             notes.append(caption(f"Undefined in {run.name}: {format_undefined(reasons)}."))
+        if text := stills_note(run.videos):
+            notes.append(caption(f"{run.name}: {text}"))
     notes += _rate_notes(runs, BOOTSTRAP_METRICS)
     how = "Computed over the frames of all videos pooled."
     if options.num_draws:
@@ -168,9 +174,10 @@ def all_metrics_section(runs: Sequence[ReportRun]) -> Html:
         if (why := why_undefined(run.metrics, run.videos))
     ]
     how = caption(
-        "In percent, except: FP in false-positive sequences per minute, delay_s in seconds, legacy as fractions in 0..1 as the "
-        "published code of UltraDet computes them, every video as 30 frames per second without gaps. ultravid/evaluation/metrics.py defines each metric. Click a column heading "
-        "to sort."
+        "In percent, except: FP in false-positive sequences per minute, FP/image in false-positive detections per image, delay_s "
+        "in seconds, legacy as fractions in 0..1 as the published code of UltraDet computes them, every video as 30 frames per "
+        "second without gaps. "
+        "ultravid/evaluation/metrics.py defines each metric. Click a column heading to sort."
     )
     counts = {run.name: count_metrics(run.videos) for run in runs}
     rows += [[name, *(value_cell(counts[r.name][name], 0) for r in runs)] for name in counts[runs[0].name]]
