@@ -2,33 +2,64 @@
 
 Annotations are COCO-VID as the readers of datasets read it (`ultravid.datasets.formats.coco_annotations`): the same boxes are
 repaired and the same files are rejected. Detections are COCO's results: a list of ``{image_id, category_id, bbox, score}``; those
-of an image keep their order. A detection's box is used as it is, and rejected if its width or height is negative. All
-categories count as one, "lesion".
+of an image keep their order. A detection's box is used as it is, and rejected if its width or height is negative. Its category must be
+one of the annotations'. Where these have several, classes are numbered from 0 in the order of their ids.
+
+A detection that overlaps no lesion of its frame but a region that the annotations mark ``iscrowd`` or ``ignore``, with an IoU of 0.5, is
+neither right nor wrong: it is left out, and a warning counts such detections. In a crowd region the share of the detection that
+lies inside counts in place of the IoU. This is COCO's rule at its first threshold.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ultravid.datasets.boxes import box_fault, is_number
 from ultravid.datasets.faults import FileFaults
-from ultravid.datasets.formats.coco_annotations import CocoAnnotations, CocoImage, CocoVideo, Id, read_coco_annotations
+from ultravid.datasets.formats.coco_annotations import (
+    CocoAnnotations,
+    CocoImage,
+    CocoVideo,
+    Id,
+    read_coco_annotations,
+)
+from ultravid.datasets.formats.coco_lesions import as_id
 from ultravid.datasets.patients import PatientRule
+from ultravid.evaluation.matching import pairwise_iou_np
 from ultravid.evaluation.results import FrameResult, VideoResult
 from ultravid.utils.errors import UserError
+from ultravid.utils.text import shown
 
-__all__ = ["Detections", "join_detections", "read_annotations", "read_coco_detections"]
+__all__ = ["Detections", "FrameDetections", "join_detections", "read_annotations", "read_coco_detections"]
 
 logger = logging.getLogger(__name__)
 
-Detections = Mapping[Id, tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""(boxes ``(N, 4)`` XYXY in pixels, scores ``(N,)``) by image id."""
+
+class FrameDetections(NamedTuple):
+    """Detections of a frame.
+
+    Attributes:
+        boxes: ``(N, 4)``, XYXY, pixels.
+        scores: ``(N,)``.
+        classes: ``(N,)``, `CocoAnnotations.class_of` of their categories; None if they have none.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int64] | None = None
+
+
+Detections = Mapping[Id, FrameDetections]
+"""By image id."""
+
+_IGNORED_IOU = 0.5
 
 
 def read_annotations(address: str | Path, patients: Mapping[str, str] | None = None) -> CocoAnnotations:
@@ -53,21 +84,58 @@ def read_annotations(address: str | Path, patients: Mapping[str, str] | None = N
 def join_detections(annotations: CocoAnnotations, detections: Detections) -> list[VideoResult]:
     """The videos in the order of the file, each frame with its detections.
 
-    An image without an entry has no detection. A video without an image is skipped.
+    An image without an entry has no detection. A video without an image is skipped. Detections on ignored regions are left out.
     """
-    return [_video_result(video, detections) for video in annotations.videos.values() if video.images]
+    kept, num_ignored = {}, 0
+    for image_id, found in detections.items():
+        counts = _counts(found.boxes, annotations.images[image_id])
+        if not counts.all():
+            num_ignored += int((~counts).sum())
+            classes = None if found.classes is None else found.classes[counts]
+            found = FrameDetections(found.boxes[counts], found.scores[counts], classes)
+        kept[image_id] = found
+    if num_ignored:
+        logger.warning(
+            "%s: %d detections lie on regions that the annotations mark as iscrowd, ignore or difficult (IoU %s); they are neither "
+            "right nor wrong, and are left out.",
+            annotations.path,
+            num_ignored,
+            _IGNORED_IOU,
+        )
+    return [_video_result(video, kept, annotations) for video in annotations.videos.values() if video.images]
 
 
-def _video_result(video: CocoVideo, detections: Detections) -> VideoResult:
-    frames = [_frame_result(number, image, detections) for number, image in enumerate(video.images)]
+def _counts(boxes: NDArray[np.float32], image: CocoImage) -> NDArray[np.bool_]:
+    """``(N,)`` whether each detection of an image is right or wrong, and not on an ignored region."""
+    if not image.ignored or not len(boxes):
+        return np.ones(len(boxes), np.bool_)
+    on_region = np.zeros(len(boxes), np.bool_)
+    for region in image.ignored:
+        other = np.asarray([region.box], np.float32)
+        if region.is_crowd:
+            corners = np.concatenate(
+                [np.maximum(boxes[:, :2], other[:, :2]), np.minimum(boxes[:, 2:], other[:, 2:])], 1
+            )
+            inside, area = ((b[:, 2:] - b[:, :2]).clip(min=0).prod(1) for b in (corners, boxes))
+            on_region |= inside >= _IGNORED_IOU * np.maximum(area, np.float32(1e-9))
+        else:
+            on_region |= pairwise_iou_np(boxes, other)[:, 0] >= _IGNORED_IOU
+    lesions = np.array([box for box, _, _ in image.lesions], np.float32).reshape(-1, 4)
+    on_lesion = (pairwise_iou_np(boxes, lesions) >= _IGNORED_IOU).any(axis=1)
+    return on_lesion | ~on_region
+
+
+def _video_result(video: CocoVideo, detections: Detections, annotations: CocoAnnotations) -> VideoResult:
+    frames = [_frame_result(number, image, detections, annotations) for number, image in enumerate(video.images)]
     metadata = {key: str(value) for key, value in video.metadata.items()}
     return VideoResult(video.name, frames, video.fps, video.patient, metadata)
 
 
-def _frame_result(number: int, image: CocoImage, detections: Detections) -> FrameResult:
-    boxes, scores = detections.get(image.image_id, (np.zeros((0, 4), np.float32), np.zeros(0, np.float32)))
+def _frame_result(number: int, image: CocoImage, detections: Detections, annotations: CocoAnnotations) -> FrameResult:
+    none = FrameDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+    boxes, scores, found_classes = detections.get(image.image_id, none)
     gt_boxes = np.array([box for box, _, _ in image.lesions], np.float32).reshape(-1, 4)
-    classes = np.array([category for _, category, _ in image.lesions], np.int64)
+    classes = np.array([annotations.class_of[category] for _, category, _ in image.lesions], np.int64)
     tracks = np.array([track for _, _, track in image.lesions], np.int64)
     return FrameResult(
         number,
@@ -77,6 +145,7 @@ def _frame_result(number: int, image: CocoImage, detections: Detections) -> Fram
         scores,
         tracks,
         classes,
+        found_classes,
         file_name=image.file_name,
         frame_number=image.frame_id,
         time_s=image.time_s,
@@ -92,40 +161,93 @@ def read_coco_detections(path: str | Path, rows: Any, annotations: CocoAnnotatio
         annotations: what is evaluated.
 
     Raises:
-        UserError: the content isn't COCO results, or an image is not in the annotations.
+        UserError: the content isn't COCO results, or an image or a category is not in the annotations.
     """
     if not isinstance(rows, list):
         raise UserError(f"{path}: holds no list; COCO's results are a list of {{image_id, category_id, bbox, score}}.")
-    found: dict[Id, tuple[list[list[float]], list[float]]] = {}
+    found: dict[Id, tuple[list[list[float]], list[float], list[int]]] = {}
+    used: Counter[Id] = Counter()
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise UserError(
-                f"{path}: entry {number} is {row!r}, not an object with image_id, category_id, bbox and score."
+                f"{path}: entry {number} is {shown(row)}, not an object with image_id, category_id, bbox and score."
             )
-        image_id = row.get("image_id")
-        if not annotations.has_image(image_id):
-            said = ", ".join(f"{k.partition('_')[0]} {row[k]!r}" for k in ("video_id", "frame_index") if k in row)
-            unknown = sum(isinstance(r, dict) and not annotations.has_image(r.get("image_id")) for r in rows)
+        image_id = as_id(row.get("image_id"))
+        if image_id is None or not annotations.has_image(image_id):
+            said = ", ".join(f"{k.partition('_')[0]} {shown(row[k])}" for k in ("video_id", "frame_index") if k in row)
+            unknown = sum(isinstance(r, dict) and not annotations.has_image(as_id(r.get("image_id"))) for r in rows)
             raise UserError(
-                f"{path}: entry {number}: image {image_id!r}{f' ({said})' if said else ''} is not in {annotations.path} "
-                f"({unknown} of {len(rows)} entries are of such images)."
+                f"{path}: entry {number}: image {shown(row.get('image_id'))}{f' ({said})' if said else ''} is not in "
+                f"{annotations.path} ({unknown} of {len(rows)} entries are of such images)."
             )
-        fault = _detection_fault(row, image_id, annotations)
+        category = as_id(row.get("category_id"))
+        fault = _detection_fault(row, image_id, annotations) or _category_fault(row, category, rows, annotations)
         if fault is not None:
             raise UserError(f"{path}: {annotations.where(image_id)}: entry {number}{fault}.")
-        boxes, scores = found.setdefault(image_id, ([], []))
+        boxes, scores, classes = found.setdefault(image_id, ([], [], []))
         x, y, width, height = row["bbox"]
         boxes.append([x, y, x + width, y + height])
         scores.append(row["score"])
-    return {key: (np.array(boxes, np.float32), np.array(scores, np.float32)) for key, (boxes, scores) in found.items()}
+        classes.append(-1 if category is None else annotations.class_of.get(category, -1))
+        if category is not None:
+            used[category] += 1
+    _say_categories(path, used, len(rows), annotations)
+    has_classes = sum(used.values()) == len(rows) and all(category in annotations.class_of for category in used)
+    return {
+        key: FrameDetections(
+            np.array(boxes, np.float32),
+            np.array(scores, np.float32),
+            np.array(classes, np.int64) if has_classes else None,
+        )
+        for key, (boxes, scores, classes) in found.items()
+    }
+
+
+def _category_fault(
+    row: Mapping[str, Any], category: Id | None, rows: Sequence[Any], annotations: CocoAnnotations
+) -> str | None:
+    """What is wrong with a detection's category; continues "entry 3"."""
+    if row.get("category_id") is not None and category is None:
+        return f": category_id {shown(row['category_id'])} is not a whole number or text"
+    if category is None or category in annotations.class_of or not annotations.names_categories:
+        return None
+    if "frame_index" in row and category == 1:
+        return None  # this package's own results of a model of one class
+    number = sum(isinstance(r, dict) and as_id(r.get("category_id")) not in annotations.class_of for r in rows)
+    known = ", ".join(f"{i!r} ({name})" for i, name in annotations.categories.items()) or "none"
+    return (
+        f": category_id {category!r} is not a category of {annotations.path}, which has {known} "
+        f"({number} of {len(rows)} entries are of such categories)"
+    )
+
+
+def _say_categories(path: str | Path, used: Mapping[Id, int], number: int, annotations: CocoAnnotations) -> None:
+    """Say how classes count where the annotations have several."""
+    counts = Counter(category for image in annotations.images.values() for _, category, _ in image.lesions)
+    if len(set(counts) | (set(used) & set(annotations.class_of))) < 2:
+        return
+
+    def listed(of: Mapping[Id, int]) -> str:
+        return ", ".join(f"{annotations.categories.get(i, i)} ({of[i]})" for i in sorted(of, key=str)) or "none"
+
+    without = number - sum(used.values())
+    more = f", without category_id {without}" if without else ""
+    logger.warning(
+        "%s: all classes count as one, 'lesion', unless a metric says otherwise: lesion boxes are %s; detections %s%s.",
+        path,
+        listed(counts),
+        listed(used),
+        more,
+    )
 
 
 def _detection_fault(row: Mapping[str, Any], image_id: Id, annotations: CocoAnnotations) -> str | None:
     """What is wrong with a detection whose image is known; continues "entry 3"."""
     video = annotations.videos[annotations.images[image_id].video_id]
-    if row.get("video_id", video.video_id) not in (video.video_id, video.name):
+    named = row.get("video_id", video.video_id)
+    if named not in (video.video_id, video.name):
         return (
-            f" says that its image {image_id!r} is of video {row['video_id']!r}; "
+            f" says that its image {image_id!r} is of video {shown(named)}; "
             f"the detections are of other videos than {annotations.path}"
         )
     bbox = row.get("bbox")
@@ -133,9 +255,7 @@ def _detection_fault(row: Mapping[str, Any], image_id: Id, annotations: CocoAnno
     if fault is not None:
         return f": {fault[1]}"
     if row["bbox"][2] < 0 or row["bbox"][3] < 0:
-        return f": box {bbox} ([x, y, width, height]) has a negative width or height"
+        return f": box {shown(bbox)} ([x, y, width, height]) has a negative width or height"
     if not is_number(row.get("score")):
-        return f": score {row.get('score')!r} is not a finite number"
-    if not isinstance(row.get("category_id", 1), int):
-        return f": category_id {row['category_id']!r} is not a whole number"
+        return f": score {shown(row.get('score'))} is not a finite number"
     return None

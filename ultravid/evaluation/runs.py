@@ -9,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ultravid.datasets.formats.coco_annotations import CocoAnnotations, Id
 from ultravid.datasets.json_files import read_json
-from ultravid.evaluation.coco_files import Detections, join_detections, read_annotations, read_coco_detections
+from ultravid.evaluation.coco_files import (
+    Detections,
+    FrameDetections,
+    join_detections,
+    read_annotations,
+    read_coco_detections,
+)
 from ultravid.evaluation.matching import match_video
 from ultravid.evaluation.metrics import TRAINING_METRICS, all_metrics
 from ultravid.evaluation.prediction_store import find_manifest, read_videos
@@ -63,7 +66,7 @@ def load_videos(
 
 
 def _own_detections(manifest: Path, truth: CocoAnnotations) -> Detections:
-    found: dict[Id, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    found: dict[Id, FrameDetections] = {}
     for video in read_videos(manifest):
         for frame in video.frames:
             where = f"{manifest.parent}: video {video.video_id!r} frame {frame.frame_index}"
@@ -72,7 +75,7 @@ def _own_detections(manifest: Path, truth: CocoAnnotations) -> Detections:
             named = truth.videos[truth.images[frame.image_id].video_id].name
             if named != video.video_id:
                 raise UserError(f"{where}: image {frame.image_id!r} is of video {named!r} in {truth.path}.")
-            found[frame.image_id] = (frame.boxes, frame.scores)
+            found[frame.image_id] = FrameDetections(frame.boxes, frame.scores)
     for image_id in truth.images:
         if image_id not in found:
             number = len(truth.images) - len(found)

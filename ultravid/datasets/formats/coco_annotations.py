@@ -1,35 +1,39 @@
 """Annotations in COCO's JSON, read once for training and for evaluation; images on disk are not needed.
 
 COCO-VID holds ``videos[]{id, name}``, ``images[]{id, video_id, frame_id, file_name, height, width}`` and
-``annotations[]{id, image_id, bbox: [x, y, width, height], instance_id, category_id}``; without ``instance_id``, ``track_id`` is
-used. A video may give its ``fps`` (0: not known), ``patient``, ``device``, ``organ``, ``hospital``, ``spacing_mm``, and more under
-``metadata``, and its ``static_frames`` as a list of [first, last], which count its images from 0. Plain COCO, without videos, is read as stills: each image is a
-video of one frame.
+``annotations[]{id, image_id, bbox: [x, y, width, height], instance_id, category_id}``; which lesion a box is of, and regions to
+ignore: `ultravid.datasets.formats.coco_lesions`. A video may give its ``fps`` (0: not known), ``patient``, ``device``, ``organ``,
+``hospital``, ``spacing_mm``, and more under ``metadata``, and its ``static_frames`` as a list of [first, last], which count its
+images from 0. Plain COCO, without videos, is read as stills: each image is a video of one frame.
 
 ``frame_id`` is the frame's number along the film: numbers may have gaps and begin anywhere, and a frame's time is ``frame_id`` over
 ``fps``. Images may give their time stamp in seconds as ``time_s`` instead, all of a video or none (`ultravid.datasets.frame_times`).
 
+Ids are whole numbers of 64 bits or text; ``1`` and ``"1"`` are two ids, ``1`` and ``1.0`` are one.
+
 A box of negative width or height has its corner on the other side and is turned round, and a box past the frame's edge is
 clipped to it; both are reported in a warning. Everything else that is wrong is rejected: an id that is used twice or is neither
 a whole number nor text, a frame that is listed twice, time stamps that do not rise with ``frame_id``, an annotation whose image
-is not listed or belongs to another video than the annotation says, a crowd region, an empty box or one outside the frame.
+is not listed or belongs to another video than the annotation says, an empty box or one outside the frame.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
 import numpy as np
 
 from ultravid.datasets.bounds import frame_size_fault
-from ultravid.datasets.boxes import repair_box
 from ultravid.datasets.faults import FileFaults
-from ultravid.datasets.formats.common import Row, static_frames_fault
+from ultravid.datasets.formats.coco_lesions import CocoBox, Id, Ignored, as_id, is_id, number_lesions, read_box
+from ultravid.datasets.formats.common import static_frames_fault
 from ultravid.datasets.frame_times import is_frame_number, is_time_stamp, known_rate, order_fault
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.patients import PatientRule
@@ -38,7 +42,10 @@ from ultravid.utils.text import shown
 
 __all__ = ["CocoAnnotations", "CocoImage", "CocoVideo", "Id", "is_id", "read_coco_annotations"]
 
-Id = int | str
+_UNLISTED = "categories are used by annotations, but not listed under categories, and are named by their id"
+_NO_CATEGORY = "files of several categories have annotations without a category_id"
+_SAME_ID = "annotations have the id of another; their ids are not used"
+_SAME_FILE = "frames name the same file as another frame of their video"
 
 _METADATA_KEYS = ("device", "organ", "hospital", "spacing_mm", "spacing_y_mm")
 
@@ -56,6 +63,7 @@ class CocoImage:
         file_name: as the file gives it; None if it gives none.
         time_s: its time stamp, seconds from the film's start; None if the file gives none.
         lesions: (XYXY box in pixels inside the frame, category id, track id), in the order of the file.
+        ignored: regions that are no lesion, and in which a detection is neither right nor wrong.
     """
 
     image_id: Id
@@ -65,7 +73,8 @@ class CocoImage:
     width: int
     file_name: str | None
     time_s: float | None = None
-    lesions: list[Row] = field(default_factory=list)
+    lesions: list[tuple[list[float], Id, int]] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -100,12 +109,19 @@ class CocoAnnotations:
         videos: by id, in the order of the file.
         images: by id, in the order of the file.
         categories: names by category id, those of ids that are used but not listed too; whole numbers rise, text follows.
+        names_categories: whether the file lists categories, or an annotation has one.
     """
 
     path: str
     videos: dict[Id, CocoVideo]
     images: dict[Id, CocoImage]
     categories: dict[Id, str]
+    names_categories: bool = True
+
+    @functools.cached_property
+    def class_of(self) -> dict[Id, int]:
+        """Number of each category's class, from 0 in the order of ``categories``."""
+        return {category: number for number, category in enumerate(self.categories)}
 
     def has_image(self, image_id: Any) -> TypeGuard[Id]:
         """Whether an image of that id is listed; the id may be any value."""
@@ -139,7 +155,8 @@ def read_coco_annotations(
     images = reader.images(content["images"], names)
     faults.raise_if_any()  # without sound ids each annotation would be reported as well
     rule = patients or PatientRule()
-    reader.add_lesions(content["annotations"], images, names)
+    categories, default = reader.categories(content)
+    reader.add_lesions(content["annotations"], images, names, default, stills)
     frames: dict[Id, list[CocoImage]] = defaultdict(list)
     for image in images.values():
         frames[image.video_id].append(image)
@@ -149,12 +166,8 @@ def read_coco_annotations(
         ordered = reader.with_sound_times(ordered, names[video_id], images)
         videos[video_id] = reader.video(row, names[video_id], ordered, rule)
     rule.check(names.values(), faults)
-    return CocoAnnotations(str(address), videos, images, _categories(content))
-
-
-def is_id(value: Any) -> TypeGuard[Id]:
-    """Whether a value can be an id: a whole number or text."""
-    return isinstance(value, int | str) and not isinstance(value, bool)
+    said = bool(content.get("categories")) or any(row.get("category_id") is not None for row in content["annotations"])
+    return CocoAnnotations(str(address), videos, images, categories, said)
 
 
 def _read_content(address: str | Path, stills: bool) -> dict[str, Any]:
@@ -165,6 +178,7 @@ def _read_content(address: str | Path, stills: bool) -> dict[str, Any]:
             raise DataError(f"{address}: holds no list {key!r}; {'COCO' if stills else 'COCO-VID'} has {needed}.")
         if not all(isinstance(row, dict) for row in content[key]):
             raise DataError(f"{address}: {key!r} holds something that is not an object.")
+        content[key] = [_with_whole_ids(row) for row in content[key]]
     return _stills_as_videos(content) if stills else dict(content)
 
 
@@ -175,15 +189,13 @@ def _stills_as_videos(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "videos": videos, "images": images, "annotations": annotations}
 
 
-def _categories(content: Mapping[str, Any]) -> dict[Id, str]:
-    listed = {
-        row["id"]: str(row.get("name"))
-        for row in content.get("categories") or []
-        if isinstance(row, dict) and is_id(row.get("id"))
-    }
-    used = {row.get("category_id", 1) for row in content["annotations"] if is_id(row.get("category_id", 1))}
-    order = sorted({*listed, *used}, key=lambda i: (0, i, "") if isinstance(i, int) else (1, 0, i))
-    return {category: listed.get(category, str(category)) for category in order}
+_IDS = ("id", "image_id", "video_id", "category_id", "instance_id", "track_id", "frame_id", "height", "width")
+
+
+def _with_whole_ids(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose whole numbers are ints: pandas and MATLAB write 1.0 where a column has gaps."""
+    floats = {key: as_id(row[key]) for key in _IDS if isinstance(row.get(key), float)}
+    return {**row, **{key: value for key, value in floats.items() if value is not None}} if floats else row
 
 
 class _Reader:
@@ -217,6 +229,7 @@ class _Reader:
         """Images by id, without their lesions."""
         images: dict[Id, CocoImage] = {}
         seen: set[tuple[Id, int]] = set()
+        files: set[tuple[Id, str | None]] = set()
         for row in rows:
             fault = _image_fault(row, names, seen)
             image_id = row.get("id")
@@ -231,42 +244,86 @@ class _Reader:
                 file_name = None if row.get("file_name") in (None, "") else str(row["file_name"])
                 size = row["height"], row["width"]
                 time_s = None if row.get("time_s") is None else float(row["time_s"])
+                if file_name is not None and (row["video_id"], file_name) in files:
+                    self.faults.repair(_SAME_FILE, f"{_place(row, names)}: {file_name!r}")
+                files.add((row["video_id"], file_name))
                 images[row["id"]] = CocoImage(row["id"], row["video_id"], row["frame_id"], *size, file_name, time_s)
                 seen.add((row["video_id"], row["frame_id"]))
         return images
 
+    def categories(self, content: Mapping[str, Any]) -> tuple[dict[Id, str], Id]:
+        """Names of categories by id, and the category of an annotation that has none."""
+        listed: dict[Id, str] = {}
+        given = content.get("categories") or []
+        if not isinstance(given, list):
+            self.faults.reject("bad category row", f"categories is {shown(given)}, not a list")
+            given = []
+        for row in given:
+            category = as_id(row.get("id")) if isinstance(row, dict) else None
+            if category is None:
+                self.faults.reject(
+                    "bad category row", f"category {shown(row)} has no id that is a whole number or text"
+                )
+            elif category in listed:
+                self.faults.reject("an id is used twice", f"two categories have the id {category!r}")
+            else:
+                listed[category] = str(category if row.get("name") is None else row["name"])
+        known = {category for row in content["annotations"] if is_id(category := row.get("category_id"))}
+        known |= set(listed)
+        default: Id = next(iter(known)) if len(known) == 1 else 1
+        without = sum(row.get("category_id") is None for row in content["annotations"])
+        if without:
+            known.add(default)
+        if without and len(known) > 1:
+            self.faults.repair(_NO_CATEGORY, f"{without} annotations, taken for {default!r}")
+        if listed:
+            for category in sorted(known - set(listed), key=str):
+                self.faults.repair(_UNLISTED, repr(category))
+        order = sorted(known, key=lambda i: (0, i, "") if isinstance(i, int) else (1, 0, i))
+        return {category: listed.get(category, str(category)) for category in order}, default
+
     def add_lesions(
-        self, rows: Iterable[Mapping[str, Any]], images: Mapping[Id, CocoImage], names: Mapping[Id, str]
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        images: Mapping[Id, CocoImage],
+        names: Mapping[Id, str],
+        default_category: Id,
+        stills: bool,
     ) -> None:
-        """Put each annotation into its image's ``lesions``."""
+        """Put each annotation into its image's ``lesions`` or ``ignored``."""
+        boxes: dict[Id, list[CocoBox]] = defaultdict(list)
+        seen: set[Id] = set()
         for row in rows:
-            image_id, label = row.get("image_id"), f"annotation {row.get('id')!r}"
+            image_id, label = row.get("image_id"), f"annotation {shown(row.get('id'))}"
             if not is_id(image_id) or image_id not in images:
-                message = f"{label} belongs to image {image_id!r}, which is not listed"
+                message = f"{label} belongs to image {shown(image_id)}, which is not listed"
                 self.faults.reject("bad annotation row", message)
                 continue
-            image = images[image_id]
+            image, video_id = images[image_id], row.get("video_id")
             where = f"video {names[image.video_id]!r} frame {image.frame_id} {label}"
-            lesion = self._lesion(row, image, where)
-            if lesion is not None:
-                image.lesions.append(lesion)
-
-    def _lesion(self, row: Mapping[str, Any], image: CocoImage, where: str) -> Row | None:
-        track = row.get("instance_id")
-        track = (row.get("track_id") or 0) if track is None else track
-        category, video_id, bbox = row.get("category_id", 1), row.get("video_id"), row.get("bbox")
-        if video_id is not None and video_id != image.video_id:
-            message = f"{where}: belongs to video {video_id!r}, but its image to video {image.video_id!r}"
-            self.faults.reject("bad annotation row", message)
-        elif not _is_whole(track) or not _is_whole(category):
-            message = f"{where}: instance_id {track!r} or category_id {category!r} is not a whole number"
-            self.faults.reject("bad annotation row", message)
-        elif row.get("iscrowd"):
-            self.faults.reject("crowd region", f"{where}: is a crowd region, not one lesion")
-        else:
-            box = repair_box(bbox, image.height, image.width, where, self.faults, has_size=True)
-            return None if box is None else (box, category, track)
-        return None
+            if is_id(row.get("id")) and row["id"] in seen:
+                self.faults.repair(_SAME_ID, where)
+            elif is_id(row.get("id")):
+                seen.add(row["id"])
+            if video_id is not None and video_id != image.video_id:
+                message = f"{where}: belongs to video {shown(video_id)}, but its image to video {image.video_id!r}"
+                self.faults.reject("bad annotation row", message)
+                continue
+            box = read_box(row, image.height, image.width, default_category, where, self.faults)
+            if isinstance(box, Ignored):
+                image.ignored.append(box)
+            elif box is not None:
+                boxes[image_id].append(box)
+        of_video: dict[Id, list[CocoImage]] = defaultdict(list)
+        for image in images.values():
+            of_video[image.video_id].append(image)
+        for video_id, members in of_video.items():
+            ordered = sorted((m for m in members if m.image_id in boxes), key=lambda m: m.frame_id)
+            found = [boxes[image.image_id] for image in ordered]
+            for image, lesions in zip(
+                ordered, number_lesions(found, names[video_id], self.faults, stills=stills), strict=True
+            ):
+                image.lesions.extend(lesions)
 
     def with_sound_times(self, ordered: list[CocoImage], name: str, images: dict[Id, CocoImage]) -> list[CocoImage]:
         """A video's images; without their time stamps, in ``images`` too, if these can't be used."""
@@ -331,7 +388,7 @@ def _image_fault(row: Mapping[str, Any], names: Mapping[Id, str], seen: set[tupl
         return f"image {row.get('file_name')!r} has the id {image_id!r}, not a whole number or text"
     missing = [key for key in ("video_id", "frame_id", "height", "width") if row.get(key) is None]
     if missing:
-        return f"image {image_id!r} ({row.get('file_name')!r}) has no {missing[0]!r}"
+        return f"image {image_id!r} ({shown(row.get('file_name'))}) has no {missing[0]!r}{_hint(missing, row)}"
     if not is_id(video_id) or video_id not in names:
         return f"image {image_id!r} belongs to video {video_id!r}, which is not listed"
     if not _is_whole(frame_id):
@@ -345,7 +402,23 @@ def _image_fault(row: Mapping[str, Any], names: Mapping[Id, str], seen: set[tupl
         return f"{_place(row, names)}: {sizes} are not whole numbers above 0"
     if (fault := frame_size_fault(row["height"], row["width"])) is not None:
         return f"{_place(row, names)}: {fault}"
-    return f"{_place(row, names)} is listed twice" if (video_id, frame_id) in seen else None
+    if (video_id, frame_id) in seen:
+        return f"{_place(row, names)} is listed twice; each frame_id may be that of one image of a video"
+    return None
+
+
+def _hint(missing: Sequence[str], row: Mapping[str, Any]) -> str:
+    """What would be right in place of a missing key."""
+    if missing[0] == "video_id":
+        return "; plain COCO, without videos, is read by load_coco_stills (in a tool: --format coco-stills)"
+    if missing[0] != "frame_id":
+        return ""
+    others = [key for key in ("frame_index", "frame_number", "frame_num", "frame", "index") if row.get(key) is not None]
+    if others:
+        return f", the frame's number in its video; its {others[0]!r} is {shown(row[others[0]])}"
+    number = re.search(r"(\d{1,15})$", PurePosixPath(str(row.get("file_name"))).stem, re.ASCII)
+    named = f"; its file's name suggests {int(number[1])}" if number else ""
+    return f", the frame's number in its video, which is not guessed{named}"
 
 
 def _name_of(row: Mapping[str, Any]) -> Any:
