@@ -24,7 +24,7 @@ from ultravid.data.image_loaders import (
 from ultravid.data.kept_generators import warn_of_kept_generators
 from ultravid.data.mapper import ClipDataset, FrameDataset
 from ultravid.data.mining import HardMining
-from ultravid.data.samplers import FrameSampler, InfiniteClipSampler, Position, shard_videos
+from ultravid.data.samplers import FilmFrameSampler, FrameSampler, InfiniteClipSampler, Position, shard_videos
 from ultravid.data.transforms import ClipTransform
 from ultravid.data.transport import PackingLoader
 from ultravid.data.workers import init_worker, worker_init_reset_seed
@@ -193,7 +193,27 @@ def build_video_train_loader(
         static=static,
         organ=organ,
     )
+    _report_gaps(dataset)
     return ClipLoader(dataset, num_workers, device)
+
+
+def _report_gaps(dataset: ClipDataset) -> None:
+    """Say how many films have gaps between their frames, and whether the frame sampler counts them."""
+    if not dataset.films:
+        return
+    place, film = next(iter(dataset.films.items()))
+    which = f"{len(dataset.films)} of {len(dataset.videos)} training videos have gaps between their frames or pauses"
+    example = f"the first: {dataset.videos[place].video_id!r}, whose frames are usually {film.spacing:.3g} frames of the film apart"
+    if isinstance(dataset.frame_sampler, FilmFrameSampler):
+        logger.info("%s (%s). The frames of their clips are chosen by time.", which, example)
+    else:
+        name = type(dataset.frame_sampler).__name__
+        logger.warning(
+            "%s (%s), but %s takes their frames as if there were none: it has no method of_film(film, rng, frame).",
+            which,
+            example,
+            name,
+        )
 
 
 def build_video_test_loader(

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from ultravid.data.clip_planner import ClipPlanner, StaticClips
 from ultravid.data.pixels import as_rgb, has_one_plane, resize_frames, to_contiguous
-from ultravid.data.samplers import AnchoredFrameSampler, FrameSampler, Position
+from ultravid.data.samplers import AnchoredFrameSampler, Film, FilmFrameSampler, FrameSampler, Position
 from ultravid.data.transforms import ClipTransform, apply_transforms, area_size
 from ultravid.datasets.readers import read_frame_image
 from ultravid.datasets.video import DataError, Frame, Video
@@ -113,7 +113,7 @@ class ClipDataset(Dataset[Clip]):
 
     Args:
         videos: each is used once before one is used again, in another order each time.
-        frame_sampler: chooses the frames of the video.
+        frame_sampler: chooses the frames of the video; in videos with gaps by their time, if it can (`FilmFrameSampler`).
         transforms: augmentation of the clip.
         total_batch_size: clips per iteration, all ranks together.
         seed: of the order, the frames and the augmentation.
@@ -156,6 +156,7 @@ class ClipDataset(Dataset[Clip]):
         self.planner = planner or ClipPlanner(videos, seed)
         self.static = static
         self.organ = organ
+        self.films = {place: Film(video.times) for place, video in enumerate(videos) if not video.is_even}
         if self.planner.holds_frames and not isinstance(frame_sampler, AnchoredFrameSampler):
             raise DataError(
                 f"Clips with a listed frame need a frame sampler that has a method around(), and {type(frame_sampler).__name__} "
@@ -182,7 +183,7 @@ class ClipDataset(Dataset[Clip]):
         count = iteration * self.total_batch_size + k
         planned = self.planner(count)
         video = self.videos[planned.video]
-        indices = self._frame_indices(video, planned.frame, count, rng)
+        indices = self._frame_indices(video, self.films.get(planned.video), planned.frame, count, rng)
         places = [(video, int(i)) for i in indices]
         if self.foreign_context:
             places = self._foreign(video, indices, rng)
@@ -206,12 +207,17 @@ class ClipDataset(Dataset[Clip]):
         return dataclasses.replace(clip, frames=to_contiguous(_in_format(clip.frames, self.image_format)))
 
     def _frame_indices(
-        self, video: Video, frame: int | None, count: int, rng: np.random.Generator
+        self, video: Video, film: Film | None, frame: int | None, count: int, rng: np.random.Generator
     ) -> NDArray[np.int64]:
-        if frame is not None:
+        if film is not None and isinstance(self.frame_sampler, FilmFrameSampler):
+            indices = self.frame_sampler.of_film(film, rng, frame)
+        elif frame is not None:
             assert isinstance(self.frame_sampler, AnchoredFrameSampler), "checked when the dataset is made"
-            return self.frame_sampler.around(len(video), frame, rng)
-        indices = self.frame_sampler(len(video), rng)
+            indices = self.frame_sampler.around(len(video), frame, rng)
+        else:
+            indices = self.frame_sampler(len(video), rng)
+        if frame is not None:
+            return indices
         if self.static is None:
             return indices
         still = self.static.frame_of(video, np.random.default_rng((self.seed, _OF_STATIC, count)))

@@ -234,6 +234,11 @@ class Video:
         return not (np.isnan(self.frames.time_stamps_s).all() and np.array_equal(numbers, np.arange(len(numbers))))
 
     @property
+    def is_even(self) -> bool:
+        """Whether neighbouring frames are one frame of the film apart (`FrameTimes.is_even`)."""
+        return not self.has_own_times or self.times.is_even
+
+    @property
     def times(self) -> FrameTimes:
         """The time of each frame, computed from time stamps, numbers and rate."""
         assert isinstance(self.frames, PackedFrames), "__post_init__ packs them"

@@ -2,6 +2,7 @@
 
 from ultravid.data.samplers.clips import (
     AnchoredFrameSampler,
+    FilmFrameSampler,
     FrameSampler,
     InfiniteClipSampler,
     MemoryFrameSampler,
@@ -10,6 +11,7 @@ from ultravid.data.samplers.clips import (
     WindowFrameSampler,
     shard_videos,
 )
+from ultravid.data.samplers.films import Film
 from ultravid.data.samplers.images import (
     GroupedBatchSampler,
     InferenceSampler,
@@ -20,6 +22,8 @@ from ultravid.data.samplers.images import (
 
 __all__ = [
     "AnchoredFrameSampler",
+    "Film",
+    "FilmFrameSampler",
     "FrameSampler",
     "GroupedBatchSampler",
     "InferenceSampler",

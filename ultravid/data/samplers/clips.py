@@ -12,11 +12,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ultravid.data.samplers.films import Film
 from ultravid.datasets.video import DataError, Video
 from ultravid.utils.limits import Positive
 
 __all__ = [
     "AnchoredFrameSampler",
+    "FilmFrameSampler",
     "FrameSampler",
     "InfiniteClipSampler",
     "MemoryFrameSampler",
@@ -72,12 +74,21 @@ class AnchoredFrameSampler(FrameSampler, Protocol):
         """As `FrameSampler`, with ``frame`` among the indices, or its nearest neighbour if a stride skips it."""
 
 
+@runtime_checkable
+class FilmFrameSampler(FrameSampler, Protocol):
+    """A frame sampler whose strides and windows follow the time of frames; films with gaps need one."""
+
+    def of_film(self, film: Film, rng: np.random.Generator, frame: int | None = None) -> NDArray[np.int64]:
+        """As `FrameSampler` and `AnchoredFrameSampler` (with ``frame``), in a film with gaps; without gaps the clips are the same."""
+
+
 class WindowFrameSampler:
     """Frames drawn at random from a window around a random centre (as in UltraDet, Yu et al., MICCAI 2023).
 
     Args:
         num_frames: frames of a clip.
-        window: length of the window in frames; it is shifted to lie inside the video.
+        window: length of the window in frames of the film; it is shifted to lie inside the video. In a film of which every
+            tenth frame was kept it is ten times ``num_frames``, if that is more.
     """
 
     def __init__(self, *, num_frames: Positive = 16, window: Positive = 30) -> None:
@@ -93,6 +104,19 @@ class WindowFrameSampler:
         drawn = self.draw_at(num_frames, frame, rng)
         drawn[np.abs(drawn - frame).argmin()] = frame
         return drawn
+
+    def of_film(self, film: Film, rng: np.random.Generator, frame: int | None = None) -> NDArray[np.int64]:
+        """As a call, or as ``around`` a frame, in a film with gaps: the window may hold few frames, which are repeated then."""
+        centre = int(rng.integers(len(film))) if frame is None else frame
+        return self.draw_of_film(film, centre, rng, anchored=frame is not None)
+
+    def draw_of_film(self, film: Film, centre: int, rng: np.random.Generator, anchored: bool) -> NDArray[np.int64]:
+        """Frames of the window around a centre, which is among them if it is an anchor."""
+        begin, end = film.between(*film.window(centre, self.window, self.num_frames))
+        drawn = np.sort(begin + rng.choice(end - begin, self.num_frames, replace=end - begin < self.num_frames))
+        if anchored:
+            drawn[np.abs(drawn - centre).argmin()] = centre
+        return drawn.astype(np.int64)
 
     def first_of(self, num_frames: int, centre: int) -> int:
         """The first frame of the window around a centre."""
@@ -114,9 +138,9 @@ class MemoryFrameSampler:
 
     Args:
         num_memory: number of memory frames.
-        memory_interval: how many frames before the window they come from.
+        memory_interval: how many frames of the film before the window they come from; in a film with gaps more, as ``window`` is.
         num_frames: frames of the window.
-        window: length of the window in frames.
+        window: length of the window in frames of the film, see `WindowFrameSampler`.
     """
 
     def __init__(
@@ -140,6 +164,17 @@ class MemoryFrameSampler:
         """As a call, with ``frame`` among the frames of the window."""
         return self._with_memory(num_frames, frame, self._local.around(num_frames, frame, rng), rng)
 
+    def of_film(self, film: Film, rng: np.random.Generator, frame: int | None = None) -> NDArray[np.int64]:
+        """As a call, or as ``around`` a frame, in a film with gaps: no memory frame is older than the interval says."""
+        centre = int(rng.integers(len(film))) if frame is None else frame
+        local = self._local.draw_of_film(film, centre, rng, anchored=frame is not None)
+        first, _ = film.window(centre, self._local.window, self._local.num_frames)
+        begin, end = film.between(first - film.length(self.memory_interval, self.num_memory), first)
+        if begin == end:
+            return np.concatenate([np.full(self.num_memory, local[0]), local])
+        drawn = rng.choice(end - begin, self.num_memory, replace=end - begin < self.num_memory)
+        return np.concatenate([np.sort(begin + drawn), local])
+
     def _with_memory(
         self, num_frames: int, centre: int, local: NDArray[np.int64], rng: np.random.Generator
     ) -> NDArray[np.int64]:
@@ -156,7 +191,8 @@ class StridedFrameSampler:
 
     Args:
         num_frames: frames of a clip.
-        stride: frames from one to the next; smaller if the video is too short, down to 1.
+        stride: frames of the film from one to the next; smaller if the video is too short, down to 1. In a film with gaps the next
+            frame is the first that is at least so many later, see `Film.strided`.
     """
 
     def __init__(self, *, num_frames: Positive = 16, stride: Positive = 1) -> None:
@@ -177,6 +213,10 @@ class StridedFrameSampler:
             passed_by = (frame - np.arange(last_start + 1)) % stride
             inside = np.array([np.minimum(passed_by, stride - passed_by).argmin()])
         return self._from(int(rng.choice(inside)), stride, num_frames)
+
+    def of_film(self, film: Film, rng: np.random.Generator, frame: int | None = None) -> NDArray[np.int64]:
+        """As a call, or as ``around`` a frame, in a film with gaps, see `Film.strided`."""
+        return film.strided(rng, self.stride, self.num_frames, frame)
 
     def _fitted(self, num_frames: int) -> tuple[int, int]:
         """The stride and the last possible start for a video."""
