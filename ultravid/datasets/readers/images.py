@@ -55,6 +55,7 @@ class ImageFolderSource:
         self.fps: float | None = None
         self.times_s: Sequence[float] | None = None
         self.region: Region | None = None
+        self.regions: tuple[Region, ...] | None = None
         self.repairs: Sequence[tuple[str, str]] = ()
         self.metadata: Mapping[str, str | float] = {}
 

@@ -68,6 +68,7 @@ class MovieSource:
         self.times_s: Sequence[float] | None = None
         self.size = self._index.size
         self.region: Region | None = None
+        self.regions: tuple[Region, ...] | None = None
         self.repairs: Sequence[tuple[str, str]] = ()
         self.metadata: Mapping[str, str | float] = {}
         self._container: InputContainer | None = None

@@ -6,6 +6,7 @@ Legend: ``H, W`` height and width of a frame in pixels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +24,8 @@ __all__ = [
     "ImageArray",
     "Region",
     "blank",
+    "enclosing",
+    "outside_of",
 ]
 
 ImageArray = NDArray[np.uint8]
@@ -61,7 +64,14 @@ class FrameSource(Protocol):
 
     @property
     def region(self) -> Region | None:
-        """The part that shows the scan; None if the file does not state it."""
+        """The part that shows the scan, of several `regions` the smallest that holds them; None if the file does not state it."""
+
+    @property
+    def regions(self) -> tuple[Region, ...] | None:
+        """The parts that show a scan, the largest first; outside of them the patient's name may be burnt into the image.
+
+        Empty: the file states none that can be used. None: files of this kind state none.
+        """
 
     @property
     def repairs(self) -> Sequence[tuple[str, str]]:
@@ -100,29 +110,56 @@ def blank(image: ImageArray, parts: Iterable[Region]) -> ImageArray:
     return image
 
 
+def enclosing(parts: Sequence[Region]) -> Region:
+    """The smallest part that holds all of some parts."""
+    return min(p[0] for p in parts), min(p[1] for p in parts), max(p[2] for p in parts), max(p[3] for p in parts)
+
+
+def outside_of(parts: Sequence[Region], box: Region) -> tuple[Region, ...]:
+    """The parts of ``box`` that lie in none of ``parts``."""
+    columns = sorted({box[0], box[2], *(min(max(x, box[0]), box[2]) for p in parts for x in (p[0], p[2]))})
+    found: list[Region] = []
+    rows = sorted({box[1], box[3], *(min(max(y, box[1]), box[3]) for p in parts for y in (p[1], p[3]))})
+    for top, bottom in pairwise(rows):
+        left: int | None = None
+        for x1, x2 in pairwise(columns):
+            inside = any(p[0] <= x1 and x2 <= p[2] and p[1] <= top and bottom <= p[3] for p in parts)
+            if inside and left is not None:
+                found.append((left, top, x1, bottom))
+                left = None
+            elif not inside and left is None:
+                left = x1
+        if left is not None:
+            found.append((left, top, box[2], bottom))
+    return tuple(found)
+
+
 class CroppedSource:
     """The frames of another source, cropped to a part of the image.
 
     Args:
         source: of the frames.
         box: the part.
+        blanked: parts of the source's image that are blacked out.
 
     Raises:
         DataError: the part is not inside the image.
     """
 
-    def __init__(self, source: FrameSource, box: Region) -> None:
+    def __init__(self, source: FrameSource, box: Region, blanked: Sequence[Region] = ()) -> None:
         height, width = source.size
         x1, y1, x2, y2 = box
         if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
             raise DataError(f"{source.path}: the part {box} is not inside the image of {width}x{height} px.")
         self.source = source
         self.box = box
+        self.blanked = tuple(blanked)
         self.path = source.path
         self.fps = source.fps
         self.times_s = source.times_s
         self.size = (y2 - y1, x2 - x1)
         self.region = None
+        self.regions = source.regions
         self.repairs = source.repairs
         self.metadata = source.metadata
 
@@ -146,4 +183,6 @@ class CroppedSource:
 
     def _crop(self, image: ImageArray) -> ImageArray:
         x1, y1, x2, y2 = self.box
+        if self.blanked:
+            image = blank(image, self.blanked)
         return np.ascontiguousarray(image[y1:y2, x1:x2])

@@ -1,0 +1,261 @@
+"""Where the frames of a DICOM file are: counted from the bytes, and compared with the number that the file announces.
+
+A number in a header is a claim. Uncompressed frames have one size, so their number follows from the number of bytes; a
+compressed frame begins with its codec's marker.
+
+Sources: DICOM PS3.5 A.4 (fragments and offset tables), G (RLE), PS3.3 C.7.6.3 (pixel data).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydicom.uid import JPEG2000TransferSyntaxes, RLELossless
+
+from ultravid.datasets.bounds import MAX_FRAMES
+from ultravid.datasets.readers.dicom_file import UNDEFINED_LENGTH, DicomHeader
+from ultravid.datasets.safe_files import open_regular
+
+__all__ = ["Span", "check_size", "codestream_size", "find_frames", "fragments_as_sequence", "joined"]
+
+_ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+_HEAD = 1024  # bytes of a frame that are looked at; a JPEG's size stands within the first 700 unless it has notes
+_END_OF_IMAGE = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000
+_JPEG_SIZES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # markers of a segment that holds the size; F7 is JPEG-LS
+
+Span = tuple[int, int]
+"""(first byte in the file, number of bytes) of a frame; of a compressed one with the tags of its fragments."""
+
+
+@dataclass(frozen=True)
+class _Fragment:
+    at: int  # of its tag, in the file
+    length: int  # without its tag
+    head: bytes
+    tail: bytes
+
+
+def find_frames(
+    header: DicomHeader, size: tuple[int, int], frame_bits: int, is_subsampled: bool
+) -> tuple[list[Span], list[tuple[str, str]]]:
+    """The frames of a file and what is to be said about their number.
+
+    Args:
+        header: of the file.
+        size: (height, width) that it states.
+        frame_bits: bits of an uncompressed frame.
+        is_subsampled: whether its colours are stated to be subsampled.
+
+    Raises:
+        DataError: the file is truncated, a frame is incomplete or of another size, or it can't be told where frames begin.
+    """
+    if header.transfer_syntax.is_encapsulated:
+        spans, repairs = _compressed(header, size)
+    else:
+        spans, repairs = _uncompressed(header, frame_bits, is_subsampled)
+    return spans, [*_compare(header, len(spans)), *repairs]
+
+
+def _announced(header: DicomHeader) -> int | None:
+    return header.whole("NumberOfFrames")
+
+
+def _compare(header: DicomHeader, held: int) -> list[tuple[str, str]]:
+    announced = _announced(header)
+    if announced == held or (held == 1 and not header.has("NumberOfFrames")):
+        return []
+    if announced is not None:
+        said = f"announces {_frames(announced)}"
+    elif header.has_content("NumberOfFrames"):
+        said = "announces frames by what is not a number"
+    else:
+        said = "announces no number of frames"
+    kind = "DICOM files hold another number of frames than they announce; those that are there are read"
+    return [(kind, f"{said}, holds {_frames(held)}")]
+
+
+def _frames(number: int) -> str:
+    return "1 frame" if number == 1 else f"{number} frames"
+
+
+def _uncompressed(
+    header: DicomHeader, frame_bits: int, is_subsampled: bool
+) -> tuple[list[Span], list[tuple[str, str]]]:
+    if header.length == UNDEFINED_LENGTH:
+        raise header.fault("states uncompressed pixels, but holds them in fragments, as only compressed ones are")
+    frame_bytes = frame_bits // 8
+    held, rest = divmod(header.length, frame_bytes)
+    if header.length > header.available:
+        raise header.fault(
+            f"is truncated: {header.available} of {header.length} bytes of its pixels are there; "
+            f"frame {header.available // frame_bytes} is incomplete"
+        )
+    announced = _announced(header) or 1
+    if is_subsampled and header.length - announced * (frame_bytes // 2 * 3) in (0, 1):
+        raise header.fault("states subsampled colours (YBR_FULL_422), but has three bytes for each pixel")
+    if held == 0:
+        raise header.fault(
+            f"holds {header.length} bytes of pixels; a frame of the size that it states has {frame_bytes}"
+        )
+    if held > MAX_FRAMES:
+        raise header.fault(f"holds {held} frames, more than {MAX_FRAMES}")
+    spans = [(header.offset + k * frame_bytes, frame_bytes) for k in range(held)]
+    padding = held * frame_bytes % 2  # values have an even length
+    if rest <= padding:
+        return spans, []
+    if announced == held and _is_padding(header, rest):
+        return spans, [
+            ("DICOM files have padding after their frames", f"has {rest} bytes of padding after frame {held - 1}")
+        ]
+    raise header.fault(
+        f"holds {header.length} bytes of pixels: {_frames(held)} of the size that it states and {rest} of {frame_bytes} bytes of "
+        f"frame {held}, which is incomplete, or the stated size is wrong"
+    )
+
+
+def _is_padding(header: DicomHeader, number: int) -> bool:
+    with open_regular(header.path) as file:
+        return len(set(os.pread(file.fileno(), number, header.offset + header.length - number))) == 1
+
+
+def _compressed(header: DicomHeader, size: tuple[int, int]) -> tuple[list[Span], list[tuple[str, str]]]:
+    if header.length != UNDEFINED_LENGTH:
+        raise header.fault(
+            f"states compressed pixels ({header.transfer_syntax.name}), but does not hold them in fragments"
+        )
+    repairs = []
+    fragments, has_end = _fragments(header)
+    if not fragments or not any(f.length for f in fragments[1:]):
+        raise header.fault("is a DICOM file without pixel data: it holds no image")
+    table, *rest = fragments
+    rest = [f for f in rest if f.length]
+    starts = [k for k, f in enumerate(rest) if _begins_frame(header, f.head)]
+    announced = _announced(header)
+    if not starts and announced == len(rest):
+        starts = list(range(len(rest)))  # the decoder decides
+    if not starts or starts[0] != 0:
+        raise header.fault(
+            f"holds {len(rest)} fragments of pixels that do not begin as {header.transfer_syntax.name} does"
+        )
+    listed = table.length // 4 or len(header.data("ExtendedOffsetTable")) // 8
+    if listed and listed != len(starts):
+        kind = "DICOM files have a table of another number of frames than they hold; those that are there are read"
+        repairs.append((kind, f"its offset table lists {_frames(listed)}, it holds {_frames(len(starts))}"))
+    if not has_end:
+        if announced != len(starts):
+            raise header.fault(f"is truncated: its pixels have no end; {_frames(len(starts))} are there")
+        repairs.append(
+            ("DICOM files have no mark at the end of their pixels", f"has no mark after frame {announced - 1}")
+        )
+    ends = [*starts[1:], len(rest)]
+    for n, (first, end) in enumerate(zip(starts, ends, strict=True)):
+        _check_frame(header, n, rest[first:end], size)
+    return [
+        (rest[first].at, rest[end - 1].at + 8 + rest[end - 1].length - rest[first].at)
+        for first, end in zip(starts, ends, strict=True)
+    ], repairs
+
+
+def _fragments(header: DicomHeader) -> tuple[list[_Fragment], bool]:
+    """All fragments, the first of which is the offset table; and whether the mark after them is there."""
+    found: list[_Fragment] = []
+    at, end = header.offset, header.offset + header.available
+    with open_regular(header.path) as file:
+        number = file.fileno()
+        while at + 8 <= end:
+            head = os.pread(number, 8 + _HEAD, at)
+            tag, length = head[:4], struct.unpack("<L", head[4:8])[0]
+            if tag == _END:
+                return found, True
+            if tag != _ITEM or length == UNDEFINED_LENGTH:
+                raise header.fault(f"is damaged: fragment {len(found)} of its pixels does not begin as a fragment")
+            if at + 8 + length > end:
+                raise header.fault(
+                    f"is truncated: {end - at - 8} of {length} bytes of fragment {len(found)} of its pixels are there"
+                )
+            if len(found) > MAX_FRAMES:
+                raise header.fault(f"holds more than {MAX_FRAMES} fragments of pixels")
+            kept = head[8 : 8 + min(length, _HEAD)]
+            tail = kept[-32:] if length <= len(kept) else os.pread(number, 32, at + 8 + length - 32)
+            found.append(_Fragment(at, length, kept, tail))
+            at += 8 + length
+    return found, False
+
+
+def _begins_frame(header: DicomHeader, head: bytes) -> bool:
+    if header.transfer_syntax == RLELossless:
+        if len(head) < 64:
+            return False
+        number, *offsets = struct.unpack("<16L", head[:64])
+        used = offsets[:number]
+        return 1 <= number <= 15 and used[0] == 64 and all(a < b for a, b in itertools.pairwise(used))
+    if _is_jpeg_2000(header):
+        return head.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "))
+    return head.lstrip(b"\xff").startswith(b"\xd8") and head.startswith(b"\xff")
+
+
+def _is_jpeg_2000(header: DicomHeader) -> bool:
+    return header.transfer_syntax in JPEG2000TransferSyntaxes or "JPEG 2000" in header.transfer_syntax.name
+
+
+def _check_frame(header: DicomHeader, number: int, parts: Sequence[_Fragment], size: tuple[int, int]) -> None:
+    if header.transfer_syntax == RLELossless:
+        return  # it has neither a size nor an end
+    if _END_OF_IMAGE not in b"".join(part.tail for part in parts[-2:]):
+        raise header.fault(f"frame {number} is truncated: its compressed image has no end")
+    check_size(header, number, parts[0].head, size)
+
+
+def check_size(header: DicomHeader, number: int, codestream: bytes, size: tuple[int, int]) -> None:
+    """Refuse a compressed frame whose own size is not the one that the file states.
+
+    Raises:
+        DataError: it has another size.
+    """
+    found = codestream_size(codestream)
+    if found is not None and found != size:
+        raise header.fault(
+            f"frame {number} is {found[1]}x{found[0]} px, the file states {size[1]}x{size[0]}; all frames must have the same size"
+        )
+
+
+def codestream_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) that a JPEG, JPEG-LS or raw JPEG 2000 states about itself; None if it isn't found in the given bytes."""
+    if data.startswith(b"\xff\x4f\xff\x51"):
+        if len(data) < 24:
+            return None
+        width, height, left, top = struct.unpack(">4L", data[8:24])
+        return height - top, width - left
+    at = len(data) - len(data.lstrip(b"\xff")) + 1
+    if not data.startswith(b"\xff") or data[at - 1 : at] != b"\xd8":
+        return None
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker in _JPEG_SIZES:
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return (height, width) if height and width else None
+        at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
+    return None
+
+
+def fragments_as_sequence(data: bytes) -> bytes:
+    """The fragments of one frame, as they are in the file, behind an empty offset table: what pydicom's decoders take."""
+    return _ITEM + bytes(4) + data
+
+
+def joined(data: bytes, most: int) -> bytes:
+    """The first bytes of a frame without the tags of its fragments, at most ``most`` of each fragment's."""
+    parts: list[bytes] = []
+    at = 0
+    while at + 8 <= len(data) and sum(map(len, parts)) < most:
+        length = struct.unpack("<L", data[at + 4 : at + 8])[0]
+        parts.append(data[at + 8 : at + 8 + min(length, most)])
+        at += 8 + length
+    return b"".join(parts)
