@@ -40,6 +40,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="an argument of the format's reader; repeatable",
     )
+    parser.add_argument(
+        "--masks",
+        metavar="TABLE",
+        help="JSON or YAML: what to black out, by device and image size; as --option masks=TABLE",
+    )
+    parser.add_argument(
+        "--blank-outside-region",
+        action="store_true",
+        help="black out what is outside of DICOM files' ultrasound regions, and keep the images' size",
+    )
+    parser.add_argument(
+        "--allow-burned-in-text",
+        action="store_true",
+        help="write DICOM frames that show more than an ultrasound region: names and dates may be burnt into them",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder to write; created if needed")
     parser.add_argument(
         "--split", help="name of the JSON file (default: the split that --option splits=... reads, or trainval)"
@@ -54,6 +69,12 @@ def _split_that_is_read(options: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else "trainval"
 
 
+def _options_of_flags(args: argparse.Namespace) -> list[str]:
+    """The reader's arguments that have a flag of their own."""
+    blank = ["blank_outside_region=true"] if args.blank_outside_region else []
+    return [*blank, *([] if args.masks is None else [f"masks={args.masks}"])]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.split is None:
@@ -63,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"--split {args.split!r}: only letters, digits, '_' and '-' are allowed, because it becomes a file's name."
         )
     source = find_format(args.format)
-    options = parse_options(source, args.option)
+    options = parse_options(source, [*args.option, *_options_of_flags(args)])
     path = Path(args.path)
     check_output_folder(path, args.output)
     faults = FaultSink()
@@ -75,7 +96,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with Progress(*columns) as progress:
             task = progress.add_task("", total=sum(map(len, videos)))
-            for num_frames, kept in write_coco_video(videos, args.output, args.split, description, base, faults):
+            for num_frames, kept in write_coco_video(
+                videos,
+                args.output,
+                args.split,
+                description,
+                base,
+                faults,
+                allow_burned_in_text=args.allow_burned_in_text,
+            ):
                 num_written += 1
                 total += num_frames
                 num_kept += kept

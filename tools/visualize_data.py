@@ -27,6 +27,8 @@ from rich.progress import track
 from torch import Tensor
 
 from ultravid.config import Builder, importable_project, load_checked
+from ultravid.datasets.burned_in import refuse_burned_in_text
+from ultravid.datasets.fingerprint import videos_of_loader
 from ultravid.structures import Clip
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import ToolParser, run_tool
@@ -35,6 +37,11 @@ NUM_TILES = 16  # per sheet of a test video
 MARGIN = 18  # px above a tile, for its number
 COLOURS = ((80, 220, 80), (255, 160, 60), (90, 160, 255), (255, 90, 200), (240, 230, 80), (90, 230, 230))  # RGB
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+WAYS_OUT = (
+    "Nothing was written. Set the reader's blank_outside_region=True to black out what is outside of the regions that files state, or "
+    "its masks=TABLE to black out parts of your own; if you have looked and nothing is burnt in, add --allow-burned-in-text."
+)
 
 Picture = NDArray[np.uint8]
 
@@ -68,6 +75,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, default=Path("outputs/data"), metavar="DIR", help="(outputs/data)")
     parser.add_argument("--movie", action="store_true", help="also write movies")
+    parser.add_argument(
+        "--allow-burned-in-text",
+        action="store_true",
+        help="draw DICOM frames that show more than an ultrasound region: names and dates may be burnt into them",
+    )
     parser.add_argument("--tile", type=int, default=256, metavar="PX", help="longer side of a frame on a sheet (256)")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides")
     args = parser.parse_intermixed_args(argv)
@@ -208,6 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with importable_project(args.config_file):
         loader = Builder(load_checked(args.config_file, args.opts, required=(key,))).build(key)
         strips = strips_of_clips(loader, args.first_iteration) if args.split == "train" else strips_of_videos(loader)
+        if not args.allow_burned_in_text:
+            refuse_burned_in_text(videos_of_loader(loader) or (), "pictures", WAYS_OUT)
         try:
             args.output.mkdir(parents=True, exist_ok=True)
         except OSError as error:

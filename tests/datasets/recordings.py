@@ -43,7 +43,7 @@ def write_movie(path, numbers, rate=37, codec="libx264", gop=12, b_frames=2, see
 
 
 def write_dicom(path, pixels, *, photometric="MONOCHROME2", region=None, compress=None, **tags):
-    """``pixels`` is ``(T, H, W)`` or ``(T, H, W, 3)``, uint8 or uint16."""
+    """``pixels`` is ``(T, H, W)`` or ``(T, H, W, 3)``, uint8 or uint16; ``region`` is one, or a list of them. A tag of None is deleted."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = UltrasoundMultiFrameImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid()
@@ -61,15 +61,19 @@ def write_dicom(path, pixels, *, photometric="MONOCHROME2", region=None, compres
     file.HighBit, file.PixelRepresentation = file.BitsStored - 1, 0
     for key, value in tags.items():
         setattr(file, key, value)
-    if region is not None:
-        x1, y1, x2, y2 = region
+        if value is None:
+            delattr(file, key)
+    items = []
+    for x1, y1, x2, y2 in [] if region is None else [region] if isinstance(region, tuple) else region:
         item = pydicom.Dataset()
         item.RegionSpatialFormat, item.RegionDataType, item.RegionFlags = 1, 1, 0
         item.RegionLocationMinX0, item.RegionLocationMinY0 = x1, y1
         item.RegionLocationMaxX1, item.RegionLocationMaxY1 = x2 - 1, y2 - 1
         item.PhysicalUnitsXDirection = item.PhysicalUnitsYDirection = 3
         item.PhysicalDeltaX, item.PhysicalDeltaY = 0.02, 0.03
-        file.SequenceOfUltrasoundRegions = Sequence([item])
+        items.append(item)
+    if items:
+        file.SequenceOfUltrasoundRegions = Sequence(items)
     file.PixelData = pixels.tobytes()
     if compress is not None:
         file.compress(compress, generate_instance_uid=False)

@@ -165,7 +165,9 @@ def test_a_users_mistakes_are_reported_before_anything_is_written(recordings, tm
     (tmp_path / "full" / "notes").touch()
     assert "is not empty and holds no conversion" in error_of(*here, output=tmp_path / "full")
     assert convert(*here, "--output", tmp_path / "out") == 0
-    assert "is of another conversion (options differ)" in error_of(*here, "--option", "crop=false")
+    assert "is of another conversion (options differ)" in error_of(
+        *here, "--option", "crop=false", "--allow-burned-in-text"
+    )
     assert "already holds video 'scan.dcm'" in error_of(*here, "--split", "test")
 
 
@@ -173,4 +175,7 @@ def test_a_frame_that_cannot_be_decoded_is_reported_with_its_video(recordings, t
     data = bytearray((recordings / "scan.dcm").read_bytes())
     (recordings / "scan.dcm").write_bytes(data[: -60 * 80])
     assert convert("--format", "recordings", "--path", recordings, "--output", tmp_path / "out") == 2
-    assert "Video 'scan.dcm' frame 3: " in capsys.readouterr().err
+    assert (
+        "scan.dcm: is truncated: 14400 of 19200 bytes of its pixels are there; frame 3 is incomplete"
+        in capsys.readouterr().err
+    )

@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 
 from ultravid.datasets.bounds import MAX_ANNOTATION_BYTES
+from ultravid.datasets.burned_in import refuse_burned_in_text
 from ultravid.datasets.classes import check_same_classes, class_names_of
 from ultravid.datasets.faults import Fault, FaultSink
 from ultravid.datasets.image_io import image_fault
@@ -38,6 +39,13 @@ from ultravid.utils.file_io import replace_file
 from ultravid.utils.hashing import sha256_of
 
 __all__ = ["CONVERTER_VERSION", "check_output_folder", "sound_videos", "write_coco_video"]
+
+_WAYS_OUT = (
+    "Nothing was written. To black out what is outside of the regions that files state: --blank-outside-region. To black out parts "
+    "of your own, for files without a region too: --masks TABLE, a JSON or YAML file such as "
+    '{"DEVICE": {"WIDTHxHEIGHT": [[x1, y1, x2, y2]]}}. If you have looked and nothing is burnt in: --allow-burned-in-text. '
+    "(In Python these are the reader's blank_outside_region and masks, and allow_burned_in_text of write_coco_video.)"
+)
 
 CONVERTER_VERSION = 1  # increase it if the same videos give other bytes
 
@@ -96,6 +104,8 @@ def write_coco_video(
     description: Mapping[str, Any],
     base: Path,
     faults: FaultSink | None = None,
+    *,
+    allow_burned_in_text: bool = False,
 ) -> Iterator[tuple[int, bool]]:
     """Write videos as COCO-VID.
 
@@ -107,6 +117,7 @@ def write_coco_video(
         base: the folder that the manifest's source files are relative to.
         faults: holds what the reader rejected, which the manifest then lists, and takes videos with a frame that can't be decoded,
             which are left out. None: such a frame ends the conversion.
+        allow_burned_in_text: write frames of DICOM files that show more than an ultrasound region, see `Video.may_show_text`.
 
     Yields:
         after each video, its number of frames and whether they were already there, complete and of the same source.
@@ -117,6 +128,8 @@ def write_coco_video(
     """
     _check_names([v.video_id for v in videos])
     check_same_classes(videos)
+    if not allow_burned_in_text:
+        refuse_burned_in_text(videos, "frames", _WAYS_OUT)
     journal = _Journal(output, split, description, {v.video_id for v in videos})
     records, written = [], []
     for video in videos:
@@ -280,7 +293,7 @@ def _source(video: Video, base: Path) -> dict[str, Any]:
         except OSError as error:
             raise DataError(f"Video {video.video_id!r}: {name} can't be read ({error.strerror}).") from error
     content = digest.hexdigest() if len(files) > 1 else sha256_of(Path(files[0]))
-    chosen = [[Path(f.path).name, f.index_in_file, f.crop] for f in video.frames]
+    chosen = [[Path(f.path).name, f.index_in_file, f.crop, *([f.blanked] if f.blanked else [])] for f in video.frames]
     shown = Path(files[0]) if len(files) == 1 else Path(os.path.commonpath([str(Path(f).parent) for f in files]))
     relative = os.path.relpath(shown, base)
     return {

@@ -9,7 +9,7 @@ from typing import Any
 
 from ultravid.datasets.video import Video
 
-__all__ = ["combine_fingerprints", "fingerprint_each", "fingerprint_loader", "fingerprint_videos"]
+__all__ = ["combine_fingerprints", "fingerprint_each", "fingerprint_loader", "fingerprint_videos", "videos_of_loader"]
 
 
 def fingerprint_videos(videos: Sequence[Video]) -> dict[str, Any]:
@@ -27,6 +27,8 @@ def fingerprint_videos(videos: Sequence[Video]) -> dict[str, Any]:
         for frame in video.frames:
             name = "/".join(Path(frame.path).parts[-2:])
             digest.update(repr((name, frame.height, frame.width)).encode())
+            if frame.blanked:
+                digest.update(repr(frame.blanked).encode())
             for values in (frame.boxes, frame.classes, frame.track_ids):
                 digest.update(values.tobytes())
     return {
@@ -39,13 +41,13 @@ def fingerprint_videos(videos: Sequence[Video]) -> dict[str, Any]:
 
 def fingerprint_loader(loader: Any) -> dict[str, Any] | None:
     """`fingerprint_videos` of a loader whose ``dataset`` has ``videos``, else None. A test loader knows only its rank's videos."""
-    videos = _videos(loader)
+    videos = videos_of_loader(loader)
     return None if videos is None else fingerprint_videos(videos)
 
 
 def fingerprint_each(loader: Any) -> dict[str, dict[str, Any]] | None:
     """`fingerprint_videos` of each video of a loader, by id; None if it does not know its videos."""
-    videos = _videos(loader)
+    videos = videos_of_loader(loader)
     return None if videos is None else {video.video_id: fingerprint_videos([video]) for video in videos}
 
 
@@ -59,6 +61,7 @@ def combine_fingerprints(parts: Iterable[dict[str, dict[str, Any]]]) -> dict[str
     return {**counts, "sha256": digest.hexdigest()}
 
 
-def _videos(loader: Any) -> Sequence[Video] | None:
+def videos_of_loader(loader: Any) -> Sequence[Video] | None:
+    """The videos of a loader whose ``dataset`` has ``videos``, else None."""
     found: Sequence[Video] | None = getattr(getattr(loader, "dataset", None), "videos", None)
     return found

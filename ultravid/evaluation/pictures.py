@@ -35,6 +35,8 @@ class FramePictures(DatasetEvaluator):
         num_videos: number of videos shown; those with a lesion come first, then by id.
         score_threshold: detections of a lower score are not drawn.
         tile: side length of a frame in the PNG, pixels.
+        allow_burned_in_text: show frames of DICOM files that show more than an ultrasound region. By default these are black
+            behind their boxes: the patient's name may be burnt in.
     """
 
     metric_names = ()
@@ -45,11 +47,13 @@ class FramePictures(DatasetEvaluator):
         num_videos: int = 12,
         score_threshold: float = 0.3,
         tile: int = 256,
+        allow_burned_in_text: bool = False,
     ) -> None:
         self.output_dir = require_local(output_dir, "FramePictures.output_dir")
         self._num_videos = num_videos
         self._score_threshold = score_threshold
         self._tile = tile
+        self._allow_burned_in_text = allow_burned_in_text
         self.reset()
 
     def settings(self) -> dict[str, Any]:
@@ -58,6 +62,7 @@ class FramePictures(DatasetEvaluator):
 
     def reset(self) -> None:
         """Forget the frames of an earlier evaluation."""
+        self._num_hidden = 0
         self._chosen: dict[str, tuple[float, NDArray[np.uint8]]] = {}
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
@@ -78,6 +83,10 @@ class FramePictures(DatasetEvaluator):
         scale = self._tile / max(given["height"], given["width"])
         size = (max(1, round(given["width"] * scale)), max(1, round(given["height"] * scale)))
         shown = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_LINEAR)
+        is_hidden = bool(given.get("may_show_text")) and not self._allow_burned_in_text
+        if is_hidden:
+            self._num_hidden += 1
+            shown[:] = 0
         for box in given["instances"].gt_boxes.tensor.tolist():
             _rectangle(shown, box, scale, _GREEN)
         for box, score in zip(found.pred_boxes.tensor.tolist(), found.scores.tolist(), strict=True):
@@ -88,12 +97,17 @@ class FramePictures(DatasetEvaluator):
                     cv2.putText(shown, f"{score:.2f}", at, _FONT, 0.4, colour, thickness, cv2.LINE_AA)
         canvas = np.zeros((self._tile + 18, self._tile, 3), np.uint8)
         canvas[18 : 18 + size[1], : size[0]] = shown
-        label = f"{given['video_id']}  frame {given['frame_index']}"
+        label = f"{given['video_id']}  frame {given['frame_index']}{'  (not shown)' if is_hidden else ''}"
         cv2.putText(canvas, label, (3, 12), _FONT, 0.38, _WHITE, 1, cv2.LINE_AA)
         return canvas
 
     def evaluate(self) -> None:
         """Write the PNG; there are no metrics."""
+        if self._num_hidden:
+            logger.warning(
+                "Frames of DICOM files that show more than an ultrasound region are black in the picture: names may be burnt into "
+                "them. Read them with blank_outside_region=True or masks, or set FramePictures(allow_burned_in_text=True)."
+            )
         mine = heapq.nsmallest(self._num_videos, self._chosen.items(), key=lambda item: (item[1][0] == 0, item[0]))
         gathered = [item for part in comm.gather(mine) for item in part]
         if not comm.is_main_process() or not gathered:

@@ -69,7 +69,7 @@ class _Seen:
 
     def image(self, frame: int) -> ImageArray:
         place = self.places[frame]
-        return read_frame_image(self.videos[place.video], place.frame)
+        return _picture(self.videos[place.video], place.frame)
 
 
 def audit_splits(
@@ -106,6 +106,7 @@ def audit_splits(
         _frozen_boxes(splits, frozen_frames),
         _fault_table([f for f in faults if f.repaired], "Repaired by the reader"),
         _blank(seen),
+        _hidden(seen),
     ]
     report.findings = [t for t in candidates if t.rows]
     report.counts.append(_samples(splits))
@@ -340,12 +341,26 @@ def _blank(seen: _Seen) -> Table:
     return Table("Frames that show nothing (one grey level)", ("video", "such frames"), rows)
 
 
+def _picture(video: Video, t: int) -> ImageArray:
+    """A frame for the page; black if a patient's name may be burnt into it."""
+    image = read_frame_image(video, t)
+    return np.zeros_like(image) if video.may_show_text else image
+
+
+def _hidden(seen: _Seen) -> Table:
+    rows = [(v.video_id, v.frames[0].path) for v in seen.videos if v.may_show_text]
+    note = "Black on this page. To see them, black out the text: --option blank_outside_region=true, or --option masks=TABLE."
+    return Table(
+        "Names and dates may be burnt into the frames of these DICOM files", ("video", "file"), rows, note=note
+    )
+
+
 def _drawn(video: Video, frames: Sequence[int]) -> Example | None:
     """Frames with their boxes."""
     images = []
     for t in frames:
         try:
-            image = read_frame_image(video, t).copy()
+            image = _picture(video, t).copy()
         except DataError:
             return None  # reported among the faults
         for box in video.frames[t].boxes.round().astype(int).tolist():

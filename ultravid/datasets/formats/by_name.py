@@ -107,10 +107,11 @@ def _value(key: str, written: str, annotation: str) -> Any:
         value = written
     if annotation.startswith("Sequence"):
         value = written.split(",") if not isinstance(value, list) else value
-    wanted = {"bool": bool, "Mapping": dict, "str": str, "Sequence": list}
+    wanted = {"bool": bool, "int": int, "Mapping": dict, "str": str, "Sequence": list}
     kind = next((k for k in wanted if annotation.startswith(k)), None)
     if kind == "str":
         return written
-    if kind is not None and not isinstance(value, wanted[kind]) and not (value is None and "None" in annotation):
+    fits = kind is None or (isinstance(value, wanted[kind]) and (kind == "bool" or not isinstance(value, bool)))
+    if not fits and not (value is None and "None" in annotation):
         raise DataError(f"Option {key}={written}: the reader needs {annotation}.")
     return value

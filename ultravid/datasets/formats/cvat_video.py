@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import functools
 import itertools
 import json
 import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +30,12 @@ from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, 
 from ultravid.datasets.formats.cvat_tasks import CvatExport, CvatTask, parse_cvat, whole_number
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
+from ultravid.datasets.masks import read_masks
 from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.readers import FrameSource, open_source, read_sidecar
 from ultravid.datasets.readers.images import natural_order
 from ultravid.datasets.readers.opener import is_dicom
+from ultravid.datasets.readers.shown import Shown, choose_shown
 from ultravid.datasets.video import DataError, Frame, Video
 
 if TYPE_CHECKING:
@@ -80,6 +83,8 @@ def load_cvat_video(
     classes: Sequence[str] | None = None,
     class_agnostic: bool = True,
     keep_occluded: bool = True,
+    blank_outside_region: bool = False,
+    masks: str | Path | None = None,
     patients: str | Path | None = None,
     faults: FaultSink | None = None,
 ) -> list[Video]:
@@ -95,6 +100,9 @@ def load_cvat_video(
         classes: labels in the order of their numbers; None: in the order of the first XML.
         class_agnostic: use one class, "lesion", whatever the label.
         keep_occluded: use boxes that are marked as occluded.
+        blank_outside_region: black out what is outside of a DICOM file's ultrasound region; frames keep the size on which boxes
+            were drawn.
+        masks: a table of what to black out besides, by device and image size, see `ultravid.datasets.masks`. None: nothing.
         patients: a rule for patients, or a table of them by video name, see `ultravid.datasets.patients.patient_rule`; a rule
             looks at the recording's path from the XML's folder. None: what a sidecar or a DICOM file states.
         faults: collects all faults, and the videos and boxes without them are returned.
@@ -110,7 +118,11 @@ def load_cvat_video(
     def build() -> Index:
         own = FileFaults(xml, faults)
         films = _Films(read_json(table) if table is not None else source, table)
-        reader = _Reader(own, films, tuple(classes or ()), class_agnostic, keep_occluded, patient_rule(patients))
+        table_of_masks = read_masks(masks)
+        show = functools.partial(
+            choose_shown, crop=False, blank_outside_region=blank_outside_region, masks=table_of_masks
+        )
+        reader = _Reader(own, films, tuple(classes or ()), class_agnostic, keep_occluded, patient_rule(patients), show)
         exports = []
         for path in files:
             with reader.rejecting():
@@ -119,6 +131,8 @@ def load_cvat_video(
         for path, export in exports:
             with reader.rejecting():
                 reader.read(path, export)
+        if reader.videos:
+            table_of_masks.check_used(masks, xml)
         reader.patients.check([video.video_id for video in reader.videos], own)
         return Index(check_unique_ids(reader.videos, own), own.close(), tuple(reader.watched))
 
@@ -131,9 +145,10 @@ def load_cvat_video(
         "classes": list(classes) if classes else None,
         "class_agnostic": class_agnostic,
         "keep_occluded": keep_occluded,
+        "blank_outside_region": blank_outside_region,
         "patients": str(patients),
     }
-    return cached_index("cvat_video", arguments, [*files, table, table_address(patients)], build, faults)
+    return cached_index("cvat_video", arguments, [*files, table, table_address(patients), masks], build, faults)
 
 
 def _xml_files(path: Path) -> list[Path]:
@@ -239,6 +254,7 @@ class _Reader:
         class_agnostic: bool,
         keep_occluded: bool,
         patients: PatientRule,
+        show: Callable[..., Shown],
     ) -> None:
         self.faults = faults
         self.films = films
@@ -246,6 +262,7 @@ class _Reader:
         self.class_agnostic = class_agnostic
         self.keep_occluded = keep_occluded
         self.patients = patients
+        self.show = show
         self.videos: list[Video] = []
         self.watched: list[Path] = []
         self.num_images = 0
@@ -331,6 +348,9 @@ class _Reader:
         numbers: _FrameNumbers,
         rows: Mapping[int, Sequence[tuple[_Box, int, int]]],
     ) -> Video:
+        sidecar = read_sidecar(recording)
+        metadata: dict[str, Any] = {**film.metadata, **sidecar.metadata}
+        shown = self.show(film, device=str(metadata.get("device", "")))
         frames: list[Frame] = []
         for number in numbers.kept:
             found: list[Row] = []
@@ -342,17 +362,24 @@ class _Reader:
             place = numbers.place[number]
             time_s = None if film.times_s is None else float(film.times_s[place])
             image_id = self.num_images + len(frames)
-            frames.append(make_frame(film.place(place), image_id, film.size, found, number=number, time_s=time_s))
+            own = {"number": number, "time_s": time_s, "blanked": shown.blanked}
+            frames.append(make_frame(film.place(place), image_id, film.size, found, **own))
         if not frames:
             raise DataError(f"{path}: video {video_id!r}: no frame is left.")
-        sidecar = read_sidecar(recording)
-        metadata: dict[str, Any] = {**film.metadata, **sidecar.metadata}
+        for what, message in film.repairs:
+            self.faults.repair(what, f"{path}: video {video_id!r}: {message}")
+        if shown.fault is not None:
+            self.faults.repair(shown.fault, f"{path}: video {video_id!r}")
         dicom = recording if not recording.is_dir() and is_dicom(recording) else None
         below = os.path.relpath(recording, path.parent).replace(os.sep, "/")
         patient = self.patients.patient(video_id, sidecar.patient, path=below, dicom=dicom)
-        shown = ("lesion",) if self.class_agnostic else self.classes
-        fps = sidecar.fps or film.fps
-        return make_video(video_id, frames, patient, fps=fps, metadata=metadata, class_names=shown)
+        more = {
+            "fps": sidecar.fps or film.fps,
+            "metadata": metadata,
+            "class_names": ("lesion",) if self.class_agnostic else self.classes,
+            "may_show_text": shown.fault is not None,
+        }
+        return make_video(video_id, frames, patient, **more)
 
 
 class _FrameNumbers:

@@ -5,7 +5,8 @@ A sidecar file may give what a recording does not say about itself (`ultravid.da
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import functools
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ultravid.datasets.faults import FaultSink, FileFaults, as_data_error
@@ -13,10 +14,12 @@ from ultravid.datasets.folders import natural_order, walk_folders
 from ultravid.datasets.formats.common import make_frame, make_video, require_folder
 from ultravid.datasets.image_io import image_fault
 from ultravid.datasets.index import Index, cached_index
+from ultravid.datasets.masks import read_masks
 from ultravid.datasets.patients import PatientRule, patient_rule, table_address
-from ultravid.datasets.readers import CroppedSource, is_recording, open_source, read_sidecar
+from ultravid.datasets.readers import is_recording, open_source, read_sidecar
 from ultravid.datasets.readers.images import list_images
 from ultravid.datasets.readers.kinds import is_dicom, kind_of
+from ultravid.datasets.readers.shown import Shown, choose_shown
 from ultravid.datasets.readers.sidecar import sidecar_path
 from ultravid.datasets.video import DataError, Frame, Video
 
@@ -49,7 +52,14 @@ _EXPECTED_NAMES = frozenset({"dicomdir", "license", "licence", "readme", "notice
 
 
 def load_recordings(
-    *, path: str | Path, crop: bool = True, patients: str | Path | None = None, faults: FaultSink | None = None
+    *,
+    path: str | Path,
+    crop: bool = True,
+    blank_outside_region: bool = False,
+    region: int | None = None,
+    masks: str | Path | None = None,
+    patients: str | Path | None = None,
+    faults: FaultSink | None = None,
 ) -> list[Video]:
     """Read a movie, a DICOM file or an image folder, or all of them in a folder and the folders in it.
 
@@ -57,7 +67,11 @@ def load_recordings(
 
     Args:
         path: file or folder; local or mounted.
-        crop: crop DICOM frames to their ultrasound region.
+        crop: crop DICOM frames to their ultrasound region; of two regions, as of two views side by side, both are shown, and
+            what is between them is black.
+        blank_outside_region: black out what is outside of the region instead, and keep the image's size.
+        region: of a DICOM file's several regions show this one only, from 1, the largest first; None: all.
+        masks: a table of what to black out besides, by device and image size, see `ultravid.datasets.masks`. None: nothing.
         patients: a rule for patients, or a table of them, see `ultravid.datasets.patients.patient_rule`. None: DICOM files with
             the same PatientID are of one patient; the patients of other recordings are not known.
         faults: collects all faults, and the recordings without them are returned.
@@ -74,11 +88,15 @@ def load_recordings(
         own = FileFaults(path, faults)
         videos: list[Video] = []
         rule = patient_rule(patients)
+        table = read_masks(masks)
+        show = functools.partial(
+            choose_shown, crop=crop, blank_outside_region=blank_outside_region, region=region, masks=table
+        )
         found = _Recordings(path)
         for recording in found.recordings:
             try:
                 with as_data_error(recording):
-                    videos.append(_read(recording, path, crop, rule, sum(map(len, videos)), own))
+                    videos.append(_read(recording, path, show, rule, sum(map(len, videos)), own))
             except DataError as error:
                 own.reject("recording can't be read", str(error).rstrip("."), whole_video=True)
         for name, reason in found.left_out:
@@ -86,11 +104,18 @@ def load_recordings(
         if not videos and not own.rejected:
             others = "; ".join(f"{name} {reason}" for name, reason in found.left_out[:3])
             raise DataError(f"{path}: holds no movie, DICOM file or image{f' ({others})' if others else ''}.")
+        table.check_used(masks, path)
         rule.check([video.video_id for video in videos], own)
         return Index(videos, own.close(), (path.parent, *found.folders))
 
-    arguments = {"path": str(path.absolute()), "crop": crop, "patients": str(patients)}
-    return cached_index("recordings", arguments, [table_address(patients)], build, faults)
+    arguments = {
+        "path": str(path.absolute()),
+        "crop": crop,
+        "blank_outside_region": blank_outside_region,
+        "region": region,
+        "patients": str(patients),
+    }
+    return cached_index("recordings", arguments, [table_address(patients), masks], build, faults)
 
 
 class _Recordings:
@@ -176,23 +201,28 @@ def _why_left_out(file: Path, sidecars: Collection[str]) -> str | None:
     return "is empty" if file.stat().st_size == 0 else "is no movie, DICOM file or image"
 
 
-def _read(recording: Path, root: Path, crop: bool, rule: PatientRule, first_image: int, faults: FileFaults) -> Video:
+def _read(
+    recording: Path, root: Path, show: Callable[..., Shown], rule: PatientRule, first_image: int, faults: FileFaults
+) -> Video:
     whole = open_source(recording, crop=False)
-    box = whole.region if crop else None
-    source = whole if box is None else CroppedSource(whole, box)
+    sidecar = read_sidecar(recording)
+    metadata = {**whole.metadata, **sidecar.metadata}
+    shown = show(whole, device=str(metadata.get("device", "")))
     video_id = recording.relative_to(root).as_posix() if recording != root else recording.name
     frames: list[Frame] = []
-    for n in range(len(source)):
-        place = source.place(n)
-        fault = image_fault(place[0], *source.size) if place[1] is None else None
+    for n in range(len(whole)):
+        place = whole.place(n)
+        fault = image_fault(place[0], *whole.size) if place[1] is None else None
         if fault is not None:
             raise DataError(f"video {video_id!r} frame {n}: {place[0]} {fault}.")
-        frames.append(make_frame(place, first_image + n, source.size, [], crop=box))
-    source.close()
-    for kind, message in source.repairs:
+        more = {"crop": shown.crop, "blanked": shown.blanked}
+        frames.append(make_frame(place, first_image + n, shown.size, [], **more))
+    whole.close()
+    for kind, message in whole.repairs:
         faults.repair(kind, f"video {video_id!r}: {message}")
-    sidecar = read_sidecar(recording)
+    if shown.fault is not None:
+        faults.repair(shown.fault, f"video {video_id!r}")
     dicom = recording if not recording.is_dir() and is_dicom(recording) else None
     patient = rule.patient(video_id, sidecar.patient, dicom=dicom)
-    metadata = {**source.metadata, **sidecar.metadata}
-    return make_video(video_id, frames, patient, fps=sidecar.fps or source.fps, metadata=metadata)
+    fps = sidecar.fps or whole.fps
+    return make_video(video_id, frames, patient, fps=fps, metadata=metadata, may_show_text=shown.fault is not None)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ultravid.datasets.readers.dicom_file import DicomHeader, quiet_pydicom, read_header, read_tags
+from ultravid.datasets.readers.dicom_file import DicomHeader, quiet_pydicom, read_header, read_tags, state_of
 from ultravid.datasets.readers.dicom_frames import find_frames
 from ultravid.datasets.readers.dicom_pixels import PixelDecoder, pixel_form
 from ultravid.datasets.readers.dicom_rate import frame_times
@@ -44,7 +45,12 @@ class DicomSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._open()
+
+    def _open(self) -> None:
+        path = self.path
         header = read_header(path)
+        self._state = header.state
         try:
             with quiet_pydicom():
                 self._read(header)
@@ -98,6 +104,8 @@ class DicomSource:
     def _decode(self, indices: Sequence[int]) -> Iterator[ImageArray]:
         try:
             with open_regular(self.path) as file:
+                if state_of(os.fstat(file.fileno())) != self._state:
+                    self._open()  # the file was replaced: its frames may be elsewhere
                 for index in indices:
                     yield self._decoder.rgb(file.fileno(), index)
         except OSError as error:

@@ -33,6 +33,7 @@ __all__ = [
     "quiet_pydicom",
     "read_header",
     "read_tags",
+    "state_of",
     "value_of",
 ]
 
@@ -93,6 +94,14 @@ def quiet_pydicom() -> Iterator[None]:
         _pydicom_logger.propagate = propagates
 
 
+FileState = tuple[int, int, int]
+
+
+def state_of(status: os.stat_result) -> FileState:
+    """What changes if a file is replaced or written to: its time, size and number."""
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
 @dataclass(frozen=True, eq=False)
 class DicomHeader:
     """The elements of a file that describe its image, and where its pixels are.
@@ -105,6 +114,7 @@ class DicomHeader:
         length: of the value as it is stated; `UNDEFINED_LENGTH` if the pixels are in fragments.
         available: bytes in the file from ``offset`` on.
         vr: of PixelData, ``OB`` or ``OW``.
+        state: of the file when it was read, see `state_of`.
     """
 
     path: Path
@@ -114,6 +124,7 @@ class DicomHeader:
     length: int
     available: int
     vr: str
+    state: FileState
 
     def fault(self, what: str) -> DataError:
         """An error about this file; ``what`` has no full stop."""
@@ -235,8 +246,9 @@ def read_header(path: Path) -> DicomHeader:
         if tag in _OTHER_PIXEL_DATA:
             raise DataError(f"{path}: its pixels are floating-point numbers, which no ultrasound scanner writes.")
         offset = _start_of_value(file, vr)
-        size = os.fstat(file.fileno()).st_size
-    return DicomHeader(path, dataset, transfer_syntax, offset, length, max(0, size - offset), vr or "OW")
+        status = os.fstat(file.fileno())
+    available = max(0, status.st_size - offset)
+    return DicomHeader(path, dataset, transfer_syntax, offset, length, available, vr or "OW", state_of(status))
 
 
 def _start_of_value(file: BinaryIO, vr: str | None) -> int:

@@ -17,7 +17,6 @@ import functools
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -250,7 +249,7 @@ class PixelDecoder:
     def _bits_that_are_used(self) -> tuple[int, int]:
         """The lowest bit and the number of bits to take values from."""
         form, header = self._form, self._header
-        used = _used_bits(header.path, header.path.stat().st_mtime_ns, lambda: self._all_stored())
+        used = _used_bits((str(header.path), *header.state), self._all_stored)
         stated = ((1 << form.stored) - 1) << form.low
         if header.has_overlay_in_pixels:
             used &= stated
@@ -330,12 +329,11 @@ def _table(header: DicomHeader, name: str, number: int) -> NDArray[Any]:
     raise header.fault(f"has a palette of {len(data)} bytes for {number} entries")
 
 
-_known_bits: dict[tuple[str, int], int] = {}
+_known_bits: dict[tuple[str, int, int, int], int] = {}
 
 
-def _used_bits(path: Path, changed: int, frames: Callable[[], Iterable[Stored]]) -> int:
-    """Bits that any pixel of a file uses, looked up once for each process."""
-    key = (str(path), changed)
+def _used_bits(key: tuple[str, int, int, int], frames: Callable[[], Iterable[Stored]]) -> int:
+    """Bits that any pixel of a file uses, looked up once for each process; ``key`` is the file and its state."""
     if key not in _known_bits:
         if len(_known_bits) > 10_000:
             _known_bits.clear()

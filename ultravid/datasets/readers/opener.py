@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ultravid.datasets.masks import Masks
 from ultravid.datasets.readers.images import ImageFolderSource, list_images
 from ultravid.datasets.readers.kinds import is_dicom, kind_of
+from ultravid.datasets.readers.shown import choose_shown
 from ultravid.datasets.readers.source import (
     DICOM_SUFFIXES,
     IMAGE_SUFFIXES,
     MOVIE_SUFFIXES,
-    CroppedSource,
     FrameSource,
 )
 from ultravid.datasets.safe_files import open_regular
@@ -25,7 +26,15 @@ def is_recording(path: str | Path) -> bool:
     return bool(list_images(path)) if path.is_dir() else kind_of(path) not in (None, "image")
 
 
-def open_source(path: str | Path, *, crop: bool = True) -> FrameSource:
+def open_source(
+    path: str | Path,
+    *,
+    crop: bool = True,
+    blank_outside_region: bool = False,
+    region: int | None = None,
+    masks: Masks | None = None,
+    device: str | None = None,
+) -> FrameSource:
     """Open a movie, a DICOM file, a folder of images in natural order, or one image.
 
     A file is opened by its content, whatever its name.
@@ -34,6 +43,10 @@ def open_source(path: str | Path, *, crop: bool = True) -> FrameSource:
         path: file or folder.
         crop: crop frames to the part that shows the scan, if the file states it (DICOM's ultrasound regions). Outside of it
             there are often the patient's name and the date.
+        blank_outside_region: black out what is outside of it instead, and keep the image's size.
+        region: of several such parts show this one only, from 1, the largest first; None: all, and black between them.
+        masks: what to black out besides.
+        device: for the masks; None: as the file states it.
 
     Raises:
         DataError: the path does not exist, is empty or damaged, or is of no kind that can be read.
@@ -42,7 +55,11 @@ def open_source(path: str | Path, *, crop: bool = True) -> FrameSource:
     if not path.exists():
         raise DataError(f"{path} does not exist.")
     source = _open_whole(path)
-    return CroppedSource(source, source.region) if crop and source.region is not None else source
+    if device is None:
+        device = str(source.metadata.get("device", ""))
+    return choose_shown(
+        source, crop=crop, blank_outside_region=blank_outside_region, region=region, masks=masks, device=device
+    ).of(source)
 
 
 def _open_whole(path: Path) -> FrameSource:
