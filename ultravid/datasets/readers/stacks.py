@@ -52,6 +52,7 @@ class StackSource:
         self.fps: float | None = None
         self.times_s: Sequence[float] | None = None
         self.region: Region | None = None
+        self.regions: tuple[Region, ...] | None = None
         self.metadata: Mapping[str, str | float] = {}
         self.repairs: Sequence[tuple[str, str]] = ()
         if self.bits is not None and (repair := self.bits.guess(os.fspath(path))) is not None:
