@@ -14,15 +14,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ultravid.datasets.patients import read_patients
+from ultravid.datasets.patients import num_patients
 from ultravid.evaluation.bootstrap import (
     BOOTSTRAP_METRICS,
     bootstrap_metrics,
     paired_p_value,
+    patient_notes,
     percentile_interval,
 )
 from ultravid.evaluation.image_metrics import stills_note
-from ultravid.evaluation.metrics import all_metrics, assumed_rate_note
+from ultravid.evaluation.metrics import all_metrics, assumed_rate_note, count_metrics
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.run_facts import differing_settings, evaluated_text, run_warnings
 from ultravid.evaluation.runs import check_metrics, check_same_videos, in_order_of, load_run
@@ -36,7 +37,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("run_a", metavar="RUN_A", help="folder, manifest or COCO results of a run")
     parser.add_argument("run_b", metavar="RUN_B", help="the same of the other run")
     parser.add_argument("--annotations", help="COCO-VID, for COCO results")
-    parser.add_argument("--patients", help="JSON object from video name to patient")
+    parser.add_argument(
+        "--patients", help="a rule for patients, as readers take it (folder, stem, regex:...), or a JSON table of them"
+    )
     parser.add_argument("--bootstrap", type=int, default=2000, metavar="N", help="bootstrap draws of patients (2000)")
     parser.add_argument("--seed", type=seed_argument, default=0, help="seed of the draws (0)")
     parser.add_argument("--output", type=Path, help="also write the values to this JSON file")
@@ -82,16 +85,14 @@ def print_runs(run_a: str, run_b: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    patients = read_patients(args.patients) if args.patients else {}
-    (a, truth_a), (b, truth_b) = (load_run(run, args.annotations, patients) for run in (args.run_a, args.run_b))
+    (a, truth_a), (b, truth_b) = (load_run(run, args.annotations, args.patients) for run in (args.run_a, args.run_b))
     check_metrics(args.run_a, a, args.annotations)
     check_metrics(args.run_b, b, args.annotations)
     check_same_videos((args.run_a, truth_a), (args.run_b, truth_b))
     b = in_order_of(a, b)
     rows = compare(a, b, args.bootstrap, args.seed)
-    number = len({video.patient for video in a})
     print_runs(args.run_a, args.run_b)
-    print(f"{len(a)} videos of {number} patients, {args.bootstrap} draws of patients")
+    print(f"{len(a)} videos of {num_patients(a)} patients, {args.bootstrap} draws of patients")
     table = [
         [
             name,
@@ -109,12 +110,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     assumed = assumed_rate_note({name: row["a"] for name, row in rows.items()}, a)
     if assumed:
         logging.warning("%s", assumed)
-    if note := stills_note(a):
-        print(note)
+    for note in (stills_note(a), *patient_notes(a)):
+        if note:
+            print(note)
     if args.output:
+        values: dict[str, float] = {f"{n}/{k}": v for n, row in rows.items() for k, v in row.items()}
+        values |= {name: number for name, number in count_metrics(a).items() if "patient" in name}
         args.output.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(args.output) as file:
-            file.write(dump_json({f"{n}/{k}": v for n, row in rows.items() for k, v in row.items()}, indent=1).encode())
+            file.write(dump_json(values, indent=1).encode())
     return 0
 
 

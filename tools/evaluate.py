@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ultravid.datasets.patients import read_patients
-from ultravid.evaluation.bootstrap import bootstrap_metrics, percentile_interval
+from ultravid.datasets.patients import table_address
+from ultravid.evaluation.bootstrap import bootstrap_metrics, patient_notes, percentile_interval
 from ultravid.evaluation.image_metrics import stills_note
 from ultravid.evaluation.metrics import (
     TRAINING_METRICS,
@@ -47,7 +47,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--predictions", required=True, help="COCO results, or a run's folder or manifest")
     parser.add_argument("--annotations", help="COCO-VID; may be left out for a run's own files")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for metrics.json")
-    parser.add_argument("--patients", help="JSON object from video name to patient")
+    parser.add_argument(
+        "--patients", help="a rule for patients, as readers take it (folder, stem, regex:...), or a JSON table of them"
+    )
     parser.add_argument(
         "--bootstrap", type=int, default=0, metavar="N", help="bootstrap draws of patients for 95%% intervals (0: none)"
     )
@@ -83,8 +85,9 @@ def print_metrics(
         "In percent, except: FP in false-positive sequences per minute, FP/image in false-positive detections per image, delay_s in "
         "seconds, legacy as fractions in 0..1, whose FP@R takes every video as 30 frames per second without gaps."
     )
-    if note := stills_note(videos):
-        print(note)
+    for note in (stills_note(videos), *(patient_notes(videos) if intervals else ())):
+        if note:
+            print(note)
     if reasons:
         print(f"Undefined (-, null in JSON): {format_undefined(reasons)}.")
     assumed = assumed_rate_note(metrics, videos)
@@ -131,7 +134,7 @@ def describe(args: argparse.Namespace, fields: Sequence[str], videos: Sequence[M
     """What the metrics depend on besides the predictions, for the record."""
     return {
         "annotations": describe_file(args.annotations),
-        "patients": describe_file(args.patients),
+        "patients": describe_file(str(table)) if (table := table_address(args.patients)) else args.patients,
         "strata": list(fields),
         "score_threshold": args.score_threshold,
         "bootstrap": args.bootstrap,
@@ -144,10 +147,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     fields = [field.strip() for field in args.strata.split(",") if field.strip()]
-    patients = read_patients(args.patients) if args.patients else {}
     folder = output_folder(args.output_dir, args.predictions)
     begin = time.time()
-    videos, _ = load_run(args.predictions, args.annotations, patients)
+    videos, _ = load_run(args.predictions, args.annotations, args.patients)
     check_strata(fields, videos)
     if is_local(args.predictions):
         print(f"evaluated: {evaluated_text(Path(args.predictions))}")

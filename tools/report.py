@@ -16,7 +16,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ultravid.datasets.patients import read_patients
 from ultravid.evaluation.report.page import report_page
 from ultravid.evaluation.report.report_run import ReportOptions, load_report_runs
 from ultravid.evaluation.run_facts import run_warnings
@@ -30,7 +29,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder, manifest or COCO results")
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="the HTML file (report.html)")
     parser.add_argument("--annotations", help="COCO-VID, for COCO results")
-    parser.add_argument("--patients", help="JSON object from video name to patient")
+    parser.add_argument(
+        "--patients", help="a rule for patients, as readers take it (folder, stem, regex:...), or a JSON table of them"
+    )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the image files, if they were moved")
     parser.add_argument(
         "--bootstrap",
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options = ReportOptions(
         annotations=args.annotations,
-        patients=read_patients(args.patients) if args.patients else None,
+        patients=args.patients,
         images=args.images,
         num_draws=args.bootstrap,
         seed=args.seed,

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,11 @@ from ultravid.evaluation.bootstrap import (
     bootstrap_metrics,
     draw_patients,
     paired_p_value,
+    patient_notes,
     percentile_interval,
 )
+from ultravid.evaluation.matching import match_videos
+from ultravid.evaluation.metrics import count_metrics
 
 
 def with_patients(videos, patients):
@@ -39,22 +43,37 @@ def test_each_draw_equals_the_metrics_of_the_drawn_videos(seed):
 
 
 def test_a_recall_that_ends_at_the_level_exactly_counts_as_reached():
-    videos = [match_video(video(*[([A], [A], [0.5])] * 4, ([A], [FAR], [0.9])))]
+    frames = [*[([A], [A], [0.5])] * 4, ([A], [FAR], [0.9])]
+    videos = [match_video(video(*frames, name=name)) for name in "ab"]  # two alike: each draw equals the whole
     drawn, whole = bootstrap_metrics(videos, num_draws=3), all_metrics(videos)
     for name in ("Pr80", "FP80", "Pr70", "FP70"):
         assert drawn[name] == pytest.approx([whole[name]] * 3)
 
 
-def test_one_patient_gives_an_interval_without_width_and_a_run_equals_itself():
-    videos = with_patients(random_videos(np.random.default_rng(1)), ["p", "p", "p"])
-    metrics, draws = all_metrics(videos), bootstrap_metrics(videos, 50)
-    for name in ("AP50", "mAP", "R@16", "Pr70"):
-        interval = percentile_interval(draws[name])
-        assert interval.low == pytest.approx(metrics[name], nan_ok=True)
-        assert interval.high == pytest.approx(metrics[name], nan_ok=True)
-    again = bootstrap_metrics(videos, 50)
+def test_one_patient_gives_no_interval_and_a_run_equals_itself():
+    videos = with_patients(random_videos(np.random.default_rng(1)), ["p", " P", "p"])
+    draws = bootstrap_metrics(videos, 50)
+    for name in BOOTSTRAP_METRICS:
+        assert math.isnan(percentile_interval(draws[name]).low) and math.isnan(paired_p_value(draws[name]))
+    assert patient_notes(videos)[0].startswith("There is one patient, so there are no intervals and no p-values")
+    videos = with_patients(random_videos(np.random.default_rng(1)), ["p", "q", "q"])
+    draws, again = bootstrap_metrics(videos, 50), bootstrap_metrics(videos, 50)
     assert all(np.array_equal(draws[name], again[name], equal_nan=True) for name in BOOTSTRAP_METRICS)
     assert paired_p_value(again["AP50"] - draws["AP50"]) == 1
+
+
+def test_notes_say_how_few_and_how_unknown_the_patients_are():
+    """A video of an unknown patient is not of the patient who is called like it."""
+    one = [video(([A], [A], [0.5]), name=f"v{i}", patient=f"p{i}") for i in range(12)]
+    assert patient_notes(match_videos(one)) == []
+    few = [*one[:9], *(video(([], [A], [0.5]), name=f"n{i}", patient=f"n{i}") for i in range(3))]
+    assert "Only 9 of the 12 patients have lesions" in patient_notes(match_videos(few))[0]
+    unknown = match_videos([*one[:3], replace(one[3], patient=None), replace(one[4], patient="v3")])
+    assert patient_notes(unknown)[0].startswith("There are only 5 patients: with fewer than 10")
+    assert "The patient of 1 video (of 5) is not known" in patient_notes(unknown)[1]
+    assert (
+        count_metrics(unknown)["count/patients"] == 5 and count_metrics(unknown)["count/videos_of_unknown_patient"] == 1
+    )
 
 
 def test_the_interval_of_a_share_is_that_of_the_binomial():

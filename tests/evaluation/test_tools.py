@@ -4,14 +4,27 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from tests.conftest import ROOT, load_tool
 from tests.evaluation.cases import FAR, A, B, random_videos, reference_set, video, write_coco, xywh
+from ultravid.datasets.formats import load_coco_video
+from ultravid.datasets.patients import num_patients, num_unknown_patients
 from ultravid.evaluation import all_metrics
-from ultravid.evaluation.prediction_store import read_videos, video_file_name, write_manifest, write_video
+from ultravid.evaluation.folds import notes_on_patients
+from ultravid.evaluation.matching import match_videos
+from ultravid.evaluation.prediction_store import (
+    read_manifest,
+    read_videos,
+    video_file_name,
+    write_manifest,
+    write_video,
+)
 from ultravid.utils.tool import run_tool
 
 
@@ -77,8 +90,16 @@ def test_intervals_and_strata_are_in_the_table_and_in_the_file(tmp_path):
     done = run("evaluate", *arguments, "--strata", "device,size", "--patients", tmp_path / "patients.json")
     assert done.returncode == 0, done.stderr
     written = metrics(tmp_path)
-    assert written["count/patients"] == 1
-    assert written["ci/AP50/low"] == pytest.approx(written["AP50"]) == pytest.approx(written["ci/AP50/high"])
+    assert written["count/patients"] == 1 and written["ci/AP50/low"] is written["ci/AP50/high"] is None
+    assert "There is one patient, so there are no intervals" in done.stdout
+    (tmp_path / "patients.json").write_text(json.dumps({"b": "other"}))
+    given = [*map(str, arguments), "--patients", str(tmp_path / "patients.json")]
+    assert run_tool(load_tool("evaluate").main, given) == 0
+    assert metrics(tmp_path)["count/patients"] == 2 and 0 < metrics(tmp_path)["ci/R@16/low"] <= 100
+    done = run("evaluate", *arguments, "--strata", "device,size", "--patients", "regex:(.)$")
+    assert done.returncode == 0, done.stderr
+    written = metrics(tmp_path)
+    assert "There are only 2 patients: with fewer than 10, intervals are too narrow" in done.stdout
     assert written["strata/device=x/AP50"] == 100 and "device=unknown" in done.stdout
     done = run("evaluate", *arguments, "--strata", "devise")
     assert done.returncode == 2 and "the fields are: device, size" in done.stderr
@@ -229,10 +250,96 @@ def test_two_runs_are_compared_over_the_same_patients(tmp_path):
     expected = all_metrics(worse)["AP50"] - all_metrics(videos)["AP50"]
     assert written["AP50/difference"] == pytest.approx(expected)
     assert written["AP50/low"] < expected < written["AP50/high"] < 0 and written["AP50/p"] < 0.02
+    assert written["count/patients"] == written["count/videos_of_unknown_patient"] == 8
+    for said in ("There are only 8 patients", "The patients of 8 videos (of 8) are not known"):
+        assert said in done.stdout
     same = run("compare", a, a, "--bootstrap", 50, "--output", tmp_path / "same.json")
     assert same.returncode == 0
     written = json.loads((tmp_path / "same.json").read_text())
     assert written["AP50/difference"] == written["AP50/low"] == written["AP50/high"] == 0 and written["AP50/p"] == 1
+
+
+def test_evaluate_counts_the_patients_that_the_folds_have(tmp_path, capsys):
+    """By any rule, of COCO results and of a run's own files, which keep the patients that the reader found."""
+    names = {"patA/scan1": None, "patA/scan2": None, "patB/scan1": None, "x": "Anna", "y": "anna ", "z": None}
+    videos = [video(([A], [A], [0.5]), name=name, patient=patient) for name, patient in names.items()]
+    annotations, detections = write_coco(tmp_path, videos)
+    content = json.loads(annotations.read_text())
+    for image in content["images"]:
+        image |= {"file_name": "0.png", "height": 20, "width": 20}
+    annotations.write_text(json.dumps(content))
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((20, 20), np.uint8))
+    (tmp_path / "table.json").write_text(json.dumps({"z": "x"}))
+    for rule in (None, "folder", "regex:(pat[AB])", "stem", tmp_path / "table.json"):
+        folder = tmp_path / f"run-{Path(str(rule)).name}"
+        read = load_coco_video(json_file=annotations, image_root=tmp_path, patients=rule)
+        found = num_patients(read), num_unknown_patients(read)
+        stored = [replace(v, patient=r.patient if r.patient_known else None) for v, r in zip(videos, read, strict=True)]
+        own = write_run(folder, stored)
+        flag = [] if rule is None else ["--patients", rule]
+        for source in (["--annotations", annotations, "--predictions", detections, *flag], ["--predictions", own]):
+            arguments = [*source, "--output-dir", tmp_path / "out"]
+            assert run_tool(load_tool("evaluate").main, list(map(str, arguments))) == 0
+            counts = metrics(tmp_path / "out")
+            assert (counts["count/patients"], counts["count/videos_of_unknown_patient"]) == found
+    wrong = [
+        "--annotations",
+        annotations,
+        "--predictions",
+        detections,
+        "--output-dir",
+        tmp_path,
+        "--patients",
+        "regex:(Q)",
+    ]
+    assert run_tool(load_tool("evaluate").main, list(map(str, wrong))) == 2
+    assert "finds no patient in any of 4 names, such as 'patA/scan1'" in capsys.readouterr().err
+
+
+def test_patients_of_files_of_an_earlier_version_are_said_to_be_perhaps_guessed(tmp_path, capsys):
+    own = write_run(tmp_path / "run", VIDEOS)
+    manifest = own / "inference/predictions/manifest.json"
+    for _, path in read_manifest(manifest):
+        arrays = dict(np.load(path))
+        header = json.loads(str(arrays["header"]))
+        del header["patient_known"]
+        np.savez(path, **{**arrays, "header": np.array(json.dumps(header))})
+    write_manifest(manifest.parent, dict(read_manifest(manifest)))
+    arguments = ["--predictions", str(own), "--output-dir", str(tmp_path), "--bootstrap", "20"]
+    assert run_tool(load_tool("evaluate").main, arguments) == 0
+    assert "The patients of 2 videos (of 2) are as an earlier version stored them" in capsys.readouterr().out
+    assert metrics(tmp_path)["count/videos_of_guessed_patient"] == 2
+    assert run_tool(load_tool("evaluate").main, [*arguments, "--patients", "stem"]) == 0
+    assert "count/videos_of_guessed_patient" not in metrics(tmp_path)
+
+
+def test_runs_of_different_patients_are_not_compared_and_other_spellings_are_no_difference(tmp_path, capsys):
+    a = write_run(tmp_path / "a", VIDEOS)
+    spelled = write_run(tmp_path / "spelled", [VIDEOS[0], replace(VIDEOS[1], patient=" Q")])
+    unknown = write_run(tmp_path / "unknown", [VIDEOS[0], replace(VIDEOS[1], patient=None)])
+    compare = load_tool("compare").main
+    assert run_tool(compare, [str(a), str(spelled), "--bootstrap", "20"]) == 0
+    assert run_tool(compare, [str(a), str(unknown), "--bootstrap", "20"]) == 2
+    said = "Video 'b' is of patient 'q' in A and of an unknown patient in B; say whose it is by --patients."
+    assert said in capsys.readouterr().err
+    (tmp_path / "table.json").write_text(json.dumps({"b": "q"}))  # what the message says to type works
+    assert (
+        run_tool(compare, [str(a), str(unknown), "--patients", str(tmp_path / "table.json"), "--bootstrap", "20"]) == 0
+    )
+
+
+def test_folds_say_how_many_patients_they_hold_out_and_who_is_in_two_of_them():
+    parts = {
+        0: [video(([A], [A], [0.5]), name=f"a{i}", patient=f"p{i}") for i in range(10)],
+        1: [video(([A], [A], [0.5]), name="b", patient="P3 "), video(([A], [A], [0.5]), name="c")],
+    }
+    assert notes_on_patients({fold: match_videos(videos) for fold, videos in parts.items()}) == [
+        "Held out: 11 patients (fold 0: 10, fold 1: 2).",
+        "Fewer than 10 patients in fold 1: its metrics say little of others.",
+        "Patient 'P3 ' is held out in folds 0, 1: a model was tested on a patient it was trained on.",
+        "The patient of 1 video (of 12) is not known: each counts as a patient of its own, though some may be of one person. "
+        "State them by the argument or flag 'patients'.",
+    ]
 
 
 def test_runs_over_other_videos_or_lesions_are_not_compared(tmp_path):

@@ -105,6 +105,7 @@ def test_every_fold_is_held_out_once_and_the_tables_hold_what_numpy_computes(fin
             assert any(name in reasons for reasons in written["undefined"].values())
         assert row["pooled"] == ("" if math.isnan(pooled[name]) else repr(pooled[name]))
     page = (folder / "cross_validation.html").read_text()
+    assert "Held out: " in page and "Fewer than 10 patients in fold 0, 1, 2" in written["patient_notes"][1]
     assert "sample standard deviation (n - 1) over n = 3 folds (0, 1, 2)" in page and "tools/cross_validate.py" in page
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "patient_key",
     "patient_rule",
     "read_patients",
+    "spelling_warnings",
     "table_address",
     "unify_spellings",
 ]
@@ -376,16 +377,21 @@ def _spellings(videos: Iterable[HasPatient]) -> dict[str, set[str]]:
     return spellings
 
 
-def unify_spellings(videos: Sequence[Video]) -> tuple[list[Video], list[str]]:
-    """The videos with one spelling for each patient, the first in alphabetical order, and a warning for each that had several."""
-    several = {key: sorted(names) for key, names in _spellings(videos).items() if len(names) > 1}
-    if not several:
-        return list(videos), []
-    warnings = [
+def spelling_warnings(videos: Iterable[HasPatient]) -> list[str]:
+    """A sentence for each patient who is written in several ways, that is in others of case or blanks."""
+    several = sorted(sorted(names) for names in _spellings(videos).values() if len(names) > 1)
+    return [
         f"Patient {first!r} is also written {', '.join(map(repr, others))}; taken as one patient."
-        for _, (first, *others) in sorted(several.items())
+        for first, *others in several
     ]
-    chosen = {name: names[0] for names in several.values() for name in names}
+
+
+def unify_spellings(videos: Sequence[Video]) -> tuple[list[Video], list[str]]:
+    """The videos with one spelling for each patient, the first in alphabetical order, and `spelling_warnings`."""
+    warnings = spelling_warnings(videos)
+    if not warnings:
+        return list(videos), []
+    chosen = {name: min(names) for names in _spellings(videos).values() for name in names}
     return [
         replace(v, patient=chosen[v.patient]) if v.patient_known and v.patient in chosen else v for v in videos
     ], warnings

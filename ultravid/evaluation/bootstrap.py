@@ -4,6 +4,8 @@ A draw takes as many patients as there are, with replacement, and with each pati
 Tibshirani, "An introduction to the bootstrap", 1993). Patients are the unit, because the frames of a video and the videos of a
 patient are not independent. An interval thus covers the choice of patients, not of the training seed.
 
+Below two patients there is nothing to draw: every value is nan. `patient_notes` says what else a reader must know of the patients.
+
 A draw changes how often a detection counts, not which lesion box it hits: it is a weight per patient, and all draws are
 computed at once. If a patient is drawn twice, the copies of a detection are adjacent in the order of scores.
 
@@ -19,6 +21,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ultravid.datasets.patients import (
+    describe_unknown_patients,
+    num_patients,
+    num_unknown_patients,
+    patient_identities,
+)
 from ultravid.evaluation.frame_ap import COCO_IOUS, DetectionPool, lesions_hit, match_detections
 from ultravid.evaluation.lesion_metrics import lesion_tracks
 from ultravid.evaluation.results import MatchedVideo
@@ -26,10 +34,13 @@ from ultravid.evaluation.video_metrics import false_sequences_at
 
 __all__ = [
     "BOOTSTRAP_METRICS",
+    "ENOUGH_PATIENTS",
     "Interval",
     "bootstrap_metrics",
     "draw_patients",
+    "notes_on_unknown_patients",
     "paired_p_value",
+    "patient_notes",
     "percentile_interval",
 ]
 
@@ -39,6 +50,9 @@ IntArray = NDArray[np.int64]
 _LEVELS = (70, 80, 90)
 _CELLS_AT_ONCE = 2_000_000
 _LEAST_DEFINED = 0.95
+
+ENOUGH_PATIENTS = 10
+"""With fewer, a percentile interval covers clearly less than it says: for the mean of ten normal values 90% instead of 95%."""
 
 BOOTSTRAP_METRICS = (
     *("AP50", "AP75", "mAP"),
@@ -97,13 +111,49 @@ def paired_p_value(differences: FloatArray) -> float:
     return min(1.0, 2 * (min(sides) + 1) / (len(defined) + 1))
 
 
+def patient_notes(videos: Sequence[MatchedVideo]) -> list[str]:
+    """What a reader of intervals and p-values must know of the patients that they rest on: one sentence each."""
+    number, with_lesions = num_patients(videos), num_patients([v for v in videos if len(v.gt_frame)])
+    notes = []
+    if number < 2:
+        notes.append(
+            "There is one patient, so there are no intervals and no p-values: they come from drawing patients."
+        )
+    elif number < ENOUGH_PATIENTS:
+        notes.append(
+            f"There are only {number} patients: with fewer than {ENOUGH_PATIENTS}, intervals are too narrow and p-values too small."
+        )
+    elif with_lesions < ENOUGH_PATIENTS:
+        notes.append(
+            f"Only {with_lesions} of the {number} patients {'has' if with_lesions == 1 else 'have'} lesions: with fewer than "
+            f"{ENOUGH_PATIENTS}, intervals are too narrow and p-values too small."
+        )
+    return notes + notes_on_unknown_patients(videos)
+
+
+def notes_on_unknown_patients(videos: Sequence[MatchedVideo]) -> list[str]:
+    """How many videos' patients are not known or guessed: one sentence each."""
+    notes = [describe_unknown_patients(num_unknown_patients(videos), len(videos))]
+    guessed = sum(v.patient_guessed for v in videos)
+    if guessed:
+        notes.append(
+            f"The patients of {guessed} videos (of {len(videos)}) are as an earlier version stored them, which took them "
+            "from the videos' names unless they were stated. State them by the flag --patients, or evaluate again."
+        )
+    return [note for note in notes if note]
+
+
 def bootstrap_metrics(videos: Sequence[MatchedVideo], num_draws: int = 2000, seed: int = 0) -> dict[str, FloatArray]:
     """``(D,)`` values of each of `BOOTSTRAP_METRICS` over draws of patients, in the units of `metrics.all_metrics`.
 
-    With the same seed, two runs over the same videos get the same draws, so their differences are paired.
+    With the same seed, two runs over the same videos get the same draws, so their differences are paired. All are nan if there
+    are fewer than two patients.
     """
-    patients = sorted({v.patient for v in videos})
-    owner = np.searchsorted(patients, [v.patient for v in videos])
+    identities = patient_identities(videos)
+    patients = {patient: number for number, patient in enumerate(sorted(set(identities)))}
+    if len(patients) < 2:
+        return {name: np.full(num_draws, np.nan) for name in BOOTSTRAP_METRICS}
+    owner = np.array([patients[patient] for patient in identities])
     drawn = draw_patients(len(patients), num_draws, seed)
     prepared = _Prepared(videos, owner, len(patients))
     parts = [_metrics_of_draws(prepared, drawn[begin:end]) for begin, end in _blocks(num_draws, prepared.num_hits)]

@@ -62,18 +62,18 @@ Detections = Mapping[Id, FrameDetections]
 _IGNORED_IOU = 0.5
 
 
-def read_annotations(address: str | Path, patients: Mapping[str, str] | None = None) -> CocoAnnotations:
+def read_annotations(address: str | Path, patients: PatientRule | None = None) -> CocoAnnotations:
     """Read a COCO-VID file; repaired boxes are counted in a warning.
 
     Args:
         address: a path, or any address that ``ultravid.utils.file_io.PathManager`` handles.
-        patients: patient by video name; takes precedence over what the file says.
+        patients: who was scanned in each video; None: what the file states.
 
     Raises:
         UserError: the file can't be used; the message names file, video and frame.
     """
     faults = FileFaults(address)
-    annotations = read_coco_annotations(address, faults, patients=PatientRule(patients) if patients else None)
+    annotations = read_coco_annotations(address, faults, patients=patients)
     for warning in faults.close():
         logger.warning("%s", warning)
     if not annotations.images:

@@ -17,11 +17,24 @@ from typing import Any
 
 import numpy as np
 
+from ultravid.datasets.patients import num_patients, patient_identities
+from ultravid.evaluation.bootstrap import ENOUGH_PATIENTS, notes_on_unknown_patients
 from ultravid.evaluation.metrics import TRAINING_METRICS
 from ultravid.evaluation.report.html_page import Cell, caption, command, page, paragraph, section, table, value_cell
+from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.tables import format_columns, format_value
 
-__all__ = ["FoldMetric", "FoldResult", "FoldTable", "fold_csv", "fold_html", "fold_json", "fold_latex", "fold_text"]
+__all__ = [
+    "FoldMetric",
+    "FoldResult",
+    "FoldTable",
+    "fold_csv",
+    "fold_html",
+    "fold_json",
+    "fold_latex",
+    "fold_text",
+    "notes_on_patients",
+]
 
 _NAN = float("nan")
 
@@ -95,6 +108,7 @@ class FoldTable:
         pooled: metrics of the detections of all folds together; None if they can't be computed.
         not_pooled: why they can't be computed; empty if they can.
         shown: metrics shown in the tables for the terminal and LaTeX.
+        patient_notes: what a reader must know of the patients who are held out: one sentence each.
     """
 
     results: Sequence[FoldResult]
@@ -102,6 +116,7 @@ class FoldTable:
     pooled: Mapping[str, float] | None = None
     not_pooled: str = ""
     shown: Sequence[str] = TRAINING_METRICS
+    patient_notes: Sequence[str] = ()
 
     @property
     def metrics(self) -> list[FoldMetric]:
@@ -138,7 +153,31 @@ class FoldTable:
             if self.pooled is not None
             else f"No pooled metrics: {self.not_pooled}."
         )
-        return [*notes, *_notes_on_records(self.results)]
+        return [*notes, *self.patient_notes, *_notes_on_records(self.results)]
+
+
+def notes_on_patients(videos: Mapping[int, Sequence[MatchedVideo]]) -> list[str]:
+    """What a reader must know of the patients of each fold's held-out videos: one sentence each."""
+    every = [video for of_fold in videos.values() for video in of_fold]
+    counts = {fold: num_patients(of_fold) for fold, of_fold in videos.items()}
+    notes = [f"Held out: {num_patients(every)} patients ({', '.join(f'fold {f}: {n}' for f, n in counts.items())})."]
+    few = [str(fold) for fold, number in counts.items() if number < ENOUGH_PATIENTS]
+    if few:
+        notes.append(
+            f"Fewer than {ENOUGH_PATIENTS} patients in fold {', '.join(few)}: its metrics say little of others."
+        )
+    folds_of: dict[tuple[str, bool], list[int]] = {}
+    for identity, fold in zip(patient_identities(every), (f for f, vs in videos.items() for _ in vs), strict=True):
+        folds_of.setdefault(identity, []).append(fold)
+    shared = [(name, set(folds)) for (name, _), folds in folds_of.items() if len(set(folds)) > 1]
+    if shared:
+        name, folds = shared[0]
+        more = f" ({len(shared)} such patients)" if len(shared) > 1 else ""
+        notes.append(
+            f"Patient {name!r} is held out in folds {', '.join(map(str, sorted(folds)))}{more}: a model was tested on "
+            "a patient it was trained on."
+        )
+    return notes + notes_on_unknown_patients(every)
 
 
 def _notes_on_records(results: Sequence[FoldResult]) -> list[str]:
@@ -259,6 +298,7 @@ def fold_json(folds: FoldTable) -> dict[str, Any]:
         "std": {f.name: f.std for f in metrics},
         "std_kind": "sample, n - 1",
         "num_folds": len(folds.results),
+        "patient_notes": list(folds.patient_notes),
         "num_defined": {f.name: len(f.defined) for f in metrics},
         "mean_of_defined": {f.name: f.mean_of_defined for f in metrics},
         "std_of_defined": {f.name: f.std_of_defined for f in metrics},

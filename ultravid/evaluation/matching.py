@@ -62,6 +62,8 @@ def match_video(video: VideoResult) -> MatchedVideo:
         gt_track=np.concatenate([*tracks, np.zeros(0, np.int64)]),
         times=times,
         links_by_place=by_place,
+        patient_known=video.patient is not None,
+        patient_guessed=video.patient_guessed,
     )
 
 

@@ -56,6 +56,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from ultravid.datasets.frame_times import ASSUMED_FPS
+from ultravid.datasets.patients import num_patients, num_unknown_patients
 from ultravid.evaluation.frame_ap import (
     LARGE_AREA,
     SMALL_AREA,
@@ -184,10 +185,13 @@ def lesion_level_metrics(videos: Sequence[MatchedVideo], thresholds: Mapping[str
 def count_metrics(videos: Sequence[MatchedVideo]) -> dict[str, int]:
     """How much data the metrics rest on: patients, videos, frames, lesions, ..., as ``count/...``.
 
-    ``count/videos_of_assumed_rate``: videos of which neither the frame rate nor time stamps are known.
+    ``count/videos_of_assumed_rate``: videos of which neither the frame rate nor time stamps are known. A video of an unknown
+    patient counts as one more patient; ``count/videos_of_unknown_patient`` says how many those are. If patients may have been
+    taken from the videos' names, there is ``count/videos_of_guessed_patient`` too.
     """
+    guessed = sum(v.patient_guessed for v in videos)
     return {
-        "count/patients": len({v.patient for v in videos}),
+        "count/patients": num_patients(videos),
         "count/videos": len(videos),
         "count/stills": sum(v.is_still for v in videos),
         "count/frames": sum(len(v.frame_index) for v in videos),
@@ -195,6 +199,8 @@ def count_metrics(videos: Sequence[MatchedVideo]) -> dict[str, int]:
         "count/lesion_boxes": sum(len(v.gt_frame) for v in videos),
         "count/detections": sum(len(v.scores) for v in videos),
         "count/videos_of_assumed_rate": sum(v.times.is_assumed for v in films_of(videos)),
+        "count/videos_of_unknown_patient": num_unknown_patients(videos),
+        **({"count/videos_of_guessed_patient": guessed} if guessed else {}),
     }
 
 

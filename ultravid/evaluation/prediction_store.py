@@ -3,9 +3,10 @@
 ``<folder>/<video>-<hash>.npz`` holds all that the metrics need of a video, ground truth included, so a run can be evaluated
 again without its annotations:
 
-- ``header``: JSON text with ``format``, ``video_id``, ``fps``, ``patient``, ``metadata``, ``image_ids``, ``file_names`` (image file
-  of each frame, null if unknown; missing in files of early versions) and ``fingerprint`` (hash that identifies the model;
-  empty if unknown).
+- ``header``: JSON text with ``format``, ``video_id``, ``fps``, ``patient`` (null if unknown), ``patient_known`` (missing in files
+  of version 0.1, which took the patient from the video's name unless one was stated: `VideoResult.patient_guessed`),
+  ``metadata``, ``image_ids``, ``file_names`` (image file of each frame, null if unknown; missing in files of early versions)
+  and ``fingerprint`` (hash that identifies the model; empty if unknown).
 - ``frame_index`` (F,) int64; in films with gaps or time stamps also ``frame_number`` (F,) int64, along the film at ``fps``, and
   ``time_s`` (F,) float64, time stamps in seconds; both are missing in files of early versions.
 - ``num_boxes`` and ``num_gt`` (F,) int64, number of detections and lesion boxes of each frame.
@@ -105,6 +106,7 @@ def write_video(
         "video_id": video.video_id,
         "fps": video.fps,
         "patient": video.patient,
+        "patient_known": video.patient is not None and not video.patient_guessed,
         "metadata": dict(video.metadata),
         "image_ids": [f.image_id for f in frames],
         "file_names": [f.file_name for f in frames],
@@ -273,7 +275,8 @@ def _video(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Vid
             zip(arrays["frame_index"], header["image_ids"], header["file_names"], strict=True)
         )
     ]
-    return VideoResult(header["video_id"], frames, header["fps"], header["patient"], header["metadata"])
+    guessed = header["patient"] is not None and header.get("patient_known") is not True
+    return VideoResult(header["video_id"], frames, header["fps"], header["patient"], header["metadata"], guessed)
 
 
 def write_manifest(folder: Path, files: Mapping[str, Path], fingerprint: str = "") -> None:

@@ -67,6 +67,7 @@ class VideoResult:
         fps: frames per second; None if unknown.
         patient: id of the patient; None if unknown: the video then counts as a separate patient.
         metadata: device, organ, hospital and the like.
+        patient_guessed: whether ``patient`` may have been taken from the video's name unasked, as version 0.1 did.
     """
 
     video_id: str
@@ -74,6 +75,7 @@ class VideoResult:
     fps: float | None = None
     patient: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    patient_guessed: bool = False
 
     def times(self) -> FrameTimes:
         """The time of each frame.
@@ -122,6 +124,8 @@ class MatchedVideo:
         gt_track: ``(M,)`` int64, id of the lesion along its video.
         times: the time of each frame.
         links_by_place: as ``links``, if the frames were one after the other without gaps, as UltraDet's code takes them (`legacy`).
+        patient_known: whether ``patient`` is known; else it is the video's id, and the video counts as a separate patient.
+        patient_guessed: as in `VideoResult`.
     """
 
     video_id: str
@@ -142,6 +146,8 @@ class MatchedVideo:
     gt_track: IntArray
     times: FrameTimes
     links_by_place: IntArray
+    patient_known: bool = True
+    patient_guessed: bool = False
 
     @property
     def is_still(self) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.coco_annotations import CocoAnnotations, Id
 from ultravid.datasets.json_files import read_json
+from ultravid.datasets.patients import PatientRule, patient_key, patient_rule, spelling_warnings
 from ultravid.evaluation.coco_files import (
     Detections,
     FrameDetections,
@@ -28,22 +31,30 @@ from ultravid.utils.file_io import is_local
 
 __all__ = ["check_metrics", "check_same_videos", "evaluated", "in_order_of", "load_run", "load_videos"]
 
+logger = logging.getLogger(__name__)
+
+Patients = str | Path | Mapping[str, str] | None
+
 _TOLERANCE = 1e-3
 
 
 def load_videos(
-    predictions: str | Path, annotations: str | Path | None = None, patients: Mapping[str, str] | None = None
+    predictions: str | Path, annotations: str | Path | None = None, patients: Patients = None
 ) -> Iterator[VideoResult]:
     """The videos of a file or folder of predictions, with their ground truth.
 
     Args:
         predictions: COCO results at any address (needs ``annotations``), or a run's own files: its local folder or its manifest.
         annotations: COCO-VID file at any address; it replaces the ground truth in a run's own files, and sets the order of the videos.
-        patients: patient by video name; takes precedence over what the files say.
+        patients: a rule for patients or the address of a table, as readers of datasets take them
+            (`ultravid.datasets.patients.patient_rule`), or patients by video name. A table comes before what annotations state,
+            and that before a rule; the patient in a run's own files may itself be found by a rule, and comes last. None: what
+            the files say.
 
     Raises:
         UserError: something can't be used; the message names file, video and frame.
     """
+    rule = PatientRule(patients) if isinstance(patients, Mapping) else patient_rule(patients)
     rows = read_json(predictions) if not is_local(predictions) or Path(predictions).is_file() else None
     own = not isinstance(rows, list)
     if own and not is_local(predictions):
@@ -55,19 +66,37 @@ def load_videos(
             raise UserError(
                 f"{predictions}: COCO results have no ground truth; give the annotations too (--annotations)."
             )
-        for video in read_videos(find_manifest(Path(predictions))):
-            patient = (patients or {}).get(video.video_id, video.patient)
-            yield replace(video, patient=patient)
+        yield from _with_patients(read_videos(find_manifest(Path(predictions))), rule, predictions)
         return
-    truth = read_annotations(annotations, patients)
-    manifest = find_manifest(Path(predictions)) if own else None
-    found = _own_detections(manifest, truth) if manifest else read_coco_detections(predictions, rows, truth)
-    yield from join_detections(truth, found)
+    truth = read_annotations(annotations, rule)
+    if not own:
+        yield from join_detections(truth, read_coco_detections(predictions, rows, truth))
+        return
+    found, stored = _own_detections(find_manifest(Path(predictions)), truth)
+    for video in join_detections(truth, found):
+        patient, guessed = stored[video.video_id]
+        yield video if video.patient is not None else replace(video, patient=patient, patient_guessed=guessed)
 
 
-def _own_detections(manifest: Path, truth: CocoAnnotations) -> Detections:
+def _with_patients(videos: Iterator[VideoResult], rule: PatientRule, path: str | Path) -> Iterator[VideoResult]:
+    """The videos of a run's own files with the patients that a rule finds; where it finds none, the stored ones stay."""
+    names = []
+    for video in videos:
+        names.append(video.video_id)
+        found = rule.patient(video.video_id)
+        yield video if found is None else replace(video, patient=found, patient_guessed=False)
+    faults = FileFaults(path)
+    rule.check(names, faults)
+    for warning in faults.close():
+        logger.warning("%s", warning)
+
+
+def _own_detections(manifest: Path, truth: CocoAnnotations) -> tuple[Detections, dict[str, tuple[str | None, bool]]]:
+    """The detections of a run's own files; and by video the patient, and whether it was guessed."""
     found: dict[Id, FrameDetections] = {}
+    stored: dict[str, tuple[str | None, bool]] = {}
     for video in read_videos(manifest):
+        stored[video.video_id] = (video.patient, video.patient_guessed)
         for frame in video.frames:
             where = f"{manifest.parent}: video {video.video_id!r} frame {frame.frame_index}"
             if frame.image_id not in truth.images:
@@ -83,11 +112,11 @@ def _own_detections(manifest: Path, truth: CocoAnnotations) -> Detections:
                 f"{manifest.parent}: {truth.where(image_id)} of {truth.path} was not evaluated ({number} frames were not). "
                 "Give annotations of the evaluated videos, or none: the run's files contain their own."
             )
-    return found
+    return found, stored
 
 
 def load_run(
-    predictions: str | Path, annotations: str | Path | None = None, patients: Mapping[str, str] | None = None
+    predictions: str | Path, annotations: str | Path | None = None, patients: Patients = None
 ) -> tuple[list[MatchedVideo], dict[str, str]]:
     """The matched videos of a run, and a hash of each video's frames and ground truth by video id.
 
@@ -102,6 +131,8 @@ def load_run(
         truths[video.video_id] = _truth_text(video)
     if not matched:
         raise UserError(f"{predictions}: contains no video; there is nothing to evaluate.")
+    for warning in spelling_warnings(matched):
+        logger.warning("%s: %s", predictions, warning)
     return matched, truths
 
 
@@ -183,9 +214,13 @@ def in_order_of(a: Sequence[MatchedVideo], b: Sequence[MatchedVideo]) -> list[Ma
     by_name = {video.video_id: video for video in b}
     ordered = [by_name[video.video_id] for video in a]
     for one, other in zip(a, ordered, strict=True):
-        if one.patient != other.patient:
-            raise UserError(f"Video {one.video_id!r} is of patient {one.patient!r} in A and {other.patient!r} in B.")
-    return ordered
+        keys = [(patient_key(v.patient), True) if v.patient_known else (v.video_id, False) for v in (one, other)]
+        if keys[0] != keys[1]:
+            of = [f"patient {v.patient!r}" if v.patient_known else "an unknown patient" for v in (one, other)]
+            raise UserError(
+                f"Video {one.video_id!r} is of {of[0]} in A and of {of[1]} in B; say whose it is by --patients."
+            )
+    return [replace(other, patient=one.patient) for one, other in zip(a, ordered, strict=True)]
 
 
 def _truth_text(video: VideoResult) -> str:

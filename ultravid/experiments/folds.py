@@ -21,7 +21,15 @@ from ultravid.config.references import is_reference
 from ultravid.config.resume import is_named, significant_changes
 from ultravid.config.serialize import resolved
 from ultravid.config.tree import value_at
-from ultravid.evaluation.folds import FoldResult, FoldTable, fold_csv, fold_html, fold_json, fold_latex
+from ultravid.evaluation.folds import (
+    FoldResult,
+    FoldTable,
+    fold_csv,
+    fold_html,
+    fold_json,
+    fold_latex,
+    notes_on_patients,
+)
 from ultravid.evaluation.metrics import all_metrics, why_undefined
 from ultravid.evaluation.records import EvaluationRecord, check_record, folder_of_weights, read_record
 from ultravid.evaluation.results import MatchedVideo
@@ -274,12 +282,14 @@ def summarize_folds(finished: Sequence[Fold], missing: Sequence[int]) -> FoldTab
     read = [_read_fold(fold) for fold in finished]
     results = [result for result, _ in read]
     videos = [video for _, matched in read for video in matched]
+    notes = notes_on_patients({result.fold: matched for result, matched in read if matched})
     if not all(matched for _, matched in read):
-        return FoldTable(results, missing, not_pooled="the predictions of a fold are missing")
+        why = "the predictions of a fold are missing"
+        return FoldTable(results, missing, not_pooled=why, patient_notes=notes)
     names = [video.video_id for video in videos]
     if len(set(names)) < len(names):
-        return FoldTable(results, missing, not_pooled="a video is in several folds")
-    return FoldTable(results, missing, pooled=all_metrics(videos))
+        return FoldTable(results, missing, not_pooled="a video is in several folds", patient_notes=notes)
+    return FoldTable(results, missing, pooled=all_metrics(videos), patient_notes=notes)
 
 
 def write_fold_tables(table: FoldTable, output_dir: Path, command: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
-from ultravid.evaluation.bootstrap import BOOTSTRAP_METRICS, paired_p_value, percentile_interval
+from ultravid.evaluation.bootstrap import BOOTSTRAP_METRICS, paired_p_value, patient_notes, percentile_interval
 from ultravid.evaluation.image_metrics import stills_note
 from ultravid.evaluation.metrics import TRAINING_METRICS, count_metrics, stratum_metrics, why_undefined
 from ultravid.evaluation.report.html_page import (
@@ -20,7 +21,7 @@ from ultravid.evaluation.report.html_page import (
     table,
     value_cell,
 )
-from ultravid.evaluation.report.report_run import ReportRun, strata_fields
+from ultravid.evaluation.report.report_run import ReportOptions, ReportRun, strata_fields
 from ultravid.evaluation.run_facts import differing_settings
 from ultravid.evaluation.tables import format_interval, format_undefined
 
@@ -70,6 +71,8 @@ def metrics_section(runs: Sequence[ReportRun]) -> Html:
         if text := stills_note(run.videos):
             notes.append(caption(f"{run.name}: {text}"))
     notes += _rate_notes(runs, BOOTSTRAP_METRICS)
+    if options.num_draws:
+        notes += [caption(f"{run.name}: {' '.join(said)}") for run in runs if (said := patient_notes(run.videos))]
     how = "Computed over the frames of all videos pooled."
     if options.num_draws:
         how += (
@@ -89,10 +92,16 @@ def _rate_notes(runs: Sequence[ReportRun], names: Sequence[str] | None = None) -
 def _evaluate_command(run: ReportRun) -> str:
     options = run.options
     parts = ["python", "tools/evaluate.py", "--predictions", str(run.path), "--output-dir", "OUT"]
-    parts += ["--annotations", str(options.annotations)] if options.annotations else []
+    parts += _sources(options)
     parts += ["--bootstrap", str(options.num_draws), "--seed", str(options.seed)] if options.num_draws else []
     parts += ["--strata", ",".join(strata_fields([run]))]
     return shlex.join(parts)
+
+
+def _sources(options: ReportOptions) -> list[str]:
+    """The arguments that say where ground truth and patients are from."""
+    given = ["--annotations", str(options.annotations)] if options.annotations else []
+    return given + (["--patients", str(options.patients)] if isinstance(options.patients, str | Path) else [])
 
 
 def differences_section(runs: Sequence[ReportRun], not_compared: str) -> Html | None:
@@ -119,7 +128,8 @@ def differences_section(runs: Sequence[ReportRun], not_compared: str) -> Html | 
         "means that the difference is more than the choice of patients explains; p is two-sided. This does not cover the "
         "variation between training seeds, and p is not corrected for testing many metrics."
     )
-    return section("differences", "Differences", how, *parts, *_rate_notes(runs, BOOTSTRAP_METRICS))
+    said = [caption(" ".join(notes))] if (notes := patient_notes(first.videos)) else []
+    return section("differences", "Differences", how, *said, *parts, *_rate_notes(runs, BOOTSTRAP_METRICS))
 
 
 def _difference_rows(first: ReportRun, other: ReportRun) -> list[Row]:
@@ -135,7 +145,7 @@ def _difference_rows(first: ReportRun, other: ReportRun) -> list[Row]:
 
 def _compare_command(first: ReportRun, other: ReportRun) -> str:
     options = first.options
-    given = ["--annotations", str(options.annotations)] if options.annotations else []
+    given = _sources(options)
     drawn_by = ["--bootstrap", str(options.num_draws), "--seed", str(options.seed)]
     return shlex.join(["python", "tools/compare.py", str(first.path), str(other.path), *given, *drawn_by])
 

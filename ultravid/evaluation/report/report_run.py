@@ -30,7 +30,7 @@ class ReportOptions:
 
     Attributes:
         annotations: COCO-VID file; needed for runs that are COCO results.
-        patients: patient by video name; overrides what the files say.
+        patients: a rule for patients, or a table of them (`ultravid.evaluation.runs.load_videos`).
         images: folder that holds the frames' image files now, if they were moved (`ImageFinder`).
         num_draws: bootstrap draws of patients for the intervals; 0 gives no intervals.
         seed: seed of the draws.
@@ -41,7 +41,7 @@ class ReportOptions:
     """
 
     annotations: str | Path | None = None
-    patients: Mapping[str, str] | None = None
+    patients: str | Path | Mapping[str, str] | None = None
     images: Path | None = None
     num_draws: int = 2000
     seed: int = 0

@@ -45,6 +45,6 @@ def timelines_section(runs: Sequence[ReportRun]) -> Html:
 
 
 def _title(video: MatchedVideo) -> str:
-    patient = [f"patient {video.patient}"] if video.patient != video.video_id else []
-    facts = [f"{len(video.frame_index)} frames", *patient, *(f"{k} {v}" for k, v in sorted(video.metadata.items()))]
+    patient = f"patient {video.patient}" if video.patient_known else "patient not known"
+    facts = [f"{len(video.frame_index)} frames", patient, *(f"{k} {v}" for k, v in sorted(video.metadata.items()))]
     return f"{video.video_id}: {', '.join(facts)}"
