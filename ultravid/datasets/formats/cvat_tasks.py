@@ -20,6 +20,8 @@ from xml.etree.ElementTree import ParseError
 import defusedxml
 import defusedxml.ElementTree
 
+from ultravid.datasets.bounds import MAX_ANNOTATION_BYTES
+from ultravid.datasets.safe_files import read_bytes
 from ultravid.datasets.video import DataError
 
 if TYPE_CHECKING:
@@ -158,7 +160,7 @@ def whole_number(text: str | None) -> int | None:
 
 def _parse(path: Path) -> Element:
     try:
-        root = defusedxml.ElementTree.parse(path, forbid_dtd=True).getroot()
+        root = defusedxml.ElementTree.fromstring(read_bytes(path, MAX_ANNOTATION_BYTES), forbid_dtd=True)
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror}).") from error
     except (

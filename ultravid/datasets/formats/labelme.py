@@ -19,14 +19,15 @@ from typing import Any
 
 from ultravid.datasets.bounds import frame_size_fault, is_whole
 from ultravid.datasets.boxes import is_number, repair_box
-from ultravid.datasets.faults import FaultSink, FileFaults
+from ultravid.datasets.faults import FaultSink, FileFaults, as_data_error
+from ultravid.datasets.folders import natural_order, walk_folders
 from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, make_video, require_folder
 from ultravid.datasets.image_io import image_fault, image_fault_kind, image_size
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.readers import read_sidecar
-from ultravid.datasets.readers.images import list_images, natural_order
+from ultravid.datasets.readers.images import list_images
 from ultravid.datasets.safe_files import NamedFiles
 from ultravid.datasets.video import DataError, Frame, Video
 
@@ -38,6 +39,7 @@ _BY_NAME = "annotation files were matched to an image by name, because their ima
 _OTHER_NAME = "annotation files have another name than the image that their imagePath names"
 _NOT_LABELME = "JSON files are not LabelMe's and are not read"
 _NO_FILE = "videos have images without an annotation file, which are read as frames without lesion"
+_NOT_ENTERED = "folders are not read"
 _NO_BOX = "data sets have no annotated box"
 _FLAGGED = "annotation files have flags set, which are not read"
 _DIFFICULT = "shapes are marked as difficult, and are lesions as any other"
@@ -77,14 +79,21 @@ def load_labelme(
         if not root.is_dir():
             raise DataError(f"{root} is not a folder.")
         own = FileFaults(root, faults)
-        folders = sorted({root, *(p for p in root.rglob("*") if p.is_dir())}, key=lambda p: natural_order(str(p)))
+        walked = walk_folders(root)
+        folders = walked.folders
+        for folder, reason in walked.left_out:
+            own.repair(_NOT_ENTERED, f"{folder} {reason}")
         files = [_read_file(path) for folder in folders for path in _annotation_files(folder)]
         images = _Images(folders, NamedFiles(root, allow_outside_root=allow_outside_root))
         names = tuple(classes or ()) if classes is not None or class_agnostic else _labels(files)
         reader = _Reader(root, own, patient_rule(patients), class_agnostic, names)
         matched = reader.match(files, images)
         for folder, found in images.by_folder.items():
-            reader.read(folder, found, matched)
+            try:
+                with as_data_error(folder):
+                    reader.read(folder, found, matched)
+            except DataError as error:
+                own.reject("video can't be read", str(error).rstrip("."), whole_video=True)
         if not reader.videos and not own.rejected:
             raise DataError(f"{root}: no folder in it holds PNG or JPEG images.")
         reader.patients.check([video.video_id for video in reader.videos], own)
@@ -203,6 +212,7 @@ class _Reader:
         self.classes = tuple(classes)
         self.videos: list[Video] = []
         self.num_images = 0
+        self._merged: Counter[str] = Counter()  # labels of the current video, if they are read as one
 
     def match(self, files: Sequence[_AnnotationFile], images: _Images) -> dict[Path, list[_AnnotationFile]]:
         """The JSON files of each image; of one that is claimed by several, all of them."""
@@ -259,6 +269,7 @@ class _Reader:
         """The video of a folder."""
         name = self._name(folder)
         frames: list[Frame] = []
+        self._merged.clear()
         for number, image in enumerate(images):
             where, files = f"video {name!r} frame {number}", matched.get(image, ())
             if len(files) > 1:
@@ -275,9 +286,8 @@ class _Reader:
             sidecar = read_sidecar(folder)
             patient = self.patients.patient(name, sidecar.patient)
             shown = ("lesion",) if self.class_agnostic else self.classes
-            self.videos.append(
-                make_video(name, frames, patient, fps=sidecar.fps, metadata=sidecar.metadata, class_names=shown)
-            )
+            more = {"fps": sidecar.fps, "metadata": sidecar.metadata, "merged_classes": dict(self._merged)}
+            self.videos.append(make_video(name, frames, patient, class_names=shown, **more))
 
     def _frame(self, image: Path, file: _AnnotationFile | None, where: str) -> Frame | None:
         try:
@@ -319,6 +329,8 @@ class _Reader:
             seen[track] += 1
             if seen[track] > 1:
                 self.faults.repair(_ONE_GROUP, f"{here}: group_id {track}")
+            if self.class_agnostic:
+                self._merged[str(shape.get("label"))] += 1
             rows.append((box, 0 if self.class_agnostic else self.classes.index(shape["label"]), track))
         return rows
 
