@@ -1,6 +1,7 @@
 """Metrics per minute, delays and sequences follow the time of frames: gaps, offsets, pauses and unknown rates."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -82,6 +83,29 @@ def test_the_delay_over_a_pause_is_in_seconds():
     frames.append(FrameResult(2, 2, box, box, one, time_s=stamps[2]))
     (track,) = lesion_tracks([match_video(VideoResult("v", frames, 25.0))])
     assert track.delay_s(0.5) == 38.0
+
+
+def test_the_report_draws_time_and_names_an_assumed_rate(tmp_path):
+    times = [0, 0.1, 0.2, 0.3, 60, 60.1, 60.2, 60.3, 60.4, 60.5]
+    write_inputs(tmp_path, list(enumerate(times)), found_from=2, same_box=True)
+    arguments = [tmp_path / "found.json", "--annotations", tmp_path / "truth.json", "--bootstrap", 20]
+    assert run_tool(load_tool("report").main, [*map(str, arguments), "--output", str(tmp_path / "r.html")]) == 0
+    page = (tmp_path / "r.html").read_text()
+    bands = re.findall(r'<rect x="([\d.]+)" y="2" width="([\d.]+)"[^>]*><title>lesion 1, frames (\d+) to (\d+)<', page)
+    assert [(float(x), frames) for x, _, *frames in bands] == [
+        (150.0, ["0", "3"]),
+        (1100.5, ["4", "9"]),
+    ]  # 150 + 960 * 60 / 60.6
+    assert [float(width) for _, width, *_ in bands] == [6.3, 9.5]  # 0.4 s and 0.6 s
+    assert ">50 s</text>" in page and "10 frames, 60.6 s" in page
+    assert "frames 4 to 9 (6 of them), 60.00 s to 60.50 s" in page and "<span>4 (60.00 s)</span>" in page
+    assert "assume 30 frames" not in page
+    write_inputs(tmp_path, [(10 * k, None) for k in range(10)], found_from=1)
+    assert run_tool(load_tool("report").main, [*map(str, arguments), "--output", str(tmp_path / "r.html")]) == 0
+    page = (tmp_path / "r.html").read_text()
+    assert "In found.json, FP70, FP80, FP90 assume 30 frames per second for 1 of 1 videos" in page
+    assert "10 frames, frame rate not known, usually 10 frames of the film apart" in page
+    assert ">80</text>" in page and "<span>3 (number 30)</span>" in page
 
 
 @pytest.mark.parametrize("rate", [{}, {"fps": 0}, {"fps": None}])

@@ -17,6 +17,7 @@ import os
 import secrets
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -385,7 +386,7 @@ class _Seen:
     frames: int = 0
     cached: int = 0
     videos: set[Any] = field(default_factory=set)
-    of_assumed_rate: set[str] = field(default_factory=set)
+    of_no_rate: Counter[str] = field(default_factory=Counter)  # frames by video
     digest: int = 0
 
     def add(self, inputs: Any, cached: bool) -> None:
@@ -398,7 +399,7 @@ class _Seen:
             if names[0] is not None:
                 self.videos.add(str(names[0]))
                 if not given.get("fps") and given.get("time_s") is None:
-                    self.of_assumed_rate.add(str(names[0]))
+                    self.of_no_rate[str(names[0])] += 1
             sha256 = hashlib.sha256(repr(names).encode()).digest()
             self.digest = (self.digest + int.from_bytes(sha256[:16], "big")) % 2**128
 
@@ -410,14 +411,15 @@ class _Seen:
             total.frames += part.frames
             total.cached += part.cached
             total.videos |= part.videos
-            total.of_assumed_rate |= part.of_assumed_rate
+            total.of_no_rate += part.of_no_rate
             total.digest = (total.digest + part.digest) % 2**128
         return total
 
     def facts(self) -> dict[str, Any]:
         """As a record has it."""
         counts = {"frames": self.frames, "videos": len(self.videos), "reused": self.cached}
-        return {**counts, "videos_of_assumed_rate": len(self.of_assumed_rate), "ids": f"{self.digest:032x}"}
+        assumed = sum(frames > 1 for frames in self.of_no_rate.values())  # a still needs no rate
+        return {**counts, "videos_of_assumed_rate": assumed, "ids": f"{self.digest:032x}"}
 
 
 def read_record_or_none(folder: InferenceFolder) -> Any:

@@ -66,7 +66,7 @@ def _strips(run: ReportRun, failures: Sequence[Failure]) -> list[Html]:
         marked = [_marked(run, failure, video.frames[place], place) for place in places]
         drawn, missing = strip(marked, run.point.threshold, finder)
         num_missing += missing
-        title = f"{number}. {video.video_id}, {_frames_text(failure, video)}, {_score_text(failure)}"
+        title = f"{number}. {video.video_id}, {_frames_text(run, failure, video)}, {_score_text(failure)}"
         figures.append(element("figure", None, element("figcaption", None, title), drawn))
     if num_missing:
         hint = "" if run.options.images else " Give the folder that holds them now with --images DIR."
@@ -75,9 +75,14 @@ def _strips(run: ReportRun, failures: Sequence[Failure]) -> list[Html]:
     return figures
 
 
-def _frames_text(failure: Failure, video: VideoResult) -> str:
+def _frames_text(run: ReportRun, failure: Failure, video: VideoResult) -> str:
     first, last = (video.frames[place].frame_index for place in failure.frames[[0, -1]])
-    return f"frame {first}" if first == last else f"frames {first} to {last} ({len(failure.frames)} of them)"
+    text = f"frame {first}" if first == last else f"frames {first} to {last} ({len(failure.frames)} of them)"
+    times = run.videos[failure.video].times
+    if times.is_assumed:
+        return text
+    begin, end = (f"{times.times_s[place]:.2f} s" for place in failure.frames[[0, -1]])
+    return f"{text}, {begin}" if first == last else f"{text}, {begin} to {end}"
 
 
 def _score_text(failure: Failure) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ultravid.datasets.image_io import read_image
 from ultravid.evaluation.report.html_page import Html, element
-from ultravid.evaluation.results import FrameResult
+from ultravid.evaluation.results import FrameResult, frame_text
 from ultravid.utils.errors import UserError
 
 __all__ = ["DETECTION", "LESION", "ImageFinder", "MarkedFrame", "chosen_frames", "strip"]
@@ -127,11 +127,9 @@ def _frame(marked: MarkedFrame, threshold: float, image: NDArray[np.uint8] | Non
     else:
         at = {"x": width / 2, "y": 0.95 * height, "text-anchor": "middle", "style": f"font-size:{height / 12:.1f}px"}
         marks.append(element("text", at, "image not found"))
-    label = f"frame {frame.frame_index}: {len(frame.gt_boxes)} lesions, {len(kept)} detections"
+    label = f"frame {frame_text(frame)}: {len(frame.gt_boxes)} lesions, {len(kept)} detections"
     size = {"viewBox": f"0 0 {width:g} {height:g}", "role": "img", "aria-label": label}
-    return element(
-        "div", {"class": "frame"}, element("svg", size, *marks), element("span", None, f"{frame.frame_index}")
-    )
+    return element("div", {"class": "frame"}, element("svg", size, *marks), element("span", None, frame_text(frame)))
 
 
 def _size(frame: FrameResult, image: NDArray[np.uint8] | None) -> tuple[float, float]:

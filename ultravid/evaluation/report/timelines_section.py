@@ -34,7 +34,7 @@ def timelines_section(runs: Sequence[ReportRun]) -> Html:
         title = element("figcaption", None, _title(first.videos[place]))
         figures.append(element("figure", {"class": "timeline"}, title, drawn))
     how = (
-        "Scores from 0 to 1 by frame number: in each frame the highest-scoring detection that hits a lesion, and the "
+        "Scores from 0 to 1 along the film, in seconds (by frame number if its rate is not known): in each frame the highest-scoring detection that hits a lesion, and the "
         "highest-scoring one that does not. Green marks frames that show a lesion; the dashed line is the run's score threshold. "
         f"Videos with the most false-positive sequences and missed lesions of {first.name} come first."
     )
@@ -46,5 +46,9 @@ def timelines_section(runs: Sequence[ReportRun]) -> Html:
 
 def _title(video: MatchedVideo) -> str:
     patient = f"patient {video.patient}" if video.patient_known else "patient not known"
-    facts = [f"{len(video.frame_index)} frames", patient, *(f"{k} {v}" for k, v in sorted(video.metadata.items()))]
+    times = video.times
+    length = "frame rate not known" if times.is_assumed else f"{times.duration_s:.4g} s"
+    gaps = [] if times.is_even else [f"usually {times.spacing:.3g} frames of the film apart"]
+    known = (f"{k} {v}" for k, v in sorted(video.metadata.items()))
+    facts = [f"{len(video.frame_index)} frames", length, *gaps, patient, *known]
     return f"{video.video_id}: {', '.join(facts)}"
