@@ -28,6 +28,7 @@ from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.run_facts import differing_settings, evaluated_text, run_warnings
 from ultravid.evaluation.runs import check_metrics, check_same_videos, in_order_of, load_run
 from ultravid.evaluation.tables import format_columns, format_interval, format_value
+from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, is_local, replace_file
 from ultravid.utils.tool import ToolParser, run_tool, seed_argument
 
@@ -116,9 +117,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.output:
         values: dict[str, float] = {f"{n}/{k}": v for n, row in rows.items() for k, v in row.items()}
         values |= {name: number for name, number in count_metrics(a).items() if "patient" in name}
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        with replace_file(args.output) as file:
-            file.write(dump_json(values, indent=1).encode())
+        try:
+            args.output.parent.mkdir(parents=True, exist_ok=True)
+            with replace_file(args.output) as file:
+                file.write(dump_json(values, indent=1).encode())
+        except OSError as error:
+            raise UserError(f"{args.output}: can't be written ({error.strerror}).") from error
     return 0
 
 

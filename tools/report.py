@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for run in runs:
         for text in run_warnings(run.path):
             logging.warning("%s: %s", run.name, text)
-    content = report_page(runs, not_compared).encode()
+    content = report_page(runs, not_compared).encode(errors="backslashreplace")
     try:
         with replace_file(args.output) as file:
             file.write(content)

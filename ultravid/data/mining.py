@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ultravid.config.errors import did_you_mean
+from ultravid.datasets.boxes import is_number
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.video import DataError, Video
 from ultravid.utils.file_io import dump_json, replace_file
+from ultravid.utils.text import shown
 
 __all__ = ["HardList", "HardMining", "read_hard_list", "write_hard_list"]
 
@@ -51,11 +53,13 @@ def read_hard_list(path: str | Path) -> HardList:
             raise DataError(f"{path}: unknown key {key!r}.{did_you_mean(key, _KEYS)}")
     videos, frames = content.get("videos", {}), content.get("frames", {})
     for video_id, weight in videos.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-            raise DataError(f"{path}: video {video_id!r} has the weight {weight!r}, not a number above 0.")
+        if not is_number(weight) or weight <= 0:
+            raise DataError(f"{path}: video {video_id!r} has the weight {shown(weight)}, not a number above 0.")
     for video_id, indices in frames.items():
         if not isinstance(indices, list) or not all(type(i) is int and i >= 0 for i in indices):
-            raise DataError(f"{path}: video {video_id!r} has the frames {indices!r}, not a list of numbers from 0.")
+            raise DataError(
+                f"{path}: video {video_id!r} has the frames {shown(indices)}, not a list of numbers from 0."
+            )
     return HardList(videos, frames, content.get("about", {}))
 
 

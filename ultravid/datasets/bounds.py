@@ -62,8 +62,8 @@ MAX_ANNOTATION_BYTES: Final = 1 << 30
 MAX_SIDECAR_BYTES: Final = 1 << 20
 """Bytes of a file that describes one recording: seven values."""
 
-MAX_PREDICTION_BYTES: Final = 1 << 32
-"""Unpacked bytes of a video's prediction file: 100 boxes of 36 bytes in each of `MAX_FRAMES` frames."""
+MAX_PREDICTION_BYTES: Final = 1 << 30
+"""Unpacked bytes of a video's prediction file: 100 boxes of 28 bytes in each of 380,000 frames, which is three hours."""
 
 MAX_DEPTH: Final = 100
 """How many lists and objects lie inside each other. COCO has five; Python's own limit, near 1,000, ends in a traceback."""

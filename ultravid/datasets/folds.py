@@ -20,7 +20,7 @@ def fold_of_patient(patient: str, num_folds: int) -> int:
     The name counts letter by letter, as it always did, so that a run that is resumed keeps its folds; where a dataset spells a
     patient in several ways, `folds_of_videos` takes one of them.
     """
-    return int(hashlib.sha256(patient.encode()).hexdigest(), 16) % num_folds
+    return int(hashlib.sha256(patient.encode(errors="surrogateescape")).hexdigest(), 16) % num_folds
 
 
 def folds_of_videos(videos: Sequence[Video], num_folds: int) -> list[int]:

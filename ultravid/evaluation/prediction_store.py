@@ -30,18 +30,24 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ultravid.datasets.bounds import MAX_FRAME_NUMBER, MAX_PREDICTION_BYTES
+from ultravid.datasets.formats.coco_annotations import is_id
 from ultravid.datasets.frame_times import known_rate, order_fault
+from ultravid.datasets.json_files import parse_json, read_json
+from ultravid.datasets.safe_files import open_regular
+from ultravid.datasets.video import DataError
 from ultravid.evaluation.records import check_record
 from ultravid.evaluation.results import FrameResult, VideoResult
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
 from ultravid.utils.hashing import sha256_of
 from ultravid.utils.run_folder import InferenceFolder, RunFolder
+from ultravid.utils.text import shown
 
 __all__ = [
     "PredictionFile",
@@ -89,7 +95,7 @@ class PredictionFile:
 def video_file_name(video_id: str) -> str:
     """The file name for a video: a readable form of its id, and a hash that makes it unique."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", video_id).strip("._")[-80:]
-    return f"{safe or 'video'}-{hashlib.sha256(video_id.encode()).hexdigest()[:10]}.npz"
+    return f"{safe or 'video'}-{hashlib.sha256(video_id.encode(errors='surrogateescape')).hexdigest()[:10]}.npz"
 
 
 def write_video(
@@ -149,13 +155,23 @@ def read_video(path: Path) -> PredictionFile:
     """
     try:
         # Opened here, because numpy does not close a file that turns out not to be an archive.
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            _check_sizes(file)
             content = np.load(file, allow_pickle=False)
             wanted = ("header", *_ARRAYS, *_OPTIONAL_ARRAYS)
-            arrays = {} if isinstance(content, np.ndarray) else {n: content[n] for n in wanted if n in content.files}
+            arrays = {n: content[n] for n in wanted if n in content.files}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise UserError(f"{path}: can't be read: it is cut off or not a prediction file ({error}).") from error
     header = _checked_header(path, arrays)
     where = f"{path}: video {header['video_id']!r}"
@@ -163,14 +179,41 @@ def read_video(path: Path) -> PredictionFile:
     return PredictionFile(_video(header, arrays), header["fingerprint"], arrays["input_digests"].astype(np.int64))
 
 
+def _check_sizes(file: BinaryIO) -> None:
+    """Refuse an archive whose arrays are larger than they may be, or than the archive can hold, before memory is taken for them.
+
+    Raises:
+        ValueError: one is; or it isn't an archive of arrays.
+    """
+    if not zipfile.is_zipfile(file):
+        raise ValueError("it is no archive")
+    total = 0
+    with zipfile.ZipFile(file) as archive:
+        for name in ("header", *_ARRAYS, *_OPTIONAL_ARRAYS):
+            member = archive.NameToInfo.get(f"{name}.npy")
+            if member is None:
+                continue
+            with archive.open(member) as opened:
+                version = np.lib.format.read_magic(opened)
+                read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                if version not in read:
+                    raise ValueError(f"{name!r} has the version {version} of numpy's format")
+                shape, _, dtype = read[version](opened)
+            size = math.prod(shape) * dtype.itemsize
+            total += size
+            if size > member.file_size or total > MAX_PREDICTION_BYTES:
+                raise ValueError(f"{name!r} of shape {shape} would take {size:,} bytes")
+    file.seek(0)
+
+
 def _checked_header(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     missing = [name for name in ("header", *_ARRAYS) if name not in arrays]
     if missing:
         raise UserError(f"{path}: is not a prediction file: it has no array {missing[0]!r}.")
     try:
-        header = json.loads(str(arrays["header"]))
-    except ValueError as error:
-        raise UserError(f"{path}: its header is not JSON ({error}).") from error
+        header = parse_json(str(arrays["header"]), "its header")
+    except DataError as error:
+        raise UserError(f"{path}: {error}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(f"{path}: its header does not name the format {FORMAT!r}.")
     kinds: dict[str, Any] = {
@@ -183,7 +226,7 @@ def _checked_header(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str,
     }
     for key, kind in kinds.items():
         if key not in header or not isinstance(header[key], kind):
-            raise UserError(f"{path}: {header.get(key)!r} in its header is not a valid {key!r}.")
+            raise UserError(f"{path}: {shown(header.get(key))} in its header is not a valid {key!r}.")
     names = header.setdefault("file_names", [None] * len(header["image_ids"]))
     if not isinstance(names, list) or not all(isinstance(name, str | None) for name in names):
         raise UserError(f"{path}: video {header['video_id']!r}: its file_names are not a list of names.")
@@ -192,6 +235,8 @@ def _checked_header(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str,
         header["fps"] = known_rate(fps)
     except ValueError as error:
         raise UserError(f"{path}: video {header['video_id']!r}: its fps is {error}.") from error
+    if not all(is_id(image_id) for image_id in header["image_ids"]):
+        raise UserError(f"{path}: video {header['video_id']!r}: its image_ids are not all whole numbers or text.")
     if not all(isinstance(v, str) for v in header["metadata"].values()):
         raise UserError(f"{path}: video {header['video_id']!r}: its metadata are not all text.")
     return header
@@ -217,11 +262,14 @@ def _check_arrays(where: str, arrays: Mapping[str, NDArray[Any]], header: Mappin
         )
     for counts, members in sizes.items():
         for name in members:
-            if (arrays[counts] < 0).any() or arrays[counts].sum() != len(arrays[name]):
+            most = len(arrays[name])
+            if (arrays[counts] < 0).any() or (arrays[counts] > most).any() or arrays[counts].sum() != len(arrays[name]):
                 raise UserError(
                     f"{where}: the sum of {counts!r} is {arrays[counts].sum()}, but {name!r} has {len(arrays[name])} rows."
                 )
     index = arrays["frame_index"]
+    if len(index) and (index[0] < 0 or index.max() > MAX_FRAME_NUMBER):
+        raise UserError(f"{where}: its frame numbers are not from 0 to {MAX_FRAME_NUMBER}.")
     if (np.diff(index) <= 0).any():
         raise UserError(f"{where}: frame {index[1:][np.diff(index) <= 0][0]} is repeated or out of order.")
     fault_of_times = order_fault(arrays.get("frame_number", index), arrays.get("time_s", np.full(len(index), np.nan)))
@@ -301,7 +349,8 @@ def find_manifest(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise UserError(f"{path} does not exist.")
+        what = "is a named pipe or a device, not a file or folder" if path.exists() else "does not exist"
+        raise UserError(f"{path} {what}.")
     # A run's output folder has a manifest.json too, of its checkpoints; only a folder of predictions has .npz files beside it.
     tried = [path / MANIFEST] if any(path.glob("*.npz")) else []
     tried += [InferenceFolder(path).manifest, RunFolder(path).prediction_manifest]
@@ -339,9 +388,9 @@ def read_manifest(path: Path) -> list[tuple[str, Path]]:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not a manifest of predictions: {error}") from error
+        content = read_json(path)
+    except DataError as error:
+        raise UserError(f"{path}: is not a manifest of predictions: {str(error).removeprefix(f'{path}: ')}") from error
     rows = content.get("videos") if isinstance(content, dict) and content.get("format") == FORMAT else None
     if not isinstance(rows, list):
         raise UserError(
@@ -350,7 +399,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     known: set[str] = set()
     for row in rows:
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("video_id", "file")):
-            raise UserError(f"{path}: {row!r} is not an object with a 'video_id' and a 'file'.")
+            raise UserError(f"{path}: {shown(row)} is not an object with a 'video_id' and a 'file'.")
         if row["video_id"] in known:
             raise UserError(f"{path}: names video {row['video_id']!r} twice.")
         known.add(row["video_id"])

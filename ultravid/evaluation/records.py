@@ -18,6 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ultravid.datasets.bounds import MAX_ANNOTATION_BYTES
+from ultravid.datasets.json_files import parse_json
+from ultravid.datasets.safe_files import NamedFiles, read_bytes
+from ultravid.datasets.video import DataError
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
 from ultravid.utils.hashing import sha256_of
@@ -38,6 +42,8 @@ __all__ = [
 ]
 
 RECORD_FORMAT = "ultravid evaluation 1"
+
+_PARTS = ("weights", "files", "config", "run", "predictions", "data", "seen", "versions")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +70,18 @@ class EvaluationRecord:
 
     @property
     def config(self) -> Path | None:
-        """The file with the config that the model was evaluated under; None if there is none."""
+        """The file with the config that the model was evaluated under; None if there is none in the run's folder.
+
+        Never a Python file: reading one runs it, and a record may come from anywhere.
+        """
         file = (self.content.get("config") or {}).get("file")
-        path = self.folder.path / file if file else None
-        return path if path is not None and path.is_file() else None
+        if not isinstance(file, str) or Path(file).suffix not in (".yaml", ".yml"):
+            return None
+        try:
+            path = NamedFiles(self.folder.path.parent).path(file, self.folder.path)
+        except DataError:
+            return None
+        return path if path.is_file() else None
 
     @property
     def is_of_training(self) -> bool:
@@ -92,11 +106,12 @@ def read_record(folder: InferenceFolder) -> EvaluationRecord | None:
         UserError: the file is not a record, or was edited.
     """
     try:
-        content = json.loads(folder.record.read_text(encoding="utf-8"))
+        content = parse_json(read_bytes(folder.record, MAX_ANNOTATION_BYTES), folder.record)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{folder.record}: is not the record of an evaluation: {error}") from error
+    except (OSError, DataError) as error:
+        reason = str(error).removeprefix(f"{folder.record}: ")
+        raise UserError(f"{folder.record}: is not the record of an evaluation: {reason}") from error
     if not isinstance(content, dict) or content.get("format") != RECORD_FORMAT:
         raise UserError(f"{folder.record}: is not the record of an evaluation, which has the format {RECORD_FORMAT!r}.")
     if content.pop("checksum", None) != _checksum(content):
@@ -104,6 +119,9 @@ def read_record(folder: InferenceFolder) -> EvaluationRecord | None:
             f"{folder.record}: was edited after the evaluation wrote it, so it explains nothing. Evaluate again, or remove it: the "
             "predictions are then shown as those of unknown weights."
         )
+    for key in _PARTS:
+        if not isinstance(content.get(key) or {}, dict):
+            raise UserError(f"{folder.record}: is not the record of an evaluation: its {key!r} is not an object.")
     return EvaluationRecord(folder, content)
 
 

@@ -7,7 +7,6 @@ process or the hash of the weights' file says that they are its own.
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import re
 import socket
@@ -18,6 +17,8 @@ from typing import Any
 import ultravid
 from ultravid.config import ConfigError, LazyConfig, config_hash
 from ultravid.config.resume import significant_changes
+from ultravid.datasets.json_files import read_json
+from ultravid.datasets.video import DataError
 from ultravid.evaluation.prediction_store import find_manifest
 from ultravid.evaluation.records import EvaluationRecord, command_to_evaluate, evaluation_of, read_record, record_about
 from ultravid.utils.hashing import sha256_of
@@ -165,7 +166,7 @@ def _predictions(content: Mapping[str, Any]) -> str:
 def _fingerprint(predictions: Path) -> str:
     if predictions.is_file() and predictions.name != RunFolder("").prediction_manifest.name:
         return "unknown: COCO results do not record it"
-    content = json.loads(find_manifest(predictions).read_text(encoding="utf-8"))
+    content = read_json(find_manifest(predictions))
     return f"SHA-256 of weights and config: {content.get('fingerprint') or 'not recorded'}"
 
 
@@ -227,8 +228,8 @@ def _attempt_at(run: RunFolder, iteration: Any) -> Attempt | None:
 def _checkpoints(run: RunFolder) -> dict[str, dict[str, Any]]:
     """What the run's manifest says of its checkpoints, by name."""
     try:
-        rows = json.loads(run.manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        rows = read_json(run.manifest)
+    except DataError:
         return {}
     return {k: row for k, row in rows.items() if isinstance(row, dict)} if isinstance(rows, dict) else {}
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ultravid.datasets.boxes import is_number
 from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.coco_annotations import CocoAnnotations, Id
 from ultravid.datasets.json_files import read_json
@@ -28,6 +29,7 @@ from ultravid.evaluation.records import EvaluationRecord, check_record, command_
 from ultravid.evaluation.results import MatchedVideo, VideoResult
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import is_local
+from ultravid.utils.text import shown
 
 __all__ = ["check_metrics", "check_same_videos", "evaluated", "in_order_of", "load_run", "load_videos"]
 
@@ -184,15 +186,17 @@ def check_metrics(
         value = written.get(name, known[name]) if isinstance(written, dict) else None
         if not _same_value(value, known[name]):
             raise UserError(
-                f"{folder.metrics}: its {name} is {value}, but that of the predictions beside it is {known[name]:.4f}: it is of "
+                f"{folder.metrics}: its {name} is {shown(value)}, but that of the predictions beside it is {known[name]:.4f}: it is of "
                 f"another evaluation or was edited, and no record explains it. Evaluate again: {command_to_evaluate(folder)}"
             )
 
 
 def _same_value(written: Any, known: float) -> bool:
-    if not isinstance(written, int | float):
+    if isinstance(written, float) and math.isnan(written):
+        return math.isnan(known)
+    if not is_number(written):
         return written is None and math.isnan(known)
-    return written == known or abs(written - known) < _TOLERANCE or (math.isnan(written) and math.isnan(known))
+    return bool(written == known or abs(written - known) < _TOLERANCE)
 
 
 def _file_of(predictions: str | Path) -> Path | None:

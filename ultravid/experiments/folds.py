@@ -6,7 +6,6 @@ folders, so that the same command continues after any interruption.
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
@@ -21,6 +20,8 @@ from ultravid.config.references import is_reference
 from ultravid.config.resume import is_named, significant_changes
 from ultravid.config.serialize import resolved
 from ultravid.config.tree import value_at
+from ultravid.datasets.boxes import is_number
+from ultravid.datasets.json_files import read_json
 from ultravid.evaluation.folds import (
     FoldResult,
     FoldTable,
@@ -308,7 +309,7 @@ def write_fold_tables(table: FoldTable, output_dir: Path, command: str) -> None:
     }
     for ending, content in contents.items():
         with replace_file(output_dir / f"cross_validation.{ending}") as file:
-            file.write(content.encode())
+            file.write(content.encode(errors="backslashreplace"))
 
 
 def _read_fold(fold: Fold) -> tuple[FoldResult, list[MatchedVideo]]:
@@ -319,12 +320,14 @@ def _read_fold(fold: Fold) -> tuple[FoldResult, list[MatchedVideo]]:
     """
     folder = fold.evaluation
     try:
-        written = json.loads(folder.metrics.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        written = read_json(folder.metrics)
+    except UserError as error:
         raise UserError(
-            f"{folder.metrics}: can't be read ({error}). The evaluator of a fold writes it: a VideoDetectionEvaluator with "
+            f"{str(error).rstrip('.')}. The evaluator of a fold writes it: a VideoDetectionEvaluator with "
             "output_dir='${train.output_dir}/inference'."
         ) from error
+    if not isinstance(written, dict) or not all(value is None or is_number(value) for value in written.values()):
+        raise UserError(f"{folder.metrics}: is not an object of numbers, which an evaluator writes.")
     record = check_record(folder.metrics)
     values = {name: float("nan") if value is None else float(value) for name, value in written.items()}
     counts = {name: value for name, value in values.items() if name.startswith("count/")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import shlex
 import sys
@@ -30,6 +31,12 @@ EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal with a checkpoint; a scheduler may queue the run again
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
+# What a file system answers when a file can't be written or read; a bug of ours gives other errors.
+_FILE_SYSTEM = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EIO),
+}
+
 
 def tools_folder() -> Path:
     """The folder of the tools' files: ``tools`` of the checkout, or of the installed package."""
@@ -48,7 +55,8 @@ def command_line() -> str:
 def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Call a tool's ``main`` and return its exit code.
 
-    A `UserError` is printed without a traceback and gives 2, a `FloatingPointError` (a loss or gradient that is not finite) is
+    A `UserError`, and a file that can't be written as the disk is full or it lies in the way of a folder, are printed without a
+    traceback and give 2, a `FloatingPointError` (a loss or gradient that is not finite) is
     printed without a traceback and gives 1, and a run that was stopped gives 75.
     """
     escape_what_a_terminal_lacks()
@@ -70,6 +78,11 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         for note in getattr(error, "__notes__", ()):
             print(f"  {note}", file=sys.stderr)  # noqa: T201
+        return EXIT_USER_ERROR
+    except OSError as error:
+        if error.errno not in _FILE_SYSTEM:
+            raise
+        print(f"error: {error.filename or 'a file'}: can't be read or written ({error.strerror}).", file=sys.stderr)  # noqa: T201
         return EXIT_USER_ERROR
 
 

@@ -70,7 +70,7 @@ def _strips(run: ReportRun, failures: Sequence[Failure]) -> list[Html]:
         figures.append(element("figure", None, element("figcaption", None, title), drawn))
     if num_missing:
         hint = "" if run.options.images else " Give the folder that holds them now with --images DIR."
-        text = f"{num_missing} images are not where the predictions say: only boxes are drawn.{hint}"
+        text = f"{num_missing} images are not where the predictions say, or outside of the data's folder: only boxes are drawn.{hint}"
         figures.insert(0, caption(text))
     return figures
 
@@ -109,7 +109,10 @@ def _read_videos(run: ReportRun, wanted: set[str]) -> dict[str, VideoResult]:
 
 
 def _image_finder(run: ReportRun) -> ImageFinder:
-    """Looks for images from the folder where the run was started, and from the annotations' folder."""
+    """Looks for images from the folder where the run was started, and from the annotations' folder.
+
+    The names in annotations may come from anywhere, and lead into these folders alone: a report shows what it finds.
+    """
     folders = []
     run_folder = RunFolder.containing(run.path)
     record = run_folder.newest_record() if run_folder else None
@@ -118,4 +121,4 @@ def _image_finder(run: ReportRun) -> ImageFinder:
     if run.options.annotations and is_local(run.options.annotations):
         root = Path(run.options.annotations).resolve().parent
         folders += [root, root / "rawframes"]
-    return ImageFinder(folders, run.options.images)
+    return ImageFinder(folders, run.options.images, anywhere=run.options.annotations is None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultravid.datasets.image_io import read_image
+from ultravid.datasets.safe_files import NamedFiles
+from ultravid.datasets.video import DataError
 from ultravid.evaluation.report.html_page import Html, element
 from ultravid.evaluation.results import FrameResult, frame_text
 from ultravid.utils.errors import UserError
@@ -25,29 +28,38 @@ _JPEG_QUALITY = 75
 
 
 class ImageFinder:
-    """Finds the image files of frames.
+    """Finds the image files of frames. A relative name leads out of none of the folders, also not by ``..`` or a link.
 
     Args:
         folders: folders in which relative names are searched, in order, after the current folder.
         images: folder to which the images were moved; the longest trailing part of a name that exists in it is taken. None:
             the images are where their names say.
+        anywhere: absolute names may lead anywhere, as those do that an evaluation of ours recorded. False: into one of the folders.
     """
 
-    def __init__(self, folders: Sequence[Path] = (), images: Path | None = None) -> None:
-        self._folders = list(folders)
-        self._images = images
+    def __init__(self, folders: Sequence[Path] = (), images: Path | None = None, *, anywhere: bool = True) -> None:
+        self._folders = [NamedFiles(folder) for folder in (Path(), *folders)]
+        self._images = None if images is None else NamedFiles(images)
+        self._anywhere = anywhere
 
     def find(self, name: str | None) -> Path | None:
         """The image file of this name; None if there is no such file."""
-        if name is None:
+        if not name:
             return None
-        candidates = [Path(name), *(folder / name for folder in self._folders)]
+        if self._anywhere and Path(name).is_absolute() and Path(name).is_file():
+            return Path(name)
+        tried = [(folder, name) for folder in self._folders]
         if self._images is not None:
             parts = Path(name).parts
-            candidates += [
-                self._images.joinpath(*parts[start:]) for start in range(Path(name).is_absolute(), len(parts))
+            tried += [
+                (self._images, str(Path(*parts[start:]))) for start in range(Path(name).is_absolute(), len(parts))
             ]
-        return next((path for path in candidates if path.is_file()), None)
+        for folder, inner in tried:
+            with contextlib.suppress(DataError):
+                path = folder.path(inner)
+                if path.is_file():
+                    return path
+        return None
 
 
 @dataclass(frozen=True, eq=False)
