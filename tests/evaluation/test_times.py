@@ -1,15 +1,19 @@
 """Metrics per minute, delays and sequences follow the time of frames: gaps, offsets, pauses and unknown rates."""
 
 import json
+import logging
 import re
 
 import numpy as np
 import pytest
+import torch
 
 from tests.conftest import load_tool
-from ultravid.evaluation import FrameResult, VideoResult, match_video
+from ultravid.evaluation import FrameResult, VideoDetectionEvaluator, VideoResult, match_video
 from ultravid.evaluation.lesion_metrics import lesion_tracks
 from ultravid.evaluation.prediction_store import read_video, write_video
+from ultravid.structures import Boxes, Instances
+from ultravid.utils.errors import UserError
 from ultravid.utils.tool import run_tool
 
 LESION = [10, 10, 20, 20]  # x, y, width, height
@@ -136,6 +140,39 @@ def test_times_that_cannot_be_are_refused_by_file_video_and_frame(tmp_path, eval
     write_inputs(tmp_path, places, **video)
     code, said = evaluate()
     assert code == 2 and message in said and "truth.json" in said and "Traceback" not in said
+
+
+def test_an_evaluator_takes_times_from_its_inputs_and_refuses_wrong_ones(tmp_path, caplog):
+    def run(folder, *times, **more):
+        evaluator = VideoDetectionEvaluator(tmp_path / folder)
+        evaluator.begin(lambda: "")
+        with caplog.at_level(logging.WARNING, "ultravid"):
+            for k, given in enumerate(times):
+                found = Instances((8, 8), pred_boxes=Boxes([[0, 0, 4, 4]]), scores=torch.ones(1))
+                truth = Instances((8, 8), gt_boxes=Boxes([[0, 0, 4, 4]]))
+                image = {"image": torch.zeros(3, 8, 8), "height": 8, "width": 8, "instances": truth}
+                evaluator.process(
+                    [{"video_id": "v", "frame_index": k, "image_id": k, **image, **given, **more}],
+                    [{"instances": found}],
+                )
+            evaluator.evaluate()
+        return json.loads((tmp_path / folder / "predictions.json").read_text())
+
+    rows = run("gaps", {"frame_number": 5}, {"frame_number": np.int64(50)}, fps=30)
+    assert [(r["frame_index"], r["frame_number"], "time_s" in r) for r in rows] == [(0, 5, False), (1, 50, False)]
+    rows = run("stamps", {"time_s": 0.5}, {"time_s": np.float32(2)})
+    assert [(r["frame_number"], r["time_s"]) for r in rows] == [(0, 0.5), (1, 2.0)] and not caplog.text
+    assert "frame_number" not in run("plain", {}, {}, fps=0)[0]
+    assert "FP80, FP90 assume 30 frames per second for 1 of 1 videos" in caplog.text
+    for times, message in (
+        ([{"time_s": 1.0}, {"time_s": 0.5}], "Video 'v' frame 1: its time stamp is 0.5 s, not after 1 s of the frame before it"),
+        ([{"frame_number": 4}, {"frame_number": 4}], "Video 'v' frame 1: its number is 4, not above 4"),
+        ([{"frame_number": "4"}], "Video 'v' frame 0: 'frame_number' is '4', not a whole number"),
+        ([{"fps": -1}], "Video 'v' frame 0: 'fps' is -1, not a number above 0"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=re.escape(message)):
+            run("wrong", *times)
+        assert not list((tmp_path / "wrong/predictions").glob("*.npz"))
 
 
 def test_prediction_files_keep_times_and_those_without_are_as_before(tmp_path):

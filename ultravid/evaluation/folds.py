@@ -19,7 +19,7 @@ import numpy as np
 
 from ultravid.datasets.patients import num_patients, patient_identities
 from ultravid.evaluation.bootstrap import ENOUGH_PATIENTS, notes_on_unknown_patients
-from ultravid.evaluation.metrics import TRAINING_METRICS
+from ultravid.evaluation.metrics import TRAINING_METRICS, assumed_rate_text
 from ultravid.evaluation.report.html_page import Cell, caption, command, page, paragraph, section, table, value_cell
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.tables import format_columns, format_value
@@ -153,6 +153,13 @@ class FoldTable:
             if self.pooled is not None
             else f"No pooled metrics: {self.not_pooled}."
         )
+        counts = [
+            sum(int(result.counts.get(f"count/{name}", 0)) for result in self.results)
+            for name in ("videos_of_assumed_rate", "videos", "stills")
+        ]
+        values = {metric.name: metric.mean_of_defined for metric in chosen}
+        assumed = assumed_rate_text(values, counts[0], counts[1] - counts[2])
+        notes += [assumed] if assumed else []
         return [*notes, *self.patient_notes, *_notes_on_records(self.results)]
 
 

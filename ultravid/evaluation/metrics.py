@@ -82,6 +82,7 @@ __all__ = [
     "TRAINING_METRICS",
     "all_metrics",
     "assumed_rate_note",
+    "assumed_rate_text",
     "count_metrics",
     "shown_metrics",
     "stratum_metrics",
@@ -205,28 +206,32 @@ def count_metrics(videos: Sequence[MatchedVideo]) -> dict[str, int]:
 
 
 def assumed_rate_note(metrics: Mapping[str, float], videos: Sequence[MatchedVideo]) -> str:
+    """`assumed_rate_text` of metrics of these videos."""
+    films = films_of(videos)
+    return assumed_rate_text(metrics, sum(video.times.is_assumed for video in films), len(films))
+
+
+def assumed_rate_text(metrics: Mapping[str, float], number: int, total: int) -> str:
     """A sentence that names the metrics which rest on an assumed frame rate, and says how to state the true one.
 
     Args:
         metrics: values by name; those that are nan are not named, nor those of ``legacy/``, which take every rate as 30.
-        videos: the videos.
+        number: how many videos are of an assumed rate.
+        total: how many videos there are, without stills.
 
     Returns:
         "" if the rate of every video is known, or no metric depends on it.
     """
-    films = films_of(videos)
-    number = sum(video.times.is_assumed for video in films)
-    of_time = ("FP", "FROC", "delay_s")
     names = [
         name
         for name, value in metrics.items()
-        if not math.isnan(value) and not name.startswith("legacy/") and name.rpartition("/")[2].startswith(of_time)
+        if not math.isnan(value) and not name.startswith(("legacy/", "strata/")) and _needs_minutes(name)
     ]
     if not number or not names:
         return ""
     verb = "assume" if len(names) > 1 else "assumes"
     return (
-        f"{', '.join(names)} {verb} {ASSUMED_FPS:g} frames per second for {number} of {len(films)} videos, whose rate is not "
+        f"{', '.join(names)} {verb} {ASSUMED_FPS:g} frames per second for {number} of {total} videos, whose rate is not "
         "known: state fps in the annotations (COCO: of each video) or, for a recording, in NAME.video.json beside it."
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ultravid.datasets.frame_times import known_rate
+from ultravid.datasets.frame_times import is_frame_number, is_time_stamp, known_rate
 from ultravid.evaluation.evaluator import DatasetEvaluator
 from ultravid.evaluation.image_metrics import stills_note
 from ultravid.evaluation.matching import match_video
@@ -189,10 +189,11 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         for video_id, opened in self._open.items():
             video, digests = opened.finished()
             self._check_same_frames(video)
+            matched = match_video(video)  # before anything is written of a video whose times can't be used
             if self._output is not None:
                 self._output.predictions.mkdir(parents=True, exist_ok=True)
                 self._files[video_id] = write_video(self._output.predictions, video, self._fingerprint, digests)
-            self._matched[video_id] = match_video(video)
+            self._matched[video_id] = matched
         self._open = {}
 
     def _check_same_frames(self, video: VideoResult) -> None:
@@ -286,7 +287,7 @@ class _OpenVideo:
 
 def _rate_of(video_id: str, given: Mapping[str, Any]) -> float | None:
     try:
-        return known_rate(given.get("fps"))
+        return known_rate(_plain(given.get("fps")))
     except ValueError as error:
         raise UserError(f"Video {video_id!r} frame {given['frame_index']}: 'fps' is {error}.") from error
 
@@ -327,9 +328,23 @@ def _frame_result(given: dict[str, Any], found: Instances) -> FrameResult:
         gt_classes=truth.gt_classes.numpy() if truth.has("gt_classes") else None,
         classes=found.pred_classes.numpy() if found.has("pred_classes") else None,
         file_name=given.get("file_name"),
-        frame_number=given.get("frame_number"),
-        time_s=given.get("time_s"),
+        frame_number=_time_of(given, "frame_number", is_frame_number, "a whole number"),
+        time_s=_time_of(given, "time_s", is_time_stamp, "a time in seconds"),
     )
+
+
+def _plain(value: Any) -> Any:
+    """A number of Python for one of numpy or torch."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _time_of(given: Mapping[str, Any], key: str, is_right: Callable[[Any], bool], what: str) -> Any:
+    """The number or the time stamp of an input; None if it has none."""
+    value = given.get(key)
+    plain = _plain(value)
+    if plain is not None and not is_right(plain):
+        raise UserError(f"Video {given['video_id']!r} frame {given['frame_index']}: {key!r} is {value!r}, not {what}.")
+    return plain
 
 
 def _checked(video_id: str, frame: FrameResult) -> FrameResult:
