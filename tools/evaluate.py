@@ -21,6 +21,7 @@ from typing import Any
 
 from ultravid.datasets.patients import table_address
 from ultravid.evaluation.bootstrap import bootstrap_metrics, patient_notes, percentile_interval
+from ultravid.evaluation.class_metrics import classes_of, format_class_tables
 from ultravid.evaluation.image_metrics import stills_note
 from ultravid.evaluation.metrics import (
     TRAINING_METRICS,
@@ -85,7 +86,8 @@ def print_metrics(
         "In percent, except: FP in false-positive sequences per minute, FP/image in false-positive detections per image, delay_s in "
         "seconds, legacy as fractions in 0..1, whose FP@R takes every video as 30 frames per second without gaps."
     )
-    for note in (stills_note(videos), *(patient_notes(videos) if intervals else ())):
+    tables = format_class_tables(classes_of(videos), metrics)
+    for note in (tables, stills_note(videos), *(patient_notes(videos) if intervals else ())):
         if note:
             print(note)
     if reasons:

@@ -63,7 +63,7 @@ _IGNORED_IOU = 0.5
 
 
 def read_annotations(address: str | Path, patients: PatientRule | None = None) -> CocoAnnotations:
-    """Read a COCO-VID file; repaired boxes are counted in a warning.
+    """Read a COCO-VID file, or plain COCO as stills; repaired boxes are counted in a warning.
 
     Args:
         address: a path, or any address that ``ultravid.utils.file_io.PathManager`` handles.
@@ -73,7 +73,7 @@ def read_annotations(address: str | Path, patients: PatientRule | None = None) -
         UserError: the file can't be used; the message names file, video and frame.
     """
     faults = FileFaults(address)
-    annotations = read_coco_annotations(address, faults, patients=patients)
+    annotations = read_coco_annotations(address, faults, patients=patients, stills=None)
     for warning in faults.close():
         logger.warning("%s", warning)
     if not annotations.images:
@@ -128,12 +128,22 @@ def _counts(boxes: NDArray[np.float32], image: CocoImage) -> NDArray[np.bool_]:
 def _video_result(video: CocoVideo, detections: Detections, annotations: CocoAnnotations) -> VideoResult:
     frames = [_frame_result(number, image, detections, annotations) for number, image in enumerate(video.images)]
     metadata = {key: str(value) for key, value in video.metadata.items()}
-    return VideoResult(video.name, frames, video.fps, video.patient, metadata)
+    ids = tuple(annotations.categories)
+    classes: dict[str, Any] = {"class_names": _class_names(annotations), "category_ids": ids}
+    return VideoResult(video.name, frames, video.fps, video.patient, metadata, **classes)
+
+
+def _class_names(annotations: CocoAnnotations) -> tuple[str, ...]:
+    """The categories in the order of `CocoAnnotations.class_of`; those that share a name are told apart by their ids."""
+    number = Counter(annotations.categories.values())
+    return tuple(name if number[name] == 1 else f"{name} {i!r}" for i, name in annotations.categories.items())
 
 
 def _frame_result(number: int, image: CocoImage, detections: Detections, annotations: CocoAnnotations) -> FrameResult:
     none = FrameDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
     boxes, scores, found_classes = detections.get(image.image_id, none)
+    if not len(boxes):
+        found_classes = np.zeros(0, np.int64)  # known, as there is none
     gt_boxes = np.array([box for box, _, _ in image.lesions], np.float32).reshape(-1, 4)
     classes = np.array([annotations.class_of[category] for _, category, _ in image.lesions], np.int64)
     tracks = np.array([track for _, _, track in image.lesions], np.int64)

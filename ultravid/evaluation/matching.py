@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.evaluation.results import MatchedVideo, VideoResult
+from ultravid.evaluation.results import MatchedClasses, MatchedVideo, VideoResult
 
 __all__ = ["match_video", "match_videos", "pairwise_iou_np"]
 
@@ -64,7 +64,25 @@ def match_video(video: VideoResult) -> MatchedVideo:
         links_by_place=by_place,
         patient_known=video.patient is not None,
         patient_guessed=video.patient_guessed,
+        class_names=video.class_names,
+        classes=_match_within_classes(video, boxes, frame, gt_boxes, gt_frame) if video.has_classes else None,
     )
+
+
+def _match_within_classes(
+    video: VideoResult, boxes: FloatArray, frame: IntArray, gt_boxes: FloatArray, gt_frame: IntArray
+) -> MatchedClasses:
+    """The classes of a video that has several, and the best lesion box of each detection among those of its class."""
+    none = np.zeros(0, np.int64)
+    found = np.concatenate([none, *(f.classes for f in video.frames if f.classes is not None)])
+    true = np.concatenate([none, *(f.gt_classes for f in video.frames if f.gt_classes is not None)])
+    own_iou, own_gt = np.zeros(len(boxes), np.float32), np.full(len(boxes), -1, np.int64)
+    for number in np.unique(found):
+        kept, lesions = np.flatnonzero(found == number), np.flatnonzero(true == number)
+        iou, best, _ = _compare_with_lesions(boxes[kept], frame[kept], gt_boxes[lesions], gt_frame[lesions])
+        own_iou[kept] = iou
+        own_gt[kept] = np.where(best >= 0, np.append(lesions, -1)[best], -1)
+    return MatchedClasses(found, true, own_iou, own_gt)
 
 
 def _rank_in_frame(scores: FloatArray, frame: IntArray, num_frames: int) -> IntArray:

@@ -22,6 +22,9 @@ Pooled over the frames of all videos (Yu et al., "UltraDet", MICCAI 2023, sectio
   that hits a lesion box outside the range is ignored; one that hits none is a false positive if its own area is in the range.
   Undefined if no lesion box is in the range.
 
+All of these are class-agnostic: a detection of any class may hit a lesion of any class. Where lesions are of several classes,
+``class/...``, ``class_mean/...`` and ``confusion/...`` tell them apart (`class_metrics`).
+
 ``per_video/...``: AP50, AP75, mAP, R@16, AR@16, multi_mAP, mAP_s and mAP_l computed per frame, averaged over the frames of each
 video, then over the videos (`per_video`).
 
@@ -57,6 +60,7 @@ import numpy as np
 
 from ultravid.datasets.frame_times import ASSUMED_FPS
 from ultravid.datasets.patients import num_patients, num_unknown_patients
+from ultravid.evaluation.class_metrics import CONFUSION, class_metrics
 from ultravid.evaluation.frame_ap import (
     LARGE_AREA,
     SMALL_AREA,
@@ -125,6 +129,7 @@ def all_metrics(videos: Iterable[VideoResult | MatchedVideo], score_threshold: f
     pool = DetectionPool(matched)
     values = pooled_metrics(matched, pool)
     values |= subset_metrics(pool)
+    values |= class_metrics(matched, pool)
     percent = {name: 100 * value for name, value in per_video_metrics(matched).items()}
     values |= {f"per_video/{name}": value for name, value in percent.items()}
     thresholds = {"R80": threshold_at_recall(pool, 0.8)}
@@ -304,6 +309,10 @@ def _reason(name: str, pool: DetectionPool, reached: float) -> str:
         return "there is no detection"
     if pool.num_gt == 0:
         return "there is no lesion"
+    if name.startswith("class/"):
+        return "no lesion box is of that class"
+    if name.startswith(CONFUSION):
+        return f"the recall ends at {reached:.3f}"
     subsets: dict[str, Callable[[], str]] = {
         "multi_mAP": lambda: "no frame has several lesions",
         "mAP_s": lambda: "no lesion box is that small",

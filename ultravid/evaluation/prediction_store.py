@@ -107,7 +107,7 @@ def write_video(
         OSError: the file can't be written.
     """
     frames = video.frames
-    header = {
+    header: dict[str, Any] = {
         "format": FORMAT,
         "video_id": video.video_id,
         "fps": video.fps,
@@ -118,6 +118,8 @@ def write_video(
         "file_names": [f.file_name for f in frames],
         "fingerprint": fingerprint,
     }
+    if video.class_names and all(f.classes is not None and f.gt_classes is not None for f in frames):
+        header |= {"class_names": list(video.class_names), "category_ids": list(video.category_ids)}
     zeros = [np.zeros(0, np.int64)]
     arrays: dict[str, NDArray[Any]] = {
         "frame_index": np.array([f.frame_index for f in frames], np.int64),
@@ -237,6 +239,10 @@ def _checked_header(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str,
         raise UserError(f"{path}: video {header['video_id']!r}: its fps is {error}.") from error
     if not all(is_id(image_id) for image_id in header["image_ids"]):
         raise UserError(f"{path}: video {header['video_id']!r}: its image_ids are not all whole numbers or text.")
+    for key, allowed in (("class_names", str), ("category_ids", int | str)):  # version 0.1 wrote none
+        values = header.setdefault(key, [])
+        if not isinstance(values, list) or not all(isinstance(v, allowed) for v in values):
+            raise UserError(f"{path}: video {header['video_id']!r}: its {key} are not a list of names or numbers.")
     if not all(isinstance(v, str) for v in header["metadata"].values()):
         raise UserError(f"{path}: video {header['video_id']!r}: its metadata are not all text.")
     return header
@@ -324,7 +330,16 @@ def _video(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Vid
         )
     ]
     guessed = header["patient"] is not None and header.get("patient_known") is not True
-    return VideoResult(header["video_id"], frames, header["fps"], header["patient"], header["metadata"], guessed)
+    return VideoResult(
+        header["video_id"],
+        frames,
+        header["fps"],
+        header["patient"],
+        header["metadata"],
+        guessed,
+        class_names=tuple(header["class_names"]),
+        category_ids=tuple(header["category_ids"]),
+    )
 
 
 def write_manifest(folder: Path, files: Mapping[str, Path], fingerprint: str = "") -> None:

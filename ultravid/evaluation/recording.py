@@ -387,6 +387,8 @@ class _Seen:
     cached: int = 0
     videos: set[Any] = field(default_factory=set)
     of_no_rate: Counter[str] = field(default_factory=Counter)  # frames by video
+    classes: dict[tuple[str, ...], tuple[Any, ...]] = field(default_factory=dict)  # names and ids in the annotations
+    merged_classes: Counter[str] = field(default_factory=Counter)
     digest: int = 0
 
     def add(self, inputs: Any, cached: bool) -> None:
@@ -397,6 +399,9 @@ class _Seen:
                 continue
             names = [given.get(key) for key in ("video_id", "frame_index", "image_id")]
             if names[0] is not None:
+                if str(names[0]) not in self.videos and given.get("class_names"):
+                    self.classes[tuple(given["class_names"])] = tuple(given.get("category_ids") or ())
+                    self.merged_classes.update(given.get("merged_classes") or {})
                 self.videos.add(str(names[0]))
                 if not given.get("fps") and given.get("time_s") is None:
                     self.of_no_rate[str(names[0])] += 1
@@ -412,6 +417,8 @@ class _Seen:
             total.cached += part.cached
             total.videos |= part.videos
             total.of_no_rate += part.of_no_rate
+            total.classes |= part.classes
+            total.merged_classes += part.merged_classes
             total.digest = (total.digest + part.digest) % 2**128
         return total
 
@@ -419,7 +426,11 @@ class _Seen:
         """As a record has it."""
         counts = {"frames": self.frames, "videos": len(self.videos), "reused": self.cached}
         assumed = sum(frames > 1 for frames in self.of_no_rate.values())  # a still needs no rate
-        return {**counts, "videos_of_assumed_rate": assumed, "ids": f"{self.digest:032x}"}
+        facts: dict[str, Any] = {**counts, "videos_of_assumed_rate": assumed, "ids": f"{self.digest:032x}"}
+        for names, ids in list(self.classes.items())[:1]:
+            merged = dict(sorted(self.merged_classes.items()))
+            facts["classes"] = {"names": list(names), "category_ids": list(ids), "read_as_one": merged}
+        return facts
 
 
 def read_record_or_none(folder: InferenceFolder) -> Any:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ultravid.datasets.frame_times import FrameTimes, frame_times, order_fault
 from ultravid.utils.errors import UserError
 
-__all__ = ["FrameResult", "MatchedVideo", "VideoResult", "frame_text"]
+__all__ = ["FrameResult", "MatchedClasses", "MatchedVideo", "VideoResult", "frame_text"]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -32,8 +32,8 @@ class FrameResult:
         scores: ``(N,)`` float32.
         gt_track_ids: ``(M,)`` int64, the same id for one lesion along its video; None if unknown: all boxes of the video then
             count as one lesion.
-        gt_classes: ``(M,)`` int64; None if unknown. No metric uses them.
-        classes: ``(N,)`` int64; None if unknown. No metric uses them.
+        gt_classes: ``(M,)`` int64, number of the class; None if unknown.
+        classes: ``(N,)`` int64, number of the class; None if unknown.
         file_name: image file of the frame; None if unknown. No metric uses it.
         frame_number: number of the frame along the film, at the video's frame rate; None: ``frame_index``.
         time_s: its time stamp, seconds from the film's start; None: its number over the frame rate.
@@ -68,6 +68,8 @@ class VideoResult:
         patient: id of the patient; None if unknown: the video then counts as a separate patient.
         metadata: device, organ, hospital and the like.
         patient_guessed: whether ``patient`` may have been taken from the video's name unasked, as version 0.1 did.
+        class_names: names of the classes in the order of their numbers; empty if they are not known.
+        category_ids: ids of the classes in the annotation file; empty: 1, 2, ... in the order of their numbers.
     """
 
     video_id: str
@@ -76,6 +78,14 @@ class VideoResult:
     patient: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     patient_guessed: bool = False
+    class_names: tuple[str, ...] = ()
+    category_ids: tuple[int | str, ...] = ()
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether there are several classes, and those of all lesions and detections are known."""
+        known = all(f.gt_classes is not None and f.classes is not None for f in self.frames)
+        return len(self.class_names) > 1 and known
 
     def times(self) -> FrameTimes:
         """The time of each frame.
@@ -96,6 +106,23 @@ def frame_text(frame: FrameResult) -> str:
     more = [f"number {frame.number}"] if frame.number != frame.frame_index else []
     more += [f"{frame.time_s:.2f} s"] if frame.time_s is not None else []
     return f"{frame.frame_index} ({', '.join(more)})" if more else str(frame.frame_index)
+
+
+@dataclass(frozen=True, eq=False)
+class MatchedClasses:
+    """Classes of a video's detections and lesion boxes, and the best lesion box of each detection within its class.
+
+    Attributes:
+        found: ``(N,)`` int64, class of each detection.
+        true: ``(M,)`` int64, class of each lesion box.
+        own_iou: ``(N,)`` float32, as ``MatchedVideo.best_iou``, among the lesion boxes of the detection's class.
+        own_gt: ``(N,)`` int64, as ``MatchedVideo.best_gt``, among these.
+    """
+
+    found: IntArray
+    true: IntArray
+    own_iou: FloatArray
+    own_gt: IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +153,8 @@ class MatchedVideo:
         links_by_place: as ``links``, if the frames were one after the other without gaps, as UltraDet's code takes them (`legacy`).
         patient_known: whether ``patient`` is known; else it is the video's id, and the video counts as a separate patient.
         patient_guessed: as in `VideoResult`.
+        class_names: names of the classes in the order of their numbers; empty if they are not known.
+        classes: None if there are no two classes, or they are not known.
     """
 
     video_id: str
@@ -148,6 +177,8 @@ class MatchedVideo:
     links_by_place: IntArray
     patient_known: bool = True
     patient_guessed: bool = False
+    class_names: tuple[str, ...] = ()
+    classes: MatchedClasses | None = None
 
     @property
     def is_still(self) -> bool:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ultravid.datasets.boxes import is_number
 from ultravid.datasets.faults import FileFaults
@@ -72,7 +75,13 @@ def load_videos(
         return
     truth = read_annotations(annotations, rule)
     if not own:
-        yield from join_detections(truth, read_coco_detections(predictions, rows, truth))
+        detections = read_coco_detections(predictions, rows, truth)
+        if len(truth.categories) > 1 and _knows_one_class(predictions):
+            logger.warning(
+                "%s: its model was evaluated with one class, so there are no metrics per class.", predictions
+            )
+            detections = {image_id: in_frame._replace(classes=None) for image_id, in_frame in detections.items()}
+        yield from join_detections(truth, detections)
         return
     found, stored = _own_detections(find_manifest(Path(predictions)), truth)
     for video in join_detections(truth, found):
@@ -93,12 +102,20 @@ def _with_patients(videos: Iterator[VideoResult], rule: PatientRule, path: str |
         logger.warning("%s", warning)
 
 
+def _knows_one_class(predictions: str | Path) -> bool:
+    """Whether COCO results are those of an evaluation of ours with one class, which gives all detections the same category."""
+    record = record_about(Path(predictions)) if is_local(predictions) else None
+    classes = (record.content.get("seen") or {}).get("classes") if record is not None else None
+    return isinstance(classes, dict) and len(classes.get("names") or ()) == 1
+
+
 def _own_detections(manifest: Path, truth: CocoAnnotations) -> tuple[Detections, dict[str, tuple[str | None, bool]]]:
     """The detections of a run's own files; and by video the patient, and whether it was guessed."""
     found: dict[Id, FrameDetections] = {}
     stored: dict[str, tuple[str | None, bool]] = {}
     for video in read_videos(manifest):
         stored[video.video_id] = (video.patient, video.patient_guessed)
+        numbers = _numbers_in(truth, video) if video.has_classes else None
         for frame in video.frames:
             where = f"{manifest.parent}: video {video.video_id!r} frame {frame.frame_index}"
             if frame.image_id not in truth.images:
@@ -106,7 +123,8 @@ def _own_detections(manifest: Path, truth: CocoAnnotations) -> tuple[Detections,
             named = truth.videos[truth.images[frame.image_id].video_id].name
             if named != video.video_id:
                 raise UserError(f"{where}: image {frame.image_id!r} is of video {named!r} in {truth.path}.")
-            found[frame.image_id] = FrameDetections(frame.boxes, frame.scores)
+            classes = None if numbers is None or frame.classes is None else numbers(frame.classes)
+            found[frame.image_id] = FrameDetections(frame.boxes, frame.scores, classes)
     for image_id in truth.images:
         if image_id not in found:
             number = len(truth.images) - len(found)
@@ -115,6 +133,24 @@ def _own_detections(manifest: Path, truth: CocoAnnotations) -> tuple[Detections,
                 "Give annotations of the evaluated videos, or none: the run's files contain their own."
             )
     return found, stored
+
+
+def _numbers_in(truth: CocoAnnotations, video: VideoResult) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+    """From the numbers of classes in a run's video to those in the annotations; the names say which is which.
+
+    Raises:
+        UserError: the annotations have no such class.
+    """
+    names = list(truth.categories.values())
+    for name in video.class_names:
+        if name not in names:
+            raise UserError(
+                f"{truth.path}: has no category {name!r}, a class of the run's detections (video {video.video_id!r}); its "
+                f"categories are {', '.join(names)}."
+            )
+    number = np.array([names.index(name) for name in video.class_names], np.int64)
+    last, beyond = len(number) - 1, len(names) - len(number)  # a model may have more classes than its data name
+    return lambda classes: np.where(classes <= last, number[np.minimum(classes, last)], classes + beyond)
 
 
 def load_run(

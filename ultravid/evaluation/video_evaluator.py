@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from ultravid.datasets.frame_times import is_frame_number, is_time_stamp, known_rate
+from ultravid.evaluation.class_metrics import classes_of, format_class_tables
 from ultravid.evaluation.evaluator import DatasetEvaluator
 from ultravid.evaluation.image_metrics import stills_note
 from ultravid.evaluation.matching import match_video
@@ -183,7 +185,9 @@ class VideoDetectionEvaluator(DatasetEvaluator):
                 f"Video {video_id!r} frame {given['frame_index']}: the video was evaluated already. "
                 "The frames of a video must come one after the other, each once."
             )
-        return _OpenVideo(video_id, _rate_of(video_id, given), given.get("patient"), dict(given.get("metadata") or {}))
+        facts: Any = _rate_of(video_id, given), given.get("patient"), dict(given.get("metadata") or {})
+        classes: dict[str, Any] = {key: tuple(given.get(key) or ()) for key in ("class_names", "category_ids")}
+        return _OpenVideo(VideoResult(video_id, [], *facts, **classes))
 
     def _close_videos(self) -> None:
         for video_id, opened in self._open.items():
@@ -236,6 +240,8 @@ class VideoDetectionEvaluator(DatasetEvaluator):
             format_results(shown),
         )
         undefined = why_undefined(shown, videos)
+        if tables := format_class_tables(classes_of(videos), every):
+            logger.info("%s", tables)
         if undefined:
             logger.info("Undefined (-, null in JSON): %s.", format_undefined(undefined))
         assumed = assumed_rate_note(shown, videos)
@@ -265,8 +271,8 @@ class VideoDetectionEvaluator(DatasetEvaluator):
 class _OpenVideo:
     """A video that is being evaluated."""
 
-    def __init__(self, video_id: str, fps: float | None, patient: str | None, metadata: dict[str, str]) -> None:
-        self.video_id, self.fps, self.patient, self.metadata = video_id, fps, patient, metadata
+    def __init__(self, described: VideoResult) -> None:
+        self.described = described  # without frames
         self.frames: list[FrameResult] = []
         self.digests: list[int] = []
 
@@ -280,8 +286,8 @@ class _OpenVideo:
         frames = [self.frames[i] for i in order]
         for a, b in itertools.pairwise(frames):
             if a.frame_index == b.frame_index:
-                raise UserError(f"Video {self.video_id!r} frame {a.frame_index} was evaluated twice.")
-        video = VideoResult(self.video_id, frames, self.fps, self.patient, self.metadata)
+                raise UserError(f"Video {self.described.video_id!r} frame {a.frame_index} was evaluated twice.")
+        video = dataclasses.replace(self.described, frames=frames)
         return video, [self.digests[i] for i in order]
 
 
@@ -388,6 +394,8 @@ def _fingerprint_of(path: Path) -> str | None:
 def _coco_rows(files: Any) -> Iterator[dict[str, Any]]:
     for path in files:
         video = read_video(path).video
+        ids, names = video.category_ids, video.class_names
+        free = max([0, *(i for i in ids if isinstance(i, int))]) + 1  # of a class of the model that the data lack
         for frame in video.frames:
             place: dict[str, Any] = {"image_id": frame.image_id, "video_id": video.video_id}
             place["frame_index"] = frame.frame_index
@@ -395,5 +403,9 @@ def _coco_rows(files: Any) -> Iterator[dict[str, Any]]:
                 place["frame_number"] = frame.number
             if frame.time_s is not None:
                 place["time_s"] = frame.time_s
-            for (x1, y1, x2, y2), score in zip(frame.boxes.tolist(), frame.scores.tolist(), strict=True):
-                yield {**place, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+            numbers = (
+                _ids_or_zeros(frame.classes, len(frame.scores)).tolist() if len(names) > 1 else [0] * len(frame.scores)
+            )
+            for (x1, y1, x2, y2), score, n in zip(frame.boxes.tolist(), frame.scores.tolist(), numbers, strict=True):
+                category = ids[n] if n < len(ids) else free + n - len(ids)
+                yield {**place, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}

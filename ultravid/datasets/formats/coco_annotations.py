@@ -134,7 +134,7 @@ class CocoAnnotations:
 
 
 def read_coco_annotations(
-    address: str | Path, faults: FileFaults, *, patients: PatientRule | None = None, stills: bool = False
+    address: str | Path, faults: FileFaults, *, patients: PatientRule | None = None, stills: bool | None = False
 ) -> CocoAnnotations:
     """Read a COCO file.
 
@@ -142,13 +142,13 @@ def read_coco_annotations(
         address: a path, or any address that ``ultravid.utils.file_io.PathManager`` handles.
         faults: takes what is rejected and repaired; the caller closes it.
         patients: who was scanned in each video; None: what the file states.
-        stills: plain COCO; each image becomes a video of one frame, named by its file.
+        stills: plain COCO; each image becomes a video of one frame, named by its file. None: if the file lists no videos.
 
     Raises:
         DataError: the file can't be read or isn't COCO; the table of patients names none of its videos; or, if ``faults`` has no
             sink, ids or frames are wrong.
     """
-    content = _read_content(address, stills)
+    content, stills = _read_content(address, stills)
     reader = _Reader(faults)
     rows = reader.video_rows(content["videos"])
     names = {video_id: str(_name_of(row)) for video_id, row in rows.items()}
@@ -170,8 +170,11 @@ def read_coco_annotations(
     return CocoAnnotations(str(address), videos, images, categories, said)
 
 
-def _read_content(address: str | Path, stills: bool) -> dict[str, Any]:
+def _read_content(address: str | Path, stills: bool | None) -> tuple[dict[str, Any], bool]:
+    """The content as COCO-VID, and whether it was plain COCO."""
     content = read_json(address)
+    if stills is None:
+        stills = isinstance(content, dict) and "videos" not in content
     for key in ("images", "annotations") if stills else ("videos", "images", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             needed = "images and annotations" if stills else "videos, images and annotations"
@@ -179,7 +182,7 @@ def _read_content(address: str | Path, stills: bool) -> dict[str, Any]:
         if not all(isinstance(row, dict) for row in content[key]):
             raise DataError(f"{address}: {key!r} holds something that is not an object.")
         content[key] = [_with_whole_ids(row) for row in content[key]]
-    return _stills_as_videos(content) if stills else dict(content)
+    return (_stills_as_videos(content) if stills else dict(content)), stills
 
 
 def _stills_as_videos(content: Mapping[str, Any]) -> dict[str, Any]:
