@@ -3,6 +3,10 @@
 The number of frames that a container states can be off by one or two, and an MPEG program stream states none. So a movie is
 decoded once when it is opened, which gives each frame's time stamp; a frame is then found by seeking to the key frame before it
 and decoding up to its time stamp. If time stamps are missing or do not rise, frames are counted from the beginning.
+
+What decodes is compared with what the file announces: a film of which much less decodes is truncated, and rejected.
+Frames are shown as the file states: turned and mirrored. The two fields of an interlaced frame stay woven, and pixels that are not
+square stay as they are stored, because annotations count stored pixels; both are said.
 """
 
 from __future__ import annotations
@@ -18,6 +22,10 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 
+from ultravid.datasets.bounds import MAX_FRAMES
+from ultravid.datasets.readers.movie_container import announced, end_fault, ffmpeg_reason, open_movie
+from ultravid.datasets.readers.movie_times import movie_times
+from ultravid.datasets.readers.movie_turn import find_turn, turn_fault, turned
 from ultravid.datasets.readers.source import ImageArray, Region
 from ultravid.datasets.video import DataError
 
@@ -28,8 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MovieSource"]
 
-_RATES_AGREE = 0.02  # if a container's rate is this close to that of the time stamps, it is the more exact one
-
 
 @dataclass(frozen=True)
 class _Index:
@@ -38,13 +44,18 @@ class _Index:
     Attributes:
         time_stamps: of each frame, in the stream's time base; None if one is missing or they do not rise.
         key_frames: numbers of the frames at which decoding can start.
+        stream: which of the container's video streams is the film.
+        repairs: see `FrameSource.repairs`.
     """
 
     num_frames: int
     size: tuple[int, int]
     fps: float | None
+    times_s: tuple[float, ...] | None
     time_stamps: tuple[int, ...] | None
     key_frames: tuple[int, ...]
+    stream: int
+    repairs: tuple[tuple[str, str], ...]
 
 
 _INDICES: OrderedDict[tuple[str, int, int], _Index] = OrderedDict()
@@ -58,18 +69,19 @@ class MovieSource:
         path: the file.
 
     Raises:
-        DataError: it is not a movie, a frame is damaged, or the file is truncated; the message names file and frame.
+        DataError: it is not a movie, a frame is damaged, or the file is truncated; the message names file and frame, and how many
+            frames are announced and how many decode.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._index = _index_of(path)
         self.fps = self._index.fps
-        self.times_s: Sequence[float] | None = None
+        self.times_s: Sequence[float] | None = self._index.times_s
         self.size = self._index.size
         self.region: Region | None = None
         self.regions: tuple[Region, ...] | None = None
-        self.repairs: Sequence[tuple[str, str]] = ()
+        self.repairs: Sequence[tuple[str, str]] = self._index.repairs
         self.metadata: Mapping[str, str | float] = {}
         self._container: InputContainer | None = None
         self._frames: Iterator[VideoFrame] = iter(())
@@ -86,7 +98,7 @@ class MovieSource:
             frame = self._decode(index)
         except (av.FFmpegError, OSError) as error:
             self.close()
-            raise DataError(f"{self.path}: frame {index} can't be decoded: {_reason(error)}.") from error
+            raise DataError(f"{self.path}: frame {index} can't be decoded: {ffmpeg_reason(error)}.") from error
         if frame is None:
             self.close()
             raise DataError(f"{self.path}: frame {index} can no longer be found; was the file changed?")
@@ -137,22 +149,8 @@ class MovieSource:
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
         self.close()
-        self._container, stream = _open_movie(self.path)
+        self._container, stream = open_movie(self.path, self._index.stream)
         return self._container, stream
-
-
-def _open_movie(path: Path) -> tuple[InputContainer, VideoStream]:
-    try:
-        container = av.open(str(path))
-    except (av.FFmpegError, OSError) as error:
-        raise DataError(f"{path}: can't be opened as a movie: {_reason(error)}.") from error
-    if not container.streams.video:
-        container.close()
-        raise DataError(f"{path}: has no video stream.")
-    stream = container.streams.video[0]
-    # Loaders parallelise by processes, and FFmpeg's own threads would not survive a fork.
-    stream.codec_context.thread_count = 1
-    return container, stream
 
 
 def _index_of(path: Path) -> _Index:
@@ -166,55 +164,135 @@ def _index_of(path: Path) -> _Index:
     return _INDICES[key]
 
 
+class _Decoded:
+    """What is gathered while a movie is decoded for the first time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stamps: list[int | None] = []
+        self.key_frames: list[int] = []
+        self.size = (0, 0)
+        self.end_s = 0.0  # of the film
+        self.end_of_all_s = 0.0
+        self.interlaced = 0
+
+    def add(self, frame: VideoFrame) -> None:
+        number = len(self.stamps)
+        where = f"{self.path}: frame {number}"
+        if number >= MAX_FRAMES:
+            raise DataError(f"{self.path}: has more than {MAX_FRAMES:,} frames, the most that are read of one film.")
+        turn = find_turn(frame)
+        if turn is None:
+            raise DataError(f"{where} {turn_fault(frame)}: save it as it is to be seen.")
+        size = (frame.width, frame.height) if turn[0] == 0 else (frame.height, frame.width)
+        if number and size != self.size:
+            raise DataError(
+                f"{where} is {size[1]}x{size[0]} px, the first is {self.size[1]}x{self.size[0]}. "
+                "All frames of a video must have the same size."
+            )
+        self.size = size
+        if frame.is_corrupt:  # FFmpeg fills what is missing from neighbouring frames
+            raise DataError(f"{where} is damaged or truncated.")
+        if frame.key_frame:
+            self.key_frames.append(number)
+        self.interlaced += frame.interlaced_frame
+        self.stamps.append(frame.pts)
+
+    def decode(self, container: InputContainer, stream: VideoStream) -> None:
+        for packet in container.demux():
+            if packet.pts is not None and packet.time_base is not None:
+                end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                self.end_of_all_s = max(self.end_of_all_s, end_s)
+                if packet.stream.index == stream.index:
+                    self.end_s = max(self.end_s, end_s)
+            if packet.stream.index == stream.index:
+                for frame in stream.decode(packet):
+                    self.add(frame)
+
+
 def _decode_once(path: Path) -> _Index:
-    container, stream = _open_movie(path)
-    stamps: list[int | None] = []
-    keys: list[int] = []
-    size = (0, 0)
+    container, stream = open_movie(path)
+    found = _Decoded(path)
     try:
-        for frame in container.decode(stream):
-            turned = frame.rotation % 180 != 0
-            found = (frame.width, frame.height) if turned else (frame.height, frame.width)
-            if stamps and found != size:
-                raise DataError(
-                    f"{path}: frame {len(stamps)} is {found[1]}x{found[0]} px, the first is {size[1]}x{size[0]}. "
-                    "All frames of a video must have the same size."
-                )
-            size = found
-            if frame.is_corrupt:  # FFmpeg fills what is missing from neighbouring frames
-                raise DataError(f"{path}: frame {len(stamps)} is damaged or truncated.")
-            if frame.key_frame:
-                keys.append(len(stamps))
-            stamps.append(frame.pts)
-        average = float(stream.average_rate or 0)
-        time_base = float(stream.time_base or 0)
-    except (av.FFmpegError, OSError) as error:
-        raise DataError(f"{path}: frame {len(stamps)} can't be decoded: {_reason(error)}.") from error
+        found.decode(container, stream)
+        _refuse_truncated(found, container, stream)
+        if not found.stamps:
+            raise DataError(f"{path}: holds no frame that can be decoded.")
+        times = movie_times(found.stamps, float(stream.time_base or 0), float(stream.average_rate or 0))
+        ordered = tuple(stamp for stamp in found.stamps if stamp is not None) if times.are_ordered else None
+        return _Index(
+            len(found.stamps),
+            found.size,
+            times.fps,
+            times.times_s,
+            ordered,
+            tuple(found.key_frames),
+            list(container.streams.video).index(stream),
+            tuple(_repairs(found, container, stream, times.are_ordered)),
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        where = f"{path}: frame {len(found.stamps)}"
+        raise DataError(f"{where} can't be decoded: {ffmpeg_reason(error)}{_of_how_many(stream)}.") from error
     finally:
         container.close()
-    if not stamps:
-        raise DataError(f"{path}: holds no frame that can be decoded.")
-    rising = tuple(s for s in stamps if s is not None)
-    ordered = len(rising) == len(stamps) and all(a < b for a, b in itertools.pairwise(rising))
-    fps = _rate(average, rising if ordered else (), time_base)
-    return _Index(len(stamps), size, fps, rising if ordered else None, tuple(keys))
 
 
-def _rate(average: float, stamps: Sequence[int], time_base: float) -> float | None:
-    """Frames per second. The container's rate is exact if it is true, but some containers state the camera's setting."""
-    if len(stamps) < 2:
-        return average or None
-    measured = (len(stamps) - 1) / ((stamps[-1] - stamps[0]) * time_base)
-    return average if abs(average - measured) <= _RATES_AGREE * measured else measured
+def _of_how_many(stream: VideoStream) -> str:
+    return f" (the file announces {stream.frames} frames)" if stream.frames else ""
+
+
+def _refuse_truncated(found: _Decoded, container: InputContainer, stream: VideoStream) -> None:
+    """Reject a film of which less decodes than the file announces.
+
+    Honest containers are off by a frame or two: they count frames that are dropped, or that refer to frames before a cut. So the
+    time must be missing too, and of a file that is whole, much of it.
+    """
+    end_fault_found = end_fault(found.path, container.format.name)
+    if end_fault_found is not None:
+        raise DataError(f"{found.path}: is truncated: it {end_fault_found}, and {len(found.stamps)} frames decode.")
+    told = announced(found.path, container, stream)
+    if told.end_s is None or (told.frames is not None and told.frames - len(found.stamps) <= 2):
+        return
+    stamps = sorted(stamp for stamp in found.stamps if stamp is not None)
+    intervals = np.diff(stamps) * float(stream.time_base or 0) if len(stamps) > 1 else np.array([0.04])
+    missing_s = told.end_s - (found.end_of_all_s if told.of_all_streams else found.end_s)
+    tolerated_s = 1.5 * float(np.median(intervals)) + 0.002  # which is Matroska's rounding
+    if told.is_whole is None:
+        tolerated_s += max(0.5, float(intervals.max()))
+    elif told.is_whole:
+        tolerated_s += max(1.0, 2 * float(intervals.max()), 0.25 * told.end_s)
+    if missing_s > tolerated_s:
+        rate = float(stream.average_rate or 0)
+        number = told.frames or (round(told.end_s * rate) if rate else None)
+        frames = "" if number is None else f"{'' if told.frames else 'about '}{number} frames "
+        raise DataError(
+            f"{found.path}: is truncated: it announces {frames}({told.end_s:.1f} s), {len(found.stamps)} decode."
+        )
+
+
+def _repairs(
+    found: _Decoded, container: InputContainer, stream: VideoStream, are_ordered: bool
+) -> Iterator[tuple[str, str]]:
+    if len(container.streams.video) > 1:
+        number = list(container.streams.video).index(stream)
+        what = (
+            f"the {len(container.streams.video)} video streams, number {number} of {found.size[1]}x{found.size[0]} px"
+        )
+        yield "movies have several video streams or a cover picture, of which one film is read", f"of {what}"
+    if not are_ordered:
+        text = "some are missing or do not rise; frames are taken as evenly spaced"
+        yield "movies have time stamps that can't be used", text
+    if found.interlaced:
+        text = f"{found.interlaced} of {len(found.stamps)} frames"
+        yield "movies are interlaced, and each frame shows the lines of two moments", text
+    ratio = stream.sample_aspect_ratio
+    if ratio and ratio != 1:
+        text = f"a pixel is {float(ratio):.4g} times as wide as high"
+        yield "movies have pixels that are not square, and are read as they are stored", text
 
 
 def _to_rgb(frame: VideoFrame) -> ImageArray:
     image = frame.to_ndarray(format="rgb24")
-    turns = (
-        round(frame.rotation / 90) % 4
-    )  # a phone held upright stores its rotation beside the image, counter-clockwise
-    return np.ascontiguousarray(np.rot90(image, turns) if turns else image, np.uint8)
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
+    return turned(np.asarray(image, np.uint8), find_turn(frame) or (1, 0, 0, 1))
