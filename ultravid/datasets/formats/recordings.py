@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 from ultravid.datasets.faults import FaultSink, FileFaults, as_data_error
 from ultravid.datasets.folders import natural_order, walk_folders
@@ -25,6 +26,7 @@ from ultravid.datasets.video import DataError, Frame, Video
 
 __all__ = ["load_recordings"]
 
+_SAME_RATE = 0.02  # how much a sidecar's rate may differ from that of time stamps that are kept
 _LEFT_OUT = "files or folders were left out"
 _EXPECTED_SUFFIXES = frozenset(
     {
@@ -209,13 +211,18 @@ def _read(
     metadata = {**whole.metadata, **sidecar.metadata}
     shown = show(whole, device=str(metadata.get("device", "")))
     video_id = recording.relative_to(root).as_posix() if recording != root else recording.name
+    times_s = whole.times_s
+    if sidecar.fps is not None and whole.fps is not None and abs(sidecar.fps / whole.fps - 1) > _SAME_RATE:
+        times_s = None  # the sidecar says that the recording's clock is wrong
     frames: list[Frame] = []
     for n in range(len(whole)):
         place = whole.place(n)
         fault = image_fault(place[0], *whole.size) if place[1] is None else None
         if fault is not None:
             raise DataError(f"video {video_id!r} frame {n}: {place[0]} {fault}.")
-        more = {"crop": shown.crop, "blanked": shown.blanked}
+        more: dict[str, Any] = {"crop": shown.crop, "blanked": shown.blanked}
+        if times_s is not None:
+            more |= {"number": n, "time_s": times_s[n]}
         frames.append(make_frame(place, first_image + n, shown.size, [], **more))
     whole.close()
     for kind, message in whole.repairs:

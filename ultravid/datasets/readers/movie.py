@@ -23,7 +23,7 @@ import av
 import numpy as np
 
 from ultravid.datasets.bounds import MAX_FRAMES
-from ultravid.datasets.readers.movie_container import announced, end_fault, ffmpeg_reason, open_movie
+from ultravid.datasets.readers.movie_container import Announced, announced, end_fault, ffmpeg_reason, open_movie
 from ultravid.datasets.readers.movie_times import movie_times
 from ultravid.datasets.readers.movie_turn import find_turn, turn_fault, turned
 from ultravid.datasets.readers.source import ImageArray, Region
@@ -167,8 +167,9 @@ def _index_of(path: Path) -> _Index:
 class _Decoded:
     """What is gathered while a movie is decoded for the first time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, told: Announced) -> None:
         self.path = path
+        self.told = told
         self.stamps: list[int | None] = []
         self.key_frames: list[int] = []
         self.size = (0, 0)
@@ -192,11 +193,15 @@ class _Decoded:
             )
         self.size = size
         if frame.is_corrupt:  # FFmpeg fills what is missing from neighbouring frames
-            raise DataError(f"{where} is damaged or truncated.")
+            raise DataError(f"{where} is damaged or truncated{self.of_how_many}.")
         if frame.key_frame:
             self.key_frames.append(number)
         self.interlaced += frame.interlaced_frame
         self.stamps.append(frame.pts)
+
+    @property
+    def of_how_many(self) -> str:
+        return "" if self.told.frames_text is None else f"; the file announces {self.told.frames_text}"
 
     def decode(self, container: InputContainer, stream: VideoStream) -> None:
         for packet in container.demux():
@@ -212,7 +217,7 @@ class _Decoded:
 
 def _decode_once(path: Path) -> _Index:
     container, stream = open_movie(path)
-    found = _Decoded(path)
+    found = _Decoded(path, announced(path, container, stream))
     try:
         found.decode(container, stream)
         _refuse_truncated(found, container, stream)
@@ -234,13 +239,9 @@ def _decode_once(path: Path) -> _Index:
         if isinstance(error, DataError):
             raise
         where = f"{path}: frame {len(found.stamps)}"
-        raise DataError(f"{where} can't be decoded: {ffmpeg_reason(error)}{_of_how_many(stream)}.") from error
+        raise DataError(f"{where} can't be decoded: {ffmpeg_reason(error)}{found.of_how_many}.") from error
     finally:
         container.close()
-
-
-def _of_how_many(stream: VideoStream) -> str:
-    return f" (the file announces {stream.frames} frames)" if stream.frames else ""
 
 
 def _refuse_truncated(found: _Decoded, container: InputContainer, stream: VideoStream) -> None:
@@ -252,7 +253,7 @@ def _refuse_truncated(found: _Decoded, container: InputContainer, stream: VideoS
     end_fault_found = end_fault(found.path, container.format.name)
     if end_fault_found is not None:
         raise DataError(f"{found.path}: is truncated: it {end_fault_found}, and {len(found.stamps)} frames decode.")
-    told = announced(found.path, container, stream)
+    told = found.told
     if told.end_s is None or (told.frames is not None and told.frames - len(found.stamps) <= 2):
         return
     stamps = sorted(stamp for stamp in found.stamps if stamp is not None)
@@ -264,11 +265,9 @@ def _refuse_truncated(found: _Decoded, container: InputContainer, stream: VideoS
     elif told.is_whole:
         tolerated_s += max(1.0, 2 * float(intervals.max()), 0.25 * told.end_s)
     if missing_s > tolerated_s:
-        rate = float(stream.average_rate or 0)
-        number = told.frames or (round(told.end_s * rate) if rate else None)
-        frames = "" if number is None else f"{'' if told.frames else 'about '}{number} frames "
         raise DataError(
-            f"{found.path}: is truncated: it announces {frames}({told.end_s:.1f} s), {len(found.stamps)} decode."
+            f"{found.path}: is truncated: it announces {told.frames_text or 'a film'} ({told.end_s:.1f} s), "
+            f"{len(found.stamps)} decode."
         )
 
 

@@ -118,12 +118,21 @@ class Announced:
         end_s: when the last one ends, in seconds of the container's clock; None if it is not stated.
         is_whole: whether the file is as long as it says; None if it does not say how long it is.
         of_all_streams: whether ``end_s`` may be that of the sound.
+        rate: frames per second as the container states or FFmpeg estimates them; 0 if neither.
     """
 
     frames: int | None
     end_s: float | None
     is_whole: bool | None
     of_all_streams: bool = False
+    rate: float = 0.0
+
+    @property
+    def frames_text(self) -> str | None:
+        """How many frames are announced, or follow from the end; None if nothing is announced."""
+        if self.frames is not None:
+            return f"{self.frames} frames"
+        return f"about {round(self.end_s * self.rate)} frames" if self.end_s and self.rate else None
 
 
 def announced(path: Path, container: InputContainer, stream: VideoStream) -> Announced:
@@ -133,17 +142,21 @@ def announced(path: Path, container: InputContainer, stream: VideoStream) -> Ann
     frames = stream.frames or None
     rate = float(stream.average_rate or 0)
     if name == "avi":  # FFmpeg corrects the duration of a truncated file, and not the number of frames
-        return Announced(frames, frames / rate if frames and rate else None, _is_whole(path, _end_of_riff))
+        return Announced(frames, frames / rate if frames and rate else None, _is_whole(path, _end_of_riff), rate=rate)
     if name.startswith("mov"):
         end = start_s + float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
-        return Announced(frames, end, _is_whole(path, _end_of_boxes))
+        return Announced(frames, end, _is_whole(path, _end_of_boxes), rate=rate)
     if name.startswith("matroska"):
         tagged = _clock_seconds(str(stream.metadata.get("DURATION", "")))
         whole = container.duration / av.time_base if container.duration else None
-        return Announced(None, tagged or whole, _is_whole(path, _end_of_segment), of_all_streams=tagged is None)
+        return Announced(
+            None, tagged or whole, _is_whole(path, _end_of_segment), of_all_streams=tagged is None, rate=rate
+        )
     if name in ("flv", "asf"):
         end = container.duration / av.time_base if container.duration else None
-        return Announced(None, end, _is_whole(path, _end_of_asf) if name == "asf" else None, of_all_streams=True)
+        return Announced(
+            None, end, _is_whole(path, _end_of_asf) if name == "asf" else None, of_all_streams=True, rate=rate
+        )
     return Announced(None, None, None)
 
 

@@ -12,7 +12,10 @@ from ultravid.datasets.bounds import is_rate
 __all__ = ["MovieTimes", "movie_times"]
 
 _RATES_AGREE = 0.02  # if a container's rate is this close to that of the time stamps, it is the more exact one
-_COARSE = 0.005  # of a frame's interval: a time base from which on the median interval is that of rounding
+_ROUNDED = (
+    5,
+    200,
+)  # ticks a frame: of fewer, the tick is the film's own clock; of more, rounding is below half a percent
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,9 @@ def movie_times(stamps: Sequence[int | None], time_base: float, stated_rate: flo
 
 
 def _usual(intervals: np.ndarray) -> float:
-    """The median interval; if the ticks are coarse, the mean of the intervals near it, as 33, 33 and 34 ms are 33.3 ms."""
+    """The median interval; if rounding shows, the mean of the intervals near it, as 33, 33 and 34 ms are 33.3 ms."""
     median = float(np.median(intervals))
-    if _COARSE * median > 1:
+    if not _ROUNDED[0] <= median <= _ROUNDED[1]:
         return median
     return float(np.mean(intervals[np.abs(intervals - median) <= max(1.0, 0.1 * median)]))
 

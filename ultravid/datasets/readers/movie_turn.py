@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,20 +24,26 @@ _ROUNDING = _ONE // 100
 
 def find_turn(frame: VideoFrame) -> Turn | None:
     """The turn of a frame; None if it is no multiple of a right angle, or the matrix stretches or skews the image."""
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
+    matrix = _matrix(frame)
+    if matrix is None:
         return UNTURNED
-    a, b, _, c, d = struct.unpack_from("=5i", bytes(data))
+    a, b, _, c, d = matrix
     turn = tuple(round(v / _ONE) for v in (a, b, c, d))
     near = all(abs(v - t * _ONE) <= _ROUNDING for v, t in zip((a, b, c, d), turn, strict=True))
     ones = sorted(map(abs, turn)) == [0, 0, 1, 1] and abs(turn[0] * turn[3] - turn[1] * turn[2]) == 1
     return (turn[0], turn[1], turn[2], turn[3]) if near and ones else None
 
 
+def _matrix(frame: VideoFrame) -> tuple[int, ...] | None:
+    """The first five numbers of the display matrix: a, b, u, c, d, of which u is of perspective; None without one."""
+    all_side_data: Any = frame.side_data  # PyAV's stubs type it as that of another class
+    data = all_side_data.get("DISPLAYMATRIX")
+    return None if data is None else struct.unpack_from("=5i", bytes(data))
+
+
 def turn_fault(frame: VideoFrame) -> str:
     """What a frame's display matrix does that `find_turn` gives None for."""
-    data = frame.side_data.get("DISPLAYMATRIX")
-    numbers = ", ".join(f"{v / _ONE:.3g}" for v in struct.unpack_from("=5i", bytes(data))) if data is not None else ""
+    numbers = ", ".join(f"{v / _ONE:.3g}" for v in _matrix(frame) or ())
     return (
         f"is shown turned by {frame.rotation} degrees or stretched (display matrix {numbers}, ...), not by right angles"
     )
