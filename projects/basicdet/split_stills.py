@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ultravid.data import load_coco_stills
+from ultravid.datasets.patients import PatientRule, describe_unknown_patients, patient_key
 from ultravid.evaluation import DetectionPool, FrameResult, VideoResult, average_precision
 from ultravid.evaluation.matching import pairwise_iou_np
 from ultravid.utils.tool import run_tool
@@ -23,12 +24,23 @@ from ultravid.utils.tool import run_tool
 
 def split(annotations: Path, output: Path, share: float, seed: int) -> None:
     content = json.loads(annotations.read_text(encoding="utf-8"))
-    patients = sorted({str(image.get("patient", image["file_name"])) for image in content["images"]})
+    rule = PatientRule()
+    patient_of: list[tuple[str, bool]] = []  # for each image, and whether that is known; two spellings are one patient
+    for image in content["images"]:
+        stated = image.get("patient")
+        found = rule.patient(image["file_name"], None if stated is None else str(stated))
+        patient_of.append((image["file_name"], False) if found is None else (patient_key(found), True))
+    patients = sorted(set(patient_of))
+    print(
+        describe_unknown_patients(sum(not known for _, known in patient_of), len(patient_of))
+        or "All patients are known."
+    )
     random.Random(seed).shuffle(patients)
     tested = set(patients[: round(len(patients) * share)])
     output.mkdir(parents=True, exist_ok=True)
     for name, is_test in (("train", False), ("test", True)):
-        images = [i for i in content["images"] if (str(i.get("patient", i["file_name"])) in tested) == is_test]
+        chosen = [(patient in tested) == is_test for patient in patient_of]
+        images = [image for image, is_chosen in zip(content["images"], chosen, strict=True) if is_chosen]
         ids = {i["id"] for i in images}
         kept = [a for a in content["annotations"] if a["image_id"] in ids]
         part = {"images": images, "annotations": kept, "categories": content.get("categories", [])}
