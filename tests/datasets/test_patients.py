@@ -11,6 +11,7 @@ from tests.datasets.recordings import write_dicom
 from ultravid.config import get_config
 from ultravid.datasets import load_coco_stills, load_coco_video, load_recordings
 from ultravid.datasets.faults import FaultSink
+from ultravid.datasets.fingerprint import combine_fingerprints, fingerprint_videos
 from ultravid.datasets.folds import fold_of_patient, split_fold
 from ultravid.datasets.patients import PatientRule, num_patients, patient_key, patient_rule
 from ultravid.datasets.video import DataError
@@ -139,6 +140,17 @@ def test_someone_called_like_a_video_of_an_unknown_patient_is_another(tmp_path):
     path = coco_video(tmp_path / "v.json", {"a": None, "b": "a", "c": " A", "d": None})
     videos = load_coco_video(json_file=path, image_root=tmp_path)
     assert num_patients(videos) == 3  # a; who is called so, in b and c; d
+
+
+def test_the_record_of_the_data_counts_videos_of_unknown_patients(tmp_path):
+    read = [
+        load_coco_video(json_file=coco_video(tmp_path / "v.json", {"a": patient, "b": None}), image_root=tmp_path)
+        for patient in (None, "a")
+    ]
+    facts = [fingerprint_videos(videos) for videos in read]
+    assert [f["videos_of_unknown_patient"] for f in facts] == [2, 1] and facts[0]["sha256"] != facts[1]["sha256"]
+    parts = [{v.video_id: fingerprint_videos([v])} for v in read[1]]
+    assert combine_fingerprints(parts)["videos_of_unknown_patient"] == 1
 
 
 def test_a_stated_name_that_names_nobody_is_not_known_and_that_is_said(tmp_path, caplog):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ultravid.datasets.patients import num_unknown_patients
 from ultravid.datasets.video import Video
 
 __all__ = ["combine_fingerprints", "fingerprint_each", "fingerprint_loader", "fingerprint_videos", "videos_of_loader"]
@@ -21,6 +22,8 @@ def fingerprint_videos(videos: Sequence[Video]) -> dict[str, Any]:
     digest = hashlib.sha256()
     for video in videos:
         digest.update(repr((video.video_id, video.patient, video.fps, len(video))).encode())
+        if not video.patient_known:
+            digest.update(b"its own patient")
         if video.has_own_times:
             times = video.times
             digest.update(times.times_s.tobytes() + times.ticks.tobytes())
@@ -35,6 +38,7 @@ def fingerprint_videos(videos: Sequence[Video]) -> dict[str, Any]:
         "videos": len(videos),
         "frames": sum(len(video) for video in videos),
         "boxes": sum(len(frame.boxes) for video in videos for frame in video.frames),
+        "videos_of_unknown_patient": num_unknown_patients(videos),
         "sha256": digest.hexdigest(),
     }
 
@@ -57,7 +61,8 @@ def combine_fingerprints(parts: Iterable[dict[str, dict[str, Any]]]) -> dict[str
     digest = hashlib.sha256()
     for video_id in sorted(by_id):
         digest.update(by_id[video_id]["sha256"].encode())
-    counts = {name: sum(found[name] for found in by_id.values()) for name in ("videos", "frames", "boxes")}
+    names = ("videos", "frames", "boxes", "videos_of_unknown_patient")
+    counts = {name: sum(found[name] for found in by_id.values()) for name in names}
     return {**counts, "sha256": digest.hexdigest()}
 
 

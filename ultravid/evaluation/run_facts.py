@@ -415,4 +415,6 @@ def _data(data: Mapping[str, Any] | None) -> str:
     if not data:
         return "unknown: the data loader does not report it"
     counts = ", ".join(f"{data.get(name)} {name}" for name in ("videos", "frames", "boxes"))
-    return f"{counts}, SHA-256 {data.get('sha256')}"
+    unknown = data.get("videos_of_unknown_patient")
+    patients = f", {unknown} videos of unknown patients" if unknown else ""
+    return f"{counts}{patients}, SHA-256 {data.get('sha256')}"
