@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from tests.conftest import PHANTOM_CONFIG, load_tool
+from tests.datasets.recordings import write_dicom
 from tests.evaluation.cases import FAR, NEAR_A, A, random_videos, video, write_coco
-from ultravid.data import HardMining, load_cva_bus
+from ultravid.data import HardMining, build_video_test_loader, load_cva_bus, load_recordings
 from ultravid.data.mining import read_hard_list
-from ultravid.evaluation import match_video
+from ultravid.evaluation import FramePictures, match_video
 from ultravid.evaluation.prediction_store import write_manifest, write_video
 from ultravid.evaluation.video_metrics import false_positive_sequences
 from ultravid.structures import Boxes, Instances
@@ -94,6 +95,33 @@ def test_clips_are_shown_after_augmentation_and_test_videos_as_they_are(run, pha
     assert any((sheet.std(axis=2) > 40).any() for sheet in sheets)  # boxes are in colour, frames are grey
     movie = cv2.VideoCapture(str(tmp_path / "look/train_000000_0.mp4"))
     assert [int(movie.get(p)) for p in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_WIDTH)] == [3, 64]
+
+
+def test_frames_that_may_show_a_name_are_not_drawn_unless_that_is_allowed(run, tmp_path):
+    bright = np.full((2, 40, 60), 250, np.uint8)
+    write_dicom(tmp_path / "a.dcm", bright)
+    config = tmp_path / "config.py"
+    config.write_text(
+        'from ultravid.config import get_config\n\nfound = get_config("common/data/recordings.py")\n'
+        "data, dataloader = found.data, found.dataloader\ntrain = {'output_dir': 'out'}\ndel found\n"
+    )
+    command = ("visualize_data", "--config-file", config, "--split", "test", "--output", tmp_path / "look")
+    overrides = (f"data.path={tmp_path / 'a.dcm'}", "dataloader.test.num_workers=0")
+    refused = run(*command, *overrides)
+    assert refused.returncode == 2 and "add --allow-burned-in-text" in refused.stderr
+    assert not (tmp_path / "look").exists()
+    (tmp_path / "masks.json").write_text('{"": {"60x40": [[0, 0, 60, 10]]}}')
+    assert run(*command, *overrides, f"data.masks={tmp_path / 'masks.json'}").returncode == 0
+    assert run(*command, "--allow-burned-in-text", *overrides).returncode == 0
+    (tmp_path / "frames").mkdir()
+    for allowed in (False, True):
+        pictures = FramePictures(tmp_path / "frames", tile=60, allow_burned_in_text=allowed)
+        empty = Instances((40, 60), pred_boxes=Boxes([]), scores=torch.zeros(0))
+        for (item,) in build_video_test_loader(videos=load_recordings(path=tmp_path / "a.dcm"), num_workers=0):
+            pictures.process([item], [{"instances": empty}])
+        pictures.evaluate()
+        drawn = cv2.imread(str(tmp_path / "frames" / "frames.png"))
+        assert ((drawn[45:, :50] == 250).mean() > 0.5) == allowed
 
 
 def test_boxes_of_a_resized_test_frame_are_drawn_where_they_are():

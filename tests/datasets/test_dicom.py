@@ -126,6 +126,22 @@ def test_a_file_that_ends_early_or_states_a_wrong_size_is_refused_by_frame(tmp_p
     assert "frame 1 is truncated: its compressed image has no end" in refusal(path)
 
 
+def test_a_damaged_frame_is_refused_by_its_number(tmp_path):
+    codes = [cv2.imencode(".jpg", image)[1].tobytes() for image in GREY[:3]]
+    codes[1] = codes[1][:-60] + b"\xff\xc4" + codes[1][-58:]  # a marker where pixels are
+
+    def change(file):
+        file.file_meta.TransferSyntaxUID, file.PixelData = JPEGBaseline8Bit, encapsulate(codes)
+        file["PixelData"].VR, file.NumberOfFrames = "OB", 3
+
+    (video,) = load_recordings(path=rewrite(write_dicom(tmp_path / "a.dcm", GREY), change))
+    assert read_frame_image(video, 2).any()
+    with pytest.raises(
+        DataError, match=r"Video 'a\.dcm' frame 1: .*a\.dcm: frame 1 (is a damaged JPEG|can't be decoded)"
+    ):
+        read_frame_image(video, 1)
+
+
 def test_what_can_not_be_read_is_one_line_for_one_file(tmp_path):
     def message(change, **tags):
         return refusal(rewrite(write_dicom(tmp_path / "x.dcm", SMALL, **tags), change))
@@ -277,6 +293,8 @@ def test_times_that_contradict_or_can_not_be_are_reported(tmp_path, tags, rate, 
     source = open_source(write_dicom(tmp_path / "a.dcm", SMALL, **tags))
     assert source.fps == (rate and pytest.approx(rate))
     assert [said in m for _, m in source.repairs] == [True] if said else source.repairs == []
+    (video,) = load_recordings(path=tmp_path)
+    assert (video.fps, [f.time_s for f in video.frames]) == (source.fps, list(source.times_s or [None] * 5))
     uneven = 2000 in tags.get("FrameTimeVector", [])
     assert source.times_s == (pytest.approx([0, 0.04, 0.08, 2.08, 2.12]) if uneven else None)
 

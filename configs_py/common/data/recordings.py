@@ -10,10 +10,25 @@ from ultravid.evaluation import DatasetEvaluators, FramePictures
 
 data = Node(
     path="${oc.env:ULTRAVID_DATASETS,datasets}/recordings",
-    videos=L(load_recordings)(path=ref("data.path"), crop=True),  # crop DICOM frames to their ultrasound region
+    crop=True,  # crop DICOM frames to their ultrasound region
+    blank_outside_region=False,  # black out what is outside of it instead
+    masks=None,  # a JSON or YAML table of what to black out besides, by device and image size: ultravid.datasets.masks
+    allow_burned_in_text=False,  # draw DICOM frames that show more than their region: names may be burnt in
+    videos=L(load_recordings)(
+        path=ref("data.path"),
+        crop=ref("data.crop"),
+        blank_outside_region=ref("data.blank_outside_region"),
+        masks=ref("data.masks"),
+    ),
 )
 
 dataloader = Node(
     test=L(build_video_test_loader)(videos=ref("data.videos"), area=900_000, num_workers=1),
-    evaluator=L(DatasetEvaluators)(evaluators=[L(FramePictures)(output_dir="${train.output_dir}/inference")]),
+    evaluator=L(DatasetEvaluators)(
+        evaluators=[
+            L(FramePictures)(
+                output_dir="${train.output_dir}/inference", allow_burned_in_text=ref("data.allow_burned_in_text")
+            )
+        ]
+    ),
 )

@@ -129,7 +129,11 @@ def patient_token(path: str | Path, is_unknown: Callable[[str], bool] = lambda _
         return None
     if is_unknown(patient):
         return None
-    return hashlib.blake2b(patient.encode(), key=_TOKEN_KEY, digest_size=16).hexdigest() if patient else None
+    return (
+        hashlib.blake2b(patient.encode("utf-8", "surrogatepass"), key=_TOKEN_KEY, digest_size=16).hexdigest()
+        if patient
+        else None
+    )
 
 
 def _metadata(header: DicomHeader, regions: ScanRegions) -> dict[str, str | float]:

@@ -52,7 +52,6 @@ _READ_TAGS: list[Any] = [
     "AcquisitionDuration",
     "BitsAllocated",
     "BitsStored",
-    "BurnedInAnnotation",
     "CineRate",
     "Columns",
     "EffectiveDuration",

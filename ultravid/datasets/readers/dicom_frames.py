@@ -35,7 +35,8 @@ Span = tuple[int, int]
 class _Fragment:
     at: int  # of its tag, in the file
     length: int  # without its tag
-    head: bytes
+    begins_frame: bool
+    size: tuple[int, int] | None  # that a compressed image states about itself
     tail: bytes
 
 
@@ -133,7 +134,7 @@ def _compressed(header: DicomHeader, size: tuple[int, int]) -> tuple[list[Span],
         raise header.fault("is a DICOM file without pixel data: it holds no image")
     table, *rest = fragments
     rest = [f for f in rest if f.length]
-    starts = [k for k, f in enumerate(rest) if _begins_frame(header, f.head)]
+    starts = [k for k, f in enumerate(rest) if f.begins_frame]
     announced = _announced(header)
     if not starts and announced == len(rest):
         starts = list(range(len(rest)))  # the decoder decides
@@ -174,14 +175,17 @@ def _fragments(header: DicomHeader) -> tuple[list[_Fragment], bool]:
             if tag != _ITEM or length == UNDEFINED_LENGTH:
                 raise header.fault(f"is damaged: fragment {len(found)} of its pixels does not begin as a fragment")
             if at + 8 + length > end:
+                last = sum(f.begins_frame for f in found) - (not _begins_frame(header, head[8:]))
                 raise header.fault(
-                    f"is truncated: {end - at - 8} of {length} bytes of fragment {len(found)} of its pixels are there"
+                    f"is truncated: {end - at - 8} of {length} bytes of fragment {len(found)} of its pixels are there; "
+                    f"frame {max(last, 0)} is incomplete"
                 )
             if len(found) > MAX_FRAMES:
                 raise header.fault(f"holds more than {MAX_FRAMES} fragments of pixels")
             kept = head[8 : 8 + min(length, _HEAD)]
             tail = kept[-32:] if length <= len(kept) else os.pread(number, 32, at + 8 + length - 32)
-            found.append(_Fragment(at, length, kept, tail))
+            begins = bool(found) and _begins_frame(header, kept)
+            found.append(_Fragment(at, length, begins, codestream_size(kept) if begins else None, tail))
             at += 8 + length
     return found, False
 
@@ -207,7 +211,7 @@ def _check_frame(header: DicomHeader, number: int, parts: Sequence[_Fragment], s
         return  # it has neither a size nor an end
     if _END_OF_IMAGE not in b"".join(part.tail for part in parts[-2:]):
         raise header.fault(f"frame {number} is truncated: its compressed image has no end")
-    check_size(header, number, parts[0].head, size)
+    _check_size(header, number, parts[0].size, size)
 
 
 def check_size(header: DicomHeader, number: int, codestream: bytes, size: tuple[int, int]) -> None:
@@ -216,7 +220,10 @@ def check_size(header: DicomHeader, number: int, codestream: bytes, size: tuple[
     Raises:
         DataError: it has another size.
     """
-    found = codestream_size(codestream)
+    _check_size(header, number, codestream_size(codestream), size)
+
+
+def _check_size(header: DicomHeader, number: int, found: tuple[int, int] | None, size: tuple[int, int]) -> None:
     if found is not None and found != size:
         raise header.fault(
             f"frame {number} is {found[1]}x{found[0]} px, the file states {size[1]}x{size[0]}; all frames must have the same size"

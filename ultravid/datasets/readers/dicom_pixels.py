@@ -19,13 +19,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
-from pydicom.uid import JPEG2000TransferSyntaxes, RLELossless
+from pydicom.uid import JPEG2000TransferSyntaxes, JPEGBaseline8Bit, RLELossless
 
 from ultravid.datasets.bounds import frame_size_fault
+from ultravid.datasets.decoder_messages import decode_image
 from ultravid.datasets.readers.dicom_file import DicomHeader, is_big_endian, quiet_pydicom
 from ultravid.datasets.readers.dicom_frames import Span, check_size, fragments_as_sequence, joined
 from ultravid.datasets.readers.source import ImageArray
@@ -205,7 +207,8 @@ class PixelDecoder:
             with quiet_pydicom():
                 array, _ = self._decoder.as_array(data, index=0, validate=False, **self._options)
         except Exception as error:  # decoders raise any exception, and its text may quote the file
-            raise header.fault(f"frame {index} can't be decoded ({type(error).__name__})") from None
+            what = f"{header.transfer_syntax.name}, {type(error).__name__}"
+            raise header.fault(f"frame {index} can't be decoded ({what})") from None
         if array.shape[:2] != size:
             raise header.fault(f"frame {index} can't be decoded: it gives other than {size[1]}x{size[0]} px")
         return array
@@ -216,6 +219,8 @@ class PixelDecoder:
             data = os.pread(file, length, at)
             if self._header.transfer_syntax != RLELossless:
                 check_size(self._header, index, joined(data, 1 << 16), self._form.size)
+            if self._header.transfer_syntax == JPEGBaseline8Bit:
+                self._check_jpeg(index, joined(data, len(data)))
             return fragments_as_sequence(data)
         if not (is_big_endian(self._header) and self._form.allocated == 8 and self._header.vr == "OW"):
             return os.pread(file, length, at)
@@ -223,6 +228,15 @@ class PixelDecoder:
         odd = (at - self._header.offset) % 2
         pairs = np.frombuffer(os.pread(file, odd + length + (odd + length) % 2, at - odd), np.uint8).reshape(-1, 2)
         return pairs[:, ::-1].tobytes()[odd : odd + length]
+
+    def _check_jpeg(self, index: int, data: bytes) -> None:
+        """Refuse a damaged JPEG, of which pydicom's decoders give an image without a word.
+
+        At an eighth of its size libjpeg finds the damage in 2 ms, where the decoding of the frame takes 40.
+        """
+        image, damage = decode_image(data, cv2.IMREAD_REDUCED_GRAYSCALE_8)
+        if image is not None and damage:
+            raise self._header.fault(f"frame {index} is a damaged JPEG ({damage})")
 
     def _to_rgb(self, array: Stored) -> ImageArray:
         form = self._form
