@@ -7,23 +7,28 @@ notice less than libjpeg itself. So the standard error is led into a file while 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tempfile
 import threading
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["decode_image"]
+__all__ = ["decode_image", "hide_panics"]
 
 # libjpeg's warnings about pixels (not about an ICC profile), libpng's about a chunk, libtiff's errors.
 _DAMAGE = re.compile(
     r"Corrupt JPEG data: (?!bad ICC)|Premature end of JPEG|Inconsistent progression|libpng (?:warning|error): .*CRC error|TIFF_Error"
 )
-_OURS = re.compile(r"JPEG|JFIF|libpng|^\[ ?(?:WARN|ERROR|INFO|DEBUG)|Adobe|Bogus|Unsupported|TIFF|^\s*$", re.IGNORECASE)
+_OURS = re.compile(
+    r"JPEG|JFIF|libpng|^\[ ?(?:WARN|ERROR|INFO|DEBUG)|Adobe|Bogus|Unsupported|TIFF|^\s*$",
+    re.IGNORECASE,
+)
 _PREFIX = re.compile(r"^\[.*?\] global \S+ |^libpng (?:warning|error): ")
 
 
@@ -65,6 +70,8 @@ class _StandardError:
         os.lseek(number, 0, os.SEEK_SET)
         os.ftruncate(number, 0)
         lines = written.decode(errors="replace").splitlines()
+        panic = next((n for n, line in enumerate(lines) if " panicked at " in line), len(lines))
+        del lines[panic:]  # a backtrace of many lines follows
         others = [line for line in lines if not _OURS.search(line)]
         if others and self._saved is not None:
             os.write(self._saved, "".join(f"{line}\n" for line in others).encode())
@@ -103,6 +110,16 @@ def decode_image(data: bytes, flags: int, page: int | None = None) -> tuple[NDAr
     damage = [line for line in lines if _DAMAGE.search(line)] if image is not None else [*lines, failed]
     text = next((_PREFIX.sub("", line).strip() for line in damage if line.strip()), "")
     return image, text
+
+
+@contextlib.contextmanager
+def hide_panics() -> Iterator[None]:
+    """Hide what decoders that are written in Rust print about a damaged file before they raise."""
+    with _standard_error as messages:
+        try:
+            yield
+        finally:
+            messages.take()
 
 
 def _decode_page(array: NDArray[np.uint8], flags: int, page: int) -> NDArray[Any] | None:

@@ -104,7 +104,7 @@ def audit_splits(
         identical_inside,
         _frozen_pictures(seen),
         _frozen_boxes(splits, frozen_frames),
-        _fault_table([f for f in faults if f.repaired], "Repaired by the reader"),
+        _fault_table([f for f in faults if f.repaired], "Repaired or guessed by the reader"),
         _blank(seen),
         _hidden(seen),
     ]

@@ -13,6 +13,7 @@ Sources: DICOM PS3.3 C.7.6.3 (image pixels, palettes), C.7.9.2 (segmented palett
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterable
@@ -27,7 +28,7 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import JPEG2000TransferSyntaxes, JPEGBaseline8Bit, RLELossless
 
 from ultravid.datasets.bounds import frame_size_fault
-from ultravid.datasets.decoder_messages import decode_image
+from ultravid.datasets.decoder_messages import decode_image, hide_panics
 from ultravid.datasets.readers.dicom_file import DicomHeader, is_big_endian, quiet_pydicom
 from ultravid.datasets.readers.dicom_frames import Span, check_size, fragments_as_sequence, joined
 from ultravid.datasets.readers.source import ImageArray
@@ -174,6 +175,7 @@ class PixelDecoder:
             "pixel_vr": "OB" if form.allocated == 8 else "OW",
             "correct_unused_bits": False,
         }
+        self._hidden = hide_panics if header.transfer_syntax == RLELossless else contextlib.nullcontext
         self.repairs: list[tuple[str, str]] = []
         self._palette: ImageArray | None = None
         self._first_entry = 0
@@ -204,9 +206,13 @@ class PixelDecoder:
         header, size = self._header, self._form.size
         data = self._bytes(file, index)
         try:
-            with quiet_pydicom():
+            with quiet_pydicom(), self._hidden():
                 array, _ = self._decoder.as_array(data, index=0, validate=False, **self._options)
-        except Exception as error:  # decoders raise any exception, and its text may quote the file
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except (
+            BaseException
+        ) as error:  # decoders raise any exception, its text may quote the file, and Rust's is no Exception
             what = f"{header.transfer_syntax.name}, {type(error).__name__}"
             raise header.fault(f"frame {index} can't be decoded ({what})") from None
         if array.shape[:2] != size:
