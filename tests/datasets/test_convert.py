@@ -50,7 +50,7 @@ def test_recordings_become_coco_vid_that_reads_the_same(recordings, tmp_path):
         assert all(np.array_equal(read_frame_image(a, t), read_frame_image(b, t)) for t in (0, len(a) - 1))
     assert number_of(read_frame_image(after[4], 39)) == 42
     manifest = json.loads((tmp_path / "out" / "manifest_test.json").read_text())
-    assert manifest["converter_version"] == 1 and manifest["format"] == "recordings"
+    assert manifest["converter_version"] == 2 and manifest["format"] == "recordings"
     row = next(r for r in manifest["videos"] if r["video"] == "ward/3.mp4")
     assert (row["source"]["file"], row["num_frames"], row["fps"]) == ("ward/3.mp4", 40, 24.0)
     written = b"".join([*tree(tmp_path / "out").values(), *(name.encode() for name in tree(tmp_path / "out"))])

@@ -47,7 +47,7 @@ _WAYS_OUT = (
     "(In Python these are the reader's blank_outside_region and masks, and allow_burned_in_text of write_coco_video.)"
 )
 
-CONVERTER_VERSION = 1  # increase it if the same videos give other bytes
+CONVERTER_VERSION = 2  # increase it if the same videos give other bytes
 
 
 def check_output_folder(path: Path, output: Path) -> None:
