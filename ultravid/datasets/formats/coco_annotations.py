@@ -197,6 +197,8 @@ _IDS = ("id", "image_id", "video_id", "category_id", "instance_id", "track_id", 
 
 def _with_whole_ids(row: dict[str, Any]) -> dict[str, Any]:
     """A row whose whole numbers are ints: pandas and MATLAB write 1.0 where a column has gaps."""
+    if float not in set(map(type, row.values())):
+        return row
     floats = {key: as_id(row[key]) for key in _IDS if isinstance(row.get(key), float)}
     return {**row, **{key: value for key, value in floats.items() if value is not None}} if floats else row
 
@@ -297,17 +299,18 @@ class _Reader:
         boxes: dict[Id, list[CocoBox]] = defaultdict(list)
         seen: set[Id] = set()
         for row in rows:
-            image_id, label = row.get("image_id"), f"annotation {shown(row.get('id'))}"
+            image_id, annotation_id = row.get("image_id"), row.get("id")
+            label = f"annotation {annotation_id if type(annotation_id) is int else shown(annotation_id)}"
             if not is_id(image_id) or image_id not in images:
                 message = f"{label} belongs to image {shown(image_id)}, which is not listed"
                 self.faults.reject("bad annotation row", message)
                 continue
             image, video_id = images[image_id], row.get("video_id")
             where = f"video {names[image.video_id]!r} frame {image.frame_id} {label}"
-            if is_id(row.get("id")) and row["id"] in seen:
-                self.faults.repair(_SAME_ID, where)
-            elif is_id(row.get("id")):
-                seen.add(row["id"])
+            if isinstance(annotation_id, int | str):
+                if annotation_id in seen:
+                    self.faults.repair(_SAME_ID, where)
+                seen.add(annotation_id)
             if video_id is not None and video_id != image.video_id:
                 message = f"{where}: belongs to video {shown(video_id)}, but its image to video {image.video_id!r}"
                 self.faults.reject("bad annotation row", message)

@@ -92,8 +92,10 @@ def read_box(
     lesion = row.get("instance_id")
     lesion = row.get("track_id") if lesion is None else lesion
     category = row.get("category_id")
-    flags = {key: row[key] for key in _IGNORE_KEYS if row.get(key)}
-    odd = [key for key, value in flags.items() if value not in (True, 1)]
+    flags, odd = {}, []
+    if row.get("iscrowd") or row.get("ignore") or row.get("difficult"):
+        flags = {key: row[key] for key in _IGNORE_KEYS if row.get(key)}
+        odd = [key for key, value in flags.items() if value not in (True, 1)]
     if (lesion is not None and not is_id(lesion)) or (category is not None and not is_id(category)):
         what = f"instance_id {shown(lesion)} or category_id {shown(category)} is not a whole number or text"
         faults.reject("bad annotation row", f"{where}: {what}")
@@ -140,7 +142,7 @@ def number_lesions(
                 here += 1
             else:
                 number = box.lesion if isinstance(box.lesion, int) else of_text[box.lesion]
-                if any(number == other for _, _, other in rows):
+                if rows and any(number == other for _, _, other in rows):
                     faults.repair(_SHARED, f"{box.where}: {box.lesion!r}")
             rows.append((box.box, box.category, number))
         without, most = without + here, max(most, here)
