@@ -13,6 +13,7 @@ import argparse
 import itertools
 import logging
 import math
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -175,7 +176,7 @@ class MovieWriter:
         import av  # half a second, which is not needed for images
 
         self._av = av
-        self._container = av.open(str(path), "w")
+        self._container = av.open(os.path.abspath(path), "w")  # FFmpeg takes "a:" in "a:b.mp4" for a protocol
         self._stream = self._container.add_stream("libx264", rate=round(fps))
         self._stream.pix_fmt = "yuv420p"
         self._size: tuple[int, ...] | None = None
