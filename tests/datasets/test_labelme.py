@@ -81,7 +81,11 @@ def test_the_shapes_that_have_a_box_are_read(root, caplog):
     save(root / "img" / "1.json", "1.png", shapes, flags={"blurred": True, "other": False})
     (video,) = load_labelme(root=root)
     assert boxes(video)[1] == [[5, 6, 10, 13], [20, 10, 40, 30], [5, 6, 9, 12]]
-    said = ["1 shapes share their frame and group_id", "1 shapes are marked as difficult", "have flags set"]
+    said = [
+        "1 boxes share their frame and the id of their lesion",
+        "1 shapes are marked as difficult",
+        "have flags set",
+    ]
     assert all(text in caplog.text for text in said)
 
 
@@ -122,7 +126,7 @@ def test_the_shapes_that_have_a_box_are_read(root, caplog):
         (lambda r: save(r / "img" / "0.json", "0.png", [shape([[1, 2], [3, 10**400]])]), "whose corners can't be read"),
         (
             lambda r: save(r / "img" / "0.json", "0.png", [shape([[1, 2], [3, 4]], group=2**63)]),
-            "is not a whole number from 0",
+            "group_id 9223372036854775808 is not a whole number",
         ),
         (lambda r: save(r / "img" / "0.json", "0.png", [7]), "shape 0: is a 'int' whose corners"),
     ],

@@ -30,7 +30,7 @@ from ultravid.datasets.formats.coco_annotations import (
     Id,
     read_coco_annotations,
 )
-from ultravid.datasets.formats.coco_lesions import as_id
+from ultravid.datasets.formats.lesions import as_id
 from ultravid.datasets.patients import PatientRule
 from ultravid.evaluation.matching import pairwise_iou_np
 from ultravid.evaluation.results import FrameResult, VideoResult

@@ -1,8 +1,8 @@
 """Annotations in COCO's JSON, read once for training and for evaluation; images on disk are not needed.
 
 COCO-VID holds ``videos[]{id, name}``, ``images[]{id, video_id, frame_id, file_name, height, width}`` and
-``annotations[]{id, image_id, bbox: [x, y, width, height], instance_id, category_id}``; which lesion a box is of, and regions to
-ignore: `ultravid.datasets.formats.coco_lesions`. A video may give its ``fps`` (0: not known), ``patient``, ``device``, ``organ``,
+``annotations[]{id, image_id, bbox: [x, y, width, height], instance_id, category_id}``; which lesion a box is of:
+`ultravid.datasets.formats.lesions`; regions to ignore: `ultravid.datasets.formats.coco_lesions`. A video may give its ``fps`` (0: not known), ``patient``, ``device``, ``organ``,
 ``hospital``, ``spacing_mm``, and more under ``metadata``, and its ``static_frames`` as a list of [first, last], which count its
 images from 0. Plain COCO, without videos, is read as stills: each image is a video of one frame.
 
@@ -32,8 +32,9 @@ import numpy as np
 
 from ultravid.datasets.bounds import frame_size_fault
 from ultravid.datasets.faults import FileFaults
-from ultravid.datasets.formats.coco_lesions import CocoBox, Id, Ignored, as_id, is_id, number_lesions, read_box
+from ultravid.datasets.formats.coco_lesions import Ignored, read_box
 from ultravid.datasets.formats.common import static_frames_fault
+from ultravid.datasets.formats.lesions import AnnotatedBox, Id, as_id, is_id, number_lesions
 from ultravid.datasets.frame_times import is_frame_number, is_time_stamp, known_rate, order_fault
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.patients import PatientRule
@@ -296,7 +297,7 @@ class _Reader:
         stills: bool,
     ) -> None:
         """Put each annotation into its image's ``lesions`` or ``ignored``."""
-        boxes: dict[Id, list[CocoBox]] = defaultdict(list)
+        boxes: dict[Id, list[AnnotatedBox[Id]]] = defaultdict(list)
         seen: set[Id] = set()
         for row in rows:
             image_id, annotation_id = row.get("image_id"), row.get("id")
@@ -327,7 +328,7 @@ class _Reader:
             ordered = sorted((m for m in members if m.image_id in boxes), key=lambda m: m.frame_id)
             found = [boxes[image.image_id] for image in ordered]
             for image, lesions in zip(
-                ordered, number_lesions(found, names[video_id], self.faults, stills=stills), strict=True
+                ordered, number_lesions(found, f"video {names[video_id]!r}", self.faults, stills=stills), strict=True
             ):
                 image.lesions.extend(lesions)
 

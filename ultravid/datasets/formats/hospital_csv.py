@@ -40,13 +40,13 @@ from ultravid.datasets.bounds import MAX_ANNOTATION_BYTES, frame_size_fault, is_
 from ultravid.datasets.boxes import repair_box
 from ultravid.datasets.faults import FaultSink, FileFaults, as_data_error
 from ultravid.datasets.formats.common import (
-    Row,
     check_unique_ids,
     make_frame,
     make_video,
     require_folder,
     static_frames_fault,
 )
+from ultravid.datasets.formats.lesions import AnnotatedBox, number_lesions
 from ultravid.datasets.formats.plain_pickle import read_plain_pickle
 from ultravid.datasets.image_io import image_fault, image_fault_kind
 from ultravid.datasets.index import Index, cached_index
@@ -259,10 +259,11 @@ class _Reader:
                     "box in no frame", f"{where} frame {number}: has boxes, but there are {len(images)} frames"
                 )
         size = (info["cropped_shape"][0], info["cropped_shape"][1])
+        boxes = [self._boxes(annotated.get(n, []), size, classes, f"{where} frame {n}") for n in range(len(images))]
+        rows_of = number_lesions(boxes, where, self.faults)
         frames = []
-        for number, image in enumerate(images):
+        for number, (image, rows) in enumerate(zip(images, rows_of, strict=True)):
             here = f"{where} frame {number}"
-            rows = self._rows(annotated.get(number, []), size, classes, here)
             fault = image_fault(image, *size)
             if fault is not None:
                 self.faults.reject(image_fault_kind(fault), f"{here}: {image} {fault}")
@@ -271,8 +272,10 @@ class _Reader:
             self.num_images += 1
         return frames
 
-    def _rows(self, boxes: list[Any], size: tuple[int, int], classes: Sequence[str], where: str) -> list[Row]:
-        rows: list[Row] = []
+    def _boxes(
+        self, boxes: list[Any], size: tuple[int, int], classes: Sequence[str], where: str
+    ) -> list[AnnotatedBox[int]]:
+        found: list[AnnotatedBox[int]] = []
         for n, entry in enumerate(boxes):
             here = f"{where} box {n}"
             if not isinstance(entry, dict) or not {"box", "class"} <= set(entry):
@@ -280,8 +283,8 @@ class _Reader:
                     "bad annotation row", f"{here}: is {shown(entry)}, not {{'box', 'class', 'track_id'}}"
                 )
                 continue
-            track, kind = entry.get("track_id", 0), entry["class"]
-            if kind not in classes or not is_whole(track):
+            track, kind = entry.get("track_id"), entry["class"]
+            if kind not in classes or not (track is None or is_whole(track)):
                 near = nearest(kind, classes) if isinstance(kind, str) else None
                 hint = f" (did you mean {near!r}?)" if near else f" (classes are {', '.join(classes)})"
                 what = (
@@ -293,8 +296,8 @@ class _Reader:
                 continue
             box = repair_box(entry["box"], *size, here, self.faults)
             if box is not None:
-                rows.append((box, 0 if self.class_agnostic else list(classes).index(kind), track))
-        return rows
+                found.append(AnnotatedBox(box, 0 if self.class_agnostic else list(classes).index(kind), track, here))
+        return found
 
 
 def _video_name(organ: str, row: Mapping[str, str]) -> str:

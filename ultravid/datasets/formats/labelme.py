@@ -4,7 +4,7 @@ A JSON file may lie beside its image or in another folder (``labelme --output``)
 the image. If there is no such image, the one with the JSON's name counts, beside it or the only one of that name; this is reported.
 An image without JSON is a frame without lesion, which is reported too.
 
-Shapes of one ``group_id`` are a track. Rectangles, and the bounds of polygons, circles, oriented rectangles and masks, are boxes; points and
+Shapes of one ``group_id`` are a track; those without: `ultravid.datasets.formats.lesions`. Rectangles, and the bounds of polygons, circles, oriented rectangles and masks, are boxes; points and
 lines are rejected. Images inside the JSON (``imageData``) are not read: the image's file must exist.
 """
 
@@ -21,7 +21,8 @@ from ultravid.datasets.bounds import frame_size_fault, is_whole
 from ultravid.datasets.boxes import is_number, repair_box
 from ultravid.datasets.faults import FaultSink, FileFaults, as_data_error
 from ultravid.datasets.folders import natural_order, walk_folders
-from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, make_video, require_folder
+from ultravid.datasets.formats.common import check_unique_ids, make_frame, make_video, require_folder
+from ultravid.datasets.formats.lesions import AnnotatedBox, number_lesions
 from ultravid.datasets.image_io import image_fault, image_fault_kind, image_size
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
@@ -29,12 +30,11 @@ from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.readers import read_sidecar
 from ultravid.datasets.readers.images import list_images
 from ultravid.datasets.safe_files import NamedFiles
-from ultravid.datasets.video import DataError, Frame, Video
+from ultravid.datasets.video import DataError, Video
+from ultravid.utils.text import shown
 
 __all__ = ["load_labelme"]
 
-_BY_ORDER = "shapes had no group_id and were tracked by their order in the frame"
-_ONE_GROUP = "shapes share their frame and group_id with another and are one lesion with it"
 _BY_NAME = "annotation files were matched to an image by name, because their imagePath leads to none"
 _OTHER_NAME = "annotation files have another name than the image that their imagePath names"
 _NOT_LABELME = "JSON files are not LabelMe's and are not read"
@@ -235,7 +235,7 @@ class _Reader:
         if image is not None:
             if image.stem != file.path.stem:
                 there = [other for other in images.by_folder.get(image.parent, ()) if other.stem == file.path.stem]
-                what = f"its imagePath is {image_path!r}"
+                what = f"its imagePath is {shown(image_path)}"
                 if there or beside:
                     what += f", but {(beside or there)[0]} has its name"
                     self.faults.reject("bad annotation file", f"{where}: {file.path}: {what}")
@@ -244,7 +244,7 @@ class _Reader:
             return image
         if len(by_name) == 1:
             if file.fault is None and file.shapes is not None:
-                self.faults.repair(_BY_NAME, f"{where}: {file.path}: {by_name[0]} for {image_path!r}{outside}")
+                self.faults.repair(_BY_NAME, f"{where}: {file.path}: {by_name[0]} for {shown(image_path)}{outside}")
             return by_name[0]
         if len(by_name) > 1:
             listed = ", ".join(str(other) for other in by_name[:3])
@@ -256,7 +256,7 @@ class _Reader:
             self.faults.repair(_NOT_LABELME, str(file.path))
         else:
             inside = "; the picture inside it (imageData) is not read, save it as a file" if file.has_image_data else ""
-            led = f", and its imagePath {image_path!r} leads to none{inside}{outside}"
+            led = f", and its imagePath {shown(image_path)} leads to none{inside}{outside}"
             message = f"{where}: {file.path} has no image {file.path.stem}.png or .jpg{led}"
             self.faults.reject("frame is missing", message)
         return None
@@ -268,17 +268,23 @@ class _Reader:
     def read(self, folder: Path, images: Sequence[Path], matched: Mapping[Path, Sequence[_AnnotationFile]]) -> None:
         """The video of a folder."""
         name = self._name(folder)
-        frames: list[Frame] = []
+        drawn: list[tuple[Path, tuple[int, int], int]] = []
+        boxes: list[list[AnnotatedBox[int]]] = []
         self._merged.clear()
         for number, image in enumerate(images):
             where, files = f"video {name!r} frame {number}", matched.get(image, ())
             if len(files) > 1:
                 what = f"{image} is annotated by {len(files)} files: {', '.join(str(file.path) for file in files)}"
                 self.faults.reject("bad annotation file", f"{where}: {what}")
-            else:
-                frame = self._frame(image, files[0] if files else None, where)
-                frames += [frame] if frame is not None else []
+            elif (read := self._image_and_boxes(image, files[0] if files else None, where)) is not None:
+                drawn.append((image, read[0], self.num_images))
+                boxes.append(read[1])
             self.num_images += 1
+        numbered = number_lesions(boxes, f"video {name!r}", self.faults)
+        frames = [
+            make_frame((str(image), None), image_id, size, rows)
+            for (image, size, image_id), rows in zip(drawn, numbered, strict=True)
+        ]
         num_without = sum(image not in matched for image in images)
         if num_without:
             self.faults.repair(_NO_FILE, f"video {name!r}: {num_without} of {len(images)} images")
@@ -289,7 +295,10 @@ class _Reader:
             more = {"fps": sidecar.fps, "metadata": sidecar.metadata, "merged_classes": dict(self._merged)}
             self.videos.append(make_video(name, frames, patient, class_names=shown, **more))
 
-    def _frame(self, image: Path, file: _AnnotationFile | None, where: str) -> Frame | None:
+    def _image_and_boxes(
+        self, image: Path, file: _AnnotationFile | None, where: str
+    ) -> tuple[tuple[int, int], list[AnnotatedBox[int]]] | None:
+        """The image's (height, width) and its boxes; None if it is rejected."""
         try:
             size = None if file is None else _announced_size(file)
             size = image_size(image) if size is None else size
@@ -303,48 +312,38 @@ class _Reader:
         if file is not None and isinstance(flags := file.content.get("flags"), dict) and any(flags.values()):
             set_flags = ", ".join(str(key) for key, value in flags.items() if value)
             self.faults.repair(_FLAGGED, f"{where}: {file.path}: {set_flags}")
-        rows = self._rows(file.shapes or [] if file is not None else [], size, where)
-        return make_frame((str(image), None), self.num_images, size, rows)
+        return size, self._boxes(file.shapes or [] if file is not None else [], size, where)
 
-    def _rows(self, shapes: list[Any], size: tuple[int, int], where: str) -> list[Row]:
-        rows: list[Row] = []
-        ungrouped = 0
-        seen: Counter[int] = Counter()
+    def _boxes(self, shapes: list[Any], size: tuple[int, int], where: str) -> list[AnnotatedBox[int]]:
+        boxes: list[AnnotatedBox[int]] = []
         for n, shape in enumerate(shapes):
             here = f"{where} shape {n}"
             fault = self._shape_fault(shape)
             if fault is not None:
                 self.faults.reject("bad shape", f"{here}: {fault}")
                 continue
-            track = shape.get("group_id")
-            if track is None:
-                ungrouped += 1
-                track = -ungrouped  # group numbers are not negative
-                self.faults.repair(_BY_ORDER, here)
             box = repair_box(_bounds(shape), *size, here, self.faults)
             if box is None:
                 continue
             if shape.get("difficult") is True:
                 self.faults.repair(_DIFFICULT, here)
-            seen[track] += 1
-            if seen[track] > 1:
-                self.faults.repair(_ONE_GROUP, f"{here}: group_id {track}")
             if self.class_agnostic:
                 self._merged[str(shape.get("label"))] += 1
-            rows.append((box, 0 if self.class_agnostic else self.classes.index(shape["label"]), track))
-        return rows
+            kind = 0 if self.class_agnostic else self.classes.index(shape["label"])
+            boxes.append(AnnotatedBox(box, kind, shape.get("group_id"), here))
+        return boxes
 
     def _shape_fault(self, shape: Any) -> str | None:
         kind = shape.get("shape_type") or "polygon" if isinstance(shape, dict) else type(shape).__name__
         if kind in _WITHOUT_BOX and isinstance(shape, dict):
             return f"is a {kind!r}, which has no box; rectangles, polygons, circles and masks are read"
         if _bounds(shape) is None:
-            return f"is a {kind!r} whose corners can't be read"
+            return f"is a {shown(kind)} whose corners can't be read"
         label, track = shape.get("label"), shape.get("group_id")
         if not self.class_agnostic and label not in self.classes:
-            return f"label {label!r} is not one of {', '.join(self.classes)}"
-        if track is not None and (not is_whole(track) or track < 0):
-            return f"group_id {track!r} is not a whole number from 0"
+            return f"label {shown(label)} is not one of {', '.join(self.classes)}"
+        if track is not None and not is_whole(track):
+            return f"group_id {shown(track)} is not a whole number"
         return None
 
 
@@ -358,7 +357,7 @@ def _announced_size(file: _AnnotationFile) -> tuple[int, int] | None:
     if height is None or width is None:
         return None
     if not is_whole(height) or not is_whole(width):
-        raise DataError(f"{file.path}: imageHeight {height!r} or imageWidth {width!r} is not a whole number.")
+        raise DataError(f"{file.path}: imageHeight {shown(height)} or imageWidth {shown(width)} is not a whole number.")
     if (fault := frame_size_fault(height, width)) is not None:
         raise DataError(f"{file.path}: {fault}.")
     return height, width
