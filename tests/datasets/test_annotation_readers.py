@@ -236,7 +236,10 @@ def test_boxes_of_a_frame_without_track_id_are_several_lesions(hospital, caplog)
     put(hospital, {"frames": {1: [lesion, {**lesion, "box": [50, 20, 70, 40]}], 2: [lesion]}})
     v0, _ = load_hospital_csv(root=hospital, datasets=[NAME])
     assert [frame.track_ids.tolist() for frame in v0.frames] == [[], [0, -1], [0]]
-    assert "several in a frame, which are tracked by their order in it; the first: video 'breast/v0': 3 boxes" in caplog.text
+    assert (
+        "several in a frame, which are tracked by their order in it; the first: video 'breast/v0': 3 boxes"
+        in caplog.text
+    )
 
 
 class _Evil:

@@ -163,6 +163,7 @@ class _Reader:
         self.videos: list[Video] = []
         self.skipped: Counter[str] = Counter()
         self.watched: set[Path] = set()
+        self._merged: Counter[str] = Counter()  # classes of the current video, if they are read as one
         self.num_images = 0
 
     def read(self, path: Path, name: _Name, text: str, groups: Mapping[str, Sequence[str]]) -> None:
@@ -204,6 +205,7 @@ class _Reader:
             return
         classes = self._classes_of(organ)
         annotated = self._annotation(pickle, row)
+        self._merged.clear()
         frames = self._frames(folder, info, annotated, classes, where)
         static = _static_frames(info, info["num_frames"], folder)
         if frames:
@@ -213,7 +215,15 @@ class _Reader:
             }
             shown = ("lesion",) if self.class_agnostic else classes
             self.videos.append(
-                make_video(name, frames, patient, metadata=metadata, class_names=shown, static_frames=static)
+                make_video(
+                    name,
+                    frames,
+                    patient,
+                    metadata=metadata,
+                    class_names=shown,
+                    static_frames=static,
+                    merged_classes=dict(self._merged),
+                )
             )
 
     def _classes_of(self, organ: str) -> tuple[str, ...]:
@@ -296,6 +306,8 @@ class _Reader:
                 continue
             box = repair_box(entry["box"], *size, here, self.faults)
             if box is not None:
+                if self.class_agnostic:
+                    self._merged[kind] += 1
                 found.append(AnnotatedBox(box, 0 if self.class_agnostic else list(classes).index(kind), track, here))
         return found
 
