@@ -8,7 +8,7 @@ import pytest
 
 from tests.datasets.recordings import HEIGHT, WIDTH, number_of, write_movie
 from tests.datasets.test_annotation_readers import box, cvat, pictures
-from ultravid.datasets import DataError, load_cvat_video
+from ultravid.datasets import DataError, load_coco_video, load_cvat_video
 from ultravid.datasets.faults import FaultSink
 from ultravid.datasets.readers import read_frame_image
 
@@ -195,3 +195,17 @@ def test_what_cvat_never_writes_is_one_fault_and_no_hang(scan, content, meta, me
             read(scan, content, meta)
         assert "more fault" not in str(caught.value)
     assert time.monotonic() - begin < 5
+
+
+def test_a_relative_name_with_a_colon_is_no_address(scan, monkeypatch):
+    monkeypatch.chdir(scan)
+    (scan / "scan.mp4").rename("a:b.mp4")
+    (scan / "c:d.xml").write_text(cvat(track(box(1, 10))).replace("scan.mp4", "a:b.mp4"))
+    (video,) = load_cvat_video(xml="c:d.xml")
+    assert (video.video_id, boxed(video), number_of(read_frame_image(video, 1))) == ("c:d", {1: [10]}, 1)
+    pictures(scan / "p:q", 2)
+    image = {"video_id": 1, "height": HEIGHT, "width": WIDTH}
+    images = [{**image, "id": t, "frame_id": t, "file_name": f"p:q/{t}.png"} for t in range(2)]
+    (scan / "e:f.json").write_text(json.dumps({"videos": [{"id": 1}], "images": images, "annotations": []}))
+    (video,) = load_coco_video(json_file="e:f.json", image_root="./")
+    assert len(video) == 2
