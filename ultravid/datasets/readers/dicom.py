@@ -153,6 +153,14 @@ def _not_done(header: DicomHeader) -> list[tuple[str, str]]:
     """What a viewer would do with the file and this reader does not."""
     kind = "DICOM files have a look-up table for display that is not applied"
     found = [(kind, f"has a {name}") for name in ("ModalityLUTSequence", "VOILUTSequence") if header.items(name)]
+    if header.number("RescaleSlope") not in (None, 1) or header.number("RescaleIntercept") not in (None, 0):
+        found.append(
+            ("DICOM files rescale their values, which is not applied", "has a RescaleSlope or RescaleIntercept")
+        )
+    if header.text("PresentationLUTShape") == "INVERSE" and header.text("PhotometricInterpretation") == "MONOCHROME2":
+        found.append(
+            ("DICOM files are inverted for display, which is not applied", "states PresentationLUTShape INVERSE")
+        )
     part = header.whole("InConcatenationNumber")
     if part is not None:
         found.append(

@@ -275,15 +275,23 @@ class PixelDecoder:
             used &= stated
         inside = (used & stated) >> form.low
         is_within = not used & ~stated
+        window = self._bits_of_window()
         if is_within and (form.stored <= 8 or not used or inside.bit_length() >= form.stored - 1):
+            self._note_narrow_window(window, form.stored)
             return form.low, form.stored
-        depth = max(8, used.bit_length(), self._bits_of_window())
+        depth = max(8, used.bit_length(), window)
+        self._note_narrow_window(window, depth)
         if (form.low, form.stored) != (0, depth):
             kind = "DICOM files use other bits of their pixels than they state; the upper 8 of those that they use are taken"
             last = form.low + form.stored - 1
             message = f"states {form.stored} bits up to bit {last}, no pixel is above {(1 << used.bit_length()) - 1}: taken as {depth} bits"
             self.repairs.append((kind, message))
         return 0, depth
+
+    def _note_narrow_window(self, window: int, depth: int) -> None:
+        if 0 < window < depth - 1 and depth > 8:
+            kind = "DICOM files have a display window that shows less than half of their values; all of them are kept"
+            self.repairs.append((kind, f"its window ends below {1 << window}, its values below {1 << depth}"))
 
     def _bits_of_window(self) -> int:
         """Bits of the largest value that the stated display window shows; 0 without a window that makes sense."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from pathlib import Path
 
 from ultravid.datasets.masks import Masks
@@ -18,6 +20,8 @@ from ultravid.datasets.safe_files import open_regular
 from ultravid.datasets.video import DataError
 
 __all__ = ["is_dicom", "is_recording", "open_source"]
+
+logger = logging.getLogger(__name__)
 
 
 def is_recording(path: str | Path) -> bool:
@@ -57,9 +61,19 @@ def open_source(
     source = _open_whole(path)
     if device is None:
         device = str(source.metadata.get("device", ""))
-    return choose_shown(
+    shown = choose_shown(
         source, crop=crop, blank_outside_region=blank_outside_region, region=region, masks=masks, device=device
-    ).of(source)
+    )
+    if crop and shown.fault is not None:
+        _warn_of_text(path)
+    return shown.of(source)
+
+
+@functools.cache  # a file is opened many times in a run
+def _warn_of_text(path: Path) -> None:
+    logger.warning(
+        "%s: states no ultrasound region that can be used; names and dates may be burnt into what is shown.", path
+    )
 
 
 def _open_whole(path: Path) -> FrameSource:
