@@ -47,7 +47,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="score threshold at which failures are shown (default: that of recall 0.8)",
     )
     parser.add_argument("--strips", type=int, default=8, metavar="N", help="most strips of each kind per run (8)")
-    parser.add_argument("--timelines", type=int, default=40, metavar="N", help="most videos with a timeline (40)")
+    parser.add_argument(
+        "--timelines", type=int, default=40, metavar="N", help="most videos with a timeline, and most stills (40)"
+    )
     args = parser.parse_args(argv)
     if args.bootstrap < 0 or args.bootstrap == 1:
         parser.error(f"--bootstrap {args.bootstrap}: at least 2 draws are needed, 2000 are usual; 0 draws none")
@@ -80,6 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         for text in run_warnings(run.path):
             logging.warning("%s: %s", run.name, text)
     content = report_page(runs, not_compared).encode(errors="backslashreplace")
+    for run in runs:
+        if run.pictures["missing"]:
+            where = f"under --images {options.images}" if options.images else "where the predictions say"
+            logging.warning(
+                "%s: %d of %d pictures are not found %s: give the folder that holds them now with --images DIR.",
+                *(run.name, run.pictures["missing"], run.pictures["all"], where),
+            )
     try:
         with replace_file(args.output) as file:
             file.write(content)

@@ -1,7 +1,11 @@
 """Stills have no duration: metrics are per image, and no number per minute is given."""
 
 import json
+import logging
+import re
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.conftest import load_tool
@@ -49,4 +53,33 @@ def test_minutes_are_those_of_films_if_a_data_set_has_both(tmp_path, capsys):
     assert written["lesion/delay_s@R80"] == 0 and list(video_detection_metrics([film])) == list(TRAINING_METRICS)
     assert "4 of 5 videos are stills of one frame: metrics per minute and delays are those of the other 1" in (
         capsys.readouterr().out
+    )
+
+
+def test_the_report_draws_a_grid_of_stills_worst_first(tmp_path, caplog, capsys):
+    annotations, detections = write_coco(tmp_path, STILLS)
+    content = json.loads(annotations.read_text())
+    names = {v["id"]: v["name"] for v in content["videos"]}
+    for image in content["images"]:
+        image["file_name"] = f"{names[image['video_id']]}.png"
+        cv2.imwrite(str(tmp_path / image["file_name"]), np.full((64, 64), 99, np.uint8))
+    annotations.write_text(json.dumps(content))
+    page = tmp_path / "report.html"
+    command = [detections, "--annotations", annotations, "--output", page, "--bootstrap", 0, "--score-threshold", 0.65]
+    assert run_tool(load_tool("report").main, list(map(str, command))) == 0
+    text = page.read_text()
+    assert [name for name in ("timelines", "missed", "false-positives", "stills") if f'id="{name}"' in text] == [
+        "stills"
+    ]
+    grid = text.partition('<div class="grid">')[2]
+    titles = re.findall(r"<figcaption>([^<]*)</figcaption>", grid.partition("</section>")[0])
+    assert titles == ["c: false positive 0.750", "d: 1 missed lesion", "a: no failure", "b: no failure"]
+    assert grid.count("data:image/jpeg") == 4 and "false positives per image" in text and not caplog.records
+
+    (tmp_path / "b.png").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert run_tool(load_tool("report").main, list(map(str, command))) == 0
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.endswith(
+        "1 of 4 pictures are not found where the predictions say: give the folder that holds them now with --images DIR."
     )

@@ -26,7 +26,7 @@ from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.tables import format_columns, format_value
 from ultravid.utils.errors import UserError
 
-__all__ = ["CONFUSION", "class_metrics", "classes_of", "format_class_tables"]
+__all__ = ["CONFUSION", "class_metrics", "classes_of", "confusion_rows", "format_class_tables"]
 
 CONFUSION = "confusion/"
 MISSED, FALSE_POSITIVE = "missed", "false_positive"

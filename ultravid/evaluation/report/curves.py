@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultravid.evaluation.frame_ap import DetectionPool, match_detections, recall_precision, threshold_at_recall
+from ultravid.evaluation.image_metrics import films_of, image_froc_points, stills_only
 from ultravid.evaluation.lesion_metrics import froc_points, lesion_tracks
 from ultravid.evaluation.results import MatchedVideo
 
@@ -85,15 +86,19 @@ def precision_recall_curve(pool: DetectionPool, iou_threshold: float = 0.5) -> P
 
 
 def froc_curve(videos: Sequence[MatchedVideo]) -> Points:
-    """(false-positive sequences per minute, lesion sensitivity in 0..1) of `froc_points`; empty without a lesion.
+    """(false-positive sequences per minute, lesion sensitivity in 0..1) of `froc_points`; empty without a lesion in a film.
+
+    If all videos are stills, the rate is that of false positives per image (`image_froc_points`).
 
     The sensitivity never falls along the curve, but the rate can: at a lower threshold two sequences may join into one. A
     point is left out if a later point has a lower rate, because the later one is better in both.
     """
-    tracks = lesion_tracks(videos)
+    chosen = videos if stills_only(videos) else films_of(videos)
+    tracks = lesion_tracks(chosen)
     if not tracks:
         return []
-    rates, sensitivity, _ = froc_points(videos, tracks)
+    points = image_froc_points if stills_only(videos) else froc_points
+    rates, sensitivity, _ = points(chosen, tracks)
     least_of_later = np.minimum.accumulate(rates[::-1])[::-1]
     kept = rates <= least_of_later
     return list(zip(rates[kept].tolist(), sensitivity[kept].tolist(), strict=True))

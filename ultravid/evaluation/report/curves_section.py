@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ultravid.evaluation.image_metrics import stills_only
 from ultravid.evaluation.lesion_metrics import FROC_RATES
 from ultravid.evaluation.report.charts import COLOURS, DASHES, Axis, Series, bar_chart, line_chart
 from ultravid.evaluation.report.curves import froc_curve, precision_recall_curve, score_histogram
@@ -16,15 +17,20 @@ from ultravid.evaluation.report.timelines import FALSE_DETECTION
 __all__ = ["curves_section", "scores_section"]
 
 _FIFTHS = [i / 5 for i in range(6)]
+_PER_MINUTE = "false-positive sequences per minute"
 _LOWEST_RATE = 0.25  # false-positive sequences per minute, the left end of the FROC's axis
+_LOWEST_OF_STILLS = 0.0625  # false positives per image
 
 
 def curves_section(runs: Sequence[ReportRun]) -> Html:
-    """Precision over recall, and the FROC: sensitivity over false-positive sequences per minute."""
+    """Precision over recall, and the FROC: sensitivity over false-positive sequences per minute, of stills over those per image."""
+    stills = all(stills_only(run.videos) for run in runs)
+    what, least = ("false positives per image", _LOWEST_OF_STILLS) if stills else (_PER_MINUTE, _LOWEST_RATE)
+    comparable = [run for run in runs if stills or not stills_only(run.videos)]
     styles = [(COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]) for i in range(len(runs))]
     styled = list(zip(runs, styles, strict=True))
     precision = [Series(run.name, precision_recall_curve(run.pool), *style) for run, style in styled]
-    found = [Series(run.name, froc_curve(run.videos), *style, steps=True) for run, style in styled]
+    found = [Series(run.name, froc_curve(run.videos), *style, steps=True) for run, style in styled if run in comparable]
     axes = Axis("recall", 0, 1, _FIFTHS), Axis("precision", 0, 1, _FIFTHS)
     charts = [
         chart_figure(
@@ -36,10 +42,13 @@ def curves_section(runs: Sequence[ReportRun]) -> Html:
         chart_figure(
             "FROC",
             line_chart(
-                "sensitivity over false positives", found, _rate_axis(found), Axis("lesions found", 0, 1, _FIFTHS)
+                "sensitivity over false positives",
+                found,
+                _rate_axis(found, what, least),
+                Axis("lesions found", 0, 1, _FIFTHS),
             ),
-            "Fraction of lesions found in at least one frame over false-positive sequences per minute, as the score threshold "
-            f"falls; rates below {_LOWEST_RATE:g} are drawn at {_LOWEST_RATE:g}.",
+            f"Fraction of lesions found in at least one frame over {what}, as the score threshold falls; rates below {least:g} are "
+            f"drawn at {least:g}.",
         ),
     ]
     notes = [caption(note) for run in runs if (note := run.assumed_rate_note(f"lesion/FROC@{r:g}" for r in FROC_RATES))]
@@ -48,13 +57,13 @@ def curves_section(runs: Sequence[ReportRun]) -> Html:
     return section("curves", "Curves", names, element("div", {"class": "charts"}, *charts), *notes, *again)
 
 
-def _rate_axis(series: Sequence[Series]) -> Axis:
-    """False-positive sequences per minute, from 0.25 to the power of two (at least 8) that all points are below."""
+def _rate_axis(series: Sequence[Series], what: str, least: float) -> Axis:
+    """A rate, from the least to the power of two (at least 8) that all points are below."""
     rates = [rate for line in series for rate, _ in line.points]
     most = 2.0 ** math.ceil(math.log2(max([8.0, *rates])))
-    ticks = [_LOWEST_RATE * 2**i for i in range(int(math.log2(most / _LOWEST_RATE)) + 1)]
+    ticks = [least * 2**i for i in range(int(math.log2(most / least)) + 1)]
     ticks = ticks if len(ticks) < 10 else ticks[::2]
-    return Axis("false-positive sequences per minute", _LOWEST_RATE, most, ticks, log=True)
+    return Axis(what, least, most, ticks, log=True)
 
 
 def scores_section(runs: Sequence[ReportRun]) -> Html:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from ultravid.evaluation.failures import Failure
-from ultravid.evaluation.prediction_store import find_manifest, read_manifest, read_video
+from ultravid.evaluation.image_metrics import stills_only
 from ultravid.evaluation.report.html_page import Html, caption, element, legend, paragraph, section
 from ultravid.evaluation.report.report_run import ReportRun
-from ultravid.evaluation.report.strips import DETECTION, LESION, ImageFinder, MarkedFrame, chosen_frames, strip
+from ultravid.evaluation.report.run_files import image_finder, missing_images, read_videos
+from ultravid.evaluation.report.strips import DETECTION, LESION, MarkedFrame, chosen_frames, strip
 from ultravid.evaluation.results import FrameResult, VideoResult
-from ultravid.evaluation.runs import load_videos
-from ultravid.utils.file_io import is_local
-from ultravid.utils.run_folder import RunFolder
 
 __all__ = ["false_positives_section", "missed_section"]
 
 _STRIP_FRAMES = 6
 
 
-def false_positives_section(runs: Sequence[ReportRun]) -> Html:
-    """Strips of the highest-scoring false-positive sequences of each run."""
+def false_positives_section(runs: Sequence[ReportRun]) -> Html | None:
+    """Strips of the highest-scoring false-positive sequences of each run in films; None if there is no film."""
     what = (
         "Detections linked over frames of which at most 9 in 10 have their centre in a lesion, at the run's score threshold; "
         "the highest-scoring sequences first. The sequence's own boxes are drawn thick, other detections thin; a short "
@@ -32,8 +29,8 @@ def false_positives_section(runs: Sequence[ReportRun]) -> Html:
     return _failures_section("false-positives", "False-positive sequences", what, runs, failures)
 
 
-def missed_section(runs: Sequence[ReportRun]) -> Html:
-    """Strips of the lesions that each run misses."""
+def missed_section(runs: Sequence[ReportRun]) -> Html | None:
+    """Strips of the lesions that each run misses in films; None if there is no film."""
     what = (
         "Lesions that no detection hits in any frame (IoU at least 0.5) at the run's score threshold. Lesions that are not "
         "hit at any score come first, longer ones before shorter ones; then the others by the highest score that hits them, "
@@ -44,9 +41,12 @@ def missed_section(runs: Sequence[ReportRun]) -> Html:
 
 def _failures_section(
     identifier: str, title: str, what: str, runs: Sequence[ReportRun], failures: Sequence[Sequence[Failure]]
-) -> Html:
+) -> Html | None:
+    if all(stills_only(run.videos) for run in runs):
+        return None
     parts: list[Html] = []
-    for run, found in zip(runs, failures, strict=True):
+    for run, every in zip(runs, failures, strict=True):
+        found = [failure for failure in every if not run.videos[failure.video].is_still]
         shown = found[: run.options.num_strips]
         counted = f"{len(found) or 'None'} at {run.point.why}."
         if len(found) > len(shown):
@@ -57,22 +57,18 @@ def _failures_section(
 
 
 def _strips(run: ReportRun, failures: Sequence[Failure]) -> list[Html]:
-    videos = _read_videos(run, {run.videos[failure.video].video_id for failure in failures})
-    finder = _image_finder(run)
-    figures, num_missing = [], 0
+    videos = read_videos(run, {run.videos[failure.video].video_id for failure in failures})
+    finder = image_finder(run)
+    figures, num_missing, num_shown = [], 0, 0
     for number, failure in enumerate(failures, 1):
         video = videos[run.videos[failure.video].video_id]
         places = chosen_frames(failure.frames, _STRIP_FRAMES, len(video.frames)).tolist()
         marked = [_marked(run, failure, video.frames[place], place) for place in places]
         drawn, missing = strip(marked, run.point.threshold, finder)
-        num_missing += missing
+        num_missing, num_shown = num_missing + missing, num_shown + len(places)
         title = f"{number}. {video.video_id}, {_frames_text(run, failure, video)}, {_score_text(failure)}"
         figures.append(element("figure", None, element("figcaption", None, title), drawn))
-    if num_missing:
-        hint = "" if run.options.images else " Give the folder that holds them now with --images DIR."
-        text = f"{num_missing} images are not where the predictions say, or outside of the data's folder: only boxes are drawn.{hint}"
-        figures.insert(0, caption(text))
-    return figures
+    return [*missing_images(run, num_missing, num_shown), *figures]
 
 
 def _frames_text(run: ReportRun, failure: Failure, video: VideoResult) -> str:
@@ -95,30 +91,3 @@ def _marked(run: ReportRun, failure: Failure, frame: FrameResult, place: int) ->
         return MarkedFrame(frame, detections=failure.own_detections(run.videos[failure.video], place))
     tracks = [0] * len(frame.gt_boxes) if frame.gt_track_ids is None else frame.gt_track_ids.tolist()
     return MarkedFrame(frame, lesions=[i for i, track in enumerate(tracks) if track == failure.track])
-
-
-def _read_videos(run: ReportRun, wanted: set[str]) -> dict[str, VideoResult]:
-    """The wanted videos, read again: the boxes of all videos of a large run do not fit into memory at once."""
-    if not wanted:
-        return {}
-    if run.options.annotations is None:
-        files = dict(read_manifest(find_manifest(run.path)))
-        return {name: read_video(files[name]).video for name in sorted(wanted)}
-    videos = load_videos(run.path, run.options.annotations, run.options.patients)
-    return {video.video_id: video for video in videos if video.video_id in wanted}
-
-
-def _image_finder(run: ReportRun) -> ImageFinder:
-    """Looks for images from the folder where the run was started, and from the annotations' folder.
-
-    The names in annotations may come from anywhere, and lead into these folders alone: a report shows what it finds.
-    """
-    folders = []
-    run_folder = RunFolder.containing(run.path)
-    record = run_folder.newest_record() if run_folder else None
-    if record and record.get("folder"):
-        folders.append(Path(record["folder"]))
-    if run.options.annotations and is_local(run.options.annotations):
-        root = Path(run.options.annotations).resolve().parent
-        folders += [root, root / "rawframes"]
-    return ImageFinder(folders, run.options.images, anywhere=run.options.annotations is None)

@@ -177,6 +177,8 @@ figure { margin: 0.5rem 0; break-inside: avoid; }
 .charts figure { width: 540px; max-width: 100%; }
 .charts svg { max-width: 100%; height: auto; }
 figcaption { font-size: 0.88rem; color: #1b1f24; overflow-wrap: anywhere; }
+.grid { display: flex; flex-wrap: wrap; gap: 12px; align-items: flex-end; }
+.grid figure { margin: 0; width: 262px; } .grid figcaption { overflow-wrap: anywhere; }
 .strip { display: flex; flex-wrap: wrap; gap: 6px; }
 .frame { width: 172px; }
 .frame svg { display: block; width: 100%; height: auto; background: #eceff2; }

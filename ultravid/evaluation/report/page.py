@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ultravid.evaluation.metrics import count_metrics
+from ultravid.evaluation.report.classes_section import classes_section
 from ultravid.evaluation.report.curves_section import curves_section, scores_section
 from ultravid.evaluation.report.failures_section import false_positives_section, missed_section
 from ultravid.evaluation.report.html_page import page
@@ -20,6 +21,7 @@ from ultravid.evaluation.report.metrics_section import (
 )
 from ultravid.evaluation.report.report_run import ReportRun
 from ultravid.evaluation.report.runs_section import runs_section
+from ultravid.evaluation.report.stills_section import stills_section
 from ultravid.evaluation.report.timelines_section import timelines_section
 
 __all__ = ["report_page"]
@@ -37,10 +39,12 @@ def report_page(runs: Sequence[ReportRun], not_compared: str = "") -> str:
         "metrics": ("Metrics", metrics_section(runs)),
         "differences": ("Differences", differences_section(runs, not_compared) if len(runs) > 1 else None),
         "curves": ("Curves", curves_section(runs)),
+        "classes": ("Classes", classes_section(runs)),
         "scores": ("Scores", scores_section(runs)),
         "strata": ("Strata", strata_section(runs)),
         "false-positives": ("False positives", false_positives_section(runs)),
         "missed": ("Missed lesions", missed_section(runs)),
+        "stills": ("Stills", stills_section(runs)),
         "timelines": ("Timelines", timelines_section(runs)),
         "all-metrics": ("All metrics", all_metrics_section(runs)),
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class ReportOptions:
         seed: seed of the draws.
         score_threshold: score threshold at which failures are shown; None: the threshold at recall 0.8.
         num_strips: most strips of each kind per run.
-        num_timelines: most videos with a timeline.
+        num_timelines: most films with a timeline, and most stills.
         command: the command line that makes this report, printed in it.
     """
 
@@ -61,6 +62,7 @@ class ReportRun:
         videos: its videos; in the order of the first run's if both runs have the same videos.
         truth: hash of each video's frames and ground truth, by video id (`load_run`).
         options: the options of the report.
+        pictures: how many images were to be shown so far ("all"), and how many of them are missing.
     """
 
     name: str
@@ -68,6 +70,7 @@ class ReportRun:
     videos: Sequence[MatchedVideo]
     truth: Mapping[str, str]
     options: ReportOptions
+    pictures: Counter[str] = field(default_factory=Counter)
 
     @cached_property
     def pool(self) -> DetectionPool:

@@ -13,14 +13,17 @@ from ultravid.evaluation.results import MatchedVideo
 __all__ = ["timelines_section"]
 
 
-def timelines_section(runs: Sequence[ReportRun]) -> Html:
-    """A timeline per video, those with the most failures of the first run first."""
+def timelines_section(runs: Sequence[ReportRun]) -> Html | None:
+    """A timeline per film, those with the most failures of the first run first; None if there is no film."""
     first = runs[0]
+    films = [place for place, video in enumerate(first.videos) if not video.is_still]
+    if not films:
+        return None
     by_name = [{video.video_id: video for video in run.videos} for run in runs]
     failures = [0] * len(first.videos)
     for failure in [*first.false_positives, *first.missed]:
         failures[failure.video] += 1
-    order = sorted(range(len(first.videos)), key=lambda place: -failures[place])
+    order = sorted(films, key=lambda place: -failures[place])
     shown = order[: first.options.num_timelines]
     figures = []
     for place in shown:

@@ -1,0 +1,56 @@
+"""What a report reads of a run beside its metrics: the boxes of some videos again, and their images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ultravid.evaluation.prediction_store import find_manifest, read_manifest, read_video
+from ultravid.evaluation.report.html_page import Html, caption
+from ultravid.evaluation.report.report_run import ReportRun
+from ultravid.evaluation.report.strips import ImageFinder
+from ultravid.evaluation.results import VideoResult
+from ultravid.evaluation.runs import load_videos
+from ultravid.utils.file_io import is_local
+from ultravid.utils.run_folder import RunFolder
+
+__all__ = ["image_finder", "missing_images", "read_videos"]
+
+
+def read_videos(run: ReportRun, wanted: set[str]) -> dict[str, VideoResult]:
+    """The wanted videos, read again: the boxes of all videos of a large run do not fit into memory at once."""
+    if not wanted:
+        return {}
+    if run.options.annotations is None:
+        files = dict(read_manifest(find_manifest(run.path)))
+        return {name: read_video(files[name]).video for name in sorted(wanted)}
+    videos = load_videos(run.path, run.options.annotations, run.options.patients)
+    return {video.video_id: video for video in videos if video.video_id in wanted}
+
+
+def image_finder(run: ReportRun) -> ImageFinder:
+    """Looks for images from the folder where the run was started, and from the annotations' folder.
+
+    The names in annotations may come from anywhere, and lead into these folders alone: a report shows what it finds.
+    """
+    folders = []
+    run_folder = RunFolder.containing(run.path)
+    record = run_folder.newest_record() if run_folder else None
+    if record and record.get("folder"):
+        folders.append(Path(record["folder"]))
+    if run.options.annotations and is_local(run.options.annotations):
+        root = Path(run.options.annotations).resolve().parent
+        folders += [root, root / "rawframes"]
+    return ImageFinder(folders, run.options.images, anywhere=run.options.annotations is None)
+
+
+def missing_images(run: ReportRun, number: int, total: int) -> list[Html]:
+    """A note that images are missing, of ``total`` that were to be shown; empty if none is. They are counted for the run too."""
+    run.pictures.update(missing=number, all=total)
+    if not number:
+        return []
+    hint = "" if run.options.images else " Give the folder that holds them now with --images DIR."
+    return [
+        caption(
+            f"{number} images are not where the predictions say, or outside of the data's folder: only boxes are drawn.{hint}"
+        )
+    ]
