@@ -84,7 +84,7 @@ def print_metrics(
     print(format_columns(["metric", "value", *(["95% interval"] if intervals else [])], rows, left=1))
     print(
         "In percent, except: FP in false-positive sequences per minute, FP/image in false-positive detections per image, delay_s in "
-        "seconds, legacy as fractions in 0..1, whose FP@R takes every video as 30 frames per second without gaps."
+        "seconds, confusion in numbers of boxes, legacy as fractions in 0..1, whose FP@R takes every video as 30 frames per second without gaps."
     )
     tables = format_class_tables(classes_of(videos), metrics)
     for note in (tables, stills_note(videos), *(patient_notes(videos) if intervals else ())):

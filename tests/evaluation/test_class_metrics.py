@@ -4,12 +4,19 @@ import json
 import logging
 import re
 
+import numpy as np
 import pytest
 import torch
 
 from tests.conftest import load_tool
 from tests.evaluation.cases import FAR, A, B, xywh
-from ultravid.evaluation import VideoDetectionEvaluator, inference_on_dataset
+from ultravid.evaluation import (
+    FrameResult,
+    VideoDetectionEvaluator,
+    VideoResult,
+    all_metrics,
+    inference_on_dataset,
+)
 from ultravid.structures import Boxes, Instances
 from ultravid.utils.tool import run_tool
 
@@ -97,6 +104,25 @@ def test_coco_files_give_what_is_worked_by_hand(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert re.search(r"\| malignant +\| +1 \| +1 \| +0 \|\n\| \(false positives\) +\| +0 \| +1 \|", printed)
     assert "class-agnostic" in printed
+
+
+def test_without_a_detection_every_class_has_ap_0(tmp_path):
+    (tmp_path / "found.json").write_text("[]")
+    written = evaluate(tmp_path / "found.json", write_annotations(tmp_path), tmp_path / "out")
+    assert written["class/benign/AP50"] == written["class_mean/mAP"] == 0
+    assert written["confusion/benign/missed"] is None
+
+
+def test_a_video_without_a_detection_has_missed_lesions():
+    truth = {"gt_track_ids": np.zeros(1, np.int64), "gt_classes": np.zeros(1, np.int64)}
+    box, none = np.array([A], np.float32), np.zeros((0, 4), np.float32)
+    found = [(box, np.ones(1, np.float32), np.zeros(1, np.int64))] * 4 + [(none, none[:, 0], np.zeros(0, np.int64))]
+    videos = [
+        VideoResult(f"v{n}", [FrameResult(0, n, box, boxes, scores, classes=kinds, **truth)], class_names=("a", "b"))
+        for n, (boxes, scores, kinds) in enumerate(found)
+    ]
+    metrics = all_metrics(videos)
+    assert (metrics["confusion/a/a"], metrics["confusion/a/missed"], metrics["confusion/b/missed"]) == (4, 1, 0)
 
 
 def test_a_models_evaluation_and_its_files_give_the_same(tmp_path, caplog):

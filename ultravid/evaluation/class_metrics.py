@@ -110,7 +110,7 @@ def _confusion(videos: Sequence[MatchedVideo], names: Sequence[str], threshold: 
         best = np.full(len(video.gt_frame), -1)
         falling = hits[np.argsort(-video.scores[hits], kind="stable")]
         best[video.best_gt[falling[::-1]]] = falling[::-1]  # the highest-scoring one is written last
-        found = np.where(best >= 0, video.classes.found[best], num) if len(best) else best
+        found = np.append(video.classes.found, num)[best]  # of -1 the last
         np.add.at(counts, (video.classes.true, found), 1)
         np.add.at(counts, (num, video.classes.found[np.setdiff1d(kept, hits)]), 1)
     if math.isnan(threshold):
