@@ -10,6 +10,7 @@ single videos and frames are listed and do not change the exit code.
 
 import argparse
 import csv
+import io
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -20,11 +21,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as TerminalTable
 
 from ultravid.datasets.audit import AuditReport, Split, Table, audit_splits, render_page
+from ultravid.datasets.bounds import MAX_ANNOTATION_BYTES
 from ultravid.datasets.faults import Fault, FaultSink
 from ultravid.datasets.folds import folds_of_videos
 from ultravid.datasets.formats.by_name import FORMATS, find_format, parse_options
 from ultravid.datasets.missing_files import WRONG_ROOT
 from ultravid.datasets.patients import patient_key
+from ultravid.datasets.safe_files import read_bytes
 from ultravid.datasets.video import Video
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import replace_file
@@ -140,8 +143,8 @@ def regroup(splits: Sequence[Split], name_of: Callable[[Video], str]) -> list[Sp
 
 def read_split_table(path: Path, id_column: str, split_column: str) -> dict[str, str]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+        text = read_bytes(path, MAX_ANNOTATION_BYTES).decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: the table of splits can't be read: {error}") from error
     for column in (id_column, split_column):

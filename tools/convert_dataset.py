@@ -11,6 +11,7 @@ converted; the manifest lists what is missing under "skipped".
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     faults = FaultSink()
     videos = read_what_is_sound(source, args.path, options, faults)
     base = path if path.is_dir() else path.parent
-    description = {"format": source.name, "dataset": path.resolve().name, "options": options}
+    description = {"format": source.name, "dataset": os.path.basename(os.path.realpath(path)), "options": options}
     columns = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     num_written = total = num_kept = 0
     try:

@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import struct
+import zlib
 from html import escape
 from pathlib import Path
 
@@ -135,10 +137,10 @@ def write_hospital(folder, pickled=None, **row):
     (base / "20230101-120000.csv").write_text("\n".join(lines))
 
 
-def doubled():
+def doubled(kind=list):
     value = "x"
     for _ in range(60):
-        value = [value, value]
+        value = kind([value, value])
     return value
 
 
@@ -152,6 +154,8 @@ HOSPITAL = [
     ({"jpg_folder": ""}, "not the name of a file"),
     ({"pickled": pickle.dumps({"frames": doubled()})}, "unpacks to more than"),
     ({"pickled": pickle.dumps(put(box=[doubled()] * 4))}, "unpacks to more than"),
+    ({"pickled": pickle.dumps(doubled(tuple))}, "unpacks to more than"),
+    ({"pickled": b"\x80\x02}K\x00)" + b"q\x00h\x00\x86" * 60 + b"K\x01s."}, "unpacks to more than"),
     ({"pickled": pickle.dumps(put(track_id=10**5000))}, "more than 64 bits"),
     ({"pickled": b"\x80\x02Nr\xff\xff\xff\x7f."}, "numbers an object"),
     ({"pickled": pickle.dumps(put(**{"class": ["x"]}))}, "unknown class"),
@@ -254,3 +258,77 @@ def test_names_that_are_not_utf8_are_converted_and_audited(tmp_path):
     for data in (f"recordings:{tmp_path / 'in'}", f"cva-bus:{tmp_path / 'out'}"):
         assert run("audit_dataset", "--data", data, "--output", tmp_path / "a.html") == 0
         assert "\\udcff" in (tmp_path / "a.html").read_text()
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def spoil(path, how):
+    """Put something in the place of a file that isn't to be opened, or not to be decoded."""
+    path.unlink()
+    if how == "pipe":
+        os.mkfifo(path)
+    elif how == "bomb":
+        size = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    else:
+        path.symlink_to("/dev/zero" if how == "zero" else path)
+
+
+def write_labelme(folder):
+    shape = {"label": "l", "points": [[1, 1], [20, 20]], "group_id": 1, "shape_type": "rectangle"}
+    for name in "ab":
+        write_png(folder / name / "0.png", ord(name))
+        content = {"shapes": [shape], "imagePath": "0.png", "imageData": None, "imageHeight": 32, "imageWidth": 40}
+        (folder / name / "0.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("how", ["pipe", "zero", "bomb", "loop"])
+def test_what_is_no_picture_is_one_line_and_the_others_are_converted(tmp_path, capsys, how):
+    coco = write_coco(tmp_path / "coco")
+    write_labelme(tmp_path / "labelme")
+    write_labelme(tmp_path / "annotations")
+    write_hospital(tmp_path / "hospital")
+    for name in "ab":
+        write_png(tmp_path / f"recordings/{name}/0.png", ord(name))
+    cases = [
+        ("coco-video", coco, "coco/a/0.png", "b"),
+        ("labelme", tmp_path / "labelme", "labelme/a/0.png", "b"),
+        ("labelme", tmp_path / "annotations", "annotations/a/0.json", "b"),
+        ("recordings", tmp_path / "recordings", "recordings/a/0.png", "b"),
+        ("hospital-csv", tmp_path / "hospital", "hospital/breast/v0/0.png", "breast/v1"),
+        ("hospital-csv", tmp_path / "hospital", "hospital/breast/v0.pkl", "breast/v1"),
+    ]
+    for number, (form, path, spoiled, left) in enumerate(cases):
+        spoil(tmp_path / spoiled, how)
+        options = ["datasets=breast_ALL@20230101-120000"] if form == "hospital-csv" else []
+        assert convert(form, path, tmp_path / f"out{number}", *options) == 2, spoiled
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and spoiled.rpartition("/")[2] in error, error
+        content = json.loads((tmp_path / f"out{number}/trainval.json").read_text())
+        assert [video["name"] for video in content["videos"]] == [left], spoiled
+
+
+def test_an_annotation_file_that_is_a_pipe_does_not_block(tmp_path, capsys):
+    os.mkfifo(tmp_path / "a.json")
+    os.mkfifo(tmp_path / "a.csv")
+    write_png(tmp_path / "in/v/0.png")
+    pipe = tmp_path / "a.json"
+    assert convert("coco-video", pipe, tmp_path / "out") == 2
+    assert convert("recordings", tmp_path / "in", tmp_path / "out", f"patients={pipe}") == 2
+    split = ("--data", f"recordings:{tmp_path / 'in'}", "--split-table", tmp_path / "a.csv")
+    assert run("audit_dataset", *split, "--output", tmp_path / "a.html") == 2
+    assert capsys.readouterr().err.count("named pipe") == 3
+
+
+def test_a_conversion_that_lies_among_recordings_is_not_read_as_more_of_them(tmp_path, capsys, caplog):
+    write_png(tmp_path / "in/v/0.png")
+    assert convert("recordings", tmp_path / "in", tmp_path / "out") == 0
+    (tmp_path / "out").rename(tmp_path / "in/out")
+    caplog.clear()
+    assert convert("recordings", tmp_path / "in", tmp_path / "again") == 0
+    assert "out is the output of a conversion (manifest_trainval.json)" in caplog.text
+    assert [v["name"] for v in json.loads((tmp_path / "again/trainval.json").read_text())["videos"]] == ["v"]
+    assert convert("labelme", tmp_path / "in", tmp_path / "third") == 0
+    assert [v["name"] for v in json.loads((tmp_path / "third/trainval.json").read_text())["videos"]] == ["v"]

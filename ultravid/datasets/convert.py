@@ -60,7 +60,7 @@ def check_output_folder(path: Path, output: Path) -> None:
         raise DataError(f"{output}: is a file, not a folder. Choose another output.")
     if not path.is_dir():
         return
-    inner, outer = output.resolve(), path.resolve()
+    inner, outer = Path(os.path.realpath(output)), Path(os.path.realpath(path))
     if inner == outer or outer in inner.parents:
         raise DataError(
             f"{output}: lies inside of {path}, which is read, and would be read as data the next time. Choose an output beside it."

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from ultravid.datasets.safe_files import open_regular
 
 __all__ = ["FoundFolders", "natural_order", "walk_folders"]
 
@@ -33,7 +37,8 @@ def walk_folders(root: str | Path) -> FoundFolders:
     """A folder and all folders below it.
 
     Links are followed, and no folder is visited twice: a link to a folder that is reached by its own name, as one that leads
-    back to a folder above it, is left out. Hidden folders, whose names begin with a dot, are skipped.
+    back to a folder above it, is left out. So is a folder below the root in which ``tools/convert_dataset.py`` put its output:
+    that holds the same films again. Hidden folders, whose names begin with a dot, are skipped.
     """
     root = Path(root)
     found = FoundFolders()
@@ -61,7 +66,8 @@ def _walk_real(start: Path, visited: dict[tuple[int, int], Path], found: FoundFo
     while waiting:
         folder = waiting.pop()
         try:
-            inner = [e for e in os.scandir(folder) if not e.name.startswith(".") and _is_folder(e)]
+            entries = [e for e in os.scandir(folder) if not e.name.startswith(".")]
+            inner = [e for e in entries if _is_folder(e)]
             identity = _identity(folder)
         except OSError as error:
             found.left_out.append((folder, f"can't be read ({error.strerror})"))
@@ -69,11 +75,26 @@ def _walk_real(start: Path, visited: dict[tuple[int, int], Path], found: FoundFo
         if identity in visited:  # a mount of a folder inside itself
             found.left_out.append((folder, f"is {visited[identity]}, which is read by that name"))
             continue
+        if visited and (written := _conversion_in(entries)) is not None:
+            found.left_out.append((folder, f"is the output of a conversion ({written}), which is not read as data"))
+            continue
         visited[identity] = folder
         found.folders.append(folder)
         links += sorted((folder / e.name for e in inner if e.is_symlink()), key=lambda p: natural_order(p.name))
         waiting += [folder / e.name for e in inner if not e.is_symlink()]
     return links
+
+
+def _conversion_in(entries: Sequence[os.DirEntry[str]]) -> str | None:
+    """The name of the file in a folder that says that it is a conversion's output, finished or not; None if there is none."""
+    if not any(entry.name in ("rawframes", "unfinished") for entry in entries):
+        return None
+    for entry in entries:
+        if entry.name.startswith(("manifest_", "journal_")) and entry.name.endswith((".json", ".jsonl")):
+            with contextlib.suppress(OSError), open_regular(entry.path) as file:
+                if b'"converter_version"' in file.read(4096):
+                    return entry.name
+    return None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

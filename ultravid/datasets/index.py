@@ -27,6 +27,7 @@ from ultravid.datasets.faults import Fault, FaultSink, FileFaults
 from ultravid.datasets.image_io import find_significant_bits
 from ultravid.datasets.json_files import find_file
 from ultravid.datasets.patients import unify_spellings
+from ultravid.datasets.safe_files import open_regular
 from ultravid.datasets.video import Frame, Video
 from ultravid.utils.file_io import is_local, replace_file
 
@@ -141,8 +142,8 @@ def _content_digest(files: Iterable[Path]) -> str | None:
     digest = hashlib.sha256()
     try:
         for path in files:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            with open_regular(path) as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]  # it has readinto
     except OSError:
         return None
     return digest.hexdigest()

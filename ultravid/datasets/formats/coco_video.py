@@ -275,7 +275,7 @@ def _place(names: Sequence[str], name: str) -> int | None:
 
 def _check_exists(address: str | Path) -> None:
     path = Path(address)
-    if not is_local(address) or path.is_file():
+    if not is_local(address) or os.path.lexists(path):
         return
     if not path.parent.is_dir():
         raise DataError(

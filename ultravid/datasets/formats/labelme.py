@@ -11,6 +11,7 @@ lines are rejected. Images inside the JSON (``imageData``) are not read: the ima
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -179,14 +180,12 @@ class _Images:
         if not isinstance(image_path, str) or not image_path:
             return None
         path = self._named.path(image_path.replace("\\", "/"), file.parent)
-        resolved = path.resolve()
-        same = [
-            image for image in self._by_name.get(path.name.lower(), ()) if image.parent.resolve() == resolved.parent
-        ]
+        folder = os.path.realpath(path.parent)  # Path.resolve raises at a link that leads in a circle
+        same = [image for image in self._by_name.get(path.name.lower(), ()) if os.path.realpath(image.parent) == folder]
         exact = [image for image in same if image.name == path.name] or same
         if not exact and self._named.allow_outside_root and path.is_file() and path.parent.is_dir():
-            self.by_folder.setdefault(resolved.parent, list_images(resolved.parent))
-            exact = [image for image in self.by_folder[resolved.parent] if image.name == path.name]
+            self.by_folder.setdefault(Path(folder), list_images(Path(folder)))
+            exact = [image for image in self.by_folder[Path(folder)] if image.name == path.name]
         return exact[0] if len(exact) == 1 else None
 
     def named_as(self, file: Path, image_path: Any) -> list[Path]:
@@ -218,7 +217,13 @@ class _Reader:
         """The JSON files of each image; of one that is claimed by several, all of them."""
         found: dict[Path, list[_AnnotationFile]] = defaultdict(list)
         for file in files:
-            image = self._image(file, images)
+            try:
+                with as_data_error(file.path):
+                    image = self._image(file, images)
+            except DataError as error:
+                what = f"video {self._name(file.path.parent)!r}: {str(error).rstrip('.')}"
+                self.faults.reject("bad annotation file", what)
+                continue
             if image is not None:
                 found[image].append(file)
         return found

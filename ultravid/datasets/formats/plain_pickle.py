@@ -61,17 +61,41 @@ def read_plain_pickle(path: str | Path) -> Any:
 def _check_program(content: bytes) -> None:
     """Refuse instructions that take memory or time out of all proportion to the file.
 
+    The stack is followed without building anything: of each value only how many values hashing it visits, as a tuple may hold
+    another twice, which holds a third twice, and so on; as the key of a dict it is hashed at once.
+
     Raises:
         ValueError: there is such an instruction, or it isn't a pickle.
     """
+    stack: list[int] = []
+    marks: list[int] = []
+    memo: dict[int, int] = {}
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name in _NUMBERED and int(argument or 0) > len(content):  # memory is taken up to this number
             raise ValueError(f"it numbers an object {argument}, but has {len(content)} bytes")
         if opcode.name == "DUP":  # never written, and doubles a value at each use
             raise ValueError("it copies its own values")
+        if opcode.name in _NUMBERED or opcode.name == "MEMOIZE":
+            memo[len(memo) if opcode.name == "MEMOIZE" else int(argument or 0)] = stack[-1]
+        elif opcode.name == "MARK":
+            marks.append(len(stack))
+        elif opcode.name in _FETCHING:
+            stack.append(memo[int(argument or 0)])
+        else:
+            number = len(opcode.stack_before)
+            if pickletools.markobject in opcode.stack_before:
+                number = len(stack) - marks.pop() + opcode.stack_before.index(pickletools.markobject)
+            taken = stack[len(stack) - number :]
+            del stack[len(stack) - number :]
+            size = 1 + sum(taken) if opcode.name in _HASHED_WHOLE else 1
+            if size > MAX_PLAIN_VALUES:
+                raise ValueError(f"a tuple unpacks to more than {MAX_PLAIN_VALUES:,} values")
+            stack += [size] * len(opcode.stack_after)
 
 
 _NUMBERED = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+_FETCHING = frozenset({"GET", "BINGET", "LONG_BINGET"})
+_HASHED_WHOLE = frozenset({"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"})
 
 
 def _check_value(value: Any, path: str | Path) -> None:

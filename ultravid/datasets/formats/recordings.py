@@ -6,6 +6,7 @@ A sidecar file may give what a recording does not say about itself (`ultravid.da
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -169,14 +170,14 @@ class _Recordings:
                 self.left_out.append((_name(file, root), reason))
 
     def _drop_links_to_the_same_file(self, root: Path) -> None:
-        reached = {p.resolve() for p in self.recordings if not p.is_symlink()}
+        reached = {os.path.realpath(p) for p in self.recordings if not p.is_symlink()}
         for link in [p for p in self.recordings if p.is_symlink() and p.is_file()]:
-            if link.resolve() in reached:
+            if os.path.realpath(link) in reached:
                 self.recordings.remove(link)
                 self.left_out.append(
-                    (_name(link, root), f"is a link to {link.resolve()}, which is read by its own name")
+                    (_name(link, root), f"is a link to {os.path.realpath(link)}, which is read by its own name")
                 )
-            reached.add(link.resolve())
+            reached.add(os.path.realpath(link))
 
 
 def _name(path: Path, root: Path) -> str:

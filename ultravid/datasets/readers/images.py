@@ -31,9 +31,12 @@ def list_images(folder: Path) -> list[Path]:
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
     suffix = os.path.splitext(entry.name)[1].lower()
-    if suffix in _TRUSTED:
-        return not entry.is_dir()
-    return suffix not in _NOT_OPENED and entry.is_file() and kind_of(entry.path) == "image"
+    try:
+        if suffix in _TRUSTED:
+            return not entry.is_dir()
+        return suffix not in _NOT_OPENED and entry.is_file() and kind_of(entry.path) == "image"
+    except OSError:  # a link that leads in a circle: reading it says so
+        return suffix in _TRUSTED
 
 
 class ImageFolderSource:
