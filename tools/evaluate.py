@@ -136,7 +136,8 @@ def describe(args: argparse.Namespace, fields: Sequence[str], videos: Sequence[M
     """What the metrics depend on besides the predictions, for the record."""
     return {
         "annotations": describe_file(args.annotations),
-        "patients": describe_file(str(table)) if (table := table_address(args.patients)) else args.patients,
+        "patients": describe_file(str(table)) if (table := table_address(args.patients)) else None,
+        "patients_rule": args.patients,
         "strata": list(fields),
         "score_threshold": args.score_threshold,
         "bootstrap": args.bootstrap,

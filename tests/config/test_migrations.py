@@ -141,6 +141,9 @@ def test_patients_that_an_earlier_version_took_from_names_are_still_taken_from_t
         cfg = LazyConfig.load(SAVED / f"configs/{name}.yaml")
         assert cfg.data[key].patients == "stem_without_side"
     assert "patients: was not set, which then meant the name of the video's file less its side" in caplog.text
+    text = (SAVED / "configs/cva_bus.yaml").read_text()
+    (tmp_path / "table.yaml").write_text(text.replace("patients: null", "patients: table.json"))
+    assert LazyConfig.load(tmp_path / "table.yaml").data.videos.patients == "table.json else stem_without_side"
     for target in (load_cva_bus, "ultravid.data.load_cva_bus"):
         LazyConfig.save(Node(videos=Node(_target_=target, root="r", patients=None)), tmp_path / "today.yaml")
         assert LazyConfig.load(tmp_path / "today.yaml").videos.patients is None

@@ -13,7 +13,7 @@ from ultravid.datasets import load_coco_stills, load_coco_video, load_recordings
 from ultravid.datasets.faults import FaultSink
 from ultravid.datasets.fingerprint import combine_fingerprints, fingerprint_videos
 from ultravid.datasets.folds import fold_of_patient, split_fold
-from ultravid.datasets.patients import PatientRule, num_patients, patient_key, patient_rule
+from ultravid.datasets.patients import PatientRule, num_patients, patient_key, patient_rule, table_address
 from ultravid.datasets.video import DataError
 
 GREY = np.full((1, 96, 128), 90, np.uint8)
@@ -54,6 +54,9 @@ def test_what_a_file_states_comes_before_a_rule_and_a_table_before_both(tmp_path
     assert patient_rule("folder").patient("b/1", "  ") == "b"
     assert patient_rule(tmp_path / "table.json").patient("b/1", "stated") == "anna"
     assert patient_rule(tmp_path / "table.json").patient("b/2") is None
+    both = f"{tmp_path / 'table.json'} else folder"
+    assert [patient_rule(both).patient(name) for name in ("b/1", "b/2", "2")] == ["anna", "b", None]
+    assert table_address(both) == str(tmp_path / "table.json") and table_address("regex:(a else b)") is None
 
 
 @pytest.mark.parametrize(
@@ -63,6 +66,8 @@ def test_what_a_file_states_comes_before_a_rule_and_a_table_before_both(tmp_path
         ("regex:P[0-9]+", "has no group"),
         ("regex:(P", "is not a regular expression"),
         ("missing.json", "missing.json"),
+        ("", "'' is not a rule for patients"),
+        ("table.json else other.json", "is not a rule for patients"),
     ],
 )
 def test_a_rule_that_cannot_be_used_is_refused(wrong, message):

@@ -191,14 +191,18 @@ class PastDefault:
         argument: its name.
         value: what it is set to, so that it goes on meaning the same.
         meaning: what it meant, for the note.
+        otherwise: what is added to a text that was set, because the default was for what the text leaves open.
     """
 
     argument: str
-    value: object
+    value: str
     meaning: str
+    otherwise: str
 
 
-_SIDE_CUT = PastDefault("patients", "stem_without_side", "the name of the video's file less its side")
+_SIDE_CUT = PastDefault(
+    "patients", "stem_without_side", "the name of the video's file less its side", " else stem_without_side"
+)
 
 PAST_DEFAULTS: dict[str, PastDefault] = {
     # target by a name with which only an earlier version saved it -> the default of that version

@@ -180,7 +180,13 @@ def _rename_target(container: Any, key: str, saved: bool) -> None:
 
 def _set_past_default(node: Any, past: PastDefault) -> None:
     """Write out what a call meant without saying it; see `PAST_DEFAULTS`."""
-    if dict.get(node, past.argument) is not None:
+    given = dict.get(node, past.argument)
+    if isinstance(given, str) and REFERENCE not in given:
+        dict.__setitem__(node, past.argument, given + past.otherwise)
+        ensure_record(node).notes[past.argument] = (
+            f"was {given!r}, and what that leaves open then meant {past.meaning}; that is now written {given + past.otherwise!r}"
+        )
+    if given is not None:
         return
     node.set(past.argument, past.value, (where(node, "_target_"),))
     ensure_record(node).notes[past.argument] = (

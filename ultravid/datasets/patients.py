@@ -127,10 +127,11 @@ _RULES: dict[str, Callable[[str], str]] = {
     "stem_without_side": _stem_without_side,
     "folder": _folder,
 }
+_ELSE = " else "  # between a table and a rule
 _HOW_TO_STATE = (
     "write 'folder' (of the video), 'stem' (of its file), 'stem_without_side' (the same less a side such as -1-l), "
     "'regex:PATTERN' with a group around the patient, 'dicom' or 'dicom:VALUE,...' (the tag PatientID, and values that mean "
-    "unknown), or the address of a table, a JSON object from video name to patient"
+    "unknown), the address of a table, a JSON object from video name to patient, or 'TABLE else RULE'"
 )
 
 
@@ -280,7 +281,8 @@ def patient_rule(patients: str | Path | None) -> PatientRule:
             without a trailing side such as ``-1-l``; ``"regex:PATTERN"``: the group ``patient``, or the first one, of the pattern
             where it is found in the video's name, unknown if it is not; ``"dicom"``: the tag PatientID, where
             `UNKNOWN_DICOM_PATIENTS` mean unknown; ``"dicom:VALUE,..."``: so do these values. Anything else is the address of
-            a table, see `read_patients`. None: what files state.
+            a table, see `read_patients`; ``"TABLE else RULE"``: the rule is for videos that the table does not name. None:
+            what files state.
 
     Raises:
         DataError: it is none of these, the pattern is not valid or has no group, or the table can't be read.
@@ -295,16 +297,26 @@ def patient_rule(patients: str | Path | None) -> PatientRule:
         return PatientRule(of_name=_of_pattern(rest), text=text)
     if kind == "dicom" and (colon or text == "dicom"):
         return PatientRule(unknown_tags=[value for value in rest.split(",") if value.strip()], text=text)
-    if "/" not in text and "." not in text and not Path(text).exists():
+    table, has_rule, rule = text.partition(_ELSE)
+    if has_rule and _is_rule(rule) and not _is_rule(table):
+        both = patient_rule(rule)
+        both.table = patient_rule(table).table
+        return both
+    if has_rule or not text.strip() or ("/" not in text and "." not in text and not Path(text).exists()):
         raise DataError(f"patients={text!r} is not a rule for patients, nor a file: {_HOW_TO_STATE}.")
     return PatientRule(read_patients(patients))
 
 
+def _is_rule(text: str) -> bool:
+    return text in _RULES or text == "dicom" or text.startswith(("regex:", "dicom:"))
+
+
 def table_address(patients: str | Path | None) -> str | Path | None:
     """The address of the table that an argument ``patients`` names; None if it names a rule, or nothing."""
-    text = str(patients)
-    is_rule = patients is None or text in _RULES or text == "dicom" or text.startswith(("regex:", "dicom:"))
-    return None if is_rule else patients
+    if patients is None or _is_rule(str(patients)):
+        return None
+    table, has_rule, _ = str(patients).partition(_ELSE)
+    return table if has_rule else patients
 
 
 def _of_pattern(text: str) -> Callable[[str], str]:
