@@ -93,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     b = in_order_of(a, b)
     rows = compare(a, b, args.bootstrap, args.seed)
     print_runs(args.run_a, args.run_b)
-    print(f"{len(a)} videos of {num_patients(a)} patients, {args.bootstrap} draws of patients")
+    patients = "1 patient" if num_patients(a) == 1 else f"{num_patients(a)} patients"
+    print(f"{len(a)} videos of {patients}, {args.bootstrap} draws of patients")
     table = [
         [
             name,
