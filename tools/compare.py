@@ -110,9 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "-: undefined in a run or in many draws."
     )
     assumed = assumed_rate_note({name: row["a"] for name, row in rows.items()}, a)
-    if assumed:
-        logging.warning("%s", assumed)
-    for note in (stills_note(a), *patient_notes(a)):
+    for note in (assumed, stills_note(a), *patient_notes(a)):
         if note:
             print(note)
     if args.output:

@@ -87,14 +87,16 @@ def print_metrics(
         "seconds, confusion in numbers of boxes, legacy as fractions in 0..1, whose FP@R takes every video as 30 frames per second without gaps."
     )
     tables = format_class_tables(classes_of(videos), metrics)
-    for note in (tables, stills_note(videos), *(patient_notes(videos) if intervals else ())):
+    for note in (
+        tables,
+        assumed_rate_note(metrics, videos),
+        stills_note(videos),
+        *(patient_notes(videos) if intervals else ()),
+    ):
         if note:
             print(note)
     if reasons:
         print(f"Undefined (-, null in JSON): {format_undefined(reasons)}.")
-    assumed = assumed_rate_note(metrics, videos)
-    if assumed:
-        logging.warning("%s", assumed)
 
 
 def print_strata(strata: Mapping[str, Mapping[str, float]]) -> None:

@@ -127,7 +127,8 @@ def strips_of_videos(loader: Any) -> Iterator[Strip]:
         first = next(frames)
         height, width = first["image"].shape[-2:]
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", video_id)
-        title = f"{video_id}  {width}x{height} px"
+        rate = "" if first.get("fps") else "  frame rate not known"
+        title = f"{video_id}  {width}x{height} px{rate}"
         drawn = ((str(item["frame_index"]), draw_item(item, image_format)) for item in itertools.chain([first], frames))
         yield Strip(f"test_{name}", title, drawn, float(first.get("fps") or 30.0))
 

@@ -45,7 +45,9 @@ def _evaluate(folder, capsys, caplog):
     caplog.clear()
     arguments = ["--annotations", folder / "truth.json", "--predictions", folder / "found.json"]
     code = run_tool(load_tool("evaluate").main, [*map(str, arguments), "--output-dir", str(folder / "out")])
-    return code, caplog.text + capsys.readouterr().err
+    printed, errors = capsys.readouterr()
+    notes = [line for line in printed.splitlines() if "frames per second for" in line]
+    return code, "\n".join(notes) + caplog.text + errors
 
 
 def metrics(folder):
@@ -123,6 +125,16 @@ def test_an_assumed_rate_is_named_beside_the_metrics_that_used_it(tmp_path, eval
     assert json.loads((tmp_path / "out/record.json").read_text())["settings"]["videos_of_assumed_rate"] == 1
 
 
+def test_a_rate_that_the_time_stamps_contradict_is_reported(tmp_path, evaluate):
+    write_inputs(tmp_path, [(k, 40.0 * k) for k in range(10)], fps=25)  # milliseconds
+    code, said = evaluate()
+    assert (
+        code == 0
+        and "1 videos have an fps that contradicts the time stamps of their images (are these in seconds?)" in said
+    )
+    assert "video 'v': fps 25, time stamps 0.025 frames per second" in said
+
+
 @pytest.mark.parametrize(
     ("places", "video", "message"),
     [
@@ -146,7 +158,7 @@ def test_an_evaluator_takes_times_from_its_inputs_and_refuses_wrong_ones(tmp_pat
     def run(folder, *times, **more):
         evaluator = VideoDetectionEvaluator(tmp_path / folder)
         evaluator.begin(lambda: "")
-        with caplog.at_level(logging.WARNING, "ultravid"):
+        with caplog.at_level(logging.INFO, "ultravid"):
             for k, given in enumerate(times):
                 found = Instances((8, 8), pred_boxes=Boxes([[0, 0, 4, 4]]), scores=torch.ones(1))
                 truth = Instances((8, 8), gt_boxes=Boxes([[0, 0, 4, 4]]))
@@ -161,7 +173,7 @@ def test_an_evaluator_takes_times_from_its_inputs_and_refuses_wrong_ones(tmp_pat
     rows = run("gaps", {"frame_number": 5}, {"frame_number": np.int64(50)}, fps=30)
     assert [(r["frame_index"], r["frame_number"], "time_s" in r) for r in rows] == [(0, 5, False), (1, 50, False)]
     rows = run("stamps", {"time_s": 0.5}, {"time_s": np.float32(2)})
-    assert [(r["frame_number"], r["time_s"]) for r in rows] == [(0, 0.5), (1, 2.0)] and not caplog.text
+    assert [(r["frame_number"], r["time_s"]) for r in rows] == [(0, 0.5), (1, 2.0)] and "assume" not in caplog.text
     assert "frame_number" not in run("plain", {}, {}, fps=0)[0]
     assert "FP80, FP90 assume 30 frames per second for 1 of 1 videos" in caplog.text
     for times, message in (

@@ -246,7 +246,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
             logger.info("Undefined (-, null in JSON): %s.", format_undefined(undefined))
         assumed = assumed_rate_note(shown, videos)
         if assumed:
-            logger.warning("%s", assumed)
+            logger.info("%s", assumed)
         if note := stills_note(videos):
             logger.info("%s", note)
         if self._output is not None:

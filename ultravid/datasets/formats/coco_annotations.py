@@ -35,7 +35,7 @@ from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.coco_lesions import Ignored, read_box
 from ultravid.datasets.formats.common import static_frames_fault
 from ultravid.datasets.formats.lesions import AnnotatedBox, Id, as_id, is_id, number_lesions
-from ultravid.datasets.frame_times import is_frame_number, is_time_stamp, known_rate, order_fault
+from ultravid.datasets.frame_times import frame_times, is_frame_number, is_time_stamp, known_rate, order_fault
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.patients import PatientRule
 from ultravid.datasets.video import DataError
@@ -45,6 +45,7 @@ __all__ = ["CocoAnnotations", "CocoImage", "CocoVideo", "Id", "is_id", "read_coc
 
 _UNLISTED = "categories are used by annotations, but not listed under categories, and are named by their id"
 _NO_CATEGORY = "files of several categories have annotations without a category_id"
+_OTHER_RATE = "videos have an fps that contradicts the time stamps of their images (are these in seconds?); the time stamps are used"
 _SAME_ID = "annotations have the id of another; their ids are not used"
 _SAME_FILE = "frames name the same file as another frame of their video"
 
@@ -356,11 +357,14 @@ class _Reader:
         fault = static_frames_fault(static, len(images)) if images else None
         if fault is not None:
             self.faults.reject("bad static_frames", f"video {name!r}: {fault}")
+        fps = self._rate(row.get("fps"), name)
+        if fps is not None and (stamped := _rate_of_stamps(images)) is not None and not 0.8 < stamped / fps < 1.25:
+            self.faults.repair(_OTHER_RATE, f"video {name!r}: fps {fps:g}, time stamps {stamped:.3g} frames per second")
         return CocoVideo(
             video_id=row["id"],
             name=name,
             patient=patients.patient(name, None if stated is None else str(stated)),
-            fps=self._rate(row.get("fps"), name),
+            fps=fps,
             metadata=self._metadata(row, name),
             static_frames=() if fault is not None or not images else tuple((first, last) for first, last in static),
             images=images,
@@ -386,6 +390,14 @@ class _Reader:
             for key, value in found.items()
             if value is not None
         }
+
+
+def _rate_of_stamps(images: Sequence[CocoImage]) -> float | None:
+    """Frame numbers per second by the time stamps of a video's images; None if they have none."""
+    stamps = np.array([image.time_s for image in images], np.float64)
+    if len(images) < 2 or np.isnan(stamps).any():
+        return None
+    return frame_times(np.array([image.frame_id for image in images]), None, stamps).fps
 
 
 def _image_fault(row: Mapping[str, Any], names: Mapping[Id, str], seen: set[tuple[Id, int]]) -> str | None:
