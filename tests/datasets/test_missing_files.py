@@ -1,13 +1,15 @@
 """Pictures that are missing: one message for a wrong folder, counts by folder if only some are missing."""
 
 import json
+import re
 
 import cv2
 import numpy as np
 import pytest
 
 from tests.conftest import load_tool
-from ultravid.datasets import DataError
+from ultravid.datasets import DataError, load_cvat_video, load_hospital_csv, load_labelme
+from ultravid.datasets.faults import FaultSink
 from ultravid.datasets.formats import load_coco_stills, load_cva_bus
 from ultravid.utils.tool import run_tool
 
@@ -64,3 +66,46 @@ def test_cva_bus_without_its_pictures_names_root(tmp_path):
     (tmp_path / "trainval.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"2 of 2 pictures are missing under .*rawframes: set root to the folder"):
         load_cva_bus(root=tmp_path)
+
+
+def write_labelme(folder):
+    for n in range(3):
+        content = {"shapes": [], "imageHeight": 9, "imageWidth": 9, "imagePath": f"{n}.png"}
+        (folder / f"{n}.json").write_text(json.dumps(content))
+    return {"root": folder}
+
+
+def write_cvat(folder):
+    for n in range(3):
+        (folder / f"{n}.xml").write_text(f"<annotations><meta><source>film{n}.mp4</source></meta></annotations>")
+    return {"xml": folder}
+
+
+def write_table(folder):
+    columns = "pkl_file,jpg_folder,neg,video_path,hospital,anno_format,polyline_error,db_key,device"
+    (folder / "breast").mkdir()
+    rows = [f",v{n},True,,h,json,False,k,d" for n in range(3)]
+    (folder / "breast" / "20230102-030405.csv").write_text("\n".join([columns, *rows]))
+    return {"root": folder, "datasets": ["breast_ALL@20230102-030405"]}
+
+
+@pytest.mark.parametrize(
+    ("load", "write", "message"),
+    [
+        (load_labelme, write_labelme, r"3 of 3 pictures are missing under .*: put them beside their JSON files"),
+        (
+            load_cvat_video,
+            write_cvat,
+            r"3 of 3 films are missing under .*: put them beside the XML files, or name them",
+        ),
+        (load_hospital_csv, write_table, r"3 of 3 videos' folders are missing under .*breast: set root to the folder"),
+    ],
+)
+def test_other_formats_without_their_pictures_are_one_message_too(tmp_path, load, write, message):
+    arguments = write(tmp_path)
+    with pytest.raises(DataError, match=message):
+        load(**arguments)
+    sink = FaultSink()
+    assert load(**arguments, faults=sink) == []
+    (fault,) = sink.faults
+    assert re.match(message, fault.message) and fault.number == 3

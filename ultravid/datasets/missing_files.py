@@ -49,6 +49,10 @@ class MissingFiles:
         """Note a missing file; ``message`` names video and frame, and has no full stop."""
         self.by_folder[os.path.dirname(self.root / name)].append((name, message))
 
+    def are_nearly_all(self, total: int) -> bool:
+        """Whether so many of ``total`` files are missing that the folder must be wrong."""
+        return sum(map(len, self.by_folder.values())) > _NEARLY_ALL * total
+
     def report(self, total: int, faults: FileFaults) -> None:
         """Reject what is missing of ``total`` files.
 
@@ -58,7 +62,7 @@ class MissingFiles:
         number = sum(map(len, self.by_folder.values()))
         if number == 0:
             return
-        if number > _NEARLY_ALL * total:
+        if self.are_nearly_all(total):
             message = self._wrong_root(number, total)
             if faults.sink is None:
                 raise DataError(f"{faults.path}: {message}.")

@@ -28,6 +28,7 @@ from ultravid.datasets.formats.cvat_tracks import CvatBox, FrameNumbers, boxes_b
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.masks import read_masks
+from ultravid.datasets.missing_files import MissingFiles
 from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.readers import FrameSource, open_source, read_sidecar
 from ultravid.datasets.readers.opener import is_dicom
@@ -97,6 +98,10 @@ def load_cvat_video(
             with reader.rejecting(path):
                 exports.append((path, parse_cvat(path)))
         films.check([(path, export.tasks) for path, export in exports], xml)
+        missing = films.missing(exports, xml)
+        if missing.are_nearly_all(total := sum(len(export.tasks) for _, export in exports)) and total > 1:
+            missing.report(total, own)
+            exports = []
         for path, export in exports:
             with reader.rejecting(path):
                 reader.read(path, export)
@@ -164,6 +169,22 @@ class _Films:
             raise DataError(
                 f"{self.name}: names {unknown[0]!r}, which is no task of {xml}; tasks: {', '.join(sorted(keys))}."
             )
+
+    def missing(self, exports: Sequence[tuple[Path, CvatExport]], xml: Path) -> MissingFiles:
+        """The films that are not found, by the names that the exports give them."""
+        how = "put them beside the XML files, or name them as source: a table from video to film"
+        missing = MissingFiles(xml if xml.is_dir() else xml.parent, how, what="films")
+        for path, export in exports:
+            for task in export.tasks:
+                try:
+                    film, why = self.find(path, task, export.tasks, FileFaults(path)), ""
+                except DataError as error:
+                    film, why = Path(task.source or path.stem), str(error).rstrip(".")
+                if why or not film.exists():
+                    missing.add(
+                        film.name, why or f"video {_video_id(path, task, export.tasks)!r}: {film} does not exist"
+                    )
+        return missing
 
     @staticmethod
     def _keys(path: Path, task: CvatTask, tasks: Sequence[CvatTask]) -> tuple[str, ...]:

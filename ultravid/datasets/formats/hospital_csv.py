@@ -27,6 +27,7 @@ one device, or one group of devices that the config names.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
@@ -51,6 +52,7 @@ from ultravid.datasets.formats.plain_pickle import read_plain_pickle
 from ultravid.datasets.image_io import image_fault, image_fault_kind
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
+from ultravid.datasets.missing_files import MissingFiles
 from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.readers.images import list_images
 from ultravid.datasets.safe_files import NamedFiles, read_bytes
@@ -180,6 +182,11 @@ class _Reader:
                         f"{path}: no video of dataset {text!r} has the {column} {' or '.join(wanted)}; "
                         f"there are {', '.join(there)}."
                     )
+        missing = self._missing_folders(path.parent, rows, name.organ)
+        if len(rows) > 1 and missing.are_nearly_all(len(rows)):
+            missing.report(len(rows), self.faults)
+            gone = {folder for found in missing.by_folder.values() for folder, _ in found}
+            rows = [row for row in rows if row["jpg_folder"] not in gone]
         for row in rows:
             try:
                 with as_data_error(path):
@@ -187,6 +194,18 @@ class _Reader:
             except DataError as error:
                 what = f"video {_video_name(name.organ, row)!r}: {str(error).rstrip('.')}"
                 self.faults.reject("video can't be read", what, whole_video=True)
+
+    def _missing_folders(self, base: Path, rows: Sequence[Mapping[str, str]], organ: str) -> MissingFiles:
+        """The folders of videos that do not exist; names that lead elsewhere are left to `_read_row`."""
+        missing = MissingFiles(
+            base, "set root to the folder that holds them under the organ's name", what="videos' folders"
+        )
+        for row in rows:
+            with contextlib.suppress(DataError, OSError, ValueError):
+                if not self.files.path(row["jpg_folder"], base).is_dir():
+                    where = f"video {_video_name(organ, row)!r}"
+                    missing.add(row["jpg_folder"], f"{where}: {base / row['jpg_folder']} does not exist")
+        return missing
 
     def _read_row(self, base: Path, row: Mapping[str, str], organ: str) -> None:
         name = _video_name(organ, row)

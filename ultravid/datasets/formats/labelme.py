@@ -27,6 +27,7 @@ from ultravid.datasets.formats.lesions import AnnotatedBox, number_lesions
 from ultravid.datasets.image_io import image_fault, image_fault_kind, image_size
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
+from ultravid.datasets.missing_files import MissingFiles
 from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.readers import read_sidecar
 from ultravid.datasets.readers.images import list_images
@@ -89,6 +90,7 @@ def load_labelme(
         names = tuple(classes or ()) if classes is not None or class_agnostic else _labels(files)
         reader = _Reader(root, own, patient_rule(patients), class_agnostic, names)
         matched = reader.match(files, images)
+        reader.missing.report(len(files), own)
         for folder, found in images.by_folder.items():
             try:
                 with as_data_error(folder):
@@ -98,7 +100,7 @@ def load_labelme(
         if not reader.videos and not own.rejected:
             raise DataError(f"{root}: no folder in it holds PNG or JPEG images.")
         reader.patients.check([video.video_id for video in reader.videos], own)
-        if not any(video.boxes_per_frame.any() for video in reader.videos):
+        if reader.videos and not any(video.boxes_per_frame.any() for video in reader.videos):
             used = sum(map(len, matched.values()))
             what = f"{sum(map(len, reader.videos))} images; {used} of {len(files)} JSON files belong to one of them"
             own.repair(_NO_BOX, f"{root}: {what}")
@@ -211,6 +213,7 @@ class _Reader:
         self.classes = tuple(classes)
         self.videos: list[Video] = []
         self.num_images = 0
+        self.missing = MissingFiles(root, "put them beside their JSON files, or set root to a folder that holds both")
         self._merged: Counter[str] = Counter()  # labels of the current video, if they are read as one
 
     def match(self, files: Sequence[_AnnotationFile], images: _Images) -> dict[Path, list[_AnnotationFile]]:
@@ -263,7 +266,9 @@ class _Reader:
             inside = "; the picture inside it (imageData) is not read, save it as a file" if file.has_image_data else ""
             led = f", and its imagePath {shown(image_path)} leads to none{inside}{outside}"
             message = f"{where}: {file.path} has no image {file.path.stem}.png or .jpg{led}"
-            self.faults.reject("frame is missing", message)
+            named = PurePosixPath(image_path.replace("\\", "/")).name if isinstance(image_path, str) else ""
+            folder = os.path.relpath(file.path.parent, self.root)
+            self.missing.add(os.path.normpath(os.path.join(folder, named or f"{file.path.stem}.png")), message)
         return None
 
     def _name(self, folder: Path) -> str:
