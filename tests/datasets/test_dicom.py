@@ -122,6 +122,8 @@ def test_a_file_that_ends_early_or_states_a_wrong_size_is_refused_by_frame(tmp_p
 
     as_jpeg(codes)
     assert "frame 1 is 33x20 px, the file states 33x24" in refusal(path)
+    as_jpeg([codes[0], b"\0\0" + codes[2][2:], codes[2]])
+    assert "frame 1 is damaged: fragment 1 of the pixels does not begin as JPEG Baseline" in refusal(path)
     as_jpeg([codes[0], codes[2][:-200]])
     assert "frame 1 is truncated: its compressed image has no end" in refusal(path)
 
@@ -349,13 +351,17 @@ def test_without_a_usable_region_text_may_be_burnt_in(tmp_path, caplog, region):
 
 def test_two_regions_are_both_shown_and_what_is_between_them_is_black(tmp_path):
     path = scan(tmp_path / "a.dcm", region=[(4, HEADER, 60, 90), (70, 20, 124, 90)])
-    (video,) = load_recordings(path=path)
+    sink = FaultSink()
+    (video,) = load_recordings(path=path, faults=sink)
     image, whole = read_frame_image(video, 1), numbered(1)
     assert image.shape == (90 - HEADER, 120, 3) and not video.may_show_text
     assert np.array_equal(image[:, :56], whole[HEADER:90, 4:60])
     assert np.array_equal(image[8:, 66:], whole[20:90, 70:124])
     assert not image[:, 56:66].any() and not image[:8, 66:].any()
     assert np.array_equal(open_source(path).read(1), image)
+    assert [
+        f for f in sink.faults if "several ultrasound regions" in f.kind and f.message == "video 'a.dcm': has 2 regions"
+    ]
     (second,) = load_recordings(path=path, region=2)
     assert np.array_equal(read_frame_image(second, 1), whole[20:90, 70:124])
     with pytest.raises(DataError, match="has 2 ultrasound regions, there is no region 3"):

@@ -39,6 +39,11 @@ class _Fragment:
     size: tuple[int, int] | None  # that a compressed image states about itself
     tail: bytes
 
+    @property
+    def ends_frame(self) -> bool:
+        """Whether a JPEG, JPEG-LS or JPEG 2000 ends with it; RLE has no mark at its end."""
+        return self.tail.rstrip(b"\0").endswith(_END_OF_IMAGE)
+
 
 def find_frames(
     header: DicomHeader, size: tuple[int, int], frame_bits: int, is_subsampled: bool
@@ -80,7 +85,7 @@ def _compare(header: DicomHeader, held: int) -> list[tuple[str, str]]:
 
 
 def _frames(number: int) -> str:
-    return "1 frame" if number == 1 else f"{number} frames"
+    return "1 frame" if number == 1 else f"{number if abs(number) < 10**15 else float(number):.15g} frames"
 
 
 def _uncompressed(
@@ -134,14 +139,8 @@ def _compressed(header: DicomHeader, size: tuple[int, int]) -> tuple[list[Span],
         raise header.fault("is a DICOM file without pixel data: it holds no image")
     table, *rest = fragments
     rest = [f for f in rest if f.length]
-    starts = [k for k, f in enumerate(rest) if f.begins_frame]
     announced = _announced(header)
-    if not starts and announced == len(rest):
-        starts = list(range(len(rest)))  # the decoder decides
-    if not starts or starts[0] != 0:
-        raise header.fault(
-            f"holds {len(rest)} fragments of pixels that do not begin as {header.transfer_syntax.name} does"
-        )
+    starts = _starts(header, rest, announced)
     listed = table.length // 4 or len(header.data("ExtendedOffsetTable")) // 8
     if listed and listed != len(starts):
         kind = "DICOM files have a table of another number of frames than they hold; those that are there are read"
@@ -159,6 +158,18 @@ def _compressed(header: DicomHeader, size: tuple[int, int]) -> tuple[list[Span],
         (rest[first].at, rest[end - 1].at + 8 + rest[end - 1].length - rest[first].at)
         for first, end in zip(starts, ends, strict=True)
     ], repairs
+
+
+def _starts(header: DicomHeader, fragments: Sequence[_Fragment], announced: int | None) -> list[int]:
+    """Which fragments begin a frame: those that begin as one, and those behind the end of an image."""
+    if header.transfer_syntax == RLELossless and announced == len(fragments):
+        return list(range(len(fragments)))  # as DICOM demands of RLE; the decoder finds a damaged one
+    starts = [k for k, f in enumerate(fragments) if f.begins_frame or k == 0 or fragments[k - 1].ends_frame]
+    for number, k in enumerate(starts):
+        if not fragments[k].begins_frame:
+            name = header.transfer_syntax.name
+            raise header.fault(f"frame {number} is damaged: fragment {k} of the pixels does not begin as {name} does")
+    return starts
 
 
 def _fragments(header: DicomHeader) -> tuple[list[_Fragment], bool]:

@@ -72,6 +72,11 @@ def scan_regions(header: DicomHeader, size: tuple[int, int]) -> ScanRegions:
                 f"leaves out {lost[0]}",
             )
         )
+    if len(boxes) > 1:
+        kind = (
+            "DICOM files have several ultrasound regions, which are shown together (region=1 shows the largest alone)"
+        )
+        repairs.append((kind, f"has {len(boxes)} regions"))
     scales = {spacing for _, spacing in kept}
     if len(scales) > 1:
         repairs.append(("DICOM files have regions of several scales and get no spacing", f"has {len(scales)} scales"))
