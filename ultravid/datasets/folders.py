@@ -100,8 +100,8 @@ def _conversion_in(entries: Sequence[os.DirEntry[str]]) -> str | None:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads in a circle
-        return True
+    except OSError:  # a link to itself
+        return False
 
 
 def _identity(path: Path) -> tuple[int, int]:

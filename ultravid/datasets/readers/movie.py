@@ -293,5 +293,5 @@ def _repairs(
 
 
 def _to_rgb(frame: VideoFrame) -> ImageArray:
-    image = frame.to_ndarray(format="rgb24")
+    image = frame.to_ndarray(format="rgb24", threads=1)  # else as many as there are cores, in each process of a loader
     return turned(np.asarray(image, np.uint8), find_turn(frame) or (1, 0, 0, 1))
