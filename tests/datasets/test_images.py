@@ -46,7 +46,8 @@ def test_a_folders_frames_may_be_of_several_kinds_and_are_in_natural_order(tmp_p
 
 def test_what_is_left_out_beside_recordings_is_listed(tmp_path, caplog):
     write_dicom(tmp_path / "1.2.840.113619.2.55.3", np.zeros((2, 8, 8), np.uint8))
-    write_dicom(tmp_path / "scan.I", np.zeros((1, 8, 8), np.uint8))
+    bare = write_dicom(tmp_path / "scan.I", np.full((1, 8, 8), 7, np.uint8)).read_bytes()
+    (tmp_path / "bare").write_bytes(bare[bare.index(b"\x08\0\x16\0UI") :])
     write_movie(tmp_path / "film.mp4", range(3)).rename(tmp_path / "film")
     (tmp_path / "stack.tif").write_bytes(cv2.imencodemulti(".tif", [numbered(n) for n in range(4)])[1].tobytes())
     (tmp_path / "notes.txt").write_text("x")
@@ -60,8 +61,9 @@ def test_what_is_left_out_beside_recordings_is_listed(tmp_path, caplog):
         (tmp_path / name / "loop").symlink_to("..")
     (tmp_path / "sub" / "a.png").write_bytes(encoded(".png", numbered(1)))
     videos = load_recordings(path=tmp_path)
-    assert [v.video_id for v in videos] == ["1.2.840.113619.2.55.3", "film", "scan.I", "stack.tif", "sub"]
-    assert [number_of(read_frame_image(videos[3], t)) for t in range(4)] == [0, 1, 2, 3]
+    assert [v.video_id for v in videos] == ["1.2.840.113619.2.55.3", "bare", "film", "scan.I", "stack.tif", "sub"]
+    assert (read_frame_image(videos[1], 0) == 7).all() and videos[1].patient == videos[0].patient
+    assert [number_of(read_frame_image(videos[4], t)) for t in range(4)] == [0, 1, 2, 3]
     assert f"{tmp_path}: 6 files or folders were left out; the first: sub/loop is a link to " in caplog.text
     sink = FaultSink()
     load_recordings(path=tmp_path, faults=sink)

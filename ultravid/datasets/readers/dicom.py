@@ -80,6 +80,7 @@ class DicomSource:
             *times.repairs,
             *found.repairs,
             *_not_done(header),
+            *_guessed(header),
         ]
 
     def __len__(self) -> int:
@@ -147,6 +148,11 @@ def _metadata(header: DicomHeader, regions: ScanRegions) -> dict[str, str | floa
         if not math.isclose(across, down, rel_tol=1e-3):
             metadata["spacing_y_mm"] = down
     return metadata
+
+
+def _guessed(header: DicomHeader) -> list[tuple[str, str]]:
+    kind = "DICOM files don't state how they are encoded, which is guessed from their first elements"
+    return [(kind, f"is read as {header.transfer_syntax.name}")] if header.is_guessed else []
 
 
 def _not_done(header: DicomHeader) -> list[tuple[str, str]]:

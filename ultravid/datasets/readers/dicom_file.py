@@ -20,7 +20,13 @@ import pydicom
 from pydicom.filereader import read_file_meta_info, read_partial
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import Tag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from ultravid.datasets.safe_files import open_regular
 from ultravid.datasets.video import DataError
@@ -117,6 +123,7 @@ class DicomHeader:
         available: bytes in the file from ``offset`` on.
         vr: of PixelData, ``OB`` or ``OW``.
         state: of the file when it was read, see `state_of`.
+        is_guessed: the file does not state its transfer syntax, because it begins with its elements.
     """
 
     path: Path
@@ -127,6 +134,7 @@ class DicomHeader:
     available: int
     vr: str
     state: FileState
+    is_guessed: bool = False
 
     def fault(self, what: str) -> DataError:
         """An error about this file; ``what`` has no full stop."""
@@ -211,7 +219,7 @@ def read_tags(path: Path, tags: list[Any]) -> pydicom.Dataset:
         DataError: it can't be read; the message quotes nothing of it.
     """
     with _as_data_error(path), quiet_pydicom(), open_regular(path) as file:
-        return pydicom.dcmread(file, specific_tags=tags, stop_before_pixels=True)
+        return pydicom.dcmread(file, specific_tags=tags, stop_before_pixels=True, force=True)
 
 
 @contextlib.contextmanager
@@ -233,7 +241,7 @@ def read_header(path: Path) -> DicomHeader:
         DataError: it is no DICOM file, is damaged, holds no image, or is encoded in a way that can't be read here.
     """
     with _as_data_error(path), quiet_pydicom(), open_regular(path) as file:
-        transfer_syntax = _transfer_syntax(path)
+        transfer_syntax, is_guessed = _transfer_syntax(path)
         found: list[tuple[int, str | None, int]] = []
 
         def stop(tag: Any, vr: str | None, length: int) -> bool:
@@ -241,16 +249,19 @@ def read_header(path: Path) -> DicomHeader:
                 found.append((int(tag), vr, length))
             return bool(found)
 
-        dataset = read_partial(file, stop_when=stop, specific_tags=[Tag(name) for name in _READ_TAGS])
+        dataset = read_partial(file, stop_when=stop, specific_tags=[Tag(name) for name in _READ_TAGS], force=True)
         if not found:
             raise DataError(f"{path}: is a DICOM file without pixel data: it holds no image.")
         tag, vr, length = found[0]
         if tag in _OTHER_PIXEL_DATA:
             raise DataError(f"{path}: its pixels are floating-point numbers, which no ultrasound scanner writes.")
+        if is_guessed and length == UNDEFINED_LENGTH:
+            raise DataError(f"{path}: is compressed and does not state how (its transfer syntax), so it can't be read.")
         offset = _start_of_value(file, vr)
         status = os.fstat(file.fileno())
     available = max(0, status.st_size - offset)
-    return DicomHeader(path, dataset, transfer_syntax, offset, length, available, vr or "OW", state_of(status))
+    state = state_of(status)
+    return DicomHeader(path, dataset, transfer_syntax, offset, length, available, vr or "OW", state, is_guessed)
 
 
 def _start_of_value(file: BinaryIO, vr: str | None) -> int:
@@ -258,13 +269,22 @@ def _start_of_value(file: BinaryIO, vr: str | None) -> int:
     return file.tell() + (8 if vr is None else 12)
 
 
-def _transfer_syntax(path: Path) -> UID:
+def _transfer_syntax(path: Path) -> tuple[UID, bool]:
+    """How a file is encoded, and whether that is guessed from its first elements."""
     try:
         meta = read_file_meta_info(path)
     except pydicom.errors.InvalidDicomError:
-        raise DataError(
-            f"{path}: is not a DICOM file that can be read: its header of 128 bytes and 'DICM' is missing."
-        ) from None
+        bare = read_tags(path, ["SOPClassUID", "Rows"])
+        meta = bare.file_meta
+        if "SOPClassUID" not in bare or "Rows" not in bare:
+            raise DataError(
+                f"{path}: is not a DICOM file that can be read: its header of 128 bytes and 'DICM' is missing, and it does not "
+                "begin with the elements of an image."
+            ) from None
+        is_implicit, is_little = bare.original_encoding
+        if "TransferSyntaxUID" not in meta:
+            explicit = ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
+            return (ImplicitVRLittleEndian if is_implicit else explicit), True
     stated = _value(meta, "TransferSyntaxUID")
     if not stated or not re.fullmatch(r"[0-9.]{1,64}", str(stated)):
         raise DataError(f"{path}: does not state how it is encoded (its transfer syntax), so it can't be read.")
@@ -280,7 +300,7 @@ def _transfer_syntax(path: Path) -> UID:
         ) from None
     if not decoder.is_available:
         raise DataError(f"{path}: is compressed as {uid.name}; {_what_to_install(decoder.missing_dependencies)}.")
-    return uid
+    return uid, False
 
 
 def _what_to_install(missing: Sequence[str]) -> str:
