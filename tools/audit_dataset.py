@@ -86,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     columns = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         task = progress.add_task("", total=sum(len(v) for s in splits for v in s.videos))
-        report = audit_splits(splits, args.frozen, lambda number: progress.advance(task, number))
+        tags = unknown_tags(args.option)
+        report = audit_splits(splits, args.frozen, lambda number: progress.advance(task, number), tags)
     print_report(report)
     try:
         args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -100,6 +101,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong := [f"{f.file}: {f.message}." for split in splits for f in split.faults if f.kind == WRONG_ROOT]:
         raise UserError(wrong[0])
     return EXIT_USER_ERROR if report.unseen else 0
+
+
+def unknown_tags(options: Sequence[str]) -> list[str]:
+    """Values of PatientID that name nobody, as ``--option patients=dicom:VALUE,...`` says."""
+    given = (text.partition("=dicom:") for text in options)
+    return [
+        v for key, _, values in given if key.rpartition(".")[2] == "patients" for v in values.split(",") if v.strip()
+    ]
 
 
 def read_splits(data: Sequence[str], options: Sequence[str]) -> list[Split]:

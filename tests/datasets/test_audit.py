@@ -149,7 +149,19 @@ def test_dicom_files_of_one_patient_in_two_splits_are_a_leak_and_the_id_is_not_s
     arguments = [f"--data={s}=recordings:{tmp_path / s}" for s in ("train", "test")]
     code, page = audit(tmp_path, *arguments)
     assert code == 1 and "DICOM files of one patient in two splits" in page
+    assert (
+        audit(tmp_path, *arguments, "--option", "patients=dicom:mrn-4711 ,other")[0] == 0
+    )  # the id is said to be nobody's
     assert not any(secret in page + capsys.readouterr().out for secret in ("MRN-4711", "Doe^Jane", "19700101"))
+
+
+def test_dicom_files_of_equal_names_and_other_ids_are_of_two_patients(tmp_path):
+    for split, seed in (("train", 1), ("test", 2)):
+        (tmp_path / split).mkdir()
+        write_dicom(tmp_path / split / "a.dcm", np.stack([scene(0, seed)[..., 0]]), PatientID=f"MRN-{seed}")
+    arguments = [f"--data={s}=recordings:{tmp_path / s}" for s in ("train", "test")]
+    code, page = audit(tmp_path, *arguments)
+    assert code == 0 and "No patient and no frame was found in two splits" in page
 
 
 def test_all_faults_are_listed_and_none_ends_the_audit(tmp_path, capsys):

@@ -73,7 +73,10 @@ class _Seen:
 
 
 def audit_splits(
-    splits: Sequence[Split], frozen_frames: int = 10, advance: Callable[[int], object] = lambda _: None
+    splits: Sequence[Split],
+    frozen_frames: int = 10,
+    advance: Callable[[int], object] = lambda _: None,
+    unknown_tags: Sequence[str] = (),
 ) -> AuditReport:
     """Count, and decode every frame to compare it with the others.
 
@@ -81,7 +84,9 @@ def audit_splits(
         splits: one or more. Faults found by the readers are part of the report, together with frames that can't be decoded.
         frozen_frames: a box that stays the same over this many frames is reported.
         advance: called with the number of frames that were decoded since the last call.
+        unknown_tags: values of the DICOM tag PatientID that name nobody, besides `UNKNOWN_DICOM_PATIENTS`.
     """
+    names_nobody = PatientRule(unknown_tags=unknown_tags).names_nobody
     seen = _look_at(splits, advance)
     faults = [*(f for s in splits for f in s.faults), *seen.unreadable]
     report = AuditReport(len(splits), count_tables(splits))
@@ -94,9 +99,9 @@ def audit_splits(
     identical_leaks, identical_inside = _identical(seen)
     near_leaks, near_inside = _near(seen)
     candidates = [
-        _shared_patients(splits),
+        _shared_patients(splits, names_nobody),
         _spellings(splits),
-        _shared_dicom_patients(seen),
+        _shared_dicom_patients(seen, names_nobody),
         identical_leaks,
         near_leaks,
         _fault_table([f for f in faults if not f.repaired], "Faults: what can't be used"),
@@ -129,7 +134,7 @@ def _look_at(splits: Sequence[Split], advance: Callable[[int], object]) -> _Seen
     return seen
 
 
-def _shared_patients(splits: Sequence[Split]) -> Table:
+def _shared_patients(splits: Sequence[Split], names_nobody: Callable[[str], bool]) -> Table:
     """Patients of several splits; two spellings that differ in case or blanks only are one patient.
 
     Where a patient of a DICOM file is called like the file, files of two datasets have equal names by chance:
@@ -140,7 +145,8 @@ def _shared_patients(splits: Sequence[Split]) -> Table:
     for split in splits:
         named_after = {video.video_id for video in split.videos}
         for video in split.videos:
-            if video.patient_known and not (video.patient in named_after and _is_in_dicom(video)):
+            by_its_id = video.patient in named_after and _dicom_patient(video, names_nobody) is not None
+            if video.patient_known and not by_its_id:
                 name = spelled.setdefault(patient_key(video.patient), video.patient)
                 found[name][split.name].append(video.video_id)
     rows = [
@@ -169,20 +175,23 @@ def _spellings(splits: Sequence[Split]) -> Table:
     return Table("Patients written in several ways, taken as one patient", ("patient", "splits"), rows)
 
 
-def _is_in_dicom(video: Video) -> bool:
-    return video.frames[0].index_in_file is not None and is_dicom(Path(video.frames[0].path))
+def _dicom_patient(video: Video, names_nobody: Callable[[str], bool]) -> str | None:
+    """`patient_token` of a video's DICOM file; None if it is another file, or names nobody."""
+    path = Path(video.frames[0].path)
+    if video.frames[0].index_in_file is None or not is_dicom(path):
+        return None
+    from ultravid.datasets.readers.dicom import patient_token  # half a second, for those who have DICOM files
+
+    return patient_token(path, names_nobody)
 
 
-def _shared_dicom_patients(seen: _Seen) -> Table:
+def _shared_dicom_patients(seen: _Seen, names_nobody: Callable[[str], bool]) -> Table:
     """Videos of two splits whose DICOM files have the same patient's id, whatever their names; the id is not shown."""
     by_token: dict[str, dict[int, str]] = defaultdict(dict)
     for video, split in zip(seen.videos, seen.split_of, strict=True):
-        if _is_in_dicom(video):
-            from ultravid.datasets.readers.dicom import patient_token
-
-            token = patient_token(Path(video.frames[0].path), PatientRule().names_nobody)
-            if token is not None:
-                by_token[token].setdefault(split, video.video_id)
+        token = _dicom_patient(video, names_nobody)
+        if token is not None:
+            by_token[token].setdefault(split, video.video_id)
     rows = [
         (f"{seen.splits[a].name}: {by_split[a]}", f"{seen.splits[b].name}: {by_split[b]}")
         for by_split in by_token.values()
