@@ -22,6 +22,12 @@ _OVERSHOOT = 2  # px; some scanners state the first pixel outside where DICOM wa
 _SMALLEST = 8  # px of a side
 _INSIDE = 0.8  # of a region's area: more of it in another one, and it is no second view
 
+_UNUSABLE = "DICOM files have ultrasound regions that can't be used"
+_CLIPPED = "DICOM files have ultrasound regions that end beyond the image and were clipped to it"
+_SEVERAL = "DICOM files have several ultrasound regions, which are shown together (region=1 shows the largest alone)"
+_SCALES = "DICOM files have regions of several scales and get no spacing"
+_FLOW_LEFT_OUT = "DICOM files have a region of colour flow outside of the tissue's, which is not shown"
+
 
 @dataclass(frozen=True)
 class ScanRegions:
@@ -66,20 +72,12 @@ def scan_regions(header: DicomHeader, size: tuple[int, int]) -> ScanRegions:
     boxes = tuple(box for box, _ in kept)
     lost = [box for box in flows if boxes and not _lies_in(box, boxes)]
     if lost:
-        repairs.append(
-            (
-                "DICOM files have a region of colour flow outside of the tissue's, which is not shown",
-                f"leaves out {lost[0]}",
-            )
-        )
+        repairs.append((_FLOW_LEFT_OUT, f"leaves out {lost[0]}"))
     if len(boxes) > 1:
-        kind = (
-            "DICOM files have several ultrasound regions, which are shown together (region=1 shows the largest alone)"
-        )
-        repairs.append((kind, f"has {len(boxes)} regions"))
+        repairs.append((_SEVERAL, f"has {len(boxes)} regions"))
     scales = {spacing for _, spacing in kept}
     if len(scales) > 1:
-        repairs.append(("DICOM files have regions of several scales and get no spacing", f"has {len(scales)} scales"))
+        repairs.append((_SCALES, f"has {len(scales)} scales"))
     return ScanRegions(boxes, next(iter(scales)) if len(scales) == 1 else None, repairs)
 
 
@@ -89,25 +87,23 @@ def _usable_box(
     names = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
     corners = [value_of(item, name) for name in names]
     height, width = size
-    unusable = "DICOM files have ultrasound regions that can't be used"
     if any(c is None for c in corners):
-        repairs.append((unusable, f"region {number} has no corners"))
+        repairs.append((_UNUSABLE, f"region {number} has no corners"))
         return None
     x1, y1, x2, y2 = (int(c) for c in corners if c is not None)
     x2, y2 = x2 + 1, y2 + 1  # DICOM states the last pixel inside
     shown = f"region {number}, {(x1, y1, x2, y2)}"
     if not (x1 >= 0 and x2 - x1 >= _SMALLEST and y1 >= 0 and y2 - y1 >= _SMALLEST):
-        repairs.append((unusable, f"{shown}, is reversed, empty or smaller than {_SMALLEST} px"))
+        repairs.append((_UNUSABLE, f"{shown}, is reversed, empty or smaller than {_SMALLEST} px"))
         return None
     over = max(x2 - width, y2 - height)
     if over > _OVERSHOOT or x1 > width - _SMALLEST or y1 > height - _SMALLEST:
         repairs.append(
-            (unusable, f"{shown}, is not inside the image of {width}x{height} px (was the image made smaller?)")
+            (_UNUSABLE, f"{shown}, is not inside the image of {width}x{height} px (was the image made smaller?)")
         )
         return None
     if over > 0:
-        kind = "DICOM files have ultrasound regions that end beyond the image and were clipped to it"
-        repairs.append((kind, f"{shown}, of an image of {width}x{height} px"))
+        repairs.append((_CLIPPED, f"{shown}, of an image of {width}x{height} px"))
     return x1, y1, min(x2, width), min(y2, height)
 
 
