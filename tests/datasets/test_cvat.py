@@ -142,6 +142,12 @@ def test_the_film_of_a_task_that_does_not_name_one_is_stated_by_a_table(scan):
     assert number_of(read_frame_image(right, 0)) == 40
     with pytest.raises(DataError, match="source: names 'rihgt', which is no task of"):
         load_cvat_video(xml=path, source={"rihgt": "other.mp4"})
+    # A task is never given another's film, though it has the film's name.
+    path = project(scan, "", ((7, "left", "scan.mp4", 0), (9, "scan", "gone.mp4", 0)))
+    with pytest.raises(
+        DataError, match=r"task '9' \(scan\): 'gone\.mp4', which it names, is not in its folder, and 0 files"
+    ):
+        load_cvat_video(xml=path)
 
 
 @pytest.mark.parametrize("rotation", ["360", "0.0", "-360", "1e-9", "720.00"])

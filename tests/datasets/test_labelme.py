@@ -128,7 +128,7 @@ def test_the_shapes_that_have_a_box_are_read(root, caplog):
             lambda r: save(r / "img" / "0.json", "0.png", [shape([[1, 2], [3, 4]], group=2**63)]),
             "group_id 9223372036854775808 is not a whole number",
         ),
-        (lambda r: save(r / "img" / "0.json", "0.png", [7]), "shape 0: is a 'int' whose corners"),
+        (lambda r: save(r / "img" / "0.json", "0.png", [7]), "shape 0: is 7, not an object"),
     ],
 )
 def test_what_can_not_be_matched_or_read_is_one_fault(root, change, message):

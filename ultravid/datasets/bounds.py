@@ -38,8 +38,8 @@ MAX_PIXELS: Final = 1 << 26
 MAX_IMAGE_BYTES: Final = 1 << 29
 """Bytes of an image's file: `MAX_PIXELS` of 16-bit RGB without compression, and room for a header."""
 
-MAX_FILLED: Final = 10_000_000
-"""Boxes that are filled in between the key frames of a video's tracks: ten in each of `MAX_FRAMES` frames."""
+MAX_FILLED: Final = 2_000_000
+"""Boxes that are filled in between the key frames of a video's tracks: two in each of `MAX_FRAMES` frames."""
 
 MAX_FRAMES: Final = 1_000_000
 """Frames of one video: nine hours at 30 frames a second. A scan lasts minutes."""

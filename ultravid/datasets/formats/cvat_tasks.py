@@ -10,7 +10,9 @@ The file is read with defusedxml, and a file that declares a document type or an
 
 from __future__ import annotations
 
+import functools
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -108,11 +110,23 @@ class CvatExport:
     tracks: tuple[Element, ...] = field(default=(), repr=False)
     restarts: bool = False
 
+    @functools.cached_property
+    def names(self) -> dict[str, str]:
+        """A name for each task, by its id, that no other has and that can be a folder's: its own, else its id."""
+        plain = {task.task_id: re.sub(r"[/\\\0]+", "_", task.name).strip(". ") for task in self.tasks}
+        counts = Counter(plain.values())
+        return {task_id: name if name and counts[name] == 1 else task_id for task_id, name in plain.items()}
+
+    @functools.cached_property
+    def _tracks_by_task(self) -> dict[str, list[Element]]:
+        found: dict[str, list[Element]] = defaultdict(list)
+        for track in self.tracks:
+            found[(track.get("task_id") or "").strip()].append(track)
+        return found
+
     def tracks_of(self, task: CvatTask) -> list[Element]:
         """The tracks of a task."""
-        if len(self.tasks) == 1:
-            return list(self.tracks)
-        return [track for track in self.tracks if (track.get("task_id") or "").strip() == task.task_id]
+        return list(self.tracks) if len(self.tasks) == 1 else self._tracks_by_task.get(task.task_id, [])
 
     def tracks_of_no_task(self) -> list[Element]:
         """Tracks whose ``task_id`` is not one of the tasks."""
@@ -143,9 +157,9 @@ def parse_cvat(path: Path) -> CvatExport:
     tasks = tuple(_task(element, meta, path, kind) for element in found)
     if kind == "project":
         ids = [task.task_id for task in tasks]
-        repeated = sorted({i for i in ids if ids.count(i) > 1})
+        repeated = [(task_id, number) for task_id, number in Counter(ids).items() if number > 1]
         if repeated:
-            raise DataError(f"{path}: {ids.count(repeated[0])} tasks have the id {repeated[0]!r}.")
+            raise DataError(f"{path}: {repeated[0][1]} tasks have the id {repeated[0][0]!r}.")
     labels = tuple(e.text or "" for e in inner.findall("labels/label/name"))
     shifted = _with_offsets(tasks, [_text(element, "subset") or "" for element in found], tracks)
     restarts = shifted is None

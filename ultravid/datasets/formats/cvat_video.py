@@ -13,7 +13,6 @@ import contextlib
 import functools
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -97,7 +96,7 @@ def load_cvat_video(
         for path in files:
             with reader.rejecting(path):
                 exports.append((path, parse_cvat(path)))
-        films.check([(path, export.tasks) for path, export in exports], xml)
+        films.check(exports, xml, own)
         missing = films.missing(exports, xml)
         if missing.are_nearly_all(total := sum(len(export.tasks) for _, export in exports)) and total > 1:
             missing.report(total, own)
@@ -149,26 +148,33 @@ class _Films:
         self.one = Path(given) if isinstance(given, str | Path) else None
         self.table: Mapping[str, str] = given if isinstance(given, Mapping) else {}
         self.name = table or "source"
+        self.named: Counter[str] = Counter()  # films that XMLs name
         texts = isinstance(given, Mapping) and all(isinstance(v, str) for v in given.values())
         if given is not None and self.one is None and not texts:
             raise DataError(
                 f"{self.name}: is not an object from a video, or a task's id or name, to the name of a film."
             )
 
-    def check(self, exports: Sequence[tuple[Path, Sequence[CvatTask]]], xml: Path) -> None:
-        """Refuse one film for several tasks, and entries of the table that belong to none."""
-        num_tasks = sum(len(tasks) for _, tasks in exports)
+    def check(self, exports: Sequence[tuple[Path, CvatExport]], xml: Path, faults: FileFaults) -> None:
+        """Refuse one film for several tasks, and entries of the table that belong to none or to several."""
+        num_tasks = sum(len(export.tasks) for _, export in exports)
         if self.one is not None and num_tasks > 1:
             raise DataError(
                 f"{xml}: holds {len(exports)} XML files with {num_tasks} tasks, but one source was named for all of them. Name a "
                 'table as source: a JSON object from task to film, such as {"12": "a.mp4", "13": "b.mp4"}.'
             )
-        keys = {key for path, tasks in exports for task in tasks for key in self._keys(path, task, tasks)}
-        unknown = sorted(set(self.table) - keys)
-        if unknown:
-            raise DataError(
-                f"{self.name}: names {unknown[0]!r}, which is no task of {xml}; tasks: {', '.join(sorted(keys))}."
-            )
+        each = [(path, export, task) for path, export in exports for task in export.tasks]
+        keys = Counter(key for found in each for key in self._keys(*found))
+        for key in sorted(self.table):
+            if keys[key] != 1:
+                what = f"fits {keys[key]} tasks" if keys[key] else "is no task"
+                known = ", ".join(sorted(k for k, number in keys.items() if number == 1)[:20])
+                raise DataError(f"{self.name}: names {key!r}, which {what} of {xml}; tasks: {known}.")
+        self.named = Counter(_file_name(task.source) for _, _, task in each if task.source)
+        if not self.table:
+            for name, number in self.named.items():
+                if number > 1:
+                    faults.repair(_ONE_FILM, f"{xml}: {name!r} of {number} tasks")
 
     def missing(self, exports: Sequence[tuple[Path, CvatExport]], xml: Path) -> MissingFiles:
         """The films that are not found, by the names that the exports give them."""
@@ -177,21 +183,20 @@ class _Films:
         for path, export in exports:
             for task in export.tasks:
                 try:
-                    film, why = self.find(path, task, export.tasks, FileFaults(path)), ""
+                    film, why = self.find(path, export, task, FileFaults(path)), ""
                 except DataError as error:
                     film, why = Path(task.source or path.stem), str(error).rstrip(".")
                 if why or not film.exists():
-                    missing.add(
-                        film.name, why or f"video {_video_id(path, task, export.tasks)!r}: {film} does not exist"
-                    )
+                    missing.add(film.name, why or f"video {_video_id(path, export, task)!r}: {film} does not exist")
         return missing
 
     @staticmethod
-    def _keys(path: Path, task: CvatTask, tasks: Sequence[CvatTask]) -> tuple[str, ...]:
-        names = (task.name,) if [t.name for t in tasks].count(task.name) == 1 else ()
-        return tuple(key for key in (_video_id(path, task, tasks), task.task_id, *names) if key)
+    def _keys(path: Path, export: CvatExport, task: CvatTask) -> list[str]:
+        return list(
+            dict.fromkeys(filter(None, (_video_id(path, export, task), task.task_id, export.names[task.task_id])))
+        )
 
-    def find(self, path: Path, task: CvatTask, tasks: Sequence[CvatTask], faults: FileFaults) -> Path:
+    def find(self, path: Path, export: CvatExport, task: CvatTask, faults: FileFaults) -> Path:
         """The film of a task.
 
         Raises:
@@ -199,21 +204,22 @@ class _Films:
         """
         if self.one is not None:
             return self.one
-        chosen = next((self.table[key] for key in self._keys(path, task, tasks) if key in self.table), None)
+        chosen = next((self.table[key] for key in self._keys(path, export, task) if key in self.table), None)
         if chosen is not None:
             return path.parent / chosen
         if task.source is not None:
-            name = PurePosixPath(task.source.replace("\\", "/")).name
+            name = _file_name(task.source)
             if name and os.path.lexists(path.parent / name):
                 return NamedFiles(path.parent, allow_outside_root=self.allow_outside_root).path(name)
-        where = f"{path}" if len(tasks) == 1 else f"{path}: task {task.task_id!r} ({task.name})"
-        stem = path.stem if len(tasks) == 1 else Path(task.name.replace("\\", "/")).name
-        found = _with_name(path.parent, stem)
+        alone = len(export.tasks) == 1
+        where = f"{path}" if alone else f"{path}: task {task.task_id!r} ({task.name})"
+        found = _with_name(path.parent, path.stem if alone else _file_name(task.name))
+        found = [film for film in found if film.name not in self.named]  # that is another task's
         if len(found) != 1:
             named_text = (
                 f"{task.source!r}, which it names, is not in its folder" if task.source else "it names no movie"
             )
-            owner = "its name" if len(tasks) == 1 else "the task's name"
+            owner = "its name" if alone else "the task's name"
             raise DataError(f"{where}: {named_text}, and {len(found)} files have {owner}. Name the movie as source.")
         if task.source is not None:
             faults.repair(_BY_NAME, f"{where}: {found[0].name} for {task.source!r}")
@@ -228,12 +234,13 @@ def _with_name(folder: Path, name: str) -> list[Path]:
     return [p for p in sorted(folder.iterdir()) if name in (p.name, p.stem) and p.suffix.lower() not in others]
 
 
-def _video_id(path: Path, task: CvatTask, tasks: Sequence[CvatTask]) -> str:
-    if len(tasks) == 1:
-        return path.stem
-    plain = [re.sub(r"[/\\\0]+", "_", t.name).strip(". ") for t in tasks]
-    name = plain[[t.task_id for t in tasks].index(task.task_id)]
-    return f"{path.stem}/{name if name and plain.count(name) == 1 else task.task_id}"
+def _file_name(name: str) -> str:
+    """The last part of a path of any system."""
+    return PurePosixPath(name.replace("\\", "/")).name
+
+
+def _video_id(path: Path, export: CvatExport, task: CvatTask) -> str:
+    return path.stem if len(export.tasks) == 1 else f"{path.stem}/{export.names[task.task_id]}"
 
 
 class _Reader:
@@ -282,19 +289,16 @@ class _Reader:
             self.faults.repair(_RESTARTS, str(path))
         for tag in (child for child in export.root if child.tag not in ("version", "meta", "track")):
             self.faults.repair(_TAGS, f"{path}: <{tag.tag}> {tag.get('label')!r} of frame {tag.get('frame')}")
-        sources = [task.source for task in export.tasks if task.source]
-        for source in sorted({s for s in sources if sources.count(s) > 1}):
-            self.faults.repair(_ONE_FILM, f"{path}: {source!r} of {sources.count(source)} tasks")
         for task in export.tasks:
             with self.rejecting(path):
                 self._read_task(path, export, task)
 
     def _read_task(self, path: Path, export: CvatExport, task: CvatTask) -> None:
-        recording = self.films.find(path, task, export.tasks, self.faults)
+        recording = self.films.find(path, export, task, self.faults)
         self.watched += [path.parent, recording.parent]
         film = open_source(recording, crop=False)
         try:
-            video_id = _video_id(path, task, export.tasks)
+            video_id = _video_id(path, export, task)
             numbers = FrameNumbers(f"{path}: video {video_id!r}", task, film, self.faults)
             where, read = f"video {video_id!r}", None if self.class_agnostic else self.classes
             tracks = read_tracks(export.tracks_of(task), read, task.offset, where, self.faults)

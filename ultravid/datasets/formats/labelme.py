@@ -47,6 +47,7 @@ _FLAGGED = "annotation files have flags set, which are not read"
 _DIFFICULT = "shapes are marked as difficult, and are lesions as any other"
 
 _KEPT = ("shapes", "imagePath", "imageHeight", "imageWidth", "flags")
+_WITH_BOX = ("rectangle", "polygon", "circle", "oriented_rectangle", "rotation", "mask")
 _WITHOUT_BOX = ("point", "points", "line", "linestrip")
 
 
@@ -344,9 +345,13 @@ class _Reader:
         return boxes
 
     def _shape_fault(self, shape: Any) -> str | None:
-        kind = shape.get("shape_type") or "polygon" if isinstance(shape, dict) else type(shape).__name__
-        if kind in _WITHOUT_BOX and isinstance(shape, dict):
-            return f"is a {kind!r}, which has no box; rectangles, polygons, circles and masks are read"
+        if not isinstance(shape, dict):
+            return f"is {shown(shape)}, not an object"
+        kind = shape.get("shape_type") or "polygon"
+        if kind in _WITHOUT_BOX:
+            return f"is a {kind!r}, which has no box; {', '.join(_WITH_BOX)} are read"
+        if kind not in _WITH_BOX:
+            return f"is a {shown(kind)}, which is not known; {', '.join(_WITH_BOX)} are read"
         if _bounds(shape) is None:
             return f"is a {shown(kind)} whose corners can't be read"
         label, track = shape.get("label"), shape.get("group_id")
