@@ -392,6 +392,13 @@ def test_pixels_that_may_show_a_name_are_not_written_unless_they_are_blanked_or_
         image = read_frame_image(video, 2)
         assert image.shape == (HEIGHT, WIDTH, 3) and not image[:HEADER].any()
         assert np.array_equal(image[HEADER:], numbered(2)[HEADER:])
+    masks.write_text(f"Scanner 9:\n  99x96: []\n  128x96: [[0, 0, {WIDTH}, {HEADER}]]\nOther: {{128x96: []}}")
+    write_dicom(folder / "d.dcm", SMALL, ManufacturerModelName="Scanner 9")
+    sink = FaultSink()
+    assert [v.may_show_text for v in load_recordings(path=folder, masks=masks, faults=sink)] == [False] * 3 + [True]
+    said = sorted(f.message.partition(": ")[2] for f in sink.faults if "table of masks" in f.kind)
+    assert said == ["'other', 128x96", "'scanner 9', 33x24", "'scanner 9', 99x96"]
+    (folder / "d.dcm").unlink()
     assert convert(folder, tmp_path / "seen", "--allow-burned-in-text") == 0
     capsys.readouterr()
     masks.write_text("Other: {128x96: []}")

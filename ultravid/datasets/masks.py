@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from ultravid.datasets.bounds import MAX_SIDECAR_BYTES, frame_size_fault
+from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.json_files import find_file, read_json
 from ultravid.datasets.safe_files import read_bytes
 from ultravid.datasets.video import DataError
@@ -39,11 +40,13 @@ class Masks:
 
     Attributes:
         used: which keys were asked for and found.
+        other_sizes: which were asked for, of devices of the table, and not found.
     """
 
     def __init__(self, parts: Mapping[tuple[str, tuple[int, int]], _Parts]) -> None:
         self._parts = dict(parts)
         self.used: set[tuple[str, tuple[int, int]]] = set()
+        self.other_sizes: set[tuple[str, tuple[int, int]]] = set()
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -52,16 +55,18 @@ class Masks:
         """What is blacked out in images of a device and a size (height, width); None if the table does not say."""
         key = (_device_key(device), size)
         if key not in self._parts:
+            if any(device == key[0] for device, _ in self._parts):
+                self.other_sizes.add(key)
             return None
         self.used.add(key)
         return self._parts[key]
 
-    def check_used(self, address: str | Path | None, path: str | Path) -> None:
-        """Refuse a table that fits none of a dataset's recordings.
+    def check_used(self, address: str | Path | None, faults: FileFaults) -> None:
+        """Refuse a table that fits none of a dataset's recordings, and report what of it fits none.
 
         Args:
             address: of the table.
-            path: of the dataset.
+            faults: of the dataset; takes entries that fit no recording, and devices whose images have another size.
 
         Raises:
             DataError: no key was found.
@@ -69,9 +74,16 @@ class Masks:
         if self._parts and not self.used:
             device, (height, width) = next(iter(self._parts))
             raise DataError(
-                f"{address}: none of the recordings in {path} has a device and image size of this table, "
+                f"{address}: none of the recordings in {faults.path} has a device and image size of this table, "
                 f"such as {device!r}, {width}x{height}."
             )
+        for device, (height, width) in sorted(self._parts.keys() - self.used):
+            faults.repair("entries of the table of masks fit no recording", f"{address}: {device!r}, {width}x{height}")
+        for device, (height, width) in sorted(self.other_sizes):
+            kind = (
+                "devices of the table of masks have images of a size that it does not list; there it blacks out nothing"
+            )
+            faults.repair(kind, f"{address}: {device!r}, {width}x{height}")
 
 
 def _device_key(device: str) -> str:

@@ -105,7 +105,7 @@ def load_cvat_video(
             with reader.rejecting(path):
                 reader.read(path, export)
         if reader.videos:
-            table_of_masks.check_used(masks, xml)
+            table_of_masks.check_used(masks, own)
         reader.patients.check([video.video_id for video in reader.videos], own)
         return Index(check_unique_ids(reader.videos, own), own.close(), tuple(reader.watched))
 

@@ -107,7 +107,7 @@ def load_recordings(
         if not videos and not own.rejected:
             others = "; ".join(f"{name} {reason}" for name, reason in found.left_out[:3])
             raise DataError(f"{path}: holds no movie, DICOM file or image{f' ({others})' if others else ''}.")
-        table.check_used(masks, path)
+        table.check_used(masks, own)
         rule.check([video.video_id for video in videos], own)
         return Index(videos, own.close(), (path.parent, *found.folders))
 
