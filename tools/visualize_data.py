@@ -178,7 +178,7 @@ class MovieWriter:
 
         self._av = av
         self._container = av.open(os.path.abspath(path), "w")  # FFmpeg takes "a:" in "a:b.mp4" for a protocol
-        self._stream = self._container.add_stream("libx264", rate=round(fps))
+        self._stream = self._container.add_stream("libx264", rate=max(1, round(fps)))
         self._stream.pix_fmt = "yuv420p"
         self._size: tuple[int, ...] | None = None
 

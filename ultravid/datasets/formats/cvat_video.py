@@ -32,6 +32,7 @@ from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.readers import FrameSource, open_source, read_sidecar
 from ultravid.datasets.readers.opener import is_dicom
 from ultravid.datasets.readers.shown import Shown, choose_shown
+from ultravid.datasets.readers.sidecar import OTHER_CLOCK, trusted_times
 from ultravid.datasets.safe_files import NamedFiles
 from ultravid.datasets.video import DataError, Frame, Video
 
@@ -321,6 +322,7 @@ class _Reader:
         sidecar = read_sidecar(recording)
         metadata: dict[str, Any] = {**film.metadata, **sidecar.metadata}
         shown = self.show(film, device=str(metadata.get("device", "")))
+        times_s = trusted_times(film, sidecar)
         frames: list[Frame] = []
         merged: Counter[str] = Counter()
         for number in numbers.kept:
@@ -332,12 +334,15 @@ class _Reader:
                     merged[name] += 1
                     found.append((corners, 0 if self.class_agnostic else self.classes.index(name), track_id))
             place = numbers.place[number]
-            time_s = None if film.times_s is None else float(film.times_s[place])
+            time_s = None if times_s is None else float(times_s[place])
             image_id = self.num_images + len(frames)
             own = {"number": number, "time_s": time_s, "blanked": shown.blanked}
             frames.append(make_frame(film.place(place), image_id, film.size, found, **own))
         if not frames:
             raise DataError(f"{path}: video {video_id!r}: no frame is left.")
+        if times_s is None and film.times_s is not None:
+            rates = f"{sidecar.fps:g}, not {film.fps:g} frames per second"
+            self.faults.repair(OTHER_CLOCK, f"{path}: video {video_id!r}: {rates}")
         for what, message in film.repairs:
             self.faults.repair(what, f"{path}: video {video_id!r}: {message}")
         if shown.fault is not None:

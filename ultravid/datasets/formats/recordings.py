@@ -22,12 +22,11 @@ from ultravid.datasets.readers import is_recording, open_source, read_sidecar
 from ultravid.datasets.readers.images import list_images
 from ultravid.datasets.readers.kinds import is_dicom, kind_of
 from ultravid.datasets.readers.shown import Shown, choose_shown
-from ultravid.datasets.readers.sidecar import sidecar_path
+from ultravid.datasets.readers.sidecar import OTHER_CLOCK, sidecar_path, trusted_times
 from ultravid.datasets.video import DataError, Frame, Video
 
 __all__ = ["load_recordings"]
 
-_SAME_RATE = 0.02  # how much a sidecar's rate may differ from that of time stamps that are kept
 _LEFT_OUT = "files or folders were left out"
 _EXPECTED_SUFFIXES = frozenset(
     {
@@ -212,9 +211,7 @@ def _read(
     metadata = {**whole.metadata, **sidecar.metadata}
     shown = show(whole, device=str(metadata.get("device", "")))
     video_id = recording.relative_to(root).as_posix() if recording != root else recording.name
-    times_s = whole.times_s
-    if sidecar.fps is not None and whole.fps is not None and abs(sidecar.fps / whole.fps - 1) > _SAME_RATE:
-        times_s = None  # the sidecar says that the recording's clock is wrong
+    times_s = trusted_times(whole, sidecar)
     frames: list[Frame] = []
     for n in range(len(whole)):
         place = whole.place(n)
@@ -226,6 +223,8 @@ def _read(
             more |= {"number": n, "time_s": times_s[n]}
         frames.append(make_frame(place, first_image + n, shown.size, [], **more))
     whole.close()
+    if times_s is None and whole.times_s is not None:
+        faults.repair(OTHER_CLOCK, f"video {video_id!r}: {sidecar.fps:g}, not {whole.fps:g} frames per second")
     for kind, message in whole.repairs:
         faults.repair(kind, f"video {video_id!r}: {message}")
     if shown.fault is not None:

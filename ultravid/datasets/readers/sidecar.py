@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,16 @@ from ultravid.datasets.bounds import MAX_SIDECAR_BYTES
 from ultravid.datasets.boxes import is_number
 from ultravid.datasets.frame_times import known_rate
 from ultravid.datasets.json_files import read_json
+from ultravid.datasets.readers.source import FrameSource
 from ultravid.datasets.video import DataError
 from ultravid.utils.text import nearest, shown
 
-__all__ = ["Sidecar", "read_sidecar", "sidecar_path"]
+__all__ = ["OTHER_CLOCK", "Sidecar", "read_sidecar", "sidecar_path", "trusted_times"]
+
+OTHER_CLOCK = "recordings have a sidecar with another fps than their time stamps; the time stamps are not used"
 
 _NUMBERS = ("fps", "spacing_mm", "spacing_y_mm")
+_SAME_RATE = 0.02  # how much a sidecar's rate may differ from that of time stamps that are kept
 _WORDS = ("patient", "device", "organ", "hospital")
 
 
@@ -63,6 +67,13 @@ def read_sidecar(recording: str | Path) -> Sidecar:
     rest = {k: float(v) if k in _NUMBERS else str(v) for k, v in content.items() if k not in ("fps", "patient")}
     fps, patient = _rate(path, content.get("fps")), content.get("patient")
     return Sidecar(fps, None if patient is None else str(patient), rest)
+
+
+def trusted_times(source: FrameSource, sidecar: Sidecar) -> Sequence[float] | None:
+    """Time stamps of a recording's frames; None if it has none, or if its sidecar states another rate: its clock is wrong then."""
+    if sidecar.fps is not None and source.fps is not None and abs(sidecar.fps / source.fps - 1) > _SAME_RATE:
+        return None
+    return source.times_s
 
 
 def _rate(path: Path, fps: Any) -> float | None:
