@@ -271,11 +271,11 @@ def test_lesions_found_their_delay_and_froc_by_hand():
     assert all_metrics([first], score_threshold=0.1)["lesion/sensitivity_any@0.1"] == 100
 
 
-def test_a_lesion_that_is_never_found_is_infinitely_late_and_unknown_tracks_are_one_a_video():
+def test_a_lesion_that_is_never_found_is_infinitely_late_and_boxes_of_a_frame_are_never_one_lesion():
     found, missed = video(([A], [A], [0.9], [1])), video(([A], NONE, [], [1]), name="w")
     assert np.isnan(all_metrics([found, missed], score_threshold=0.5)["lesion/delay_s@0.5"])
     unknown = video(([A, B], [A], [0.9]))
-    assert all_metrics([unknown], score_threshold=0.5)["lesion/sensitivity_any@0.5"] == 100
+    assert all_metrics([unknown], score_threshold=0.5)["lesion/sensitivity_any@0.5"] == 50
 
 
 def test_the_reason_for_an_undefined_metric_is_given():

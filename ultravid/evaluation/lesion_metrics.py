@@ -1,7 +1,7 @@
 """Metrics per lesion, which a clinician asks for: which lesions are found at all, how soon, at how many false alarms.
 
-A lesion is a track: the boxes with one id of ``gt_track_ids`` in one video; in a video without ids all boxes count as one
-lesion. At a score threshold, a frame of a track is hit if a detection that scores at least the threshold has its highest IoU
+A lesion is a track: the boxes with one id of ``gt_track_ids`` in one video; without ids the boxes of a
+frame are told apart by their order. At a score threshold, a frame of a track is hit if a detection that scores at least the threshold has its highest IoU
 with the track's box and that IoU is at least 0.5. A lesion is found if at least one of its frames is hit or, by the stricter
 definition, at least a given share of its frames.
 

@@ -38,7 +38,7 @@ def match_video(video: VideoResult) -> MatchedVideo:
     gt_boxes = np.concatenate([f.gt_boxes for f in frames] or [np.zeros((0, 4), np.float32)])
     frame = np.repeat(np.arange(len(frames)), [len(f.scores) for f in frames])
     gt_frame = np.repeat(np.arange(len(frames)), [len(f.gt_boxes) for f in frames])
-    tracks = [np.zeros(len(f.gt_boxes), np.int64) if f.gt_track_ids is None else f.gt_track_ids for f in frames]
+    tracks = [f.track_ids for f in frames]
     best_iou, best_gt, centre_hits = _compare_with_lesions(boxes, frame, gt_boxes, gt_frame)
     times = video.times()
     links = sequence_links(boxes, scores, frame, times.ticks)

@@ -131,7 +131,7 @@ def write_video(
         "classes": np.concatenate(zeros + [_or_zeros(f.classes, len(f.scores)) for f in frames]),
         "gt_boxes": np.concatenate([np.zeros((0, 4), np.float32), *(f.gt_boxes for f in frames)]),
         "gt_classes": np.concatenate(zeros + [_or_zeros(f.gt_classes, len(f.gt_boxes)) for f in frames]),
-        "gt_track_ids": np.concatenate(zeros + [_or_zeros(f.gt_track_ids, len(f.gt_boxes)) for f in frames]),
+        "gt_track_ids": np.concatenate(zeros + [f.track_ids for f in frames]),
     }
     numbers, times = [f.number for f in frames], [f.time_s for f in frames]
     if numbers != [f.frame_index for f in frames]:

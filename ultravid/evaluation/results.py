@@ -30,8 +30,7 @@ class FrameResult:
         gt_boxes: ``(M, 4)`` float32, lesion boxes, XYXY, pixels.
         boxes: ``(N, 4)`` float32, detections, XYXY, pixels.
         scores: ``(N,)`` float32.
-        gt_track_ids: ``(M,)`` int64, the same id for one lesion along its video; None if unknown: all boxes of the video then
-            count as one lesion.
+        gt_track_ids: ``(M,)`` int64, the same id for one lesion along its video; None if unknown: see ``track_ids``.
         gt_classes: ``(M,)`` int64, number of the class; None if unknown.
         classes: ``(N,)`` int64, number of the class; None if unknown.
         file_name: image file of the frame; None if unknown. No metric uses it.
@@ -55,6 +54,11 @@ class FrameResult:
     def number(self) -> int:
         """Number of the frame along the film."""
         return self.frame_index if self.frame_number is None else self.frame_number
+
+    @property
+    def track_ids(self) -> IntArray:
+        """``(M,)`` int64, the lesion of each box. If unknown it is the box's place: boxes of one frame are never one lesion."""
+        return np.arange(len(self.gt_boxes)) if self.gt_track_ids is None else self.gt_track_ids
 
 
 @dataclass(frozen=True, eq=False)

@@ -363,11 +363,7 @@ def _checked(video_id: str, frame: FrameResult) -> FrameResult:
 
 def _same_truth(a: FrameResult, b: FrameResult) -> bool:
     return (
-        a.image_id == b.image_id
-        and np.array_equal(a.gt_boxes, b.gt_boxes)
-        and np.array_equal(
-            _ids_or_zeros(a.gt_track_ids, len(a.gt_boxes)), _ids_or_zeros(b.gt_track_ids, len(b.gt_boxes))
-        )
+        a.image_id == b.image_id and np.array_equal(a.gt_boxes, b.gt_boxes) and np.array_equal(a.track_ids, b.track_ids)
     )
 
 

@@ -89,5 +89,4 @@ def _marked(run: ReportRun, failure: Failure, frame: FrameResult, place: int) ->
     """A frame of a failure, with the failure's own boxes highlighted."""
     if failure.track is None:
         return MarkedFrame(frame, detections=failure.own_detections(run.videos[failure.video], place))
-    tracks = [0] * len(frame.gt_boxes) if frame.gt_track_ids is None else frame.gt_track_ids.tolist()
-    return MarkedFrame(frame, lesions=[i for i, track in enumerate(tracks) if track == failure.track])
+    return MarkedFrame(frame, lesions=[i for i, track in enumerate(frame.track_ids.tolist()) if track == failure.track])
