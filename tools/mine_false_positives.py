@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     threshold = chosen_threshold(videos, args)
     found = defaultdict(list)
     for case in sorted(false_sequences(videos, threshold), key=lambda case: case.video):
-        found[videos[case.video].video_id].append(case.frames)
+        video = videos[case.video]
+        found[video.video_id].append(video.frame_index[case.frames])  # places in the video, if not all were evaluated
     weights = {video_id: len(sequences) for video_id, sequences in found.items()}
     if not weights:
         raise UserError(

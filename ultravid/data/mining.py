@@ -4,8 +4,8 @@ A list is a JSON file that `tools/mine_false_positives.py` makes from a run's pr
 
     {"videos": {"<video id>": weight, ...}, "frames": {"<video id>": [frame, ...], ...}, "about": {...}}
 
-A video's weight is how often it is drawn relative to the other listed videos. Frames count from 0; all listed frames are drawn
-equally often. ``about`` is for people.
+A video's weight is how often it is drawn relative to the other listed videos. Frames are places in the video, from 0; all listed
+frames are drawn equally often. ``about`` is for people.
 """
 
 from __future__ import annotations

@@ -169,7 +169,8 @@ def strata_section(runs: Sequence[ReportRun]) -> Html:
         "is the median area of the video's lesion boxes: small up to 151 squared, large from 226 squared pixels, middle in "
         f"between.{missing}"
     )
-    return section("strata", "Strata", table(headers, rows, "strata-table"), how)
+    notes = _rate_notes(runs, TRAINING_METRICS)
+    return section("strata", "Strata", table(headers, rows, "strata-table"), *notes, how)
 
 
 def all_metrics_section(runs: Sequence[ReportRun]) -> Html:
