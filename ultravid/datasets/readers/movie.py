@@ -250,16 +250,19 @@ def _refuse_truncated(found: _Decoded, container: InputContainer, stream: VideoS
     Honest containers are off by a frame or two: they count frames that are dropped, or that refer to frames before a cut. So the
     time must be missing too, and of a file that is whole, much of it.
     """
-    end_fault_found = end_fault(found.path, container.format.name)
-    if end_fault_found is not None:
-        raise DataError(f"{found.path}: is truncated: it {end_fault_found}, and {len(found.stamps)} frames decode.")
-    told = found.told
-    if told.end_s is None or (told.frames is not None and told.frames - len(found.stamps) <= 2):
+    told, number = found.told, len(found.stamps)
+    cut = end_fault(found.path, container.format.name, told)
+    if cut is not None:
+        raise DataError(f"{found.path}: is truncated: it {cut}, and {number} frames decode.")
+    missing = None if told.frames is None else told.frames - number
+    if told.end_s is None and missing is not None and missing > 0:
+        raise DataError(f"{found.path}: is damaged: it holds {told.frames} frames, {number} decode.")
+    if told.end_s is None or (missing is not None and missing <= (0 if told.is_whole is False else 2)):
         return
     stamps = sorted(stamp for stamp in found.stamps if stamp is not None)
     intervals = np.diff(stamps) * float(stream.time_base or 0) if len(stamps) > 1 else np.array([0.04])
     missing_s = told.end_s - (found.end_of_all_s if told.of_all_streams else found.end_s)
-    tolerated_s = 1.5 * float(np.median(intervals)) + 0.002  # which is Matroska's rounding
+    tolerated_s = 0.5 * float(np.median(intervals)) + 0.002  # which is Matroska's rounding
     if told.is_whole is None:
         tolerated_s += max(0.5, float(intervals.max()))
     elif told.is_whole:
@@ -267,7 +270,7 @@ def _refuse_truncated(found: _Decoded, container: InputContainer, stream: VideoS
     if missing_s > tolerated_s:
         raise DataError(
             f"{found.path}: is truncated: it announces {told.frames_text or 'a film'} ({told.end_s:.1f} s), "
-            f"{len(found.stamps)} decode."
+            f"{number} decode."
         )
 
 
