@@ -79,7 +79,8 @@ def open_movie(path: Path, stream_index: int | None = None) -> tuple[InputContai
     try:
         container = av.open(file, "r", options=dict(_OPTIONS))
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise DataError(f"{path}: can't be opened as a movie: {ffmpeg_reason(error)}.") from error
+        cut = "; it is truncated" if _is_cut_before_its_index(path) else ""
+        raise DataError(f"{path}: can't be opened as a movie: {ffmpeg_reason(error)}{cut}.") from error
     try:
         stream = _choose(path, container) if stream_index is None else container.streams.video[stream_index]
         height, width = stream.codec_context.height, stream.codec_context.width
@@ -224,6 +225,13 @@ def _is_whole(path: Path, end_of: Callable[[BinaryIO, int], int | None]) -> bool
         except (struct.error, IndexError):
             return False
     return None if end is None else size >= end
+
+
+def _is_cut_before_its_index(path: Path) -> bool:
+    """Whether an MP4, whose index mostly is at its end, ends before its last part does."""
+    with open_regular(path) as file:
+        head = file.read(8)
+    return head[4:8] in (b"ftyp", b"mdat", b"wide") and _is_whole(path, _end_of_boxes) is False
 
 
 def _end_of_riff(file: BinaryIO, _size: int) -> int | None:
