@@ -215,8 +215,14 @@ class _Decoded:
                     self.add(frame)
 
 
-def _decode_once(path: Path) -> _Index:
+def _decode_once(path: Path, complaint: str | None = None) -> _Index:
+    """Decode a movie as strictly as FFmpeg can; if it complains, once more as it is read, and then the complaint is a repair.
+
+    Strict decoders also complain of films that players show without a flaw, so a complaint alone is no reason to reject one.
+    """
     container, stream = open_movie(path)
+    if complaint is None:
+        stream.codec_context.options = {"err_detect": "explode"}
     found = _Decoded(path, announced(path, container, stream))
     try:
         found.decode(container, stream)
@@ -233,13 +239,15 @@ def _decode_once(path: Path) -> _Index:
             ordered,
             tuple(found.key_frames),
             list(container.streams.video).index(stream),
-            tuple(_repairs(found, container, stream, times.are_ordered)),
+            tuple(_repairs(found, container, stream, times.are_ordered, complaint)),
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        where = f"{path}: frame {len(found.stamps)}"
-        raise DataError(f"{where} can't be decoded: {ffmpeg_reason(error)}{found.of_how_many}.") from error
+        what = f"frame {len(found.stamps)} can't be decoded: {ffmpeg_reason(error)}"
+        if complaint is None:
+            return _decode_once(path, what)
+        raise DataError(f"{path}: {what}{found.of_how_many}.") from error
     finally:
         container.close()
 
@@ -275,8 +283,10 @@ def _refuse_truncated(found: _Decoded, container: InputContainer, stream: VideoS
 
 
 def _repairs(
-    found: _Decoded, container: InputContainer, stream: VideoStream, are_ordered: bool
+    found: _Decoded, container: InputContainer, stream: VideoStream, are_ordered: bool, complaint: str | None
 ) -> Iterator[tuple[str, str]]:
+    if complaint is not None:
+        yield "movies are damaged as FFmpeg says if it is strict, and are read as it repairs them", complaint
     if len(container.streams.video) > 1:
         number = list(container.streams.video).index(stream)
         what = (
