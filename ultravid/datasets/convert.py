@@ -41,8 +41,8 @@ from ultravid.utils.hashing import sha256_of
 __all__ = ["CONVERTER_VERSION", "check_output_folder", "sound_videos", "write_coco_video"]
 
 _WAYS_OUT = (
-    "Nothing was written. For files that state a region: --blank-outside-region blacks out the rest. For files with and without: "
-    "--masks TABLE blacks out what you name by device and image size, in a JSON or YAML file such as "
+    "Nothing was written. To black out what is outside of the regions that files state: --blank-outside-region. To black out parts "
+    "of your own, for files without a region too: --masks TABLE, a JSON or YAML file such as "
     '{"DEVICE": {"WIDTHxHEIGHT": [[x1, y1, x2, y2]]}}. If you have looked and nothing is burnt in: --allow-burned-in-text. '
     "(In Python these are the reader's blank_outside_region and masks, and allow_burned_in_text of write_coco_video.)"
 )
@@ -142,7 +142,7 @@ def write_coco_video(
             faults.faults.append(Fault("video can't be converted", what, video.frames[0].path, whole_video=True))
             journal.remove(video.video_id)
             continue
-        records.append({**record, "fps": video.fps})
+        records.append(record)
         written.append(video)
         yield len(video), kept
     if not written:
@@ -153,19 +153,15 @@ def write_coco_video(
 
 def _write_video(video: Video, journal: _Journal, base: Path) -> tuple[dict[str, Any], bool]:
     """The video's record, and whether its frames were there already."""
-    source = _source(video, base)
+    record = {"video": video.video_id, "source": _source(video, base), "num_frames": len(video)}
     folder = journal.frames.path(video.video_id)
-    record = journal.records.get(video.video_id)
-    if record is not None and record["source"] == source and record["frames_sha256"] == _digest(folder, video):
-        return record, True
+    earlier = journal.records.get(video.video_id)
+    if earlier is not None and all(earlier[key] == value for key, value in record.items()):
+        digest = _digest(folder, video)
+        if digest is not None and earlier["frames_sha256"] == digest:
+            return {**record, "fps": video.fps, "frames_sha256": digest}, True
     digest = _write_frames(video, folder, journal.unfinished / video.video_id)
-    record = {
-        "video": video.video_id,
-        "source": source,
-        "num_frames": len(video),
-        "fps": video.fps,
-        "frames_sha256": digest,
-    }
+    record |= {"fps": video.fps, "frames_sha256": digest}
     journal.add(record)
     return record, False
 
@@ -204,6 +200,9 @@ class _Journal:
         self.frames = NamedFiles(output / "rawframes", hint=hint)  # may be a link to another disk
         self.header = {"converter_version": CONVERTER_VERSION, "split": split, **description}
         self.records: dict[str, dict[str, Any]] = {}
+        for path in (output / f"{split}.json", self.path, self.manifest):
+            if path.exists() and not path.is_file():
+                raise DataError(f"{path}: is not a file, but it has the name of one that is written. Remove it.")
         ours = [*output.glob("manifest_*.json"), *output.glob("journal_*.jsonl")] if output.is_dir() else []
         if not ours and output.is_dir() and any(output.iterdir()):
             raise DataError(f"{output} is not empty and holds no conversion. Choose another folder or remove this one.")

@@ -68,7 +68,9 @@ def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size <= most:
-            content = file.read(most + 1)
+            content = file.read(size + 1)  # of `most` bytes Python would reserve them all
+            if len(content) > size:  # it grows, or its size is not known, as in /proc
+                content += file.read(most)
             size = len(content)
         if size > most:
             raise UnusableFileError(path, f"it has {size:,} bytes, and at most {most:,} are read")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ultravid.datasets.readers.dicom_file import DicomHeader, quiet_pydicom, read_header, read_tags, state_of
 from ultravid.datasets.readers.dicom_frames import find_frames
-from ultravid.datasets.readers.dicom_pixels import PixelDecoder, pixel_form
+from ultravid.datasets.readers.dicom_pixels import PixelDecoder, PixelForm, pixel_form
 from ultravid.datasets.readers.dicom_rate import frame_times
 from ultravid.datasets.readers.dicom_regions import ScanRegions, scan_regions
 from ultravid.datasets.readers.source import ImageArray, Region, enclosing
@@ -79,6 +79,7 @@ class DicomSource:
             *self._decoder.repairs,
             *times.repairs,
             *found.repairs,
+            *_unstated(header, form),
             *_not_done(header),
             *_guessed(header),
         ]
@@ -153,6 +154,20 @@ def _metadata(header: DicomHeader, regions: ScanRegions) -> dict[str, str | floa
 def _guessed(header: DicomHeader) -> list[tuple[str, str]]:
     kind = "DICOM files don't state how they are encoded, which is guessed from their first elements"
     return [(kind, f"is read as {header.transfer_syntax.name}")] if header.is_guessed else []
+
+
+def _unstated(header: DicomHeader, form: PixelForm) -> list[tuple[str, str]]:
+    """What the file should state about its pixels and does not."""
+    kind = "DICOM files do not state how their pixels are stored, which was guessed"
+    found = []
+    if header.whole("BitsStored") is None:
+        found.append((kind, f"has no BitsStored: taken as all {form.allocated} bits"))
+    if header.whole("PixelRepresentation") is None:
+        found.append((kind, "has no PixelRepresentation: taken as without sign"))
+    planar = header.whole("PlanarConfiguration")
+    if form.is_compressed and form.samples == 3 and planar not in (None, 0, 1):
+        found.append((kind, f"has PlanarConfiguration {planar}, which does not exist: taken as 0"))
+    return found
 
 
 def _not_done(header: DicomHeader) -> list[tuple[str, str]]:
