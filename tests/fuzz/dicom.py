@@ -132,11 +132,8 @@ def _change(rng: random.Random, data: bytes) -> bytes:
     if rng.random() < 0.5:
         return change_bytes(rng, data)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return _change_elements(rng, data)
-        except Exception:  # pydicom does not write every value
-            return change_bytes(rng, data)
+        warnings.simplefilter("ignore")  # of values that pydicom would not write by itself
+        return _change_elements(rng, data)
 
 
 def _change_elements(rng: random.Random, data: bytes) -> bytes:
@@ -167,7 +164,10 @@ def _check(folder: Path, reading: Reading) -> None:
         assert reading.said, "no DICOM file: and nothing was said"
     for video in reading.value:
         path = Path(video.frames[0].path)
-        expected, exact = _pixels(path)
+        pixels = _pixels(path)
+        if pixels is None:
+            continue
+        expected, exact = pixels
         found = frames_of(video)
         assert len(found) == len(expected), f"another number of frames: {len(found)} of {len(expected)}"
         crop = video.frames[0].crop or (0, 0, expected.shape[2], expected.shape[1])
@@ -179,8 +179,8 @@ def _check(folder: Path, reading: Reading) -> None:
                 assert np.array_equal(image, shown), f"other pixels: frame {number}"
 
 
-def _pixels(path: Path) -> tuple[np.ndarray[Any, Any], bool]:
-    """pydicom's pixels, ``(T, H, W)`` or ``(T, H, W, 3)``, and whether they are what is to be shown."""
+def _pixels(path: Path) -> tuple[np.ndarray[Any, Any], bool] | None:
+    """pydicom's pixels, ``(T, H, W)`` or ``(T, H, W, 3)``, and whether they are what is to be shown; None if it can't tell."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         try:
@@ -194,6 +194,8 @@ def _pixels(path: Path) -> tuple[np.ndarray[Any, Any], bool]:
                 "YBR_FULL",
                 "YBR_FULL_422",
             )
+        except MemoryError:
+            return None  # it reads elements after the pixels, and takes trailing bytes for some of any length
         except Exception as error:  # pydicom raises nearly anything
             raise Complaint(f"pydicom: {type(error).__name__}: {error}") from error
     told = [str(w.message) for w in found if "pixel" in str(w.message).lower()]

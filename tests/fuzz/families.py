@@ -5,7 +5,7 @@ from tests.fuzz.harness import Family
 
 __all__ = ["FAMILIES"]
 
-_ALL: tuple[Family, ...] = (
+FAMILIES: tuple[Family, ...] = (
     *images.FAMILIES,
     *movies.FAMILIES,
     *dicom.FAMILIES,
@@ -14,5 +14,3 @@ _ALL: tuple[Family, ...] = (
     *predictions.FAMILIES,
     *conversions.FAMILIES,
 )
-
-FAMILIES = tuple(family for family in _ALL if family.name in ("patients", "coco-results", "sidecar"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -58,7 +59,7 @@ def _png_seeds() -> Sequence[Files]:
     images = [
         encoded(grey, "PNG"),
         encoded(colour, "PNG"),
-        encoded(Image.fromarray(picture(2, 4)), "PNG"),
+        encoded(Image.fromarray(np.dstack([picture(2, 3), np.full((HEIGHT, WIDTH), 255, np.uint8)])), "PNG"),
         encoded(colour.quantize(7), "PNG"),
         encoded(grey.convert("1"), "PNG"),
         bytes(cv2.imencode(".png", deep)[1].tobytes()),
@@ -149,10 +150,17 @@ def libjpeg_warning(data: bytes) -> str:
             os.close(kept)
         file.seek(0)
         lines = file.read().decode(errors="replace").splitlines()
-    return "; ".join(line for line in lines if "[ WARN" not in line)
+    return "; ".join(line for line in lines if re.search("Corrupt|Premature|Inconsistent|Invalid|Unsupported", line))
 
 
 FAMILIES = (
-    Family("png", _png_seeds, ["*.png"], read_recordings, functools.partial(_check, _check_png_sums)),
+    Family(
+        "png",
+        _png_seeds,
+        ["*.png"],
+        read_recordings,
+        functools.partial(_check, _check_png_sums),
+        said_of_sound="guessed",
+    ),
     Family("jpeg", _jpeg_seeds, ["*.jpg"], read_recordings, functools.partial(_check, _check_jpeg_warnings)),
 )

@@ -77,7 +77,7 @@ def _decoded(path: Path) -> tuple[list[np.ndarray[Any, Any]], str]:
                 if strict:
                     stream.codec_context.options = {"err_detect": "explode"}
                 for frame in container.decode(stream):
-                    frames.append(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4))
+                    frames.append(np.rot90(frame.to_ndarray(format="rgb24", threads=1), round(frame.rotation / 90) % 4))
                     if frame.is_corrupt:
                         complaint = complaint or f"frame {len(frames) - 1} is corrupt"
             if not complaint:

@@ -171,6 +171,13 @@ def _check_store(folder: Path, reading: Reading) -> None:
 
 
 FAMILIES = (
-    Family("coco-results", _coco_seeds, ["found.json", "x.json"], _read_coco, _check_coco),
+    Family(
+        "coco-results",
+        _coco_seeds,
+        ["found.json", "x.json"],
+        _read_coco,
+        _check_coco,
+        said_of_sound="all classes count as one",
+    ),
     Family("prediction-store", _store_seeds, ["*"], _read_store, _check_store, change=_change_store),
 )
