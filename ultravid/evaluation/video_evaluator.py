@@ -240,6 +240,11 @@ class VideoDetectionEvaluator(DatasetEvaluator):
             format_results(shown),
         )
         undefined = why_undefined(shown, videos)
+        if len(videos) and len(videos[0].class_names) > 1 and not classes_of(videos):
+            logger.warning(
+                "The data have the classes %s, but the model's output names none (pred_classes), so there are no metrics per class.",
+                ", ".join(videos[0].class_names),
+            )
         if tables := format_class_tables(classes_of(videos), every):
             logger.info("%s", tables)
         if undefined:

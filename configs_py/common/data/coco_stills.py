@@ -1,4 +1,7 @@
-"""Plain COCO annotations; each image is a video of one frame. ``data.train=a.json data.test=b.json`` uses other files."""
+"""Plain COCO annotations; each image is a video of one frame. ``data.train=a.json data.test=b.json`` uses other files.
+
+``data.class_agnostic=False`` keeps the annotations' classes; the model's ``num_classes`` must be their number.
+"""
 
 from ultravid.config import LazyCall as L
 from ultravid.config import Node, ref
@@ -17,8 +20,20 @@ data = Node(
     train="${oc.env:ULTRAVID_DATASETS,datasets}/stills/train.json",
     test="${oc.env:ULTRAVID_DATASETS,datasets}/stills/test.json",
     image_root=None,  # file names are relative to it; None: the folder of the JSON
-    train_videos=L(load_coco_stills)(json_file=ref("data.train"), image_root=ref("data.image_root")),
-    test_videos=L(load_coco_stills)(json_file=ref("data.test"), image_root=ref("data.image_root")),
+    class_agnostic=True,  # one class, "lesion"
+    classes=None,  # names of categories in the order of their numbers; None: by category id
+    train_videos=L(load_coco_stills)(
+        json_file=ref("data.train"),
+        image_root=ref("data.image_root"),
+        classes=ref("data.classes"),
+        class_agnostic=ref("data.class_agnostic"),
+    ),
+    test_videos=L(load_coco_stills)(
+        json_file=ref("data.test"),
+        image_root=ref("data.image_root"),
+        classes=ref("data.classes"),
+        class_agnostic=ref("data.class_agnostic"),
+    ),
 )
 
 dataloader.train.videos = ref("data.train_videos")
