@@ -24,10 +24,10 @@ from ultravid.evaluation.bootstrap import bootstrap_metrics, patient_notes, perc
 from ultravid.evaluation.class_metrics import classes_of, format_class_tables
 from ultravid.evaluation.image_metrics import stills_note
 from ultravid.evaluation.metrics import (
-    TRAINING_METRICS,
     all_metrics,
     assumed_rate_note,
     count_metrics,
+    shown_metrics,
     stratum_metrics,
     why_undefined,
 )
@@ -99,14 +99,14 @@ def print_metrics(
         print(f"Undefined (-, null in JSON): {format_undefined(reasons)}.")
 
 
-def print_strata(strata: Mapping[str, Mapping[str, float]]) -> None:
+def print_strata(strata: Mapping[str, Mapping[str, float]], shown: Sequence[str]) -> None:
     """A row for each value of each field."""
     rows = [
         [name, *(format_value(v, 0 if k in ("videos", "lesions") else 2) for k, v in values.items())]
         for name, values in strata.items()
     ]
     print()
-    print(format_columns(["stratum", "videos", "lesions", *TRAINING_METRICS], rows, left=1))
+    print(format_columns(["stratum", "videos", "lesions", *shown], rows, left=1))
 
 
 def check_strata(fields: Sequence[str], videos: Sequence[MatchedVideo]) -> None:
@@ -166,9 +166,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             interval = percentile_interval(values)
             intervals[name] = (interval.low, interval.high)
     print_metrics(metrics, intervals, videos)
-    strata = stratum_metrics(videos, fields)
+    strata = stratum_metrics(videos, fields, shown_metrics(videos))
     if strata:
-        print_strata(strata)
+        print_strata(strata, shown_metrics(videos))
     written: dict[str, float] = {**metrics, **counts}
     written |= {
         f"ci/{n}/{side}": v for n, both in intervals.items() for side, v in zip(("low", "high"), both, strict=True)

@@ -251,7 +251,10 @@ def fold_text(folds: FoldTable) -> str:
     for metric in _shown(folds):
         values = [metric.mean, metric.std, folds.pooled_value(metric.name), *metric.values.values()]
         rows.append([metric.name, *map(format_value, values)])
-    notes = ["In percent; FP in false-positive sequences per minute. -: undefined.", *folds.notes(folds.shown)]
+    notes = [
+        "In percent; FP in false-positive sequences per minute, FP/image in false-positive detections per image. -: undefined.",
+        *folds.notes(folds.shown),
+    ]
     return format_columns(headers, rows, left=1) + "\n" + "\n".join(notes)
 
 
@@ -336,8 +339,8 @@ def fold_html(folds: FoldTable, title: str, command_line: str) -> str:
         [f"fold {r.fold}", *(value_cell(r.counts.get(n, _NAN), 0) for n in names)] for r in folds.results
     ]
     units = caption(
-        "In percent, except: FP in false-positive sequences per minute, delay_s in seconds, legacy as fractions in 0..1. A dash "
-        "means undefined. ultravid/evaluation/metrics.py defines each metric. Click a column heading to sort."
+        "In percent, except: FP in false-positive sequences per minute, FP/image in false-positive detections per image, delay_s in "
+        "seconds, legacy as fractions in 0..1. A dash means undefined. ultravid/evaluation/metrics.py defines each metric. Click a column heading to sort."
     )
     sections = [
         section("metrics", "Metrics", table(headers, rows(_shown(folds)), "folds"), units),

@@ -230,7 +230,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         matched = {video_id: video for part, _ in parts for video_id, video in part.items()}
         videos = [matched[video_id] for video_id in sorted(matched)]
         every, counts = all_metrics(videos), count_metrics(videos)
-        for stratum, values in stratum_metrics(videos, self._strata).items():
+        for stratum, values in stratum_metrics(videos, self._strata, shown_metrics(videos)).items():
             every |= {f"strata/{stratum}/{name}": value for name, value in values.items()}
         shown = {name: every[name] for name in shown_metrics(videos)}
         logger.info(

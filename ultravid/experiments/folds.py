@@ -31,7 +31,7 @@ from ultravid.evaluation.folds import (
     fold_latex,
     notes_on_patients,
 )
-from ultravid.evaluation.metrics import all_metrics, why_undefined
+from ultravid.evaluation.metrics import all_metrics, shown_metrics, why_undefined
 from ultravid.evaluation.records import EvaluationRecord, check_record, folder_of_weights, read_record
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.run_facts import training_behind
@@ -284,13 +284,15 @@ def summarize_folds(finished: Sequence[Fold], missing: Sequence[int]) -> FoldTab
     results = [result for result, _ in read]
     videos = [video for _, matched in read for video in matched]
     notes = notes_on_patients({result.fold: matched for result, matched in read if matched})
+    shown = shown_metrics(videos)
     if not all(matched for _, matched in read):
         why = "the predictions of a fold are missing"
-        return FoldTable(results, missing, not_pooled=why, patient_notes=notes)
+        return FoldTable(results, missing, not_pooled=why, shown=shown, patient_notes=notes)
     names = [video.video_id for video in videos]
     if len(set(names)) < len(names):
-        return FoldTable(results, missing, not_pooled="a video is in several folds", patient_notes=notes)
-    return FoldTable(results, missing, pooled=all_metrics(videos), patient_notes=notes)
+        why = "a video is in several folds"
+        return FoldTable(results, missing, not_pooled=why, shown=shown, patient_notes=notes)
+    return FoldTable(results, missing, pooled=all_metrics(videos), shown=shown, patient_notes=notes)
 
 
 def write_fold_tables(table: FoldTable, output_dir: Path, command: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ultravid.evaluation.bootstrap import BOOTSTRAP_METRICS, paired_p_value, patient_notes, percentile_interval
 from ultravid.evaluation.image_metrics import stills_note
-from ultravid.evaluation.metrics import TRAINING_METRICS, count_metrics, stratum_metrics, why_undefined
+from ultravid.evaluation.metrics import count_metrics, shown_metrics, stratum_metrics, why_undefined
 from ultravid.evaluation.report.html_page import (
     Cell,
     Html,
@@ -153,8 +153,9 @@ def _compare_command(first: ReportRun, other: ReportRun) -> str:
 def strata_section(runs: Sequence[ReportRun]) -> Html:
     """The training metrics of each stratum: device, organ, hospital, lesion size."""
     fields = strata_fields(runs)
-    headers = ["stratum", "run", "videos", "lesions", *TRAINING_METRICS]
-    by_run = [stratum_metrics(run.videos, fields) for run in runs]
+    shown = max((shown_metrics(run.videos) for run in runs), key=len)
+    headers = ["stratum", "run", "videos", "lesions", *shown]
+    by_run = [stratum_metrics(run.videos, fields, shown) for run in runs]
     rows: list[Row] = []
     for name in dict.fromkeys(name for strata in by_run for name in strata):
         for run, strata in zip(runs, by_run, strict=True):
