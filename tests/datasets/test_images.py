@@ -122,6 +122,11 @@ def test_a_damaged_image_is_refused_by_name_by_every_tool(tmp_path, capfd):
 PNG = encoded(".png", numbered(5))
 
 
+def white_is_zero():
+    tiff = encoded(".tif", np.zeros((8, 8), np.uint16))
+    return tiff.replace(struct.pack("<HHIH", 262, 3, 1, 1), struct.pack("<HHIH", 262, 3, 1, 0))
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
@@ -138,6 +143,7 @@ PNG = encoded(".png", numbered(5))
         ("a.png", encoded(".png", np.full((8, 8, 4), 99, np.uint8)), "has transparent pixels"),
         ("a.png", encoded(".png", np.full((8, 8, 4), 255, np.uint8)), None),
         ("a.tif", encoded(".tif", np.zeros((8, 8), np.float32)), "TIFF of floating-point numbers"),
+        ("a.tif", white_is_zero(), "kind of colours that is not read"),
         ("a.jpg", b"\xff\xd8\xff\xc0\0\x14\x08\0\x08\0\x08\x04" + bytes(99), "JPEG in CMYK"),
         ("a.jpg", encoded(".jpg", numbered(5))[:-200], "is a truncated JPEG"),
         ("a.png", encoded(".bmp", numbered(5)), None),

@@ -210,8 +210,11 @@ def _tiff(head: bytes, file: BinaryIO) -> ImageHeader:
     height, width = tags.get(257, 0), tags.get(256, 0)
     sample_format, bits = tags.get(339, 1), tags.get(258, 1)
     fault = None
-    if tags.get(262) == 5:
+    colours = tags.get(262, 1)  # 0 grey with white first, 1 grey, 2 RGB, 3 palette, 5 CMYK, 6 YCbCr
+    if colours == 5:
         fault = "is a TIFF in CMYK, the colours of print: save it in RGB or grey"
+    elif colours not in (0, 1, 2, 3, 6) or (colours == 0 and bits > 8):
+        fault = f"is a TIFF of a kind of colours that is not read (PhotometricInterpretation {colours}): save it in RGB or grey"
     elif sample_format != 1 or bits > 16:
         kind = {2: "signed", 3: "floating-point"}.get(sample_format, f"{bits}-bit")
         fault = f"is a TIFF of {kind} numbers, whose black and white are not known: save it with 8 or 16 bits"

@@ -52,16 +52,13 @@ class SignificantBits:
     stated: bool
     largest: int
 
-    def guess(self, where: str) -> tuple[str, str] | None:
-        """Kind and message of the repair, as `FileFaults.repair` takes them; None if nothing was guessed.
-
-        Args:
-            where: whose images they are.
-        """
+    @property
+    def guess(self) -> tuple[str, str] | None:
+        """Kind and message of the repair, as `FileFaults.repair` takes them; None if nothing was guessed."""
         if self.stated:
             return None
         kind = "recordings have 16-bit images that don't state how many bits are used, which is guessed from their largest value"
-        return kind, f"{where}: {self.number} bits (largest value {self.largest})"
+        return kind, f"{self.number} bits (largest value {self.largest})"
 
 
 def image_fault(path: str | Path, height: int, width: int) -> str | None:

@@ -111,8 +111,9 @@ def _with_bits(video: Video, faults: FileFaults) -> Video:
     bits = find_significant_bits(files) if files else None
     if bits is None:
         return video
-    if (guess := bits.guess(f"video {video.video_id!r}")) is not None:
-        faults.repair(*guess)
+    if bits.guess is not None:
+        kind, message = bits.guess
+        faults.repair(kind, f"video {video.video_id!r}: {message}")
     frames = [f if f.index_in_file is not None else dataclasses.replace(f, bits=bits.number) for f in video.frames]
     return dataclasses.replace(video, frames=tuple(frames))
 

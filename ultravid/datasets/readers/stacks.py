@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,8 +54,8 @@ class StackSource:
         self.regions: tuple[Region, ...] | None = None
         self.metadata: Mapping[str, str | float] = {}
         self.repairs: Sequence[tuple[str, str]] = ()
-        if self.bits is not None and (repair := self.bits.guess(os.fspath(path))) is not None:
-            self.repairs = [repair]
+        if self.bits is not None and self.bits.guess is not None:
+            self.repairs = [self.bits.guess]
 
     def __len__(self) -> int:
         return self._header.num_frames
