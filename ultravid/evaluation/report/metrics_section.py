@@ -170,7 +170,7 @@ def strata_section(runs: Sequence[ReportRun]) -> Html:
         "is the median area of the video's lesion boxes: small up to 151 squared, large from 226 squared pixels, middle in "
         f"between.{missing}"
     )
-    notes = _rate_notes(runs, TRAINING_METRICS)
+    notes = _rate_notes(runs, shown)
     return section("strata", "Strata", table(headers, rows, "strata-table"), *notes, how)
 
 
