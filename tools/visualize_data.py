@@ -40,8 +40,8 @@ COLOURS = ((80, 220, 80), (255, 160, 60), (90, 160, 255), (255, 90, 200), (240, 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 WAYS_OUT = (
-    "Nothing was written. Set the reader's blank_outside_region=True to black out what is outside of the regions that files state, or "
-    "its masks=TABLE to black out parts of your own; if you have looked and nothing is burnt in, add --allow-burned-in-text."
+    "Nothing was written. Set the reader's blank_outside_region=True to black out what is outside of the region, for files that state "
+    "one, or its masks=TABLE to black out parts of your own, for any file; if you have looked and nothing is burnt in, add --allow-burned-in-text."
 )
 
 Picture = NDArray[np.uint8]

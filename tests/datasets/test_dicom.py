@@ -124,6 +124,8 @@ def test_a_file_that_ends_early_or_states_a_wrong_size_is_refused_by_frame(tmp_p
     assert "frame 1 is 33x20 px, the file states 33x24" in refusal(path)
     as_jpeg([codes[0], b"\0\0" + codes[2][2:], codes[2]])
     assert "frame 1 is damaged: fragment 1 of the pixels does not begin as JPEG Baseline" in refusal(path)
+    as_jpeg([codes[0], codes[2] + bytes(500)])
+    assert len(open_source(path)) == 2  # padded to blocks of a fixed size
     as_jpeg([codes[0], codes[2][:-200]])
     assert "frame 1 is truncated: its compressed image has no end" in refusal(path)
 

@@ -48,10 +48,10 @@ def with_matrix(path, *matrix):
     return path.with_name("turned.mp4")
 
 
-@pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.ts", "a.mp4", "a.gif", "a.flv"])
+@pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.ts", "a.vob", "a.mp4", "a.gif", "a.flv"])
 def test_a_truncated_film_is_refused_with_what_it_announces(tmp_path, name):
     suffix = name.partition(".")[2]
-    codec = {"avi": "mpeg4", "ts": "mpeg2video", "gif": "gif", "flv": "flv"}.get(suffix, "libx264")
+    codec = {"avi": "mpeg4", "ts": "mpeg2video", "vob": "mpeg2video", "gif": "gif", "flv": "flv"}.get(suffix, "libx264")
     whole = tmp_path / name
     with av.open(str(whole), "w", options={"movflags": "faststart"} if suffix == "mp4" else {}) as container:
         stream = container.add_stream(codec, rate=25)
@@ -65,10 +65,19 @@ def test_a_truncated_film_is_refused_with_what_it_announces(tmp_path, name):
     cut = tmp_path / "cut" / name
     share = 0.75 if suffix == "avi" else 0.4  # a tiny AVI is half header
     cut.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size) + 1])
-    announced = {"ts": "ends in the middle of a packet", "gif": "has no end mark"}
+    announced = dict.fromkeys(("ts", "vob"), "(is damaged or truncated|ends in the middle of a packet)") | {
+        "gif": "has no end mark"
+    }
     message = announced.get(suffix, r"announces (about )?100 frames")
     with pytest.raises(DataError, match=rf"{name}: .*{message}"):
         open_source(cut)
+
+
+def test_an_mp4_without_its_index_is_said_to_be_truncated(tmp_path):
+    path = write_movie(tmp_path / "a.mp4", range(9))
+    path.write_bytes(path.read_bytes()[:-1200])
+    with pytest.raises(DataError, match=r"a\.mp4: can't be opened as a movie: .*; it is truncated\."):
+        open_source(path)
 
 
 def test_the_pause_of_a_film_is_in_its_times_and_not_in_its_rate(tmp_path):

@@ -41,8 +41,8 @@ from ultravid.utils.hashing import sha256_of
 __all__ = ["CONVERTER_VERSION", "check_output_folder", "sound_videos", "write_coco_video"]
 
 _WAYS_OUT = (
-    "Nothing was written. To black out what is outside of the regions that files state: --blank-outside-region. To black out parts "
-    "of your own, for files without a region too: --masks TABLE, a JSON or YAML file such as "
+    "Nothing was written. For files that state a region: --blank-outside-region blacks out the rest. For files with and without: "
+    "--masks TABLE blacks out what you name by device and image size, in a JSON or YAML file such as "
     '{"DEVICE": {"WIDTHxHEIGHT": [[x1, y1, x2, y2]]}}. If you have looked and nothing is burnt in: --allow-burned-in-text. '
     "(In Python these are the reader's blank_outside_region and masks, and allow_burned_in_text of write_coco_video.)"
 )

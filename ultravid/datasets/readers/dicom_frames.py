@@ -220,9 +220,17 @@ def _is_jpeg_2000(header: DicomHeader) -> bool:
 def _check_frame(header: DicomHeader, number: int, parts: Sequence[_Fragment], size: tuple[int, int]) -> None:
     if header.transfer_syntax == RLELossless:
         return  # it has neither a size nor an end
-    if _END_OF_IMAGE not in b"".join(part.tail for part in parts[-2:]):
+    if _END_OF_IMAGE not in b"".join(part.tail for part in parts[-2:]) and not _ends_in_padding(header, parts[-1]):
         raise header.fault(f"frame {number} is truncated: its compressed image has no end")
     _check_size(header, number, parts[0].size, size)
+
+
+def _ends_in_padding(header: DicomHeader, part: _Fragment) -> bool:
+    """Whether nothing but zeros is between an image's end and the end of its last fragment, as in blocks of a fixed size."""
+    if part.tail.strip(b"\0"):
+        return False
+    with open_regular(header.path) as file:
+        return os.pread(file.fileno(), part.length, part.at + 8).rstrip(b"\0").endswith(_END_OF_IMAGE)
 
 
 def check_size(header: DicomHeader, number: int, codestream: bytes, size: tuple[int, int]) -> None:

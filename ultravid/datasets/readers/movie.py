@@ -11,7 +11,6 @@ square stay as they are stored, because annotations count stored pixels; both ar
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
@@ -216,23 +215,13 @@ class _Decoded:
                     self.add(frame)
 
 
-class _CoveredUp(Exception):  # noqa: N818  # carried from one decoding to the next, and never raised to a caller
-    """FFmpeg complains of data that it would otherwise cover up, without marking the frame as damaged."""
+def _decode_once(path: Path, complaint: str | None = None) -> _Index:
+    """Decode a movie as strictly as FFmpeg can; if it complains, once more as it is read, and then the complaint is a repair.
 
-
-def _decode_once(path: Path) -> _Index:
-    """What decoding a movie reveals. If FFmpeg complains, it is decoded again as it will be read, and the complaint is noted."""
-    try:
-        return _decode(path, strict=True)
-    except _CoveredUp as complaint:
-        index = _decode(path, strict=False)
-        kind = "movies have damaged data that the decoder covers up: what it shows there may be wrong"
-        return dataclasses.replace(index, repairs=(*index.repairs, (kind, str(complaint))))
-
-
-def _decode(path: Path, strict: bool) -> _Index:
+    Strict decoders also complain of films that players show without a flaw, so a complaint alone is no reason to reject one.
+    """
     container, stream = open_movie(path)
-    if strict:
+    if complaint is None:
         stream.codec_context.options = {"err_detect": "explode"}
     found = _Decoded(path, announced(path, container, stream))
     try:
@@ -250,15 +239,15 @@ def _decode(path: Path, strict: bool) -> _Index:
             ordered,
             tuple(found.key_frames),
             list(container.streams.video).index(stream),
-            tuple(_repairs(found, container, stream, times.are_ordered)),
+            tuple(_repairs(found, container, stream, times.are_ordered, complaint)),
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        if strict:
-            raise _CoveredUp(f"at frame {len(found.stamps)}: {ffmpeg_reason(error)}") from error
-        where = f"{path}: frame {len(found.stamps)}"
-        raise DataError(f"{where} can't be decoded: {ffmpeg_reason(error)}{found.of_how_many}.") from error
+        what = f"frame {len(found.stamps)} can't be decoded: {ffmpeg_reason(error)}"
+        if complaint is None:
+            return _decode_once(path, what)
+        raise DataError(f"{path}: {what}{found.of_how_many}.") from error
     finally:
         container.close()
 
@@ -269,16 +258,19 @@ def _refuse_truncated(found: _Decoded, container: InputContainer, stream: VideoS
     Honest containers are off by a frame or two: they count frames that are dropped, or that refer to frames before a cut. So the
     time must be missing too, and of a file that is whole, much of it.
     """
-    end_fault_found = end_fault(found.path, container.format.name)
-    if end_fault_found is not None:
-        raise DataError(f"{found.path}: is truncated: it {end_fault_found}, and {len(found.stamps)} frames decode.")
-    told = found.told
-    if told.end_s is None or (told.frames is not None and told.frames - len(found.stamps) <= 2):
+    told, number = found.told, len(found.stamps)
+    cut = end_fault(found.path, container.format.name, told)
+    if cut is not None:
+        raise DataError(f"{found.path}: is truncated: it {cut}, and {number} frames decode.")
+    missing = None if told.frames is None else told.frames - number
+    if told.end_s is None and missing is not None and missing > 0:
+        raise DataError(f"{found.path}: is damaged: it holds {told.frames} frames, {number} decode.")
+    if told.end_s is None or (missing is not None and missing <= (0 if told.is_whole is False else 2)):
         return
     stamps = sorted(stamp for stamp in found.stamps if stamp is not None)
     intervals = np.diff(stamps) * float(stream.time_base or 0) if len(stamps) > 1 else np.array([0.04])
     missing_s = told.end_s - (found.end_of_all_s if told.of_all_streams else found.end_s)
-    tolerated_s = 1.5 * float(np.median(intervals)) + 0.002  # which is Matroska's rounding
+    tolerated_s = 0.5 * float(np.median(intervals)) + 0.002  # which is Matroska's rounding
     if told.is_whole is None:
         tolerated_s += max(0.5, float(intervals.max()))
     elif told.is_whole:
@@ -286,13 +278,15 @@ def _refuse_truncated(found: _Decoded, container: InputContainer, stream: VideoS
     if missing_s > tolerated_s:
         raise DataError(
             f"{found.path}: is truncated: it announces {told.frames_text or 'a film'} ({told.end_s:.1f} s), "
-            f"{len(found.stamps)} decode."
+            f"{number} decode."
         )
 
 
 def _repairs(
-    found: _Decoded, container: InputContainer, stream: VideoStream, are_ordered: bool
+    found: _Decoded, container: InputContainer, stream: VideoStream, are_ordered: bool, complaint: str | None
 ) -> Iterator[tuple[str, str]]:
+    if complaint is not None:
+        yield "movies are damaged as FFmpeg says if it is strict, and are read as it repairs them", complaint
     if len(container.streams.video) > 1:
         number = list(container.streams.video).index(stream)
         what = (

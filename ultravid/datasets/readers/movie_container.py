@@ -13,6 +13,7 @@ import av
 from av.stream import Disposition
 
 from ultravid.datasets.bounds import frame_size_fault
+from ultravid.datasets.image_headers import read_image_header
 from ultravid.datasets.safe_files import open_regular
 from ultravid.datasets.video import DataError
 
@@ -78,10 +79,12 @@ def open_movie(path: Path, stream_index: int | None = None) -> tuple[InputContai
     try:
         container = av.open(file, "r", options=dict(_OPTIONS))
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise DataError(f"{path}: can't be opened as a movie: {ffmpeg_reason(error)}.") from error
+        cut = "; it is truncated" if _is_cut_before_its_index(path) else ""
+        raise DataError(f"{path}: can't be opened as a movie: {ffmpeg_reason(error)}{cut}.") from error
     try:
         stream = _choose(path, container) if stream_index is None else container.streams.video[stream_index]
-        fault = frame_size_fault(stream.codec_context.height, stream.codec_context.width)
+        height, width = stream.codec_context.height, stream.codec_context.width
+        fault = frame_size_fault(height, width) if height or width else "it does not state how large its frames are"
         if fault is not None:
             raise DataError(f"{path}: can't be read: {fault}.")
     except BaseException:
@@ -157,16 +160,23 @@ def announced(path: Path, container: InputContainer, stream: VideoStream) -> Ann
         return Announced(
             None, end, _is_whole(path, _end_of_asf) if name == "asf" else None, of_all_streams=True, rate=rate
         )
+    if name == "gif":
+        with open_regular(path) as file:
+            header = read_image_header(file)
+        return Announced(None if header is None else header.num_frames, None, None, rate=rate)
     return Announced(None, None, None)
 
 
-def end_fault(path: Path, format_name: str) -> str | None:
-    """Why the end of a file shows that a part is missing, of a format that announces nothing; None if it does not.
+def end_fault(path: Path, format_name: str, told: Announced) -> str | None:
+    """Why the end of a file shows that a part is missing, where no length of the film is announced; None if it does not.
 
     Args:
         path: the file.
         format_name: FFmpeg's.
+        told: what the file announces.
     """
+    if told.is_whole is False and (told.frames is None if format_name.startswith("mov") else told.end_s is None):
+        return "ends before its last part does"  # an MP4 in fragments; a Matroska file that was being written
     with open_regular(path) as file:
         size = file.seek(0, 2)
         file.seek(0)
@@ -177,11 +187,25 @@ def end_fault(path: Path, format_name: str) -> str | None:
         return "has no end mark"
     if format_name == "mpegts" and size % (188 if head[:1] == b"G" else 192):
         return "ends in the middle of a packet"
+    if format_name == "mpeg" and _ends_inside_a_packet(tail):
+        return "ends in the middle of a packet"
     if format_name == "ogg":
         last = tail.rfind(b"OggS")
-        if (last >= 0 and not tail[last + 5 : last + 6]) or not tail[last + 5] & 4:
+        if last < 0 or not tail[last + 5 : last + 6] or not tail[last + 5] & 4:
             return "has no end mark"
     return None
+
+
+def _ends_inside_a_packet(tail: bytes) -> bool:
+    """Whether the last packet of an MPEG program stream is cut off."""
+    at = tail.rfind(b"\0\0\x01\xba")  # the header of the last pack; no packet's content looks like it
+    if at < 0:
+        return False
+    is_mpeg_2 = tail[at + 4 : at + 5] >= b"\x40"
+    at += 14 + (tail[at + 13] & 7) if is_mpeg_2 and len(tail) > at + 13 else 12
+    while tail[at : at + 3] == b"\0\0\x01" and tail[at + 3 : at + 4] >= b"\xbb":
+        at += 6 + int.from_bytes(tail[at + 4 : at + 6], "big")
+    return at > len(tail)
 
 
 def _clock_seconds(text: str) -> float | None:
@@ -201,6 +225,13 @@ def _is_whole(path: Path, end_of: Callable[[BinaryIO, int], int | None]) -> bool
         except (struct.error, IndexError):
             return False
     return None if end is None else size >= end
+
+
+def _is_cut_before_its_index(path: Path) -> bool:
+    """Whether an MP4, whose index mostly is at its end, ends before its last part does."""
+    with open_regular(path) as file:
+        head = file.read(8)
+    return head[4:8] in (b"ftyp", b"mdat", b"wide") and _is_whole(path, _end_of_boxes) is False
 
 
 def _end_of_riff(file: BinaryIO, _size: int) -> int | None:
