@@ -11,7 +11,7 @@ import torch
 from tests.conftest import load_tool
 from ultravid.evaluation import FrameResult, VideoDetectionEvaluator, VideoResult, match_video
 from ultravid.evaluation.lesion_metrics import lesion_tracks
-from ultravid.evaluation.prediction_store import read_video, write_video
+from ultravid.evaluation.prediction_store import read_video, write_manifest, write_video
 from ultravid.structures import Boxes, Instances
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import run_tool
@@ -185,6 +185,25 @@ def test_an_evaluator_takes_times_from_its_inputs_and_refuses_wrong_ones(tmp_pat
         with pytest.raises(UserError, match=re.escape(message)):
             run("wrong", *times)
         assert not list((tmp_path / "wrong/predictions").glob("*.npz"))
+
+
+def test_runs_whose_times_differ_are_not_compared(tmp_path, capsys):
+    box, score = np.array([[0, 0, 10, 10]], np.float32), np.ones(1, np.float32)
+    ways = {
+        "a": ({}, 30.0),
+        "unknown": ({}, None),
+        "gaps": ({"frame_number": [0, 10]}, 30.0),
+        "stamps": ({"time_s": [0.0, 5.0]}, 30.0),
+        "same": ({"frame_number": [0, 1]}, 30.0),
+    }
+    for name, (own, fps) in ways.items():
+        frames = [FrameResult(k, k, box, box, score, **{n: v[k] for n, v in own.items()}) for k in (0, 1)]
+        (folder := tmp_path / name / "inference/predictions").mkdir(parents=True)
+        write_manifest(folder, {"v": write_video(folder, VideoResult("v", frames, fps))})
+        arguments = [str(tmp_path / "a"), str(tmp_path / name), "--bootstrap", "2"]
+        code = run_tool(load_tool("compare").main, arguments)
+        refused = "Video 'v' has another frame rate or other times of its frames" in capsys.readouterr().err
+        assert (code, refused) == ((0, False) if name in ("a", "same") else (2, True))
 
 
 def test_prediction_files_keep_times_and_those_without_are_as_before(tmp_path):
