@@ -80,10 +80,17 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
             print(f"  {note}", file=sys.stderr)  # noqa: T201
         return EXIT_USER_ERROR
     except OSError as error:
-        if error.errno not in _FILE_SYSTEM:
+        if not _is_of_file_system(error):
             raise
         print(f"error: {error.filename or 'a file'}: can't be read or written ({error.strerror}).", file=sys.stderr)  # noqa: T201
         return EXIT_USER_ERROR
+
+
+def _is_of_file_system(error: OSError) -> bool:
+    """Whether an error is what a file system answers to a path of the user's: one in a folder that does not exist, too."""
+    if error.errno == errno.ENOENT and isinstance(error.filename, str):
+        return not os.path.isdir(os.path.dirname(os.path.abspath(error.filename)))
+    return error.errno in _FILE_SYSTEM
 
 
 @contextlib.contextmanager

@@ -22,19 +22,18 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: the disk is full or the folder can't be written; a file that was at ``path`` before is unchanged.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        with path.open("wb") as file:
-            yield file
-        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    is_special = path.exists() and not path.is_file() and not path.is_dir()
     try:
-        with temporary.open("wb") as file:
+        with (path if is_special else temporary).open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+            if not is_special:
+                os.fsync(file.fileno())
+        if not is_special:
+            temporary.replace(path)
     except OSError as error:
-        if error.filename == str(temporary):
+        if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename = str(path)  # the name that the user knows
         raise
     finally:
