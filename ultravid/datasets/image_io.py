@@ -61,11 +61,17 @@ class SignificantBits:
         return kind, f"{self.number} bits (largest value {self.largest})"
 
 
-def image_fault(path: str | Path, height: int, width: int) -> str | None:
+def image_fault(path: str | Path, height: int, width: int, *, stated: str = "its annotation says") -> str | None:
     """What is wrong with an image, from its first and last bytes; None if nothing is.
 
     A file that does not end where its image does, and one that is neither PNG nor JPEG, is decoded. The size in the header, after
     its Exif orientation, is compared with the annotated one.
+
+    Args:
+        path: the file.
+        height: which it should have, in pixels.
+        width: which it should have, in pixels.
+        stated: words that say where that size is stated.
     """
     try:
         with open_regular(path) as file:
@@ -95,7 +101,7 @@ def image_fault(path: str | Path, height: int, width: int) -> str | None:
     if found == (height, width):
         return None
     turned = " after the turn that its Exif orientation states" if header.turned else ""
-    return f"is {found[1]}x{found[0]} px{turned}, its annotation says {width}x{height}"
+    return f"is {found[1]}x{found[0]} px{turned}, {stated} {width}x{height}"
 
 
 def _truncation(path: str | Path, kind: str) -> str | None:

@@ -194,7 +194,7 @@ def _why_left_out(file: Path, sidecars: Collection[str]) -> str | None:
         return "is an image under another kind of file's name, and no frame of its folder"
     if file.name.endswith(".video.json"):
         return None if file.name in sidecars else "describes no recording in its folder"
-    if file.suffix.lower() in _EXPECTED_SUFFIXES or file.name.lower() in _EXPECTED_NAMES:
+    if file.suffix.lower() in _EXPECTED_SUFFIXES or file.name.lower().partition(".")[0] in _EXPECTED_NAMES:
         return None
     if not file.exists():
         return "is a link to nothing"
@@ -215,7 +215,9 @@ def _read(
     frames: list[Frame] = []
     for n in range(len(whole)):
         place = whole.place(n)
-        fault = image_fault(place[0], *whole.size) if place[1] is None else None
+        fault = (
+            image_fault(place[0], *whole.size, stated="the first image of the folder is") if place[1] is None else None
+        )
         if fault is not None:
             raise DataError(f"video {video_id!r} frame {n}: {place[0]} {fault}.")
         more: dict[str, Any] = {"crop": shown.crop, "blanked": shown.blanked}
