@@ -125,6 +125,17 @@ def test_training_and_evaluation_reject_the_same_files_in_the_same_words(tmp_pat
     assert str(trained.value) == str(evaluated.value)
 
 
+def test_what_an_ambiguous_id_names_is_not_read_at_all(tmp_path):
+    """With a sink too, the boxes of one image never come to lie on another, nor the frames of a video in another."""
+    path, sink = save(tmp_path, put("images", 1, "id", value=1)), FaultSink()
+    assert [lesions(v) for v in load_coco_video(json_file=path, faults=sink)] == [
+        [(3, [[2, 9, 12, 14], [20, 15, 30, 20]], [2, 0])]
+    ]
+    assert [f.kind for f in sink.faults if not f.repaired] == ["an id is used twice", "bad annotation row"]
+    path = save(tmp_path, put("videos", 1, "id", value=5))
+    assert load_coco_video(json_file=path, faults=FaultSink()) == []
+
+
 def rows(*ids, image=1, key="instance_id"):
     """Boxes side by side, each of the lesion that is named; "" names none."""
     named = [{} if i == "" else {key: i} for i in ids]

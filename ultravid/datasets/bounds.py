@@ -16,6 +16,7 @@ __all__ = [
     "MAX_FRAMES",
     "MAX_FRAME_NUMBER",
     "MAX_IMAGE_BYTES",
+    "MAX_NAME",
     "MAX_PIXELS",
     "MAX_PLAIN_VALUES",
     "MAX_PREDICTION_BYTES",
@@ -67,6 +68,9 @@ MAX_PREDICTION_BYTES: Final = 1 << 30
 
 MAX_DEPTH: Final = 100
 """How many lists and objects lie inside each other. COCO has five; Python's own limit, near 1,000, ends in a traceback."""
+
+MAX_NAME: Final = 1_024
+"""Characters of a video's name, which becomes that of a folder: systems allow 255 for each of its parts."""
 
 MAX_WHOLE: Final = 2**63 - 1
 """Whole numbers, of either sign: what 64 bits hold, in which ids and frame numbers are kept."""

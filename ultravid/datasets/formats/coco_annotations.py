@@ -30,7 +30,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from ultravid.datasets.bounds import frame_size_fault
+from ultravid.datasets.bounds import MAX_NAME, frame_size_fault
 from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.coco_lesions import Ignored, read_box
 from ultravid.datasets.formats.common import static_frames_fault
@@ -212,34 +212,42 @@ class _Reader:
         self.faults = faults
 
     def video_rows(self, rows: Iterable[Mapping[str, Any]]) -> dict[Id, Mapping[str, Any]]:
-        """Rows of videos by id, each id and each name once."""
+        """Rows of videos by id, each name once. Of an id that several have, none is read: whose the images are can't be told."""
         found: dict[Id, Mapping[str, Any]] = {}
         taken: set[str] = set()
+        ambiguous: set[Id] = set()
         for row in rows:
             video_id, given = row.get("id"), _name_of(row)
             if not is_id(video_id):
-                what = f"video {row.get('name')!r} has the id {video_id!r}, not a whole number or text"
+                what = f"video {shown(row.get('name'))} has the id {shown(video_id)}, not a whole number or text"
                 self.faults.reject("bad video row", what)
             elif not is_id(given):
-                self.faults.reject("bad video row", f"video {video_id!r} has the name {given!r}, not text")
+                self.faults.reject("bad video row", f"video {shown(video_id)} has the name {shown(given)}, not text")
+            elif len(str(given)) > MAX_NAME:
+                what = f"video {shown(video_id)} has a name of {len(str(given)):,} characters, more than {MAX_NAME:,}"
+                self.faults.reject("bad video row", what)
             elif video_id in found:
                 both = f"{str(_name_of(found[video_id]))!r} and {str(given)!r}"
                 self.faults.reject("an id is used twice", f"two videos have the id {video_id!r}: {both}")
+                ambiguous.add(video_id)
             elif str(given) in taken:
                 self.faults.reject("an id is used twice", f"two videos have the name {str(given)!r}")
             else:
                 found[video_id] = row
                 taken.add(str(given))
-        return found
+        return {video_id: row for video_id, row in found.items() if video_id not in ambiguous}
 
     def images(self, rows: Iterable[Mapping[str, Any]], names: Mapping[Id, str]) -> dict[Id, CocoImage]:
-        """Images by id, without their lesions."""
+        """Images by id, without their lesions. Of an id that several have, none is read: whose the boxes are can't be told."""
+        ambiguous: set[Id] = set()
         images: dict[Id, CocoImage] = {}
         seen: set[tuple[Id, int]] = set()
         files: set[tuple[Id, str | None]] = set()
         for row in rows:
             fault = _image_fault(row, names, seen)
             image_id = row.get("id")
+            if is_id(image_id) and image_id in images:
+                ambiguous.add(image_id)
             if fault is not None:
                 self.faults.reject("bad image row", fault)
             elif image_id in images:
@@ -256,7 +264,7 @@ class _Reader:
                 files.add((row["video_id"], file_name))
                 images[row["id"]] = CocoImage(row["id"], row["video_id"], row["frame_id"], *size, file_name, time_s)
                 seen.add((row["video_id"], row["frame_id"]))
-        return images
+        return {image_id: image for image_id, image in images.items() if image_id not in ambiguous}
 
     def categories(self, content: Mapping[str, Any]) -> tuple[dict[Id, str], Id]:
         """Names of categories by id, and the category of an annotation that has none."""
