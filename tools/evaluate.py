@@ -77,7 +77,7 @@ def print_metrics(
     reasons = why_undefined(metrics, videos)
     rows = []
     for name, value in metrics.items():
-        digits = 4 if name.startswith("legacy/") else 2
+        digits = 4 if name.startswith(("legacy/", "FP/image@")) else 2
         low, high = intervals.get(name, (float("nan"),) * 2)
         between = format_interval(low, high) if name in intervals else ""
         rows.append([name, format_value(value, digits), *([between] if intervals else [])])
