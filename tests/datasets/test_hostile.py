@@ -108,6 +108,13 @@ def test_rawframes_may_be_a_link_to_another_disk(tmp_path):
     write_coco(tmp_path / "disk").rename(tmp_path / "in/trainval.json")
     (tmp_path / "in/rawframes").symlink_to(tmp_path / "disk")
     assert convert("cva-bus", tmp_path / "in", tmp_path / "out") == 0
+    content = json.loads((tmp_path / "in/trainval.json").read_text())
+    for image in content["images"]:
+        image["file_name"] = f"rawframes/{image['file_name']}"
+    (tmp_path / "in/trainval.json").write_text(json.dumps(content))
+    (tmp_path / "disk/a/0.png").rename(tmp_path / "in/kept.png")
+    (tmp_path / "disk/a/0.png").symlink_to(tmp_path / "in/kept.png")  # as git-annex and DVC do
+    assert convert("cva-bus", tmp_path / "in", tmp_path / "again") == 0
 
 
 def write_hospital(folder, pickled=None, **row):

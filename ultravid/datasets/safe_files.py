@@ -90,17 +90,23 @@ class NamedFiles:
 
     Args:
         root: the folder that the data may name files in.
+        within: a folder around ``root`` that belongs to the data as well: links may lead into it, as those of git-annex and DVC do.
         allow_outside_root: accept any name. A user says so; data can't.
         hint: what the user can do about a name that is refused.
     """
 
     def __init__(
-        self, root: str | os.PathLike[str], *, allow_outside_root: bool = False, hint: str = _HOW_TO_ALLOW
+        self,
+        root: str | os.PathLike[str],
+        *,
+        within: str | os.PathLike[str] | None = None,
+        allow_outside_root: bool = False,
+        hint: str = _HOW_TO_ALLOW,
     ) -> None:
         self.root = Path(root)
         self.allow_outside_root = allow_outside_root
         self.hint = hint
-        self._resolved_root = os.path.realpath(self.root)
+        self._resolved_roots = [os.path.realpath(self.root), *([] if within is None else [os.path.realpath(within)])]
         self._inside: dict[str, bool] = {}
 
     def path(self, name: str, base: str | os.PathLike[str] | None = None) -> Path:
@@ -130,4 +136,4 @@ class NamedFiles:
 
     def _leads_inside(self, path: str) -> bool:
         resolved = os.path.realpath(path)
-        return resolved == self._resolved_root or resolved.startswith(os.path.join(self._resolved_root, ""))
+        return any(resolved == root or resolved.startswith(os.path.join(root, "")) for root in self._resolved_roots)

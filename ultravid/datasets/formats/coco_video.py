@@ -64,7 +64,11 @@ def load_cva_bus(
     def build() -> Index:
         how = "set root to the folder that holds the JSON files and rawframes"
         missing = [MissingFiles(root / "rawframes", how, "root", inside="rawframes") for _ in paths]
-        roots = [NamedFiles(path, allow_outside_root=allow_outside_root) for path in (root / "rawframes", root)]
+        rawframes = root / "rawframes"
+        roots = [
+            NamedFiles(folder, within=other, allow_outside_root=allow_outside_root)
+            for folder, other in ((rawframes, root), (root, rawframes))
+        ]
         read = _Source(paths, roots, missing, patient_rule(patients), faults)
         index = read.index(classes, class_agnostic)
         own = FileFaults(root, faults)
