@@ -23,7 +23,7 @@ __all__ = ["decode_image", "hide_panics"]
 
 # libjpeg's warnings about pixels (not about an ICC profile), libpng's about a chunk, libtiff's errors.
 _DAMAGE = re.compile(
-    r"Corrupt JPEG data: (?!bad ICC)|Premature end of JPEG|Inconsistent progression|libpng (?:warning|error): .*CRC error|TIFF_Error"
+    r"Corrupt JPEG data: (?!bad ICC)|Premature end of JPEG|Inconsistent progression|Invalid SOS|libpng (?:warning|error): .*CRC error|TIFF_Error"
 )
 _OURS = re.compile(
     r"JPEG|JFIF|libpng|^\[ ?(?:WARN|ERROR|INFO|DEBUG)|Adobe|Bogus|Unsupported|TIFF|^\s*$",

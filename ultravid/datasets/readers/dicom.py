@@ -165,8 +165,9 @@ def _unstated(header: DicomHeader, form: PixelForm) -> list[tuple[str, str]]:
     if header.whole("PixelRepresentation") is None:
         found.append((kind, "has no PixelRepresentation: taken as without sign"))
     planar = header.whole("PlanarConfiguration")
-    if form.is_compressed and form.samples == 3 and planar not in (None, 0, 1):
-        found.append((kind, f"has PlanarConfiguration {planar}, which does not exist: taken as 0"))
+    if form.is_compressed and form.samples == 3 and planar not in (0, 1):
+        stated = "no PlanarConfiguration" if planar is None else f"a PlanarConfiguration of {planar}"
+        found.append((kind, f"has {stated}: taken as 0"))
     return found
 
 
