@@ -106,7 +106,10 @@ def _check_coco(file: str, stills: bool, folder: Path, reading: Reading) -> None
     frames = _frames(reading.value)
     rows = [row for row in content.get("annotations", ()) if isinstance(row, dict)]
     _compare_boxes(((frame.image_id, frame) for frame in frames), rows, _coco_box, reading)
-    names = {_key(row.get("id")): row.get("file_name") for row in content["images"] if isinstance(row, dict)}
+    names: dict[Any, Any] = {}
+    for row in content["images"]:
+        if isinstance(row, dict):
+            names.setdefault(_key(row.get("id")), row.get("file_name"))  # the reader rejects an id's second row
     for frame in frames:
         name = str(names[_key(frame.image_id)])
         assert Path(frame.path).name == Path(name).name, f"another file: {frame.path} for {name}"
@@ -184,6 +187,8 @@ def _frames(videos: Iterable[Video]) -> list[Frame]:
 
 
 def _key(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value if isinstance(value, int | str) and not isinstance(value, bool) else repr(value)
 
 

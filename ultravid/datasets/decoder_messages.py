@@ -26,7 +26,7 @@ _DAMAGE = re.compile(
     r"Corrupt JPEG data: (?!bad ICC)|Premature end of JPEG|Inconsistent progression|Invalid SOS|libpng (?:warning|error): .*CRC error|TIFF_Error"
 )
 _OURS = re.compile(
-    r"JPEG|JFIF|libpng|^\[ ?(?:WARN|ERROR|INFO|DEBUG)|Adobe|Bogus|Unsupported|TIFF|^\s*$",
+    r"JPEG|Inconsistent progression|JFIF|libpng|^\[ ?(?:WARN|ERROR|INFO|DEBUG)|Adobe|Bogus|Unsupported|TIFF|^\s*$",
     re.IGNORECASE,
 )
 _PREFIX = re.compile(r"^\[.*?\] global \S+ |^libpng (?:warning|error): ")
