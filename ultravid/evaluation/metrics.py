@@ -75,7 +75,7 @@ from ultravid.evaluation.frame_ap import (
 )
 from ultravid.evaluation.image_metrics import false_positives_per_image, films_of, image_froc, stills_only
 from ultravid.evaluation.legacy import legacy_metrics
-from ultravid.evaluation.lesion_metrics import froc, lesion_sensitivity, lesion_tracks, median_delay_s
+from ultravid.evaluation.lesion_metrics import LesionTrack, froc, lesion_sensitivity, lesion_tracks, median_delay_s
 from ultravid.evaluation.matching import match_videos
 from ultravid.evaluation.per_video import per_video_metrics
 from ultravid.evaluation.results import MatchedVideo, VideoResult
@@ -132,11 +132,12 @@ def all_metrics(videos: Iterable[VideoResult | MatchedVideo], score_threshold: f
     values |= class_metrics(matched, pool)
     percent = {name: 100 * value for name, value in per_video_metrics(matched).items()}
     values |= {f"per_video/{name}": value for name, value in percent.items()}
+    tracks = lesion_tracks(matched)
     thresholds = {"R80": threshold_at_recall(pool, 0.8)}
     if score_threshold is not None:
         thresholds[f"{score_threshold:g}"] = score_threshold
-    values |= {f"lesion/{name}": value for name, value in lesion_level_metrics(matched, thresholds).items()}
-    per_image = image_froc(matched, lesion_tracks(matched))
+    values |= {f"lesion/{name}": value for name, value in lesion_level_metrics(matched, tracks, thresholds).items()}
+    per_image = image_froc(matched, tracks)
     values |= {f"FROC/image@{rate:g}": 100 * value for rate, value in per_image.items()}
     if score_threshold is not None:
         values[f"FP/image@{score_threshold:g}"] = false_positives_per_image(matched, score_threshold)
@@ -169,15 +170,18 @@ def subset_metrics(pool: DetectionPool) -> dict[str, float]:
     return {"multi_mAP": several, "mAP_s": small, "mAP_l": large}
 
 
-def lesion_level_metrics(videos: Sequence[MatchedVideo], thresholds: Mapping[str, float]) -> dict[str, float]:
+def lesion_level_metrics(
+    videos: Sequence[MatchedVideo], tracks: Sequence[LesionTrack], thresholds: Mapping[str, float]
+) -> dict[str, float]:
     """The lesion metrics and the FROC, as the module defines them.
 
     Args:
         videos: the videos.
+        tracks: their lesions.
         thresholds: score thresholds by name; a metric at one of them is named ``...@<name>``.
     """
-    films, tracks = films_of(videos), lesion_tracks(videos)
-    film_tracks = lesion_tracks(films)
+    films = films_of(videos)
+    film_tracks = [track for track in tracks if not videos[track.video].is_still]
     values = {}
     for name, threshold in thresholds.items():
         values[f"sensitivity_any@{name}"] = 100 * lesion_sensitivity(tracks, threshold)
