@@ -11,7 +11,9 @@ import pytest
 
 from tests.conftest import load_tool
 from ultravid.evaluation.prediction_store import write_manifest, write_video
+from ultravid.evaluation.records import write_record
 from ultravid.evaluation.results import FrameResult, VideoResult
+from ultravid.utils.run_folder import InferenceFolder
 from ultravid.utils.tool import run_tool
 
 BOX = np.array([[4, 5, 14, 17]], np.float32)
@@ -121,6 +123,14 @@ def test_a_bad_run_is_one_message_of_every_tool(tmp_path, capsys, spoil, message
         assert run(*call) == 2
         error = capsys.readouterr().err
         assert message in error and len(error) < 2000
+
+
+def test_a_crafted_record_is_one_message(tmp_path, capsys):
+    write_run(tmp_path / "run")
+    for part in ({"weights": 1}, {"judged": [1]}, {"evaluators": 5}, {"evaluators": ["x"]}, {"weights": {"path": 5}}):
+        write_record(InferenceFolder(tmp_path / "run/inference"), {"how": "finished", "by": "command", **part})
+        assert run("report", tmp_path / "run", "--output", tmp_path / "r.html") == 2
+        assert "is not the record of an evaluation: " in capsys.readouterr().err
 
 
 def test_pictures_outside_of_the_annotations_folder_are_not_put_into_a_report(tmp_path, monkeypatch):

@@ -43,7 +43,7 @@ __all__ = [
 
 RECORD_FORMAT = "ultravid evaluation 1"
 
-_PARTS = ("weights", "files", "config", "run", "predictions", "data", "seen", "versions")
+_PARTS = ("weights", "files", "config", "run", "predictions", "data", "seen", "versions", "judged")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +119,18 @@ def read_record(folder: InferenceFolder) -> EvaluationRecord | None:
             f"{folder.record}: was edited after the evaluation wrote it, so it explains nothing. Evaluate again, or remove it: the "
             "predictions are then shown as those of unknown weights."
         )
-    for key in _PARTS:
-        if not isinstance(content.get(key) or {}, dict):
-            raise UserError(f"{folder.record}: is not the record of an evaluation: its {key!r} is not an object.")
+    wrong = next((key for key in _PARTS if not isinstance(content.get(key) or {}, dict)), None)
+    evaluators = content.get("evaluators") or []
+    if wrong is not None or not isinstance(evaluators, list) or not all(map(_is_evaluator, evaluators)):
+        what = "'evaluators' are not a list of objects" if wrong is None else f"{wrong!r} is not an object"
+        raise UserError(f"{folder.record}: is not the record of an evaluation: its {what}.")
+    if not isinstance((content.get("weights") or {}).get("path"), str | None):
+        raise UserError(f"{folder.record}: is not the record of an evaluation: the path of its weights is not text.")
     return EvaluationRecord(folder, content)
+
+
+def _is_evaluator(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("settings") or {}, dict)
 
 
 def write_record(folder: InferenceFolder, content: Mapping[str, Any]) -> None:
