@@ -146,6 +146,7 @@ def white_is_zero():
         ("a.tif", white_is_zero(), "kind of colours that is not read"),
         ("a.jpg", b"\xff\xd8\xff\xc0\0\x14\x08\0\x08\0\x08\x04" + bytes(99), "JPEG in CMYK"),
         ("a.jpg", encoded(".jpg", numbered(5))[:-200], "is a truncated JPEG"),
+        ("a.jpg", encoded(".jpg", numbered(5))[:-1] + b"z\xff\xd9", "marker 0x7a where the image should end"),
         ("a.png", encoded(".bmp", numbered(5)), None),
         ("a.png", b"GIF89a" + bytes(20), "0x0 px is not a size"),
         ("a.png", b"no image" * 9, "is not an? .*image"),

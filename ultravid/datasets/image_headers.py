@@ -8,12 +8,13 @@ Sources: PNG 3rd edition (W3C), ITU-T T.81 (JPEG), TIFF 6.0, GIF89a, RFC 9649 (W
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-__all__ = ["IMAGE_MAGIC_BYTES", "ImageHeader", "image_kind", "read_image_header"]
+__all__ = ["IMAGE_MAGIC_BYTES", "ImageHeader", "image_kind", "jpeg_end_fault", "read_image_header"]
 
 IMAGE_MAGIC_BYTES: Final = 16
 """How many of a file's first bytes `image_kind` needs."""
@@ -23,7 +24,9 @@ _TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes of the header that follows the file's own 14
 _JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a segment that holds the size
 _JPEG_NO_LENGTH = {0x01, *range(0xD0, 0xD8)}
-_JPEG_EXIF, _JPEG_SCAN = 0xE1, 0xDA
+_JPEG_EXIF, _JPEG_SCAN, _JPEG_END = 0xE1, 0xDA, 0xD9
+_JPEG_SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(0xDA, 0xE0), *range(0xE0, 0xF0), 0xFE}) - {0xC8}  # with a length
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # neither a byte of pixels nor a restart
 _TURNED = frozenset({5, 6, 7, 8})  # Exif orientations that swap height and width
 _MAX_PAGES = 100_000  # where a chain of TIFF pages that runs in a circle is left
 
@@ -145,6 +148,24 @@ def _jpeg(_head: bytes, file: BinaryIO) -> ImageHeader:
                 orientation = _exif_orientation(content[6:])
         file.seek(start + max(length - 2, 0))
     return ImageHeader("JPEG", None)
+
+
+def jpeg_end_fault(data: bytes) -> str | None:
+    """What is wrong with the end of a JPEG whose pixels decode: decoders stop before it; None if nothing is.
+
+    Args:
+        data: the file's content.
+    """
+    at, in_pixels = 2, False
+    while (found := _JPEG_MARKER.search(data, at)) is not None:
+        at, marker = found.end(), data[found.end() - 1]
+        if marker == _JPEG_END:
+            return None
+        if marker not in _JPEG_SEGMENTS or (in_pixels and marker in _JPEG_SIZES):
+            return f"marker 0x{marker:02x} where the image should end"
+        in_pixels = in_pixels or marker == _JPEG_SCAN
+        at += int.from_bytes(data[at : at + 2], "big")
+    return "its end is missing"
 
 
 def _bmp(head: bytes, _file: BinaryIO) -> ImageHeader:

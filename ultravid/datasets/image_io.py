@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ultravid.datasets.bounds import MAX_IMAGE_BYTES, frame_size_fault
 from ultravid.datasets.decoder_messages import decode_image
-from ultravid.datasets.image_headers import ImageHeader, read_image_header
+from ultravid.datasets.image_headers import ImageHeader, jpeg_end_fault, read_image_header
 from ultravid.datasets.safe_files import open_regular, read_bytes
 from ultravid.datasets.video import DataError
 
@@ -218,6 +218,8 @@ def _decode(path: str | Path, keep_grey: bool) -> tuple[NDArray[Any], ImageHeade
         raise DataError(f"{os.fspath(path)}: {fault}.")
     colours = cv2.IMREAD_ANYCOLOR if keep_grey else cv2.IMREAD_COLOR
     image, damage = decode_image(data, colours | cv2.IMREAD_ANYDEPTH)
+    if not damage and header.kind == "JPEG":
+        damage = jpeg_end_fault(data) or ""
     if image is None or damage:
         raise DataError(f"{path}: is a damaged {header.kind}{f' ({damage})' if damage else ''}.")
     if image.dtype not in (np.uint8, np.uint16):
