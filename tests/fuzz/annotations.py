@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.fuzz.harness import Complaint, Family, Files, Reading
+from tests.fuzz.harness import Complaint, Family, Files, Reading, content_of
 from tests.fuzz.images import HEIGHT, WIDTH, picture, png_bytes
 from ultravid.datasets import (
     Frame,
@@ -177,8 +177,8 @@ def _cut(box: Box, height: int, width: int) -> Box:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError, RecursionError) as error:
+        return json.loads(content_of(path).decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise Complaint(f"json: {error}") from error
 
 
@@ -236,8 +236,8 @@ def _read_cvat(folder: Path, sink: FaultSink | None) -> list[Video]:
 def _check_cvat(folder: Path, reading: Reading) -> None:
     """Boxes that the file has on a frame are there; those between key frames may come besides."""
     try:
-        root = ET.parse(folder / "v.xml").getroot()
-    except (ET.ParseError, OSError) as error:
+        root = ET.fromstring(content_of(folder / "v.xml"))
+    except (ET.ParseError, ValueError, LookupError) as error:
         raise Complaint(f"XML: {error}") from error
     shown = [
         (element.get("frame"), corners)
@@ -315,7 +315,7 @@ def _labelme_box(row: tuple[str, Any]) -> tuple[str, Box | None]:
             radius = math.dist(points[0], points[1])
             return stem, (xs[0] - radius, ys[0] - radius, xs[0] + radius, ys[0] + radius)
         return stem, (min(xs), min(ys), max(xs), max(ys))
-    except (TypeError, IndexError, ValueError, OverflowError):
+    except (TypeError, LookupError, ValueError, OverflowError):
         return stem, None
 
 
@@ -366,7 +366,7 @@ def _read_hospital(folder: Path, sink: FaultSink | None) -> list[Video]:
 
 def _check_hospital(folder: Path, reading: Reading) -> None:
     """Rows of the table, frames of the folders and boxes of the pickles."""
-    text = (folder / "breast/20230101-120000.csv").read_text(encoding="utf-8-sig")
+    text = content_of(folder / "breast/20230101-120000.csv").decode("utf-8-sig")
     table = list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
     assert len(reading.value) == len(table) or reading.said, f"videos vanish: {len(reading.value)} of {len(table)}"
     for video in reading.value:
@@ -386,7 +386,7 @@ def _unpickled(path: Path) -> Any:
             raise Complaint(f"the pickle names {module}.{name}")
 
     try:
-        return Plain(io.BytesIO(path.read_bytes())).load()
+        return Plain(io.BytesIO(content_of(path))).load()
     except Complaint:
         raise
     except Exception as error:  # a damaged pickle raises nearly anything

@@ -35,7 +35,18 @@ from ultravid.datasets import Video
 from ultravid.datasets.faults import FaultSink
 from ultravid.utils.errors import UserError
 
-__all__ = ["Complaint", "Failure", "Family", "Files", "Reading", "Summary", "input_folder", "run_family", "run_one"]
+__all__ = [
+    "Complaint",
+    "Failure",
+    "Family",
+    "Files",
+    "Reading",
+    "Summary",
+    "content_of",
+    "input_folder",
+    "run_family",
+    "run_one",
+]
 
 CPU_SECONDS, WALL_SECONDS = 4, 15  # of one input; the second counts what blocks, such as a pipe that nobody writes to
 MEMORY_BYTES = 1 << 30  # beyond what the process has when it starts
@@ -118,6 +129,17 @@ def _seeds_of(family: Family) -> Sequence[Files]:
     if family.name not in _SEEDS:
         _SEEDS[family.name] = family.seeds()
     return _SEEDS[family.name]
+
+
+def content_of(path: Path) -> bytes:
+    """The bytes of a file, for a reference.
+
+    Raises:
+        Complaint: a pipe, a folder, or a link to an endless file lies in its place, or nothing.
+    """
+    if not path.is_file():
+        raise Complaint(f"{path.name} is no file")
+    return path.read_bytes()
 
 
 def input_folder(family: Family, seed: int, number: int, folder: Path) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tests.fuzz.annotations import coco_content
-from tests.fuzz.harness import Complaint, Family, Files, Reading
+from tests.fuzz.harness import Complaint, Family, Files, Reading, content_of
 from tests.fuzz.mutations import change_bytes, change_json
 from ultravid.datasets.faults import FaultSink
 from ultravid.evaluation.matching import match_video
@@ -43,7 +43,7 @@ def _read_coco(folder: Path, sink: FaultSink | None) -> list[VideoResult]:
 def _check_coco(folder: Path, reading: Reading) -> None:
     """Every detection is there as it was written, at its image."""
     try:
-        rows = json.loads((folder / "found.json").read_text(encoding="utf-8-sig"))
+        rows = json.loads(content_of(folder / "found.json").decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise Complaint(f"json: {error}") from error
     found = {frame.image_id: frame for video in reading.value for frame in video.frames}

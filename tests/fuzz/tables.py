@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.harness import Complaint, Family, Files, Reading
+from tests.fuzz.harness import Complaint, Family, Files, Reading, content_of
 from tests.fuzz.images import png_bytes
 from ultravid.datasets import Video, load_recordings
 from ultravid.datasets.faults import FaultSink
@@ -65,8 +65,8 @@ def _json(path: Path) -> Any:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError, RecursionError) as error:
+        return json.loads(content_of(path).decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise Complaint(f"json: {error}") from error
 
 
