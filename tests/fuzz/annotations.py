@@ -373,6 +373,9 @@ def _check_hospital(folder: Path, reading: Reading) -> None:
         row = next(r for r in table if f"breast/{r['jpg_folder']}" == video.video_id)
         images = [p for p in (folder / "breast" / row["jpg_folder"]).iterdir() if p.suffix == ".jpg"]
         assert len(video) == len(images) or reading.said, f"frames vanish: {len(video)} of {len(images)}"
+        stems = [path.stem for path in images]
+        if sorted(stems) != [str(k) for k in range(len(stems))]:
+            continue  # renamed images are frames in another order
         pairs = [(int(Path(frame.path).stem), frame) for frame in video.frames]
         path = folder / "breast" / row["pkl_file"]
         content = _unpickled(path) if row["pkl_file"] else {"frames": {}}
