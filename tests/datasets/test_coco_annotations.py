@@ -109,7 +109,7 @@ def put(*keys, value):
         (lambda c: c["images"][0].update(frame_id=None, frame_index=4), "has no 'frame_id'.*its 'frame_index' is 4"),
         (
             put("images", 0, "video_id", value=None),
-            "has no 'video_id'; plain COCO, without videos, is read by load_coco_s",
+            "has no 'video_id'; stills are read from a file without 'videos', by load_coco_s",
         ),
         (put("annotations", 0, "bbox", value=[1, 1, 0, 5]), r"frame 9 annotation 1: box \[1, 1, 0, 5\] is empty"),
         (put("annotations", 0, "bbox", 3, value=10**400), "holds a nan, an infinite or a huge number"),
@@ -216,9 +216,16 @@ def test_a_sink_takes_every_fault_of_the_annotations(tmp_path):
     assert {"boxes went past the frame's edge and were clipped to it"} <= {f.kind for f in sink.faults if f.repaired}
 
 
-def test_the_annotations_of_stills_may_name_videos_that_are_not_read(tmp_path):
-    path = save(tmp_path)
-    assert [v.video_id for v in load_coco_stills(json_file=path)] == ["a.png", "b.png", "c.png"]
+def test_frames_of_a_video_are_read_as_stills_only_if_asked_for_and_keep_its_patient(tmp_path, caplog):
+    path = save(tmp_path, put("videos", 0, "patient", value="P1"))
+    stills = load_coco_stills(json_file=path)
+    assert [v.video_id for v in stills] == ["a.png", "b.png", "c.png"]
+    assert [v.patient if v.patient_known else None for v in stills] == ["P1", "P1", "7"]
+    assert "1 images have the video_id of an earlier one and are read as stills all the same" in caplog.text
+    with pytest.raises(DataError, match=r"'a\.png' and 'b\.png' have one video_id, 5, but no 'videos' are listed"):
+        read_annotations(save(tmp_path, lambda content: content.pop("videos")))
+    with pytest.raises(DataError, match="no 'videos' are listed"):
+        read_annotations(save(tmp_path, put("videos", value=[])))
 
 
 class FolderHandler(PathHandler):

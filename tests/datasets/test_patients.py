@@ -214,10 +214,10 @@ def test_names_that_differ_in_case_or_blanks_are_one_patient_and_that_is_said(tm
     with caplog.at_level(logging.WARNING):
         videos = load_recordings(path=tmp_path)
     assert len({v.patient for v in videos[:2]}) == 1 and videos[2].patient == "carla"
-    assert "is also written" in caplog.text
+    assert "1 patients are written in several ways" in caplog.text
     sink = FaultSink()
     load_recordings(path=tmp_path, faults=sink)
-    assert [f.kind for f in sink.faults] == ["patients were written in several ways"]
+    assert [f.kind for f in sink.faults] == ["patients are written in several ways, and each is taken for one patient"]
 
 
 def test_a_filler_names_nobody_and_a_number_does():

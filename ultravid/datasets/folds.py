@@ -25,7 +25,7 @@ def fold_of_patient(patient: str, num_folds: int) -> int:
 
 def folds_of_videos(videos: Sequence[Video], num_folds: int) -> list[int]:
     """The fold of each video; two names of a patient that differ in case or blanks only are one patient."""
-    return [fold_of_patient(v.patient, num_folds) for v in unify_spellings(videos)[0]]
+    return [fold_of_patient(v.patient, num_folds) for v in unify_spellings(videos)]
 
 
 def split_fold(videos: Sequence[Video], fold: int, num_folds: int) -> tuple[list[Video], list[Video]]:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ultravid.datasets.classes import count_merged_classes, describe_merged_classes
-from ultravid.datasets.faults import Fault, FaultSink, FileFaults
+from ultravid.datasets.faults import FaultSink, FileFaults
 from ultravid.datasets.image_io import find_significant_bits
 from ultravid.datasets.json_files import find_file
 from ultravid.datasets.patients import unify_spellings
@@ -76,7 +76,7 @@ def cached_index(
     folder = None if faults is not None else _cache_folder()
     content = None if folder is None else _content_digest(map(find_file, files))
     if folder is None or content is None:
-        return _warn(_complete(build(), reader, where, faults))
+        return _warn(_complete(build(), where, faults))
     named = [str(Path(f).absolute()) if is_local(f) else str(f) for f in files]
     described = json.dumps([reader, arguments, named], sort_keys=True, default=str)
     path = folder / f"{reader}-{hashlib.sha256(described.encode()).hexdigest()[:24]}.json"
@@ -84,24 +84,20 @@ def cached_index(
     index = _load(path, fingerprint)
     if index is None:
         started = time.time_ns()
-        index = _complete(build(), reader, where)
+        index = _complete(build(), where)
         _save(path, index, fingerprint, started)
     return _warn(index)
 
 
-def _complete(index: Index, reader: str, where: str, sink: FaultSink | None = None) -> Index:
+def _complete(index: Index, where: str, sink: FaultSink | None = None) -> Index:
     """What takes all of a reader's videos: one spelling of each patient, one scale for a recording's 16-bit images, and warnings.
 
     With a sink they are not issued: it gets those about patients and images, and the audit counts the classes itself.
     """
-    videos, warnings = unify_spellings(index.videos)
-    if sink is not None:
-        kind = "patients were written in several ways"
-        sink.faults += [Fault(kind, warning.rstrip("."), reader, repaired=True) for warning in warnings]
-        warnings = []
-    elif merged := describe_merged_classes(count_merged_classes(videos)):
+    faults, warnings = FileFaults(where, sink), []
+    videos = unify_spellings(index.videos, faults)
+    if sink is None and (merged := describe_merged_classes(count_merged_classes(videos))):
         warnings.append(f"{where}: {merged}")
-    faults = FileFaults(where, sink)
     videos = [_with_bits(video, faults) for video in videos]
     return dataclasses.replace(index, videos=videos, warnings=[*index.warnings, *warnings, *faults.close()])
 

@@ -26,13 +26,13 @@ __all__ = [
     "PatientRule",
     "check_patients",
     "describe_unknown_patients",
+    "note_spellings",
     "num_patients",
     "num_unknown_patients",
     "patient_identities",
     "patient_key",
     "patient_rule",
     "read_patients",
-    "spelling_warnings",
     "table_address",
     "unify_spellings",
 ]
@@ -76,6 +76,9 @@ UNKNOWN_DICOM_PATIENTS = (
 
 _FILLERS = "0x-_.*?#"
 _REPEATED = re.compile(r"(.)\1{4,}")
+
+
+_SPELLINGS = "patients are written in several ways, and each is taken for one patient"
 
 
 class HasPatient(Protocol):
@@ -389,24 +392,20 @@ def _spellings(videos: Iterable[HasPatient]) -> dict[str, set[str]]:
     return spellings
 
 
-def spelling_warnings(videos: Iterable[HasPatient]) -> list[str]:
-    """A sentence for each patient who is written in several ways, that is in others of case or blanks."""
+def note_spellings(videos: Iterable[HasPatient], faults: FileFaults) -> bool:
+    """Note each patient who is written in several ways, that is in others of case or blanks. Returns whether there is one."""
     several = sorted(sorted(names) for names in _spellings(videos).values() if len(names) > 1)
-    return [
-        f"Patient {first!r} is also written {', '.join(map(repr, others))}; taken as one patient."
-        for first, *others in several
-    ]
+    for names in several:
+        faults.repair(_SPELLINGS, ", ".join(map(repr, names)))
+    return bool(several)
 
 
-def unify_spellings(videos: Sequence[Video]) -> tuple[list[Video], list[str]]:
-    """The videos with one spelling for each patient, the first in alphabetical order, and `spelling_warnings`."""
-    warnings = spelling_warnings(videos)
-    if not warnings:
-        return list(videos), []
+def unify_spellings(videos: Sequence[Video], faults: FileFaults | None = None) -> list[Video]:
+    """The videos with one spelling for each patient, the first in alphabetical order; ``faults`` takes what is changed."""
+    if not note_spellings(videos, faults or FileFaults("")):
+        return list(videos)
     chosen = {name: min(names) for names in _spellings(videos).values() for name in names}
-    return [
-        replace(v, patient=chosen[v.patient]) if v.patient_known and v.patient in chosen else v for v in videos
-    ], warnings
+    return [replace(v, patient=chosen[v.patient]) if v.patient_known and v.patient in chosen else v for v in videos]
 
 
 def patient_identities(videos: Sequence[HasPatient]) -> list[tuple[str, bool]]:

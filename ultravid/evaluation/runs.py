@@ -17,7 +17,7 @@ from ultravid.datasets.boxes import is_number
 from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.coco_annotations import CocoAnnotations, Id
 from ultravid.datasets.json_files import read_json
-from ultravid.datasets.patients import PatientRule, patient_key, patient_rule, spelling_warnings
+from ultravid.datasets.patients import PatientRule, note_spellings, patient_key, patient_rule
 from ultravid.evaluation.coco_files import (
     Detections,
     FrameDetections,
@@ -169,8 +169,10 @@ def load_run(
         truths[video.video_id] = _truth_text(video)
     if not matched:
         raise UserError(f"{predictions}: contains no video; there is nothing to evaluate.")
-    for warning in spelling_warnings(matched):
-        logger.warning("%s: %s", predictions, warning)
+    faults = FileFaults(predictions)
+    note_spellings(matched, faults)
+    for warning in faults.close():
+        logger.warning("%s", warning)
     return matched, truths
 
 

@@ -4,7 +4,8 @@ COCO-VID holds ``videos[]{id, name}``, ``images[]{id, video_id, frame_id, file_n
 ``annotations[]{id, image_id, bbox: [x, y, width, height], instance_id, category_id}``; which lesion a box is of:
 `ultravid.datasets.formats.lesions`; regions to ignore: `ultravid.datasets.formats.coco_lesions`. A video may give its ``fps`` (0: not known), ``patient``, ``device``, ``organ``,
 ``hospital``, ``spacing_mm``, and more under ``metadata``, and its ``static_frames`` as a list of [first, last], which count its
-images from 0. Plain COCO, without videos, is read as stills: each image is a video of one frame.
+images from 0. Plain COCO, without videos, is read as stills: each image is a video of one frame. If images of it share a
+``video_id`` they may be frames of a film: this is reported, and refused where nobody asked for stills.
 
 ``frame_id`` is the frame's number along the film: numbers may have gaps and begin anywhere, and a frame's time is ``frame_id`` over
 ``fps``. Images may give their time stamp in seconds as ``time_s`` instead, all of a video or none (`ultravid.datasets.frame_times`).
@@ -47,9 +48,12 @@ _UNLISTED = "categories are used by annotations, but not listed under categories
 _NO_CATEGORY = "files of several categories have annotations without a category_id"
 _OTHER_RATE = "videos have an fps that contradicts the time stamps of their images (are these in seconds?); the time stamps are used"
 _SAME_ID = "annotations have the id of another; their ids are not used"
+_FRAMES_AS_STILLS = "images have the video_id of an earlier one and are read as stills all the same (load_coco_video, the format coco-video, reads videos)"
 _SAME_FILE = "frames name the same file as another frame of their video"
 
 _METADATA_KEYS = ("device", "organ", "hospital", "spacing_mm", "spacing_y_mm")
+_OF_FILM = ("patient", *_METADATA_KEYS, "metadata")
+"""What a still has of the video that it names, unless it states it itself."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ def read_coco_annotations(
         DataError: the file can't be read or isn't COCO; the table of patients names none of its videos; or, if ``faults`` has no
             sink, ids or frames are wrong.
     """
-    content, stills = _read_content(address, stills)
+    content, stills = _read_content(address, stills, faults)
     reader = _Reader(faults)
     rows = reader.video_rows(content["videos"])
     names = {video_id: str(_name_of(row)) for video_id, row in rows.items()}
@@ -172,11 +176,12 @@ def read_coco_annotations(
     return CocoAnnotations(str(address), videos, images, categories, said)
 
 
-def _read_content(address: str | Path, stills: bool | None) -> tuple[dict[str, Any], bool]:
+def _read_content(address: str | Path, stills: bool | None, faults: FileFaults) -> tuple[dict[str, Any], bool]:
     """The content as COCO-VID, and whether it was plain COCO."""
     content = read_json(address)
+    guessed = stills is None
     if stills is None:
-        stills = isinstance(content, dict) and "videos" not in content
+        stills = isinstance(content, dict) and content.get("videos", []) in ([], None)
     for key in ("images", "annotations") if stills else ("videos", "images", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             needed = "images and annotations" if stills else "videos, images and annotations"
@@ -184,11 +189,39 @@ def _read_content(address: str | Path, stills: bool | None) -> tuple[dict[str, A
         if not all(isinstance(row, dict) for row in content[key]):
             raise DataError(f"{address}: {key!r} holds something that is not an object.")
         content[key] = [_with_whole_ids(row) for row in content[key]]
-    return (_stills_as_videos(content) if stills else dict(content)), stills
+    if not stills:
+        return dict(content), False
+    for image, first in _of_one_film(content["images"]):
+        if guessed:
+            raise DataError(
+                f"{address}: images {shown(first.get('file_name'))} and {shown(image.get('file_name'))} have one video_id, "
+                f"{shown(image['video_id'])}, but no 'videos' are listed. If they are frames of a video, list it with its id, name "
+                "and fps, and give each image its frame_id; if they are stills, remove video_id."
+            )
+        faults.repair(_FRAMES_AS_STILLS, f"image {shown(image.get('file_name'))}: video_id {shown(image['video_id'])}")
+    return _stills_as_videos(content), True
+
+
+def _of_one_film(images: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """(image, the first of the same ``video_id``) of all but the first."""
+    first: dict[Id, Mapping[str, Any]] = {}
+    for image in images:
+        video_id = image.get("video_id")
+        if is_id(video_id) and first.setdefault(video_id, image) is not image:
+            yield image, first[video_id]
 
 
 def _stills_as_videos(content: Mapping[str, Any]) -> dict[str, Any]:
-    videos = [{**i, "name": str(i.get("file_name")), "fps": None} for i in content["images"]]
+    given = content.get("videos")
+    rows = [row for row in given if isinstance(row, dict)] if isinstance(given, list) else []
+    films: dict[Any, Mapping[str, Any]] = {as_id(row.get("id")): row for row in rows}
+    films.pop(None, None)
+    videos = []
+    for image in content["images"]:
+        video_id = image.get("video_id")
+        film = films.get(video_id, {}) if is_id(video_id) else {}
+        about = {key: film[key] for key in _OF_FILM if film.get(key) is not None and image.get(key) is None}
+        videos.append({**image, **about, "name": str(image.get("file_name")), "fps": None})
     images = [{**image, "video_id": image.get("id"), "frame_id": 0} for image in content["images"]]
     annotations = [{**annotation, "video_id": None} for annotation in content["annotations"]]
     return {**content, "videos": videos, "images": images, "annotations": annotations}
@@ -437,7 +470,7 @@ def _image_fault(row: Mapping[str, Any], names: Mapping[Id, str], seen: set[tupl
 def _hint(missing: Sequence[str], row: Mapping[str, Any]) -> str:
     """What would be right in place of a missing key."""
     if missing[0] == "video_id":
-        return "; plain COCO, without videos, is read by load_coco_stills (in a tool: --format coco-stills)"
+        return "; stills are read from a file without 'videos', by load_coco_stills or the format coco-stills"
     if missing[0] != "frame_id":
         return ""
     others = [key for key in ("frame_index", "frame_number", "frame_num", "frame", "index") if row.get(key) is not None]
