@@ -247,7 +247,7 @@ def _check_cvat(folder: Path, reading: Reading) -> None:
     ]
     by_number = {int(Path(frame.path).stem): frame for frame in _frames(reading.value)}
     for text, corners in shown:
-        frame = by_number.get(int(str(text))) if str(text).strip().isdigit() else None
+        frame = by_number.get(int(str(text))) if str(text).strip().isdecimal() else None
         boxes = [] if frame is None else frame.boxes.tolist()
         there = frame and any(np.allclose(_cut(corners, HEIGHT, WIDTH), box, atol=2e-3) for box in boxes)
         assert there or reading.said, f"a box vanishes: that of film frame {text}, {corners}; there are {boxes}"

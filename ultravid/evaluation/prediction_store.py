@@ -174,7 +174,9 @@ def read_video(path: Path) -> PredictionFile:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise UserError(f"{path}: can't be read: it is cut off or not a prediction file ({error}).") from error
+        raise UserError(
+            f"{path}: can't be read: it is cut off or not a prediction file ({str(error)[:200]})."
+        ) from error
     header = _checked_header(path, arrays)
     where = f"{path}: video {header['video_id']!r}"
     _check_arrays(where, arrays, header)
