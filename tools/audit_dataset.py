@@ -13,7 +13,7 @@ import csv
 import io
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -75,10 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--num-folds {args.num_folds}: at least two folds are needed.")
     if args.frozen < 2:
         raise UserError(f"--frozen {args.frozen}: at least two frames are needed.")
-    splits = read_splits(args.data, args.option)
+    splits, notes = read_splits(args.data, args.option), []
     if args.num_folds is not None:
         videos = [video for split in splits for video in split.videos]
         folds = dict(zip(map(id, videos), folds_of_videos(videos, args.num_folds), strict=True))
+        notes += empty_folds(folds.values(), args.num_folds)
         splits = regroup(splits, lambda v: f"fold {folds[id(v)]}")
     if args.split_table is not None:
         table = read_split_table(args.split_table, args.id_column, args.split_column)
@@ -88,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         task = progress.add_task("", total=sum(len(v) for s in splits for v in s.videos))
         tags = unknown_tags(args.option)
         report = audit_splits(splits, args.frozen, lambda number: progress.advance(task, number), tags)
+    report.notes += notes
     print_report(report)
     try:
         args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +103,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong := [f"{f.file}: {f.message}." for split in splits for f in split.faults if f.kind == WRONG_ROOT]:
         raise UserError(wrong[0])
     return EXIT_USER_ERROR if report.unseen else 0
+
+
+def empty_folds(folds: Collection[int], number: int) -> list[str]:
+    """A sentence about the folds that no video is in."""
+    empty = sorted(set(range(number)) - set(folds)) if folds else []
+    if not empty:
+        return []
+    named = (
+        f"Fold {empty[0]} of {number} holds"
+        if len(empty) == 1
+        else f"Folds {', '.join(map(str, empty))} of {number} hold"
+    )
+    return [f"{named} no video and can't be held out: a patient's fold follows from the name, so give fewer folds."]
 
 
 def unknown_tags(options: Sequence[str]) -> list[str]:

@@ -30,7 +30,7 @@ from ultravid.evaluation.runs import check_metrics, check_same_videos, in_order_
 from ultravid.evaluation.tables import format_columns, format_interval, format_value
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, is_local, replace_file
-from ultravid.utils.tool import ToolParser, run_tool, seed_argument
+from ultravid.utils.tool import ToolParser, print_warnings, run_tool, seed_argument
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -85,7 +85,7 @@ def print_runs(run_a: str, run_b: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    print_warnings()
     (a, truth_a), (b, truth_b) = (load_run(run, args.annotations, args.patients) for run in (args.run_a, args.run_b))
     check_metrics(args.run_a, a, args.annotations)
     check_metrics(args.run_b, b, args.annotations)

@@ -11,7 +11,6 @@ defined in ultravid/evaluation/metrics.py. OUT/record.json says what was evaluat
 """
 
 import argparse
-import logging
 import math
 import sys
 import time
@@ -19,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ultravid.datasets.patients import table_address
+from ultravid.datasets.patients import num_patients, table_address
 from ultravid.evaluation.bootstrap import bootstrap_metrics, patient_notes, percentile_interval
 from ultravid.evaluation.class_metrics import classes_of, format_class_tables
 from ultravid.evaluation.image_metrics import stills_note
@@ -40,7 +39,7 @@ from ultravid.evaluation.tables import format_columns, format_interval, format_u
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, is_local, replace_file
 from ultravid.utils.run_folder import InferenceFolder, RunFolder
-from ultravid.utils.tool import ToolParser, run_tool, seed_argument
+from ultravid.utils.tool import ToolParser, print_warnings, run_tool, seed_argument
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -86,12 +85,15 @@ def print_metrics(
         "In percent, except: FP in false-positive sequences per minute, FP/image in false-positive detections per image, delay_s in "
         "seconds, confusion in numbers of boxes, legacy as fractions in 0..1, whose FP@R takes every video as 30 frames per second without gaps."
     )
+    without = [n for n, (low, _) in intervals.items() if math.isnan(low) and not math.isnan(metrics[n])]
+    no_interval = f"No interval, as undefined in more than 1 of 20 draws: {', '.join(without)}."
     tables = format_class_tables(classes_of(videos), metrics)
     for note in (
         tables,
         assumed_rate_note(metrics, videos),
         stills_note(videos),
         *(patient_notes(videos) if intervals else ()),
+        no_interval if without and num_patients(videos) > 1 else "",
     ):
         if note:
             print(note)
@@ -150,7 +152,7 @@ def describe(args: argparse.Namespace, fields: Sequence[str], videos: Sequence[M
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    print_warnings()
     fields = [field.strip() for field in args.strata.split(",") if field.strip()]
     folder = output_folder(args.output_dir, args.predictions)
     begin = time.time()

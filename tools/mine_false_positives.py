@@ -16,7 +16,6 @@ number of false sequences; its listed frames are those with a detection of such 
 """
 
 import argparse
-import logging
 import math
 import sys
 from collections import defaultdict
@@ -31,7 +30,7 @@ from ultravid.evaluation.frame_ap import DetectionPool, threshold_at_recall
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.runs import load_run
 from ultravid.utils.errors import UserError
-from ultravid.utils.tool import ToolParser, run_tool
+from ultravid.utils.tool import ToolParser, print_warnings, run_tool
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -61,7 +60,7 @@ def chosen_threshold(videos: Sequence[MatchedVideo], args: argparse.Namespace) -
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    print_warnings()
     videos, _ = load_run(args.predictions, args.annotations)
     threshold = chosen_threshold(videos, args)
     found = defaultdict(list)

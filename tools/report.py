@@ -21,7 +21,7 @@ from ultravid.evaluation.report.report_run import ReportOptions, load_report_run
 from ultravid.evaluation.run_facts import run_warnings
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import replace_file
-from ultravid.utils.tool import ToolParser, run_tool, seed_argument
+from ultravid.utils.tool import ToolParser, print_warnings, run_tool, seed_argument
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -65,7 +65,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    print_warnings()
     options = ReportOptions(
         annotations=args.annotations,
         patients=args.patients,

@@ -11,7 +11,6 @@ number of its frame in the video.
 
 import argparse
 import itertools
-import logging
 import math
 import os
 import re
@@ -32,7 +31,7 @@ from ultravid.datasets.burned_in import refuse_burned_in_text
 from ultravid.datasets.fingerprint import videos_of_loader
 from ultravid.structures import Clip
 from ultravid.utils.errors import UserError
-from ultravid.utils.tool import ToolParser, run_tool
+from ultravid.utils.tool import ToolParser, print_warnings, run_tool
 
 NUM_TILES = 16  # per sheet of a test video
 MARGIN = 18  # px above a tile, for its number
@@ -217,7 +216,7 @@ def write_strip(strip: Strip, args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    print_warnings()
     key = f"dataloader.{args.split}"
     with importable_project(args.config_file):
         loader = Builder(load_checked(args.config_file, args.opts, required=(key,))).build(key)

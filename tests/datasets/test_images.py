@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import load_tool
 from tests.datasets.recordings import HEIGHT, WIDTH, number_of, numbered, write_dicom, write_movie
-from ultravid.data import DataError, load_coco_video, load_recordings, open_source
+from ultravid.data import DataError, load_coco_video, load_labelme, load_recordings, open_source
 from ultravid.datasets.faults import FaultSink
 from ultravid.datasets.image_io import image_fault, read_image
 from ultravid.datasets.readers import read_frame_image
@@ -42,6 +42,18 @@ def test_a_folders_frames_may_be_of_several_kinds_and_are_in_natural_order(tmp_p
     (video,) = load_recordings(path=tmp_path)
     assert [number_of(read_frame_image(video, t)) for t in range(7)] == list(range(8, 15))
     assert [number_of(i) for i in open_source(tmp_path)] == list(range(8, 15))
+
+
+def test_numbers_that_names_skip_are_said_for_recordings_and_labelme(tmp_path, caplog):
+    for folder, numbers in (("a", (0, 10, 20)), ("b", (7, 8, 9)), ("c", (1,))):
+        (tmp_path / folder).mkdir()
+        for n in numbers:
+            (tmp_path / folder / f"x_{n:04d}.png").write_bytes(encoded(".png", numbered(n)))
+    for load, argument in ((load_recordings, "path"), (load_labelme, "root")):
+        caplog.clear()
+        load(**{argument: tmp_path})
+        (said,) = [r.getMessage() for r in caplog.records if "skip numbers" in r.getMessage()]
+        assert "1 folders of images skip numbers" in said and "video 'a': x_0010.png follows x_0000.png" in said
 
 
 def test_what_is_left_out_beside_recordings_is_listed(tmp_path, caplog):

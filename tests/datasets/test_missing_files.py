@@ -45,6 +45,22 @@ def test_a_wrong_root_is_one_message_and_what_it_tells_to_set_works(stills, tmp_
     assert run_tool(load_tool("audit_dataset").main, [*command, said]) == 0
 
 
+def test_names_with_backslashes_are_read_and_a_hint_fits_the_name(stills, tmp_path, caplog):
+    content = json.loads(stills.read_text())
+    (tmp_path / "wrong" / "other").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "wrong" / "other" / "0.png"), np.zeros((20, 30), np.uint8))
+    for image in content["images"]:
+        image["file_name"] = image["file_name"].replace("/", "\\")
+    stills.write_text(json.dumps(content))
+    assert len(load_coco_stills(json_file=stills, image_root=tmp_path / "right")) == 12
+    assert "12 images are named with backslashes, which are read as slashes" in caplog.text
+    for image in content["images"]:
+        image["file_name"] = "frames/" + image["file_name"].replace("\\", "/")
+    stills.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"\. {tmp_path}/right/pictures/a/0\.png exists\."):
+        load_coco_stills(json_file=stills, image_root=tmp_path / "wrong")
+
+
 def test_some_missing_pictures_are_counted_by_folder(stills, tmp_path, capsys):
     for n in (0, 2, 5):
         (tmp_path / "right" / "pictures" / "ab"[n % 2] / f"{n}.png").unlink()

@@ -125,6 +125,14 @@ def test_a_video_without_a_detection_has_missed_lesions():
     assert (metrics["confusion/a/a"], metrics["confusion/a/missed"], metrics["confusion/b/missed"]) == (4, 1, 0)
 
 
+def test_a_class_called_missed_has_a_column_of_its_own():
+    truth = {"gt_track_ids": np.zeros(1, np.int64), "gt_classes": np.ones(1, np.int64)}
+    box, kinds = np.array([A], np.float32), np.ones(1, np.int64)
+    frame = FrameResult(0, 0, box, box, np.ones(1, np.float32), classes=kinds, **truth)
+    metrics = all_metrics([VideoResult("v", [frame], class_names=("a", "missed"))])
+    assert (metrics["confusion/class missed/class missed"], metrics["confusion/class missed/missed"]) == (1, 0)
+
+
 def test_a_models_evaluation_and_its_files_give_the_same(tmp_path, caplog):
     annotations = write_annotations(tmp_path)
     with caplog.at_level(logging.INFO):

@@ -309,6 +309,10 @@ def test_patients_of_files_of_an_earlier_version_are_said_to_be_perhaps_guessed(
     assert run_tool(load_tool("evaluate").main, arguments) == 0
     assert "The patients of 2 videos (of 2) are as an earlier version stored them" in capsys.readouterr().out
     assert metrics(tmp_path)["count/videos_of_guessed_patient"] == 2
+    new, page = write_run(tmp_path / "new", VIDEOS), tmp_path / "report.html"
+    for pair in ([own, new], [new, own]):  # of which only one counts guessed patients
+        assert run_tool(load_tool("report").main, [*map(str, pair), "--output", str(page), "--bootstrap", "20"]) == 0
+        assert "count/videos_of_guessed_patient" in page.read_text()
     assert run_tool(load_tool("evaluate").main, [*arguments, "--patients", "stem"]) == 0
     assert "count/videos_of_guessed_patient" not in metrics(tmp_path)
 
@@ -337,7 +341,7 @@ def test_folds_say_how_many_patients_they_hold_out_and_who_is_in_two_of_them():
         "Held out: 11 patients (fold 0: 10, fold 1: 2).",
         "Fewer than 10 patients in fold 1: its metrics say little of others.",
         "Patient 'P3 ' is held out in folds 0, 1: a model was tested on a patient it was trained on.",
-        "The patient of 1 video (of 12) is not known: each counts as a patient of its own, though some may be of one person. "
+        "The patient of 1 video (of 12) is not known: it counts as a patient of its own, though others may be of that person. "
         "State them by the argument or flag 'patients'.",
     ]
 

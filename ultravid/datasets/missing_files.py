@@ -96,8 +96,9 @@ class MissingFiles:
         )
         if right is not None and self.option:
             return f"{text}. It is found with {self.option}={right}"
-        found = right or next((f for f in _near(self.root, "") if (f / Path(name).name).exists()), None)
-        return text if found is None else f"{text}. A file of that name lies in {found}"
+        tail = Path(*Path(name).parts[-2:])  # a file's own name, such as 000000.png, may be that of many
+        found = right or next((f for f in _near(self.root, "") if (f / tail).exists()), None)
+        return text if found is None else f"{text}. {found / tail} exists"
 
 
 def _near(root: Path, inside: str) -> Iterator[Path]:

@@ -154,6 +154,9 @@ class PatientRule:
         of_name: the patient of a video's name, "" if the name does not tell; None without such a rule.
         unknown_tags: values of the DICOM tag PatientID that name nobody, besides `UNKNOWN_DICOM_PATIENTS`.
         text: how the rule is named, for messages; "" for what files state.
+
+    Attributes:
+        num_stated: how many videos' patients the dataset's own files decided.
     """
 
     def __init__(
@@ -170,6 +173,7 @@ class PatientRule:
         self._names_by_token: dict[str, str] = {}
         self._asked: dict[str, str | None] = {}  # what the rule said of the names that it was asked for
         self._num_dicom = 0
+        self.num_stated = 0
         self._nobody: dict[str, str] = {}  # by video, a stated patient that names nobody
         self._reported: set[str] = set()
 
@@ -185,9 +189,10 @@ class PatientRule:
             dicom: the video's DICOM file. Files with the same PatientID share the name of the first of them: the id itself is
                 never kept.
         """
-        for said in (self.table.get(name), stated):
+        for said, is_stated in ((self.table.get(name), False), (stated, True)):
             if said is not None and said.strip():
                 if not _is_nobody(said):
+                    self.num_stated += is_stated
                     return said
                 self._nobody.setdefault(name, said)
         found: str | None = None
@@ -432,8 +437,12 @@ def describe_unknown_patients(number: int, total: int) -> str:
     """A sentence for folds, audits and intervals about videos whose patients are not known; "" if there are none."""
     if not number:
         return ""
-    what = "The patient of 1 video" if number == 1 else f"The patients of {number} videos"
+    if number == 1:
+        return (
+            f"The patient of 1 video (of {total}) is not known: it counts as a patient of its own, though others may be of that "
+            "person. State them by the argument or flag 'patients'."
+        )
     return (
-        f"{what} (of {total}) {'is' if number == 1 else 'are'} not known: each counts as a patient of its own, though some may be "
+        f"The patients of {number} videos (of {total}) are not known: each counts as a patient of its own, though some may be "
         "of one person. State them by the argument or flag 'patients'."
     )

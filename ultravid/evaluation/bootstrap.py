@@ -123,7 +123,7 @@ def patient_notes(videos: Sequence[MatchedVideo]) -> list[str]:
         notes.append(
             f"There are only {number} patients: with fewer than {ENOUGH_PATIENTS}, intervals are too narrow and p-values too small."
         )
-    elif with_lesions < ENOUGH_PATIENTS:
+    elif 0 < with_lesions < ENOUGH_PATIENTS:
         notes.append(
             f"Only {with_lesions} of the {number} patients {'has' if with_lesions == 1 else 'have'} lesions: with fewer than "
             f"{ENOUGH_PATIENTS}, intervals are too narrow and p-values too small."

@@ -9,6 +9,7 @@ All other metrics are *class-agnostic*: a detection of any class may hit a lesio
   threshold of the class-agnostic recall 0.8: by the highest-scoring one of those that have their highest IoU with the box, at least
   0.5. ``confusion/<true>/missed``: those that none finds. ``confusion/false_positive/<found>``: detections of the class that reach no
   lesion box at IoU 0.5; further detections of a box that is found are not counted. Undefined if recall 0.8 is not reached.
+  A class that is called ``missed`` or ``false_positive`` itself is named ``class missed`` or ``class false_positive``.
 
 Legend: ``N`` detections and ``M`` lesion boxes of a video.
 """
@@ -53,7 +54,8 @@ def classes_of(videos: Sequence[MatchedVideo]) -> tuple[str, ...]:
     largest = max(
         int(v.max(initial=-1)) for video in videos if video.classes for v in (video.classes.found, video.classes.true)
     )
-    return (*first.class_names, *(f"class {n}" for n in range(len(first.class_names), largest + 1)))
+    names = [f"class {name}" if name in (MISSED, FALSE_POSITIVE) else name for name in first.class_names]
+    return (*names, *(f"class {n}" for n in range(len(names), largest + 1)))
 
 
 def class_metrics(videos: Sequence[MatchedVideo], pool: DetectionPool) -> dict[str, float]:

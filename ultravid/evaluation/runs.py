@@ -74,6 +74,11 @@ def load_videos(
         yield from _with_patients(read_videos(find_manifest(Path(predictions))), rule, predictions)
         return
     truth = read_annotations(annotations, rule)
+    if rule.text and rule.num_stated:
+        logger.warning(
+            "%s: states the patients of %d of %d videos; the rule %r is not used for them.",
+            *(annotations, rule.num_stated, len(truth.videos), rule.text),
+        )
     if not own:
         detections = read_coco_detections(predictions, rows, truth)
         if len(truth.categories) > 1 and _knows_one_class(predictions):

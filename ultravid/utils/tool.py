@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import logging
 import os
 import shlex
 import sys
@@ -22,6 +23,7 @@ __all__ = [
     "ToolParser",
     "command_line",
     "escape_what_a_terminal_lacks",
+    "print_warnings",
     "run_tool",
     "seed_argument",
     "tools_folder",
@@ -50,6 +52,27 @@ def command_line() -> str:
     if sys.argv[0].startswith("ultravid "):  # by `ultravid.cli`
         return shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
     return shlex.join([sys.executable, *sys.argv])
+
+
+class _Once(logging.Filter):
+    """Lets each message pass once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        is_new = text not in self.seen
+        self.seen.add(text)
+        return is_new
+
+
+def print_warnings() -> None:
+    """Print warnings to stderr, each once: a tool reads the same annotations for every run, and again for their pictures."""
+    handler = logging.StreamHandler()
+    handler.addFilter(_Once())
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[handler])
 
 
 def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:

@@ -36,7 +36,14 @@ from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.coco_lesions import Ignored, read_box
 from ultravid.datasets.formats.common import static_frames_fault
 from ultravid.datasets.formats.lesions import AnnotatedBox, Id, as_id, is_id, number_lesions
-from ultravid.datasets.frame_times import frame_times, is_frame_number, is_time_stamp, known_rate, order_fault
+from ultravid.datasets.frame_times import (
+    FrameTimes,
+    frame_times,
+    is_frame_number,
+    is_time_stamp,
+    known_rate,
+    order_fault,
+)
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.patients import PatientRule
 from ultravid.datasets.video import DataError
@@ -47,9 +54,14 @@ __all__ = ["CocoAnnotations", "CocoImage", "CocoVideo", "Id", "is_id", "read_coc
 _UNLISTED = "categories are used by annotations, but not listed under categories, and are named by their id"
 _NO_CATEGORY = "files of several categories have annotations without a category_id"
 _OTHER_RATE = "videos have an fps that contradicts the time stamps of their images (are these in seconds?); the time stamps are used"
+_FAR_APART = (
+    "videos have time stamps that are usually more than 5 s apart (are these in seconds?); they are used as seconds"
+)
 _SAME_ID = "annotations have the id of another; their ids are not used"
 _FRAMES_AS_STILLS = "images have the video_id of an earlier one and are read as stills all the same (load_coco_video, the format coco-video, reads videos)"
 _SAME_FILE = "frames name the same file as another frame of their video"
+
+_FAR_S = 5.0  # milliseconds that were taken for seconds are 10 and more apart
 
 _METADATA_KEYS = ("device", "organ", "hospital", "spacing_mm", "spacing_y_mm")
 _OF_FILM = ("patient", *_METADATA_KEYS, "metadata")
@@ -399,8 +411,12 @@ class _Reader:
         if fault is not None:
             self.faults.reject("bad static_frames", f"video {name!r}: {fault}")
         fps = self._rate(row.get("fps"), name)
-        if fps is not None and (stamped := _rate_of_stamps(images)) is not None and not 0.8 < stamped / fps < 1.25:
-            self.faults.repair(_OTHER_RATE, f"video {name!r}: fps {fps:g}, time stamps {stamped:.3g} frames per second")
+        times = _times_by_stamps(images)
+        if times is not None and fps is not None and not 0.8 < times.fps / fps < 1.25:
+            what = f"fps {fps:g}, time stamps {times.fps:.3g} frames per second"
+            self.faults.repair(_OTHER_RATE, f"video {name!r}: {what}")
+        elif times is not None and times.spacing / times.fps > _FAR_S:
+            self.faults.repair(_FAR_APART, f"video {name!r}: {times.spacing / times.fps:g} s")
         return CocoVideo(
             video_id=row["id"],
             name=name,
@@ -433,12 +449,12 @@ class _Reader:
         }
 
 
-def _rate_of_stamps(images: Sequence[CocoImage]) -> float | None:
-    """Frame numbers per second by the time stamps of a video's images; None if they have none."""
+def _times_by_stamps(images: Sequence[CocoImage]) -> FrameTimes | None:
+    """The times of a video's images by their time stamps, with the rate of their numbers; None if they have none."""
     stamps = np.array([image.time_s for image in images], np.float64)
     if len(images) < 2 or np.isnan(stamps).any():
         return None
-    return frame_times(np.array([image.frame_id for image in images]), None, stamps).fps
+    return frame_times(np.array([image.frame_id for image in images]), None, stamps)
 
 
 def _image_fault(row: Mapping[str, Any], names: Mapping[Id, str], seen: set[tuple[Id, int]]) -> str | None:

@@ -176,6 +176,9 @@ def _image_root(json_file: str | Path, image_root: str | Path | None) -> Path:
     return Path(json_file).parent
 
 
+_BACKSLASHES = "images are named with backslashes, which are read as slashes"
+
+
 @dataclass(frozen=True)
 class _Source:
     """JSON files whose images lie in one of ``roots``."""
@@ -338,6 +341,10 @@ class _ImageReader:
             return None
         try:
             file = self._find(image.file_name)
+            if file is None and "\\" in image.file_name:
+                file = self._find(image.file_name.replace("\\", "/"))
+                if file is not None:
+                    self.faults.repair(_BACKSLASHES, f"{where}: {image.file_name!r}")
         except DataError as error:
             self.faults.reject("frame is outside of the data's folder", f"{where}: {str(error).rstrip('.')}")
             return None

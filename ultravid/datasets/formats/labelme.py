@@ -30,7 +30,7 @@ from ultravid.datasets.json_files import read_json
 from ultravid.datasets.missing_files import MissingFiles
 from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.readers import read_sidecar
-from ultravid.datasets.readers.images import list_images
+from ultravid.datasets.readers.images import SKIPPED_NUMBERS, list_images, skipped_numbers
 from ultravid.datasets.safe_files import NamedFiles
 from ultravid.datasets.video import DataError, Video
 from ultravid.utils.text import shown
@@ -300,6 +300,8 @@ class _Reader:
         if num_without:
             self.faults.repair(_NO_FILE, f"video {name!r}: {num_without} of {len(images)} images")
         if frames:
+            if (skipped := skipped_numbers(images)) is not None:
+                self.faults.repair(SKIPPED_NUMBERS, f"video {name!r}: {skipped}")
             sidecar = read_sidecar(folder)
             patient = self.patients.patient(name, sidecar.patient)
             shown = ("lesion",) if self.class_agnostic else self.classes

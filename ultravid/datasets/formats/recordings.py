@@ -19,7 +19,7 @@ from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.masks import read_masks
 from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.readers import is_recording, open_source, read_sidecar
-from ultravid.datasets.readers.images import list_images
+from ultravid.datasets.readers.images import SKIPPED_NUMBERS, ImageFolderSource, list_images, skipped_numbers
 from ultravid.datasets.readers.kinds import is_dicom, kind_of
 from ultravid.datasets.readers.shown import Shown, choose_shown
 from ultravid.datasets.readers.sidecar import OTHER_CLOCK, sidecar_path, trusted_times
@@ -227,6 +227,8 @@ def _read(
     whole.close()
     if times_s is None and whole.times_s is not None:
         faults.repair(OTHER_CLOCK, f"video {video_id!r}: {sidecar.fps:g}, not {whole.fps:g} frames per second")
+    if isinstance(whole, ImageFolderSource) and (skipped := skipped_numbers(whole.files)) is not None:
+        faults.repair(SKIPPED_NUMBERS, f"video {video_id!r}: {skipped}")
     for kind, message in whole.repairs:
         faults.repair(kind, f"video {video_id!r}: {message}")
     if shown.fault is not None:

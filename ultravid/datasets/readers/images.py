@@ -13,7 +13,9 @@ from ultravid.datasets.readers.kinds import kind_of
 from ultravid.datasets.readers.source import DICOM_SUFFIXES, IMAGE_SUFFIXES, MOVIE_SUFFIXES, ImageArray, Region
 from ultravid.datasets.video import DataError
 
-__all__ = ["ImageFolderSource", "list_images", "natural_order"]
+__all__ = ["SKIPPED_NUMBERS", "ImageFolderSource", "list_images", "natural_order", "skipped_numbers"]
+
+SKIPPED_NUMBERS = "folders of images skip numbers in the names; the images are read as evenly spaced (an fps must be that of these images, not the film's)"
 
 _TRUSTED = IMAGE_SUFFIXES - {".gif", ".tif", ".tiff"}  # the others may hold a whole film
 _NOT_OPENED = MOVIE_SUFFIXES | DICOM_SUFFIXES | {".json", ".xml", ".csv", ".txt"}
@@ -27,6 +29,24 @@ def list_images(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         found = [folder / e.name for e in entries if not e.name.startswith(".") and _is_image(e)]
     return sorted(found, key=lambda p: natural_order(p.name))
+
+
+def skipped_numbers(images: Sequence[Path]) -> str | None:
+    """Where the names of a folder's images skip a number, for `SKIPPED_NUMBERS`; None if they don't, or aren't all numbered alike.
+
+    Args:
+        images: in natural order.
+    """
+    stems = [image.stem for image in images]
+    numbers = [stem[len(stem.rstrip("0123456789")) :] for stem in stems]
+    if len(images) < 2 or not all(n and len(n) < 16 for n in numbers):
+        return None
+    if len({stem[: len(stem) - len(n)] for stem, n in zip(stems, numbers, strict=True)}) > 1:
+        return None
+    for k in range(1, len(images)):
+        if int(numbers[k]) > int(numbers[k - 1]) + 1:
+            return f"{images[k].name} follows {images[k - 1].name}"
+    return None
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:

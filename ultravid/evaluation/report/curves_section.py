@@ -10,7 +10,7 @@ from ultravid.evaluation.lesion_metrics import FROC_RATES
 from ultravid.evaluation.report.charts import COLOURS, DASHES, Axis, Series, bar_chart, line_chart
 from ultravid.evaluation.report.curves import froc_curve, precision_recall_curve, score_histogram
 from ultravid.evaluation.report.html_page import Html, caption, chart_figure, command, element, legend, section
-from ultravid.evaluation.report.report_run import ReportRun
+from ultravid.evaluation.report.report_run import ReportRun, notes_of_runs
 from ultravid.evaluation.report.strips import DETECTION
 from ultravid.evaluation.report.timelines import FALSE_DETECTION
 
@@ -51,7 +51,8 @@ def curves_section(runs: Sequence[ReportRun]) -> Html:
             f"drawn at {least:g}.",
         ),
     ]
-    notes = [caption(note) for run in runs if (note := run.assumed_rate_note(f"lesion/FROC@{r:g}" for r in FROC_RATES))]
+    said = notes_of_runs(runs, lambda run: run.assumed_rate_note(f"lesion/FROC@{r:g}" for r in FROC_RATES))
+    notes = [caption(f"In {names}, {note}") for names, note in said]
     names = legend([(run.name, colour) for run, (colour, _) in styled])
     again = caption("To draw these curves again:"), command(runs[0].options.command)
     return section("curves", "Curves", names, element("div", {"class": "charts"}, *charts), *notes, *again)

@@ -21,7 +21,7 @@ from ultravid.evaluation.report.html_page import (
     table,
     value_cell,
 )
-from ultravid.evaluation.report.report_run import ReportOptions, ReportRun, strata_fields
+from ultravid.evaluation.report.report_run import ReportOptions, ReportRun, notes_of_runs, strata_fields
 from ultravid.evaluation.run_facts import differing_settings
 from ultravid.evaluation.tables import format_interval, format_undefined
 
@@ -63,16 +63,12 @@ def metrics_section(runs: Sequence[ReportRun]) -> Html:
                 interval = percentile_interval(run.draws[name])
                 row.append(Cell(format_interval(interval.low, interval.high)))
         rows.append([*row, Cell(_MEANINGS[name], prose=True)])
-    notes = []
-    for run in runs:
-        reasons = why_undefined({name: run.metrics[name] for name in BOOTSTRAP_METRICS}, run.videos)
-        if reasons:
-            notes.append(caption(f"Undefined in {run.name}: {format_undefined(reasons)}."))
-        if text := stills_note(run.videos):
-            notes.append(caption(f"{run.name}: {text}"))
+    notes = _undefined_notes(runs, BOOTSTRAP_METRICS)
+    notes += [caption(f"{names}: {note}") for names, note in notes_of_runs(runs, lambda run: stills_note(run.videos))]
     notes += _rate_notes(runs, BOOTSTRAP_METRICS)
     if options.num_draws:
-        notes += [caption(f"{run.name}: {' '.join(said)}") for run in runs if (said := patient_notes(run.videos))]
+        said = notes_of_runs(runs, lambda run: " ".join(patient_notes(run.videos)))
+        notes += [caption(f"{names}: {note}") for names, note in said]
     how = "Computed over the frames of all videos pooled."
     if options.num_draws:
         how += (
@@ -86,7 +82,18 @@ def metrics_section(runs: Sequence[ReportRun]) -> Html:
 
 def _rate_notes(runs: Sequence[ReportRun], names: Sequence[str] | None = None) -> list[Html]:
     """Which metrics rest on an assumed frame rate, of these metrics or of all."""
-    return [caption(note) for run in runs if (note := run.assumed_rate_note(names))]
+    said = notes_of_runs(runs, lambda run: run.assumed_rate_note(names))
+    return [caption(f"In {of}, {note}") for of, note in said]
+
+
+def _undefined_notes(runs: Sequence[ReportRun], names: Sequence[str] | None = None) -> list[Html]:
+    """Why metrics are undefined, of these or of all."""
+
+    def reasons(run: ReportRun) -> str:
+        metrics = run.metrics if names is None else {name: run.metrics[name] for name in names}
+        return format_undefined(why_undefined(metrics, run.videos))
+
+    return [caption(f"Undefined in {of}: {why}.") for of, why in notes_of_runs(runs, reasons)]
 
 
 def _evaluate_command(run: ReportRun) -> str:
@@ -178,13 +185,9 @@ def all_metrics_section(runs: Sequence[ReportRun]) -> Html:
     """Every metric and count of every run."""
     rows: list[Row] = [
         [name, *(value_cell(r.metrics.get(name, _NAN), 4 if name.startswith("legacy/") else 2) for r in runs)]
-        for name in runs[0].metrics
+        for name in dict.fromkeys(name for run in runs for name in run.metrics)
     ]
-    reasons = [
-        caption(f"Undefined in {run.name}: {format_undefined(why)}.")
-        for run in runs
-        if (why := why_undefined(run.metrics, run.videos))
-    ]
+    reasons = _undefined_notes(runs)
     how = caption(
         "In percent, except: FP in false-positive sequences per minute, FP/image in false-positive detections per image, delay_s "
         "in seconds, legacy as fractions in 0..1 as the published code of UltraDet computes them, every video as 30 frames per "
@@ -192,7 +195,8 @@ def all_metrics_section(runs: Sequence[ReportRun]) -> Html:
         "ultravid/evaluation/metrics.py defines each metric. Click a column heading to sort."
     )
     counts = {run.name: count_metrics(run.videos) for run in runs}
-    rows += [[name, *(value_cell(counts[r.name][name], 0) for r in runs)] for name in counts[runs[0].name]]
+    names = dict.fromkeys(name for of_run in counts.values() for name in of_run)
+    rows += [[name, *(value_cell(counts[r.name].get(name, 0), 0) for r in runs)] for name in names]
     headers = ["metric", *(run.name for run in runs)]
     return section(
         "all-metrics", "All metrics", how, *reasons, *_rate_notes(runs), table(headers, rows, "all-metrics-table")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.runs import check_metrics, check_same_videos, in_order_of, load_run
 from ultravid.utils.errors import UserError
 
-__all__ = ["ReportOptions", "ReportRun", "load_report_runs", "strata_fields"]
+__all__ = ["ReportOptions", "ReportRun", "load_report_runs", "notes_of_runs", "strata_fields"]
 
 _STRATA = ("device", "organ", "hospital")
 
@@ -83,9 +83,8 @@ class ReportRun:
         return all_metrics(self.videos)
 
     def assumed_rate_note(self, names: Iterable[str] | None = None) -> str:
-        """`metrics.assumed_rate_note` of these metrics, or of all, with the run's name; "" if there is nothing to note."""
-        note = assumed_rate_note({n: self.metrics[n] for n in (self.metrics if names is None else names)}, self.videos)
-        return note and f"In {self.name}, {note}"
+        """`metrics.assumed_rate_note` of these metrics, or of all; "" if there is nothing to note."""
+        return assumed_rate_note({n: self.metrics[n] for n in (self.metrics if names is None else names)}, self.videos)
 
     @cached_property
     def draws(self) -> dict[str, NDArray[np.float64]]:
@@ -107,6 +106,15 @@ class ReportRun:
     def missed(self) -> list[Failure]:
         """The lesions that it misses at that threshold."""
         return missed_lesions(self.videos, self.point.threshold)
+
+
+def notes_of_runs(runs: Sequence[ReportRun], note_of: Callable[[ReportRun], str]) -> list[tuple[str, str]]:
+    """(names of the runs, what is noted of them), once where it is the same of several; without those of which nothing is."""
+    names: dict[str, list[str]] = {}
+    for run in runs:
+        if note := note_of(run):
+            names.setdefault(note, []).append(run.name)
+    return [(", ".join(of), note) for note, of in names.items()]
 
 
 def load_report_runs(paths: Sequence[Path], options: ReportOptions) -> tuple[list[ReportRun], str]:
