@@ -77,6 +77,7 @@ def _store_seeds() -> Sequence[Files]:
 def _frame(rng: np.random.Generator, number: int) -> FrameResult:
     corners = rng.uniform(0, 8, (2 + number % 2, 2, 2)).astype(np.float32)
     boxes = np.concatenate([corners[:, 0], corners[:, 0] + corners[:, 1]], axis=1)
+    regions = {"ignored": boxes[1:], "ignored_crowds": np.ones(1, np.bool_)} if number == 2 else {}
     return FrameResult(
         frame_index=number,
         image_id=number + 10,
@@ -87,6 +88,7 @@ def _frame(rng: np.random.Generator, number: int) -> FrameResult:
         gt_classes=np.zeros(1, np.int64),
         classes=np.zeros(len(boxes), np.int64),
         file_name=f"{number}.png",
+        **regions,
     )
 
 

@@ -236,7 +236,8 @@ class FrameDataset(Dataset[dict[str, Any]]):
     An item holds ``image`` (``(3, H, W)`` uint8 in ``image_format``, resized), ``height`` and ``width`` (of the frame on disk: detections
     and ground truth are in its pixels), ``video_id``, ``frame_index``, ``frame_number`` and ``time_s`` (see `Frame`; the time is None
     if the frame has no time stamp), ``image_id``, ``file_name``, ``fps`` (None if unknown), ``patient``, ``metadata``,
-    ``class_names``, ``category_ids``, ``merged_classes``, ``may_show_text`` (see `Video`) and ``instances`` (the ground truth). What a
+    ``class_names``, ``category_ids``, ``merged_classes``, ``may_show_text`` (see `Video`) and ``instances`` (the ground truth); if the
+    frame has regions to ignore, also ``ignored`` and ``ignored_crowds`` (see `Frame`), in the same pixels as the ground truth. What a
     reader draws from the global generators depends on the frame alone.
 
     Args:
@@ -306,4 +307,6 @@ class FrameDataset(Dataset[dict[str, Any]]):
             "merged_classes": dict(video.merged_classes),
             "instances": frame_instances(frame),
         }
+        if len(frame.ignored):
+            item |= {"ignored": frame.ignored, "ignored_crowds": frame.ignored_crowds}
         return {**item, "stream_id": "all videos"} if self.foreign_context else item

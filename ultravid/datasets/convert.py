@@ -9,6 +9,9 @@ a wrong one. The names in a manifest are data, and lead nowhere but into ``rawfr
 
 An image's file is named by the frame's place in the video. Its ``frame_id`` is the frame's number along the film and its ``time_s``
 the frame's time stamp, if it has one, so that gaps and pauses are kept.
+
+Regions to ignore are written as annotations without a lesion, marked ``iscrowd`` or ``ignore``. They are of no class; their
+``category_id`` is the first one's, because COCO's own tools need one.
 """
 
 from __future__ import annotations
@@ -373,6 +376,17 @@ def _coco(videos: Sequence[Video], split: str) -> dict[str, Any]:
                         "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
                         "instance_id": int(track),
                         "category_id": int(kind) + 1,
+                    }
+                )
+            for box, is_crowd in zip(frame.ignored.tolist(), frame.ignored_crowds.tolist(), strict=True):
+                content["annotations"].append(
+                    {
+                        "id": len(content["annotations"]) + 1,
+                        "image_id": image_id,
+                        "video_id": video_number,
+                        "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+                        "iscrowd" if is_crowd else "ignore": 1,
+                        "category_id": 1,
                     }
                 )
     return content

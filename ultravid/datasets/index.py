@@ -231,6 +231,7 @@ def _video_row(video: Video) -> dict[str, Any]:
                 frame.time_s,
                 frame.blanked,
                 frame.bits,
+                *([frame.ignored.tolist(), frame.ignored_crowds.tolist()] if len(frame.ignored) else []),
             ]
             for frame in video.frames
         ],
@@ -267,6 +268,8 @@ def _frame_from(
     time_s: float | None,
     blanked: list[list[int]],
     bits: int | None,
+    ignored: Sequence[list[float]] = (),
+    ignored_crowds: Sequence[bool] = (),
 ) -> Frame:
     return Frame(
         path=path,
@@ -282,4 +285,6 @@ def _frame_from(
         time_s=time_s,
         blanked=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in blanked),
         bits=bits,
+        ignored=np.asarray(ignored, np.float32).reshape(-1, 4),
+        ignored_crowds=np.asarray(ignored_crowds, np.bool_),
     )

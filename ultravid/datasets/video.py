@@ -1,6 +1,6 @@
 """What a reader returns: videos, their frames and annotations, before any image is opened.
 
-Legend: ``N`` lesions in a frame, ``M`` in all frames of a video.
+Legend: ``N`` lesions in a frame, ``M`` in all frames of a video; ``R`` regions to ignore in a frame.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ def _no_ids() -> NDArray[np.int64]:
     return np.zeros(0, np.int64)
 
 
+def _no_flags() -> NDArray[np.bool_]:
+    return np.zeros(0, np.bool_)
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One frame of a video.
@@ -54,6 +58,9 @@ class Frame:
         time_s: its own time stamp, seconds from the film's start; None: its number over the frame rate.
         bits: how many bits of a 16-bit image's channels are used, of which the upper 8 are kept; one number for all images of a
             recording. None: the file's channels have 8 bits, or ``index_in_file`` is given.
+        ignored: ``(R, 4)`` float32, as ``boxes``: regions that are no lesion, and in which a detection is neither right nor wrong.
+            Evaluation leaves such detections out; training treats the regions as background.
+        ignored_crowds: ``(R,)`` bool, whether a region holds many objects: a detection inside it then overlaps it, however small.
     """
 
     path: str
@@ -69,6 +76,8 @@ class Frame:
     number: int | None = None
     time_s: float | None = None
     bits: int | None = None
+    ignored: NDArray[np.float32] = field(default_factory=_no_boxes)
+    ignored_crowds: NDArray[np.bool_] = field(default_factory=_no_flags)
 
 
 class _PackedPaths:
@@ -121,6 +130,10 @@ class PackedFrames(Sequence[Frame]):
         self._number = np.array([_NO_NUMBER if f.number is None else f.number for f in frames], np.int64)
         self._time_s = np.array([np.nan if f.time_s is None else f.time_s for f in frames], np.float64)
         self._bits = np.array([f.bits or 0 for f in frames], np.int8)
+        with_regions = [(n, frame) for n, frame in enumerate(frames) if len(frame.ignored)]
+        self._frame_of_region = np.array([n for n, frame in with_regions for _ in frame.ignored], np.int32)
+        self._ignored = np.concatenate([_no_boxes(), *(frame.ignored for _, frame in with_regions)])
+        self._ignored_crowds = np.concatenate([_no_flags(), *(frame.ignored_crowds for _, frame in with_regions)])
 
     def __len__(self) -> int:
         return len(self._size)
@@ -160,6 +173,9 @@ class PackedFrames(Sequence[Frame]):
         boxes = slice(self._box_ends[place], self._box_ends[place + 1])
         image_id = self._image_id[place]
         inside = int(self._index_in_file[place])
+        regions = slice(0)
+        if len(self._frame_of_region):
+            regions = slice(*np.searchsorted(self._frame_of_region, (place, place + 1)))
         return Frame(
             path=self._paths[place],
             image_id=int(image_id) if isinstance(image_id, np.integer) else image_id,
@@ -174,6 +190,8 @@ class PackedFrames(Sequence[Frame]):
             number=None if self._number[place] == _NO_NUMBER else int(self._number[place]),
             time_s=None if np.isnan(self._time_s[place]) else float(self._time_s[place]),
             bits=int(self._bits[place]) or None,
+            ignored=self._ignored[regions],
+            ignored_crowds=self._ignored_crowds[regions],
         )
 
     def __iter__(self) -> Iterator[Frame]:

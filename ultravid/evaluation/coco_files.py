@@ -5,9 +5,8 @@ repaired and the same files are rejected. Detections are COCO's results: a list 
 of an image keep their order. A detection's box is used as it is, and rejected if its width or height is negative. Its category must be
 one of the annotations'. Where these have several, classes are numbered from 0 in the order of their ids.
 
-A detection that overlaps no lesion of its frame but a region that the annotations mark ``iscrowd`` or ``ignore``, with an IoU of 0.5, is
-neither right nor wrong: it is left out, and a warning counts such detections. In a crowd region the share of the detection that
-lies inside counts in place of the IoU. This is COCO's rule at its first threshold.
+Regions that the annotations mark ``iscrowd``, ``ignore`` or ``difficult`` come with the frames; what they do to detections:
+`ultravid.evaluation.matching.without_ignored`.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from ultravid.datasets.formats.coco_annotations import (
 )
 from ultravid.datasets.formats.lesions import as_id
 from ultravid.datasets.patients import PatientRule
-from ultravid.evaluation.matching import pairwise_iou_np
 from ultravid.evaluation.results import FrameResult, VideoResult
 from ultravid.utils.errors import UserError
 from ultravid.utils.text import shown
@@ -59,8 +57,6 @@ class FrameDetections(NamedTuple):
 Detections = Mapping[Id, FrameDetections]
 """By image id."""
 
-_IGNORED_IOU = 0.5
-
 
 def read_annotations(address: str | Path, patients: PatientRule | None = None) -> CocoAnnotations:
     """Read a COCO-VID file, or plain COCO as stills; repaired boxes are counted in a warning.
@@ -84,45 +80,9 @@ def read_annotations(address: str | Path, patients: PatientRule | None = None) -
 def join_detections(annotations: CocoAnnotations, detections: Detections) -> list[VideoResult]:
     """The videos in the order of the file, each frame with its detections.
 
-    An image without an entry has no detection. A video without an image is skipped. Detections on ignored regions are left out.
+    An image without an entry has no detection. A video without an image is skipped.
     """
-    kept, num_ignored = {}, 0
-    for image_id, found in detections.items():
-        counts = _counts(found.boxes, annotations.images[image_id])
-        if not counts.all():
-            num_ignored += int((~counts).sum())
-            classes = None if found.classes is None else found.classes[counts]
-            found = FrameDetections(found.boxes[counts], found.scores[counts], classes)
-        kept[image_id] = found
-    if num_ignored:
-        logger.warning(
-            "%s: %d detections lie on regions that the annotations mark as iscrowd, ignore or difficult (IoU %s); they are neither "
-            "right nor wrong, and are left out.",
-            annotations.path,
-            num_ignored,
-            _IGNORED_IOU,
-        )
-    return [_video_result(video, kept, annotations) for video in annotations.videos.values() if video.images]
-
-
-def _counts(boxes: NDArray[np.float32], image: CocoImage) -> NDArray[np.bool_]:
-    """``(N,)`` whether each detection of an image is right or wrong, and not on an ignored region."""
-    if not image.ignored or not len(boxes):
-        return np.ones(len(boxes), np.bool_)
-    on_region = np.zeros(len(boxes), np.bool_)
-    for region in image.ignored:
-        other = np.asarray([region.box], np.float32)
-        if region.is_crowd:
-            corners = np.concatenate(
-                [np.maximum(boxes[:, :2], other[:, :2]), np.minimum(boxes[:, 2:], other[:, 2:])], 1
-            )
-            inside, area = ((b[:, 2:] - b[:, :2]).clip(min=0).prod(1) for b in (corners, boxes))
-            on_region |= inside >= _IGNORED_IOU * np.maximum(area, np.float32(1e-9))
-        else:
-            on_region |= pairwise_iou_np(boxes, other)[:, 0] >= _IGNORED_IOU
-    lesions = np.array([box for box, _, _ in image.lesions], np.float32).reshape(-1, 4)
-    on_lesion = (pairwise_iou_np(boxes, lesions) >= _IGNORED_IOU).any(axis=1)
-    return on_lesion | ~on_region
+    return [_video_result(video, detections, annotations) for video in annotations.videos.values() if video.images]
 
 
 def _video_result(video: CocoVideo, detections: Detections, annotations: CocoAnnotations) -> VideoResult:
@@ -147,6 +107,10 @@ def _frame_result(number: int, image: CocoImage, detections: Detections, annotat
     gt_boxes = np.array([box for box, _, _ in image.lesions], np.float32).reshape(-1, 4)
     classes = np.array([annotations.class_of[category] for _, category, _ in image.lesions], np.int64)
     tracks = np.array([track for _, _, track in image.lesions], np.int64)
+    regions: dict[str, Any] = {}
+    if image.ignored:
+        regions["ignored"] = np.array([region.box for region in image.ignored], np.float32)
+        regions["ignored_crowds"] = np.array([region.is_crowd for region in image.ignored], np.bool_)
     return FrameResult(
         number,
         image.image_id,
@@ -159,6 +123,7 @@ def _frame_result(number: int, image: CocoImage, detections: Detections, annotat
         file_name=image.file_name,
         frame_number=image.frame_id,
         time_s=image.time_s,
+        **regions,
     )
 
 

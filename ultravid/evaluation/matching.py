@@ -8,19 +8,21 @@ Legend: ``F`` frames, ``N`` detections and ``M`` lesion boxes of a video; ``L`` 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.evaluation.results import MatchedClasses, MatchedVideo, VideoResult
+from ultravid.evaluation.results import FrameResult, MatchedClasses, MatchedVideo, VideoResult
 
-__all__ = ["match_video", "match_videos", "pairwise_iou_np"]
+__all__ = ["match_video", "match_videos", "pairwise_iou_np", "without_ignored"]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
 LINK_FRAMES = 5
 LINK_IOU = 0.5
+IGNORED_IOU = 0.5
 
 _PAIRS_AT_ONCE = 30_000  # pairs of boxes compared in one go: the dozen arrays at work stay in the cache
 
@@ -31,7 +33,12 @@ def match_videos(videos: Iterable[VideoResult | MatchedVideo]) -> list[MatchedVi
 
 
 def match_video(video: VideoResult) -> MatchedVideo:
-    """Compare a video's detections with its lesions and with each other; the time is linear in the video's length."""
+    """Compare a video's detections with its lesions and with each other; the time is linear in the video's length.
+
+    Detections on regions to ignore are left out (`without_ignored`).
+    """
+    num_found = sum(len(f.scores) for f in video.frames)
+    video = without_ignored(video)
     frames = video.frames
     boxes = np.concatenate([f.boxes for f in frames] or [np.zeros((0, 4), np.float32)])
     scores = np.concatenate([f.scores for f in frames] or [np.zeros(0, np.float32)])
@@ -66,7 +73,39 @@ def match_video(video: VideoResult) -> MatchedVideo:
         patient_guessed=video.patient_guessed,
         class_names=video.class_names,
         classes=_match_within_classes(video, boxes, frame, gt_boxes, gt_frame) if video.has_classes else None,
+        num_ignored=num_found - len(scores),
     )
+
+
+def without_ignored(video: VideoResult) -> VideoResult:
+    """The video without the detections that are neither right nor wrong.
+
+    These overlap no lesion of their frame, but a region to ignore, with an IoU of 0.5. In a crowd region the share of the detection
+    that lies inside counts in place of the IoU. This is COCO's rule at its first threshold.
+    """
+    if all(frame.ignored is None for frame in video.frames):
+        return video
+    return replace(video, frames=[_frame_without_ignored(frame) for frame in video.frames])
+
+
+def _frame_without_ignored(frame: FrameResult) -> FrameResult:
+    if frame.ignored is None or not len(frame.boxes):
+        return frame
+    crowds = np.zeros(len(frame.ignored), np.bool_) if frame.ignored_crowds is None else frame.ignored_crowds
+    on_region = np.zeros(len(frame.boxes), np.bool_)
+    for region, is_crowd in zip(frame.ignored, crowds, strict=True):
+        on_region |= _is_inside(frame.boxes, region) if is_crowd else iou_np(frame.boxes, region) >= IGNORED_IOU
+    kept = ~on_region
+    for lesion in frame.gt_boxes:
+        kept |= iou_np(frame.boxes, lesion) >= IGNORED_IOU
+    classes = None if frame.classes is None else frame.classes[kept]
+    return replace(frame, boxes=frame.boxes[kept], scores=frame.scores[kept], classes=classes)
+
+
+def _is_inside(boxes: FloatArray, region: FloatArray) -> NDArray[np.bool_]:
+    """``(N,)`` whether at least half of a box, by area, lies inside a region."""
+    sides = np.minimum(boxes[:, 2:], region[2:]) - np.maximum(boxes[:, :2], region[:2])
+    return sides.clip(min=0).prod(axis=1) >= IGNORED_IOU * np.maximum(box_area(boxes), np.float32(1e-9))
 
 
 def _match_within_classes(

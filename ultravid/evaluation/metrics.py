@@ -76,7 +76,7 @@ from ultravid.evaluation.frame_ap import (
 from ultravid.evaluation.image_metrics import false_positives_per_image, films_of, image_froc, stills_only
 from ultravid.evaluation.legacy import legacy_metrics
 from ultravid.evaluation.lesion_metrics import LesionTrack, froc, lesion_sensitivity, lesion_tracks, median_delay_s
-from ultravid.evaluation.matching import match_videos
+from ultravid.evaluation.matching import IGNORED_IOU, match_videos
 from ultravid.evaluation.per_video import per_video_metrics
 from ultravid.evaluation.results import MatchedVideo, VideoResult
 from ultravid.evaluation.video_metrics import false_sequences_per_minute
@@ -197,9 +197,11 @@ def count_metrics(videos: Sequence[MatchedVideo]) -> dict[str, int]:
 
     ``count/videos_of_assumed_rate``: videos of which neither the frame rate nor time stamps are known. A video of an unknown
     patient counts as one more patient; ``count/videos_of_unknown_patient`` says how many those are. If patients may have been
-    taken from the videos' names, there is ``count/videos_of_guessed_patient`` too.
+    taken from the videos' names, there is ``count/videos_of_guessed_patient`` too; if detections lie on regions to ignore, which
+    ``count/detections`` leaves out, there is ``count/detections_on_ignored_regions``.
     """
     guessed = sum(v.patient_guessed for v in videos)
+    ignored = sum(v.num_ignored for v in videos)
     return {
         "count/patients": num_patients(videos),
         "count/videos": len(videos),
@@ -211,7 +213,19 @@ def count_metrics(videos: Sequence[MatchedVideo]) -> dict[str, int]:
         "count/videos_of_assumed_rate": sum(v.times.is_assumed for v in films_of(videos)),
         "count/videos_of_unknown_patient": num_unknown_patients(videos),
         **({"count/videos_of_guessed_patient": guessed} if guessed else {}),
+        **({"count/detections_on_ignored_regions": ignored} if ignored else {}),
     }
+
+
+def ignored_note(videos: Sequence[MatchedVideo]) -> str:
+    """A sentence about detections on regions to ignore; empty if there are none."""
+    number = sum(video.num_ignored for video in videos)
+    return (
+        f"{number} detections lie on regions that the annotations mark as iscrowd, ignore or difficult (IoU {IGNORED_IOU}); they are "
+        "neither right nor wrong, and are left out."
+        if number
+        else ""
+    )
 
 
 def assumed_rate_note(metrics: Mapping[str, float], videos: Sequence[MatchedVideo]) -> str:

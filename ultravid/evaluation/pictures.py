@@ -21,12 +21,18 @@ __all__ = ["FramePictures"]
 
 logger = logging.getLogger(__name__)
 
-_GREEN, _ORANGE, _WHITE, _BLACK = (80, 220, 80), (40, 150, 255), (255, 255, 255), (0, 0, 0)  # BGR
+_GREEN, _ORANGE, _GREY, _WHITE, _BLACK = (
+    (80, 220, 80),
+    (40, 150, 255),
+    (140, 140, 140),
+    (255, 255, 255),
+    (0, 0, 0),
+)  # BGR
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 class FramePictures(DatasetEvaluator):
-    """Writes one PNG of frames with their lesions (green) and detections (orange, with the score).
+    """Writes one PNG of frames with their lesions (green), regions to ignore (grey) and detections (orange, with the score).
 
     Each video contributes the frame with the largest lesion; a video without lesion its first frame.
 
@@ -87,6 +93,9 @@ class FramePictures(DatasetEvaluator):
         if is_hidden:
             self._num_hidden += 1
             shown[:] = 0
+        ignored = given.get("ignored", ())
+        for box in ignored:
+            _rectangle(shown, box, scale, _GREY)
         for box in given["instances"].gt_boxes.tensor.tolist():
             _rectangle(shown, box, scale, _GREEN)
         for box, score in zip(found.pred_boxes.tensor.tolist(), found.scores.tolist(), strict=True):
@@ -98,6 +107,7 @@ class FramePictures(DatasetEvaluator):
         canvas = np.zeros((self._tile + 18, self._tile, 3), np.uint8)
         canvas[18 : 18 + size[1], : size[0]] = shown
         label = f"{given['video_id']}  frame {given['frame_index']}{'  (not shown)' if is_hidden else ''}"
+        label += "  (grey: to ignore)" if len(ignored) else ""
         cv2.putText(canvas, label, (3, 12), _FONT, 0.38, _WHITE, 1, cv2.LINE_AA)
         return canvas
 

@@ -12,6 +12,8 @@ again without its annotations:
 - ``num_boxes`` and ``num_gt`` (F,) int64, number of detections and lesion boxes of each frame.
 - ``boxes`` (N, 4) float32 XYXY in pixels, ``scores`` (N,) float32, ``classes`` (N,) int64.
 - ``gt_boxes`` (M, 4) float32, ``gt_classes`` and ``gt_track_ids`` (M,) int64.
+- in videos with regions to ignore ``num_ignored`` (F,) int64, number of regions of each frame, ``ignored`` (R, 4) float32 and
+  ``ignored_crowds`` (R,) int64, 0 or 1 (`FrameResult`). The detections on them are stored as all others.
 - ``input_digests`` (F,) int64: checksums of the images given to the model, compared when an evaluation is resumed.
 
 ``<folder>/manifest.json`` lists the files in order, with their SHA-256 (not in version 0.1). It is written last: a folder without
@@ -74,7 +76,9 @@ _ARRAYS: dict[str, tuple[str, int]] = {  # kind of dtype, number of dimensions
     "gt_classes": ("i", 1),
     "gt_track_ids": ("i", 1),
 }
-_OPTIONAL_ARRAYS = {"frame_number": ("i", 1), "time_s": ("f", 1)}
+_TIME_ARRAYS = {"frame_number": ("i", 1), "time_s": ("f", 1)}
+_REGION_ARRAYS = {"num_ignored": ("i", 1), "ignored": ("f", 2), "ignored_crowds": ("i", 1)}  # all or none
+_OPTIONAL_ARRAYS = {**_TIME_ARRAYS, **_REGION_ARRAYS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,13 +142,19 @@ def write_video(
         arrays["frame_number"] = np.array(numbers, np.int64)
     if any(time_s is not None for time_s in times):
         arrays["time_s"] = np.array([np.nan if time_s is None else time_s for time_s in times], np.float64)
+    if any(f.ignored is not None for f in frames):
+        regions = [np.zeros((0, 4), np.float32) if f.ignored is None else f.ignored for f in frames]
+        crowds = [_or_zeros(f.ignored_crowds, len(boxes)) for f, boxes in zip(frames, regions, strict=True)]
+        arrays["num_ignored"] = np.array([len(boxes) for boxes in regions], np.int64)
+        arrays["ignored"] = np.concatenate(regions)
+        arrays["ignored_crowds"] = np.concatenate(crowds).astype(np.int64)
     path = folder / video_file_name(video.video_id)
     with replace_file(path) as file:
         np.savez(file, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
     return path
 
 
-def _or_zeros(values: NDArray[np.int64] | None, number: int) -> NDArray[np.int64]:
+def _or_zeros(values: NDArray[Any] | None, number: int) -> NDArray[Any]:
     return np.zeros(number, np.int64) if values is None else values
 
 
@@ -211,7 +221,8 @@ def _check_sizes(file: BinaryIO) -> None:
 
 
 def _checked_header(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    missing = [name for name in ("header", *_ARRAYS) if name not in arrays]
+    regions = _REGION_ARRAYS if _REGION_ARRAYS.keys() & arrays.keys() else ()
+    missing = [name for name in ("header", *_ARRAYS, *regions) if name not in arrays]
     if missing:
         raise UserError(f"{path}: is not a prediction file: it has no array {missing[0]!r}.")
     try:
@@ -259,10 +270,13 @@ def _check_arrays(where: str, arrays: Mapping[str, NDArray[Any]], header: Mappin
         if array.dtype.kind != kind or array.ndim != dimensions or (dimensions == 2 and array.shape[1] != 4):
             wanted = f"{names[kind]} of shape {'(N, 4)' if dimensions == 2 else '(N,)'}"
             raise UserError(f"{where}: {name!r} is {array.dtype} of shape {array.shape}; expected {wanted}.")
-    sizes = {"num_boxes": ("boxes", "scores", "classes"), "num_gt": ("gt_boxes", "gt_classes", "gt_track_ids")}
-    per_frame = [
-        name for name in ("frame_index", "num_boxes", "num_gt", "input_digests", *_OPTIONAL_ARRAYS) if name in arrays
-    ]
+    sizes: dict[str, tuple[str, ...]] = {
+        "num_boxes": ("boxes", "scores", "classes"),
+        "num_gt": ("gt_boxes", "gt_classes", "gt_track_ids"),
+    }
+    if "num_ignored" in arrays:
+        sizes["num_ignored"] = ("ignored", "ignored_crowds")
+    per_frame = [name for name in ("frame_index", *sizes, "input_digests", *_TIME_ARRAYS) if name in arrays]
     lengths = {len(header["image_ids"]), len(header["file_names"]), *(len(arrays[name]) for name in per_frame)}
     if len(lengths) > 1:
         raise UserError(
@@ -317,7 +331,8 @@ def _video(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Vid
     parts["gt_boxes"] = np.split(arrays["gt_boxes"].astype(np.float32), gt_ends)
     for name in ("gt_classes", "gt_track_ids"):
         parts[name] = np.split(arrays[name].astype(np.int64), gt_ends)
-    numbers, times = (arrays[name].tolist() if name in arrays else None for name in _OPTIONAL_ARRAYS)
+    numbers, times = (arrays[name].tolist() if name in arrays else None for name in _TIME_ARRAYS)
+    regions = _regions(arrays) if "ignored" in arrays else [{}] * len(header["image_ids"])
     frames = [
         FrameResult(
             int(index),
@@ -326,6 +341,7 @@ def _video(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Vid
             frame_number=numbers and numbers[f],
             time_s=times and times[f],
             **{name: part[f] for name, part in parts.items()},
+            **regions[f],
         )
         for f, (index, image_id, file_name) in enumerate(
             zip(arrays["frame_index"], header["image_ids"], header["file_names"], strict=True)
@@ -342,6 +358,14 @@ def _video(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Vid
         class_names=tuple(header["class_names"]),
         category_ids=tuple(header["category_ids"]),
     )
+
+
+def _regions(arrays: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
+    """``ignored`` and ``ignored_crowds`` of each frame that has such regions."""
+    ends = arrays["num_ignored"].cumsum()[:-1]
+    boxes = np.split(arrays["ignored"].astype(np.float32), ends)
+    crowds = np.split(arrays["ignored_crowds"] != 0, ends)
+    return [{"ignored": b, "ignored_crowds": c} if len(b) else {} for b, c in zip(boxes, crowds, strict=True)]
 
 
 def write_manifest(folder: Path, files: Mapping[str, Path], fingerprint: str = "") -> None:

@@ -1,6 +1,7 @@
 """Detections and ground truth of videos, before (`VideoResult`) and after (`MatchedVideo`) their boxes are compared.
 
-Legend: ``F`` frames, ``N`` detections and ``M`` lesion boxes, of a frame or of a whole video as stated; ``L`` links.
+Legend: ``F`` frames, ``N`` detections and ``M`` lesion boxes, of a frame or of a whole video as stated; ``L`` links; ``R`` regions to
+ignore in a frame.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ class FrameResult:
         file_name: image file of the frame; None if unknown. No metric uses it.
         frame_number: number of the frame along the film, at the video's frame rate; None: ``frame_index``.
         time_s: its time stamp, seconds from the film's start; None: its number over the frame rate.
+        ignored: ``(R, 4)`` float32, regions to ignore, XYXY, pixels: they are no lesions, and detections on them count neither as right nor
+            as wrong (`matching.without_ignored`). None: there are none.
+        ignored_crowds: ``(R,)`` bool, whether a region holds many objects; None: none does.
     """
 
     frame_index: int
@@ -49,6 +53,8 @@ class FrameResult:
     file_name: str | None = None
     frame_number: int | None = None
     time_s: float | None = None
+    ignored: FloatArray | None = None
+    ignored_crowds: NDArray[np.bool_] | None = None
 
     @property
     def number(self) -> int:
@@ -159,6 +165,7 @@ class MatchedVideo:
         patient_guessed: as in `VideoResult`.
         class_names: names of the classes in the order of their numbers; empty if they are not known.
         classes: None if there are no two classes, or they are not known.
+        num_ignored: number of detections on regions to ignore; they are left out, and nothing else here counts them.
     """
 
     video_id: str
@@ -183,6 +190,7 @@ class MatchedVideo:
     patient_guessed: bool = False
     class_names: tuple[str, ...] = ()
     classes: MatchedClasses | None = None
+    num_ignored: int = 0
 
     @property
     def is_still(self) -> bool:

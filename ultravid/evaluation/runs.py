@@ -26,7 +26,7 @@ from ultravid.evaluation.coco_files import (
     read_coco_detections,
 )
 from ultravid.evaluation.matching import match_video
-from ultravid.evaluation.metrics import TRAINING_METRICS, all_metrics
+from ultravid.evaluation.metrics import TRAINING_METRICS, all_metrics, ignored_note
 from ultravid.evaluation.prediction_store import find_manifest, read_videos
 from ultravid.evaluation.records import EvaluationRecord, check_record, command_to_evaluate, evaluation_of, record_about
 from ultravid.evaluation.results import MatchedVideo, VideoResult
@@ -174,6 +174,8 @@ def load_run(
         truths[video.video_id] = _truth_text(video)
     if not matched:
         raise UserError(f"{predictions}: contains no video; there is nothing to evaluate.")
+    if note := ignored_note(matched):
+        logger.warning("%s: %s", predictions, note)
     faults = FileFaults(predictions)
     note_spellings(matched, faults)
     for warning in faults.close():
@@ -271,8 +273,14 @@ def in_order_of(a: Sequence[MatchedVideo], b: Sequence[MatchedVideo]) -> list[Ma
 
 
 def _truth_text(video: VideoResult) -> str:
-    """A hash of the frames and lesions, and one of the frames' times, which rates a minute and delays depend on."""
+    """A hash of the frames, lesions and regions to ignore, and one of the frames' times, which rates a minute and delays depend on."""
     text = repr([(f.image_id, f.frame_index, f.gt_boxes.tolist()) for f in video.frames])
+    regions = [
+        (f.image_id, f.ignored.tolist(), None if f.ignored_crowds is None else f.ignored_crowds.tolist())
+        for f in video.frames
+        if f.ignored is not None
+    ]
+    text += repr(regions) if regions else ""
     times = video.times()
     of_times = b"a still"
     if len(video.frames) > 1:

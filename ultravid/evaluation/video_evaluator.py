@@ -25,6 +25,7 @@ from ultravid.evaluation.metrics import (
     all_metrics,
     assumed_rate_note,
     count_metrics,
+    ignored_note,
     shown_metrics,
     stratum_metrics,
     why_undefined,
@@ -57,7 +58,8 @@ class VideoDetectionEvaluator(DatasetEvaluator):
 
     Each input has ``video_id``, ``frame_index``, ``image_id`` and ``instances`` with ``gt_boxes``; optionally ``gt_classes`` and
     ``gt_ids`` in its instances, and ``fps`` (0 or None: not known), ``frame_number`` (of the frame along the film, at that rate; without
-    it ``frame_index``), ``time_s`` (its time stamp), ``patient``, ``metadata`` and ``file_name``. Each output has ``instances`` with
+    it ``frame_index``), ``time_s`` (its time stamp), ``ignored`` and ``ignored_crowds`` (regions to ignore, see `FrameResult`), ``patient``, ``metadata`` and
+    ``file_name``. Each output has ``instances`` with
     ``pred_boxes`` and ``scores`` (and optionally ``pred_classes``), in the same pixels. Each process gets whole videos; which
     ones does not matter. Only the frames of the current video are in memory, unless the frames of all videos come as one
     stream (inputs with ``stream_id``).
@@ -254,6 +256,8 @@ class VideoDetectionEvaluator(DatasetEvaluator):
             logger.info("%s", assumed)
         if note := stills_note(videos):
             logger.info("%s", note)
+        if note := ignored_note(videos):
+            logger.warning("%s", note)
         if self._output is not None:
             files = {video_id: path for _, part in parts for video_id, path in part.items()}
             self._write(self._output, {v: files[v] for v in sorted(files)}, {**every, **counts})
@@ -341,6 +345,8 @@ def _frame_result(given: dict[str, Any], found: Instances) -> FrameResult:
         file_name=given.get("file_name"),
         frame_number=_time_of(given, "frame_number", is_frame_number, "a whole number"),
         time_s=_time_of(given, "time_s", is_time_stamp, "a time in seconds"),
+        ignored=given.get("ignored"),
+        ignored_crowds=given.get("ignored_crowds"),
     )
 
 
@@ -367,9 +373,11 @@ def _checked(video_id: str, frame: FrameResult) -> FrameResult:
 
 
 def _same_truth(a: FrameResult, b: FrameResult) -> bool:
-    return (
-        a.image_id == b.image_id and np.array_equal(a.gt_boxes, b.gt_boxes) and np.array_equal(a.track_ids, b.track_ids)
-    )
+    def arrays(frame: FrameResult) -> list[np.ndarray[Any, Any]]:
+        regions = np.zeros((0, 4), np.float32) if frame.ignored is None else frame.ignored
+        return [frame.gt_boxes, frame.track_ids, regions, _ids_or_zeros(frame.ignored_crowds, len(regions))]
+
+    return a.image_id == b.image_id and all(map(np.array_equal, arrays(a), arrays(b)))
 
 
 def _ids_or_zeros(ids: np.ndarray[Any, Any] | None, number: int = 0) -> np.ndarray[Any, Any]:

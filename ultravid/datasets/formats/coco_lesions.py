@@ -1,7 +1,8 @@
 """Rows of COCO's annotations: which are boxes of lesions.
 
 The lesion is the row's ``instance_id``, else its ``track_id``: a whole number or text, null for none
-(`ultravid.datasets.formats.lesions`). A row with ``iscrowd``, ``ignore`` or ``difficult`` set is a region to ignore, no lesion.
+(`ultravid.datasets.formats.lesions`). A row with ``iscrowd``, ``ignore`` or ``difficult`` set is a region to ignore, no lesion:
+evaluation leaves detections on it out, training treats it as background. It counts for all classes, whatever its category.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from ultravid.utils.text import shown
 
 __all__ = ["Ignored", "read_box"]
 
-_IGNORED = "boxes are marked iscrowd, ignore or difficult and are no lesions"
+_IGNORED = (
+    "boxes are marked iscrowd, ignore or difficult and are no lesions: an evaluation leaves detections on them out, "
+    "a training treats them as background"
+)
 _IGNORE_KEYS = ("iscrowd", "ignore", "difficult")
 
 

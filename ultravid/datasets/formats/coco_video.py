@@ -7,6 +7,9 @@ lies on disk as ``<root>/{trainval,test}.json`` and ``<root>/rawframes/{benign,m
 files hold frames without a box, frame numbers that do not run from 0, images that are not square, boxes of negative
 width or height (the corner is on the other side), boxes past the frame's edge, and boxes that stay the same over many frames.
 The two kinds of boxes in between are repaired, and a warning counts them; the rest is read as it is.
+
+Regions that the JSON marks to be ignored become `Frame.ignored`: evaluation leaves detections on them out, and training treats
+them as background.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ultravid.datasets.faults import FaultSink, FileFaults, as_data_error
 from ultravid.datasets.formats.coco_annotations import CocoAnnotations, CocoImage, CocoVideo, Id, read_coco_annotations
@@ -365,8 +371,11 @@ class _ImageReader:
                 )
             else:
                 rows.append((box, number, track))
-        at = {"number": image.frame_id, "time_s": image.time_s}
-        return make_frame((str(file), None), image.image_id, (image.height, image.width), rows, **at)
+        more: dict[str, Any] = {"number": image.frame_id, "time_s": image.time_s}
+        if image.ignored:
+            more["ignored"] = np.asarray([region.box for region in image.ignored], np.float32)
+            more["ignored_crowds"] = np.asarray([region.is_crowd for region in image.ignored], np.bool_)
+        return make_frame((str(file), None), image.image_id, (image.height, image.width), rows, **more)
 
     def _find(self, name: str) -> Path | None:
         """The file of a name in the first root that has it.

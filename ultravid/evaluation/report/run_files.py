@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ultravid.evaluation.matching import without_ignored
 from ultravid.evaluation.prediction_store import find_manifest, read_manifest, read_video
 from ultravid.evaluation.report.html_page import Html, caption
 from ultravid.evaluation.report.report_run import ReportRun
@@ -17,14 +18,17 @@ __all__ = ["image_finder", "missing_images", "read_videos"]
 
 
 def read_videos(run: ReportRun, wanted: set[str]) -> dict[str, VideoResult]:
-    """The wanted videos, read again: the boxes of all videos of a large run do not fit into memory at once."""
+    """The wanted videos, read again: the boxes of all videos of a large run do not fit into memory at once.
+
+    They have the detections of the run's matched videos, in their order: those on regions to ignore are left out.
+    """
     if not wanted:
         return {}
     if run.options.annotations is None:
         files = dict(read_manifest(find_manifest(run.path)))
-        return {name: read_video(files[name]).video for name in sorted(wanted)}
+        return {name: without_ignored(read_video(files[name]).video) for name in sorted(wanted)}
     videos = load_videos(run.path, run.options.annotations, run.options.patients)
-    return {video.video_id: video for video in videos if video.video_id in wanted}
+    return {video.video_id: without_ignored(video) for video in videos if video.video_id in wanted}
 
 
 def image_finder(run: ReportRun) -> ImageFinder:

@@ -22,6 +22,7 @@ from ultravid.utils.errors import UserError
 __all__ = ["DETECTION", "LESION", "ImageFinder", "MarkedFrame", "chosen_frames", "strip"]
 
 LESION, DETECTION = "#2fae4a", "#f08a1d"
+_IGNORED = "#8a8a8a"
 
 _SIDE = 256
 _JPEG_QUALITY = 75
@@ -122,7 +123,10 @@ def _frame(marked: MarkedFrame, threshold: float, image: NDArray[np.uint8] | Non
     frame = marked.frame
     kept = np.flatnonzero(frame.scores >= np.float32(threshold)).tolist()
     width, height = _size(frame, image)
-    marks = [
+    regions = [] if frame.ignored is None else frame.ignored.tolist()
+    marks = [element("title", None, f"grey: {len(regions)} regions to ignore")] if regions else []
+    marks += [_box(box, _IGNORED, height, own=False) for box in regions]
+    marks += [
         _box(box, LESION, height, marked.lesions is None or place in marked.lesions)
         for place, box in enumerate(frame.gt_boxes.tolist())
     ]
