@@ -106,7 +106,7 @@ RUNS = [
     (lambda f: repacked(f, header=np.array("[" * 10**5)), "nested too deeply"),
     (lambda f: repacked(f, frame_index=np.array([2**62])), "frame numbers are not from 0"),
     (lambda f: repacked(f, num_boxes=np.array([2**62])), "the sum of 'num_boxes'"),
-    (lambda f: repacked(f, boxes=np.array([[0, 0, np.inf, 1]], np.float32)), "nan or infinity"),
+    (lambda f: repacked(f, boxes=np.array([[0, 0, np.inf, 1]], np.float32)), "nan, infinity or a huge number"),
     (lambda f: repacked(f, boxes=np.array([[{}] * 4])), "can't be read"),
 ]
 

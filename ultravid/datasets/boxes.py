@@ -14,7 +14,7 @@ __all__ = ["CLIPPED", "LARGEST", "TURNED", "box_fault", "is_number", "repair_box
 CLIPPED = "boxes went past the frame's edge and were clipped to it"
 TURNED = "boxes had a negative width or height and were turned round"
 
-LARGEST = 1e30  # float32 ends at 3e38, and areas are products
+LARGEST = 1e15  # float32 ends at 3e38, and areas and their sums must stay below it
 
 
 def is_number(value: Any) -> bool:

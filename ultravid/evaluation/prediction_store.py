@@ -38,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultravid.datasets.bounds import MAX_FRAME_NUMBER, MAX_PREDICTION_BYTES
+from ultravid.datasets.boxes import LARGEST
 from ultravid.datasets.formats.coco_annotations import is_id
 from ultravid.datasets.frame_times import known_rate, order_fault
 from ultravid.datasets.json_files import parse_json, read_json
@@ -307,7 +308,7 @@ def _check_arrays(where: str, arrays: Mapping[str, NDArray[Any]], header: Mappin
 
 def first_fault(boxes: NDArray[Any], scores: NDArray[Any] | None) -> tuple[int, str] | None:
     """Index of the first invalid one of ``(N, 4)`` XYXY boxes (and ``(N,)`` scores), and what is wrong; None if all are valid."""
-    finite = np.isfinite(boxes).all(axis=1)
+    finite = (np.abs(boxes) < LARGEST).all(axis=1)
     sized = ~((boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1]))
     sound = finite & sized
     if scores is not None:
@@ -316,7 +317,7 @@ def first_fault(boxes: NDArray[Any], scores: NDArray[Any] | None) -> tuple[int, 
         return None
     place = int(np.flatnonzero(~sound)[0])
     if not finite[place]:
-        return place, f"box {boxes[place].tolist()} contains nan or infinity"
+        return place, f"box {boxes[place].tolist()} contains nan, infinity or a huge number"
     if not sized[place]:
         return place, f"box {boxes[place].tolist()} (x1, y1, x2, y2) has a negative width or height"
     return place, f"the score {float(scores[place]) if scores is not None else math.nan} is not finite"
