@@ -151,6 +151,8 @@ def rows(*ids, image=1, key="instance_id"):
         (rows(None, 7), rows(7.0, image=2), [[0, 7], [7]], "video 'v': 1 boxes"),
         (rows("a", 1), rows("b", "a", image=2), [[3, 1], [2, 3]], None),
         (rows(-3, 2**62, key="track_id"), [], [[-3, 2**62], []], None),
+        (rows({"track_id": 3.0}, {}, key="attributes"), [], [[3, 0], []], "video 'v': 1 boxes"),  # as CVAT writes it
+        (rows(1, 2, 3), rows(4, 5, image=2), [[1, 2, 3], [4, 5]], "no id twice (are they ids of boxes?)"),
         (rows(5, 5), [], [[5, 5], []], "1 boxes share their frame and the id of their lesion"),
         (rows(5) * 2, [], [[5], []], "1 boxes repeat another of their image"),
     ],

@@ -57,6 +57,15 @@ def test_no_annotation_at_all_is_said(root, caplog):
     assert "1 JSON files are not LabelMe's and are not read" in caplog.text
 
 
+def test_stills_are_videos_of_one_frame_with_sidecars_of_their_own(root, caplog):
+    save(root / "img" / "0.json", "0.png", [{**s, "group_id": None} for s in (BOX, shape([[30, 2], [40, 30]]))])
+    (root / "img" / "0.video.json").write_text('{"patient": "P1"}')
+    a, b = load_labelme(root=root, stills=True)
+    assert [(v.video_id, len(v), v.patient_known) for v in (a, b)] == [("img/0.png", 1, True), ("img/1.png", 1, False)]
+    assert (a.patient, boxes(a)) == ("P1", [[[1, 2, 20, 30], [30, 2, 40, 30]]]) and "id of a lesion" not in caplog.text
+    assert len({*a.frames[0].track_ids.tolist()}) == 2
+
+
 def test_two_folders_of_the_same_names_are_told_apart_by_the_folders_name(root):
     for video in "ab":
         shutil.copytree(root / "img", root / "images" / video)

@@ -1,6 +1,6 @@
 """Rows of COCO's annotations: which are boxes of lesions.
 
-The lesion is the row's ``instance_id``, else its ``track_id``: a whole number or text, null for none
+The lesion is the row's ``instance_id``, else its ``track_id``, else that of its ``attributes``, where CVAT writes it: a whole number or text, null for none
 (`ultravid.datasets.formats.lesions`). A row with ``iscrowd``, ``ignore`` or ``difficult`` set is a region to ignore, no lesion:
 evaluation leaves detections on it out, training treats it as background. It counts for all classes, whatever its category.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from ultravid.datasets.boxes import repair_box
 from ultravid.datasets.faults import FileFaults
-from ultravid.datasets.formats.lesions import AnnotatedBox, Id, is_id
+from ultravid.datasets.formats.lesions import AnnotatedBox, Id, as_id, is_id
 from ultravid.utils.text import shown
 
 __all__ = ["Ignored", "read_box"]
@@ -53,6 +53,8 @@ def read_box(
     """
     lesion = row.get("instance_id")
     lesion = row.get("track_id") if lesion is None else lesion
+    if lesion is None and isinstance(attributes := row.get("attributes"), dict):
+        lesion = as_id(attributes.get("track_id"))
     category = row.get("category_id")
     flags, odd = {}, []
     if row.get("iscrowd") or row.get("ignore") or row.get("difficult"):

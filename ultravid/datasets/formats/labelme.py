@@ -4,7 +4,7 @@ A JSON file may lie beside its image or in another folder (``labelme --output``)
 the image. If there is no such image, the one with the JSON's name counts, beside it or the only one of that name; this is reported.
 An image without JSON is a frame without lesion, which is reported too.
 
-Shapes of one ``group_id`` are a track; those without: `ultravid.datasets.formats.lesions`. Rectangles, and the bounds of polygons, circles, oriented rectangles and masks, are boxes; points and
+A folder is a video; with ``stills`` each image is. Shapes of one ``group_id`` are a track; those without: `ultravid.datasets.formats.lesions`. Rectangles, and the bounds of polygons, circles, oriented rectangles and masks, are boxes; points and
 lines are rejected. Images inside the JSON (``imageData``) are not read: the image's file must exist.
 """
 
@@ -56,6 +56,7 @@ def load_labelme(
     root: str | Path,
     classes: Sequence[str] | None = None,
     class_agnostic: bool = True,
+    stills: bool = False,
     patients: str | Path | None = None,
     allow_outside_root: bool = False,
     faults: FaultSink | None = None,
@@ -67,6 +68,7 @@ def load_labelme(
             ``root``.
         classes: labels in the order of their numbers; None: sorted by name.
         class_agnostic: use one class, "lesion", whatever the label.
+        stills: each image is a video of one frame, named by its path from ``root``; its sidecar is beside it.
         patients: a rule for patients, or a table of them by video name, see `ultravid.datasets.patients.patient_rule`. None: what a
             sidecar states.
         allow_outside_root: read images that an ``imagePath`` names outside of ``root``; their folder is one more video.
@@ -95,7 +97,8 @@ def load_labelme(
         for folder, found in images.by_folder.items():
             try:
                 with as_data_error(folder):
-                    reader.read(folder, found, matched)
+                    for images_of_video in [[image] for image in found] if stills else [found]:
+                        reader.read(images_of_video[0] if stills else folder, images_of_video, matched)
             except DataError as error:
                 own.reject("video can't be read", str(error).rstrip("."), whole_video=True)
         if not reader.videos and not own.rejected:
@@ -113,6 +116,7 @@ def load_labelme(
         "root": str(root.absolute()),
         "classes": list(classes) if classes else None,
         "class_agnostic": class_agnostic,
+        "stills": stills,
         "patients": str(patients),
         "allow_outside_root": allow_outside_root,
     }
@@ -276,9 +280,9 @@ class _Reader:
         inside = folder != self.root and folder.is_relative_to(self.root)
         return folder.relative_to(self.root).as_posix() if inside else folder.name
 
-    def read(self, folder: Path, images: Sequence[Path], matched: Mapping[Path, Sequence[_AnnotationFile]]) -> None:
-        """The video of a folder."""
-        name = self._name(folder)
+    def read(self, recording: Path, images: Sequence[Path], matched: Mapping[Path, Sequence[_AnnotationFile]]) -> None:
+        """The video of a folder, or of one image."""
+        name = self._name(recording)
         drawn: list[tuple[Path, tuple[int, int], int]] = []
         boxes: list[list[AnnotatedBox[int]]] = []
         self._merged.clear()
@@ -291,7 +295,7 @@ class _Reader:
                 drawn.append((image, read[0], self.num_images))
                 boxes.append(read[1])
             self.num_images += 1
-        numbered = number_lesions(boxes, f"video {name!r}", self.faults)
+        numbered = number_lesions(boxes, f"video {name!r}", self.faults, stills=len(images) == 1)
         frames = [
             make_frame((str(image), None), image_id, size, rows)
             for (image, size, image_id), rows in zip(drawn, numbered, strict=True)
@@ -302,7 +306,7 @@ class _Reader:
         if frames:
             if (skipped := skipped_numbers(images)) is not None:
                 self.faults.repair(SKIPPED_NUMBERS, f"video {name!r}: {skipped}")
-            sidecar = read_sidecar(folder)
+            sidecar = read_sidecar(recording)
             patient = self.patients.patient(name, sidecar.patient)
             shown = ("lesion",) if self.class_agnostic else self.classes
             more = {"fps": sidecar.fps, "metadata": sidecar.metadata, "merged_classes": dict(self._merged)}

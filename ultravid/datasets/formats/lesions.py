@@ -24,6 +24,9 @@ _SHARED = "boxes share their frame and the id of their lesion with another and a
 _ONE_EACH = "videos have boxes without the id of a lesion, one in a frame, which are taken for one lesion"
 _BY_ORDER = "videos have boxes without the id of a lesion, several in a frame, which are tracked by their order in it"
 
+_NEVER_TWICE = "videos have the id of a lesion at every box, but no id twice (are they ids of boxes?); each box is a lesion of its own"
+
+_FEW_BOXES = 5  # that may well be of as many lesions
 _LARGEST_FLOAT = 2.0**53  # above it not every whole number has a float of its own
 
 
@@ -91,6 +94,9 @@ def number_lesions(
             rows.append((box.box, box.category, number))
         without, most = without + here, max(most, here)
         numbered.append(rows)
+    num_boxes = sum(map(len, numbered))
+    if not without and len(named) == num_boxes >= _FEW_BOXES and sum(map(bool, numbered)) > 1:
+        faults.repair(_NEVER_TWICE, f"{where}: {num_boxes} boxes")
     if without and not stills:
         faults.repair(_BY_ORDER if most > 1 else _ONE_EACH, f"{where}: {without} boxes")
     return numbered
