@@ -80,6 +80,28 @@ def test_an_mp4_without_its_index_is_said_to_be_truncated(tmp_path):
         open_source(path)
 
 
+@pytest.mark.parametrize(("name", "codec"), [("live.webm", "libvpx"), ("a.mxf", "mpeg2video"), ("a.flv", "flv")])
+def test_a_film_that_ends_inside_a_part_is_refused_where_little_is_announced(tmp_path, name, codec):
+    with av.open(str(tmp_path / name), "w", options={"live": "1"} if name == "live.webm" else {}) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number in range(50):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(number), format="rgb24")))
+        container.mux(stream.encode())
+    assert len(open_source(tmp_path / name)) == 50
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: int(0.9 * len(whole)) + 1])
+    with pytest.raises(DataError, match=rf"{name}: is truncated: .* decode"):
+        open_source(tmp_path / name)
+
+
+def test_a_film_of_an_unknown_codec_is_one_message(tmp_path):
+    film = write_movie(tmp_path / "film.mp4", range(2))
+    film.write_bytes(film.read_bytes().replace(b"avc1\0\0", b"zzzz\0\0"))
+    with pytest.raises(DataError, match=r"film\.mp4: can't be read: FFmpeg does not know the codec of its film"):
+        open_source(film)
+
+
 def test_the_pause_of_a_film_is_in_its_times_and_not_in_its_rate(tmp_path):
     stamps = [1000 + 40 * n + (60_000 if n >= 6 else 0) for n in range(12)]
     (video,) = load_recordings(path=write_stamped(tmp_path / "a.mkv", stamps))

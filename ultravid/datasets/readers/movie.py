@@ -30,6 +30,7 @@ from ultravid.datasets.readers.source import ImageArray, Region
 from ultravid.datasets.video import DataError
 
 if TYPE_CHECKING:
+    from av import Packet
     from av.container import InputContainer
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
@@ -204,7 +205,7 @@ class _Decoded:
         return "" if self.told.frames_text is None else f"; the file announces {self.told.frames_text}"
 
     def decode(self, container: InputContainer, stream: VideoStream) -> None:
-        for packet in container.demux():
+        for packet in _packets(container, self.path):
             if packet.pts is not None and packet.time_base is not None:
                 end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                 self.end_of_all_s = max(self.end_of_all_s, end_s)
@@ -213,6 +214,13 @@ class _Decoded:
             if packet.stream.index == stream.index:
                 for frame in stream.decode(packet):
                     self.add(frame)
+
+
+def _packets(container: InputContainer, path: Path) -> Iterator[Packet]:
+    try:
+        yield from container.demux()
+    except IndexError:  # PyAV's
+        raise DataError(f"{path}: has a stream that begins later than the others and is not announced.") from None
 
 
 def _decode_once(path: Path, complaint: str | None = None) -> _Index:
@@ -265,7 +273,9 @@ def _refuse_truncated(found: _Decoded, container: InputContainer, stream: VideoS
     missing = None if told.frames is None else told.frames - number
     if told.end_s is None and missing is not None and missing > 0:
         raise DataError(f"{found.path}: is damaged: it holds {told.frames} frames, {number} decode.")
-    if told.end_s is None or (missing is not None and missing <= (0 if told.is_whole is False else 2)):
+    if told.is_whole is False and missing is not None and missing > 0:
+        raise DataError(f"{found.path}: is truncated: it announces {told.frames} frames, {number} decode.")
+    if told.end_s is None or (missing is not None and missing <= 2):
         return
     stamps = sorted(stamp for stamp in found.stamps if stamp is not None)
     intervals = np.diff(stamps) * float(stream.time_base or 0) if len(stamps) > 1 else np.array([0.04])

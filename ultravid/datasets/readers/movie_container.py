@@ -102,6 +102,9 @@ def _choose(path: Path, container: InputContainer) -> VideoStream:
     films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not films:
         raise DataError(f"{path}: has no video stream but a cover picture.")
+    films = [s for s in films if s.codec_context is not None]
+    if not films:
+        raise DataError(f"{path}: can't be read: FFmpeg does not know the codec of its film.")
     return max(films, key=lambda s: s.codec_context.height * s.codec_context.width)
 
 
@@ -157,14 +160,13 @@ def announced(path: Path, container: InputContainer, stream: VideoStream) -> Ann
         )
     if name in ("flv", "asf"):
         end = container.duration / av.time_base if container.duration else None
-        return Announced(
-            None, end, _is_whole(path, _end_of_asf) if name == "asf" else None, of_all_streams=True, rate=rate
-        )
+        end_of = _end_of_asf if name == "asf" else _end_if_inside_a_tag
+        return Announced(None, end, _is_whole(path, end_of), of_all_streams=True, rate=rate)
     if name == "gif":
         with open_regular(path) as file:
             header = read_image_header(file)
         return Announced(None if header is None else header.num_frames, None, None, rate=rate)
-    return Announced(None, None, None)
+    return Announced(None, None, _is_whole(path, _end_if_inside_a_triplet) if name == "mxf" else None)
 
 
 def end_fault(path: Path, format_name: str, told: Announced) -> str | None:
@@ -255,8 +257,8 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int | None:
     return at
 
 
-def _end_of_segment(file: BinaryIO, _size: int) -> int | None:
-    """Where a Matroska file's segment ends; None if its length was not known when it was written."""
+def _end_of_segment(file: BinaryIO, size: int) -> int | None:
+    """Where a Matroska file's segment ends; if its length was not known when it was written, where an element ends that is cut off."""
     head = file.read(4096)
     at = 4
     length, at = _ebml_number(head, at)
@@ -264,7 +266,17 @@ def _end_of_segment(file: BinaryIO, _size: int) -> int | None:
     if head[at : at + 4] != b"\x18\x53\x80\x67":
         return None
     length, at = _ebml_number(head, at + 4)
-    return None if length is None else at + length
+    if length is not None:
+        return at + length
+    while at < size:  # elements; one of unknown length is a cluster, and those in it follow
+        file.seek(at)
+        head = file.read(16)
+        width = 9 - head[0].bit_length()  # of its id
+        if width > 4:  # no element: bytes after the last one
+            return None
+        length, start = _ebml_number(head.ljust(16, b"\0"), width)
+        at += start + (length or 0)
+    return at if at > size else None
 
 
 def _ebml_number(data: bytes, at: int) -> tuple[int | None, int]:
@@ -280,3 +292,29 @@ def _end_of_asf(file: BinaryIO, _size: int) -> int | None:
         return None
     size, flags = struct.unpack("<Q40xI", head[at + 40 : at + 92])
     return None if flags & 1 else size  # 1: it was broadcast
+
+
+def _end_if_inside_a_tag(file: BinaryIO, size: int) -> int | None:
+    """Where the last tag of an FLV file ends, if that is beyond the file."""
+    head = file.read(9)
+    at = int.from_bytes(head[5:9], "big") + 4
+    while at < size:
+        file.seek(at)
+        head = file.read(11)
+        if head[:1] not in (b"\x08", b"\x09", b"\x12"):  # of sound, film and notes
+            return None
+        at += 11 + int.from_bytes(head[1:4], "big") + 4
+    return at if at - 4 > size else None  # 4: some writers leave out the length after the last one
+
+
+def _end_if_inside_a_triplet(file: BinaryIO, size: int) -> int | None:
+    """Where the last triplet of key, length and value of an MXF file ends, if that is beyond the file."""
+    at = 0
+    while at < size:
+        file.seek(at)
+        head = file.read(25).ljust(25, b"\0")
+        if not head.startswith(b"\x06\x0e\x2b\x34"):
+            return None
+        width = head[16] & 0x7F if head[16] & 0x80 else 0  # bytes of the length, if it does not fit in one
+        at += 17 + width + (int.from_bytes(head[17 : 17 + width], "big") if width else head[16])
+    return at if at > size else None
