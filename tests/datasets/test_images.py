@@ -175,13 +175,21 @@ def test_an_image_is_read_right_or_refused_by_name(tmp_path, name, data, message
         read_frame_image(load_recordings(path=tmp_path)[0], 0)
 
 
-@pytest.mark.parametrize("kind", ["png", "png at its end", "jpg"])
+@pytest.mark.parametrize(
+    "kind", ["png", "png at its end", "png behind a long text", "png before a long end", "jpg", "jpg behind its size"]
+)
 def test_an_image_has_the_size_that_it_is_shown_with(tmp_path, kind):
     jpeg, content = encoded(".jpg", numbered(5)), b"Exif\0\0" + exif(6)
+    segment = b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content
     data = {
         "png": with_chunk(PNG, b"eXIf", exif(6)),
         "png at its end": with_chunk(PNG, b"eXIf", exif(6), len(PNG) - 12),
-        "jpg": jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content + jpeg[2:],
+        "png behind a long text": with_chunk(
+            with_chunk(PNG, b"eXIf", exif(6)), b"tEXt", b"a\0" + b"eXIf acTL tRNS " * 999
+        ),
+        "png before a long end": with_chunk(PNG, b"eXIf", exif(6), len(PNG) - 12) + bytes(9999),
+        "jpg": jpeg[:2] + segment + jpeg[2:],
+        "jpg behind its size": jpeg[: jpeg.index(b"\xff\xda")] + segment + jpeg[jpeg.index(b"\xff\xda") :],
     }[kind]
     (tmp_path / "a.png").write_bytes(data)
 

@@ -94,21 +94,17 @@ def read_image_header(file: BinaryIO | bytes) -> ImageHeader | None:
 
 def _png(head: bytes, file: BinaryIO) -> ImageHeader:
     width, height, depth, colour = struct.unpack(">IIBB", head[16:26])
-    before = head.partition(b"IDAT")[0]
-    orientation = 1
-    if b"eXIf" in before:
-        orientation = _exif_orientation(before.partition(b"eXIf")[2])
-    elif len(head) == 4096:  # some programs add it at the end
-        file.seek(-min(4096, file.seek(0, 2)), 2)
-        orientation = _exif_orientation(file.read().partition(b"eXIf")[2])
-    elif b"eXIf" in head:
-        orientation = _exif_orientation(head.partition(b"eXIf")[2])
+    chunks, after = _png_chunks_before_pixels(head, file)
+    if b"eXIf" in chunks:
+        orientation = _exif_orientation(chunks[b"eXIf"])
+    else:  # some programs add it at the end
+        orientation = _exif_orientation(_png_end(head, file, after).partition(b"eXIf")[2])
     significant = None
-    if depth == 16 and b"sBIT" in before:
-        declared = before.partition(b"sBIT")[2][: {0: 1, 2: 3, 4: 1, 6: 3}.get(colour, 0)]
+    if depth == 16 and b"sBIT" in chunks:
+        declared = chunks[b"sBIT"][: {0: 1, 2: 3, 4: 1, 6: 3}.get(colour, 0)]
         significant = max(declared) if declared and 0 < max(declared) <= 16 else None
     fault = None
-    if b"acTL" in before:
+    if b"acTL" in chunks:
         fault = "is an animated PNG, of which a picture would show one frame: convert it to a movie"
     return ImageHeader(
         "PNG",
@@ -116,13 +112,54 @@ def _png(head: bytes, file: BinaryIO) -> ImageHeader:
         turned=orientation in _TURNED,
         bits=16 if depth == 16 else 8,
         significant_bits=significant,
-        has_alpha=colour in (4, 6) or b"tRNS" in before,
+        has_alpha=colour in (4, 6) or b"tRNS" in chunks,
         fault=fault,
     )
 
 
+def _png_chunks_before_pixels(head: bytes, file: BinaryIO) -> tuple[dict[bytes, bytes], int]:
+    """(the chunks before the pixels by name, of each up to 64 kB; where the pixels begin in the file)."""
+    chunks: dict[bytes, bytes] = {}
+    at = len(_PNG)
+    while True:
+        start = head[at : at + 8]
+        if len(start) < 8:
+            file.seek(at)
+            start = file.read(8)
+        if len(start) < 8 or start[4:] in (b"IDAT", b"IEND"):
+            return chunks, at
+        length = int.from_bytes(start[:4], "big")
+        content = head[at + 8 : at + 8 + length]
+        if len(content) < length:
+            file.seek(at + 8)
+            content = file.read(min(length, 1 << 16))
+        chunks[start[4:]] = content
+        at += 12 + length
+
+
+def _png_end(head: bytes, file: BinaryIO, at: int) -> bytes:
+    """The end of a PNG, where a chunk may stand behind the pixels.
+
+    Args:
+        head: the file's first bytes.
+        file: the file.
+        at: where the pixels begin.
+    """
+    if len(head) < 4096:
+        return head[at:]
+    file.seek(-4096, 2)
+    tail = file.read()
+    if b"IEND" in tail:
+        return tail
+    file.seek(at)  # many bytes follow the end
+    while len(start := file.read(8)) == 8 and start[4:] not in (b"eXIf", b"IEND"):
+        file.seek(int.from_bytes(start[:4], "big") + 4, 1)
+    return start[4:] + file.read(4096)
+
+
 def _jpeg(_head: bytes, file: BinaryIO) -> ImageHeader:
     orientation = 1
+    frame: bytes | None = None
     file.seek(2)
     while len(marker := file.read(2)) == 2:
         while marker == b"\xff\xff":  # any number of 0xFF may come before a marker
@@ -133,21 +170,23 @@ def _jpeg(_head: bytes, file: BinaryIO) -> ImageHeader:
             continue
         (length,) = struct.unpack(">H", file.read(2))
         start = file.tell()
-        if marker[1] in _JPEG_SIZES:
-            depth, height, width, channels = struct.unpack(">BHHB", file.read(6))
-            fault = None
-            if channels == 4:
-                fault = "is a JPEG in CMYK, the colours of print: save it in RGB or grey"
-            elif depth != 8:
-                fault = f"is a JPEG of {depth} bits per channel, not 8"
-            size = _shown((height, width), orientation) if height and width else None
-            return ImageHeader("JPEG", size, turned=orientation in _TURNED, fault=fault)
+        if marker[1] in _JPEG_SIZES and frame is None:
+            frame = file.read(6)
         if marker[1] == _JPEG_EXIF and orientation == 1:
             content = file.read(max(length - 2, 0))
             if content.startswith(b"Exif\0\0"):
                 orientation = _exif_orientation(content[6:])
         file.seek(start + max(length - 2, 0))
-    return ImageHeader("JPEG", None)
+    if frame is None:
+        return ImageHeader("JPEG", None)
+    depth, height, width, channels = struct.unpack(">BHHB", frame)
+    fault = None
+    if channels == 4:
+        fault = "is a JPEG in CMYK, the colours of print: save it in RGB or grey"
+    elif depth != 8:
+        fault = f"is a JPEG of {depth} bits per channel, not 8"
+    size = _shown((height, width), orientation) if height and width else None
+    return ImageHeader("JPEG", size, turned=orientation in _TURNED, fault=fault)
 
 
 def jpeg_end_fault(data: bytes) -> str | None:

@@ -103,10 +103,11 @@ def _complete(index: Index, where: str, sink: FaultSink | None = None) -> Index:
 
 
 def _with_bits(video: Video, faults: FileFaults) -> Video:
-    files = list(dict.fromkeys(frame.path for frame in video.frames if frame.index_in_file is None))
-    bits = find_significant_bits(files) if files else None
-    if bits is None:
+    first = next((frame.path for frame in video.frames if frame.index_in_file is None), None)
+    if first is None or find_significant_bits([first]) is None:
         return video
+    bits = find_significant_bits(list(dict.fromkeys(f.path for f in video.frames if f.index_in_file is None)))
+    assert bits is not None, "the first file's header states more than 8 bits"
     if bits.guess is not None:
         kind, message = bits.guess
         faults.repair(kind, f"video {video.video_id!r}: {message}")

@@ -104,6 +104,7 @@ class NamedFiles:
         hint: str = _HOW_TO_ALLOW,
     ) -> None:
         self.root = Path(root)
+        self._root = os.fspath(self.root)
         self.allow_outside_root = allow_outside_root
         self.hint = hint
         self._resolved_roots = [os.path.realpath(self.root), *([] if within is None else [os.path.realpath(within)])]
@@ -119,12 +120,18 @@ class NamedFiles:
         Raises:
             DataError: no file can have the name, or it leads out of the root.
         """
+        return Path(self.text(name, base))
+
+    def text(self, name: str, base: str | os.PathLike[str] | None = None) -> str:
+        """As `path`, in a tenth of the time."""
         if not name or "\0" in name:
             raise DataError(f"{name!r} is not the name of a file.")
-        found = os.path.join(self.root if base is None else base, name)
+        found = os.path.join(self._root if base is None else base, name)
         if not self.allow_outside_root and not self._is_inside(found):
             raise DataError(f"{name!r} is outside of {self.root}, the folder of these data. {self.hint}")
-        return Path(found)
+        if "//" in found or "/." in found or found.startswith("./") or found.endswith("/"):
+            found = str(Path(found))  # one spelling of a file
+        return found
 
     def _is_inside(self, path: str) -> bool:
         folder, name = os.path.split(path)

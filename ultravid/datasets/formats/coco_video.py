@@ -336,7 +336,7 @@ class _ImageReader:
         self.roots = roots
         self.faults = faults
         self.missing = missing
-        self.files: dict[Path, set[str]] = {}
+        self.files: dict[str, set[str]] = {}
         self.numbers = numbers
 
     def frame(self, image: CocoImage) -> Frame | None:
@@ -375,9 +375,9 @@ class _ImageReader:
         if image.ignored:
             more["ignored"] = np.asarray([region.box for region in image.ignored], np.float32)
             more["ignored_crowds"] = np.asarray([region.is_crowd for region in image.ignored], np.bool_)
-        return make_frame((str(file), None), image.image_id, (image.height, image.width), rows, **more)
+        return make_frame((file, None), image.image_id, (image.height, image.width), rows, **more)
 
-    def _find(self, name: str) -> Path | None:
+    def _find(self, name: str) -> str | None:
         """The file of a name in the first root that has it.
 
         Raises:
@@ -386,14 +386,14 @@ class _ImageReader:
         outside: DataError | None = None
         for root in self.roots:
             try:
-                candidate = root.path(name)
+                candidate = root.text(name)
             except DataError as error:
                 outside = outside or error
                 continue
-            folder = candidate.parent
+            folder, last = os.path.split(candidate)
             if folder not in self.files:
-                self.files[folder] = set(os.listdir(folder)) if folder.is_dir() else set()
-            if candidate.name in self.files[folder]:
+                self.files[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+            if last in self.files[folder]:
                 return candidate
         if outside is not None:
             raise outside

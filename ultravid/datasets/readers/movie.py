@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -216,7 +216,7 @@ class _Decoded:
                     self.add(frame)
 
 
-def _packets(container: InputContainer, path: Path) -> Iterator[Packet]:
+def _packets(container: InputContainer, path: Path) -> Iterator[Packet[Any]]:
     try:
         yield from container.demux()
     except IndexError:  # PyAV's
