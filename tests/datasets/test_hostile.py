@@ -217,6 +217,18 @@ def test_a_bad_recording_is_one_line_and_the_others_are_converted(tmp_path, caps
     assert "2 videos, 2 frames (1 videos were already there)" in capsys.readouterr().out
 
 
+def test_a_files_name_does_not_command_the_terminal(tmp_path, capsys):
+    write_png(tmp_path / "in/good/0.png")
+    (tmp_path / "in/\x1b[2J\nerror: all is lost\u202e.mp4").write_bytes(b"no movie" * 9)
+    (tmp_path / "in/\x1b]0;x\x07.xyz").write_bytes(b"no movie" * 9)
+    assert convert("recordings", tmp_path / "in", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert (
+        r"\x1b[2J\nerror: all is lost\u202e.mp4: can't be opened" in error and r"out: \x1b]0;x\x07.xyz is no" in error
+    )
+    assert not {"\x1b", "\x07", "\u202e"} & set(error)
+
+
 def test_an_exception_that_no_reader_foresaw_names_the_file_and_quotes_none_of_it(tmp_path, capsys, monkeypatch):
     def fail(*_):
         raise KeyError("Doe^Jane")

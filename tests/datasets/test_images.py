@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import struct
@@ -6,6 +7,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import load_tool
 from tests.datasets.recordings import HEIGHT, WIDTH, number_of, numbered, write_dicom, write_movie
@@ -134,6 +136,13 @@ def test_a_damaged_image_is_refused_by_name_by_every_tool(tmp_path, capfd):
 PNG = encoded(".png", numbered(5))
 
 
+def of_imagej(number):
+    note = f"ImageJ=1.54f\nimages={number}\nslices={number}\n".encode()
+    buffer = io.BytesIO()
+    Image.fromarray(numbered(5)).save(buffer, "TIFF", description=note.decode())
+    return buffer.getvalue()
+
+
 def white_is_zero():
     tiff = encoded(".tif", np.zeros((8, 8), np.uint16))
     return tiff.replace(struct.pack("<HHIH", 262, 3, 1, 1), struct.pack("<HHIH", 262, 3, 1, 0))
@@ -155,6 +164,7 @@ def white_is_zero():
         ("a.png", encoded(".png", np.full((8, 8, 4), 99, np.uint8)), "has transparent pixels"),
         ("a.png", encoded(".png", np.full((8, 8, 4), 255, np.uint8)), None),
         ("a.tif", encoded(".tif", np.zeros((8, 8), np.float32)), "TIFF of floating-point numbers"),
+        ("a.tif", of_imagej(5), "TIFF of ImageJ that states 5 images"),
         ("a.tif", white_is_zero(), "kind of colours that is not read"),
         ("a.jpg", b"\xff\xd8\xff\xc0\0\x14\x08\0\x08\0\x08\x04" + bytes(99), "JPEG in CMYK"),
         ("a.jpg", encoded(".jpg", numbered(5))[:-200], "is a truncated JPEG"),

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import struct
 from fractions import Fraction
@@ -6,6 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import load_tool
 from tests.datasets.recordings import HEIGHT, WIDTH, number_of, numbered, write_movie
@@ -100,6 +102,24 @@ def test_a_film_of_an_unknown_codec_is_one_message(tmp_path):
     film.write_bytes(film.read_bytes().replace(b"avc1\0\0", b"zzzz\0\0"))
     with pytest.raises(DataError, match=r"film\.mp4: can't be read: FFmpeg does not know the codec of its film"):
         open_source(film)
+
+
+def test_what_an_animated_gif_leaves_open_is_counted(tmp_path):
+    images = [Image.fromarray(numbered(number)).quantize(16) for number in range(4)]
+    path = tmp_path / "film.gif"
+    images[0].save(path, save_all=True, append_images=images[1:], duration=[0, 0, 80, 80], transparency=0, disposal=2)
+    sink = FaultSink()
+    (video,) = load_recordings(path=path, faults=sink)
+    assert len(video) == 4
+    said = " ".join(f"{fault.kind}: {fault.message}" for fault in sink.faults)
+    assert re.search(
+        r"frames without a duration, which are taken as 0\.1 s long: video 'film\.gif': 2 of 4 frames", said
+    )
+    assert re.search(r"transparent pixels, .*: video 'film\.gif': \d of 4 frames", said)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=80)
+    sink = FaultSink()
+    (video,) = load_recordings(path=path, faults=sink)
+    assert (len(video), video.fps, sink.faults) == (4, 12.5, [])
 
 
 def test_the_pause_of_a_film_is_in_its_times_and_not_in_its_rate(tmp_path):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ultravid.datasets.video import DataError
+from ultravid.utils.text import visible
 
 __all__ = ["Fault", "FaultSink", "FileFaults", "as_data_error"]
 
@@ -42,6 +43,9 @@ class Fault:
     number: int = 1
     about: tuple[str, ...] = ()
     whole_video: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", visible(self.message))  # it names files, and names may hold anything
 
 
 @dataclass

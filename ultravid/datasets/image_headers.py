@@ -43,6 +43,7 @@ class ImageHeader:
         significant_bits: how many of them the file says that count; None if it doesn't.
         has_alpha: whether pixels may be transparent.
         num_frames: pages of a TIFF, frames of an animation.
+        untimed_frames: how many frames of an animated GIF state no duration.
         fault: why no single frame can be read from it, to follow the file's name; None if one can.
     """
 
@@ -53,6 +54,7 @@ class ImageHeader:
     significant_bits: int | None = None
     has_alpha: bool = False
     num_frames: int = 1
+    untimed_frames: int = 0
     fault: str | None = None
 
 
@@ -217,26 +219,35 @@ def _bmp(head: bytes, _file: BinaryIO) -> ImageHeader:
 
 def _gif(head: bytes, file: BinaryIO) -> ImageHeader:
     width, height = struct.unpack("<HH", head[6:10])
-    frames = _gif_frames(file, 3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0)
+    frames, untimed = _gif_frames(file, 3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0)
     fault = None
     if frames > 1:
         fault = f"is an animated GIF of {frames} frames, of which a picture would show one"
-    return ImageHeader("GIF", (height, width), has_alpha=True, num_frames=max(frames, 1), fault=fault)
+    size = (height, width)
+    return ImageHeader(
+        "GIF", size, has_alpha=True, num_frames=max(frames, 1), untimed_frames=untimed if frames > 1 else 0, fault=fault
+    )
 
 
-def _gif_frames(file: BinaryIO, palette: int) -> int:
+def _gif_frames(file: BinaryIO, palette: int) -> tuple[int, int]:
+    """(number of frames, how many of them state no duration)."""
     file.seek(13 + palette)
-    frames = 0
+    frames = untimed = 0
+    is_timed = False
     while (block := file.read(1)) in (b"!", b","):
         if block == b"!":
-            file.seek(1, 1)
+            if file.read(1) == b"\xf9":  # what controls the next frame: length, flags, hundredths of a second
+                is_timed = file.read(4)[2:] != b"\0\0"
+                file.seek(-4, 1)
         else:
             frames += 1
+            untimed += not is_timed
+            is_timed = False
             flags = file.read(9)[8]
             file.seek((3 << (flags & 7) + 1 if flags & 0x80 else 0) + 1, 1)
         while (length := file.read(1)) not in (b"", b"\0"):
             file.seek(length[0], 1)
-    return frames
+    return frames, untimed
 
 
 def _webp(head: bytes, file: BinaryIO) -> ImageHeader:
@@ -280,6 +291,8 @@ def _tiff(head: bytes, file: BinaryIO) -> ImageHeader:
         fault = f"is a TIFF of {kind} numbers, whose black and white are not known: save it with 8 or 16 bits"
     elif pages > 1:
         fault = f"is a TIFF of {pages} pages, of which a picture would show one"
+    elif (stated := _imagej_images(file, order, struct.unpack(order + "I", head[4:8])[0])) > 1:
+        fault = f"is a TIFF of ImageJ that states {stated} images behind each other, of which a reader of TIFF finds one: save it as a movie"
     largest = tags.get(281)
     significant = largest.bit_length() if largest and bits > 8 and largest < (1 << bits) - 1 else None
     if 8 < bits < 16:
@@ -312,6 +325,20 @@ def _tiff_page(file: BinaryIO, order: str, offset: int) -> tuple[dict[int, int],
                 value = file.read(4).ljust(4, b"\0")
             tags[tag] = struct.unpack(order + ("H2x" if kind == 3 else "I"), value)[0]
     return tags, following
+
+
+def _imagej_images(file: BinaryIO, order: str, offset: int) -> int:
+    """How many images ImageJ says that a TIFF of one page holds; 1 if it was not ImageJ that wrote it."""
+    file.seek(offset)
+    (entries,) = struct.unpack(order + "H", file.read(2))
+    table = file.read(12 * entries)
+    for at in range(0, len(table), 12):
+        tag, _, count, place = struct.unpack(order + "HHII", table[at : at + 12])
+        if tag == 270 and count > 4:
+            file.seek(place)
+            found = re.match(rb"ImageJ=.*?^images=(\d{1,9})\s*$", file.read(min(count, 4096)), re.DOTALL | re.MULTILINE)
+            return int(found[1]) if found else 1
+    return 1
 
 
 def _exif_orientation(exif: bytes) -> int:

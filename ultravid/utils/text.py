@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["likeness", "nearest", "quoted_for_shell", "shell_argument", "shown"]
+__all__ = ["likeness", "nearest", "quoted_for_shell", "shell_argument", "shown", "visible"]
 
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9@%+:,./_-][A-Za-z0-9@%+=:,./_-]*")  # zsh reads a "=" at the beginning
 _WORD_ENDS = re.compile(r"[_/. ]")
@@ -17,6 +17,14 @@ _ACTS_IN_DOUBLE_QUOTES = frozenset('"$`\\!')
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 4, 120, 120, 60
+
+
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    r"""A text on one line in which what a terminal would obey is written as ``\x1b``: a file's name may hold it."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def shown(value: Any) -> str:

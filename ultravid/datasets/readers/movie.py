@@ -177,6 +177,7 @@ class _Decoded:
         self.end_s = 0.0  # of the film
         self.end_of_all_s = 0.0
         self.interlaced = 0
+        self.transparent = 0
 
     def add(self, frame: VideoFrame) -> None:
         number = len(self.stamps)
@@ -198,6 +199,7 @@ class _Decoded:
         if frame.key_frame:
             self.key_frames.append(number)
         self.interlaced += frame.interlaced_frame
+        self.transparent += _is_transparent(frame)
         self.stamps.append(frame.pts)
 
     @property
@@ -309,10 +311,22 @@ def _repairs(
     if found.interlaced:
         text = f"{found.interlaced} of {len(found.stamps)} frames"
         yield "movies are interlaced, and each frame shows the lines of two moments", text
+    if found.transparent:
+        text = f"{found.transparent} of {len(found.stamps)} frames"
+        yield "movies have transparent pixels, which are shown in the colours that are stored with them", text
+    if found.told.untimed_frames:
+        text = f"{found.told.untimed_frames} of {len(found.stamps)} frames"
+        yield "animated GIFs have frames without a duration, which are taken as 0.1 s long", text
     ratio = stream.sample_aspect_ratio
     if ratio and ratio != 1:
         text = f"a pixel is {float(ratio):.4g} times as wide as high"
         yield "movies have pixels that are not square, and are read as they are stored", text
+
+
+def _is_transparent(frame: VideoFrame) -> bool:
+    if not frame.format.name.startswith(("argb", "abgr", "rgba", "bgra", "yuva", "gbra", "ya")):
+        return False
+    return int(frame.to_ndarray(format="rgba", threads=1)[..., 3].min()) < 255
 
 
 def _to_rgb(frame: VideoFrame) -> ImageArray:

@@ -125,6 +125,7 @@ class Announced:
         is_whole: whether the file is as long as it says; None if it does not say how long it is.
         of_all_streams: whether ``end_s`` may be that of the sound.
         rate: frames per second as the container states or FFmpeg estimates them; 0 if neither.
+        untimed_frames: how many frames state no duration, so that FFmpeg gives them one.
     """
 
     frames: int | None
@@ -132,6 +133,7 @@ class Announced:
     is_whole: bool | None
     of_all_streams: bool = False
     rate: float = 0.0
+    untimed_frames: int = 0
 
     @property
     def frames_text(self) -> str | None:
@@ -165,7 +167,9 @@ def announced(path: Path, container: InputContainer, stream: VideoStream) -> Ann
     if name == "gif":
         with open_regular(path) as file:
             header = read_image_header(file)
-        return Announced(None if header is None else header.num_frames, None, None, rate=rate)
+        if header is None:
+            return Announced(None, None, None, rate=rate)
+        return Announced(header.num_frames, None, None, rate=rate, untimed_frames=header.untimed_frames)
     return Announced(None, None, _is_whole(path, _end_if_inside_a_triplet) if name == "mxf" else None)
 
 
