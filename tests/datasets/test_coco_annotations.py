@@ -153,6 +153,7 @@ def rows(*ids, image=1, key="instance_id"):
         (rows(-3, 2**62, key="track_id"), [], [[-3, 2**62], []], None),
         (rows({"track_id": 3.0}, {}, key="attributes"), [], [[3, 0], []], "video 'v': 1 boxes"),  # as CVAT writes it
         (rows(1, 2, 3), rows(4, 5, image=2), [[1, 2, 3], [4, 5]], "no id twice (are they ids of boxes?)"),
+        (rows(5), [{**rows(5, image=2)[0], "category_id": 7}], [[5], [5]], "lesions have boxes of several classes"),
         (rows(5, 5), [], [[5, 5], []], "1 boxes share their frame and the id of their lesion"),
         (rows(5) * 2, [], [[5], []], "1 boxes repeat another of their image"),
     ],

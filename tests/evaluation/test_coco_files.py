@@ -16,7 +16,7 @@ def judge(tmp_path, capsys):
 
     def run(lesions, found, categories=None):
         annotations = {
-            "videos": [{"id": 1, "name": "v", "fps": 0}],
+            "videos": [{"id": 1, "name": "v", "fps": 0}, {"id": 2, "name": "empty"}],
             "images": [{"id": n, "video_id": 1, "frame_id": n, "height": 64, "width": 64} for n in range(len(lesions))],
             "annotations": [{"image_id": n, **row} for n, rows in enumerate(lesions) for row in rows],
         }
@@ -48,6 +48,7 @@ def test_an_ignored_region_is_no_lesion_and_a_detection_on_it_is_neither_right_n
 
 def test_two_boxes_of_a_frame_without_ids_are_two_lesions(judge, caplog):
     metrics = judge([[A, B], [A, B]], [[A], [A]])
+    assert "1 of 2 videos have no image and are not evaluated; the first: 'empty'" in caplog.text
     assert metrics["count/lesions"] == 2
     assert "tracked by their order" in caplog.text
 

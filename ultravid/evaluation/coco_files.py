@@ -72,6 +72,10 @@ def read_annotations(address: str | Path, patients: PatientRule | None = None) -
     annotations = read_coco_annotations(address, faults, patients=patients, stills=None)
     for warning in faults.close():
         logger.warning("%s", warning)
+    empty = [video.name for video in annotations.videos.values() if not video.images]
+    if empty and annotations.images:
+        some = f"{len(empty)} of {len(annotations.videos)} videos have no image and are not evaluated"
+        logger.warning("%s: %s; the first: %r.", address, some, empty[0])
     if not annotations.images:
         raise UserError(f"{address}: lists no image; there is nothing to evaluate.")
     return annotations

@@ -25,6 +25,7 @@ _ONE_EACH = "videos have boxes without the id of a lesion, one in a frame, which
 _BY_ORDER = "videos have boxes without the id of a lesion, several in a frame, which are tracked by their order in it"
 
 _NEVER_TWICE = "videos have the id of a lesion at every box, but no id twice (are they ids of boxes?); each box is a lesion of its own"
+_CLASS_CHANGES = "lesions have boxes of several classes, and each box keeps its own"
 
 _FEW_BOXES = 5  # that may well be of as many lesions
 _LARGEST_FLOAT = 2.0**53  # above it not every whole number has a float of its own
@@ -94,12 +95,24 @@ def number_lesions(
             rows.append((box.box, box.category, number))
         without, most = without + here, max(most, here)
         numbered.append(rows)
+    _note_changes_of_class(frames, faults)
     num_boxes = sum(map(len, numbered))
     if not without and len(named) == num_boxes >= _FEW_BOXES and sum(map(bool, numbered)) > 1:
         faults.repair(_NEVER_TWICE, f"{where}: {num_boxes} boxes")
     if without and not stills:
         faults.repair(_BY_ORDER if most > 1 else _ONE_EACH, f"{where}: {without} boxes")
     return numbered
+
+
+def _note_changes_of_class(frames: Sequence[Sequence[AnnotatedBox[Category]]], faults: FileFaults) -> None:
+    first: dict[Id, Category] = {}
+    noted: set[Id] = set()
+    for boxes in frames:
+        for box in boxes:
+            if box.lesion is None or first.setdefault(box.lesion, box.category) == box.category or box.lesion in noted:
+                continue
+            noted.add(box.lesion)
+            faults.repair(_CLASS_CHANGES, f"{box.where}: {box.category!r}, {first[box.lesion]!r} before")
 
 
 def _distinct(boxes: Sequence[AnnotatedBox[Category]], faults: FileFaults) -> list[AnnotatedBox[Category]]:
