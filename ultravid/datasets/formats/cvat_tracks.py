@@ -87,7 +87,7 @@ def read_tracks(
                 faults.reject("bad box", f"{here} frame {shape.get('frame')}: has two boxes")
             elif box is not None:
                 boxes[box.frame] = box
-            tracks[track_id] = CvatTrack(track_id, label, sorted(boxes.values(), key=lambda b: b.frame))
+        tracks[track_id] = CvatTrack(track_id, label, sorted(boxes.values(), key=lambda b: b.frame))
     return list(tracks.values())
 
 
