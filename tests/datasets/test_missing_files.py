@@ -125,3 +125,22 @@ def test_other_formats_without_their_pictures_are_one_message_too(tmp_path, load
     assert load(**arguments, faults=sink) == []
     (fault,) = sink.faults
     assert re.match(message, fault.message) and fault.number == 3
+
+
+def test_a_video_with_a_missing_picture_is_left_out_whatever_its_name(tmp_path, capsys):
+    names = ["c", "c frame d", "it's \"video 'c'\""]
+    content = {"videos": [], "images": [], "annotations": [], "categories": []}
+    for v, name in enumerate(names):
+        content["videos"].append({"id": v, "name": name, "fps": 10})
+        for t in range(2):
+            image = {"id": 2 * v + t, "video_id": v, "frame_id": t, "file_name": f"{v}/{t}.png"}
+            content["images"].append({**image, "height": 20, "width": 30})
+            (tmp_path / str(v)).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / f"{v}/{t}.png"), np.zeros((20, 30), np.uint8))
+    (tmp_path / "scans.json").write_text(json.dumps(content))
+    (tmp_path / "1" / "1.png").unlink()
+    command = ["--format", "coco-video", "--path", str(tmp_path / "scans.json"), "--output", str(tmp_path / "out")]
+    assert run_tool(load_tool("convert_dataset").main, command) == 2
+    assert "frame is missing: video 'c frame d' frame 1" in capsys.readouterr().err
+    (written,) = (tmp_path / "out").glob("[!mj]*.json")
+    assert [row["name"] for row in json.loads(written.read_text())["videos"]] == [names[0], names[2]]

@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -72,9 +71,6 @@ def check_output_folder(path: Path, output: Path) -> None:
         raise DataError(f"{output}: holds {path}, which is read. Choose an output beside it.")
 
 
-_NAMED_VIDEO = re.compile(r"""video ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
-
-
 def sound_videos(videos: Sequence[Video], faults: Sequence[Fault], path: str | Path) -> list[Video]:
     """The videos without those that a fault is about: of these a frame or a box would be missing.
 
@@ -88,13 +84,12 @@ def sound_videos(videos: Sequence[Video], faults: Sequence[Fault], path: str | P
     """
     faulty: set[str] = set()
     for fault in faults:
-        named = {match[1] for text in (fault.message, *fault.about) if (match := _NAMED_VIDEO.match(text))}
-        if not named and not fault.whole_video:
+        if not fault.videos and not fault.whole_video:
             raise DataError(
                 f"{fault.file}: {fault.message}. It can't be told which videos this is about: none was converted."
             )
-        faulty |= named
-    sound = [video for video in videos if repr(video.video_id) not in faulty]
+        faulty.update(fault.videos)
+    sound = [video for video in videos if video.video_id not in faulty]
     if not sound:
         raise DataError(f"{path}: holds no video that can be converted.")
     return sound
@@ -142,7 +137,8 @@ def write_coco_video(
             if faults is None:
                 raise
             what = str(error).rstrip(".")
-            faults.faults.append(Fault("video can't be converted", what, video.frames[0].path, whole_video=True))
+            kind, file = "video can't be converted", video.frames[0].path
+            faults.faults.append(Fault(kind, what, file, videos=(video.video_id,), whole_video=True))
             journal.remove(video.video_id)
             continue
         records.append(record)

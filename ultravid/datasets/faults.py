@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ultravid.datasets.video import DataError
@@ -32,7 +32,7 @@ class Fault:
         file: the annotation file, or the folder of the dataset.
         repaired: True if the data are used after a repair, False if they are rejected.
         number: how many things of the kind the message stands for.
-        about: of a message that stands for several things, how each of their messages begins: "video 'a'".
+        videos: ids of the videos that it is about; none if it may be about any.
         whole_video: True if a whole video is rejected, False if it is read without the rejected part.
     """
 
@@ -41,7 +41,7 @@ class Fault:
     file: str
     repaired: bool = False
     number: int = 1
-    about: tuple[str, ...] = ()
+    videos: tuple[str, ...] = ()
     whole_video: bool = False
 
     def __post_init__(self) -> None:
@@ -68,22 +68,38 @@ class FileFaults:
         sink: takes the faults; None: a rejection is raised by `raise_if_any`.
         rejected: what can't be used.
         repaired: what was repaired.
+        video: id of the video that what is noted is about, unless said otherwise; None: of no video, or of any.
     """
 
     path: str | Path
     sink: FaultSink | None = None
     rejected: list[Fault] = field(default_factory=list)
     repaired: list[Fault] = field(default_factory=list)
+    video: str | None = None
+
+    def of_video(self, video: str) -> FileFaults:
+        """The same faults, to which what is noted of one video is added."""
+        return replace(self, video=video)
 
     def reject(
-        self, kind: str, message: str, number: int = 1, *, about: tuple[str, ...] = (), whole_video: bool = False
+        self, kind: str, message: str, number: int = 1, *, videos: Iterable[str] = (), whole_video: bool = False
     ) -> None:
-        """Note what can't be used. ``message`` has no full stop; it may stand for a ``number`` of things, as those of a folder."""
+        """Note what can't be used.
+
+        Args:
+            kind: see `Fault`.
+            message: what is wrong, with video and frame, without a full stop.
+            number: of things that the message stands for, as those of a folder.
+            videos: ids of the videos that lack something; none: ``self.video``.
+            whole_video: whether a video is left out.
+        """
+        about = tuple(dict.fromkeys(videos)) or (() if self.video is None else (self.video,))
         self.rejected.append(Fault(kind, message, str(self.path), False, number, about, whole_video))
 
     def repair(self, kind: str, message: str) -> None:
         """Note what was repaired. ``kind`` continues a number, such as "boxes were clipped to the frame"."""
-        self.repaired.append(Fault(kind, message, str(self.path), repaired=True))
+        about = () if self.video is None else (self.video,)
+        self.repaired.append(Fault(kind, message, str(self.path), repaired=True, videos=about))
 
     def raise_if_any(self) -> None:
         """Raise the rejections, or hand them to the sink.

@@ -15,7 +15,7 @@ from pathlib import Path
 from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.video import DataError
 
-__all__ = ["WRONG_ROOT", "MissingFiles"]
+__all__ = ["WRONG_ROOT", "MissingFile", "MissingFiles"]
 
 WRONG_ROOT = "files are missing under the root"
 """The kind of the fault if nearly all files are missing."""
@@ -23,6 +23,21 @@ WRONG_ROOT = "files are missing under the root"
 _NEARLY_ALL = 0.9
 _SHOWN = 5  # folders in a message
 _MOST_FOLDERS = 200  # that are searched for the first file; more would be slow on a network drive
+
+
+@dataclass(frozen=True)
+class MissingFile:
+    """A file that is not there.
+
+    Attributes:
+        name: from the root.
+        message: names video and frame, and has no full stop.
+        video: id of its video.
+    """
+
+    name: str
+    message: str
+    video: str
 
 
 @dataclass
@@ -35,7 +50,7 @@ class MissingFiles:
         option: the reader's argument that names the folder; "" if a folder that is found can't be given as it is.
         what: the files, in the plural.
         inside: the part of ``root`` below the folder that ``option`` names, such as "rawframes".
-        by_folder: for each folder, the names of the missing files (from ``root``) with the messages that name video and frame.
+        by_folder: for each folder, the missing files.
     """
 
     root: Path
@@ -43,11 +58,11 @@ class MissingFiles:
     option: str = ""
     what: str = "pictures"
     inside: str = ""
-    by_folder: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    by_folder: dict[str, list[MissingFile]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, name: str, message: str) -> None:
-        """Note a missing file; ``message`` names video and frame, and has no full stop."""
-        self.by_folder[os.path.dirname(self.root / name)].append((name, message))
+    def add(self, name: str, message: str, video: str) -> None:
+        """Note a missing file, see `MissingFile`."""
+        self.by_folder[os.path.dirname(self.root / name)].append(MissingFile(name, message, video))
 
     def are_nearly_all(self, total: int) -> bool:
         """Whether so many of ``total`` files are missing that the folder must be wrong."""
@@ -73,30 +88,30 @@ class MissingFiles:
             return
         for folder, missing in self.by_folder.items():
             several = f" ({len(missing)} {self.what} of {folder} are missing)" if len(missing) > 1 else ""
-            about = tuple(dict.fromkeys(message.partition(" frame ")[0] for _, message in missing))
-            faults.reject("frame is missing", f"{missing[0][1]}{several}", len(missing), about=about)
+            videos = [file.video for file in missing]
+            faults.reject("frame is missing", f"{missing[0].message}{several}", len(missing), videos=videos)
 
     def _counted(self, number: int, total: int) -> str:
         """The first missing file, and how many are missing in each folder."""
-        (_, first), *_ = next(iter(self.by_folder.values()))
+        first, *_ = next(iter(self.by_folder.values()))
         if number == 1:
-            return first
+            return first.message
         counts = [f"{len(missing)} in {folder}" for folder, missing in self.by_folder.items()]
         shown = ", ".join(counts[:_SHOWN]) + (
             f", and in {len(counts) - _SHOWN} more folders" if len(counts) > _SHOWN else ""
         )
-        return f"{first}; {number} of {total} {self.what} are missing: {shown}"
+        return f"{first.message}; {number} of {total} {self.what} are missing: {shown}"
 
     def _wrong_root(self, number: int, total: int) -> str:
-        (name, first), *_ = next(iter(self.by_folder.values()))
+        first, *_ = next(iter(self.by_folder.values()))
         folders = f" in {len(self.by_folder)} folders" if len(self.by_folder) > 1 else ""
-        text = f"{number} of {total} {self.what} are missing under {self.root}{folders}: {self.how}. The first: {first}"
+        text = f"{number} of {total} {self.what} are missing under {self.root}{folders}: {self.how}. The first: {first.message}"
         right = next(
-            (folder for folder in _near(self.root, self.inside) if (folder / self.inside / name).exists()), None
+            (folder for folder in _near(self.root, self.inside) if (folder / self.inside / first.name).exists()), None
         )
         if right is not None and self.option:
             return f"{text}. It is found with {self.option}={right}"
-        tail = Path(*Path(name).parts[-2:])  # a file's own name, such as 000000.png, may be that of many
+        tail = Path(*Path(first.name).parts[-2:])  # a file's own name, such as 000000.png, may be that of many
         found = right or next((f for f in _near(self.root, "") if (f / tail).exists()), None)
         return text if found is None else f"{text}. {found / tail} exists"
 

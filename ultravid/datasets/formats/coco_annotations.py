@@ -276,7 +276,9 @@ class _Reader:
                 self.faults.reject("an id is used twice", f"two videos have the id {video_id!r}: {both}")
                 ambiguous.add(video_id)
             elif str(given) in taken:
-                self.faults.reject("an id is used twice", f"two videos have the name {str(given)!r}")
+                self.faults.reject(
+                    "an id is used twice", f"two videos have the name {str(given)!r}", videos=[str(given)]
+                )
             else:
                 found[video_id] = row
                 taken.add(str(given))
@@ -294,12 +296,14 @@ class _Reader:
             if is_id(image_id) and image_id in images:
                 ambiguous.add(image_id)
             if fault is not None:
-                self.faults.reject("bad image row", fault)
+                name = names.get(row["video_id"]) if is_id(row.get("video_id")) else None
+                self.faults.reject("bad image row", fault, videos=[] if name is None else [name])
             elif image_id in images:
                 where, other = _place(row, names), images[image_id]
                 message = f"{where}: two images have the id {image_id!r}; the other is "
                 message += f"video {names[other.video_id]!r} frame {other.frame_id}"
-                self.faults.reject("an id is used twice", message)
+                both = [names[row["video_id"]], names[other.video_id]]
+                self.faults.reject("an id is used twice", message, videos=both)
             else:
                 file_name = None if row.get("file_name") in (None, "") else str(row["file_name"])
                 size = row["height"], row["width"]
@@ -353,6 +357,7 @@ class _Reader:
         """Put each annotation into its image's ``lesions`` or ``ignored``."""
         boxes: dict[Id, list[AnnotatedBox[Id]]] = defaultdict(list)
         seen: set[Id] = set()
+        faults_of = {video_id: self.faults.of_video(name) for video_id, name in names.items()}
         for row in rows:
             image_id, annotation_id = row.get("image_id"), row.get("id")
             label = f"annotation {annotation_id if type(annotation_id) is int else shown(annotation_id)}"
@@ -362,15 +367,16 @@ class _Reader:
                 continue
             image, video_id = images[image_id], row.get("video_id")
             where = f"video {names[image.video_id]!r} frame {image.frame_id} {label}"
+            faults = faults_of[image.video_id]
             if isinstance(annotation_id, int | str):
                 if annotation_id in seen:
-                    self.faults.repair(_SAME_ID, where)
+                    faults.repair(_SAME_ID, where)
                 seen.add(annotation_id)
             if video_id is not None and video_id != image.video_id:
                 message = f"{where}: belongs to video {shown(video_id)}, but its image to video {image.video_id!r}"
-                self.faults.reject("bad annotation row", message)
+                faults.reject("bad annotation row", message)
                 continue
-            box = read_box(row, image.height, image.width, default_category, where, self.faults)
+            box = read_box(row, image.height, image.width, default_category, where, faults)
             if isinstance(box, Ignored):
                 image.ignored.append(box)
             elif box is not None:
@@ -381,9 +387,8 @@ class _Reader:
         for video_id, members in of_video.items():
             ordered = sorted((m for m in members if m.image_id in boxes), key=lambda m: m.frame_id)
             found = [boxes[image.image_id] for image in ordered]
-            for image, lesions in zip(
-                ordered, number_lesions(found, f"video {names[video_id]!r}", self.faults, stills=stills), strict=True
-            ):
+            numbered = number_lesions(found, f"video {names[video_id]!r}", faults_of[video_id], stills=stills)
+            for image, lesions in zip(ordered, numbered, strict=True):
                 image.lesions.extend(lesions)
 
     def with_sound_times(self, ordered: list[CocoImage], name: str, images: dict[Id, CocoImage]) -> list[CocoImage]:
@@ -394,54 +399,59 @@ class _Reader:
         fault = order_fault(np.arange(len(ordered)), stamps)
         if fault is None:
             return ordered
-        self.faults.reject("bad time stamp", f"video {name!r} frame {ordered[fault[0]].frame_id}: {fault[1]}")
+        self.faults.of_video(name).reject(
+            "bad time stamp", f"video {name!r} frame {ordered[fault[0]].frame_id}: {fault[1]}"
+        )
         bare = [dataclasses.replace(image, time_s=None) for image in ordered]
         images.update((image.image_id, image) for image in bare)
         return bare
 
     def video(self, row: Mapping[str, Any], name: str, images: list[CocoImage], patients: PatientRule) -> CocoVideo:
         """A video of its row and its images."""
+        faults = self.faults.of_video(name)
         stated = row.get("patient")
         if stated is not None and (isinstance(stated, bool) or not isinstance(stated, str | int)):
             what = f"video {name!r}: patient is {stated!r}, not text or a whole number"
-            self.faults.reject("bad patient", what)
+            faults.reject("bad patient", what)
             stated = None
         static = row.get("static_frames") or []
         fault = static_frames_fault(static, len(images)) if images else None
         if fault is not None:
-            self.faults.reject("bad static_frames", f"video {name!r}: {fault}")
-        fps = self._rate(row.get("fps"), name)
+            faults.reject("bad static_frames", f"video {name!r}: {fault}")
+        fps = self._rate(row.get("fps"), name, faults)
         times = _times_by_stamps(images)
         if times is not None and fps is not None and not 0.8 < times.fps / fps < 1.25:
             what = f"fps {fps:g}, time stamps {times.fps:.3g} frames per second"
-            self.faults.repair(_OTHER_RATE, f"video {name!r}: {what}")
+            faults.repair(_OTHER_RATE, f"video {name!r}: {what}")
         elif times is not None and times.spacing / times.fps > _FAR_S:
-            self.faults.repair(_FAR_APART, f"video {name!r}: {times.spacing / times.fps:g} s")
+            faults.repair(_FAR_APART, f"video {name!r}: {times.spacing / times.fps:g} s")
         return CocoVideo(
             video_id=row["id"],
             name=name,
             patient=patients.patient(name, None if stated is None else str(stated)),
             fps=fps,
-            metadata=self._metadata(row, name),
+            metadata=self._metadata(row, name, faults),
             static_frames=() if fault is not None or not images else tuple((first, last) for first, last in static),
             images=images,
         )
 
-    def _rate(self, fps: Any, name: str) -> float | None:
+    @staticmethod
+    def _rate(fps: Any, name: str, faults: FileFaults) -> float | None:
         try:
             return known_rate(fps)
         except ValueError as error:
-            self.faults.reject("bad frame rate", f"video {name!r}: fps is {error}")
+            faults.reject("bad frame rate", f"video {name!r}: fps is {error}")
             return None
 
-    def _metadata(self, row: Mapping[str, Any], name: str) -> dict[str, str | float]:
+    @staticmethod
+    def _metadata(row: Mapping[str, Any], name: str, faults: FileFaults) -> dict[str, str | float]:
         """Device, organ, hospital and spacing of a video's row, and all that is under ``metadata``."""
         found = {key: row[key] for key in _METADATA_KEYS if row.get(key) is not None}
         given = row.get("metadata") or {}
         if isinstance(given, dict):
             found |= given
         else:
-            self.faults.reject("bad metadata", f"video {name!r}: metadata is {given!r}, not an object")
+            faults.reject("bad metadata", f"video {name!r}: metadata is {given!r}, not an object")
         return {
             key: value if isinstance(value, float | int) and not isinstance(value, bool) else str(value)
             for key, value in found.items()

@@ -334,7 +334,7 @@ class _ImageReader:
     ) -> None:
         self.annotations = annotations
         self.roots = roots
-        self.faults = faults
+        self.faults_of = {video.name: faults.of_video(video.name) for video in annotations.videos.values()}
         self.missing = missing
         self.files: dict[str, set[str]] = {}
         self.numbers = numbers
@@ -342,33 +342,33 @@ class _ImageReader:
     def frame(self, image: CocoImage) -> Frame | None:
         """The frame of an image, or None if its file is rejected."""
         where = self.annotations.where(image.image_id)
+        video = self.annotations.videos[image.video_id].name
+        faults = self.faults_of[video]
         if image.file_name is None:
-            self.faults.reject("bad image row", f"{where}: image {image.image_id!r} has no 'file_name'")
+            faults.reject("bad image row", f"{where}: image {image.image_id!r} has no 'file_name'")
             return None
         try:
             file = self._find(image.file_name)
             if file is None and "\\" in image.file_name:
                 file = self._find(image.file_name.replace("\\", "/"))
                 if file is not None:
-                    self.faults.repair(_BACKSLASHES, f"{where}: {image.file_name!r}")
+                    faults.repair(_BACKSLASHES, f"{where}: {image.file_name!r}")
         except DataError as error:
-            self.faults.reject("frame is outside of the data's folder", f"{where}: {str(error).rstrip('.')}")
+            faults.reject("frame is outside of the data's folder", f"{where}: {str(error).rstrip('.')}")
             return None
         if file is None:
-            self.missing.add(image.file_name, f"{where}: {self.roots[0].root / image.file_name} does not exist")
+            self.missing.add(image.file_name, f"{where}: {self.roots[0].root / image.file_name} does not exist", video)
             return None
         fault = image_fault(file, image.height, image.width)
         if fault is not None:
-            self.faults.reject(image_fault_kind(fault), f"{where}: {file} {fault}")
+            faults.reject(image_fault_kind(fault), f"{where}: {file} {fault}")
             return None
         rows: list[Row] = []
         for box, category, track in image.lesions:
             number = self.numbers.of(category)
             if number is None:
                 name = self.annotations.categories[category]
-                self.faults.reject(
-                    "unknown class", f"{where}: class {name!r} is not one of {', '.join(self.numbers.names)}"
-                )
+                faults.reject("unknown class", f"{where}: class {name!r} is not one of {', '.join(self.numbers.names)}")
             else:
                 rows.append((box, number, track))
         more: dict[str, Any] = {"number": image.frame_id, "time_s": image.time_s}

@@ -52,7 +52,7 @@ def check_unique_ids(videos: Sequence[Video], faults: FileFaults, where: str = "
     """
     counts = Counter(video.video_id for video in videos)
     for video_id in sorted(name for name, number in counts.items() if number > 1):
-        faults.reject("two videos with one id", f"video {video_id!r} is listed {where}")
+        faults.reject("two videos with one id", f"video {video_id!r} is listed {where}", videos=[video_id])
     return list({video.video_id: video for video in videos}.values())
 
 

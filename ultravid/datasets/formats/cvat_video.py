@@ -188,7 +188,8 @@ class _Films:
                 except DataError as error:
                     film, why = Path(task.source or path.stem), str(error).rstrip(".")
                 if why or not film.exists():
-                    missing.add(film.name, why or f"video {_video_id(path, export, task)!r}: {film} does not exist")
+                    video_id = _video_id(path, export, task)
+                    missing.add(film.name, why or f"video {video_id!r}: {film} does not exist", video_id)
         return missing
 
     @staticmethod
@@ -285,7 +286,8 @@ class _Reader:
         for element in export.tracks_of_no_task():
             known = ", ".join(task.task_id for task in export.tasks) or "none"
             what = f"is of task {element.get('task_id')!r}; the file's tasks are {known}"
-            self.faults.reject("bad track", f"video {path.stem!r} track {element.get('id')!r}: {what}")
+            any_of = [_video_id(path, export, task) for task in export.tasks]
+            self.faults.reject("bad track", f"video {path.stem!r} track {element.get('id')!r}: {what}", videos=any_of)
         if export.restarts:
             self.faults.repair(_RESTARTS, str(path))
         for tag in (child for child in export.root if child.tag not in ("version", "meta", "track")):
@@ -300,11 +302,12 @@ class _Reader:
         film = open_source(recording, crop=False)
         try:
             video_id = _video_id(path, export, task)
-            numbers = FrameNumbers(f"{path}: video {video_id!r}", task, film, self.faults)
+            faults = self.faults.of_video(video_id)
+            numbers = FrameNumbers(f"{path}: video {video_id!r}", task, film, faults)
             where, read = f"video {video_id!r}", None if self.class_agnostic else self.classes
-            tracks = read_tracks(export.tracks_of(task), read, task.offset, where, self.faults)
-            rows = boxes_by_frame(tracks, numbers, self.keep_occluded, where, self.faults)
-            video = self._video(path, video_id, recording, film, numbers, rows)
+            tracks = read_tracks(export.tracks_of(task), read, task.offset, where, faults)
+            rows = boxes_by_frame(tracks, numbers, self.keep_occluded, where, faults)
+            video = self._video(path, video_id, recording, film, numbers, rows, faults)
         finally:
             film.close()
         self.videos.append(video)
@@ -318,6 +321,7 @@ class _Reader:
         film: FrameSource,
         numbers: FrameNumbers,
         rows: Mapping[int, Sequence[tuple[CvatBox, str, int]]],
+        faults: FileFaults,
     ) -> Video:
         sidecar = read_sidecar(recording)
         metadata: dict[str, Any] = {**film.metadata, **sidecar.metadata}
@@ -329,7 +333,7 @@ class _Reader:
             found: list[Row] = []
             for box, name, track_id in rows.get(number, ()):
                 label = f"video {video_id!r} frame {number} track {track_id}"
-                corners = repair_box(list(box.corners), *film.size, label, self.faults)
+                corners = repair_box(list(box.corners), *film.size, label, faults)
                 if corners is not None:
                     merged[name] += 1
                     found.append((corners, 0 if self.class_agnostic else self.classes.index(name), track_id))
@@ -342,11 +346,11 @@ class _Reader:
             raise DataError(f"{path}: video {video_id!r}: no frame is left.")
         if times_s is None and film.times_s is not None:
             rates = f"{sidecar.fps:g}, not {film.fps:g} frames per second"
-            self.faults.repair(OTHER_CLOCK, f"{path}: video {video_id!r}: {rates}")
+            faults.repair(OTHER_CLOCK, f"{path}: video {video_id!r}: {rates}")
         for what, message in film.repairs:
-            self.faults.repair(what, f"{path}: video {video_id!r}: {message}")
+            faults.repair(what, f"{path}: video {video_id!r}: {message}")
         if shown.fault is not None:
-            self.faults.repair(shown.fault, f"{path}: video {video_id!r}")
+            faults.repair(shown.fault, f"{path}: video {video_id!r}")
         dicom = recording if not recording.is_dir() and is_dicom(recording) else None
         below = os.path.relpath(recording, path.parent).replace(os.sep, "/")
         patient = self.patients.patient(video_id, sidecar.patient, path=below, dicom=dicom)

@@ -185,7 +185,7 @@ class _Reader:
         missing = self._missing_folders(path.parent, rows, name.organ)
         if len(rows) > 1 and missing.are_nearly_all(len(rows)):
             missing.report(len(rows), self.faults)
-            gone = {folder for found in missing.by_folder.values() for folder, _ in found}
+            gone = {file.name for found in missing.by_folder.values() for file in found}
             rows = [row for row in rows if row["jpg_folder"] not in gone]
         for row in rows:
             try:
@@ -193,7 +193,7 @@ class _Reader:
                     self._read_row(path.parent, row, name.organ)
             except DataError as error:
                 what = f"video {_video_name(name.organ, row)!r}: {str(error).rstrip('.')}"
-                self.faults.reject("video can't be read", what, whole_video=True)
+                self.faults.reject("video can't be read", what, videos=[_video_name(name.organ, row)], whole_video=True)
 
     def _missing_folders(self, base: Path, rows: Sequence[Mapping[str, str]], organ: str) -> MissingFiles:
         """The folders of videos that do not exist; names that lead elsewhere are left to `_read_row`."""
@@ -203,15 +203,16 @@ class _Reader:
         for row in rows:
             with contextlib.suppress(DataError, OSError, ValueError):
                 if not self.files.path(row["jpg_folder"], base).is_dir():
-                    where = f"video {_video_name(organ, row)!r}"
-                    missing.add(row["jpg_folder"], f"{where}: {base / row['jpg_folder']} does not exist")
+                    video = _video_name(organ, row)
+                    what = f"video {video!r}: {base / row['jpg_folder']} does not exist"
+                    missing.add(row["jpg_folder"], what, video)
         return missing
 
     def _read_row(self, base: Path, row: Mapping[str, str], organ: str) -> None:
         name = _video_name(organ, row)
-        where = f"video {name!r}"
+        where, faults = f"video {name!r}", self.faults.of_video(name)
         if row["anno_format"] not in ("json", "xml"):
-            self.faults.reject("bad row", f"{where}: anno_format {row['anno_format']!r} is not json or xml")
+            faults.reject("bad row", f"{where}: anno_format {row['anno_format']!r} is not json or xml")
         folder = self.files.path(row["jpg_folder"], base)
         pickle = self.files.path(row["pkl_file"], base) if row["pkl_file"] else None
         self.watched |= {folder, *([pickle.parent] if pickle else [])}
@@ -225,7 +226,7 @@ class _Reader:
         classes = self._classes_of(organ)
         annotated = self._annotation(pickle, row)
         self._merged.clear()
-        frames = self._frames(folder, info, annotated, classes, where)
+        frames = self._frames(folder, info, annotated, classes, where, faults)
         static = _static_frames(info, info["num_frames"], folder)
         if frames:
             patient = self.patients.patient(name, path=(row["video_path"] or row["jpg_folder"]).replace("\\", "/"))
@@ -278,39 +279,40 @@ class _Reader:
         annotated: Mapping[int, list[Any]],
         classes: Sequence[str],
         where: str,
+        faults: FileFaults,
     ) -> list[Frame]:
         images = list_images(folder)
         if len(images) != info["num_frames"]:
             raise DataError(f"{folder}: holds {len(images)} images, its info.json says {info['num_frames']} frames.")
         for number in sorted(annotated):
             if not 0 <= number < len(images):
-                self.faults.reject(
+                faults.reject(
                     "box in no frame", f"{where} frame {number}: has boxes, but there are {len(images)} frames"
                 )
         size = (info["cropped_shape"][0], info["cropped_shape"][1])
-        boxes = [self._boxes(annotated.get(n, []), size, classes, f"{where} frame {n}") for n in range(len(images))]
-        rows_of = number_lesions(boxes, where, self.faults)
+        boxes = [
+            self._boxes(annotated.get(n, []), size, classes, f"{where} frame {n}", faults) for n in range(len(images))
+        ]
+        rows_of = number_lesions(boxes, where, faults)
         frames = []
         for number, (image, rows) in enumerate(zip(images, rows_of, strict=True)):
             here = f"{where} frame {number}"
             fault = image_fault(image, *size)
             if fault is not None:
-                self.faults.reject(image_fault_kind(fault), f"{here}: {image} {fault}")
+                faults.reject(image_fault_kind(fault), f"{here}: {image} {fault}")
             else:
                 frames.append(make_frame((str(image), None), self.num_images, size, rows))
             self.num_images += 1
         return frames
 
     def _boxes(
-        self, boxes: list[Any], size: tuple[int, int], classes: Sequence[str], where: str
+        self, boxes: list[Any], size: tuple[int, int], classes: Sequence[str], where: str, faults: FileFaults
     ) -> list[AnnotatedBox[int]]:
         found: list[AnnotatedBox[int]] = []
         for n, entry in enumerate(boxes):
             here = f"{where} box {n}"
             if not isinstance(entry, dict) or not {"box", "class"} <= set(entry):
-                self.faults.reject(
-                    "bad annotation row", f"{here}: is {shown(entry)}, not {{'box', 'class', 'track_id'}}"
-                )
+                faults.reject("bad annotation row", f"{here}: is {shown(entry)}, not {{'box', 'class', 'track_id'}}")
                 continue
             track, kind = entry.get("track_id"), entry["class"]
             if kind not in classes or not (track is None or is_whole(track)):
@@ -321,9 +323,9 @@ class _Reader:
                     if kind not in classes
                     else f"track_id {shown(track)} is not a whole number"
                 )
-                self.faults.reject("bad annotation row", f"{here}: {what}")
+                faults.reject("bad annotation row", f"{here}: {what}")
                 continue
-            box = repair_box(entry["box"], *size, here, self.faults)
+            box = repair_box(entry["box"], *size, here, faults)
             if box is not None:
                 if self.class_agnostic:
                     self._merged[kind] += 1

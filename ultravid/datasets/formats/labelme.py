@@ -91,7 +91,7 @@ def load_labelme(
         files = [_read_file(path) for folder in folders for path in _annotation_files(folder)]
         images = _Images(folders, NamedFiles(root, allow_outside_root=allow_outside_root))
         names = tuple(classes or ()) if classes is not None or class_agnostic else _labels(files)
-        reader = _Reader(root, own, patient_rule(patients), class_agnostic, names)
+        reader = _Reader(root, own, patient_rule(patients), class_agnostic, names, stills)
         matched = reader.match(files, images)
         reader.missing.report(len(files), own)
         for folder, found in images.by_folder.items():
@@ -209,13 +209,20 @@ class _Reader:
     """Reads the videos of one call."""
 
     def __init__(
-        self, root: Path, faults: FileFaults, patients: PatientRule, class_agnostic: bool, classes: Sequence[str]
+        self,
+        root: Path,
+        faults: FileFaults,
+        patients: PatientRule,
+        class_agnostic: bool,
+        classes: Sequence[str],
+        stills: bool,
     ) -> None:
         self.root = root
         self.faults = faults
         self.patients = patients
         self.class_agnostic = class_agnostic
         self.classes = tuple(classes)
+        self.stills = stills
         self.videos: list[Video] = []
         self.num_images = 0
         self.missing = MissingFiles(root, "put them beside their JSON files, or set root to a folder that holds both")
@@ -230,14 +237,15 @@ class _Reader:
                     image = self._image(file, images)
             except DataError as error:
                 what = f"video {self._name(file.path.parent)!r}: {str(error).rstrip('.')}"
-                self.faults.reject("bad annotation file", what)
+                self.faults.reject("bad annotation file", what, videos=self._videos_beside(file, images))
                 continue
             if image is not None:
                 found[image].append(file)
         return found
 
     def _image(self, file: _AnnotationFile, images: _Images) -> Path | None:
-        where, image_path = f"video {self._name(file.path.parent)!r}", file.content.get("imagePath")
+        name, image_path = self._name(file.path.parent), file.content.get("imagePath")
+        where, faults = f"video {name!r}", self.faults
         outside = ""
         try:
             image = images.at(image_path, file.path)
@@ -251,30 +259,42 @@ class _Reader:
                 what = f"its imagePath is {shown(image_path)}"
                 if there or beside:
                     what += f", but {(beside or there)[0]} has its name"
-                    self.faults.reject("bad annotation file", f"{where}: {file.path}: {what}")
+                    may_lack = self._videos([image, *there, *beside])
+                    faults.reject("bad annotation file", f"{where}: {file.path}: {what}", videos=may_lack)
                     return None
-                self.faults.repair(_OTHER_NAME, f"{where}: {file.path}: {what}")
+                faults.repair(_OTHER_NAME, f"{where}: {file.path}: {what}")
             return image
         if len(by_name) == 1:
             if file.fault is None and file.shapes is not None:
-                self.faults.repair(_BY_NAME, f"{where}: {file.path}: {by_name[0]} for {shown(image_path)}{outside}")
+                faults.repair(_BY_NAME, f"{where}: {file.path}: {by_name[0]} for {shown(image_path)}{outside}")
             return by_name[0]
         if len(by_name) > 1:
             listed = ", ".join(str(other) for other in by_name[:3])
             what = "two images share" if beside else "several images have the name of"
-            self.faults.reject("bad annotation file", f"{where}: {what} {file.path}: {listed}{outside}")
+            message = f"{where}: {what} {file.path}: {listed}{outside}"
+            faults.reject("bad annotation file", message, videos=self._videos(by_name))
         elif file.fault is not None:
-            self.faults.reject("bad annotation file", f"{where}: {file.fault}")
+            may_lack = self._videos_beside(file, images)
+            faults.reject("bad annotation file", f"{where}: {file.fault}", videos=may_lack)
         elif file.shapes is None:
-            self.faults.repair(_NOT_LABELME, str(file.path))
+            faults.repair(_NOT_LABELME, str(file.path))
         else:
             inside = "; the picture inside it (imageData) is not read, save it as a file" if file.has_image_data else ""
             led = f", and its imagePath {shown(image_path)} leads to none{inside}{outside}"
             message = f"{where}: {file.path} has no image {file.path.stem}.png or .jpg{led}"
             named = PurePosixPath(image_path.replace("\\", "/")).name if isinstance(image_path, str) else ""
             folder = os.path.relpath(file.path.parent, self.root)
-            self.missing.add(os.path.normpath(os.path.join(folder, named or f"{file.path.stem}.png")), message)
+            path = os.path.normpath(os.path.join(folder, named or f"{file.path.stem}.png"))
+            self.missing.add(path, message, path if self.stills else name)
         return None
+
+    def _videos(self, images: Iterable[Path]) -> list[str]:
+        """Names of the videos of images."""
+        return [self._name(image if self.stills else image.parent) for image in images]
+
+    def _videos_beside(self, file: _AnnotationFile, images: _Images) -> list[str]:
+        """Names of the videos that a file may be about whose own images it doesn't name: those in its folder."""
+        return self._videos(images.by_folder.get(file.path.parent, ())) or [self._name(file.path.parent)]
 
     def _name(self, folder: Path) -> str:
         inside = folder != self.root and folder.is_relative_to(self.root)
@@ -283,6 +303,7 @@ class _Reader:
     def read(self, recording: Path, images: Sequence[Path], matched: Mapping[Path, Sequence[_AnnotationFile]]) -> None:
         """The video of a folder, or of one image."""
         name = self._name(recording)
+        faults = self.faults.of_video(name)
         drawn: list[tuple[Path, tuple[int, int], int]] = []
         boxes: list[list[AnnotatedBox[int]]] = []
         self._merged.clear()
@@ -290,22 +311,22 @@ class _Reader:
             where, files = f"video {name!r} frame {number}", matched.get(image, ())
             if len(files) > 1:
                 what = f"{image} is annotated by {len(files)} files: {', '.join(str(file.path) for file in files)}"
-                self.faults.reject("bad annotation file", f"{where}: {what}")
-            elif (read := self._image_and_boxes(image, files[0] if files else None, where)) is not None:
+                faults.reject("bad annotation file", f"{where}: {what}")
+            elif (read := self._image_and_boxes(image, files[0] if files else None, where, faults)) is not None:
                 drawn.append((image, read[0], self.num_images))
                 boxes.append(read[1])
             self.num_images += 1
-        numbered = number_lesions(boxes, f"video {name!r}", self.faults, stills=len(images) == 1)
+        numbered = number_lesions(boxes, f"video {name!r}", faults, stills=len(images) == 1)
         frames = [
             make_frame((str(image), None), image_id, size, rows)
             for (image, size, image_id), rows in zip(drawn, numbered, strict=True)
         ]
         num_without = sum(image not in matched for image in images)
         if num_without:
-            self.faults.repair(_NO_FILE, f"video {name!r}: {num_without} of {len(images)} images")
+            faults.repair(_NO_FILE, f"video {name!r}: {num_without} of {len(images)} images")
         if frames:
             if (skipped := skipped_numbers(images)) is not None:
-                self.faults.repair(SKIPPED_NUMBERS, f"video {name!r}: {skipped}")
+                faults.repair(SKIPPED_NUMBERS, f"video {name!r}: {skipped}")
             sidecar = read_sidecar(recording)
             patient = self.patients.patient(name, sidecar.patient)
             shown = ("lesion",) if self.class_agnostic else self.classes
@@ -313,7 +334,7 @@ class _Reader:
             self.videos.append(make_video(name, frames, patient, class_names=shown, **more))
 
     def _image_and_boxes(
-        self, image: Path, file: _AnnotationFile | None, where: str
+        self, image: Path, file: _AnnotationFile | None, where: str, faults: FileFaults
     ) -> tuple[tuple[int, int], list[AnnotatedBox[int]]] | None:
         """The image's (height, width) and its boxes; None if it is rejected."""
         try:
@@ -321,29 +342,31 @@ class _Reader:
             size = image_size(image) if size is None else size
             fault = image_fault(image, *size)
         except DataError as error:
-            self.faults.reject("bad annotation file", f"{where}: {str(error).rstrip('.')}")
+            faults.reject("bad annotation file", f"{where}: {str(error).rstrip('.')}")
             return None
         if fault is not None:
-            self.faults.reject(image_fault_kind(fault), f"{where}: {image} {fault}")
+            faults.reject(image_fault_kind(fault), f"{where}: {image} {fault}")
             return None
         if file is not None and isinstance(flags := file.content.get("flags"), dict) and any(flags.values()):
             set_flags = ", ".join(str(key) for key, value in flags.items() if value)
-            self.faults.repair(_FLAGGED, f"{where}: {file.path}: {set_flags}")
-        return size, self._boxes(file.shapes or [] if file is not None else [], size, where)
+            faults.repair(_FLAGGED, f"{where}: {file.path}: {set_flags}")
+        return size, self._boxes(file.shapes or [] if file is not None else [], size, where, faults)
 
-    def _boxes(self, shapes: list[Any], size: tuple[int, int], where: str) -> list[AnnotatedBox[int]]:
+    def _boxes(
+        self, shapes: list[Any], size: tuple[int, int], where: str, faults: FileFaults
+    ) -> list[AnnotatedBox[int]]:
         boxes: list[AnnotatedBox[int]] = []
         for n, shape in enumerate(shapes):
             here = f"{where} shape {n}"
             fault = self._shape_fault(shape)
             if fault is not None:
-                self.faults.reject("bad shape", f"{here}: {fault}")
+                faults.reject("bad shape", f"{here}: {fault}")
                 continue
-            box = repair_box(_bounds(shape), *size, here, self.faults)
+            box = repair_box(_bounds(shape), *size, here, faults)
             if box is None:
                 continue
             if shape.get("difficult") is True:
-                self.faults.repair(_DIFFICULT, here)
+                faults.repair(_DIFFICULT, here)
             if self.class_agnostic:
                 self._merged[str(shape.get("label"))] += 1
             kind = 0 if self.class_agnostic else self.classes.index(shape["label"])
