@@ -73,6 +73,14 @@ def change_only_the_time_of_a_picture(root):
     os.utime(min(root.rglob("000003.png")), ns=(1, 1))
 
 
+def test_a_new_recording_is_seen_beside_a_link_to_nothing(tmp_path, own_cache):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "gone.txt").symlink_to(tmp_path / "nothing")
+    for n in range(2):
+        write_movie(tmp_path / "scans" / f"{n}.mp4", range(2))
+        assert len(load_recordings(path=tmp_path / "scans")) == n + 1
+
+
 @pytest.mark.parametrize("change", [change_annotation, change_a_picture, change_only_the_time_of_a_picture])
 def test_a_changed_dataset_is_indexed_again(root, looked_at, change):
     load(root)

@@ -155,8 +155,10 @@ def _listing(folders: Iterable[str]) -> tuple[str, int]:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    is_folder = entry.is_dir()
-                    status = None if is_folder else entry.stat()
+                    try:
+                        status = None if entry.is_dir() else entry.stat()
+                    except OSError:  # a link that leads nowhere, or in a circle
+                        status = os.lstat(entry.path)
                     rows.append((entry.name, status and status.st_size, status and status.st_mtime_ns))
                     newest = max(newest, status.st_mtime_ns if status else 0)
         except OSError:
