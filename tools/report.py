@@ -34,6 +34,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the image files, if they were moved")
     parser.add_argument(
+        "--allow-burned-in-text",
+        action="store_true",
+        help="show frames of DICOM files without a usable ultrasound region, into which names may be burnt",
+    )
+    parser.add_argument(
         "--bootstrap",
         type=int,
         default=2000,
@@ -70,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         annotations=args.annotations,
         patients=args.patients,
         images=args.images,
+        allow_burned_in_text=args.allow_burned_in_text,
         num_draws=args.bootstrap,
         seed=args.seed,
         score_threshold=args.score_threshold,
@@ -88,6 +94,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             logging.warning(
                 "%s: %d of %d pictures are not found %s: give the folder that holds them now with --images DIR.",
                 *(run.name, run.pictures["missing"], run.pictures["all"], where),
+            )
+        if run.pictures["hidden"]:
+            logging.warning(
+                "%s: %d of %d pictures are of DICOM files that show more than an ultrasound region, and are not shown: names may be "
+                "burnt into them. --allow-burned-in-text shows them.",
+                *(run.name, run.pictures["hidden"], run.pictures["all"]),
             )
     try:
         with replace_file(args.output) as file:

@@ -236,7 +236,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
     An item holds ``image`` (``(3, H, W)`` uint8 in ``image_format``, resized), ``height`` and ``width`` (of the frame on disk: detections
     and ground truth are in its pixels), ``video_id``, ``frame_index``, ``frame_number`` and ``time_s`` (see `Frame`; the time is None
     if the frame has no time stamp), ``image_id``, ``file_name``, ``fps`` (None if unknown), ``patient``, ``metadata``,
-    ``class_names``, ``category_ids``, ``merged_classes``, ``may_show_text`` (see `Video`) and ``instances`` (the ground truth); if the
+    ``class_names``, ``category_ids``, ``merged_classes``, ``may_show_text`` (see `Video`), ``view`` (`FrameView`) and ``instances`` (the ground truth); if the
     frame has regions to ignore, also ``ignored`` and ``ignored_crowds`` (see `Frame`), in the same pixels as the ground truth. What a
     reader draws from the global generators depends on the frame alone.
 
@@ -304,6 +304,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
             "class_names": video.class_names,
             "category_ids": video.category_ids,
             "may_show_text": video.may_show_text,
+            "view": video.view(t),
             "merged_classes": dict(video.merged_classes),
             "instances": frame_instances(frame),
         }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ultravid.datasets.frame_times import FrameTimes, frame_times, order_fault
 from ultravid.utils.errors import UserError
 
-__all__ = ["DataError", "Frame", "PackedFrames", "Video"]
+__all__ = ["DataError", "Frame", "FrameView", "PackedFrames", "Video"]
 
 
 class DataError(UserError):
@@ -78,6 +78,24 @@ class Frame:
     bits: int | None = None
     ignored: NDArray[np.float32] = field(default_factory=_no_boxes)
     ignored_crowds: NDArray[np.bool_] = field(default_factory=_no_flags)
+
+
+@dataclass(frozen=True)
+class FrameView:
+    """What of a file's images a frame shows, so that its picture can be read again from another place (`read_frame_view`).
+
+    Attributes:
+        height, width, index_in_file, crop, blanked, bits: as those of `Frame`.
+        may_show_text: as that of `Video`.
+    """
+
+    height: int
+    width: int
+    index_in_file: int | None = None
+    crop: tuple[int, int, int, int] | None = None
+    blanked: tuple[tuple[int, int, int, int], ...] = ()
+    bits: int | None = None
+    may_show_text: bool = False
 
 
 class _PackedPaths:
@@ -268,6 +286,11 @@ class Video:
         """How many lesion boxes each frame holds."""
         assert isinstance(self.frames, PackedFrames), "__post_init__ packs them"
         return self.frames.boxes_per_frame
+
+    def view(self, index: int) -> FrameView:
+        """What frame ``index`` shows of its file."""
+        f = self.frames[index]
+        return FrameView(f.height, f.width, f.index_in_file, f.crop, f.blanked, f.bits, self.may_show_text)
 
     def __len__(self) -> int:
         return len(self.frames)

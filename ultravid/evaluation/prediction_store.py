@@ -6,7 +6,8 @@ again without its annotations:
 - ``header``: JSON text with ``format``, ``video_id``, ``fps``, ``patient`` (null if unknown), ``patient_known`` (missing in files
   of version 0.1, which took the patient from the video's name unless one was stated: `VideoResult.patient_guessed`),
   ``metadata``, ``image_ids``, ``file_names`` (image file of each frame, null if unknown; missing in files of early versions)
-  and ``fingerprint`` (hash that identifies the model; empty if unknown).
+  and ``fingerprint`` (hash that identifies the model; empty if unknown). ``views`` lists what frames show of their files
+  (`FrameView`, without ``index_in_file``); missing if that is unknown, as in files of version 0.1.
 - ``frame_index`` (F,) int64; in films with gaps or time stamps also ``frame_number`` (F,) int64, along the film at ``fps``, and
   ``time_s`` (F,) float64, time stamps in seconds; both are missing in files of early versions.
 - ``num_boxes`` and ``num_gt`` (F,) int64, number of detections and lesion boxes of each frame.
@@ -14,6 +15,8 @@ again without its annotations:
 - ``gt_boxes`` (M, 4) float32, ``gt_classes`` and ``gt_track_ids`` (M,) int64.
 - in videos with regions to ignore ``num_ignored`` (F,) int64, number of regions of each frame, ``ignored`` (R, 4) float32 and
   ``ignored_crowds`` (R,) int64, 0 or 1 (`FrameResult`). The detections on them are stored as all others.
+- with ``views`` also ``view`` (F,) int64, which of them each frame has, and ``index_in_file`` (F,) int64, which of a movie's or
+  DICOM file's frames it is, -1 for an image.
 - ``input_digests`` (F,) int64: checksums of the images given to the model, compared when an evaluation is resumed.
 
 ``<folder>/manifest.json`` lists the files in order, with their SHA-256 (not in version 0.1). It is written last: a folder without
@@ -30,20 +33,20 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ultravid.datasets.bounds import MAX_FRAME_NUMBER, MAX_PREDICTION_BYTES
+from ultravid.datasets.bounds import MAX_FRAME_NUMBER, MAX_PREDICTION_BYTES, frame_size_fault
 from ultravid.datasets.boxes import LARGEST
 from ultravid.datasets.formats.coco_annotations import is_id
 from ultravid.datasets.frame_times import known_rate, order_fault
 from ultravid.datasets.json_files import parse_json, read_json
 from ultravid.datasets.safe_files import open_regular
-from ultravid.datasets.video import DataError
+from ultravid.datasets.video import DataError, FrameView
 from ultravid.evaluation.records import check_record
 from ultravid.evaluation.results import FrameResult, VideoResult
 from ultravid.utils.errors import UserError
@@ -79,7 +82,8 @@ _ARRAYS: dict[str, tuple[str, int]] = {  # kind of dtype, number of dimensions
 }
 _TIME_ARRAYS = {"frame_number": ("i", 1), "time_s": ("f", 1)}
 _REGION_ARRAYS = {"num_ignored": ("i", 1), "ignored": ("f", 2), "ignored_crowds": ("i", 1)}  # all or none
-_OPTIONAL_ARRAYS = {**_TIME_ARRAYS, **_REGION_ARRAYS}
+_VIEW_ARRAYS = {"view": ("i", 1), "index_in_file": ("i", 1)}  # all or none, with "views" in the header
+_OPTIONAL_ARRAYS = {**_TIME_ARRAYS, **_REGION_ARRAYS, **_VIEW_ARRAYS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +129,11 @@ def write_video(
     }
     if video.class_names and all(f.classes is not None and f.gt_classes is not None for f in frames):
         header |= {"class_names": list(video.class_names), "category_ids": list(video.category_ids)}
+    views = [f.view for f in frames if f.view is not None]
+    distinct = list(dict.fromkeys(replace(view, index_in_file=None) for view in views))
+    has_views = bool(views) and len(views) == len(frames)
+    if has_views:
+        header["views"] = [{k: v for k, v in asdict(view).items() if k != "index_in_file"} for view in distinct]
     zeros = [np.zeros(0, np.int64)]
     arrays: dict[str, NDArray[Any]] = {
         "frame_index": np.array([f.frame_index for f in frames], np.int64),
@@ -149,6 +158,12 @@ def write_video(
         arrays["num_ignored"] = np.array([len(boxes) for boxes in regions], np.int64)
         arrays["ignored"] = np.concatenate(regions)
         arrays["ignored_crowds"] = np.concatenate(crowds).astype(np.int64)
+    if has_views:
+        place = {view: n for n, view in enumerate(distinct)}
+        arrays["view"] = np.array([place[replace(view, index_in_file=None)] for view in views], np.int64)
+        arrays["index_in_file"] = np.array(
+            [-1 if view.index_in_file is None else view.index_in_file for view in views], np.int64
+        )
     path = folder / video_file_name(video.video_id)
     with replace_file(path) as file:
         np.savez(file, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
@@ -223,7 +238,8 @@ def _check_sizes(file: BinaryIO) -> None:
 
 def _checked_header(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     regions = _REGION_ARRAYS if _REGION_ARRAYS.keys() & arrays.keys() else ()
-    missing = [name for name in ("header", *_ARRAYS, *regions) if name not in arrays]
+    views = _VIEW_ARRAYS if _VIEW_ARRAYS.keys() & arrays.keys() else ()
+    missing = [name for name in ("header", *_ARRAYS, *regions, *views) if name not in arrays]
     if missing:
         raise UserError(f"{path}: is not a prediction file: it has no array {missing[0]!r}.")
     try:
@@ -257,9 +273,54 @@ def _checked_header(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str,
         values = header.setdefault(key, [])
         if not isinstance(values, list) or not all(isinstance(v, allowed) for v in values):
             raise UserError(f"{path}: video {header['video_id']!r}: its {key} are not a list of names or numbers.")
-    if not all(isinstance(v, str) for v in header["metadata"].values()):
-        raise UserError(f"{path}: video {header['video_id']!r}: its metadata are not all text.")
+    if not all(isinstance(v, str | int | float) for v in header["metadata"].values()):
+        raise UserError(f"{path}: video {header['video_id']!r}: its metadata are not all text or numbers.")
+    header["metadata"] = {key: str(value) for key, value in header["metadata"].items()}
+    if views:
+        header["views"] = _checked_views(f"{path}: video {header['video_id']!r}", header.get("views"))
     return header
+
+
+def _checked_views(where: str, rows: Any) -> list[FrameView]:
+    """The views of a header.
+
+    Raises:
+        UserError: they are none.
+    """
+    views = []
+    listed: list[Any] = rows if isinstance(rows, list) else [None]
+    for row in listed:
+        try:
+            crop, blanked = row["crop"], tuple(_box(box) for box in row["blanked"])
+            view = FrameView(
+                *(row["height"], row["width"]),
+                crop=None if crop is None else _box(crop),
+                blanked=blanked,
+                bits=row["bits"],
+                may_show_text=row["may_show_text"],
+            )
+            sizes_fault = frame_size_fault(view.height, view.width)
+            sound = (
+                sizes_fault is None
+                and type(view.may_show_text) is bool
+                and type(view.height) is type(view.width) is int
+            )
+            sound = sound and (view.bits is None or (type(view.bits) is int and 8 <= view.bits <= 16))
+        except (TypeError, KeyError, ValueError):
+            sound = False
+        if not sound:
+            raise UserError(
+                f"{where}: {shown(row)} in its header's 'views' does not say what frames show of their files."
+            )
+        views.append(view)
+    return views
+
+
+def _box(values: Any) -> tuple[int, int, int, int]:
+    x1, y1, x2, y2 = values
+    if not all(type(v) is int for v in values) or not (0 <= x1 < x2 and 0 <= y1 < y2):
+        raise ValueError
+    return x1, y1, x2, y2
 
 
 def _check_arrays(where: str, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> None:
@@ -277,12 +338,17 @@ def _check_arrays(where: str, arrays: Mapping[str, NDArray[Any]], header: Mappin
     }
     if "num_ignored" in arrays:
         sizes["num_ignored"] = ("ignored", "ignored_crowds")
-    per_frame = [name for name in ("frame_index", *sizes, "input_digests", *_TIME_ARRAYS) if name in arrays]
+    of_frames = ("frame_index", *sizes, "input_digests", *_TIME_ARRAYS, *_VIEW_ARRAYS)
+    per_frame = [name for name in of_frames if name in arrays]
     lengths = {len(header["image_ids"]), len(header["file_names"]), *(len(arrays[name]) for name in per_frame)}
     if len(lengths) > 1:
         raise UserError(
             f"{where}: frame_index, image_ids, file_names, times and the numbers of boxes have different lengths."
         )
+    if "view" in arrays:
+        most_views = len(header["views"])
+        if ((arrays["view"] < 0) | (arrays["view"] >= most_views)).any() or (arrays["index_in_file"] < -1).any():
+            raise UserError(f"{where}: 'view' or 'index_in_file' has values that name no view or frame.")
     for counts, members in sizes.items():
         for name in members:
             most = len(arrays[name])
@@ -334,6 +400,7 @@ def _video(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Vid
         parts[name] = np.split(arrays[name].astype(np.int64), gt_ends)
     numbers, times = (arrays[name].tolist() if name in arrays else None for name in _TIME_ARRAYS)
     regions = _regions(arrays) if "ignored" in arrays else [{}] * len(header["image_ids"])
+    views = _views(header, arrays) if "view" in arrays else [None] * len(header["image_ids"])
     frames = [
         FrameResult(
             int(index),
@@ -343,6 +410,7 @@ def _video(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Vid
             time_s=times and times[f],
             **{name: part[f] for name, part in parts.items()},
             **regions[f],
+            view=views[f],
         )
         for f, (index, image_id, file_name) in enumerate(
             zip(arrays["frame_index"], header["image_ids"], header["file_names"], strict=True)
@@ -359,6 +427,13 @@ def _video(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Vid
         class_names=tuple(header["class_names"]),
         category_ids=tuple(header["category_ids"]),
     )
+
+
+def _views(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> list[FrameView | None]:
+    """The view of each frame; those of images are shared."""
+    known: list[FrameView] = header["views"]
+    pairs = zip(arrays["view"].tolist(), arrays["index_in_file"].tolist(), strict=True)
+    return [known[n] if inside < 0 else replace(known[n], index_in_file=inside) for n, inside in pairs]
 
 
 def _regions(arrays: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:

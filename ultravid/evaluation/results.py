@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultravid.datasets.frame_times import FrameTimes, frame_times, order_fault
+from ultravid.datasets.video import FrameView
 from ultravid.utils.errors import UserError
 
 __all__ = ["FrameResult", "MatchedClasses", "MatchedVideo", "VideoResult", "frame_text"]
@@ -40,6 +41,7 @@ class FrameResult:
         ignored: ``(R, 4)`` float32, regions to ignore, XYXY, pixels: they are no lesions, and detections on them count neither as right nor
             as wrong (`matching.without_ignored`). None: there are none.
         ignored_crowds: ``(R,)`` bool, whether a region holds many objects; None: none does.
+        view: what the frame shows of ``file_name``; None if unknown. No metric uses it.
     """
 
     frame_index: int
@@ -55,6 +57,7 @@ class FrameResult:
     time_s: float | None = None
     ignored: FloatArray | None = None
     ignored_crowds: NDArray[np.bool_] | None = None
+    view: FrameView | None = None
 
     @property
     def number(self) -> int:

@@ -18,6 +18,7 @@ from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.coco_annotations import CocoAnnotations, Id
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.patients import PatientRule, note_spellings, patient_key, patient_rule
+from ultravid.datasets.video import FrameView
 from ultravid.evaluation.coco_files import (
     Detections,
     FrameDetections,
@@ -88,9 +89,11 @@ def load_videos(
             detections = {image_id: in_frame._replace(classes=None) for image_id, in_frame in detections.items()}
         yield from join_detections(truth, detections)
         return
-    found, stored = _own_detections(find_manifest(Path(predictions)), truth)
+    found, stored, views = _own_detections(find_manifest(Path(predictions)), truth)
     for video in join_detections(truth, found):
         patient, guessed = stored[video.video_id]
+        frames = [replace(f, view=views.get(f.image_id)) for f in video.frames]
+        video = replace(video, frames=frames)
         yield video if video.patient is not None else replace(video, patient=patient, patient_guessed=guessed)
 
 
@@ -114,10 +117,13 @@ def _knows_one_class(predictions: str | Path) -> bool:
     return isinstance(classes, dict) and len(classes.get("names") or ()) == 1
 
 
-def _own_detections(manifest: Path, truth: CocoAnnotations) -> tuple[Detections, dict[str, tuple[str | None, bool]]]:
-    """The detections of a run's own files; and by video the patient, and whether it was guessed."""
+def _own_detections(
+    manifest: Path, truth: CocoAnnotations
+) -> tuple[Detections, dict[str, tuple[str | None, bool]], dict[Id, FrameView | None]]:
+    """The detections of a run's own files; by video the patient, and whether it was guessed; by image what it shows of its file."""
     found: dict[Id, FrameDetections] = {}
     stored: dict[str, tuple[str | None, bool]] = {}
+    views: dict[Id, FrameView | None] = {}
     for video in read_videos(manifest):
         stored[video.video_id] = (video.patient, video.patient_guessed)
         numbers = _numbers_in(truth, video) if video.has_classes else None
@@ -130,6 +136,7 @@ def _own_detections(manifest: Path, truth: CocoAnnotations) -> tuple[Detections,
                 raise UserError(f"{where}: image {frame.image_id!r} is of video {named!r} in {truth.path}.")
             classes = None if numbers is None or frame.classes is None else numbers(frame.classes)
             found[frame.image_id] = FrameDetections(frame.boxes, frame.scores, classes)
+            views[frame.image_id] = frame.view
     for image_id in truth.images:
         if image_id not in found:
             number = len(truth.images) - len(found)
@@ -137,7 +144,7 @@ def _own_detections(manifest: Path, truth: CocoAnnotations) -> tuple[Detections,
                 f"{manifest.parent}: {truth.where(image_id)} of {truth.path} was not evaluated ({number} frames were not). "
                 "Give annotations of the evaluated videos, or none: the run's files contain their own."
             )
-    return found, stored
+    return found, stored, views
 
 
 def _numbers_in(truth: CocoAnnotations, video: VideoResult) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:

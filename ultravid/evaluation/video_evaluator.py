@@ -58,8 +58,8 @@ class VideoDetectionEvaluator(DatasetEvaluator):
 
     Each input has ``video_id``, ``frame_index``, ``image_id`` and ``instances`` with ``gt_boxes``; optionally ``gt_classes`` and
     ``gt_ids`` in its instances, and ``fps`` (0 or None: not known), ``frame_number`` (of the frame along the film, at that rate; without
-    it ``frame_index``), ``time_s`` (its time stamp), ``ignored`` and ``ignored_crowds`` (regions to ignore, see `FrameResult`), ``patient``, ``metadata`` and
-    ``file_name``. Each output has ``instances`` with
+    it ``frame_index``), ``time_s`` (its time stamp), ``ignored`` and ``ignored_crowds`` (regions to ignore, see `FrameResult`), ``patient``, ``metadata``,
+    ``file_name`` and ``view`` (`FrameView`). Each output has ``instances`` with
     ``pred_boxes`` and ``scores`` (and optionally ``pred_classes``), in the same pixels. Each process gets whole videos; which
     ones does not matter. Only the frames of the current video are in memory, unless the frames of all videos come as one
     stream (inputs with ``stream_id``).
@@ -187,7 +187,8 @@ class VideoDetectionEvaluator(DatasetEvaluator):
                 f"Video {video_id!r} frame {given['frame_index']}: the video was evaluated already. "
                 "The frames of a video must come one after the other, each once."
             )
-        facts: Any = _rate_of(video_id, given), given.get("patient"), dict(given.get("metadata") or {})
+        metadata = {key: str(value) for key, value in (given.get("metadata") or {}).items()}  # a spacing is a number
+        facts: Any = _rate_of(video_id, given), given.get("patient"), metadata
         classes: dict[str, Any] = {key: tuple(given.get(key) or ()) for key in ("class_names", "category_ids")}
         return _OpenVideo(VideoResult(video_id, [], *facts, **classes))
 
@@ -347,6 +348,7 @@ def _frame_result(given: dict[str, Any], found: Instances) -> FrameResult:
         time_s=_time_of(given, "time_s", is_time_stamp, "a time in seconds"),
         ignored=given.get("ignored"),
         ignored_crowds=given.get("ignored_crowds"),
+        view=given.get("view"),
     )
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from ultravid.datasets.image_io import read_whole_depth, to_8_bits
 from ultravid.datasets.readers.opener import open_source
 from ultravid.datasets.readers.source import FrameSource, ImageArray, blank
-from ultravid.datasets.video import DataError, Frame, Video
+from ultravid.datasets.video import DataError, Frame, FrameView, Video
 
-__all__ = ["read_frame_image"]
+__all__ = ["read_frame_image", "read_frame_view"]
 
 _MAX_OPEN = 8  # files per process; a movie in full HD holds about 30 MB of decoder and reference frames
 
@@ -77,8 +77,27 @@ def read_frame_image(video: Video, index: int, *, keep_grey: bool = False) -> Im
     Raises:
         DataError: it can't be decoded, or has another size than its annotation states; the message names video, frame and file.
     """
-    frame = video.frames[index]
-    where = f"Video {video.video_id!r} frame {index}"
+    return _read_frame(video.frames[index], f"Video {video.video_id!r} frame {index}", keep_grey)
+
+
+def read_frame_view(path: Path, view: FrameView) -> ImageArray:
+    """The frame of a view as `read_frame_image` gives it, of a file that may lie elsewhere now.
+
+    Raises:
+        DataError: it can't be decoded, or has another size.
+    """
+    f = view
+    frame = Frame(
+        *(str(path), 0, f.height, f.width),
+        index_in_file=f.index_in_file,
+        crop=f.crop,
+        blanked=f.blanked,
+        bits=f.bits,
+    )
+    return _read_frame(frame, str(path), keep_grey=False)
+
+
+def _read_frame(frame: Frame, where: str, keep_grey: bool) -> ImageArray:
     try:
         if frame.index_in_file is None:
             image = _read_file(frame, keep_grey)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from ultravid.evaluation.failures import Failure
@@ -59,16 +60,17 @@ def _failures_section(
 def _strips(run: ReportRun, failures: Sequence[Failure]) -> list[Html]:
     videos = read_videos(run, {run.videos[failure.video].video_id for failure in failures})
     finder = image_finder(run)
-    figures, num_missing, num_shown = [], 0, 0
+    figures: list[Html] = []
+    counts: Counter[str] = Counter()
     for number, failure in enumerate(failures, 1):
         video = videos[run.videos[failure.video].video_id]
         places = chosen_frames(failure.frames, _STRIP_FRAMES, len(video.frames)).tolist()
         marked = [_marked(run, failure, video.frames[place], place) for place in places]
-        drawn, missing = strip(marked, run.point.threshold, finder)
-        num_missing, num_shown = num_missing + missing, num_shown + len(places)
+        drawn, of_strip = strip(marked, run.point.threshold, finder)
+        counts.update(of_strip)
         title = f"{number}. {video.video_id}, {_frames_text(run, failure, video)}, {_score_text(failure)}"
         figures.append(element("figure", None, element("figcaption", None, title), drawn))
-    return [*missing_images(run, num_missing, num_shown), *figures]
+    return [*missing_images(run, counts), *figures]
 
 
 def _frames_text(run: ReportRun, failure: Failure, video: VideoResult) -> str:

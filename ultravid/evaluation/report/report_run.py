@@ -33,6 +33,7 @@ class ReportOptions:
         annotations: COCO-VID file; needed for runs that are COCO results.
         patients: a rule for patients, or a table of them (`ultravid.evaluation.runs.load_videos`).
         images: folder that holds the frames' image files now, if they were moved (`ImageFinder`).
+        allow_burned_in_text: as of `ImageFinder`.
         num_draws: bootstrap draws of patients for the intervals; 0 gives no intervals.
         seed: seed of the draws.
         score_threshold: score threshold at which failures are shown; None: the threshold at recall 0.8.
@@ -50,6 +51,7 @@ class ReportOptions:
     num_strips: int = 8
     num_timelines: int = 40
     command: str = ""
+    allow_burned_in_text: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,7 @@ class ReportRun:
         videos: its videos; in the order of the first run's if both runs have the same videos.
         truth: hash of each video's frames and ground truth, by video id (`load_run`).
         options: the options of the report.
-        pictures: how many images were to be shown so far ("all"), and how many of them are missing.
+        pictures: how many images were to be shown so far ("all"), are "missing" or "hidden" (`strips.strip`).
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from ultravid.evaluation.matching import without_ignored
@@ -44,17 +45,31 @@ def image_finder(run: ReportRun) -> ImageFinder:
     if run.options.annotations and is_local(run.options.annotations):
         root = Path(run.options.annotations).resolve().parent
         folders += [root, root / "rawframes"]
-    return ImageFinder(folders, run.options.images, anywhere=run.options.annotations is None)
+    return ImageFinder(
+        folders,
+        run.options.images,
+        anywhere=run.options.annotations is None,
+        allow_burned_in_text=run.options.allow_burned_in_text,
+    )
 
 
-def missing_images(run: ReportRun, number: int, total: int) -> list[Html]:
-    """A note that images are missing, of ``total`` that were to be shown; empty if none is. They are counted for the run too."""
-    run.pictures.update(missing=number, all=total)
-    if not number:
-        return []
-    hint = "" if run.options.images else " Give the folder that holds them now with --images DIR."
-    return [
-        caption(
+def missing_images(run: ReportRun, counts: Counter[str]) -> list[Html]:
+    """Notes that images are missing or not shown; empty if all are shown. They are counted for the run too.
+
+    Args:
+        run: the run.
+        counts: sum of the second results of `strips.strip`.
+    """
+    run.pictures.update(counts)
+    notes = []
+    if number := counts["missing"]:
+        hint = "" if run.options.images else " Give the folder that holds them now with --images DIR."
+        notes.append(
             f"{number} images are not where the predictions say, or outside of the data's folder: only boxes are drawn.{hint}"
         )
-    ]
+    if number := counts["hidden"]:
+        notes.append(
+            f"{number} images are of DICOM files that show more than an ultrasound region, and are not shown: names may be burnt "
+            "into them (--allow-burned-in-text)."
+        )
+    return [caption(note) for note in notes]

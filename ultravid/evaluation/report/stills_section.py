@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from ultravid.evaluation.failures import Failure
@@ -40,19 +40,21 @@ def _grid(run: ReportRun) -> list[Html]:
     order = sorted(stills, key=lambda place: -max(map(_severity, failures[place]), default=-1.0))
     shown = order[: run.options.num_timelines]
     videos = read_videos(run, {run.videos[place].video_id for place in shown})
-    finder, figures, num_missing = image_finder(run), [], 0
+    finder = image_finder(run)
+    figures: list[Html] = []
+    counts: Counter[str] = Counter()
     for place in shown:
         matched = run.videos[place]
         frame = videos[matched.video_id].frames[0]
-        drawn, missing = strip([_marked(matched, frame, failures[place])], run.point.threshold, finder)
-        num_missing += missing
+        drawn, of_strip = strip([_marked(matched, frame, failures[place])], run.point.threshold, finder)
+        counts.update(of_strip)
         title = element("figcaption", None, f"{matched.video_id}: {_text(failures[place])}")
         figures.append(element("figure", {"class": "still"}, title, drawn))
     with_failure = sum(bool(failures[place]) for place in stills)
     counted = f"{with_failure} of {len(stills)} stills have a failure at {run.point.why}."
     if len(order) > len(shown):
         counted += f" The first {len(shown)} are shown, {len(order) - len(shown)} are left out (--timelines)."
-    notes = missing_images(run, num_missing, len(shown))
+    notes = missing_images(run, counts)
     return [paragraph(counted), *notes, element("div", {"class": "grid"}, *figures)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultravid.datasets.image_io import read_image
+from ultravid.datasets.readers import read_frame_view
 from ultravid.datasets.safe_files import NamedFiles
-from ultravid.datasets.video import DataError
+from ultravid.datasets.video import DataError, FrameView
 from ultravid.evaluation.report.html_page import Html, element
 from ultravid.evaluation.results import FrameResult, frame_text
 from ultravid.utils.errors import UserError
@@ -28,6 +30,17 @@ _SIDE = 256
 _JPEG_QUALITY = 75
 
 
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """What there is of a frame's picture: its (H, W, 3) RGB pixels, else why they are not shown."""
+
+    pixels: NDArray[np.uint8] | None
+    why_not: str = ""
+
+
+_NOT_FOUND, _HIDDEN = _Picture(None, "image not found"), _Picture(None, "not shown: may hold text")
+
+
 class ImageFinder:
     """Finds the image files of frames. A relative name leads out of none of the folders, also not by ``..`` or a link.
 
@@ -36,9 +49,19 @@ class ImageFinder:
         images: folder to which the images were moved; the longest trailing part of a name that exists in it is taken. None:
             the images are where their names say.
         anywhere: absolute names may lead anywhere, as those do that an evaluation of ours recorded. False: into one of the folders.
+        allow_burned_in_text: read frames of DICOM files that show more than an ultrasound region. By default they are not shown,
+            because the patient's name may be burnt in.
     """
 
-    def __init__(self, folders: Sequence[Path] = (), images: Path | None = None, *, anywhere: bool = True) -> None:
+    def __init__(
+        self,
+        folders: Sequence[Path] = (),
+        images: Path | None = None,
+        *,
+        anywhere: bool = True,
+        allow_burned_in_text: bool = False,
+    ) -> None:
+        self._allow_burned_in_text = allow_burned_in_text
         self._folders = [NamedFiles(folder) for folder in (Path(), *folders)]
         self._images = None if images is None else NamedFiles(images)
         self._anywhere = anywhere
@@ -61,6 +84,24 @@ class ImageFinder:
                 if path.is_file():
                     return path
         return None
+
+    def read(self, frame: FrameResult) -> _Picture:
+        """The picture of a frame as the model saw it: cropped and blacked out as its reader did."""
+        if frame.view is not None and frame.view.may_show_text and not self._allow_burned_in_text:
+            return _HIDDEN
+        path = self.find(frame.file_name)
+        if path is None:
+            return _NOT_FOUND
+        try:
+            return _Picture(_pixels(path, frame.view))
+        except UserError:
+            return _NOT_FOUND
+
+
+def _pixels(path: Path, view: FrameView | None) -> NDArray[np.uint8]:
+    if view is None:  # of COCO results, or of a run of an early version: images alone, no movie and no DICOM file
+        return read_image(path)
+    return read_frame_view(path, view)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +134,7 @@ def chosen_frames(frames: NDArray[np.int64], number: int, num_frames: int) -> ND
     return frames[np.linspace(0, len(frames) - 1, number).round().astype(np.int64)]
 
 
-def strip(frames: Sequence[MarkedFrame], threshold: float, finder: ImageFinder) -> tuple[Html, int]:
+def strip(frames: Sequence[MarkedFrame], threshold: float, finder: ImageFinder) -> tuple[Html, Counter[str]]:
     """Frames side by side.
 
     Args:
@@ -102,24 +143,17 @@ def strip(frames: Sequence[MarkedFrame], threshold: float, finder: ImageFinder) 
         finder: finds the images.
 
     Returns:
-        the strip, and the number of its images that can't be read.
+        the strip; and how many images there are ("all"), can't be read ("missing") or are not shown because text may be burnt in
+        ("hidden").
     """
-    images = [_read(finder.find(marked.frame.file_name)) for marked in frames]
+    images = [finder.read(marked.frame) for marked in frames]
     drawn = [_frame(marked, threshold, image) for marked, image in zip(frames, images, strict=True)]
-    return element("div", {"class": "strip"}, *drawn), sum(image is None for image in images)
+    counts = Counter(all=len(images), missing=images.count(_NOT_FOUND), hidden=images.count(_HIDDEN))
+    return element("div", {"class": "strip"}, *drawn), counts
 
 
-def _read(path: Path | None) -> NDArray[np.uint8] | None:
-    """The image; None if there is no file or it can't be decoded."""
-    if path is None:
-        return None
-    try:
-        return read_image(path)
-    except UserError:
-        return None
-
-
-def _frame(marked: MarkedFrame, threshold: float, image: NDArray[np.uint8] | None) -> Html:
+def _frame(marked: MarkedFrame, threshold: float, read: _Picture) -> Html:
+    image = read.pixels
     frame = marked.frame
     kept = np.flatnonzero(frame.scores >= np.float32(threshold)).tolist()
     width, height = _size(frame, image)
@@ -142,16 +176,18 @@ def _frame(marked: MarkedFrame, threshold: float, image: NDArray[np.uint8] | Non
         marks.insert(0, element("image", shape))
     else:
         at = {"x": width / 2, "y": 0.95 * height, "text-anchor": "middle", "style": f"font-size:{height / 12:.1f}px"}
-        marks.append(element("text", at, "image not found"))
+        marks.append(element("text", at, read.why_not))
     label = f"frame {frame_text(frame)}: {len(frame.gt_boxes)} lesions, {len(kept)} detections"
     size = {"viewBox": f"0 0 {width:g} {height:g}", "role": "img", "aria-label": label}
     return element("div", {"class": "frame"}, element("svg", size, *marks), element("span", None, frame_text(frame)))
 
 
 def _size(frame: FrameResult, image: NDArray[np.uint8] | None) -> tuple[float, float]:
-    """Width and height of the frame in pixels; without an image, a square that holds its boxes."""
+    """Width and height of the frame in pixels; if they are not known, a square that holds its boxes."""
     if image is not None:
         return float(image.shape[1]), float(image.shape[0])
+    if frame.view is not None:
+        return float(frame.view.width), float(frame.view.height)
     corners = np.concatenate([frame.boxes, frame.gt_boxes])[:, 2:]
     side = float(corners.max(initial=64.0)) * 1.05
     return side, side
