@@ -117,6 +117,7 @@ def test_what_an_animated_gif_leaves_open_is_counted(tmp_path):
     )
     assert re.search(r"transparent pixels, .*: video 'film\.gif': \d of 4 frames", said)
     images[0].save(path, save_all=True, append_images=images[1:], duration=80)
+    path.write_bytes(path.read_bytes() + b"bytes after the end")
     sink = FaultSink()
     (video,) = load_recordings(path=path, faults=sink)
     assert (len(video), video.fps, sink.faults) == (4, 12.5, [])

@@ -44,6 +44,7 @@ class ImageHeader:
         has_alpha: whether pixels may be transparent.
         num_frames: pages of a TIFF, frames of an animation.
         untimed_frames: how many frames of an animated GIF state no duration.
+        is_whole: whether a GIF has the mark at its end; bytes may follow it.
         fault: why no single frame can be read from it, to follow the file's name; None if one can.
     """
 
@@ -55,6 +56,7 @@ class ImageHeader:
     has_alpha: bool = False
     num_frames: int = 1
     untimed_frames: int = 0
+    is_whole: bool = True
     fault: str | None = None
 
 
@@ -219,18 +221,23 @@ def _bmp(head: bytes, _file: BinaryIO) -> ImageHeader:
 
 def _gif(head: bytes, file: BinaryIO) -> ImageHeader:
     width, height = struct.unpack("<HH", head[6:10])
-    frames, untimed = _gif_frames(file, 3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0)
+    frames, untimed, is_whole = _gif_frames(file, 3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0)
     fault = None
     if frames > 1:
         fault = f"is an animated GIF of {frames} frames, of which a picture would show one"
-    size = (height, width)
     return ImageHeader(
-        "GIF", size, has_alpha=True, num_frames=max(frames, 1), untimed_frames=untimed if frames > 1 else 0, fault=fault
+        "GIF",
+        (height, width),
+        has_alpha=True,
+        num_frames=max(frames, 1),
+        untimed_frames=untimed if frames > 1 else 0,
+        is_whole=is_whole,
+        fault=fault,
     )
 
 
-def _gif_frames(file: BinaryIO, palette: int) -> tuple[int, int]:
-    """(number of frames, how many of them state no duration)."""
+def _gif_frames(file: BinaryIO, palette: int) -> tuple[int, int, bool]:
+    """(number of frames, how many of them state no duration, whether there is a mark after the last)."""
     file.seek(13 + palette)
     frames = untimed = 0
     is_timed = False
@@ -247,7 +254,7 @@ def _gif_frames(file: BinaryIO, palette: int) -> tuple[int, int]:
             file.seek((3 << (flags & 7) + 1 if flags & 0x80 else 0) + 1, 1)
         while (length := file.read(1)) not in (b"", b"\0"):
             file.seek(length[0], 1)
-    return frames, untimed
+    return frames, untimed, block == b";"
 
 
 def _webp(head: bytes, file: BinaryIO) -> ImageHeader:

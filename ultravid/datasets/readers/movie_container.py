@@ -169,7 +169,7 @@ def announced(path: Path, container: InputContainer, stream: VideoStream) -> Ann
             header = read_image_header(file)
         if header is None:
             return Announced(None, None, None, rate=rate)
-        return Announced(header.num_frames, None, None, rate=rate, untimed_frames=header.untimed_frames)
+        return Announced(header.num_frames, None, header.is_whole, rate=rate, untimed_frames=header.untimed_frames)
     return Announced(None, None, _is_whole(path, _end_if_inside_a_triplet) if name == "mxf" else None)
 
 
@@ -181,6 +181,8 @@ def end_fault(path: Path, format_name: str, told: Announced) -> str | None:
         format_name: FFmpeg's.
         told: what the file announces.
     """
+    if format_name == "gif":
+        return None if told.is_whole else "has no end mark"
     if told.is_whole is False and (told.frames is None if format_name.startswith("mov") else told.end_s is None):
         return "ends before its last part does"  # an MP4 in fragments; a Matroska file that was being written
     with open_regular(path) as file:
@@ -189,8 +191,6 @@ def end_fault(path: Path, format_name: str, told: Announced) -> str | None:
         head = file.read(5)
         file.seek(max(0, size - (1 << 17)))
         tail = file.read()
-    if format_name == "gif" and not tail.rstrip(b"\0").endswith(b";"):
-        return "has no end mark"
     if format_name == "mpegts" and size % (188 if head[:1] == b"G" else 192):
         return "ends in the middle of a packet"
     if format_name == "mpeg" and _ends_inside_a_packet(tail):
