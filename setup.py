@@ -35,6 +35,8 @@ setup(
         "numpy>=2.1",
         "scipy>=1.14",
         "opencv-python-headless>=4.11",
+        "pillow>=11.0",  # compressed TIFF
+        "simplejpeg>=1.9",
         "av>=14.0",  # movies
         "pydicom>=3.0",
         "pylibjpeg>=2.0",  # pydicom's decoders, and those it calls

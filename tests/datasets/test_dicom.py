@@ -146,6 +146,19 @@ def test_a_damaged_frame_is_refused_by_its_number(tmp_path):
         read_frame_image(video, 1)
 
 
+def test_a_frame_of_sixteen_bits_that_is_too_long_is_refused_without_a_backtrace(tmp_path, capfd):
+    def change(file):
+        plane = b"\0\1" * SMALL[0].size  # literal runs of one byte
+        head = struct.pack("<16L", 2, 64, 64 + len(plane), *[0] * 13)
+        file.file_meta.TransferSyntaxUID = RLELossless
+        file.PixelData = encapsulate([head + 2 * plane, head + 2 * plane + b"\0\1" * 9])
+        file["PixelData"].VR, file.NumberOfFrames = "OB", 2
+
+    path = rewrite(write_dicom(tmp_path / "a.dcm", SMALL.astype(np.uint16)), change)
+    assert "a.dcm: frame 1 can't be decoded: its RLE has another length than its pixels" in refusal(path)
+    assert not capfd.readouterr().err
+
+
 def test_what_can_not_be_read_is_one_line_for_one_file(tmp_path):
     def message(change, **tags):
         return refusal(rewrite(write_dicom(tmp_path / "x.dcm", SMALL, **tags), change))

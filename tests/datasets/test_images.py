@@ -3,6 +3,7 @@ import json
 import os
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -134,6 +135,27 @@ def test_a_damaged_image_is_refused_by_name_by_every_tool(tmp_path, capfd):
 
 
 PNG = encoded(".png", numbered(5))
+JPEG = encoded(".jpg", numbered(5))
+
+
+def with_segment(jpeg, marker, content):
+    return jpeg[:2] + b"\xff" + bytes([marker]) + struct.pack(">H", len(content) + 2) + content + jpeg[2:]
+
+
+def with_sampling(jpeg, *factors):
+    at = jpeg.index(b"\xff\xc0") + 11
+    changed = bytearray(jpeg)
+    changed[at : at + 9 : 3] = bytes(factors)
+    return bytes(changed)
+
+
+def damaged_tiff(compression):
+    file = io.BytesIO()
+    Image.fromarray(numbered(5)).save(file, "TIFF", compression=compression)
+    tiff = bytearray(file.getvalue())
+    start = Image.open(file).tag_v2[273][0] + 200  # of the first strip's offset
+    tiff[start : start + 4] = b"\xff\xd5?\xff"
+    return bytes(tiff)
 
 
 def of_imagej(number):
@@ -154,7 +176,7 @@ def white_is_zero():
         ("a.png", PNG + b"bytes after the end" * 9, None),
         ("a.jpg", encoded(".jpg", numbered(5)) + bytes(range(200)), None),
         ("a.png", PNG[:-400], "is a truncated PNG"),
-        ("a.png", PNG[:99] + b"?" + PNG[100:], r"is a damaged PNG \(bad adaptive filter value\)"),
+        ("a.png", PNG[:99] + b"?" + PNG[100:], r"is a damaged PNG \(wrong checksum of its IDAT chunk\)"),
         ("a.png", with_chunk(PNG, b"acTL", bytes(8)), "is an animated PNG"),
         (
             "a.png",
@@ -168,7 +190,18 @@ def white_is_zero():
         ("a.tif", white_is_zero(), "kind of colours that is not read"),
         ("a.jpg", b"\xff\xd8\xff\xc0\0\x14\x08\0\x08\0\x08\x04" + bytes(99), "JPEG in CMYK"),
         ("a.jpg", encoded(".jpg", numbered(5))[:-200], "is a truncated JPEG"),
-        ("a.jpg", encoded(".jpg", numbered(5))[:-1] + b"z\xff\xd9", "marker 0x7a where the image should end"),
+        (
+            "a.jpg",
+            encoded(".jpg", numbered(5))[:-1] + b"z\xff\xd9",
+            r"is a damaged JPEG \(Unsupported marker type 0x7a\)",
+        ),
+        ("a.jpg", with_segment(JPEG, 0xE2, b"ICC_PROFILE\0\7\1no profile"), None),
+        ("a.jpg", with_sampling(JPEG, 0x22, 0x22, 0x22), "subsampled in a way that is not read: save it as 4:4:4"),
+        ("a.png", with_chunk(PNG, b"iCCP", b"x"), None),
+        ("a.png", with_chunk(PNG, b"tEXt", b"a").replace(b"tEXta", b"tEXtb"), r"\(wrong checksum of its tEXt chunk\)"),
+        ("a.tif", damaged_tiff("tiff_lzw"), r"is a damaged TIFF \("),
+        ("a.tif", damaged_tiff("tiff_adobe_deflate"), r"is a damaged TIFF \("),
+        ("a.tif", damaged_tiff("jpeg"), r"is a damaged (TIFF|JPEG) \("),
         ("a.png", encoded(".bmp", numbered(5)), None),
         ("a.png", b"GIF89a" + bytes(20), "0x0 px is not a size"),
         ("a.png", b"no image" * 9, "is not an? .*image"),
@@ -215,6 +248,43 @@ def test_an_image_has_the_size_that_it_is_shown_with(tmp_path, kind):
         DataError, match=r"96x128 px after the turn that its Exif orientation states, its annotation says"
     ):
         load(HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_jpeg_is_shown_upright(tmp_path, orientation, channels):
+    image = numbered(5)[..., 0] if channels == 1 else np.random.default_rng(0).integers(0, 255, (33, 50, 3), np.uint8)
+    data = with_segment(encoded(".jpg", image), 0xE1, b"Exif\0\0" + exif(orientation)[:-4])  # without its end
+    (tmp_path / "a.jpg").write_bytes(data)
+    right = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert np.array_equal(read_image(tmp_path / "a.jpg"), right)
+    grey = right[..., 0] if channels == 1 else right
+    assert np.array_equal(read_image(tmp_path / "a.jpg", keep_grey=True), grey)
+
+
+def test_threads_find_the_damage_of_their_own_images_and_leave_the_standard_error_alone(tmp_path, capfd):
+    sound = [
+        encoded(".jpg", numbered(6)),
+        encoded(".jpg", numbered(6), cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        encoded(".png", numbered(6)),
+    ]
+    for number in range(60):
+        data = sound[number % 3]
+        if number % 4 == 0:
+            data = data[:99] + b"?" + data[100:] if number % 3 == 2 else damaged(data)
+        (tmp_path / f"{number}").write_bytes(data)
+
+    def read(number):
+        os.write(2, b"x\n")
+        try:
+            return f"{number_of(read_image(tmp_path / f'{number}'))}"
+        except DataError as error:
+            return str(error).partition(" is a damaged ")[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(read, range(60)))
+    assert found == ["6" if number % 4 else f"{tmp_path / str(number)}:" for number in range(60)]
+    assert capfd.readouterr().err == "x\n" * 60
 
 
 def test_a_pipe_under_an_images_name_is_refused_at_once(tmp_path):

@@ -14,19 +14,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-__all__ = ["IMAGE_MAGIC_BYTES", "ImageHeader", "image_kind", "jpeg_end_fault", "read_image_header"]
+__all__ = ["IMAGE_MAGIC_BYTES", "ImageHeader", "image_kind", "read_image_header"]
 
 IMAGE_MAGIC_BYTES: Final = 16
 """How many of a file's first bytes `image_kind` needs."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
+_TIFF_COMPRESSIONS = frozenset({*range(1, 9), 32771, 32773, 32946})  # of OpenCV: CCITT, LZW, JPEG, Deflate, PackBits
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes of the header that follows the file's own 14
 _JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a segment that holds the size
 _JPEG_NO_LENGTH = {0x01, *range(0xD0, 0xD8)}
-_JPEG_EXIF, _JPEG_SCAN, _JPEG_END = 0xE1, 0xDA, 0xD9
-_JPEG_SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(0xDA, 0xE0), *range(0xE0, 0xF0), 0xFE}) - {0xC8}  # with a length
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # neither a byte of pixels nor a restart
+_JPEG_EXIF, _JPEG_SCAN = 0xE1, 0xDA
+_COMPRESSION, _ORIENTATION = 259, 274  # tags of TIFF and Exif
 _TURNED = frozenset({5, 6, 7, 8})  # Exif orientations that swap height and width
 _MAX_PAGES = 100_000  # where a chain of TIFF pages that runs in a circle is left
 
@@ -38,10 +38,12 @@ class ImageHeader:
     Attributes:
         kind: ``PNG``, ``JPEG``, ``BMP``, ``GIF``, ``TIFF`` or ``WebP``.
         size: (height, width) in pixels as the image is shown, after its Exif orientation; None if the header states none.
-        turned: whether that orientation swaps height and width.
+        orientation: of Exif, 1 to 8.
         bits: of each channel: 8 at most, or 16.
         significant_bits: how many of them the file says that count; None if it doesn't.
         has_alpha: whether pixels may be transparent.
+        is_grey: whether a JPEG has one channel; False for other kinds.
+        is_compressed: whether a page of a TIFF is; False for other kinds.
         num_frames: pages of a TIFF, frames of an animation.
         untimed_frames: how many frames of an animated GIF state no duration.
         is_whole: whether a GIF has the mark at its end; bytes may follow it.
@@ -50,14 +52,21 @@ class ImageHeader:
 
     kind: str
     size: tuple[int, int] | None
-    turned: bool = False
+    orientation: int = 1
     bits: int = 8
     significant_bits: int | None = None
     has_alpha: bool = False
+    is_grey: bool = False
+    is_compressed: bool = False
     num_frames: int = 1
     untimed_frames: int = 0
     is_whole: bool = True
     fault: str | None = None
+
+    @property
+    def turned(self) -> bool:
+        """Whether the orientation swaps height and width."""
+        return self.orientation in _TURNED
 
 
 def image_kind(head: bytes) -> str | None:
@@ -113,7 +122,7 @@ def _png(head: bytes, file: BinaryIO) -> ImageHeader:
     return ImageHeader(
         "PNG",
         _shown((height, width), orientation),
-        turned=orientation in _TURNED,
+        orientation,
         bits=16 if depth == 16 else 8,
         significant_bits=significant,
         has_alpha=colour in (4, 6) or b"tRNS" in chunks,
@@ -190,25 +199,7 @@ def _jpeg(_head: bytes, file: BinaryIO) -> ImageHeader:
     elif depth != 8:
         fault = f"is a JPEG of {depth} bits per channel, not 8"
     size = _shown((height, width), orientation) if height and width else None
-    return ImageHeader("JPEG", size, turned=orientation in _TURNED, fault=fault)
-
-
-def jpeg_end_fault(data: bytes) -> str | None:
-    """What is wrong with the end of a JPEG whose pixels decode: decoders stop before it; None if nothing is.
-
-    Args:
-        data: the file's content.
-    """
-    at, in_pixels = 2, False
-    while (found := _JPEG_MARKER.search(data, at)) is not None:
-        at, marker = found.end(), data[found.end() - 1]
-        if marker == _JPEG_END:
-            return None
-        if marker not in _JPEG_SEGMENTS or (in_pixels and marker in _JPEG_SIZES):
-            return f"marker 0x{marker:02x} where the image should end"
-        in_pixels = in_pixels or marker == _JPEG_SCAN
-        at += int.from_bytes(data[at : at + 2], "big")
-    return "its end is missing"
+    return ImageHeader("JPEG", size, orientation, is_grey=channels == 1, fault=fault)
 
 
 def _bmp(head: bytes, _file: BinaryIO) -> ImageHeader:
@@ -282,8 +273,10 @@ def _tiff(head: bytes, file: BinaryIO) -> ImageHeader:
         return ImageHeader("TIFF", None, fault="is a BigTIFF, whose 64-bit tables are not read: save it as TIFF")
     tags, following = _tiff_page(file, order, struct.unpack(order + "I", head[4:8])[0])
     pages = 1
+    compressions = {tags.get(_COMPRESSION, 1)}
     while following and pages < _MAX_PAGES:
-        _, following = _tiff_page(file, order, following)
+        others, following = _tiff_page(file, order, following)
+        compressions.add(others.get(_COMPRESSION, 1))
         pages += 1
     height, width = tags.get(257, 0), tags.get(256, 0)
     sample_format, bits = tags.get(339, 1), tags.get(258, 1)
@@ -296,6 +289,8 @@ def _tiff(head: bytes, file: BinaryIO) -> ImageHeader:
     elif sample_format != 1 or bits > 16:
         kind = {2: "signed", 3: "floating-point"}.get(sample_format, f"{bits}-bit")
         fault = f"is a TIFF of {kind} numbers, whose black and white are not known: save it with 8 or 16 bits"
+    elif unknown := compressions - _TIFF_COMPRESSIONS:
+        fault = f"is a TIFF with a compression that is not read (Compression {min(unknown)}): save it with LZW, Deflate or none"
     elif pages > 1:
         fault = f"is a TIFF of {pages} pages, of which a picture would show one"
     elif (stated := _imagej_images(file, order, struct.unpack(order + "I", head[4:8])[0])) > 1:
@@ -304,14 +299,15 @@ def _tiff(head: bytes, file: BinaryIO) -> ImageHeader:
     significant = largest.bit_length() if largest and bits > 8 and largest < (1 << bits) - 1 else None
     if 8 < bits < 16:
         significant = bits
-    orientation = tags.get(274, 1)
+    orientation = tags.get(_ORIENTATION, 1)
     return ImageHeader(
         "TIFF",
         _shown((height, width), orientation) if height and width else None,
-        turned=orientation in _TURNED,
+        orientation,
         bits=16 if bits > 8 else 8,
         significant_bits=significant,
         has_alpha=tags.get(277, 1) in (2, 4),
+        is_compressed=compressions != {1},
         num_frames=pages,
         fault=fault,
     )
@@ -354,11 +350,16 @@ def _exif_orientation(exif: bytes) -> int:
     if order is None:
         return 1
     try:
-        tags, _ = _tiff_page(io.BytesIO(exif), order, struct.unpack(order + "I", exif[4:8])[0])
+        (start,) = struct.unpack_from(order + "I", exif, 4)
+        (entries,) = struct.unpack_from(order + "H", exif, start)
     except struct.error:
         return 1
-    found = tags.get(274, 1)
-    return found if 1 <= found <= 8 else 1
+    for at in range(start + 2, min(start + 2 + 12 * entries, len(exif) - 11), 12):  # the table may be cut off
+        tag, kind, count = struct.unpack_from(order + "HHI", exif, at)
+        if tag == _ORIENTATION and kind in (3, 4) and count == 1:
+            (found,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), exif, at + 8)
+            return found if 1 <= found <= 8 else 1
+    return 1
 
 
 def _shown(size: tuple[int, int], orientation: int) -> tuple[int, int]:

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultravid.datasets.bounds import MAX_IMAGE_BYTES, frame_size_fault
-from ultravid.datasets.decoder_messages import decode_image
-from ultravid.datasets.image_headers import ImageHeader, jpeg_end_fault, read_image_header
+from ultravid.datasets.image_decoding import UndecodableImageError, decode_image
+from ultravid.datasets.image_headers import ImageHeader, read_image_header
 from ultravid.datasets.safe_files import open_regular, read_bytes
 from ultravid.datasets.video import DataError
 
@@ -216,21 +216,19 @@ def _decode(path: str | Path, keep_grey: bool) -> tuple[NDArray[Any], ImageHeade
         fault = f"can't be read: {too_large}"
     if fault is not None:
         raise DataError(f"{os.fspath(path)}: {fault}.")
-    colours = cv2.IMREAD_ANYCOLOR if keep_grey else cv2.IMREAD_COLOR
-    image, damage = decode_image(data, colours | cv2.IMREAD_ANYDEPTH)
-    if not damage and header.kind == "JPEG":
-        damage = jpeg_end_fault(data) or ""
-    if image is None or damage:
-        raise DataError(f"{path}: is a damaged {header.kind}{f' ({damage})' if damage else ''}.")
+    try:
+        image = decode_image(data, header, keep_grey=keep_grey)
+    except UndecodableImageError as error:
+        raise DataError(f"{path}: {error}.") from None
     if image.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{path}: holds values of the kind {image.dtype}, not of 8 or 16 bits without sign.")
     if header.has_alpha:
         _refuse_transparency(path, data)
-    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), header
+    return image, header
 
 
 def _refuse_transparency(path: str | Path, data: bytes) -> None:
-    whole, _ = decode_image(data, cv2.IMREAD_UNCHANGED)
+    whole: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if whole is None or whole.ndim < 3 or whole.shape[2] != 4:
         return
     opaque = np.iinfo(whole.dtype).max if whole.dtype != np.float32 else 1

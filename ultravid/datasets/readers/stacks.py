@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ultravid.datasets.bounds import MAX_IMAGE_BYTES, frame_size_fault
-from ultravid.datasets.decoder_messages import decode_image
+from ultravid.datasets.image_decoding import UndecodableImageError, decode_image
 from ultravid.datasets.image_headers import read_image_header
 from ultravid.datasets.image_io import SignificantBits, significant_bits, to_8_bits
 from ultravid.datasets.readers.source import ImageArray, Region
@@ -73,7 +72,7 @@ class StackSource:
         if image.dtype == np.uint16:
             assert self.bits is not None, "all pages have the depth of the first"
             image = to_8_bits(self.path, image, self.bits.number)
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+        return image
 
     @functools.cached_property
     def bits(self) -> SignificantBits | None:
@@ -94,9 +93,10 @@ class StackSource:
         """Does nothing: no file is kept open."""
 
     def _page(self, index: int) -> NDArray[Any]:
-        image, damage = decode_image(self._data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, page=index)
-        if image is None or damage:
-            raise DataError(f"{self.path}: page {index} is damaged{f' ({damage})' if damage else ''}.")
+        try:
+            image = decode_image(self._data, self._header, page=index)
+        except UndecodableImageError as error:
+            raise DataError(f"{self.path}: page {index} {error}.") from None
         if image.dtype not in (np.uint8, np.uint16) or (index and image.dtype != self._page(0).dtype):
             raise DataError(f"{self.path}: page {index} holds values of the kind {image.dtype}, which can't be scaled.")
         return image
