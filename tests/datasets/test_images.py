@@ -165,6 +165,18 @@ def of_imagej(number):
     return buffer.getvalue()
 
 
+def in_a_circle():
+    buffer = io.BytesIO()
+    pages = [Image.fromarray(numbered(5))] * 2
+    pages[0].save(buffer, "TIFF", save_all=True, append_images=pages[1:])
+    data = bytearray(buffer.getvalue())
+    first = int.from_bytes(data[4:8], "little")
+    entries = int.from_bytes(data[first : first + 2], "little")
+    at = first + 2 + 12 * entries
+    data[at : at + 4] = data[4:8]
+    return bytes(data)
+
+
 def white_is_zero():
     tiff = encoded(".tif", np.zeros((8, 8), np.uint16))
     return tiff.replace(struct.pack("<HHIH", 262, 3, 1, 1), struct.pack("<HHIH", 262, 3, 1, 0))
@@ -187,6 +199,7 @@ def white_is_zero():
         ("a.png", encoded(".png", np.full((8, 8, 4), 255, np.uint8)), None),
         ("a.tif", encoded(".tif", np.zeros((8, 8), np.float32)), "TIFF of floating-point numbers"),
         ("a.tif", of_imagej(5), "TIFF of ImageJ that states 5 images"),
+        ("a.tif", in_a_circle(), "damaged TIFF: its pages run in a circle"),
         ("a.tif", white_is_zero(), "kind of colours that is not read"),
         ("a.jpg", b"\xff\xd8\xff\xc0\0\x14\x08\0\x08\0\x08\x04" + bytes(99), "JPEG in CMYK"),
         ("a.jpg", encoded(".jpg", numbered(5))[:-200], "is a truncated JPEG"),

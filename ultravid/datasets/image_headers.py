@@ -28,7 +28,7 @@ _JPEG_NO_LENGTH = {0x01, *range(0xD0, 0xD8)}
 _JPEG_EXIF, _JPEG_SCAN = 0xE1, 0xDA
 _COMPRESSION, _ORIENTATION = 259, 274  # tags of TIFF and Exif
 _TURNED = frozenset({5, 6, 7, 8})  # Exif orientations that swap height and width
-_MAX_PAGES = 100_000  # where a chain of TIFF pages that runs in a circle is left
+_MAX_PAGES = 100_000  # of a TIFF
 
 
 @dataclass(frozen=True)
@@ -271,13 +271,18 @@ def _tiff(head: bytes, file: BinaryIO) -> ImageHeader:
     order = _TIFF_ORDERS[head[:4]]
     if b"+" in head[:4]:
         return ImageHeader("TIFF", None, fault="is a BigTIFF, whose 64-bit tables are not read: save it as TIFF")
-    tags, following = _tiff_page(file, order, struct.unpack(order + "I", head[4:8])[0])
-    pages = 1
-    compressions = {tags.get(_COMPRESSION, 1)}
-    while following and pages < _MAX_PAGES:
+    (first,) = struct.unpack(order + "I", head[4:8])
+    tags, following = _tiff_page(file, order, first)
+    tables, compressions = {first}, {tags.get(_COMPRESSION, 1)}
+    while following and following not in tables and len(tables) < _MAX_PAGES:
+        tables.add(following)
         others, following = _tiff_page(file, order, following)
         compressions.add(others.get(_COMPRESSION, 1))
-        pages += 1
+    pages = len(tables)
+    if following:
+        return ImageHeader(
+            "TIFF", None, fault=f"is a damaged TIFF: its pages run in a circle or are more than {_MAX_PAGES:,}"
+        )
     height, width = tags.get(257, 0), tags.get(256, 0)
     sample_format, bits = tags.get(339, 1), tags.get(258, 1)
     fault = None
@@ -293,7 +298,7 @@ def _tiff(head: bytes, file: BinaryIO) -> ImageHeader:
         fault = f"is a TIFF with a compression that is not read (Compression {min(unknown)}): save it with LZW, Deflate or none"
     elif pages > 1:
         fault = f"is a TIFF of {pages} pages, of which a picture would show one"
-    elif (stated := _imagej_images(file, order, struct.unpack(order + "I", head[4:8])[0])) > 1:
+    elif (stated := _imagej_images(file, order, first)) > 1:
         fault = f"is a TIFF of ImageJ that states {stated} images behind each other, of which a reader of TIFF finds one: save it as a movie"
     largest = tags.get(281)
     significant = largest.bit_length() if largest and bits > 8 and largest < (1 << bits) - 1 else None
