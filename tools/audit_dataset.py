@@ -26,7 +26,7 @@ from ultravid.datasets.faults import Fault, FaultSink
 from ultravid.datasets.folds import folds_of_videos
 from ultravid.datasets.formats.by_name import FORMATS, find_format, parse_options
 from ultravid.datasets.missing_files import WRONG_ROOT
-from ultravid.datasets.patients import patient_key
+from ultravid.datasets.patients import patient_key, patient_rule
 from ultravid.datasets.safe_files import read_bytes
 from ultravid.datasets.video import Video
 from ultravid.utils.errors import UserError
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--num-folds {args.num_folds}: at least two folds are needed.")
     if args.frozen < 2:
         raise UserError(f"--frozen {args.frozen}: at least two frames are needed.")
-    splits, notes = read_splits(args.data, args.option), []
+    (splits, tags), notes = read_splits(args.data, args.option), []
     if args.num_folds is not None:
         videos = [video for split in splits for video in split.videos]
         folds = dict(zip(map(id, videos), folds_of_videos(videos, args.num_folds), strict=True))
@@ -87,7 +87,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     columns = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         task = progress.add_task("", total=sum(len(v) for s in splits for v in s.videos))
-        tags = unknown_tags(args.option)
         report = audit_splits(splits, args.frozen, lambda number: progress.advance(task, number), tags)
     report.notes += notes
     print_report(report)
@@ -118,20 +117,17 @@ def empty_folds(folds: Collection[int], number: int) -> list[str]:
     return [f"{named} no video and can't be held out: a patient's fold follows from the name, so give fewer folds."]
 
 
-def unknown_tags(options: Sequence[str]) -> list[str]:
-    """Values of PatientID that name nobody, as ``--option patients=dicom:VALUE,...`` says."""
-    given = (text.partition("=dicom:") for text in options)
-    return [
-        v for key, _, values in given if key.rpartition(".")[2] == "patients" for v in values.split(",") if v.strip()
-    ]
+def read_splits(data: Sequence[str], options: Sequence[str]) -> tuple[list[Split], list[str]]:
+    """The splits in the order of their first ``--data``, with the faults of single videos and frames.
 
-
-def read_splits(data: Sequence[str], options: Sequence[str]) -> list[Split]:
-    """The splits in the order of their first ``--data``, with the faults of single videos and frames."""
+    Returns:
+        the splits; and the values of PatientID that name nobody, as the rules for patients among the options say.
+    """
     videos: dict[str, list[Video]] = defaultdict(list)
     faults: dict[str, list[Fault]] = defaultdict(list)
     parsed = [parse_data(text) for text in data]
     names = {name for name, _, _ in parsed}
+    tags: list[str] = []
     for text in options:
         before = text.partition("=")[0]
         if "." in before and before.partition(".")[0] not in names:
@@ -141,9 +137,11 @@ def read_splits(data: Sequence[str], options: Sequence[str]) -> list[Split]:
         mine = [t for t in options if "." not in t.partition("=")[0]]
         mine += [t[len(name) + 1 :] for t in options if t.startswith(f"{name}.")]
         sink = FaultSink()
-        videos[name] += source.read(path, parse_options(source, mine), sink)
+        arguments = parse_options(source, mine)
+        tags += patient_rule(arguments.get("patients")).unknown_tags
+        videos[name] += source.read(path, arguments, sink)
         faults[name] += sink.faults
-    return [Split(name, videos[name], faults[name]) for name in videos]
+    return [Split(name, videos[name], faults[name]) for name in videos], tags
 
 
 def parse_data(text: str) -> tuple[str, str, str]:

@@ -146,14 +146,18 @@ def test_every_rule_for_patients_can_be_an_option_of_the_audit_and_the_conversio
 def test_dicom_files_of_one_patient_in_two_splits_are_a_leak_and_the_id_is_not_shown(tmp_path, capsys):
     for split, seed in (("train", 1), ("test", 2)):
         (tmp_path / split).mkdir()
-        write_dicom(tmp_path / split / f"{split}.dcm", np.stack([scene(0, seed)[..., 0]]))
+        patient = "MRN  4711" if split == "train" else "mrn 4711"  # two spellings of one
+        write_dicom(tmp_path / split / f"{split}.dcm", np.stack([scene(0, seed)[..., 0]]), PatientID=patient)
     arguments = [f"--data={s}=recordings:{tmp_path / s}" for s in ("train", "test")]
     code, page = audit(tmp_path, *arguments)
     assert code == 1 and "DICOM files of one patient in two splits" in page
-    assert (
-        audit(tmp_path, *arguments, "--option", "patients=dicom:mrn-4711 ,other")[0] == 0
-    )  # the id is said to be nobody's
-    assert not any(secret in page + capsys.readouterr().out for secret in ("MRN-4711", "Doe^Jane", "19700101"))
+    (tmp_path / "table.json").write_text('{"test.dcm": "a", "train.dcm": "b"}')
+    for rule in (
+        "dicom:mrn 4711 ,other",
+        f"{tmp_path / 'table.json'} else dicom:mrn 4711",
+    ):  # the id is said to be nobody's
+        assert audit(tmp_path, *arguments, "--option", f"patients={rule}")[0] == 0
+    assert not any(secret in page + capsys.readouterr().out for secret in ("4711", "Doe^Jane", "19700101"))
 
 
 def test_dicom_files_of_equal_names_and_other_ids_are_of_two_patients(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -51,6 +52,8 @@ def test_minutes_are_those_of_films_if_a_data_set_has_both(tmp_path, capsys):
     written = evaluate(tmp_path, [film, *STILLS])
     assert written["FP80"] == pytest.approx(30) and written["count/stills"] == 4
     assert written["lesion/delay_s@R80"] == 0 and list(video_detection_metrics([film])) == list(TRAINING_METRICS)
+    unknown = replace(film, fps=None)  # a rate a minute is then assumed, one per image is not
+    assert list(video_detection_metrics([unknown])) == [*TRAINING_METRICS, *IMAGE_METRICS]
     assert "4 of 5 videos are stills of one frame: metrics per minute and delays are those of the other 1" in (
         capsys.readouterr().out
     )

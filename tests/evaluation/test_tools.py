@@ -25,6 +25,7 @@ from ultravid.evaluation.prediction_store import (
     write_manifest,
     write_video,
 )
+from ultravid.evaluation.runs import load_videos
 from ultravid.utils.tool import run_tool
 
 
@@ -315,6 +316,30 @@ def test_patients_of_files_of_an_earlier_version_are_said_to_be_perhaps_guessed(
         assert "count/videos_of_guessed_patient" in page.read_text()
     assert run_tool(load_tool("evaluate").main, [*arguments, "--patients", "stem"]) == 0
     assert "count/videos_of_guessed_patient" not in metrics(tmp_path)
+
+
+def test_a_rule_is_for_videos_of_unknown_patients_and_a_table_for_all_with_and_without_annotations(tmp_path, caplog):
+    stored = [video(([A], [A], [0.5]), name=f"site{n}/v{n}", patient=p) for n, p in enumerate(("p", "q", None))]
+    stored = [
+        replace(v, frames=[replace(f, image_id=10_000 * (n + 1)) for f in v.frames]) for n, v in enumerate(stored)
+    ]
+    own = write_run(tmp_path / "run", stored)
+    annotations, _ = write_coco(
+        tmp_path, [replace(stored[0], patient="r"), *(replace(v, patient=None) for v in stored[1:])]
+    )
+    (tmp_path / "table.json").write_text(json.dumps({"site0/v0": "t", "site1/v1": "t"}))
+
+    def patients(rule, *annotations):
+        return [video.patient for video in load_videos(own, *annotations, patients=rule)]
+
+    assert patients("folder") == ["p", "q", "site2"] and "states the patients of 2 of 3 videos" in caplog.text
+    caplog.clear()
+    assert (
+        patients("folder", annotations) == ["r", "q", "site2"] and "states the patients of 2 of 3 videos" in caplog.text
+    )
+    table = f"{tmp_path / 'table.json'} else folder"
+    assert patients(table) == patients(table, annotations) == ["t", "t", "site2"]
+    assert patients(None) == ["p", "q", None] and patients(None, annotations) == ["r", "q", None]
 
 
 def test_runs_of_different_patients_are_not_compared_and_other_spellings_are_no_difference(tmp_path, capsys):

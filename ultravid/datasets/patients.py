@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import Protocol
 
 from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.json_files import read_json
+from ultravid.datasets.patient_key import patient_key
 from ultravid.datasets.video import DataError, Video
 
 __all__ = [
@@ -100,16 +100,6 @@ class HasPatient(Protocol):
         ...
 
 
-def patient_key(name: str) -> str:
-    """What two spellings of one patient's name share: it is trimmed, inner blanks count as one, and case does not count.
-
-    Nor do signs that can't be seen, and whether an accent is a character by itself.
-    """
-    if not name.isascii():
-        name = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
-    return " ".join(name.split()).casefold()
-
-
 def _stem(name: str) -> str:
     """The last part of a name less a suffix that has a letter: the last number of a DICOM file's UID is no suffix."""
     path = PurePosixPath(name.replace("\\", "/"))
@@ -157,6 +147,7 @@ class PatientRule:
 
     Attributes:
         num_stated: how many videos' patients the dataset's own files decided.
+        unknown_tags: the argument.
     """
 
     def __init__(
@@ -169,9 +160,11 @@ class PatientRule:
         self.table = dict(table or {})
         self.text = text
         self._of_name = of_name
-        self._unknown_tags = {patient_key(value) for value in (*UNKNOWN_DICOM_PATIENTS, *unknown_tags)}
+        self.unknown_tags = tuple(unknown_tags)
+        self._unknown_tags = {patient_key(value) for value in (*UNKNOWN_DICOM_PATIENTS, *self.unknown_tags)}
         self._names_by_token: dict[str, str] = {}
         self._asked: dict[str, str | None] = {}  # what the rule said of the names that it was asked for
+        self._by_rule: set[str] = set()  # videos whose patient nothing else said
         self._num_dicom = 0
         self.num_stated = 0
         self._nobody: dict[str, str] = {}  # by video, a stated patient that names nobody
@@ -203,7 +196,12 @@ class PatientRule:
             self._num_dicom += 1
             found = self._of_tag(name, dicom)
         self._asked[name if path is None else path] = found
+        self._by_rule.add(name)
         return found
+
+    def decided(self, name: str) -> bool:
+        """Whether it was up to the rule who a video's patient is: neither a table nor the dataset's files said it."""
+        return name in self._by_rule
 
     def _of_tag(self, name: str, file: Path) -> str | None:
         from ultravid.datasets.readers.dicom import patient_token  # half a second, for those who have DICOM files

@@ -98,7 +98,7 @@ __all__ = [
 TRAINING_METRICS = ("AP50", "AP75", "mAP", "Pr80", "Pr90", "FP80", "FP90", "R@16")
 
 IMAGE_METRICS = ("FP/image@R80", "FP/image@R90")
-"""What the log of a training on stills shows in addition."""
+"""What the log of a training shows in addition on stills, and on films of a rate that is not known."""
 
 _LEVELS = (70, 80, 90)
 _NAN = float("nan")
@@ -107,15 +107,16 @@ STILLS_REASON = "stills have no duration, see the metrics per image"
 
 
 def video_detection_metrics(videos: Iterable[VideoResult | MatchedVideo]) -> dict[str, float]:
-    """The pooled metrics that the log of a training shows: `TRAINING_METRICS`, and `IMAGE_METRICS` of stills."""
+    """The pooled metrics that the log of a training shows (`shown_metrics`)."""
     matched = match_videos(videos)
     pooled = pooled_metrics(matched, DetectionPool(matched))
     return {name: pooled[name] for name in shown_metrics(matched)}
 
 
 def shown_metrics(videos: Sequence[MatchedVideo]) -> tuple[str, ...]:
-    """Names of the metrics that the log of a training shows."""
-    return (*TRAINING_METRICS, *IMAGE_METRICS) if stills_only(videos) else TRAINING_METRICS
+    """Names of the metrics that the log of a training shows: those per image too if the videos have no time, or an assumed rate."""
+    is_assumed = any(video.times.is_assumed for video in films_of(videos))
+    return (*TRAINING_METRICS, *IMAGE_METRICS) if is_assumed or stills_only(videos) else TRAINING_METRICS
 
 
 def all_metrics(videos: Iterable[VideoResult | MatchedVideo], score_threshold: float | None = None) -> dict[str, float]:

@@ -53,9 +53,9 @@ def load_videos(
         predictions: COCO results at any address (needs ``annotations``), or a run's own files: its local folder or its manifest.
         annotations: COCO-VID file at any address; it replaces the ground truth in a run's own files, and sets the order of the videos.
         patients: a rule for patients or the address of a table, as readers of datasets take them
-            (`ultravid.datasets.patients.patient_rule`), or patients by video name. A table comes before what annotations state,
-            and that before a rule; the patient in a run's own files may itself be found by a rule, and comes last. None: what
-            the files say.
+            (`ultravid.datasets.patients.patient_rule`), or patients by video name. A table comes first, then what annotations
+            state, then the patient in a run's own files; a rule is for the videos whose patient these do not say, or which
+            version 0.1 may have guessed. None: what the files say.
 
     Raises:
         UserError: something can't be used; the message names file, video and frame.
@@ -75,12 +75,8 @@ def load_videos(
         yield from _with_patients(read_videos(find_manifest(Path(predictions))), rule, predictions)
         return
     truth = read_annotations(annotations, rule)
-    if rule.text and rule.num_stated:
-        logger.warning(
-            "%s: states the patients of %d of %d videos; the rule %r is not used for them.",
-            *(annotations, rule.num_stated, len(truth.videos), rule.text),
-        )
     if not own:
+        _note_stated(annotations, rule, rule.num_stated, len(truth.videos))
         detections = read_coco_detections(predictions, rows, truth)
         if len(truth.categories) > 1 and _knows_one_class(predictions):
             logger.warning(
@@ -90,20 +86,34 @@ def load_videos(
         yield from join_detections(truth, detections)
         return
     found, stored, views = _own_detections(find_manifest(Path(predictions)), truth)
+    for name, (patient, guessed) in stored.items():
+        rule.num_stated += patient is not None and not guessed and rule.decided(name)
+    _note_stated(predictions, rule, rule.num_stated, len(stored))
     for video in join_detections(truth, found):
         patient, guessed = stored[video.video_id]
         frames = [replace(f, view=views.get(f.image_id)) for f in video.frames]
         video = replace(video, frames=frames)
-        yield video if video.patient is not None else replace(video, patient=patient, patient_guessed=guessed)
+        is_better = video.patient is None or (not guessed and rule.decided(video.video_id))
+        if patient is not None and is_better:
+            video = replace(video, patient=patient, patient_guessed=guessed)
+        yield video
+
+
+def _note_stated(path: str | Path, rule: PatientRule, number: int, total: int) -> None:
+    """Warn that a rule is not used for videos whose patients are known without it."""
+    if rule.text and number:
+        text = "%s: states the patients of %d of %d videos; the rule %r is not used for them."
+        logger.warning(text, path, number, total, rule.text)
 
 
 def _with_patients(videos: Iterator[VideoResult], rule: PatientRule, path: str | Path) -> Iterator[VideoResult]:
-    """The videos of a run's own files with the patients that a rule finds; where it finds none, the stored ones stay."""
+    """The videos of a run's own files with the patients that a table names, or that a rule finds for those that are not known."""
     names = []
     for video in videos:
         names.append(video.video_id)
-        found = rule.patient(video.video_id)
+        found = rule.patient(video.video_id, None if video.patient_guessed else video.patient)
         yield video if found is None else replace(video, patient=found, patient_guessed=False)
+    _note_stated(path, rule, rule.num_stated, len(names))
     faults = FileFaults(path)
     rule.check(names, faults)
     for warning in faults.close():

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ultravid.datasets.patient_key import patient_key
 from ultravid.datasets.readers.dicom_file import DicomHeader, quiet_pydicom, read_header, read_tags, state_of
 from ultravid.datasets.readers.dicom_frames import find_frames
 from ultravid.datasets.readers.dicom_pixels import PixelDecoder, PixelForm, pixel_form
@@ -117,7 +118,7 @@ class DicomSource:
 def patient_token(path: str | Path, is_unknown: Callable[[str], bool] = lambda _: False) -> str | None:
     """A text that DICOM files with the same patient's id share and that does not reveal the id; None if there is no id.
 
-    Ids are compared after trimming and without regard to case. The text is valid within this process only: another process
+    Ids are compared as `patient_key` says. The text is valid within this process only: another process
     makes other texts.
 
     Args:
@@ -126,7 +127,7 @@ def patient_token(path: str | Path, is_unknown: Callable[[str], bool] = lambda _
     """
     header = read_tags(Path(path), ["PatientID"])
     try:
-        patient = str(header.get("PatientID") or "").strip().casefold()
+        patient = patient_key(str(header.get("PatientID") or ""))
     except Exception:  # a value that can't be converted says nothing
         return None
     if is_unknown(patient):
