@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shutil
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,10 @@ from PIL import Image
 
 from tests.conftest import load_tool
 from tests.datasets.recordings import HEIGHT, WIDTH, number_of, numbered, write_dicom, write_movie
-from ultravid.data import DataError, load_coco_video, load_labelme, load_recordings, open_source
+from ultravid.data import DataError, load_coco_stills, load_coco_video, load_labelme, load_recordings, open_source
 from ultravid.datasets.faults import FaultSink
-from ultravid.datasets.image_io import image_fault, read_image
-from ultravid.datasets.readers import read_frame_image
+from ultravid.datasets.image_io import check_image, read_image
+from ultravid.datasets.readers import dicom_pixels, read_frame_image, stacks
 from ultravid.utils.tool import run_tool
 
 
@@ -106,9 +107,42 @@ def test_twelve_bits_in_sixteen_are_scaled_by_the_whole_recording(tmp_path, capl
     written = sorted((tmp_path / "out").rglob("*.png"))
     assert all(np.array_equal(read_image(path), image) for path, image in zip(written, right, strict=True))
     (folder / "9.png").write_bytes(encoded(".png", numbered(3)))
-    (video,) = load_recordings(path=folder)
-    with pytest.raises(DataError, match=r"9\.png: has 8 bits per channel, its recording's first image has 16"):
-        read_frame_image(video, 3)
+    with pytest.raises(
+        DataError, match=r"'scan' frame 3: .*9\.png has 8 bits per channel, its recording's first image has 16"
+    ):
+        load_recordings(path=folder)
+    shutil.copy(folder / "9.png", folder / "0.png")
+    with pytest.raises(DataError, match=r"frame 1: .*1\.png has 16 bits per channel, .* first image has 8.* \(1 more"):
+        load_recordings(path=folder)
+
+
+def test_stills_of_sixteen_bits_share_one_scale(tmp_path, caplog):
+    content = {"images": [], "annotations": [], "categories": []}
+    for n, largest in enumerate((4000, 1900, 900)):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), np.full((8, 8), largest, np.uint16))
+        content["images"].append({"id": n, "file_name": f"{n}.png", "height": 8, "width": 8})
+    cv2.imwrite(str(tmp_path / "eight.png"), np.full((8, 8), 77, np.uint8))
+    content["images"].append({"id": 3, "file_name": "eight.png", "height": 8, "width": 8})
+    (tmp_path / "stills.json").write_text(json.dumps(content))
+    videos = load_coco_stills(json_file=tmp_path / "stills.json")
+    assert [read_frame_image(video, 0).max() for video in videos] == [4000 >> 4, 1900 >> 4, 900 >> 4, 77]
+    assert caplog.text.count("16-bit") == 1 and "3 stills, 12 bits (largest value 4000)" in caplog.text
+
+
+def test_how_many_bits_are_used_is_looked_for_once(tmp_path, monkeypatch):
+    pages = [numbered(n)[..., 0].astype(np.uint16) << 2 for n in range(4)]
+    cv2.imwritemulti(str(tmp_path / "stack.tif"), pages)
+    write_dicom(tmp_path / "scan.dcm", np.stack(pages))
+    read = load_recordings(path=tmp_path)
+    assert [video.frames[0].bits for video in read] == [10, 10]
+    dicom_pixels._known_bits.clear()  # as in another process
+    monkeypatch.setattr(dicom_pixels.PixelDecoder, "_all_stored", None)
+    decoded = []
+    decode = stacks.decode_image
+    monkeypatch.setattr(stacks, "decode_image", lambda *a, page: decoded.append(page) or decode(*a, page=page))
+    for video in read:
+        assert np.array_equal(read_frame_image(video, 2)[..., 0], pages[2] >> 2)
+    assert decoded == [0, 2]
 
 
 def damaged(jpeg):
@@ -302,6 +336,6 @@ def test_threads_find_the_damage_of_their_own_images_and_leave_the_standard_erro
 
 def test_a_pipe_under_an_images_name_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "a.png")
-    assert image_fault(tmp_path / "a.png", 8, 8) == "can't be read (it is a named pipe, not a file)"
+    assert check_image(tmp_path / "a.png", 8, 8).fault == "can't be read (it is a named pipe, not a file)"
     with pytest.raises(DataError, match=r"a\.png.*it is a named pipe, not a file"):
         load_recordings(path=tmp_path)

@@ -27,8 +27,8 @@ def root(phantom, tmp_path):
 def looked_at(monkeypatch):
     """Images whose headers were checked."""
     seen = []
-    check = reader.image_fault
-    monkeypatch.setattr(reader, "image_fault", lambda path, *size: seen.append(str(path)) or check(path, *size))
+    check = reader.check_image
+    monkeypatch.setattr(reader, "check_image", lambda path, *size: seen.append(str(path)) or check(path, *size))
     return seen
 
 

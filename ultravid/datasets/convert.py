@@ -31,7 +31,7 @@ from ultravid.datasets.bounds import MAX_ANNOTATION_BYTES
 from ultravid.datasets.burned_in import refuse_burned_in_text
 from ultravid.datasets.classes import check_same_classes, class_names_of
 from ultravid.datasets.faults import Fault, FaultSink
-from ultravid.datasets.image_io import image_fault
+from ultravid.datasets.image_io import check_image
 from ultravid.datasets.json_files import parse_json, read_json
 from ultravid.datasets.readers import read_frame_image
 from ultravid.datasets.readers.source import ImageArray
@@ -309,7 +309,7 @@ def _digest(folder: Path, video: Video) -> str | None:
         return None
     digest = hashlib.sha256()
     for name, frame in zip(names, video.frames, strict=True):
-        if image_fault(folder / name, frame.height, frame.width) is not None:
+        if check_image(folder / name, frame.height, frame.width).fault is not None:
             return None
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()

@@ -1,8 +1,9 @@
 """Images on disk: read them, and find broken ones without decoding.
 
 PNG, JPEG, BMP, TIFF, WebP and GIF of one frame are read, whatever a file's name. Channels of more than 8 bits are brought to 8
-by a scale that is the same for all images of a recording: how many of the 16 bits are used is stated in the files, else it is the
-least number from 8 to 16 that holds the largest value of all of them (`find_significant_bits`). The upper 8 of those bits are kept.
+by a scale that is the same for all images of a recording, and for all stills of a data set: how many of the 16 bits are used is stated
+in the files, else it is the least number from 8 to 16 that holds the largest value of all of them (`find_significant_bits`). The
+upper 8 of those bits are kept.
 """
 
 from __future__ import annotations
@@ -24,18 +25,25 @@ from ultravid.datasets.safe_files import open_regular, read_bytes
 from ultravid.datasets.video import DataError
 
 __all__ = [
+    "ImageCheck",
     "SignificantBits",
+    "check_image",
     "find_significant_bits",
-    "image_fault",
     "image_fault_kind",
     "image_size",
+    "other_depth",
     "read_image",
-    "read_whole_depth",
+    "read_image_of_recording",
     "significant_bits",
     "to_8_bits",
 ]
 
 _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+
+
+_GUESSED = (
+    "recordings have 16-bit images that don't state how many bits are used, which is guessed from their largest value"
+)
 
 
 @dataclass(frozen=True)
@@ -55,14 +63,24 @@ class SignificantBits:
     @property
     def guess(self) -> tuple[str, str] | None:
         """Kind and message of the repair, as `FileFaults.repair` takes them; None if nothing was guessed."""
-        if self.stated:
-            return None
-        kind = "recordings have 16-bit images that don't state how many bits are used, which is guessed from their largest value"
-        return kind, f"{self.number} bits (largest value {self.largest})"
+        return None if self.stated else (_GUESSED, f"{self.number} bits (largest value {self.largest})")
 
 
-def image_fault(path: str | Path, height: int, width: int, *, stated: str = "its annotation says") -> str | None:
-    """What is wrong with an image, from its first and last bytes; None if nothing is.
+@dataclass(frozen=True)
+class ImageCheck:
+    """What the check of an image's file found.
+
+    Attributes:
+        fault: what is wrong with it, to follow its name; None if nothing is.
+        bits: 16 if its channels have more than 8, for `Frame.bits` until the index finds how many of them are used; else None.
+    """
+
+    fault: str | None
+    bits: int | None = None
+
+
+def check_image(path: str | Path, height: int, width: int, *, stated: str = "its annotation says") -> ImageCheck:
+    """Check an image by its first and last bytes.
 
     A file that does not end where its image does, and one that is neither PNG nor JPEG, is decoded. The size in the header, after
     its Exif orientation, is compared with the annotated one.
@@ -82,11 +100,18 @@ def image_fault(path: str | Path, height: int, width: int, *, stated: str = "its
             file.seek(-min(64, length), 2)
             tail = file.read().rstrip(b"\0\r\n")
     except OSError as error:
-        return f"can't be read ({error.strerror})"
+        return ImageCheck(f"can't be read ({error.strerror})")
     if empty:
-        return "is empty"
+        return ImageCheck("is empty")
     if header is None:
-        return "is not a PNG, JPEG, BMP, TIFF, WebP or GIF image"
+        return ImageCheck("is not a PNG, JPEG, BMP, TIFF, WebP or GIF image")
+    wrong_size = f"{stated} {width}x{height}"
+    return ImageCheck(_image_fault(path, header, tail, (height, width), wrong_size), 16 if header.bits > 8 else None)
+
+
+def _image_fault(
+    path: str | Path, header: ImageHeader, tail: bytes, size: tuple[int, int], wrong_size: str
+) -> str | None:
     if header.fault is not None:
         return header.fault
     found = header.size
@@ -98,10 +123,10 @@ def image_fault(path: str | Path, height: int, width: int, *, stated: str = "its
         except DataError as error:
             return _truncation(path, header.kind) or str(error).removeprefix(f"{path}: ").rstrip(".")
         found = (decoded.shape[0], decoded.shape[1])
-    if found == (height, width):
+    if found == size:
         return None
     turned = " after the turn that its Exif orientation states" if header.turned else ""
-    return f"is {found[1]}x{found[0]} px{turned}, {stated} {width}x{height}"
+    return f"is {found[1]}x{found[0]} px{turned}, {wrong_size}"
 
 
 def _truncation(path: str | Path, kind: str) -> str | None:
@@ -110,7 +135,7 @@ def _truncation(path: str | Path, kind: str) -> str | None:
 
 
 def image_fault_kind(fault: str) -> str:
-    """The kind of fault that a message of `image_fault` describes."""
+    """The kind of fault that a fault of `check_image` is of."""
     if "truncated" in fault or "is empty" in fault:
         return "frame is truncated"
     if "damaged" in fault:
@@ -156,9 +181,27 @@ def read_image(path: str | Path, *, keep_grey: bool = False, bits: int | None = 
     return to_8_bits(path, image, bits)
 
 
-def read_whole_depth(path: str | Path, *, keep_grey: bool = False) -> NDArray[Any]:
-    """As `read_image`, but an image of more than 8 bits a channel is uint16, with the values of the file."""
-    return _decode(path, keep_grey)[0]
+def read_image_of_recording(path: str | Path, bits: int | None, *, keep_grey: bool = False) -> NDArray[np.uint8]:
+    """As `read_image`, for an image of a recording whose depth is known.
+
+    Args:
+        path: the file.
+        bits: how many bits of the recording's 16-bit images are used, 8 to 16; None: its images have 8 bits.
+        keep_grey: return a grey file as ``(H, W)`` instead.
+
+    Raises:
+        DataError: see `read_image`; or the image has another depth than its recording.
+    """
+    image, _ = _decode(path, keep_grey)
+    depth = 8 if image.dtype == np.uint8 else 16
+    if (bits is None) != (depth == 8):
+        raise DataError(f"{path}: {other_depth(depth)}.")
+    return image if bits is None else to_8_bits(path, image, bits)
+
+
+def other_depth(depth: int) -> str:
+    """What is wrong with an image of 8 or 16 bits in a recording of the other depth, to follow its name."""
+    return f"has {depth} bits per channel, its recording's first image has {24 - depth}: save all images with one depth"
 
 
 def to_8_bits(path: str | Path, image: NDArray[Any], bits: int) -> NDArray[np.uint8]:
@@ -173,26 +216,23 @@ def to_8_bits(path: str | Path, image: NDArray[Any], bits: int) -> NDArray[np.ui
     return (image >> (bits - 8)).astype(np.uint8)
 
 
-def find_significant_bits(paths: Sequence[str | Path]) -> SignificantBits | None:
-    """How many bits are used of the images of one recording; None if the first has 8. Images that can't be decoded are skipped."""
-    try:
-        with open_regular(paths[0]) as file:
-            header = read_image_header(file)
-    except OSError:
-        return None
-    if header is None or header.bits <= 8:
-        return None
-    largest = 0
+def find_significant_bits(paths: Sequence[str | Path]) -> SignificantBits:
+    """How many bits are used of images that have 16. Images that can't be decoded are skipped.
+
+    It counts as stated only if every image states it; of several numbers the largest is taken.
+    """
+    largest, stated = 0, []
     for path in paths:
         try:
-            image = read_whole_depth(path, keep_grey=True)
+            image, header = _decode(path, keep_grey=True)
         except DataError:
             continue
-        if image.dtype == np.uint16:
-            largest = max(largest, int(image.max(initial=0)))
+        largest = max(largest, int(image.max(initial=0)))
+        stated.append(header.significant_bits)
         if largest >> 15:  # all 16 are used, whatever the others hold
             break
-    return significant_bits(largest, header.significant_bits)
+    numbers = [number for number in stated if number is not None]
+    return significant_bits(largest, max(numbers) if numbers and len(numbers) == len(stated) else None)
 
 
 def significant_bits(largest: int, stated: int | None) -> SignificantBits:

@@ -21,19 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ultravid.datasets.classes import count_merged_classes, describe_merged_classes
 from ultravid.datasets.faults import FaultSink, FileFaults
-from ultravid.datasets.image_io import find_significant_bits
+from ultravid.datasets.image_io import find_significant_bits, other_depth
 from ultravid.datasets.json_files import find_file
 from ultravid.datasets.patients import unify_spellings
 from ultravid.datasets.safe_files import open_regular
-from ultravid.datasets.video import Frame, Video
+from ultravid.datasets.video import Frame, PackedFrames, Video
 from ultravid.utils.file_io import is_local, replace_file
 
 __all__ = ["Index", "cached_index"]
 
 logger = logging.getLogger(__name__)
+
+_STILLS_GUESSED = (
+    "sets of 16-bit stills don't state how many bits are used, which is guessed from the largest value of all of them"
+)
 
 
 @dataclass(frozen=True)
@@ -98,21 +103,55 @@ def _complete(index: Index, where: str, sink: FaultSink | None = None) -> Index:
     videos = unify_spellings(index.videos, faults)
     if sink is None and (merged := describe_merged_classes(count_merged_classes(videos))):
         warnings.append(f"{where}: {merged}")
-    videos = [_with_bits(video, faults) for video in videos]
+    videos = _with_bits([_with_one_depth(video, faults) for video in videos], faults)
     return dataclasses.replace(index, videos=videos, warnings=[*index.warnings, *warnings, *faults.close()])
 
 
-def _with_bits(video: Video, faults: FileFaults) -> Video:
-    first = next((frame.path for frame in video.frames if frame.index_in_file is None), None)
-    if first is None or find_significant_bits([first]) is None:
+def _with_one_depth(video: Video, faults: FileFaults) -> Video:
+    """A video without the images whose depth differs from the first's."""
+    is_deep = _bits_of(video) > 0
+    others = np.flatnonzero(is_deep != is_deep[0])
+    if len(others) == 0:
         return video
-    bits = find_significant_bits(list(dict.fromkeys(f.path for f in video.frames if f.index_in_file is None)))
-    assert bits is not None, "the first file's header states more than 8 bits"
-    if bits.guess is not None:
-        kind, message = bits.guess
-        faults.repair(kind, f"video {video.video_id!r}: {message}")
-    frames = [f if f.index_in_file is not None else dataclasses.replace(f, bits=bits.number) for f in video.frames]
-    return dataclasses.replace(video, frames=tuple(frames))
+    for n in others.tolist():
+        what = f"{video.frames[n].path} {other_depth(16 if is_deep[n] else 8)}"
+        faults.of_video(video.video_id).reject("frame has another depth", f"video {video.video_id!r} frame {n}: {what}")
+    kept = [video.frames[n] for n in np.flatnonzero(is_deep == is_deep[0]).tolist()]
+    return dataclasses.replace(video, frames=tuple(kept), static_frames=())  # which count frames
+
+
+def _with_bits(videos: list[Video], faults: FileFaults) -> list[Video]:
+    """The videos with the scale of their 16-bit images: one for each recording, and one for all stills."""
+    images_of: dict[str | None, list[str]] = {}
+    for video in videos:
+        if _is_of_deep_images(video):
+            recording = video.video_id if len(video) > 1 else None
+            images_of.setdefault(recording, []).extend(frame.path for frame in video.frames)
+    numbers = {}
+    for recording, images in images_of.items():
+        bits = find_significant_bits(list(dict.fromkeys(images)))
+        numbers[recording] = bits.number
+        if recording is not None and bits.guess is not None:
+            faults.repair(bits.guess[0], f"video {recording!r}: {bits.guess[1]}")
+        elif bits.guess is not None:
+            faults.repair(_STILLS_GUESSED, f"{len(images)} stills, {bits.guess[1]}")
+    return [_with_scale(video, numbers) for video in videos]
+
+
+def _bits_of(video: Video) -> NDArray[np.int8]:
+    assert isinstance(video.frames, PackedFrames), "a video packs them"
+    return video.frames.bits
+
+
+def _is_of_deep_images(video: Video) -> bool:
+    return bool(_bits_of(video)[0]) and video.frames[0].index_in_file is None
+
+
+def _with_scale(video: Video, numbers: Mapping[str | None, int]) -> Video:
+    if not _is_of_deep_images(video):
+        return video
+    bits = numbers[video.video_id if len(video) > 1 else None]
+    return dataclasses.replace(video, frames=tuple(dataclasses.replace(frame, bits=bits) for frame in video.frames))
 
 
 def _warn(index: Index) -> list[Video]:

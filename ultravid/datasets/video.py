@@ -57,7 +57,7 @@ class Frame:
             the video.
         time_s: its own time stamp, seconds from the film's start; None: its number over the frame rate.
         bits: how many bits of a 16-bit image's channels are used, of which the upper 8 are kept; one number for all images of a
-            recording. None: the file's channels have 8 bits, or ``index_in_file`` is given.
+            recording, and for all stills of a data set. None: the file's channels have 8 bits, or it is to be found in the file.
         ignored: ``(R, 4)`` float32, as ``boxes``: regions that are no lesion, and in which a detection is neither right nor wrong.
             Evaluation leaves such detections out; training treats the regions as background.
         ignored_crowds: ``(R,)`` bool, whether a region holds many objects: a detection inside it then overlaps it, however small.
@@ -160,6 +160,11 @@ class PackedFrames(Sequence[Frame]):
     def boxes_per_frame(self) -> NDArray[np.int64]:
         """How many boxes each frame holds."""
         return np.diff(self._box_ends)
+
+    @property
+    def bits(self) -> NDArray[np.int8]:
+        """``(F,)`` `Frame.bits`, 0 for None."""
+        return self._bits
 
     @property
     def numbers(self) -> NDArray[np.int64]:

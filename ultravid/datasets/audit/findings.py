@@ -27,7 +27,7 @@ from ultravid.datasets.patients import (
     patient_key,
 )
 from ultravid.datasets.readers import read_frame_image
-from ultravid.datasets.readers.opener import is_dicom
+from ultravid.datasets.readers.kinds import is_dicom
 from ultravid.datasets.readers.source import ImageArray
 from ultravid.datasets.video import DataError, Frame, Video
 

@@ -26,7 +26,7 @@ import numpy as np
 from ultravid.datasets.faults import FaultSink, FileFaults, as_data_error
 from ultravid.datasets.formats.coco_annotations import CocoAnnotations, CocoImage, CocoVideo, Id, read_coco_annotations
 from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, make_video, require_folder
-from ultravid.datasets.image_io import image_fault, image_fault_kind
+from ultravid.datasets.image_io import check_image, image_fault_kind
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.missing_files import MissingFiles
 from ultravid.datasets.patients import PatientRule, patient_rule, table_address
@@ -359,9 +359,9 @@ class _ImageReader:
         if file is None:
             self.missing.add(image.file_name, f"{where}: {self.roots[0].root / image.file_name} does not exist", video)
             return None
-        fault = image_fault(file, image.height, image.width)
-        if fault is not None:
-            faults.reject(image_fault_kind(fault), f"{where}: {file} {fault}")
+        checked = check_image(file, image.height, image.width)
+        if checked.fault is not None:
+            faults.reject(image_fault_kind(checked.fault), f"{where}: {file} {checked.fault}")
             return None
         rows: list[Row] = []
         for box, category, track in image.lesions:
@@ -371,7 +371,7 @@ class _ImageReader:
                 faults.reject("unknown class", f"{where}: class {name!r} is not one of {', '.join(self.numbers.names)}")
             else:
                 rows.append((box, number, track))
-        more: dict[str, Any] = {"number": image.frame_id, "time_s": image.time_s}
+        more: dict[str, Any] = {"number": image.frame_id, "time_s": image.time_s, "bits": checked.bits}
         if image.ignored:
             more["ignored"] = np.asarray([region.box for region in image.ignored], np.float32)
             more["ignored_crowds"] = np.asarray([region.is_crowd for region in image.ignored], np.bool_)

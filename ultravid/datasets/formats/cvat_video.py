@@ -21,18 +21,17 @@ from typing import Any
 from ultravid.datasets.boxes import repair_box
 from ultravid.datasets.faults import FaultSink, FileFaults, as_data_error
 from ultravid.datasets.folders import natural_order
-from ultravid.datasets.formats.common import Row, check_unique_ids, make_frame, make_video, require_folder
+from ultravid.datasets.formats.common import Row, check_unique_ids, require_folder
 from ultravid.datasets.formats.cvat_tasks import CvatExport, CvatTask, parse_cvat
 from ultravid.datasets.formats.cvat_tracks import CvatBox, FrameNumbers, boxes_by_frame, read_tracks
+from ultravid.datasets.formats.films import Film
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.masks import read_masks
 from ultravid.datasets.missing_files import MissingFiles
 from ultravid.datasets.patients import PatientRule, patient_rule, table_address
-from ultravid.datasets.readers import FrameSource, open_source, read_sidecar
-from ultravid.datasets.readers.opener import is_dicom
+from ultravid.datasets.readers import FrameSource, open_source
 from ultravid.datasets.readers.shown import Shown, choose_shown
-from ultravid.datasets.readers.sidecar import OTHER_CLOCK, trusted_times
 from ultravid.datasets.safe_files import NamedFiles
 from ultravid.datasets.video import DataError, Frame, Video
 
@@ -299,17 +298,17 @@ class _Reader:
     def _read_task(self, path: Path, export: CvatExport, task: CvatTask) -> None:
         recording = self.films.find(path, export, task, self.faults)
         self.watched += [path.parent, recording.parent]
-        film = open_source(recording, crop=False)
+        source = open_source(recording, crop=False)
         try:
             video_id = _video_id(path, export, task)
             faults = self.faults.of_video(video_id)
-            numbers = FrameNumbers(f"{path}: video {video_id!r}", task, film, faults)
+            numbers = FrameNumbers(f"{path}: video {video_id!r}", task, source, faults)
             where, read = f"video {video_id!r}", None if self.class_agnostic else self.classes
             tracks = read_tracks(export.tracks_of(task), read, task.offset, where, faults)
             rows = boxes_by_frame(tracks, numbers, self.keep_occluded, where, faults)
-            video = self._video(path, video_id, recording, film, numbers, rows, faults)
+            video = self._video(path, video_id, source, numbers, rows, faults)
         finally:
-            film.close()
+            source.close()
         self.videos.append(video)
         self.num_images += len(video)
 
@@ -317,48 +316,29 @@ class _Reader:
         self,
         path: Path,
         video_id: str,
-        recording: Path,
-        film: FrameSource,
+        source: FrameSource,
         numbers: FrameNumbers,
         rows: Mapping[int, Sequence[tuple[CvatBox, str, int]]],
         faults: FileFaults,
     ) -> Video:
-        sidecar = read_sidecar(recording)
-        metadata: dict[str, Any] = {**film.metadata, **sidecar.metadata}
-        shown = self.show(film, device=str(metadata.get("device", "")))
-        times_s = trusted_times(film, sidecar)
+        film = Film(source, video_id, self.show, f"{path}: video {video_id!r}")
         frames: list[Frame] = []
         merged: Counter[str] = Counter()
         for number in numbers.kept:
             found: list[Row] = []
             for box, name, track_id in rows.get(number, ()):
                 label = f"video {video_id!r} frame {number} track {track_id}"
-                corners = repair_box(list(box.corners), *film.size, label, faults)
+                corners = repair_box(list(box.corners), *source.size, label, faults)
                 if corners is not None:
                     merged[name] += 1
                     found.append((corners, 0 if self.class_agnostic else self.classes.index(name), track_id))
-            place = numbers.place[number]
-            time_s = None if times_s is None else float(times_s[place])
             image_id = self.num_images + len(frames)
-            own = {"number": number, "time_s": time_s, "blanked": shown.blanked}
-            frames.append(make_frame(film.place(place), image_id, film.size, found, **own))
+            frames.append(film.frame(numbers.place[number], image_id, found, number=number))
         if not frames:
             raise DataError(f"{path}: video {video_id!r}: no frame is left.")
-        if times_s is None and film.times_s is not None:
-            rates = f"{sidecar.fps:g}, not {film.fps:g} frames per second"
-            faults.repair(OTHER_CLOCK, f"{path}: video {video_id!r}: {rates}")
-        for what, message in film.repairs:
-            faults.repair(what, f"{path}: video {video_id!r}: {message}")
-        if shown.fault is not None:
-            faults.repair(shown.fault, f"{path}: video {video_id!r}")
-        dicom = recording if not recording.is_dir() and is_dicom(recording) else None
-        below = os.path.relpath(recording, path.parent).replace(os.sep, "/")
-        patient = self.patients.patient(video_id, sidecar.patient, path=below, dicom=dicom)
+        below = os.path.relpath(source.path, path.parent).replace(os.sep, "/")
         more = {
-            "fps": sidecar.fps or film.fps,
-            "metadata": metadata,
             "class_names": ("lesion",) if self.class_agnostic else self.classes,
-            "may_show_text": shown.fault is not None,
             "merged_classes": dict(merged) if self.class_agnostic else {},
         }
-        return make_video(video_id, frames, patient, **more)
+        return film.video(frames, self.patients, faults, path=below, **more)

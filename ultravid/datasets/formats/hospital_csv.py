@@ -49,7 +49,7 @@ from ultravid.datasets.formats.common import (
 )
 from ultravid.datasets.formats.lesions import AnnotatedBox, number_lesions
 from ultravid.datasets.formats.plain_pickle import read_plain_pickle
-from ultravid.datasets.image_io import image_fault, image_fault_kind
+from ultravid.datasets.image_io import check_image, image_fault_kind
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.missing_files import MissingFiles
@@ -297,11 +297,11 @@ class _Reader:
         frames = []
         for number, (image, rows) in enumerate(zip(images, rows_of, strict=True)):
             here = f"{where} frame {number}"
-            fault = image_fault(image, *size)
-            if fault is not None:
-                faults.reject(image_fault_kind(fault), f"{here}: {image} {fault}")
+            checked = check_image(image, *size)
+            if checked.fault is not None:
+                faults.reject(image_fault_kind(checked.fault), f"{here}: {image} {checked.fault}")
             else:
-                frames.append(make_frame((str(image), None), self.num_images, size, rows))
+                frames.append(make_frame((str(image), None), self.num_images, size, rows, bits=checked.bits))
             self.num_images += 1
         return frames
 

@@ -24,7 +24,7 @@ from ultravid.datasets.faults import FaultSink, FileFaults, as_data_error
 from ultravid.datasets.folders import natural_order, walk_folders
 from ultravid.datasets.formats.common import check_unique_ids, make_frame, make_video, require_folder
 from ultravid.datasets.formats.lesions import AnnotatedBox, number_lesions
-from ultravid.datasets.image_io import image_fault, image_fault_kind, image_size
+from ultravid.datasets.image_io import check_image, image_fault_kind, image_size
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.missing_files import MissingFiles
@@ -304,7 +304,7 @@ class _Reader:
         """The video of a folder, or of one image."""
         name = self._name(recording)
         faults = self.faults.of_video(name)
-        drawn: list[tuple[Path, tuple[int, int], int]] = []
+        drawn: list[tuple[Path, tuple[int, int], dict[str, Any]]] = []
         boxes: list[list[AnnotatedBox[int]]] = []
         self._merged.clear()
         for number, image in enumerate(images):
@@ -313,13 +313,14 @@ class _Reader:
                 what = f"{image} is annotated by {len(files)} files: {', '.join(str(file.path) for file in files)}"
                 faults.reject("bad annotation file", f"{where}: {what}")
             elif (read := self._image_and_boxes(image, files[0] if files else None, where, faults)) is not None:
-                drawn.append((image, read[0], self.num_images))
-                boxes.append(read[1])
+                size, bits, found = read
+                drawn.append((image, size, {"image_id": self.num_images, "bits": bits}))
+                boxes.append(found)
             self.num_images += 1
         numbered = number_lesions(boxes, f"video {name!r}", faults, stills=len(images) == 1)
         frames = [
-            make_frame((str(image), None), image_id, size, rows)
-            for (image, size, image_id), rows in zip(drawn, numbered, strict=True)
+            make_frame((str(image), None), size=size, rows=rows, **more)
+            for (image, size, more), rows in zip(drawn, numbered, strict=True)
         ]
         num_without = sum(image not in matched for image in images)
         if num_without:
@@ -335,22 +336,22 @@ class _Reader:
 
     def _image_and_boxes(
         self, image: Path, file: _AnnotationFile | None, where: str, faults: FileFaults
-    ) -> tuple[tuple[int, int], list[AnnotatedBox[int]]] | None:
-        """The image's (height, width) and its boxes; None if it is rejected."""
+    ) -> tuple[tuple[int, int], int | None, list[AnnotatedBox[int]]] | None:
+        """The image's (height, width), its `Frame.bits` and its boxes; None if it is rejected."""
         try:
             size = None if file is None else _announced_size(file)
             size = image_size(image) if size is None else size
-            fault = image_fault(image, *size)
+            checked = check_image(image, *size)
         except DataError as error:
             faults.reject("bad annotation file", f"{where}: {str(error).rstrip('.')}")
             return None
-        if fault is not None:
-            faults.reject(image_fault_kind(fault), f"{where}: {image} {fault}")
+        if checked.fault is not None:
+            faults.reject(image_fault_kind(checked.fault), f"{where}: {image} {checked.fault}")
             return None
         if file is not None and isinstance(flags := file.content.get("flags"), dict) and any(flags.values()):
             set_flags = ", ".join(str(key) for key, value in flags.items() if value)
             faults.repair(_FLAGGED, f"{where}: {file.path}: {set_flags}")
-        return size, self._boxes(file.shapes or [] if file is not None else [], size, where, faults)
+        return size, checked.bits, self._boxes(file.shapes or [] if file is not None else [], size, where, faults)
 
     def _boxes(
         self, shapes: list[Any], size: tuple[int, int], where: str, faults: FileFaults

@@ -9,21 +9,20 @@ import functools
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
 from ultravid.datasets.faults import FaultSink, FileFaults, as_data_error
 from ultravid.datasets.folders import natural_order, walk_folders
-from ultravid.datasets.formats.common import make_frame, make_video, require_folder
-from ultravid.datasets.image_io import image_fault
+from ultravid.datasets.formats.common import require_folder
+from ultravid.datasets.formats.films import Film
 from ultravid.datasets.index import Index, cached_index
 from ultravid.datasets.masks import read_masks
 from ultravid.datasets.patients import PatientRule, patient_rule, table_address
-from ultravid.datasets.readers import is_recording, open_source, read_sidecar
-from ultravid.datasets.readers.images import SKIPPED_NUMBERS, ImageFolderSource, list_images, skipped_numbers
-from ultravid.datasets.readers.kinds import is_dicom, kind_of
+from ultravid.datasets.readers import is_recording, open_source
+from ultravid.datasets.readers.images import list_images
+from ultravid.datasets.readers.kinds import kind_of
 from ultravid.datasets.readers.shown import Shown, choose_shown
-from ultravid.datasets.readers.sidecar import OTHER_CLOCK, sidecar_path, trusted_times
-from ultravid.datasets.video import DataError, Frame, Video
+from ultravid.datasets.readers.sidecar import sidecar_path
+from ultravid.datasets.video import DataError, Video
 
 __all__ = ["load_recordings"]
 
@@ -206,34 +205,11 @@ def _why_left_out(file: Path, sidecars: Collection[str]) -> str | None:
 def _read(
     recording: Path, root: Path, show: Callable[..., Shown], rule: PatientRule, first_image: int, faults: FileFaults
 ) -> Video:
-    whole = open_source(recording, crop=False)
-    sidecar = read_sidecar(recording)
-    metadata = {**whole.metadata, **sidecar.metadata}
-    shown = show(whole, device=str(metadata.get("device", "")))
     video_id = recording.relative_to(root).as_posix() if recording != root else recording.name
-    times_s = trusted_times(whole, sidecar)
-    frames: list[Frame] = []
-    for n in range(len(whole)):
-        place = whole.place(n)
-        fault = (
-            image_fault(place[0], *whole.size, stated="the first image of the folder is") if place[1] is None else None
-        )
-        if fault is not None:
-            raise DataError(f"video {video_id!r} frame {n}: {place[0]} {fault}.")
-        more: dict[str, Any] = {"crop": shown.crop, "blanked": shown.blanked}
-        if times_s is not None:
-            more |= {"number": n, "time_s": times_s[n]}
-        frames.append(make_frame(place, first_image + n, shown.size, [], **more))
-    whole.close()
-    if times_s is None and whole.times_s is not None:
-        faults.repair(OTHER_CLOCK, f"video {video_id!r}: {sidecar.fps:g}, not {whole.fps:g} frames per second")
-    if isinstance(whole, ImageFolderSource) and (skipped := skipped_numbers(whole.files)) is not None:
-        faults.repair(SKIPPED_NUMBERS, f"video {video_id!r}: {skipped}")
-    for kind, message in whole.repairs:
-        faults.repair(kind, f"video {video_id!r}: {message}")
-    if shown.fault is not None:
-        faults.repair(shown.fault, f"video {video_id!r}")
-    dicom = recording if not recording.is_dir() and is_dicom(recording) else None
-    patient = rule.patient(video_id, sidecar.patient, dicom=dicom)
-    fps = sidecar.fps or whole.fps
-    return make_video(video_id, frames, patient, fps=fps, metadata=metadata, may_show_text=shown.fault is not None)
+    source = open_source(recording, crop=False)
+    try:
+        film = Film(source, video_id, show)
+        frames = [film.frame(n, first_image + n) for n in range(len(source))]
+        return film.video(frames, rule, faults.of_video(video_id))
+    finally:
+        source.close()

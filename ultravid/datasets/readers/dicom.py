@@ -38,14 +38,16 @@ class DicomSource:
 
     Args:
         path: the file.
+        bits: how many bits of its pixels are used, if an earlier opening found it; None: all frames of 16 bits are read to find out.
 
     Raises:
         DataError: it is not a DICOM file, is damaged or truncated, has no pixel data, or has pixels of a kind that no ultrasound
             scanner writes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, bits: int | None = None) -> None:
         self.path = path
+        self.bits = bits
         self._open()
 
     def _open(self) -> None:
@@ -67,7 +69,8 @@ class DicomSource:
         self.size = form.size
         spans, about_frames = find_frames(header, form.size, form.frame_bits, form.is_subsampled)
         self._num_frames = len(spans)
-        self._decoder = PixelDecoder(header, form, spans)
+        self._decoder = PixelDecoder(header, form, spans, self.bits)
+        self.bits = self._decoder.bits
         times = frame_times(header, len(spans))
         self.fps = times.fps
         self.times_s: Sequence[float] | None = times.times_s
@@ -108,6 +111,7 @@ class DicomSource:
         try:
             with open_regular(self.path) as file:
                 if state_of(os.fstat(file.fileno())) != self._state:
+                    self.bits = None
                     self._open()  # the file was replaced: its frames may be elsewhere
                 for index in indices:
                     yield self._decoder.rgb(file.fileno(), index)

@@ -33,6 +33,7 @@ from ultravid.datasets.image_decoding import UndecodableImageError, check_jpeg
 from ultravid.datasets.readers.dicom_file import DicomHeader, is_big_endian, quiet_pydicom
 from ultravid.datasets.readers.dicom_frames import Span, check_size, fragments_as_sequence, joined
 from ultravid.datasets.readers.source import ImageArray
+from ultravid.datasets.safe_files import open_regular
 
 __all__ = ["PixelDecoder", "PixelForm", "pixel_form"]
 
@@ -149,15 +150,17 @@ class PixelDecoder:
         header: of the file.
         form: of its pixels.
         spans: of its frames.
+        bits: an earlier decoder's attribute; None: not known.
 
     Attributes:
+        bits: how many bits of a pixel, from the lowest, are used, of which the upper 8 are taken; None: of 8 bits, or of others.
         repairs: what was guessed about the values.
 
     Raises:
         DataError: the file's palette can't be read, or a frame that must be looked at can't be decoded.
     """
 
-    def __init__(self, header: DicomHeader, form: PixelForm, spans: list[Span]) -> None:
+    def __init__(self, header: DicomHeader, form: PixelForm, spans: list[Span], bits: int | None = None) -> None:
         self._header = header
         self._form = form
         self._spans = spans
@@ -180,10 +183,17 @@ class PixelDecoder:
         self._palette: ImageArray | None = None
         self._first_entry = 0
         self._low, self._depth = form.low, form.stored
+        self.bits: int | None = None
         if form.colours == _PALETTE:
             self._palette, self._first_entry = self._read_palette()
         elif form.allocated > 8 or form.stored < 8:
-            self._low, self._depth = self._bits_that_are_used()
+            can_be_given = form.allocated > 8 and form.low == 0
+            if can_be_given and bits is not None:
+                self._low, self._depth = 0, bits
+            else:
+                self._low, self._depth = self._bits_that_are_used()
+            if can_be_given and self._depth >= 8:
+                self.bits = self._depth
 
     def rgb(self, file: int, index: int) -> ImageArray:
         """A frame as ``(H, W, 3)``.
@@ -316,7 +326,7 @@ class PixelDecoder:
         return int(max(tops) - 1).bit_length() if tops else 0
 
     def _all_stored(self) -> Iterable[Stored]:
-        with self._header.path.open("rb") as file:
+        with open_regular(self._header.path) as file:
             for index in range(len(self._spans)):
                 yield self.stored(file.fileno(), index)
 

@@ -9,10 +9,8 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 
-import numpy as np
-
-from ultravid.datasets.image_io import read_whole_depth, to_8_bits
-from ultravid.datasets.readers.opener import open_source
+from ultravid.datasets.image_io import read_image_of_recording
+from ultravid.datasets.readers.opener import open_whole
 from ultravid.datasets.readers.source import FrameSource, ImageArray, blank
 from ultravid.datasets.video import DataError, Frame, FrameView, Video
 
@@ -27,9 +25,9 @@ class _OpenSources:
     def __init__(self) -> None:
         self.sources: OrderedDict[str, FrameSource] = OrderedDict()
 
-    def get(self, path: str) -> FrameSource:
+    def get(self, path: str, bits: int | None) -> FrameSource:
         if path not in self.sources:
-            self.sources[path] = open_source(path, crop=False)
+            self.sources[path] = open_whole(path, bits)
             while len(self.sources) > _MAX_OPEN:
                 self.sources.popitem(last=False)[1].close()
         self.sources.move_to_end(path)
@@ -48,22 +46,6 @@ def _reset_after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_reset_after_fork)
-
-
-def _read_file(frame: Frame, keep_grey: bool) -> ImageArray:
-    image = read_whole_depth(frame.path, keep_grey=keep_grey)
-    if image.dtype == np.uint8 and frame.bits is None:
-        return image
-    if frame.bits is None:
-        raise DataError(
-            f"{frame.path}: has 16 bits per channel, and it is not known how many of them are used: its recording's first image "
-            "has 8. Save all images of a recording with one depth."
-        )
-    if image.dtype == np.uint8:
-        raise DataError(
-            f"{frame.path}: has 8 bits per channel, its recording's first image has 16. Save all with one depth."
-        )
-    return to_8_bits(frame.path, image, frame.bits)
 
 
 def read_frame_image(video: Video, index: int, *, keep_grey: bool = False) -> ImageArray:
@@ -100,9 +82,9 @@ def read_frame_view(path: Path, view: FrameView) -> ImageArray:
 def _read_frame(frame: Frame, where: str, keep_grey: bool) -> ImageArray:
     try:
         if frame.index_in_file is None:
-            image = _read_file(frame, keep_grey)
+            image = read_image_of_recording(frame.path, frame.bits, keep_grey=keep_grey)
         else:
-            image = _open.get(frame.path).read(frame.index_in_file)
+            image = _open.get(frame.path, frame.bits).read(frame.index_in_file)
     except (DataError, IndexError) as error:
         raise DataError(f"{where}: {error}") from error
     except Exception as error:  # a decoder may raise anything, and its text may quote the file

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ultravid.datasets.folders import natural_order
-from ultravid.datasets.image_io import SignificantBits, find_significant_bits, image_size, read_image
+from ultravid.datasets.image_io import check_image, find_significant_bits, image_size, read_image_of_recording
 from ultravid.datasets.readers.kinds import kind_of
 from ultravid.datasets.readers.source import DICOM_SUFFIXES, IMAGE_SUFFIXES, MOVIE_SUFFIXES, ImageArray, Region
 from ultravid.datasets.video import DataError
 
-__all__ = ["SKIPPED_NUMBERS", "ImageFolderSource", "list_images", "natural_order", "skipped_numbers"]
+__all__ = ["SKIPPED_NUMBERS", "ImageFolderSource", "list_images", "skipped_numbers"]
 
 SKIPPED_NUMBERS = "folders of images skip numbers in the names; the images are read as evenly spaced (an fps must be that of these images, not the film's)"
 
@@ -89,7 +89,7 @@ class ImageFolderSource:
         """See `FrameSource.read`; an image whose size differs from the first's is rejected."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: has {len(self)} frames, there is no frame {index}.")
-        image = read_image(self.files[index], bits=self.bits.number if self.bits is not None else None)
+        image = read_image_of_recording(self.files[index], self.bits)
         if image.shape[:2] != self.size:
             raise DataError(
                 f"{self.files[index]}: frame {index} is {image.shape[1]}x{image.shape[0]} px, "
@@ -98,9 +98,9 @@ class ImageFolderSource:
         return image
 
     @functools.cached_property
-    def bits(self) -> SignificantBits | None:
-        """How many bits of the images are used if they have more than 8; all of them are read to find out."""
-        return find_significant_bits(self.files)
+    def bits(self) -> int | None:
+        """As `FrameSource.bits`; if it is known that the first has more than 8, all images are read to find out."""
+        return find_significant_bits(self.files).number if check_image(self.files[0], *self.size).bits else None
 
     def __iter__(self) -> Iterator[ImageArray]:
         return map(self.read, range(len(self)))

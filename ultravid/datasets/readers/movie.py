@@ -84,6 +84,7 @@ class MovieSource:
         self.regions: tuple[Region, ...] | None = None
         self.repairs: Sequence[tuple[str, str]] = self._index.repairs
         self.metadata: Mapping[str, str | float] = {}
+        self.bits: int | None = None
         self._container: InputContainer | None = None
         self._frames: Iterator[VideoFrame] = iter(())
         self._next = 0  # number of the frame that _frames yields next

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 from pathlib import Path
 
-from ultravid.datasets.masks import Masks
 from ultravid.datasets.readers.images import ImageFolderSource, list_images
-from ultravid.datasets.readers.kinds import is_dicom, kind_of
+from ultravid.datasets.readers.kinds import kind_of
 from ultravid.datasets.readers.shown import choose_shown
 from ultravid.datasets.readers.source import (
     DICOM_SUFFIXES,
@@ -19,9 +16,7 @@ from ultravid.datasets.readers.source import (
 from ultravid.datasets.safe_files import open_regular
 from ultravid.datasets.video import DataError
 
-__all__ = ["is_dicom", "is_recording", "open_source"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["is_recording", "open_source", "open_whole"]
 
 
 def is_recording(path: str | Path) -> bool:
@@ -30,15 +25,7 @@ def is_recording(path: str | Path) -> bool:
     return bool(list_images(path)) if path.is_dir() else kind_of(path) not in (None, "image")
 
 
-def open_source(
-    path: str | Path,
-    *,
-    crop: bool = True,
-    blank_outside_region: bool = False,
-    region: int | None = None,
-    masks: Masks | None = None,
-    device: str | None = None,
-) -> FrameSource:
+def open_source(path: str | Path, *, crop: bool = True) -> FrameSource:
     """Open a movie, a DICOM file, a folder of images in natural order, or one image.
 
     A file is opened by its content, whatever its name.
@@ -47,37 +34,28 @@ def open_source(
         path: file or folder.
         crop: crop frames to the part that shows the scan, if the file states it (DICOM's ultrasound regions). Outside of it
             there are often the patient's name and the date.
-        blank_outside_region: black out what is outside of it instead, and keep the image's size.
-        region: of several such parts show this one only, from 1, the largest first; None: all, and black between them.
-        masks: what to black out besides.
-        device: for the masks; None: as the file states it.
 
     Raises:
         DataError: the path does not exist, is empty or damaged, or is of no kind that can be read.
     """
+    source = open_whole(path)
+    return choose_shown(source, crop=crop).of(source)
+
+
+def open_whole(path: str | Path, bits: int | None = None) -> FrameSource:
+    """As `open_source`, with frames of whole images.
+
+    Args:
+        path: file or folder.
+        bits: `FrameSource.bits` of an earlier opening, which spares the search for them in all frames; None: not known.
+
+    Raises:
+        DataError: see `open_source`.
+    """
+    # PyAV and pydicom take half a second to import; a dataset of images needs neither.
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist.")
-    source = _open_whole(path)
-    if device is None:
-        device = str(source.metadata.get("device", ""))
-    shown = choose_shown(
-        source, crop=crop, blank_outside_region=blank_outside_region, region=region, masks=masks, device=device
-    )
-    if crop and shown.fault is not None:
-        _warn_of_text(path)
-    return shown.of(source)
-
-
-@functools.cache  # a file is opened many times in a run
-def _warn_of_text(path: Path) -> None:
-    logger.warning(
-        "%s: states no ultrasound region that can be used; names and dates may be burnt into what is shown.", path
-    )
-
-
-def _open_whole(path: Path) -> FrameSource:
-    # PyAV and pydicom take half a second to import; a dataset of images needs neither.
     if path.is_dir():
         return ImageFolderSource(path)
     try:
@@ -93,7 +71,7 @@ def _open_whole(path: Path) -> FrameSource:
     if kind == "stack":
         from ultravid.datasets.readers.stacks import StackSource
 
-        return StackSource(path)
+        return StackSource(path, bits)
     if kind == "movie":
         from ultravid.datasets.readers.movie import MovieSource
 
@@ -101,7 +79,7 @@ def _open_whole(path: Path) -> FrameSource:
     if kind == "dicom":
         from ultravid.datasets.readers.dicom import DicomSource
 
-        return DicomSource(path)
+        return DicomSource(path, bits)
     known = sorted(MOVIE_SUFFIXES | DICOM_SUFFIXES | IMAGE_SUFFIXES)
     raise DataError(
         f"{path}: is not a kind of file that frames are read from ({', '.join(known)}, or a folder of images)."

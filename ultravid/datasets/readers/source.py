@@ -78,6 +78,10 @@ class FrameSource(Protocol):
         """What of the file was guessed or repaired: kind and message, as `FileFaults.repair` takes them; never the patient."""
 
     @property
+    def bits(self) -> int | None:
+        """How many bits of values of more than 8 are used, for `Frame.bits`; None: 8 bits, or it is not asked for."""
+
+    @property
     def metadata(self) -> Mapping[str, str | float]:
         """``device``, ``spacing_mm``, ..., as in `Video.metadata`, as far as the file states them; never the patient."""
 
@@ -162,6 +166,11 @@ class CroppedSource:
         self.regions = source.regions
         self.repairs = source.repairs
         self.metadata = source.metadata
+
+    @property
+    def bits(self) -> int | None:
+        """As `FrameSource.bits`."""
+        return self.source.bits
 
     def __len__(self) -> int:
         return len(self.source)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,12 +27,13 @@ class StackSource:
 
     Args:
         path: the file.
+        bits: how many bits of its pages are used, if that is known; None: all pages of more than 8 are read to find out.
 
     Raises:
         DataError: it is no TIFF, or one whose colours are not known.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, bits: int | None = None) -> None:
         self.path = path
         try:
             self._data = read_bytes(path, MAX_IMAGE_BYTES)
@@ -45,16 +45,21 @@ class StackSource:
         if (fault := frame_size_fault(*header.size)) is not None:
             raise DataError(f"{path}: can't be read: {fault}.")
         self._header = header
-        height, width = self._page(0).shape[:2]
-        self.size = (height, width)
+        self._dtype: np.dtype[Any] | None = None  # that of the first page
+        first = self._page(0)
+        self._dtype = first.dtype
+        self.size = (first.shape[0], first.shape[1])
         self.fps: float | None = None
         self.times_s: Sequence[float] | None = None
         self.region: Region | None = None
         self.regions: tuple[Region, ...] | None = None
         self.metadata: Mapping[str, str | float] = {}
         self.repairs: Sequence[tuple[str, str]] = ()
-        if self.bits is not None and self.bits.guess is not None:
-            self.repairs = [self.bits.guess]
+        self.bits = bits
+        if bits is None and self._dtype == np.uint16:
+            found = self._significant_bits()
+            self.bits = found.number
+            self.repairs = [] if found.guess is None else [found.guess]
 
     def __len__(self) -> int:
         return self._header.num_frames
@@ -71,14 +76,10 @@ class StackSource:
             )
         if image.dtype == np.uint16:
             assert self.bits is not None, "all pages have the depth of the first"
-            image = to_8_bits(self.path, image, self.bits.number)
+            image = to_8_bits(self.path, image, self.bits)
         return image
 
-    @functools.cached_property
-    def bits(self) -> SignificantBits | None:
-        """How many bits of the pages are used if they have more than 8."""
-        if self._page(0).dtype != np.uint16:
-            return None
+    def _significant_bits(self) -> SignificantBits:
         largest = max(int(self._page(index).max(initial=0)) for index in range(len(self)))
         return significant_bits(largest, self._header.significant_bits)
 
@@ -97,6 +98,6 @@ class StackSource:
             image = decode_image(self._data, self._header, page=index)
         except UndecodableImageError as error:
             raise DataError(f"{self.path}: page {index} {error}.") from None
-        if image.dtype not in (np.uint8, np.uint16) or (index and image.dtype != self._page(0).dtype):
+        if image.dtype not in (np.uint8, np.uint16) or self._dtype not in (None, image.dtype):
             raise DataError(f"{self.path}: page {index} holds values of the kind {image.dtype}, which can't be scaled.")
         return image
