@@ -216,6 +216,11 @@ def white_is_zero():
     return tiff.replace(struct.pack("<HHIH", 262, 3, 1, 1), struct.pack("<HHIH", 262, 3, 1, 0))
 
 
+def taller_than_its_pixels():
+    tiff = encoded(".tif", np.zeros((8, 8), np.uint8))
+    return tiff.replace(struct.pack("<HHIH", 257, 3, 1, 8), struct.pack("<HHIH", 257, 3, 1, 80))
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
@@ -235,6 +240,7 @@ def white_is_zero():
         ("a.tif", of_imagej(5), "TIFF of ImageJ that states 5 images"),
         ("a.tif", in_a_circle(), "damaged TIFF: its pages run in a circle"),
         ("a.tif", white_is_zero(), "kind of colours that is not read"),
+        ("a.tif", taller_than_its_pixels(), "damaged TIFF: it has 1 of the 10 strips"),
         ("a.jpg", b"\xff\xd8\xff\xc0\0\x14\x08\0\x08\0\x08\x04" + bytes(99), "JPEG in CMYK"),
         ("a.jpg", encoded(".jpg", numbered(5))[:-200], "is a truncated JPEG"),
         (
@@ -263,6 +269,18 @@ def test_an_image_is_read_right_or_refused_by_name(tmp_path, name, data, message
         return
     with pytest.raises(DataError, match=rf"{name}:? .*{message}"):
         read_frame_image(load_recordings(path=tmp_path)[0], 0)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.mp4"])
+def test_a_file_that_is_replaced_is_read_anew(tmp_path, name):
+    for number in (3, 8):
+        if name == "a.tif":
+            stack = [numbered(n) for n in range(number, number + 3)]
+            (tmp_path / name).write_bytes(cv2.imencodemulti(".tif", stack)[1].tobytes())
+        else:
+            write_movie(tmp_path / name, range(number, number + 3))
+        (video,) = load_recordings(path=tmp_path)
+        assert [number_of(read_frame_image(video, n)) for n in range(3)] == [number, number + 1, number + 2]
 
 
 @pytest.mark.parametrize(

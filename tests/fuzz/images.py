@@ -1,4 +1,4 @@
-"""Pictures: PNG against Pillow and its checksums, JPEG against Pillow and the warnings of libjpeg."""
+"""Pictures and stacks of them, against Pillow: PNG also against its checksums, JPEG against the warnings of libjpeg."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import io
 import os
 import re
+import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, ImageSequence, PngImagePlugin
 
 from tests.fuzz.harness import Complaint, Family, Files, Reading
 from ultravid.datasets import Video, load_recordings
@@ -24,6 +25,7 @@ from ultravid.datasets.readers import read_frame_image
 __all__ = ["FAMILIES", "encoded", "frames_of", "picture", "png_bytes", "read_recordings"]
 
 HEIGHT, WIDTH = 12, 16
+_MAX_SAMPLE_VALUE = 281  # of TIFF
 
 
 def picture(seed: int, channels: int = 1) -> np.ndarray[Any, Any]:
@@ -56,6 +58,8 @@ def _rotated() -> Any:
 def _png_seeds() -> Sequence[Files]:
     grey, colour = Image.fromarray(picture(0)), Image.fromarray(picture(1, 3))
     deep = picture(3).astype(np.uint16) * 257
+    significant = PngImagePlugin.PngInfo()
+    significant.add(b"sBIT", b"\x0c")
     images = [
         encoded(grey, "PNG"),
         encoded(colour, "PNG"),
@@ -65,8 +69,15 @@ def _png_seeds() -> Sequence[Files]:
         bytes(cv2.imencode(".png", deep)[1].tobytes()),
         encoded(grey, "PNG", exif=_rotated()),
         encoded(grey, "PNG") + b"\0\0 after the end",
+        encoded(Image.fromarray(_deep(0)), "PNG", pnginfo=significant),
     ]
-    return [{"a.png": data} for data in images]
+    dark_then_bright = {f"v/{n}.png": encoded(Image.fromarray(_deep(n)), "PNG") for n in range(2)}
+    return [*({"a.png": data} for data in images), dark_then_bright]
+
+
+def _deep(number: int) -> np.ndarray[Any, Any]:
+    """A grey picture of 16 bits, of which the first uses 8 and the next 12."""
+    return picture(number).astype(np.uint16) * (1, 16, 13)[number]
 
 
 def _jpeg_seeds() -> Sequence[Files]:
@@ -81,6 +92,28 @@ def _jpeg_seeds() -> Sequence[Files]:
         encoded(grey, "JPEG") + b"\0\0 after the end",
     ]
     return [{"a.jpg": data} for data in images]
+
+
+def _other_seeds() -> Sequence[Files]:
+    grey, colour = Image.fromarray(picture(0)), Image.fromarray(picture(1, 3))
+    deep = [Image.fromarray(_deep(number)) for number in range(3)]
+    greys, colours = ([Image.fromarray(picture(n, channels)) for n in range(3)] for channels in (1, 3))
+    images = [
+        ("a.tif", encoded(grey, "TIFF")),
+        ("a.tif", encoded(colour, "TIFF", compression="tiff_lzw")),
+        ("a.tif", encoded(deep[1], "TIFF")),
+        ("a.tif", encoded(deep[0], "TIFF", tiffinfo={_MAX_SAMPLE_VALUE: 4095})),
+        ("a.tif", encoded(greys[0], "TIFF", save_all=True, append_images=greys[1:])),
+        ("a.tif", encoded(colours[0], "TIFF", save_all=True, append_images=colours[1:], compression="packbits")),
+        ("a.tif", encoded(deep[0], "TIFF", save_all=True, append_images=deep[1:])),
+        ("a.bmp", encoded(grey, "BMP")),
+        ("a.bmp", encoded(colour, "BMP")),
+        ("a.webp", encoded(colour, "WEBP", lossless=True)),
+        ("a.webp", encoded(colour, "WEBP", quality=80)),
+        ("a.gif", encoded(grey, "GIF")),
+        ("a.gif", encoded(colour.quantize(16), "GIF", interlace=0)),
+    ]
+    return [{name: data} for name, data in images]
 
 
 def read_recordings(folder: Path, sink: FaultSink | None) -> list[Video]:
@@ -99,30 +132,65 @@ def frames_of(video: Video) -> list[np.ndarray[Any, Any]]:
 
 def _check(complain: Callable[[bytes], None], folder: Path, reading: Reading) -> None:
     for video in reading.value:
-        for number, frame in enumerate(video.frames):
-            data = Path(frame.path).read_bytes()
-            complain(data)
-            expected = _decoded(data)
-            found = read_frame_image(video, number)
-            assert found.shape[:2] == expected.shape[:2], f"another size: {found.shape} for {expected.shape}"
-            if expected.dtype == np.uint8:
-                assert np.array_equal(found, expected), "other pixels: than Pillow decodes"
+        expected = _expected(video, complain)
+        found = frames_of(video)
+        assert len(found) == len(expected), f"another number of frames: {len(found)} of {len(expected)}"
+        for number, (a, b) in enumerate(zip(found, expected, strict=True)):
+            assert a.shape[:2] == b.shape[:2], f"another size: {a.shape} for {b.shape}"
+            assert np.array_equal(a, b), f"other pixels: frame {number} than Pillow decodes"
     if not reading.value:
         assert reading.said, "no picture: and nothing was said"
 
 
-def _decoded(data: bytes) -> np.ndarray[Any, Any]:
+def _expected(video: Video, complain: Callable[[bytes], None]) -> list[np.ndarray[Any, Any]]:
+    """The pictures of all pages of a recording's files; those of 16 bits are brought to 8 by one scale for all of them."""
+    pages: list[np.ndarray[Any, Any]] = []
+    stated: list[int | None] = []
+    for path in dict.fromkeys(frame.path for frame in video.frames):
+        data = Path(path).read_bytes()
+        complain(data)
+        for page, bits in _decoded(data):
+            pages.append(page)
+            stated.append(bits)
+    largest = max((int(page.max()) for page in pages if page.dtype != np.uint8), default=0)
+    used = max(8, largest.bit_length() if stated[0] is None else 16 if largest >> stated[0] else stated[0])
+    shown = [
+        page if page.dtype == np.uint8 else (page.astype(np.int64) * 256 // 2**used).astype(np.uint8) for page in pages
+    ]
+    return [page if page.ndim == 3 else np.dstack([page] * 3) for page in shown]
+
+
+def _decoded(data: bytes) -> list[tuple[np.ndarray[Any, Any], int | None]]:
+    """Pillow's pages, grey of 16 bits or RGB of 8, and how many bits the file says are used of the former."""
+    pages = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            return np.asarray(upright if image.mode.startswith("I") else upright.convert("RGB"))
+            with Image.open(io.BytesIO(data)) as image:
+                for page in ImageSequence.Iterator(image):
+                    upright = ImageOps.exif_transpose(page)
+                    is_deep = page.mode.startswith("I")
+                    pages.append(
+                        (np.asarray(upright if is_deep else upright.convert("RGB")), _stated_bits(image, data))
+                    )
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises nearly anything
         raise Complaint(f"Pillow: {type(error).__name__}: {error}") from error
+    return pages
+
+
+def _stated_bits(image: Image.Image, data: bytes) -> int | None:
+    if image.format == "TIFF":
+        largest = getattr(image, "tag_v2", {}).get(_MAX_SAMPLE_VALUE)
+        return None if largest is None else int(np.max(largest)).bit_length()
+    at, kind = 8, b""
+    while image.format == "PNG" and kind != b"IDAT":
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        if kind == b"sBIT":
+            return data[at + 8]
+        at += length + 12
+    return None
 
 
 def _check_png_sums(data: bytes) -> None:
@@ -163,4 +231,12 @@ FAMILIES = (
         said_of_sound="guessed",
     ),
     Family("jpeg", _jpeg_seeds, ["*.jpg"], read_recordings, functools.partial(_check, _check_jpeg_warnings)),
+    Family(
+        "other-images",
+        _other_seeds,
+        ["a.*"],
+        read_recordings,
+        functools.partial(_check, lambda data: None),
+        said_of_sound="guessed|largest value",
+    ),
 )

@@ -67,6 +67,8 @@ def decode_image(data: bytes, header: ImageHeader, *, keep_grey: bool = False, p
         return _UPRIGHT[header.orientation](image)
     if header.kind == "PNG":
         data = _sound_png(data)
+    elif header.kind == "WebP":  # its decoder reads on behind the end that a damaged file states
+        data = data[: 8 + int.from_bytes(data[4:8], "little")]
     colours = cv2.IMREAD_ANYCOLOR if keep_grey else cv2.IMREAD_COLOR
     decoded = _decode_by_opencv(data, header.kind, colours | cv2.IMREAD_ANYDEPTH, page)
     if header.is_compressed:

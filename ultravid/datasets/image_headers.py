@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
@@ -272,17 +272,19 @@ def _tiff(head: bytes, file: BinaryIO) -> ImageHeader:
     if b"+" in head[:4]:
         return ImageHeader("TIFF", None, fault="is a BigTIFF, whose 64-bit tables are not read: save it as TIFF")
     (first,) = struct.unpack(order + "I", head[4:8])
-    tags, following = _tiff_page(file, order, first)
+    tags, counts, following = _tiff_page(file, order, first)
+    damage = _tiff_damage(tags, counts)
     tables, compressions = {first}, {tags.get(_COMPRESSION, 1)}
-    while following and following not in tables and len(tables) < _MAX_PAGES:
+    while following and damage is None and following not in tables and len(tables) < _MAX_PAGES:
         tables.add(following)
-        others, following = _tiff_page(file, order, following)
+        others, counts, following = _tiff_page(file, order, following)
+        damage = _tiff_damage(others, counts)
         compressions.add(others.get(_COMPRESSION, 1))
     pages = len(tables)
-    if following:
-        return ImageHeader(
-            "TIFF", None, fault=f"is a damaged TIFF: its pages run in a circle or are more than {_MAX_PAGES:,}"
-        )
+    if following and damage is None:
+        damage = f"its pages run in a circle or are more than {_MAX_PAGES:,}"
+    if damage is not None:
+        return ImageHeader("TIFF", None, fault=f"is a damaged TIFF: {damage}")
     height, width = tags.get(257, 0), tags.get(256, 0)
     sample_format, bits = tags.get(339, 1), tags.get(258, 1)
     fault = None
@@ -318,13 +320,26 @@ def _tiff(head: bytes, file: BinaryIO) -> ImageHeader:
     )
 
 
-def _tiff_page(file: BinaryIO, order: str, offset: int) -> tuple[dict[int, int], int]:
-    """(the first number of each tag of whole numbers, offset of the next page or 0)."""
+def _tiff_damage(tags: Mapping[int, int], counts: Mapping[int, int]) -> str | None:
+    """What shows that a page lacks pixels, which libtiff then takes from the file's start; None if nothing does."""
+    height, width = tags.get(257, 0), tags.get(256, 0)
+    planes = tags.get(277, 1) if tags.get(284, 1) == 2 else 1
+    if 324 in counts:
+        what, found, across, down = "tiles", counts[324], tags.get(322, 0) or width, tags.get(323, 0) or height
+    else:
+        what, found, across, down = "strips", counts.get(273, 0), width, tags.get(278, 0) or height
+    needed = -(-width // max(across, 1)) * -(-height // max(down, 1)) * planes
+    return f"it has {found} of the {needed} {what} of its pixels" if found < needed else None
+
+
+def _tiff_page(file: BinaryIO, order: str, offset: int) -> tuple[dict[int, int], dict[int, int], int]:
+    """(the first number of each tag of whole numbers, how many numbers it has, offset of the next page or 0)."""
     file.seek(offset)
     (entries,) = struct.unpack(order + "H", file.read(2))
     table = file.read(12 * entries)
     (following,) = struct.unpack(order + "I", file.read(4))
     tags: dict[int, int] = {}
+    counts: dict[int, int] = {}
     for at in range(0, len(table), 12):
         tag, kind, count, value = struct.unpack(order + "HHI4s", table[at : at + 12])
         if kind in (3, 4) and count:
@@ -332,7 +347,8 @@ def _tiff_page(file: BinaryIO, order: str, offset: int) -> tuple[dict[int, int],
                 file.seek(struct.unpack(order + "I", value)[0])
                 value = file.read(4).ljust(4, b"\0")
             tags[tag] = struct.unpack(order + ("H2x" if kind == 3 else "I"), value)[0]
-    return tags, following
+            counts[tag] = count
+    return tags, counts, following
 
 
 def _imagej_images(file: BinaryIO, order: str, offset: int) -> int:

@@ -20,18 +20,31 @@ _MAX_OPEN = 8  # files per process; a movie in full HD holds about 30 MB of deco
 
 
 class _OpenSources:
-    """The sources that were used last; the others are closed."""
+    """The sources that were used last; the others are closed, and a file that was replaced is opened again."""
 
     def __init__(self) -> None:
-        self.sources: OrderedDict[str, FrameSource] = OrderedDict()
+        self.sources: OrderedDict[str, tuple[tuple[int | None, ...], FrameSource]] = OrderedDict()
 
     def get(self, path: str, bits: int | None) -> FrameSource:
-        if path not in self.sources:
-            self.sources[path] = open_whole(path, bits)
+        state = bits, *_state_of(path)
+        opened = self.sources.get(path)
+        if opened is None or opened[0] != state:
+            if opened is not None:
+                self.sources.pop(path)[1].close()
+            opened = self.sources[path] = state, open_whole(path, bits)
             while len(self.sources) > _MAX_OPEN:
-                self.sources.popitem(last=False)[1].close()
+                self.sources.popitem(last=False)[1][1].close()
         self.sources.move_to_end(path)
-        return self.sources[path]
+        return opened[1]
+
+
+def _state_of(path: str) -> tuple[int, ...]:
+    """What changes if a file is replaced or written to; nothing if it can't be looked at, and opening it says why."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 _open = _OpenSources()
