@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 import shutil
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import load_tool
-from tests.datasets.recordings import HEIGHT, WIDTH, number_of, numbered, write_movie
+from tests.datasets.recordings import HEIGHT, WIDTH, number_of, numbered, write_dicom, write_movie
 from ultravid.data import DataError, load_recordings, open_source
 from ultravid.datasets.faults import FaultSink
 from ultravid.datasets.readers import read_frame_image
@@ -137,6 +138,27 @@ def test_the_pause_of_a_film_is_in_its_times_and_not_in_its_rate(tmp_path):
     content = json.loads((output / "test.json").read_text())
     assert [image["time_s"] for image in content["images"]] == pytest.approx(right)
     assert content["videos"][0]["fps"] == 25
+
+
+@pytest.mark.parametrize(
+    ("steps", "fps", "is_even"),
+    [
+        ([33, 33, 34] * 5, 30, True),
+        ([33, 33, 34, 5000, 33, 34, 33], 30, False),
+        ([39, 41] * 4, 25, True),
+        ([38, 42, 40, 43, 37], 25, False),
+        ([40, 40, 80, 40], 25, False),
+    ],
+)
+def test_a_film_has_the_same_rate_and_times_as_a_movie_and_as_dicom(tmp_path, steps, fps, is_even):
+    stamps = [0, *itertools.accumulate(steps)]
+    frames = np.zeros((len(stamps), HEIGHT, WIDTH), np.uint8)
+    write_dicom(tmp_path / "a.dcm", frames, FrameTimeVector=[0, *steps])
+    write_stamped(tmp_path / "b.mkv", stamps)
+    one, other = load_recordings(path=tmp_path)
+    assert (one.fps, other.fps) == (pytest.approx(fps, rel=2e-3), pytest.approx(one.fps))
+    times = [[frame.time_s for frame in video.frames] for video in (one, other)]
+    assert times == ([[None] * len(stamps)] * 2 if is_even else [pytest.approx([t / 1000 for t in stamps])] * 2)
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,13 @@ __all__ = [
     "ASSUMED_FPS",
     "FrameTimes",
     "frame_times",
+    "is_evenly_spaced",
     "is_frame_number",
     "is_time_stamp",
     "known_rate",
     "order_fault",
+    "rates_agree",
+    "usual_interval_s",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -35,6 +38,8 @@ ASSUMED_FPS = 30.0
 """Frames per second of a film whose rate is not known; whatever uses it says so."""
 
 _LEAST_STEP_S = 1e-7  # seconds between two frames: what float64 resolves at `MAX_TIME_S`
+_RATES_AGREE = 0.02  # 30 and 29.97 do; 24 and 25 do not
+_JITTER_S = 0.001  # of a clock of milliseconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +64,7 @@ class FrameTimes:
 
     @property
     def is_even(self) -> bool:
-        """Whether neighbouring frames are one tick apart, to the nearest tick."""
+        """Whether neighbouring frames are one tick apart, to the nearest tick: none is missing between them."""
         return bool((np.abs(np.diff(self.ticks) - 1) < 0.5).all())
 
 
@@ -108,6 +113,42 @@ def order_fault(numbers: NDArray[np.int64], stamps_s: FloatArray) -> tuple[int, 
         at = int(falls[0])
         return at + 1, f"its time stamp is {stamps_s[at + 1]:g} s, not after {stamps_s[at]:g} s of the frame before it"
     return None
+
+
+def is_evenly_spaced(times_s: FloatArray) -> bool:
+    """Whether frames are evenly spaced, up to the rounding of their times: 33, 33 and 34 ms are.
+
+    Args:
+        times_s: ``(F,)`` seconds, rising; at least two.
+    """
+    mean = float(times_s[-1] - times_s[0]) / (len(times_s) - 1)
+    grid = times_s[0] + mean * np.arange(len(times_s))
+    tolerated = min(max(1.5 * _unit_s(times_s), _JITTER_S), 0.25 * mean)
+    return float(np.abs(times_s - grid).max()) <= tolerated
+
+
+def usual_interval_s(times_s: FloatArray) -> float:
+    """The median interval of frames; if rounding shows, the mean of the intervals near it, as 33, 33 and 34 ms are 33.3 ms.
+
+    Args:
+        times_s: ``(F,)`` seconds, rising; at least two.
+    """
+    intervals = np.diff(times_s)
+    median, unit = float(np.median(intervals)), _unit_s(times_s)
+    # Of fewer units the unit is the film's own clock; of more, rounding is below half a percent.
+    if not 5 <= median / unit <= 200:
+        return median
+    return float(np.mean(intervals[np.abs(intervals - median) <= max(1.01 * unit, 0.1 * median)]))
+
+
+def _unit_s(times_s: FloatArray) -> float:
+    """What all intervals are multiples of, from a microsecond: the clock to which times were rounded."""
+    return max(int(np.gcd.reduce(np.rint(1e6 * np.diff(times_s)).astype(np.int64))), 1) / 1e6
+
+
+def rates_agree(one: float, other: float) -> bool:
+    """Whether two statements of a frame rate are of one rate, which containers and scanners round."""
+    return abs(one - other) <= _RATES_AGREE * other
 
 
 def is_frame_number(value: Any) -> bool:

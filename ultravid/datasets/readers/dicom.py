@@ -18,7 +18,7 @@ from ultravid.datasets.patient_key import patient_key
 from ultravid.datasets.readers.dicom_file import DicomHeader, quiet_pydicom, read_header, read_tags, state_of
 from ultravid.datasets.readers.dicom_frames import find_frames
 from ultravid.datasets.readers.dicom_pixels import PixelDecoder, PixelForm, pixel_form
-from ultravid.datasets.readers.dicom_rate import frame_times
+from ultravid.datasets.readers.dicom_rate import dicom_times
 from ultravid.datasets.readers.dicom_regions import ScanRegions, scan_regions
 from ultravid.datasets.readers.source import ImageArray, Region, enclosing
 from ultravid.datasets.safe_files import open_regular
@@ -71,7 +71,7 @@ class DicomSource:
         self._num_frames = len(spans)
         self._decoder = PixelDecoder(header, form, spans, self.bits)
         self.bits = self._decoder.bits
-        times = frame_times(header, len(spans))
+        times = dicom_times(header, len(spans))
         self.fps = times.fps
         self.times_s: Sequence[float] | None = times.times_s
         found = scan_regions(header, form.size)

@@ -5,25 +5,24 @@ Sources: DICOM PS3.3 C.7.6.5 (cine), C.7.6.6 (multi-frame).
 
 from __future__ import annotations
 
-import itertools
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ultravid.datasets.bounds import is_rate
+from ultravid.datasets.frame_times import is_evenly_spaced, rates_agree, usual_interval_s
 from ultravid.datasets.readers.dicom_file import DicomHeader
 
-__all__ = ["FrameTimes", "frame_times"]
+__all__ = ["DicomTimes", "dicom_times"]
 
-_SAME_RATE = 0.05  # rates that differ by less agree: CineRate is a whole number
-_JITTER = 0.05  # of the mean interval; below it, or below a millisecond, intervals count as equal
 _BAD = "DICOM files state times that can't be used"
 _CONTRADICTION = "DICOM files state two frame rates"
 _GUESS = "DICOM files do not state at which rate they were taken"
 
 
 @dataclass
-class FrameTimes:
+class DicomTimes:
     """The rate and the times of a file's frames.
 
     Attributes:
@@ -37,13 +36,13 @@ class FrameTimes:
     repairs: list[tuple[str, str]] = field(default_factory=list)
 
 
-def frame_times(header: DicomHeader, num_frames: int) -> FrameTimes:
+def dicom_times(header: DicomHeader, num_frames: int) -> DicomTimes:
     """The rate of acquisition: CineRate, FrameTime, FrameTimeVector or ActualFrameDuration, in this order.
 
     If none is stated, the recommended rate of display is taken, or else the frames over the duration of the acquisition; this is
     reported. Uneven intervals of FrameTimeVector take precedence over any rate.
     """
-    found = FrameTimes()
+    found = DicomTimes()
     intervals = _intervals(header, num_frames, found)
     stated = {
         "CineRate": _rate(header, "CineRate", found),
@@ -51,9 +50,10 @@ def frame_times(header: DicomHeader, num_frames: int) -> FrameTimes:
         "FrameTimeVector": 1000.0 * len(intervals) / sum(intervals) if intervals else None,
         "ActualFrameDuration": _rate(header, "ActualFrameDuration", found, of_milliseconds=True),
     }
-    if intervals and not _is_even(intervals):
-        stated["FrameTimeVector"] = 1000.0 / statistics.median(intervals)
-        found.times_s = [0.0, *(t / 1000.0 for t in itertools.accumulate(intervals))]
+    times_s = np.cumsum([0.0, *intervals]) / 1000.0
+    if intervals and not is_evenly_spaced(times_s):
+        stated["FrameTimeVector"] = 1.0 / usual_interval_s(times_s)
+        found.times_s = times_s.tolist()
         stated = {"FrameTimeVector": stated.pop("FrameTimeVector"), **stated}
     rates = {name: rate for name, rate in stated.items() if rate is not None}
     if not rates:
@@ -61,7 +61,9 @@ def frame_times(header: DicomHeader, num_frames: int) -> FrameTimes:
     if rates:
         name, found.fps = next(iter(rates.items()))
         others = [
-            f"{other} {rate:.4g}" for other, rate in rates.items() if abs(rate - found.fps) > _SAME_RATE * found.fps
+            f"{other} {rate:.4g}"
+            for other, rate in rates.items()
+            if not rates_agree(rate, found.fps) and not (name == "CineRate" and round(rate) == found.fps)
         ]
         if others and num_frames > 1:
             found.repairs.append(
@@ -72,7 +74,7 @@ def frame_times(header: DicomHeader, num_frames: int) -> FrameTimes:
     return found
 
 
-def _guessed(header: DicomHeader, num_frames: int, found: FrameTimes) -> dict[str, float]:
+def _guessed(header: DicomHeader, num_frames: int, found: DicomTimes) -> dict[str, float]:
     rate = _rate(header, "RecommendedDisplayFrameRate", found)
     name = "RecommendedDisplayFrameRate"
     if rate is None:
@@ -87,7 +89,7 @@ def _guessed(header: DicomHeader, num_frames: int, found: FrameTimes) -> dict[st
     return {name: rate}
 
 
-def _rate(header: DicomHeader, name: str, found: FrameTimes, *, of_milliseconds: bool = False) -> float | None:
+def _rate(header: DicomHeader, name: str, found: DicomTimes, *, of_milliseconds: bool = False) -> float | None:
     if not header.has_content(name):
         return None
     value = header.number(name)
@@ -98,7 +100,7 @@ def _rate(header: DicomHeader, name: str, found: FrameTimes, *, of_milliseconds:
     return None
 
 
-def _intervals(header: DicomHeader, num_frames: int, found: FrameTimes) -> list[float]:
+def _intervals(header: DicomHeader, num_frames: int, found: DicomTimes) -> list[float]:
     """Milliseconds between frames; empty if they are not stated, or not in a way that can be used."""
     if not header.has_content("FrameTimeVector") or num_frames == 1:
         return []
@@ -118,8 +120,3 @@ def _intervals(header: DicomHeader, num_frames: int, found: FrameTimes) -> list[
         )
         return []
     return good
-
-
-def _is_even(intervals: Sequence[float]) -> bool:
-    mean = sum(intervals) / len(intervals)
-    return max(abs(v - mean) for v in intervals) <= max(1.0, _JITTER * mean)

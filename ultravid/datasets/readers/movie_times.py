@@ -8,14 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ultravid.datasets.bounds import is_rate
+from ultravid.datasets.frame_times import is_evenly_spaced, rates_agree, usual_interval_s
 
 __all__ = ["MovieTimes", "movie_times"]
-
-_RATES_AGREE = 0.02  # if a container's rate is this close to that of the time stamps, it is the more exact one
-_ROUNDED = (
-    5,
-    200,
-)  # ticks a frame: of fewer, the tick is the film's own clock; of more, rounding is below half a percent
 
 
 @dataclass(frozen=True)
@@ -49,24 +44,14 @@ def movie_times(stamps: Sequence[int | None], time_base: float, stated_rate: flo
     intervals = np.diff(ticks)
     if (intervals <= 0).any():
         return MovieTimes(stated, None, False)
-    mean = float(ticks[-1] - ticks[0]) / len(intervals)
-    grid = ticks[0] + mean * np.arange(len(ticks))
-    if np.abs(ticks - grid).max() <= min(1.5, 0.25 * mean):
-        return MovieTimes(_rate(1 / (mean * time_base), stated), None, True)
     times_s = (ticks - ticks[0]) * time_base
-    return MovieTimes(_rate(1 / (_usual(intervals) * time_base), stated), tuple(times_s.tolist()), True)
-
-
-def _usual(intervals: np.ndarray) -> float:
-    """The median interval; if rounding shows, the mean of the intervals near it, as 33, 33 and 34 ms are 33.3 ms."""
-    median = float(np.median(intervals))
-    if not _ROUNDED[0] <= median <= _ROUNDED[1]:
-        return median
-    return float(np.mean(intervals[np.abs(intervals - median) <= max(1.0, 0.1 * median)]))
+    if is_evenly_spaced(times_s):
+        return MovieTimes(_rate(len(intervals) / float(times_s[-1]), stated), None, True)
+    return MovieTimes(_rate(1 / usual_interval_s(times_s), stated), tuple(times_s.tolist()), True)
 
 
 def _rate(measured: float, stated: float | None) -> float | None:
     """The container's rate is exact if it is true, but some containers state the camera's setting."""
-    if stated is not None and abs(stated - measured) <= _RATES_AGREE * measured:
+    if stated is not None and rates_agree(stated, measured):
         return stated
     return measured if is_rate(measured) else None

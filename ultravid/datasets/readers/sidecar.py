@@ -14,7 +14,7 @@ from typing import Any
 
 from ultravid.datasets.bounds import MAX_SIDECAR_BYTES
 from ultravid.datasets.boxes import is_number
-from ultravid.datasets.frame_times import known_rate
+from ultravid.datasets.frame_times import known_rate, rates_agree
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.readers.source import FrameSource
 from ultravid.datasets.video import DataError
@@ -25,7 +25,6 @@ __all__ = ["OTHER_CLOCK", "Sidecar", "read_sidecar", "sidecar_path", "trusted_ti
 OTHER_CLOCK = "recordings have a sidecar with another fps than their time stamps; the time stamps are not used"
 
 _NUMBERS = ("fps", "spacing_mm", "spacing_y_mm")
-_SAME_RATE = 0.02  # how much a sidecar's rate may differ from that of time stamps that are kept
 _WORDS = ("patient", "device", "organ", "hospital")
 
 
@@ -71,7 +70,7 @@ def read_sidecar(recording: str | Path) -> Sidecar:
 
 def trusted_times(source: FrameSource, sidecar: Sidecar) -> Sequence[float] | None:
     """Time stamps of a recording's frames; None if it has none, or if its sidecar states another rate: its clock is wrong then."""
-    if sidecar.fps is not None and source.fps is not None and abs(sidecar.fps / source.fps - 1) > _SAME_RATE:
+    if sidecar.fps is not None and source.fps is not None and not rates_agree(sidecar.fps, source.fps):
         return None
     return source.times_s
 
