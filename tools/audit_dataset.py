@@ -154,13 +154,15 @@ def parse_data(text: str) -> tuple[str, str, str]:
 
 
 def regroup(splits: Sequence[Split], name_of: Callable[[Video], str]) -> list[Split]:
+    """The videos in other splits. A split without videos stays as it is: it says which data were not seen, and why."""
     videos: dict[str, list[Video]] = defaultdict(list)
     for split in splits:
         for video in split.videos:
             videos[name_of(video)].append(video)
-    faults = [f for split in splits for f in split.faults]
+    faults = [f for split in splits if split.videos for f in split.faults]
     # Faults belong to files, not to splits: they are reported once.
-    return [Split(name, videos[name], faults if k == 0 else ()) for k, name in enumerate(sorted(videos))]
+    grouped = [Split(name, videos[name], faults if k == 0 else ()) for k, name in enumerate(sorted(videos))]
+    return [*grouped, *(split for split in splits if not split.videos)]
 
 
 def read_split_table(path: Path, id_column: str, split_column: str) -> dict[str, str]:
@@ -212,8 +214,8 @@ def print_report(report: AuditReport) -> None:
     for table in [*report.counts, *report.findings]:
         if table.rows:
             console.print(terminal_table(table))
-    bad, unsure = report.has_leak or report.unseen, report.unknown_patients
-    console.print(report.verdict, style="red" if bad else "yellow" if unsure else "green")
+    bad, unsure = report.has_leak or report.unseen, report.unknown_patients or report.rejected
+    console.print(report.verdict.replace("[", "\\["), style="red" if bad else "yellow" if unsure else "green")
     for note in report.notes:
         console.print(note.replace("[", "\\["), style="yellow")
 

@@ -244,6 +244,28 @@ def test_what_cannot_be_read_at_all_gives_2(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_faults_outlive_folds_and_tables_and_are_counted_in_the_last_words(tmp_path, capsys):
+    gone = write_set(tmp_path, "gone", {"g": clip(3, 2)})
+    (tmp_path / "gone" / "g" / "0.png").rename(tmp_path / "elsewhere.png")
+    (tmp_path / "gone" / "g" / "1.png").unlink()
+    table = tmp_path / "folds.csv"
+    table.write_text("video,split\na,one\nb,two\n")
+    for data in (
+        ["--data", gone],
+        ["--data", gone, "--data", write_set(tmp_path, "good", {"a": clip(1), "b": clip(2)})],
+    ):
+        for regrouped in ([], ["--num-folds", "2"], ["--split-table", table]):
+            assert audit(tmp_path, *data, *regrouped)[0] == 2, regrouped
+            printed = " ".join(capsys.readouterr().out.split())
+            assert "Not all of the data could be used: files are missing under the root (2)." in printed
+    (tmp_path / "gone" / "g").rename(tmp_path / "films")
+    for n in (1, 2):
+        (tmp_path / "films" / f"{n}.mp4").write_bytes(b"no movie")
+    (tmp_path / "films" / "7.png").write_bytes((tmp_path / "elsewhere.png").read_bytes())
+    assert audit(tmp_path, "--data", f"recordings:{tmp_path / 'films'}")[0] == 0
+    assert "could be used: recording can't be read (2)." in " ".join(capsys.readouterr().out.split())
+
+
 def test_near_duplicates_are_those_of_a_comparison_of_all_with_all(monkeypatch):
     monkeypatch.setattr("ultravid.datasets.audit.similarity._BLOCK", 7)
     monkeypatch.setattr("ultravid.datasets.audit.similarity._PART", 5)

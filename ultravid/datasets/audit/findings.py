@@ -93,6 +93,7 @@ def audit_splits(
     read = {place.split for place in seen.places}
     videos = [video for split in splits for video in split.videos]
     report.unknown_patients = describe_unknown_patients(num_unknown_patients(videos), len(videos))
+    report.rejected = _describe_rejected([f for f in faults if not f.repaired])
     merged = describe_merged_classes(count_merged_classes(videos))
     report.notes = [merged] if merged else []
     report.unseen = [split.name for number, split in enumerate(splits) if number not in read]
@@ -265,6 +266,17 @@ def _split_pairs(
 
 def _title(seen: _Seen, video: int) -> str:
     return f"{seen.splits[seen.split_of[video]].name}: {seen.videos[video].video_id}"
+
+
+def _describe_rejected(faults: Sequence[Fault]) -> str:
+    """How often each kind of fault was found, in a sentence; "" without faults."""
+    numbers: Counter[str] = Counter()
+    for fault in faults:
+        numbers[fault.kind] += fault.number
+    if not numbers:
+        return ""
+    kinds = ", ".join(f"{kind} ({number})" for kind, number in numbers.most_common())
+    return f"Not all of the data could be used: {kinds}."
 
 
 def _fault_table(faults: Sequence[Fault], title: str) -> Table:

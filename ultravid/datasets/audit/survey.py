@@ -71,6 +71,7 @@ class AuditReport:
         num_splits: how many parts were compared.
         unseen: splits of which not one frame could be read.
         unknown_patients: a sentence about videos whose patients are not known; "" without such videos.
+        rejected: a sentence about what could not be used; "" if all was.
         notes: sentences about how the data were read, shown with the verdict.
         counts: what the splits hold.
         findings: what is wrong, worst first; without empty tables.
@@ -81,6 +82,7 @@ class AuditReport:
     findings: list[Table] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     unknown_patients: str = ""
+    rejected: str = ""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -90,8 +92,8 @@ class AuditReport:
 
     @property
     def verdict(self) -> str:
-        """The result in one sentence, and another if patients are not known."""
-        return f"{self._result} {self.unknown_patients}".rstrip()
+        """The result in one sentence, then what of the data it does not cover, and whether patients are not known."""
+        return " ".join(filter(None, (self._result, self.rejected, self.unknown_patients)))
 
     @property
     def _result(self) -> str:
