@@ -132,11 +132,15 @@ class FileFaults:
 
 
 @contextmanager
-def as_data_error(path: str | Path) -> Iterator[None]:
+def as_data_error(path: str | Path, what: str = "can't be read") -> Iterator[None]:
     """Turn any exception in the reading of one file into a `DataError` that names it, so that the other files are still read.
 
     The message says where in the code it was raised, as it may be a bug in the reader. Its text is left out, also of the log:
     decoders quote the file, and so a patient's name.
+
+    Args:
+        path: the file.
+        what: is said of it, but of errors of the system.
 
     Raises:
         DataError: in place of any other exception.
@@ -145,8 +149,10 @@ def as_data_error(path: str | Path) -> Iterator[None]:
         yield
     except DataError:
         raise
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror or type(error).__name__}).") from None
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
         logger.debug("%s: %s\n%s", path, type(error).__name__, "".join(traceback.format_list(frames)))
-        raise DataError(f"{path}: can't be read ({type(error).__name__} in {place}).") from None
+        raise DataError(f"{path}: {what} ({type(error).__name__} in {place}).") from None

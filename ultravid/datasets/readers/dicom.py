@@ -14,8 +14,9 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ultravid.datasets.faults import as_data_error
 from ultravid.datasets.patient_key import patient_key
-from ultravid.datasets.readers.dicom_file import DicomHeader, quiet_pydicom, read_header, read_tags, state_of
+from ultravid.datasets.readers.dicom_file import NOT_DICOM, DicomHeader, quiet_pydicom, read_header, read_tags, state_of
 from ultravid.datasets.readers.dicom_frames import find_frames
 from ultravid.datasets.readers.dicom_pixels import PixelDecoder, PixelForm, pixel_form
 from ultravid.datasets.readers.dicom_rate import dicom_times
@@ -54,15 +55,8 @@ class DicomSource:
         path = self.path
         header = read_header(path)
         self._state = header.state
-        try:
-            with quiet_pydicom():
-                self._read(header)
-        except DataError:
-            raise
-        except OSError as error:
-            raise DataError(f"{path}: can't be read ({error.strerror}).") from None
-        except Exception as error:  # a damaged file raises any exception, and its text may quote the file
-            raise DataError(f"{path}: is not a DICOM file that can be read ({type(error).__name__}).") from None
+        with as_data_error(path, NOT_DICOM), quiet_pydicom():
+            self._read(header)
 
     def _read(self, header: DicomHeader) -> None:
         form = pixel_form(header)

@@ -28,10 +28,12 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from ultravid.datasets.faults import as_data_error
 from ultravid.datasets.safe_files import open_regular
 from ultravid.datasets.video import DataError
 
 __all__ = [
+    "NOT_DICOM",
     "UNDEFINED_LENGTH",
     "DicomHeader",
     "is_big_endian",
@@ -43,6 +45,7 @@ __all__ = [
     "value_of",
 ]
 
+NOT_DICOM = "is not a DICOM file that can be read"
 UNDEFINED_LENGTH = 0xFFFFFFFF
 
 _PIXEL_DATA = 0x7FE00010
@@ -218,20 +221,8 @@ def read_tags(path: Path, tags: list[Any]) -> pydicom.Dataset:
     Raises:
         DataError: it can't be read; the message quotes nothing of it.
     """
-    with _as_data_error(path), quiet_pydicom(), open_regular(path) as file:
+    with as_data_error(path, NOT_DICOM), quiet_pydicom(), open_regular(path) as file:
         return pydicom.dcmread(file, specific_tags=tags, stop_before_pixels=True, force=True)
-
-
-@contextlib.contextmanager
-def _as_data_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(f"{path}: can't be read ({error.strerror or type(error).__name__}).") from None
-    except Exception as error:  # a damaged file raises any exception, and its text may quote the file
-        raise DataError(f"{path}: is not a DICOM file that can be read ({type(error).__name__}).") from None
 
 
 def read_header(path: Path) -> DicomHeader:
@@ -240,7 +231,7 @@ def read_header(path: Path) -> DicomHeader:
     Raises:
         DataError: it is no DICOM file, is damaged, holds no image, or is encoded in a way that can't be read here.
     """
-    with _as_data_error(path), quiet_pydicom(), open_regular(path) as file:
+    with as_data_error(path, NOT_DICOM), quiet_pydicom(), open_regular(path) as file:
         transfer_syntax, is_guessed = _transfer_syntax(path)
         found: list[tuple[int, str | None, int]] = []
 
