@@ -26,11 +26,12 @@ from ultravid.datasets.faults import Fault, FaultSink
 from ultravid.datasets.folds import folds_of_videos
 from ultravid.datasets.formats.by_name import FORMATS, find_format, parse_options
 from ultravid.datasets.missing_files import WRONG_ROOT
-from ultravid.datasets.patients import patient_key, patient_rule
+from ultravid.datasets.patients import patient_rule
 from ultravid.datasets.safe_files import read_bytes
 from ultravid.datasets.video import Video
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import replace_file
+from ultravid.utils.text import spelling_key
 from ultravid.utils.tool import EXIT_USER_ERROR, ToolParser, run_tool
 
 EXIT_LEAK = 1
@@ -182,9 +183,9 @@ def read_split_table(path: Path, id_column: str, split_column: str) -> dict[str,
         name, split = row[id_column], row[split_column]
         if not name or not split:
             raise UserError(f"{path}:{number}: has no {id_column if not name else split_column}.")
-        if spelled.setdefault(patient_key(split), split) != split:
+        if spelled.setdefault(spelling_key(split), split) != split:
             raise UserError(
-                f"{path}:{number}: {split!r} and {spelled[patient_key(split)]!r} differ in case or blanks only; write a split in one way."
+                f"{path}:{number}: {split!r} and {spelled[spelling_key(split)]!r} differ in case or blanks only; write a split in one way."
             )
         if table.setdefault(name, split) != split:
             raise UserError(f"{path}:{number}: puts {name!r} into {split!r}, an earlier row into {table[name]!r}.")

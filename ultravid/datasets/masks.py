@@ -24,6 +24,7 @@ from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.json_files import find_file, read_json
 from ultravid.datasets.safe_files import read_bytes
 from ultravid.datasets.video import DataError
+from ultravid.utils.text import spelling_key
 
 __all__ = ["Masks", "read_masks"]
 
@@ -53,7 +54,7 @@ class Masks:
 
     def parts(self, device: str, size: tuple[int, int]) -> _Parts | None:
         """What is blacked out in images of a device and a size (height, width); None if the table does not say."""
-        key = (_device_key(device), size)
+        key = (spelling_key(device), size)
         if key not in self._parts:
             if any(device == key[0] for device, _ in self._parts):
                 self.other_sizes.add(key)
@@ -86,10 +87,6 @@ class Masks:
             faults.repair(kind, f"{address}: {device!r}, {width}x{height}")
 
 
-def _device_key(device: str) -> str:
-    return " ".join(device.split()).casefold()
-
-
 def read_masks(address: str | Path | None) -> Masks:
     """The table of a JSON or YAML file at any address; an empty one for None.
 
@@ -108,9 +105,9 @@ def read_masks(address: str | Path | None) -> Masks:
     for device, sizes in content.items():
         for text, boxes in sizes.items():
             size = _size(address, device, text)
-            if (_device_key(str(device)), size) in parts:
+            if (spelling_key(str(device)), size) in parts:
                 raise DataError(f"{address}: device {device!r}, size {text} is written twice.")
-            parts[_device_key(str(device)), size] = _boxes(f"{address}: device {device!r}, size {text}", boxes, size)
+            parts[spelling_key(str(device)), size] = _boxes(f"{address}: device {device!r}, size {text}", boxes, size)
     return Masks(parts)
 
 

@@ -6,10 +6,11 @@ import difflib
 import re
 import reprlib
 import shlex
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["likeness", "nearest", "quoted_for_shell", "shell_argument", "shown", "visible"]
+__all__ = ["likeness", "nearest", "quoted_for_shell", "shell_argument", "shown", "spelling_key", "visible"]
 
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9@%+:,./_-][A-Za-z0-9@%+=:,./_-]*")  # zsh reads a "=" at the beginning
 _WORD_ENDS = re.compile(r"[_/. ]")
@@ -36,6 +37,16 @@ def shown(value: Any) -> str:
         return _SHORT.repr(value)
     except ValueError:  # a whole number of more than 4,300 digits
         return f"a {type(value).__name__} too long to show"
+
+
+def spelling_key(name: str) -> str:
+    """What two spellings of one name share: it is trimmed, inner blanks count as one, and case does not count.
+
+    Nor do signs that can't be seen, and whether an accent is a character by itself.
+    """
+    if not name.isascii():
+        name = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
+    return " ".join(name.split()).casefold()
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:

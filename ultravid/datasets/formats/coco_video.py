@@ -116,20 +116,9 @@ def load_coco_video(
     Raises:
         DataError: see `load_cva_bus`.
     """
-    root = _image_root(json_file, image_root)
-
-    def build() -> Index:
-        named = NamedFiles(root, allow_outside_root=allow_outside_root)
-        return _single(json_file, named, patient_rule(patients), faults).index(classes, class_agnostic)
-
-    arguments = {
-        "class_agnostic": class_agnostic,
-        "classes": classes and list(classes),
-        "image_root": str(root.absolute()),
-        "patients": str(patients),
-        "allow_outside_root": allow_outside_root,
-    }
-    return cached_index("coco_video", arguments, [json_file, table_address(patients)], build, faults)
+    return _load_file(
+        "coco_video", json_file, image_root, patients, classes, class_agnostic, allow_outside_root, faults
+    )
 
 
 def load_coco_stills(
@@ -158,11 +147,30 @@ def load_coco_stills(
     Raises:
         DataError: see `load_cva_bus`.
     """
+    return _load_file(
+        "coco_stills", json_file, image_root, patients, classes, class_agnostic, allow_outside_root, faults
+    )
+
+
+def _load_file(
+    reader: str,
+    json_file: str | Path,
+    image_root: str | Path | None,
+    patients: str | Path | None,
+    classes: Sequence[str] | None,
+    class_agnostic: bool,
+    allow_outside_root: bool,
+    faults: FaultSink | None,
+) -> list[Video]:
+    """What `load_coco_video` and `load_coco_stills` return; ``reader`` is which."""
     root = _image_root(json_file, image_root)
 
     def build() -> Index:
         named = NamedFiles(root, allow_outside_root=allow_outside_root)
-        return _single(json_file, named, patient_rule(patients), faults, stills=True).index(classes, class_agnostic)
+        missing = MissingFiles(root, "set image_root (in a tool: --option image_root=DIR)", "image_root")
+        stills = reader == "coco_stills"
+        source = _Source([json_file], [named], [missing], patient_rule(patients), faults, stills)
+        return source.index(classes, class_agnostic)
 
     arguments = {
         "class_agnostic": class_agnostic,
@@ -171,7 +179,7 @@ def load_coco_stills(
         "patients": str(patients),
         "allow_outside_root": allow_outside_root,
     }
-    return cached_index("coco_stills", arguments, [json_file, table_address(patients)], build, faults)
+    return cached_index(reader, arguments, [json_file, table_address(patients)], build, faults)
 
 
 def _image_root(json_file: str | Path, image_root: str | Path | None) -> Path:
@@ -225,13 +233,6 @@ class _Source:
                 first = ", ".join(map(repr, empty[:3])) + (", ..." if len(empty) > 3 else "")
                 warnings.append(f"{annotations.path}: {some}: {first}.")
         return Index(videos, warnings)
-
-
-def _single(
-    address: str | Path, root: NamedFiles, patients: PatientRule, sink: FaultSink | None, stills: bool = False
-) -> _Source:
-    missing = MissingFiles(root.root, "set image_root (in a tool: --option image_root=DIR)", "image_root")
-    return _Source([address], [root], [missing], patients, sink, stills)
 
 
 def _class_names(files: Sequence[CocoAnnotations]) -> list[str]:
