@@ -202,7 +202,10 @@ def _shared_dicom_patients(seen: _Seen, names_nobody: Callable[[str], bool]) -> 
 
 
 def _identical(seen: _Seen) -> tuple[Table, Table]:
-    """Frames whose pixels are equal: in two splits, and in two videos of one split. Blank frames are all equal, and don't count as copies."""
+    """Frames whose pixels are equal: in two splits, and in two videos of one split.
+
+    Blank frames are all equal, and don't count as copies.
+    """
     by_content: dict[bytes, list[int]] = defaultdict(list)
     for n in np.flatnonzero(~seen.blank):
         by_content[seen.frames.exact[n]].append(int(n))

@@ -2,9 +2,9 @@
 
 COCO-VID holds ``videos[]{id, name}``, ``images[]{id, video_id, frame_id, file_name, height, width}`` and
 ``annotations[]{id, image_id, bbox: [x, y, width, height], instance_id, category_id}``; which lesion a box is of:
-`ultravid.datasets.formats.lesions`; regions to ignore: `ultravid.datasets.formats.coco_lesions`. A video may give its ``fps`` (0: not known), ``patient``, ``device``, ``organ``,
-``hospital``, ``spacing_mm``, and more under ``metadata``, and its ``static_frames`` as a list of [first, last], which count its
-images from 0. Plain COCO, without videos, is read as stills: each image is a video of one frame. If images of it share a
+`ultravid.datasets.formats.lesions`; regions to ignore: `ultravid.datasets.formats.coco_lesions`. A video may give its ``fps`` (0:
+not known), ``patient``, ``device``, ``organ``, ``hospital``, ``spacing_mm``, and more under ``metadata``, and its
+``static_frames`` as a list of [first, last], which count its images from 0. Plain COCO, without videos, is read as stills: each image is a video of one frame. If images of it share a
 ``video_id`` they may be frames of a film: this is reported, and refused where nobody asked for stills.
 
 ``frame_id`` is the frame's number along the film: numbers may have gaps and begin anywhere, and a frame's time is ``frame_id`` over
@@ -31,7 +31,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from ultravid.datasets.bounds import MAX_NAME, frame_size_fault
+from ultravid.datasets.bounds import MAX_NAME, frame_size_fault, is_whole
 from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.coco_lesions import Ignored, read_box
 from ultravid.datasets.formats.common import static_frames_fault
@@ -58,7 +58,10 @@ _FAR_APART = (
     "videos have time stamps that are usually more than 5 s apart (are these in seconds?); they are used as seconds"
 )
 _SAME_ID = "annotations have the id of another; their ids are not used"
-_FRAMES_AS_STILLS = "images have the video_id of an earlier one and are read as stills all the same (load_coco_video, the format coco-video, reads videos)"
+_FRAMES_AS_STILLS = (
+    "images have the video_id of an earlier one and are read as stills all the same "
+    "(load_coco_video, the format coco-video, reads videos)"
+)
 _SAME_FILE = "frames name the same file as another frame of their video"
 
 _FAR_S = 5.0  # milliseconds that were taken for seconds are 10 and more apart
@@ -477,13 +480,13 @@ def _image_fault(row: Mapping[str, Any], names: Mapping[Id, str], seen: set[tupl
         return f"image {image_id!r} ({shown(row.get('file_name'))}) has no {missing[0]!r}{_hint(missing, row)}"
     if not is_id(video_id) or video_id not in names:
         return f"image {image_id!r} belongs to video {video_id!r}, which is not listed"
-    if not _is_whole(frame_id):
+    if not is_whole(frame_id):
         return f"video {names[video_id]!r} image {image_id!r}: frame_id {frame_id!r} is not a whole number"
     if not is_frame_number(frame_id):
         return f"video {names[video_id]!r} image {image_id!r}: frame_id {frame_id} is too large for a frame's number"
     if row.get("time_s") is not None and not is_time_stamp(row["time_s"]):
         return f"{_place(row, names)}: time_s is {shown(row['time_s'])}, not a time in seconds"
-    if not all(_is_whole(row[key]) and row[key] > 0 for key in ("height", "width")):
+    if not all(is_whole(row[key]) and row[key] > 0 for key in ("height", "width")):
         sizes = f"height {row['height']!r} and width {row['width']!r}"
         return f"{_place(row, names)}: {sizes} are not whole numbers above 0"
     if (fault := frame_size_fault(row["height"], row["width"])) is not None:
@@ -514,8 +517,3 @@ def _name_of(row: Mapping[str, Any]) -> Any:
 
 def _place(row: Mapping[str, Any], names: Mapping[Id, str]) -> str:
     return f"video {names[row['video_id']]!r} frame {row['frame_id']}"
-
-
-def _is_whole(value: Any) -> bool:
-    """Whether a value is a whole number that int64 can hold."""
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63

@@ -4,8 +4,9 @@ A JSON file may lie beside its image or in another folder (``labelme --output``)
 the image. If there is no such image, the one with the JSON's name counts, beside it or the only one of that name; this is reported.
 An image without JSON is a frame without lesion, which is reported too.
 
-A folder is a video; with ``stills`` each image is. Shapes of one ``group_id`` are a track; those without: `ultravid.datasets.formats.lesions`. Rectangles, and the bounds of polygons, circles, oriented rectangles and masks, are boxes; points and
-lines are rejected. Images inside the JSON (``imageData``) are not read: the image's file must exist.
+A folder is a video; with ``stills`` each image is. Shapes of one ``group_id`` are a track; those without:
+`ultravid.datasets.formats.lesions`. Rectangles, and the bounds of polygons, circles, oriented rectangles and masks, are boxes;
+points and lines are rejected. Images inside the JSON (``imageData``) are not read: the image's file must exist.
 """
 
 from __future__ import annotations

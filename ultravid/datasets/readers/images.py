@@ -15,7 +15,10 @@ from ultravid.datasets.video import DataError
 
 __all__ = ["SKIPPED_NUMBERS", "ImageFolderSource", "list_images", "skipped_numbers"]
 
-SKIPPED_NUMBERS = "folders of images skip numbers in the names; the images are read as evenly spaced (an fps must be that of these images, not the film's)"
+SKIPPED_NUMBERS = (
+    "folders of images skip numbers in the names; the images are read as evenly spaced "
+    "(an fps must be that of these images, not the film's)"
+)
 
 _TRUSTED = IMAGE_SUFFIXES - {".gif", ".tif", ".tiff"}  # the others may hold a whole film
 _NOT_OPENED = MOVIE_SUFFIXES | DICOM_SUFFIXES | {".json", ".xml", ".csv", ".txt"}

@@ -23,7 +23,7 @@ import av
 import numpy as np
 
 from ultravid.datasets.bounds import MAX_FRAMES
-from ultravid.datasets.readers.movie_container import Announced, announced, end_fault, ffmpeg_reason, open_movie
+from ultravid.datasets.readers.movie_container import Announced, end_fault, ffmpeg_reason, find_announced, open_movie
 from ultravid.datasets.readers.movie_times import movie_times
 from ultravid.datasets.readers.movie_turn import find_turn, turn_fault, turned
 from ultravid.datasets.readers.source import ImageArray, Region
@@ -169,9 +169,9 @@ def _index_of(path: Path) -> _Index:
 class _Decoded:
     """What is gathered while a movie is decoded for the first time."""
 
-    def __init__(self, path: Path, told: Announced) -> None:
+    def __init__(self, path: Path, announced: Announced) -> None:
         self.path = path
-        self.told = told
+        self.announced = announced
         self.stamps: list[int | None] = []
         self.key_frames: list[int] = []
         self.size = (0, 0)
@@ -205,7 +205,7 @@ class _Decoded:
 
     @property
     def of_how_many(self) -> str:
-        return "" if self.told.frames_text is None else f"; the file announces {self.told.frames_text}"
+        return "" if self.announced.frames_text is None else f"; the file announces {self.announced.frames_text}"
 
     def decode(self, container: InputContainer, stream: VideoStream) -> None:
         for packet in _packets(container, self.path):
@@ -234,7 +234,7 @@ def _decode_once(path: Path, complaint: str | None = None) -> _Index:
     container, stream = open_movie(path)
     if complaint is None:
         stream.codec_context.options = {"err_detect": "explode"}
-    found = _Decoded(path, announced(path, container, stream))
+    found = _Decoded(path, find_announced(path, container, stream))
     try:
         found.decode(container, stream)
         _refuse_truncated(found, container, stream)
@@ -269,28 +269,28 @@ def _refuse_truncated(found: _Decoded, container: InputContainer, stream: VideoS
     Honest containers are off by a frame or two: they count frames that are dropped, or that refer to frames before a cut. So the
     time must be missing too, and of a file that is whole, much of it.
     """
-    told, number = found.told, len(found.stamps)
-    cut = end_fault(found.path, container.format.name, told)
+    announced, number = found.announced, len(found.stamps)
+    cut = end_fault(found.path, container.format.name, announced)
     if cut is not None:
         raise DataError(f"{found.path}: is truncated: it {cut}, and {number} frames decode.")
-    missing = None if told.frames is None else told.frames - number
-    if told.end_s is None and missing is not None and missing > 0:
-        raise DataError(f"{found.path}: is damaged: it holds {told.frames} frames, {number} decode.")
-    if told.is_whole is False and missing is not None and missing > 0:
-        raise DataError(f"{found.path}: is truncated: it announces {told.frames} frames, {number} decode.")
-    if told.end_s is None or (missing is not None and missing <= 2):
+    missing = None if announced.frames is None else announced.frames - number
+    if announced.end_s is None and missing is not None and missing > 0:
+        raise DataError(f"{found.path}: is damaged: it holds {announced.frames} frames, {number} decode.")
+    if announced.is_whole is False and missing is not None and missing > 0:
+        raise DataError(f"{found.path}: is truncated: it announces {announced.frames} frames, {number} decode.")
+    if announced.end_s is None or (missing is not None and missing <= 2):
         return
     stamps = sorted(stamp for stamp in found.stamps if stamp is not None)
     intervals = np.diff(stamps) * float(stream.time_base or 0) if len(stamps) > 1 else np.array([0.04])
-    missing_s = told.end_s - (found.end_of_all_s if told.of_all_streams else found.end_s)
+    missing_s = announced.end_s - (found.end_of_all_s if announced.of_all_streams else found.end_s)
     tolerated_s = 0.5 * float(np.median(intervals)) + 0.002  # which is Matroska's rounding
-    if told.is_whole is None:
+    if announced.is_whole is None:
         tolerated_s += max(0.5, float(intervals.max()))
-    elif told.is_whole:
-        tolerated_s += max(1.0, 2 * float(intervals.max()), 0.25 * told.end_s)
+    elif announced.is_whole:
+        tolerated_s += max(1.0, 2 * float(intervals.max()), 0.25 * announced.end_s)
     if missing_s > tolerated_s:
         raise DataError(
-            f"{found.path}: is truncated: it announces {told.frames_text or 'a film'} ({told.end_s:.1f} s), "
+            f"{found.path}: is truncated: it announces {announced.frames_text or 'a film'} ({announced.end_s:.1f} s), "
             f"{number} decode."
         )
 
@@ -315,8 +315,8 @@ def _repairs(
     if found.transparent:
         text = f"{found.transparent} of {len(found.stamps)} frames"
         yield "movies have transparent pixels, which are shown in the colours that are stored with them", text
-    if found.told.untimed_frames:
-        text = f"{found.told.untimed_frames} of {len(found.stamps)} frames"
+    if found.announced.untimed_frames:
+        text = f"{found.announced.untimed_frames} of {len(found.stamps)} frames"
         yield "animated GIFs have frames without a duration, which are taken as 0.1 s long", text
     ratio = stream.sample_aspect_ratio
     if ratio and ratio != 1:

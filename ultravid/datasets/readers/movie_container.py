@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["Announced", "announced", "end_fault", "ffmpeg_reason", "open_movie"]
+__all__ = ["Announced", "end_fault", "ffmpeg_reason", "find_announced", "open_movie"]
 
 # Films in one file. Play lists (HLS, concat, SDP), patterns of images, devices and subtitles are not among them: they lead FFmpeg to
 # other files or into the net. As the file is opened here and FFmpeg gets its bytes, it has no need of any protocol.
@@ -143,7 +143,7 @@ class Announced:
         return f"about {round(self.end_s * self.rate)} frames" if self.end_s and self.rate else None
 
 
-def announced(path: Path, container: InputContainer, stream: VideoStream) -> Announced:
+def find_announced(path: Path, container: InputContainer, stream: VideoStream) -> Announced:
     """What a movie announces."""
     name = container.format.name
     start_s = float((stream.start_time or 0) * (stream.time_base or 0))
@@ -173,17 +173,19 @@ def announced(path: Path, container: InputContainer, stream: VideoStream) -> Ann
     return Announced(None, None, _is_whole(path, _end_if_inside_a_triplet) if name == "mxf" else None)
 
 
-def end_fault(path: Path, format_name: str, told: Announced) -> str | None:
+def end_fault(path: Path, format_name: str, announced: Announced) -> str | None:
     """Why the end of a file shows that a part is missing, where no length of the film is announced; None if it does not.
 
     Args:
         path: the file.
         format_name: FFmpeg's.
-        told: what the file announces.
+        announced: what the file announces.
     """
     if format_name == "gif":
-        return None if told.is_whole else "has no end mark"
-    if told.is_whole is False and (told.frames is None if format_name.startswith("mov") else told.end_s is None):
+        return None if announced.is_whole else "has no end mark"
+    if announced.is_whole is False and (
+        announced.frames is None if format_name.startswith("mov") else announced.end_s is None
+    ):
         return "ends before its last part does"  # an MP4 in fragments; a Matroska file that was being written
     with open_regular(path) as file:
         size = file.seek(0, 2)
