@@ -96,6 +96,15 @@ class FileFaults:
         about = tuple(dict.fromkeys(videos)) or (() if self.video is None else (self.video,))
         self.rejected.append(Fault(kind, message, str(self.path), False, number, about, whole_video))
 
+    @contextmanager
+    def rejecting(self, kind: str, path: str | Path) -> Iterator[None]:
+        """Turn any exception in the reading of one file or folder, of which a video would be made, into a rejection."""
+        try:
+            with as_data_error(path):
+                yield
+        except DataError as error:
+            self.reject(kind, str(error).rstrip("."), whole_video=True)
+
     def repair(self, kind: str, message: str) -> None:
         """Note what was repaired. ``kind`` continues a number, such as "boxes were clipped to the frame"."""
         about = () if self.video is None else (self.video,)

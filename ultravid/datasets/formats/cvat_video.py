@@ -92,29 +92,15 @@ def load_cvat_video(
             choose_shown, crop=False, blank_outside_region=blank_outside_region, masks=table_of_masks
         )
         reader = _Reader(own, films, tuple(classes or ()), class_agnostic, keep_occluded, patient_rule(patients), show)
-        exports = []
-        for path in files:
-            with reader.rejecting(path):
-                exports.append((path, parse_cvat(path)))
-        films.check(exports, xml, own)
-        missing = films.missing(exports, xml)
-        if missing.are_nearly_all(total := sum(len(export.tasks) for _, export in exports)) and total > 1:
-            missing.report(total, own)
-            exports = []
-        for path, export in exports:
-            with reader.rejecting(path):
-                reader.read(path, export)
+        reader.read_all(files, xml)
         if reader.videos:
             table_of_masks.check_used(masks, own)
         reader.patients.check([video.video_id for video in reader.videos], own)
         return Index(check_unique_ids(reader.videos, own), own.close(), tuple(reader.watched))
 
+    named = None if not source else json.dumps(source) if isinstance(source, Mapping) else str(Path(source).absolute())
     arguments = {
-        "source": json.dumps(source)
-        if isinstance(source, Mapping)
-        else str(Path(source).absolute())
-        if source
-        else None,
+        "source": named,
         "classes": list(classes) if classes else None,
         "class_agnostic": class_agnostic,
         "keep_occluded": keep_occluded,
@@ -278,6 +264,21 @@ class _Reader:
             if self.faults.sink is None:
                 raise
             self.faults.reject("video can't be read", str(error).rstrip("."), whole_video=True)
+
+    def read_all(self, files: Sequence[Path], xml: Path) -> None:
+        """The videos of all files; ``xml`` is the file or folder that was named."""
+        exports = []
+        for path in files:
+            with self.rejecting(path):
+                exports.append((path, parse_cvat(path)))
+        self.films.check(exports, xml, self.faults)
+        missing = self.films.missing(exports, xml)
+        if missing.are_nearly_all(total := sum(len(export.tasks) for _, export in exports)) and total > 1:
+            missing.report(total, self.faults)
+            exports = []
+        for path, export in exports:
+            with self.rejecting(path):
+                self.read(path, export)
 
     def read(self, path: Path, export: CvatExport) -> None:
         """The videos of a file."""

@@ -95,15 +95,7 @@ def load_labelme(
         reader = _Reader(root, own, patient_rule(patients), class_agnostic, names, stills)
         matched = reader.match(files, images)
         reader.missing.report(len(files), own)
-        for folder, found in images.by_folder.items():
-            try:
-                with as_data_error(folder):
-                    for images_of_video in [[image] for image in found] if stills else [found]:
-                        reader.read(images_of_video[0] if stills else folder, images_of_video, matched)
-            except DataError as error:
-                own.reject("video can't be read", str(error).rstrip("."), whole_video=True)
-        if not reader.videos and not own.rejected:
-            raise DataError(f"{root}: no folder in it holds PNG or JPEG images.")
+        reader.read_all(images, matched)
         reader.patients.check([video.video_id for video in reader.videos], own)
         if reader.videos and not any(video.boxes_per_frame.any() for video in reader.videos):
             used = sum(map(len, matched.values()))
@@ -228,6 +220,20 @@ class _Reader:
         self.num_images = 0
         self.missing = MissingFiles(root, "put them beside their JSON files, or set root to a folder that holds both")
         self._merged: Counter[str] = Counter()  # labels of the current video, if they are read as one
+
+    def read_all(self, images: _Images, matched: Mapping[Path, Sequence[_AnnotationFile]]) -> None:
+        """The videos of all folders.
+
+        Raises:
+            DataError: there is none.
+        """
+        for folder, found in images.by_folder.items():
+            recordings = {image: [image] for image in found} if self.stills else {folder: found}
+            for recording, of_video in recordings.items():
+                with self.faults.rejecting("video can't be read", recording):
+                    self.read(recording, of_video, matched)
+        if not self.videos and not self.faults.rejected:
+            raise DataError(f"{self.root}: no folder in it holds PNG or JPEG images.")
 
     def match(self, files: Sequence[_AnnotationFile], images: _Images) -> dict[Path, list[_AnnotationFile]]:
         """The JSON files of each image; of one that is claimed by several, all of them."""

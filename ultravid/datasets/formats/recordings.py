@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from ultravid.datasets.faults import FaultSink, FileFaults, as_data_error
+from ultravid.datasets.faults import FaultSink, FileFaults
 from ultravid.datasets.folders import natural_order, walk_folders
 from ultravid.datasets.formats.common import require_folder
 from ultravid.datasets.formats.films import Film
@@ -87,24 +87,13 @@ def load_recordings(
         if not path.exists():
             raise DataError(f"{path} does not exist.")
         own = FileFaults(path, faults)
-        videos: list[Video] = []
         rule = patient_rule(patients)
         table = read_masks(masks)
         show = functools.partial(
             choose_shown, crop=crop, blank_outside_region=blank_outside_region, region=region, masks=table
         )
         found = _Recordings(path)
-        for recording in found.recordings:
-            try:
-                with as_data_error(recording):
-                    videos.append(_read(recording, path, show, rule, sum(map(len, videos)), own))
-            except DataError as error:
-                own.reject("recording can't be read", str(error).rstrip("."), whole_video=True)
-        for name, reason in found.left_out:
-            own.repair(_LEFT_OUT, f"{name} {reason}")
-        if not videos and not own.rejected:
-            others = "; ".join(f"{name} {reason}" for name, reason in found.left_out[:3])
-            raise DataError(f"{path}: holds no movie, DICOM file or image{f' ({others})' if others else ''}.")
+        videos = _read_all(found, path, show, rule, own)
         table.check_used(masks, own)
         rule.check([video.video_id for video in videos], own)
         return Index(videos, own.close(), (path.parent, *found.folders))
@@ -200,6 +189,26 @@ def _why_left_out(file: Path, sidecars: Collection[str]) -> str | None:
     if not file.is_file():
         return "is not a regular file"
     return "is empty" if file.stat().st_size == 0 else "is no movie, DICOM file or image"
+
+
+def _read_all(
+    found: _Recordings, root: Path, show: Callable[..., Shown], rule: PatientRule, faults: FileFaults
+) -> list[Video]:
+    """The videos of all recordings.
+
+    Raises:
+        DataError: there is none.
+    """
+    videos: list[Video] = []
+    for recording in found.recordings:
+        with faults.rejecting("recording can't be read", recording):
+            videos.append(_read(recording, root, show, rule, sum(map(len, videos)), faults))
+    for name, reason in found.left_out:
+        faults.repair(_LEFT_OUT, f"{name} {reason}")
+    if not videos and not faults.rejected:
+        others = "; ".join(f"{name} {reason}" for name, reason in found.left_out[:3])
+        raise DataError(f"{root}: holds no movie, DICOM file or image{f' ({others})' if others else ''}.")
+    return videos
 
 
 def _read(
