@@ -64,10 +64,12 @@ def test_a_quick_look_leaves_the_runs_own_files_alone_however_the_folder_is_spel
     (tmp_path / "run/inference/metrics.json").write_text("of the run")
     hook = f"+trainer.hooks.plots={{_target_: {__name__}.Plots, places: [run/plots/a.txt]}}"
     arguments = ["train.output_dir=./run", "dataloader.evaluator.evaluators[0].output_dir=run/inference", hook]
+    arguments.append("data.test_videos.splits=[trainval]")
     assert launch_run([*small_arguments(phantom, Path("run")), *arguments, "--quick"]) == 0
     assert (tmp_path / "run/inference/metrics.json").read_text() == "of the run"
     assert (tmp_path / "run/quick/inference/metrics.json").is_file()
     report = capsys.readouterr().out.partition("Quick look at ")[2]
+    assert report.count("warning   The evaluation is not independent") == 1 and "known patients (the first: " in report
     assert "This look wrote to the run's own folder: plots/a.txt." in report and "was touched" not in report
 
 

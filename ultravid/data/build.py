@@ -244,7 +244,7 @@ def build_video_test_loader(
     check_same_classes(chosen)
     mine = shard_videos(chosen, comm.get_rank(), comm.get_world_size())
     return PackingLoader(
-        FrameDataset(mine, area, foreign_context, image_format),
+        FrameDataset(mine, area, foreign_context, image_format, chosen),
         batch_size=1,
         num_workers=num_workers,
         worker_init_fn=init_worker,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from ultravid.data.loader_videos import loader_videos
 from ultravid.utils.errors import UserError
 
 __all__ = ["check_evaluated_classes", "check_num_classes", "class_lists"]
@@ -21,9 +22,7 @@ def class_lists(loader: Any) -> list[tuple[str, ...]]:
     Args:
         loader: a loader, or several by name.
     """
-    loaders = list(loader.values()) if isinstance(loader, Mapping) else [loader]
-    videos = [video for one in loaders for video in getattr(getattr(one, "dataset", None), "videos", None) or ()]
-    return list(dict.fromkeys(names for video in videos if (names := getattr(video, "class_names", ()))))
+    return list(dict.fromkeys(video.class_names for video in loader_videos(loader) if video.class_names))
 
 
 def check_num_classes(model: nn.Module, loader: Any) -> None:

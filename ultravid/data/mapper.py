@@ -246,6 +246,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
         foreign_context: give frame 0 of every video, then frame 1 of every video, and so on, as one stream: what the model
             remembers then comes from other videos. A control, see `ClipDataset`.
         image_format: see `ClipDataset`.
+        all_videos: what all processes evaluate together, to be compared with the training's videos; None: ``videos``.
     """
 
     def __init__(
@@ -254,8 +255,10 @@ class FrameDataset(Dataset[dict[str, Any]]):
         area: float | None = None,
         foreign_context: bool = False,
         image_format: str = "RGB",
+        all_videos: Sequence[Video] | None = None,
     ) -> None:
         self.videos = videos
+        self.all_videos = videos if all_videos is None else all_videos
         self.area = area
         self.image_format = image_format
         self.foreign_context = foreign_context

@@ -77,6 +77,7 @@ def shortened(loader: Any, num_videos: int, num_frames: int) -> Any:
         dataset.area,
         dataset.foreign_context,
         dataset.image_format,
+        dataset.all_videos,
     )
     frames = PackingLoader(
         short,

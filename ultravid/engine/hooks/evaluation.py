@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from ultravid.config import ConfigError, LazyConfig
 from ultravid.data.class_checks import check_evaluated_classes
+from ultravid.data.leak_checks import warn_of_shared_patients
 from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import Every, HookOrder
 from ultravid.evaluation import DatasetEvaluator, scalar_metrics
@@ -74,7 +75,9 @@ class EvalHook(HookBase):
         """
         self.evaluated = False
         evaluated = getattr(self._func, "keywords", {}).get("data_loader")
-        check_evaluated_classes(getattr(self.trainer, "data_loader", None), evaluated)
+        trained = getattr(self.trainer, "data_loader", None)
+        check_evaluated_classes(trained, evaluated)
+        warn_of_shared_patients(trained, evaluated)
         if (clash := self._clash(self._declared or ())) is not None:
             other, metric = clash
             raise UserError(
