@@ -180,6 +180,10 @@ def read_split_table(path: Path, id_column: str, split_column: str) -> dict[str,
     table: dict[str, str] = {}
     spelled: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
+        if None in row:
+            raise UserError(
+                f"{path}:{number}: has more cells than the table has columns; which are its own is not known."
+            )
         name, split = row[id_column], row[split_column]
         if not name or not split:
             raise UserError(f"{path}:{number}: has no {id_column if not name else split_column}.")

@@ -113,6 +113,9 @@ def test_a_patient_written_in_two_ways_is_one_in_splits_folds_and_a_table_of_spl
     table.write_text("video,split\na,Train\nb,train \nc,2\nd,2\n")
     assert audit(tmp_path, *together, "--split-table", table)[0] == 2
     assert "splits.csv:3: 'train ' and 'Train' differ in case or blanks only" in capsys.readouterr().err
+    table.write_text("video,split\na,1\nb,1,2\nc,2\nd,2\n")
+    assert audit(tmp_path, *together, "--split-table", table)[0] == 2
+    assert "splits.csv:3: has more cells than the table has columns" in capsys.readouterr().err
 
 
 def test_every_rule_for_patients_can_be_an_option_of_the_audit_and_the_conversion(tmp_path, capsys):

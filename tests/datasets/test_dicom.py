@@ -413,6 +413,11 @@ def test_pixels_that_may_show_a_name_are_not_written_unless_they_are_blanked_or_
     assert [v.may_show_text for v in load_recordings(path=folder, masks=masks, faults=sink)] == [False] * 3 + [True]
     said = sorted(f.message.partition(": ")[2] for f in sink.faults if "table of masks" in f.kind)
     assert said == ["'other', 128x96", "'scanner 9', 33x24", "'scanner 9', 99x96"]
+    write_dicom(folder / "d.dcm", SMALL, ManufacturerModelName="New")
+    sink = FaultSink()
+    load_recordings(path=folder, masks=masks, faults=sink)
+    (said,) = [f.message.partition(": ")[2] for f in sink.faults if "are not in the table of masks" in f.kind]
+    assert said == "'new', 33x24"
     (folder / "d.dcm").unlink()
     assert convert(folder, tmp_path / "seen", "--allow-burned-in-text") == 0
     capsys.readouterr()

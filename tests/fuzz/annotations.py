@@ -33,7 +33,7 @@ from ultravid.datasets import (
 )
 from ultravid.datasets.faults import FaultSink
 
-__all__ = ["FAMILIES", "coco_content"]
+__all__ = ["FAMILIES", "coco_content", "cvat_xml"]
 
 Box = tuple[float, float, float, float]
 
@@ -199,7 +199,7 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def _cvat_xml(step: int = 1, start: int = 0) -> bytes:
+def cvat_xml(step: int = 1, start: int = 0) -> bytes:
     """Two tracks over six frames of a film; the second one ends before the last."""
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
@@ -226,7 +226,7 @@ def _cvat_xml(step: int = 1, start: int = 0) -> bytes:
 
 def _cvat_seeds() -> Sequence[Files]:
     film = {f"v/{k:02d}.png": png_bytes(k) for k in range(12)}
-    return [{"v.xml": _cvat_xml(step, start), **film} for step, start in ((1, 0), (1, 4), (2, 0))]
+    return [{"v.xml": cvat_xml(step, start), **film} for step, start in ((1, 0), (1, 4), (2, 0))]
 
 
 def _read_cvat(folder: Path, sink: FaultSink | None) -> list[Video]:

@@ -42,12 +42,14 @@ class Masks:
     Attributes:
         used: which keys were asked for and found.
         other_sizes: which were asked for, of devices of the table, and not found.
+        other_devices: which were asked for, of devices that the table does not list.
     """
 
     def __init__(self, parts: Mapping[tuple[str, tuple[int, int]], _Parts]) -> None:
         self._parts = dict(parts)
         self.used: set[tuple[str, tuple[int, int]]] = set()
         self.other_sizes: set[tuple[str, tuple[int, int]]] = set()
+        self.other_devices: set[tuple[str, tuple[int, int]]] = set()
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -56,18 +58,18 @@ class Masks:
         """What is blacked out in images of a device and a size (height, width); None if the table does not say."""
         key = (spelling_key(device), size)
         if key not in self._parts:
-            if any(device == key[0] for device, _ in self._parts):
-                self.other_sizes.add(key)
+            known = any(device == key[0] for device, _ in self._parts)
+            (self.other_sizes if known else self.other_devices).add(key)
             return None
         self.used.add(key)
         return self._parts[key]
 
     def check_used(self, address: str | Path | None, faults: FileFaults) -> None:
-        """Refuse a table that fits none of a dataset's recordings, and report what of it fits none.
+        """Refuse a table that fits none of a dataset's recordings, and report where the two do not fit.
 
         Args:
             address: of the table.
-            faults: of the dataset; takes entries that fit no recording, and devices whose images have another size.
+            faults: of the dataset; takes entries that fit no recording, and recordings of other devices or image sizes.
 
         Raises:
             DataError: no key was found.
@@ -84,6 +86,9 @@ class Masks:
             kind = (
                 "devices of the table of masks have images of a size that it does not list; there it blacks out nothing"
             )
+            faults.repair(kind, f"{address}: {device!r}, {width}x{height}")
+        for device, (height, width) in sorted(self.other_devices if address is not None else ()):
+            kind = "devices of recordings are not in the table of masks; it blacks out nothing of theirs"
             faults.repair(kind, f"{address}: {device!r}, {width}x{height}")
 
 

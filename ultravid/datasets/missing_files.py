@@ -107,12 +107,13 @@ class MissingFiles:
         folders = f" in {len(self.by_folder)} folders" if len(self.by_folder) > 1 else ""
         text = f"{number} of {total} {self.what} are missing under {self.root}{folders}: {self.how}. The first: {first.message}"
         right = next(
-            (folder for folder in _near(self.root, self.inside) if (folder / self.inside / first.name).exists()), None
+            (folder for folder in _near(self.root, self.inside) if os.path.exists(folder / self.inside / first.name)),
+            None,
         )
         if right is not None and self.option:
             return f"{text}. It is found with {self.option}={right}"
         tail = Path(*Path(first.name).parts[-2:])  # a file's own name, such as 000000.png, may be that of many
-        found = right or next((f for f in _near(self.root, "") if (f / tail).exists()), None)
+        found = right or next((f for f in _near(self.root, "") if os.path.exists(f / tail)), None)
         return text if found is None else f"{text}. {found / tail} exists"
 
 

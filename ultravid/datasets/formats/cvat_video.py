@@ -172,7 +172,7 @@ class _Films:
                     film, why = self.find(path, export, task, FileFaults(path)), ""
                 except DataError as error:
                     film, why = Path(task.source or path.stem), str(error).rstrip(".")
-                if why or not film.exists():
+                if why or not os.path.exists(film):  # Path.exists raises for a name that is too long
                     video_id = _video_id(path, export, task)
                     missing.add(film.name, why or f"video {video_id!r}: {film} does not exist", video_id)
         return missing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ultravid.datasets.readers.images import ImageFolderSource, list_images
@@ -54,7 +55,7 @@ def open_whole(path: str | Path, bits: int | None = None) -> FrameSource:
     """
     # PyAV and pydicom take half a second to import; a dataset of images needs neither.
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises for a name that is too long
         raise DataError(f"{path} does not exist.")
     if path.is_dir():
         return ImageFolderSource(path)
