@@ -236,7 +236,7 @@ def test_an_exception_that_no_reader_foresaw_names_the_file_and_quotes_none_of_i
     (tmp_path / "in").mkdir()
     for name in ("a.dcm", "b.dcm"):
         write_dicom(tmp_path / "in" / name, np.zeros((1, 8, 8), np.uint8))
-    monkeypatch.setattr("ultravid.datasets.formats.recordings.read_sidecar", fail)
+    monkeypatch.setattr("ultravid.datasets.formats.films.read_sidecar", fail)
     assert convert("recordings", tmp_path / "in", tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert "a.dcm: can't be read (KeyError in test_hostile.py:" in error and "b.dcm" in error and "Jane" not in error

@@ -143,6 +143,11 @@ def test_how_many_bits_are_used_is_looked_for_once(tmp_path, monkeypatch):
     for video in read:
         assert np.array_equal(read_frame_image(video, 2)[..., 0], pages[2] >> 2)
     assert decoded == [0, 2]
+    write_dicom(tmp_path / "scan.dcm", np.stack(pages) << 1)
+    with pytest.raises(
+        DataError, match=r"scan\.dcm: holds a value of more than the 10 bits that it had: was it changed"
+    ):
+        read_frame_image(next(video for video in read if video.video_id == "scan.dcm"), 3)
 
 
 def damaged(jpeg):

@@ -184,10 +184,12 @@ class PixelDecoder:
         self._first_entry = 0
         self._low, self._depth = form.low, form.stored
         self.bits: int | None = None
+        self._is_given = False
         if form.colours == _PALETTE:
             self._palette, self._first_entry = self._read_palette()
         elif form.allocated > 8 or form.stored < 8:
-            can_be_given = form.allocated > 8 and form.low == 0
+            can_be_given = form.allocated > 8 and form.low == 0 and not header.has_overlay_in_pixels
+            self._is_given = can_be_given and bits is not None
             if can_be_given and bits is not None:
                 self._low, self._depth = 0, bits
             else:
@@ -285,6 +287,8 @@ class PixelDecoder:
 
     def _to_8_bits(self, array: Stored) -> ImageArray:
         low, depth = self._low, self._depth
+        if self._is_given and int(array.max()) >> depth:
+            raise self._header.fault(f"holds a value of more than the {depth} bits that it had: was it changed?")
         if depth >= 8:
             shift = low + depth - 8
             return (array >> shift if shift else array).astype(np.uint8)
