@@ -31,7 +31,7 @@ from ultravid.datasets.safe_files import read_bytes
 from ultravid.datasets.video import Video
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import replace_file
-from ultravid.utils.text import spelling_key
+from ultravid.utils.text import counted, spelling_key
 from ultravid.utils.tool import EXIT_USER_ERROR, ToolParser, run_tool
 
 EXIT_LEAK = 1
@@ -210,7 +210,7 @@ def split_by_table(splits: Sequence[Split], table: dict[str, str], path: Path) -
         found[id(video)] = table[keys[0]]
     missing = [v.video_id for s in splits for v in s.videos if id(v) not in found]
     if missing:
-        raise UserError(f"{path}: has no row for video {missing[0]!r} ({len(missing)} videos have no row).")
+        raise UserError(f"{path}: has no row for video {missing[0]!r} ({counted(len(missing), 'video')} without).")
     return regroup(splits, lambda v: found[id(v)])
 
 

@@ -30,6 +30,7 @@ from ultravid.evaluation.runs import check_metrics, check_same_videos, in_order_
 from ultravid.evaluation.tables import format_columns, format_interval, format_value
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, is_local, replace_file
+from ultravid.utils.text import counted
 from ultravid.utils.tool import ToolParser, print_warnings, run_tool, seed_argument
 
 
@@ -93,8 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     b = in_order_of(a, b)
     rows = compare(a, b, args.bootstrap, args.seed)
     print_runs(args.run_a, args.run_b)
-    patients = "1 patient" if num_patients(a) == 1 else f"{num_patients(a)} patients"
-    print(f"{len(a)} videos of {patients}, {args.bootstrap} draws of patients")
+    print(f"{counted(len(a), 'video')} of {counted(num_patients(a), 'patient')}, {args.bootstrap} draws of patients")
     table = [
         [
             name,

@@ -25,6 +25,7 @@ from ultravid.datasets.formats.by_name import FORMATS, DatasetFormat, find_forma
 from ultravid.datasets.patients import describe_unknown_patients, num_unknown_patients
 from ultravid.datasets.video import DataError, Video
 from ultravid.utils.errors import UserError
+from ultravid.utils.text import counted
 from ultravid.utils.tool import EXIT_USER_ERROR, ToolParser, run_tool
 
 FAULTS_ON_TERMINAL = 50
@@ -116,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         raise UserError(f"{error.filename or args.output}: can't be written ({error.strerror}).") from error
     print(
-        f"{args.output / args.split}.json: {num_written} videos, {total} frames ({num_kept} videos were already there)."
+        f"{args.output / args.split}.json: {counted(num_written, 'video')}, {counted(total, 'frame')} ({num_kept} already there)."
     )
     if unknown := describe_unknown_patients(num_unknown_patients(videos), len(videos)):
         print(unknown)

@@ -98,7 +98,7 @@ def test_gaps_and_time_stamps_survive_and_a_second_conversion_finds_the_first(tm
     assert convert(*command) == 0
     first = tree(tmp_path / "out")
     assert convert(*command) == 0 and tree(tmp_path / "out") == first
-    assert "(2 videos were already there)" in capsys.readouterr().out
+    assert "(2 already there)" in capsys.readouterr().out
     before = load_coco_video(json_file=tmp_path / "in/a.json")
     for videos in (before, load_cva_bus(root=tmp_path / "out", splits=["test"])):
         assert [(f.number, f.time_s) for v in videos for f in v.frames] == [
@@ -132,7 +132,7 @@ def test_a_conversion_that_was_killed_ends_as_if_it_had_not_been(recordings, tmp
         file.write(b'{"video": "war')
     capsys.readouterr()
     assert convert(*arguments, tmp_path / "killed") == 0
-    assert f"({len(done) - 1} videos were already there)" in capsys.readouterr().out
+    assert f"({len(done) - 1} already there)" in capsys.readouterr().out
     assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
 
 
@@ -143,7 +143,7 @@ def test_a_changed_source_is_converted_again_and_a_removed_one_is_removed(record
     (recordings / "ward" / "2.mp4").unlink()
     capsys.readouterr()
     assert convert(*arguments) == 0
-    assert "5 videos, 144 frames (4 videos were already there)" in capsys.readouterr().out
+    assert "5 videos, 144 frames (4 already there)" in capsys.readouterr().out
     assert convert("--format", "recordings", "--path", recordings, "--output", tmp_path / "fresh") == 0
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
 

@@ -214,7 +214,7 @@ def test_a_bad_recording_is_one_line_and_the_others_are_converted(tmp_path, caps
     (tmp_path / "in/bad.video.json").unlink()
     capsys.readouterr()
     assert convert("recordings", tmp_path / "in", tmp_path / "out") == 0
-    assert "2 videos, 2 frames (1 videos were already there)" in capsys.readouterr().out
+    assert "2 videos, 2 frames (1 already there)" in capsys.readouterr().out
 
 
 def test_a_files_name_does_not_command_the_terminal(tmp_path, capsys):

@@ -214,7 +214,7 @@ def test_names_that_differ_in_case_or_blanks_are_one_patient_and_that_is_said(tm
     with caplog.at_level(logging.WARNING):
         videos = load_recordings(path=tmp_path)
     assert len({v.patient for v in videos[:2]}) == 1 and videos[2].patient == "carla"
-    assert "1 patients are written in several ways" in caplog.text
+    assert "patients are written in several ways, and each is taken for one patient (1): " in caplog.text
     sink = FaultSink()
     load_recordings(path=tmp_path, faults=sink)
     assert [f.kind for f in sink.faults] == ["patients are written in several ways, and each is taken for one patient"]

@@ -117,7 +117,7 @@ def test_dicom_frames_are_cropped_to_their_region_unless_it_does_not_fit(tmp_pat
     assert resized.size == (HEIGHT, WIDTH) and "spacing_mm" not in resized.metadata
     load_recordings(path=tmp_path)
     assert "is not inside the image of 128x96 px" in caplog.text
-    assert "1 DICOM files state no ultrasound region that can be used" in caplog.text
+    assert "DICOM files state no ultrasound region that can be used" in caplog.text
 
 
 def test_nothing_of_the_patient_leaves_a_dicom_file(tmp_path, caplog, own_cache):
@@ -135,7 +135,7 @@ def test_nothing_of_the_patient_leaves_a_dicom_file(tmp_path, caplog, own_cache)
     assert not any(secret in written for secret in ("Doe^Jane", "MRN-471", "19700101"))
 
 
-def test_recordings_are_read_through_the_loader_in_worker_processes(tmp_path):
+def test_recordings_are_read_through_the_loader_in_worker_processes(tmp_path, caplog):
     folder = tmp_path / "clips"
     (folder / "stills").mkdir(parents=True)
     for t in range(3):
@@ -144,6 +144,7 @@ def test_recordings_are_read_through_the_loader_in_worker_processes(tmp_path):
     write_dicom(folder / "b.dcm", GREY, region=(0, 0, 128, 90), FrameTime=50)
     (folder / "a.video.json").write_text('{"patient": "p7", "fps": 12.5, "organ": "breast", "spacing_mm": 0.1}')
     videos = load_recordings(path=folder)
+    assert "sidecar with another fps than their own; the sidecar's is used (1): video 'a.mp4': states" in caplog.text
     assert [(v.video_id, v.patient, v.fps, len(v)) for v in videos] == [
         ("a.mp4", "p7", 12.5, 30),
         ("b.dcm", "b.dcm", 20.0, 5),

@@ -130,7 +130,7 @@ def test_a_rate_that_the_time_stamps_contradict_is_reported(tmp_path, evaluate):
     code, said = evaluate()
     assert (
         code == 0
-        and "1 videos have an fps that contradicts the time stamps of their images (are these in seconds?)" in said
+        and "videos have an fps that contradicts the time stamps of their images (are these in seconds?)" in said
     )
     assert "video 'v': fps 25, time stamps 0.025 frames per second" in said
     write_inputs(tmp_path, [(k, 40.0 * k) for k in range(10)])

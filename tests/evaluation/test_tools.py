@@ -115,7 +115,7 @@ def test_annotated_boxes_as_cva_bus_has_them_are_repaired_and_reported(tmp_path)
     annotations.write_text(json.dumps(content))
     done = run("evaluate", "--annotations", annotations, "--predictions", detections, "--output-dir", tmp_path)
     assert done.returncode == 0 and metrics(tmp_path)["AP50"] == pytest.approx(all_metrics(VIDEOS)["AP50"])
-    assert "1 boxes had a negative width" in done.stderr and "1 boxes went past" in done.stderr
+    assert "boxes had a negative width" in done.stderr and "boxes went past" in done.stderr
 
 
 def faulty(change_annotations=None, change_detections=None):

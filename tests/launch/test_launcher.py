@@ -123,7 +123,7 @@ def test_an_interrupted_eval_only_continues_after_the_videos_it_finished(finishe
 
     interrupt()
     assert launch_run([*arguments, resume]) == 0
-    assert "1 videos of an interrupted evaluation are reused" in capfd.readouterr().out
+    assert "Reusing 1 video of an interrupted evaluation" in capfd.readouterr().out
     assert {p.name: p.read_bytes() for p in predictions.iterdir()} == whole
     # A model of another setting, with the same weights, is another model.
     interrupt()

@@ -37,6 +37,7 @@ from ultravid.utils import comm
 from ultravid.utils.env import DeviceName, select_device
 from ultravid.utils.limits import Limits, NotNegative, Positive
 from ultravid.utils.seed import seed_from, seeded_generators
+from ultravid.utils.text import counted
 
 __all__ = [
     "ClipLoader",
@@ -168,14 +169,14 @@ def build_video_train_loader(
     check_same_classes(chosen)
     num_boxes = sum(int(video.boxes_per_frame.sum()) for video in chosen)
     logger.info(
-        "Training on %d videos of %d patients%s: %d frames, %d boxes.",
-        len(chosen),
-        num_patients(chosen),
+        "Training on %s of %s%s: %s, %s.",
+        counted(len(chosen), "video"),
+        counted(num_patients(chosen), "patient"),
         f" ({unknown} of them not known, each counted for one video)"
         if (unknown := num_unknown_patients(chosen))
         else "",
-        sum(len(v) for v in chosen),
-        num_boxes,
+        counted(sum(len(v) for v in chosen), "frame"),
+        counted(num_boxes, "box"),
     )
     if num_boxes == 0:
         raise DataError("The training split has no boxes, so there is nothing to learn from.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,10 +105,16 @@ class FileFaults:
         except DataError as error:
             self.reject(kind, str(error).rstrip("."), whole_video=True)
 
-    def repair(self, kind: str, message: str) -> None:
-        """Note what was repaired. ``kind`` continues a number, such as "boxes were clipped to the frame"."""
+    def repair(self, kind: str, message: str, number: int = 1) -> None:
+        """Note what was repaired.
+
+        Args:
+            kind: continues a number, such as "boxes were clipped to the frame".
+            message: where, without a full stop.
+            number: of things that the message stands for.
+        """
         about = () if self.video is None else (self.video,)
-        self.repaired.append(Fault(kind, message, str(self.path), repaired=True, videos=about))
+        self.repaired.append(Fault(kind, message, str(self.path), True, number, about))
 
     def raise_if_any(self) -> None:
         """Raise the rejections, or hand them to the sink.
@@ -134,10 +140,16 @@ class FileFaults:
         if self.sink is not None:
             self.sink.faults += self.repaired
             return []
-        by_kind: dict[str, list[str]] = defaultdict(list)
+        by_kind: dict[str, list[Fault]] = defaultdict(list)
         for fault in self.repaired:
-            by_kind[fault.kind].append(fault.message)
-        return [f"{self.path}: {len(where)} {kind}; the first: {where[0]}." for kind, where in by_kind.items()]
+            by_kind[fault.kind].append(fault)
+        return [f"{self.path}: {_counted(kind, found)}." for kind, found in by_kind.items()]
+
+
+def _counted(kind: str, repaired: Sequence[Fault]) -> str:
+    """How many repairs of a kind there are, and the first. The kind is in the plural, so that it does not continue a 1."""
+    number, first = sum(fault.number for fault in repaired), repaired[0].message
+    return f"{kind} (1): {first}" if number == 1 else f"{number} {kind}; the first: {first}"
 
 
 @contextmanager

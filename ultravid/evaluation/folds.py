@@ -23,6 +23,7 @@ from ultravid.evaluation.metrics import TRAINING_METRICS, assumed_rate_text
 from ultravid.evaluation.report.html_page import Cell, caption, command, page, paragraph, section, table, value_cell
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.tables import format_columns, format_value
+from ultravid.utils.text import counted
 
 __all__ = [
     "FoldMetric",
@@ -167,7 +168,9 @@ def notes_on_patients(videos: Mapping[int, Sequence[MatchedVideo]]) -> list[str]
     """What a reader must know of the patients of each fold's held-out videos: one sentence each."""
     every = [video for of_fold in videos.values() for video in of_fold]
     counts = {fold: num_patients(of_fold) for fold, of_fold in videos.items()}
-    notes = [f"Held out: {num_patients(every)} patients ({', '.join(f'fold {f}: {n}' for f, n in counts.items())})."]
+    notes = [
+        f"Held out: {counted(num_patients(every), 'patient')} ({', '.join(f'fold {f}: {n}' for f, n in counts.items())})."
+    ]
     few = [str(fold) for fold, number in counts.items() if number < ENOUGH_PATIENTS]
     if few:
         notes.append(

@@ -44,6 +44,7 @@ from ultravid.utils import comm
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file, require_local
 from ultravid.utils.run_folder import InferenceFolder, RunFolder
+from ultravid.utils.text import counted
 
 __all__ = ["VideoDetectionEvaluator"]
 
@@ -117,7 +118,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         if self._resume:
             self._stored = {read_video(p).video.video_id: p for p in sorted(self._output.predictions.glob("*.npz"))}
             if self._stored and comm.is_main_process():
-                logger.info("%d videos of an interrupted evaluation are reused.", len(self._stored))
+                logger.info("Reusing %s of an interrupted evaluation.", counted(len(self._stored), "video"))
 
     def _clear(self, output: InferenceFolder) -> None:
         folder = output.predictions
@@ -133,7 +134,10 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         if num_deleted and not finished:
             why = "other weights or settings made them" if self._resume else "resume=true would reuse them"
             logger.warning(
-                "%s: the files of %d videos of an interrupted evaluation are deleted: %s.", folder, num_deleted, why
+                "%s: the files of %s of an interrupted evaluation are deleted: %s.",
+                folder,
+                counted(num_deleted, "video"),
+                why,
             )
 
     def cached_outputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["likeness", "nearest", "quoted_for_shell", "shell_argument", "shown", "spelling_key", "visible"]
+__all__ = ["counted", "likeness", "nearest", "quoted_for_shell", "shell_argument", "shown", "spelling_key", "visible"]
 
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9@%+:,./_-][A-Za-z0-9@%+=:,./_-]*")  # zsh reads a "=" at the beginning
 _WORD_ENDS = re.compile(r"[_/. ]")
@@ -21,6 +21,12 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 4, 120, 120
 
 
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things in words: ``1 video``, ``2 videos``. Of ``box`` and ``class`` the plural ends in ``es``."""
+    ending = "" if number == 1 else "es" if noun.endswith(("x", "s")) else "s"
+    return f"{number} {noun}{ending}"
 
 
 def visible(text: str) -> str:

@@ -17,6 +17,7 @@ from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.cvat_tasks import CvatTask, whole_number
 from ultravid.datasets.readers import FrameSource
 from ultravid.datasets.video import DataError
+from ultravid.utils.text import counted
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -232,7 +233,8 @@ def boxes_by_frame(
         if num_filled > MAX_FILLED:
             raise DataError(f"{where}: more than {MAX_FILLED:,} boxes lie between the key frames of its tracks.")
         if len(filled) > len(boxes):
-            faults.repair(_FILLED, f"{here}: {len(filled) - len(boxes)} from {len(boxes)} key frames")
+            number = len(filled) - len(boxes)
+            faults.repair(_FILLED, f"{here}: {number} from {counted(len(boxes), 'key frame')}", number)
         if filled and not filled[-1].outside and filled[-1].frame < numbers.kept[-1]:
             faults.repair(_OPEN_END, f"{here} frame {filled[-1].frame}")
         missing |= dict.fromkeys(gaps, here)

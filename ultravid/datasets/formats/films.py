@@ -13,7 +13,7 @@ from ultravid.datasets.readers import FrameSource, read_sidecar
 from ultravid.datasets.readers.images import SKIPPED_NUMBERS, ImageFolderSource, skipped_numbers
 from ultravid.datasets.readers.kinds import is_dicom
 from ultravid.datasets.readers.shown import Shown
-from ultravid.datasets.readers.sidecar import OTHER_CLOCK, trusted_times
+from ultravid.datasets.readers.sidecar import OTHER_CLOCK, OTHER_RATE, states_other_rate, trusted_times
 from ultravid.datasets.video import DataError, Frame, Video
 
 __all__ = ["Film"]
@@ -90,8 +90,9 @@ class Film:
             more: see `Video`.
         """
         source, sidecar, where = self.source, self.sidecar, self.where
-        if self.times_s is None and source.times_s is not None:
-            faults.repair(OTHER_CLOCK, f"{where}: {sidecar.fps:g}, not {source.fps:g} frames per second")
+        if states_other_rate(source, sidecar):
+            kind = OTHER_RATE if source.times_s is None else OTHER_CLOCK
+            faults.repair(kind, f"{where}: states {source.fps:g} frames/s, its sidecar {sidecar.fps:g}")
         if isinstance(source, ImageFolderSource) and frames[0].number is None and skipped_numbers(source.files):
             faults.repair(SKIPPED_NUMBERS, f"{where}: {skipped_numbers(source.files)}")
         for kind, message in source.repairs:

@@ -57,7 +57,7 @@ from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.readers.images import list_images
 from ultravid.datasets.safe_files import NamedFiles, read_bytes
 from ultravid.datasets.video import DataError, Frame, Video
-from ultravid.utils.text import nearest, shown
+from ultravid.utils.text import counted, nearest, shown
 
 __all__ = ["load_hospital_csv"]
 
@@ -123,7 +123,7 @@ def load_hospital_csv(
             reader.read(path, name, text, groups)
         reader.patients.check([video.video_id for video in reader.videos], own)
         videos = check_unique_ids(reader.videos, own)
-        skipped = [f"{root}: {n} videos {why} and are skipped." for why, n in sorted(reader.skipped.items())]
+        skipped = [f"{root}: {counted(n, 'video')} with {why} skipped." for why, n in sorted(reader.skipped.items())]
         return Index(videos, own.close() + skipped, tuple(reader.watched))
 
     arguments = {
@@ -218,10 +218,10 @@ class _Reader:
         self.watched |= {folder, *([pickle.parent] if pickle else [])}
         info = _read_info(folder / "info.json")
         if info["empty_flag"]:
-            self.skipped["have an empty_flag"] += 1
+            self.skipped["an empty_flag"] += 1
             return
         if _flag(row, "polyline_error"):
-            self.skipped["have a polyline_error"] += 1
+            self.skipped["a polyline_error"] += 1
             return
         classes = self._classes_of(organ)
         annotated = self._annotation(pickle, row)

@@ -20,9 +20,10 @@ from ultravid.datasets.readers.source import FrameSource
 from ultravid.datasets.video import DataError
 from ultravid.utils.text import nearest, shown
 
-__all__ = ["OTHER_CLOCK", "Sidecar", "read_sidecar", "sidecar_path", "trusted_times"]
+__all__ = ["OTHER_CLOCK", "OTHER_RATE", "Sidecar", "read_sidecar", "sidecar_path", "states_other_rate", "trusted_times"]
 
 OTHER_CLOCK = "recordings have a sidecar with another fps than their time stamps; the time stamps are not used"
+OTHER_RATE = "recordings have a sidecar with another fps than their own; the sidecar's is used"
 
 _NUMBERS = ("fps", "spacing_mm", "spacing_y_mm")
 _WORDS = ("patient", "device", "organ", "hospital")
@@ -68,11 +69,14 @@ def read_sidecar(recording: str | Path) -> Sidecar:
     return Sidecar(fps, None if patient is None else str(patient), rest)
 
 
+def states_other_rate(source: FrameSource, sidecar: Sidecar) -> bool:
+    """Whether a recording and its sidecar both state a rate, and these differ by more than rounding."""
+    return sidecar.fps is not None and source.fps is not None and not rates_agree(sidecar.fps, source.fps)
+
+
 def trusted_times(source: FrameSource, sidecar: Sidecar) -> Sequence[float] | None:
     """Time stamps of a recording's frames; None if it has none, or if its sidecar states another rate: its clock is wrong then."""
-    if sidecar.fps is not None and source.fps is not None and not rates_agree(sidecar.fps, source.fps):
-        return None
-    return source.times_s
+    return None if states_other_rate(source, sidecar) else source.times_s
 
 
 def _rate(path: Path, fps: Any) -> float | None:
