@@ -67,6 +67,17 @@ def test_stills_are_videos_of_one_frame_with_sidecars_of_their_own(root, caplog)
     assert len({*a.frames[0].track_ids.tolist()}) == 2
 
 
+def test_a_fault_names_the_videos_that_may_lack_a_box(root):
+    shutil.copy(root / "img" / "1.png", root / "img" / "2.png")
+    shutil.copy(root / "img" / "1.png", root / "img" / "1.bmp")
+    save(root / "img" / "1.json", "nowhere.png")
+    for stills, videos in ((False, {"img"}), (True, {"img/1.png", "img/1.bmp"})):
+        sink = FaultSink()
+        read = load_labelme(root=root, stills=stills, faults=sink)
+        (fault,) = [fault for fault in sink.faults if not fault.repaired]
+        assert {*fault.videos} == videos <= {video.video_id for video in read}
+
+
 def test_two_folders_of_the_same_names_are_told_apart_by_the_folders_name(root):
     for video in "ab":
         shutil.copytree(root / "img", root / "images" / video)
