@@ -143,7 +143,7 @@ def test_the_film_of_a_task_that_does_not_name_one_is_stated_by_a_table(scan):
     assert number_of(read_frame_image(right, 0)) == 40
     with pytest.raises(DataError, match="source: names 'rihgt', which is no task of"):
         load_cvat_video(xml=path, source={"rihgt": "other.mp4"})
-    with pytest.raises(DataError, match="1{300}.* does not exist"):
+    with pytest.raises(DataError, match=r"1{300}.* does not exist"):
         load_cvat_video(xml=path, source={"7": "1" * 300, "9": "other.mp4"})
     # A task is never given another's film, though it has the film's name.
     path = project(scan, "", ((7, "left", "scan.mp4", 0), (9, "scan", "gone.mp4", 0)))
