@@ -14,6 +14,7 @@ import io
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -217,8 +218,9 @@ def split_by_table(splits: Sequence[Split], table: dict[str, str], path: Path) -
 def print_report(report: AuditReport) -> None:
     console = Console()
     for table in [*report.counts, *report.findings]:
-        if table.rows:
-            console.print(terminal_table(table))
+        rows = [row for row in table.rows if row[0] != WRONG_ROOT]  # the error at the end says it
+        if rows:
+            console.print(terminal_table(replace(table, rows=rows)))
     bad, unsure = report.has_leak or report.unseen, report.unknown_patients or report.rejected
     console.print(report.verdict.replace("[", "\\["), style="red" if bad else "yellow" if unsure else "green")
     for note in report.notes:

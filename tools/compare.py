@@ -27,7 +27,7 @@ from ultravid.evaluation.metrics import all_metrics, assumed_rate_note, count_me
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.run_facts import differing_settings, evaluated_text, run_warnings
 from ultravid.evaluation.runs import check_metrics, check_same_videos, in_order_of, load_run
-from ultravid.evaluation.tables import format_columns, format_interval, format_value
+from ultravid.evaluation.tables import digits_of, format_columns, format_interval, format_value
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, is_local, replace_file
 from ultravid.utils.text import counted
@@ -98,8 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = [
         [
             name,
-            *(format_value(row[key]) for key in ("a", "b", "difference")),
-            format_interval(row["low"], row["high"]),
+            *(format_value(row[key], digits_of(name)) for key in ("a", "b", "difference")),
+            format_interval(row["low"], row["high"], digits_of(name)),
             format_value(row["p"], 4),
         ]
         for name, row in rows.items()

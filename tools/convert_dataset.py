@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ultravid.datasets.convert import check_output_folder, sound_videos, write_coco_video
 from ultravid.datasets.faults import FaultSink
 from ultravid.datasets.formats.by_name import FORMATS, DatasetFormat, find_format, parse_options
-from ultravid.datasets.patients import describe_unknown_patients, num_unknown_patients
+from ultravid.datasets.patients import BY_OPTION, describe_unknown_patients, num_unknown_patients
 from ultravid.datasets.video import DataError, Video
 from ultravid.utils.errors import UserError
 from ultravid.utils.text import counted
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"{args.output / args.split}.json: {counted(num_written, 'video')}, {counted(total, 'frame')} ({num_kept} already there)."
     )
-    if unknown := describe_unknown_patients(num_unknown_patients(videos), len(videos)):
+    if unknown := describe_unknown_patients(num_unknown_patients(videos), len(videos), BY_OPTION):
         print(unknown)
     return report_faults(faults)
 
@@ -132,8 +132,8 @@ def read_what_is_sound(source: DatasetFormat, path: str, options: Mapping[str, A
         videos = source.read(path, options, faults)  # raises again what is not a fault of single files
         try:
             videos = sound_videos(videos, [f for f in faults.faults if not f.repaired], path)
-        except DataError:
-            report_faults(faults)
+        except DataError as error:
+            report_faults(FaultSink([fault for fault in faults.faults if fault.message not in str(error)]))
             raise
     if not videos:
         raise UserError(f"{path}: holds no video.")

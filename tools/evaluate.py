@@ -20,12 +20,13 @@ from typing import Any
 
 from ultravid.datasets.patients import num_patients, table_address
 from ultravid.evaluation.bootstrap import bootstrap_metrics, patient_notes, percentile_interval
-from ultravid.evaluation.class_metrics import classes_of, format_class_tables
+from ultravid.evaluation.class_metrics import CONFUSION, classes_of, format_class_tables
 from ultravid.evaluation.image_metrics import stills_note
 from ultravid.evaluation.metrics import (
     all_metrics,
     assumed_rate_note,
     count_metrics,
+    count_text,
     shown_metrics,
     stratum_metrics,
     why_undefined,
@@ -35,7 +36,7 @@ from ultravid.evaluation.records import read_record
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.run_facts import evaluated_text
 from ultravid.evaluation.runs import load_run
-from ultravid.evaluation.tables import format_columns, format_interval, format_undefined, format_value
+from ultravid.evaluation.tables import digits_of, format_columns, format_interval, format_undefined, format_value
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, is_local, replace_file
 from ultravid.utils.run_folder import InferenceFolder, RunFolder
@@ -73,12 +74,15 @@ def print_metrics(
     metrics: Mapping[str, float], intervals: Mapping[str, tuple[float, float]], videos: Sequence[MatchedVideo]
 ) -> None:
     """The table, and why metrics are undefined."""
-    reasons = why_undefined(metrics, videos)
+    tables = format_class_tables(classes_of(videos), metrics)
+    in_tables = ("class/", "class_mean/", CONFUSION) if tables else ()
+    alone = {name: value for name, value in metrics.items() if not name.startswith(in_tables)}
+    reasons = why_undefined(alone, videos)
     rows = []
-    for name, value in metrics.items():
-        digits = 4 if name.startswith(("legacy/", "FP/image@")) else 2
+    for name, value in alone.items():
+        digits = digits_of(name)
         low, high = intervals.get(name, (float("nan"),) * 2)
-        between = format_interval(low, high) if name in intervals else ""
+        between = format_interval(low, high, digits) if name in intervals else ""
         rows.append([name, format_value(value, digits), *([between] if intervals else [])])
     print(format_columns(["metric", "value", *(["95% interval"] if intervals else [])], rows, left=1))
     print(
@@ -87,7 +91,6 @@ def print_metrics(
     )
     without = [n for n, (low, _) in intervals.items() if math.isnan(low) and not math.isnan(metrics[n])]
     no_interval = f"No interval, as undefined in more than 1 of 20 draws: {', '.join(without)}."
-    tables = format_class_tables(classes_of(videos), metrics)
     for note in (
         tables,
         assumed_rate_note(metrics, videos),
@@ -104,7 +107,7 @@ def print_metrics(
 def print_strata(strata: Mapping[str, Mapping[str, float]], shown: Sequence[str]) -> None:
     """A row for each value of each field."""
     rows = [
-        [name, *(format_value(v, 0 if k in ("videos", "lesions") else 2) for k, v in values.items())]
+        [name, *(format_value(v, 0 if k in ("videos", "lesions") else digits_of(k)) for k, v in values.items())]
         for name, values in strata.items()
     ]
     print()
@@ -161,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if is_local(args.predictions):
         print(f"evaluated: {evaluated_text(Path(args.predictions))}")
     metrics, counts = all_metrics(videos, args.score_threshold), count_metrics(videos)
-    print(", ".join(f"{number} {name.removeprefix('count/').replace('_', ' ')}" for name, number in counts.items()))
+    print(count_text(counts))
     intervals = {}
     if args.bootstrap:
         for name, values in bootstrap_metrics(videos, args.bootstrap, args.seed).items():

@@ -38,10 +38,11 @@ MARGIN = 18  # px above a tile, for its number
 COLOURS = ((80, 220, 80), (255, 160, 60), (90, 160, 255), (255, 90, 200), (240, 230, 80), (90, 230, 230))  # RGB
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
-WAYS_OUT = (
-    "Nothing was written. Set the reader's blank_outside_region=True to black out what is outside of the region, for files that state "
-    "one, or its masks=TABLE to black out parts of your own, for any file; if you have looked and nothing is burnt in, add --allow-burned-in-text."
-)
+WAYS_OUT = {
+    "blank": "data.blank_outside_region=true",
+    "masks": "data.masks=TABLE",
+    "allow": "--allow-burned-in-text",
+}  # the keys are those of a config with common/data/recordings.py
 
 Picture = NDArray[np.uint8]
 
@@ -222,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         loader = Builder(load_checked(args.config_file, args.opts, required=(key,))).build(key)
         strips = strips_of_clips(loader, args.first_iteration) if args.split == "train" else strips_of_videos(loader)
         if not args.allow_burned_in_text:
-            refuse_burned_in_text(videos_of_loader(loader) or (), "pictures", WAYS_OUT)
+            refuse_burned_in_text(videos_of_loader(loader) or (), "pictures", **WAYS_OUT)
         try:
             args.output.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -32,7 +32,9 @@ def split(annotations: Path, output: Path, share: float, seed: int) -> None:
         patient_of.append((image["file_name"], False) if found is None else (patient_key(found), True))
     patients = sorted(set(patient_of))
     print(
-        describe_unknown_patients(sum(not known for _, known in patient_of), len(patient_of))
+        describe_unknown_patients(
+            sum(not known for _, known in patient_of), len(patient_of), "as 'patient' of each image"
+        )
         or "All patients are known."
     )
     random.Random(seed).shuffle(patients)

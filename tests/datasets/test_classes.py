@@ -11,6 +11,7 @@ import torch
 
 from tests.conftest import load_tool
 from ultravid.data import StridedFrameSampler, build_video_test_loader, build_video_train_loader
+from ultravid.data.class_checks import check_num_classes
 from ultravid.datasets import DataError
 from ultravid.datasets.formats import load_coco_stills, load_cva_bus
 from ultravid.engine import SimpleTrainer, hooks
@@ -44,7 +45,7 @@ def test_merged_classes_are_counted_in_the_log_and_in_the_audit(tmp_path, capsys
     merged = load_coco_stills(**files)
     assert caplog.text.count(MERGED) == 1 and {v.class_names for v in merged} == {("lesion",)}
     again = load_coco_stills(**files)  # from the index
-    assert caplog.text.count(MERGED) == 2 and again[1].merged_classes == {"malignant": 1}
+    assert caplog.text.count(MERGED) == 1 and again[1].merged_classes == {"malignant": 1}
     caplog.clear()
     kept = load_coco_stills(**files, class_agnostic=False)
     assert not caplog.records and [v.frames[0].classes.tolist() for v in kept] == [[0], [1], [0]]
@@ -87,12 +88,18 @@ def trainer(root, num_classes, test_videos):
     return SimpleTrainer(model, loader, torch.optim.SGD(model.parameters(), 0.1), hooks={"eval": hook})
 
 
-def test_model_and_data_of_other_classes_are_refused_before_the_training(tmp_path):
+def test_model_and_data_of_other_classes_are_refused_before_the_training(tmp_path, caplog):
     write(tmp_path, "trainval", [3, 7], ALL)
     write(tmp_path, "test", [7], ALL[1:])
     right = load_cva_bus(root=tmp_path, splits=["trainval"], class_agnostic=False)
     with pytest.raises(UserError, match=r"data have 2 classes \(benign, malignant\), but the model has 1: set model"):
         trainer(tmp_path, 1, right).train(0, 1)
+    model, loader = Detector(3), build_video_test_loader(videos=right)
+    model.rpn = Detector(1)  # tells objects from background, of whatever class
+    for _ in range(2):
+        check_num_classes(model, loader)
+    said = "The data have 2 classes (benign, malignant), but the model has 3 (model.num_classes)."
+    assert [record.getMessage() for record in caplog.records].count(said) == 1
     other = load_cva_bus(root=tmp_path, splits=["test"], class_agnostic=False)
     with pytest.raises(UserError, match="are benign, malignant in training, but malignant in evaluation"):
         trainer(tmp_path, 2, other).train(0, 1)

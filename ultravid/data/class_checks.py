@@ -15,6 +15,8 @@ __all__ = ["check_evaluated_classes", "check_num_classes", "class_lists"]
 
 logger = logging.getLogger(__name__)
 
+_warned: set[str] = set()  # a training evaluates many times
+
 
 def class_lists(loader: Any) -> list[tuple[str, ...]]:
     """The lists of classes of the videos that a loader draws from, each once; empty for a loader without `Video`.
@@ -28,24 +30,34 @@ def class_lists(loader: Any) -> list[tuple[str, ...]]:
 def check_num_classes(model: nn.Module, loader: Any) -> None:
     """Refuse a model that has fewer classes than the data: their lesions would be trained as background.
 
-    A part of the model has classes if it has a whole number as ``num_classes``. More classes than the data have are warned of.
+    A part of the model has classes if it has a whole number as ``num_classes``. One with a single class, as a region proposal network
+    that tells objects from background, is left out if another part has several. More classes than the data have are warned of,
+    once per process.
 
     Raises:
         UserError: it has fewer.
     """
     largest: tuple[str, ...] = max(class_lists(loader), key=len, default=())
+    numbers: dict[str, int] = {}
     for name, module in model.named_modules():
         number = getattr(module, "num_classes", None)
-        if not largest or isinstance(number, bool) or not isinstance(number, int) or number == len(largest):
-            continue
-        key = f"{name}.num_classes" if name else "num_classes"
-        have = f"The data have {len(largest)} {'class' if len(largest) == 1 else 'classes'} ({', '.join(largest)})"
-        if number < len(largest):
-            raise UserError(
-                f"{have}, but the model has {number}: set model.{key}={len(largest)}, or class_agnostic=True of the reader, "
-                "which reads all classes as one."
-            )
-        logger.warning("%s, but the model has %d (model.%s).", have, number, key)
+        if type(number) is int:
+            numbers[f"model.{name}.num_classes" if name else "model.num_classes"] = number
+    several = {key: number for key, number in numbers.items() if number > 1} or numbers
+    wrong = {key: number for key, number in several.items() if largest and number != len(largest)}
+    if not wrong:
+        return
+    have = f"The data have {len(largest)} {'class' if len(largest) == 1 else 'classes'} ({', '.join(largest)})"
+    fewest = min(wrong, key=lambda key: wrong[key])
+    if wrong[fewest] < len(largest):
+        raise UserError(
+            f"{have}, but the model has {wrong[fewest]}: set {fewest}={len(largest)}, or class_agnostic=True of the reader, "
+            "which reads all classes as one."
+        )
+    text = f"{have}, but the model has {', '.join(map(str, sorted(set(wrong.values()))))} ({', '.join(wrong)})."
+    if text not in _warned:
+        _warned.add(text)
+        logger.warning("%s", text)
 
 
 def check_evaluated_classes(trained: Any, evaluated: Any) -> None:

@@ -11,7 +11,7 @@ __all__ = ["refuse_burned_in_text"]
 _NAMED = 3  # files in a message
 
 
-def refuse_burned_in_text(videos: Sequence[Video], what: str, ways_out: str) -> None:
+def refuse_burned_in_text(videos: Sequence[Video], what: str, *, blank: str, masks: str, allow: str) -> None:
     """Refuse to write pictures of DICOM files that show more than an ultrasound region.
 
     The tag BurnedInAnnotation is not asked: scanners write its NO into files whose header band shows a name.
@@ -19,7 +19,9 @@ def refuse_burned_in_text(videos: Sequence[Video], what: str, ways_out: str) -> 
     Args:
         videos: to be written.
         what: would be written, such as "frames".
-        ways_out: of the caller, by flag or argument; continues a list, and has no full stop.
+        blank: what the user types to black out what is outside of the region.
+        masks: what the user types to give a table of parts to black out, ``TABLE``.
+        allow: what the user types to write the pictures all the same.
 
     Raises:
         DataError: there are such videos; the message counts them, names the first ones and says what can be done.
@@ -33,6 +35,9 @@ def refuse_burned_in_text(videos: Sequence[Video], what: str, ways_out: str) -> 
     device = str(open_ones[0].metadata.get("device", ""))
     raise DataError(
         f"Names and dates may be burnt into {what} of {len(open_ones)} of {len(videos)} videos: they are of DICOM files and show more "
-        f"than an ultrasound region that the file states ({named}). {ways_out} The first file's device is {device!r}, its frames have "
-        f"{frame.width}x{frame.height} px."
+        f"than an ultrasound region that the file states ({named}; device {device!r}, {frame.width}x{frame.height} px). Nothing was written.\n"
+        f"  If the files state a region: {blank}\n"
+        f"  For any file, by device and image size: {masks}\n"
+        f"  If you have looked and nothing is burnt in: {allow}\n"
+        "See docs/dicom.md."
     )

@@ -42,13 +42,6 @@ from ultravid.utils.hashing import sha256_of
 
 __all__ = ["CONVERTER_VERSION", "check_output_folder", "sound_videos", "write_coco_video"]
 
-_WAYS_OUT = (
-    "Nothing was written. For files that state a region: --blank-outside-region blacks out the rest. For files with and without: "
-    "--masks TABLE blacks out what you name by device and image size, in a JSON or YAML file such as "
-    '{"DEVICE": {"WIDTHxHEIGHT": [[x1, y1, x2, y2]]}}. If you have looked and nothing is burnt in: --allow-burned-in-text. '
-    "(In Python these are the reader's blank_outside_region and masks, and allow_burned_in_text of write_coco_video.)"
-)
-
 CONVERTER_VERSION = 2  # increase it if the same videos give other bytes
 
 
@@ -127,7 +120,8 @@ def write_coco_video(
     _check_names([v.video_id for v in videos])
     check_same_classes(videos)
     if not allow_burned_in_text:
-        refuse_burned_in_text(videos, "frames", _WAYS_OUT)
+        ways = {"blank": "--blank-outside-region", "masks": "--masks TABLE", "allow": "--allow-burned-in-text"}
+        refuse_burned_in_text(videos, "frames", **ways)
     journal = _Journal(output, split, description, {v.video_id for v in videos})
     records, written = [], []
     for video in videos:

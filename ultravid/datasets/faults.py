@@ -21,6 +21,8 @@ __all__ = ["Fault", "FaultSink", "FileFaults", "as_data_error"]
 
 logger = logging.getLogger(__name__)
 
+_LISTED = 10  # messages of a kind in a warning that lists them
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -69,6 +71,7 @@ class FileFaults:
         rejected: what can't be used.
         repaired: what was repaired.
         video: id of the video that what is noted is about, unless said otherwise; None: of no video, or of any.
+        listed: kinds of repairs of which a warning names several.
     """
 
     path: str | Path
@@ -76,6 +79,7 @@ class FileFaults:
     rejected: list[Fault] = field(default_factory=list)
     repaired: list[Fault] = field(default_factory=list)
     video: str | None = None
+    listed: set[str] = field(default_factory=set)
 
     def of_video(self, video: str) -> FileFaults:
         """The same faults, to which what is noted of one video is added."""
@@ -105,14 +109,17 @@ class FileFaults:
         except DataError as error:
             self.reject(kind, str(error).rstrip("."), whole_video=True)
 
-    def repair(self, kind: str, message: str, number: int = 1) -> None:
+    def repair(self, kind: str, message: str, number: int = 1, *, listed: bool = False) -> None:
         """Note what was repaired.
 
         Args:
             kind: continues a number, such as "boxes were clipped to the frame".
             message: where, without a full stop.
             number: of things that the message stands for.
+            listed: whether a warning names the first ten of this kind instead of the first.
         """
+        if listed:
+            self.listed.add(kind)
         about = () if self.video is None else (self.video,)
         self.repaired.append(Fault(kind, message, str(self.path), True, number, about))
 
@@ -143,13 +150,17 @@ class FileFaults:
         by_kind: dict[str, list[Fault]] = defaultdict(list)
         for fault in self.repaired:
             by_kind[fault.kind].append(fault)
-        return [f"{self.path}: {_counted(kind, found)}." for kind, found in by_kind.items()]
+        most = {kind: _LISTED if kind in self.listed else 1 for kind in by_kind}
+        return [f"{self.path}: {_counted(kind, found, most[kind])}." for kind, found in by_kind.items()]
 
 
-def _counted(kind: str, repaired: Sequence[Fault]) -> str:
-    """How many repairs of a kind there are, and the first. The kind is in the plural, so that it does not continue a 1."""
-    number, first = sum(fault.number for fault in repaired), repaired[0].message
-    return f"{kind} (1): {first}" if number == 1 else f"{number} {kind}; the first: {first}"
+def _counted(kind: str, repaired: Sequence[Fault], most: int) -> str:
+    """How many repairs of a kind there are, and the first ones. The kind is in the plural, so that it does not continue a 1."""
+    number, named = sum(fault.number for fault in repaired), "; ".join(fault.message for fault in repaired[:most])
+    if number == 1:
+        return f"{kind} (1): {named}"
+    more = "; tools/audit_dataset.py lists all" if 1 < most < len(repaired) else ""
+    return f"{number} {kind}; the first: {named}{more}"
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def cached_index(
     folder = None if faults is not None else _cache_folder()
     content = None if folder is None else _content_digest(map(find_file, files))
     if folder is None or content is None:
-        return _warn(_complete(build(), where, faults))
+        return _warn(reader, _complete(build(), where, faults))
     named = [str(Path(f).absolute()) if is_local(f) else str(f) for f in files]
     described = json.dumps([reader, arguments, named], sort_keys=True, default=str)
     path = folder / f"{reader}-{hashlib.sha256(described.encode()).hexdigest()[:24]}.json"
@@ -91,7 +91,7 @@ def cached_index(
         started = time.time_ns()
         index = _complete(build(), where)
         _save(path, index, fingerprint, started)
-    return _warn(index)
+    return _warn(reader, index)
 
 
 def _complete(index: Index, where: str, sink: FaultSink | None = None) -> Index:
@@ -154,9 +154,14 @@ def _with_scale(video: Video, numbers: Mapping[str | None, int]) -> Video:
     return dataclasses.replace(video, frames=tuple(dataclasses.replace(frame, bits=bits) for frame in video.frames))
 
 
-def _warn(index: Index) -> list[Video]:
+_warned: set[tuple[str, str]] = set()  # by reader: a run reads the same files for training and for evaluation
+
+
+def _warn(reader: str, index: Index) -> list[Video]:
     for warning in index.warnings:
-        logger.warning("%s", warning)
+        if (reader, warning) not in _warned:
+            _warned.add((reader, warning))
+            logger.warning("%s", warning)
     return index.videos
 
 

@@ -20,6 +20,7 @@ from ultravid.datasets.patient_key import patient_key
 from ultravid.datasets.video import DataError, Video
 
 __all__ = [
+    "BY_OPTION",
     "UNKNOWN_DICOM_PATIENTS",
     "UNKNOWN_PATIENTS",
     "HasPatient",
@@ -73,6 +74,9 @@ UNKNOWN_DICOM_PATIENTS = (
 )
 """Values of the DICOM tag PatientID that name nobody, compared as `patient_key` does; so do values of one repeated filler, such as
 ``0``, ``0000``, ``XXX`` and ``---``, and of five equal signs or more, such as ``99999``."""
+
+BY_OPTION = "with --option patients=RULE (docs/patients.md)"
+"""How patients are stated to a tool that passes options to readers, for `describe_unknown_patients`."""
 
 _FILLERS = "0x-_.*?#"
 _REPEATED = re.compile(r"(.)\1{4,}")
@@ -431,16 +435,22 @@ def num_unknown_patients(videos: Iterable[HasPatient]) -> int:
     return sum(not video.patient_known for video in videos)
 
 
-def describe_unknown_patients(number: int, total: int) -> str:
-    """A sentence for folds, audits and intervals about videos whose patients are not known; "" if there are none."""
+def describe_unknown_patients(number: int, total: int, how: str = "by the reader's argument 'patients'") -> str:
+    """Sentences for folds, audits and intervals about videos whose patients are not known; "" if there are none.
+
+    Args:
+        number: how many patients are not known.
+        total: how many videos there are.
+        how: where the user states patients; continues "State patients".
+    """
     if not number:
         return ""
     if number == 1:
         return (
             f"The patient of 1 video (of {total}) is not known: it counts as a patient of its own, though others may be of that "
-            "person. State them by the argument or flag 'patients'."
+            f"person. State patients {how}."
         )
     return (
         f"The patients of {number} videos (of {total}) are not known: each counts as a patient of its own, though some may be "
-        "of one person. State them by the argument or flag 'patients'."
+        f"of one person. State patients {how}."
     )

@@ -212,7 +212,7 @@ def _say_categories(path: str | Path, used: Mapping[Id, int], number: int, annot
     without = number - sum(used.values())
     more = f", without category_id {without}" if without else ""
     logger.warning(
-        "%s: all classes count as one, 'lesion', unless a metric says otherwise: lesion boxes are %s; detections %s%s.",
+        "%s: metrics take all classes as one, 'lesion', except those named class/..., class_mean/... and confusion/...: lesion boxes are %s; detections %s%s.",
         path,
         listed(counts),
         listed(used),

@@ -54,6 +54,7 @@ per minute.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -88,6 +89,7 @@ __all__ = [
     "assumed_rate_note",
     "assumed_rate_text",
     "count_metrics",
+    "count_text",
     "shown_metrics",
     "stratum_metrics",
     "stratum_of",
@@ -100,6 +102,7 @@ TRAINING_METRICS = ("AP50", "AP75", "mAP", "Pr80", "Pr90", "FP80", "FP90", "R@16
 IMAGE_METRICS = ("FP/image@R80", "FP/image@R90")
 """What the log of a training shows in addition on stills, and on films of a rate that is not known."""
 
+_PLURAL = re.compile(r"(box)es\b|s\b")
 _LEVELS = (70, 80, 90)
 _NAN = float("nan")
 
@@ -216,6 +219,14 @@ def count_metrics(videos: Sequence[MatchedVideo]) -> dict[str, int]:
         **({"count/videos_of_guessed_patient": guessed} if guessed else {}),
         **({"count/detections_on_ignored_regions": ignored} if ignored else {}),
     }
+
+
+def count_text(counts: Mapping[str, int]) -> str:
+    """What `count_metrics` returns, in words."""
+    words = {name: name.removeprefix("count/").replace("_", " ") for name in counts}
+    return ", ".join(
+        f"{n} {words[name] if n != 1 else _PLURAL.sub(r'\1', words[name], 1)}" for name, n in counts.items()
+    )
 
 
 def ignored_note(videos: Sequence[MatchedVideo]) -> str:

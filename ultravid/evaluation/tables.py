@@ -14,6 +14,7 @@ from tabulate import tabulate
 from ultravid.utils.errors import UserError
 
 __all__ = [
+    "digits_of",
     "flatten_results_dict",
     "format_columns",
     "format_interval",
@@ -95,7 +96,9 @@ def _as_text(value: Any, digits: int) -> str:
 def format_results(results: Mapping[str, Any]) -> str:
     """A table of one row; a dash for nan."""
     flat = flatten_results_dict(results)
-    return format_columns(list(flat), [["-" if v is None else format_value(float(v)) for v in flat.values()]])
+    return format_columns(
+        list(flat), [["-" if v is None else format_value(float(v), digits_of(n)) for n, v in flat.items()]]
+    )
 
 
 def format_value(value: float, digits: int = 2) -> str:
@@ -103,9 +106,14 @@ def format_value(value: float, digits: int = 2) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def format_interval(low: float, high: float) -> str:
+def digits_of(name: str) -> int:
+    """Digits after the point of a metric in a table: of fractions and of numbers per image four, of all others two."""
+    return 4 if name.startswith(("legacy/", "FP/image@")) else 2
+
+
+def format_interval(low: float, high: float, digits: int = 2) -> str:
     """An interval in a table; a dash for nan."""
-    return "-" if math.isnan(low) else f"{format_value(low)} to {format_value(high)}"
+    return "-" if math.isnan(low) else f"{format_value(low, digits)} to {format_value(high, digits)}"
 
 
 def format_columns(headers: Sequence[str], rows: Sequence[Sequence[str]], left: int = 0) -> str:

@@ -20,6 +20,7 @@ from ultravid.datasets.audit.survey import AuditReport, Example, Split, Table, c
 from ultravid.datasets.classes import count_merged_classes, describe_merged_classes
 from ultravid.datasets.faults import Fault
 from ultravid.datasets.patients import (
+    BY_OPTION,
     PatientRule,
     describe_unknown_patients,
     num_unknown_patients,
@@ -28,6 +29,7 @@ from ultravid.datasets.patients import (
 )
 from ultravid.datasets.readers import read_frame_image
 from ultravid.datasets.readers.kinds import is_dicom
+from ultravid.datasets.readers.shown import TEXT_FAULTS
 from ultravid.datasets.readers.source import ImageArray
 from ultravid.datasets.video import DataError, Frame, Video
 
@@ -92,7 +94,7 @@ def audit_splits(
     report = AuditReport(len(splits), count_tables(splits))
     read = {place.split for place in seen.places}
     videos = [video for split in splits for video in split.videos]
-    report.unknown_patients = describe_unknown_patients(num_unknown_patients(videos), len(videos))
+    report.unknown_patients = describe_unknown_patients(num_unknown_patients(videos), len(videos), BY_OPTION)
     report.rejected = _describe_rejected([f for f in faults if not f.repaired])
     merged = describe_merged_classes(count_merged_classes(videos))
     report.notes = [merged] if merged else []
@@ -110,7 +112,9 @@ def audit_splits(
         identical_inside,
         _frozen_pictures(seen),
         _frozen_boxes(splits, frozen_frames),
-        _fault_table([f for f in faults if f.repaired], "Repaired or guessed by the reader"),
+        _fault_table(
+            [f for f in faults if f.repaired and f.kind not in TEXT_FAULTS], "Repaired or guessed by the reader"
+        ),
         _blank(seen),
         _hidden(seen),
     ]
@@ -296,7 +300,8 @@ def _fault_table(faults: Sequence[Fault], title: str) -> Table:
         text = "; ".join(f.message for f in same[:_FIRST_FAULTS]) + ("; ..." if len(same) > _FIRST_FAULTS else "")
         rows.append((kind, text, str(sum(f.number for f in same)), file))
     every = [(f.kind, f.message, f.file) for key in kinds for f in groups[key]]
-    note = "; ".join(f"{kind}: {number}" for kind, number in order.most_common())
+    several = [kind for kind, number in Counter(kind for kind, _ in kinds).items() if number > 1]
+    note = "; ".join(f"{kind}: {order[kind]} in all files" for kind in several)
     columns = ("kind", "what and where (the first few)", "number", "file")
     return Table(title, columns, rows, note=note, every=every if len(every) > len(rows) else ())
 

@@ -110,7 +110,11 @@ class AuditReport:
 
 def count_tables(splits: Sequence[Split]) -> list[Table]:
     """The splits side by side, then by class, organ, hospital, device, size and rate; without tables of what is not known."""
-    tables = [_overview(splits), _by_class(splits), _by_annotated_class(splits)]
+    tables = [
+        *([_overview(splits)] if any(split.videos for split in splits) else []),
+        _by_class(splits),
+        _by_annotated_class(splits),
+    ]
     tables += [_by_video(splits, key, _metadata(key)) for key in ("organ", "hospital", "device")]
     tables.append(_by_video(splits, "size", lambda v: f"{v.frames[0].width}x{v.frames[0].height} px", most=12))
     tables.append(_by_video(splits, "rate", lambda v: "unknown" if v.fps is None else f"{v.fps:.4g} frames/s", most=12))
@@ -196,8 +200,7 @@ def _by_annotated_class(splits: Sequence[Split]) -> Table:
             for name in names
         ]
     )
-    note = "They are read as one class, 'lesion'." if len(names) > 1 else ""
-    return Table("By annotated class: videos / boxes", ("class", *(s.name for s in splits)), rows, note=note)
+    return Table("By annotated class: videos / boxes", ("class", *(s.name for s in splits)), rows)
 
 
 def _videos_with(videos: Sequence[Video], annotated_class: str) -> int:

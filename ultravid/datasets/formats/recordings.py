@@ -204,7 +204,7 @@ def _read_all(
         with faults.rejecting("recording can't be read", recording):
             videos.append(_read(recording, root, show, rule, sum(map(len, videos)), faults))
     for name, reason in found.left_out:
-        faults.repair(_LEFT_OUT, f"{name} {reason}")
+        faults.repair(_LEFT_OUT, f"{name} {reason}", listed=True)
     if not videos and not faults.rejected:
         others = "; ".join(f"{name} {reason}" for name, reason in found.left_out[:3])
         raise DataError(f"{root}: holds no movie, DICOM file or image{f' ({others})' if others else ''}.")

@@ -8,10 +8,12 @@ from ultravid.datasets.masks import Masks
 from ultravid.datasets.readers.source import CroppedSource, FrameSource, Region, enclosing, outside_of
 from ultravid.datasets.video import DataError
 
-__all__ = ["Shown", "choose_shown"]
+__all__ = ["TEXT_FAULTS", "Shown", "choose_shown"]
 
 _NO_REGION = "DICOM files state no ultrasound region that can be used: names and dates may be burnt into what is shown"
 _WHOLE = "DICOM files are shown with what is outside of their ultrasound region: names and dates may be burnt in there"
+TEXT_FAULTS = (_NO_REGION, _WHOLE)
+"""The kinds that `Shown.fault` may be."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ultravid.evaluation.report.html_page import (
 )
 from ultravid.evaluation.report.report_run import ReportOptions, ReportRun, notes_of_runs, strata_fields
 from ultravid.evaluation.run_facts import differing_settings
-from ultravid.evaluation.tables import format_interval, format_undefined
+from ultravid.evaluation.tables import digits_of, format_interval, format_undefined
 
 __all__ = ["all_metrics_section", "differences_section", "metrics_section", "strata_section"]
 
@@ -58,10 +58,10 @@ def metrics_section(runs: Sequence[ReportRun]) -> Html:
     for name in BOOTSTRAP_METRICS:
         row: Row = [name]
         for run in runs:
-            row.append(value_cell(run.metrics[name]))
+            row.append(value_cell(run.metrics[name], digits_of(name)))
             if run.draws:
                 interval = percentile_interval(run.draws[name])
-                row.append(Cell(format_interval(interval.low, interval.high)))
+                row.append(Cell(format_interval(interval.low, interval.high, digits_of(name))))
         rows.append([*row, Cell(_MEANINGS[name], prose=True)])
     notes = _undefined_notes(runs, BOOTSTRAP_METRICS)
     notes += [caption(f"{names}: {note}") for names, note in notes_of_runs(runs, lambda run: stills_note(run.videos))]
@@ -144,9 +144,10 @@ def _difference_rows(first: ReportRun, other: ReportRun) -> list[Row]:
     for name in BOOTSTRAP_METRICS:
         drawn = other.draws[name] - first.draws[name]
         interval = percentile_interval(drawn)
-        low_high = Cell(format_interval(interval.low, interval.high))
+        digits = digits_of(name)
+        low_high = Cell(format_interval(interval.low, interval.high, digits))
         values = first.metrics[name], other.metrics[name], other.metrics[name] - first.metrics[name]
-        rows.append([name, *(value_cell(v) for v in values), low_high, value_cell(paired_p_value(drawn), 4)])
+        rows.append([name, *(value_cell(v, digits) for v in values), low_high, value_cell(paired_p_value(drawn), 4)])
     return rows
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ultravid.evaluation.metrics import count_metrics
+from ultravid.evaluation.metrics import count_metrics, count_text
 from ultravid.evaluation.report.classes_section import classes_section
 from ultravid.evaluation.report.curves_section import curves_section, scores_section
 from ultravid.evaluation.report.failures_section import false_positives_section, missed_section
@@ -50,7 +50,7 @@ def report_page(runs: Sequence[ReportRun], not_compared: str = "") -> str:
     }
     present = {key: (name, part) for key, (name, part) in sections.items() if part is not None}
     counts = count_metrics(runs[0].videos)
-    counted = ", ".join(f"{n} {name.removeprefix('count/').replace('_', ' ')}" for name, n in counts.items())
+    sizes = count_text(counts)
     contents = {key: name for key, (name, _) in present.items()}
     title = "Report: " + ", ".join(run.name for run in runs)
-    return page(title, f"{runs[0].name}: {counted}", [part for _, part in present.values()], contents)
+    return page(title, f"{runs[0].name}: {sizes}", [part for _, part in present.values()], contents)
