@@ -224,9 +224,8 @@ def count_metrics(videos: Sequence[MatchedVideo]) -> dict[str, int]:
 def count_text(counts: Mapping[str, int]) -> str:
     """What `count_metrics` returns, in words."""
     words = {name: name.removeprefix("count/").replace("_", " ") for name in counts}
-    return ", ".join(
-        f"{n} {words[name] if n != 1 else _PLURAL.sub(r'\1', words[name], 1)}" for name, n in counts.items()
-    )
+    words |= {name: _PLURAL.sub(r"\1", words[name], count=1) for name, number in counts.items() if number == 1}
+    return ", ".join(f"{number} {words[name]}" for name, number in counts.items())
 
 
 def ignored_note(videos: Sequence[MatchedVideo]) -> str:
