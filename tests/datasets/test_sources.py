@@ -95,6 +95,7 @@ def test_kinds_of_dicom_pixels_become_rgb(tmp_path):
         (dict(CineRate=25, FrameTime=20), 25),
         (dict(FrameTime="33.333", RecommendedDisplayFrameRate=15), 1000 / 33.333),
         (dict(FrameTimeVector=[0, 40, 50, 50, 60]), 20),
+        (dict(FrameTimeVector=[0, 40, 40, 90, 90]), 1000 / 65),  # the median, near which there is no interval
         (dict(CineRate=0, RecommendedDisplayFrameRate=15), 15),
         ({}, None),
     ],

@@ -1,9 +1,12 @@
-"""What a detector found: COCO's results beside their annotations, and a run's own prediction files."""
+"""What a detector found: COCO's results beside their annotations, a run's own prediction files, and the record beside them."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import io
 import json
+import math
 import random
 import tempfile
 import zipfile
@@ -17,10 +20,16 @@ from tests.fuzz.annotations import coco_content
 from tests.fuzz.harness import Complaint, Family, Files, Reading, content_of
 from tests.fuzz.mutations import change_bytes, change_json
 from ultravid.datasets.faults import FaultSink
-from ultravid.evaluation.matching import match_video
+from ultravid.evaluation.matching import MatchedVideo, match_video
+from ultravid.evaluation.metrics import TRAINING_METRICS, all_metrics
 from ultravid.evaluation.prediction_store import find_manifest, read_videos, write_manifest, write_video
+from ultravid.evaluation.records import write_record
 from ultravid.evaluation.results import FrameResult, VideoResult
-from ultravid.evaluation.runs import load_videos
+from ultravid.evaluation.run_facts import run_facts, run_warnings
+from ultravid.evaluation.runs import check_metrics, load_run, load_videos
+from ultravid.utils.file_io import dump_json
+from ultravid.utils.processes import machine_id
+from ultravid.utils.run_folder import InferenceFolder
 
 __all__ = ["FAMILIES"]
 
@@ -172,6 +181,89 @@ def _check_store(folder: Path, reading: Reading) -> None:
             assert [frame.frame_index for frame in video.frames] == archive["frame_index"].tolist(), "other frames"
 
 
+_METRICS = "inference/metrics.json"
+_MANIFEST = "inference/predictions/manifest.json"
+
+
+@functools.cache
+def _evaluation() -> dict[str, bytes]:
+    """An evaluation's predictions, metrics and record."""
+    files = {f"inference/predictions/{name}": data for name, data in _store_seeds()[0].items()}
+    with tempfile.TemporaryDirectory() as name:
+        for path, data in files.items():
+            (Path(name) / path).parent.mkdir(parents=True, exist_ok=True)
+            (Path(name) / path).write_bytes(data)
+        videos = [match_video(video) for video in read_videos(Path(name) / _MANIFEST)]
+        files[_METRICS] = dump_json(all_metrics(videos), indent=1).encode()
+        hashes = {file.removeprefix("inference/"): hashlib.sha256(data).hexdigest() for file, data in files.items()}
+        content = {
+            "by": "command",
+            "command": "python tools/lazyconfig_train.py --eval-only",
+            "begin": "2020-01-01T00:00:00",
+            "end": "2020-01-01T00:01:00",
+            "pid": 1,
+            "how": "finished",
+            **machine_id(),
+            "weights": {"path": "m.pth", "sha256": "0" * 64, "iteration": 10, "averaged": False},
+            "config": {"file": "config.yaml", "sha256": "0" * 64},
+            "evaluators": [{"class": "a.VideoEvaluator", "settings": {"score_threshold": 0.05}}],
+            "data": {"name": "test", "sha256": "0" * 64, "videos": 2, "frames": 8},
+            "seen": {"videos": 2, "frames": 8},
+            "versions": {"ultravid": "0.2"},
+            "run": {"folder": "/runs/a"},
+            "folder": "/runs/a/inference",
+            "files": hashes,
+        }
+        write_record(InferenceFolder(Path(name) / "inference"), content)
+        files["inference/record.json"] = (Path(name) / "inference/record.json").read_bytes()
+    return files
+
+
+def _evaluation_seeds() -> Sequence[Files]:
+    whole = _evaluation()
+    return [
+        whole,
+        {name: data for name, data in whole.items() if not name.endswith("record.json")},
+    ]  # as of version 0.1
+
+
+def _change_evaluation(rng: random.Random, data: bytes) -> bytes:
+    changed = change_json(rng, data) if rng.random() < 0.9 else change_bytes(rng, data)
+    if b'"checksum"' not in data or rng.random() < 0.2:
+        return changed
+    content = json.loads(changed)  # the sum fits what a forger wrote
+    content.pop("checksum", None)
+    text = json.dumps(content, sort_keys=True)
+    return json.dumps({**content, "checksum": hashlib.sha256(text.encode()).hexdigest()}).encode()
+
+
+def _read_evaluation(folder: Path, sink: FaultSink | None) -> list[MatchedVideo]:
+    videos, _ = load_run(folder / "inference")
+    check_metrics(folder / "inference", videos)
+    facts = run_facts(folder / "inference")
+    assert all(isinstance(text, str) for text in (*facts.values(), *run_warnings(folder / "inference"))), "facts"
+    return videos
+
+
+def _check_evaluation(folder: Path, reading: Reading) -> None:
+    """The record has the hashes of the files, or without a record the metrics are those of the predictions."""
+    sound = _evaluation()
+    assert {video.video_id for video in reading.value} <= {"v", "w/1"}, "another video"
+    record, metrics = folder / "inference/record.json", folder / _METRICS
+    if not metrics.is_file():
+        return
+    if record.is_file() and json.loads(content_of(record)).get("by") != "predictions":
+        for name in (_METRICS, _MANIFEST):
+            recorded = json.loads(content_of(record))["files"][name.removeprefix("inference/")]
+            assert hashlib.sha256(content_of(folder / name)).hexdigest() == recorded, f"another file: {name}"
+    elif not record.is_file():
+        known, written = json.loads(sound[_METRICS]), json.loads(content_of(metrics).decode("utf-8-sig"))
+        for name in TRAINING_METRICS:
+            value = written.get(name, known[name])
+            same = value == known[name] or math.isclose(value, known[name], abs_tol=0.01)
+            assert same, f"another metric: {name} {value}"
+
+
 FAMILIES = (
     Family(
         "coco-results",
@@ -182,4 +274,13 @@ FAMILIES = (
         said_of_sound="all classes count as one",
     ),
     Family("prediction-store", _store_seeds, ["*"], _read_store, _check_store, change=_change_store),
+    Family(
+        "evaluation",
+        _evaluation_seeds,
+        ["inference/*.json"],
+        _read_evaluation,
+        _check_evaluation,
+        change=_change_evaluation,
+        said_of_sound="iscrowd",
+    ),
 )

@@ -138,7 +138,8 @@ def usual_interval_s(times_s: FloatArray) -> float:
     # Of fewer units the unit is the film's own clock; of more, rounding is below half a percent.
     if not 5 <= median / unit <= 200:
         return median
-    return float(np.mean(intervals[np.abs(intervals - median) <= max(1.01 * unit, 0.1 * median)]))
+    near = intervals[np.abs(intervals - median) <= max(1.01 * unit, 0.1 * median)]
+    return float(np.mean(near)) if near.size else median  # of two intervals, 40 and 90 ms, none is near
 
 
 def _unit_s(times_s: FloatArray) -> float:
