@@ -7,6 +7,7 @@ import re
 import pytest
 
 from tests.conftest import ROOT
+from ultravid.datasets import bounds
 
 MIGRATING = (ROOT / "docs/migrating.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", MIGRATING, re.MULTILINE | re.DOTALL)
@@ -22,6 +23,24 @@ def title(block):
 def test_a_block_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "docs/migrating.md", "exec"), {"__name__": "migrating"})
+
+
+def test_the_bounds_on_the_page_are_those_of_the_code():
+    page = (ROOT / "docs/data.md").read_text().partition("| | at most |")[2].partition("## ")[0]
+    rows = dict(line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| "))
+    giga, mega = 1 << 30, 1 << 20
+    said = {
+        "frame": f"{bounds.MAX_SIDE:,} px a side, {round(bounds.MAX_PIXELS / 1e6)} million px",
+        "file of an image": f"{bounds.MAX_IMAGE_BYTES // mega} MB",
+        "frames of a video": f"{bounds.MAX_FRAMES:,}",
+        "frame rate": f"{bounds.MAX_FPS:,.0f} a second",
+        "file of annotations": f"{bounds.MAX_ANNOTATION_BYTES // giga} GB, {bounds.MAX_DEPTH} levels deep",
+        "ids and other whole numbers": f"{bounds.MAX_WHOLE.bit_length() + 1} bits",
+        "sidecar or table of masks": f"{bounds.MAX_SIDECAR_BYTES // mega} MB",
+        "prediction file of a video": f"{bounds.MAX_PREDICTION_BYTES // giga} GB unpacked",
+    }
+    assert rows.keys() == said.keys()
+    assert {name: rows[name][: len(text)] for name, text in said.items()} == said
 
 
 def promised():
