@@ -49,7 +49,7 @@ TARGETS: dict[str, str] = {
     "ultravid.data.readers.pictures": "ultravid.datasets.readers.images",
     "ultravid.data.readers.pictures.PictureSource": "ultravid.datasets.readers.images.ImageFolderSource",
     "ultravid.data.readers.pictures.list_pictures": "ultravid.datasets.readers.images.list_images",
-    "ultravid.data.readers.source.is_dicom": "ultravid.datasets.readers.opener.is_dicom",
+    "ultravid.data.readers.source.is_dicom": "ultravid.datasets.readers.kinds.is_dicom",
     "ultravid.data.readers.source.is_recording": "ultravid.datasets.readers.opener.is_recording",
     "ultravid.data.readers.source.open_source": "ultravid.datasets.readers.opener.open_source",
     "ultravid.data.samplers.FocusedFrameSampler": "ultravid.data.samplers.AnchoredFrameSampler",

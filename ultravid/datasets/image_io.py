@@ -29,6 +29,7 @@ __all__ = [
     "SignificantBits",
     "check_image",
     "find_significant_bits",
+    "image_fault",
     "image_fault_kind",
     "image_size",
     "other_depth",
@@ -132,6 +133,11 @@ def _image_fault(
 def _truncation(path: str | Path, kind: str) -> str | None:
     end = _ENDS.get(kind)
     return f"is a truncated {kind}" if end is not None and end not in read_bytes(path, MAX_IMAGE_BYTES) else None
+
+
+def image_fault(path: str | Path, height: int, width: int) -> str | None:
+    """What is wrong with an image, None if nothing is; see `check_image`."""
+    return check_image(path, height, width).fault
 
 
 def image_fault_kind(fault: str) -> str:
