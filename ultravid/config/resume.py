@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ultravid.config.default_arguments import is_default_argument
+from ultravid.config.default_arguments import alike, is_default_argument
 from ultravid.config.diff import ABSENT, Difference, diff
 from ultravid.config.errors import ConfigError
 from ultravid.config.kinds import as_config, load_config
 from ultravid.config.nodes import Node, resolve_environment
 from ultravid.config.provenance import where
-from ultravid.config.tree import value_at
+from ultravid.config.references import is_reference, referred_key
+from ultravid.config.tree import raw_children, value_at, walk
 from ultravid.utils.file_io import require_local
 from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.text import shell_argument
@@ -33,14 +34,21 @@ def significant_changes(cfg: Node | CfgNode, saved_config: Path) -> list[Differe
 
     The number of processes that load the data, the place of the output folder and the time limit of a job do not influence the
     metrics of a run and are ignored, as is a seed that is still to be drawn, and an argument that only one of the two configs
-    writes, with its default.
+    writes, with its default. A reference equals the value that it stands for, so a value that got a key of its own has not changed.
     """
     new, old = copy.deepcopy(as_config(cfg)), load_config(saved_config)
     resolve_environment(new)
     resolve_environment(old)  # a YAML file of keys that was saved is translated here
-    return [
-        d for d in diff(old, new) if not (_is_free(d) or _is_default(d, old, new) or _was_typed_alike(d.old, d.new))
-    ]
+    return [d for d in diff(old, new) if not (_is_free(d) or _means_the_same(d, old, new))]
+
+
+def _means_the_same(difference: Difference, old: Node, new: Node) -> bool:
+    if ABSENT in (difference.old, difference.new):
+        return _is_default(difference, old, new) or _is_only_referred_to(difference, old, new)
+    if is_reference(difference.old) != is_reference(difference.new):
+        a, b = value_at(old, difference.key), value_at(new, difference.key)
+        return alike(a, b) or _was_typed_alike(a, b)
+    return _was_typed_alike(difference.old, difference.new)
 
 
 def _was_typed_alike(old: Any, new: Any) -> bool:
@@ -54,12 +62,19 @@ def _was_typed_alike(old: Any, new: Any) -> bool:
 
 def _is_default(difference: Difference, old: Node, new: Node) -> bool:
     """Whether one config omits an argument and the other gives its default value, which means the same."""
-    if ABSENT not in (difference.old, difference.new):
-        return False
-    config, value = (new, difference.new) if difference.old is ABSENT else (old, difference.old)
+    config = new if difference.old is ABSENT else old
     above, _, name = difference.key.rpartition(".")
     call = value_at(config, above) if above else config
-    return isinstance(call, Node) and is_default_argument(call, name, value)
+    return isinstance(call, Node) and is_default_argument(call, name, value_at(config, difference.key))
+
+
+def _is_only_referred_to(difference: Difference, old: Node, new: Node) -> bool:
+    """Whether a key that one config lacks is no argument and acts through references alone, whose values are compared anyway."""
+    config = new if difference.old is ABSENT else old
+    above = difference.key.rpartition(".")[0]
+    if difference.key.startswith("train.") or "_target_" in (value_at(config, above) if above else config):
+        return False  # the launcher reads keys of `train` itself
+    return any(referred_key(value) == difference.key for node in walk(config) for _, value in raw_children(node))
 
 
 def check_resume_config(cfg: Node | CfgNode, allowed: Iterable[str] = ()) -> list[Difference]:

@@ -27,7 +27,7 @@ def describe_merged_classes(counts: dict[str, int]) -> str:
     if len(counts) < 2:
         return ""
     named = ", ".join(f"{name} ({number})" for name, number in counts.items())
-    return f"{named} are read as one class, 'lesion'; class_agnostic=False (in a tool: --option class_agnostic=false) keeps them."
+    return f"{named} are read as one class, 'lesion'; class_agnostic=False (data.class_agnostic=false of a config, --option class_agnostic=false of a tool) keeps them."
 
 
 def class_names_of(videos: Sequence[Video]) -> tuple[str, ...]:

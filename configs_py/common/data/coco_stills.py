@@ -20,17 +20,20 @@ data = Node(
     train="${oc.env:ULTRAVID_DATASETS,datasets}/stills/train.json",
     test="${oc.env:ULTRAVID_DATASETS,datasets}/stills/test.json",
     image_root=None,  # file names are relative to it; None: the folder of the JSON
+    patients=None,  # a rule or a table: docs/patients.md; None: what the JSON states
     class_agnostic=True,  # one class, "lesion"
     classes=None,  # names of categories in the order of their numbers; None: by category id
     train_videos=L(load_coco_stills)(
         json_file=ref("data.train"),
         image_root=ref("data.image_root"),
+        patients=ref("data.patients"),
         classes=ref("data.classes"),
         class_agnostic=ref("data.class_agnostic"),
     ),
     test_videos=L(load_coco_stills)(
         json_file=ref("data.test"),
         image_root=ref("data.image_root"),
+        patients=ref("data.patients"),
         classes=ref("data.classes"),
         class_agnostic=ref("data.class_agnostic"),
     ),

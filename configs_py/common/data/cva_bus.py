@@ -15,7 +15,17 @@ from ultravid.evaluation import DatasetEvaluators, FramePictures, VideoDetection
 
 data = Node(
     root="${oc.env:ULTRAVID_DATASETS,datasets}/CVA-BUS",
-    videos=L(load_cva_bus)(root=ref("data.root"), splits=["trainval", "test"], patients="stem_without_side"),
+    splits=["trainval", "test"],  # names of JSON files in `root`
+    patients="stem_without_side",  # a rule or a table: docs/patients.md
+    classes=None,  # names of categories in the order of their numbers; None: by category id
+    class_agnostic=True,  # one class, "lesion"; False keeps the annotations' classes, and needs the model's `num_classes`
+    videos=L(load_cva_bus)(
+        root=ref("data.root"),
+        splits=ref("data.splits"),
+        patients=ref("data.patients"),
+        classes=ref("data.classes"),
+        class_agnostic=ref("data.class_agnostic"),
+    ),
 )
 
 dataloader = Node(

@@ -18,10 +18,16 @@ data = Node(
     fold=0,
     num_folds=4,
     device_groups=dict(),  # devices by the name of their group, such as dict(portable=["A1", "A2"]); another device is a group by itself
+    datasets=["breast_ALL@20230101-120000", "thyroid_ALL@20230101-120000"],
+    patients="stem_without_side",  # a rule or a table: docs/patients.md
+    classes=None,  # names in the order of their numbers; None: the organ's
+    class_agnostic=True,  # one class, "lesion"
     tables=L(load_hospital_csv)(
         root=ref("data.root"),
-        datasets=["breast_ALL@20230101-120000", "thyroid_ALL@20230101-120000"],
-        patients="stem_without_side",
+        datasets=ref("data.datasets"),
+        patients=ref("data.patients"),
+        classes=ref("data.classes"),
+        class_agnostic=ref("data.class_agnostic"),
     ),
     videos=L(label_groups)(videos=ref("data.tables"), key="device", groups=ref("data.device_groups")),
     breast=L(select_group)(videos=ref("data.videos"), label="organ", name="breast"),

@@ -1,15 +1,19 @@
 """The phantom of tools/make_phantom.py, 128 px: trainval.json for training, test.json for evaluation."""
 
+import copy
+
 from ultravid.config import LazyCall as L
 from ultravid.config import ref
-from ultravid.data import RandomFlip, RandomTimeFlip, StridedFrameSampler, load_cva_bus
+from ultravid.data import RandomFlip, RandomTimeFlip, StridedFrameSampler
 
 from .cva_bus import data, dataloader
 
 data.root = "${oc.env:ULTRAVID_DATASETS,datasets}/phantom"
-data.videos.splits = ["trainval"]
-# The phantom's files state every patient, so the rule is never asked; it is that of version 0.1, whose runs can be resumed.
-data.test_videos = L(load_cva_bus)(root=ref("data.root"), splits=["test"], patients="stem_without_side")
+data.splits = ["trainval"]
+data.test_splits = ["test"]
+# The phantom's files state every patient, so `data.patients` is never asked; it is that of version 0.1, whose runs can be resumed.
+data.test_videos = copy.deepcopy(data.videos)
+data.test_videos.splits = ref("data.test_splits")
 
 dataloader.train.fold = None
 dataloader.train.num_folds = None

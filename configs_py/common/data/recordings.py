@@ -13,12 +13,14 @@ data = Node(
     crop=True,  # crop DICOM frames to their ultrasound region
     blank_outside_region=False,  # black out what is outside of it instead
     masks=None,  # a JSON or YAML table of what to black out besides, by device and image size: ultravid.datasets.masks
+    patients=None,  # a rule or a table: docs/patients.md; None: what the files state
     allow_burned_in_text=False,  # draw DICOM frames that show more than their region: names may be burnt in
     videos=L(load_recordings)(
         path=ref("data.path"),
         crop=ref("data.crop"),
         blank_outside_region=ref("data.blank_outside_region"),
         masks=ref("data.masks"),
+        patients=ref("data.patients"),
     ),
 )
 
