@@ -155,6 +155,10 @@ def test_a_users_mistakes_are_reported_before_anything_is_written(recordings, tm
 
     here = ("--format", "recordings", "--path", recordings)
     assert "Did you mean 'recordings'" in error_of("--format", "recording", "--path", recordings)
+    for option in ("root=a", "image_root=a"):
+        assert "--path PATH, or --data labelme:PATH" in error_of(
+            "--format", "labelme", "--path", recordings, "--option", option
+        )
     assert "has no option 'corp'. Did you mean 'crop'" in error_of(*here, "--option", "corp=false")
     assert "the reader needs bool" in error_of(*here, "--option", "crop=perhaps")
     assert "needs the option 'datasets'" in error_of("--format", "hospital-csv", "--path", recordings)

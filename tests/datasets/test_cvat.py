@@ -95,6 +95,19 @@ def test_deleted_frames_are_left_out_and_counted(scan, caplog):
         read(scan, track(exported) + track(box(4, 50) + box(5, 50, outside=1), 1))
 
 
+def test_a_source_that_is_not_there_says_where_it_was_looked_for(scan, tmp_path, monkeypatch):
+    (scan / "scan.mp4").rename(scan / "film.mp4")
+    with pytest.raises(DataError, match="Name the movie: --option source=FILE, or source in a config"):
+        read(scan, track(box(2, 10)))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(DataError) as caught:
+        read(scan, track(box(2, 10)), source="film.mp4")
+    where = f"in the working folder, {tmp_path / 'elsewhere'}; {scan / 'film.mp4'} exists"
+    assert f"The source film.mp4 does not exist {where}." in str(caught.value)
+    assert len(read(scan, track(box(2, 10)), source=scan / "film.mp4")) == 12
+
+
 def project(folder, tracks, tasks, sizes=(6, 8)):
     size = f"<original_size><width>{WIDTH}</width><height>{HEIGHT}</height></original_size>"
     rows = "".join(

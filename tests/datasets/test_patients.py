@@ -207,6 +207,28 @@ def test_anonymous_dicom_files_are_not_one_patient(tmp_path):
     assert not load_recordings(path=tmp_path, patients="dicom:Study,other")[5].patient_known
 
 
+def test_a_table_that_does_not_fit_names_a_video_and_the_nearest_key(tmp_path, caplog):
+    write_stills(tmp_path / "data", "left/a_01", "left/b_02")
+    table = tmp_path / "table.json"
+    for content, said in (
+        (
+            {"x": "p", "A_01": "p"},
+            "a video is called 'left/a_01', the name in the table that is most like it is 'A_01'",
+        ),
+        ([], "must be a JSON object from video name to patient"),
+    ):
+        table.write_text(json.dumps(content))
+        with pytest.raises(DataError, match=said):
+            load_recordings(path=tmp_path / "data", patients=table)
+    (tmp_path / "table.csv").write_text("video,patient")
+    with pytest.raises(DataError, match="must be a JSON object from video name to patient, such as"):
+        load_recordings(path=tmp_path / "data", patients=tmp_path / "table.csv")
+    table.write_text(json.dumps({"left/a_01": "p", "b_02": "q", "c_03": "r"}))
+    load_recordings(path=tmp_path / "data", patients=table)
+    said = "2 names in the table of patients are not those of videos, which are compared letter by letter; the first: 'b_02'"
+    assert said in caplog.text
+
+
 def test_names_that_differ_in_case_or_blanks_are_one_patient_and_that_is_said(tmp_path, caplog):
     write_stills(tmp_path, "a", "b", "c")
     for name, patient in (("a", "Anna  B"), ("b", " anna b"), ("c", "carla")):

@@ -367,7 +367,7 @@ def test_folds_say_how_many_patients_they_hold_out_and_who_is_in_two_of_them():
         "Fewer than 10 patients in fold 1: its metrics say little of others.",
         "Patient 'P3 ' is held out in folds 0, 1: a model was tested on a patient it was trained on.",
         "The patient of 1 video (of 12) is not known: it counts as a patient of its own, though others may be of that person. "
-        "State patients by the flag --patients.",
+        "State patients by the flag --patients, or add them to your table of patients.",
     ]
 
 

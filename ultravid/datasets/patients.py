@@ -6,7 +6,6 @@ patient nothing states is a patient of its own, and all of them count and report
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.patient_key import patient_key
 from ultravid.datasets.video import DataError, Video
+from ultravid.utils.text import nearest
 
 __all__ = [
     "BY_OPTION",
@@ -38,7 +38,6 @@ __all__ = [
     "unify_spellings",
 ]
 
-logger = logging.getLogger(__name__)
 
 _SIDE_SUFFIX = re.compile(r"[-_]\d?-?[lr]?$")
 _LONGER_SUFFIX = re.compile(r"(.*)[-_]\d\d+-?[lr]?")
@@ -77,6 +76,9 @@ UNKNOWN_DICOM_PATIENTS = (
 
 BY_OPTION = "with --option patients=RULE (docs/patients.md)"
 """How patients are stated to a tool that passes options to readers, for `describe_unknown_patients`."""
+
+_COMPARED = 300  # names of a table with that of a video, letter by letter
+_NO_VIDEOS = "names in the table of patients are not those of videos, which are compared letter by letter"
 
 _FILLERS = "0x-_.*?#"
 _REPEATED = re.compile(r"(.)\1{4,}")
@@ -238,7 +240,10 @@ class PatientRule:
             DataError: the table names none of the videos, or the rule finds a patient in none of the names it was asked for.
         """
         if self.table:
-            check_patients(self.table, names, faults.path)
+            names = list(names)
+            if unknown := check_patients(self.table, names, faults.path):
+                name, key = _closest(names, unknown)
+                faults.repair(_NO_VIDEOS, f"{key!r}; of the videos, {name!r} is like it", len(unknown))
         if self._asked and self.text and not any(self._asked.values()):
             first = next(iter(self._asked))
             if self._of_name is not None:
@@ -355,17 +360,21 @@ def read_patients(address: str | Path | None) -> dict[str, str]:
     """
     if address is None:
         return {}
-    table = read_json(address)
+    of_another_kind = Path(address).suffix.lower() in (".csv", ".tsv", ".xls", ".xlsx", ".ods")
+    table = None if of_another_kind else read_json(address)
     if not isinstance(table, dict):
-        raise DataError(f"{address}: the table of patients must be an object from video name to patient.")
+        raise DataError(
+            f"{address}: the table of patients must be a JSON object from video name to patient, such as "
+            '{"a.mp4": "p1", "b.mp4": "p1"}.'
+        )
     for name, patient in table.items():
         if not isinstance(patient, str | int) or isinstance(patient, bool) or not str(patient).strip():
             raise DataError(f"{address}: the patient of {name!r} is {patient!r}, not text or a whole number.")
     return {name: str(patient) for name, patient in table.items()}
 
 
-def check_patients(table: Mapping[str, str], names: Iterable[str], path: str | Path) -> None:
-    """Refuse a table of patients that names none of a dataset's videos; log how many of its names are unknown.
+def check_patients(table: Mapping[str, str], names: Iterable[str], path: str | Path) -> list[str]:
+    """Refuse a table of patients that names none of a dataset's videos. Returns its names that are not those of videos, sorted.
 
     Args:
         table: see `read_patients`.
@@ -378,16 +387,25 @@ def check_patients(table: Mapping[str, str], names: Iterable[str], path: str | P
     known = set(names)
     unknown = sorted(set(table) - known)
     if unknown and len(unknown) == len(table):
-        raise DataError(f"{path}: the table of patients names none of its videos; {unknown[0]!r} is not one of them.")
-    by_key = {patient_key(name): name for name in known - set(table)}
-    near = [name for name in unknown if patient_key(name) in by_key]
-    if near:
-        logger.warning(
-            "%s: the table of patients names %r, which is not the video %r: names of videos are compared letter by letter.",
-            *(path, near[0], by_key[patient_key(near[0])]),
-        )
-    if unknown:
-        logger.info("%s: %d names in the table of patients are not videos, such as %r.", path, len(unknown), unknown[0])
+        like = ""
+        if known:
+            name, key = _closest(known, unknown)
+            like = f": a video is called {name!r}, the name in the table that is most like it is {key!r}"
+        raise DataError(f"{path}: the table of patients names none of its videos{like}.")
+    return unknown
+
+
+def _closest(videos: Iterable[str], names: Iterable[str]) -> tuple[str, str]:
+    """A video, and the name in a table of patients that is most like its own; at least one of each must be given."""
+    by_key = {patient_key(name): name for name in names}
+    for video in sorted(videos):
+        path = PurePosixPath(video)
+        for form in map(patient_key, (video, path.name, path.stem)):
+            if form in by_key:
+                return video, by_key[form]
+    first = min(videos)
+    some = sorted(names)[:_COMPARED]
+    return first, nearest(first, some, cutoff=0.0) or some[0]
 
 
 def _spellings(videos: Iterable[HasPatient]) -> dict[str, set[str]]:
@@ -448,9 +466,9 @@ def describe_unknown_patients(number: int, total: int, how: str = "by the reader
     if number == 1:
         return (
             f"The patient of 1 video (of {total}) is not known: it counts as a patient of its own, though others may be of that "
-            f"person. State patients {how}."
+            f"person. State patients {how}, or add them to your table of patients."
         )
     return (
         f"The patients of {number} videos (of {total}) are not known: each counts as a patient of its own, though some may be "
-        f"of one person. State patients {how}."
+        f"of one person. State patients {how}, or add them to your table of patients."
     )

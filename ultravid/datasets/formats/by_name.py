@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,14 +90,23 @@ def parse_options(of: DatasetFormat, texts: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise DataError(f"Option {text!r} is not key=value.")
         if key not in known:
-            near = nearest(key, known)
-            hint = f"Did you mean {near!r}?" if near else f"Its options are {', '.join(known)}."
-            raise DataError(f"Format {of.name!r} has no option {key!r}. {hint}")
+            raise DataError(f"Format {of.name!r} has no option {key!r}. {_hint(of, key, known)}")
         options[key] = _value(key, written, known[key])
     missing = [k for k in known if signature.parameters[k].default is inspect.Parameter.empty and k not in options]
     if missing:
         raise DataError(f"Format {of.name!r} needs the option {missing[0]!r}: add --option {missing[0]}=...")
     return options
+
+
+def _hint(of: DatasetFormat, key: str, known: Iterable[str]) -> str:
+    """What would be right in place of an option that a reader has not."""
+    where = f"the path itself: --path PATH, or --data {of.name}:PATH"
+    if key == of.path_argument:
+        return f"It is {where}."
+    if key in ("image_root", "root") and of.path_argument in ("root", "path"):
+        return f"Its images are looked for in {where}."
+    near = nearest(key, known)
+    return f"Did you mean {near!r}?" if near else f"Its options are {', '.join(known)}."
 
 
 def _value(key: str, written: str, annotation: str) -> Any:

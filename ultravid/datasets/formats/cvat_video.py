@@ -41,6 +41,7 @@ _BY_NAME = "films were found by the name of the XML or the task, not by the name
 _ONE_FILM = "films are named by several tasks, each of which became a video"
 _RESTARTS = "projects give each task's own frame numbers; CVAT's run on from task to task"
 _TAGS = "tags of frames are not read"
+_HOW_TO_NAME = "Name the movie: --option source=FILE, or source in a config"
 
 
 def load_cvat_video(
@@ -164,7 +165,7 @@ class _Films:
 
     def missing(self, exports: Sequence[tuple[Path, CvatExport]], xml: Path) -> MissingFiles:
         """The films that are not found, by the names that the exports give them."""
-        how = "put them beside the XML files, or name them as source: a table from video to film"
+        how = "put them beside the XML files, or name a table from video to film: --option source=TABLE.json, or source in a config"
         missing = MissingFiles(xml if xml.is_dir() else xml.parent, how, what="films")
         for path, export in exports:
             for task in export.tasks:
@@ -190,7 +191,7 @@ class _Films:
             DataError: it can't be told which.
         """
         if self.one is not None:
-            return self.one
+            return _existing(self.one, path.parent)
         chosen = next((self.table[key] for key in self._keys(path, export, task) if key in self.table), None)
         if chosen is not None:
             return path.parent / chosen
@@ -207,10 +208,23 @@ class _Films:
                 f"{task.source!r}, which it names, is not in its folder" if task.source else "it names no movie"
             )
             owner = "its name" if alone else "the task's name"
-            raise DataError(f"{where}: {named_text}, and {len(found)} files have {owner}. Name the movie as source.")
+            raise DataError(f"{where}: {named_text}, and {len(found)} files have {owner}. {_HOW_TO_NAME}.")
         if task.source is not None:
             faults.repair(_BY_NAME, f"{where}: {found[0].name} for {task.source!r}")
         return found[0]
+
+
+def _existing(film: Path, folder: Path) -> Path:
+    """A film that the user named, which is not looked for in ``folder``, that of the XML.
+
+    Raises:
+        DataError: it does not exist.
+    """
+    if not os.path.lexists(film):
+        where = "" if film.is_absolute() else f" in the working folder, {Path.cwd()}"
+        beside = f"; {folder / film} exists" if os.path.lexists(folder / film) else ""
+        raise DataError(f"The source {film} does not exist{where}{beside}.")
+    return film
 
 
 def _with_name(folder: Path, name: str) -> list[Path]:

@@ -47,6 +47,8 @@ _NO_BOX = "data sets have no annotated box"
 _FLAGGED = "annotation files have flags set, which are not read"
 _DIFFICULT = "shapes are marked as difficult, and are lesions as any other"
 
+_HOW_TO_FIND = "put them beside their JSON files, or read a folder that holds both (a config's root; a tool's --path, or the path of its --data)"
+
 _KEPT = ("shapes", "imagePath", "imageHeight", "imageWidth", "flags")
 _WITH_BOX = ("rectangle", "polygon", "circle", "oriented_rectangle", "rotation", "mask")
 _WITHOUT_BOX = ("point", "points", "line", "linestrip")
@@ -218,7 +220,7 @@ class _Reader:
         self.stills = stills
         self.videos: list[Video] = []
         self.num_images = 0
-        self.missing = MissingFiles(root, "put them beside their JSON files, or set root to a folder that holds both")
+        self.missing = MissingFiles(root, _HOW_TO_FIND)
         self._merged: Counter[str] = Counter()  # labels of the current video, if they are read as one
 
     def read_all(self, images: _Images, matched: Mapping[Path, Sequence[_AnnotationFile]]) -> None:
