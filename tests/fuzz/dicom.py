@@ -186,6 +186,10 @@ def _check(folder: Path, reading: Reading) -> None:
         found = frames_of(video)
         assert len(found) == len(expected) or reading.said, f"another number of frames: {len(found)} of {len(expected)}"
         crop = video.frames[0].crop or (0, 0, expected.shape[2], expected.shape[1])
+        data = pydicom.dcmread(path)
+        rounding = (
+            1 if data.file_meta.TransferSyntaxUID == JPEGBaseline8Bit else 0
+        )  # of a damaged table, decoders differ
         for number, image in enumerate(found[: len(expected)]):
             reference = expected[number].copy()
             for x1, y1, x2, y2 in video.frames[number].blanked:
@@ -194,8 +198,8 @@ def _check(folder: Path, reading: Reading) -> None:
             assert image.shape[:2] == reference.shape[:2], f"another size: {image.shape} for {reference.shape}"
             if exact:
                 shown = reference if reference.ndim == 3 else np.repeat(reference[..., None], 3, axis=2)
-                assert np.array_equal(image, shown), f"other pixels: frame {number}"
-        data = pydicom.dcmread(path)
+                difference = np.abs(image.astype(np.int16) - shown).max()
+                assert difference <= rounding, f"other pixels: frame {number} differs by {difference}"
         _check_times(data, video, reading)
         _check_regions(data, video, reading)
 

@@ -271,7 +271,7 @@ FAMILIES = (
         ["found.json", "x.json"],
         _read_coco,
         _check_coco,
-        said_of_sound="all classes count as one",
+        said_of_sound="take all classes as one",
     ),
     Family("prediction-store", _store_seeds, ["*"], _read_store, _check_store, change=_change_store),
     Family(
