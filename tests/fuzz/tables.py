@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import random
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -119,7 +120,8 @@ def _check_masks(folder: Path, reading: Reading) -> None:
 
 
 def _plain(text: Any) -> str:
-    return " ".join(str(text).split()).casefold()
+    seen = "".join(c for c in str(text) if unicodedata.category(c) != "Cf")  # such as a byte order mark
+    return " ".join(seen.split()).casefold()
 
 
 def _yaml(path: Path) -> Any:
