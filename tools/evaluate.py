@@ -11,6 +11,7 @@ defined in ultravid/evaluation/metrics.py. OUT/record.json says what was evaluat
 """
 
 import argparse
+import logging
 import math
 import sys
 import time
@@ -34,7 +35,7 @@ from ultravid.evaluation.metrics import (
 from ultravid.evaluation.record_of_metrics import describe_file, is_evaluation_of, record_metrics
 from ultravid.evaluation.records import read_record
 from ultravid.evaluation.results import MatchedVideo
-from ultravid.evaluation.run_facts import evaluated_text
+from ultravid.evaluation.run_facts import evaluated_text, run_warnings
 from ultravid.evaluation.runs import load_run
 from ultravid.evaluation.tables import digits_of, format_columns, format_interval, format_undefined, format_value
 from ultravid.utils.errors import UserError
@@ -163,6 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_strata(fields, videos)
     if is_local(args.predictions):
         print(f"evaluated: {evaluated_text(Path(args.predictions))}")
+        for text in run_warnings(Path(args.predictions)):
+            logging.warning("%s", text)
     metrics, counts = all_metrics(videos, args.score_threshold), count_metrics(videos)
     print(count_text(counts))
     intervals = {}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT, load_tool
 from tests.datasets.recordings import number_of, write_dicom, write_movie
-from ultravid.datasets import load_coco_video, load_cva_bus, load_recordings
+from ultravid.datasets import DataError, load_coco_video, load_cva_bus, load_recordings
 from ultravid.datasets.readers import read_frame_image
 from ultravid.utils.tool import run_tool
 
@@ -169,7 +169,9 @@ def test_a_users_mistakes_are_reported_before_anything_is_written(recordings, tm
     (tmp_path / "full" / "notes").touch()
     assert "is not empty and holds no conversion" in error_of(*here, output=tmp_path / "full")
     assert convert(*here, "--output", tmp_path / "out") == 0
-    assert "is of another conversion (options differ)" in error_of(
+    with pytest.raises(DataError, match=r"JSON files in its folder: trainval\.json\. .*data\.test_splits=\[trainval\]"):
+        load_cva_bus(root=tmp_path / "out", splits=["test"])
+    assert "is of another conversion (options.crop was not given, is now False)" in error_of(
         *here, "--option", "crop=false", "--allow-burned-in-text"
     )
     assert "already holds video 'scan.dcm'" in error_of(*here, "--split", "test")

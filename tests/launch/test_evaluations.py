@@ -96,7 +96,7 @@ def test_other_weights_have_a_folder_of_their_own_and_no_training_command(finish
     assert record["files"]["metrics.json"] == sha256_of(folder / "metrics.json")
     trained = json.loads((run.attempts / "1/record.json").read_text())
     page = report_of(folder, tmp_path)
-    assert f"weights {other}" in page and "iteration 70" in page and "not known to be those of the run" in page
+    assert f"weights {other}" in page and "after 71 iterations" in page and "not known to be those of the run" in page
     assert trained["command"] not in page
     assert trained["command"].split()[-1] in report_of(run, tmp_path)
 
@@ -119,7 +119,9 @@ def test_a_trainings_evaluation_and_its_newest_checkpoints_are_recorded_in_infer
     )
     assert run.evaluation_metrics.read_bytes() == metrics and run.evaluations() == [run.evaluation]
     page = report_of(run, tmp_path)
-    assert "model_final.pth (SHA-256" in page and "iteration 3, averaged" in page and "not known to be" not in page
+    assert (
+        "model_final.pth (SHA-256" in page and "after 4 iterations, averaged" in page and "not known to be" not in page
+    )
 
 
 def edit_metrics(run):

@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import read_rows, small_arguments
+from tests.conftest import load_tool, read_rows, small_arguments
 from ultravid.engine import HookBase
 from ultravid.evaluation.run_facts import run_warnings
 from ultravid.utils.run_folder import RunFolder
 
 
-def test_a_quick_look_trains_evaluates_resumes_and_says_what_the_run_would_take(phantom, tmp_path, launch_run, capsys):
+def test_a_quick_look_trains_evaluates_resumes_and_says_what_the_run_would_take(
+    phantom, tmp_path, launch_run, capsys, caplog
+):
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     run.metrics.write_text("a run at work\n")
@@ -38,6 +40,9 @@ def test_a_quick_look_trains_evaluates_resumes_and_says_what_the_run_would_take(
     look = RunFolder(run.quick)
     assert look.quick_report.read_text() == f"Quick look at {report}"
     assert any("quick look (--quick)" in text for text in run_warnings(look.path))
+    caplog.clear()
+    assert load_tool("evaluate").main(["--predictions", str(look.path), "--output-dir", str(tmp_path / "metrics")]) == 0
+    assert "quick look (--quick)" in caplog.text
     rows = read_rows(look.metrics)
     assert [row["iteration"] for row in rows] == [2, 5, 6] and "AP50" in rows[0] and "AP50" in rows[-1]
     assert {path.stem for path in look.checkpoints()} >= {"model_0000002", "model_final"}

@@ -36,6 +36,7 @@ from ultravid.config.projects import (
     module_at,
     projects_active,
 )
+from ultravid.config.shipped import shipped_root
 from ultravid.config.tree import Container, ensure_record, root_of
 from ultravid.config.yaml_files import load_yaml
 from ultravid.utils.errors import UserError
@@ -252,7 +253,17 @@ def _existing(path: Path) -> Path:
         if not path.parent.is_dir()
         else ""
     )
-    raise ConfigError(f"Config file {path} does not exist.{hint}")
+    raise ConfigError(f"Config file {path} does not exist.{_shipped_hint(path) or hint}")
+
+
+def _shipped_hint(path: Path) -> str:
+    """The address of a shipped config that ends like a path; "" if there is none."""
+    for start in range(len(path.parts) - 1):
+        found = shipped_root() / Path(*path.parts[start:])
+        if found.is_file():
+            here = Path.cwd()
+            return f" Did you mean {found.relative_to(here) if found.is_relative_to(here) else found}?"
+    return ""
 
 
 def _run(path: Path, load: _Load, chain: tuple[Path, ...]) -> dict[str, Any]:

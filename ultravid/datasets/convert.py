@@ -218,10 +218,8 @@ class _Journal:
             return
         header, records = _read_records(path)
         if header != json.loads(json.dumps(self.header)):
-            changed = sorted(k for k in {*header, *self.header} if header.get(k) != self.header.get(k))
-            raise DataError(
-                f"{path}: is of another conversion ({', '.join(changed)} differ). Choose another folder or remove this one."
-            )
+            changed = _changes(header, json.loads(json.dumps(self.header)))
+            raise DataError(f"{path}: is of another conversion ({changed}). Choose another folder or remove this one.")
         self.records = {r["video"]: r for r in records if r["video"] in self.names}
         for gone in {r["video"] for r in records} - self.names:
             self.remove(gone)
@@ -247,6 +245,19 @@ class _Journal:
         shutil.rmtree(self.unfinished, ignore_errors=True)
         if self.unfinished.parent.is_dir() and not any(self.unfinished.parent.iterdir()):
             self.unfinished.parent.rmdir()
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> str:
+    """What differs between two headers, with both values: ``options: patients was 'folder', is not given now``."""
+    said = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict) and old != new:
+            said.append(_changes(old, new, f"{key}."))
+        elif old != new or (key in before) != (key in now):
+            was, is_now = (repr(v) if key in each else "not given" for v, each in ((old, before), (new, now)))
+            said.append(f"{above}{key} was {was}, is now {is_now}")
+    return "; ".join(said)
 
 
 def _read_records(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -144,7 +144,7 @@ def _evaluation_facts(folder: InferenceFolder, record: EvaluationRecord | None) 
 def _weights(record: EvaluationRecord) -> str:
     weights = record.weights
     iteration = weights.get("iteration")
-    parts = ["at an unknown iteration" if iteration is None else f"iteration {iteration}"]
+    parts = ["at an unknown iteration" if iteration is None else f"after {iteration + 1} iterations"]
     parts += ["averaged"] if weights.get("averaged") else []
     if weights.get("path") is None:
         what = "weights of the training itself" if record.is_of_training else "weights in memory"
@@ -296,7 +296,7 @@ def _doubts_of_run(record: EvaluationRecord, run: RunFolder, attempt: Attempt | 
     row = _checkpoints(run).get(newest.name, {}) if newest is not None else {}
     iteration, latest = record.weights.get("iteration"), row.get("iteration")
     if isinstance(iteration, int) and isinstance(latest, int) and latest > iteration and newest is not None:
-        yield f"The run's newest checkpoint, {newest.name}, is of iteration {latest}, this evaluation of iteration {iteration}."
+        yield f"The run's newest checkpoint, {newest.name}, holds the weights after {latest + 1} iterations, this evaluation is of those after {iteration + 1}."
     path, end = record.weights.get("path"), record.content.get("end")
     if path is not None and end is not None and os.path.exists(path) and _is_later(os.path.getmtime(path), str(end)):
         yield f"{path} was written again after this evaluation."

@@ -1,6 +1,8 @@
 """Movies, DICOM files and image folders without annotations, to run a detector on: ``data.path=clips`` or ``data.path=one.mp4``.
 
-It replaces another data file's ``dataloader.test`` and ``dataloader.evaluator``; it has no training data.
+It replaces another data file's ``dataloader.test`` and ``dataloader.evaluator``; it has no training data. To look at recordings:
+
+    python tools/visualize_data.py --config-file configs_py/common/data/recordings.py --split test data.path=clips
 """
 
 from ultravid.config import LazyCall as L
@@ -23,6 +25,8 @@ data = Node(
         patients=ref("data.patients"),
     ),
 )
+
+train = Node(output_dir="./outputs/recordings")  # if this file is used by itself
 
 dataloader = Node(
     test=L(build_video_test_loader)(videos=ref("data.videos"), area=900_000, num_workers=1),

@@ -296,8 +296,14 @@ def _check_exists(address: str | Path) -> None:
             f"Data folder {str(path.parent)!r} does not exist. Set the environment variable ULTRAVID_DATASETS to the folder "
             f"that holds the datasets, or the config's key for the folder or file of this dataset."
         )
-    others = ", ".join(sorted(p.name for p in path.parent.glob("*.json"))) or "none"
-    raise DataError(f"{path} does not exist; JSON files in its folder: {others}.")
+    beside = sorted(p.name for p in path.parent.glob("*.json") if not p.name.startswith("manifest_"))
+    hint = (
+        f" In a folder of that layout, data.splits=[...] names the JSON files of a config, data.test_splits=[{Path(beside[0]).stem}] "
+        "those of its evaluation."
+        if beside
+        else ""
+    )
+    raise DataError(f"{path} does not exist; JSON files in its folder: {', '.join(beside) or 'none'}.{hint}")
 
 
 def _video(video: CocoVideo, frames: Sequence[Frame], numbers: _ClassNumbers) -> Video:
