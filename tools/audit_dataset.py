@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as TerminalTable
+from rich.text import Text
 
 from ultravid.datasets.audit import AuditReport, Split, Table, audit_splits, render_page
 from ultravid.datasets.bounds import MAX_ANNOTATION_BYTES
@@ -219,12 +220,25 @@ def print_report(report: AuditReport) -> None:
     console = Console()
     for table in [*report.counts, *report.findings]:
         rows = [row for row in table.rows if row[0] != WRONG_ROOT]  # the error at the end says it
-        if rows:
+        if rows and "file" in table.columns:
+            print_by_file(console, replace(table, rows=rows))
+        elif rows:
             console.print(terminal_table(replace(table, rows=rows)))
     bad, unsure = report.has_leak or report.unseen, report.unknown_patients or report.rejected
     console.print(report.verdict.replace("[", "\\["), style="red" if bad else "yellow" if unsure else "green")
     for note in report.notes:
         console.print(note.replace("[", "\\["), style="yellow")
+
+
+def print_by_file(console: Console, table: Table) -> None:
+    """A table with a column of files as lines, which the terminal wraps: in a cell, a path would be cut and could not be copied."""
+    console.print(Text(f"{table.title} ({len(table.rows)})", style="bold red" if table.leak else "bold"))
+    for row in table.rows[:ROWS_ON_TERMINAL]:
+        cells = dict(zip(table.columns, row, strict=True))
+        console.print(Text(cells.pop("file")), soft_wrap=True)
+        for column, value in cells.items():
+            console.print(Text(f"  {column}: {value}"), soft_wrap=True)
+    console.print(Text(caption_of(table), style="dim italic"))
 
 
 def terminal_table(table: Table) -> TerminalTable:
@@ -234,9 +248,13 @@ def terminal_table(table: Table) -> TerminalTable:
         shown.add_column(column, overflow="fold")
     for row in table.rows[:ROWS_ON_TERMINAL]:
         shown.add_row(*(value.replace("[", "\\[") for value in row))
-    hidden = len(table.rows) - ROWS_ON_TERMINAL
-    shown.caption = "; ".join(t for t in (table.note, f"{hidden} more rows on the page" if hidden > 0 else "") if t)
+    shown.caption = caption_of(table)
     return shown
+
+
+def caption_of(table: Table) -> str:
+    hidden = len(table.rows) - ROWS_ON_TERMINAL
+    return "; ".join(t for t in (table.note, f"{hidden} more rows on the page" if hidden > 0 else "") if t)
 
 
 if __name__ == "__main__":

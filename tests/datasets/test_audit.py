@@ -266,7 +266,9 @@ def test_faults_outlive_folds_and_tables_and_are_counted_in_the_last_words(tmp_p
         (tmp_path / "films" / f"{n}.mp4").write_bytes(b"no movie")
     (tmp_path / "films" / "7.png").write_bytes((tmp_path / "elsewhere.png").read_bytes())
     assert audit(tmp_path, "--data", f"recordings:{tmp_path / 'films'}")[0] == 0
-    assert "could be used: recording can't be read (2)." in " ".join(capsys.readouterr().out.split())
+    printed = capsys.readouterr().out
+    assert "could be used: recording can't be read (2)." in " ".join(printed.split())
+    assert f"\n{tmp_path / 'films'}\n" in printed  # whole, so that it can be copied
 
 
 def test_near_duplicates_are_those_of_a_comparison_of_all_with_all(monkeypatch):

@@ -52,6 +52,41 @@ def lesions(video):
     ]
 
 
+def test_a_rate_under_another_name_and_boxes_in_other_units_are_said(tmp_path, caplog):
+    def rewrite(boxes):
+        def change(content):
+            content["videos"][1]["frame_rate"] = 25
+            for row, box in zip(content["annotations"], boxes, strict=True):
+                row["bbox"] = box
+
+        return change
+
+    load_coco_video(json_file=save(tmp_path, rewrite([[0.1, 0.2, 0.3, 0.4]] * 3)))
+    assert "it must be called fps (1): video 'w': 'frame_rate' is 25" in caplog.text
+    assert "3 boxes lie within 0 and 1, all of them" in caplog.text
+    load_coco_video(json_file=save(tmp_path, rewrite([[2, 3, 12, 8], [15, 9, 25, 15], [20, 15, 29, 19]])))
+    assert "2 boxes go past the frame as [x, y, width, height], which COCO has, but fit it as corners" in caplog.text
+
+
+def test_what_is_given_in_place_of_a_json_file_or_of_predictions_is_recognised(tmp_path):
+    path = save(tmp_path, lambda content: content.pop("videos"))
+    with pytest.raises(DataError, match=r"Without videos it is read as stills, .* or the format coco-stills"):
+        load_coco_video(json_file=path)
+    with pytest.raises(DataError, match=r"it is a folder, not a file\); it holds x\.json\."):
+        load_coco_video(json_file=tmp_path)
+    path = save(tmp_path)
+    with pytest.raises(UserError, match="holds annotations, not predictions; give it by --annotations"):
+        list(load_videos(path, path))
+    (tmp_path / "p.json").write_text(json.dumps({"annotations": []}))
+    with pytest.raises(UserError, match="COCO's results are a plain list"):
+        list(load_videos(tmp_path / "p.json", path))
+    manifest = tmp_path / "run" / "quick" / "inference" / "predictions" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("[]")
+    with pytest.raises(UserError, match=r"run has no predictions; give one of .*run/quick\."):
+        list(load_videos(tmp_path / "run"))
+
+
 def test_training_and_evaluation_read_the_same_videos(tmp_path):
     path = save(tmp_path)
     trained = load_coco_video(json_file=path, class_agnostic=False)

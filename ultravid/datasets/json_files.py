@@ -43,8 +43,15 @@ def read_json(address: str | Path, most: int = MAX_ANNOTATION_BYTES) -> Any:
     except FileNotFoundError:
         raise DataError(f"{address} does not exist.") from None
     except OSError as error:
-        raise DataError(f"{address}: can't be read ({error.strerror}).") from error
+        raise DataError(f"{address}: can't be read ({error.strerror}){_json_files_in(path)}.") from error
     return parse_json(content, address)
+
+
+def _json_files_in(folder: Path) -> str:
+    """What could be meant by a folder, to continue a message."""
+    found = sorted(p.name for p in folder.glob("*.json") if p.name != "manifest.json" and p.is_file())
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    return f"; it holds {', '.join(found[:5])}{more}" if found else ""
 
 
 def parse_json(content: bytes | str, where: str | Path) -> Any:

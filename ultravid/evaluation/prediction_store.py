@@ -487,6 +487,9 @@ def find_manifest(path: Path) -> Path:
                 f"{manifest.parent} has the files of {number} videos but no {MANIFEST}: the evaluation is unfinished. "
                 "Resume it with --eval-only 'dataloader.evaluator.evaluators[0].resume=true', or evaluate again."
             )
+    inner = [p for p in sorted(path.glob("*/")) if RunFolder(p).prediction_manifest.is_file()]
+    if inner:
+        raise UserError(f"{path} has no predictions; give one of {_listed(inner)}.")
     raise UserError(f"{path} has no predictions: {', '.join(str(t) for t in tried)} do not exist.")
 
 

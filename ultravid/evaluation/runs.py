@@ -63,6 +63,13 @@ def load_videos(
     rule = PatientRule(patients) if isinstance(patients, Mapping) else patient_rule(patients)
     rows = read_json(predictions) if not is_local(predictions) or Path(predictions).is_file() else None
     own = not isinstance(rows, list)
+    if isinstance(rows, dict) and isinstance(rows.get("annotations"), list):
+        if "images" in rows:
+            raise UserError(f"{predictions}: holds annotations, not predictions; give it by --annotations.")
+        raise UserError(
+            f"{predictions}: holds an object; COCO's results are a plain list of {{image_id, category_id, bbox, score}}, here the "
+            "value of 'annotations'."
+        )
     if own and not is_local(predictions):
         raise UserError(
             f"{predictions}: is not a list of COCO results; a run's own predictions must be in a local folder."

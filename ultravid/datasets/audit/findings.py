@@ -378,7 +378,10 @@ def _picture(video: Video, t: int) -> ImageArray:
 
 def _hidden(seen: _Seen) -> Table:
     rows = [(v.video_id, v.frames[0].path) for v in seen.videos if v.may_show_text]
-    note = "Black on this page. To see them, black out the text: --option blank_outside_region=true, or --option masks=TABLE."
+    note = (
+        "Black on this page. To see them, black out the text: of files that state a region, --option blank_outside_region=true; of any "
+        "file, by device and image size, --option masks=TABLE. See docs/dicom.md."
+    )
     return Table(
         "Names and dates may be burnt into the frames of these DICOM files", ("video", "file"), rows, note=note
     )

@@ -24,7 +24,7 @@ import dataclasses
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
@@ -32,6 +32,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from ultravid.datasets.bounds import MAX_NAME, frame_size_fault, is_whole
+from ultravid.datasets.boxes import box_fault
 from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.formats.coco_lesions import Ignored, read_box
 from ultravid.datasets.formats.common import static_frames_fault
@@ -63,6 +64,12 @@ _FRAMES_AS_STILLS = (
     "(load_coco_video, the format coco-video, reads videos)"
 )
 _SAME_FILE = "frames name the same file as another frame of their video"
+
+_LIKE_FPS = ("frame_rate", "framerate", "frameRate", "FPS", "Fps", "frames_per_second")
+_NOT_FPS = "videos state their rate under a key that is not read; it must be called fps"
+_NORMALISED = "boxes lie within 0 and 1, all of them, as if in shares of the image's size; they are read as pixels"
+_CORNERS = "boxes go past the frame as [x, y, width, height], which COCO has, but fit it as corners [x1, y1, x2, y2]"
+_FEWEST = 3  # boxes that can look like one of these
 
 _FAR_S = 5.0  # milliseconds that were taken for seconds are 10 and more apart
 
@@ -200,7 +207,10 @@ def _read_content(address: str | Path, stills: bool | None, faults: FileFaults) 
     for key in ("images", "annotations") if stills else ("videos", "images", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             needed = "images and annotations" if stills else "videos, images and annotations"
-            raise DataError(f"{address}: holds no list {key!r}; {'COCO' if stills else 'COCO-VID'} has {needed}.")
+            hint = " Without videos it is read as stills, by load_coco_stills or the format coco-stills." * (
+                key == "videos"
+            )
+            raise DataError(f"{address}: holds no list {key!r}; {'COCO' if stills else 'COCO-VID'} has {needed}.{hint}")
         if not all(isinstance(row, dict) for row in content[key]):
             raise DataError(f"{address}: {key!r} holds something that is not an object.")
         content[key] = [_with_whole_ids(row) for row in content[key]]
@@ -358,6 +368,9 @@ class _Reader:
         stills: bool,
     ) -> None:
         """Put each annotation into its image's ``lesions`` or ``ignored``."""
+        rows = list(rows)
+        for kind, number, first in _doubtful_boxes(rows, images):
+            self.faults.repair(kind, f"{first}", number)
         boxes: dict[Id, list[AnnotatedBox[Id]]] = defaultdict(list)
         seen: set[Id] = set()
         faults_of = {video_id: self.faults.of_video(name) for video_id, name in names.items()}
@@ -422,6 +435,9 @@ class _Reader:
         if fault is not None:
             faults.reject("bad static_frames", f"video {name!r}: {fault}")
         fps = self._rate(row.get("fps"), name, faults)
+        other = next((key for key in _LIKE_FPS if key in row), None)
+        if "fps" not in row and other is not None:
+            faults.repair(_NOT_FPS, f"video {name!r}: {other!r} is {shown(row[other])}")
         times = _times_by_stamps(images)
         if times is not None and fps is not None and not 0.8 < times.fps / fps < 1.25:
             what = f"fps {fps:g}, time stamps {times.fps:.3g} frames per second"
@@ -468,6 +484,28 @@ def _times_by_stamps(images: Sequence[CocoImage]) -> FrameTimes | None:
     if len(images) < 2 or np.isnan(stamps).any():
         return None
     return frame_times(np.array([image.frame_id for image in images]), None, stamps)
+
+
+def _doubtful_boxes(
+    rows: Iterable[Mapping[str, Any]], images: Mapping[Id, CocoImage]
+) -> Iterator[tuple[str, int, list[float]]]:
+    """(kind, number, first box) of boxes that are probably not [x, y, width, height] in pixels."""
+    found: list[list[float]] = []
+    sizes: list[tuple[int, int]] = []
+    for row in rows:
+        image_id, box = row.get("image_id"), row.get("bbox")
+        if is_id(image_id) and image_id in images and box_fault(box) is None:
+            found.append(row["bbox"])
+            sizes.append((images[image_id].width, images[image_id].height))
+    if len(found) < _FEWEST:
+        return
+    boxes, limits = np.array(found, np.float64), np.array(sizes)
+    if boxes.min() >= 0 and boxes.max() <= 1:
+        yield _NORMALISED, len(boxes), found[0]
+    past = (boxes[:, :2] + boxes[:, 2:] > limits).any(axis=1)
+    as_corners = ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= limits)).all(axis=1)
+    if past.mean() > 0.5 and as_corners.all():
+        yield _CORNERS, int(past.sum()), found[int(past.argmax())]
 
 
 def _image_fault(row: Mapping[str, Any], names: Mapping[Id, str], seen: set[tuple[Id, int]]) -> str | None:
