@@ -113,7 +113,7 @@ def write_table(folder):
         (
             load_cvat_video,
             write_cvat,
-            r"3 of 3 films are missing under .*: put them beside the XML files, or name them",
+            r"3 of 3 films are missing under .*: put them beside the XML files, or name a table",
         ),
         (load_hospital_csv, write_table, r"3 of 3 videos' folders are missing under .*breast: set root to the folder"),
     ],
