@@ -412,18 +412,22 @@ def test_pixels_that_may_show_a_name_are_not_written_unless_they_are_blanked_or_
     sink = FaultSink()
     assert [v.may_show_text for v in load_recordings(path=folder, masks=masks, faults=sink)] == [False] * 3 + [True]
     said = sorted(f.message.partition(": ")[2] for f in sink.faults if "table of masks" in f.kind)
-    assert said == ["'other', 128x96", "'scanner 9', 33x24", "'scanner 9', 99x96"]
+    assert said == ["'Other', 128x96", "'Scanner 9', 33x24", "'Scanner 9', 99x96"]
     write_dicom(folder / "d.dcm", SMALL, ManufacturerModelName="New")
     sink = FaultSink()
     load_recordings(path=folder, masks=masks, faults=sink)
     (said,) = [f.message.partition(": ")[2] for f in sink.faults if "are not in the table of masks" in f.kind]
-    assert said == "'new', 33x24"
+    assert said == "'New', 33x24"
     (folder / "d.dcm").unlink()
     assert convert(folder, tmp_path / "seen", "--allow-burned-in-text") == 0
     capsys.readouterr()
-    masks.write_text("Other: {128x96: []}")
+    masks.write_text("Scaner 9: {128x96: []}")
     assert convert(folder, tmp_path / "no", "--masks", masks) == 2
-    assert "none of the recordings" in capsys.readouterr().err
+    refused = capsys.readouterr().err
+    assert "none of the recordings" in refused and "'Scaner 9', 128x96 (the recordings have 'Scanner 9')" in refused
+    assert "They have 'Scanner 9', 128x96 (" in refused
+    masks.write_text(refused.partition("A table to start from: ")[2])
+    assert load_recordings(path=folder, masks=masks)
     for text, fault in [
         ("[1]", "must be an object from device"),
         ("d: {wide: []}", "'wide' is not a size"),

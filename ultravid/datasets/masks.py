@@ -12,7 +12,9 @@ to blanks around them; the device of files that name none is ``""``.
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from ultravid.datasets.faults import FileFaults
 from ultravid.datasets.json_files import find_file, read_json
 from ultravid.datasets.safe_files import read_bytes
 from ultravid.datasets.video import DataError
-from ultravid.utils.text import spelling_key
+from ultravid.utils.text import nearest, spelling_key
 
 __all__ = ["Masks", "read_masks"]
 
@@ -37,7 +39,7 @@ class Masks:
     """Parts of images that are blacked out, by device and image size.
 
     Args:
-        parts: by device and (height, width).
+        parts: by device and (height, width); devices as they are written.
 
     Attributes:
         used: which keys were asked for and found.
@@ -46,7 +48,9 @@ class Masks:
     """
 
     def __init__(self, parts: Mapping[tuple[str, tuple[int, int]], _Parts]) -> None:
-        self._parts = dict(parts)
+        self._parts = {(spelling_key(device), size): boxes for (device, size), boxes in parts.items()}
+        self._written = {spelling_key(device): device for device, _ in parts}
+        self._asked: Counter[tuple[str, tuple[int, int]]] = Counter()
         self.used: set[tuple[str, tuple[int, int]]] = set()
         self.other_sizes: set[tuple[str, tuple[int, int]]] = set()
         self.other_devices: set[tuple[str, tuple[int, int]]] = set()
@@ -57,6 +61,8 @@ class Masks:
     def parts(self, device: str, size: tuple[int, int]) -> _Parts | None:
         """What is blacked out in images of a device and a size (height, width); None if the table does not say."""
         key = (spelling_key(device), size)
+        self._written[key[0]] = device
+        self._asked[key] += 1
         if key not in self._parts:
             known = any(device == key[0] for device, _ in self._parts)
             (self.other_sizes if known else self.other_devices).add(key)
@@ -75,21 +81,44 @@ class Masks:
             DataError: no key was found.
         """
         if self._parts and not self.used:
-            device, (height, width) = next(iter(self._parts))
+            first = next(iter(self._parts))
             raise DataError(
                 f"{address}: none of the recordings in {faults.path} has a device and image size of this table, "
-                f"such as {device!r}, {width}x{height}."
+                f"such as {self._shown(first)}{self._nearest(first)}.{self._inventory()}"
             )
-        for device, (height, width) in sorted(self._parts.keys() - self.used):
-            faults.repair("entries of the table of masks fit no recording", f"{address}: {device!r}, {width}x{height}")
-        for device, (height, width) in sorted(self.other_sizes):
+        for key in sorted(self._parts.keys() - self.used):
+            kind = "entries of the table of masks fit no recording"
+            faults.repair(kind, f"{address}: {self._shown(key)}{self._nearest(key)}")
+        for key in sorted(self.other_sizes):
             kind = (
                 "devices of the table of masks have images of a size that it does not list; there it blacks out nothing"
             )
-            faults.repair(kind, f"{address}: {device!r}, {width}x{height}")
-        for device, (height, width) in sorted(self.other_devices if address is not None else ()):
+            faults.repair(kind, f"{address}: {self._shown(key)}")
+        for key in sorted(self.other_devices if address is not None else ()):
             kind = "devices of recordings are not in the table of masks; it blacks out nothing of theirs"
-            faults.repair(kind, f"{address}: {device!r}, {width}x{height}")
+            faults.repair(kind, f"{address}: {self._shown(key)}")
+
+    def _shown(self, key: tuple[str, tuple[int, int]]) -> str:
+        device, (height, width) = key
+        return f"{self._written[device]!r}, {width}x{height}"
+
+    def _nearest(self, key: tuple[str, tuple[int, int]]) -> str:
+        """The recordings' device that an entry may mean, in brackets; "" if they have its device, or none is like it."""
+        devices = {device for device, _ in self._asked}
+        found = None if key[0] in devices else nearest(key[0], sorted(devices))
+        return "" if found is None else f" (the recordings have {self._written[found]!r})"
+
+    def _inventory(self) -> str:
+        """The recordings' devices and sizes with counts, the most frequent first, and a table for them to start from."""
+        if not self._asked:
+            return ""
+        common = self._asked.most_common(10)
+        more = f" and {len(self._asked) - 10} more" if len(self._asked) > 10 else ""
+        table: dict[str, dict[str, list[list[int]]]] = {}
+        for (device, (height, width)), _ in common:
+            table.setdefault(self._written[device], {})[f"{width}x{height}"] = [[0, 0, width, min(64, height)]]
+        listed = "; ".join(f"{self._shown(key)} ({number})" for key, number in common)
+        return f" They have {listed}{more}. A table to start from: {json.dumps(table, ensure_ascii=False)}"
 
 
 def read_masks(address: str | Path | None) -> Masks:
@@ -107,12 +136,14 @@ def read_masks(address: str | Path | None) -> Masks:
             '{"LOGIQ E10": {"960x720": [[0, 0, 960, 64]]}}.'
         )
     parts: dict[tuple[str, tuple[int, int]], _Parts] = {}
+    seen: set[tuple[str, tuple[int, int]]] = set()
     for device, sizes in content.items():
         for text, boxes in sizes.items():
             size = _size(address, device, text)
-            if (spelling_key(str(device)), size) in parts:
+            if (spelling_key(str(device)), size) in seen:
                 raise DataError(f"{address}: device {device!r}, size {text} is written twice.")
-            parts[spelling_key(str(device)), size] = _boxes(f"{address}: device {device!r}, size {text}", boxes, size)
+            seen.add((spelling_key(str(device)), size))
+            parts[str(device), size] = _boxes(f"{address}: device {device!r}, size {text}", boxes, size)
     return Masks(parts)
 
 
