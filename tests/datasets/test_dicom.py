@@ -418,6 +418,10 @@ def test_pixels_that_may_show_a_name_are_not_written_unless_they_are_blanked_or_
     load_recordings(path=folder, masks=masks, faults=sink)
     (said,) = [f.message.partition(": ")[2] for f in sink.faults if "are not in the table of masks" in f.kind]
     assert said == "'New', 33x24"
+    scan(folder / "d.dcm", device="Newer")  # cropped to its region
+    sink = FaultSink()
+    load_recordings(path=folder, masks=masks, faults=sink)
+    assert not [f for f in sink.faults if "are not in the table of masks" in f.kind]
     (folder / "d.dcm").unlink()
     assert convert(folder, tmp_path / "seen", "--allow-burned-in-text") == 0
     capsys.readouterr()

@@ -58,14 +58,18 @@ class Masks:
     def __len__(self) -> int:
         return len(self._parts)
 
-    def parts(self, device: str, size: tuple[int, int]) -> _Parts | None:
-        """What is blacked out in images of a device and a size (height, width); None if the table does not say."""
+    def parts(self, device: str, size: tuple[int, int], *, is_needed: bool = True) -> _Parts | None:
+        """What is blacked out in images of a device and a size (height, width); None if the table does not say.
+
+        ``is_needed=False``: the images show their ultrasound region alone, so it is no fault of the table if it does not say.
+        """
         key = (spelling_key(device), size)
         self._written[key[0]] = device
         self._asked[key] += 1
         if key not in self._parts:
             known = any(device == key[0] for device, _ in self._parts)
-            (self.other_sizes if known else self.other_devices).add(key)
+            if is_needed:
+                (self.other_sizes if known else self.other_devices).add(key)
             return None
         self.used.add(key)
         return self._parts[key]

@@ -71,7 +71,8 @@ def choose_shown(
         if not 1 <= region <= len(parts):
             raise DataError(f"{source.path}: has {len(parts)} ultrasound regions, there is no region {region}.")
         parts = parts[region - 1 : region]
-    masked = masks.parts(device, source.size) if masks is not None else None
+    is_needed = not (parts and (crop or blank_outside_region))
+    masked = masks.parts(device, source.size, is_needed=is_needed) if masks is not None else None
     blanked = list(masked or ())
     box = None
     if parts and blank_outside_region:
