@@ -7,6 +7,7 @@ import re
 import pytest
 
 from tests.conftest import ROOT
+from ultravid.config import get_config
 from ultravid.datasets import bounds
 
 MIGRATING = (ROOT / "docs/migrating.md").read_text(encoding="utf-8")
@@ -81,3 +82,13 @@ def test_every_folder_of_the_package_is_a_floor_of_the_architecture():
         name for row in ARCHITECTURE.splitlines() for name in re.findall(r"`ultravid/(\w+)`", row.partition("|")[2])
     }
     assert folders == floors
+
+
+@pytest.mark.parametrize("name", ["data", "dicom", "patients", "times", "troubleshooting"])
+def test_pages_on_data_name_keys_of_shipped_configs_and_files_that_exist(name):
+    page = (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")
+    shipped = [path.name for path in (ROOT / "configs_py/common/data").glob("*.py") if path.name != "augmentation.py"]
+    known = {key for file in shipped for key in get_config(f"common/data/{file}").data}
+    assert set(re.findall(r"(?<![\w.])data\.([a-z_]+)(?:=|\.[a-z_]+=)", page)) <= known
+    files = re.findall(r"\b(?:tools|configs_py|projects)/[\w/]+\.py\b", page)
+    assert [file for file in files if not (ROOT / file).is_file()] == []
