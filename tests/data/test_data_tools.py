@@ -108,7 +108,7 @@ def test_frames_that_may_show_a_name_are_not_drawn_unless_that_is_allowed(run, t
     command = ("visualize_data", "--config-file", config, "--split", "test", "--output", tmp_path / "look")
     overrides = (f"data.path={tmp_path / 'a.dcm'}", "dataloader.test.num_workers=0")
     refused = run(*command, *overrides)
-    assert refused.returncode == 2 and "add --allow-burned-in-text" in refused.stderr
+    assert refused.returncode == 2 and "nothing is burnt in: --allow-burned-in-text" in refused.stderr
     assert not (tmp_path / "look").exists()
     (tmp_path / "masks.json").write_text('{"": {"60x40": [[0, 0, 60, 10]]}}')
     assert run(*command, *overrides, f"data.masks={tmp_path / 'masks.json'}").returncode == 0

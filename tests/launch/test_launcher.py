@@ -288,7 +288,7 @@ def empty_split(content):
         (["data.root={tmp}/nowhere"], "ULTRAVID_DATASETS"),
         (["data.root={tmp}"], "trainval.json does not exist"),
         ([lose_two_frames], "frame 0: "),
-        ([lose_two_frames], "(1 more fault in this file)"),
+        ([lose_two_frames], "2 of 72 pictures are missing"),
         ([nan_box], "holds a nan"),
         ([empty_split], "The training split is empty"),
         (["train.init_checkpoint={tmp}/other.pth"], "doesn't fit the model"),
