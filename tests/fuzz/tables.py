@@ -60,7 +60,7 @@ def _check_sidecar(folder: Path, reading: Reading) -> None:
             continue
         found: dict[str, Any] = {"fps": video.fps, "patient": video.patient, **video.metadata}
         for key, value in content.items():
-            if key == "fps" and value == 0:
+            if (key == "fps" and value == 0) or (key == "patient" and value == "" and not video.patient_known):
                 continue  # not known
             same = found.get(key) in (value, str(value)) or (key in _NUMBERS and found.get(key) == float(value))
             assert same or reading.said, f"another {key}: {found.get(key)!r} for {value!r}"

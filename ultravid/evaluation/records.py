@@ -124,8 +124,13 @@ def read_record(folder: InferenceFolder) -> EvaluationRecord | None:
     if wrong is not None or not isinstance(evaluators, list) or not all(map(_is_evaluator, evaluators)):
         what = "'evaluators' are not a list of objects" if wrong is None else f"{wrong!r} is not an object"
         raise UserError(f"{folder.record}: is not the record of an evaluation: its {what}.")
-    if not isinstance((content.get("weights") or {}).get("path"), str | None):
+    weights = content.get("weights") or {}
+    if not isinstance(weights.get("path"), str | None):
         raise UserError(f"{folder.record}: is not the record of an evaluation: the path of its weights is not text.")
+    if not isinstance(weights.get("iteration"), int | None):
+        raise UserError(
+            f"{folder.record}: is not the record of an evaluation: the iteration of its weights is no number."
+        )
     return EvaluationRecord(folder, content)
 
 
