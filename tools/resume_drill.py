@@ -32,6 +32,7 @@ from ultravid.datasets.phantom import write_phantom_dataset
 from ultravid.utils.errors import UserError
 from ultravid.utils.processes import is_running
 from ultravid.utils.run_folder import RunFolder
+from ultravid.utils.text import counted
 from ultravid.utils.tool import EXIT_STOPPED, ToolParser, run_tool
 
 LAUNCHER = Path(__file__).resolve().with_name("lazyconfig_train.py")
@@ -164,7 +165,7 @@ class Interrupted:
             self.wait_for(process, kill.moment, len(self.kills) - number)
             code = self.end(process, kill.sent)
             self.landed[kill.sent.name] += code != 0
-            shown = f"{counted(self.ranks, 'rank')}, {counted(kill.workers, 'worker')}: {kill.sent.name} {kill.moment}"
+            shown = f"{counted(self.ranks, 'rank')}, {counted_or_none(kill.workers, 'worker')}: {kill.sent.name} {kill.moment}"
             yield f"{shown}: exit code {code}, {self.rows_done()} rows so far"
             if code == 0:
                 return
@@ -263,8 +264,8 @@ def last_row_time(run: RunFolder) -> float:
     return run.metrics.stat().st_mtime if run.metrics.is_file() else 0.0
 
 
-def counted(number: int, noun: str) -> str:
-    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+def counted_or_none(number: int, noun: str) -> str:
+    return counted(number, noun) if number else f"no {noun}s"
 
 
 def log_of(run: RunFolder) -> Path:
@@ -339,11 +340,13 @@ def drill(args: argparse.Namespace, folder: Path) -> int:
         landed += interrupted.landed
         differing = compare(whole, cut)
         compared = f"{counted(ranks, 'rank')}: {len(rows_of(whole))} rows and the final state compared"
-        print(f"{compared}: {counted(len(differing), 'difference')}", flush=True)
+        print(f"{compared}: {counted_or_none(len(differing), 'difference')}", flush=True)
         found += differing
     print("\n".join(found[:20]), end="\n" if found else "")
     kinds = " and ".join(f"{count} {name}" for name, count in landed.items()) or "no signal"
-    print(f"{kinds} in runs of {args.ranks} ranks with {args.workers} workers: {counted(len(found), 'difference')}")
+    print(
+        f"{kinds} in runs of {args.ranks} ranks with {args.workers} workers: {counted_or_none(len(found), 'difference')}"
+    )
     return 1 if found else 0
 
 

@@ -12,6 +12,19 @@ from pydicom.uid import ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage
 
 HEIGHT, WIDTH, CELL = 96, 128, 16
 
+HOSPITAL_COLUMNS = [
+    "pkl_file",
+    "jpg_folder",
+    "neg",
+    "video_path",
+    "hospital",
+    "anno_format",
+    "polyline_error",
+    "db_key",
+    "device",
+]
+"""Of a hospital's table, as its CSV files have them."""
+
 
 def numbered(number, seed=0):
     """An image that moves with its number and has it written in its top row, a bit a cell."""

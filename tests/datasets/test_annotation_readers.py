@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.datasets.recordings import HEIGHT, WIDTH, number_of, numbered, write_movie
+from tests.datasets.recordings import HEIGHT, HOSPITAL_COLUMNS, WIDTH, number_of, numbered, write_movie
 from ultravid.datasets import DataError, load_coco_video, load_cvat_video, load_hospital_csv, load_labelme
 from ultravid.datasets.faults import FaultSink
 from ultravid.datasets.readers import read_frame_image
@@ -171,17 +171,6 @@ def test_bad_labelme_files_are_refused_by_video_and_frame(tmp_path, change, mess
 
 # --- tables of hospitals --------------------------------------------------------------------------------------------------------
 
-COLUMNS = [
-    "pkl_file",
-    "jpg_folder",
-    "neg",
-    "video_path",
-    "hospital",
-    "anno_format",
-    "polyline_error",
-    "db_key",
-    "device",
-]
 ROWS = [
     ("v0.pkl", "v0", "False", "movies/p0-1-l.avi", "hospitalA", "json", "False", "k", "dev1"),
     ("", "v1", "True", "movies/p1.avi", "hospitalB", "xml", "False", "k", "dev2"),
@@ -208,7 +197,7 @@ def hospital(tmp_path):
         lesion = {"box": [10, 20, 30.5, 40], "class": "Lymph-node", "track_id": 4}
         (base / f"v{k}.pkl").write_bytes(pickle.dumps({"frames": {1: [lesion]}}))
     with (base / "20230102-030405.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *ROWS])
+        csv.writer(file).writerows([HOSPITAL_COLUMNS, *ROWS])
     return tmp_path
 
 

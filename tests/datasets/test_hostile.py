@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import load_tool
-from tests.datasets.recordings import write_dicom
+from tests.datasets.recordings import HOSPITAL_COLUMNS, write_dicom
 from ultravid.utils.tool import run_tool
 
 
@@ -119,22 +119,11 @@ def test_rawframes_may_be_a_link_to_another_disk(tmp_path):
 
 def write_hospital(folder, pickled=None, **row):
     """A table of two videos; what is given of row and pickle is of the first."""
-    columns = [
-        "pkl_file",
-        "jpg_folder",
-        "neg",
-        "video_path",
-        "hospital",
-        "anno_format",
-        "polyline_error",
-        "db_key",
-        "device",
-    ]
     base = folder / "breast"
-    lines = [",".join(columns)]
+    lines = [",".join(HOSPITAL_COLUMNS)]
     for n in range(2):
         values = {"pkl_file": f"v{n}.pkl", "jpg_folder": f"v{n}", "neg": "False", "anno_format": "json"}
-        lines.append(",".join({**values, **(row if n == 0 else {})}.get(c, "") for c in columns))
+        lines.append(",".join({**values, **(row if n == 0 else {})}.get(c, "") for c in HOSPITAL_COLUMNS))
         write_png(base / f"v{n}/0.png", seed=n)
         (base / f"v{n}/info.json").write_text(
             json.dumps({"num_frames": 1, "cropped_shape": [32, 40], "empty_flag": False})

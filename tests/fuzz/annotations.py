@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.datasets.recordings import HOSPITAL_COLUMNS
 from tests.fuzz.harness import Complaint, Family, Files, Reading, content_of
 from tests.fuzz.images import HEIGHT, WIDTH, picture, png_bytes
 from ultravid.datasets import (
@@ -319,23 +320,10 @@ def _labelme_box(row: tuple[str, Any]) -> tuple[str, Box | None]:
         return stem, None
 
 
-_COLUMNS = (
-    "pkl_file",
-    "jpg_folder",
-    "neg",
-    "video_path",
-    "hospital",
-    "anno_format",
-    "polyline_error",
-    "db_key",
-    "device",
-)
-
-
 def _hospital_seeds() -> Sequence[Files]:
     table = io.StringIO()
     writer = csv.writer(table)
-    writer.writerow(_COLUMNS)
+    writer.writerow(HOSPITAL_COLUMNS)
     writer.writerow(["v.pkl", "v", "False", "p1/v.mp4", "A", "json", "False", "1", "d"])
     writer.writerow(["", "w", "True", "p2/w.mp4", "B", "json", "False", "2", "e"])
     rows: dict[int, list[dict[str, Any]]] = {
