@@ -29,11 +29,11 @@ class Box2BoxTransform:
         self.scale_clamp = scale_clamp
 
     def get_deltas(self, src_boxes: Tensor, target_boxes: Tensor) -> Tensor:
-        """``(N, 4)`` deltas that turn the source boxes ``(N, 4)`` into the targets ``(N, 4)``."""
-        src_size = src_boxes[:, 2:] - src_boxes[:, :2]
-        target_size = target_boxes[:, 2:] - target_boxes[:, :2]
-        shift = (target_boxes[:, :2] + 0.5 * target_size - src_boxes[:, :2] - 0.5 * src_size) / src_size
-        deltas = torch.cat((shift, torch.log(target_size / src_size)), dim=1)
+        """``(..., 4)`` deltas that turn the source boxes ``(..., 4)`` into the targets ``(..., 4)``."""
+        src_size = src_boxes[..., 2:] - src_boxes[..., :2]
+        target_size = target_boxes[..., 2:] - target_boxes[..., :2]
+        shift = (target_boxes[..., :2] + 0.5 * target_size - src_boxes[..., :2] - 0.5 * src_size) / src_size
+        deltas = torch.cat((shift, torch.log(target_size / src_size)), dim=-1)
         return deltas * deltas.new_tensor(self.weights)
 
     def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:

@@ -22,23 +22,23 @@ def geometry_embedding(query_boxes: Tensor, key_boxes: Tensor, wavelengths: Tens
     """Sines and cosines of the relative position and size of boxes.
 
     Args:
-        query_boxes: ``(Q, 4)`` XYXY, pixels.
-        key_boxes: ``(K, 4)``.
+        query_boxes: ``(..., Q, 4)`` XYXY, pixels.
+        key_boxes: ``(..., K, 4)``.
         wavelengths: ``(G / 8,)``.
 
     Returns:
-        ``(Q, K, G)``: for each of log(|dx| / w_k + eps), log(|dy| / h_k + eps), log(w_q / w_k + eps) and
+        ``(..., Q, K, G)``: for each of log(|dx| / w_k + eps), log(|dy| / h_k + eps), log(w_q / w_k + eps) and
         log(h_q / h_k + eps), its sines, then its cosines; eps is 1e-4, sides are clamped below at 1e-4 px.
     """
     eps = 1e-4
-    query_size = (query_boxes[:, 2:] - query_boxes[:, :2]).clamp(min=eps)
-    key_size = (key_boxes[:, 2:] - key_boxes[:, :2]).clamp(min=eps)
-    query_centre = (query_boxes[:, :2] + query_boxes[:, 2:]) * 0.5
-    key_centre = (key_boxes[:, :2] + key_boxes[:, 2:]) * 0.5
-    shift = torch.log((key_centre[None] - query_centre[:, None]).abs() / key_size[None] + eps)
-    ratio = torch.log(query_size[:, None] / key_size[None] + eps)
-    phase = torch.cat((shift, ratio), dim=-1)[..., None] / wavelengths  # (Q, K, 4, G / 8)
-    return torch.cat((phase.sin(), phase.cos()), dim=-1).flatten(2)
+    query_size = (query_boxes[..., 2:] - query_boxes[..., :2]).clamp(min=eps)[..., :, None, :]
+    key_size = (key_boxes[..., 2:] - key_boxes[..., :2]).clamp(min=eps)[..., None, :, :]
+    query_centre = ((query_boxes[..., :2] + query_boxes[..., 2:]) * 0.5)[..., :, None, :]
+    key_centre = ((key_boxes[..., :2] + key_boxes[..., 2:]) * 0.5)[..., None, :, :]
+    shift = torch.log((key_centre - query_centre).abs() / key_size + eps)
+    ratio = torch.log(query_size / key_size + eps)
+    phase = torch.cat((shift, ratio), dim=-1)[..., None] / wavelengths  # (..., Q, K, 4, G / 8)
+    return torch.cat((phase.sin(), phase.cos()), dim=-1).flatten(-2)
 
 
 class RelationLayer(nn.Module):
@@ -59,24 +59,24 @@ class RelationLayer(nn.Module):
         """Relate queries to keys.
 
         Args:
-            query: ``(Q, D)``.
-            key: ``(K, D)``.
-            geometry: ``(Q, K, G)``.
-            mask: ``(Q, K)`` bool, True where the query may use the key; None allows all.
+            query: ``(..., Q, D)``.
+            key: ``(..., K, D)``.
+            geometry: ``(..., Q, K, G)``.
+            mask: ``(..., Q, K)`` bool, True where the query may use the key; None allows all.
 
         Returns:
-            ``(Q, D)``.
+            ``(..., Q, D)``.
         """
         heads = self.num_heads
         q, k, v = (
-            F.relu(linear(x)).unflatten(-1, (heads, -1)).transpose(0, 1)  # (h, N, D / h)
+            F.relu(linear(x)).unflatten(-1, (heads, -1)).transpose(-3, -2)  # (..., h, N, D / h)
             for linear, x in ((self.linear_q, query), (self.linear_k, key), (self.linear_v, key))
         )
-        weight = F.relu(self.geo_trans(geometry)).permute(2, 0, 1)  # (h, Q, K)
-        score = torch.log(weight + 1e-6) + (q @ k.transpose(1, 2)) / math.sqrt(q.shape[-1])
+        weight = F.relu(self.geo_trans(geometry)).movedim(-1, -3)  # (..., h, Q, K)
+        score = torch.log(weight + 1e-6) + (q @ k.transpose(-2, -1)) / math.sqrt(q.shape[-1])
         if mask is not None:
-            score = score.masked_fill(~mask, -1e9)
-        gathered = (score.softmax(dim=-1) @ v).transpose(0, 1).flatten(1)
+            score = score.masked_fill(~mask[..., None, :, :], -1e9)
+        gathered = (score.softmax(dim=-1) @ v).transpose(-3, -2).flatten(-2)
         return query + F.relu(self.linear_o(gathered))
 
 
@@ -87,6 +87,7 @@ class RelationModule(nn.Module):
 
     def __init__(self, *, dim: int = 256, num_heads: int = 8, num_layers: int = 2, geometry_dim: int = 256) -> None:
         super().__init__()
+        self.dim = dim
         if geometry_dim % 8:
             raise ValueError(f"geometry_dim={geometry_dim} is not a multiple of 8.")
         exponents = torch.arange(geometry_dim // 8, dtype=torch.float32) * (8.0 / geometry_dim)
@@ -97,18 +98,18 @@ class RelationModule(nn.Module):
         """Relate tokens to each other.
 
         Args:
-            tokens: ``(K, D)``.
-            boxes: ``(K, 4)`` XYXY, pixels.
-            mask: ``(K, K)`` bool, True where the row's token may use the column's; None allows all.
+            tokens: ``(..., K, D)``.
+            boxes: ``(..., K, 4)`` XYXY, pixels.
+            mask: ``(..., K, K)`` bool, True where the row's token may use the column's; None allows all.
             num_last: return only this many tokens, the last ones (of the current frame); the last layer computes no others.
 
         Returns:
-            ``(K, D)``, or ``(num_last, D)``.
+            ``(..., K, D)``, or ``(..., num_last, D)``.
         """
         geometry = geometry_embedding(boxes, boxes, self.div_mat)
         for layer in self.layers[:-1]:
             tokens = layer(tokens, tokens, geometry, mask)
-        first = 0 if num_last is None else len(tokens) - num_last
-        mask = mask if mask is None else mask[first:]
-        last: Tensor = self.layers[-1](tokens[first:], tokens, geometry[first:], mask)
+        first = 0 if num_last is None else tokens.shape[-2] - num_last
+        mask = mask if mask is None else mask[..., first:, :]
+        last: Tensor = self.layers[-1](tokens[..., first:, :], tokens, geometry[..., first:, :, :], mask)
         return last

@@ -1,26 +1,46 @@
-"""Backbones, proposals, heads, temporal context, and the detectors that are made of them."""
+"""Parts of detectors, the families that they are composed to, and the detectors by name."""
 
+from ultravid.modeling.assign import Matcher, subsample_labels
 from ultravid.modeling.backbone import ResNet, make_stage
-from ultravid.modeling.context import FrameMemory, FrameTokens
-from ultravid.modeling.detector import BasicDet, FasterRCNN
-from ultravid.modeling.heads import BoxPredictor, FCBoxHead, RoIHeads
-from ultravid.modeling.matcher import Matcher, subsample_labels
+from ultravid.modeling.dense import RPN, AnchorGenerator, DenseHead, RPNHead, anchor_shapes
+from ultravid.modeling.detector import Tracker, VideoDetector, VideoStream
+from ultravid.modeling.families import TwoStage
+from ultravid.modeling.feature_context import FeatureContext, NoFeatureContext
+from ultravid.modeling.frame_window import FrameWindow
+from ultravid.modeling.named import BasicDet, FasterRCNN
 from ultravid.modeling.postprocessing import detector_postprocess
-from ultravid.modeling.proposal import RPN, AnchorGenerator, RPNHead, anchor_shapes
+from ultravid.modeling.roi import BoxPredictor, FCBoxHead, RoIHeads, RoIPooler, RoISampler
+from ultravid.modeling.token_mixer import NoMixer, RelationMixer, TokenMixer
+from ultravid.modeling.types import Detections, FrameTokens, State, Targets
 
 __all__ = [
     "RPN",
     "AnchorGenerator",
     "BasicDet",
     "BoxPredictor",
+    "DenseHead",
+    "Detections",
     "FCBoxHead",
     "FasterRCNN",
-    "FrameMemory",
+    "FeatureContext",
     "FrameTokens",
+    "FrameWindow",
     "Matcher",
+    "NoFeatureContext",
+    "NoMixer",
     "RPNHead",
+    "RelationMixer",
     "ResNet",
     "RoIHeads",
+    "RoIPooler",
+    "RoISampler",
+    "State",
+    "Targets",
+    "TokenMixer",
+    "Tracker",
+    "TwoStage",
+    "VideoDetector",
+    "VideoStream",
     "anchor_shapes",
     "detector_postprocess",
     "make_stage",

@@ -1,43 +1,71 @@
-"""Two-stage detectors of lesions in video.
+"""The contract of every detector: losses of clips, and a stream that is a pure function of an image and a state.
 
-Legend: ``B`` frames of all clips together, ``T`` frames of a clip, ``C, H, W`` feature channels, height, width,
-``N`` boxes, ``D`` width of a token.
+Legend: ``B`` clips, ``T`` frames of a clip, ``H, W`` height and width in pixels, ``K`` rows of detections, ``G`` rows of ground truth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ultravid.layers import RelationModule, geometry_embedding
-from ultravid.modeling.context import FrameMemory, FrameTokens
-from ultravid.modeling.heads import RoIHeads
 from ultravid.modeling.postprocessing import detector_postprocess
-from ultravid.modeling.proposal import RPN
-from ultravid.structures import Boxes, Clip, ImageList, Instances
-from ultravid.utils.limits import NotNegative, Positive
+from ultravid.modeling.types import Detections, State, Targets
+from ultravid.structures import Boxes, Clip, Instances
 
-__all__ = ["BasicDet", "FasterRCNN", "relation_mask"]
+__all__ = ["ClipBatch", "Tracker", "VideoDetector", "VideoStream"]
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
-class FasterRCNN(nn.Module):
-    """Faster R-CNN (Ren et al., NeurIPS 2015) on one feature map, one frame at a time.
+class ClipBatch(NamedTuple):
+    """Clips as tensors; smaller images and shorter clips are padded at their end.
 
-    Training: ``model(list[Clip])`` gives a dict of losses. Evaluation: ``model([{"image", "height", "width",
-    "video_id", ...}])`` gives ``[{"instances"}]``, one for each frame, in order; ``image`` is ``(3, H, W)``, RGB in 0..255.
+    Attributes:
+        images: ``(B, T, 3, H, W)`` float32, normalised; padding is zero.
+        frame_valid: ``(B, T)`` bool, False for frames that pad a short clip.
+        is_memory: ``(B, T)`` bool, True for the frames that `Clip.num_memory` counts.
+        targets: the ground truth of all ``B * T`` frames.
+        organ: ``(B,)`` int64, place in `VideoDetector.organs`.
+    """
+
+    images: Tensor
+    frame_valid: Tensor
+    is_memory: Tensor
+    targets: Targets
+    organ: Tensor
+
+
+class Tracker(Protocol):
+    """Links detections of a stream to tracks, on the host, after the boxes were scaled to the output's size."""
+
+    def initial_state(self) -> State:
+        """The state before the first frame."""
+        ...
+
+    def update(self, detections: Detections, state: State) -> tuple[Detections, State]:
+        """The detections with ``track_ids``, in the tracker's own order and number, and the next state; the given one is not written to."""
+        ...
+
+
+class VideoDetector(nn.Module, ABC):
+    """A detector in video.
+
+    Training: ``model(list[Clip])`` returns a dict of losses. Evaluation: ``model([{"image", "height", "width", "video_id", ...}])``
+    returns ``[{"instances"}]``, frame after frame of one stream, which a change of ``stream_id`` (else ``video_id``) or `reset` begins
+    anew; ``image`` is ``(3, H, W)``, RGB in 0..255. Several streams at once: one `VideoStream` each.
 
     Args:
-        backbone: from images ``(B, 3, H, W)`` to features ``(B, C, H / s, W / s)``.
-        proposal_generator: from features to proposals.
-        roi_heads: from proposals to detections.
         pixel_mean: of R, G, B in 0..255.
         pixel_std: of R, G, B.
+        organs: names of the organs that parts of the model tell apart; empty if none does.
+        organ_loss_weights: factor of a clip's losses by its organ; 1 for an organ that is not listed.
+        tracker: links the detections of a stream; None for none.
     """
 
     pixel_mean: Tensor
@@ -46,188 +74,241 @@ class FasterRCNN(nn.Module):
     def __init__(
         self,
         *,
-        backbone: nn.Module,
-        proposal_generator: RPN,
-        roi_heads: RoIHeads,
         pixel_mean: Sequence[float] = IMAGENET_MEAN,
         pixel_std: Sequence[float] = IMAGENET_STD,
+        organs: Sequence[str] = (),
+        organ_loss_weights: Mapping[str, float] | None = None,
+        tracker: Tracker | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.proposal_generator = proposal_generator
-        self.roi_heads = roi_heads
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(pixel_std, dtype=torch.float32).view(-1, 1, 1))
+        self.organs = tuple(organs)
+        self.organ_loss_weights = dict(organ_loss_weights or {})
+        self.tracker = tracker
+        self._stream: VideoStream | None = None
+        self._stream_id: object = None
+
+    # --- what a family defines
+
+    @abstractmethod
+    def initial_state(self, image_size: tuple[int, int], organ: str = "") -> State:
+        """The state before the first frame of a stream, on the model's device.
+
+        Args:
+            image_size: (height, width) of the stream's images in pixels.
+            organ: what is scanned; needed by a model that tells organs apart.
+        """
+
+    @abstractmethod
+    def step(self, image: Tensor, state: State, phase: int = 0) -> tuple[Detections, State]:
+        """Detect in the next frame of a stream. Nothing is written to, neither the inputs nor the model.
+
+        Args:
+            image: ``(3, H, W)`` float32 in 0..255, RGB, on the model's device.
+            state: of the stream, from `initial_state` or the previous step.
+            phase: of the frame, from `phase`.
+        """
+
+    @abstractmethod
+    def detect_clip(self, frames: Tensor, organ: str = "") -> Detections:
+        """Detections ``(T, K, ...)`` of a whole clip at once, as training computes it, but without ground truth.
+
+        A causal model gives what a stream that begins at the clip's first frame gives.
+
+        Args:
+            frames: ``(T, 3, H, W)`` in 0..255, RGB.
+            organ: as for `initial_state`.
+        """
+
+    @abstractmethod
+    def losses(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
+        """The losses of clips, each a scalar mean over the clips of all processes once DDP has averaged the gradients."""
+
+    @property
+    def num_phases(self) -> int:
+        """Number of different computations that frames of a stream take; 1 if all take the same."""
+        return 1
+
+    def phase(self, frame_number: int) -> int:
+        """Which of the `num_phases` computations the frame with this number in its stream takes."""
+        del frame_number
+        return 0
+
+    # --- what they share
 
     @property
     def device(self) -> torch.device:
         """The device of the model; inputs are moved there."""
         return self.pixel_mean.device
 
-    def forward(self, inputs: list[Any]) -> dict[str, Tensor] | list[dict[str, Instances]]:
-        """Losses of clips in training, detections of frames in evaluation, in the form that the class describes."""
-        if self.training:
-            return self.losses(inputs)
-        return [{"instances": self.detect(frame)} for frame in inputs]
-
     def normalize(self, image: Tensor) -> Tensor:
         """``(..., 3, H, W)`` in 0..255 to zero mean and unit variance, on the model's device."""
         return (image.to(self.device, non_blocking=True).float() - self.pixel_mean) / self.pixel_std
 
-    def losses(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
-        """Losses over all frames of all clips.
+    def organ_index(self, organ: str) -> Tensor:
+        """``()`` int64: the organ's place in `organs`, 0 for a model that does not tell organs apart.
 
-        Clips of different sizes are padded on the right and at the bottom to the largest.
+        Raises:
+            ValueError: the model tells organs apart, and this is not one of them.
         """
-        sizes = [(int(c.frames.shape[-2]), int(c.frames.shape[-1])) for c in clips]
-        images = ImageList.from_tensors([self.normalize(c.frames) for c in clips]).tensor.flatten(0, 1)
-        gt = [instances.to(self.device) for clip in clips for instances in clip.instances]
-        features = self.backbone(images)
-        image_size = (int(images.shape[-2]), int(images.shape[-1]))
-        proposals, losses = self.proposal_generator(features, image_size, gt)
-        if len(set(sizes)) > 1:
-            frame_sizes = [size for clip, size in zip(clips, sizes, strict=True) for _ in range(len(clip))]
-            proposals = [_inside(p, size) for p, size in zip(proposals, frame_sizes, strict=True)]
-        sampled = self.roi_heads.sample(proposals, gt)
-        tokens = self.roi_heads.tokens(features, [s.proposal_boxes.tensor for s in sampled])
-        tokens = self.relate_clips(tokens, sampled, [len(c) for c in clips])
-        predictor = self.roi_heads.box_predictor
-        logits, deltas = predictor(tokens)
-        losses.update(predictor.losses(logits, deltas, Instances.cat(sampled)))
-        return losses
+        if self.organs and organ not in self.organs:
+            raise ValueError(f"This model tells organs apart: {', '.join(self.organs)}; the organ here is {organ!r}.")
+        return torch.tensor(self.organs.index(organ) if self.organs else 0, device=self.device)
 
-    def relate_clips(self, tokens: Tensor, sampled: Sequence[Instances], clip_lengths: Sequence[int]) -> Tensor:
-        """``(N, D)`` tokens related to the other frames of their clip; here, for single frames, unchanged."""
-        del sampled, clip_lengths
-        return tokens
+    def batch(self, clips: Sequence[Clip]) -> ClipBatch:
+        """Clips as tensors on the model's device."""
+        length = max(len(c) for c in clips)
+        height, width = (max(int(c.frames.shape[d]) for c in clips) for d in (-2, -1))
+        images, frames = [], []
+        for clip in clips:
+            image = self.normalize(clip.frames)
+            pad = (0, width - image.shape[-1], 0, height - image.shape[-2], 0, 0, 0, length - len(clip))
+            images.append(F.pad(image, pad) if any(pad) else image)
+            frames += [*clip.instances, *(None for _ in range(length - len(clip)))]
+        lengths = torch.tensor([[len(c)] for c in clips])
+        place = torch.arange(length)[None]
+        frame_valid = place < lengths
+        is_memory = place < torch.tensor([[c.num_memory] for c in clips])
+        organ_weight = torch.tensor([[float(self.organ_loss_weights.get(c.organ, 1.0))] for c in clips])
+        weight = organ_weight * (frame_valid & ~is_memory)
+        sizes = [(float(c.frames.shape[-2]), float(c.frames.shape[-1])) for c in clips for _ in range(length)]
+        boxes, classes, valid = _padded_ground_truth(frames)
+        targets = Targets(boxes, classes, valid, weight.flatten(), torch.tensor(sizes))
+        return ClipBatch(
+            images=torch.stack(images),
+            frame_valid=frame_valid.to(self.device),
+            is_memory=is_memory.to(self.device),
+            targets=Targets(*(field.to(self.device, non_blocking=True) for field in targets)),
+            organ=torch.stack([self.organ_index(c.organ) for c in clips]),
+        )
 
-    @torch.no_grad()
-    def detect(self, frame: dict[str, Any]) -> Instances:
-        """Detections of the next frame, in pixels of its ``height`` and ``width``, by default those of its image."""
-        image = self.normalize(frame["image"])
-        image_size = (int(image.shape[-2]), int(image.shape[-1]))
-        features = self.backbone(image[None])
-        (proposals,), _ = self.proposal_generator(features, image_size)
-        boxes = proposals.proposal_boxes.tensor
-        tokens = self.relate_frame(self.roi_heads.tokens(features, [boxes]), boxes, frame)
-        predictor = self.roi_heads.box_predictor
-        logits, deltas = predictor(tokens)
-        detections = predictor.inference(logits, deltas, boxes, image_size)
-        return detector_postprocess(detections, frame.get("height", image_size[0]), frame.get("width", image_size[1]))
+    def forward(self, inputs: list[Any]) -> dict[str, Tensor] | list[dict[str, Instances]]:
+        """Losses of clips in training, detections of frames in evaluation, in the form that the class describes."""
+        if self.training:
+            return self.losses(inputs)
+        return [{"instances": self._detect(frame)} for frame in inputs]
 
-    def relate_frame(self, tokens: Tensor, boxes: Tensor, frame: dict[str, Any]) -> Tensor:
-        """``(N, D)`` tokens of a frame's boxes ``(N, 4)`` related to earlier frames; here, for single frames, unchanged."""
-        del boxes, frame
-        return tokens
+    def _detect(self, frame: dict[str, Any]) -> Instances:
+        image = frame["image"]
+        size = (int(image.shape[-2]), int(image.shape[-1]))
+        stream_id = frame.get("stream_id", frame.get("video_id"))
+        if self._stream is None or stream_id != self._stream_id:
+            self._stream = VideoStream(self, size, organ=str(frame.get("organ", "")))
+            self._stream_id = stream_id
+        return self._stream(image, (frame.get("height", size[0]), frame.get("width", size[1])))
 
     def reset(self) -> None:
-        """Forget the video; a detector of single frames has no memory."""
+        """Forget the stream of `forward`; the next frame begins a new one."""
+        self._stream = None
+        self._stream_id = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_stream": None, "_stream_id": None}
 
 
-class BasicDet(FasterRCNN):
-    """Faster R-CNN whose boxes relate to those of the frames before (after Deng et al., "RDN", ICCV 2019).
+class VideoStream:
+    """One stream of frames through a model in evaluation mode: its state, its frame number, its tracks, the scaling of its boxes.
 
-    Training relates the frames of a clip; evaluation keeps a `FrameMemory` of the frames before, which it clears when
-    ``stream_id`` (or else ``video_id``) of the input changes.
+    Streams do not meet: several may pass one model, in turns or from threads.
 
     Args:
-        context_frames: number of earlier frames that a relation layer sees; 0 relates only the boxes of the frame itself.
-        context_stride: frames from one context frame to the next in evaluation; sample training clips with the same stride.
-        causal: a frame's tokens see no later frame, in training and in evaluation, which then keeps the outputs of each
-            layer for the earlier frames and computes only the newest. Without it all frames of a clip or window see each
-            other, in training whatever ``context_frames`` is, as in the published model; evaluation never uses a later frame.
+        model: is not changed.
+        image_size: (height, width) of the frames that the model is given, in pixels.
+        output_size: (height, width) that the boxes are scaled to; None: that of the frames.
+        organ: what is scanned; needed by a model that tells organs apart.
     """
 
     def __init__(
         self,
-        *,
-        backbone: nn.Module,
-        proposal_generator: RPN,
-        roi_heads: RoIHeads,
-        context_frames: NotNegative = 15,
-        context_stride: Positive = 1,
-        causal: bool = False,
-        pixel_mean: Sequence[float] = IMAGENET_MEAN,
-        pixel_std: Sequence[float] = IMAGENET_STD,
+        model: VideoDetector,
+        image_size: tuple[int, int],
+        output_size: tuple[int, int] | None = None,
+        organ: str = "",
     ) -> None:
-        super().__init__(
-            backbone=backbone,
-            proposal_generator=proposal_generator,
-            roi_heads=roi_heads,
-            pixel_mean=pixel_mean,
-            pixel_std=pixel_std,
-        )
-        if roi_heads.relation is None:
-            raise ValueError("BasicDet needs roi_heads.relation; the detector without it is FasterRCNN.")
-        self.context_frames = context_frames
-        self.causal = causal
-        self.memory = FrameMemory(context_frames + 1, context_stride)
-        self.stream_id: object = None
-
-    @property
-    def relation(self) -> RelationModule:
-        """The relation layers; they belong to the heads, and so do the names of their weights."""
-        assert self.roi_heads.relation is not None
-        return self.roi_heads.relation
-
-    def relate_clips(self, tokens: Tensor, sampled: Sequence[Instances], clip_lengths: Sequence[int]) -> Tensor:
-        """``(N, D)``: each clip's tokens related to those that `relation_mask` allows."""
-        related, rows, frames = [], tokens.split([len(s) for s in sampled]), list(sampled)
-        start = 0
-        for length in clip_lengths:
-            clip = frames[start : start + length]
-            frame = torch.cat([s.is_gt.new_full((len(s),), t, dtype=torch.int64) for t, s in enumerate(clip)])
-            is_gt = torch.cat([s.is_gt for s in clip])
-            boxes = torch.cat([s.proposal_boxes.tensor for s in clip])
-            mask = relation_mask(frame, self.context_frames, self.causal) & ~is_gt[None, :]
-            related.append(self.relation(torch.cat(rows[start : start + length]), boxes, mask))
-            start += length
-        return torch.cat(related)
-
-    def relate_frame(self, tokens: Tensor, boxes: Tensor, frame: dict[str, Any]) -> Tensor:
-        """``(N, D)``: the frame's tokens related to those of the window, whose frames are related to each other too."""
-        stream_id = frame.get("stream_id", frame.get("video_id"))
-        if stream_id != self.stream_id:
-            self.reset()
-            self.stream_id = stream_id
-        current = FrameTokens([tokens], boxes)
-        self.memory.append(current)
-        window = self.memory.window()
-        window_boxes = torch.cat([f.boxes for f in window])
-        if self.causal:
-            # The outputs of a layer for an earlier frame do not change any more, so they are kept.
-            geometry = geometry_embedding(boxes, window_boxes, self.relation.div_mat)
-            for index, layer in enumerate(self.relation.layers):
-                keys = torch.cat([f.inputs[index] for f in window])
-                current.inputs.append(layer(current.inputs[index], keys, geometry, None))
-            return current.inputs[-1]
-        window_tokens = torch.cat([f.inputs[0] for f in window])
-        return self.relation(window_tokens, window_boxes, num_last=len(tokens))
+        self.model = model
+        self.organ = organ
+        self.image_size = image_size
+        self.output_size = output_size or image_size
+        self.reset()
 
     def reset(self) -> None:
-        """Forget the video."""
-        self.memory.clear()
-        self.stream_id = None
+        """Begin anew, as with the first frame of a video."""
+        self.frame_number = 0
+        self.state = self.model.initial_state(self.image_size, self.organ)
+        self.tracker_state = None if self.model.tracker is None else self.model.tracker.initial_state()
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor, output_size: tuple[int, int] | None = None) -> Instances:
+        """Detect in the next frame.
+
+        Args:
+            image: ``(3, H, W)``, RGB in 0..255.
+            output_size: (height, width) for this frame, if it is another than the stream's.
+
+        Returns:
+            ``pred_boxes`` (in pixels of the output, inside it), ``scores``, ``pred_classes``, and with a tracker ``track_ids``.
+
+        Raises:
+            ValueError: the image has another size than those before it, and the model's state depends on the size.
+        """
+        size = (int(image.shape[-2]), int(image.shape[-1]))
+        if size != self.image_size:
+            self._check_size(size)
+        image = image.to(self.model.device, non_blocking=True).float()
+        detections, self.state = self.model.step(image, self.state, self.model.phase(self.frame_number))
+        self.frame_number += 1
+        return self._output(detections, size, output_size or self.output_size)
+
+    def _check_size(self, size: tuple[int, int]) -> None:
+        if _shapes(self.model.initial_state(size, self.organ)) != _shapes(
+            self.model.initial_state(self.image_size, self.organ)
+        ):
+            raise ValueError(
+                f"Frame {self.frame_number} of the stream is {size[1]}x{size[0]} px, the frames before it are "
+                f"{self.image_size[1]}x{self.image_size[0]}: the model relates maps of several frames, which must have one "
+                "size. Resize the frames, or begin a new stream."
+            )
+
+    def _output(self, detections: Detections, size: tuple[int, int], output_size: tuple[int, int]) -> Instances:
+        row = detections.valid.nonzero()[:, 0]
+        found = Instances(
+            size,
+            pred_boxes=Boxes(detections.boxes[row]),
+            scores=detections.scores[row],
+            pred_classes=detections.classes[row],
+        )
+        found = detector_postprocess(found, *output_size)
+        if self.model.tracker is None:
+            return found
+        boxes, scores, classes = found.pred_boxes.tensor.cpu(), found.scores.cpu(), found.pred_classes.cpu()
+        valid = torch.ones(len(found), dtype=torch.bool)
+        tracked, self.tracker_state = self.model.tracker.update(
+            Detections.of(boxes, scores, classes, valid), self.tracker_state or {}
+        )
+        kept = Detections(*(field[tracked.valid] for field in tracked))
+        return Instances(
+            output_size,
+            pred_boxes=Boxes(kept.boxes),
+            scores=kept.scores,
+            pred_classes=kept.classes,
+            track_ids=kept.track_ids,
+        )
 
 
-def relation_mask(frame: Tensor, context_frames: int, causal: bool) -> Tensor:
-    """``(N, N)`` bool: the row's token may use the column's.
+def _padded_ground_truth(frames: Sequence[Instances | None]) -> tuple[Tensor, Tensor, Tensor]:
+    """``(B, G, 4)`` boxes, ``(B, G)`` classes and ``(B, G)`` valid of frames, on the CPU; None is a frame without ground truth."""
+    rows = max([1, *(len(f) for f in frames if f is not None)])
+    boxes = torch.zeros(len(frames), rows, 4)
+    classes = torch.zeros(len(frames), rows, dtype=torch.int64)
+    valid = torch.zeros(len(frames), rows, dtype=torch.bool)
+    for b, frame in enumerate(frames):
+        if frame is not None and len(frame):
+            boxes[b, : len(frame)] = frame.gt_boxes.tensor
+            classes[b, : len(frame)] = frame.gt_classes
+            valid[b, : len(frame)] = True
+    return boxes, classes, valid
 
-    Args:
-        frame: ``(N,)`` place of each token's frame in its clip.
-        context_frames: 0 allows only the token's own frame; with ``causal`` it limits how far back a token sees.
-        causal: allow no later frame; otherwise every frame sees every other.
-    """
-    back = frame[:, None] - frame[None, :]
-    if context_frames == 0:
-        return back == 0
-    return (back >= 0) & (back <= context_frames) if causal else torch.ones_like(back, dtype=torch.bool)
 
-
-def _inside(proposals: Instances, size: tuple[int, int]) -> Instances:
-    """Proposals clipped to their frame if the batch was padded, without those that lie in the padding."""
-    boxes = Boxes(proposals.proposal_boxes.tensor)
-    boxes.clip(size)
-    keep = boxes.nonempty()
-    clipped = Instances(size, proposal_boxes=boxes, objectness_logits=proposals.objectness_logits)
-    return clipped[keep]
+def _shapes(state: State) -> dict[str, Any]:
+    return {k: _shapes(v) if isinstance(v, dict) else tuple(v.shape) for k, v in state.items()}

@@ -26,6 +26,7 @@ class Clip:
         frame_indices: per frame, its place in its video, from 0.
         position: number of this sample in the run, from 0.
         organ: what was scanned, "" if that is not known; a model may weight its loss by it.
+        num_memory: that many first frames are memory: later frames may use them, and they carry no loss.
     """
 
     frames: Tensor
@@ -34,6 +35,7 @@ class Clip:
     frame_indices: list[int]
     position: int = 0
     organ: str = ""
+    num_memory: int = 0
 
     def __len__(self) -> int:
         return int(self.frames.shape[0])

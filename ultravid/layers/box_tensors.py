@@ -1,0 +1,40 @@
+"""Operations on tensors of boxes with any leading axes; boxes are XYXY.
+
+Legend: ``G``, ``N`` boxes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["clip_boxes", "iou_matrix", "nonempty", "take_rows"]
+
+
+def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
+    """Boxes ``(..., N, 4)`` within images of ``(..., 2)`` (height, width): x in [0, width], y in [0, height]."""
+    height, width = image_sizes.to(boxes.dtype)[..., None, :].unbind(-1)
+    upper = torch.stack((width, height, width, height), dim=-1)
+    return boxes.clamp(min=0).minimum(upper)
+
+
+def nonempty(boxes: Tensor) -> Tensor:
+    """``(..., N)`` bool: boxes with a width and a height above 0."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
+
+
+def iou_matrix(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """``(..., G, N)``: intersection over union of each of ``(..., G, 4)`` with each of ``(..., N, 4)``; 0 where both are empty."""
+    area1, area2 = ((b[..., 2:] - b[..., :2]).clamp(min=0).prod(dim=-1) for b in (boxes1, boxes2))
+    first, second = boxes1[..., :, None, :], boxes2[..., None, :, :]
+    size = (torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])).clamp(
+        min=0
+    )
+    inter = size.prod(dim=-1)
+    union = area1[..., :, None] + area2[..., None, :] - inter
+    return torch.where(inter > 0, inter / union, 0.0)
+
+
+def take_rows(rows: Tensor, index: Tensor) -> Tensor:
+    """``(..., K, D)``: the rows of ``(..., N, D)`` that ``(..., K)`` int64 names."""
+    return rows.gather(-2, index[..., None].expand(*index.shape, rows.shape[-1]))

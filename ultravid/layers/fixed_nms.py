@@ -1,0 +1,61 @@
+"""Non-maximum suppression and selection on tensors of fixed shape, with masks for rows that hold nothing.
+
+Legend: ``N`` boxes, ``K`` rows to select.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+__all__ = ["first_rows", "nms_mask"]
+
+
+@torch.library.custom_op("ultravid::nms_mask", mutates_args=())
+def _nms_mask(boxes: Tensor, scores: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
+    keep = torch.zeros_like(valid)
+    flat = keep.view(-1, keep.shape[-1])
+    rows = zip(boxes.view(-1, *boxes.shape[-2:]), scores.view_as(flat), valid.view_as(flat), flat, strict=True)
+    for frame_boxes, frame_scores, frame_valid, frame_keep in rows:
+        index = frame_valid.nonzero()[:, 0]
+        frame_keep[index[nms(frame_boxes[index], frame_scores[index], iou_threshold)]] = True
+    return keep
+
+
+@_nms_mask.register_fake
+def _(boxes: Tensor, scores: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
+    del boxes, scores, iou_threshold
+    return torch.empty_like(valid)
+
+
+@torch.no_grad()
+def nms_mask(boxes: Tensor, scores: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
+    """Which boxes survive greedy non-maximum suppression by falling score, of equal scores the lower index first.
+
+    One operation of fixed shape for `torch.compile` and export.
+
+    Args:
+        boxes: ``(..., N, 4)`` XYXY; each row of the leading axes is a frame of its own.
+        scores: ``(..., N)``.
+        valid: ``(..., N)`` bool; other boxes neither survive nor suppress.
+        iou_threshold: a box whose IoU with a better surviving box is larger is dropped.
+
+    Returns:
+        ``(..., N)`` bool.
+    """
+    return _nms_mask(boxes.float().contiguous(), scores.float().contiguous(), valid.contiguous(), iou_threshold)
+
+
+def first_rows(keep: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Indices of the first ``count`` rows that are kept, in order.
+
+    Args:
+        keep: ``(..., N)`` bool.
+        count: ``K``; may be larger than ``N``.
+
+    Returns:
+        ``(..., min(K, N))`` int64, filled up with rows that are not kept, and bool, which of them are kept.
+    """
+    index = torch.argsort(~keep, dim=-1, stable=True)[..., :count]
+    return index, keep.gather(-1, index)

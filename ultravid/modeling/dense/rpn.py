@@ -1,0 +1,151 @@
+"""Region proposal network (Ren et al., "Faster R-CNN", NeurIPS 2015, section 3.1) on one feature map.
+
+Legend: ``B`` frames, ``C, h, w`` channels, height, width of the feature map, ``A`` anchors per cell, ``K`` proposals of a frame.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ultravid.layers import Box2BoxTransform, Conv2d
+from ultravid.layers.box_tensors import clip_boxes, iou_matrix, nonempty, take_rows
+from ultravid.layers.fixed_nms import first_rows, nms_mask
+from ultravid.modeling.assign import Matcher, sample_labels
+from ultravid.modeling.dense.anchors import AnchorGenerator
+from ultravid.modeling.dense.base import DenseHead
+from ultravid.modeling.losses import mean_over_processes
+from ultravid.modeling.types import Detections, Targets
+from ultravid.utils.limits import Positive, Share
+
+__all__ = ["RPN", "RPNHead", "RPNPredictions"]
+
+
+class RPNHead(nn.Module):
+    """A 3x3 convolution with ReLU, then 1x1 convolutions to a logit and four deltas for each anchor."""
+
+    def __init__(self, *, in_channels: Positive, num_anchors: Positive) -> None:
+        super().__init__()
+        self.conv = Conv2d(in_channels, in_channels, 3, padding=1, activation=F.relu)
+        self.objectness_logits = nn.Conv2d(in_channels, num_anchors, 1)
+        self.anchor_deltas = nn.Conv2d(in_channels, num_anchors * 4, 1)
+        for layer in (self.conv, self.objectness_logits, self.anchor_deltas):
+            nn.init.normal_(layer.weight, std=0.01)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, C, h, w)`` to logits ``(B, h * w * A)`` and deltas ``(B, h * w * A, 4)`` in the anchors' order."""
+        x = self.conv(features)
+        logits = self.objectness_logits(x).permute(0, 2, 3, 1).flatten(1)
+        deltas = self.anchor_deltas(x).permute(0, 2, 3, 1).reshape(logits.shape[0], -1, 4)
+        return logits, deltas
+
+
+class RPNPredictions(NamedTuple):
+    """Predictions of ``B`` frames.
+
+    Attributes:
+        logits: ``(B, h * w * A)``, of being an object.
+        deltas: ``(B, h * w * A, 4)``.
+        anchors: ``(h * w * A, 4)`` XYXY, pixels.
+    """
+
+    logits: Tensor
+    deltas: Tensor
+    anchors: Tensor
+
+
+class RPN(DenseHead):
+    """Proposals, and in training their losses. The scores of its detections are logits.
+
+    Args:
+        rpn_head: from features to logits and deltas.
+        anchor_generator: the anchors of the same cells.
+        box2box_transform: decodes deltas to boxes.
+        anchor_matcher: labels anchors as foreground, background or ignored.
+        batch_size_per_image: number of anchors of a frame that are sampled for the loss.
+        positive_fraction: at most this share of them is foreground.
+        pre_nms_topk: number of highest logits that are kept before NMS.
+        post_nms_topk: number of proposals that are kept after NMS.
+        nms_threshold: a proposal whose IoU with a better one is larger is dropped.
+        loss_weight: weight of both losses.
+    """
+
+    def __init__(
+        self,
+        *,
+        rpn_head: nn.Module,
+        anchor_generator: AnchorGenerator,
+        box2box_transform: Box2BoxTransform,
+        anchor_matcher: Matcher,
+        batch_size_per_image: Positive = 256,
+        positive_fraction: Share = 0.5,
+        pre_nms_topk: Positive = 256,
+        post_nms_topk: Positive = 16,
+        nms_threshold: Share = 0.7,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.rpn_head = rpn_head
+        self.anchor_generator = anchor_generator
+        self.box2box_transform = box2box_transform
+        self.anchor_matcher = anchor_matcher
+        self.batch_size_per_image = batch_size_per_image
+        self.positive_fraction = positive_fraction
+        self.pre_nms_topk = pre_nms_topk
+        self.post_nms_topk = post_nms_topk
+        self.nms_threshold = nms_threshold
+        self.loss_weight = loss_weight
+
+    def forward(self, feature_map: Tensor, organ: Tensor | None = None) -> RPNPredictions:
+        """Logits and deltas of all anchors on ``(B, C, h, w)``; proposals are the same for all organs."""
+        del organ
+        logits, deltas = self.rpn_head(feature_map)
+        return RPNPredictions(logits, deltas, self.anchor_generator(feature_map.shape[-2], feature_map.shape[-1]))
+
+    def num_detections(self, image_size: tuple[int, int]) -> int:
+        """``K``: ``post_nms_topk``, or the number of anchors that are kept before NMS if that is smaller."""
+        stride = self.anchor_generator.stride
+        num_anchors = -(-image_size[0] // stride) * -(-image_size[1] // stride) * self.anchor_generator.num_anchors
+        return min(self.post_nms_topk, self.pre_nms_topk, num_anchors)
+
+    def losses(self, predictions: RPNPredictions, targets: Targets) -> dict[str, Tensor]:
+        """``loss_rpn_cls`` (binary cross entropy) and ``loss_rpn_loc`` (L1 on the deltas of foreground anchors).
+
+        Both are sums over the sampled anchors, divided by the number of frames times ``batch_size_per_image``.
+        """
+        logits, deltas, anchors = predictions
+        with torch.no_grad():
+            iou = iou_matrix(targets.boxes, anchors[None]).masked_fill(~targets.valid[..., None], -1.0)
+            matches, labels = self.anchor_matcher(iou)
+            index, sampled = sample_labels(labels, self.batch_size_per_image, self.positive_fraction)
+            label = labels.gather(1, index)
+            matched = take_rows(targets.boxes, matches.gather(1, index))
+            target_deltas = self.box2box_transform.get_deltas(anchors[index], matched)
+            target_deltas = torch.where(
+                (label == 1)[..., None], target_deltas, 0.0
+            )  # without ground truth they are not finite
+            weight = targets.weight[:, None] * sampled
+            num_frames = mean_over_processes((targets.weight > 0).sum())
+        loss_cls = F.binary_cross_entropy_with_logits(
+            logits.gather(1, index).float(), (label == 1).float(), weight=weight, reduction="sum"
+        )
+        difference = (take_rows(deltas, index).float() - target_deltas).abs().sum(dim=-1)
+        loss_loc = torch.where(label == 1, difference, 0.0).mul(weight).sum()
+        scale = self.loss_weight / (num_frames * self.batch_size_per_image)
+        return {"loss_rpn_cls": loss_cls * scale, "loss_rpn_loc": loss_loc * scale}
+
+    @torch.no_grad()
+    def decode(self, predictions: RPNPredictions, image_sizes: Tensor) -> Detections:
+        """``(B, K, ...)`` proposals by falling logit: the top logits, decoded, clipped, without empty boxes, after NMS."""
+        logits, deltas, anchors = predictions
+        top_logits, top = logits.topk(min(self.pre_nms_topk, logits.shape[1]), dim=1)
+        boxes = clip_boxes(self.box2box_transform.apply_deltas(take_rows(deltas, top), anchors[top]), image_sizes)
+        scores = top_logits.float()
+        keep = nms_mask(boxes, scores, nonempty(boxes), self.nms_threshold)
+        index, valid = first_rows(keep, self.post_nms_topk)
+        return Detections.of(take_rows(boxes, index), scores.gather(1, index), torch.zeros_like(index), valid)

@@ -1,0 +1,5 @@
+"""The three families that detectors are composed of."""
+
+from ultravid.modeling.families.two_stage import TwoStage
+
+__all__ = ["TwoStage"]

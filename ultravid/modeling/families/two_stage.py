@@ -1,0 +1,160 @@
+"""Two-stage detectors: proposals, one token for each, relations between tokens, classes and boxes.
+
+Legend: ``B`` clips, ``T`` frames of a clip, ``C, h, w`` channels, height, width of the feature map, ``N`` boxes of a frame, ``D`` width of
+a token, ``K`` rows of detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ultravid.modeling.dense import DenseHead
+from ultravid.modeling.detector import ClipBatch, VideoDetector
+from ultravid.modeling.feature_context import FeatureContext, NoFeatureContext
+from ultravid.modeling.roi import BoxPredictor, RoIPooler, RoISampler, SampledBoxes
+from ultravid.modeling.token_mixer import NoMixer, TokenMixer
+from ultravid.modeling.types import Detections, FrameTokens, State
+from ultravid.structures import Clip
+
+__all__ = ["TwoStage"]
+
+
+class TwoStage(VideoDetector):
+    """A two-stage detector (Ren et al., "Faster R-CNN", NeurIPS 2015) on one feature map, whose parts may remember earlier frames.
+
+    Args:
+        backbone: from images ``(B, 3, H, W)`` to features ``(B, C, ceil(H / s), ceil(W / s))``.
+        proposal_head: from features to proposals.
+        roi_pooler: from proposals to tokens.
+        roi_sampler: which proposals the second stage is trained on.
+        box_predictor: from tokens to classes and boxes.
+        feature_context: relates feature maps of several frames; None for none.
+        token_mixer: relates tokens of a frame, or of several; None for none.
+        kwargs: of `VideoDetector`.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        proposal_head: DenseHead,
+        roi_pooler: RoIPooler,
+        roi_sampler: RoISampler,
+        box_predictor: BoxPredictor,
+        feature_context: FeatureContext | None = None,
+        token_mixer: TokenMixer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.backbone = backbone
+        self.feature_context = feature_context or NoFeatureContext()
+        self.proposal_head = proposal_head
+        self.roi_pooler = roi_pooler
+        self.roi_sampler = roi_sampler
+        self.token_mixer = token_mixer or NoMixer()
+        self.box_predictor = box_predictor
+
+    @property
+    def num_phases(self) -> int:
+        """That of the token mixer."""
+        return self.token_mixer.num_phases
+
+    def phase(self, frame_number: int) -> int:
+        """That of the token mixer."""
+        return self.token_mixer.phase(frame_number)
+
+    def initial_state(self, image_size: tuple[int, int], organ: str = "") -> State:
+        """The states of the feature context and of the token mixer, and the organ."""
+        num_boxes = self.proposal_head.num_detections(image_size)
+        return {
+            "feature_context": self.feature_context.initial_state(image_size),
+            "token_mixer": self.token_mixer.initial_state(image_size, num_boxes),
+            "organ": self.organ_index(organ),
+        }
+
+    def step(self, image: Tensor, state: State, phase: int = 0) -> tuple[Detections, State]:
+        """Detect in the next frame."""
+        x = self.normalize(image)[None]
+        organ = state["organ"][None]
+        feature, context_state = self.feature_context.step(self.backbone(x), x, state["feature_context"])
+        sizes = _image_sizes(x)
+        proposals = self.proposal_head.decode(self.proposal_head(feature, organ), sizes)
+        boxes, valid = proposals.boxes, proposals.valid
+        tokens = self.roi_pooler(feature, boxes)
+        present = valid.new_ones(())
+        frame = FrameTokens(
+            tokens[0], boxes[0], valid[0], torch.zeros_like(valid[0]), present, ~present, x[0], feature[0]
+        )
+        tokens, mixer_state = self.token_mixer.step(frame, self.roi_pooler, state["token_mixer"], phase)
+        predictions = self.box_predictor(tokens[None], organ)
+        detections = self.box_predictor.decode(predictions, boxes, valid, sizes).frame(0)
+        return detections, {"feature_context": context_state, "token_mixer": mixer_state, "organ": state["organ"]}
+
+    @torch.no_grad()
+    def detect_clip(self, frames: Tensor, organ: str = "") -> Detections:
+        """``(T, K, ...)``."""
+        images = self.normalize(frames)[None]
+        frame_valid = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
+        organs = self.organ_index(organ)[None].expand(len(frames))
+        features = self.feature_context.clip(self._features(images), images, frame_valid)
+        sizes = _image_sizes(images[0])
+        proposals = self.proposal_head.decode(self.proposal_head(features[0], organs), sizes)
+        tokens = self.roi_pooler(features[0], proposals.boxes)
+        no = torch.zeros_like(proposals.valid)
+        clip = FrameTokens(
+            tokens=tokens[None],
+            boxes=proposals.boxes[None],
+            valid=proposals.valid[None],
+            is_gt=no[None],
+            frame_valid=frame_valid,
+            is_memory=~frame_valid,
+            image=images,
+            feature_map=features,
+        )
+        tokens = self.token_mixer.clip(clip, self.roi_pooler)[0]
+        return self.box_predictor.decode(self.box_predictor(tokens, organs), proposals.boxes, proposals.valid, sizes)
+
+    def losses(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
+        """Losses over all frames of all clips that carry one: those of the proposals, ``loss_cls`` and ``loss_box_reg``."""
+        batch = self.batch(clips)
+        organ = batch.organ.repeat_interleave(batch.images.shape[1])
+        features = self.feature_context.clip(self._features(batch.images), batch.images, batch.frame_valid)
+        predictions = self.proposal_head(features.flatten(0, 1), organ)
+        losses = self.proposal_head.losses(predictions, batch.targets)
+        proposals = self.proposal_head.decode(predictions, batch.targets.image_sizes)
+        sampled = self.roi_sampler(proposals, batch.targets)
+        tokens = self.roi_pooler(features.flatten(0, 1), sampled.boxes)
+        tokens = self.token_mixer.clip(_clip_tokens(tokens, sampled, batch, features), self.roi_pooler)
+        losses.update(
+            self.box_predictor.losses(self.box_predictor(tokens.flatten(0, 1), organ), sampled, batch.targets.weight)
+        )
+        return losses
+
+    def _features(self, images: Tensor) -> Tensor:
+        """``(B, T, C, h, w)`` of ``(B, T, 3, H, W)``."""
+        maps: Tensor = self.backbone(images.flatten(0, 1))
+        return maps.unflatten(0, images.shape[:2])
+
+
+def _image_sizes(images: Tensor) -> Tensor:
+    """``(B, 2)`` (height, width) of ``(B, 3, H, W)``."""
+    size = torch.tensor(images.shape[-2:], dtype=torch.float32, device=images.device)
+    return size.expand(len(images), 2)
+
+
+def _clip_tokens(tokens: Tensor, sampled: SampledBoxes, batch: ClipBatch, features: Tensor) -> FrameTokens:
+    by_clip = batch.frame_valid.shape
+    return FrameTokens(
+        tokens=tokens.unflatten(0, by_clip),
+        boxes=sampled.boxes.unflatten(0, by_clip),
+        valid=sampled.valid.unflatten(0, by_clip),
+        is_gt=sampled.is_gt.unflatten(0, by_clip),
+        frame_valid=batch.frame_valid,
+        is_memory=batch.is_memory,
+        image=batch.images,
+        feature_map=features,
+    )

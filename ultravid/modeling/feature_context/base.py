@@ -1,0 +1,54 @@
+"""Parts that give a frame's feature map what earlier frames showed.
+
+Legend: ``B`` clips, ``T`` frames of a clip, ``C, h, w`` channels, height, width of a feature map, ``H, W`` of an image in pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from ultravid.modeling.types import State
+
+__all__ = ["FeatureContext", "NoFeatureContext"]
+
+
+class FeatureContext(nn.Module, ABC):
+    """From the maps of frames to maps that know of other frames. The place of a frame's ground truth is unknown to it."""
+
+    def initial_state(self, image_size: tuple[int, int]) -> State:
+        """The state before the first frame of a stream, on the device of the part; image_size is (height, width) in pixels."""
+        del image_size
+        return {}
+
+    @abstractmethod
+    def clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
+        """All frames of clips at once.
+
+        Args:
+            maps: ``(B, T, C, h, w)``.
+            images: ``(B, T, 3, H, W)``, normalised.
+            frame_valid: ``(B, T)`` bool, False for frames that pad a short clip; they must reach no other frame.
+
+        Returns:
+            ``(B, T, C, h, w)``.
+        """
+
+    @abstractmethod
+    def step(self, feature_map: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:
+        """The next frame of a stream: ``(1, C, h, w)`` and the image ``(1, 3, H, W)`` to ``(1, C, h, w)`` and the next state."""
+
+
+class NoFeatureContext(FeatureContext):
+    """Each frame by itself."""
+
+    def clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
+        """The maps as they are."""
+        del images, frame_valid
+        return maps
+
+    def step(self, feature_map: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:
+        """The map as it is."""
+        del image
+        return feature_map, state

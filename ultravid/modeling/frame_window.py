@@ -1,0 +1,61 @@
+"""The last frames of a stream, as tensors of fixed shape.
+
+Legend: ``L`` places of the ring, oldest first, the newest last; ``R`` frames of the window.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ultravid.modeling.types import State
+from ultravid.utils.limits import Positive
+
+__all__ = ["FrameWindow"]
+
+
+class FrameWindow:
+    """Every ``stride``-th of the last frames, counted back from the newest. It holds no frame itself: the state does.
+
+    A video may be endless: what is further back than ``num_frames * stride`` frames is dropped.
+
+    Args:
+        num_frames: number of frames ``R`` in a window, the newest included.
+        stride: frames from one to the next in a window.
+
+    Raises:
+        ValueError: one of them is below 1.
+    """
+
+    def __init__(self, num_frames: Positive, stride: Positive = 1) -> None:
+        if num_frames < 1 or stride < 1:
+            raise ValueError(f"num_frames={num_frames} and stride={stride} must be at least 1.")
+        self.num_frames = num_frames
+        self.stride = stride
+
+    @property
+    def length(self) -> int:
+        """``L``, number of frames that must be kept."""
+        return (self.num_frames - 1) * self.stride + 1
+
+    def initial_state(self, device: torch.device, **like: tuple[tuple[int, ...], torch.dtype]) -> State:
+        """An empty ring: ``(L, *shape)`` zeros for each name with its shape and dtype, and ``valid`` ``(L,)``, all False."""
+        rings = {
+            name: torch.zeros((self.length, *shape), dtype=dtype, device=device)
+            for name, (shape, dtype) in like.items()
+        }
+        return {**rings, "valid": torch.zeros(self.length, dtype=torch.bool, device=device)}
+
+    def push(self, state: State, **newest: Tensor) -> State:
+        """The ring with one more frame, whose tensors have the names and shapes of `initial_state`; the oldest is dropped."""
+        pushed = {
+            name: torch.cat((state[name][1:], value[None].to(state[name].dtype))) for name, value in newest.items()
+        }
+        valid = state["valid"]
+        return {**pushed, "valid": torch.cat((valid[1:], valid.new_ones(1)))}
+
+    def window(self, state: State) -> State:
+        """``(R, ...)`` of each tensor: the frames of the window, oldest first, the newest last."""
+        if self.stride == 1:
+            return state
+        return {name: ring[:: self.stride] for name, ring in state.items()}

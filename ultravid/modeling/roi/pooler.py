@@ -1,0 +1,57 @@
+"""From boxes on a feature map to tokens.
+
+Legend: ``B`` frames, ``N`` boxes of a frame, ``D`` width of a token, ``C, h, w`` channels, height, width of the map, ``P`` cells of the
+pooled map on a side.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["FCBoxHead", "RoIPooler"]
+
+
+class RoIPooler(nn.Module):
+    """RoIAlign and a head that makes one token of each pooled map.
+
+    Args:
+        box_pooler: RoIAlign from the feature map and boxes ``(M, 5)`` to ``(M, C, P, P)``.
+        head: from the pooled maps to tokens ``(M, D)``; maps ``(M, D, p, p)`` are averaged over space.
+        roi_scale: factor by which boxes are enlarged about their centre before pooling, to include their surroundings.
+    """
+
+    def __init__(self, *, box_pooler: nn.Module, head: nn.Module, roi_scale: float = 1.0) -> None:
+        super().__init__()
+        self.box_pooler = box_pooler
+        self.head = head
+        self.roi_scale = roi_scale
+
+    def forward(self, feature_maps: Tensor, boxes: Tensor) -> Tensor:
+        """``(B, N, D)`` tokens of boxes ``(B, N, 4)``, XYXY in pixels, on ``(B, C, h, w)``."""
+        if self.roi_scale != 1.0:
+            boxes = _enlarge(boxes, self.roi_scale)
+        frame = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)
+        rois = torch.cat((frame[:, None, None].expand(-1, boxes.shape[1], 1), boxes), dim=-1).flatten(0, 1)
+        tokens: Tensor = self.head(self.box_pooler(feature_maps, rois))
+        if tokens.dim() == 4:
+            tokens = tokens.mean(dim=(2, 3))
+        return tokens.unflatten(0, boxes.shape[:2])
+
+
+class FCBoxHead(nn.Sequential):
+    """A pooled map ``(N, C, P, P)`` through two linear layers to ``(N, D)``."""
+
+    def __init__(self, *, in_channels: int, pooled_size: int, dim: int) -> None:
+        super().__init__(
+            nn.Flatten(),
+            nn.Linear(in_channels * pooled_size**2, dim),
+            nn.ReLU(),
+            nn.Linear(dim, dim),
+            nn.ReLU(),
+        )
+
+
+def _enlarge(boxes: Tensor, factor: float) -> Tensor:
+    centre, size = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]) * (factor / 2)
+    return torch.cat((centre - size, centre + size), dim=-1)

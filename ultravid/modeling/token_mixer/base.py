@@ -1,0 +1,57 @@
+"""Parts that relate the objects of a frame to each other and to those of other frames.
+
+Legend: ``B`` clips, ``T`` frames of a clip, ``N`` boxes of a frame, ``D`` width of a token.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from ultravid.modeling.types import FrameTokens, Pool, State
+
+__all__ = ["NoMixer", "TokenMixer"]
+
+
+class TokenMixer(nn.Module, ABC):
+    """From the tokens of boxes to tokens that know of other boxes, of the same frame or of others."""
+
+    num_phases = 1
+
+    def initial_state(self, image_size: tuple[int, int], num_boxes: int) -> State:
+        """The state before the first frame of a stream, on the device of the part.
+
+        Args:
+            image_size: (height, width) in pixels.
+            num_boxes: ``N``, number of rows of each frame's boxes.
+        """
+        del image_size, num_boxes
+        return {}
+
+    def phase(self, frame_number: int) -> int:
+        """Which of the ``num_phases`` computations the frame with this number in its stream takes."""
+        del frame_number
+        return 0
+
+    @abstractmethod
+    def clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
+        """``(B, T, N, D)`` of all frames of clips; rows that are not valid, and what they hold, reach no valid one."""
+
+    @abstractmethod
+    def step(self, frame: FrameTokens, pool: Pool, state: State, phase: int = 0) -> tuple[Tensor, State]:
+        """``(N, D)`` of the next frame of a stream, whose fields have no leading axis, and the next state."""
+
+
+class NoMixer(TokenMixer):
+    """Each box by itself."""
+
+    def clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
+        """The tokens as they are."""
+        del pool
+        return frames.tokens
+
+    def step(self, frame: FrameTokens, pool: Pool, state: State, phase: int = 0) -> tuple[Tensor, State]:
+        """The tokens as they are."""
+        del pool, phase
+        return frame.tokens, state

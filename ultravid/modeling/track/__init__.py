@@ -1,0 +1,1 @@
+"""Trackers: from detections of single frames to tracks."""
