@@ -1,14 +1,15 @@
 # On a fresh machine with Python 3.11 or newer, git and make:
-#   make train   makes phantom videos, trains a temporal detector, evaluates it and prints the table
-#   make test    lint, import contracts, types and the whole test suite
-#   make drill   kills runs 20 times, resumes them, and compares them with runs that were not interrupted
+#   make train     makes phantom videos, trains a temporal detector, evaluates it and prints the table
+#   make test      lint, import contracts, types and the test suite
+#   make test-all  the same, and the tests that take minutes: thousands of frames, longer training of every model
+#   make drill     kills runs 20 times, resumes them, and compares them with runs that were not interrupted
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export ULTRAVID_DATASETS ?= datasets
 
-.PHONY: install train test lint contracts types pytest drill clean
+.PHONY: install train test test-all lint contracts types pytest drill clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +26,10 @@ train: install
 	$(BIN)/python tools/lazyconfig_train.py --config-file projects/basicdet/configs/phantom.py train.max_iter=600
 
 test: lint contracts types pytest
+
+# the empty expression replaces pyproject.toml's, which deselects the marker slow_models
+test-all: lint contracts types install
+	$(BIN)/pytest --numprocesses logical --dist loadfile -m ""
 
 lint: install
 	$(BIN)/ruff check .
