@@ -2,12 +2,13 @@
 
 from ultravid.config import LazyCall as L
 from ultravid.layers import RelationModule
-from ultravid.modeling import BasicDet
+from ultravid.modeling import RelationMixer
 
 from .faster_rcnn import model
 
-model._target_ = BasicDet
-model.roi_heads.relation = L(RelationModule)(dim=256, num_heads=8, num_layers=2, geometry_dim=256)
-model.context_frames = 15
-model.context_stride = 1
-model.causal = False
+model.token_mixer = L(RelationMixer)(
+    relation=L(RelationModule)(dim=256, num_heads=8, num_layers=2, geometry_dim=256),
+    context_frames=15,
+    context_stride=1,
+    causal=False,
+)

@@ -1,51 +1,13 @@
 """A small BasicDet for images of about 128 px: stride 8, 0.7 M parameters, trained from scratch on a CPU in minutes."""
 
-from torchvision.ops import RoIAlign
-
 from ultravid.config import LazyCall as L
-from ultravid.layers import Box2BoxTransform, RelationModule
-from ultravid.modeling import (
-    RPN,
-    AnchorGenerator,
-    BasicDet,
-    BoxPredictor,
-    FCBoxHead,
-    Matcher,
-    ResNet,
-    RoIHeads,
-    RPNHead,
-)
+from ultravid.layers import RelationModule
+from ultravid.modeling import RelationMixer
 
-model = L(BasicDet)(
-    backbone=L(ResNet)(num_blocks=(1, 1, 1), channels=(16, 32, 64), strides=(1, 2, 1), stem_channels=16, norm="BN"),
-    proposal_generator=L(RPN)(
-        rpn_head=L(RPNHead)(in_channels=64, num_anchors=4),
-        anchor_generator=L(AnchorGenerator)(shapes=[(10, 7), (18, 12), (28, 18), (60, 16)], stride=8, offset=0.5),
-        box2box_transform=L(Box2BoxTransform)(weights=(1.0, 1.0, 1.0, 1.0)),
-        anchor_matcher=L(Matcher)(thresholds=(0.3, 0.6), labels=(0, -1, 1), allow_low_quality_matches=True),
-        batch_size_per_image=64,
-        pre_nms_topk=64,
-        post_nms_topk=10,
-        nms_threshold=0.7,
-    ),
-    roi_heads=L(RoIHeads)(
-        box_pooler=L(RoIAlign)(output_size=7, spatial_scale=1 / 8, sampling_ratio=1, aligned=True),
-        box_head=L(FCBoxHead)(in_channels=64, pooled_size=7, dim=128),
-        box_predictor=L(BoxPredictor)(
-            in_features=128,
-            num_classes=1,
-            box2box_transform=L(Box2BoxTransform)(weights=(10.0, 10.0, 5.0, 5.0)),
-            cls_loss_weight=2.0,
-            box_loss_weight=0.5,
-        ),
-        proposal_matcher=L(Matcher)(thresholds=(0.5,), labels=(0, 1)),
-        relation=L(RelationModule)(dim=128, num_heads=8, num_layers=2, geometry_dim=64),
-        batch_size_per_image=12,
-        positive_fraction=0.5,
-        gt_copies=2,
-        gt_jitter=0.1,
-        roi_scale=2.0,
-    ),
+from .faster_rcnn_small import model
+
+model.token_mixer = L(RelationMixer)(
+    relation=L(RelationModule)(dim=128, num_heads=8, num_layers=2, geometry_dim=64),
     context_frames=15,
     context_stride=2,
     causal=True,

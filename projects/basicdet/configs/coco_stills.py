@@ -11,7 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from ultravid.config import LazyCall as L
 from ultravid.config import LazyPartial, get_config
-from ultravid.modeling import FasterRCNN, anchor_shapes
+from ultravid.modeling import anchor_shapes
 from ultravid.solver import WarmupParamScheduler
 
 _data = get_config("common/data/coco_stills.py")
@@ -19,23 +19,17 @@ _train = get_config("common/train.py")
 
 data = _data.data
 dataloader = _data.dataloader
-model = get_config("common/models/basicdet_small.py").model
-model._target_ = FasterRCNN
-for _key in ("context_frames", "context_stride", "causal"):
-    del model[_key]
-model.roi_heads.relation = None
+model = get_config("common/models/faster_rcnn_small.py").model
 model.backbone.channels = (32, 64, 128)
 model.backbone.num_blocks = (2, 2, 2)
 model.backbone.strides = (1, 2, 2)
 model.backbone.stem_channels = 32
-model.proposal_generator.rpn_head.in_channels = 128
-model.proposal_generator.rpn_head.num_anchors = 12
-model.proposal_generator.anchor_generator.shapes = L(anchor_shapes)(
-    sizes=[20, 34, 56, 90], aspect_ratios=[0.45, 0.75, 1.2]
-)
-model.proposal_generator.anchor_generator.stride = 16
-model.roi_heads.box_pooler.spatial_scale = 1 / 16
-model.roi_heads.box_head.in_channels = 128
+model.proposal_head.rpn_head.in_channels = 128
+model.proposal_head.rpn_head.num_anchors = 12
+model.proposal_head.anchor_generator.shapes = L(anchor_shapes)(sizes=[20, 34, 56, 90], aspect_ratios=[0.45, 0.75, 1.2])
+model.proposal_head.anchor_generator.stride = 16
+model.roi_pooler.box_pooler.spatial_scale = 1 / 16
+model.roi_pooler.head.in_channels = 128
 
 train = _train.train
 prepared_model, checkpointer, trainer = _train.prepared_model, _train.checkpointer, _train.trainer

@@ -8,4 +8,4 @@ Hardware: as phantom.py.
 from .phantom import *
 
 train.output_dir = "./outputs/phantom_one_frame"
-model.context_frames = 0
+model.token_mixer.context_frames = 0
