@@ -265,7 +265,7 @@ class DetectionCheckpointer:
         for key in wanted:
             state = content.pop(key)
             if key == AVERAGED:
-                state = current_weights(state, self.model.state_dict(), path)
+                state = current_weights(state, self.model, path)
             try:
                 self.checkpointables[key].load_state_dict(state)
             except (ValueError, KeyError, RuntimeError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from ultravid.checkpoint.reading import CheckpointError
-from ultravid.config.migrations import WEIGHTS
 
 __all__ = ["WeightsError", "align_and_update_state_dicts", "current_weights", "load_weights", "match_by_suffix"]
 
@@ -86,7 +85,7 @@ def load_weights(
         kind = type(weights[foreign]).__name__
         raise CheckpointError(f"{path} holds no state dict: its {foreign!r} is a {kind}, not a tensor.")
     expected = model.state_dict()
-    match = _match_names(expected, current_weights(weights, expected, path), by_suffix=by_suffix)
+    match = _match_names(expected, current_weights(weights, model, path), by_suffix=by_suffix)
     shapes = [
         f"{k} is {tuple(match.weights[k].shape)}, the model's {tuple(expected[k].shape)}"
         for k in expected
@@ -110,30 +109,37 @@ def load_weights(
     return len(expected) - len(fitting)
 
 
-def current_weights(weights: Mapping[str, Tensor], expected: Container[str], path: str | Path) -> Mapping[str, Tensor]:
-    """Weights of an earlier version under today's names (`ultravid.config.migrations.WEIGHTS`).
+def current_weights(weights: Mapping[str, Tensor], model: nn.Module, path: str | Path) -> Mapping[str, Tensor]:
+    """Weights of an earlier version, or of a published model, under the names that the model has for them.
+
+    The model says which those are: a `VideoDetector` has a method ``current_names``. A weight that differs from the model's
+    by axes of length 1 alone, as that of a 1x1 convolution from that of a linear layer, is reshaped.
 
     Args:
         weights: by name.
-        expected: names of the model; one that is among them is never changed.
+        model: a module without ``current_names`` takes the names as they are.
         path: the file that the weights come from, for the note in the log.
     """
-    renamed: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        old = "" if name in expected else next((end for end in _starts(name) if end in WEIGHTS), "")
-        new = f"{WEIGHTS[old]}{name[len(old) :]}" if old else name
-        renamed[new if new in expected else name] = value
-    for old, new in WEIGHTS.items():
-        if any(name.startswith(f"{old}.") and name not in renamed for name in weights):
-            logger.info("%s: weights are called %s.* now, %s.* in the file.", path, new, old)
+    ask: Callable[[Iterable[str]], dict[str, str]] | None = getattr(model, "current_names", None)
+    names = ask(weights) if ask is not None else {}
+    if not names:
+        return weights
+    expected = model.state_dict()
+    renamed = {name: value for name, value in weights.items() if name not in names}
+    for name, new in names.items():
+        if new and new not in renamed:
+            renamed[new] = _reshaped(weights[name], expected[new])
+    changed = {old: new for old, new in names.items() if new}
+    if changed:
+        old, new = next(iter(changed.items()))
+        logger.info("%s: %d weights have other names now, as %s for %s.", path, len(changed), new, old)
     return renamed
 
 
-def _starts(name: str) -> Iterator[str]:
-    """The modules of a weight's name, the innermost first: ``a.b`` and ``a`` of ``a.b.weight``."""
-    while "." in name:
-        name = name.rpartition(".")[0]
-        yield name
+def _reshaped(value: Tensor, like: Tensor) -> Tensor:
+    """The value in the other's shape if the two differ by axes of length 1 alone, else as it is."""
+    same = [n for n in value.shape if n != 1] == [n for n in like.shape if n != 1]
+    return value.reshape(like.shape) if same else value
 
 
 def _log_parts(path: str | Path, match: _Match, from_scratch: list[str]) -> None:

@@ -18,7 +18,6 @@ __all__ = [
     "PLAIN_VALUES",
     "RECOMPOSED",
     "TARGETS",
-    "WEIGHTS",
     "PastDefault",
     "Recomposed",
     "current_target",
@@ -234,10 +233,6 @@ RECOMPOSED: dict[str, Recomposed] = {
             "log_grad_scaler": "log_grad_scaler",
         },
     ),
-}
-
-WEIGHTS: dict[str, str] = {
-    # old name of a module in a model, from the model down, -> today's: what checkpoints call its weights.
 }
 
 

@@ -6,7 +6,7 @@ Legend: ``B`` clips, ``T`` frames of a clip, ``H, W`` height and width in pixels
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ultravid.modeling.postprocessing import detector_postprocess
+from ultravid.modeling.published import current_names
 from ultravid.modeling.types import Detections, State, Targets
 from ultravid.structures import Boxes, Clip, Instances
 
@@ -145,6 +146,13 @@ class VideoDetector(nn.Module, ABC):
     def normalize(self, image: Tensor) -> Tensor:
         """``(..., 3, H, W)`` in 0..255 to zero mean and unit variance, on the model's device."""
         return (image.to(self.device, non_blocking=True).float() - self.pixel_mean) / self.pixel_std
+
+    def current_names(self, names: Iterable[str]) -> dict[str, str]:
+        """Today's names of weights of earlier versions and of the predecessor (`ultravid.modeling.published.current_names`).
+
+        `ultravid.checkpoint` asks for them when a file has names that the model has not.
+        """
+        return current_names(names, self.state_dict().keys())
 
     def organ_index(self, organ: str) -> Tensor:
         """``()`` int64: the organ's place in `organs`, 0 for a model that does not tell organs apart.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ def load_optimizer(
 
     Args:
         optimizer: the new one.
-        model: the plain module, with the names of the saved one.
+        model: the plain module; a `VideoDetector` knows earlier names of its parameters (``current_names``).
         configured: the `hyperparameters` that the config sets now.
         saved: what `saved_optimizer` returned; versions that did not save names and class are read too.
 
@@ -61,7 +61,7 @@ def load_optimizer(
             "The optimizer is %s, that of the checkpoint %s: it starts without a state.", type(optimizer).__name__, kind
         )
         return
-    names, before = _names(optimizer, model), saved.get("parameter_names")
+    names, before = _names(optimizer, model), _names_of_today(saved.get("parameter_names"), model)
     state = saved["optimizer"]
     if before is not None and before != names:
         state = _by_names(optimizer, state, names, before)
@@ -83,6 +83,15 @@ def _names(optimizer: Optimizer, model: nn.Module) -> list[list[str]]:
     """The names of each group's parameters; "" for one that is not the model's."""
     known = {id(parameter): name for name, parameter in model.named_parameters()}
     return [[known.get(id(p), "") for p in group["params"]] for group in optimizer.param_groups]
+
+
+def _names_of_today(names: list[list[str]] | None, model: nn.Module) -> list[list[str]] | None:
+    """Saved names of parameters as the model has them now."""
+    ask: Callable[[Iterable[str]], dict[str, str]] | None = getattr(model, "current_names", None)
+    if names is None or ask is None:
+        return names
+    renamed = ask(name for group in names for name in group)
+    return [[renamed.get(name) or name for name in group] for group in names]
 
 
 def _by_names(

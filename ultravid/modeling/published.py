@@ -1,0 +1,88 @@
+"""The predecessor's models and weights (HaojunYu1998/UltraDet, arXiv 2305.18060), and those of our earlier versions, in today's words.
+
+`RENAMES` brings names of weights up to date; the checkpointer applies it to names that a model does not have, so that published
+checkpoints and those of version 0.1 go on fitting. `PUBLISHED_MODELS` says which shipped config computes what a published model
+computes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+
+__all__ = ["PUBLISHED_MODELS", "RENAMES", "SKIPPED", "PublishedModel", "current_names"]
+
+RENAMES: tuple[tuple[str, str], ...] = (
+    # (regular expression, replacement) for a weight's whole name. The rules are tried in order, each on the name itself and on what
+    # earlier rules made of it; the first result that is a name of the model counts. So two models may call one old name differently.
+    (r"^module\.", ""),  # a file that was saved from a wrapper of DDP
+    # --- two-stage detectors; version 0.1 had the predecessor's names
+    (r"^proposal_generator\.rpn_head\.", "proposal_head.rpn_head."),
+    (r"^roi_heads\.res5\.", "roi_pooler.head."),
+    (r"^roi_heads\.relation\.", "token_mixer.relation."),
+    (r"^roi_heads\.box_predictor\.", "box_predictor."),
+)
+
+SKIPPED: tuple[tuple[str, str], ...] = (
+    # (regular expression, reason) for names of a file that no model needs.
+    (r"\.anchor_generator\.cell_anchors\.", "anchors are computed"),
+    (r"^pixel_(mean|std)$", "the config has them"),
+)
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """How a model of the predecessor is composed here.
+
+    Attributes:
+        config: short name of a shipped config that has it as ``model``.
+        overrides: of that model, as in ``MODEL.OPTS`` of a YAML config: they switch on what the published code does unlike the
+            paper, and unlike the shipped config.
+    """
+
+    config: str
+    overrides: tuple[str, ...] = ()
+
+
+PUBLISHED_MODELS: dict[str, PublishedModel] = {
+    # the predecessor's name -> ours
+    "FasterRCNN": PublishedModel("common/models/faster_rcnn.py"),
+    "RelationNet": PublishedModel("common/models/relationnet.py"),
+    "BasicDet": PublishedModel("common/models/basicdet.py"),
+}
+
+
+def current_names(names: Iterable[str], expected: Container[str]) -> dict[str, str]:
+    """Names of a file's weights as a model has them.
+
+    Args:
+        names: those of the file.
+        expected: those of the model.
+
+    Returns:
+        for each name that the model does not have, but that it has under another name, that one; "" for a name that no
+        model needs. The others are not in it.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        if name in expected:
+            continue
+        new = _current_name(name, expected)
+        if new is not None:
+            found[name] = new
+        elif any(re.search(pattern, name) for pattern, _ in SKIPPED):
+            found[name] = ""
+    return found
+
+
+def _current_name(name: str, expected: Container[str]) -> str | None:
+    candidates = [name]
+    for pattern, replacement in RENAMES:
+        for candidate in tuple(candidates):
+            new = re.sub(pattern, replacement, candidate)
+            if new in expected:
+                return new
+            if new != candidate:
+                candidates.append(new)
+    return None
