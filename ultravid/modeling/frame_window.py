@@ -1,6 +1,6 @@
 """The last frames of a stream, as tensors of fixed shape.
 
-Legend: ``L`` places of the ring, oldest first, the newest last; ``R`` frames of the window.
+Legend: ``L`` places of the ring, oldest first, the newest last; ``R`` frames of the window; ``T`` frames of a clip.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 from ultravid.modeling.types import State
 from ultravid.utils.limits import Positive
 
-__all__ = ["FrameWindow"]
+__all__ = ["FrameWindow", "frames_see"]
 
 
 class FrameWindow:
@@ -59,3 +59,18 @@ class FrameWindow:
         if self.stride == 1:
             return state
         return {name: ring[:: self.stride] for name, ring in state.items()}
+
+def frames_see(length: int, context_frames: int, causal: bool, device: torch.device | None = None) -> Tensor:
+    """``(T, T)`` bool: the row's frame may use the column's.
+
+    Args:
+        length: ``T``.
+        context_frames: 0 allows only the frame itself; with ``causal`` it limits how far back a frame sees.
+        causal: allow no later frame; otherwise every frame sees every other.
+        device: of the result.
+    """
+    place = torch.arange(length, device=device)
+    back = place[:, None] - place[None, :]
+    if context_frames == 0:
+        return back == 0
+    return (back >= 0) & (back <= context_frames) if causal else torch.ones_like(back, dtype=torch.bool)

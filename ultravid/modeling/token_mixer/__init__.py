@@ -1,6 +1,6 @@
 """Parts that relate the objects of a frame to each other and to those of other frames."""
 
 from ultravid.modeling.token_mixer.base import NoMixer, TokenMixer
-from ultravid.modeling.token_mixer.relation import RelationMixer, frames_see
+from ultravid.modeling.token_mixer.relation import RelationMixer
 
-__all__ = ["NoMixer", "RelationMixer", "TokenMixer", "frames_see"]
+__all__ = ["NoMixer", "RelationMixer", "TokenMixer"]

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ultravid.layers import RelationModule, geometry_embedding
-from ultravid.modeling.frame_window import FrameWindow
+from ultravid.modeling.frame_window import FrameWindow, frames_see
 from ultravid.modeling.token_mixer.base import TokenMixer
 from ultravid.modeling.types import FrameTokens, Pool, State
 from ultravid.utils.limits import NotNegative, Positive
 
-__all__ = ["RelationMixer", "frames_see"]
+__all__ = ["RelationMixer"]
 
 
 class RelationMixer(TokenMixer):
@@ -92,19 +92,3 @@ class RelationMixer(TokenMixer):
             outputs[name] = tokens
             tokens = layer(tokens, earlier.flatten(0, 1), geometry, key[None].expand(num_boxes, -1))
         return tokens, self.window.push(state, **outputs, boxes=frame.boxes, box_valid=frame.valid)
-
-
-def frames_see(length: int, context_frames: int, causal: bool, device: torch.device | None = None) -> Tensor:
-    """``(T, T)`` bool: the row's frame may use the column's.
-
-    Args:
-        length: ``T``.
-        context_frames: 0 allows only the frame itself; with ``causal`` it limits how far back a frame sees.
-        causal: allow no later frame; otherwise every frame sees every other.
-        device: of the result.
-    """
-    place = torch.arange(length, device=device)
-    back = place[:, None] - place[None, :]
-    if context_frames == 0:
-        return back == 0
-    return (back >= 0) & (back <= context_frames) if causal else torch.ones_like(back, dtype=torch.bool)
