@@ -226,6 +226,7 @@ def build_video_test_loader(
     foreign_context: bool = False,
     num_workers: NotNegative = 0,
     image_format: Literal["RGB", "BGR"] = "RGB",
+    organ: str | None = None,
 ) -> DataLoader[dict[str, Any]]:
     """Loader of the test videos of this process, frame after frame, each a list of one item of `FrameDataset`.
 
@@ -237,6 +238,7 @@ def build_video_test_loader(
         foreign_context: give the first frame of every video, then the second, and so on: a control, see `FrameDataset`.
         num_workers: processes that load frames.
         image_format: order of the channels, "RGB" or "BGR".
+        organ: the organ of all videos, instead of each video's own.
 
     Raises:
         DataError: no video is left, there is no such fold, or the videos' classes differ.
@@ -245,7 +247,7 @@ def build_video_test_loader(
     check_same_classes(chosen)
     mine = shard_videos(chosen, comm.get_rank(), comm.get_world_size())
     return PackingLoader(
-        FrameDataset(mine, area, foreign_context, image_format, chosen),
+        FrameDataset(mine, area, foreign_context, image_format, chosen, organ),
         batch_size=1,
         num_workers=num_workers,
         worker_init_fn=init_worker,

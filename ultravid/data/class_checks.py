@@ -1,17 +1,18 @@
-"""The classes of the data against those of the model, and of the data for evaluation: compared before any long work."""
+"""Classes and organs of the data against those of the model, and of the data for evaluation: compared before any long work."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from ultravid.data.loader_videos import loader_videos
+from ultravid.config.errors import did_you_mean
+from ultravid.data.loader_videos import loader_videos, videos_by_organ
 from ultravid.utils.errors import UserError
 
-__all__ = ["check_evaluated_classes", "check_num_classes", "class_lists"]
+__all__ = ["check_evaluated_classes", "check_num_classes", "check_organs", "class_lists"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,41 @@ def check_num_classes(model: nn.Module, loader: Any) -> None:
     if text not in _warned:
         _warned.add(text)
         logger.warning("%s", text)
+
+
+def check_organs(model: nn.Module, loader: Any) -> None:
+    """Refuse videos of an organ that a model does not know, and classes that the organ's classifier does not have.
+
+    Args:
+        model: tells organs apart if it has names of organs as ``organs``; parts of it may have a number of classes of each organ as
+            ``organ_classes``.
+        loader: of videos, or several by name.
+
+    Raises:
+        UserError: an organ is unknown; the message names it and a video.
+    """
+    organs = getattr(model, "organs", ())
+    if not isinstance(organs, Sequence) or not organs:
+        return
+    numbers = [n for m in model.modules() if isinstance(n := getattr(m, "organ_classes", None), Mapping)]
+    for organ, videos in videos_by_organ(loader).items():
+        where = f"{len(videos)} of the videos, the first {videos[0].video_id!r}"
+        if organ == "":
+            raise UserError(
+                f"The model tells organs apart ({', '.join(organs)}), but the organ of {where}, is not known: state it in the "
+                "videos' metadata, or for all videos as the argument organ of the loader."
+            )
+        if organ not in organs:
+            raise UserError(
+                f"{organ!r}, the organ of {where}, is not an organ of the model.{did_you_mean(organ, organs)}"
+            )
+        for number in numbers:
+            for video in videos:
+                if video.num_classes > number[organ]:
+                    raise UserError(
+                        f"Video {video.video_id!r} of organ {organ!r} has a box of class {video.num_classes - 1}, but the model has "
+                        f"{number[organ]} classes for it (organ_classes), numbered from 0."
+                    )
 
 
 def check_evaluated_classes(trained: Any, evaluated: Any) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ultravid.data.clip_planner import ClipPlanner, StaticClips
+from ultravid.data.loader_videos import organ_of
 from ultravid.data.pixels import as_rgb, has_one_plane, resize_frames, to_contiguous
 from ultravid.data.samplers import AnchoredFrameSampler, Film, FilmFrameSampler, FrameSampler, Position
 from ultravid.data.transforms import ClipTransform, apply_transforms, area_size
@@ -113,7 +114,8 @@ class ClipDataset(Dataset[Clip]):
 
     Args:
         videos: each is used once before one is used again, in another order each time.
-        frame_sampler: chooses the frames of the video; in videos with gaps by their time, if it can (`FilmFrameSampler`).
+        frame_sampler: chooses the frames of the video; in videos with gaps by their time, if it can (`FilmFrameSampler`). One with an
+            attribute ``num_memory`` declares that so many first frames are memory (`Clip.num_memory`).
         transforms: augmentation of the clip.
         total_batch_size: clips per iteration, all ranks together.
         seed: of the order, the frames and the augmentation.
@@ -193,10 +195,14 @@ class ClipDataset(Dataset[Clip]):
             video_ids=[v.video_id for v, _ in places],
             frame_indices=[i for _, i in places],
             position=count,
-            organ=str(video.metadata.get("organ", "")) if self.organ is None else self.organ,
+            organ=organ_of(video, self.organ),
+            num_memory=int(getattr(self.frame_sampler, "num_memory", 0)),
         )
+        num_memory, length = clip.num_memory, len(clip)
         clip = apply_transforms(clip, self.transforms, rng)
         clip.position = count  # a transform may have made a new clip without it, and `finish` seeds from it
+        if len(clip) == length:
+            clip.num_memory = num_memory  # for the same reason: memory frames must not be trained on
         return clip, rng
 
     def finish(self, clip: Clip, rng: np.random.Generator) -> Clip:
@@ -236,7 +242,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
     An item holds ``image`` (``(3, H, W)`` uint8 in ``image_format``, resized), ``height`` and ``width`` (of the frame on disk: detections
     and ground truth are in its pixels), ``video_id``, ``frame_index``, ``frame_number`` and ``time_s`` (see `Frame`; the time is None
     if the frame has no time stamp), ``image_id``, ``file_name``, ``fps`` (None if unknown), ``patient``, ``metadata``,
-    ``class_names``, ``category_ids``, ``merged_classes``, ``may_show_text`` (see `Video`), ``view`` (`FrameView`) and ``instances`` (the ground truth); if the
+    ``organ`` ("" if unknown), ``class_names``, ``category_ids``, ``merged_classes``, ``may_show_text`` (see `Video`), ``view`` (`FrameView`) and ``instances`` (the ground truth); if the
     frame has regions to ignore, also ``ignored`` and ``ignored_crowds`` (see `Frame`), in the same pixels as the ground truth. What a
     reader draws from the global generators depends on the frame alone.
 
@@ -247,6 +253,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
             remembers then comes from other videos. A control, see `ClipDataset`.
         image_format: see `ClipDataset`.
         all_videos: what all processes evaluate together, to be compared with the training's videos; None: ``videos``.
+        organ: of the frames, for a model that tells organs apart; None: the one in each video's metadata.
     """
 
     def __init__(
@@ -256,8 +263,10 @@ class FrameDataset(Dataset[dict[str, Any]]):
         foreign_context: bool = False,
         image_format: str = "RGB",
         all_videos: Sequence[Video] | None = None,
+        organ: str | None = None,
     ) -> None:
         self.videos = videos
+        self.organ = organ
         self.all_videos = videos if all_videos is None else all_videos
         self.area = area
         self.image_format = image_format
@@ -304,6 +313,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
             "fps": video.fps,
             "patient": video.patient if video.patient_known else None,
             "metadata": dict(video.metadata),
+            "organ": organ_of(video, self.organ),
             "class_names": video.class_names,
             "category_ids": video.category_ids,
             "may_show_text": video.may_show_text,

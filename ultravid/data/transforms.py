@@ -128,7 +128,7 @@ class RandomFlip:
 
 
 class RandomTimeFlip:
-    """Play the clip backwards: a sweep of the probe may go either way."""
+    """Play the clip backwards: a sweep of the probe may go either way. Memory frames stay first, and are turned by themselves."""
 
     def __init__(self, *, prob: Share = 0.5) -> None:
         self.prob = prob
@@ -137,12 +137,17 @@ class RandomTimeFlip:
         """Draws one number."""
         if rng.random() >= self.prob:
             return clip
+        m = clip.num_memory
+        if m == 0:
+            frames = on_planes(clip.frames, lambda f: f.flip(0))
+        else:
+            frames = on_planes(clip.frames, lambda f: torch.cat((f[:m].flip(0), f[m:].flip(0))))
         return dataclasses.replace(
             clip,
-            frames=on_planes(clip.frames, lambda f: f.flip(0)),
-            instances=clip.instances[::-1],
-            video_ids=clip.video_ids[::-1],
-            frame_indices=clip.frame_indices[::-1],
+            frames=frames,
+            instances=clip.instances[:m][::-1] + clip.instances[m:][::-1],
+            video_ids=clip.video_ids[:m][::-1] + clip.video_ids[m:][::-1],
+            frame_indices=clip.frame_indices[:m][::-1] + clip.frame_indices[m:][::-1],
         )
 
 

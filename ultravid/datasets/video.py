@@ -162,6 +162,11 @@ class PackedFrames(Sequence[Frame]):
         return np.diff(self._box_ends)
 
     @property
+    def num_classes(self) -> int:
+        """One more than the largest class of a box; 0 without boxes."""
+        return int(self._classes.max(initial=-1)) + 1
+
+    @property
     def bits(self) -> NDArray[np.int8]:
         """``(F,)`` `Frame.bits`, 0 for None."""
         return self._bits
@@ -291,6 +296,12 @@ class Video:
         """How many lesion boxes each frame holds."""
         assert isinstance(self.frames, PackedFrames), "__post_init__ packs them"
         return self.frames.boxes_per_frame
+
+    @property
+    def num_classes(self) -> int:
+        """One more than the largest class of a box; 0 without boxes."""
+        assert isinstance(self.frames, PackedFrames), "__post_init__ packs them"
+        return self.frames.num_classes
 
     def view(self, index: int) -> FrameView:
         """What frame ``index`` shows of its file."""

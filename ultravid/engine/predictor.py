@@ -45,6 +45,7 @@ class DefaultPredictor:
     Attributes:
         cfg: the copy.
         model: in evaluation mode.
+        organ: what is scanned, for a model that tells organs apart; at first that of the config's test loader.
         metadata: of the config's first test data set, if it is in the `DatasetCatalog`; else None.
 
     Raises:
@@ -64,6 +65,7 @@ class DefaultPredictor:
         loader = sets.get(name, tree.dataloader.test)
         self._area: int | None = loader.get("area")
         self._image_format: str = loader.get("image_format", "RGB")
+        self.organ: str = loader.get("organ") or ""
         self._load_weights(tree.train.init_checkpoint, folder=cfg if isinstance(cfg, str | Path) else None)
 
     def _load_weights(self, weights: str, folder: str | Path | None) -> None:
@@ -101,7 +103,7 @@ class DefaultPredictor:
         rgb = torch.from_numpy(original_image[:, :, ::-1].transpose(2, 0, 1).copy())
         image = frame_for_test(rgb, self._area, self._image_format)
         with torch.inference_mode():
-            (prediction,) = self.model([{"image": image, "height": height, "width": width}])
+            (prediction,) = self.model([{"image": image, "height": height, "width": width, "organ": self.organ}])
         return dict(prediction)
 
     def reset(self) -> None:

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.checkpoint.snapshot import check_plain_data
-from ultravid.data.class_checks import check_num_classes
+from ultravid.data.class_checks import check_num_classes, check_organs
 from ultravid.engine.data_position import DataPosition
 from ultravid.engine.hook_checks import (
     HookChecks,
@@ -489,6 +489,7 @@ class SimpleTrainer(TrainerBase):
     def before_train(self) -> None:
         """Call the hooks, and check that what they leave can be trained."""
         check_num_classes(comm.unwrapped(self.model), self.data_loader)
+        check_organs(comm.unwrapped(self.model), self.data_loader)
         self._checks = HookChecks(self.model, self.optimizer, self._synchronized)
         super().before_train()
         self._checks.begin(self._users_hooks())

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ultravid.data.class_checks import check_num_classes
+from ultravid.data.class_checks import check_num_classes, check_organs
 from ultravid.evaluation.evaluated_run import named_data_set
 from ultravid.evaluation.recording import Recording, recorded_evaluation
 from ultravid.utils import comm
@@ -151,9 +151,10 @@ def inference_on_dataset(
 
     Raises:
         UserError: another process is writing an evaluation to the same folder, the processes have different weights, or the model
-            has fewer classes than the data.
+            has fewer classes than the data, or does not know their organ.
     """
     check_num_classes(model, data_loader)
+    check_organs(model, data_loader)
     evaluator = DatasetEvaluators(evaluator) if isinstance(evaluator, Sequence) else evaluator or DatasetEvaluator()
     _share_buffers(model)
     with recorded_evaluation(

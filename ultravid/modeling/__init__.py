@@ -8,6 +8,7 @@ from ultravid.modeling.families import TwoStage
 from ultravid.modeling.feature_context import FeatureContext, NoFeatureContext
 from ultravid.modeling.frame_window import FrameWindow
 from ultravid.modeling.named import BasicDet, FasterRCNN
+from ultravid.modeling.organs import OrganConv2d, OrganLinear, classify, organ_classifier
 from ultravid.modeling.postprocessing import detector_postprocess
 from ultravid.modeling.roi import BoxPredictor, FCBoxHead, RoIHeads, RoIPooler, RoISampler
 from ultravid.modeling.token_mixer import NoMixer, RelationMixer, TokenMixer
@@ -28,6 +29,8 @@ __all__ = [
     "Matcher",
     "NoFeatureContext",
     "NoMixer",
+    "OrganConv2d",
+    "OrganLinear",
     "RPNHead",
     "RelationMixer",
     "ResNet",
@@ -42,7 +45,9 @@ __all__ = [
     "VideoDetector",
     "VideoStream",
     "anchor_shapes",
+    "classify",
     "detector_postprocess",
     "make_stage",
+    "organ_classifier",
     "subsample_labels",
 ]

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ultravid.config.errors import did_you_mean
+from ultravid.modeling.organs import organs_of
 from ultravid.modeling.postprocessing import detector_postprocess
 from ultravid.modeling.published import current_names
 from ultravid.modeling.types import Detections, State, Targets
@@ -64,7 +66,8 @@ class VideoDetector(nn.Module, ABC):
     Args:
         pixel_mean: of R, G, B in 0..255.
         pixel_std: of R, G, B.
-        organs: names of the organs that parts of the model tell apart; empty if none does.
+        organs: names of the organs that the model takes; empty: those that its classifiers tell apart (`modeling.organs`), or any
+            organ if there are no such classifiers.
         organ_loss_weights: factor of a clip's losses by its organ; 1 for an organ that is not listed.
         tracker: links the detections of a stream; None for none.
     """
@@ -84,7 +87,8 @@ class VideoDetector(nn.Module, ABC):
         super().__init__()
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(pixel_std, dtype=torch.float32).view(-1, 1, 1))
-        self.organs = tuple(organs)
+        self._given_organs = tuple(organs)
+        self._known_organs: tuple[str, ...] | None = None
         self.organ_loss_weights = dict(organ_loss_weights or {})
         self.tracker = tracker
         self._stream: VideoStream | None = None
@@ -154,15 +158,47 @@ class VideoDetector(nn.Module, ABC):
         """
         return current_names(names, self.state_dict().keys())
 
+    @property
+    def organs(self) -> tuple[str, ...]:
+        """The organs that the model tells apart, in the order of its classifiers; empty if it takes any.
+
+        Raises:
+            ValueError: its classifiers tell other organs apart than the model was given, or ``organ_loss_weights`` names another.
+        """
+        if self._known_organs is None:
+            self._known_organs = self._checked_organs()
+        return self._known_organs
+
+    def _checked_organs(self) -> tuple[str, ...]:
+        told_apart, given = organs_of(self), self._given_organs
+        if told_apart and given and told_apart != given:
+            raise ValueError(
+                f"The model's organs are {', '.join(given)}, those of its classifiers {', '.join(told_apart)}; they must be the same, "
+                "in the same order."
+            )
+        organs = told_apart or given
+        for organ in self.organ_loss_weights if organs else ():
+            if organ not in organs:
+                raise ValueError(
+                    f"organ_loss_weights names {organ!r}, which is not an organ of the model.{did_you_mean(organ, organs)}"
+                )
+        return organs
+
     def organ_index(self, organ: str) -> Tensor:
         """``()`` int64: the organ's place in `organs`, 0 for a model that does not tell organs apart.
 
         Raises:
             ValueError: the model tells organs apart, and this is not one of them.
         """
-        if self.organs and organ not in self.organs:
-            raise ValueError(f"This model tells organs apart: {', '.join(self.organs)}; the organ here is {organ!r}.")
-        return torch.tensor(self.organs.index(organ) if self.organs else 0, device=self.device)
+        organs = self.organs
+        if organs and organ == "":
+            raise ValueError(
+                f"This model tells organs apart ({', '.join(organs)}), but the organ is not known: state it in the videos' metadata, "
+                "or as the argument organ of the loader or of the stream."
+            )
+        if organs and organ not in organs:
+            raise ValueError(f"{organ!r} is not an organ of the model.{did_you_mean(organ, organs)}")
+        return torch.tensor(organs.index(organ) if organs else 0, device=self.device)
 
     def batch(self, clips: Sequence[Clip]) -> ClipBatch:
         """Clips as tensors on the model's device."""

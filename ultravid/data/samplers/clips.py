@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ultravid.data.samplers.films import Film
 from ultravid.datasets.video import DataError, Video
-from ultravid.utils.limits import Positive
+from ultravid.utils.limits import NotNegative, Positive
 
 __all__ = [
     "AnchoredFrameSampler",
@@ -60,10 +60,13 @@ class InfiniteClipSampler:
 
 
 class FrameSampler(Protocol):
-    """Chooses the frames of a clip."""
+    """Chooses the frames of a clip.
+
+    An attribute ``num_memory`` declares that so many of the first ones are memory: later frames may use them, and they carry no loss.
+    """
 
     def __call__(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Rising indices into a video of ``num_frames`` frames; an index may be repeated if the video is short."""
+        """Indices into a video of ``num_frames`` frames, rising but for memory; one may be repeated if the video is short."""
 
 
 @runtime_checkable
@@ -134,7 +137,8 @@ class MemoryFrameSampler:
     """Frames before a window, returned first, then frames of the window as `WindowFrameSampler` draws them.
 
     As in MEGA (Chen et al., CVPR 2020) and CVA-Net (Lin et al., MICCAI 2022): ``num_memory`` memory frames come from the
-    ``memory_interval`` frames before the window. A clip has ``num_memory + num_frames`` frames.
+    ``memory_interval`` frames before the window. A clip has ``num_memory + num_frames`` frames; the first ones are declared as its
+    memory (`Clip.num_memory`).
 
     Args:
         num_memory: number of memory frames.
@@ -144,7 +148,12 @@ class MemoryFrameSampler:
     """
 
     def __init__(
-        self, *, num_memory: int = 8, memory_interval: int = 15, num_frames: int = 8, window: int = 15
+        self,
+        *,
+        num_memory: NotNegative = 8,
+        memory_interval: NotNegative = 15,
+        num_frames: Positive = 8,
+        window: Positive = 15,
     ) -> None:
         self.num_memory = num_memory
         self.memory_interval = memory_interval

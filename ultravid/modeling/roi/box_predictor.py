@@ -5,6 +5,7 @@ Legend: ``B`` frames, ``N`` boxes of a frame, ``D`` width of a token, ``K`` clas
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from ultravid.layers import Box2BoxTransform
 from ultravid.layers.box_tensors import clip_boxes, take_rows
 from ultravid.layers.fixed_nms import first_rows, nms_mask
 from ultravid.modeling.losses import mean_over_processes
+from ultravid.modeling.organs import classify, organ_classifier
 from ultravid.modeling.roi.sampler import SampledBoxes
 from ultravid.modeling.types import Detections
 from ultravid.utils.limits import Positive, Share
@@ -41,6 +43,7 @@ class BoxPredictor(nn.Module):
         max_detections: number of detections of a frame that are kept.
         cls_loss_weight: weight of the mean cross entropy.
         box_loss_weight: weight of the L1 loss of the deltas.
+        organ_classes: number of classes of each organ, by its name, if each has a classifier of its own, see `modeling.organs`.
     """
 
     def __init__(
@@ -54,14 +57,18 @@ class BoxPredictor(nn.Module):
         max_detections: Positive = 100,
         cls_loss_weight: float = 1.0,
         box_loss_weight: float = 1.0,
+        organ_classes: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        self.cls_score = nn.Linear(in_features, num_classes + 1)
+        self.cls_score = organ_classifier(
+            lambda: nn.Linear(in_features, num_classes + 1), organ_classes, num_classes, background=True
+        )
         self.bbox_pred = nn.Linear(in_features, 4)
         nn.init.normal_(self.cls_score.weight, std=0.01)
         nn.init.normal_(self.bbox_pred.weight, std=0.001)
-        for layer in (self.cls_score, self.bbox_pred):
-            nn.init.zeros_(layer.bias)
+        for bias in (self.cls_score.bias, self.bbox_pred.bias):
+            assert bias is not None
+            nn.init.zeros_(bias)
         self.num_classes = num_classes
         self.box2box_transform = box2box_transform
         self.score_threshold = score_threshold
@@ -72,8 +79,7 @@ class BoxPredictor(nn.Module):
 
     def forward(self, tokens: Tensor, organ: Tensor | None = None) -> BoxPredictions:
         """Predictions of tokens ``(B, N, D)``; ``organ`` ``(B,)`` is for layers that tell organs apart."""
-        del organ
-        return BoxPredictions(self.cls_score(tokens), self.bbox_pred(tokens))
+        return BoxPredictions(classify(self.cls_score, tokens, organ), self.bbox_pred(tokens))
 
     def losses(self, predictions: BoxPredictions, sampled: SampledBoxes, weight: Tensor) -> dict[str, Tensor]:
         """``loss_cls``, cross entropy, and ``loss_box_reg``, L1 on the deltas of foreground, both divided by the number of samples.
