@@ -137,7 +137,7 @@ def test_organs_and_classes_of_the_data_are_compared_with_the_models_before_trai
         frame = Frame(
             "a.png", 0, 8, 8, boxes=boxes, classes=np.array(classes), track_ids=np.zeros(len(classes), np.int64)
         )
-        videos = [Video("v0", [frame], metadata={"organ": organ} if organ else {})]
+        videos = [Video("v0", [frame], "p", metadata={"organ": organ} if organ else {})]
         return SimpleNamespace(dataset=SimpleNamespace(videos=videos, organ=given))
 
     model = small_model()

@@ -88,6 +88,7 @@ class OrganLayer(nn.Module, ABC):
         """The layer with certain weights."""
 
     def extra_repr(self) -> str:
+        """Organs and their numbers of classes."""
         return ", ".join(f"{organ}: {number}" for organ, number in self.organ_classes.items())
 
 
@@ -162,12 +163,12 @@ def classify(layer: nn.Module, x: Tensor, organ: Tensor | None) -> Tensor:
         ValueError: it is needed and missing.
     """
     if not isinstance(layer, OrganLayer):
-        out: Tensor = layer(x)
-        return out
+        same: Tensor = layer(x)
+        return same
     if organ is None:
         raise ValueError(f"The classifier tells organs apart ({', '.join(layer.organs)}), but no organ is given.")
-    out = layer(x, organ)
-    return out
+    chosen: Tensor = layer(x, organ)
+    return chosen
 
 
 def organs_of(model: nn.Module) -> tuple[str, ...]:
