@@ -1,0 +1,362 @@
+"""What every detector must keep: one test for each promise, over all small configs, those that are added later included."""
+
+import copy
+import re
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.modeling.random_models import SMALL, clip, describe, forms, random_model, video
+from ultravid.checkpoint import DetectionCheckpointer
+from ultravid.config import instantiate
+from ultravid.modeling.detector import VideoDetector, VideoStream
+from ultravid.modeling.postprocessing import detector_postprocess
+from ultravid.modeling.types import Detections, State
+from ultravid.structures import Boxes, Clip, Instances
+
+SIZE = (64, 80)
+NOT_CAUSAL: frozenset[str] = frozenset()
+"""Models whose clip uses later frames whatever their values are, as published."""
+WITHOUT_GRADIENT: dict[str, str] = {}
+"""Parameters that no loss reaches, by model: a regular expression of their names."""
+
+CASES = [(name, causal) for name in SMALL for causal in forms(name)]
+
+
+class Case:
+    """A model, two videos and what it detects in them."""
+
+    def __init__(self, name: str, causal: bool | None) -> None:
+        self.name = name
+        self.causal = causal
+        self.model = random_model(name, causal=causal)
+        length = 10 if self.model.num_phases > 1 else 6
+        self.videos = {v: video(seed, length, *SIZE) for v, seed in (("a", 1), ("b", 2))}
+        self.alone = {v: self.stream(v) for v in self.videos}
+
+    def stream(self, name: str) -> list[Instances]:
+        one = VideoStream(self.model, SIZE)
+        return [one(frame) for frame in self.videos[name]]
+
+    def asked(self, name: str, **more: object) -> list[dict[str, object]]:
+        """The frames of a video in detectron2's form."""
+        return [{"image": f, "video_id": name, "frame_index": t, **more} for t, f in enumerate(self.videos[name])]
+
+
+@pytest.fixture(
+    scope="module", params=CASES, ids=lambda c: c[0] + {None: "", True: "-causal", False: "-published"}[c[1]]
+)
+def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+    name, causal = request.param
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Case(name, causal)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def same(a: Instances, b: Instances) -> bool:
+    """Equal in every bit."""
+    fields = a.get_fields()
+    if fields.keys() != b.get_fields().keys() or a.image_size != b.image_size:
+        return False
+    return all(torch.equal(_tensor(value), _tensor(b.get(key))) for key, value in fields.items())
+
+
+def _tensor(value: Boxes | Tensor) -> Tensor:
+    return value.tensor if isinstance(value, Boxes) else value
+
+
+def inside(found: Instances) -> bool:
+    """Whether the boxes lie in the image and have an area."""
+    boxes, (height, width) = found.pred_boxes.tensor, found.image_size
+    return bool(
+        (boxes >= 0).all()
+        and (boxes <= torch.tensor([width, height] * 2)).all()
+        and (boxes[:, 2:] > boxes[:, :2]).all()
+    )
+
+
+def all_same(a: list[Instances], b: list[Instances]) -> bool:
+    return all(same(x, y) for x, y in zip(a, b, strict=True))
+
+
+def flat(state: State, prefix: str = "") -> dict[str, Tensor]:
+    found = {}
+    for key, value in state.items():
+        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return found
+
+
+def form(state: State) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {key: (value.shape, value.dtype) for key, value in flat(state).items()}
+
+
+def attributes(model: nn.Module) -> dict[str, object]:
+    """What every module holds: the identity of objects, and the values of plain ones and of tensors' versions."""
+    found = {}
+    for name, module in model.named_modules():
+        for key, value in [*vars(module).items(), *module._buffers.items(), *module._parameters.items()]:
+            plain = value is None or isinstance(value, bool | int | float | str | tuple)
+            size = len(value) if isinstance(value, dict | list | set) else None
+            found[f"{name}.{key}"] = value if plain else (id(value), getattr(value, "_version", None), size)
+    return found
+
+
+def near(a: Detections, b: Detections, image: str) -> None:
+    """The same detections to 1e-4, in any order among scores that rounding may exchange."""
+    boxes, scores, classes = ([getattr(d, f)[d.valid] for d in (a, b)] for f in ("boxes", "scores", "classes"))
+    assert len(scores[0]) == len(scores[1]), f"{image}: {len(scores[0])} detections and {len(scores[1])}"
+    free = torch.ones(len(scores[1]), dtype=torch.bool)
+    for box, score, label in zip(boxes[0], scores[0], classes[0], strict=True):
+        gap = (boxes[1] - box).abs().amax(1) + (scores[1] - score).abs() * 100 + 1e9 * ((classes[1] != label) | ~free)
+        best = int(gap.argmin())
+        assert (boxes[1][best] - box).abs().max() < 1e-4 * max(SIZE), f"{image}: {box} against {boxes[1][best]}"
+        assert (scores[1][best] - score).abs() < 1e-4, f"{image}: score {score} against {scores[1][best]}"
+        free[best] = False
+
+
+def steps(model: VideoDetector, frames: Tensor) -> list[Detections]:
+    state, found = model.initial_state((frames.shape[-2], frames.shape[-1])), []
+    with torch.no_grad():
+        for number, image in enumerate(frames.float()):
+            detections, state = model.step(image, state, model.phase(number))
+            found.append(detections)
+    return found
+
+
+def test_rows_are_fixed_valid_first_by_falling_score_and_finite(case):
+    found = steps(case.model, case.videos["a"])
+    assert sum(int(d.valid.sum()) for d in found) >= len(found), "nothing was detected, so nothing was tested"
+    scores = torch.cat([d.scores[d.valid] for d in found])
+    assert scores.std() > 1e-4 and scores.min() > 0 and scores.max() < 1
+    for d in found:
+        assert [x.shape for x in d] == [x.shape for x in found[0]] and d.boxes.shape == (len(d.valid), 4)
+        assert [x.dtype for x in d] == [torch.float32, torch.float32, torch.int64, torch.bool, torch.int64]
+        assert d.valid.int().diff().le(0).all()
+        assert d.scores[d.valid].diff().le(0).all()
+        assert torch.isfinite(d.boxes).all() and torch.isfinite(d.scores).all() and d.track_ids.eq(-1).all()
+
+
+def test_boxes_lie_in_the_output_and_scale_with_it(case):
+    larger = VideoStream(case.model, SIZE, (SIZE[0] * 2, SIZE[1] * 3))
+    for image, found in zip(case.videos["a"], case.alone["a"], strict=True):
+        scaled = larger(image)
+        assert found.image_size == SIZE and inside(found)
+        assert scaled.image_size == (SIZE[0] * 2, SIZE[1] * 3) and inside(scaled)
+        if case.model.tracker is None:
+            assert torch.allclose(
+                scaled.pred_boxes.tensor, found.pred_boxes.tensor * torch.tensor([3.0, 2.0, 3.0, 2.0]), atol=1e-3
+            )
+            assert torch.equal(scaled.scores, found.scores)
+
+
+@torch.no_grad()
+def test_a_step_changes_nothing_that_it_is_given_and_its_state_keeps_its_form(case):
+    model = case.model
+    state = model.initial_state(SIZE)
+    fields = form(state)
+    assert all(dtype in (torch.float32, torch.int64, torch.bool) for _, dtype in fields.values()), fields
+    before, weights = attributes(model), copy.deepcopy(model.state_dict())
+    for number, frame in enumerate(case.videos["a"].float()):
+        given, image = {k: v.clone() for k, v in flat(state).items()}, frame.clone()
+        objects = {k: id(v) for k, v in flat(state).items()}
+        detections, after = model.step(frame, state, model.phase(number))
+        assert torch.equal(frame, image)
+        assert objects == {k: id(v) for k, v in flat(state).items()}
+        assert all(torch.equal(value, given[key]) for key, value in flat(state).items())
+        assert form(after) == fields
+        assert all(torch.isfinite(value).all() for value in flat(after).values())
+        if case.model.tracker is None:  # the same rows as the stream gives
+            found = Instances(SIZE, pred_boxes=Boxes(detections.boxes), scores=detections.scores)
+            found.pred_classes = detections.classes
+            assert same(detector_postprocess(found[detections.valid], *SIZE), case.alone["a"][number])
+        state = after
+    changed = [key for key, value in attributes(model).items() if value != before.get(key)]
+    assert not changed and attributes(model).keys() == before.keys()
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+
+
+@torch.no_grad()
+def test_the_state_is_float32_whatever_autocast_does(case):
+    state = case.model.initial_state(SIZE)
+    with torch.autocast("cpu", torch.bfloat16):
+        for number in range(2):
+            detections, after = case.model.step(case.videos["a"][number].float(), state, case.model.phase(number))
+            assert form(after) == form(state)
+            assert detections.boxes.dtype == detections.scores.dtype == torch.float32
+            state = after
+
+
+@pytest.mark.parametrize("split", [(1, 5), (3, 3), (6,)], ids=str)
+def test_detectron2s_form_gives_what_the_stream_gives_for_any_split_into_calls(case, split):
+    case.model.reset()
+    frames, found = case.asked("a"), []
+    for count in (*split[:-1], len(frames)):
+        found += [output["instances"] for output in case.model(frames[:count])]
+        frames = frames[count:]
+    assert all_same(found, case.alone["a"])
+
+
+def test_streams_through_one_model_do_not_meet(case):
+    streams = {v: VideoStream(case.model, SIZE) for v in case.videos}
+    found = {v: [] for v in streams}
+    for a, b in zip(*case.videos.values(), strict=True):
+        found["a"].append(streams["a"](a))
+        found["b"].append(streams["b"](b))
+    assert all_same(found["a"], case.alone["a"]) and all_same(found["b"], case.alone["b"])
+    threaded = {}
+    both = threading.Barrier(2)
+
+    def run(name: str) -> None:
+        torch.set_num_threads(1)
+        both.wait()
+        threaded[name] = case.stream(name)
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in case.videos]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all_same(threaded["a"], case.alone["a"]) and all_same(threaded["b"], case.alone["b"])
+
+
+def test_reset_and_a_new_stream_leave_nothing_behind(case):
+    model = case.model
+    model.reset()
+    ask = [output["instances"] for output in model(case.asked("b"))]
+    assert all_same(ask, case.alone["b"])
+    model.reset()  # the same id, which would go on otherwise
+    assert all_same([o["instances"] for o in model(case.asked("b"))], case.alone["b"])
+    other = [o["instances"] for o in model(case.asked("a", stream_id="other"))]
+    again = [o["instances"] for o in model(case.asked("a", stream_id="again"))]
+    assert all_same(other, case.alone["a"]) and all_same(again, case.alone["a"])
+
+
+@torch.no_grad()
+def test_a_causal_clip_equals_the_stream_and_sees_no_later_frame(case):
+    if case.name in NOT_CAUSAL or any(getattr(module, "causal", True) is False for module in case.model.modules()):
+        pytest.skip("a clip of this model uses later frames, as published")
+    model = random_model(case.name, causal=case.causal, context_stride=1)  # frames of a clip are one place apart
+    frames = case.videos["a"].float()
+    changed = torch.cat((frames[:4], frames[4:].flip(-1)))
+    whole, cut, other = (model.detect_clip(x) for x in (frames, frames[:4], changed))
+    for number, found in enumerate(steps(model, frames)):
+        near(whole.frame(number), found, f"clip against stream, frame {number}")
+        if number < 4:
+            near(cut.frame(number), found, f"cut, frame {number}")
+            near(other.frame(number), found, f"later frames changed, frame {number}")
+
+
+@pytest.mark.parametrize("size", [(31, 47), (96, 64)], ids=str)
+def test_a_video_of_one_frame_and_odd_sizes(case, size):
+    (found,) = case.model([{"image": video(3, 1, *size)[0], "video_id": f"one of {size}", "height": 62, "width": 94}])
+    instances = found["instances"]
+    assert instances.image_size == (62, 94) and inside(instances)
+    assert case.model.tracker is not None or len(instances)
+    clips = case.model.detect_clip(video(3, 2, *size))
+    assert len(clips.valid) == 2 and torch.isfinite(clips.boxes).all()
+
+
+def test_a_frame_of_another_size_is_refused_if_the_state_depends_on_the_size(case):
+    stream = VideoStream(case.model, SIZE)
+    stream(case.videos["a"][0])
+    image = video(4, 1, 80, 96)[0]
+    if form(case.model.initial_state((80, 96))) != form(case.model.initial_state(SIZE)):
+        with pytest.raises(ValueError, match="Frame 1 of the stream is 96x80 px, the frames before it are 80x64"):
+            stream(image)
+    else:
+        found = stream(image, (80, 96))
+        assert found.image_size == (80, 96) and inside(found)
+
+
+def test_weights_survive_a_checkpoint(case, tmp_path):
+    if case.causal is not None:
+        pytest.skip("the weights are those of the shipped config")
+    DetectionCheckpointer(case.model, tmp_path).save("x")
+    other = random_model(case.name, seed=1)
+    assert not all_same([VideoStream(other, SIZE)(case.videos["a"][0])], case.alone["a"][:1])
+    DetectionCheckpointer(other, tmp_path).load(tmp_path / "x.pth")
+    stream = VideoStream(other, SIZE)
+    assert all_same([stream(frame) for frame in case.videos["a"][:3]], case.alone["a"][:3])
+
+
+def backward(model: VideoDetector, clips: list[Clip]) -> float:
+    """Losses and gradients, checked to be finite; returns the total."""
+    torch.manual_seed(0)
+    model.zero_grad()
+    losses = model(clips)
+    assert all(key.startswith("loss_") and value.shape == () for key, value in losses.items()), losses
+    assert all(torch.isfinite(value) for value in losses.values()), losses
+    total = sum(losses.values())
+    total.backward()
+    broken = [n for n, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
+    assert not broken, broken
+    return total.item()
+
+
+def test_the_loss_falls_and_every_parameter_gets_a_gradient(name):
+    torch.manual_seed(0)
+    model = instantiate(describe(name)).train()
+    clips = [clip(1, boxes=[1, 0, 2]), clip(2, length=2, num_memory=1)]
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
+    totals = [backward(model, clips)]
+    missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    allowed = re.compile(WITHOUT_GRADIENT.get(name, "$^"))
+    assert all(allowed.search(n) for n in missing), f"no loss reaches {missing}"
+    for _ in range(8):
+        optimizer.step()
+        totals.append(backward(model, clips))
+    assert sum(totals[-2:]) < 0.9 * sum(totals[:2]), totals
+
+
+HARD = {
+    "no box": lambda: [clip(1, boxes=0)],
+    "200 boxes, one frame, two sizes": lambda: [clip(1, boxes=[1, 200, 0]), clip(2, length=1, height=31, width=47)],
+    "one frame": lambda: [clip(2, length=1, boxes=0, height=31, width=47)],
+}
+
+
+def test_hard_clips_train_and_evaluate(name):
+    model = random_model(name).train()
+    for kind, clips in HARD.items():
+        try:
+            backward(model, clips())
+        except Exception as error:
+            error.add_note(f"clips: {kind}")
+            raise
+    collapse(model)
+    backward(model, [clip(1, boxes=[1, 0, 2])])
+    found = VideoStream(model.eval(), SIZE)(video(1, 1)[0])
+    assert torch.isfinite(found.scores).all()
+
+
+BOX_LAYERS = re.compile(r"(anchor_deltas|bbox_pred|reg_preds|bbox_embed|box_)")
+
+
+def collapse(model: VideoDetector) -> None:
+    """Let every box that is predicted have no area: proposals on one point, and box layers that give extreme values."""
+    head = getattr(model, "proposal_head", None)
+    if head is not None:
+        decode = head.decode
+
+        def on_a_point(*args):
+            found = decode(*args)
+            return found._replace(boxes=found.boxes[..., :2].repeat(1, 1, 2), valid=torch.ones_like(found.valid))
+
+        head.decode = on_a_point
+        return
+    with torch.no_grad():
+        layers = [m for n, m in model.named_modules() if BOX_LAYERS.search(n) and isinstance(m, nn.Linear | nn.Conv2d)]
+        last = [m for m in layers if len(m.weight) % 4 == 0 and len(m.weight) <= 64]
+        assert last, "no layer that predicts boxes was found by its name"
+        for layer in last:
+            layer.weight.zero_()
+            layer.bias.fill_(-50.0)
