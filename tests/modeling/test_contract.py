@@ -1,9 +1,9 @@
 """What every detector must keep: one test for each promise, over all small configs, those that are added later included."""
 
 import copy
+import functools
 import re
 import threading
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -26,6 +26,10 @@ WITHOUT_GRADIENT: dict[str, str] = {}
 CASES = [(name, causal) for name in SMALL for causal in forms(name)]
 
 
+def shown(case: tuple[str, bool | None]) -> str:
+    return case[0] + {None: "", True: "-causal", False: "-published"}[case[1]]
+
+
 class Case:
     """A model, two videos and what it detects in them."""
 
@@ -35,26 +39,33 @@ class Case:
         self.model = random_model(name, causal=causal)
         length = 10 if self.model.num_phases > 1 else 6
         self.videos = {v: video(seed, length, *SIZE) for v, seed in (("a", 1), ("b", 2))}
-        self.alone = {v: self.stream(v) for v in self.videos}
+        self.alone = {v: self.stream(v, length) for v in self.videos}
 
-    def stream(self, name: str) -> list[Instances]:
+    def stream(self, name: str, length: int) -> list[Instances]:
         one = VideoStream(self.model, SIZE)
-        return [one(frame) for frame in self.videos[name]]
+        return [one(frame) for frame in self.videos[name][:length]]
 
-    def asked(self, name: str, **more: object) -> list[dict[str, object]]:
-        """The frames of a video in detectron2's form."""
-        return [{"image": f, "video_id": name, "frame_index": t, **more} for t, f in enumerate(self.videos[name])]
+    def asked(self, name: str, length: int | None = None, **more: object) -> list[dict[str, object]]:
+        """The first frames of a video in detectron2's form."""
+        frames = self.videos[name][:length]
+        return [{"image": f, "video_id": name, "frame_index": t, **more} for t, f in enumerate(frames)]
+
+    def answered(self, name: str, length: int | None = None, **more: object) -> list[Instances]:
+        return [output["instances"] for output in self.model(self.asked(name, length, **more))]
 
 
-@pytest.fixture(
-    scope="module", params=CASES, ids=lambda c: c[0] + {None: "", True: "-causal", False: "-published"}[c[1]]
-)
-def case(request: pytest.FixtureRequest) -> Iterator[Case]:
-    name, causal = request.param
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield Case(name, causal)
-    torch.set_num_threads(threads)
+@functools.lru_cache(maxsize=2)
+def built(name: str, causal: bool | None) -> Case:
+    return Case(name, causal)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=shown)
+def case(request: pytest.FixtureRequest) -> Case:
+    return built(*request.param)
+
+
+as_shipped = pytest.mark.parametrize("case", [(name, None) for name in SMALL], ids=shown, indirect=True)
+"""For what both forms of a model have in common."""
 
 
 @pytest.fixture(scope="module", params=SMALL)
@@ -132,22 +143,10 @@ def steps(model: VideoDetector, frames: Tensor) -> list[Detections]:
     return found
 
 
-def test_rows_are_fixed_valid_first_by_falling_score_and_finite(case):
-    found = steps(case.model, case.videos["a"])
-    assert sum(int(d.valid.sum()) for d in found) >= len(found), "nothing was detected, so nothing was tested"
-    scores = torch.cat([d.scores[d.valid] for d in found])
-    assert scores.std() > 1e-4 and scores.min() > 0 and scores.max() < 1
-    for d in found:
-        assert [x.shape for x in d] == [x.shape for x in found[0]] and d.boxes.shape == (len(d.valid), 4)
-        assert [x.dtype for x in d] == [torch.float32, torch.float32, torch.int64, torch.bool, torch.int64]
-        assert d.valid.int().diff().le(0).all()
-        assert d.scores[d.valid].diff().le(0).all()
-        assert torch.isfinite(d.boxes).all() and torch.isfinite(d.scores).all() and d.track_ids.eq(-1).all()
-
-
+@as_shipped
 def test_boxes_lie_in_the_output_and_scale_with_it(case):
     larger = VideoStream(case.model, SIZE, (SIZE[0] * 2, SIZE[1] * 3))
-    for image, found in zip(case.videos["a"], case.alone["a"], strict=True):
+    for image, found in zip(case.videos["a"][:3], case.alone["a"], strict=False):
         scaled = larger(image)
         assert found.image_size == SIZE and inside(found)
         assert scaled.image_size == (SIZE[0] * 2, SIZE[1] * 3) and inside(scaled)
@@ -159,10 +158,9 @@ def test_boxes_lie_in_the_output_and_scale_with_it(case):
 
 
 @torch.no_grad()
-def test_a_step_changes_nothing_that_it_is_given_and_its_state_keeps_its_form(case):
-    model = case.model
-    state = model.initial_state(SIZE)
-    fields = form(state)
+def test_a_step_is_pure_its_state_keeps_its_form_and_its_rows_are_fixed_valid_first_by_falling_score(case):
+    model, state = case.model, case.model.initial_state(SIZE)
+    fields, results = form(state), []
     assert all(dtype in (torch.float32, torch.int64, torch.bool) for _, dtype in fields.values()), fields
     before, weights = attributes(model), copy.deepcopy(model.state_dict())
     for number, frame in enumerate(case.videos["a"].float()):
@@ -174,16 +172,31 @@ def test_a_step_changes_nothing_that_it_is_given_and_its_state_keeps_its_form(ca
         assert all(torch.equal(value, given[key]) for key, value in flat(state).items())
         assert form(after) == fields
         assert all(torch.isfinite(value).all() for value in flat(after).values())
-        if case.model.tracker is None:  # the same rows as the stream gives
+        if model.tracker is None:
             found = Instances(SIZE, pred_boxes=Boxes(detections.boxes), scores=detections.scores)
             found.pred_classes = detections.classes
             assert same(detector_postprocess(found[detections.valid], *SIZE), case.alone["a"][number])
         state = after
+        results.append(detections)
     changed = [key for key, value in attributes(model).items() if value != before.get(key)]
     assert not changed and attributes(model).keys() == before.keys()
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+    check_rows(results)
 
 
+def check_rows(results: list[Detections]) -> None:
+    assert sum(int(d.valid.sum()) for d in results) >= len(results), "nothing was detected, so nothing was tested"
+    scores = torch.cat([d.scores[d.valid] for d in results])
+    assert scores.std() > 1e-4 and scores.min() > 0 and scores.max() < 1
+    for d in results:
+        assert [x.shape for x in d] == [x.shape for x in results[0]] and d.boxes.shape == (len(d.valid), 4)
+        assert [x.dtype for x in d] == [torch.float32, torch.float32, torch.int64, torch.bool, torch.int64]
+        assert d.valid.int().diff().le(0).all()
+        assert d.scores[d.valid].diff().le(0).all()
+        assert torch.isfinite(d.boxes).all() and torch.isfinite(d.scores).all() and d.track_ids.eq(-1).all()
+
+
+@as_shipped
 @torch.no_grad()
 def test_the_state_is_float32_whatever_autocast_does(case):
     state = case.model.initial_state(SIZE)
@@ -195,13 +208,11 @@ def test_the_state_is_float32_whatever_autocast_does(case):
             state = after
 
 
-@pytest.mark.parametrize("split", [(1, 5), (3, 3), (6,)], ids=str)
+@pytest.mark.parametrize("split", [(1, 5), (3, 3)], ids=str)
 def test_detectron2s_form_gives_what_the_stream_gives_for_any_split_into_calls(case, split):
     case.model.reset()
-    frames, found = case.asked("a"), []
-    for count in (*split[:-1], len(frames)):
-        found += [output["instances"] for output in case.model(frames[:count])]
-        frames = frames[count:]
+    frames = case.asked("a")
+    found = [output["instances"] for part in (frames[: split[0]], frames[split[0] :]) for output in case.model(part)]
     assert all_same(found, case.alone["a"])
 
 
@@ -218,26 +229,25 @@ def test_streams_through_one_model_do_not_meet(case):
     def run(name: str) -> None:
         torch.set_num_threads(1)
         both.wait()
-        threaded[name] = case.stream(name)
+        threaded[name] = case.stream(name, 4)
 
     threads = [threading.Thread(target=run, args=(name,)) for name in case.videos]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all_same(threaded["a"], case.alone["a"]) and all_same(threaded["b"], case.alone["b"])
+    assert all_same(threaded["a"], case.alone["a"][:4]) and all_same(threaded["b"], case.alone["b"][:4])
 
 
+@as_shipped
 def test_reset_and_a_new_stream_leave_nothing_behind(case):
     model = case.model
     model.reset()
-    ask = [output["instances"] for output in model(case.asked("b"))]
-    assert all_same(ask, case.alone["b"])
+    assert all_same(case.answered("b", 2), case.alone["b"][:2])
     model.reset()  # the same id, which would go on otherwise
-    assert all_same([o["instances"] for o in model(case.asked("b"))], case.alone["b"])
-    other = [o["instances"] for o in model(case.asked("a", stream_id="other"))]
-    again = [o["instances"] for o in model(case.asked("a", stream_id="again"))]
-    assert all_same(other, case.alone["a"]) and all_same(again, case.alone["a"])
+    assert all_same(case.answered("b", 2), case.alone["b"][:2])
+    assert all_same(case.answered("a", 2, stream_id="one"), case.alone["a"][:2])
+    assert all_same(case.answered("a", 2, stream_id="two"), case.alone["a"][:2])
 
 
 @torch.no_grad()
@@ -255,6 +265,7 @@ def test_a_causal_clip_equals_the_stream_and_sees_no_later_frame(case):
             near(other.frame(number), found, f"later frames changed, frame {number}")
 
 
+@as_shipped
 @pytest.mark.parametrize("size", [(31, 47), (96, 64)], ids=str)
 def test_a_video_of_one_frame_and_odd_sizes(case, size):
     (found,) = case.model([{"image": video(3, 1, *size)[0], "video_id": f"one of {size}", "height": 62, "width": 94}])
@@ -265,6 +276,7 @@ def test_a_video_of_one_frame_and_odd_sizes(case, size):
     assert len(clips.valid) == 2 and torch.isfinite(clips.boxes).all()
 
 
+@as_shipped
 def test_a_frame_of_another_size_is_refused_if_the_state_depends_on_the_size(case):
     stream = VideoStream(case.model, SIZE)
     stream(case.videos["a"][0])
@@ -277,9 +289,8 @@ def test_a_frame_of_another_size_is_refused_if_the_state_depends_on_the_size(cas
         assert found.image_size == (80, 96) and inside(found)
 
 
+@as_shipped
 def test_weights_survive_a_checkpoint(case, tmp_path):
-    if case.causal is not None:
-        pytest.skip("the weights are those of the shipped config")
     DetectionCheckpointer(case.model, tmp_path).save("x")
     other = random_model(case.name, seed=1)
     assert not all_same([VideoStream(other, SIZE)(case.videos["a"][0])], case.alone["a"][:1])
