@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-__all__ = ["first_rows", "nms_mask"]
+__all__ = ["apart_by_class", "first_rows", "nms_mask", "top_rows"]
 
 
 @torch.library.custom_op("ultravid::nms_mask", mutates_args=())
@@ -59,3 +59,25 @@ def first_rows(keep: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     index = torch.argsort(~keep, dim=-1, stable=True)[..., :count]
     return index, keep.gather(-1, index)
+
+
+def top_rows(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` highest scores, falling, of equal scores the lower index first.
+
+    Args:
+        scores: ``(..., N)``.
+        count: ``K``; may be larger than ``N``.
+
+    Returns:
+        ``(..., min(K, N))`` scores and int64 indices.
+    """
+    index = scores.topk(min(count, scores.shape[-1]), dim=-1, sorted=False).indices.sort(dim=-1).values
+    top, order = scores.gather(-1, index).sort(dim=-1, descending=True, stable=True)
+    return top, index.gather(-1, order)
+
+
+def apart_by_class(boxes: Tensor, classes: Tensor, num_classes: int) -> Tensor:
+    """Boxes ``(..., N, 4)`` moved so that those of two classes never meet; with one class they stay, and so does their rounding."""
+    if num_classes == 1:
+        return boxes
+    return boxes + (classes * (boxes.amax() - boxes.amin() + 1.0))[..., None]

@@ -1,10 +1,20 @@
 """Parts of detectors, the families that they are composed to, and the detectors by name."""
 
-from ultravid.modeling.assign import Matcher, subsample_labels
+from ultravid.modeling.assign import CenterSampling, Matcher, OneToOne, SimOTA, TopQuality, subsample_labels
 from ultravid.modeling.backbone import ResNet, make_stage
-from ultravid.modeling.dense import RPN, AnchorGenerator, DenseHead, RPNHead, anchor_shapes
+from ultravid.modeling.dense import (
+    FCOS,
+    RPN,
+    YOLOX,
+    AnchorGenerator,
+    DeFCN,
+    DenseHead,
+    RetinaNet,
+    RPNHead,
+    anchor_shapes,
+)
 from ultravid.modeling.detector import Tracker, VideoDetector, VideoStream
-from ultravid.modeling.families import TwoStage
+from ultravid.modeling.families import OneStage, TwoStage
 from ultravid.modeling.feature_context import FeatureContext, NoFeatureContext
 from ultravid.modeling.frame_window import FrameWindow
 from ultravid.modeling.named import BasicDet, FasterRCNN
@@ -12,13 +22,18 @@ from ultravid.modeling.organs import OrganConv2d, OrganLinear, classify, organ_c
 from ultravid.modeling.postprocessing import detector_postprocess
 from ultravid.modeling.roi import BoxPredictor, FCBoxHead, RoIHeads, RoIPooler, RoISampler
 from ultravid.modeling.token_mixer import NoMixer, RelationMixer, TokenMixer
+from ultravid.modeling.track import KalmanTracker
 from ultravid.modeling.types import Detections, FrameTokens, State, Targets
 
 __all__ = [
+    "FCOS",
     "RPN",
+    "YOLOX",
     "AnchorGenerator",
     "BasicDet",
     "BoxPredictor",
+    "CenterSampling",
+    "DeFCN",
     "DenseHead",
     "Detections",
     "FCBoxHead",
@@ -26,20 +41,26 @@ __all__ = [
     "FeatureContext",
     "FrameTokens",
     "FrameWindow",
+    "KalmanTracker",
     "Matcher",
     "NoFeatureContext",
     "NoMixer",
+    "OneStage",
+    "OneToOne",
     "OrganConv2d",
     "OrganLinear",
     "RPNHead",
     "RelationMixer",
     "ResNet",
+    "RetinaNet",
     "RoIHeads",
     "RoIPooler",
     "RoISampler",
+    "SimOTA",
     "State",
     "Targets",
     "TokenMixer",
+    "TopQuality",
     "Tracker",
     "TwoStage",
     "VideoDetector",

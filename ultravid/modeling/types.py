@@ -27,7 +27,7 @@ class Detections(NamedTuple):
 
     Attributes:
         boxes: ``(K, 4)`` float32.
-        scores: ``(K,)`` float32, falling over the valid rows, ties in the order in which the part found them. Proposals have logits.
+        scores: ``(K,)`` float32, falling over the valid rows, ties in the order in which the part found them.
         classes: ``(K,)`` int64.
         valid: ``(K,)`` bool; what the other rows hold has no meaning, but it is finite.
         track_ids: ``(K,)`` int64, -1 without a track.

@@ -1,5 +1,20 @@
 """Which ground truth a prediction is trained towards."""
 
+from ultravid.modeling.assign.base import DenseAssigner, DensePredictions
+from ultravid.modeling.assign.center_sampling import CenterSampling
 from ultravid.modeling.assign.matcher import Assignment, Matcher, sample_labels, subsample_labels
+from ultravid.modeling.assign.one_to_one import OneToOne, TopQuality
+from ultravid.modeling.assign.sim_ota import SimOTA
 
-__all__ = ["Assignment", "Matcher", "sample_labels", "subsample_labels"]
+__all__ = [
+    "Assignment",
+    "CenterSampling",
+    "DenseAssigner",
+    "DensePredictions",
+    "Matcher",
+    "OneToOne",
+    "SimOTA",
+    "TopQuality",
+    "sample_labels",
+    "subsample_labels",
+]

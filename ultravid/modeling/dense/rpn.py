@@ -60,7 +60,7 @@ class RPNPredictions(NamedTuple):
 
 
 class RPN(DenseHead):
-    """Proposals, and in training their losses. The scores of its detections are logits.
+    """Proposals, and in training their losses.
 
     Args:
         rpn_head: from features to logits and deltas.
@@ -148,4 +148,5 @@ class RPN(DenseHead):
         scores = top_logits.float()
         keep = nms_mask(boxes, scores, nonempty(boxes), self.nms_threshold)
         index, valid = first_rows(keep, self.post_nms_topk)
-        return Detections.of(take_rows(boxes, index), scores.gather(1, index), torch.zeros_like(index), valid)
+        scores = scores.gather(1, index).sigmoid()  # logits until here: far from 0, sigmoids are equal
+        return Detections.of(take_rows(boxes, index), scores, torch.zeros_like(index), valid)

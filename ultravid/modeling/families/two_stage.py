@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ultravid.modeling.dense import DenseHead
 from ultravid.modeling.detector import ClipBatch, VideoDetector
+from ultravid.modeling.families.maps import clip_maps, image_sizes
 from ultravid.modeling.feature_context import FeatureContext, NoFeatureContext
 from ultravid.modeling.roi import BoxPredictor, RoIPooler, RoISampler, SampledBoxes
 from ultravid.modeling.token_mixer import NoMixer, TokenMixer
@@ -81,7 +82,7 @@ class TwoStage(VideoDetector):
         x = self.normalize(image)[None]
         organ = state["organ"][None]
         feature, context_state = self.feature_context.step(self.backbone(x), x, state["feature_context"])
-        sizes = _image_sizes(x)
+        sizes = image_sizes(x)
         proposals = self.proposal_head.decode(self.proposal_head(feature, organ), sizes)
         boxes, valid = proposals.boxes, proposals.valid
         tokens = self.roi_pooler(feature, boxes)
@@ -100,8 +101,8 @@ class TwoStage(VideoDetector):
         images = self.normalize(frames)[None]
         frame_valid = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
         organs = self.organ_index(organ)[None].expand(len(frames))
-        features = self.feature_context.clip(self._features(images), images, frame_valid)
-        sizes = _image_sizes(images[0])
+        features = self.feature_context.clip(clip_maps(self.backbone, images), images, frame_valid)
+        sizes = image_sizes(images[0])
         proposals = self.proposal_head.decode(self.proposal_head(features[0], organs), sizes)
         tokens = self.roi_pooler(features[0], proposals.boxes)
         no = torch.zeros_like(proposals.valid)
@@ -122,7 +123,7 @@ class TwoStage(VideoDetector):
         """Losses over all frames of all clips that carry one: those of the proposals, ``loss_cls`` and ``loss_box_reg``."""
         batch = self.batch(clips)
         organ = batch.organ.repeat_interleave(batch.images.shape[1])
-        features = self.feature_context.clip(self._features(batch.images), batch.images, batch.frame_valid)
+        features = self.feature_context.clip(clip_maps(self.backbone, batch.images), batch.images, batch.frame_valid)
         predictions = self.proposal_head(features.flatten(0, 1), organ)
         losses = self.proposal_head.losses(predictions, batch.targets)
         proposals = self.proposal_head.decode(predictions, batch.targets.image_sizes)
@@ -133,17 +134,6 @@ class TwoStage(VideoDetector):
             self.box_predictor.losses(self.box_predictor(tokens.flatten(0, 1), organ), sampled, batch.targets.weight)
         )
         return losses
-
-    def _features(self, images: Tensor) -> Tensor:
-        """``(B, T, C, h, w)`` of ``(B, T, 3, H, W)``."""
-        maps: Tensor = self.backbone(images.flatten(0, 1))
-        return maps.unflatten(0, images.shape[:2])
-
-
-def _image_sizes(images: Tensor) -> Tensor:
-    """``(B, 2)`` (height, width) of ``(B, 3, H, W)``."""
-    size = torch.tensor(images.shape[-2:], dtype=torch.float32, device=images.device)
-    return size.expand(len(images), 2)
 
 
 def _clip_tokens(tokens: Tensor, sampled: SampledBoxes, batch: ClipBatch, features: Tensor) -> FrameTokens:

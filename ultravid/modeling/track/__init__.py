@@ -1,1 +1,5 @@
-"""Trackers: from detections of single frames to tracks."""
+"""Links between the detections of a stream, on the host."""
+
+from ultravid.modeling.track.kalman_tracker import KalmanTracker
+
+__all__ = ["KalmanTracker"]

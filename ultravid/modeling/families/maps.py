@@ -1,0 +1,23 @@
+"""What the families share: from images to feature maps.
+
+Legend: ``B`` clips or frames, ``T`` frames of a clip, ``C, h, w`` channels, height, width of a feature map, ``H, W`` of an image in pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["clip_maps", "image_sizes"]
+
+
+def clip_maps(backbone: nn.Module, images: Tensor) -> Tensor:
+    """``(B, T, C, h, w)`` of ``(B, T, 3, H, W)``, all frames in one batch."""
+    maps: Tensor = backbone(images.flatten(0, 1))
+    return maps.unflatten(0, images.shape[:2])
+
+
+def image_sizes(images: Tensor) -> Tensor:
+    """``(B, 2)`` float32 (height, width) in pixels of ``(B, 3, H, W)``."""
+    size = torch.tensor(images.shape[-2:], dtype=torch.float32, device=images.device)
+    return size.expand(len(images), 2)
