@@ -22,6 +22,25 @@ RENAMES: tuple[tuple[str, str], ...] = (
     (r"^roi_heads\.res5\.", "roi_pooler.head."),
     (r"^roi_heads\.relation\.", "token_mixer.relation."),
     (r"^roi_heads\.box_predictor\.", "box_predictor."),
+    # --- one-stage detectors
+    (r"^head\.", "dense_head."),  # RetinaNet, detectron2's too
+    (r"^proposal_generator\.(fcos_head|head)\.", "dense_head."),  # FCOS, DeFCN
+    (r"^(dense_head)\.cls_subnet\.", r"\1.cls_tower."),
+    (r"^(dense_head)\.(bbox_subnet|bbox_tower)\.", r"\1.box_tower."),
+    (r"^(dense_head)\.cls_logits\.", r"\1.cls_score."),
+    (r"^(dense_head)\.ctrness\.", r"\1.centerness."),
+    (r"^(dense_head)\.scales\.0\.scale$", r"\1.scale"),
+    (r"^(dense_head)\.max3d\.", r"\1.max_filter."),
+    (r"^(dense_head)\.filter\.", r"\1.filter_score."),
+    (r"^proposal_generator\.(?=(stems|(cls|reg)_convs|(cls|reg|obj)_preds)\.0\.)", "dense_head."),  # YOLOX
+    (r"^(dense_head)\.stems\.0\.", r"\1.stem."),
+    (r"^(dense_head)\.cls_convs\.0\.", r"\1.cls_branch."),
+    (r"^(dense_head)\.reg_convs\.0\.", r"\1.box_branch."),
+    (r"^(dense_head)\.cls_preds\.0\.", r"\1.cls_score."),
+    (r"^(dense_head)\.reg_preds\.0\.", r"\1.bbox_pred."),
+    (r"^(dense_head)\.obj_preds\.0\.", r"\1.objectness."),
+    (r"^(dense_head\..*)\.conv\.(?=weight$)", r"\1."),
+    (r"^(dense_head\..*)\.bn\.", r"\1.norm."),
 )
 
 SKIPPED: tuple[tuple[str, str], ...] = (
@@ -50,6 +69,14 @@ PUBLISHED_MODELS: dict[str, PublishedModel] = {
     "FasterRCNN": PublishedModel("common/models/faster_rcnn.py"),
     "RelationNet": PublishedModel("common/models/relationnet.py"),
     "BasicDet": PublishedModel("common/models/basicdet.py"),
+    "RetinaNet": PublishedModel("common/models/retinanet.py"),
+    "FCOS": PublishedModel("common/models/fcos.py", ("dense_head.keep_ties=True", "dense_head.giou_plus_one=True")),
+    "DeFCN": PublishedModel("common/models/defcn.py"),
+    "YOLOX": PublishedModel("common/models/yolox.py", ("dense_head.scale_by_padded_size=True",)),
+    "TrackYOLO": PublishedModel(
+        "common/models/trackyolo.py",
+        ("dense_head.scale_by_padded_size=True", "tracker.forget_lost=True", "tracker.new_tracks_first=True"),
+    ),
 }
 
 

@@ -14,7 +14,14 @@ from ultravid.layers.box_tensors import iou_matrix
 from ultravid.modeling.assign.matcher import Assignment
 from ultravid.modeling.types import Targets
 
-__all__ = ["DenseAssigner", "DensePredictions", "centre_regions", "inside_boxes", "label_locations", "prediction_quality"]
+__all__ = [
+    "DenseAssigner",
+    "DensePredictions",
+    "centre_regions",
+    "inside_boxes",
+    "label_locations",
+    "prediction_quality",
+]
 
 
 class DensePredictions(NamedTuple):

@@ -1,5 +1,6 @@
-"""One location for each box, and the auxiliary assignment of several (Wang et al., "End-to-end object detection with fully
-convolutional network" (DeFCN), CVPR 2021, sections 3.2 and 3.4).
+"""One location for each box, and the auxiliary assignment of several (DeFCN).
+
+Source: Wang et al., "End-to-end object detection with fully convolutional network", CVPR 2021, sections 3.2 and 3.4.
 
 Legend: ``B`` frames, ``G`` rows of ground truth, ``N`` locations.
 """

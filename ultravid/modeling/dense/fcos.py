@@ -154,9 +154,7 @@ class FCOS(DenseHead):
         points = points / self.stride
         boxes = boxes_of_distances(points, predictions.distances.float())
         giou = giou_loss(boxes, gt_boxes / self.stride, self.giou_plus_one)
-        cross_entropy = F.binary_cross_entropy_with_logits(
-            predictions.centerness.float(), centerness, reduction="none"
-        )
+        cross_entropy = F.binary_cross_entropy_with_logits(predictions.centerness.float(), centerness, reduction="none")
         return {
             "loss_fcos_cls": (focal.sum(dim=-1) * weight).sum() / count,
             "loss_fcos_box": (giou * centerness * weight).sum() / share,

@@ -180,9 +180,7 @@ class RetinaNet(DenseHead):
         """``(B, D, ...)`` detections, inside the frame, by falling score; they are clipped after NMS."""
         scores = predictions.logits.float().sigmoid()
         inside = within_image(predictions.corners, image_sizes)
-        candidates = best_candidates(
-            scores, (scores > self.score_threshold) & inside[..., None], self.pre_nms_topk
-        )
+        candidates = best_candidates(scores, (scores > self.score_threshold) & inside[..., None], self.pre_nms_topk)
         deltas = take_rows(predictions.deltas, candidates.rows)
         return detections_of(
             candidates,

@@ -72,6 +72,4 @@ def detections_of(
     clipped = clip_boxes(take_rows(boxes, index), image_sizes)
     order, valid = first_rows(kept & nonempty(clipped), index.shape[1])
     index = index.gather(1, order)
-    return Detections.of(
-        take_rows(clipped, order), scores.gather(1, order), candidates.classes.gather(1, index), valid
-    )
+    return Detections.of(take_rows(clipped, order), scores.gather(1, order), candidates.classes.gather(1, index), valid)
