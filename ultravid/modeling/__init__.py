@@ -15,13 +15,14 @@ from ultravid.modeling.dense import (
 )
 from ultravid.modeling.detector import Tracker, VideoDetector, VideoStream
 from ultravid.modeling.families import OneStage, TwoStage
-from ultravid.modeling.feature_context import FeatureContext, NoFeatureContext
+from ultravid.modeling.feature_context import FeatureContext, FlowAggregation, NoFeatureContext
+from ultravid.modeling.flow import FlowEstimator, FlowNet, FlowWarp, ZeroFlow
 from ultravid.modeling.frame_window import FrameWindow
 from ultravid.modeling.named import BasicDet, FasterRCNN
 from ultravid.modeling.organs import OrganConv2d, OrganLinear, classify, organ_classifier
 from ultravid.modeling.postprocessing import detector_postprocess
 from ultravid.modeling.roi import BoxPredictor, FCBoxHead, RoIHeads, RoIPooler, RoISampler
-from ultravid.modeling.token_mixer import NoMixer, RelationMixer, TokenMixer
+from ultravid.modeling.token_mixer import FlowContextMixer, NoMixer, RelationMixer, TokenMixer
 from ultravid.modeling.track import KalmanTracker
 from ultravid.modeling.types import Detections, FrameTokens, State, Targets
 
@@ -39,6 +40,11 @@ __all__ = [
     "FCBoxHead",
     "FasterRCNN",
     "FeatureContext",
+    "FlowAggregation",
+    "FlowContextMixer",
+    "FlowEstimator",
+    "FlowNet",
+    "FlowWarp",
     "FrameTokens",
     "FrameWindow",
     "KalmanTracker",
@@ -65,6 +71,7 @@ __all__ = [
     "TwoStage",
     "VideoDetector",
     "VideoStream",
+    "ZeroFlow",
     "anchor_shapes",
     "classify",
     "detector_postprocess",
