@@ -41,12 +41,31 @@ RENAMES: tuple[tuple[str, str], ...] = (
     (r"^(dense_head)\.obj_preds\.0\.", r"\1.objectness."),
     (r"^(dense_head\..*)\.conv\.(?=weight$)", r"\1."),
     (r"^(dense_head\..*)\.bn\.", r"\1.norm."),
+    # UltraDet and FGFA
+    (r"^token_mixer\.relation\.flow_layers\.(\d+)\.temporal_attn\.", r"token_mixer.context_layers.\1."),
+    (r"^token_mixer\.relation\.flow_layers\.(\d+)\.norm1\.", r"token_mixer.context_layers.\1.norm."),
+    (r"^roi_heads\.flownet\.", "token_mixer.warp.estimator."),
+    (r"^flownet\.", "feature_context.warp.estimator."),
+    (r"\.estimator\.(?:flow_)?conv(\d)\.", r".estimator.levels.\1.0."),
+    (r"\.estimator\.conv(\d)_1\.", r".estimator.levels.\1.2."),
+    (r"\.estimator\.deconv(\d)\.", r".estimator.refinements.\1.upsample."),
+    (r"\.estimator\.upsample_flow\dto(\d)\.", r".estimator.refinements.\1.upsample_flow."),
+    (r"\.estimator\.Convolution1\.", ".estimator.refinements.5.flow."),
+    (r"\.estimator\.Convolution2\.", ".estimator.refinements.4.flow."),
+    (r"\.estimator\.Convolution3\.", ".estimator.refinements.3.flow."),
+    (r"\.estimator\.Convolution4\.", ".estimator.refinements.2.flow."),
+    (r"\.estimator\.Convolution5\.", ".estimator.flow."),
+    (r"\.estimator\.Convolution5_scale\.", ".estimator.scale."),
+    (r"^embednet\.embed_conv1\.", "feature_context.embedding.0."),
+    (r"^embednet\.embed_conv2\.", "feature_context.embedding.2."),
+    (r"^embednet\.embed_conv3\.", "feature_context.embedding.4."),
 )
 
 SKIPPED: tuple[tuple[str, str], ...] = (
     # (regular expression, reason) for names of a file that no model needs.
     (r"\.anchor_generator\.cell_anchors\.", "anchors are computed"),
     (r"^pixel_(mean|std)$", "the config has them"),
+    (r"^flownet\.", "FGFA's published code overwrites its flow with zeros"),
 )
 
 
@@ -69,6 +88,21 @@ PUBLISHED_MODELS: dict[str, PublishedModel] = {
     "FasterRCNN": PublishedModel("common/models/faster_rcnn.py"),
     "RelationNet": PublishedModel("common/models/relationnet.py"),
     "BasicDet": PublishedModel("common/models/basicdet.py"),
+    "UltraDet": PublishedModel(
+        "common/models/ultradet.py",
+        (
+            "token_mixer.warp.estimator.flow_unit=40.0",
+            "token_mixer.warp.estimator.image_divisor=255.0",
+            "token_mixer.warp.mixed_corners=True",
+        ),
+    ),
+    "FGFA": PublishedModel(
+        "common/models/fgfa.py",
+        (
+            "feature_context.warp.estimator={_target_: ultravid.modeling.flow.ZeroFlow}",
+            "feature_context.warp.mixed_corners=True",
+        ),
+    ),
     "RetinaNet": PublishedModel("common/models/retinanet.py"),
     "FCOS": PublishedModel("common/models/fcos.py", ("dense_head.keep_ties=True", "dense_head.giou_plus_one=True")),
     "DeFCN": PublishedModel("common/models/defcn.py"),

@@ -101,7 +101,9 @@ class FlowAggregation(FeatureContext):
         means = []
         for t in range(maps.shape[1]):
             others = self._seen_by(t, maps.shape[1])
-            warped, embeddings, likened = self._warped_to(maps[:, t], reduced[:, t], maps[:, others], reduced[:, others])
+            warped, embeddings, likened = self._warped_to(
+                maps[:, t], reduced[:, t], maps[:, others], reduced[:, others]
+            )
             valid = frame_valid[:, [*others, t]]
             means.append(_mean(warped, embeddings, likened, valid))
         return torch.stack(means, dim=1)

@@ -65,11 +65,13 @@ class FlowNet(FlowEstimator):
         self.flow_unit = _UNIT * reduction if flow_unit is None else flow_unit
         self.image_divisor = image_divisor
         widths = (6, *channels[:num_levels])
-        self.levels = nn.ModuleList(_level(level, *widths[level - 1 : level + 1]) for level in range(1, num_levels + 1))
-        self.refinements = nn.ModuleList()
+        self.levels = nn.ModuleDict(
+            {str(level): _level(level, *widths[level - 1 : level + 1]) for level in range(1, num_levels + 1)}
+        )
+        self.refinements = nn.ModuleDict()
         width = widths[num_levels]
         for level in range(num_levels - 1, 1, -1):
-            self.refinements.append(_Refinement(width, widths[level - 1]))
+            self.refinements[str(level)] = _Refinement(width, widths[level - 1])
             width = widths[level] + widths[level - 1] + 2
         self.flow = nn.Conv2d(width, 2, 3, padding=1)
         self.scale = nn.Conv2d(width, scale_channels, 1, bias=False) if scale_channels else None
@@ -94,10 +96,10 @@ class FlowNet(FlowEstimator):
         """The flow of pairs of reduced images, ``(P, 3, h, w)`` each."""
         x = torch.cat((target, source), dim=1)
         skips = []
-        for level in self.levels:
+        for level in self.levels.values():
             x = level(x)
             skips.append(x)
-        for refinement, skip in zip(self.refinements, reversed(skips[1:-1]), strict=True):
+        for refinement, skip in zip(self.refinements.values(), reversed(skips[1:-1]), strict=True):
             x = refinement(x, skip)
         x = _cell_means(x, self.output_reduction)
         scale = None if self.scale is None else self.scale(x) + 1.0

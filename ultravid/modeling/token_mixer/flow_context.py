@@ -52,7 +52,9 @@ class ContextAttention(nn.Module):
         weight_q, weight_kv = self.in_proj_weight.split((dim, 2 * dim))
         bias_q, bias_kv = self.in_proj_bias.split((dim, 2 * dim))
         query = nn.functional.linear(tokens, weight_q, bias_q).unflatten(-1, (self.num_heads, -1))
-        key, value = nn.functional.linear(contexts, weight_kv, bias_kv).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
+        key, value = (
+            nn.functional.linear(contexts, weight_kv, bias_kv).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
+        )
         score = (query[..., None, :, :, :] * key).sum(dim=-1) / (dim // self.num_heads) ** 0.5  # (..., K, N, heads)
         weight = score.float().masked_fill(~valid[..., None, None], -1e9).softmax(dim=-3)
         gathered = (weight[..., None].to(value.dtype) * value).sum(dim=-4).flatten(-2)
@@ -168,10 +170,10 @@ class FlowContextMixer(TokenMixer):
         device = frame_valid.device
         if self.causal:
             places = [
-                (t, slot, source)
+                (t, slot, place)
                 for t in range(length)
                 for slot in range(self.num_contexts)
-                if (source := (t // self.key_interval - slot) * self.key_interval) >= 0
+                if (place := (t // self.key_interval - slot) * self.key_interval) >= 0
             ]
             frame, slot, source = torch.tensor(places, device=device).unbind(1)
             return frame, slot, source.expand(count, -1)
