@@ -49,6 +49,7 @@ setup(
     ],
     extras_require={
         "wandb": ["wandb>=0.19"],
+        "timm": ["timm>=1.0.9"],  # backbones: modeling.TimmBackbone
         "s3": ["boto3>=1.34"],  # s3:// addresses, by iopath
         "mlflow": ["mlflow-skinny>=3.1", "sqlalchemy>=2", "alembic>=1.13"],  # the two are for its sqlite store
         # Lossless JPEG in DICOM. Apart, for it is under the GPL; baseline JPEG needs it not.

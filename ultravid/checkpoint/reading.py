@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import tempfile
 import warnings
 from collections import OrderedDict
@@ -18,7 +19,7 @@ from numpy._core import multiarray
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import AddressError, is_local, local_path
 
-__all__ = ["REST_OF_SHARDS", "CheckpointError", "check_present", "load_file"]
+__all__ = ["REST_OF_SHARDS", "CheckpointError", "check_present", "load_file", "where_torchvision_has"]
 
 REST_OF_SHARDS = "rest.pth"
 """The file in a folder of shards that holds what is not a tensor, as the iteration."""
@@ -61,13 +62,24 @@ def _present_file(path: str | Path, path_manager: Any) -> Path:
         raise CheckpointError(f"Checkpoint {path} can't be loaded. {error}") from error
     if not file.exists():
         shards = file.with_suffix(".dcp")
-        hint = f" There is {shards.name}." if shards.exists() else ""
+        hint = f" There is {shards.name}." if shards.exists() else where_torchvision_has(file.name)
         raise CheckpointError(f"Checkpoint {path} does not exist.{hint}")
     if file.is_dir() and not (file / ".metadata").exists():
         found = sorted(p.name for suffix in (".pth", ".dcp") for p in file.glob(f"model_*{suffix}"))
         hint = f"give one of its files: {', '.join(found[-3:])}" if found else "it holds no checkpoint"
         raise CheckpointError(f"Checkpoint {path} is a folder; {hint}.")
     return file
+
+
+def where_torchvision_has(name: str) -> str:
+    """Where torchvision has weights of a ResNet whose name a file's name begins with, ``resnet34.pth``; begins with a space, or is empty."""
+    found = re.match(r"resnet(18|34|50|101|152)(?![0-9])", name.lower())
+    if found is None:
+        return ""
+    from torchvision.models import get_model_weights  # for this message alone
+
+    url = get_model_weights(found[0])["IMAGENET1K_V1"].url
+    return f" torchvision's ImageNet weights of {found[0]} are at {url}, an address that can be given in its place."
 
 
 def load_file(path: str | Path, *, path_manager: Any = None) -> dict[str, Any]:

@@ -155,7 +155,9 @@ def _match_names(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], 
     """Bring a file's weights under the model's names, as `load_weights` says."""
     exact = max((weights, _from_torchvision_resnet(weights, expected)), key=lambda given: len(given.keys() & expected))
     partial = bool(exact) and all(k.startswith("backbone.") for k in exact)
-    missing = [k for k in expected if k not in exact and not (partial and not k.startswith("backbone."))]
+    # A counter of batch norm that old files lack.
+    needed = [k for k in expected if not k.endswith("num_batches_tracked")]
+    missing = [k for k in needed if k not in exact and not (partial and not k.startswith("backbone."))]
     unexpected = [k for k in exact if k not in expected]
     if (by_suffix and (missing or unexpected)) or not exact.keys() & expected:
         choices = [(given, match_by_suffix(expected, given)) for given in (weights, _renamed_resnet(weights))]

@@ -1,7 +1,7 @@
 """Parts of detectors, the families that they are composed to, and the detectors by name."""
 
 from ultravid.modeling.assign import CenterSampling, Matcher, OneToOne, SimOTA, TopQuality, subsample_labels
-from ultravid.modeling.backbone import ResNet, make_stage
+from ultravid.modeling.backbone import ResNet, TimmBackbone, make_stage
 from ultravid.modeling.dense import (
     FCOS,
     RPN,
@@ -65,6 +65,7 @@ __all__ = [
     "SimOTA",
     "State",
     "Targets",
+    "TimmBackbone",
     "TokenMixer",
     "TopQuality",
     "Tracker",

@@ -60,6 +60,7 @@ class FrameWindow:
             return state
         return {name: ring[:: self.stride] for name, ring in state.items()}
 
+
 def frames_see(length: int, context_frames: int, causal: bool, device: torch.device | None = None) -> Tensor:
     """``(T, T)`` bool: the row's frame may use the column's.
 

@@ -1,5 +1,6 @@
 """Networks from an image to a feature map."""
 
-from ultravid.modeling.backbone.resnet import BasicBlock, ResNet, make_stage
+from ultravid.modeling.backbone.resnet import BasicBlock, BottleneckBlock, ResNet, make_stage
+from ultravid.modeling.backbone.timm_backbone import TimmBackbone
 
-__all__ = ["BasicBlock", "ResNet", "make_stage"]
+__all__ = ["BasicBlock", "BottleneckBlock", "ResNet", "TimmBackbone", "make_stage"]
