@@ -86,5 +86,5 @@ def test_one_line_is_all_that_the_one_frame_config_changes():
         LazyConfig.load(ROOT / f"projects/basicdet/configs/{n}.py") for n in ("phantom", "phantom_one_frame")
     )
     single.train.output_dir = temporal.train.output_dir
-    single.model.context_frames = temporal.model.context_frames
+    single.model.token_mixer.context_frames = temporal.model.token_mixer.context_frames
     assert single == temporal

@@ -24,6 +24,7 @@ from ultravid.config.cfg_keys import MODEL_KEYS, TOP_KEYS
 from ultravid.config.cfg_translation import with_tree_keys
 from ultravid.config.kinds import config_to_save
 from ultravid.config.resume import check_resume_config, significant_changes
+from ultravid.modeling import NoMixer, RelationMixer
 
 CONFIGS = ROOT / "projects/basicdet/configs"
 NAMES = ("phantom", "phantom_one_frame", "cva_bus")
@@ -78,23 +79,26 @@ def test_each_translation_is_a_fresh_config_and_leaves_the_keys_as_they_are():
     before = cfg.clone()
     first = config_from_cfg_node(cfg)
     first.train.max_iter = 1
-    first.model.context_frames = 1
-    assert config_from_cfg_node(cfg).train.max_iter == 900 and config_from_cfg_node(cfg).model.context_frames == 15
+    first.model.token_mixer.context_frames = 1
+    assert (
+        config_from_cfg_node(cfg).train.max_iter == 900
+        and config_from_cfg_node(cfg).model.token_mixer.context_frames == 15
+    )
     assert cfg == before and as_config(first) is first
 
 
 def test_model_opts_are_overrides_of_the_model_that_model_config_names(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from ultravid.config import get_config\nmodel = get_config('common/models/basicdet_small.py').model\n"
-        "model.causal = False\n"
+        "model.token_mixer.causal = False\n"
     )
-    opts = "[backbone.norm=GN, ~causal, +extra=1, '+roi_heads.box_predictor.score_threshold=0.05']"
+    opts = "[backbone.norm=GN, ~token_mixer.causal, +extra=1, '+box_predictor.score_threshold=0.05']"
     model = translated(f"MODEL: {{CONFIG: mine.py, OPTS: {opts}}}\n", folder=tmp_path).model
     expected = get_config("common/models/basicdet_small.py").model
     expected.backbone.norm = "GN"
-    expected.roi_heads.box_predictor.score_threshold = 0.05
+    expected.box_predictor.score_threshold = 0.05
     expected.extra = 1
-    del expected.causal
+    del expected.token_mixer.causal
     assert model == expected
 
 
@@ -115,7 +119,7 @@ def test_a_list_that_is_null_is_empty(tmp_path):
             ["optim.py has no model, which MODEL.CONFIG needs", "(MODEL.CONFIG, ", ":2)"],
         ),
         (
-            "MODEL:\n  OPTS: [causal=true, backbone.dpth=18, 'x=']",
+            "MODEL:\n  OPTS: [token_mixer.causal=true, backbone.dpth=18, 'x=']",
             [
                 "Unknown key 'backbone.dpth'. Did you mean 'backbone.depth'? To add a key, write '+backbone.dpth=18'.",
                 "(MODEL.OPTS[1] 'backbone.dpth=18'; MODEL.OPTS, ",
@@ -125,7 +129,7 @@ def test_a_list_that_is_null_is_empty(tmp_path):
         ),
         (
             "MODEL:\n  RPN: {NMS_THRESH: 0.5}\n  CONFIG: mine.py",
-            ["MODEL.RPN.NMS_THRESH is 0.5, but the model of MODEL.CONFIG has no 'proposal_generator'.", ":2)"],
+            ["MODEL.RPN.NMS_THRESH is 0.5, but the model of MODEL.CONFIG has no 'proposal_head'.", ":2)"],
         ),
         (
             "SOLVER:\n  MAX_ITER: 0\nLOG_PERIOD: 0",
@@ -164,8 +168,8 @@ def test_the_check_of_the_translated_config_names_the_yaml_key_that_set_a_value(
     assert fault.key.startswith("optimizer.betas") and str(fault).endswith("(SOLVER.BETAS, command line)")
     assert f"900  from SOLVER.MAX_ITER, {CONFIGS}/phantom.yaml:" in explain_text(config, "train.max_iter")
     one_frame = translated(CONFIGS / "phantom_one_frame.yaml")
-    place = f"override MODEL.OPTS[0] 'context_frames=0'; MODEL.OPTS, {CONFIGS}/phantom_one_frame.yaml:3"
-    assert f"0  from {place}" in explain_text(one_frame, "model.context_frames")
+    place = f"override MODEL.OPTS[0] 'token_mixer.context_frames=0'; MODEL.OPTS, {CONFIGS}/phantom_one_frame.yaml:3"
+    assert f"0  from {place}" in explain_text(one_frame, "model.token_mixer.context_frames")
 
 
 def test_earlier_keys_of_model_parts_describe_the_model_that_they_described(tmp_path):
@@ -178,8 +182,8 @@ def test_earlier_keys_of_model_parts_describe_the_model_that_they_described(tmp_
     assert rest == {
         "+ model.backbone.depth = None",
         "+ model.backbone.freeze_at = 0",
-        "+ model.roi_heads.box_predictor.score_threshold = 0.0",
-        "+ model.roi_heads.box_predictor.nms_threshold = 0.5",
+        "+ model.box_predictor.score_threshold = 0.0",
+        "+ model.box_predictor.nms_threshold = 0.5",
     }
 
 
@@ -207,28 +211,25 @@ def test_earlier_keys_choose_among_heads_detectors_and_anchors(tmp_path):
     small = CONFIGS / "phantom.yaml"
     res5 = translated(
         small, "MODEL.ROI_BOX_HEAD.NAME", "Res5Head", "MODEL.ROI_BOX_HEAD.RES5_NORM", "BN"
-    ).model.roi_heads
-    assert instantiate(res5.box_head) is not None and res5.box_head.norm == "BN" and res5.box_head.out_channels == 128
+    ).model.roi_pooler
+    assert instantiate(res5.head) is not None and res5.head.norm == "BN" and res5.head.out_channels == 128
     frames = translated(small, "MODEL.META_ARCHITECTURE", "FasterRCNN").model
-    assert type(instantiate(frames)).__name__ == "FasterRCNN" and "causal" not in frames
+    assert isinstance(instantiate(frames).token_mixer, NoMixer)
     video = translated(
         "MODEL: {CONFIG: common/models/faster_rcnn.py, META_ARCHITECTURE: BasicDet}", folder=tmp_path
     ).model
-    assert type(instantiate(video)).__name__ == "BasicDet" and video.roi_heads.relation.num_layers == 2
+    assert isinstance(instantiate(video).token_mixer, RelationMixer) and video.token_mixer.relation.num_layers == 2
     sizes = ["MODEL.ANCHOR_GENERATOR.SHAPES", "[]", "MODEL.ANCHOR_GENERATOR.SIZES", "[[8, 16]]"]
-    anchors = translated(small, *sizes, "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[1.0]").model.proposal_generator
+    anchors = translated(small, *sizes, "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[1.0]").model.proposal_head
     assert anchors.rpn_head.num_anchors == 2 == len(instantiate(anchors.anchor_generator.shapes))
     strides = translated(small, "MODEL.RESNETS.STRIDES", "[1, 2, 2]").model
-    assert (
-        strides.proposal_generator.anchor_generator.stride == 16
-        and strides.roi_heads.box_pooler.spatial_scale == 1 / 16
-    )
+    assert strides.proposal_head.anchor_generator.stride == 16 and strides.roi_pooler.box_pooler.spatial_scale == 1 / 16
 
 
 def test_a_file_of_either_kind_is_a_config_of_a_run(tmp_path):
     python, yaml_file = as_config(CONFIGS / "phantom.py"), as_config(CONFIGS / "phantom.yaml")
     assert python.train.max_iter == yaml_file.train.max_iter == 900
-    assert LazyConfig.load(CONFIGS / "phantom_one_frame.yaml").model.context_frames == 0
+    assert LazyConfig.load(CONFIGS / "phantom_one_frame.yaml").model.token_mixer.context_frames == 0
     cfg = read(CONFIGS / "phantom.yaml", "SOLVER.MAX_ITER", "7")
     LazyConfig.save(config_to_save(cfg), tmp_path / "config.yaml")
     saved = as_config(tmp_path)
@@ -272,11 +273,14 @@ def test_a_run_that_saved_earlier_keys_is_resumed_under_the_config_of_today(tmp_
     saved_run(tmp_path / "run", dump.dump())
     assert check_resume_config(cfg) == []
     cfg.merge_from_list(["SOLVER.BASE_LR", "2e-3", "MODEL.OPTS", "['causal=false']"])
-    assert [d.key for d in significant_changes(cfg, tmp_path / "run/config.yaml")] == ["model.causal", "optimizer.lr"]
+    assert [d.key for d in significant_changes(cfg, tmp_path / "run/config.yaml")] == [
+        "model.token_mixer.causal",
+        "optimizer.lr",
+    ]
     with pytest.raises(ConfigError, match=r"optimizer\.lr"):
         check_resume_config(cfg)
     allowed = with_tree_keys(config_from_cfg_node(cfg), ["SOLVER.BASE_LR", "MODEL.OPTS"])
-    assert [d.key for d in check_resume_config(cfg, allowed)] == ["model.causal", "optimizer.lr"]
+    assert [d.key for d in check_resume_config(cfg, allowed)] == ["model.token_mixer.causal", "optimizer.lr"]
 
 
 def test_allowed_changes_may_be_given_as_yaml_keys():

@@ -323,3 +323,72 @@ def test_the_old_key_of_a_trainers_precision_is_read(tmp_path):
     )
     cfg = LazyConfig.load(path)
     assert cfg.trainer.precision.enabled is True and "enabled" not in cfg.trainer
+
+
+OWN_DETECTOR = """
+from ultravid.config import LazyCall as L, get_config
+from ultravid.layers import RelationModule
+from ultravid.modeling import BasicDet, RoIHeads
+parts = get_config("common/models/basicdet_small.py").model
+model = L(BasicDet)(
+    backbone=parts.backbone,
+    proposal_generator=parts.proposal_head,
+    roi_heads=L(RoIHeads)(
+        box_pooler=parts.roi_pooler.box_pooler, box_head=parts.roi_pooler.head, box_predictor=parts.box_predictor,
+        proposal_matcher=parts.roi_sampler.matcher, relation=L(RelationModule)(dim=128, geometry_dim=64), gt_copies=2,
+    ),
+    context_frames=3,
+    causal=True,
+)
+train = dict(dim="${model.roi_heads.relation.dim}")
+"""
+
+
+def test_a_saved_detector_of_a_head_is_composed_of_its_parts(tmp_path):
+    own = LazyConfig.load(write_config(tmp_path, OWN_DETECTOR))
+    assert own.model.roi_heads.gt_copies == 2  # a user's own config is left as it is
+    LazyConfig.save(own, tmp_path / "saved.yaml")
+    saved = LazyConfig.load(tmp_path / "saved.yaml")
+    assert list(saved.model) == [
+        "_target_",
+        "backbone",
+        "proposal_head",
+        *("roi_pooler", "roi_sampler"),
+        "box_predictor",
+        "token_mixer",
+    ]
+    assert saved.model.token_mixer == {
+        "_target_": "ultravid.modeling.RelationMixer",
+        "relation": {"_target_": "ultravid.layers.RelationModule", "dim": 128, "geometry_dim": 64},
+        "context_frames": 3,
+        "causal": True,
+    }
+    assert saved.train.dim == 128 and saved.model.roi_sampler.gt_copies == 2
+    assert significant_changes(own, tmp_path / "saved.yaml") == []
+    assert str(instantiate(saved.model)) == str(instantiate(own.model))
+    text = (tmp_path / "saved.yaml").read_text().replace("    gt_copies", "    my_argument: 1\n    gt_copies")
+    (tmp_path / "saved.yaml").write_text(text)
+    assert "roi_heads" in LazyConfig.load(tmp_path / "saved.yaml").model  # nothing is known of such an argument
+
+
+def test_keys_of_a_detector_of_a_head_lead_to_those_of_its_parts(tmp_path):
+    overrides = [
+        "model.context_frames=3",
+        "model.roi_heads.relation.num_heads=4",
+        "model.proposal_generator.loss_weight=2",
+    ]
+    cfg = LazyConfig.apply_overrides(
+        get_config("common/models/basicdet_small.py"), [*overrides[:2], f"+{overrides[2]}", "~model.causal"]
+    )
+    mixer = cfg.model.token_mixer
+    assert (mixer.context_frames, mixer.relation.num_heads, cfg.model.proposal_head.loss_weight) == (3, 4, 2)
+    assert "causal" not in mixer
+    path = write_config(
+        tmp_path,
+        "from ultravid.config import get_config\nmodel = get_config('common/models/basicdet_small.py').model\n"
+        "model.context_frames = 0\nmodel.proposal_generator = dict(a=1)\n",
+    )
+    own = LazyConfig.load(path).model
+    assert own.token_mixer.context_frames == 0 and "context_frames" not in own and own.proposal_head == {"a": 1}
+    with pytest.raises(OverrideError, match=r"'model\.token_mixer' is None"):
+        LazyConfig.apply_overrides(get_config("common/models/faster_rcnn.py"), ["model.context_frames=3"])

@@ -6,7 +6,6 @@ Imports nothing of torch itself; the model's file does.
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 from collections.abc import Sequence
@@ -89,54 +88,51 @@ class _EarlierKeys:
         self._apply_anchors()
         self._apply_box_head()
         self._apply_feature_map()
-        relates = isinstance(self._at("roi_heads.relation"), Node)
+        relates = isinstance(self._at("token_mixer"), Node)
         for key, value in self.given.items():
             path = MODEL_KEYS[key].path
             is_done = not path or key in _APPLIED_APART or key.startswith("MODEL.ANCHOR_GENERATOR.S")
             if is_done or (not relates and key.startswith(("MODEL.RELATION.", "MODEL.CONTEXT."))):
                 continue
-            if path.startswith("roi_heads.box_head.") and self._has_linear_head():  # keys of the other head
+            if path.startswith("roi_pooler.head.") and self._has_linear_head():  # keys of the other head
                 continue
             self._set(path, None if key in _NONE_IF_EMPTY and not value else value, key)
         return self.faults
 
     def _apply_architecture(self) -> None:
+        """With or without relations between boxes, which were two detectors; or another one, by its name."""
         key = "MODEL.META_ARCHITECTURE"
-        if not self._apply_class(key, self.model):
-            return
-        if "context_frames" not in inspect.signature(target_of(self.model)).parameters:
-            for name in ("context_frames", "context_stride", "causal"):
-                if name in self.model:
-                    self.model.delete_key(name, self._origin(key))
-            self._set("roi_heads.relation", None, key)
-        elif not isinstance(self._at("roi_heads.relation"), Node):
+        name = self.given.get(key)
+        if name == "FasterRCNN":
+            self._set("token_mixer", None, key)
+        elif name != "BasicDet":
+            self._apply_class(key, self.model)
+        elif not isinstance(self._at("token_mixer"), Node):
             shipped = shipped_config("common/models/basicdet.py")
             assert shipped is not None
-            self._set("roi_heads.relation", load_config_file(shipped).model.roi_heads.relation, key)
+            self._set("token_mixer", load_config_file(shipped).model.token_mixer, key)
 
-    def _apply_class(self, key: str, node: Any) -> bool:
-        """Let a node build the class that a key names; whether that is another than before."""
+    def _apply_class(self, key: str, node: Any) -> None:
+        """Let a node build the class that a key names."""
         if key not in self.given or not isinstance(node, Node):
-            return False
+            return
         name = self.given[key]
         try:
             target = locate(name if "." in name else f"ultravid.modeling.{name}")
         except ConfigError as error:
             self.faults.append(f"{key} is {name!r}. {error} ({place_of(self.cfg, key)})")
-            return False
-        if target is target_of(node):
-            return False
-        node.set("_target_", target, self._origin(key))
-        return True
+            return
+        if target is not target_of(node):
+            node.set("_target_", target, self._origin(key))
 
     def _apply_anchors(self) -> None:
         group = "MODEL.ANCHOR_GENERATOR."
-        path = "proposal_generator.anchor_generator.shapes"
+        path = "proposal_head.anchor_generator.shapes"
         shapes, present = self.given.get(f"{group}SHAPES"), self._at(path)
         sizes, ratios = f"{group}SIZES", f"{group}ASPECT_RATIOS"
         if shapes:
             self._set(path, shapes, f"{group}SHAPES")
-            self._set("proposal_generator.rpn_head.num_anchors", len(shapes), f"{group}SHAPES")
+            self._set("proposal_head.rpn_head.num_anchors", len(shapes), f"{group}SHAPES")
             return
         if shapes is None and (not isinstance(present, Node) or not {sizes, ratios} & self.given.keys()):
             return
@@ -148,7 +144,7 @@ class _EarlierKeys:
             if own in self.given:
                 self._set(f"{path}.{name}", self._one_level(own), own)
         present = self._at(path)
-        self._set("proposal_generator.rpn_head.num_anchors", len(present.sizes) * len(present.aspect_ratios), key)
+        self._set("proposal_head.rpn_head.num_anchors", len(present.sizes) * len(present.aspect_ratios), key)
 
     def _one_level(self, key: str) -> Sequence[float]:
         """The values of the one feature map: detectron2 writes a list for each level."""
@@ -165,48 +161,48 @@ class _EarlierKeys:
     def _apply_box_head(self) -> None:
         group = "MODEL.ROI_BOX_HEAD."
         name, dim, size = (self.given.get(group + key) for key in ("NAME", "DIM", "POOLER_RESOLUTION"))
-        head = self._at("roi_heads.box_head")
+        head = self._at("roi_pooler.head")
         if not isinstance(head, Node):
             return
         if name not in (None, "FCBoxHead", "Res5Head"):
             hint = did_you_mean(str(name), ("FCBoxHead", "Res5Head"))
             self.faults.append(f"{group}NAME is {name!r}.{hint} ({place_of(self.cfg, f'{group}NAME')})")
         elif name is not None and (name == "FCBoxHead") != self._has_linear_head():
-            width = dim or self._at("roi_heads.box_predictor.in_features")
+            width = dim or self._at("box_predictor.in_features")
             common = {"in_channels": head.in_channels}
             if name == "FCBoxHead":
-                pooled = size or self._at("roi_heads.box_pooler.output_size")
+                pooled = size or self._at("roi_pooler.box_pooler.output_size")
                 call = Node(_target_="ultravid.modeling.FCBoxHead", **common, pooled_size=pooled, dim=width)
             else:
                 part = {
                     key: MODEL_KEYS[f"{group}RES5_{key.upper()}"].default for key in ("num_blocks", "stride", "norm")
                 }
                 call = Node(_target_="ultravid.modeling.make_stage", **common, out_channels=width, **part, project=True)
-            self._set("roi_heads.box_head", call, f"{group}NAME")
+            self._set("roi_pooler.head", call, f"{group}NAME")
         if dim is not None:
-            self._set(f"roi_heads.box_head.{'dim' if self._has_linear_head() else 'out_channels'}", dim, f"{group}DIM")
-            self._set("roi_heads.box_predictor.in_features", dim, f"{group}DIM")
-            if isinstance(self._at("roi_heads.relation"), Node):
-                self._set("roi_heads.relation.dim", dim, f"{group}DIM")
+            self._set(f"roi_pooler.head.{'dim' if self._has_linear_head() else 'out_channels'}", dim, f"{group}DIM")
+            self._set("box_predictor.in_features", dim, f"{group}DIM")
+            if isinstance(self._at("token_mixer.relation"), Node):
+                self._set("token_mixer.relation.dim", dim, f"{group}DIM")
         if size is not None:
-            self._set("roi_heads.box_pooler.output_size", size, f"{group}POOLER_RESOLUTION")
+            self._set("roi_pooler.box_pooler.output_size", size, f"{group}POOLER_RESOLUTION")
             if self._has_linear_head():
-                self._set("roi_heads.box_head.pooled_size", size, f"{group}POOLER_RESOLUTION")
+                self._set("roi_pooler.head.pooled_size", size, f"{group}POOLER_RESOLUTION")
 
     def _has_linear_head(self) -> bool:
-        head = self._at("roi_heads.box_head")
+        head = self._at("roi_pooler.head")
         return isinstance(head, Node) and getattr(target_of(head), "__name__", "") == "FCBoxHead"
 
     def _apply_feature_map(self) -> None:
         """The number of channels and the stride of the backbone's map, which the parts behind it are given too."""
         channels, strides = "MODEL.RESNETS.OUT_CHANNELS", "MODEL.RESNETS.STRIDES"
         if channels in self.given:
-            for path in ("proposal_generator.rpn_head.in_channels", "roi_heads.box_head.in_channels"):
+            for path in ("proposal_head.rpn_head.in_channels", "roi_pooler.head.in_channels"):
                 self._set(path, self.given[channels][-1], channels)
         if strides in self.given:
             stride = 4 * math.prod(self.given[strides])
-            self._set("proposal_generator.anchor_generator.stride", stride, strides)
-            self._set("roi_heads.box_pooler.spatial_scale", 1 / stride, strides)
+            self._set("proposal_head.anchor_generator.stride", stride, strides)
+            self._set("roi_pooler.box_pooler.spatial_scale", 1 / stride, strides)
 
     def _at(self, path: str) -> Any:
         """The value at a path of the model, None if there is none."""

@@ -16,10 +16,19 @@ __all__ = ["alike", "is_default_argument", "target_of"]
 def is_default_argument(node: Node, name: str, value: Any) -> bool:
     """Whether a call's target takes this value for an argument that is not given."""
     try:
-        parameter = inspect.signature(target_of(node)).parameters.get(name)
+        parameter = _parameter(target_of(node), name)
     except (ConfigError, TypeError, ValueError):  # no target, or one without a signature
         return False
     return parameter is not None and parameter.default is not parameter.empty and alike(parameter.default, value)
+
+
+def _parameter(target: Any, name: str) -> inspect.Parameter | None:
+    """A parameter of a callable; of a class whose constructor hands ``**kwargs`` on, that of the class above it."""
+    parameters = inspect.signature(target).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    if name in parameters or not (takes_any and isinstance(target, type)):
+        return parameters.get(name)
+    return next((_parameter(base, name) for base in target.__bases__ if base is not object), None)
 
 
 def target_of(node: Node) -> Any:

@@ -17,10 +17,13 @@ __all__ = [
     "PAST_DEFAULTS",
     "PLAIN_VALUES",
     "RECOMPOSED",
+    "REGROUPED",
     "TARGETS",
     "PastDefault",
     "Recomposed",
+    "Regrouped",
     "current_target",
+    "keys_below",
 ]
 
 TARGETS: dict[str, str] = {
@@ -98,6 +101,15 @@ TARGETS: dict[str, str] = {
     "ultravid.evaluation.prediction_files": "ultravid.evaluation.prediction_store",
     "ultravid.evaluation.results.judge_video": "ultravid.evaluation.matching.match_video",
     "ultravid.evaluation.results.match_video": "ultravid.evaluation.matching.match_video",
+    "ultravid.modeling.FrameMemory": "ultravid.modeling.FrameWindow",
+    "ultravid.modeling.context": "ultravid.modeling",
+    "ultravid.modeling.context.memory": "ultravid.modeling",
+    "ultravid.modeling.detector.BasicDet": "ultravid.modeling.BasicDet",
+    "ultravid.modeling.detector.FasterRCNN": "ultravid.modeling.FasterRCNN",
+    "ultravid.modeling.detector.relation_mask": "ultravid.modeling.token_mixer.relation.frames_see",
+    "ultravid.modeling.heads": "ultravid.modeling.roi",
+    "ultravid.modeling.heads.roi_heads.FCBoxHead": "ultravid.modeling.roi.FCBoxHead",
+    "ultravid.modeling.proposal": "ultravid.modeling.dense",
 }
 
 KEPT_TARGETS: dict[str, str] = {
@@ -234,6 +246,82 @@ RECOMPOSED: dict[str, Recomposed] = {
         },
     ),
 }
+
+
+@dataclass(frozen=True)
+class Regrouped:
+    """A call in a saved config whose arguments are grouped in another way today.
+
+    Attributes:
+        target: of the call today.
+        keys: key below the call before -> today's.
+        groups: argument before -> names of the target of the call that it held; of another call nothing is known, and all stays
+            as it is.
+        parts: argument today -> the target of the call that it holds.
+        optional: argument today -> the key before without which it is None.
+        values: key below the call today -> what it is set to, because the call before meant it.
+    """
+
+    target: str
+    keys: dict[str, str]
+    groups: dict[str, tuple[str, ...]]
+    parts: dict[str, str]
+    optional: dict[str, str]
+    values: dict[str, object]
+
+
+_TWO_STAGE_KEYS = {
+    "proposal_generator": "proposal_head",
+    "roi_heads.box_pooler": "roi_pooler.box_pooler",
+    "roi_heads.box_head": "roi_pooler.head",
+    "roi_heads.roi_scale": "roi_pooler.roi_scale",
+    "roi_heads.proposal_matcher": "roi_sampler.matcher",
+    "roi_heads.batch_size_per_image": "roi_sampler.num_samples",
+    "roi_heads.positive_fraction": "roi_sampler.positive_fraction",
+    "roi_heads.gt_copies": "roi_sampler.gt_copies",
+    "roi_heads.gt_jitter": "roi_sampler.gt_jitter",
+    "roi_heads.box_predictor": "box_predictor",
+    "roi_heads.relation": "token_mixer.relation",
+    "context_frames": "token_mixer.context_frames",
+    "context_stride": "token_mixer.context_stride",
+    "causal": "token_mixer.causal",
+}
+
+
+def _two_stage(**values: object) -> Regrouped:
+    return Regrouped(
+        target="ultravid.modeling.TwoStage",
+        keys=_TWO_STAGE_KEYS,
+        groups={"roi_heads": ("ultravid.modeling.RoIHeads", "ultravid.modeling.roi.roi_heads.RoIHeads")},
+        parts={
+            "roi_pooler": "ultravid.modeling.RoIPooler",
+            "roi_sampler": "ultravid.modeling.RoISampler",
+            "token_mixer": "ultravid.modeling.RelationMixer",
+        },
+        optional={"token_mixer": "roi_heads.relation"},
+        values={f"token_mixer.{name}": value for name, value in values.items()},
+    )
+
+
+REGROUPED: dict[str, Regrouped] = {
+    # target in a config that ultravid saved -> how the same is written today; a user's own config is left as it is.
+    # --- 0.2
+    **{f"ultravid.modeling.{module}BasicDet": _two_stage() for module in ("", "named.")},
+    **{f"ultravid.modeling.{module}FasterRCNN": _two_stage(context_frames=0) for module in ("", "named.")},
+}
+
+_KEYS_BELOW: dict[str, dict[str, str]] = {
+    # target of today -> {key that it had below it: the one of today}, for overrides by the keys of an earlier version
+    # --- 0.2
+    "ultravid.modeling.TwoStage": _TWO_STAGE_KEYS,
+    "ultravid.modeling.families.TwoStage": _TWO_STAGE_KEYS,
+    "ultravid.modeling.families.two_stage.TwoStage": _TWO_STAGE_KEYS,
+}
+
+
+def keys_below(target: str) -> dict[str, str]:
+    """Earlier keys below a call of a target, and today's."""
+    return _KEYS_BELOW.get(target, {})
 
 
 @functools.lru_cache(maxsize=1024)

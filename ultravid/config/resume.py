@@ -15,6 +15,7 @@ from ultravid.config.nodes import Node, resolve_environment
 from ultravid.config.provenance import where
 from ultravid.config.references import is_reference, referred_key
 from ultravid.config.tree import raw_children, value_at, walk
+from ultravid.config.upgrade import regroup
 from ultravid.utils.file_io import require_local
 from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.text import shell_argument
@@ -37,6 +38,7 @@ def significant_changes(cfg: Node | CfgNode, saved_config: Path) -> list[Differe
     writes, with its default. A reference equals the value that it stands for, so a value that got a key of its own has not changed.
     """
     new, old = copy.deepcopy(as_config(cfg)), load_config(saved_config)
+    regroup(new)
     resolve_environment(new)
     resolve_environment(old)  # a YAML file of keys that was saved is translated here
     return [d for d in diff(old, new) if not (_is_free(d) or _means_the_same(d, old, new))]

@@ -19,8 +19,11 @@ from ultravid.config.migrations import (
     PAST_DEFAULTS,
     PLAIN_VALUES,
     RECOMPOSED,
+    REGROUPED,
     PastDefault,
+    Regrouped,
     current_target,
+    keys_below,
 )
 from ultravid.config.nodes import Node
 from ultravid.config.provenance import where
@@ -41,9 +44,11 @@ from ultravid.config.tree import (
     walk,
 )
 
-__all__ = ["current_key", "make_parts", "note_override", "upgrade", "upgrade_notes", "upgrade_value"]
+__all__ = ["current_key", "make_parts", "note_override", "regroup", "upgrade", "upgrade_notes", "upgrade_value"]
 
-_OLD_ARGUMENTS = frozenset(old for arguments in ARGUMENTS.values() for old in arguments)
+_OLD_ARGUMENTS = frozenset(old for arguments in ARGUMENTS.values() for old in arguments) | {
+    old.partition(".")[0] for today in REGROUPED.values() for old in today.keys
+}
 
 
 def upgrade(root: Container, *, saved_with: Iterable[str] | None = None) -> None:
@@ -59,9 +64,19 @@ def upgrade(root: Container, *, saved_with: Iterable[str] | None = None) -> None
         for old, new in KEYS.items():
             _move_key(root, old, new, moved)
     if saved_with is None or any(
-        n in ARGUMENTS or n in RECOMPOSED or current_target(n, kept=True) != n for n in saved_with
+        n in ARGUMENTS or n in RECOMPOSED or n in REGROUPED or current_target(n, kept=True) != n for n in saved_with
     ):
         _upgrade_calls(root, saved_with is not None, moved)
+    if moved:
+        _redirect_references(root, moved)
+
+
+def regroup(root: Container) -> None:
+    """Write the calls of a user's config as those of a saved one are written (`REGROUPED`), in place, to compare the two."""
+    moved: dict[str, str] = {}
+    for container in list(walk(root)):
+        if isinstance(container, Node):
+            _regroup(container, moved)
     if moved:
         _redirect_references(root, moved)
 
@@ -97,16 +112,29 @@ def current_key(cfg: Node, key: str) -> str:
         return key
     node: Any = cfg
     steps: list[str] = []
-    for step in split_key(_renamed(key)):
-        moved = _arguments(node).get(step) if isinstance(node, Node) and step not in node else None
-        for today in moved.split(".") if moved else [step]:
-            steps.append(today)
-            found = child_key(node, today) if isinstance(node, Container) else None
+    rest = list(split_key(_renamed(key)))
+    while rest:
+        today, rest = _next_steps(node, rest)
+        for step in today:
+            steps.append(step)
+            found = child_key(node, step) if isinstance(node, Container) else None
             node = raw_child(node, found) if found is not None else None
     today_key = ""
     for step in steps:
         today_key = join_key(today_key, int(step) if step.removeprefix("-").isdecimal() else step)
     return key if split_key(today_key) == split_key(key) else today_key
+
+
+def _next_steps(node: Any, rest: list[str]) -> tuple[list[str], list[str]]:
+    """The next steps of a key below a node, as they are called today, and those after them."""
+    if isinstance(node, Node) and rest[0] not in node:
+        if moved := _arguments(node).get(rest[0]):
+            return moved.split("."), rest[1:]
+        below = keys_below(_target_name(node))
+        for count in range(len(rest), 0, -1):
+            if moved := below.get(".".join(rest[:count])):
+                return moved.split("."), rest[count:]
+    return rest[:1], rest[1:]
 
 
 def key_of_plain_value(cfg: Node, key: str, value: Any) -> str:
@@ -144,7 +172,9 @@ def note_override(container: Container, key: Any, old: str) -> None:
 # --- targets and arguments ------------------------------------------------------------------------------------------------
 
 
-_TARGETS_WITH_MOVED_ARGUMENTS = frozenset(name.rpartition(".")[2] for name in ARGUMENTS)
+_TARGETS_WITH_MOVED_ARGUMENTS = frozenset(name.rpartition(".")[2] for name in ARGUMENTS) | {
+    today.target.rpartition(".")[2] for today in REGROUPED.values()
+}
 
 
 def _upgrade_calls(root: Container, saved: bool, moved: dict[str, str]) -> None:
@@ -157,10 +187,10 @@ def _upgrade_calls(root: Container, saved: bool, moved: dict[str, str]) -> None:
                 if saved and target in PAST_DEFAULTS:
                     _set_past_default(container, PAST_DEFAULTS[target])
                 _rename_target(container, "_target_", saved)
-                if arguments := _arguments(container):
-                    _move_arguments(container, arguments, moved)
+                _move_arguments(container, _arguments(container), moved)
                 if saved:
                     _recompose(container, moved)
+                    _regroup(container, moved)
             elif target is None:
                 if "_object_" in container:
                     _rename_target(container, "_object_", saved)
@@ -196,13 +226,21 @@ def _set_past_default(node: Any, past: PastDefault) -> None:
 
 def _arguments(node: Any) -> Mapping[str, str]:
     """The arguments of a call's target whose names changed: {old: today's}."""
+    return ARGUMENTS.get(_target_name(node), {})
+
+
+def _target_name(node: Any) -> str:
     target = raw_child(node, "_target_", None)
-    if not isinstance(target, str):
-        target = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
-    return ARGUMENTS.get(target, {})
+    if isinstance(target, str):
+        return target
+    return f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
 
 
 def _move_arguments(node: Any, arguments: Mapping[str, str], moved: dict[str, str]) -> None:
+    for old, new in keys_below(_target_name(node)).items():
+        part, _, last = new.rpartition(".")
+        if old in node and isinstance(goal := dict.get(node, part) if part else node, Node):
+            _move(node, old, goal, last, moved)
     old_names = [name for name in arguments if name in node]
     if not old_names:
         return
@@ -238,6 +276,65 @@ def _recompose(node: Any, moved: dict[str, str]) -> None:
     ensure_record(node).notes["_target_"] = (
         f"{old!r} is written as {today.target!r} with {today.part}={today.call}(...)"
     )
+
+
+def _regroup(node: Any, moved: dict[str, str]) -> None:
+    """Write a call with its arguments grouped as a shipped config has them today; see `REGROUPED`."""
+    target = _target_name(node)
+    today = REGROUPED.get(target)
+    if today is None or not _is_regroupable(node, today):
+        return
+    values = {}
+    for old in today.keys:
+        group, _, name = old.rpartition(".")
+        source = dict.get(node, group) if group else node
+        if isinstance(source, Node) and name in source:
+            values[old] = (where(source, name), full_key(source, old.rpartition(".")[2]), dict.pop(source, name))
+    for group in today.groups:
+        dict.pop(node, group)
+    absent = {part for part, needed in today.optional.items() if values.get(needed, (None, "", None))[2] is None}
+    dict.__setitem__(node, "_target_", today.target)
+    for old, (place, old_key, value) in values.items():
+        goal = _goal(node, today.keys[old], today, absent)
+        if goal is None:
+            continue
+        last = today.keys[old].rpartition(".")[2]
+        deeper = today.keys[old].count(".") - old.count(".")
+        goal.set(last, _detached(value, deeper=deeper), (place,))
+        moved[old_key] = full_key(goal, last)
+    for key, value in today.values.items():
+        if (goal := _goal(node, key, today, absent)) is not None:
+            goal.set(key.rpartition(".")[2], value, (where(node, "_target_"),))
+    for part in absent:
+        dict.__setitem__(node, part, None)
+    ensure_record(node).notes["_target_"] = f"{target!r} is written as {today.target!r}, with its parts as arguments"
+
+
+def _is_regroupable(node: Any, today: Regrouped) -> bool:
+    """Whether a call's groups are what they were when ultravid saved them, without anything that is unknown."""
+    for group, targets in today.groups.items():
+        inner = dict.get(node, group)
+        known = {"_target_", *(old.rpartition(".")[2] for old in today.keys if old.startswith(f"{group}."))}
+        if (
+            not isinstance(inner, Node)
+            or current_target(_target_name(inner)) not in targets
+            or not known.issuperset(inner)
+        ):
+            return False
+    return not any(new in node for new in today.parts)
+
+
+def _goal(node: Any, key: str, today: Regrouped, absent: Iterable[str]) -> Any:
+    """The node that holds a key of today below a call, created if it is a part; None if the part is absent."""
+    part, dot, _ = key.partition(".")
+    if not dot:
+        return node
+    if part in absent:
+        return None
+    if part not in node:
+        dict.__setitem__(node, part, Node._make([("_target_", today.parts[part])], None))
+        raw_child(node, part)._up = node
+    return raw_child(node, part)
 
 
 def _move(source: Any, old: str, goal: Any, new: str, moved: dict[str, str]) -> None:
