@@ -155,3 +155,22 @@ def test_organs_and_classes_of_the_data_are_compared_with_the_models_before_trai
     ]:
         with pytest.raises(UserError, match=message):
             check_organs(model, wrong)
+
+
+@pytest.mark.parametrize("name", ["retinanet", "fcos", "defcn", "yolox"])
+def test_a_dense_head_takes_organs_by_one_line(name):
+    torch.manual_seed(0)
+    cfg = get_config(f"common/models/{name}_small.py").model
+    cfg.dense_head.num_classes = 3
+    cfg.dense_head.organ_classes = ORGANS
+    model = instantiate(cfg).train()
+    weight = model.dense_head.cls_score.weight
+    assert weight.shape[0] == 2 and 0.003 < weight[1].std() < 0.4 and model.dense_head.cls_score.bias.max() < -4
+    losses = model([clip_of("thyroid"), clip_of("thyroid", 1)])
+    sum(losses.values()).backward()
+    assert all(value.isfinite() for value in losses.values())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    assert weight.grad[0].eq(0).all() and weight.grad[1].unflatten(0, (-1, 3))[:, 2].eq(0).all() and weight.grad[1].any()
+    torch.nn.init.constant_(model.dense_head.cls_score.bias, 1.0)
+    found = {o: VideoStream(model.eval(), (64, 72), organ=o)(clip_of(o).frames[0]).pred_classes for o in ORGANS}
+    assert 2 in found["breast"] and len(found["thyroid"]) and 2 not in found["thyroid"]

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ultravid.layers import get_norm
 from ultravid.layers.box_tensors import take_rows
 from ultravid.modeling.assign import Assignment
+from ultravid.modeling.organs import OrganLayer
 from ultravid.modeling.types import Targets
 
 __all__ = [
@@ -86,13 +87,13 @@ def init_normal(*modules: nn.Module, std: float = 0.01) -> None:
     """Draw the weights of all convolutions from a normal distribution; their biases are 0."""
     for module in modules:
         for layer in module.modules():
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, nn.Conv2d | OrganLayer):
                 nn.init.normal_(layer.weight, std=std)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
 
 
-def prior_bias(layer: nn.Conv2d, probability: float) -> None:
+def prior_bias(layer: nn.Linear | nn.Conv2d | OrganLayer, probability: float) -> None:
     """Let a classifier begin with this probability everywhere (Lin et al., ICCV 2017, section 4.1)."""
     assert layer.bias is not None
     nn.init.constant_(layer.bias, -math.log((1 - probability) / probability))

@@ -6,6 +6,7 @@ row, ``K`` classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -30,6 +31,7 @@ from ultravid.modeling.dense.cells import (
 )
 from ultravid.modeling.dense.selection import best_candidates, detections_of
 from ultravid.modeling.losses import focal_loss, giou_loss, mean_over_processes, product_focal_loss
+from ultravid.modeling.organs import classify, organ_classifier
 from ultravid.modeling.types import Detections, Targets
 from ultravid.utils.limits import Positive, Share
 
@@ -71,6 +73,7 @@ class DeFCN(DenseHead):
         focal_gamma: power in the classification losses.
         box_loss_weight: weight of the GIoU loss.
         prior_probability: with which the classifier begins.
+        organ_classes: number of classes of each organ, by its name, if each has a classifier of its own, see `modeling.organs`.
     """
 
     def __init__(
@@ -90,11 +93,14 @@ class DeFCN(DenseHead):
         focal_gamma: float = 2.0,
         box_loss_weight: float = 2.0,
         prior_probability: Share = 0.01,
+        organ_classes: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.cls_tower = conv_tower(in_channels, num_convs, norm)
         self.box_tower = conv_tower(in_channels, num_convs, norm)
-        self.cls_score = nn.Conv2d(in_channels, num_classes, 3, padding=1)
+        self.cls_score = organ_classifier(
+            lambda: nn.Conv2d(in_channels, num_classes, 3, padding=1), organ_classes, num_classes
+        )
         self.bbox_pred = nn.Conv2d(in_channels, 4, 3, padding=1)
         self.max_filter = _MaxFilter(in_channels, norm)
         self.filter_score = nn.Conv2d(in_channels, 1, 3, padding=1)
@@ -114,10 +120,9 @@ class DeFCN(DenseHead):
 
     def forward(self, feature_map: Tensor, organ: Tensor | None = None) -> DeFCNPredictions:
         """Predictions at all locations of ``(B, C, h, w)``."""
-        del organ
         box_features = self.box_tower(feature_map)
         return DeFCNPredictions(
-            logits=by_cell(self.cls_score(self.cls_tower(feature_map))),
+            logits=by_cell(classify(self.cls_score, self.cls_tower(feature_map), organ)),
             distances=by_cell(F.relu(self.scale * self.bbox_pred(box_features))),
             filter_logits=by_cell(self.filter_score(self.max_filter(box_features)))[..., 0],
             corners=cell_corners(feature_map, self.stride),
@@ -181,7 +186,7 @@ class DeFCN(DenseHead):
         """``(B, D, ...)`` detections, inside the frame, by falling score; they are clipped after NMS."""
         inside = within_image(predictions.corners, image_sizes)
         scores = _scores(predictions)
-        candidates = best_candidates(scores, inside[..., None].expand_as(scores), self.pre_nms_topk)
+        candidates = best_candidates(scores, inside[..., None] & (scores > 0), self.pre_nms_topk)
         points = predictions.corners[candidates.rows] + self.stride / 2
         distances = take_rows(predictions.distances, candidates.rows).float() * self.stride
         return detections_of(

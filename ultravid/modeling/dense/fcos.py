@@ -6,6 +6,7 @@ row, ``K`` classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ from ultravid.modeling.dense.cells import (
 )
 from ultravid.modeling.dense.selection import best_candidates, detections_of
 from ultravid.modeling.losses import focal_loss, giou_loss, mean_over_processes
+from ultravid.modeling.organs import classify, organ_classifier
 from ultravid.modeling.types import Detections, Targets
 from ultravid.utils.limits import Positive, Share
 
@@ -71,6 +73,7 @@ class FCOS(DenseHead):
         focal_gamma: power in the classification loss.
         giou_plus_one: as of `giou_loss`, in strides.
         prior_probability: with which the classifier begins.
+        organ_classes: number of classes of each organ, by its name, if each has a classifier of its own, see `modeling.organs`.
     """
 
     def __init__(
@@ -92,11 +95,14 @@ class FCOS(DenseHead):
         focal_gamma: float = 2.0,
         giou_plus_one: bool = False,
         prior_probability: Share = 0.01,
+        organ_classes: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.cls_tower = conv_tower(in_channels, num_convs, norm)
         self.box_tower = conv_tower(in_channels, num_convs, norm)
-        self.cls_score = nn.Conv2d(in_channels, num_classes, 3, padding=1)
+        self.cls_score = organ_classifier(
+            lambda: nn.Conv2d(in_channels, num_classes, 3, padding=1), organ_classes, num_classes
+        )
         self.bbox_pred = nn.Conv2d(in_channels, 4, 3, padding=1)
         self.centerness = nn.Conv2d(in_channels, 1, 3, padding=1)
         self.scale = nn.Parameter(torch.ones(1))
@@ -117,10 +123,9 @@ class FCOS(DenseHead):
 
     def forward(self, feature_map: Tensor, organ: Tensor | None = None) -> FCOSPredictions:
         """Predictions at all locations of ``(B, C, h, w)``."""
-        del organ
         box_features = self.box_tower(feature_map)
         return FCOSPredictions(
-            logits=by_cell(self.cls_score(self.cls_tower(feature_map))),
+            logits=by_cell(classify(self.cls_score, self.cls_tower(feature_map), organ)),
             distances=by_cell(F.relu(self.scale * self.bbox_pred(box_features))),
             centerness=by_cell(self.centerness(box_features))[..., 0],
             corners=cell_corners(feature_map, self.stride),

@@ -6,6 +6,7 @@ order of the `AnchorGenerator`, ``K`` classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ from ultravid.modeling.dense.cells import (
 )
 from ultravid.modeling.dense.selection import best_candidates, detections_of
 from ultravid.modeling.losses import focal_loss, mean_over_processes
+from ultravid.modeling.organs import classify, organ_classifier
 from ultravid.modeling.types import Detections, Targets
 from ultravid.utils.limits import Positive, Share
 
@@ -71,6 +73,7 @@ class RetinaNet(DenseHead):
         normalizer_momentum: None divides the losses by the number of foreground anchors in the batch, as the paper does. A value m,
             0.9 in detectron2, divides by its running mean, which begins at 100: m * old + (1 - m) * new.
         prior_probability: with which the classifier begins.
+        organ_classes: number of classes of each organ, by its name, if each has a classifier of its own, see `modeling.organs`.
     """
 
     loss_normalizer: Tensor
@@ -94,12 +97,15 @@ class RetinaNet(DenseHead):
         smooth_l1_beta: float = 0.0,
         normalizer_momentum: Share | None = None,
         prior_probability: Share = 0.01,
+        organ_classes: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.cls_tower = conv_tower(in_channels, num_convs, norm)
         self.box_tower = conv_tower(in_channels, num_convs, norm)
         num_anchors = anchor_generator.num_anchors
-        self.cls_score = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
+        self.cls_score = organ_classifier(
+            lambda: nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1), organ_classes, num_classes
+        )
         self.bbox_pred = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
         init_normal(self)
         prior_bias(self.cls_score, prior_probability)
@@ -120,8 +126,7 @@ class RetinaNet(DenseHead):
 
     def forward(self, feature_map: Tensor, organ: Tensor | None = None) -> RetinaNetPredictions:
         """Logits and deltas of all anchors on ``(B, C, h, w)``."""
-        del organ
-        logits = self.cls_score(self.cls_tower(feature_map)).permute(0, 2, 3, 1)
+        logits = classify(self.cls_score, self.cls_tower(feature_map), organ).permute(0, 2, 3, 1)
         deltas = self.bbox_pred(self.box_tower(feature_map)).permute(0, 2, 3, 1)
         corners = cell_corners(feature_map, self.anchor_generator.stride)
         return RetinaNetPredictions(

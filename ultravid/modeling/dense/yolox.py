@@ -6,6 +6,7 @@ Legend: ``B`` frames, ``C, h, w`` channels, height, width of the feature map, ``
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ from ultravid.modeling.dense.cells import (
 )
 from ultravid.modeling.dense.selection import best_candidates, detections_of
 from ultravid.modeling.losses import mean_over_processes, pair_iou
+from ultravid.modeling.organs import classify, organ_classifier
 from ultravid.modeling.types import Detections, Targets
 from ultravid.utils.limits import Positive, Share
 
@@ -70,6 +72,7 @@ class YOLOX(DenseHead):
         scale_by_padded_size: boxes are taken for such of an image whose sides are rounded up to multiples of the stride, and
             scaled down to this one, as in the published code.
         prior_probability: with which objectness and class begin.
+        organ_classes: number of classes of each organ, by its name, if each has a classifier of its own, see `modeling.organs`.
     """
 
     def __init__(
@@ -89,12 +92,13 @@ class YOLOX(DenseHead):
         l1_loss_weight: float = 1.0,
         scale_by_padded_size: bool = False,
         prior_probability: Share = 0.01,
+        organ_classes: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.stem = _conv(in_channels, channels, 1, norm)
         self.cls_branch = nn.Sequential(*(_conv(channels, channels, 3, norm) for _ in range(num_convs)))
         self.box_branch = nn.Sequential(*(_conv(channels, channels, 3, norm) for _ in range(num_convs)))
-        self.cls_score = nn.Conv2d(channels, num_classes, 1)
+        self.cls_score = organ_classifier(lambda: nn.Conv2d(channels, num_classes, 1), organ_classes, num_classes)
         self.bbox_pred = nn.Conv2d(channels, 4, 1)
         self.objectness = nn.Conv2d(channels, 1, 1)
         for layer in (self.cls_score, self.objectness):
@@ -111,11 +115,10 @@ class YOLOX(DenseHead):
 
     def forward(self, feature_map: Tensor, organ: Tensor | None = None) -> YOLOXPredictions:
         """Predictions at all cells of ``(B, C, h, w)``."""
-        del organ
         x = self.stem(feature_map)
         box_features = self.box_branch(x)
         return YOLOXPredictions(
-            logits=by_cell(self.cls_score(self.cls_branch(x))),
+            logits=by_cell(classify(self.cls_score, self.cls_branch(x), organ)),
             objectness=by_cell(self.objectness(box_features))[..., 0],
             raw_boxes=by_cell(self.bbox_pred(box_features)),
             corners=cell_corners(feature_map, self.stride),
@@ -181,7 +184,7 @@ class YOLOX(DenseHead):
         """``(B, D, ...)`` detections, inside the frame, by falling score; they are clipped after NMS."""
         inside = within_image(predictions.corners, image_sizes)
         scores = _scores(predictions)
-        candidates = best_candidates(scores, inside[..., None].expand_as(scores), self.pre_nms_topk)
+        candidates = best_candidates(scores, inside[..., None] & (scores > 0), self.pre_nms_topk)
         raw = take_rows(predictions.raw_boxes, candidates.rows).float()
         boxes = self._boxes(raw, predictions.corners[candidates.rows])
         if self.scale_by_padded_size:
