@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["clip_boxes", "iou_matrix", "nonempty", "take_rows"]
+__all__ = ["centre_to_corners", "clip_boxes", "giou_matrix", "iou_matrix", "nonempty", "take_rows"]
 
 
 def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
@@ -38,3 +38,26 @@ def iou_matrix(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 def take_rows(rows: Tensor, index: Tensor) -> Tensor:
     """``(..., K, D)``: the rows of ``(..., N, D)`` that ``(..., K)`` int64 names."""
     return rows.gather(-2, index[..., None].expand(*index.shape, rows.shape[-1]))
+
+
+def giou_matrix(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """``(..., G, N)``: generalized IoU of each of ``(..., G, 4)`` with each of ``(..., N, 4)``; -1 where both are empty at one point.
+
+    Source: Rezatofighi et al., "Generalized intersection over union", CVPR 2019.
+    """
+    area1, area2 = ((b[..., 2:] - b[..., :2]).clamp(min=0).prod(dim=-1) for b in (boxes1, boxes2))
+    first, second = boxes1[..., :, None, :], boxes2[..., None, :, :]
+    overlap = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])
+    inter = overlap.clamp(min=0).prod(dim=-1)
+    union = area1[..., :, None] + area2[..., None, :] - inter
+    hull = (torch.maximum(first[..., 2:], second[..., 2:]) - torch.minimum(first[..., :2], second[..., :2])).prod(
+        dim=-1
+    )
+    eps = torch.finfo(boxes1.dtype).tiny
+    return inter / union.clamp(min=eps) + union / hull.clamp(min=eps) - 1.0
+
+
+def centre_to_corners(boxes: Tensor) -> Tensor:
+    """``(..., 4)``: (cx, cy, w, h) to XYXY."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat((centre - half, centre + half), dim=-1)

@@ -1,6 +1,14 @@
 """Parts of detectors, the families that they are composed to, and the detectors by name."""
 
-from ultravid.modeling.assign import CenterSampling, Matcher, OneToOne, SimOTA, TopQuality, subsample_labels
+from ultravid.modeling.assign import (
+    CenterSampling,
+    HungarianAssigner,
+    Matcher,
+    OneToOne,
+    SimOTA,
+    TopQuality,
+    subsample_labels,
+)
 from ultravid.modeling.backbone import ResNet, TimmBackbone, make_stage
 from ultravid.modeling.dense import (
     FCOS,
@@ -14,13 +22,27 @@ from ultravid.modeling.dense import (
     anchor_shapes,
 )
 from ultravid.modeling.detector import Tracker, VideoDetector, VideoStream
-from ultravid.modeling.families import OneStage, TwoStage
-from ultravid.modeling.feature_context import FeatureContext, FlowAggregation, NoFeatureContext
+from ultravid.modeling.families import OneStage, Query, TwoStage
+from ultravid.modeling.feature_context import (
+    FeatureContext,
+    FlowAggregation,
+    FrameFusion,
+    NoFeatureContext,
+    ProgressiveAggregation,
+)
 from ultravid.modeling.flow import FlowEstimator, FlowNet, FlowWarp, ZeroFlow
 from ultravid.modeling.frame_window import FrameWindow
 from ultravid.modeling.named import BasicDet, FasterRCNN
 from ultravid.modeling.organs import OrganConv2d, OrganLinear, classify, organ_classifier
 from ultravid.modeling.postprocessing import detector_postprocess
+from ultravid.modeling.query import (
+    DeformableEncoder,
+    NoQueryContext,
+    QueryContext,
+    QueryCriterion,
+    QueryDecoder,
+    TemporalQueries,
+)
 from ultravid.modeling.roi import BoxPredictor, FCBoxHead, RoIHeads, RoIPooler, RoISampler
 from ultravid.modeling.token_mixer import FlowContextMixer, NoMixer, RelationMixer, TokenMixer
 from ultravid.modeling.track import KalmanTracker
@@ -35,6 +57,7 @@ __all__ = [
     "BoxPredictor",
     "CenterSampling",
     "DeFCN",
+    "DeformableEncoder",
     "DenseHead",
     "Detections",
     "FCBoxHead",
@@ -45,16 +68,24 @@ __all__ = [
     "FlowEstimator",
     "FlowNet",
     "FlowWarp",
+    "FrameFusion",
     "FrameTokens",
     "FrameWindow",
+    "HungarianAssigner",
     "KalmanTracker",
     "Matcher",
     "NoFeatureContext",
     "NoMixer",
+    "NoQueryContext",
     "OneStage",
     "OneToOne",
     "OrganConv2d",
     "OrganLinear",
+    "ProgressiveAggregation",
+    "Query",
+    "QueryContext",
+    "QueryCriterion",
+    "QueryDecoder",
     "RPNHead",
     "RelationMixer",
     "ResNet",
@@ -65,6 +96,7 @@ __all__ = [
     "SimOTA",
     "State",
     "Targets",
+    "TemporalQueries",
     "TimmBackbone",
     "TokenMixer",
     "TopQuality",

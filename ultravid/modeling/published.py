@@ -59,6 +59,34 @@ RENAMES: tuple[tuple[str, str], ...] = (
     (r"^embednet\.embed_conv1\.", "feature_context.embedding.0."),
     (r"^embednet\.embed_conv2\.", "feature_context.embedding.2."),
     (r"^embednet\.embed_conv3\.", "feature_context.embedding.4."),
+    # --- query-based detectors
+    (r"^transformer\.level_embed$", "encoder.level_embed"),
+    (r"^transformer\.reference_points\.", "decoder.reference_points."),
+    (r"^transformer\.(encoder|decoder)\.layers\.", r"\1.layers."),
+    (r"^transformer\.temporal_query_encoder\.layers\.", "query_context.layers."),
+    (r"^transformer\.temporal_decoder\.layers\.", "query_context.decoder."),
+    (r"^((?:encoder|decoder|query_context)\..*\d)\.(self|cross)_attn\.", r"\1.\2_attention."),
+    (r"^((?:encoder|decoder|query_context)\..*\d)\.(linear[12])\.", r"\1.ffn.\2."),
+    (r"^(encoder\.layers\.\d)\.norm1\.", r"\1.norm."),
+    (r"^(encoder\.layers\.\d)\.norm2\.", r"\1.ffn.norm."),
+    (r"^((?:decoder|query_context)\..*\d)\.norm2\.", r"\1.self_norm."),
+    (r"^((?:decoder|query_context)\..*\d)\.norm1\.", r"\1.cross_norm."),
+    (r"^((?:decoder|query_context)\..*\d)\.norm3\.", r"\1.ffn.norm."),
+    (r"^input_proj\.0\.0\.", "encoder.input_proj."),
+    (r"^input_proj\.0\.1\.", "encoder.input_norm."),
+    (r"^query_embed\.", "decoder.query_embed."),
+    (r"^class_embed\.", "decoder.class_heads."),
+    (r"^bbox_embed\.", "decoder.box_heads."),
+    (r"^temp_class_embed\.", "query_context.class_head."),
+    (r"^temp_bbox_embed\.", "query_context.box_head."),
+    (r"^transformer\.corr\.layers\.", "memory_context.transition."),
+    (r"^transformer\.s_decoder1\.layers\.", "memory_context.temporal."),
+    (r"^transformer\.s_decoder2\.layers\.", "memory_context.spatial."),
+    (r"^transformer\.our_decoder\.layers\.", "memory_context.fusion."),
+    (r"^(memory_context\..*\d)\.multihead_attn\.", r"\1.attention."),
+    (r"^(memory_context\..*\d)\.norm2\.", r"\1.norm."),
+    (r"^(memory_context\..*\d)\.norm3\.", r"\1.ffn_norm."),
+    (r"^(memory_context\..*\d)\.se\.w_z\.", r"\1.gate."),
 )
 
 SKIPPED: tuple[tuple[str, str], ...] = (
@@ -66,6 +94,10 @@ SKIPPED: tuple[tuple[str, str], ...] = (
     (r"\.anchor_generator\.cell_anchors\.", "anchors are computed"),
     (r"^pixel_(mean|std)$", "the config has them"),
     (r"^flownet\.", "FGFA's published code overwrites its flow with zeros"),
+    (r"^transformer\.decoder\.bbox_embed\.", "the same tensors as bbox_embed"),
+    (r"^transformer\.class_embed\.", "the same tensors as class_embed.3"),
+    (r"^transformer\.(pre_decoder|reference_points1)\.", "PTSEFormer does not use them"),
+    (r"^transformer\.(corr|s_decoder[12]|our_decoder)\.layers\.\d\.norm1\.", "PTSEFormer does not use them"),
 )
 
 
@@ -111,6 +143,10 @@ PUBLISHED_MODELS: dict[str, PublishedModel] = {
         "common/models/trackyolo.py",
         ("dense_head.scale_by_padded_size=True", "tracker.forget_lost=True", "tracker.new_tracks_first=True"),
     ),
+    "DeformDETR": PublishedModel("common/models/deformable_detr.py"),
+    "TransVOD": PublishedModel("common/models/transvod.py", ("criterion.final_weights=[1.0,1.0,1.0]",)),
+    "CVANet": PublishedModel("common/models/cvanet.py", ("feature_context.channel_pairs=True",)),
+    "PTSEFormer": PublishedModel("common/models/ptseformer.py", ("memory_context.num_transitions=1",)),
 }
 
 

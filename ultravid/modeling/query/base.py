@@ -9,11 +9,54 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ultravid.modeling.types import State
 
-__all__ = ["FrameQueries", "NoQueryContext", "QueryContext", "QueryPredictions"]
+__all__ = ["Cells", "FrameQueries", "NoQueryContext", "QueryContext", "QueryPredictions"]
+
+
+class Cells(NamedTuple):
+    """Which cells of feature maps show their image, in a batch whose smaller images were padded at their end.
+
+    Without padding there is None in its place.
+
+    Attributes:
+        valid: ``(..., h, w)`` bool, False for cells of the padding.
+        size: ``(..., 2)`` float32, (height, width) of the image in cells.
+    """
+
+    valid: Tensor
+    size: Tensor
+
+    @classmethod
+    def of(cls, image_sizes: Tensor, stride: int, map_size: tuple[int, int]) -> Cells:
+        """The cells of images.
+
+        Args:
+            image_sizes: ``(B, 2)`` (height, width) in pixels before the padding.
+            stride: pixels from one cell to the next.
+            map_size: (h, w) of the padded maps.
+        """
+        size = (image_sizes / stride).ceil()
+        row, column = (torch.arange(n, device=size.device) for n in map_size)
+        valid = (row[:, None] < size[:, 0, None, None]) & (column < size[:, 1, None, None])
+        return cls(valid, size)
+
+    @property
+    def share(self) -> Tensor:
+        """``(..., 2)``: the share of the map, in x and in y, that the image covers."""
+        height, width = self.valid.shape[-2:]
+        return torch.stack((self.size[..., 1] / width, self.size[..., 0] / height), dim=-1)
+
+    def flatten(self, start: int, end: int) -> Cells:
+        """Two leading axes as one."""
+        return Cells(self.valid.flatten(start, end), self.size.flatten(start, end))
+
+    def unflatten(self, axis: int, sizes: torch.Size) -> Cells:
+        """One leading axis as several."""
+        return Cells(self.valid.unflatten(axis, sizes), self.size.unflatten(axis, sizes))
 
 
 class QueryPredictions(NamedTuple):
@@ -21,11 +64,15 @@ class QueryPredictions(NamedTuple):
 
     Attributes:
         logits: ``(..., Q, K)``, one sigmoid a class.
-        boxes: ``(..., Q, 4)``: (cx, cy, w, h) as shares of the image.
+        boxes: ``(..., Q, 4)`` float32: (cx, cy, w, h) as shares of the image.
     """
 
     logits: Tensor
     boxes: Tensor
+
+    def unflatten(self, axis: int, sizes: torch.Size) -> QueryPredictions:
+        """One leading axis as several."""
+        return QueryPredictions(self.logits.unflatten(axis, sizes), self.boxes.unflatten(axis, sizes))
 
 
 class FrameQueries(NamedTuple):
@@ -33,19 +80,46 @@ class FrameQueries(NamedTuple):
 
     Attributes:
         content: ``(..., Q, C)``, of the last decoder layer.
-        position: ``(..., Q, C)``.
-        reference: ``(..., Q, 4)``, the last refined boxes: (cx, cy, w, h) as shares of the image.
+        position: ``(Q, C)``, the same in all frames.
         memory: ``(..., h * w, C)``, the map that the decoder looked at, row by row.
-        predictions: of each decoder layer, in order; those before the last serve the auxiliary losses.
         map_size: (h, w).
+        cells: of the maps; None without padding.
+        predictions: of each decoder layer, in order; those before the last serve the auxiliary losses.
+        organ: ``(...)`` int64, place in `VideoDetector.organs`, for layers that tell organs apart.
     """
 
     content: Tensor
     position: Tensor
-    reference: Tensor
     memory: Tensor
-    predictions: tuple[QueryPredictions, ...]
     map_size: tuple[int, int]
+    cells: Cells | None
+    predictions: tuple[QueryPredictions, ...]
+    organ: Tensor | None
+
+    @property
+    def reference(self) -> Tensor:
+        """``(..., Q, 4)``, the last refined boxes: (cx, cy, w, h) as shares of the image."""
+        return self.predictions[-1].boxes
+
+    def in_clips(self, by_clip: torch.Size) -> FrameQueries:
+        """The leading axis ``(B * T,)`` as ``(B, T)``."""
+        return self._replace(
+            content=self.content.unflatten(0, by_clip),
+            memory=self.memory.unflatten(0, by_clip),
+            cells=None if self.cells is None else self.cells.unflatten(0, by_clip),
+            predictions=tuple(p.unflatten(0, by_clip) for p in self.predictions),
+            organ=None if self.organ is None else self.organ.unflatten(0, by_clip),
+        )
+
+    def frame(self, index: int) -> FrameQueries:
+        """One frame of ``(B,)``, without padding."""
+        return self._replace(
+            content=self.content[index],
+            memory=self.memory[index],
+            cells=None,
+            predictions=tuple(QueryPredictions(p.logits[index], p.boxes[index]) for p in self.predictions),
+            organ=None if self.organ is None else self.organ[index],
+        )
 
 
 class QueryContext(nn.Module, ABC):

@@ -1,0 +1,143 @@
+"""Query-based detectors: an encoder over the feature map, queries that look at it, classes and boxes of the queries.
+
+Legend: ``B`` clips, ``T`` frames of a clip, ``C, h, w`` channels, height, width of the feature map, ``Q`` queries, ``K`` rows of detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ultravid.modeling.detector import ClipBatch, VideoDetector
+from ultravid.modeling.families.maps import clip_maps, image_sizes
+from ultravid.modeling.feature_context import FeatureContext, NoFeatureContext
+from ultravid.modeling.query import (
+    Cells,
+    DeformableEncoder,
+    NoQueryContext,
+    QueryContext,
+    QueryCriterion,
+    QueryDecoder,
+    detections_of_queries,
+)
+from ultravid.modeling.types import Detections, State
+from ultravid.structures import Clip
+from ultravid.utils.limits import Share
+
+__all__ = ["Query"]
+
+
+class Query(VideoDetector):
+    """A query-based detector (Zhu et al., "Deformable DETR", ICLR 2021) on one feature map, whose parts may remember earlier frames.
+
+    Images of several sizes in a batch: what follows the backbone computes for each image what it computes for the image alone, given the
+    same features. The backbone sees the padding, as in every family, so features near the padded border differ a little.
+
+    Args:
+        backbone: from images ``(B, 3, H, W)`` to features ``(B, C, ceil(H / s), ceil(W / s))``; ``stride`` is its s.
+        encoder: from features to a map for queries.
+        decoder: from that map to queries and their predictions.
+        criterion: the losses.
+        feature_context: relates feature maps of several frames; None for none.
+        memory_context: relates the encoder's maps of several frames; None for none.
+        query_context: relates the queries of several frames; None for none.
+        nms_threshold: a detection whose IoU with a better one is larger is dropped; 1 keeps all.
+        kwargs: of `VideoDetector`.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        encoder: DeformableEncoder,
+        decoder: QueryDecoder,
+        criterion: QueryCriterion | None = None,
+        feature_context: FeatureContext | None = None,
+        memory_context: FeatureContext | None = None,
+        query_context: QueryContext | None = None,
+        nms_threshold: Share = 0.7,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.backbone = backbone
+        self.feature_context = feature_context or NoFeatureContext()
+        self.encoder = encoder
+        self.memory_context = memory_context or NoFeatureContext()
+        self.decoder = decoder
+        self.query_context = query_context or NoQueryContext()
+        self.criterion = criterion or QueryCriterion()
+        self.nms_threshold = nms_threshold
+
+    def initial_state(self, image_size: tuple[int, int], organ: str = "") -> State:
+        """The states of the three contexts, and the organ."""
+        return {
+            "feature_context": self.feature_context.initial_state(image_size),
+            "memory_context": self.memory_context.initial_state(image_size),
+            "query_context": self.query_context.initial_state(image_size),
+            "organ": self.organ_index(organ),
+        }
+
+    def step(self, image: Tensor, state: State, phase: int = 0) -> tuple[Detections, State]:
+        """Detect in the next frame."""
+        del phase
+        x = self.normalize(image)[None]
+        feature, feature_state = self.feature_context.step(self.backbone(x), x, state["feature_context"])
+        memory, memory_state = self.memory_context.step(self.encoder(feature), x, state["memory_context"])
+        queries = self.decoder(memory, organ=state["organ"][None]).frame(0)
+        predictions, query_state = self.query_context.step(queries, state["query_context"])
+        batched = type(predictions)(predictions.logits[None], predictions.boxes[None])
+        detections = detections_of_queries(batched, image_sizes(x), self.nms_threshold).frame(0)
+        return detections, {
+            "feature_context": feature_state,
+            "memory_context": memory_state,
+            "query_context": query_state,
+            "organ": state["organ"],
+        }
+
+    @torch.no_grad()
+    def detect_clip(self, frames: Tensor, organ: str = "") -> Detections:
+        """``(T, Q, ...)``."""
+        images = self.normalize(frames)[None]
+        frame_valid = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
+        features = self.feature_context.clip(clip_maps(self.backbone, images), images, frame_valid)
+        memory = self.memory_context.clip(self.encoder(features[0])[None], images, frame_valid)
+        queries = self.decoder(memory[0], organ=self.organ_index(organ)[None].expand(len(frames)))
+        predictions = self.query_context.clip(queries.in_clips(frame_valid.shape), frame_valid)[-1]
+        final = type(predictions)(predictions.logits[0], predictions.boxes[0])
+        return detections_of_queries(final, image_sizes(images[0]), self.nms_threshold)
+
+    def losses(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
+        """The criterion's losses over all frames of all clips that carry one."""
+        batch = self.batch(clips)
+        features = self.feature_context.clip(clip_maps(self.backbone, batch.images), batch.images, batch.frame_valid)
+        batch, features = self._without_memory(batch, features, min(clip.num_memory for clip in clips))
+        by_clip, map_size = batch.frame_valid.shape, (features.shape[-2], features.shape[-1])
+        cells = None
+        if len({clip.frames.shape[-2:] for clip in clips}) > 1:
+            cells = Cells.of(batch.targets.image_sizes, int(self.backbone.stride), map_size)  # type: ignore[arg-type]
+        encoded = self.encoder(features.flatten(0, 1), cells).unflatten(0, by_clip)
+        memory = self.memory_context.clip(encoded, batch.images, batch.frame_valid).flatten(0, 1)
+        queries = self.decoder(memory, cells, batch.organ.repeat_interleave(by_clip[1])).in_clips(by_clip)
+        predictions = self.query_context.clip(queries, batch.frame_valid)
+        flat = [type(p)(p.logits.flatten(0, 1), p.boxes.flatten(0, 1)) for p in predictions]
+        return self.criterion(flat, batch.targets)
+
+    def _without_memory(self, batch: ClipBatch, features: Tensor, count: int) -> tuple[ClipBatch, Tensor]:
+        """Without the first ``count`` frames, if no part after the feature context relates frames: they carry no loss."""
+        alone = isinstance(self.memory_context, NoFeatureContext) and isinstance(self.query_context, NoQueryContext)
+        if count == 0 or not alone:
+            return batch, features
+        by_clip = batch.frame_valid.shape
+        targets = (field.unflatten(0, by_clip)[:, count:].flatten(0, 1) for field in batch.targets)
+        return (
+            batch._replace(
+                images=batch.images[:, count:],
+                frame_valid=batch.frame_valid[:, count:],
+                is_memory=batch.is_memory[:, count:],
+                targets=type(batch.targets)(*targets),
+            ),
+            features[:, count:],
+        )

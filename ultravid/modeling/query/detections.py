@@ -1,0 +1,36 @@
+"""From the predictions of queries to detections.
+
+Legend: ``B`` frames, ``Q`` queries, ``K`` classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ultravid.layers.box_tensors import centre_to_corners, take_rows
+from ultravid.layers.fixed_nms import apart_by_class, first_rows, nms_mask
+from ultravid.modeling.query.base import QueryPredictions
+from ultravid.modeling.types import Detections
+
+__all__ = ["detections_of_queries"]
+
+
+@torch.no_grad()
+def detections_of_queries(predictions: QueryPredictions, image_sizes: Tensor, nms_threshold: float) -> Detections:
+    """``(B, Q, ...)`` by falling score: each query with its best class, boxes not clipped, after NMS within each class.
+
+    Args:
+        predictions: ``(B, Q, ...)``.
+        image_sizes: ``(B, 2)`` (height, width) in pixels.
+        nms_threshold: a detection whose IoU with a better one is larger is dropped; 1 keeps all.
+    """
+    height, width = image_sizes.unbind(dim=-1)
+    boxes = centre_to_corners(predictions.boxes.float()) * torch.stack((width, height, width, height), dim=-1)[:, None]
+    scores, classes = predictions.logits.float().sigmoid().max(dim=-1)
+    scores, order = scores.sort(dim=-1, descending=True, stable=True)
+    boxes, classes = take_rows(boxes, order), classes.gather(1, order)
+    everything = torch.ones_like(classes, dtype=torch.bool)
+    keep = nms_mask(apart_by_class(boxes, classes, predictions.logits.shape[-1]), scores, everything, nms_threshold)
+    index, kept = first_rows(keep, boxes.shape[1])
+    return Detections.of(take_rows(boxes, index), scores.gather(1, index), classes.gather(1, index), kept)
