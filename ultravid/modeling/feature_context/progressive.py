@@ -47,7 +47,7 @@ class AggregationLayer(nn.Module):
             attended: what the attention gave for x.
             other: ``(..., C)``, in a gated layer the tokens that x is mixed with.
         """
-        if self.gate is not None and other is not x:  # any mixture of equal tokens is the token
+        if self.gate is not None and (other is not x or self.training):  # a mixture of equal tokens is the token
             assert other is not None
             weight_x, weight_other = self.gate.weight.chunk(2, dim=1)
             gate = (F.linear(x, weight_x) + F.linear(other, weight_other, self.gate.bias)).sigmoid()
