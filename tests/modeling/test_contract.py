@@ -8,6 +8,8 @@ import threading
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map
 
 from tests.modeling.random_models import SMALL, clip, describe, forms, random_model, video
 from ultravid.checkpoint import DetectionCheckpointer
@@ -194,6 +196,17 @@ def check_rows(results: list[Detections]) -> None:
         assert d.valid.int().diff().le(0).all()
         assert d.scores[d.valid].diff().le(0).all()
         assert torch.isfinite(d.boxes).all() and torch.isfinite(d.scores).all() and d.track_ids.eq(-1).all()
+
+
+@torch.no_grad()
+def test_a_step_has_fixed_shapes_and_no_branch_on_data(case):
+    """With tensors that have shapes and no values, ``item``, ``nonzero`` and a condition on a value raise."""
+    state = case.model.initial_state(SIZE)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        image = mode.from_tensor(torch.zeros(3, *SIZE))
+        for phase in range(case.model.num_phases):
+            detections, after = case.model.step(image, tree_map(mode.from_tensor, state), phase)
+            assert form(after) == form(state) and detections.boxes.shape == (len(detections.valid), 4)
 
 
 @as_shipped

@@ -2,6 +2,7 @@
 
 from ultravid.experiments.folds import FOLD_KEY, CrossValidation, Fold, summarize_folds, write_fold_tables
 from ultravid.experiments.local import Job, JobListener, JobResults, describe_exit, gpu_slots, run_jobs
+from ultravid.experiments.trained import is_trained
 from ultravid.utils.folder_lock import locked
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "JobResults",
     "describe_exit",
     "gpu_slots",
+    "is_trained",
     "locked",
     "run_jobs",
     "summarize_folds",

@@ -32,15 +32,16 @@ from ultravid.evaluation.folds import (
     notes_on_patients,
 )
 from ultravid.evaluation.metrics import all_metrics, shown_metrics, why_undefined
-from ultravid.evaluation.records import EvaluationRecord, check_record, folder_of_weights, read_record
+from ultravid.evaluation.records import check_record, folder_of_weights, read_record
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.run_facts import training_behind
 from ultravid.evaluation.runs import check_metrics, load_run
 from ultravid.experiments.local import Job
+from ultravid.experiments.trained import changed_at, is_trained
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
 from ultravid.utils.hashing import sha256_of
-from ultravid.utils.run_folder import InferenceFolder, RunFolder, RunState
+from ultravid.utils.run_folder import InferenceFolder, RunFolder
 from ultravid.utils.tool import tools_folder
 
 __all__ = ["FOLD_KEY", "CrossValidation", "Fold", "summarize_folds", "write_fold_tables"]
@@ -82,25 +83,7 @@ class Fold:
 
     def is_trained(self) -> bool:
         """Whether training finished under this config, and the evaluation in the folder is still that of its end."""
-        run = self.run
-        if not (run.prediction_manifest.is_file() and run.evaluation_metrics.is_file() and run.final_checkpoint()):
-            return False
-        if run.state() is not RunState.FINISHED:
-            return False
-        record = read_record(run.evaluation)
-        if record is not None:
-            return self._is_of_the_end(record) and not significant_changes(self.cfg, run.config)
-        if run.eval_config.is_file() and _changed_at(run.eval_config) > _changed_at(run.config):
-            return False
-        return not significant_changes(self.cfg, run.config)
-
-    def _is_of_the_end(self, record: EvaluationRecord) -> bool:
-        """Whether an evaluation is of the weights after the last iteration, under this config."""
-        max_iter = (self.run.newest_record() or {}).get("max_iter")
-        last = None if max_iter is None else max_iter - 1
-        is_last = last is None or record.weights.get("iteration") == last
-        is_same = record.config is not None and not significant_changes(self.cfg, record.config)
-        return record.has_ended and is_last and is_same
+        return is_trained(self.run, self.cfg)
 
     def is_evaluated(self, weights: Path) -> bool:
         """Whether these weights have been evaluated under this config."""
@@ -113,8 +96,8 @@ class Fold:
             return same and record.config is not None and not significant_changes(self.cfg, record.config)
         if folder != run.evaluation or not run.eval_config.is_file():
             return False
-        newest = max(_changed_at(run.eval_config), _changed_at(weights))
-        return _changed_at(folder.manifest) >= newest and not significant_changes(self.cfg, run.eval_config)
+        newest = max(changed_at(run.eval_config), changed_at(weights))
+        return changed_at(folder.manifest) >= newest and not significant_changes(self.cfg, run.eval_config)
 
 
 @dataclass(frozen=True)
@@ -374,7 +357,3 @@ def _quoted(path: Path) -> str:
     """A path as a value in the grammar of overrides."""
     text = str(path)
     return text if re.fullmatch(r"[\w./@+-]+", text) else "'" + text.replace("'", "\\'") + "'"
-
-
-def _changed_at(path: Path) -> int:
-    return path.stat().st_mtime_ns
