@@ -170,7 +170,9 @@ def test_a_dense_head_takes_organs_by_one_line(name):
     sum(losses.values()).backward()
     assert all(value.isfinite() for value in losses.values())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
-    assert weight.grad[0].eq(0).all() and weight.grad[1].unflatten(0, (-1, 3))[:, 2].eq(0).all() and weight.grad[1].any()
+    assert (
+        weight.grad[0].eq(0).all() and weight.grad[1].unflatten(0, (-1, 3))[:, 2].eq(0).all() and weight.grad[1].any()
+    )
     torch.nn.init.constant_(model.dense_head.cls_score.bias, 1.0)
     found = {o: VideoStream(model.eval(), (64, 72), organ=o)(clip_of(o).frames[0]).pred_classes for o in ORGANS}
     assert 2 in found["breast"] and len(found["thyroid"]) and 2 not in found["thyroid"]

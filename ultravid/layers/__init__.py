@@ -6,8 +6,15 @@ from ultravid.layers.box_regression import Box2BoxTransform
 from ultravid.layers.conv import Conv2d
 from ultravid.layers.losses import ciou_loss, diou_loss, giou_loss
 from ultravid.layers.nms import batched_nms, nms
-from ultravid.layers.relation import RelationLayer, RelationModule, geometry_embedding
+from ultravid.layers.relation import (
+    RelationLayer,
+    RelationModule,
+    TokenRelation,
+    TokenRelationLayer,
+    geometry_embedding,
+)
 from ultravid.layers.roi_align import ROIAlign, roi_align
+from ultravid.layers.selsa import SELSALayer, SELSAModule
 from ultravid.layers.shape_spec import ShapeSpec
 from ultravid.layers.wrappers import (
     BatchNorm2d,
@@ -34,7 +41,11 @@ __all__ = [
     "ROIAlign",
     "RelationLayer",
     "RelationModule",
+    "SELSALayer",
+    "SELSAModule",
     "ShapeSpec",
+    "TokenRelation",
+    "TokenRelationLayer",
     "batched_nms",
     "cat",
     "ciou_loss",

@@ -4,18 +4,46 @@ Sources: Hu et al., "Relation networks for object detection", CVPR 2018, equatio
 distillation networks for video object detection", ICCV 2019. As UltraDet's published code (arXiv 2305.18060) and unlike these
 papers: ReLU after each projection, and the geometric weight inside the exponent as log(g + 1e-6).
 
-Legend: ``Q`` queries, ``K`` keys, ``D`` width of a token, ``h`` heads, ``G`` width of the geometric embedding.
+Legend: ``Q`` queries, ``K`` keys, ``D`` width of a token, ``h`` heads, ``G`` width of the geometric embedding, ``L`` layers.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["RelationLayer", "RelationModule", "geometry_embedding"]
+__all__ = [
+    "MASKED",
+    "Projections",
+    "RelationLayer",
+    "RelationModule",
+    "TokenRelation",
+    "TokenRelationLayer",
+    "attention",
+    "geometry_embedding",
+]
+
+MASKED = -1e9
+"""The logarithm of the weight of a key that may not be used: its softmax is 0 in float32, and a row of them stays finite."""
+
+_EPS = 1e-4
+# Pairs whose embedding is computed at once: 8,192 by 256 floats are 8 MB. On a CPU with 1 MB of cache a core, 65,536 pairs take half
+# the time in blocks of this size, and memory stays bounded for any number of clips.
+_PAIRS_AT_ONCE = 1 << 12
+
+
+class Projections(NamedTuple):
+    """What a layer makes of tokens before it relates them, ``(..., N, D)`` each."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
 
 
 def geometry_embedding(query_boxes: Tensor, key_boxes: Tensor, wavelengths: Tensor) -> Tensor:
@@ -30,19 +58,178 @@ def geometry_embedding(query_boxes: Tensor, key_boxes: Tensor, wavelengths: Tens
         ``(..., Q, K, G)``: for each of log(|dx| / w_k + eps), log(|dy| / h_k + eps), log(w_q / w_k + eps) and
         log(h_q / h_k + eps), its sines, then its cosines; eps is 1e-4, sides are clamped below at 1e-4 px.
     """
-    eps = 1e-4
-    query_size = (query_boxes[..., 2:] - query_boxes[..., :2]).clamp(min=eps)[..., :, None, :]
-    key_size = (key_boxes[..., 2:] - key_boxes[..., :2]).clamp(min=eps)[..., None, :, :]
-    query_centre = ((query_boxes[..., :2] + query_boxes[..., 2:]) * 0.5)[..., :, None, :]
-    key_centre = ((key_boxes[..., :2] + key_boxes[..., 2:]) * 0.5)[..., None, :, :]
-    shift = torch.log((key_centre - query_centre).abs() / key_size + eps)
-    ratio = torch.log(query_size / key_size + eps)
-    phase = torch.cat((shift, ratio), dim=-1)[..., None] / wavelengths  # (..., Q, K, 4, G / 8)
-    return torch.cat((phase.sin(), phase.cos()), dim=-1).flatten(-2)
+    phase = _phases(query_boxes, key_boxes, wavelengths)  # (..., 4, G / 8, Q, K)
+    return torch.cat((phase.sin(), phase.cos()), dim=-3).flatten(-4, -3).movedim(-3, -1)
 
 
-class RelationLayer(nn.Module):
-    """One layer of attention from queries to keys, with a residual: ``query + relation(query, key)``."""
+def _phases(query_boxes: Tensor, key_boxes: Tensor, wavelengths: Tensor) -> Tensor:
+    """``(..., 4, G / 8, Q, K)``: the four relative coordinates, divided by each wavelength."""
+    query_size = (query_boxes[..., 2:] - query_boxes[..., :2]).clamp(min=_EPS).mT[..., :, :, None]  # (..., 2, Q, 1)
+    key_size = (key_boxes[..., 2:] - key_boxes[..., :2]).clamp(min=_EPS).mT[..., :, None, :]
+    query_centre = ((query_boxes[..., :2] + query_boxes[..., 2:]) * 0.5).mT[..., :, :, None]
+    key_centre = ((key_boxes[..., :2] + key_boxes[..., 2:]) * 0.5).mT[..., :, None, :]
+    shift = (key_centre - query_centre).abs() / key_size
+    relative = torch.log(torch.cat((shift, query_size / key_size), dim=-3) + _EPS)
+    return relative[..., None, :, :] / wavelengths[:, None, None]
+
+
+def _pair_logits(query_boxes: Tensor, key_boxes: Tensor, wavelengths: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``(..., M, Q, K)``: a linear map ``(M, G)`` of the geometric embedding, block by block of queries."""
+    of_sine, of_cosine = (w.flatten(1) for w in weight.unflatten(1, (4, 2, -1)).unbind(2))  # (M, G / 2) each
+    blocks = []
+    for rows in query_boxes.split(_row_block(key_boxes), dim=-2):
+        phase = _phases(rows, key_boxes, wavelengths).flatten(-2).flatten(-3, -2)  # (..., G / 2, rows * K)
+        logits = of_sine @ phase.sin() + of_cosine @ phase.cos() + bias[:, None]
+        blocks.append(logits.unflatten(-1, (rows.shape[-2], key_boxes.shape[-2])))
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-2)
+
+
+def _row_block(key_boxes: Tensor) -> int:
+    """Number of queries in a block."""
+    pairs_of_a_row = max(1, key_boxes[..., 0].numel())
+    return max(1, _PAIRS_AT_ONCE // pairs_of_a_row)
+
+
+class _PairLogits(torch.autograd.Function):
+    """`_pair_logits` for training: the embedding is computed again for the gradient of the map, not kept; boxes have no gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query_boxes: Tensor, key_boxes: Tensor, wavelengths: Tensor, weight: Tensor, bias: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(query_boxes, key_boxes, wavelengths)
+        return _pair_logits(query_boxes, key_boxes, wavelengths, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, None, Tensor, Tensor]:
+        query_boxes, key_boxes, wavelengths = ctx.saved_tensors
+        grad = grads[0]
+        size = _row_block(key_boxes)
+        num_outputs, width = grad.shape[-3], 4 * len(wavelengths)
+        of_sine, of_cosine = (grad.new_zeros(num_outputs, width) for _ in range(2))
+        for rows, grad_rows in zip(query_boxes.split(size, dim=-2), grad.split(size, dim=-2), strict=True):
+            phase = _phases(rows, key_boxes, wavelengths).flatten(-2).flatten(-3, -2)
+            grad_pairs = grad_rows.flatten(-2)
+            of_sine += (grad_pairs @ phase.sin().mT).reshape(-1, num_outputs, width).sum(0)
+            of_cosine += (grad_pairs @ phase.cos().mT).reshape(-1, num_outputs, width).sum(0)
+        both = torch.stack((of_sine.unflatten(1, (4, -1)), of_cosine.unflatten(1, (4, -1))), dim=2)
+        grad_bias = grad.movedim(-3, 0).flatten(1).sum(1)
+        return None, None, None, both.flatten(1), grad_bias
+
+
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, log_weight: Tensor, num_heads: int, has_key: Tensor | None = None
+) -> Tensor:
+    """Softmax over the keys of ``log_weight + q.k / sqrt(D / h)``, times the values.
+
+    Args:
+        query: ``(..., Q, D)``; heads are consecutive parts of ``D``.
+        key: ``(..., K, D)``.
+        value: ``(..., K, D)``.
+        log_weight: broadcast to ``(..., h, Q, K)``; `MASKED` where the query may not use the key.
+        num_heads: ``h``.
+        has_key: ``(..., Q)`` bool, False for a query that may use no key and gathers zero; None if each has one.
+
+    Returns:
+        ``(..., Q, D)``.
+    """
+    q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(-3, -2) for x in (query, key, value))  # (..., h, N, D / h)
+    score = log_weight + (q @ k.mT) * (1.0 / math.sqrt(q.shape[-1]))
+    gathered = (score.softmax(dim=-1).to(v.dtype) @ v).transpose(-3, -2).flatten(-2)
+    return gathered if has_key is None else torch.where(has_key[..., None], gathered, 0.0)
+
+
+class TokenRelationLayer(nn.Module, ABC):
+    """One layer of attention from queries to keys."""
+
+    @abstractmethod
+    def project_query(self, tokens: Tensor) -> Tensor:
+        """``(..., N, D)``."""
+
+    @abstractmethod
+    def project_key(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, ``(..., N, D)`` each."""
+
+    @abstractmethod
+    def relate(
+        self, tokens: Tensor, projected: Projections, log_weight: Tensor, has_key: Tensor | None = None
+    ) -> Tensor:
+        """``(..., Q, D)``: tokens with what their queries gather from keys; see `attention`."""
+
+    def project(self, tokens: Tensor) -> Projections:
+        """Queries, keys and values of tokens ``(..., N, D)``; a stream keeps those of earlier frames."""
+        return Projections(self.project_query(tokens), *self.project_key(tokens))
+
+    def forward(self, query: Tensor, key: Tensor, log_weight: Tensor, has_key: Tensor | None = None) -> Tensor:
+        """Relate queries to keys.
+
+        Args:
+            query: ``(..., Q, D)``.
+            key: ``(..., K, D)``.
+            log_weight: ``(..., h, Q, K)`` of `TokenRelation.log_weights`.
+            has_key: as of `attention`.
+
+        Returns:
+            ``(..., Q, D)``.
+        """
+        return self.relate(query, Projections(self.project_query(query), *self.project_key(key)), log_weight, has_key)
+
+
+class TokenRelation(nn.Module, ABC):
+    """Layers of attention over one set of tokens.
+
+    Attributes:
+        layers: each a `TokenRelationLayer`.
+        dim: ``D``.
+        num_heads: ``h``.
+        has_geometry: `log_weights` depends on the boxes.
+    """
+
+    layers: nn.ModuleList
+    dim: int
+    num_heads: int
+    has_geometry: bool
+
+    @abstractmethod
+    def log_weights(
+        self, query_boxes: Tensor, key_boxes: Tensor, mask: Tensor | None = None, layers: slice = slice(None)
+    ) -> Tensor:
+        """What is added to the logits of the attention, in float32. It depends on the boxes alone, so a stream keeps it.
+
+        Args:
+            query_boxes: ``(..., Q, 4)`` XYXY, pixels.
+            key_boxes: ``(..., K, 4)``.
+            mask: broadcast to ``(..., Q, K)`` bool, True where the query may use the key; None allows all.
+            layers: which layers.
+
+        Returns:
+            ``(L, ..., h, Q, K)``, `MASKED` where the mask is False; without geometry, ``Q`` is the mask's, which may be 1.
+        """
+
+    def stack(self) -> list[TokenRelationLayer]:
+        """The layers in order."""
+        return list(cast("Iterable[TokenRelationLayer]", self.layers))
+
+    def forward(self, tokens: Tensor, boxes: Tensor, mask: Tensor | None = None, num_last: int | None = None) -> Tensor:
+        """Relate tokens to each other.
+
+        Args:
+            tokens: ``(..., K, D)``.
+            boxes: ``(..., K, 4)`` XYXY, pixels.
+            mask: broadcast to ``(..., K, K)`` bool, True where the row's token may use the column's; None allows all.
+            num_last: return only this many tokens, the last ones (of the current frame).
+
+        Returns:
+            ``(..., K, D)``, or ``(..., num_last, D)``.
+        """
+        has_key = None if mask is None else mask.any(dim=-1)
+        for layer, log_weight in zip(self.stack(), self.log_weights(boxes, boxes, mask), strict=True):
+            tokens = layer(tokens, tokens, log_weight, has_key)
+        return tokens if num_last is None else tokens[..., -num_last:, :]
+
+
+class RelationLayer(TokenRelationLayer):
+    """With a residual: ``query + relation(query, key)``."""
 
     def __init__(self, dim: int, num_heads: int, geometry_dim: int) -> None:
         super().__init__()
@@ -55,61 +242,54 @@ class RelationLayer(nn.Module):
         self.linear_o = nn.Linear(dim, dim)
         self.geo_trans = nn.Linear(geometry_dim, num_heads)
 
-    def forward(self, query: Tensor, key: Tensor, geometry: Tensor, mask: Tensor | None) -> Tensor:
-        """Relate queries to keys.
+    def project_query(self, tokens: Tensor) -> Tensor:
+        """``(..., N, D)``."""
+        return F.relu(self.linear_q(tokens))
 
-        Args:
-            query: ``(..., Q, D)``.
-            key: ``(..., K, D)``.
-            geometry: ``(..., Q, K, G)``.
-            mask: ``(..., Q, K)`` bool, True where the query may use the key; None allows all.
+    def project_key(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, ``(..., N, D)`` each."""
+        return F.relu(self.linear_k(tokens)), F.relu(self.linear_v(tokens))
 
-        Returns:
-            ``(..., Q, D)``.
-        """
-        heads = self.num_heads
-        q, k, v = (
-            F.relu(linear(x)).unflatten(-1, (heads, -1)).transpose(-3, -2)  # (..., h, N, D / h)
-            for linear, x in ((self.linear_q, query), (self.linear_k, key), (self.linear_v, key))
-        )
-        weight = F.relu(self.geo_trans(geometry)).movedim(-1, -3)  # (..., h, Q, K)
-        score = torch.log(weight + 1e-6) + (q @ k.transpose(-2, -1)) / math.sqrt(q.shape[-1])
-        if mask is not None:
-            score = score.masked_fill(~mask[..., None, :, :], -1e9)
-        gathered = (score.softmax(dim=-1) @ v).transpose(-3, -2).flatten(-2)
-        return query + F.relu(self.linear_o(gathered))
+    def relate(
+        self, tokens: Tensor, projected: Projections, log_weight: Tensor, has_key: Tensor | None = None
+    ) -> Tensor:
+        """``(..., Q, D)``: tokens with what their queries gather from keys; see `attention`."""
+        return tokens + F.relu(self.linear_o(attention(*projected, log_weight, self.num_heads, has_key)))
 
 
-class RelationModule(nn.Module):
-    """Relation layers over one set of tokens; the geometry is computed once for all of them."""
+class RelationModule(TokenRelation):
+    """Relation layers over one set of tokens; the geometry is computed once for all of them.
+
+    Args:
+        dim: ``D``.
+        num_heads: ``h``.
+        num_layers: ``L``.
+        geometry_dim: ``G``, a multiple of 8.
+    """
 
     div_mat: Tensor
+    has_geometry = True
 
     def __init__(self, *, dim: int = 256, num_heads: int = 8, num_layers: int = 2, geometry_dim: int = 256) -> None:
         super().__init__()
         self.dim = dim
         if geometry_dim % 8:
             raise ValueError(f"geometry_dim={geometry_dim} is not a multiple of 8.")
+        self.num_heads = num_heads
         exponents = torch.arange(geometry_dim // 8, dtype=torch.float32) * (8.0 / geometry_dim)
         self.register_buffer("div_mat", torch.pow(torch.tensor(1000.0), exponents) / 100.0)
         self.layers = nn.ModuleList(RelationLayer(dim, num_heads, geometry_dim) for _ in range(num_layers))
 
-    def forward(self, tokens: Tensor, boxes: Tensor, mask: Tensor | None = None, num_last: int | None = None) -> Tensor:
-        """Relate tokens to each other.
-
-        Args:
-            tokens: ``(..., K, D)``.
-            boxes: ``(..., K, 4)`` XYXY, pixels.
-            mask: ``(..., K, K)`` bool, True where the row's token may use the column's; None allows all.
-            num_last: return only this many tokens, the last ones (of the current frame); the last layer computes no others.
-
-        Returns:
-            ``(..., K, D)``, or ``(..., num_last, D)``.
-        """
-        geometry = geometry_embedding(boxes, boxes, self.div_mat)
-        for layer in self.layers[:-1]:
-            tokens = layer(tokens, tokens, geometry, mask)
-        first = 0 if num_last is None else tokens.shape[-2] - num_last
-        mask = mask if mask is None else mask[..., first:, :]
-        last: Tensor = self.layers[-1](tokens[..., first:, :], tokens, geometry[..., first:, :, :], mask)
-        return last
+    def log_weights(
+        self, query_boxes: Tensor, key_boxes: Tensor, mask: Tensor | None = None, layers: slice = slice(None)
+    ) -> Tensor:
+        """``(L, ..., h, Q, K)``: log(ReLU(geo_trans(embedding)) + 1e-6) of each pair, `MASKED` where the mask is False."""
+        chosen = [cast("RelationLayer", layer).geo_trans for layer in self.stack()[layers]]
+        with torch.autocast(query_boxes.device.type, enabled=False):
+            # log(g + 1e-6) of values near 0 is steep: half precision moves scores by 1e-2.
+            weight, bias = torch.cat([t.weight for t in chosen]).float(), torch.cat([t.bias for t in chosen]).float()
+            arguments = (query_boxes.float(), key_boxes.float(), self.div_mat.float(), weight, bias)
+            with_gradient = torch.is_grad_enabled() and weight.requires_grad
+            logits: Tensor = _PairLogits.apply(*arguments) if with_gradient else _pair_logits(*arguments)
+            log_weight = torch.log(F.relu(logits) + 1e-6).unflatten(-3, (len(chosen), -1)).movedim(-4, 0)
+        return log_weight if mask is None else log_weight.masked_fill(~mask[..., None, :, :], MASKED)

@@ -44,7 +44,7 @@ from ultravid.modeling.query import (
     TemporalQueries,
 )
 from ultravid.modeling.roi import BoxPredictor, FCBoxHead, RoIHeads, RoIPooler, RoISampler
-from ultravid.modeling.token_mixer import FlowContextMixer, NoMixer, RelationMixer, TokenMixer
+from ultravid.modeling.token_mixer import FlowContextMixer, MEGAMixer, NoMixer, RelationMixer, TokenMixer
 from ultravid.modeling.track import KalmanTracker
 from ultravid.modeling.types import Detections, FrameTokens, State, Targets
 
@@ -73,6 +73,7 @@ __all__ = [
     "FrameWindow",
     "HungarianAssigner",
     "KalmanTracker",
+    "MEGAMixer",
     "Matcher",
     "NoFeatureContext",
     "NoMixer",

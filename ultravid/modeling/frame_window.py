@@ -11,7 +11,7 @@ from torch import Tensor
 from ultravid.modeling.types import State
 from ultravid.utils.limits import Positive
 
-__all__ = ["FrameWindow", "frames_see"]
+__all__ = ["FrameWindow", "InterleavedStreams", "frames_see"]
 
 
 class FrameWindow:
@@ -48,11 +48,12 @@ class FrameWindow:
 
     def push(self, state: State, **newest: Tensor) -> State:
         """The ring with one more frame, whose tensors have the names and shapes of `initial_state`; the oldest is dropped."""
-        pushed = {
-            name: torch.cat((state[name][1:], value[None].to(state[name].dtype))) for name, value in newest.items()
-        }
-        valid = state["valid"]
-        return {**pushed, "valid": torch.cat((valid[1:], valid.new_ones(1)))}
+        pushed = {name: self.append(state[name], value) for name, value in newest.items()}
+        return {**pushed, "valid": self.append(state["valid"], state["valid"].new_ones(()))}
+
+    def append(self, ring: Tensor, newest: Tensor) -> Tensor:
+        """`push` of one tensor."""
+        return torch.cat((ring[1:], newest[None].to(ring.dtype)))
 
     def window(self, state: State) -> State:
         """``(R, ...)`` of each tensor: the frames of the window, oldest first, the newest last."""
@@ -75,3 +76,38 @@ def frames_see(length: int, context_frames: int, causal: bool, device: torch.dev
     if context_frames == 0:
         return back == 0
     return (back >= 0) & (back <= context_frames) if causal else torch.ones_like(back, dtype=torch.bool)
+
+
+class InterleavedStreams:
+    """``stride`` streams whose frames come in turn: what a part does whose windows take every ``stride``-th frame, counted back.
+
+    Each stream has a state of its own, in which the frames of a window lie next to each other; what a step computes for a pair of
+    frames can then be kept whatever the stride.
+
+    Args:
+        stride: number of streams.
+
+    Raises:
+        ValueError: it is below 1.
+    """
+
+    def __init__(self, stride: Positive = 1) -> None:
+        if stride < 1:
+            raise ValueError(f"stride={stride} must be at least 1.")
+        self.stride = stride
+
+    def initial_state(self, state: State) -> State:
+        """The states of all streams: each tensor of one stream's state, with a leading axis if there are several streams."""
+        if self.stride == 1:
+            return state
+        return {name: torch.stack([value] * self.stride) for name, value in state.items()}
+
+    def current(self, state: State) -> State:
+        """The state of the stream whose turn it is."""
+        return state if self.stride == 1 else {name: value[0] for name, value in state.items()}
+
+    def advance(self, state: State, current: State) -> State:
+        """The states after a frame: that stream has a new state, and it is the turn of the next one."""
+        if self.stride == 1:
+            return current
+        return {name: torch.cat((state[name][1:], value[None])) for name, value in current.items()}

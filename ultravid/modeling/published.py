@@ -21,6 +21,7 @@ RENAMES: tuple[tuple[str, str], ...] = (
     (r"^proposal_generator\.rpn_head\.", "proposal_head.rpn_head."),
     (r"^roi_heads\.res5\.", "roi_pooler.head."),
     (r"^roi_heads\.relation\.", "token_mixer.relation."),
+    (r"^token_mixer\.relation\.selsa_layers\.", "token_mixer.relation.layers."),
     (r"^roi_heads\.box_predictor\.", "box_predictor."),
     # --- one-stage detectors
     (r"^head\.", "dense_head."),  # RetinaNet, detectron2's too
@@ -147,6 +148,8 @@ PUBLISHED_MODELS: dict[str, PublishedModel] = {
     "TransVOD": PublishedModel("common/models/transvod.py", ("criterion.final_weights=[1.0,1.0,1.0]",)),
     "CVANet": PublishedModel("common/models/cvanet.py", ("feature_context.channel_pairs=True",)),
     "PTSEFormer": PublishedModel("common/models/ptseformer.py", ("memory_context.num_transitions=1",)),
+    "SELSA": PublishedModel("common/models/selsa.py"),
+    "MEGA": PublishedModel("common/models/mega.py", ("token_mixer.recent_memory_frames=10",)),
 }
 
 

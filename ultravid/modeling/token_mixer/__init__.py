@@ -2,6 +2,7 @@
 
 from ultravid.modeling.token_mixer.base import NoMixer, TokenMixer
 from ultravid.modeling.token_mixer.flow_context import ContextAttention, FlowContextMixer
+from ultravid.modeling.token_mixer.mega import MEGAMixer
 from ultravid.modeling.token_mixer.relation import RelationMixer
 
-__all__ = ["ContextAttention", "FlowContextMixer", "NoMixer", "RelationMixer", "TokenMixer"]
+__all__ = ["ContextAttention", "FlowContextMixer", "MEGAMixer", "NoMixer", "RelationMixer", "TokenMixer"]

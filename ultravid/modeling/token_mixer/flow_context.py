@@ -12,10 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ultravid.layers import RelationModule, geometry_embedding
+from ultravid.layers.relation import TokenRelation
 from ultravid.modeling.flow import FlowWarp
 from ultravid.modeling.frame_window import FrameWindow, frames_see
 from ultravid.modeling.token_mixer.base import TokenMixer
+from ultravid.modeling.token_mixer.kept import device_of
 from ultravid.modeling.types import FrameTokens, Pool, State
 from ultravid.utils.limits import NotNegative, Positive
 
@@ -89,7 +90,7 @@ class FlowContextMixer(TokenMixer):
     def __init__(
         self,
         *,
-        relation: RelationModule,
+        relation: TokenRelation,
         warp: FlowWarp,
         num_heads: Positive = 8,
         map_channels: Positive = 256,
@@ -118,7 +119,7 @@ class FlowContextMixer(TokenMixer):
     def initial_state(self, image_size: tuple[int, int], num_boxes: int) -> State:
         """Reduced images and maps of the key frames, and of the window's frames what the layers need of them."""
         f32, rows = torch.float32, (num_boxes, self.relation.dim)
-        device = self.relation.div_mat.device
+        device = device_of(self.relation)
         image = (self.warp.estimator.reduced_shape(image_size), f32)
         key_map = ((self.map_channels, *self.warp.map_size(image_size)), f32)
         kept: dict[str, tuple[tuple[int, ...], torch.dtype]]
@@ -143,11 +144,11 @@ class FlowContextMixer(TokenMixer):
         key = (frames.valid & ~frames.is_gt & frames.frame_valid[..., None]).flatten(1)
         mask = see & key[:, None, :]
         boxes = frames.boxes.flatten(1, 2)
-        geometry = geometry_embedding(boxes, boxes, self.relation.div_mat)
-        tokens = frames.tokens
-        for attend, relate in zip(self.context_layers, self.relation.layers, strict=True):
+        tokens, has_key = frames.tokens, mask.any(dim=-1)
+        log_weights = self.relation.log_weights(boxes, boxes, mask)
+        for attend, relate, log_weight in zip(self.context_layers, self.relation.stack(), log_weights, strict=True):
             inputs = attend(tokens, contexts, context_valid).flatten(1, 2)
-            tokens = relate(inputs, inputs, geometry, mask).unflatten(1, (length, num_boxes))
+            tokens = relate(inputs, inputs, log_weight, has_key).unflatten(1, (length, num_boxes))
         return tokens
 
     def _clip_contexts(self, frames: FrameTokens, pool: Pool) -> tuple[Tensor, Tensor]:
@@ -214,14 +215,14 @@ class FlowContextMixer(TokenMixer):
         new_ring = self.window.push(ring, boxes=frame.boxes, box_valid=frame.valid)
         window = self.window.window(new_ring)
         key = (window["box_valid"] & window["valid"][:, None]).flatten()
-        geometry = geometry_embedding(frame.boxes, window["boxes"].flatten(0, 1), self.relation.div_mat)
+        log_weights = self.relation.log_weights(frame.boxes, window["boxes"].flatten(0, 1), key[None])
         tokens = frame.tokens
-        for index, (attend, relate) in enumerate(zip(self.context_layers, self.relation.layers, strict=True)):
+        for index, (attend, relate) in enumerate(zip(self.context_layers, self.relation.stack(), strict=True)):
             tokens = attend(tokens, contexts, key_frames["valid"])
             name = f"tokens_{index}"
             new_ring[name] = torch.cat((ring[name][1:], tokens[None].float()))
             inputs = self.window.window({name: new_ring[name]})[name].flatten(0, 1)
-            tokens = relate(tokens, inputs.to(tokens.dtype), geometry, key[None].expand(len(tokens), -1))
+            tokens = relate(tokens, inputs.to(tokens.dtype), log_weights[index])
         return tokens, {name: new_ring[name] for name in ring}  # in one order always
 
     def _step_published(
@@ -249,12 +250,12 @@ class FlowContextMixer(TokenMixer):
         """``(N, D)`` of the newest frame, after the layers of all frames of the window."""
         key = (window["box_valid"] & window["valid"][:, None]).flatten()
         boxes = window["boxes"].flatten(0, 1)
-        geometry = geometry_embedding(boxes, boxes, self.relation.div_mat)
+        log_weights = self.relation.log_weights(boxes, boxes, key[None])
         tokens = window["tokens"]
-        for index, (attend, relate) in enumerate(zip(self.context_layers, self.relation.layers, strict=True)):
+        for index, (attend, relate) in enumerate(zip(self.context_layers, self.relation.stack(), strict=True)):
             inputs = attend(tokens, window["contexts"], context_valid).flatten(0, 1)
             last = index == len(self.context_layers) - 1
             first = len(inputs) - num_boxes if last else 0
-            related = relate(inputs[first:], inputs, geometry[first:], key[None].expand(len(inputs) - first, -1))
+            related = relate(inputs[first:], inputs, log_weights[index][..., first:, :])
             tokens = related.unflatten(0, (-1, num_boxes))
         return tokens[-1]
