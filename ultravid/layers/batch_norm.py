@@ -12,7 +12,7 @@ from torchvision.ops import FrozenBatchNorm2d as _FrozenBatchNorm2d
 
 from ultravid.utils import comm
 
-__all__ = ["FrozenBatchNorm2d", "NaiveSyncBatchNorm", "get_norm"]
+__all__ = ["FrozenBatchNorm2d", "NaiveSyncBatchNorm", "get_norm", "scale_and_shift"]
 
 
 class FrozenBatchNorm2d(_FrozenBatchNorm2d):
@@ -94,6 +94,27 @@ def _global_statistics(x: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]
     total = sums[-1].detach()
     mean, mean_of_squares = (sums[:-1] / total.clamp(min=1.0)).chunk(2)
     return mean, mean_of_squares - mean * mean, total
+
+
+def scale_and_shift(norm: nn.Module | None) -> tuple[Tensor, Tensor] | None:
+    """What a norm multiplies each channel by and then adds, if that does not depend on its input.
+
+    Returns:
+        ``(C,)`` and ``(C,)``, with gradients to what the norm learns; None for another module, and for a batch norm that uses the
+        statistics of the batch.
+    """
+    if isinstance(norm, _FrozenBatchNorm2d):
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        return scale, norm.bias - norm.running_mean * scale
+    if not isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm) or norm.training:
+        return None
+    if norm.running_mean is None or norm.running_var is None:
+        return None
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias
 
 
 def get_norm(norm: str | Callable[[int], nn.Module] | None, out_channels: int) -> nn.Module | None:

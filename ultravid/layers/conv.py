@@ -8,13 +8,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ultravid.layers.batch_norm import get_norm
+from ultravid.layers.batch_norm import get_norm, scale_and_shift
 
-__all__ = ["Conv2d", "c2_msra_fill", "get_norm"]
+__all__ = ["Conv2d", "c2_msra_fill", "fold_norms", "get_norm", "to_fast_layout"]
 
 
 class Conv2d(nn.Conv2d):
     """``activation(norm(conv(x)))``; the norm's parameters are named ``norm.`` under the convolution's own prefix.
+
+    A norm that does not depend on its input, a frozen batch norm or any batch norm in evaluation, is folded into the convolution: one
+    operation with scaled weights and a bias, which gives the same but for rounding. Gradients flow through the scaling.
 
     Args:
         in_channels: as of `torch.nn.Conv2d`, and so all that follow but the last two.
@@ -51,10 +54,48 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, out_channels, H', W')``."""
-        x = super().forward(x)
-        if self.norm is not None:
-            x = self.norm(x)
+        if self.norm is None or (folded := self._folded()) is None:
+            x = self._conv_forward(x, self.weight, self.bias)
+            x = x if self.norm is None else self.norm(x)
+        else:
+            x = self._conv_forward(x, *folded)
         return x if self.activation is None else self.activation(x)
+
+    def _folded(self) -> tuple[Tensor, Tensor] | None:
+        """Weight and bias of the convolution that includes the norm; None if the norm depends on its input."""
+        affine = scale_and_shift(self.norm)
+        if affine is None:
+            return None
+        scale, shift = affine
+        bias = shift if self.bias is None else shift + self.bias * scale
+        return self.weight * scale[:, None, None, None], bias
+
+    def fold_norm(self) -> None:
+        """Put the norm into weight and bias for good, in place, if it does not depend on its input. It takes no gradient any more."""
+        with torch.no_grad():
+            folded = self._folded()
+        if folded is not None:
+            self.weight, self.bias = (nn.Parameter(tensor, requires_grad=False) for tensor in folded)
+            self.norm = None
+
+
+def fold_norms(module: nn.Module) -> None:
+    """Fold the norms of all `Conv2d` in a module, in place; see `Conv2d.fold_norm`."""
+    for conv in module.modules():
+        if isinstance(conv, Conv2d):
+            conv.fold_norm()
+
+
+def to_fast_layout(x: Tensor, module: nn.Module) -> Tensor:
+    """``(N, C, H, W)`` in the layout in memory that the convolutions of a module are the fastest for, on this device.
+
+    Without a backward pass that is channels-last, with which a forward pass on a CPU takes 0.8 of the time; on CUDA it always is.
+    The backward pass on a CPU gains nothing from it, and oneDNN 3.12 (torch 2.14) writes out of bounds for few channels then.
+    """
+    trained = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.parameters()))
+    if trained and x.device.type == "cpu":
+        return x.contiguous()
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def c2_msra_fill(module: nn.Conv2d) -> None:

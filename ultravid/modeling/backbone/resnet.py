@@ -13,11 +13,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ultravid.layers import Conv2d, FrozenBatchNorm2d, get_norm
-from ultravid.layers.conv import c2_msra_fill
+from ultravid.layers.conv import c2_msra_fill, to_fast_layout
 from ultravid.modeling.backbone.pretrained import load_backbone_weights, torchvision_hint
 from ultravid.utils.limits import NotNegative, Positive
 
@@ -54,7 +55,9 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, out_channels, H / stride, W / stride)``, rounded up."""
-        return F.relu(self._residual(x) + (x if self.shortcut is None else self.shortcut(x)))
+        out = self._residual(x)
+        out += x if self.shortcut is None else self.shortcut(x)
+        return F.relu(out, inplace=True)  # in place: half the memory of training, and fewer pages to fill
 
 
 class BasicBlock(_Block):
@@ -95,7 +98,7 @@ class BasicBlock(_Block):
                 c2_msra_fill(conv)
 
     def _residual(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv2(F.relu(self.conv1(x)))
+        out: Tensor = self.conv2(F.relu(self.conv1(x), inplace=True))
         return out
 
 
@@ -137,7 +140,7 @@ class BottleneckBlock(_Block):
                 c2_msra_fill(conv)
 
     def _residual(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv3(F.relu(self.conv2(F.relu(self.conv1(x)))))
+        out: Tensor = self.conv3(F.relu(self.conv2(F.relu(self.conv1(x), inplace=True)), inplace=True))
         return out
 
 
@@ -284,9 +287,13 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, 3, H, W)`` to ``(N, C, ceil(H / s), ceil(W / s))``: each stride of 2 rounds up."""
-        x = F.max_pool2d(self.stem.get_submodule("conv1")(x), 3, stride=2, padding=1)
+        conv1 = self.stem.get_submodule("conv1")
+        x = F.max_pool2d(conv1(to_fast_layout(x, conv1)), 3, stride=2, padding=1)
         for name in self.stage_names:
-            x = self.get_submodule(name)(x)
+            stage = self.get_submodule(name)
+            x = stage(to_fast_layout(x, stage))
+        if torch.is_grad_enabled() and x.device.type == "cpu":
+            x = x.contiguous()  # what comes next may be trained
         return x if self.projection is None else self.projection(x)
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import RoIAlign
+
+from ultravid.layers.roi_align import ROIAlign, pool_boxes
 
 __all__ = ["FCBoxHead", "RoIPooler"]
 
@@ -16,7 +19,7 @@ class RoIPooler(nn.Module):
     """RoIAlign and a head that makes one token of each pooled map.
 
     Args:
-        box_pooler: RoIAlign from the feature map and boxes ``(M, 5)`` to ``(M, C, P, P)``.
+        box_pooler: from the feature map and boxes ``(M, 5)`` to ``(M, C, P, P)``; of RoIAlign the arguments are used, in `pool_boxes`.
         head: from the pooled maps to tokens ``(M, D)``; maps ``(M, D, p, p)`` are averaged over space.
         roi_scale: factor by which boxes are enlarged about their centre before pooling, to include their surroundings.
     """
@@ -31,12 +34,26 @@ class RoIPooler(nn.Module):
         """``(B, N, D)`` tokens of boxes ``(B, N, 4)``, XYXY in pixels, on ``(B, C, h, w)``."""
         if self.roi_scale != 1.0:
             boxes = _enlarge(boxes, self.roi_scale)
-        frame = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)
-        rois = torch.cat((frame[:, None, None].expand(-1, boxes.shape[1], 1), boxes), dim=-1).flatten(0, 1)
-        tokens: Tensor = self.head(self.box_pooler(feature_maps, rois))
+        tokens: Tensor = self.head(self._pooled(feature_maps, boxes))
         if tokens.dim() == 4:
             tokens = tokens.mean(dim=(2, 3))
         return tokens.unflatten(0, boxes.shape[:2])
+
+    def _pooled(self, feature_maps: Tensor, boxes: Tensor) -> Tensor:
+        pooler = self.box_pooler
+        if isinstance(pooler, RoIAlign | ROIAlign):
+            return pool_boxes(
+                feature_maps,
+                boxes,
+                pooler.output_size,
+                pooler.spatial_scale,
+                pooler.sampling_ratio,
+                pooler.aligned,
+            )
+        frame = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)
+        rois = torch.cat((frame[:, None, None].expand(-1, boxes.shape[1], 1), boxes), dim=-1).flatten(0, 1)
+        pooled: Tensor = pooler(feature_maps, rois)
+        return pooled
 
 
 class FCBoxHead(nn.Sequential):
