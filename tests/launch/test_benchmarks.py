@@ -1,5 +1,6 @@
 """Benchmarks run in processes of their own: each measurement begins with a garbage collection, slow beside all that tests hold."""
 
+import json
 import subprocess
 
 from tests.conftest import ROOT
@@ -50,3 +51,30 @@ def test_the_benchmark_of_the_engine_prints_a_row_for_each_system_that_is_instal
         "SimpleTrainer, no hook",
     ):
         assert row in out
+
+
+def test_the_gpu_check_runs_its_cpu_part_says_what_it_skipped_and_survives_a_row_that_fails(tmp_path):
+    arguments = ["--minutes", "3", "--models", "faster_rcnn,nonesuch", "--device", "cpu", "--output", str(tmp_path)]
+    command = [quick_python(), "-m", "benchmarks.gpu", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1, ended.stderr
+    record = json.loads((tmp_path / "gpu_check.json").read_text())
+    status = {f"{row['section']}: {row['name']}": row["status"] for row in record["rows"]}
+    assert record["finished"] and record["environment"]["device"] == "CPU"
+    assert (
+        status.pop("frames a second, eager: nonesuch, 128 px")
+        == status.pop("training step: nonesuch, fp32")
+        == "failed"
+    )
+    good = {
+        "launcher: fp32",
+        "one process: gloo",
+        "frames a second, eager: faster_rcnn, 128 px",
+        "training step: faster_rcnn, fp32",
+    }
+    assert {name for name, each in status.items() if each == "ok"} == good
+    assert {each for name, each in status.items() if name not in good} == {"skipped"}
+    table = (tmp_path / "gpu_check.md").read_text().splitlines()
+    assert sum("needs a CUDA device" in line for line in table) == sum(each == "skipped" for each in status.values())
+    assert any("nonesuch" in line and "No shipped config" in line for line in table)
+    assert len(table) == len(record["rows"]) + 6
