@@ -13,6 +13,7 @@ from torch import nn
 
 from ultravid.config import ConfigError, get_cfg
 from ultravid.solver import (
+    FactorByName,
     LRMultiplier,
     WarmupCosineLR,
     WarmupMultiStepLR,
@@ -191,3 +192,10 @@ def test_each_step_clips_first(kind, expected):
         assert [-p.item() for p in model] == pytest.approx(expected, abs=1e-5)
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
     assert maybe_add_gradient_clipping(cfg, torch.optim.SGD) is torch.optim.SGD
+
+
+def test_the_first_part_of_a_name_that_fits_gives_the_factor_of_the_learning_rate():
+    model = nn.ModuleDict({n: nn.Linear(1, 1) for n in ("backbone", "head", "sampling_offsets")})
+    factors = FactorByName({"backbone": 0.1, "offsets": 0.5, "back": 2.0})
+    groups = get_default_optimizer_params(model, base_lr=1.0, lr_factor_func=factors)
+    assert [(g["lr"], len(g["params"])) for g in groups] == [(0.1, 2), (1.0, 2), (0.5, 2)]

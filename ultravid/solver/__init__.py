@@ -3,10 +3,11 @@
 from ultravid.solver.build import build_lr_scheduler, build_optimizer, maybe_add_gradient_clipping
 from ultravid.solver.clipping import clip_each_grad_norm_
 from ultravid.solver.lr_scheduler import WarmupCosineLR, WarmupMultiStepLR
-from ultravid.solver.param_groups import get_default_optimizer_params, reduce_param_groups
+from ultravid.solver.param_groups import FactorByName, get_default_optimizer_params, reduce_param_groups
 from ultravid.solver.schedules import IterationMultiplier, LRMultiplier, WarmupParamScheduler
 
 __all__ = [
+    "FactorByName",
     "IterationMultiplier",
     "LRMultiplier",
     "WarmupCosineLR",

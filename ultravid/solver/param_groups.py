@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["get_default_optimizer_params", "reduce_param_groups"]
+__all__ = ["FactorByName", "get_default_optimizer_params", "reduce_param_groups"]
 
 _NORMS = (
     nn.BatchNorm1d,
@@ -21,6 +21,21 @@ _NORMS = (
     nn.LayerNorm,
     nn.LocalResponseNorm,
 )
+
+
+class FactorByName:
+    """A factor of the learning rate by what is in a parameter's name, for ``lr_factor_func`` of `get_default_optimizer_params`.
+
+    Args:
+        factors: by a part of the name, as ``{"backbone": 0.1}``; of several that fit, the first counts. Other names have 1.
+    """
+
+    def __init__(self, factors: Mapping[str, float]) -> None:
+        self.factors = dict(factors)
+
+    def __call__(self, name: str) -> float:
+        """The factor of a parameter's full name."""
+        return next((factor for part, factor in self.factors.items() if part in name), 1.0)
 
 
 def get_default_optimizer_params(

@@ -13,6 +13,6 @@ model.memory_context = L(ProgressiveAggregation)(
     ffn_dim=192,
     context_frames=15,
     context_stride=2,
-    num_transitions=1,
+    num_transitions=1,  # with None each pair of a clip's frames is related: ten times as long a step
     causal=True,
 )

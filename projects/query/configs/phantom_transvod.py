@@ -1,0 +1,13 @@
+"""TransVOD (He et al., ACM MM 2021), small and causal, on the phantom: 16 frames, every second one, so 30 frames back.
+
+Command:  python tools/lazyconfig_train.py --config-file projects/query/configs/phantom_transvod.py
+Metrics:  not measured.
+Hardware: as phantom.py.
+"""
+
+from ultravid.config import get_config
+
+from .phantom import *
+
+model = get_config("common/models/transvod_small.py").model
+train.output_dir = "./outputs/transvod_phantom"
