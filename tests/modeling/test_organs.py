@@ -1,6 +1,7 @@
 """Classifiers with weights for each organ."""
 
 import copy
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -176,3 +177,32 @@ def test_a_dense_head_takes_organs_by_one_line(name):
     torch.nn.init.constant_(model.dense_head.cls_score.bias, 1.0)
     found = {o: VideoStream(model.eval(), (64, 72), organ=o)(clip_of(o).frames[0]).pred_classes for o in ORGANS}
     assert 2 in found["breast"] and len(found["thyroid"]) and 2 not in found["thyroid"]
+
+
+@pytest.mark.parametrize("name", ["ultradet", "cvanet", "transvod"])
+def test_detectors_of_several_frames_take_organs(name):
+    torch.manual_seed(0)
+    cfg = get_config(f"common/models/{name}_small.py").model
+    heads = [cfg.box_predictor] if name == "ultradet" else [cfg.decoder]
+    for head in [*heads, *([cfg.query_context] if name == "transvod" else [])]:
+        head.num_classes, head.organ_classes = 3, ORGANS
+    model = instantiate(cfg).train()
+    memory = 1 if name == "cvanet" else 0
+    sum(model([dataclasses.replace(clip_of("thyroid", length=4), num_memory=memory)]).values()).backward()
+    layers = [m for m in model.modules() if isinstance(m, OrganLinear)]
+    assert layers and all(m.weight.grad[0].eq(0).all() and m.weight.grad[1, :2].any() for m in layers)
+    frames = clip_of("breast", length=3).frames
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight.mul_(20)
+    streams = {organ: VideoStream(model.eval(), (64, 72), organ=organ) for organ in ORGANS}
+    last = [{organ: stream(frame) for organ, stream in streams.items()} for frame in frames][-1]
+    alone = VideoStream(model, (64, 72), organ="thyroid")
+    torch.testing.assert_close([alone(frame).scores for frame in frames][-1], last["thyroid"].scores)
+    assert last["thyroid"].pred_classes.max() <= 1
+    assert last["breast"].scores.shape != last["thyroid"].scores.shape or not torch.allclose(
+        last["breast"].scores, last["thyroid"].scores
+    )
+    for organ in ORGANS:
+        of_clip = model.detect_clip(frames, organ)
+        assert of_clip.scores[of_clip.valid].isfinite().all()
