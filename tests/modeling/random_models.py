@@ -57,7 +57,7 @@ def randomize(model: nn.Module, seed: int = 0) -> None:
                     weight.copy_(torch.rand(weight.shape, generator=draw) * 0.1 - 0.05)
 
 
-def video(seed: int, length: int, height: int = 64, width: int = 80) -> torch.Tensor:
+def video(seed: int, length: int, height: int, width: int) -> torch.Tensor:
     """``(T, 3, H, W)`` uint8: smooth noise with a dark disc that moves."""
     rng = np.random.default_rng(seed)
     noise = torch.from_numpy(rng.normal(120, 40, (length, 1, max(2, height // 4), max(2, width // 4))))
@@ -69,9 +69,7 @@ def video(seed: int, length: int, height: int = 64, width: int = 80) -> torch.Te
     return frames.clamp(0, 255).to(torch.uint8).expand(length, 3, height, width).contiguous()
 
 
-def clip(
-    seed: int, length: int = 3, height: int = 64, width: int = 80, boxes: int | list[int] = 1, num_memory: int = 0
-) -> Clip:
+def clip(seed: int, length: int, height: int, width: int, boxes: int | list[int] = 1, num_memory: int = 0) -> Clip:
     """A clip with so many boxes in each of its frames."""
     rng = np.random.default_rng(seed)
     instances = []

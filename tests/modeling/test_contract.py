@@ -19,7 +19,7 @@ from ultravid.modeling.postprocessing import detector_postprocess
 from ultravid.modeling.types import Detections, State
 from ultravid.structures import Boxes, Clip, Instances
 
-SIZE = (64, 80)
+SIZE = (48, 64)
 NOT_CAUSAL: frozenset[str] = frozenset()
 """Models whose clip uses later frames whatever their values are, as published."""
 WITHOUT_GRADIENT: dict[str, str] = {}
@@ -39,9 +39,9 @@ class Case:
         self.name = name
         self.causal = causal
         self.model = random_model(name, causal=causal)
-        length = 10 if self.model.num_phases > 1 else 6
-        self.videos = {v: video(seed, length, *SIZE) for v, seed in (("a", 1), ("b", 2))}
-        self.alone = {v: self.stream(v, length) for v in self.videos}
+        lengths = {"a": 10 if self.model.num_phases > 1 else 6, "b": 4}
+        self.videos = {v: video(seed, length, *SIZE) for seed, (v, length) in enumerate(lengths.items())}
+        self.alone = {v: self.stream(v, length) for v, length in lengths.items()}
 
     def stream(self, name: str, length: int) -> list[Instances]:
         one = VideoStream(self.model, SIZE)
@@ -198,6 +198,7 @@ def check_rows(results: list[Detections]) -> None:
         assert torch.isfinite(d.boxes).all() and torch.isfinite(d.scores).all() and d.track_ids.eq(-1).all()
 
 
+@pytest.mark.slow_models
 @torch.no_grad()
 def test_a_step_has_fixed_shapes_and_no_branch_on_data(case):
     """With tensors that have shapes and no values, ``item``, ``nonzero`` and a condition on a value raise."""
@@ -221,35 +222,34 @@ def test_the_state_is_float32_whatever_autocast_does(case):
             state = after
 
 
-@pytest.mark.parametrize("split", [(1, 5), (3, 3)], ids=str)
-def test_detectron2s_form_gives_what_the_stream_gives_for_any_split_into_calls(case, split):
+def test_detectron2s_form_gives_what_the_stream_gives_for_any_split_into_calls(case):
     case.model.reset()
     frames = case.asked("a")
-    found = [output["instances"] for part in (frames[: split[0]], frames[split[0] :]) for output in case.model(part)]
-    assert all_same(found, case.alone["a"])
+    calls = (frames[:1], frames[1:4], frames[4:])
+    assert all_same([o["instances"] for part in calls for o in case.model(part)], case.alone["a"])
 
 
 def test_streams_through_one_model_do_not_meet(case):
     streams = {v: VideoStream(case.model, SIZE) for v in case.videos}
     found = {v: [] for v in streams}
-    for a, b in zip(*case.videos.values(), strict=True):
+    for a, b in zip(*case.videos.values(), strict=False):
         found["a"].append(streams["a"](a))
         found["b"].append(streams["b"](b))
-    assert all_same(found["a"], case.alone["a"]) and all_same(found["b"], case.alone["b"])
+    assert all_same(found["a"], case.alone["a"][:4]) and all_same(found["b"], case.alone["b"])
     threaded = {}
     both = threading.Barrier(2)
 
     def run(name: str) -> None:
         torch.set_num_threads(1)
         both.wait()
-        threaded[name] = case.stream(name, 4)
+        threaded[name] = case.stream(name, 3)
 
     threads = [threading.Thread(target=run, args=(name,)) for name in case.videos]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all_same(threaded["a"], case.alone["a"][:4]) and all_same(threaded["b"], case.alone["b"][:4])
+    assert all_same(threaded["a"], case.alone["a"][:3]) and all_same(threaded["b"], case.alone["b"][:3])
 
 
 @as_shipped
@@ -267,13 +267,14 @@ def test_reset_and_a_new_stream_leave_nothing_behind(case):
 def test_a_causal_clip_equals_the_stream_and_sees_no_later_frame(case):
     if case.name in NOT_CAUSAL or any(getattr(module, "causal", True) is False for module in case.model.modules()):
         pytest.skip("a clip of this model uses later frames, as published")
-    model = random_model(case.name, causal=case.causal, context_stride=1)  # frames of a clip are one place apart
-    frames = case.videos["a"].float()
-    changed = torch.cat((frames[:4], frames[4:].flip(-1)))
-    whole, cut, other = (model.detect_clip(x) for x in (frames, frames[:4], changed))
+    # Frames of a clip are one place of the window apart; the window and the lag are shorter than the clip.
+    model = random_model(case.name, causal=case.causal, context_stride=1, context_frames=4, lag=3)
+    frames = video(3, 8, *SIZE).float()
+    changed = torch.cat((frames[:6], frames[6:].flip(-1)))
+    whole, cut, other = (model.detect_clip(x) for x in (frames, frames[:6], changed))
     for number, found in enumerate(steps(model, frames)):
         near(whole.frame(number), found, f"clip against stream, frame {number}")
-        if number < 4:
+        if number < 6:
             near(cut.frame(number), found, f"cut, frame {number}")
             near(other.frame(number), found, f"later frames changed, frame {number}")
 
@@ -295,7 +296,7 @@ def test_a_frame_of_another_size_is_refused_if_the_state_depends_on_the_size(cas
     stream(case.videos["a"][0])
     image = video(4, 1, 80, 96)[0]
     if form(case.model.initial_state((80, 96))) != form(case.model.initial_state(SIZE)):
-        with pytest.raises(ValueError, match="Frame 1 of the stream is 96x80 px, the frames before it are 80x64"):
+        with pytest.raises(ValueError, match="Frame 1 of the stream is 96x80 px, the frames before it are 64x48"):
             stream(image)
     else:
         found = stream(image, (80, 96))
@@ -329,21 +330,24 @@ def backward(model: VideoDetector, clips: list[Clip]) -> float:
 def test_the_loss_falls_and_every_parameter_gets_a_gradient(name):
     torch.manual_seed(0)
     model = instantiate(describe(name)).train()
-    clips = [clip(1, boxes=[1, 0, 2]), clip(2, length=2, num_memory=1)]
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
+    clips = [clip(1, 3, *SIZE, boxes=[1, 0, 2]), clip(2, 2, *SIZE, num_memory=1)]
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     totals = [backward(model, clips)]
     missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     allowed = re.compile(WITHOUT_GRADIENT.get(name, "$^"))
     assert all(allowed.search(n) for n in missing), f"no loss reaches {missing}"
-    for _ in range(8):
+    for _ in range(5):
         optimizer.step()
         totals.append(backward(model, clips))
-    assert sum(totals[-2:]) < 0.9 * sum(totals[:2]), totals
+    assert totals[-1] < 0.95 * totals[0], totals
 
 
 HARD = {
-    "no box": lambda: [clip(1, boxes=0)],
-    "200 boxes, one frame, two sizes": lambda: [clip(1, boxes=[1, 200, 0]), clip(2, length=1, height=31, width=47)],
+    "no box": lambda: [clip(1, 3, *SIZE, boxes=0)],
+    "200 boxes, one frame, two sizes": lambda: [
+        clip(1, 3, *SIZE, boxes=[1, 200, 0]),
+        clip(2, length=1, height=31, width=47),
+    ],
     "one frame": lambda: [clip(2, length=1, boxes=0, height=31, width=47)],
 }
 
@@ -357,8 +361,8 @@ def test_hard_clips_train_and_evaluate(name):
             error.add_note(f"clips: {kind}")
             raise
     collapse(model)
-    backward(model, [clip(1, boxes=[1, 0, 2])])
-    found = VideoStream(model.eval(), SIZE)(video(1, 1)[0])
+    backward(model, [clip(1, 3, *SIZE, boxes=[1, 0, 2])])
+    found = VideoStream(model.eval(), SIZE)(video(1, 1, *SIZE)[0])
     assert torch.isfinite(found.scores).all()
 
 
