@@ -4,7 +4,7 @@ Source: Yu et al., "UltraDet: a temporal-context detector for lesions in ultraso
 context), and its published code.
 
 Legend: ``B`` clips, ``T`` frames of a clip, ``N`` boxes of a frame, ``D`` width of a token, ``K`` contexts of a frame, ``C, h, w`` channels,
-height, width of a feature map, ``L`` frames that are kept, ``R`` frames of the window.
+height, width of a feature map, ``R`` frames of the window.
 """
 
 from __future__ import annotations
@@ -14,9 +14,15 @@ from torch import Tensor, nn
 
 from ultravid.layers.relation import TokenRelation
 from ultravid.modeling.flow import FlowWarp
-from ultravid.modeling.frame_window import FrameWindow, frames_see
+from ultravid.modeling.frame_window import FrameWindow, InterleavedStreams, frames_see
 from ultravid.modeling.token_mixer.base import TokenMixer
-from ultravid.modeling.token_mixer.kept import device_of
+from ultravid.modeling.token_mixer.kept import (
+    causal_state,
+    causal_step,
+    device_of,
+    pair_weights_state,
+    push_pair_weights,
+)
 from ultravid.modeling.types import FrameTokens, Pool, State
 from ultravid.utils.limits import NotNegative, Positive
 
@@ -66,7 +72,7 @@ class ContextAttention(nn.Module):
 class FlowContextMixer(TokenMixer):
     """Relation layers, before each of which a token attends to what the last key frames show where its box is (UltraDet).
 
-    Every ``key_interval``-th frame of the window's is a key frame. A context of a box is the token that is pooled at the box from a key frame's
+    Of a stream, and of a clip in training, every ``key_interval``-th place is a key frame, from the first on. A context of a box is the token that is pooled at the box from a key frame's
     map, warped to the box's frame.
 
     Args:
@@ -75,9 +81,10 @@ class FlowContextMixer(TokenMixer):
         num_heads: heads of the attention to contexts.
         map_channels: ``C``.
         num_contexts: number ``K`` of key frames that are kept.
-        key_interval: key frames are the first frame of a stream, and each one so many places of the window further.
+        key_interval: places from one key frame to the next.
         context_frames: number of earlier frames in the window that the relation layers see.
-        context_stride: frames from one place of the window to the next in a stream; sample training clips with the same stride.
+        context_stride: frames from one place to the next in a stream, whose frames so belong to as many streams in turn, each with its
+            own window and key frames; sample training clips with the same stride.
         causal: the contexts of a frame come from the key frames up to it, itself included, and are never computed again; nor are the
             inputs of the layers. Training follows the same rule by place in the clip. Without it, as in the published code, a
             key frame adds a context to all frames of the window, which come before it, and the relation layers of the whole window are
@@ -110,27 +117,36 @@ class FlowContextMixer(TokenMixer):
         self.context_frames = context_frames
         self.causal = causal
         self.key_frames = FrameWindow(num_contexts)
-        self.window = FrameWindow(context_frames + 1, context_stride)
+        self.window = FrameWindow(context_frames + 1)
+        self.streams = InterleavedStreams(context_stride)
 
     def phase(self, frame_number: int) -> int:
         """1 for key frames, 0 for the others."""
-        return KEY if frame_number % (self.key_interval * self.window.stride) == 0 else ORDINARY
+        return KEY if frame_number // self.streams.stride % self.key_interval == 0 else ORDINARY
 
     def initial_state(self, image_size: tuple[int, int], num_boxes: int) -> State:
         """Reduced images and maps of the key frames, and of the window's frames what the layers need of them."""
-        f32, rows = torch.float32, (num_boxes, self.relation.dim)
-        device = device_of(self.relation)
+        device, f32 = device_of(self.relation), torch.float32
         image = (self.warp.estimator.reduced_shape(image_size), f32)
         key_map = ((self.map_channels, *self.warp.map_size(image_size)), f32)
-        kept: dict[str, tuple[tuple[int, ...], torch.dtype]]
+        key_frames = self.key_frames.initial_state(device, image=image, map=key_map)
         if self.causal:
-            kept = {f"tokens_{i}": (rows, f32) for i in range(len(self.relation.layers))}
+            window = causal_state(self.relation, self.window, num_boxes)
         else:
-            kept = {"tokens": (rows, f32), "contexts": ((self.num_contexts, *rows), f32), "image": image}
-        boxes = {"boxes": ((num_boxes, 4), f32), "box_valid": ((num_boxes,), torch.bool)}
+            rows = (num_boxes, self.relation.dim)
+            window = self.window.initial_state(
+                device,
+                tokens=(rows, f32),
+                contexts=((self.num_contexts, *rows), f32),
+                image=image,
+                boxes=((num_boxes, 4), f32),
+                box_valid=((num_boxes,), torch.bool),
+            )
+            length = self.window.num_frames
+            window |= pair_weights_state(self.relation, num_boxes, length, length)
         return {
-            "key_frames": self.key_frames.initial_state(device, image=image, map=key_map),
-            "window": self.window.initial_state(device, **kept, **boxes),
+            "key_frames": self.streams.initial_state(key_frames),
+            "window": self.streams.initial_state(window),
         }
 
     # --- a clip
@@ -141,10 +157,9 @@ class FlowContextMixer(TokenMixer):
         contexts, context_valid = self._clip_contexts(frames, pool)
         see = frames_see(length, self.context_frames, self.causal, frames.tokens.device)
         see = see.repeat_interleave(num_boxes, 0).repeat_interleave(num_boxes, 1)
-        key = (frames.valid & ~frames.is_gt & frames.frame_valid[..., None]).flatten(1)
-        mask = see & key[:, None, :]
-        boxes = frames.boxes.flatten(1, 2)
-        tokens, has_key = frames.tokens, mask.any(dim=-1)
+        mask = see & (frames.valid & ~frames.is_gt & frames.frame_valid[..., None]).flatten(1)[:, None, :]
+        boxes, has_key = frames.boxes.flatten(1, 2), mask.any(dim=-1)
+        tokens = frames.tokens
         log_weights = self.relation.log_weights(boxes, boxes, mask)
         for attend, relate, log_weight in zip(self.context_layers, self.relation.stack(), log_weights, strict=True):
             inputs = attend(tokens, contexts, context_valid).flatten(1, 2)
@@ -189,73 +204,63 @@ class FlowContextMixer(TokenMixer):
     def step(self, frame: FrameTokens, pool: Pool, state: State, phase: int = 0) -> tuple[Tensor, State]:
         """``(N, D)``: the frame's tokens, related to those of the window."""
         image = self.warp.estimator.reduce(frame.image[None])
-        key_frames = state["key_frames"]
+        key_frames, window = self.streams.current(state["key_frames"]), self.streams.current(state["window"])
         if phase == KEY:
             key_frames = self.key_frames.push(key_frames, image=image[0], map=frame.feature_map)
         step = self._step_causal if self.causal else self._step_published
-        tokens, window = step(frame, pool, image, key_frames, state["window"], phase)
-        return tokens, {"key_frames": key_frames, "window": window}
-
-    def _own_contexts(self, key_frames: State, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Maps, targets, sources and boxes of the pairs of the current frame with each key frame."""
-        count = self.num_contexts
-        return (
-            key_frames["map"],
-            image.expand(count, -1, -1, -1),
-            key_frames["image"],
-            boxes.expand(count, -1, -1),
-        )
+        tokens, window = step(frame, pool, image, key_frames, window, phase)
+        return tokens, {
+            "key_frames": self.streams.advance(state["key_frames"], key_frames),
+            "window": self.streams.advance(state["window"], window),
+        }
 
     def _step_causal(
-        self, frame: FrameTokens, pool: Pool, image: Tensor, key_frames: State, ring: State, phase: int
+        self, frame: FrameTokens, pool: Pool, image: Tensor, key_frames: State, window: State, phase: int
     ) -> tuple[Tensor, State]:
         del phase
-        maps, targets, sources, boxes = self._own_contexts(key_frames, image, frame.boxes)
-        contexts = pool(self.warp(maps, targets, sources), boxes)
-        new_ring = self.window.push(ring, boxes=frame.boxes, box_valid=frame.valid)
-        window = self.window.window(new_ring)
-        key = (window["box_valid"] & window["valid"][:, None]).flatten()
-        log_weights = self.relation.log_weights(frame.boxes, window["boxes"].flatten(0, 1), key[None])
-        tokens = frame.tokens
-        for index, (attend, relate) in enumerate(zip(self.context_layers, self.relation.stack(), strict=True)):
-            tokens = attend(tokens, contexts, key_frames["valid"])
-            name = f"tokens_{index}"
-            new_ring[name] = torch.cat((ring[name][1:], tokens[None].float()))
-            inputs = self.window.window({name: new_ring[name]})[name].flatten(0, 1)
-            tokens = relate(tokens, inputs.to(tokens.dtype), log_weights[index])
-        return tokens, {name: new_ring[name] for name in ring}  # in one order always
+        contexts = pool(
+            self.warp(key_frames["map"], image.expand_as(key_frames["image"]), key_frames["image"]),
+            frame.boxes.expand(self.num_contexts, -1, -1),
+        )
+
+        def attend(layer: int, tokens: Tensor) -> Tensor:
+            attended: Tensor = self.context_layers[layer](tokens, contexts, key_frames["valid"])
+            return attended
+
+        return causal_step(self.relation, self.window, frame, window, attend)
 
     def _step_published(
-        self, frame: FrameTokens, pool: Pool, image: Tensor, key_frames: State, ring: State, phase: int
+        self, frame: FrameTokens, pool: Pool, image: Tensor, key_frames: State, window: State, phase: int
     ) -> tuple[Tensor, State]:
-        maps, targets, sources, boxes = self._own_contexts(key_frames, image, frame.boxes)
+        maps, sources = key_frames["map"], key_frames["image"]
+        targets, boxes = image.expand_as(sources), frame.boxes.expand(self.num_contexts, -1, -1)
         if phase == KEY:  # one more context, from this frame, for all frames that stay in the window
-            num_earlier = self.window.length - 1
+            num_earlier = self.window.num_frames - 1
             maps = torch.cat((maps, frame.feature_map.expand(num_earlier, -1, -1, -1)))
-            targets = torch.cat((targets, ring["image"][1:]))
+            targets = torch.cat((targets, window["image"][1:]))
             sources = torch.cat((sources, image.expand(num_earlier, -1, -1, -1)))
-            boxes = torch.cat((boxes, ring["boxes"][1:]))
+            boxes = torch.cat((boxes, window["boxes"][1:]))
         pooled = pool(self.warp(maps, targets, sources), boxes).float()
         own, added = pooled[: self.num_contexts], pooled[self.num_contexts :]
-        if phase == KEY:
-            moved_up = torch.cat((ring["contexts"][1:, 1:], added[:, None]), dim=1)
-            ring = {**ring, "contexts": torch.cat((ring["contexts"][:1], moved_up))}
+        contexts = window["contexts"]
+        if phase == KEY:  # the first row is the frame that leaves the window
+            contexts = torch.cat((contexts[:1], torch.cat((contexts[1:, 1:], added[:, None]), dim=1)))
         ring = self.window.push(
-            ring, tokens=frame.tokens, contexts=own, image=image[0], boxes=frame.boxes, box_valid=frame.valid
+            {**window, "contexts": contexts},
+            tokens=frame.tokens,
+            contexts=own,
+            image=image[0],
+            boxes=frame.boxes,
+            box_valid=frame.valid,
         )
-        window = self.window.window(ring)
-        return self._related(window, key_frames["valid"], len(frame.tokens)).to(frame.tokens.dtype), ring
-
-    def _related(self, window: State, context_valid: Tensor, num_boxes: int) -> Tensor:
-        """``(N, D)`` of the newest frame, after the layers of all frames of the window."""
-        key = (window["box_valid"] & window["valid"][:, None]).flatten()
-        boxes = window["boxes"].flatten(0, 1)
-        log_weights = self.relation.log_weights(boxes, boxes, key[None])
-        tokens = window["tokens"]
-        for index, (attend, relate) in enumerate(zip(self.context_layers, self.relation.stack(), strict=True)):
-            inputs = attend(tokens, window["contexts"], context_valid).flatten(0, 1)
-            last = index == len(self.context_layers) - 1
-            first = len(inputs) - num_boxes if last else 0
-            related = relate(inputs[first:], inputs, log_weights[index][..., first:, :])
-            tokens = related.unflatten(0, (-1, num_boxes))
-        return tokens[-1]
+        inner, last, pairs = push_pair_weights(
+            self.relation, window, ring["boxes"], ring["box_valid"], self.window.num_frames
+        )
+        tokens = ring["tokens"]
+        layers = zip(self.context_layers, self.relation.stack(), [*inner, last], strict=True)
+        for index, (attend, relate, log_weight) in enumerate(layers):
+            inputs = attend(tokens, ring["contexts"], key_frames["valid"])
+            queries = inputs if index < len(inner) else inputs[-1:]  # the last layer: of the newest frame alone
+            related = relate(queries.flatten(0, 1), inputs.flatten(0, 1), log_weight)
+            tokens = related.unflatten(0, queries.shape[:2])
+        return tokens[-1].to(frame.tokens.dtype), {**ring, **pairs}

@@ -6,6 +6,8 @@ keys; both end with the newest frame.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -67,16 +69,30 @@ def causal_state(relation: TokenRelation, window: FrameWindow, num_boxes: int) -
     )
 
 
-def causal_step(relation: TokenRelation, window: FrameWindow, frame: FrameTokens, state: State) -> tuple[Tensor, State]:
+def causal_step(
+    relation: TokenRelation,
+    window: FrameWindow,
+    frame: FrameTokens,
+    state: State,
+    before: Callable[[int, Tensor], Tensor] | None = None,
+) -> tuple[Tensor, State]:
     """``(N, D)``, the frame's tokens related to those of the window in each layer as they were in their own frame, and the next state.
 
     What a layer makes of an earlier frame does not change any more: its keys and values are kept.
+
+    Args:
+        relation: the layers.
+        window: the frames.
+        frame: the newest one.
+        state: of `causal_state` or the previous step.
+        before: from a layer's number and the frame's tokens to what the layer is given; None: the tokens.
     """
     boxes = window.append(state["boxes"], frame.boxes)
     box_valid = window.append(state["box_valid"], frame.valid)
     log_weights = relation.log_weights(frame.boxes, boxes.flatten(0, 1), box_valid.flatten()[None])
     tokens, kept = frame.tokens, {"boxes": boxes, "box_valid": box_valid}
     for i, layer in enumerate(relation.stack()):
+        tokens = tokens if before is None else before(i, tokens)
         newest = layer.project_key(tokens)
         rings = [window.append(state[f"{what}_{i}"], x) for what, x in zip(_KEPT, newest, strict=True)]
         kept.update({f"{what}_{i}": ring for what, ring in zip(_KEPT, rings, strict=True)})

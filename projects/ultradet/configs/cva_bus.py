@@ -1,0 +1,25 @@
+"""UltraDet (Yu et al., MICCAI 2023, arXiv 2305.18060) on CVA-BUS, full size: ResNet-34, 900,000 px, 8 clips of 16 frames per batch.
+
+The recipe is the published one: AdamW at 2e-4, a tenth after 6,000 and 8,000 of 10,000 iterations, gradients not clipped.
+
+Command:   python tools/lazyconfig_train.py --config-file projects/ultradet/configs/cva_bus.py \
+               train.init_checkpoint=resnet34.pth dataloader.train.fold=0
+           (torchvision's ResNet-34 weights, unchanged; ULTRAVID_DATASETS names the folder that holds CVA-BUS)
+Metrics:   not measured here; the paper reports AP50 91.6, Pr80 95.7, FP80 1.9 over four folds.
+Hardware:  8 GPUs, one clip each (--num-gpus 8).
+"""
+
+from ultravid.config import get_config
+
+_data = get_config("common/data/cva_bus.py")
+_train = get_config("common/train.py")
+
+data = _data.data
+dataloader = _data.dataloader
+model = get_config("common/models/ultradet.py").model
+train = _train.train
+prepared_model, checkpointer, trainer = _train.prepared_model, _train.checkpointer, _train.trainer
+optimizer = get_config("common/optim.py").AdamW
+lr_multiplier = get_config("common/schedules.py").steps_60_80
+
+train.output_dir = "./outputs/ultradet_cva_bus"
