@@ -84,7 +84,7 @@ def test_every_folder_of_the_package_is_a_floor_of_the_architecture():
     assert folders == floors
 
 
-@pytest.mark.parametrize("name", ["data", "dicom", "patients", "times", "troubleshooting"])
+@pytest.mark.parametrize("name", ["data", "dicom", "models", "patients", "times", "troubleshooting"])
 def test_pages_on_data_name_keys_of_shipped_configs_and_files_that_exist(name):
     page = (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")
     shipped = [path.name for path in (ROOT / "configs_py/common/data").glob("*.py") if path.name != "augmentation.py"]

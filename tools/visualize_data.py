@@ -111,6 +111,7 @@ def strips_of_clips(loader: Any, first_iteration: int) -> Iterator[Strip]:
                 raise UserError(f"dataloader.train gives a {type(clip).__name__}; only loaders of Clip can be drawn.")
             height, width = clip.frames.shape[-2:]
             organ = f"  {clip.organ}" if clip.organ else ""
+            organ += f"  ({clip.num_memory} memory frames first)" if clip.num_memory else ""
             title = f"iteration {iteration} clip {k}  {clip.video_ids[0]}{organ}  {width}x{height} px"
             frames = (
                 (str(index), draw(image, i.gt_boxes.tensor, i.gt_ids, image_format))
