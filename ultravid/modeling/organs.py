@@ -5,8 +5,8 @@ of a config makes any head organ-specific::
 
     model.box_predictor.organ_classes = dict(breast=4, thyroid=2)
 
-The weights of all organs are one parameter with a leading axis of organs. So each parameter gets a gradient in each step, which DDP needs:
-it is zero for an organ that the batch does not have. An optimizer with momentum or weight decay still changes those weights.
+The weights of all organs are one parameter, the outputs of one organ after those of another. So each parameter gets a gradient in each step,
+which DDP needs: it is zero for an organ that the batch does not have. An optimizer with momentum or weight decay still changes those weights.
 
 The classes of an organ are the first of the head's classes. The logits of the others are `MASKED_LOGIT` for its frames: their score is
 exactly 0, they have no gradient, and with a softmax the remaining classes and the background share the whole probability.
@@ -34,7 +34,7 @@ class OrganLayer(nn.Module, ABC):
     """A linear layer or a convolution whose weights are chosen by the organ of each frame.
 
     Args:
-        layers: one for each organ, whose weights are stacked; the layers themselves are not kept.
+        layers: one for each organ, whose weights are joined; the layers themselves are not kept.
         organ_classes: number of classes of each organ, by its name.
         num_classes: ``K``. The layers' outputs are the classes, again for each anchor; with ``background`` the background after them.
         background: whether the last output of each group is the background, which every organ has.
@@ -54,12 +54,10 @@ class OrganLayer(nn.Module, ABC):
         super().__init__()
         self.organs = tuple(organ_classes)
         self.organ_classes = dict(organ_classes)
-        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
-        biases = [layer.bias for layer in layers]
-        self.bias = (
-            nn.Parameter(torch.stack([b.detach() for b in biases if b is not None])) if biases[0] is not None else None
-        )
-        place = torch.arange(self.weight.shape[1]) % (num_classes + background)
+        self.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
+        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+        self.bias = nn.Parameter(torch.cat(biases)) if biases else None
+        place = torch.arange(len(layers[0].weight)) % (num_classes + background)
         numbers = torch.tensor([organ_classes[organ] for organ in self.organs])
         self.register_buffer("allowed", (place < numbers[:, None]) | (place == num_classes), persistent=False)
 
@@ -70,15 +68,14 @@ class OrganLayer(nn.Module, ABC):
             x: ``(B, ...)``.
             organ: ``(B,)`` int64, place in ``organs``.
         """
+        by_organ = (len(self.organs), -1)
         if x.shape[0] == 1:  # a stream: the other organs' outputs need not be computed
-            bias = None if self.bias is None else self.bias.index_select(0, organ)[0]
-            out = self._apply_weights(x, self.weight.index_select(0, organ)[0], bias)
+            weight = self.weight.unflatten(0, by_organ).index_select(0, organ)[0]
+            bias = None if self.bias is None else self.bias.unflatten(0, by_organ).index_select(0, organ)[0]
+            out = self._apply_weights(x, weight, bias)
         else:
-            every = self._apply_weights(
-                x, self.weight.flatten(0, 1), None if self.bias is None else self.bias.flatten()
-            )
-            by_organ = every.unflatten(self.output_axis, self.weight.shape[:2]).movedim(self.organ_axis, 1)
-            out = by_organ[torch.arange(len(x), device=x.device), organ]
+            every = self._apply_weights(x, self.weight, self.bias).unflatten(self.output_axis, by_organ)
+            out = every.movedim(self.organ_axis, 1)[torch.arange(len(x), device=x.device), organ]
         shape = [len(x), *(1 for _ in out.shape[1:])]
         shape[self.output_axis] = out.shape[self.output_axis]
         return torch.where(self.allowed.index_select(0, organ).view(shape), out, MASKED_LOGIT)
