@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ultravid.layers import Box2BoxTransform
 from ultravid.layers.box_tensors import iou_matrix, take_rows
+from ultravid.layers.fixed_nms import top_rows
 from ultravid.modeling.assign import Assignment, Matcher
 from ultravid.modeling.dense.anchors import AnchorGenerator
 from ultravid.modeling.dense.base import DenseHead
@@ -27,7 +28,7 @@ from ultravid.modeling.dense.cells import (
     prior_bias,
     within_image,
 )
-from ultravid.modeling.dense.selection import best_candidates, detections_of
+from ultravid.modeling.dense.selection import Candidates, detections_of
 from ultravid.modeling.losses import focal_loss, mean_over_processes
 from ultravid.modeling.organs import classify, organ_classifier
 from ultravid.modeling.types import Detections, Targets
@@ -43,7 +44,7 @@ class RetinaNetPredictions(NamedTuple):
         logits: ``(B, N, K)``.
         deltas: ``(B, N, 4)``.
         anchors: ``(N, 4)`` XYXY, pixels.
-        corners: ``(N, 2)``, upper left corner of each anchor's cell, pixels.
+        corners: ``(h * w, 2)``, upper left corner of each cell, pixels.
     """
 
     logits: Tensor
@@ -128,12 +129,11 @@ class RetinaNet(DenseHead):
         """Logits and deltas of all anchors on ``(B, C, h, w)``."""
         logits = classify(self.cls_score, self.cls_tower(feature_map), organ).permute(0, 2, 3, 1)
         deltas = self.bbox_pred(self.box_tower(feature_map)).permute(0, 2, 3, 1)
-        corners = cell_corners(feature_map, self.anchor_generator.stride)
         return RetinaNetPredictions(
             logits=logits.reshape(len(logits), -1, self.num_classes),
             deltas=deltas.reshape(len(deltas), -1, 4),
             anchors=self.anchor_generator(feature_map.shape[-2], feature_map.shape[-1]),
-            corners=corners.repeat_interleave(self.anchor_generator.num_anchors, dim=0),
+            corners=cell_corners(feature_map, self.anchor_generator.stride),
         )
 
     def num_detections(self, image_size: tuple[int, int]) -> int:
@@ -169,6 +169,7 @@ class RetinaNet(DenseHead):
         iou = iou_matrix(targets.boxes, predictions.anchors[None]).masked_fill(~targets.valid[..., None], -1.0)
         assignment = self.anchor_matcher(iou)
         inside = within_image(predictions.corners, targets.image_sizes)
+        inside = inside.repeat_interleave(self.anchor_generator.num_anchors, dim=1)
         return Assignment(assignment.rows, assignment.labels.masked_fill(~inside, -1))
 
     @torch.no_grad()
@@ -183,9 +184,13 @@ class RetinaNet(DenseHead):
     @torch.no_grad()
     def decode(self, predictions: RetinaNetPredictions, image_sizes: Tensor) -> Detections:
         """``(B, D, ...)`` detections, inside the frame, by falling score; they are clipped after NMS."""
-        scores = predictions.logits.float().sigmoid()
         inside = within_image(predictions.corners, image_sizes)
-        candidates = best_candidates(scores, (scores > self.score_threshold) & inside[..., None], self.pre_nms_topk)
+        by_cell = predictions.logits.float().unflatten(1, (inside.shape[1], -1)).flatten(2)
+        logits, index = top_rows(by_cell.where(inside[..., None], -torch.inf).flatten(1), self.pre_nms_topk)
+        scores = logits.sigmoid()
+        candidates = Candidates(
+            index // self.num_classes, index % self.num_classes, scores, scores > self.score_threshold
+        )
         deltas = take_rows(predictions.deltas, candidates.rows)
         return detections_of(
             candidates,
