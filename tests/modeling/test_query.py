@@ -304,7 +304,7 @@ def test_losses_of_a_case_worked_by_hand():
 
 def test_memory_frames_carry_no_loss_and_are_not_decoded():
     model = random_model("cvanet", lag=2).train()
-    whole, seen = clip(0, 4), []
+    whole, seen = clip(0, 4, 64, 80), []
     whole.num_memory = 2
     model.decoder.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
     losses = model([whole])

@@ -51,7 +51,7 @@ class AggregationLayer(nn.Module):
             assert other is not None
             weight_x, weight_other = self.gate.weight.chunk(2, dim=1)
             gate = (F.linear(x, weight_x) + F.linear(other, weight_other, self.gate.bias)).sigmoid()
-            x = torch.lerp(other.expand_as(x), x, gate)
+            x = other + gate * (x - other)
         x = self.norm(x + attended)
         out: Tensor = self.ffn_norm(x + self.linear2(F.relu(self.linear1(x), inplace=True)))
         return out
