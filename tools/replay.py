@@ -68,7 +68,7 @@ def repeat(model: nn.Module, dump: StepDump) -> tuple[str | None, list[dict[str,
             with autocast:
                 found = model(batch)
             named = found if isinstance(found, dict) else {"loss": found}
-            losses.append({name: float(value) for name, value in named.items()})
+            losses.append({name: float(value.detach()) for name, value in named.items()})
             total = total + sum(named.values())
         return total
 

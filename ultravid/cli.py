@@ -28,6 +28,7 @@ TOOLS = {
     "report": "report",
     "audit": "audit_dataset",
     "convert": "convert_dataset",
+    "convert-checkpoint": "convert_checkpoint",
     "visualize": "visualize_data",
     "mine": "mine_false_positives",
     "make-phantom": "make_phantom",

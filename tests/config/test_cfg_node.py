@@ -208,8 +208,8 @@ def test_keys_of_model_parts_of_earlier_versions_are_read_with_a_warning_that_sa
     cfg.merge_from_list(["MODEL.RPN.POST_NMS_TOPK", "8", "MODEL.RPN.NMS_THRESH", "1"])
     assert cfg.MODEL.RPN == {"NMS_THRESH": 1.0, "POST_NMS_TOPK": 8} and cfg.TEST.DETECTIONS_PER_IMAGE == 50
     first, second = [record.getMessage() for record in caplog.records]
-    assert first.startswith(f"{tmp_path}/old.yaml: ") and "proposal_generator.nms_threshold=0.6" in first
-    assert "MODEL.OPTS" in first and "proposal_generator.post_nms_topk=8" in second
+    assert first.startswith(f"{tmp_path}/old.yaml: ") and "proposal_head.nms_threshold=0.6" in first
+    assert "MODEL.OPTS" in first and "proposal_head.post_nms_topk=8" in second
     again = get_cfg()
     again.merge_from_other_cfg(cfg.clone())
     assert again == cfg

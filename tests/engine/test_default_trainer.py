@@ -14,6 +14,7 @@ from ultravid.config import Builder, ConfigError, LazyConfig, as_config, get_cfg
 from ultravid.data import DatasetCatalog, Frame, Video, load_cva_bus
 from ultravid.engine import DefaultPredictor, DefaultTrainer, HookBase, SimpleTrainer, default_setup, hooks
 from ultravid.evaluation import DatasetEvaluator
+from ultravid.modeling import TwoStage
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import EventWriter, get_event_storage
 
@@ -106,7 +107,7 @@ def test_a_subclass_has_its_own_evaluator_hooks_and_writers(cfg):
     assert isinstance(trainer, SimpleTrainer) and not hasattr(trainer, "_trainer")
     trainer.resume_or_load(resume=False)
     assert trainer.train() == {"frames": 24}  # 2 test videos of 12 frames
-    expected = [("before_train", "BasicDet", 3)]
+    expected = [("before_train", "TwoStage", 3)]
     for i in range(3):
         expected += [("after_backward", i, True), ("after_step", i, True)]
     assert trainer.recorder.calls == expected
@@ -119,7 +120,7 @@ def test_parts_are_overridden_one_by_one(cfg):
         @classmethod
         def build_model(cls, cfg):
             model = super().build_model(cfg)
-            model.roi_heads.gt_jitter = 0.0
+            model.roi_sampler.gt_jitter = 0.0
             return model
 
         @classmethod
@@ -138,7 +139,7 @@ def test_parts_are_overridden_one_by_one(cfg):
     trainer = Own(cfg)
     trainer.resume_or_load(resume=False)
     assert trainer.train() == {}
-    assert isinstance(trainer.optimizer, torch.optim.Adagrad) and trainer.model.roi_heads.gt_jitter == 0.0
+    assert isinstance(trainer.optimizer, torch.optim.Adagrad) and trainer.model.roi_sampler.gt_jitter == 0.0
     assert [row["lr"] for row in read_rows(trainer.checkpointer.save_dir / "metrics.json")] == [0.1, 0.05, 0.025]
 
 
@@ -355,10 +356,13 @@ def test_numbers_out_of_range_are_reported_together_before_anything_is_built(cfg
     )
 
 
+class OwnDetector(TwoStage):
+    """A project's own."""
+
+
 def test_a_project_names_its_own_detector_by_its_module(cfg):
-    own = changed(cfg, "MODEL.META_ARCHITECTURE", "ultravid.modeling.detector.FasterRCNN")
-    model = DefaultTrainer.build_model(own)
-    assert type(model).__name__ == "FasterRCNN" and model.roi_heads.relation is None
+    name = f"{__name__}.OwnDetector"
+    assert type(DefaultTrainer.build_model(changed(cfg, "MODEL.META_ARCHITECTURE", name))).__name__ == "OwnDetector"
 
 
 def test_a_run_is_resumed_from_its_last_checkpoint(cfg, tmp_path):

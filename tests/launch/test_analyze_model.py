@@ -24,13 +24,13 @@ def number_after(name, text, column):
 
 
 def test_a_frames_operations_are_those_that_torch_counts(tmp_path):
-    arguments = ["--size", "96", "128", "--num-inputs", "3", "--tasks", "flop", "model.causal=true"]
+    arguments = ["--size", "96", "128", "--num-inputs", "3", "--tasks", "flop", "model.token_mixer.causal=true"]
     code, out, err = analyze(tmp_path, *arguments)
     assert code == 0 and err == ""
     # A convolution of 7 x 7 from 3 to 16 channels at stride 2, and two numbers a value for its normalisation.
     expected = (48 * 64) * 16 * (7 * 7 * 3 + 2) / 1e6
     assert number_after("backbone.stem.conv1", out, 1) == pytest.approx(expected, abs=5e-4)
-    model = Builder(load_checked(PHANTOM_CONFIG, ["model.causal=true"])).build("model").eval()
+    model = Builder(load_checked(PHANTOM_CONFIG, ["model.token_mixer.causal=true"])).build("model").eval()
     frame = {"image": torch.zeros(3, 96, 128, dtype=torch.uint8), "video_id": "a"}
     with FlopCounterMode(display=False) as counter:  # counts a multiplication and its addition as two
         model([frame])
@@ -50,7 +50,7 @@ def test_all_tasks_on_the_frames_of_a_data_set(phantom, tmp_path):
     assert f"Parameters: {sum(p.numel() for p in model.parameters()):,}, trainable" in out
     # Frames are 64 px: 16 channels at 32 x 32 from the stem, at 16 x 16 from the first stage.
     assert re.search(r"^backbone\.res2 +Sequential +\(1, 16, 16, 16\)$", out, re.MULTILINE)
-    assert re.search(r"^model +BasicDet +\(\d+, 4\) \(\d+,\) \(\d+,\)$", out, re.MULTILINE)
+    assert re.search(r"^model +TwoStage +\(\d+, 4\) \(\d+,\) \(\d+,\)$", out, re.MULTILINE)
     assert number_after("backbone.stem", out.partition("Activations")[2], 1) == pytest.approx(0.016, abs=1e-3)
     assert "backbone.stem.conv1" not in out.partition("(backbone)")[0]
     assert str(model) in out

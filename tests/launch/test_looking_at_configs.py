@@ -96,7 +96,7 @@ def test_the_graph_shows_every_object_and_each_reference_to_one(saved, tmp_path,
     assert code == 0
     drawn = ElementTree.parse(tmp_path / "g.svg").getroot()
     texts = ["".join(t.itertext()) for t in drawn.iter("{http://www.w3.org/2000/svg}text")]
-    assert "model  BasicDet (shared by 3)" in texts
+    assert "model  TwoStage (shared by 3)" in texts
     assert "checkpointer  DetectionCheckpointer (shared by 4)" in texts
     titles = [t.text for t in drawn.iter("{http://www.w3.org/2000/svg}title")]
     assert "trainer.hooks.stop.checkpointer is checkpointer" in titles

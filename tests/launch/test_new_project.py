@@ -14,7 +14,7 @@ def test_a_new_project_is_checked_and_passes_its_own_test_and_the_linter(tmp_pat
     main = load_tool("new_project").main
     assert run_tool(main, ["fresh_idea", "--folder", str(tmp_path)]) == 0
     project = tmp_path / "fresh_idea"
-    assert load_checked(project / "configs/phantom.py").model.context_frames == 15
+    assert load_checked(project / "configs/phantom.py").model.token_mixer.context_frames == 15
     lint = [sys.executable, "-m", "ruff", "check", "--config", str(ROOT / "pyproject.toml"), "--no-cache", str(project)]
     assert subprocess.run([*lint, "--ignore", "D,T20"], check=False).returncode == 0
     layout = [sys.executable, "-m", "ruff", "format", "--check", "--config", str(ROOT / "pyproject.toml"), str(project)]

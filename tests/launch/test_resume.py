@@ -140,7 +140,7 @@ def test_a_run_that_meets_a_nan_leaves_a_step_dump_and_replay_names_the_module(p
     assert launch_run(arguments) == 1
     error = capfd.readouterr().err
     assert re.fullmatch(
-        r"error: Iteration 2: Boxes can't be clipped: a coordinate is nan or infinite; samples: .*python tools/replay\.py \S+\n",
+        r"error: Loss is not finite in iteration 2: loss_rpn_cls=nan, .*python tools/replay\.py \S+\n",
         error,
     )
     assert "Traceback" in (tmp_path / "run/log.txt").read_text()

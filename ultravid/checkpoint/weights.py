@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from ultravid.checkpoint.reading import CheckpointError
 
-__all__ = ["WeightsError", "align_and_update_state_dicts", "current_weights", "load_weights", "match_by_suffix"]
+__all__ = [
+    "WeightsError",
+    "WeightsMatch",
+    "align_and_update_state_dicts",
+    "current_weights",
+    "load_weights",
+    "match_by_suffix",
+    "match_weights",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +42,11 @@ class WeightsError(CheckpointError):
 
 
 @dataclass
-class _Match:
-    """Weights by the model's names, and what is left over.
+class WeightsMatch:
+    """Weights of a file by the model's names, and what is left over.
 
     Attributes:
-        weights: those of the file, by the model's names; some may have no place in the model.
+        weights: those of the file, by the model's names; some may have no place in the model, or another shape there.
         missing: names of the model that must be in the file and are not.
         unexpected: names of the file that are not the model's.
         by_suffix: names were matched by their ends.
@@ -48,6 +56,18 @@ class _Match:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     by_suffix: bool = False
+
+    def fitting(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those that have a place in the model, and its shape."""
+        return {k: v for k, v in self.weights.items() if k in expected and v.shape == expected[k].shape}
+
+    def other_shapes(self, expected: Mapping[str, Tensor]) -> list[str]:
+        """One line for each weight of another shape than the model's."""
+        return [
+            f"{k} is {tuple(self.weights[k].shape)}, the model's {tuple(expected[k].shape)}"
+            for k in expected
+            if k in self.weights and self.weights[k].shape != expected[k].shape
+        ]
 
 
 def load_weights(
@@ -60,7 +80,8 @@ def load_weights(
 ) -> int:
     """Give weights to a model.
 
-    Names must be the model's, or what they were before a module was renamed (`current_weights`), with three exceptions:
+    Names must be the model's, or what they were before a module was renamed (`current_weights`); constants that follow from the
+    model's config (``computed_names`` of a `VideoDetector`) may be missing. There are three exceptions:
     torchvision's ResNets; files in which all names begin with ``backbone.``; and files whose names match by their ends
     (`match_by_suffix`), which is tried if not one name is the model's. Such a file may hold a part of the model. The rest starts
     from scratch, and the log lists it.
@@ -80,18 +101,12 @@ def load_weights(
         CheckpointError: there is something else than tensors.
         WeightsError: weights don't fit (see ``strict``), or not one of them belongs to the model.
     """
-    foreign = next((name for name, value in weights.items() if not isinstance(value, Tensor)), None)
-    if foreign is not None:
-        kind = type(weights[foreign]).__name__
-        raise CheckpointError(f"{path} holds no state dict: its {foreign!r} is a {kind}, not a tensor.")
     expected = model.state_dict()
-    match = _match_names(expected, current_weights(weights, model, path), by_suffix=by_suffix)
-    shapes = [
-        f"{k} is {tuple(match.weights[k].shape)}, the model's {tuple(expected[k].shape)}"
-        for k in expected
-        if k in match.weights and match.weights[k].shape != expected[k].shape
-    ]
-    fitting = {k: v for k, v in match.weights.items() if k in expected and v.shape == expected[k].shape}
+    match = match_weights(model, weights, path, by_suffix=by_suffix)
+    computed: Callable[[], set[str]] | None = getattr(model, "computed_names", None)
+    constants = computed() if computed is not None else set()
+    match.missing = [name for name in match.missing if name not in constants]
+    shapes, fitting = match.other_shapes(expected), match.fitting(expected)
     faults = (
         ("keys of the model are missing in it", match.missing),
         ("of its keys are unknown to the model", [] if match.by_suffix else match.unexpected),
@@ -107,6 +122,21 @@ def load_weights(
     model.load_state_dict(fitting, strict=False)
     _log_parts(path, match, [k for k in expected if k not in fitting and k not in match.missing])
     return len(expected) - len(fitting)
+
+
+def match_weights(
+    model: nn.Module, weights: Mapping[str, Tensor], path: str | Path, *, by_suffix: bool = False
+) -> WeightsMatch:
+    """The weights of a file by the names of a model, as `load_weights` matches them; the model is not changed.
+
+    Raises:
+        CheckpointError: there is something else than tensors.
+    """
+    foreign = next((name for name, value in weights.items() if not isinstance(value, Tensor)), None)
+    if foreign is not None:
+        kind = type(weights[foreign]).__name__
+        raise CheckpointError(f"{path} holds no state dict: its {foreign!r} is a {kind}, not a tensor.")
+    return _match_names(model.state_dict(), current_weights(weights, model, path), by_suffix=by_suffix)
 
 
 def current_weights(weights: Mapping[str, Tensor], model: nn.Module, path: str | Path) -> Mapping[str, Tensor]:
@@ -142,7 +172,7 @@ def _reshaped(value: Tensor, like: Tensor) -> Tensor:
     return value.reshape(like.shape) if same else value
 
 
-def _log_parts(path: str | Path, match: _Match, from_scratch: list[str]) -> None:
+def _log_parts(path: str | Path, match: WeightsMatch, from_scratch: list[str]) -> None:
     """Say what of a file was used if it was matched by suffix, and what the model doesn't get from it."""
     if match.by_suffix:
         unused = _some("not used", sorted(match.unexpected))
@@ -151,7 +181,7 @@ def _log_parts(path: str | Path, match: _Match, from_scratch: list[str]) -> None
         logger.info("%s holds a part of the model%s.", path, _some("from scratch", sorted(from_scratch)))
 
 
-def _match_names(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, by_suffix: bool) -> _Match:
+def _match_names(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, by_suffix: bool) -> WeightsMatch:
     """Bring a file's weights under the model's names, as `load_weights` says."""
     exact = max((weights, _from_torchvision_resnet(weights, expected)), key=lambda given: len(given.keys() & expected))
     partial = bool(exact) and all(k.startswith("backbone.") for k in exact)
@@ -164,8 +194,8 @@ def _match_names(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], 
         given, pairs = max(choices, key=lambda choice: len(choice[1]))
         if pairs:
             unused = [name for name in given if name not in set(pairs.values())]
-            return _Match({k: given[v] for k, v in pairs.items()}, unexpected=unused, by_suffix=True)
-    return _Match(dict(exact), missing, unexpected)
+            return WeightsMatch({k: given[v] for k, v in pairs.items()}, unexpected=unused, by_suffix=True)
+    return WeightsMatch(dict(exact), missing, unexpected)
 
 
 def align_and_update_state_dicts(

@@ -184,6 +184,12 @@ class VideoDetector(nn.Module, ABC):
                 )
         return organs
 
+    def computed_names(self) -> set[str]:
+        """Names of constants in the state dict that follow from the config: a file of weights may lack them."""
+        of_norms = {"weight", "bias", "running_mean", "running_var"}
+        buffers = {name for name, _ in self.named_buffers() if name.rpartition(".")[2] not in of_norms}
+        return buffers & self.state_dict().keys()
+
     def organ_index(self, organ: str) -> Tensor:
         """``()`` int64: the organ's place in `organs`, 0 for a model that does not tell organs apart.
 
