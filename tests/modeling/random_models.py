@@ -19,7 +19,8 @@ def describe(name: str, **values: object) -> Node:
     model = get_config(f"common/models/{name}_small.py").model
     for node in [model, *walk(model)]:
         for key in values.keys() & (dict(raw_children(node)) if isinstance(node, Node) else {}):
-            node[key] = values[key]
+            if key != "context_frames" or node[key]:  # what sees no other frame stays so
+                node[key] = values[key]
     return model
 
 
@@ -37,6 +38,7 @@ def random_model(name: str, seed: int = 0, **values: object) -> VideoDetector:
         seed: of the weights.
         values: as of `describe`; None leaves what the config has.
     """
+    torch.manual_seed(seed)
     model: VideoDetector = instantiate(describe(name, **{k: v for k, v in values.items() if v is not None}))
     randomize(model, seed)
     return model.eval()
@@ -55,6 +57,18 @@ def randomize(model: nn.Module, seed: int = 0) -> None:
                     weight.copy_(torch.randn(weight.shape, generator=draw) * fan_in**-0.5)
                 elif name.endswith("bias") and not isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm):
                     weight.copy_(torch.rand(weight.shape, generator=draw) * 0.1 - 0.05)
+
+
+def deterministic_model(name: str, **values: object) -> VideoDetector:
+    """A small model in training mode that draws nothing: norms are frozen, and sampling takes everything that there is."""
+    everything = {"batch_size_per_image": 100_000, "num_samples": 100_000, "positive_fraction": 1.0, "num_drawn": 16}
+    model = random_model(name, **{**everything, "gt_jitter": 0.0, "context_stride": 1, **values}).train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
+    return model
 
 
 def video(seed: int, length: int, height: int, width: int) -> torch.Tensor:
