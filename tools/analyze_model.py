@@ -15,6 +15,8 @@ Frames are the first of the config's test loader (``dataloader.test``); --size t
 needs no data. A model of videos gets them one at a time, in order, so that later frames show what its memory costs.
 """
 
+import ultravid.utils.threads  # noqa: F401 - before torch, which then waits passively # isort: skip
+
 import argparse
 import itertools
 import logging

@@ -10,7 +10,7 @@ The launcher uses these keys of a config, and no others:
 - ``model``: the plain module; ``dataloader.test`` and ``dataloader.evaluator``: what --eval-only evaluates it on.
 - ``trainer``: an object with ``resume_or_load(resume)`` and ``train()``. It refers to everything else that training needs: the
   prepared model, the optimizer, the training data, the checkpointer, its hooks.
-- ``train``: ``output_dir``, ``device``, ``seed``, ``init_checkpoint``.
+- ``train``: ``output_dir``, ``device``, ``seed``, ``init_checkpoint``, and if present ``num_threads``.
 """
 
 import argparse

@@ -8,6 +8,8 @@ It reads the files that tools/lazyconfig_train.py reads and gives the same losse
 what ``trainer.hooks`` do elsewhere. It keeps all checkpoints and does not stop on signals.
 """
 
+import ultravid.utils.threads  # noqa: F401 - before torch, which then waits passively # isort: skip
+
 import argparse
 import sys
 from collections.abc import Sequence

@@ -8,6 +8,8 @@ states of the random generators. The model is built from the config that the run
 numbers are finite here, 2 a user's mistake.
 """
 
+import ultravid.utils.threads  # noqa: F401 - before torch, which then waits passively # isort: skip
+
 import argparse
 import sys
 from collections.abc import Sequence

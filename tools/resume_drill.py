@@ -10,6 +10,8 @@ SIGTERM, and resumed each time, with each number of loader workers in turn. Ever
 checkpoint must be equal, bit for bit. Exit codes: 0 equal, 1 different.
 """
 
+import ultravid.utils.threads  # noqa: F401 - before torch, which then waits passively # isort: skip
+
 import argparse
 import contextlib
 import json

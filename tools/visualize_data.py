@@ -9,6 +9,8 @@ of it at about equal distances), and with --movie an mp4 of all its frames. Boxe
 number of its frame in the video.
 """
 
+import ultravid.utils.threads  # noqa: F401 - before torch, which then waits passively # isort: skip
+
 import argparse
 import itertools
 import math

@@ -25,6 +25,7 @@ train = Node(
     eval_period=1000,
     log_period=20,
     device="auto",  # CUDA if there is a device, else the CPU
+    num_threads="auto",  # on the CPU: the cores, or a resumed run's own number; an evaluation of a small model takes 1
     hang_timeout_s=1800,  # a process that finishes no iteration for so long logs its stack
     wall_time_s=None,  # seconds that a job may take: then it saves a checkpoint and stops; --resume continues
     seed=0,  # -1 draws a seed

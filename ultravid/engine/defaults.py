@@ -34,6 +34,7 @@ from ultravid.config.provenance import where
 from ultravid.config.resume import check_resume_config, output_dir_of
 from ultravid.engine.launch import restarted_by_torchrun
 from ultravid.engine.sharding import shard_model
+from ultravid.engine.threads import set_evaluation_threads, set_training_threads
 from ultravid.utils import comm
 from ultravid.utils.env import DeviceName, describe_environment, select_device
 from ultravid.utils.errors import UserError
@@ -63,7 +64,7 @@ _REMEDY = "give this run its own folder (train.output_dir=..., in YAML OUTPUT_DI
 def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, Any] | None = None) -> None:
     """Create the output folder and the log, save the config, select the device, and seed the generators.
 
-    Of a config in nodes it reads ``train.output_dir``, ``train.seed``, ``train.deterministic`` and ``train.device``; a `CfgNode` is
+    Of a config in nodes it reads ``train.output_dir``, ``train.seed``, ``train.deterministic``, ``train.num_threads`` and ``train.device``; a `CfgNode` is
     translated, and its own keys are saved too. The main process locks the output folder, unless ``args`` asks for an evaluation; the
     end of the trainer's ``train``, of `launch` or of the process releases it. A drawn seed (a negative one asks for it) is written into the config, even if that
     is frozen.
@@ -103,6 +104,8 @@ def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, A
     logger.info("Arguments: %s", " ".join(f"{k}={v}" for k, v in sorted(options.items())))
     if device.type == "cpu":
         logger.info("Running on the CPU%s.", "" if torch.cuda.is_available() else ": there is no CUDA device")
+    if not eval_only:  # an evaluation knows its model's size later
+        set_training_threads(train.get("num_threads", "auto"), folder if resume else None)
     seed = train.seed
     if seed is None or seed < 0:
         seed = _drawn_seed(output_dir, resume)
@@ -299,6 +302,8 @@ def resolve_resume(cfg: Node | CfgNode, args: argparse.Namespace) -> None:
 def load_evaluation_weights(model: nn.Module, cfg: Node | CfgNode, resume: bool) -> None:
     """Load the weights that the config names, or with ``resume`` those of the newest checkpoint in its output folder.
 
+    It also sets the number of threads, ``train.num_threads``, by the model's size.
+
     Raises:
         UserError: the config names none, and there is no checkpoint.
         CheckpointError: they can't be read or don't fit.
@@ -310,6 +315,7 @@ def load_evaluation_weights(model: nn.Module, cfg: Node | CfgNode, resume: bool)
     if not (weights or resume):
         raise UserError(_needs_weights(RunFolder(checkpointer.save_dir)))
     checkpointer.resume_or_load(weights, resume=resume)
+    set_evaluation_threads(model, train.get("num_threads", "auto"))
 
 
 def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:

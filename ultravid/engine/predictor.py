@@ -17,6 +17,9 @@ from ultravid.config.instantiate import as_user_error
 from ultravid.data.mapper import frame_for_test
 from ultravid.datasets import DatasetCatalog, MetadataCatalog
 from ultravid.engine.default_trainer import test_sets
+from ultravid.engine.threads import set_evaluation_threads
+from ultravid.modeling.detector import VideoDetector
+from ultravid.modeling.inference import prepare_for_inference
 from ultravid.utils.env import select_device
 from ultravid.utils.errors import UserError
 
@@ -41,10 +44,12 @@ class DefaultPredictor:
     Args:
         cfg: a `CfgNode`; a config in nodes; a config file; or the folder of a run, whose newest checkpoint is used. A copy
             is kept.
+        prepare: run a copy of the model whose norms are folded (`prepare_for_inference`), which gives the same but for rounding. Without
+            it the plain model runs, as in an evaluation. The number of threads is the config's ``train.num_threads`` in both cases.
 
     Attributes:
         cfg: the copy.
-        model: in evaluation mode.
+        model: in evaluation mode; with ``prepare`` an `InferenceDetector`.
         organ: what is scanned, for a model that tells organs apart; at first that of the config's test loader.
         metadata: of the config's first test data set, if it is in the `DatasetCatalog`; else None.
 
@@ -53,7 +58,7 @@ class DefaultPredictor:
         CheckpointError: the weights can't be read or don't fit the model.
     """
 
-    def __init__(self, cfg: CfgNode | Node | str | Path) -> None:
+    def __init__(self, cfg: CfgNode | Node | str | Path, *, prepare: bool = True) -> None:
         tree = as_config(cfg)
         self.cfg: Any = tree if isinstance(cfg, str | Path) else copy.deepcopy(cfg)
         with as_user_error():
@@ -67,6 +72,9 @@ class DefaultPredictor:
         self._image_format: str = loader.get("image_format", "RGB")
         self.organ: str = loader.get("organ") or ""
         self._load_weights(tree.train.init_checkpoint, folder=cfg if isinstance(cfg, str | Path) else None)
+        set_evaluation_threads(self.model, tree.train.get("num_threads", "auto"))
+        if prepare and isinstance(self.model, VideoDetector):
+            self.model = prepare_for_inference(self.model, None)
 
     def _load_weights(self, weights: str, folder: str | Path | None) -> None:
         if folder is not None and Path(folder).is_dir():

@@ -12,7 +12,8 @@ from torchvision.ops import nms
 __all__ = ["apart_by_class", "first_rows", "nms_mask", "top_rows"]
 
 
-@torch.library.custom_op("ultravid::nms_mask", mutates_args=())
+# The number of boxes that are kept is known on the host alone, so a CUDA graph can't hold it: Inductor captures what lies around it.
+@torch.library.custom_op("ultravid::nms_mask", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
 def _nms_mask(boxes: Tensor, scores: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
     keep = torch.zeros_like(valid)
     flat = keep.view(-1, keep.shape[-1])

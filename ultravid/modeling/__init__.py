@@ -32,6 +32,7 @@ from ultravid.modeling.feature_context import (
 )
 from ultravid.modeling.flow import FlowEstimator, FlowNet, FlowWarp, ZeroFlow
 from ultravid.modeling.frame_window import FrameWindow
+from ultravid.modeling.inference import InferenceDetector, prepare_for_inference
 from ultravid.modeling.named import BasicDet, FasterRCNN
 from ultravid.modeling.organs import OrganConv2d, OrganLinear, classify, organ_classifier
 from ultravid.modeling.postprocessing import detector_postprocess
@@ -72,6 +73,7 @@ __all__ = [
     "FrameTokens",
     "FrameWindow",
     "HungarianAssigner",
+    "InferenceDetector",
     "KalmanTracker",
     "MEGAMixer",
     "Matcher",
@@ -111,5 +113,6 @@ __all__ = [
     "detector_postprocess",
     "make_stage",
     "organ_classifier",
+    "prepare_for_inference",
     "subsample_labels",
 ]

@@ -70,6 +70,9 @@ class VideoDetector(nn.Module, ABC):
             organ if there are no such classifiers.
         organ_loss_weights: factor of a clip's losses by its organ; 1 for an organ that is not listed.
         tracker: links the detections of a stream; None for none.
+        gradient_checkpointing: in training, keep no activations of the backbone but compute them again in the backward pass, which
+            saves most of the memory and costs about a quarter of the time. Batch norms that are not frozen then count each batch twice
+            in their running statistics.
     """
 
     pixel_mean: Tensor
@@ -83,6 +86,7 @@ class VideoDetector(nn.Module, ABC):
         organs: Sequence[str] = (),
         organ_loss_weights: Mapping[str, float] | None = None,
         tracker: Tracker | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean, dtype=torch.float32).view(-1, 1, 1))
@@ -91,6 +95,7 @@ class VideoDetector(nn.Module, ABC):
         self._known_organs: tuple[str, ...] | None = None
         self.organ_loss_weights = dict(organ_loss_weights or {})
         self.tracker = tracker
+        self.gradient_checkpointing = gradient_checkpointing
         self._stream: VideoStream | None = None
         self._stream_id: object = None
 
@@ -254,7 +259,8 @@ class VideoDetector(nn.Module, ABC):
         self._stream_id = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_stream": None, "_stream_id": None}
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        return {**state, "_stream": None, "_stream_id": None}
 
 
 class VideoStream:

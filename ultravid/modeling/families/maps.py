@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 __all__ = ["clip_maps", "image_sizes"]
 
 
-def clip_maps(backbone: nn.Module, images: Tensor) -> Tensor:
-    """``(B, T, C, h, w)`` of ``(B, T, 3, H, W)``, all frames in one batch."""
-    maps: Tensor = backbone(images.flatten(0, 1))
+def clip_maps(backbone: nn.Module, images: Tensor, checkpointed: bool = False) -> Tensor:
+    """``(B, T, C, h, w)`` of ``(B, T, 3, H, W)``, all frames in one batch; ``checkpointed`` computes them twice."""
+    frames = images.flatten(0, 1)
+    maps: Tensor = checkpoint(backbone, frames, use_reentrant=False) if checkpointed else backbone(frames)
     return maps.unflatten(0, images.shape[:2])
 
 

@@ -69,6 +69,7 @@ class OneStage(VideoDetector):
     def losses(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
         """The head's losses over all frames of all clips that carry one."""
         batch = self.batch(clips)
-        features = self.feature_context.clip(clip_maps(self.backbone, batch.images), batch.images, batch.frame_valid)
+        maps = clip_maps(self.backbone, batch.images, self.gradient_checkpointing)
+        features = self.feature_context.clip(maps, batch.images, batch.frame_valid)
         organ = batch.organ.repeat_interleave(batch.images.shape[1])
         return self.dense_head.losses(self.dense_head(features.flatten(0, 1), organ), batch.targets)

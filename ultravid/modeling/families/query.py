@@ -112,7 +112,8 @@ class Query(VideoDetector):
     def losses(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
         """The criterion's losses over all frames of all clips that carry one."""
         batch = self.batch(clips)
-        features = self.feature_context.clip(clip_maps(self.backbone, batch.images), batch.images, batch.frame_valid)
+        maps = clip_maps(self.backbone, batch.images, self.gradient_checkpointing)
+        features = self.feature_context.clip(maps, batch.images, batch.frame_valid)
         batch, features = self._without_memory(batch, features, min(clip.num_memory for clip in clips))
         by_clip, map_size = batch.frame_valid.shape, (features.shape[-2], features.shape[-1])
         cells = None

@@ -123,7 +123,8 @@ class TwoStage(VideoDetector):
         """Losses over all frames of all clips that carry one: those of the proposals, ``loss_cls`` and ``loss_box_reg``."""
         batch = self.batch(clips)
         organ = batch.organ.repeat_interleave(batch.images.shape[1])
-        features = self.feature_context.clip(clip_maps(self.backbone, batch.images), batch.images, batch.frame_valid)
+        maps = clip_maps(self.backbone, batch.images, self.gradient_checkpointing)
+        features = self.feature_context.clip(maps, batch.images, batch.frame_valid)
         predictions = self.proposal_head(features.flatten(0, 1), organ)
         losses = self.proposal_head.losses(predictions, batch.targets)
         proposals = self.proposal_head.decode(predictions, batch.targets.image_sizes)
