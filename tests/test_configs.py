@@ -10,6 +10,8 @@ from ultravid.config import Builder, LazyConfig, check, load_checked
 from ultravid.engine.quick import shorten_config
 
 CONFIGS = sorted((ROOT / "projects").glob("*/configs/*.py"))
+# A full-size model takes seconds to build and to step: one of each project does so in each run of the tests.
+STEPS = [pytest.param(p, marks=[pytest.mark.slow_models] * p.stem.startswith("cva_bus_")) for p in CONFIGS]
 TOP_KEYS = {"model", "dataloader", "optimizer", "lr_multiplier", "train", "trainer"}
 TRAIN_KEYS = {
     "output_dir",
@@ -49,7 +51,7 @@ def stills(phantom, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=names)
+@pytest.mark.parametrize("path", STEPS, ids=names)
 def test_a_config_trains_a_step(path, phantom, stills, launch_run, tmp_path):
     skip_without_extras(path)
     cfg = load_checked(path)
