@@ -47,7 +47,7 @@ MODELS = {
     "SELSA": "two_stage/configs/phantom_selsa.py",
     "MEGA": "two_stage/configs/phantom_mega.py",
     "FGFA": "two_stage/configs/phantom_fgfa.py",
-    "UltraDet": "ultradet/configs/phantom.py",
+    "UltraDet": "ultradet/configs/phantom_causal.py",
     "RetinaNet": "one_stage/configs/phantom.py",
     "FCOS": "one_stage/configs/phantom_fcos.py",
     "DeFCN": "one_stage/configs/phantom_defcn.py",
