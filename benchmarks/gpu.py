@@ -560,7 +560,10 @@ def row_of_one_process(device: str, backend: str) -> Row:
             distributed.destroy_process_group()
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     good = value.tolist() == [0.0, 1.0, 2.0, 3.0] and normalizer == 6.0 and bool(torch.isfinite(loss)) and not without
-    return {"status": "ok" if good else "failed", "values": {"loss": float(loss), "without gradient": len(without)}}
+    return {
+        "status": "ok" if good else "failed",
+        "values": {"loss": float(loss.detach()), "without gradient": len(without)},
+    }
 
 
 def row_of_agreement(device: str, model: str) -> Row:
@@ -630,19 +633,10 @@ def row_of_stream(device: str, model: str, size: Sequence[int], mode: str, small
 
 
 def _prepared(model: Any, size: tuple[int, int], mode: str) -> Any:
-    import torch
+    from ultravid.modeling.inference import prepare_for_inference
 
-    try:
-        from ultravid.modeling.inference import prepare_for_inference
-    except ImportError:  # TODO: remove once it is there
-        if mode == "compiled":
-            model.step = torch.compile(model.step)
-        elif mode == "bf16":
-            model.step = torch.autocast("cuda", torch.bfloat16)(model.step)
-        return model
-    if mode == "eager":
-        return prepare_for_inference(model, size)
-    return prepare_for_inference(model, size, **({"dtype": "bfloat16"} if mode == "bf16" else {"compile": True}))
+    precision = "bfloat16" if mode == "bf16" else "float32"
+    return prepare_for_inference(model, size, precision=precision, compile=mode == "compiled")
 
 
 def row_of_train(device: str, model: str, precision: str, small: bool) -> Row:
@@ -666,7 +660,7 @@ def row_of_train(device: str, model: str, precision: str, small: bool) -> Row:
         _synchronize(target)
         times.append(1000 * (time.perf_counter() - start))
     finite = bool(torch.isfinite(loss)) and all(p.grad is None or bool(p.grad.isfinite().all()) for p in parameters)
-    values = {"ms a step": min(times), "loss": float(loss), **_peak(target)}
+    values = {"ms a step": min(times), "loss": float(loss.detach()), **_peak(target)}
     return {"status": "ok" if finite else "failed", "values": values, **({} if finite else {"error": "not finite"})}
 
 
