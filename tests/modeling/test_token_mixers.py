@@ -248,7 +248,7 @@ def test_the_gradient_of_the_geometry_is_that_of_its_formula(monkeypatch):
     from ultravid.layers import geometry_embedding
     from ultravid.layers import relation as source
 
-    monkeypatch.setattr(source, "_PAIRS_AT_ONCE", 20)  # several blocks
+    monkeypatch.setattr(source, "_BLOCK", 256)  # several blocks
     module = relation().double()
     query, key = make_boxes(2, 5).double(), make_boxes(2, 7).double()
     monkeypatch.setattr(torch.Tensor, "float", lambda self: self)

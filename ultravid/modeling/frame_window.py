@@ -109,5 +109,5 @@ class InterleavedStreams:
     def advance(self, state: State, current: State) -> State:
         """The states after a frame: that stream has a new state, and it is the turn of the next one."""
         if self.stride == 1:
-            return current
-        return {name: torch.cat((state[name][1:], value[None])) for name, value in current.items()}
+            return {name: current[name] for name in state}  # in one order always
+        return {name: torch.cat((state[name][1:], current[name][None])) for name in state}
