@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
+from ultravid.config import get_config, instantiate
 from ultravid.layers import RelationModule, SELSALayer, SELSAModule
 from ultravid.modeling import FrameTokens, MEGAMixer, RelationMixer
+from ultravid.structures import Boxes, Clip, Instances
 
 DIM, N = 16, 3
 
@@ -261,3 +263,22 @@ def test_the_gradient_of_the_geometry_is_that_of_its_formula(monkeypatch):
     (torch.stack(weights) * up).sum().backward()
     expected = [p.grad for layer in module.layers for p in layer.geo_trans.parameters()]
     assert all(torch.allclose(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_maps_of_memory_frames_have_no_gradient_and_the_losses_of_a_detector_are_the_same():
+    config = get_config("common/models/mega_small.py").model
+    config.backbone.norm = "FrozenBN"
+    model = instantiate(config).train()
+    zero = torch.zeros(1, dtype=torch.int64)
+    found = [Instances((64, 64), gt_boxes=Boxes([[10, 12, 40, 30]]), gt_classes=zero, gt_ids=zero) for _ in range(4)]
+    clip = Clip(torch.rand(4, 3, 64, 64) * 255, found, ["v"] * 4, [0, 1, 2, 3], num_memory=2)
+    totals, gradients = [], []
+    for detaches in (True, False):
+        model.token_mixer.detaches_memory = detaches
+        model.zero_grad()
+        torch.manual_seed(0)
+        total = sum(model([clip]).values())
+        total.backward()
+        totals.append(total.detach())
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert torch.allclose(*totals) and torch.allclose(*gradients, atol=1e-5)

@@ -123,7 +123,7 @@ class TwoStage(VideoDetector):
         """Losses over all frames of all clips that carry one: those of the proposals, ``loss_cls`` and ``loss_box_reg``."""
         batch = self.batch(clips)
         organ = batch.organ.repeat_interleave(batch.images.shape[1])
-        maps = clip_maps(self.backbone, batch.images, self.gradient_checkpointing)
+        maps = self._maps(batch.images, min(clip.num_memory for clip in clips))
         features = self.feature_context.clip(maps, batch.images, batch.frame_valid)
         predictions = self.proposal_head(features.flatten(0, 1), organ)
         losses = self.proposal_head.losses(predictions, batch.targets)
@@ -135,6 +135,15 @@ class TwoStage(VideoDetector):
             self.box_predictor.losses(self.box_predictor(tokens.flatten(0, 1), organ), sampled, batch.targets.weight)
         )
         return losses
+
+    def _maps(self, images: Tensor, num_memory: int) -> Tensor:
+        """``(B, T, C, h, w)``; the first ``num_memory`` frames of each clip without gradient, if they get none."""
+        if num_memory == 0 or not self.token_mixer.detaches_memory:
+            return clip_maps(self.backbone, images, self.gradient_checkpointing)
+        with torch.no_grad():
+            memory = clip_maps(self.backbone, images[:, :num_memory])
+        local = clip_maps(self.backbone, images[:, num_memory:], self.gradient_checkpointing)
+        return torch.cat((memory, local), dim=1)
 
 
 def _clip_tokens(tokens: Tensor, sampled: SampledBoxes, batch: ClipBatch, features: Tensor) -> FrameTokens:

@@ -18,6 +18,8 @@ class TokenMixer(nn.Module, ABC):
     """From the tokens of boxes to tokens that know of other boxes, of the same frame or of others."""
 
     num_phases = 1
+    detaches_memory = False
+    """Memory frames of a clip get no gradient from it; their maps need none then."""
 
     def initial_state(self, image_size: tuple[int, int], num_boxes: int) -> State:
         """The state before the first frame of a stream, on the device of the part.

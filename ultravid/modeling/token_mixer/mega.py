@@ -53,6 +53,8 @@ class MEGAMixer(TokenMixer):
         ValueError: ``recent_memory_frames`` with ``causal``, or more of them than ``memory_frames``.
     """
 
+    detaches_memory = True
+
     def __init__(
         self,
         *,
