@@ -9,4 +9,4 @@ Hardware: 2 cores of a CPU, no GPU.
 from .phantom_causal import *
 
 model.token_mixer.causal = False
-train.output_dir = "./outputs/phantom_ultradet"
+train.output_dir = "./outputs/ultradet_phantom"

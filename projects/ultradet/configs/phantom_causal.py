@@ -33,7 +33,7 @@ lr_multiplier = L(WarmupParamScheduler)(
 )
 trainer.clip_grad = LazyPartial(clip_grad_norm_)(max_norm=5.0)
 
-train.output_dir = "./outputs/phantom_ultradet_causal"
+train.output_dir = "./outputs/ultradet_causal_phantom"
 train.max_iter = 900
 train.eval_period = 0  # at the end alone
 train.checkpointer.period = 200
