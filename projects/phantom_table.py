@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from tabulate import tabulate
 
 from ultravid.checkpoint import DetectionCheckpointer
@@ -32,6 +31,7 @@ from ultravid.config import Builder, Node, importable_project, instantiate, load
 from ultravid.config.resume import significant_changes
 from ultravid.experiments import Job, JobListener, JobResults, describe_exit, is_trained, locked, run_jobs
 from ultravid.modeling.detector import VideoDetector, VideoStream
+from ultravid.modeling.inference import prepare_for_inference
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
 from ultravid.utils.hashing import sha256_of
@@ -182,20 +182,20 @@ def train(rows: Iterable[Row], num_jobs: int) -> JobResults:
 
 
 def milliseconds(row: Row) -> list[float]:
-    """The time of each frame of a few test videos, streamed through the trained model on one thread."""
+    """The time of each frame of a few test videos, streamed through the trained and prepared model on one thread."""
     with importable_project(str(row.config)):
         model: VideoDetector = instantiate(row.cfg.model)
         loader = Builder(row.cfg).build("dataloader.test")
     DetectionCheckpointer(model).load(str(row.run.final_checkpoint()))
-    model.eval()
+    prepared = prepare_for_inference(model, None, threads=1)
     videos: dict[str, list[dict[str, Any]]] = {}
     for (frame,) in loader:
         if len(videos) == VIDEOS and frame["video_id"] not in videos:
             break
         videos.setdefault(frame["video_id"], []).append(frame)
     first = next(iter(videos.values()))
-    timed(model, first[:WARM_UP])
-    return [ms for frames in videos.values() for ms in timed(model, frames)]
+    timed(prepared, first[:WARM_UP])
+    return [ms for frames in videos.values() for ms in timed(prepared, frames)]
 
 
 def timed(model: VideoDetector, frames: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -212,7 +212,6 @@ def timed(model: VideoDetector, frames: Sequence[Mapping[str, Any]]) -> list[flo
 def measure(rows: Sequence[Row], file: Path, again: bool) -> None:
     """Add the times of the rows' models to a file; what is there for the same weights stays."""
     measured = read_speeds(file)
-    torch.set_num_threads(1)
     for row in {row.model: row for row in reversed(rows)}.values():  # one seed of each model
         weights = sha256_of(row.run.final_checkpoint() or Path())
         if again or measured.get(row.name, {}).get("weights") != weights:

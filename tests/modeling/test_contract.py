@@ -2,8 +2,11 @@
 
 import copy
 import functools
+import gc
 import re
 import threading
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from torch.utils._pytree import tree_map
 
 from tests.modeling.random_models import SMALL, clip, describe, deterministic_model, forms, random_model, video
 from ultravid.checkpoint import DetectionCheckpointer
-from ultravid.config import instantiate
+from ultravid.config import Builder, Node, get_config, instantiate
 from ultravid.modeling.detector import VideoDetector, VideoStream
 from ultravid.modeling.postprocessing import detector_postprocess
 from ultravid.modeling.types import Detections, State
@@ -314,9 +317,9 @@ def test_weights_survive_a_checkpoint(case, tmp_path):
     assert all_same([stream(frame) for frame in case.videos["a"][:3]], case.alone["a"][:3])
 
 
-def backward(model: VideoDetector, clips: list[Clip]) -> float:
+def backward(model: VideoDetector, clips: list[Clip], seed: int = 0) -> float:
     """Losses and gradients, checked to be finite; returns the total."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model.zero_grad()
     losses = model(clips)
     assert all(key.startswith("loss_") and value.shape == () for key, value in losses.items()), losses
@@ -403,3 +406,81 @@ def collapse(model: VideoDetector) -> None:
         for layer in last:
             layer.weight.zero_()
             layer.bias.fill_(-50.0)
+
+
+CAUSAL = [name for name in SMALL if False in forms(name) or True in forms(name)]
+
+
+@pytest.mark.slow_models
+@pytest.mark.parametrize("name", CAUSAL)
+def test_a_frame_of_a_causal_model_costs_the_same_every_time(name):
+    """Per frame number the median of five passes; the largest is under 1.5 times their median."""
+    model = random_model(name, causal=True)
+    frames = video(1, 40, 128, 128)
+    times = [
+        [seconds(stream, frame) for frame in frames] for stream in (VideoStream(model, (128, 128)) for _ in range(5))
+    ]
+    by_frame = torch.tensor(times).median(dim=0).values
+    assert by_frame.max() < 1.5 * by_frame.median(), (by_frame * 1000).round().tolist()
+
+
+def seconds(stream: VideoStream, frame: Tensor) -> float:
+    """Of this thread's CPU, which other processes do not slow down much."""
+    begin = time.thread_time()
+    stream(frame)
+    return time.thread_time() - begin
+
+
+@pytest.mark.slow_models
+def test_ten_thousand_frames_take_constant_memory_and_time(name):
+    model = random_model(name)
+    stream, frames = VideoStream(model, SIZE), video(1, 50, *SIZE)
+    form_at_first, memory, spent = form(stream.state), [], []
+    for round_number in range(200):
+        if round_number % 50 in (0, 49):
+            gc.collect()
+            memory.append(resource_kb())
+        begin = time.thread_time()
+        for frame in frames:
+            stream(frame)
+        spent.append(time.thread_time() - begin)
+    assert stream.frame_number == 10_000 and form(stream.state) == form_at_first
+    assert memory[-1] - memory[1] < 8_000, f"kB at frame 0, 2,450, ...: {memory}"
+    first, last = (torch.tensor(part).median() for part in (spent[20:60], spent[-40:]))
+    assert last < 1.3 * first, f"{first} s for 50 frames near the beginning, {last} s at the end"
+
+
+def resource_kb() -> int:
+    """Resident memory of this process."""
+    fields = Path("/proc/self/status").read_text().split("VmRSS:")[1]
+    return int(fields.split()[0])
+
+
+@pytest.mark.slow_models
+def test_the_loss_falls_on_the_phantom(name, phantom):
+    """40 iterations of the small model on 64 px videos, as its config on the phantom trains it."""
+    clips = phantom_clips(phantom)
+    torch.manual_seed(0)
+    model = instantiate(describe(name)).train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.01)
+    totals = []
+    for step in range(40):
+        totals.append(backward(model, [clips[(2 * step + i) % len(clips)] for i in range(2)], seed=step))
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+    first, last = (sum(part) / 8 for part in (totals[:8], totals[-8:]))
+    assert last < 0.85 * first, totals
+
+
+@functools.lru_cache(maxsize=1)
+def phantom_clips(root: Path) -> list[Clip]:
+    """The first eight frames of each training video."""
+    cfg = get_config("common/data/phantom.py")
+    cfg.train = Node(seed=0)
+    cfg.data.root = str(root)
+    cfg.dataloader.train.num_workers = 0
+    cfg.dataloader.train.total_batch_size = 1
+    cfg.dataloader.train.frame_sampler.num_frames = 8
+    cfg.dataloader.train.frame_sampler.stride = 1
+    loader = iter(Builder(cfg).build("dataloader.train"))
+    return [next(loader)[0] for _ in range(12)]
