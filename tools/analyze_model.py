@@ -217,6 +217,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         builder = Builder(cfg)
         model = builder.build("model").to(select_device(cfg.get("train", {}).get("device", "auto"))).eval()
         frames = frames_of(args, cfg, builder) if NEED_FRAMES & set(args.tasks) else []
+        organs = getattr(model, "organs", ())
+        if args.size is not None and organs:
+            frames = [{**frame, "organ": organs[0]} for frame in frames]  # the organs' classifiers are alike
         for task in dict.fromkeys(args.tasks):
             if task == "parameter":
                 print_parameters(model, args.depth)
