@@ -90,13 +90,14 @@ def convert_checkpoint(
         described = model_of_keys(values, str(config))
     else:
         values, described = {}, ModelOfKeys(str(model), published_model(str(model), depth))
+    content = load_file(weights)
+    given = _state_dict(content, weights)
     cfg, not_carried = run_config(described, values, folder)
     if faults := [str(fault) for fault in check(cfg) if fault.fatal]:
         raise ConfigError("\n".join(faults))
     with as_user_error():
         detector: VideoDetector = Builder(cfg).build("model")
-    content = load_file(weights)
-    conversion = _load(detector, described, _state_dict(content, weights), weights)
+    conversion = _load(detector, described, given, weights)
     conversion.config, conversion.weights = folder / "config.yaml", folder / "model_final.pth"
     conversion.changed, conversion.not_carried = described.changed, not_carried
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,105 @@
+"""`tools/convert_checkpoint.py`: what it honours, what it refuses, and in which words."""
+
+import pickle
+
+import pytest
+import torch
+import torchvision
+
+from tests.conftest import load_tool
+from ultravid.config import ConfigError, LazyConfig
+from ultravid.engine import DefaultPredictor
+from ultravid.modeling.published_keys import model_of_keys
+from ultravid.utils.tool import run_tool
+
+KEYS = {
+    "MODEL.META_ARCHITECTURE": "TemporalRCNN",
+    "MODEL.ROI_HEADS.NAME": "Res5TemporalROIBoxHeads",
+    "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
+    "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 16,
+}
+
+
+def convert(capfd, *arguments):
+    code = run_tool(load_tool("convert_checkpoint").main, list(map(str, arguments)))
+    captured = capfd.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_a_value_unlike_the_published_one_is_set_and_reported_by_its_key():
+    given = {
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.1,
+        "MODEL.ROI_BOX_HEAD.INTERVAL_PRE_TEST": 7,
+        "MODEL.ANCHOR_GENERATOR.SIZES": [[16, 64]],
+        "MODEL.RPN.BBOX_REG_WEIGHTS": "(2.0, 2.0, 1.0, 1.0)",
+        "MODEL.RPN.POST_NMS_TOPK_TRAIN": 16,
+    }
+    found = model_of_keys({**KEYS, **given}, "a.yaml")
+    assert {(argument, key) for argument, _, key in found.changed} == {
+        ("box_predictor.score_threshold", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
+        ("token_mixer.context_frames", "MODEL.ROI_BOX_HEAD.INTERVAL_PRE_TEST"),
+        ("proposal_head.anchor_generator.shapes.sizes", "MODEL.ANCHOR_GENERATOR.SIZES"),
+        ("proposal_head.rpn_head.num_anchors", "MODEL.ANCHOR_GENERATOR"),
+        ("proposal_head.box2box_transform.weights", "MODEL.RPN.BBOX_REG_WEIGHTS"),
+    }
+    assert found.model.proposal_head.rpn_head.num_anchors == 12 and found.training == ["MODEL.RPN.POST_NMS_TOPK_TRAIN"]
+    del given["MODEL.RPN.POST_NMS_TOPK_TRAIN"]
+    without = {key: value for key, value in KEYS.items() if "TOPK" not in key}
+    assert model_of_keys(without, "a.yaml").model.proposal_head.post_nms_topk == 128  # the published code's default
+
+
+def test_what_is_not_supported_is_refused_by_its_key_all_at_once():
+    wrong = {"MODEL.ROI_HEADS.NUM_CLASSES": 3, "MODEL.RPN.NMS_TRESH": 0.5, "MODEL.ROI_BOX_HEAD.CAUSAL_RELATION": True}
+    with pytest.raises(ConfigError) as caught:
+        model_of_keys({**KEYS, **wrong, "MODEL.FPN.IN_FEATURES": ["res2"], "MODEL.FCOS.NORM": "BN"}, "a.yaml")
+    text = str(caught.value)
+    assert "NUM_CLASSES is 3 with boxes for each class" in text and "Did you mean MODEL.RPN.NMS_THRESH?" in text
+    assert "CAUSAL_RELATION is True; BasicDet is supported with False alone" in text
+    assert "FPN" not in text and "FCOS" not in text  # keys of other models decide nothing
+    with pytest.raises(ConfigError, match=r"META_ARCHITECTURE is 'TemporalRCN'.*Did you mean 'TemporalRCNN'"):
+        model_of_keys({**KEYS, "MODEL.META_ARCHITECTURE": "TemporalRCN"}, "a.yaml")
+
+
+def test_a_resnet_fills_the_backbone_and_the_rest_is_said_to_be_untrained(tmp_path, capfd):
+    resnet = torchvision.models.resnet18()
+    torch.save(resnet.state_dict(), tmp_path / "resnet18.pth")
+    out = tmp_path / "out"
+    code, text, _ = convert(
+        capfd, "--model", "FCOS", "--depth", 18, "--weights", tmp_path / "resnet18.pth", "--output", out
+    )
+    assert code == 0 and "holds a backbone alone: 39 weights of the model" in text
+    assert "fc.bias" in text and "layer4.0.* (18)" in text
+    predictor = DefaultPredictor(out)
+    assert torch.equal(predictor.model.backbone.res4[1].conv2.weight.cpu(), resnet.layer3[1].conv2.weight)
+    assert LazyConfig.load(out / "config.yaml").train.init_checkpoint == str(out / "model_final.pth")
+    named = {f"stem.{name}": value.numpy() for name, value in resnet.conv1.state_dict(prefix="conv1.").items()}
+    (tmp_path / "r18.pkl").write_bytes(pickle.dumps({"model": named, "__author__": "someone"}))
+    code, _, error = convert(
+        capfd, "--model", "FCOS", "--depth", 18, "--weights", tmp_path / "r18.pkl", "--output", tmp_path / "o"
+    )
+    assert code == 2 and "it lacks" in error and "backbone.stem.conv1.norm" in error and not (tmp_path / "o").exists()
+
+
+def test_a_file_of_another_model_is_refused_with_what_it_looks_like(tmp_path, capfd):
+    file = tmp_path / "w.pth"
+    torch.save(
+        {
+            "model": {f"backbone.res3.{i}.conv1.weight": torch.zeros(1) for i in range(4)}
+            | {"embednet.x": torch.zeros(1)}
+        },
+        file,
+    )
+    arguments = ("--model", "YOLOX", "--depth", 18, "--weights", file, "--output", tmp_path / "out")
+    code, _, error = convert(capfd, *arguments)
+    assert code == 2 and error.count("\n") == 1 and "It looks like FGFA with ResNet-34." in error
+    torch.save({"model": 3}, file)
+    assert "holds no weights: its 'model' is a int" in convert(capfd, *arguments)[2]
+    file.write_text("no checkpoint")
+    assert "can't be read" in convert(capfd, *arguments)[2]
+    file.unlink()
+    assert "does not exist" in convert(capfd, *arguments)[2]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/metrics.json").write_text("")
+    assert "holds a run, which would be overwritten" in convert(capfd, *arguments)[2]
+    assert "Did you mean 'YOLOX'?" in convert(capfd, "--model", "YOLOY", "--weights", tmp_path, "--output", tmp_path)[2]
