@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 _WITHOUT_INFLUENCE = frozenset({"num_workers", "pin_memory", "prefetch_factor"})
 """Last steps of keys that do not change the metrics of a run."""
-_OF_THE_JOB = frozenset({"train.output_dir", "train.wall_time_s"})
+_OF_THE_JOB = frozenset({"train.output_dir", "train.wall_time_s", "train.num_threads"})
 
 
 def significant_changes(cfg: Node | CfgNode, saved_config: Path) -> list[Difference]:
     """The differences between a config and the one that a run saved, as far as they can change the run's results.
 
     The number of processes that load the data, the place of the output folder and the time limit of a job do not influence the
-    metrics of a run and are ignored, as is a seed that is still to be drawn, and an argument that only one of the two configs
+    metrics of a run and are ignored, as is the number of threads, of which the log of the run warns, as is a seed that is still to be drawn, and an argument that only one of the two configs
     writes, with its default. A reference equals the value that it stands for, so a value that got a key of its own has not changed.
     """
     new, old = copy.deepcopy(as_config(cfg)), load_config(saved_config)

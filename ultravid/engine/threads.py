@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import torch
 from torch import nn
 
+from ultravid.utils.errors import UserError
 from ultravid.utils.limits import Accepts
 from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.threads import threads_for
@@ -36,7 +37,7 @@ def set_training_threads(num_threads: NumThreads, resumed: RunFolder | None) -> 
         resumed: the folder of the run that is resumed.
 
     Raises:
-        ValueError: ``num_threads`` is neither "auto" nor a number of at least 1.
+        UserError: ``num_threads`` is neither "auto" nor a number of at least 1.
     """
     _check(num_threads)
     record = None if resumed is None else resumed.newest_record()
@@ -65,7 +66,7 @@ def set_evaluation_threads(model: nn.Module, num_threads: NumThreads = "auto") -
         num_threads: "auto" or a number.
 
     Raises:
-        ValueError: ``num_threads`` is neither "auto" nor a number of at least 1.
+        UserError: ``num_threads`` is neither "auto" nor a number of at least 1.
     """
     _check(num_threads)
     size = sum(parameter.numel() for parameter in model.parameters())
@@ -81,4 +82,4 @@ def set_evaluation_threads(model: nn.Module, num_threads: NumThreads = "auto") -
 
 def _check(num_threads: Any) -> None:
     if not _is_num_threads(num_threads):
-        raise ValueError(f"train.num_threads={num_threads!r} is neither 'auto' nor a number of at least 1.")
+        raise UserError(f"train.num_threads={num_threads!r} is neither 'auto' nor a number of at least 1.")
