@@ -1,15 +1,28 @@
 """A checkpoint that version 0.1 wrote after two of a run's four iterations; ``metrics.json`` has what it recorded in the other two."""
 
+import functools
 import json
 import shutil
 
 import pytest
 import torch
+from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from tests.conftest import ROOT, read_rows, without_times
-from ultravid.checkpoint import DetectionCheckpointer, load_file
+from ultravid.checkpoint import DetectionCheckpointer, DistributedCheckpointer, load_file
 from ultravid.config import LazyConfig, instantiate
 from ultravid.solver.saved_optimizer import hyperparameters, load_optimizer, saved_optimizer
+
+
+class Holder:
+    """Something to save and load."""
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
 
 SAVED = ROOT / "tests/saved/0.1"
 CHECKPOINT = SAVED / "checkpoints/model_0000001.pth"
@@ -76,3 +89,29 @@ def test_the_state_of_an_older_optimizer_goes_to_the_parameters_that_it_was_of(m
     other = torch.optim.AdamW(list(model.parameters())[::-1], lr=1e-3)
     load_optimizer(other, model, hyperparameters(other), named)
     assert torch.equal(other.state[model.get_parameter(name)]["exp_avg"], state["exp_avg"])
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_shards_of_an_older_version_load_with_their_optimizer(model, tmp_path):
+    def optimizer_of(detector):
+        return torch.optim.AdamW(detector.parameters(), lr=1e-3)
+
+    optimizer = optimizer_of(model)
+    sum(p.sum() for p in model.parameters()).backward()
+    optimizer.step()
+    tensors, rest = DistributedCheckpointer(model, tmp_path, optimizer)._state({"iteration": 1})
+    old = {"token_mixer.relation": "roi_heads.relation", "box_predictor": "roi_heads.box_predictor"}
+
+    def earlier(state):
+        return {functools.reduce(lambda k, pair: k.replace(*pair), old.items(), key): v for key, v in state.items()}
+
+    folder = tmp_path / "old.dcp"
+    save_shards({key: earlier(value) for key, value in tensors.items()}, checkpoint_id=folder, no_dist=True)
+    torch.save({**rest, "optimizer": earlier(rest["optimizer"])}, folder / "rest.pth")
+    other = instantiate(LazyConfig.load(SAVED / "configs/tiny_run.yaml").model)
+    fresh = optimizer_of(other)
+    trainer = Holder()
+    assert DistributedCheckpointer(other, tmp_path, fresh, trainer=trainer).load(folder)["iteration"] == 1
+    for (name, value), mine in zip(model.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(value, mine), name
+        assert torch.equal(fresh.state[mine]["exp_avg"], optimizer.state[value]["exp_avg"]), name

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -153,23 +153,32 @@ class DistributedCheckpointer(DetectionCheckpointer):
         wanted = list(self.checkpointables if checkpointables is None else checkpointables)
         tensors, current = self._state({})
         rest = load_file(Path(path) / REST_OF_SHARDS)
-        stored = {key.partition(".")[0] for key in _keys(Path(path))}
+        keys = list(_keys(Path(path)))
+        stored = {key.partition(".")[0] for key in keys}
         load_average = not wanted and AVERAGED in stored
         if load_average:
             tensors = {AVERAGED: tensors["model"]}
         elif not wanted:
             tensors = {"model": tensors["model"]}
-        tensors = {key: value for key, value in tensors.items() if key in stored}
+        earlier = self._earlier_names(keys)
+        in_file = {
+            key: {_renamed(name, earlier): value for name, value in values.items()}
+            for key, values in tensors.items()
+            if key in stored
+        }
         try:
             with _quiet():
-                load_shards(tensors, checkpoint_id=path)
+                load_shards(in_file, checkpoint_id=path)
         except (Exception, CheckpointException) as error:  # the latter is no Exception
             first = str(error).strip().rpartition("\n")[2]
             raise CheckpointError(f"Checkpoint {path} is damaged or doesn't fit the model: {first}") from error
+        tensors = {key: {name: in_file[key][_renamed(name, earlier)] for name in tensors[key]} for key in in_file}
         set_model_state_dict(self.model, tensors[AVERAGED if load_average else "model"])
         self._note_origin(path, rest.get("iteration"), averaged=load_average)
         if wanted:
-            flat = {**current["optimizer"], **rest.pop("optimizer"), **tensors["optimizer"]}
+            today = {old: new for new, old in earlier.items()}
+            saved = {_renamed(name, today): value for name, value in rest.pop("optimizer").items()}
+            flat = {**current["optimizer"], **saved, **tensors["optimizer"]}
             set_optimizer_state_dict(self.model, self._optimizer, flat, options=_FLAT)
         for key in wanted:
             if key == AVERAGED and key in tensors:
@@ -182,6 +191,14 @@ class DistributedCheckpointer(DetectionCheckpointer):
                 self.checkpointables[key].load_state_dict(state)
         logger.info("Loaded checkpoint %s", path)
         return rest
+
+    def _earlier_names(self, keys: Iterable[str]) -> dict[str, str]:
+        """What a checkpoint with these keys calls the model's weights, for those that have another name today."""
+        ask: Callable[[Iterable[str]], dict[str, str]] | None = getattr(self.model, "current_names", None)
+        if ask is None:
+            return {}
+        of_models = [key.partition(".")[2] for key in keys if key.partition(".")[0] in ("model", AVERAGED)]
+        return {new: old for old, new in ask(of_models).items() if new}
 
     def _read_verified(self, path: Path) -> dict[str, Any]:
         if not path.is_dir():
@@ -203,6 +220,15 @@ class DistributedCheckpointer(DetectionCheckpointer):
         if Path(path).is_dir():
             return self.load(path, list(checkpointables), strict=strict)
         return super()._apply(content, path, checkpointables, strict=strict)
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    """A weight's name by a table, also in an optimizer's ``state.NAME.exp_avg`` and ``param_groups.NAME.lr``."""
+    kind, _, rest = name.partition(".")
+    weight, _, entry = rest.rpartition(".")
+    if kind in ("state", "param_groups") and weight in names:
+        return f"{kind}.{names[weight]}.{entry}"
+    return names.get(name, name)
 
 
 def _keys(path: Path) -> Iterable[str]:
