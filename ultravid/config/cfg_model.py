@@ -96,6 +96,8 @@ class _EarlierKeys:
                 continue
             if path.startswith("roi_pooler.head.") and self._has_linear_head():  # keys of the other head
                 continue
+            if key in _FOLLOW_FROM_DEPTH and value == MODEL_KEYS[key].default and self._at(path) is None:
+                continue
             self._set(path, None if key in _NONE_IF_EMPTY and not value else value, key)
         return self.faults
 
@@ -230,6 +232,7 @@ class _EarlierKeys:
 
 
 _APPLIED_APART = frozenset({"MODEL.BACKBONE.NAME", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"})
+_FOLLOW_FROM_DEPTH = frozenset({"MODEL.RESNETS.OUT_CHANNELS", "MODEL.RESNETS.STRIDES"})
 _NONE_IF_EMPTY = frozenset({"MODEL.RESNETS.DEPTH", "MODEL.RESNETS.NUM_BLOCKS"})
 
 
