@@ -11,19 +11,17 @@ from ultravid.config import LazyCall as L
 from ultravid.config import get_config
 from ultravid.solver import FactorByName
 
-_data = get_config("common/data/cva_bus.py")
-_train = get_config("common/train.py")
+_recipe = get_config("common/cva_bus_recipe.py")
 
-data = _data.data
-dataloader = _data.dataloader
+data, dataloader = _recipe.data, _recipe.dataloader
 model = get_config("common/models/deformable_detr.py").model
-train = _train.train
-prepared_model, checkpointer, trainer = _train.prepared_model, _train.checkpointer, _train.trainer
-optimizer = get_config("common/optim.py").AdamW
+train, prepared_model = _recipe.train, _recipe.prepared_model
+checkpointer, trainer = _recipe.checkpointer, _recipe.trainer
+optimizer, lr_multiplier = _recipe.optimizer, _recipe.lr_multiplier
+
 optimizer.weight_decay = 1e-4
 optimizer.params.lr_factor_func = L(FactorByName)(
     factors=dict(backbone=0.1, reference_points=0.1, sampling_offsets=0.1)
 )
-lr_multiplier = get_config("common/schedules.py").steps_60_80
 
 train.output_dir = "./outputs/deformable_detr_cva_bus"

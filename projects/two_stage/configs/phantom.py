@@ -6,34 +6,14 @@ Metrics:  not measured.
 Hardware: 2 cores of a CPU, no GPU.
 """
 
-from fvcore.common.param_scheduler import MultiStepParamScheduler
-from torch.nn.utils import clip_grad_norm_
+from ultravid.config import get_config
 
-from ultravid.config import LazyCall as L
-from ultravid.config import LazyPartial, get_config
-from ultravid.solver import WarmupParamScheduler
+_recipe = get_config("common/phantom_recipe.py")
 
-_data = get_config("common/data/phantom.py")
-_train = get_config("common/train.py")
-
-data = _data.data
-dataloader = _data.dataloader
+data, dataloader = _recipe.data, _recipe.dataloader
 model = get_config("common/models/faster_rcnn_small.py").model
-train = _train.train
-prepared_model, checkpointer, trainer = _train.prepared_model, _train.checkpointer, _train.trainer
-
-optimizer = get_config("common/optim.py").AdamW
-optimizer.lr = 1e-3
-optimizer.weight_decay = 0.01
-
-lr_multiplier = L(WarmupParamScheduler)(
-    scheduler=L(MultiStepParamScheduler)(values=[1.0, 0.3, 0.1], milestones=[65, 85, 100]),
-    warmup_factor=0.01,
-    warmup_length=0.055,
-)
-trainer.clip_grad = LazyPartial(clip_grad_norm_)(max_norm=5.0)
+train, prepared_model = _recipe.train, _recipe.prepared_model
+checkpointer, trainer = _recipe.checkpointer, _recipe.trainer
+optimizer, lr_multiplier = _recipe.optimizer, _recipe.lr_multiplier
 
 train.output_dir = "./outputs/faster_rcnn_phantom"
-train.max_iter = 900
-train.eval_period = 0  # at the end alone
-train.checkpointer.period = 200

@@ -11,15 +11,12 @@ Hardware:  8 GPUs, one clip each (--num-gpus 8).
 
 from ultravid.config import get_config
 
-_data = get_config("common/data/cva_bus.py")
-_train = get_config("common/train.py")
+_recipe = get_config("common/cva_bus_recipe.py")
 
-data = _data.data
-dataloader = _data.dataloader
+data, dataloader = _recipe.data, _recipe.dataloader
 model = get_config("common/models/ultradet.py").model
-train = _train.train
-prepared_model, checkpointer, trainer = _train.prepared_model, _train.checkpointer, _train.trainer
-optimizer = get_config("common/optim.py").AdamW
-lr_multiplier = get_config("common/schedules.py").steps_60_80
+train, prepared_model = _recipe.train, _recipe.prepared_model
+checkpointer, trainer = _recipe.checkpointer, _recipe.trainer
+optimizer, lr_multiplier = _recipe.optimizer, _recipe.lr_multiplier
 
 train.output_dir = "./outputs/ultradet_cva_bus"
