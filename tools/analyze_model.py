@@ -12,7 +12,8 @@ Tasks:
   structure    the modules, as torch prints them
 
 Frames are the first of the config's test loader (``dataloader.test``); --size takes synthetic frames of one video instead and
-needs no data. A model of videos gets them one at a time, in order, so that later frames show what its memory costs.
+needs no data. A model of videos gets them one at a time, in order, because frames of a video may cost differently: UltraDet's key
+frames take more than those between them.
 """
 
 import ultravid.utils.threads  # noqa: F401 - before torch, which then waits passively # isort: skip
@@ -20,6 +21,7 @@ import ultravid.utils.threads  # noqa: F401 - before torch, which then waits pas
 import argparse
 import itertools
 import logging
+import math
 import sys
 import warnings
 from collections import Counter
@@ -41,6 +43,7 @@ with warnings.catch_warnings():  # fvcore compiles a loss by torch.jit.script, w
     warnings.simplefilter("ignore", FutureWarning)
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis, parameter_count, parameter_count_table
     from fvcore.nn.jit_analysis import JitModelAnalysis
+    from fvcore.nn.jit_handles import get_shape
 
 TASKS = ("parameter", "flop", "activation", "shape", "structure")
 NEED_FRAMES = {"flop", "activation", "shape"}
@@ -97,6 +100,16 @@ def frames_of(args: argparse.Namespace, cfg: Node, builder: Builder) -> list[dic
     except UserError as error:
         error.add_note("Without data, --size HEIGHT WIDTH counts synthetic frames.")
         raise
+
+
+def matmul_operations(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """Multiplications of a product of matrices of any leading axes; fvcore's own count leaves out those that are broadcast."""
+    width: int = get_shape(inputs[0])[-1]
+    return width * math.prod(get_shape(outputs[0]))
+
+
+def count_operations(model: nn.Module, inputs: tuple[Tensor, ...]) -> FlopCountAnalysis:
+    return FlopCountAnalysis(model, inputs).set_op_handle("aten::matmul", matmul_operations)
 
 
 def count(
@@ -224,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if task == "parameter":
                 print_parameters(model, args.depth)
             elif task == "flop":
-                print_counts("Operations", "MFLOP", count(FlopCountAnalysis, model, frames), model, args.depth)
+                print_counts("Operations", "MFLOP", count(count_operations, model, frames), model, args.depth)
             elif task == "activation":
                 counted = count(ActivationCountAnalysis, model, frames)
                 print_counts("Activations", "millions", counted, model, args.depth)
