@@ -294,7 +294,7 @@ def empty_split(content):
         (["train.init_checkpoint={tmp}/other.pth"], "doesn't fit the model"),
         (
             ["train.init_checkpoint={tmp}/other.pth"],
-            "keys of the model are missing in it (pixel_mean, pixel_std, backbone.stem.conv1.weight",
+            "keys of the model are missing in it (backbone.stem.conv1.weight",
         ),
         (["train.init_checkpoint={tmp}/gone.pth"], "gone.pth does not exist"),
         (["train.init_checkpoint=foo://gone.pth"], "PathManager.register_handler"),
