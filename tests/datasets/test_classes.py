@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import load_tool
+from tests.modeling.random_models import SMALL, random_model
 from ultravid.data import StridedFrameSampler, build_video_test_loader, build_video_train_loader
 from ultravid.data.class_checks import check_num_classes
 from ultravid.datasets import DataError
@@ -86,6 +87,14 @@ def trainer(root, num_classes, test_videos):
     )
     loader = build_video_train_loader(videos=videos, total_batch_size=1, seed=0, **sampler)
     return SimpleTrainer(model, loader, torch.optim.SGD(model.parameters(), 0.1), hooks={"eval": hook})
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_detector_with_fewer_classes_than_the_data_is_refused(name, tmp_path):
+    write(tmp_path, "trainval", [3, 7], ALL)
+    loader = build_video_test_loader(videos=load_cva_bus(root=tmp_path, splits=["trainval"], class_agnostic=False))
+    with pytest.raises(UserError, match=r"data have 2 classes \(benign, malignant\), but the model has 1: set model"):
+        check_num_classes(random_model(name), loader)
 
 
 def test_model_and_data_of_other_classes_are_refused_before_the_training(tmp_path, caplog):

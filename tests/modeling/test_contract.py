@@ -366,6 +366,7 @@ HARD = {
         clip(1, 3, *SIZE, boxes=[1, 200, 0]),
         clip(2, length=1, height=31, width=47),
     ],
+    "memory alone": lambda: [clip(1, 2, *SIZE, num_memory=2)],
     "one frame": lambda: [clip(2, length=1, boxes=0, height=31, width=47)],
 }
 

@@ -5,9 +5,12 @@ import math
 import pytest
 import torch
 
+from tests.modeling.random_models import clip, describe
+from ultravid.config import instantiate
 from ultravid.layers import Box2BoxTransform, RelationModule
 from ultravid.modeling import FrameWindow, Matcher, subsample_labels
 from ultravid.modeling.frame_window import frames_see
+from ultravid.modeling.types import Targets
 
 
 def test_relation_follows_its_formula_pair_by_pair():
@@ -83,3 +86,37 @@ def test_which_frames_see_each_other_by_hand():
     assert frames_see(3, 0, causal=True).int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     assert frames_see(3, 1, causal=True).int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
     assert frames_see(3, 5, causal=False).all()
+
+
+def test_the_padding_of_a_frame_reaches_neither_proposals_nor_their_losses():
+    rpn = instantiate(describe("faster_rcnn", batch_size_per_image=10_000).proposal_head)
+    torch.manual_seed(0)
+    features, changed = torch.randn(1, 64, 6, 8), torch.full((1, 6, 8), 9.0)
+    changed[:, :4, :5] = 0.0  # the cells of an image of 31 x 40 px
+    targets = Targets(
+        boxes=torch.tensor([[[3.0, 4, 20, 16]]]),
+        classes=torch.zeros(1, 1, dtype=torch.int64),
+        valid=torch.ones(1, 1, dtype=torch.bool),
+        weight=torch.ones(1),
+        image_sizes=torch.tensor([[31.0, 40.0]]),
+    )
+    plain = rpn(features)
+    other = plain._replace(logits=plain.logits + changed.flatten(1).repeat_interleave(4, 1))
+    (losses, proposals), (others, other_proposals) = (
+        (rpn.losses(p, targets), rpn.decode(p, targets.image_sizes)) for p in (plain, other)
+    )
+    for name, value in losses.items():
+        torch.testing.assert_close(others[name], value)
+    assert proposals.valid.any()
+    assert all(torch.equal(a, b) for a, b in zip(proposals, other_proposals, strict=True))
+
+
+def test_proposals_of_any_head_are_of_one_class_and_objects_of_several():
+    config = describe("faster_rcnn")
+    config.proposal_head = describe("fcos").dense_head
+    config.box_predictor.num_classes = 3
+    shown = clip(1, 2, 48, 64, boxes=3)
+    for instances in shown.instances:
+        instances.gt_classes = torch.arange(3)
+    losses = instantiate(config).train()([shown])
+    assert {"loss_fcos_cls", "loss_cls"} <= losses.keys() and all(torch.isfinite(v) for v in losses.values())

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.modeling.random_models import clip, random_model, randomize
+from tests.modeling.random_models import clip, describe, random_model, randomize
+from ultravid.config import instantiate
 from ultravid.layers.attention import Attention
 from ultravid.modeling import FrameFusion, HungarianAssigner, ProgressiveAggregation, QueryCriterion, TemporalQueries
 from ultravid.modeling.query import (
@@ -313,3 +314,11 @@ def test_memory_frames_carry_no_loss_and_are_not_decoded():
         instances.gt_boxes.tensor += 5
     again = model([whole])
     assert all(torch.equal(losses[k], again[k]) for k in losses)
+
+
+@pytest.mark.parametrize("key", ["num_classes", "num_queries"])
+def test_temporal_queries_must_fit_the_decoder(key):
+    config = describe("transvod")
+    config.decoder[key] = 3
+    with pytest.raises(ValueError, match=f"query_context has {key}=.*, decoder {key}=3: they must be the same"):
+        instantiate(config)

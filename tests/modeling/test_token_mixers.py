@@ -265,8 +265,12 @@ def test_the_gradient_of_the_geometry_is_that_of_its_formula(monkeypatch):
     assert all(torch.allclose(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_maps_of_memory_frames_have_no_gradient_and_the_losses_of_a_detector_are_the_same():
+@pytest.mark.parametrize("related", [False, True])
+def test_maps_that_get_no_gradient_are_computed_without_and_the_losses_of_a_detector_are_the_same(related):
     config = get_config("common/models/mega_small.py").model
+    if related:  # through which the maps of memory frames get one
+        config.feature_context = get_config("common/models/fgfa_small.py").model.feature_context
+        config.feature_context.num_drawn = 4
     config.backbone.norm = "FrozenBN"
     model = instantiate(config).train()
     zero = torch.zeros(1, dtype=torch.int64)

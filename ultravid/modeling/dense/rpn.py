@@ -17,6 +17,7 @@ from ultravid.layers.fixed_nms import first_rows, nms_mask
 from ultravid.modeling.assign import Matcher, sample_labels
 from ultravid.modeling.dense.anchors import AnchorGenerator
 from ultravid.modeling.dense.base import DenseHead
+from ultravid.modeling.dense.cells import cell_corners, within_image
 from ultravid.modeling.losses import mean_over_processes
 from ultravid.modeling.types import Detections, Targets
 from ultravid.utils.limits import Positive, Share
@@ -52,15 +53,17 @@ class RPNPredictions(NamedTuple):
         logits: ``(B, h * w * A)``, of being an object.
         deltas: ``(B, h * w * A, 4)``.
         anchors: ``(h * w * A, 4)`` XYXY, pixels.
+        corners: ``(h * w, 2)``, upper left corner of each cell, pixels.
     """
 
     logits: Tensor
     deltas: Tensor
     anchors: Tensor
+    corners: Tensor
 
 
 class RPN(DenseHead):
-    """Proposals, and in training their losses.
+    """Proposals, and in training their losses. Anchors of cells in the padding of a frame are ignored.
 
     Args:
         rpn_head: from features to logits and deltas.
@@ -105,7 +108,12 @@ class RPN(DenseHead):
         """Logits and deltas of all anchors on ``(B, C, h, w)``; proposals are the same for all organs."""
         del organ
         logits, deltas = self.rpn_head(feature_map)
-        return RPNPredictions(logits, deltas, self.anchor_generator(feature_map.shape[-2], feature_map.shape[-1]))
+        return RPNPredictions(
+            logits,
+            deltas,
+            anchors=self.anchor_generator(feature_map.shape[-2], feature_map.shape[-1]),
+            corners=cell_corners(feature_map, self.anchor_generator.stride),
+        )
 
     def num_detections(self, image_size: tuple[int, int]) -> int:
         """``K``: ``post_nms_topk``, or the number of anchors that are kept before NMS if that is smaller."""
@@ -118,10 +126,11 @@ class RPN(DenseHead):
 
         Both are sums over the sampled anchors, divided by the number of frames times ``batch_size_per_image``.
         """
-        logits, deltas, anchors = predictions
+        logits, deltas, anchors, _ = predictions
         with torch.no_grad():
             iou = iou_matrix(targets.boxes, anchors[None]).masked_fill(~targets.valid[..., None], -1.0)
             matches, labels = self.anchor_matcher(iou)
+            labels = labels.masked_fill(~self._inside(predictions, targets.image_sizes), -1)
             index, sampled = sample_labels(labels, self.batch_size_per_image, self.positive_fraction)
             label = labels.gather(1, index)
             matched = take_rows(targets.boxes, matches.gather(1, index))
@@ -142,11 +151,17 @@ class RPN(DenseHead):
     @torch.no_grad()
     def decode(self, predictions: RPNPredictions, image_sizes: Tensor) -> Detections:
         """``(B, K, ...)`` proposals by falling logit: the top logits, decoded, clipped, without empty boxes, after NMS."""
-        logits, deltas, anchors = predictions
+        logits, deltas, anchors, _ = predictions
+        logits = logits.where(self._inside(predictions, image_sizes), -torch.inf)
         top_logits, top = logits.topk(min(self.pre_nms_topk, logits.shape[1]), dim=1)
         boxes = clip_boxes(self.box2box_transform.apply_deltas(take_rows(deltas, top), anchors[top]), image_sizes)
         scores = top_logits.float()
-        keep = nms_mask(boxes, scores, nonempty(boxes), self.nms_threshold)
+        keep = nms_mask(boxes, scores, nonempty(boxes) & (scores > -torch.inf), self.nms_threshold)
         index, valid = first_rows(keep, self.post_nms_topk)
         scores = scores.gather(1, index).sigmoid()  # logits until here: far from 0, sigmoids are equal
         return Detections.of(take_rows(boxes, index), scores, torch.zeros_like(index), valid)
+
+    def _inside(self, predictions: RPNPredictions, image_sizes: Tensor) -> Tensor:
+        """``(B, h * w * A)`` bool: anchors of cells that begin within the frame."""
+        inside = within_image(predictions.corners, image_sizes)
+        return inside.repeat_interleave(self.anchor_generator.num_anchors, dim=1)

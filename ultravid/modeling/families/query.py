@@ -46,6 +46,9 @@ class Query(VideoDetector):
         query_context: relates the queries of several frames; None for none.
         nms_threshold: a detection whose IoU with a better one is larger is dropped; 1 keeps all.
         kwargs: of `VideoDetector`.
+
+    Raises:
+        ValueError: ``query_context`` has another number of queries or of classes than ``decoder``.
     """
 
     def __init__(
@@ -62,6 +65,11 @@ class Query(VideoDetector):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        for what in ("num_queries", "num_classes"):
+            before = getattr(decoder, what, None)
+            after = getattr(query_context, what, before)
+            if after != before:
+                raise ValueError(f"query_context has {what}={after}, decoder {what}={before}: they must be the same.")
         self.backbone = backbone
         self.feature_context = feature_context or NoFeatureContext()
         self.encoder = encoder
@@ -129,6 +137,7 @@ class Query(VideoDetector):
     def _without_memory(self, batch: ClipBatch, features: Tensor, count: int) -> tuple[ClipBatch, Tensor]:
         """Without the first ``count`` frames, if no part after the feature context relates frames: they carry no loss."""
         alone = isinstance(self.memory_context, NoFeatureContext) and isinstance(self.query_context, NoQueryContext)
+        count = min(count, batch.frame_valid.shape[1] - 1)  # clips of memory alone keep a frame, whose weight is 0
         if count == 0 or not alone:
             return batch, features
         by_clip = batch.frame_valid.shape

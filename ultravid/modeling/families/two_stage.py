@@ -29,7 +29,7 @@ class TwoStage(VideoDetector):
 
     Args:
         backbone: from images ``(B, 3, H, W)`` to features ``(B, C, ceil(H / s), ceil(W / s))``.
-        proposal_head: from features to proposals.
+        proposal_head: from features to proposals; it is trained with one class for all objects.
         roi_pooler: from proposals to tokens.
         roi_sampler: which proposals the second stage is trained on.
         box_predictor: from tokens to classes and boxes.
@@ -126,7 +126,8 @@ class TwoStage(VideoDetector):
         maps = self._maps(batch.images, min(clip.num_memory for clip in clips))
         features = self.feature_context.clip(maps, batch.images, batch.frame_valid)
         predictions = self.proposal_head(features.flatten(0, 1), organ)
-        losses = self.proposal_head.losses(predictions, batch.targets)
+        objects = batch.targets._replace(classes=torch.zeros_like(batch.targets.classes))
+        losses = self.proposal_head.losses(predictions, objects)
         proposals = self.proposal_head.decode(predictions, batch.targets.image_sizes)
         sampled = self.roi_sampler(proposals, batch.targets)
         tokens = self.roi_pooler(features.flatten(0, 1), sampled.boxes)
@@ -137,8 +138,14 @@ class TwoStage(VideoDetector):
         return losses
 
     def _maps(self, images: Tensor, num_memory: int) -> Tensor:
-        """``(B, T, C, h, w)``; the first ``num_memory`` frames of each clip without gradient, if they get none."""
-        if num_memory == 0 or not self.token_mixer.detaches_memory:
+        """``(B, T, C, h, w)``; the first ``num_memory`` frames of each clip without gradient, if they get none.
+
+        They get one through a feature context, which gives later frames what their maps show. Of clips of memory alone one frame
+        keeps its gradient, of zero, so that every parameter has one, as DDP needs.
+        """
+        num_memory = min(num_memory, images.shape[1] - 1)
+        related = not isinstance(self.feature_context, NoFeatureContext)
+        if num_memory == 0 or related or not self.token_mixer.detaches_memory:
             return clip_maps(self.backbone, images, self.gradient_checkpointing)
         with torch.no_grad():
             memory = clip_maps(self.backbone, images[:, :num_memory])

@@ -170,6 +170,7 @@ class QueryDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.num_queries = num_queries
+        self.num_classes = num_classes
         self.query_embed = nn.Embedding(num_queries, 2 * dim)  # position, then initial content
         self.reference_points = nn.Linear(dim, 2)
         nn.init.xavier_uniform_(self.reference_points.weight)

@@ -74,7 +74,7 @@ class TemporalQueries(QueryContext):
         num_heads: of attention.
         num_points: places of the map that a head looks at.
         ffn_dim: hidden width of the feed-forward networks.
-        num_classes: of the class head.
+        num_classes: that of the decoder before.
         prior: probability of each class at first.
         context_frames: number of earlier frames that a frame sees.
         context_stride: frames from one context frame to the next in a stream; sample training clips with the same stride.
@@ -106,6 +106,7 @@ class TemporalQueries(QueryContext):
         super().__init__()
         self.dim = dim
         self.num_queries = num_queries
+        self.num_classes = num_classes
         self.context_frames = context_frames
         self.causal = causal
         self.window = FrameWindow(context_frames + 1, context_stride)
