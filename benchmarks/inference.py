@@ -102,7 +102,7 @@ class PlainWindow(TokenMixer):
         super().__init__()
         self.part = part
 
-    def initial_state(self, image_size: tuple[int, int], num_boxes: int) -> State:
+    def initial_state(self, image_size: tuple[int, int], num_boxes: int, device: torch.device | None = None) -> State:
         return {"frames": []}
 
     def clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
@@ -124,7 +124,7 @@ class PlainUltraDet(PlainWindow):
     def phase(self, frame_number: int) -> int:
         return self.part.phase(frame_number)
 
-    def initial_state(self, image_size: tuple[int, int], num_boxes: int) -> State:
+    def initial_state(self, image_size: tuple[int, int], num_boxes: int, device: torch.device | None = None) -> State:
         return {"frames": [], "keys": []}
 
     def context(self, pairs: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], pool: Pool) -> list[Tensor]:
@@ -165,7 +165,7 @@ class PlainFGFA(FeatureContext):
         self.part = part
         self.flownet = FlowNet()
 
-    def initial_state(self, image_size: tuple[int, int]) -> State:
+    def initial_state(self, image_size: tuple[int, int], device: torch.device | None = None) -> State:
         return {"frames": []}
 
     def clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
@@ -190,8 +190,8 @@ class PlainPTSEFormer(FeatureContext):
         super().__init__()
         self.part = part
 
-    def initial_state(self, image_size: tuple[int, int]) -> State:
-        return {"ring": self.part.initial_state(image_size), "maps": []}
+    def initial_state(self, image_size: tuple[int, int], device: torch.device | None = None) -> State:
+        return {"ring": self.part.initial_state(image_size, device), "maps": []}
 
     def clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
         raise NotImplementedError

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from tests.modeling.random_models import SMALL, clip, describe, deterministic_model, forms, random_model, video
 from ultravid.checkpoint import DetectionCheckpointer
@@ -211,6 +211,11 @@ def test_a_step_has_fixed_shapes_and_no_branch_on_data(case):
         for phase in range(case.model.num_phases):
             detections, after = case.model.step(image, tree_map(mode.from_tensor, state), phase)
             assert form(after) == form(state) and detections.boxes.shape == (len(detections.valid), 4)
+
+
+def test_the_state_is_on_the_device_of_the_model(case):
+    state = copy.deepcopy(case.model).to("meta").initial_state(SIZE)
+    assert {value.device.type for value in tree_leaves(state)} == {"meta"}
 
 
 @as_shipped

@@ -129,11 +129,11 @@ def test_an_unknown_organ_is_refused_by_name():
     with pytest.raises(ValueError, match=r"tells organs apart \(breast, thyroid\), but the organ is not known"):
         model.train()([clip_of("")])
     with pytest.raises(ValueError, match="organ_loss_weights names 'liver'"):
-        small_model(organ_loss_weights={"liver": 2.0}).initial_state((64, 64), "breast")
+        small_model(organ_loss_weights={"liver": 2.0})
     with pytest.raises(
         ValueError, match="model's organs are thyroid, breast, those of its classifiers breast, thyroid"
     ):
-        small_model(organs=["thyroid", "breast"]).initial_state((64, 64), "breast")
+        small_model(organs=["thyroid", "breast"])
 
 
 def test_organs_and_classes_of_the_data_are_compared_with_the_models_before_training():

@@ -73,6 +73,13 @@ class VideoDetector(nn.Module, ABC):
         gradient_checkpointing: in training, keep no activations of the backbone but compute them again in the backward pass, which
             saves most of the memory and costs about a quarter of the time. Batch norms that are not frozen then count each batch twice
             in their running statistics.
+
+    Attributes:
+        organs: names of the organs, in the order of the classifiers; empty if the model takes any. A family's constructor ends with
+            `resolve_organs`, which asks the classifiers.
+
+    Raises:
+        ValueError: the classifiers are for other organs than the model was given, or ``organ_loss_weights`` names another.
     """
 
     pixel_mean: Tensor
@@ -91,8 +98,7 @@ class VideoDetector(nn.Module, ABC):
         super().__init__()
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(pixel_std, dtype=torch.float32).view(-1, 1, 1))
-        self._given_organs = tuple(organs)
-        self._known_organs: tuple[str, ...] | None = None
+        self.organs: tuple[str, ...] = tuple(organs)
         self.organ_loss_weights = dict(organ_loss_weights or {})
         self.tracker = tracker
         self.gradient_checkpointing = gradient_checkpointing
@@ -163,31 +169,24 @@ class VideoDetector(nn.Module, ABC):
         """
         return current_names(names, self.state_dict().keys())
 
-    @property
-    def organs(self) -> tuple[str, ...]:
-        """The organs that the model tells apart, in the order of its classifiers; empty if it takes any.
+    def resolve_organs(self) -> None:
+        """Set `organs` to those of the classifiers, once all parts are there.
 
         Raises:
-            ValueError: its classifiers tell other organs apart than the model was given, or ``organ_loss_weights`` names another.
+            ValueError: the model was given other organs, or ``organ_loss_weights`` names another.
         """
-        if self._known_organs is None:
-            self._known_organs = self._checked_organs()
-        return self._known_organs
-
-    def _checked_organs(self) -> tuple[str, ...]:
-        told_apart, given = organs_of(self), self._given_organs
-        if told_apart and given and told_apart != given:
+        of_classifiers, given = organs_of(self), self.organs
+        if of_classifiers and given and of_classifiers != given:
             raise ValueError(
-                f"The model's organs are {', '.join(given)}, those of its classifiers {', '.join(told_apart)}; they must be the same, "
-                "in the same order."
+                f"The model's organs are {', '.join(given)}, those of its classifiers {', '.join(of_classifiers)}; they must be the "
+                "same, in the same order."
             )
-        organs = told_apart or given
-        for organ in self.organ_loss_weights if organs else ():
-            if organ not in organs:
+        self.organs = of_classifiers or given
+        for organ in self.organ_loss_weights if self.organs else ():
+            if organ not in self.organs:
                 raise ValueError(
-                    f"organ_loss_weights names {organ!r}, which is not an organ of the model.{did_you_mean(organ, organs)}"
+                    f"organ_loss_weights names {organ!r}, which is not an organ of the model.{did_you_mean(organ, self.organs)}"
                 )
-        return organs
 
     def computed_names(self) -> set[str]:
         """Names of constants in the state dict that follow from the config: a file of weights may lack them."""

@@ -38,7 +38,7 @@ class FrameWindow:
         """``L``, number of frames that must be kept."""
         return (self.num_frames - 1) * self.stride + 1
 
-    def initial_state(self, device: torch.device, **like: tuple[tuple[int, ...], torch.dtype]) -> State:
+    def initial_state(self, device: torch.device | None, **like: tuple[tuple[int, ...], torch.dtype]) -> State:
         """An empty ring: ``(L, *shape)`` zeros for each name with its shape and dtype, and ``valid`` ``(L,)``, all False."""
         rings = {
             name: torch.zeros((self.length, *shape), dtype=dtype, device=device)

@@ -43,10 +43,14 @@ class OneStage(VideoDetector):
         self.backbone = backbone
         self.feature_context = feature_context or NoFeatureContext()
         self.dense_head = dense_head
+        self.resolve_organs()
 
     def initial_state(self, image_size: tuple[int, int], organ: str = "") -> State:
         """The state of the feature context, and the organ."""
-        return {"feature_context": self.feature_context.initial_state(image_size), "organ": self.organ_index(organ)}
+        return {
+            "feature_context": self.feature_context.initial_state(image_size, self.device),
+            "organ": self.organ_index(organ),
+        }
 
     def step(self, image: Tensor, state: State, phase: int = 0) -> tuple[Detections, State]:
         """Detect in the next frame."""

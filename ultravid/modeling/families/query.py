@@ -78,13 +78,14 @@ class Query(VideoDetector):
         self.query_context = query_context or NoQueryContext()
         self.criterion = criterion or QueryCriterion()
         self.nms_threshold = nms_threshold
+        self.resolve_organs()
 
     def initial_state(self, image_size: tuple[int, int], organ: str = "") -> State:
         """The states of the three contexts, and the organ."""
         return {
-            "feature_context": self.feature_context.initial_state(image_size),
-            "memory_context": self.memory_context.initial_state(image_size),
-            "query_context": self.query_context.initial_state(image_size),
+            "feature_context": self.feature_context.initial_state(image_size, self.device),
+            "memory_context": self.memory_context.initial_state(image_size, self.device),
+            "query_context": self.query_context.initial_state(image_size, self.device),
             "organ": self.organ_index(organ),
         }
 
@@ -136,9 +137,8 @@ class Query(VideoDetector):
 
     def _without_memory(self, batch: ClipBatch, features: Tensor, count: int) -> tuple[ClipBatch, Tensor]:
         """Without the first ``count`` frames, if no part after the feature context relates frames: they carry no loss."""
-        alone = isinstance(self.memory_context, NoFeatureContext) and isinstance(self.query_context, NoQueryContext)
         count = min(count, batch.frame_valid.shape[1] - 1)  # clips of memory alone keep a frame, whose weight is 0
-        if count == 0 or not alone:
+        if count == 0 or self.memory_context.relates_frames or self.query_context.relates_frames:
             return batch, features
         by_clip = batch.frame_valid.shape
         targets = (field.unflatten(0, by_clip)[:, count:].flatten(0, 1) for field in batch.targets)

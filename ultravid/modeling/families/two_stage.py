@@ -58,6 +58,7 @@ class TwoStage(VideoDetector):
         self.roi_sampler = roi_sampler
         self.token_mixer = token_mixer or NoMixer()
         self.box_predictor = box_predictor
+        self.resolve_organs()
 
     @property
     def num_phases(self) -> int:
@@ -72,8 +73,8 @@ class TwoStage(VideoDetector):
         """The states of the feature context and of the token mixer, and the organ."""
         num_boxes = self.proposal_head.num_detections(image_size)
         return {
-            "feature_context": self.feature_context.initial_state(image_size),
-            "token_mixer": self.token_mixer.initial_state(image_size, num_boxes),
+            "feature_context": self.feature_context.initial_state(image_size, self.device),
+            "token_mixer": self.token_mixer.initial_state(image_size, num_boxes, self.device),
             "organ": self.organ_index(organ),
         }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from ultravid.modeling.types import State
@@ -17,9 +18,12 @@ __all__ = ["FeatureContext", "NoFeatureContext"]
 class FeatureContext(nn.Module, ABC):
     """From the maps of frames to maps that know of other frames. The place of a frame's ground truth is unknown to it."""
 
-    def initial_state(self, image_size: tuple[int, int]) -> State:
-        """The state before the first frame of a stream, on the device of the part; image_size is (height, width) in pixels."""
-        del image_size
+    relates_frames = True
+    """A frame's map depends on other frames; otherwise frames that carry no loss need not be computed."""
+
+    def initial_state(self, image_size: tuple[int, int], device: torch.device | None = None) -> State:
+        """The state before the first frame of a stream; image_size is (height, width) in pixels, device None the CPU."""
+        del image_size, device
         return {}
 
     @abstractmethod
@@ -42,6 +46,8 @@ class FeatureContext(nn.Module, ABC):
 
 class NoFeatureContext(FeatureContext):
     """Each frame by itself."""
+
+    relates_frames = False
 
     def clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
         """The maps as they are."""

@@ -64,7 +64,7 @@ class FlowAggregation(FeatureContext):
         self.num_drawn = num_drawn
         self.causal = causal
 
-    def initial_state(self, image_size: tuple[int, int]) -> State:
+    def initial_state(self, image_size: tuple[int, int], device: torch.device | None = None) -> State:
         """Warped maps and their embeddings if they do not depend on the current frame, otherwise maps and reduced images."""
         size = self.warp.map_size(image_size)
         kept: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"maps": ((self.channels, *size), torch.float32)}
@@ -72,7 +72,7 @@ class FlowAggregation(FeatureContext):
             kept["embeddings"] = ((self.embedding_channels, *size), torch.float32)
         else:
             kept["images"] = (self.warp.estimator.reduced_shape(image_size), torch.float32)
-        return self.window.initial_state(next(self.embedding.parameters()).device, **kept)
+        return self.window.initial_state(device, **kept)
 
     def step(self, feature_map: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:
         """``(1, C, h, w)``: the mean over the window."""

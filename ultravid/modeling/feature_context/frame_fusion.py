@@ -6,7 +6,7 @@ Legend: ``B`` clips, ``T`` frames of a clip, ``C, h, w`` channels, height, width
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ultravid.modeling.feature_context.base import FeatureContext
 from ultravid.modeling.frame_window import FrameWindow
@@ -48,12 +48,11 @@ class FrameFusion(FeatureContext):
         self.lag = lag
         self.channel_pairs = channel_pairs
         self.window = FrameWindow(lag + 1)
-        self.device_of = nn.Buffer(torch.empty(0), persistent=False)
 
-    def initial_state(self, image_size: tuple[int, int]) -> State:
+    def initial_state(self, image_size: tuple[int, int], device: torch.device | None = None) -> State:
         """The maps of the last frames."""
         size = (-(-image_size[0] // self.stride), -(-image_size[1] // self.stride))
-        return self.window.initial_state(self.device_of.device, maps=((self.channels, *size), torch.float32))
+        return self.window.initial_state(device, maps=((self.channels, *size), torch.float32))
 
     def clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
         """``(B, T, C, h, w)``: each frame with the one ``lag`` places before it, or the first."""

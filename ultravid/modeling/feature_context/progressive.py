@@ -45,10 +45,9 @@ class AggregationLayer(nn.Module):
         Args:
             x: ``(..., C)``.
             attended: what the attention gave for x.
-            other: ``(..., C)``, in a gated layer the tokens that x is mixed with.
+            other: ``(..., C)``, in a gated layer the tokens that x is mixed with; None: x itself, which the mixture leaves as it is.
         """
-        if self.gate is not None and (other is not x or self.training):  # a mixture of equal tokens is the token
-            assert other is not None
+        if self.gate is not None and other is not None:
             weight_x, weight_other = self.gate.weight.chunk(2, dim=1)
             gate = (F.linear(x, weight_x) + F.linear(other, weight_other, self.gate.bias)).sigmoid()
             x = other + gate * (x - other)
@@ -111,10 +110,9 @@ class ProgressiveAggregation(FeatureContext):
         self.spatial = block(gated=False)
         self.fusion = block(gated=True)
 
-    def initial_state(self, image_size: tuple[int, int]) -> State:
+    def initial_state(self, image_size: tuple[int, int], device: torch.device | None = None) -> State:
         """The maps of the window's frames, cell by cell."""
         num_cells = -(-image_size[0] // self.stride) * -(-image_size[1] // self.stride)
-        device = next(self.parameters()).device
         return self.window.initial_state(device, maps=((num_cells, self.dim), torch.float32))
 
     def step(self, feature_map: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:
@@ -128,7 +126,7 @@ class ProgressiveAggregation(FeatureContext):
         for layer in _layers(self.temporal):
             x = layer(x, layer.attention.across_frames(x, frames, valid))
         if self.num_transitions == 1:
-            moved = self._transition(current, current)
+            moved = self._transition_to_itself(current)
             for layer in _layers(self.spatial):
                 x = layer(x, layer.attention.of_one_key(moved))
         else:
@@ -150,7 +148,7 @@ class ProgressiveAggregation(FeatureContext):
         for layer in _layers(self.temporal):
             x = layer(x, layer.attention(x, current, current, see))
         if self.num_transitions == 1:
-            moved = self._transition(current, current)
+            moved = self._transition_to_itself(current)
             for layer in _layers(self.spatial):
                 x = layer(x, layer.attention.of_one_key(moved))
         else:
@@ -163,6 +161,15 @@ class ProgressiveAggregation(FeatureContext):
         """R ``(..., C)`` of some frames for the current one; the two are broadcast."""
         x = frames
         for layer in _layers(self.transition):
+            x = layer(x, layer.attention.of_one_key(current), current)
+        return x
+
+    def _transition_to_itself(self, current: Tensor) -> Tensor:
+        """R ``(..., C)`` of the current frame for itself: the first gate mixes equal tokens."""
+        first, *others = _layers(self.transition)
+        # In training the gate is computed all the same: DDP needs a gradient of its weights, which is zero.
+        x = first(current, first.attention.of_one_key(current), current if self.training else None)
+        for layer in others:
             x = layer(x, layer.attention.of_one_key(current), current)
         return x
 

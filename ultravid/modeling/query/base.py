@@ -125,9 +125,12 @@ class FrameQueries(NamedTuple):
 class QueryContext(nn.Module, ABC):
     """From the queries of frames to predictions that know of other frames."""
 
-    def initial_state(self, image_size: tuple[int, int]) -> State:
-        """The state before the first frame of a stream, on the device of the part; image_size is (height, width) in pixels."""
-        del image_size
+    relates_frames = True
+    """A frame's predictions depend on other frames; otherwise frames that carry no loss need not be computed."""
+
+    def initial_state(self, image_size: tuple[int, int], device: torch.device | None = None) -> State:
+        """The state before the first frame of a stream; image_size is (height, width) in pixels, device None the CPU."""
+        del image_size, device
         return {}
 
     @abstractmethod
@@ -146,6 +149,8 @@ class QueryContext(nn.Module, ABC):
 
 class NoQueryContext(QueryContext):
     """Each frame by itself: the predictions of the decoder."""
+
+    relates_frames = False
 
     def clip(self, queries: FrameQueries, frame_valid: Tensor) -> tuple[QueryPredictions, ...]:
         """Those of all decoder layers."""

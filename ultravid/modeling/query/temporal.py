@@ -118,10 +118,10 @@ class TemporalQueries(QueryContext):
         self.class_head = class_head(dim, num_classes, prior, organ_classes)
         self.box_head = BoxHead(dim)
 
-    def initial_state(self, image_size: tuple[int, int]) -> State:
+    def initial_state(self, image_size: tuple[int, int], device: torch.device | None = None) -> State:
         """The queries of the window's frames: as the decoder gave them, or, with ``causal``, as each layer shows them to later frames."""
         del image_size
-        device, shape = next(self.parameters()).device, (self.num_queries, self.dim)
+        shape = (self.num_queries, self.dim)
         names = [f"layer_{i}" for i in range(len(self.layers))] if self.causal else ["decoder"]
         return {name: self.window.initial_state(device, queries=(shape, torch.float32)) for name in names}
 

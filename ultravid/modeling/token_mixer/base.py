@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from ultravid.modeling.types import FrameTokens, Pool, State
@@ -21,14 +22,15 @@ class TokenMixer(nn.Module, ABC):
     detaches_memory = False
     """Memory frames of a clip get no gradient from it; their maps need none then."""
 
-    def initial_state(self, image_size: tuple[int, int], num_boxes: int) -> State:
-        """The state before the first frame of a stream, on the device of the part.
+    def initial_state(self, image_size: tuple[int, int], num_boxes: int, device: torch.device | None = None) -> State:
+        """The state before the first frame of a stream.
 
         Args:
             image_size: (height, width) in pixels.
             num_boxes: ``N``, number of rows of each frame's boxes.
+            device: of the state; None: the CPU.
         """
-        del image_size, num_boxes
+        del image_size, num_boxes, device
         return {}
 
     def phase(self, frame_number: int) -> int:

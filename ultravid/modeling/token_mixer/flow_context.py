@@ -19,7 +19,6 @@ from ultravid.modeling.token_mixer.base import TokenMixer
 from ultravid.modeling.token_mixer.kept import (
     causal_state,
     causal_step,
-    device_of,
     pair_weights_state,
     push_pair_weights,
 )
@@ -124,14 +123,14 @@ class FlowContextMixer(TokenMixer):
         """1 for key frames, 0 for the others."""
         return KEY if frame_number // self.streams.stride % self.key_interval == 0 else ORDINARY
 
-    def initial_state(self, image_size: tuple[int, int], num_boxes: int) -> State:
+    def initial_state(self, image_size: tuple[int, int], num_boxes: int, device: torch.device | None = None) -> State:
         """Reduced images and maps of the key frames, and of the window's frames what the layers need of them."""
-        device, f32 = device_of(self.relation), torch.float32
+        f32 = torch.float32
         image = (self.warp.estimator.reduced_shape(image_size), f32)
         key_map = ((self.map_channels, *self.warp.map_size(image_size)), f32)
         key_frames = self.key_frames.initial_state(device, image=image, map=key_map)
         if self.causal:
-            window = causal_state(self.relation, self.window, num_boxes)
+            window = causal_state(self.relation, self.window, num_boxes, device)
         else:
             rows = (num_boxes, self.relation.dim)
             window = self.window.initial_state(
@@ -143,7 +142,7 @@ class FlowContextMixer(TokenMixer):
                 box_valid=((num_boxes,), torch.bool),
             )
             length = self.window.num_frames
-            window |= pair_weights_state(self.relation, num_boxes, length, length)
+            window |= pair_weights_state(self.relation, num_boxes, length, length, device)
         return {
             "key_frames": self.streams.initial_state(key_frames),
             "window": self.streams.initial_state(window),

@@ -15,21 +15,18 @@ from ultravid.layers.relation import MASKED, Projections, TokenRelation
 from ultravid.modeling.frame_window import FrameWindow
 from ultravid.modeling.types import FrameTokens, State
 
-__all__ = ["causal_state", "causal_step", "device_of", "pair_weights_state", "push_pair_weights"]
+__all__ = ["causal_state", "causal_step", "pair_weights_state", "push_pair_weights"]
 
 
-def device_of(relation: TokenRelation) -> torch.device:
-    """The device of the weights."""
-    return next(relation.parameters()).device
-
-
-def pair_weights_state(relation: TokenRelation, num_boxes: int, num_queries: int, num_keys: int) -> State:
+def pair_weights_state(
+    relation: TokenRelation, num_boxes: int, num_queries: int, num_keys: int, device: torch.device | None
+) -> State:
     """The weights of no pair yet; ``num_queries`` is ``R``, ``num_keys`` is ``S``."""
     inner = len(relation.layers) - 1
     if not relation.has_geometry or inner == 0:
         return {}
     shape = (inner, relation.num_heads, num_queries * num_boxes, num_keys * num_boxes)
-    return {"weights": torch.full(shape, MASKED, dtype=torch.float32, device=device_of(relation))}
+    return {"weights": torch.full(shape, MASKED, dtype=torch.float32, device=device)}
 
 
 def push_pair_weights(
@@ -60,13 +57,11 @@ def push_pair_weights(
     return weights, row[-1], {"weights": weights}
 
 
-def causal_state(relation: TokenRelation, window: FrameWindow, num_boxes: int) -> State:
+def causal_state(relation: TokenRelation, window: FrameWindow, num_boxes: int, device: torch.device | None) -> State:
     """The state before the first frame of `causal_step`."""
     f32 = torch.float32
     shapes = {f"{what}_{i}": ((num_boxes, relation.dim), f32) for i in range(len(relation.layers)) for what in _KEPT}
-    return window.initial_state(
-        device_of(relation), **shapes, boxes=((num_boxes, 4), f32), box_valid=((num_boxes,), torch.bool)
-    )
+    return window.initial_state(device, **shapes, boxes=((num_boxes, 4), f32), box_valid=((num_boxes,), torch.bool))
 
 
 def causal_step(

@@ -17,7 +17,6 @@ from ultravid.modeling.token_mixer.base import TokenMixer
 from ultravid.modeling.token_mixer.kept import (
     causal_state,
     causal_step,
-    device_of,
     pair_weights_state,
     push_pair_weights,
 )
@@ -81,14 +80,14 @@ class MEGAMixer(TokenMixer):
             self.window = FrameWindow(local_frames + memory_frames)
         self.streams = InterleavedStreams(context_stride)
 
-    def initial_state(self, image_size: tuple[int, int], num_boxes: int) -> State:
+    def initial_state(self, image_size: tuple[int, int], num_boxes: int, device: torch.device | None = None) -> State:
         """What each layer needs of the local window and of the memory."""
         del image_size
         if self.causal:
-            return self.streams.initial_state(causal_state(self.relation, self.window, num_boxes))
+            return self.streams.initial_state(causal_state(self.relation, self.window, num_boxes, device))
         token, f32 = ((num_boxes, self.relation.dim), torch.float32)
         rings = self.window.initial_state(
-            device_of(self.relation),
+            device,
             key=(token, f32),
             value=(token, f32),
             boxes=((num_boxes, 4), f32),
@@ -96,11 +95,8 @@ class MEGAMixer(TokenMixer):
         )
         lengths = {"tokens": self.local_frames, "query": self.local_frames}
         lengths |= {name: self.memory_frames for i in range(1, len(self.relation.layers)) for name in _of_memory(i)}
-        more = {
-            name: torch.zeros((length, *token), dtype=f32, device=rings["valid"].device)
-            for name, length in lengths.items()
-        }
-        pairs = pair_weights_state(self.relation, num_boxes, self.local_frames, self.window.num_frames)
+        more = {name: torch.zeros((length, *token), dtype=f32, device=device) for name, length in lengths.items()}
+        pairs = pair_weights_state(self.relation, num_boxes, self.local_frames, self.window.num_frames, device)
         return self.streams.initial_state({**rings, **more, **pairs})
 
     def clip(self, frames: FrameTokens, pool: Pool) -> Tensor:

@@ -17,7 +17,6 @@ from ultravid.modeling.token_mixer.base import TokenMixer
 from ultravid.modeling.token_mixer.kept import (
     causal_state,
     causal_step,
-    device_of,
     pair_weights_state,
     push_pair_weights,
 )
@@ -54,22 +53,24 @@ class RelationMixer(TokenMixer):
         self.window = FrameWindow(context_frames + 1)
         self.streams = InterleavedStreams(context_stride)
 
-    def initial_state(self, image_size: tuple[int, int], num_boxes: int) -> State:
+    def initial_state(self, image_size: tuple[int, int], num_boxes: int, device: torch.device | None = None) -> State:
         """What each layer needs of the window's earlier frames; nothing if a frame is related to itself alone."""
         del image_size
         if self.context_frames == 0:
             return {}
         if self.causal:
-            return self.streams.initial_state(causal_state(self.relation, self.window, num_boxes))
+            return self.streams.initial_state(causal_state(self.relation, self.window, num_boxes, device))
         length = self.window.num_frames
         names = ("tokens", *Projections._fields)
         rings = self.window.initial_state(
-            device_of(self.relation),
+            device,
             **dict.fromkeys(names, ((num_boxes, self.relation.dim), torch.float32)),
             boxes=((num_boxes, 4), torch.float32),
             box_valid=((num_boxes,), torch.bool),
         )
-        return self.streams.initial_state({**rings, **pair_weights_state(self.relation, num_boxes, length, length)})
+        return self.streams.initial_state(
+            {**rings, **pair_weights_state(self.relation, num_boxes, length, length, device)}
+        )
 
     def clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
         """``(B, T, N, D)``: the tokens of each clip, related to those of the frames that they see."""
