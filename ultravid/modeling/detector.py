@@ -210,6 +210,12 @@ class VideoDetector(nn.Module, ABC):
             raise ValueError(f"{organ!r} is not an organ of the model.{did_you_mean(organ, organs)}")
         return torch.tensor(organs.index(organ) if organs else 0, device=self.device)
 
+    def one_clip(self, frames: Tensor, organ: str) -> tuple[Tensor, Tensor, Tensor]:
+        """What `detect_clip` gives the parts: images ``(1, T, 3, H, W)``, all valid ``(1, T)``, and the organ ``(T,)`` of each frame."""
+        images = self.normalize(frames)[None]
+        frame_valid = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
+        return images, frame_valid, self.organ_index(organ)[None].expand(len(frames))
+
     def batch(self, clips: Sequence[Clip]) -> ClipBatch:
         """Clips as tensors on the model's device."""
         length = max(len(c) for c in clips)

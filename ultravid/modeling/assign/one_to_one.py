@@ -8,7 +8,6 @@ Legend: ``B`` frames, ``G`` rows of ground truth, ``N`` locations.
 from __future__ import annotations
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ultravid.modeling.assign.base import (
@@ -18,6 +17,7 @@ from ultravid.modeling.assign.base import (
     label_locations,
     prediction_quality,
 )
+from ultravid.modeling.assign.hungarian import lowest_cost_pairs
 from ultravid.modeling.assign.matcher import Assignment
 from ultravid.modeling.types import Targets
 from ultravid.utils.limits import Positive, Share
@@ -47,29 +47,19 @@ class OneToOne:
         # Below every location that is near; a lesion smaller than a cell may have none, and DeFCN then takes any.
         quality = torch.where(near, quality, -1.0 - self._distance(predictions, targets))
         quality = quality.masked_fill(~predictions.inside[:, None], -3.0)
-        return label_locations(*_best_pairs(quality, targets.valid), predictions.inside)
+        location, paired = lowest_cost_pairs(-quality.transpose(1, 2), targets.valid)
+        spare = quality.shape[-1]  # of ground truth without a location
+        place = torch.where(paired, location, spare)
+        row = torch.arange(place.shape[1], device=place.device).expand_as(place)
+        rows = torch.zeros(len(place), spare + 1, dtype=torch.int64, device=place.device).scatter(1, place, row)
+        positive = torch.zeros_like(rows, dtype=torch.bool).scatter(1, place, True)
+        return label_locations(rows[:, :-1], positive[:, :-1], predictions.inside)
 
     def _distance(self, predictions: DensePredictions, targets: Targets) -> Tensor:
         """``(B, G, N)`` distance of the centres, from 0 to 1."""
         centre = (targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2
         distance = (predictions.locations - centre[..., None, :]).norm(dim=-1)
         return distance / distance.amax().clamp(min=1.0)
-
-
-def _best_pairs(quality: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """``(B, N)`` rows and bool, for ``(B, G, N)`` and ``(B, G)``: the row that each location is paired with, if any."""
-    rows = torch.zeros(quality.shape[0], quality.shape[2], dtype=torch.int64)
-    paired = torch.zeros_like(rows, dtype=torch.bool)
-    # A prediction that is not finite makes the loss so, which is reported with its iteration; here it must not matter.
-    on_host, valid = quality.nan_to_num().cpu(), valid.cpu()
-    for frame_quality, frame_valid, frame_rows, frame_paired in zip(on_host, valid, rows, paired, strict=True):
-        present = frame_valid.nonzero()[:, 0]
-        row, column = map(
-            torch.from_numpy, linear_sum_assignment(frame_quality[present].double().numpy(), maximize=True)
-        )
-        frame_rows[column] = present[row]
-        frame_paired[column] = True
-    return rows.to(quality.device), paired.to(quality.device)
 
 
 class TopQuality:

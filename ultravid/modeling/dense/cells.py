@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ultravid.layers import get_norm
 from ultravid.layers.box_tensors import take_rows
 from ultravid.modeling.assign import Assignment
+from ultravid.modeling.map_size import map_size
 from ultravid.modeling.organs import OrganLayer
 from ultravid.modeling.types import Targets
 
@@ -34,7 +35,7 @@ __all__ = [
 
 def num_cells(image_size: tuple[int, int], stride: int) -> int:
     """``N`` for an image of (height, width) pixels."""
-    return math.ceil(image_size[0] / stride) * math.ceil(image_size[1] / stride)
+    return math.prod(map_size(image_size, stride))
 
 
 def cell_corners(feature_map: Tensor, stride: int) -> Tensor:

@@ -17,7 +17,7 @@ from ultravid.layers.fixed_nms import first_rows, nms_mask
 from ultravid.modeling.assign import Matcher, sample_labels
 from ultravid.modeling.dense.anchors import AnchorGenerator
 from ultravid.modeling.dense.base import DenseHead
-from ultravid.modeling.dense.cells import cell_corners, within_image
+from ultravid.modeling.dense.cells import cell_corners, num_cells, within_image
 from ultravid.modeling.losses import mean_over_processes
 from ultravid.modeling.types import Detections, Targets
 from ultravid.utils.limits import Positive, Share
@@ -117,8 +117,8 @@ class RPN(DenseHead):
 
     def num_detections(self, image_size: tuple[int, int]) -> int:
         """``K``: ``post_nms_topk``, or the number of anchors that are kept before NMS if that is smaller."""
-        stride = self.anchor_generator.stride
-        num_anchors = -(-image_size[0] // stride) * -(-image_size[1] // stride) * self.anchor_generator.num_anchors
+        anchors = self.anchor_generator
+        num_anchors = num_cells(image_size, anchors.stride) * anchors.num_anchors
         return min(self.post_nms_topk, self.pre_nms_topk, num_anchors)
 
     def losses(self, predictions: RPNPredictions, targets: Targets) -> dict[str, Tensor]:

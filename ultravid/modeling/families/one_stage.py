@@ -64,10 +64,9 @@ class OneStage(VideoDetector):
     @torch.no_grad()
     def detect_clip(self, frames: Tensor, organ: str = "") -> Detections:
         """``(T, K, ...)``."""
-        images = self.normalize(frames)[None]
-        frame_valid = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
+        images, frame_valid, organs = self.one_clip(frames, organ)
         features = self.feature_context.clip(clip_maps(self.backbone, images), images, frame_valid)
-        predictions = self.dense_head(features[0], self.organ_index(organ)[None].expand(len(frames)))
+        predictions = self.dense_head(features[0], organs)
         return self.dense_head.decode(predictions, image_sizes(images[0]))
 
     def losses(self, clips: Sequence[Clip]) -> dict[str, Tensor]:

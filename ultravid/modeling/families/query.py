@@ -97,8 +97,7 @@ class Query(VideoDetector):
         memory, memory_state = self.memory_context.step(self.encoder(feature), x, state["memory_context"])
         queries = self.decoder(memory, organ=state["organ"][None]).frame(0)
         predictions, query_state = self.query_context.step(queries, state["query_context"])
-        batched = type(predictions)(predictions.logits[None], predictions.boxes[None])
-        detections = detections_of_queries(batched, image_sizes(x), self.nms_threshold).frame(0)
+        detections = detections_of_queries(predictions.batched(), image_sizes(x), self.nms_threshold).frame(0)
         return detections, {
             "feature_context": feature_state,
             "memory_context": memory_state,
@@ -109,14 +108,12 @@ class Query(VideoDetector):
     @torch.no_grad()
     def detect_clip(self, frames: Tensor, organ: str = "") -> Detections:
         """``(T, Q, ...)``."""
-        images = self.normalize(frames)[None]
-        frame_valid = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
+        images, frame_valid, organs = self.one_clip(frames, organ)
         features = self.feature_context.clip(clip_maps(self.backbone, images), images, frame_valid)
         memory = self.memory_context.clip(self.encoder(features[0])[None], images, frame_valid)
-        queries = self.decoder(memory[0], organ=self.organ_index(organ)[None].expand(len(frames)))
+        queries = self.decoder(memory[0], organ=organs)
         predictions = self.query_context.clip(queries.in_clips(frame_valid.shape), frame_valid)[-1]
-        final = type(predictions)(predictions.logits[0], predictions.boxes[0])
-        return detections_of_queries(final, image_sizes(images[0]), self.nms_threshold)
+        return detections_of_queries(predictions.frame(0), image_sizes(images[0]), self.nms_threshold)
 
     def losses(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
         """The criterion's losses over all frames of all clips that carry one."""
@@ -132,8 +129,7 @@ class Query(VideoDetector):
         memory = self.memory_context.clip(encoded, batch.images, batch.frame_valid).flatten(0, 1)
         queries = self.decoder(memory, cells, batch.organ.repeat_interleave(by_clip[1])).in_clips(by_clip)
         predictions = self.query_context.clip(queries, batch.frame_valid)
-        flat = [type(p)(p.logits.flatten(0, 1), p.boxes.flatten(0, 1)) for p in predictions]
-        return self.criterion(flat, batch.targets)
+        return self.criterion([p.flatten(0, 1) for p in predictions], batch.targets)
 
     def _without_memory(self, batch: ClipBatch, features: Tensor, count: int) -> tuple[ClipBatch, Tensor]:
         """Without the first ``count`` frames, if no part after the feature context relates frames: they carry no loss."""

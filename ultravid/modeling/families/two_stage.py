@@ -99,9 +99,7 @@ class TwoStage(VideoDetector):
     @torch.no_grad()
     def detect_clip(self, frames: Tensor, organ: str = "") -> Detections:
         """``(T, K, ...)``."""
-        images = self.normalize(frames)[None]
-        frame_valid = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
-        organs = self.organ_index(organ)[None].expand(len(frames))
+        images, frame_valid, organs = self.one_clip(frames, organ)
         features = self.feature_context.clip(clip_maps(self.backbone, images), images, frame_valid)
         sizes = image_sizes(images[0])
         proposals = self.proposal_head.decode(self.proposal_head(features[0], organs), sizes)

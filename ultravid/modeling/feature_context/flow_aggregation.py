@@ -71,7 +71,7 @@ class FlowAggregation(FeatureContext):
         if self.warp.by_frame:
             kept["embeddings"] = ((self.embedding_channels, *size), torch.float32)
         else:
-            kept["images"] = (self.warp.estimator.reduced_shape(image_size), torch.float32)
+            kept["images"] = (self.warp.reduced_shape(image_size), torch.float32)
         return self.window.initial_state(device, **kept)
 
     def step(self, feature_map: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:
@@ -82,7 +82,7 @@ class FlowAggregation(FeatureContext):
             window = self.window.window(ring)
             maps, embeddings = window["maps"], window["embeddings"]
         else:
-            reduced = self.warp.estimator.reduce(image)
+            reduced = self.warp.reduce(image)
             ring = self.window.push(state, maps=feature_map[0], images=reduced[0])
             window = self.window.window(ring)
             maps, embeddings, likened = self._warped_to(
@@ -95,7 +95,7 @@ class FlowAggregation(FeatureContext):
         """``(B, T, C, h, w)``: for each frame the mean over the frames that it sees."""
         if self.warp.by_frame:
             return self._clip_by_frame(maps, images, frame_valid)
-        reduced = self.warp.estimator.reduce(images.flatten(0, 1)).unflatten(0, maps.shape[:2])
+        reduced = self.warp.reduce(images.flatten(0, 1)).unflatten(0, maps.shape[:2])
         if self.training:
             return self._clip_of_drawn(maps, reduced, frame_valid)
         means = []
@@ -116,7 +116,7 @@ class FlowAggregation(FeatureContext):
 
     def _by_frame(self, maps: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Warped maps of frames, their embeddings, and those of the maps before warping, ``(B, ...)`` each."""
-        reduced = self.warp.estimator.reduce(images)
+        reduced = self.warp.reduce(images)
         warped = self.warp(maps, reduced, reduced)
         if warped is maps:
             embedded = self._embed(maps)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ultravid.modeling.feature_context.base import FeatureContext
 from ultravid.modeling.frame_window import FrameWindow
+from ultravid.modeling.map_size import map_size
 from ultravid.modeling.types import State
 from ultravid.utils.limits import Positive
 
@@ -51,7 +52,7 @@ class FrameFusion(FeatureContext):
 
     def initial_state(self, image_size: tuple[int, int], device: torch.device | None = None) -> State:
         """The maps of the last frames."""
-        size = (-(-image_size[0] // self.stride), -(-image_size[1] // self.stride))
+        size = map_size(image_size, self.stride)
         return self.window.initial_state(device, maps=((self.channels, *size), torch.float32))
 
     def clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ Legend: ``B`` clips, ``T`` frames of a clip, ``R`` frames of the window, ``C, h,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import cast
 
@@ -19,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from ultravid.layers.attention import Attention
 from ultravid.modeling.feature_context.base import FeatureContext
 from ultravid.modeling.frame_window import FrameWindow, frames_see
+from ultravid.modeling.map_size import map_size
 from ultravid.modeling.types import State
 from ultravid.utils.limits import NotNegative, Positive
 
@@ -112,7 +114,7 @@ class ProgressiveAggregation(FeatureContext):
 
     def initial_state(self, image_size: tuple[int, int], device: torch.device | None = None) -> State:
         """The maps of the window's frames, cell by cell."""
-        num_cells = -(-image_size[0] // self.stride) * -(-image_size[1] // self.stride)
+        num_cells = math.prod(map_size(image_size, self.stride))
         return self.window.initial_state(device, maps=((num_cells, self.dim), torch.float32))
 
     def step(self, feature_map: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:

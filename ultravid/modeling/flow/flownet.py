@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ultravid.modeling.flow.base import Flow, FlowEstimator
+from ultravid.modeling.map_size import map_size
 from ultravid.utils.limits import NotNegative, Positive
 
 __all__ = ["FlowNet"]
@@ -85,8 +86,7 @@ class FlowNet(FlowEstimator):
 
     def reduced_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
         """3 channels, and the cells of an image, of which the last may be cut off."""
-        height, width = image_size
-        return 3, -(-height // self.reduction), -(-width // self.reduction)
+        return 3, *map_size(image_size, self.reduction)
 
     def reduce(self, images: Tensor) -> Tensor:
         """The mean over each cell. The average is taken by channel, so a pair need not be averaged together."""

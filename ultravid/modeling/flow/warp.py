@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ultravid.modeling.flow.base import FlowEstimator
+from ultravid.modeling.map_size import map_size
 from ultravid.utils.limits import Positive
 
 __all__ = ["FlowWarp", "warp_maps"]
@@ -61,14 +62,22 @@ class FlowWarp(nn.Module):
 
     def map_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the maps of an image."""
-        return -(-image_size[0] // self.map_stride), -(-image_size[1] // self.map_stride)
+        return map_size(image_size, self.map_stride)
+
+    def reduced_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
+        """Shape of what the flow needs of an image of (height, width) pixels."""
+        return self.estimator.reduced_shape(image_size)
+
+    def reduce(self, images: Tensor) -> Tensor:
+        """``(B, *reduced_shape)``: what the flow needs of normalised images ``(B, 3, H, W)``, each by itself."""
+        return self.estimator.reduce(images)
 
     def forward(self, maps: Tensor, target: Tensor, source: Tensor) -> Tensor:
         """Warp the maps of source frames to target frames.
 
         Args:
             maps: ``(P, C, h, w)`` of the source frames.
-            target: ``(P, ...)`` reduced images (`FlowEstimator.reduce`).
+            target: ``(P, ...)`` reduced images, from `reduce`.
             source: ``(P, ...)`` reduced images.
 
         Returns:

@@ -74,6 +74,18 @@ class QueryPredictions(NamedTuple):
         """One leading axis as several."""
         return QueryPredictions(self.logits.unflatten(axis, sizes), self.boxes.unflatten(axis, sizes))
 
+    def flatten(self, start: int, end: int) -> QueryPredictions:
+        """Leading axes as one."""
+        return QueryPredictions(self.logits.flatten(start, end), self.boxes.flatten(start, end))
+
+    def frame(self, index: int) -> QueryPredictions:
+        """One of the first axis: a frame of several, or a clip."""
+        return QueryPredictions(self.logits[index], self.boxes[index])
+
+    def batched(self) -> QueryPredictions:
+        """A first axis of length 1."""
+        return QueryPredictions(self.logits[None], self.boxes[None])
+
 
 class FrameQueries(NamedTuple):
     """The queries of frames after the decoder, with leading axes ``(...)``: none in a stream, ``(B, T)`` in a clip.
@@ -117,7 +129,7 @@ class FrameQueries(NamedTuple):
             content=self.content[index],
             memory=self.memory[index],
             cells=None,
-            predictions=tuple(QueryPredictions(p.logits[index], p.boxes[index]) for p in self.predictions),
+            predictions=tuple(p.frame(index) for p in self.predictions),
             organ=None if self.organ is None else self.organ[index],
         )
 

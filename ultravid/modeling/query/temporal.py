@@ -158,7 +158,7 @@ class TemporalQueries(QueryContext):
             organ=None if queries.organ is None else queries.organ[None],
         )
         predictions = self._predict(frame, queries.reference[None])
-        return QueryPredictions(predictions.logits[0], predictions.boxes[0]), next_state
+        return predictions.frame(0), next_state
 
     def _step_window(self, queries: FrameQueries, state: State) -> tuple[Tensor, State]:
         """``(1, Q, C)`` of the newest frame: all frames of the window relate to each other, but in the last layer."""

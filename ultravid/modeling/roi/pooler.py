@@ -19,7 +19,8 @@ class RoIPooler(nn.Module):
     """RoIAlign and a head that makes one token of each pooled map.
 
     Args:
-        box_pooler: from the feature map and boxes ``(M, 5)`` to ``(M, C, P, P)``; of RoIAlign the arguments are used, in `pool_boxes`.
+        box_pooler: a module from the feature map and boxes ``(M, 5)`` to ``(M, C, P, P)``. RoIAlign, torchvision's or that of
+            `ultravid.layers`, is not called: `pool_boxes` computes the same, in fixed shapes, from its arguments.
         head: from the pooled maps to tokens ``(M, D)``; maps ``(M, D, p, p)`` are averaged over space.
         roi_scale: factor by which boxes are enlarged about their centre before pooling, to include their surroundings.
     """

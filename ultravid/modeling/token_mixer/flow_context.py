@@ -126,7 +126,7 @@ class FlowContextMixer(TokenMixer):
     def initial_state(self, image_size: tuple[int, int], num_boxes: int, device: torch.device | None = None) -> State:
         """Reduced images and maps of the key frames, and of the window's frames what the layers need of them."""
         f32 = torch.float32
-        image = (self.warp.estimator.reduced_shape(image_size), f32)
+        image = (self.warp.reduced_shape(image_size), f32)
         key_map = ((self.map_channels, *self.warp.map_size(image_size)), f32)
         key_frames = self.key_frames.initial_state(device, image=image, map=key_map)
         if self.causal:
@@ -170,7 +170,7 @@ class FlowContextMixer(TokenMixer):
         count, length, num_boxes, dim = frames.tokens.shape
         frame, slot, source = self._context_places(frames.frame_valid)
         clip = torch.arange(count, device=source.device)[:, None]
-        reduced = self.warp.estimator.reduce(frames.image.flatten(0, 1)).unflatten(0, (count, length))
+        reduced = self.warp.reduce(frames.image.flatten(0, 1)).unflatten(0, (count, length))
         maps = frames.feature_map[clip, source].flatten(0, 1)
         warped = self.warp(maps, reduced[:, frame].flatten(0, 1), reduced[clip, source].flatten(0, 1))
         pooled = pool(warped, frames.boxes[:, frame].flatten(0, 1)).unflatten(0, (count, len(frame)))
@@ -202,7 +202,7 @@ class FlowContextMixer(TokenMixer):
 
     def step(self, frame: FrameTokens, pool: Pool, state: State, phase: int = 0) -> tuple[Tensor, State]:
         """``(N, D)``: the frame's tokens, related to those of the window."""
-        image = self.warp.estimator.reduce(frame.image[None])
+        image = self.warp.reduce(frame.image[None])
         key_frames, window = self.streams.current(state["key_frames"]), self.streams.current(state["window"])
         if phase == KEY:
             key_frames = self.key_frames.push(key_frames, image=image[0], map=frame.feature_map)
