@@ -10,9 +10,19 @@ from tests.conftest import ROOT, read_rows
 from ultravid.config import Builder, LazyConfig, check, load_checked
 from ultravid.engine.quick import shorten_config
 
+
+def names(path):
+    return f"{path.parents[1].name}/{path.stem}"
+
+
 CONFIGS = sorted((ROOT / "projects").glob("*/configs/*.py"))
-# A full-size model takes seconds to build and to step: one of each project does so in each run of the tests.
-STEPS = [pytest.param(p, marks=[pytest.mark.slow_models] * p.stem.startswith("cva_bus_")) for p in CONFIGS]
+# A full-size model takes seconds to step: one of each project does so in each run of the tests, except UltraDet, whose
+# FlowNet alone takes 8 s.
+SLOW = ("cva_bus_", "ultradet/cva_bus")
+STEPS = [
+    pytest.param(p, marks=[pytest.mark.slow_models] * (p.stem.startswith(SLOW) or names(p).startswith(SLOW)))
+    for p in CONFIGS
+]
 TOP_KEYS = {"model", "dataloader", "optimizer", "lr_multiplier", "train", "trainer"}
 TRAIN_KEYS = {
     "output_dir",
@@ -24,10 +34,6 @@ TRAIN_KEYS = {
     "eval_period",
     "log_period",
 }
-
-
-def names(path):
-    return f"{path.parents[1].name}/{path.stem}"
 
 
 def skip_without_extras(path):
