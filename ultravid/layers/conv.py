@@ -16,8 +16,9 @@ __all__ = ["Conv2d", "c2_msra_fill", "fold_norms", "get_norm", "to_fast_layout"]
 class Conv2d(nn.Conv2d):
     """``activation(norm(conv(x)))``; the norm's parameters are named ``norm.`` under the convolution's own prefix.
 
-    A norm that does not depend on its input, a frozen batch norm or any batch norm in evaluation, is folded into the convolution: one
-    operation with scaled weights and a bias, which gives the same but for rounding. Gradients flow through the scaling.
+    In training, a frozen batch norm is folded into the convolution: one operation with scaled weights and a bias, which gives the same
+    but for rounding. Gradients flow through the scaling. In evaluation the two are computed one after the other, as the code that
+    published weights come from computes them; `fold_norm` folds for good, as `prepare_for_inference` does.
 
     Args:
         in_channels: as of `torch.nn.Conv2d`, and so all that follow but the last two.
@@ -54,7 +55,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, out_channels, H', W')``."""
-        if self.norm is None or (folded := self._folded()) is None:
+        if self.norm is None or not self.training or (folded := self._folded()) is None:
             x = self._conv_forward(x, self.weight, self.bias)
             x = x if self.norm is None else self.norm(x)
         else:
@@ -87,15 +88,21 @@ def fold_norms(module: nn.Module) -> None:
 
 
 def to_fast_layout(x: Tensor, module: nn.Module) -> Tensor:
-    """``(N, C, H, W)`` in the layout in memory that the convolutions of a module are the fastest for, on this device.
+    """``(N, C, H, W)`` in the layout in memory that the convolutions of a module are the fastest for.
 
-    Without a backward pass that is channels-last, with which a forward pass on a CPU takes 0.8 of the time; on CUDA it always is.
-    The backward pass on a CPU gains nothing from it, and oneDNN 3.12 (torch 2.14) writes out of bounds for few channels then.
+    That is channels-last if their weights are (`prepare_for_inference` makes them so; on a CPU a forward pass then takes 0.8 of the time),
+    on CUDA, and in frozen parts of a model in training. In other training on a CPU the backward pass gains nothing from it, and oneDNN 3.12
+    (torch 2.14) writes out of bounds for few channels then.
     """
-    trained = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.parameters()))
-    if trained and x.device.type == "cpu":
+    parameters = list(module.parameters())
+    trained = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters))
+    if x.device.type == "cpu" and (trained or not (module.training or any(map(_is_channels_last, parameters)))):
         return x.contiguous()
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def _is_channels_last(weight: Tensor) -> bool:
+    return weight.dim() == 4 and not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def c2_msra_fill(module: nn.Conv2d) -> None:
