@@ -267,7 +267,7 @@ def published_model(name: str, depth: int) -> VideoDetector:
 
 def forms_of(name: str, args: argparse.Namespace) -> tuple[dict[str, Form], list[str]]:
     """The forms of a model by name, the plain one first, and what is said of those that there are not."""
-    model, remarks = published_model(name, args.depth), []
+    model, warnings = published_model(name, args.depth), []
     plain = published_model(name, args.depth)
     if name in PLAIN_PARTS:
         attribute, make = PLAIN_PARTS[name]
@@ -278,10 +278,10 @@ def forms_of(name: str, args: argparse.Namespace) -> tuple[dict[str, Form], list
         try:
             forms[form] = Form(prepare_for_inference(model, (args.size, args.size), **options[form]), args.size)
         except CompileError as error:
-            remarks.append(f"{name}, {form}: {error}")
+            warnings.append(f"{name}, {form}: {error}")
     if args.onnx:
-        remarks.append(f"{name}, onnxruntime: {exported(model, args.size)}")
-    return forms, remarks
+        warnings.append(f"{name}, onnxruntime: {exported(model, args.size)}")
+    return forms, warnings
 
 
 def exported(model: VideoDetector, size: int) -> str:
@@ -329,7 +329,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for column in ("model", "form", "p50", "p95", "worst", "cpu", "ratio", "ratio of cpu"):
         table.add_column(column, justify="left" if column in ("model", "form") else "right")
     for name in args.models:
-        forms, remarks = forms_of(name, args)
+        forms, warnings = forms_of(name, args)
         for form in forms.values():  # the windows are full after two turns
             form.run(frames)
             form.run(frames)
@@ -341,8 +341,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             row = form.row(forms["plain"])
             table.add_row(name, form_name, *row)
             console.print(name, form_name, *row)
-        for remark in remarks:
-            console.print(remark)
+        for warning in warnings:
+            console.print(warning)
     console.print(table)
     return 0
 

@@ -7,7 +7,7 @@
     python projects/phantom_table.py --models projects/basicdet/configs/phantom_one_frame.py --readme ""
 
 Run again, the same command continues: rows that are finished under their config stay, interrupted ones are resumed from their last
-checkpoint, and rows whose config changed since in a way that changes results are trained anew. Rows that are not finished stand in
+checkpoint, and rows whose config changed since in a way that changes results are retrained. Rows that are not finished are in
 the table with the reason. Speed is measured once the training is over, one model after the other; the table says of what. On Ctrl-C or
 SIGTERM the running rows save a checkpoint and stop. Exit codes: 0 all rows are finished, 1 a row is not, 2 a user's mistake, 75 stopped.
 """
@@ -72,7 +72,7 @@ class Row:
     Attributes:
         model: its name in the table.
         config: its file.
-        seed: of the training.
+        seed: seed of the training.
         run: its folder.
         overrides: of the config, the user's first.
         cfg: the config with them.
@@ -276,7 +276,7 @@ def why_unfinished(row: Row) -> str:
         said = next((line for line in reversed(lines) if "error:" in line), "")
         return shortened(said) or "not run yet"
     if changes := significant_changes(row.cfg, saved):
-        return f"to be trained anew: {counted(len(changes), 'key')} changed, as {changes[0].key}"
+        return f"to be retrained: {counted(len(changes), 'key')} changed, as {changes[0].key}"
     record = row.run.newest_record() or {}
     end = record.get("end") or {}
     return shortened(": ".join(filter(None, (row.run.state().value, end.get("why")))))

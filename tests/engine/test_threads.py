@@ -25,7 +25,7 @@ def test_a_resumed_run_keeps_its_number_of_threads(run_of_three_threads, caplog)
 
 def test_a_resumed_run_with_another_number_of_threads_is_warned_about(run_of_three_threads, caplog):
     set_training_threads(2, run_of_three_threads)
-    assert torch.get_num_threads() == 2 and "has had 3 threads so far and goes on with 2" in caplog.text
+    assert torch.get_num_threads() == 2 and "has had 3 threads so far and continues with 2" in caplog.text
 
 
 def test_a_small_model_is_evaluated_on_one_thread_and_a_number_is_obeyed():

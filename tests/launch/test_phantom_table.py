@@ -31,7 +31,7 @@ def rows_of(arguments):
     return phantom_table.load_rows(args, phantom_table.chosen_models(args.models))
 
 
-def test_a_finished_row_stays_an_interrupted_one_is_resumed_and_a_changed_one_is_trained_anew(
+def test_a_finished_row_stays_an_interrupted_one_is_resumed_and_a_changed_one_is_retrained(
     table, launch_run, tmp_path, capfd, monkeypatch
 ):
     (row,) = rows_of(table)
@@ -48,7 +48,7 @@ def test_a_finished_row_stays_an_interrupted_one_is_resumed_and_a_changed_one_is
     (changed,) = rows_of([*table, "optimizer.lr=0.5"])
     assert not phantom_table.is_trained(changed.run, changed.cfg)
     assert "--resume" not in phantom_table.job_of(changed).command
-    assert phantom_table.why_unfinished(changed) == "to be trained anew: 1 key changed, as optimizer.lr"
+    assert phantom_table.why_unfinished(changed) == "to be retrained: 1 key changed, as optimizer.lr"
     for file in ("model_final.pth", "inference/metrics.json"):
         (row.run.path / file).unlink()
     row.run.last_checkpoint.write_text("model_0000001.pth")

@@ -35,7 +35,7 @@ def random_model(name: str, seed: int = 0, **values: object) -> VideoDetector:
 
     Args:
         name: of the model.
-        seed: of the weights.
+        seed: seed of the weights.
         values: as of `describe`; None leaves what the config has.
     """
     torch.manual_seed(seed)

@@ -126,7 +126,7 @@ def test_an_unknown_organ_is_refused_by_name():
     assert copy.deepcopy(model).organs == model.organs
     with pytest.raises(ValueError, match=r"'thyriod' is not an organ of the model\. Did you mean 'thyroid'"):
         model.initial_state((64, 64), "thyriod")
-    with pytest.raises(ValueError, match=r"tells organs apart \(breast, thyroid\), but the organ is not known"):
+    with pytest.raises(ValueError, match=r"has a classifier per organ \(breast, thyroid\), but the organ is not known"):
         model.train()([clip_of("")])
     with pytest.raises(ValueError, match="organ_loss_weights names 'liver'"):
         small_model(organ_loss_weights={"liver": 2.0})

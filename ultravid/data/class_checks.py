@@ -65,7 +65,7 @@ def check_organs(model: nn.Module, loader: Any) -> None:
     """Refuse videos of an organ that a model does not know, and classes that the organ's classifier does not have.
 
     Args:
-        model: tells organs apart if it has names of organs as ``organs``; parts of it may have a number of classes of each organ as
+        model: has a classifier per organ if it has names of organs as ``organs``; parts of it may have a number of classes of each organ as
             ``organ_classes``.
         loader: of videos, or several by name.
 
@@ -80,7 +80,7 @@ def check_organs(model: nn.Module, loader: Any) -> None:
         where = f"{len(videos)} of the videos, the first {videos[0].video_id!r}"
         if organ == "":
             raise UserError(
-                f"The model tells organs apart ({', '.join(organs)}), but the organ of {where}, is not known: state it in the "
+                f"The model has a classifier per organ ({', '.join(organs)}), but the organ of {where}, is not known: state it in the "
                 "videos' metadata, or for all videos as the argument organ of the loader."
             )
         if organ not in organs:

@@ -115,7 +115,7 @@ class ClipDataset(Dataset[Clip]):
     Args:
         videos: each is used once before one is used again, in another order each time.
         frame_sampler: chooses the frames of the video; in videos with gaps by their time, if it can (`FilmFrameSampler`). One with an
-            attribute ``num_memory`` declares that so many first frames are memory (`Clip.num_memory`).
+            attribute ``num_memory`` declares the number of leading frames that are memory frames (`Clip.num_memory`).
         transforms: augmentation of the clip.
         total_batch_size: clips per iteration, all ranks together.
         seed: of the order, the frames and the augmentation.
@@ -253,7 +253,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
             remembers then comes from other videos. A control, see `ClipDataset`.
         image_format: see `ClipDataset`.
         all_videos: what all processes evaluate together, to be compared with the training's videos; None: ``videos``.
-        organ: of the frames, for a model that tells organs apart; None: the one in each video's metadata.
+        organ: of the frames, for a model that has a classifier per organ; None: the one in each video's metadata.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ class DefaultPredictor:
     Attributes:
         cfg: the copy.
         model: in evaluation mode; with ``prepare`` an `InferenceDetector`.
-        organ: what is scanned, for a model that tells organs apart; at first that of the config's test loader.
+        organ: what is scanned, for a model that has a classifier per organ; at first that of the config's test loader.
         metadata: of the config's first test data set, if it is in the `DatasetCatalog`; else None.
 
     Raises:

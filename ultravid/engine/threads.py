@@ -50,7 +50,7 @@ def set_training_threads(num_threads: NumThreads, resumed: RunFolder | None) -> 
     logger.info("%d threads on the CPU (train.num_threads=%s).", threads, num_threads)
     if isinstance(earlier, int) and earlier != threads:
         logger.warning(
-            "The run has had %d threads so far and goes on with %d: its metrics will differ in the last digits from those of a run that "
+            "The run has had %d threads so far and continues with %d: its metrics will differ in the last digits from those of a run that "
             "was not interrupted. train.num_threads=%d, or 'auto', keeps the number.",
             earlier,
             threads,

@@ -60,14 +60,14 @@ class VideoDetector(nn.Module, ABC):
     """A detector in video.
 
     Training: ``model(list[Clip])`` returns a dict of losses. Evaluation: ``model([{"image", "height", "width", "video_id", ...}])``
-    returns ``[{"instances"}]``, frame after frame of one stream, which a change of ``stream_id`` (else ``video_id``) or `reset` begins
-    anew; ``image`` is ``(3, H, W)``, RGB in 0..255. Several streams at once: one `VideoStream` each.
+    returns ``[{"instances"}]``, frame after frame of one stream; a change of ``stream_id`` (else ``video_id``) or `reset`
+    starts a new one. ``image`` is ``(3, H, W)``, RGB in 0..255. Several streams at once: one `VideoStream` each.
 
     Args:
-        pixel_mean: of R, G, B in 0..255.
-        pixel_std: of R, G, B.
-        organs: names of the organs that the model takes; empty: those that its classifiers tell apart (`modeling.organs`), or any
-            organ if there are no such classifiers.
+        pixel_mean: mean of R, G and B, in 0..255.
+        pixel_std: standard deviation of R, G and B.
+        organs: names of the organs that the model takes; empty: those that it has a classifier for (`modeling.organs`), or any
+            organ if its classifiers are the same for all.
         organ_loss_weights: factor of a clip's losses by its organ; 1 for an organ that is not listed.
         tracker: links the detections of a stream; None for none.
         gradient_checkpointing: in training, keep no activations of the backbone but compute them again in the backward pass, which
@@ -113,7 +113,7 @@ class VideoDetector(nn.Module, ABC):
 
         Args:
             image_size: (height, width) of the stream's images in pixels.
-            organ: what is scanned; needed by a model that tells organs apart.
+            organ: what is scanned; needed by a model that has a classifier per organ.
         """
 
     @abstractmethod
@@ -122,8 +122,8 @@ class VideoDetector(nn.Module, ABC):
 
         Args:
             image: ``(3, H, W)`` float32 in 0..255, RGB, on the model's device.
-            state: of the stream, from `initial_state` or the previous step.
-            phase: of the frame, from `phase`.
+            state: the state of the stream, from `initial_state` or the previous step.
+            phase: what `phase` gives for the frame's number.
         """
 
     @abstractmethod
@@ -195,15 +195,15 @@ class VideoDetector(nn.Module, ABC):
         return buffers & self.state_dict().keys()
 
     def organ_index(self, organ: str) -> Tensor:
-        """``()`` int64: the organ's place in `organs`, 0 for a model that does not tell organs apart.
+        """``()`` int64: the organ's place in `organs`, 0 for a model without a classifier per organ.
 
         Raises:
-            ValueError: the model tells organs apart, and this is not one of them.
+            ValueError: the model has a classifier per organ, but none for this one.
         """
         organs = self.organs
         if organs and organ == "":
             raise ValueError(
-                f"This model tells organs apart ({', '.join(organs)}), but the organ is not known: state it in the videos' metadata, "
+                f"This model has a classifier per organ ({', '.join(organs)}), but the organ is not known: state it in the videos' metadata, "
                 "or as the argument organ of the loader or of the stream."
             )
         if organs and organ not in organs:
@@ -271,13 +271,13 @@ class VideoDetector(nn.Module, ABC):
 class VideoStream:
     """One stream of frames through a model in evaluation mode: its state, its frame number, its tracks, the scaling of its boxes.
 
-    Streams do not meet: several may pass one model, in turns or from threads.
+    Streams are independent: several may pass one model, in turns or from threads.
 
     Args:
         model: is not changed.
         image_size: (height, width) of the frames that the model is given, in pixels.
         output_size: (height, width) that the boxes are scaled to; None: that of the frames.
-        organ: what is scanned; needed by a model that tells organs apart.
+        organ: what is scanned; needed by a model that has a classifier per organ.
     """
 
     def __init__(
@@ -294,7 +294,7 @@ class VideoStream:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, as with the first frame of a video."""
+        """Start a new stream, as with the first frame of a video."""
         self.frame_number = 0
         self.state = self.model.initial_state(self.image_size, self.organ)
         self.tracker_state = None if self.model.tracker is None else self.model.tracker.initial_state()

@@ -69,7 +69,7 @@ def frames_see(length: int, context_frames: int, causal: bool, device: torch.dev
         length: ``T``.
         context_frames: 0 allows only the frame itself; with ``causal`` it limits how far back a frame sees.
         causal: allow no later frame; otherwise every frame sees every other.
-        device: of the result.
+        device: device of the result.
     """
     place = torch.arange(length, device=device)
     back = place[:, None] - place[None, :]

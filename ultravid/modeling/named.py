@@ -27,7 +27,7 @@ def FasterRCNN(  # noqa: N802 - the name of a class, which it was in version 0.1
         backbone: as of `TwoStage`.
         proposal_generator: from features to proposals.
         roi_heads: the second stage.
-        kwargs: of `VideoDetector`.
+        kwargs: arguments of `VideoDetector`.
     """
     mixer = None if roi_heads.relation is None else RelationMixer(relation=roi_heads.relation, context_frames=0)
     return _two_stage(backbone, proposal_generator, roi_heads, mixer, kwargs)
@@ -52,7 +52,7 @@ def BasicDet(  # noqa: N802 - the name of a class, which it was in version 0.1
         context_frames: as of `RelationMixer`.
         context_stride: as of `RelationMixer`.
         causal: as of `RelationMixer`.
-        kwargs: of `VideoDetector`.
+        kwargs: arguments of `VideoDetector`.
 
     Raises:
         ValueError: ``roi_heads`` has no relation.

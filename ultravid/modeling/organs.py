@@ -163,13 +163,13 @@ def classify(layer: nn.Module, x: Tensor, organ: Tensor | None) -> Tensor:
         same: Tensor = layer(x)
         return same
     if organ is None:
-        raise ValueError(f"The classifier tells organs apart ({', '.join(layer.organs)}), but no organ is given.")
+        raise ValueError(f"There is a classifier per organ ({', '.join(layer.organs)}), but no organ is given.")
     chosen: Tensor = layer(x, organ)
     return chosen
 
 
 def organs_of(model: nn.Module) -> tuple[str, ...]:
-    """The organs that the layers of a model tell apart, in their order; empty if none does.
+    """The organs that the layers of a model have a classifier for, in their order; empty without such layers.
 
     Raises:
         ValueError: two layers have different organs, or another order of them.

@@ -26,7 +26,7 @@ class Clip:
         frame_indices: per frame, its place in its video, from 0.
         position: number of this sample in the run, from 0.
         organ: what was scanned, "" if that is not known; a model may weight its loss by it.
-        num_memory: that many first frames are memory: later frames may use them, and they carry no loss.
+        num_memory: number of leading frames that are memory frames: later frames may use them, and they carry no loss.
     """
 
     frames: Tensor

@@ -1,4 +1,4 @@
-"""FGFA: Faster R-CNN on the mean of 16 frames' maps, warped to the current frame by optical flow and weighted by likeness."""
+"""FGFA: Faster R-CNN on the mean of 16 frames' maps, warped to the current frame by optical flow and weighted by similarity."""
 
 from ultravid.config import LazyCall as L
 from ultravid.modeling import FlowAggregation, FlowNet, FlowWarp

@@ -50,8 +50,8 @@ class HungarianAssigner:
         class_cost: weight of the focal loss that the query would save by the class.
         l1_cost: weight of the L1 distance of the boxes as shares of the image.
         giou_cost: weight of -GIoU.
-        alpha: of the focal loss.
-        gamma: of the focal loss.
+        alpha: weight of the positive class in the focal loss.
+        gamma: exponent of the focal loss.
     """
 
     def __init__(

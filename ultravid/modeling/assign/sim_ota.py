@@ -1,4 +1,4 @@
-"""As many locations for a box as its predictions deserve (Ge et al., "YOLOX", arXiv 2107.08430, section 2.1, SimOTA).
+"""A number of locations for each box that follows from the IoU of its best predictions (Ge et al., "YOLOX", arXiv 2107.08430, section 2.1, SimOTA).
 
 Legend: ``B`` frames, ``G`` rows of ground truth, ``N`` locations, ``K`` classes, ``S`` the most locations that a box may get.
 """

@@ -194,7 +194,7 @@ class ResNet(nn.Module):
         dilations: of the 3x3 convolutions of each stage; with ``strides`` of 1 for the same stage its map keeps the resolution of the
             one before. None: 1.
         stride_in_1x1: see `BottleneckBlock`.
-        out_channels: a 1x1 convolution brings the map to this width, which the parts after the backbone may ask for; None: none does.
+        out_channels: a 1x1 convolution brings the map to this width, which the parts after the backbone may ask for; None: no projection.
         weights: file or address of weights for the backbone, such as torchvision's; "" for none. ``train.init_checkpoint`` takes the same
             files, and is not asked for again when the model is built from a run's folder.
 

@@ -24,7 +24,7 @@ class DenseHead(nn.Module, ABC):
 
         Args:
             feature_map: ``(B, C, h, w)``.
-            organ: ``(B,)`` int64, place in `VideoDetector.organs`, for layers that tell organs apart.
+            organ: ``(B,)`` int64, place in `VideoDetector.organs`, for layers with a classifier per organ.
         """
 
     @abstractmethod

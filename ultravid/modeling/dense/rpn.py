@@ -66,7 +66,7 @@ class RPN(DenseHead):
     """Proposals, and in training their losses. Anchors of cells in the padding of a frame are ignored.
 
     Args:
-        rpn_head: from features to logits and deltas.
+        rpn_head: computes logits and deltas from features.
         anchor_generator: the anchors of the same cells.
         box2box_transform: decodes deltas to boxes.
         anchor_matcher: labels anchors as foreground, background or ignored.

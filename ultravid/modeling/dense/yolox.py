@@ -34,7 +34,9 @@ from ultravid.utils.limits import Positive, Share
 
 __all__ = ["YOLOX", "YOLOXPredictions"]
 
-_MAX_LOG_SIZE = math.log(1e4)  # sides in strides; a bound that no box reaches keeps what an untrained layer says finite
+_MAX_LOG_SIZE = math.log(
+    1e4
+)  # sides in strides; no box is so large; the bound keeps the output of an untrained layer finite
 
 
 class YOLOXPredictions(NamedTuple):
@@ -69,9 +71,9 @@ class YOLOX(DenseHead):
         max_detections: number of detections of a frame that are kept.
         iou_loss_weight: weight of the IoU loss.
         l1_loss_weight: weight of the L1 loss, which the paper adds in the last epochs alone.
-        scale_by_padded_size: boxes are taken for such of an image whose sides are rounded up to multiples of the stride, and
-            scaled down to this one, as in the published code.
-        prior_probability: with which objectness and class begin.
+        scale_by_padded_size: boxes are scaled as if they were predicted on an image whose sides are rounded up to multiples of the
+            stride, as in the published code.
+        prior_probability: probability that an untrained head gives objectness and class.
         organ_classes: number of classes of each organ, by its name, if each has a classifier of its own, see `modeling.organs`.
     """
 

@@ -26,9 +26,9 @@ class OneStage(VideoDetector):
 
     Args:
         backbone: from images ``(B, 3, H, W)`` to features ``(B, C, ceil(H / s), ceil(W / s))``.
-        dense_head: from features to detections.
+        dense_head: computes detections from features.
         feature_context: relates feature maps of several frames; None for none.
-        kwargs: of `VideoDetector`, ``tracker`` among them.
+        kwargs: arguments of `VideoDetector`, ``tracker`` among them.
     """
 
     def __init__(

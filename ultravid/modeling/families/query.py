@@ -1,4 +1,4 @@
-"""Query-based detectors: an encoder over the feature map, queries that look at it, classes and boxes of the queries.
+"""Query-based detectors: an encoder over the feature map, queries that attend to it, classes and boxes of the queries.
 
 Legend: ``B`` clips, ``T`` frames of a clip, ``C, h, w`` channels, height, width of the feature map, ``Q`` queries, ``K`` rows of detections.
 """
@@ -38,14 +38,14 @@ class Query(VideoDetector):
 
     Args:
         backbone: from images ``(B, 3, H, W)`` to features ``(B, C, ceil(H / s), ceil(W / s))``; ``stride`` is its s.
-        encoder: from features to a map for queries.
-        decoder: from that map to queries and their predictions.
+        encoder: computes a map for queries from features.
+        decoder: computes queries and their predictions from that map.
         criterion: the losses.
         feature_context: relates feature maps of several frames; None for none.
         memory_context: relates the encoder's maps of several frames; None for none.
         query_context: relates the queries of several frames; None for none.
         nms_threshold: a detection whose IoU with a better one is larger is dropped; 1 keeps all.
-        kwargs: of `VideoDetector`.
+        kwargs: arguments of `VideoDetector`.
 
     Raises:
         ValueError: ``query_context`` has another number of queries or of classes than ``decoder``.

@@ -30,12 +30,12 @@ class TwoStage(VideoDetector):
     Args:
         backbone: from images ``(B, 3, H, W)`` to features ``(B, C, ceil(H / s), ceil(W / s))``.
         proposal_head: from features to proposals; it is trained with one class for all objects.
-        roi_pooler: from proposals to tokens.
+        roi_pooler: computes tokens of proposals.
         roi_sampler: which proposals the second stage is trained on.
-        box_predictor: from tokens to classes and boxes.
+        box_predictor: computes classes and boxes from tokens.
         feature_context: relates feature maps of several frames; None for none.
         token_mixer: relates tokens of a frame, or of several; None for none.
-        kwargs: of `VideoDetector`.
+        kwargs: arguments of `VideoDetector`.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class TwoStage(VideoDetector):
 
     @property
     def num_phases(self) -> int:
-        """That of the token mixer."""
+        """The token mixer's."""
         return self.token_mixer.num_phases
 
     def phase(self, frame_number: int) -> int:
-        """That of the token mixer."""
+        """The token mixer's."""
         return self.token_mixer.phase(frame_number)
 
     def initial_state(self, image_size: tuple[int, int], organ: str = "") -> State:

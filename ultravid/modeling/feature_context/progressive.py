@@ -72,8 +72,8 @@ class ProgressiveAggregation(FeatureContext):
     Args:
         dim: ``C``.
         stride: pixels from one cell to the next.
-        num_layers: of each block.
-        num_heads: of attention.
+        num_layers: number of layers of each block.
+        num_heads: number of attention heads.
         ffn_dim: hidden width of the feed-forward networks.
         context_frames: number of earlier frames that a frame sees.
         context_stride: frames from one context frame to the next in a stream; sample training clips with the same stride.

@@ -44,9 +44,9 @@ class FlowWarp(nn.Module):
     """A flow estimator and the sampling of feature maps by its flow.
 
     Args:
-        estimator: of the flow.
+        estimator: estimates the flow.
         map_stride: pixels of the image in a cell of the maps.
-        mixed_corners: as of `warp_maps`; the published code also resizes the flow from corner to corner.
+        mixed_corners: see `warp_maps`; the published code also resizes the flow from corner to corner.
     """
 
     def __init__(self, *, estimator: FlowEstimator, map_stride: Positive, mixed_corners: bool = False) -> None:

@@ -93,11 +93,11 @@ class FrameQueries(NamedTuple):
     Attributes:
         content: ``(..., Q, C)``, of the last decoder layer.
         position: ``(Q, C)``, the same in all frames.
-        memory: ``(..., h * w, C)``, the map that the decoder looked at, row by row.
+        memory: ``(..., h * w, C)``, the map that the decoder attended to, row by row.
         map_size: (h, w).
         cells: of the maps; None without padding.
         predictions: of each decoder layer, in order; those before the last serve the auxiliary losses.
-        organ: ``(...)`` int64, place in `VideoDetector.organs`, for layers that tell organs apart.
+        organ: ``(...)`` int64, place in `VideoDetector.organs`, for layers with a classifier per organ.
     """
 
     content: Tensor

@@ -31,11 +31,11 @@ class QueryCriterion:
 
     Args:
         assigner: matches queries with boxes; None for `HungarianAssigner` as published.
-        class_weight: of the focal loss.
-        l1_weight: of the L1 distance of (cx, cy, w, h) as shares of the image.
-        giou_weight: of 1 - GIoU.
-        alpha: of the focal loss.
-        gamma: of the focal loss.
+        class_weight: weight of the focal loss.
+        l1_weight: weight of the L1 distance of (cx, cy, w, h) as shares of the image.
+        giou_weight: weight of 1 - GIoU.
+        alpha: weight of the positive class in the focal loss.
+        gamma: exponent of the focal loss.
         final_weights: of class, L1 and GIoU of the last predictions, if they are others. The published code of TransVOD trains its temporal
             predictions with (1, 1, 1), because a key lacks an underscore.
     """
@@ -64,7 +64,7 @@ class QueryCriterion:
 
         Args:
             predictions: ``n`` of ``(B, Q, ...)``, the final ones last.
-            targets: of the ``B`` frames.
+            targets: ground truth of the ``B`` frames.
         """
         logits = torch.stack([p.logits.float() for p in predictions])  # (n, B, Q, K)
         boxes = torch.stack([p.boxes.float() for p in predictions])

@@ -28,7 +28,7 @@ class BoxHead(nn.Module):
     """Three linear layers to four numbers, that are added to the logits of a reference.
 
     Args:
-        dim: of a query.
+        dim: width of a query.
         initial_size: logit of width and height at first; the centre does not move at first.
     """
 
@@ -52,7 +52,7 @@ def class_head(dim: int, num_classes: int, prior: float, organ_classes: Mapping[
     """A linear layer whose sigmoid is about ``prior`` at first, which keeps the focal loss of the many empty queries small.
 
     Args:
-        dim: of a query.
+        dim: width of a query.
         num_classes: number of classes.
         prior: between 0 and 1.
         organ_classes: as of `organ_classifier`; call the layer through `classify`.
@@ -82,10 +82,10 @@ class DecoderLayer(nn.Module):
 
     Args:
         dim: ``C``.
-        num_heads: of both attentions.
-        num_points: places of the map that a head looks at.
+        num_heads: number of heads of both attentions.
+        num_points: number of sampling points per head.
         ffn_dim: hidden width of the feed-forward network.
-        dropout: in training.
+        dropout: dropout probability during training.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class DecoderLayer(nn.Module):
             reference: ``(B, Q, 2)`` (x, y) or ``(B, Q, 4)`` (cx, cy, w, h) as shares of the image.
             memory: ``(B, h * w, C)``.
             map_size: (h, w).
-            cells: of a padded batch.
+            cells: the cells of each image in a padded batch.
 
         Returns:
             ``(B, Q, C)``.
@@ -133,8 +133,8 @@ class DecoderLayer(nn.Module):
         if cells is not None:
             reference = reference * cells.share.repeat(1, reference.shape[-1] // 2)[:, None]
             valid = cells.valid.flatten(1)
-        looked = self.cross_attention(x + position, reference, memory, map_size, valid)
-        out: Tensor = self.ffn(self.cross_norm(x + self.dropout(looked)))
+        attended = self.cross_attention(x + position, reference, memory, map_size, valid)
+        out: Tensor = self.ffn(self.cross_norm(x + self.dropout(attended)))
         return out
 
 
@@ -145,13 +145,13 @@ class QueryDecoder(nn.Module):
         dim: ``C``.
         num_queries: ``Q``.
         num_layers: number of layers.
-        num_heads: of attention.
-        num_points: places of the map that a head looks at.
+        num_heads: number of attention heads.
+        num_points: number of sampling points per head.
         ffn_dim: hidden width of the feed-forward networks.
         num_classes: ``K``.
         prior: probability of each class at first.
-        dropout: in training.
-        organ_classes: number of classes of each organ, by its name, for class heads that tell organs apart; None: they do not.
+        dropout: dropout probability during training.
+        organ_classes: number of classes of each organ, by its name, for one class head per organ; None: one for all.
     """
 
     def __init__(
@@ -187,8 +187,8 @@ class QueryDecoder(nn.Module):
 
         Args:
             memory_map: ``(B, C, h, w)``.
-            cells: of a padded batch.
-            organ: ``(B,)`` int64, for layers that tell organs apart.
+            cells: the cells of each image in a padded batch.
+            organ: ``(B,)`` int64, for layers with a classifier per organ.
         """
         map_size = (memory_map.shape[-2], memory_map.shape[-1])
         memory = memory_map.flatten(2).transpose(1, 2)

@@ -1,8 +1,8 @@
-"""Deformable attention: each query looks at a few places of a map, which it chooses itself.
+"""Deformable attention: each query attends to a few sampling points of a map, which it chooses itself.
 
 Source: Zhu et al., "Deformable DETR", ICLR 2021, section 4.1, equation 2, on one level.
 
-Legend: ``B`` frames, ``Q`` queries, ``C`` width of a query, ``M`` heads, ``d`` = C / M width of a head, ``P`` places that a head looks at,
+Legend: ``B`` frames, ``Q`` queries, ``C`` width of a query, ``M`` heads, ``d`` = C / M width of a head, ``P`` sampling points per head,
 ``h, w`` height and width of the map.
 """
 
@@ -20,7 +20,7 @@ __all__ = ["DeformableAttention"]
 
 
 class DeformableAttention(nn.Module):
-    """A weighted sum of the map at ``P`` places a head, given by offsets from the query's reference.
+    """A weighted sum of the map at ``P`` sampling points per head, given by offsets from the query's reference.
 
     Args:
         dim: ``C``.
@@ -44,7 +44,7 @@ class DeformableAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """At first every query looks, with equal weights, in a direction for each head, 1 to ``P`` cells away."""
+        """At first the sampling points of each head lie in one direction, 1 to ``P`` cells away, with equal weights."""
         nn.init.zeros_(self.sampling_offsets.weight)
         angle = torch.arange(self.num_heads) * (2.0 * math.pi / self.num_heads)
         direction = torch.stack((angle.cos(), angle.sin()), dim=-1)
@@ -61,7 +61,7 @@ class DeformableAttention(nn.Module):
     def forward(
         self, query: Tensor, reference: Tensor, value: Tensor, map_size: tuple[int, int], valid: Tensor | None = None
     ) -> Tensor:
-        """Look at the map.
+        """Attend to the map.
 
         Args:
             query: ``(B, Q, C)``.
@@ -81,10 +81,10 @@ class DeformableAttention(nn.Module):
         maps = values.float().transpose(1, 2).reshape(len(query) * heads, -1, *map_size)  # (B * M, d, h, w)
         places = self._places(query, reference.float(), map_size)  # (B, Q, M, P, 2)
         places = places.transpose(1, 2).flatten(0, 1)
-        looked = F.grid_sample(maps, 2.0 * places - 1.0, mode="bilinear", padding_mode="zeros", align_corners=False)
+        sampled = F.grid_sample(maps, 2.0 * places - 1.0, mode="bilinear", padding_mode="zeros", align_corners=False)
         weights = self.attention_weights(query).float().unflatten(-1, (heads, points)).softmax(dim=-1)
         weights = weights.transpose(1, 2).flatten(0, 1)[:, None]  # (B * M, 1, Q, P)
-        gathered = (looked * weights).sum(dim=-1).view(len(query), -1, query.shape[1])
+        gathered = (sampled * weights).sum(dim=-1).view(len(query), -1, query.shape[1])
         out: Tensor = self.output_proj(gathered.transpose(1, 2))
         return out
 

@@ -1,4 +1,4 @@
-"""From a feature map to one whose cells have looked at each other.
+"""From a feature map to one whose cells have attended to each other.
 
 Source: Zhu et al., "Deformable DETR", ICLR 2021, section 4.1 and appendix A.4, on one level.
 
@@ -52,8 +52,8 @@ class EncoderLayer(nn.Module):
         self, x: Tensor, position: Tensor, centres: Tensor, map_size: tuple[int, int], valid: Tensor | None
     ) -> Tensor:
         """``(B, h * w, C)``."""
-        looked = self.self_attention(x + position, centres, x, map_size, valid)
-        out: Tensor = self.ffn(self.norm(x + self.dropout(looked)))
+        attended = self.self_attention(x + position, centres, x, map_size, valid)
+        out: Tensor = self.ffn(self.norm(x + self.dropout(attended)))
         return out
 
 
@@ -64,14 +64,14 @@ class DeformableEncoder(nn.Module):
     nor in attention, and positions are relative to the image.
 
     Args:
-        in_channels: of the feature map.
+        in_channels: number of channels of the feature map.
         dim: ``C`` of the result, a multiple of 4.
         num_layers: number of layers.
-        num_heads: of attention.
-        num_points: places of the map that a head looks at.
+        num_heads: number of attention heads.
+        num_points: number of sampling points per head.
         ffn_dim: hidden width of the feed-forward networks.
-        norm_groups: of the projection's group norm.
-        dropout: of attention and feed-forward networks, in training.
+        norm_groups: number of groups of the projection's group norm.
+        dropout: dropout probability of attention and feed-forward networks during training.
     """
 
     def __init__(

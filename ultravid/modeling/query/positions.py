@@ -18,7 +18,7 @@ __all__ = ["sine_positions"]
 def sine_positions(
     map_size: tuple[int, int], dim: int, cells: Cells | None = None, device: torch.device | None = None
 ) -> Tensor:
-    """``(1, h * w, C)``, or ``(B, h * w, C)`` with ``cells``: the first half tells the row, the second the column.
+    """``(1, h * w, C)``, or ``(B, h * w, C)`` with ``cells``: the first half encodes the row, the second the column.
 
     A coordinate is (index + 0.5) / (size + 1e-6) * 2 pi, the size being that of the image in cells; in either half, entry i is the sine
     (i even) or cosine (i odd) of coordinate / 10000 ** (2 * floor(i / 2) / (C / 2)).
@@ -29,7 +29,7 @@ def sine_positions(
         map_size: (h, w).
         dim: ``C``, a multiple of 4.
         cells: sizes of images in a padded batch.
-        device: of the result.
+        device: device of the result.
     """
     half = dim // 2
     exponent = torch.arange(0, half, 2, dtype=torch.float32, device=device) / half

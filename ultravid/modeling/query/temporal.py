@@ -69,10 +69,10 @@ class TemporalQueries(QueryContext):
     Args:
         dim: ``C``.
         num_queries: ``Q``, that of the decoder before.
-        num_layers: of the temporal query encoder.
-        num_decoder_layers: of the temporal decoder, whose references are the boxes of the decoder before.
-        num_heads: of attention.
-        num_points: places of the map that a head looks at.
+        num_layers: number of layers of the temporal query encoder.
+        num_decoder_layers: number of layers of the temporal decoder, whose references are the boxes of the decoder before.
+        num_heads: number of attention heads.
+        num_points: number of sampling points per head.
         ffn_dim: hidden width of the feed-forward networks.
         num_classes: that of the decoder before.
         prior: probability of each class at first.
@@ -81,7 +81,7 @@ class TemporalQueries(QueryContext):
         causal: a frame's queries see no later frame, in training and in a stream, which then keeps what each layer made of the earlier
             frames and computes only the newest. Without it all frames of a clip or window see each other, in training whatever
             ``context_frames`` is, as in the published model; a stream never uses a later frame.
-        dropout: in training.
+        dropout: dropout probability during training.
         organ_classes: as of `QueryDecoder`.
     """
 

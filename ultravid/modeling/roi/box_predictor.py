@@ -78,14 +78,14 @@ class BoxPredictor(nn.Module):
         self.box_loss_weight = box_loss_weight
 
     def forward(self, tokens: Tensor, organ: Tensor | None = None) -> BoxPredictions:
-        """Predictions of tokens ``(B, N, D)``; ``organ`` ``(B,)`` is for layers that tell organs apart."""
+        """Predictions of tokens ``(B, N, D)``; ``organ`` ``(B,)`` is for layers with a classifier per organ."""
         return BoxPredictions(classify(self.cls_score, tokens, organ), self.bbox_pred(tokens))
 
     def losses(self, predictions: BoxPredictions, sampled: SampledBoxes, weight: Tensor) -> dict[str, Tensor]:
         """``loss_cls``, cross entropy, and ``loss_box_reg``, L1 on the deltas of foreground, both divided by the number of samples.
 
         Args:
-            predictions: of the sampled boxes.
+            predictions: predictions of the sampled boxes.
             sampled: ``(B, N, ...)``.
             weight: ``(B,)`` of each frame, as in `Targets`.
         """
@@ -116,7 +116,7 @@ class BoxPredictor(nn.Module):
         """Detections, inside the frame, by falling score.
 
         Args:
-            predictions: of the boxes.
+            predictions: predictions of the boxes.
             boxes: ``(B, N, 4)`` proposals, XYXY, pixels.
             valid: ``(B, N)`` bool.
             image_sizes: ``(B, 2)`` (height, width) of the frames in pixels.

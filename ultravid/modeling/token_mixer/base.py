@@ -28,7 +28,7 @@ class TokenMixer(nn.Module, ABC):
         Args:
             image_size: (height, width) in pixels.
             num_boxes: ``N``, number of rows of each frame's boxes.
-            device: of the state; None: the CPU.
+            device: device of the state; None: the CPU.
         """
         del image_size, num_boxes, device
         return {}

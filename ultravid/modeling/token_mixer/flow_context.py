@@ -71,8 +71,8 @@ class ContextAttention(nn.Module):
 class FlowContextMixer(TokenMixer):
     """Relation layers, before each of which a token attends to what the last key frames show where its box is (UltraDet).
 
-    Of a stream, and of a clip in training, every ``key_interval``-th place is a key frame, from the first on. A context of a box is the token that is pooled at the box from a key frame's
-    map, warped to the box's frame.
+    In streams and training clips, every ``key_interval``-th frame is a key frame, starting with the first. A context of a box is the
+    token that is pooled at the box from a key frame's map, warped to the box's frame.
 
     Args:
         relation: the relation layers.

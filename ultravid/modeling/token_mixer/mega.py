@@ -30,7 +30,7 @@ class MEGAMixer(TokenMixer):
     """Relation layers over the local frames, each of which has the memory's tokens at its own input as further keys.
 
     When a frame leaves the local window, its tokens at the input of each layer, as the window's last step computed them, enter the
-    memory and never change again (the paper's long-range memory). They had seen the memory of their own time, so that each layer
+    memory and never change again (the paper's long-range memory). They were computed with the memory of their own time, so that each layer
     reaches ``memory_frames`` further back than the one before it.
 
     In training the first `Clip.num_memory` frames of a clip are the memory: related to each other alone, without gradient and
@@ -45,8 +45,8 @@ class MEGAMixer(TokenMixer):
         causal: a frame's tokens see no later frame, in training and in a stream, which then computes only the newest. What a layer
             made of a frame is the same in the local window and in the memory.
         recent_memory_frames: if above 0, the memory of the published code in place of the long-range one, which reaches no further
-            back than the local window: that many frames before the newest, as they were when they were the newest, and none
-            before one more frame than that has gone by.
+            back than the local window: this number of frames before the newest one, each as computed when it was the newest.
+            The memory is empty until one more frame than this has preceded the newest.
 
     Raises:
         ValueError: ``recent_memory_frames`` with ``causal``, or more of them than ``memory_frames``.

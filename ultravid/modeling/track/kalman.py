@@ -35,8 +35,8 @@ class BoxFilter:
     """Predicts boxes and corrects the prediction by what was detected.
 
     Args:
-        initial_variance: of all eight numbers of a new box.
-        detection_variance: of a detected coordinate, px^2.
+        initial_variance: variance of all eight numbers of a new box.
+        detection_variance: variance of a detected coordinate, px^2.
         position_noise: standard deviation that a frame adds to a coordinate, as a share of the new box's coordinate (so it
             grows from the image's upper left corner to the lower right one).
         velocity_noise: likewise, of a velocity.
