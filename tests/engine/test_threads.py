@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from ultravid.config import LazyConfig, get_config
 from ultravid.engine.threads import set_evaluation_threads, set_training_threads
 from ultravid.utils.errors import UserError
 from ultravid.utils.run_folder import RunFolder
@@ -38,7 +39,17 @@ def test_a_small_model_is_evaluated_on_one_thread_and_a_number_is_obeyed():
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.parametrize("value", [0, "many", True])
+def test_a_number_of_the_command_line_is_obeyed():
+    cfg = LazyConfig.apply_overrides(get_config("common/train.py"), ["train.num_threads=2"])
+    torch.set_num_threads(1)
+    set_training_threads(cfg.train.num_threads, None)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    set_evaluation_threads(nn.Linear(8, 8), cfg.train.num_threads)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("value", [0, "-1", "1.5", "many", True])
 def test_what_is_no_number_of_threads_is_refused(value):
     with pytest.raises(UserError, match="neither 'auto' nor a number"):
         set_training_threads(value, None)

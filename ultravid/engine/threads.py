@@ -18,8 +18,27 @@ __all__ = ["NumThreads", "set_evaluation_threads", "set_training_threads"]
 logger = logging.getLogger(__name__)
 
 
+def _number(value: Any) -> int | None:
+    """A number of threads; None for "auto". The command line gives text, ``"2"``, as the value in the config is text.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if value == "auto":
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError
+    return value
+
+
 def _is_num_threads(value: Any) -> bool:
-    return value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+    try:
+        _number(value)
+    except ValueError:
+        return False
+    return True
 
 
 NumThreads = Annotated[int | str, Accepts(_is_num_threads, "'auto' or a number of at least 1")]
@@ -39,11 +58,11 @@ def set_training_threads(num_threads: NumThreads, resumed: RunFolder | None) -> 
     Raises:
         UserError: ``num_threads`` is neither "auto" nor a number of at least 1.
     """
-    _check(num_threads)
+    number = _checked(num_threads)
     record = None if resumed is None else resumed.newest_record()
     earlier = (record or {}).get("threads")
-    if num_threads != "auto":
-        torch.set_num_threads(int(num_threads))
+    if number is not None:
+        torch.set_num_threads(number)
     elif isinstance(earlier, int) and earlier >= 1:
         torch.set_num_threads(earlier)
     threads = torch.get_num_threads()
@@ -68,9 +87,9 @@ def set_evaluation_threads(model: nn.Module, num_threads: NumThreads = "auto") -
     Raises:
         UserError: ``num_threads`` is neither "auto" nor a number of at least 1.
     """
-    _check(num_threads)
+    number = _checked(num_threads)
     size = sum(parameter.numel() for parameter in model.parameters())
-    threads = threads_for(size, torch.get_num_threads()) if num_threads == "auto" else int(num_threads)
+    threads = threads_for(size, torch.get_num_threads()) if number is None else number
     torch.set_num_threads(threads)
     logger.info(
         "%d threads on the CPU for a model of %.1f million parameters (train.num_threads=%s).",
@@ -80,6 +99,8 @@ def set_evaluation_threads(model: nn.Module, num_threads: NumThreads = "auto") -
     )
 
 
-def _check(num_threads: Any) -> None:
-    if not _is_num_threads(num_threads):
-        raise UserError(f"train.num_threads={num_threads!r} is neither 'auto' nor a number of at least 1.")
+def _checked(num_threads: Any) -> int | None:
+    try:
+        return _number(num_threads)
+    except ValueError:
+        raise UserError(f"train.num_threads={num_threads!r} is neither 'auto' nor a number of at least 1.") from None
