@@ -13,6 +13,8 @@ Exit code: 0 converted, 2 something can't be read, is not supported or doesn't f
 """
 
 import argparse
+import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -27,10 +29,17 @@ from ultravid.utils.tool import ToolParser, run_tool
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--config", metavar="FILE.yaml", help="the YAML file of the run; its _BASE_ files are read too")
+    model.add_argument(
+        "--config",
+        type=os.path.expanduser,
+        metavar="FILE.yaml",
+        help="the YAML file of the run; its _BASE_ files are read too",
+    )
     model.add_argument("--model", metavar="NAME", help=f"the published model: {', '.join(PUBLISHED_MODELS)}")
     parser.add_argument("--depth", type=int, choices=(18, 34), default=None, help="of --model's ResNet (default 34)")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="a file or an address")
+    parser.add_argument(
+        "--weights", type=os.path.expanduser, required=True, metavar="FILE", help="a file or an address"
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write; created if needed")
     parser.add_argument(
         "--opts",
@@ -79,9 +88,8 @@ def _report(done: Conversion, weights: str) -> list[str]:
     if done.not_carried:
         rows.append(f"Keys of training and data that are not carried over: {', '.join(done.not_carried)}")
     rows.append(f"Written: {done.config}, {done.weights}")
-    rows.append(
-        f"Next: python tools/lazyconfig_train.py --config-file {done.config} --eval-only dataloader.train.fold=0"
-    )
+    command = ["python", "tools/lazyconfig_train.py", "--config-file", str(done.config), "--eval-only"]
+    rows.append(f"Next: {shlex.join([*command, 'dataloader.train.fold=0'])}")
     return rows
 
 

@@ -11,6 +11,7 @@ from tests.conftest import load_tool
 from ultravid.checkpoint import load_file
 from ultravid.config import ConfigError, LazyConfig
 from ultravid.engine import DefaultPredictor
+from ultravid.engine.conversion import run_config
 from ultravid.modeling.published_keys import model_of_keys
 from ultravid.utils.tool import run_tool
 
@@ -63,14 +64,28 @@ def test_what_is_not_supported_is_refused_by_its_key_all_at_once():
         model_of_keys({**KEYS, "MODEL.META_ARCHITECTURE": "TemporalRCN"}, "a.yaml")
 
 
+@pytest.mark.parametrize("key", ["MODEL.META_ARCHITECTURE", "MODEL.ROI_HEADS.NAME"])
+def test_a_name_that_is_a_list_is_refused_by_its_key(key):
+    with pytest.raises(ConfigError, match=rf"{key} is \['X'\]"):
+        model_of_keys({**KEYS, key: ["X"]}, "a.yaml")
+
+
+def test_frames_of_other_channels_than_rgb_and_bgr_are_refused(tmp_path):
+    values = {**KEYS, "INPUT.FORMAT": "L"}
+    described = model_of_keys({key: value for key, value in values.items() if key.startswith("MODEL.")}, "a.yaml")
+    with pytest.raises(ConfigError, match=r"INPUT\.FORMAT is 'L'"):
+        run_config(described, values, tmp_path)
+
+
 def test_a_resnet_fills_the_backbone_and_the_rest_is_said_to_be_untrained(tmp_path, capfd):
     resnet = torchvision.models.resnet18()
     torch.save(resnet.state_dict(), tmp_path / "resnet18.pth")
-    out = tmp_path / "out"
+    out = tmp_path / "an out"
     code, text, _ = convert(
         capfd, "--model", "FCOS", "--depth", 18, "--weights", tmp_path / "resnet18.pth", "--output", out
     )
     assert code == 0 and "holds a backbone alone: 39 weights of the model" in text
+    assert f"--config-file '{out / 'config.yaml'}' --eval-only" in text  # as a shell reads it
     assert "fc.bias" in text and "layer4.0.* (18)" in text
     assert DefaultPredictor(out)(np.zeros((64, 80, 3), np.uint8))["instances"].image_size == (64, 80)
     converted = load_file(out / "model_final.pth")["model"]  # a predictor's own weights have the norms folded in

@@ -170,7 +170,10 @@ def run_config(described: ModelOfKeys, values: Mapping[str, Any], folder: Path) 
     for key, path in carried.items():
         if key in values:
             LazyConfig.apply_overrides(cfg, [f"{path}={values[key]}"])
-    if str(values.get("INPUT.FORMAT", "BGR" if values else "RGB")) == "BGR":
+    channels = values.get("INPUT.FORMAT", "BGR" if values else "RGB")
+    if channels not in ("RGB", "BGR"):
+        raise ConfigError(f"INPUT.FORMAT is {channels!r}; the models are supported with 'RGB' or 'BGR' alone.")
+    if channels == "BGR":
         cfg.dataloader.train.image_format = cfg.dataloader.test.image_format = "BGR"
     known = {*carried, "INPUT.FORMAT", "INPUT.SCALE_TEST", "TEST.DETECTIONS_PER_IMAGE", "TEST.AUG.ENABLED"}
     rest = [key for key in values if not key.startswith("MODEL.") and key not in known]
@@ -222,9 +225,10 @@ def _load(model: VideoDetector, described: ModelOfKeys, weights: Mapping[str, Te
         what = f"it has {counted(len(unused), 'weight')} more ({_some(unused)})"
     if what:
         looks = f" It looks like {_either(likely)} with ResNet-{depth}." if likely and depth else ""
-        if not likely and depth and depth != _depth(expected):
+        ours = described.model.backbone.depth
+        if not likely and depth and depth != ours:
             looks = f" Its backbone is a ResNet-{depth}."
-        raise CheckpointError(f"{path} doesn't fit {described.name} with ResNet-{_depth(expected)}: {what}.{looks}")
+        raise CheckpointError(f"{path} doesn't fit {described.name} with ResNet-{ours}: {what}.{looks}")
     model.load_state_dict(fitting, strict=False)
     return Conversion(
         config=Path(),
@@ -247,9 +251,11 @@ def _likely(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 
 def _depth(weights: Mapping[str, Tensor]) -> int | None:
-    """18 or 34, by the number of blocks in res3; None if the file has no such names."""
-    blocks = {m[1] for name in weights if (m := re.search(r"\b(?:res3|layer2)\.(\d)\.", name))}
-    return {2: 18, 4: 34}.get(len(blocks))
+    """18 or 34, by the number of blocks in res3; None if the file has no such names, or blocks of three convolutions."""
+    found = {m[0]: m[1] for name in weights if (m := re.search(r"\b(?:res3|layer2)\.(\d)\.conv\d", name))}
+    if any(name.endswith("conv3") for name in found):
+        return None
+    return {2: 18, 4: 34}.get(len({*found.values()}))
 
 
 def _either(names: Sequence[str]) -> str:

@@ -417,13 +417,13 @@ def published_name(values: Mapping[str, Any], source: str) -> str:
     """
     key = "MODEL.META_ARCHITECTURE"
     architecture = values.get(key)
-    if architecture not in _ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in _ARCHITECTURES:
         raise ConfigError(_is_unknown(key, architecture, _ARCHITECTURES, source))
-    key, names = _ARCHITECTURES[str(architecture)]
+    key, names = _ARCHITECTURES[architecture]
     value = values.get(key) if key else ""
-    if value not in names:
+    if not isinstance(value, str) or value not in names:
         raise ConfigError(_is_unknown(key, value, names, source))
-    return names[str(value)]
+    return names[value]
 
 
 def _is_unknown(key: str, value: Any, known: Mapping[str, str] | Mapping[str, Any], source: str) -> str:
