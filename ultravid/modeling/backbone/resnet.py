@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -225,52 +225,25 @@ class ResNet(nn.Module):
         weights: str = "",
     ) -> None:
         super().__init__()
-        if (depth is None) == (num_blocks is None):
-            raise ValueError("ResNet needs either depth or num_blocks.")
-        if depth is not None and depth not in _BLOCKS_BY_DEPTH:
-            raise ValueError(f"A ResNet has the depth {', '.join(map(str, _BLOCKS_BY_DEPTH))}, got {depth}.")
-        blocks = tuple(num_blocks) if num_blocks is not None else _BLOCKS_BY_DEPTH[depth or 0]
         kind: BlockKind = block or ("bottleneck" if (depth or 0) >= 50 else "basic")
-        number = _num_stages(last_stage, channels)
-        if channels is None:
-            channels = [2**i * (256 if kind == "bottleneck" else 64) for i in range(number)]
-        strides = _STRIDES[:number] if strides is None else strides
-        dilations = [1] * number if dilations is None else dilations
-        if min(map(len, (channels, strides, dilations, blocks))) < number or (
-            last_stage is None and not len(channels) == len(strides) == len(dilations)
-        ):
-            raise ValueError(
-                f"{len(channels)} channels, {len(strides)} strides, {len(dilations)} dilations and {len(blocks)} num_blocks don't fit "
-                f"together, or are fewer than the {number} stages."
-            )
-        self.stem = nn.Module()
-        self.stem.conv1 = Conv2d(
-            3,
-            stem_channels,
-            7,
-            stride=2,
-            padding=3,
-            bias=False,
-            norm=get_norm(norm, stem_channels),
-            activation=F.relu,
-        )
-        c2_msra_fill(self.stem.conv1)
+        stages = _stages(_num_blocks(depth, num_blocks), kind, channels, strides, dilations, last_stage)
+        self.stem = _stem(stem_channels, norm)
         width = stem_channels
-        self.stage_names = [f"res{i + 2}" for i in range(number)]
-        for i, name in enumerate(self.stage_names):
-            stage = make_stage(
-                blocks[i],
+        self.stage_names = [f"res{i + 2}" for i in range(len(stages))]
+        for name, stage in zip(self.stage_names, stages, strict=True):
+            blocks = make_stage(
+                stage.num_blocks,
                 width,
-                channels[i],
-                stride=strides[i],
+                stage.channels,
+                stride=stage.stride,
                 norm=norm,
                 block=kind,
-                dilation=dilations[i],
+                dilation=stage.dilation,
                 stride_in_1x1=stride_in_1x1,
             )
-            self.add_module(name, stage)
-            width = channels[i]
-        self.stride = 4 * math.prod(strides[:number])
+            self.add_module(name, blocks)
+            width = stage.channels
+        self.stride = 4 * math.prod(stage.stride for stage in stages)
         if weights:
             load_backbone_weights(self, weights, torchvision_hint(f"resnet{depth or 34}"))
         self.projection = None if out_channels is None else nn.Conv2d(width, out_channels, 1)
@@ -295,6 +268,57 @@ class ResNet(nn.Module):
         if torch.is_grad_enabled() and x.device.type == "cpu":
             x = x.contiguous()  # what comes next may be trained
         return x if self.projection is None else self.projection(x)
+
+
+class _Stage(NamedTuple):
+    num_blocks: int
+    channels: int
+    stride: int
+    dilation: int
+
+
+def _num_blocks(depth: int | None, num_blocks: Sequence[int] | None) -> Sequence[int]:
+    if (depth is None) == (num_blocks is None):
+        raise ValueError("ResNet needs either depth or num_blocks.")
+    if num_blocks is not None:
+        return num_blocks
+    if depth not in _BLOCKS_BY_DEPTH:
+        raise ValueError(f"A ResNet has the depth {', '.join(map(str, _BLOCKS_BY_DEPTH))}, got {depth}.")
+    return _BLOCKS_BY_DEPTH[depth]
+
+
+def _stages(
+    num_blocks: Sequence[int],
+    kind: BlockKind,
+    channels: Sequence[int] | None,
+    strides: Sequence[int] | None,
+    dilations: Sequence[int] | None,
+    last_stage: StageName | None,
+) -> list[_Stage]:
+    """The stages up to the last one; what is None has the default that `ResNet` states."""
+    number = _num_stages(last_stage, channels)
+    if channels is None:
+        channels = [2**i * (256 if kind == "bottleneck" else 64) for i in range(number)]
+    strides = _STRIDES[:number] if strides is None else strides
+    dilations = [1] * number if dilations is None else dilations
+    if min(map(len, (channels, strides, dilations, num_blocks))) < number or (
+        last_stage is None and not len(channels) == len(strides) == len(dilations)
+    ):
+        raise ValueError(
+            f"{len(channels)} channels, {len(strides)} strides, {len(dilations)} dilations and {len(num_blocks)} num_blocks don't fit "
+            f"together, or are fewer than the {number} stages."
+        )
+    values = zip(num_blocks, channels, strides, dilations, strict=False)  # stages after the last one are not built
+    return [_Stage(*stage) for stage in values][:number]
+
+
+def _stem(channels: int, norm: Norm) -> nn.Module:
+    stem = nn.Module()
+    stem.conv1 = Conv2d(
+        3, channels, 7, stride=2, padding=3, bias=False, norm=get_norm(norm, channels), activation=F.relu
+    )
+    c2_msra_fill(stem.conv1)
+    return stem
 
 
 def _num_stages(last_stage: str | None, channels: Sequence[int] | None) -> int:
