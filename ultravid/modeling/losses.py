@@ -19,19 +19,18 @@ _EPS = 1e-7
 
 @torch.no_grad()
 def mean_over_processes(count: Tensor, minimum: float = 1.0) -> Tensor:
-    """A normaliser such as a number of positives, averaged over the processes of a distributed run, and at least ``minimum``.
+    """A normaliser such as a number of positives: the sum over the processes of a run, at least ``minimum``, by their number.
 
     DDP averages gradients, so sums that are divided by this have the gradient of one process that has all clips.
 
     Args:
         count: ``()``; the same number of calls must be made in every process.
-        minimum: lower bound of the mean.
+        minimum: lower bound of the sum.
     """
     count = count.detach().float().clone()
     if comm.get_world_size() > 1:
         distributed.all_reduce(count)
-        count /= comm.get_world_size()
-    return count.clamp(min=minimum)
+    return count.clamp(min=minimum) / comm.get_world_size()
 
 
 def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
