@@ -246,6 +246,24 @@ def test_memory_frames_of_a_clip_inform_but_get_no_gradient(causal):
     assert not torch.allclose(mixer.clip(without, None)[:, 2:][valid], related[:, 2:][valid], atol=1e-3)
 
 
+@torch.no_grad()
+def test_ground_truth_among_the_memory_informs_other_frames_only_if_asked_to():
+    mixer, clip = MEGAMixer(relation=relation(), local_frames=3, memory_frames=2), make_clip(length=5)
+    clip.is_memory[:, :2] = True
+    clip.is_gt[:, :, 0] = True
+
+    def change_of_others(frame):
+        """How much the other boxes of the local frames change with the ground truth of a frame."""
+        tokens = clip.tokens.clone()
+        tokens[:, frame, 0] += 3.0
+        gap = mixer.clip(clip._replace(tokens=tokens), None) - mixer.clip(clip, None)
+        return gap[:, 2:, 1:][clip.valid[:, 2:, 1:]].abs().max()
+
+    assert change_of_others(1) == 0 and change_of_others(3) == 0
+    mixer.gt_memory_keys = True
+    assert change_of_others(1) > 1e-3 and change_of_others(3) == 0
+
+
 def test_the_gradient_of_the_geometry_is_that_of_its_formula(monkeypatch):
     from ultravid.layers import geometry_embedding
     from ultravid.layers import relation as source

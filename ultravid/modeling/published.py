@@ -150,6 +150,7 @@ PUBLISHED_MODELS: dict[str, PublishedModel] = {
         (
             "feature_context.warp.estimator={_target_: ultravid.modeling.flow.ZeroFlow}",
             "feature_context.warp.mixed_corners=True",
+            "feature_context.causal=False",
         ),
     ),
     "RetinaNet": PublishedModel("common/models/retinanet.py"),
@@ -165,7 +166,7 @@ PUBLISHED_MODELS: dict[str, PublishedModel] = {
     "CVANet": PublishedModel("common/models/cvanet.py", ("feature_context.channel_pairs=True",)),
     "PTSEFormer": PublishedModel("common/models/ptseformer.py", ("memory_context.num_transitions=1",)),
     "SELSA": PublishedModel("common/models/selsa.py"),
-    "MEGA": PublishedModel("common/models/mega.py", ("token_mixer.recent_memory_frames=10",)),
+    "MEGA": PublishedModel("common/models/mega.py", ("token_mixer.recent_memory_frames=10", "token_mixer.gt_memory_keys=True")),
 }
 
 

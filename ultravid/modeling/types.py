@@ -81,7 +81,7 @@ class FrameTokens(NamedTuple):
         tokens: ``(..., N, D)``.
         boxes: ``(..., N, 4)`` float32.
         valid: ``(..., N)`` bool.
-        is_gt: ``(..., N)`` bool: rows that are copies of the ground truth, in training. They are queries, never keys.
+        is_gt: ``(..., N)`` bool: rows that are copies of the ground truth, in training. They are queries, not keys.
         frame_valid: ``(...)`` bool, False for frames that pad a short clip.
         is_memory: ``(...)`` bool, True for the frames of a clip that are only remembered.
         image: ``(..., 3, H, W)`` float32, normalised.

@@ -14,4 +14,5 @@ model.token_mixer = L(MEGAMixer)(
     context_stride=1,
     causal=False,
     recent_memory_frames=0,  # 10: the memory of the published code
+    gt_memory_keys=False,  # True: as the published code trains
 )

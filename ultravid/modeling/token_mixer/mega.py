@@ -47,6 +47,8 @@ class MEGAMixer(TokenMixer):
         recent_memory_frames: if above 0, the memory of the published code in place of the long-range one, which reaches no further
             back than the local window: this number of frames before the newest one, each as computed when it was the newest.
             The memory is empty until one more frame than this has preceded the newest.
+        gt_memory_keys: boxes of the memory that are copies of the ground truth are keys in training, as in the published code. A
+            stream has no ground truth, so by default they are queries alone, as those of the local frames are.
 
     Raises:
         ValueError: ``recent_memory_frames`` with ``causal``, or more of them than ``memory_frames``.
@@ -63,6 +65,7 @@ class MEGAMixer(TokenMixer):
         context_stride: Positive = 1,
         causal: bool = False,
         recent_memory_frames: NotNegative = 0,
+        gt_memory_keys: bool = False,
     ) -> None:
         super().__init__()
         if recent_memory_frames and causal:
@@ -74,6 +77,7 @@ class MEGAMixer(TokenMixer):
         self.memory_frames = recent_memory_frames or memory_frames
         self.recent = recent_memory_frames > 0
         self.causal = causal
+        self.gt_memory_keys = gt_memory_keys
         if self.recent:  # the frame before the memory's first says whether the memory is used already
             self.window = FrameWindow(max(local_frames, recent_memory_frames + 2))
         else:
@@ -103,7 +107,10 @@ class MEGAMixer(TokenMixer):
         """``(B, T, N, D)``: tokens of local frames, related to each other and to the memory; memory is related to memory alone."""
         del pool
         length, num_boxes = frames.tokens.shape[1:3]
-        key = frames.valid & ~frames.is_gt & frames.frame_valid[..., None]
+        key = ~frames.is_gt
+        if self.gt_memory_keys:
+            key = key | frames.is_memory[..., None]
+        key = key & frames.valid & frames.frame_valid[..., None]
         see = ~frames.is_memory[:, :, None] | frames.is_memory[:, None, :]  # (B, T, T)
         if self.causal:
             see = see & frames_see(length, self.window.num_frames - 1, causal=True, device=see.device)
