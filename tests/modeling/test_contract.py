@@ -288,6 +288,18 @@ def test_a_causal_clip_equals_the_stream_and_sees_no_later_frame(case):
             near(other.frame(number), found, f"later frames changed, frame {number}")
 
 
+def test_detections_of_a_clip_draw_nothing(case):
+    frames = video(3, 4, *SIZE)
+    model = copy.deepcopy(case.model).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    before = torch.get_rng_state()
+    found = model.detect_clip(frames)
+    assert torch.equal(torch.get_rng_state(), before)
+    near(found.frame(3), case.model.detect_clip(frames).frame(3), "in training mode")
+
+
 @as_shipped
 @pytest.mark.parametrize("size", [(31, 47), (96, 64)], ids=str)
 def test_a_video_of_one_frame_and_odd_sizes(case, size):

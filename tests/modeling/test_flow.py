@@ -172,11 +172,34 @@ def test_aggregation_gives_a_clip_what_it_gives_a_stream(zero):
     other = torch.cat((maps[:, :3], maps[:, 3:] + 9.0), dim=1)
     first, second = (part.clip(m, images, padded)[:, :3] for m in (maps, other))
     assert torch.equal(first, second)
-    part.train()
     torch.manual_seed(0)
-    first = part.clip(maps, images, padded)[:, :3]
+    first = part.training_clip(maps, images, padded)[:, :3]
     torch.manual_seed(0)
-    assert torch.allclose(first, part.clip(other, images, padded)[:, :3], atol=1e-6)
+    assert torch.allclose(first, part.training_clip(other, images, padded)[:, :3], atol=1e-6)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@torch.no_grad()
+def test_training_that_draws_every_frame_computes_the_clip_and_a_causal_one_draws_no_later_frame(causal):
+    warp = FlowWarp(estimator=FlowNet(channels=(4, 4, 4), num_levels=3, reduction=2, scale_channels=0), map_stride=8)
+    torch.manual_seed(0)
+    part = FlowAggregation(
+        warp=warp, channels=6, embedding_channels=(5, 4), context_frames=2, num_drawn=5, causal=causal
+    )
+    torch.nn.init.normal_(warp.estimator.flow.weight, std=0.5)
+    maps, images = torch.randn(1, 5, 6, 4, 6, generator=seeded()), torch.randn(1, 5, 3, 31, 47, generator=seeded(1))
+    valid = torch.ones(1, 5, dtype=torch.bool)
+    whole = part.training_clip(maps, images, valid)
+    assert torch.allclose(whole, part.clip(maps, images, valid), atol=1e-5)
+    part.num_drawn = 1
+    changed = torch.cat((maps[:, :3], maps[:, 3:] + 9.0), dim=1)
+    same = []
+    for seed in range(6):
+        torch.manual_seed(seed)
+        first = part.training_clip(maps, images, valid)[:, :3]
+        torch.manual_seed(seed)
+        same.append(torch.allclose(first, part.training_clip(changed, images, valid)[:, :3], atol=1e-6))
+    assert all(same) is causal
 
 
 def test_weights_of_the_aggregation_equal_a_computation_cell_by_cell():

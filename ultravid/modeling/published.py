@@ -166,7 +166,9 @@ PUBLISHED_MODELS: dict[str, PublishedModel] = {
     "CVANet": PublishedModel("common/models/cvanet.py", ("feature_context.channel_pairs=True",)),
     "PTSEFormer": PublishedModel("common/models/ptseformer.py", ("memory_context.num_transitions=1",)),
     "SELSA": PublishedModel("common/models/selsa.py"),
-    "MEGA": PublishedModel("common/models/mega.py", ("token_mixer.recent_memory_frames=10", "token_mixer.gt_memory_keys=True")),
+    "MEGA": PublishedModel(
+        "common/models/mega.py", ("token_mixer.recent_memory_frames=10", "token_mixer.gt_memory_keys=True")
+    ),
 }
 
 

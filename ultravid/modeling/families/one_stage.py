@@ -73,6 +73,6 @@ class OneStage(VideoDetector):
         """The head's losses over all frames of all clips that carry one."""
         batch = self.batch(clips)
         maps = clip_maps(self.backbone, batch.images, self.gradient_checkpointing)
-        features = self.feature_context.clip(maps, batch.images, batch.frame_valid)
+        features = self.feature_context.training_clip(maps, batch.images, batch.frame_valid)
         organ = batch.organ.repeat_interleave(batch.images.shape[1])
         return self.dense_head.losses(self.dense_head(features.flatten(0, 1), organ), batch.targets)

@@ -119,14 +119,14 @@ class Query(VideoDetector):
         """The criterion's losses over all frames of all clips that carry one."""
         batch = self.batch(clips)
         maps = clip_maps(self.backbone, batch.images, self.gradient_checkpointing)
-        features = self.feature_context.clip(maps, batch.images, batch.frame_valid)
+        features = self.feature_context.training_clip(maps, batch.images, batch.frame_valid)
         batch, features = self._without_memory(batch, features, min(clip.num_memory for clip in clips))
         by_clip, map_size = batch.frame_valid.shape, (features.shape[-2], features.shape[-1])
         cells = None
         if len({clip.frames.shape[-2:] for clip in clips}) > 1:
             cells = Cells.of(batch.targets.image_sizes, int(self.backbone.stride), map_size)  # type: ignore[arg-type]
         encoded = self.encoder(features.flatten(0, 1), cells).unflatten(0, by_clip)
-        memory = self.memory_context.clip(encoded, batch.images, batch.frame_valid).flatten(0, 1)
+        memory = self.memory_context.training_clip(encoded, batch.images, batch.frame_valid).flatten(0, 1)
         queries = self.decoder(memory, cells, batch.organ.repeat_interleave(by_clip[1])).in_clips(by_clip)
         predictions = self.query_context.clip(queries, batch.frame_valid)
         return self.criterion([p.flatten(0, 1) for p in predictions], batch.targets)

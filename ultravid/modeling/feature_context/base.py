@@ -39,6 +39,10 @@ class FeatureContext(nn.Module, ABC):
             ``(B, T, C, h, w)``.
         """
 
+    def training_clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
+        """`clip` in training; a part that draws at random what it computes does so here, and here alone."""
+        return self.clip(maps, images, frame_valid)
+
     @abstractmethod
     def step(self, feature_map: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:
         """The next frame of a stream: ``(1, C, h, w)`` and the image ``(1, 3, H, W)`` to ``(1, C, h, w)`` and the next state."""

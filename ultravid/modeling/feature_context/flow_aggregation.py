@@ -23,9 +23,9 @@ __all__ = ["FlowAggregation"]
 class FlowAggregation(FeatureContext):
     """A frame's map becomes the mean of the window's maps, warped to the frame, weighted at each cell by the likeness of embeddings.
 
-    A stream uses earlier frames alone. So does `clip`, except in training with a real flow: then each frame is averaged with
-    ``num_drawn`` frames of its clip, which are drawn from torch's global generator ("temporal dropout", section 4.2 of the paper),
-    because a flow of every pair would be too much.
+    A stream uses earlier frames alone, and so does a clip with ``causal``. Because a flow of every pair would be too much, in training
+    with a real flow each frame is averaged with only ``num_drawn`` of the frames that it sees, drawn from torch's global generator
+    ("temporal dropout", section 4.2 of the paper).
 
     Args:
         warp: warps a map to another frame. With `ZeroFlow` warped maps and their embeddings are computed once and kept.
@@ -33,8 +33,8 @@ class FlowAggregation(FeatureContext):
         embedding_channels: width of the embedding's hidden layers, and ``E``.
         context_frames: number of earlier frames in the window.
         context_stride: frames from one to the next in the window of a stream; sample training clips with the same stride.
-        num_drawn: frames of a clip that training with a real flow draws.
-        causal: in `clip` a frame sees no later one; otherwise all frames of a clip see each other.
+        num_drawn: number of frames that training with a real flow draws for each frame.
+        causal: in a clip, in training too, a frame sees no later one; otherwise all frames of a clip see each other.
     """
 
     def __init__(
@@ -96,8 +96,6 @@ class FlowAggregation(FeatureContext):
         if self.warp.by_frame:
             return self._clip_by_frame(maps, images, frame_valid)
         reduced = self.warp.reduce(images.flatten(0, 1)).unflatten(0, maps.shape[:2])
-        if self.training:
-            return self._clip_of_drawn(maps, reduced, frame_valid)
         means = []
         for t in range(maps.shape[1]):
             others = self._seen_by(t, maps.shape[1])
@@ -107,6 +105,23 @@ class FlowAggregation(FeatureContext):
             valid = frame_valid[:, [*others, t]]
             means.append(_mean(warped, embeddings, likened, valid))
         return torch.stack(means, dim=1)
+
+    def training_clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
+        """``(B, T, C, h, w)``: `clip`, with a real flow over a few of the frames that each sees."""
+        if self.warp.by_frame:
+            return self._clip_by_frame(maps, images, frame_valid)
+        length = maps.shape[1]
+        reduced = self.warp.reduce(images.flatten(0, 1)).unflatten(0, maps.shape[:2])
+        see = frames_see(length, self.window.num_frames - 1, self.causal, maps.device)
+        see = see & ~torch.eye(length, dtype=torch.bool, device=maps.device) & frame_valid[:, None, :]
+        order = torch.rand(see.shape, device=maps.device).masked_fill(~see, -1.0)
+        drawn = order.topk(min(self.num_drawn, length), dim=-1).indices  # (B, T, num_drawn)
+        valid = see.gather(-1, drawn)
+        valid = torch.cat((valid, torch.ones_like(valid[..., :1])), dim=-1)
+        clip = torch.arange(len(maps), device=maps.device)[:, None, None]
+        others, other_reduced = (x[clip, drawn].flatten(0, 1) for x in (maps, reduced))
+        warped, embeddings, likened = self._warped_to(maps.flatten(0, 1), reduced.flatten(0, 1), others, other_reduced)
+        return _mean(warped, embeddings, likened, valid.flatten(0, 1)).unflatten(0, maps.shape[:2])
 
     def _seen_by(self, t: int, length: int) -> list[int]:
         """The places of a clip that the frame at ``t`` sees, except its own; all of them in `clip` without ``causal``."""
@@ -161,22 +176,6 @@ class FlowAggregation(FeatureContext):
         weights = likeness.float().masked_fill(~see[:, None, None], -1e9).softmax(dim=-1)
         mean = weights.to(warped.dtype) @ warped.permute(0, 3, 4, 1, 2)
         return mean.permute(0, 3, 4, 1, 2)
-
-    def _clip_of_drawn(self, maps: Tensor, reduced: Tensor, frame_valid: Tensor) -> Tensor:
-        length = maps.shape[1]
-        count = min(self.num_drawn, length)
-        order = torch.rand(frame_valid.shape, device=maps.device).masked_fill(~frame_valid, -1.0)
-        drawn = order.topk(count, dim=1).indices  # (B, count)
-        clip = torch.arange(len(maps), device=maps.device)[:, None]
-        # A frame that was drawn itself is there already.
-        fresh = drawn[:, None, :] != torch.arange(length, device=maps.device)[:, None]  # (B, T, count)
-        valid = torch.cat((fresh & frame_valid[clip, drawn][:, None], torch.ones_like(fresh[..., :1])), dim=-1)
-        others, other_reduced = (
-            x[clip, drawn][:, None].expand(-1, length, *(-1 for _ in x.shape[1:])).flatten(0, 1)
-            for x in (maps, reduced)
-        )
-        warped, embeddings, likened = self._warped_to(maps.flatten(0, 1), reduced.flatten(0, 1), others, other_reduced)
-        return _mean(warped, embeddings, likened, valid.flatten(0, 1)).unflatten(0, maps.shape[:2])
 
     def _embed(self, maps: Tensor) -> Tensor:
         """``(B, E, h, w)`` of unit length at each cell."""

@@ -42,6 +42,10 @@ class TokenMixer(nn.Module, ABC):
     def clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
         """``(B, T, N, D)`` of all frames of clips; rows that are not valid, and what they hold, reach no valid one."""
 
+    def training_clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
+        """`clip` in training; a part that draws at random what it computes does so here, and here alone."""
+        return self.clip(frames, pool)
+
     @abstractmethod
     def step(self, frame: FrameTokens, pool: Pool, state: State, phase: int = 0) -> tuple[Tensor, State]:
         """``(N, D)`` of the next frame of a stream, whose fields have no leading axis, and the next state."""

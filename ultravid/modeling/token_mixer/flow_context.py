@@ -71,7 +71,7 @@ class ContextAttention(nn.Module):
 class FlowContextMixer(TokenMixer):
     """Relation layers, before each of which a token attends to what the last key frames show where its box is (UltraDet).
 
-    In streams and training clips, every ``key_interval``-th frame is a key frame, starting with the first. A context of a box is the
+    In streams and clips, every ``key_interval``-th frame is a key frame, starting with the first. A context of a box is the
     token that is pooled at the box from a key frame's map, warped to the box's frame.
 
     Args:
@@ -87,8 +87,9 @@ class FlowContextMixer(TokenMixer):
         causal: the contexts of a frame come from the key frames up to it, itself included, and are never computed again; nor are the
             inputs of the layers. Training follows the same rule by place in the clip. Without it, as in the published code, a
             key frame adds a context to all frames of the window, which come before it, and the relation layers of the whole window are
-            computed for each frame; a key frame then costs several times what the others do. Training draws ``K`` frames
-            of each clip as the contexts of all its frames (from torch's global generator), which see each other without order.
+            computed for each frame; a key frame then costs several times what the others do. The frames of a clip see each other
+            without order, and have the clip's last ``K`` key frames as contexts; training draws any ``K`` frames of the clip in their
+            place (from torch's global generator).
     """
 
     num_phases = 2
@@ -152,8 +153,15 @@ class FlowContextMixer(TokenMixer):
 
     def clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
         """``(B, T, N, D)``."""
+        return self._clip(frames, pool, self._context_places(frames.frame_valid, drawn=False))
+
+    def training_clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
+        """``(B, T, N, D)``; without ``causal``, the contexts are drawn."""
+        return self._clip(frames, pool, self._context_places(frames.frame_valid, drawn=True))
+
+    def _clip(self, frames: FrameTokens, pool: Pool, context_places: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         length, num_boxes = frames.tokens.shape[1:3]
-        contexts, context_valid = self._clip_contexts(frames, pool)
+        contexts, context_valid = self._clip_contexts(frames, pool, *context_places)
         see = frames_see(length, self.context_frames, self.causal, frames.tokens.device)
         see = see.repeat_interleave(num_boxes, 0).repeat_interleave(num_boxes, 1)
         mask = see & (frames.valid & ~frames.is_gt & frames.frame_valid[..., None]).flatten(1)[:, None, :]
@@ -165,10 +173,11 @@ class FlowContextMixer(TokenMixer):
             tokens = relate(inputs, inputs, log_weight, has_key).unflatten(1, (length, num_boxes))
         return tokens
 
-    def _clip_contexts(self, frames: FrameTokens, pool: Pool) -> tuple[Tensor, Tensor]:
+    def _clip_contexts(
+        self, frames: FrameTokens, pool: Pool, frame: Tensor, slot: Tensor, source: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Contexts ``(B, T, K, N, D)`` and ``(B, T, K)`` bool, which there are; one flow and one pooling for all that there are."""
         count, length, num_boxes, dim = frames.tokens.shape
-        frame, slot, source = self._context_places(frames.frame_valid)
         clip = torch.arange(count, device=source.device)[:, None]
         reduced = self.warp.reduce(frames.image.flatten(0, 1)).unflatten(0, (count, length))
         maps = frames.feature_map[clip, source].flatten(0, 1)
@@ -179,7 +188,7 @@ class FlowContextMixer(TokenMixer):
         valid = torch.zeros(contexts.shape[:3], dtype=torch.bool, device=source.device)
         return contexts, valid.index_put((clip, frame[None], slot[None]), frames.frame_valid[clip, source])
 
-    def _context_places(self, frame_valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _context_places(self, frame_valid: Tensor, drawn: bool) -> tuple[Tensor, Tensor, Tensor]:
         """The ``P`` contexts of a clip: the frame's place ``(P,)``, its place among the frame's contexts, and the source's place ``(B, P)``."""
         count, length = frame_valid.shape
         device = frame_valid.device
@@ -192,11 +201,13 @@ class FlowContextMixer(TokenMixer):
             ]
             frame, slot, source = torch.tensor(places, device=device).unbind(1)
             return frame, slot, source.expand(count, -1)
-        order = torch.rand(frame_valid.shape, device=device).masked_fill(~frame_valid, -1.0)
-        drawn = order.topk(min(self.num_contexts, length), dim=1).indices
-        frame = torch.arange(length, device=device).repeat_interleave(drawn.shape[1])
-        slot = torch.arange(drawn.shape[1], device=device).repeat(length)
-        return frame, slot, drawn[:, slot]
+        candidates = torch.arange(0, length, 1 if drawn else self.key_interval, device=device)
+        order = torch.rand((count, len(candidates)), device=device) if drawn else candidates.expand(count, -1).float()
+        order = order.masked_fill(~frame_valid[:, candidates], -1.0)
+        source = candidates[order.topk(min(self.num_contexts, len(candidates)), dim=1).indices]
+        frame = torch.arange(length, device=device).repeat_interleave(source.shape[1])
+        slot = torch.arange(source.shape[1], device=device).repeat(length)
+        return frame, slot, source[:, slot]
 
     # --- a stream
 
