@@ -11,6 +11,7 @@ from ultravid.layers import Box2BoxTransform
 from ultravid.layers.fixed_nms import apart_by_class, top_rows
 from ultravid.modeling import (
     FCOS,
+    RPN,
     YOLOX,
     AnchorGenerator,
     CenterSampling,
@@ -18,6 +19,7 @@ from ultravid.modeling import (
     Matcher,
     OneToOne,
     RetinaNet,
+    RPNHead,
     SimOTA,
     TopQuality,
 )
@@ -40,6 +42,14 @@ def make_head(kind, **kwargs):
             box2box_transform=Box2BoxTransform((1.0, 1.0, 1.0, 1.0)),
             focal_gamma=1.5,
             **common | kwargs,
+        )
+    if kind == "rpn":
+        return RPN(
+            rpn_head=RPNHead(in_channels=32, num_anchors=2),
+            anchor_generator=AnchorGenerator(shapes=[(20, 16), (28, 12)], stride=STRIDE),
+            anchor_matcher=Matcher((0.3, 0.7), (0, -1, 1), allow_low_quality_matches=True),
+            box2box_transform=Box2BoxTransform((1.0, 1.0, 1.0, 1.0)),
+            **dict(batch_size_per_image=1000, positive_fraction=1.0, loss_weight=1000.0) | kwargs,  # all anchors
         )
     if kind == "fcos":
         return FCOS(stride=STRIDE, assigner=CenterSampling(1.5), **common | kwargs)
@@ -239,9 +249,13 @@ def test_losses_agree_with_loops_and_ignore_padded_rows_and_cells(kind, kwargs):
     assert all(x.grad.isfinite().all() and not x.grad[2].any() for x in predicted)  # frame 2 has weight 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_predicted_in_the_padding_of_a_frame_does_not_matter(kind):
+@pytest.mark.parametrize("kind", [*KINDS, "rpn"])
+@pytest.mark.parametrize("low", [False, True], ids=["boxes in the frame", "a box at its lower border"])
+def test_what_is_predicted_in_the_padding_of_a_frame_does_not_matter(kind, low):
     head = make_head(kind)
+    targets = make_targets()
+    if low:  # of all anchors, one in the padding overlaps it most
+        targets.boxes[0, 0] = torch.tensor([10.0, 28.0, 22.0, 32.0])
     wide, narrow = predict(head, 5, 7), {}
     for name, value in wide._asdict().items():
         if name in ("anchors", "corners"):
@@ -251,10 +265,9 @@ def test_what_is_predicted_in_the_padding_of_a_frame_does_not_matter(kind):
             per_cell = value.unflatten(1, (5, 7, -1))[:, :4, :5].flatten(1, 3)
             narrow[name] = per_cell.detach()
     narrow = type(wide)(**narrow)
-    losses = [head.losses(p, make_targets()) for p in (wide, narrow)]
+    losses = [head.losses(p, targets) for p in (wide, narrow)]
     assert all(torch.allclose(losses[0][name], losses[1][name], rtol=1e-4) for name in losses[0])
-    sizes = make_targets().image_sizes
-    found = [head.decode(p, sizes) for p in (wide, narrow)]
+    found = [head.decode(p, targets.image_sizes) for p in (wide, narrow)]
     same = min(f.scores.shape[1] for f in found)
     assert torch.equal(found[0].valid.sum(dim=1), found[1].valid.sum(dim=1))
     assert torch.allclose(found[0].boxes[:, :same], found[1].boxes[:, :same])

@@ -166,10 +166,11 @@ class RetinaNet(DenseHead):
 
     @torch.no_grad()
     def _assign(self, predictions: RetinaNetPredictions, targets: Targets) -> Assignment:
-        iou = iou_matrix(targets.boxes, predictions.anchors[None]).masked_fill(~targets.valid[..., None], -1.0)
-        assignment = self.anchor_matcher(iou)
         inside = within_image(predictions.corners, targets.image_sizes)
         inside = inside.repeat_interleave(self.anchor_generator.num_anchors, dim=1)
+        iou = iou_matrix(targets.boxes, predictions.anchors[None])
+        # An anchor in the padding must not be the best one of a ground truth, in place of one in the image.
+        assignment = self.anchor_matcher(iou.masked_fill(~(targets.valid[..., None] & inside[:, None]), -1.0))
         return Assignment(assignment.rows, assignment.labels.masked_fill(~inside, -1))
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ultravid.layers import Box2BoxTransform, Conv2d
 from ultravid.layers.box_tensors import clip_boxes, iou_matrix, nonempty, take_rows
-from ultravid.layers.fixed_nms import first_rows, nms_mask
+from ultravid.layers.fixed_nms import first_rows, nms_mask, top_rows
 from ultravid.modeling.assign import Matcher, sample_labels
 from ultravid.modeling.dense.anchors import AnchorGenerator
 from ultravid.modeling.dense.base import DenseHead
@@ -128,9 +128,12 @@ class RPN(DenseHead):
         """
         logits, deltas, anchors, _ = predictions
         with torch.no_grad():
-            iou = iou_matrix(targets.boxes, anchors[None]).masked_fill(~targets.valid[..., None], -1.0)
+            inside = self._inside(predictions, targets.image_sizes)
+            iou = iou_matrix(targets.boxes, anchors[None])
+            # An anchor in the padding must not be the best one of a ground truth, in place of one in the image.
+            iou = iou.masked_fill(~(targets.valid[..., None] & inside[:, None]), -1.0)
             matches, labels = self.anchor_matcher(iou)
-            labels = labels.masked_fill(~self._inside(predictions, targets.image_sizes), -1)
+            labels = labels.masked_fill(~inside, -1)
             index, sampled = sample_labels(labels, self.batch_size_per_image, self.positive_fraction)
             label = labels.gather(1, index)
             matched = take_rows(targets.boxes, matches.gather(1, index))
@@ -153,7 +156,7 @@ class RPN(DenseHead):
         """``(B, K, ...)`` proposals by falling logit: the top logits, decoded, clipped, without empty boxes, after NMS."""
         logits, deltas, anchors, _ = predictions
         logits = logits.where(self._inside(predictions, image_sizes), -torch.inf)
-        top_logits, top = logits.topk(min(self.pre_nms_topk, logits.shape[1]), dim=1)
+        top_logits, top = top_rows(logits, self.pre_nms_topk)
         boxes = clip_boxes(self.box2box_transform.apply_deltas(take_rows(deltas, top), anchors[top]), image_sizes)
         scores = top_logits.float()
         keep = nms_mask(boxes, scores, nonempty(boxes) & (scores > -torch.inf), self.nms_threshold)
