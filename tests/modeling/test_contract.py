@@ -198,6 +198,7 @@ def check_rows(results: list[Detections]) -> None:
         assert [x.dtype for x in d] == [torch.float32, torch.float32, torch.int64, torch.bool, torch.int64]
         assert d.valid.int().diff().le(0).all()
         assert d.scores[d.valid].diff().le(0).all()
+        assert inside(Instances(SIZE, pred_boxes=Boxes(d.boxes[d.valid])))
         assert torch.isfinite(d.boxes).all() and torch.isfinite(d.scores).all() and d.track_ids.eq(-1).all()
 
 

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ultravid.layers.box_tensors import clip_boxes, nonempty, take_rows
+from ultravid.layers.fixed_nms import first_rows
+
 __all__ = ["Detections", "FrameTokens", "Pool", "State", "Targets"]
 
 State = dict[str, Any]
@@ -26,7 +29,7 @@ class Detections(NamedTuple):
     """Boxes found in a frame, in ``K`` fixed rows, valid ones first; with a leading axis ``B`` for several frames.
 
     Attributes:
-        boxes: ``(K, 4)`` float32.
+        boxes: ``(K, 4)`` float32; the valid ones that a model finds lie within the image and have an area.
         scores: ``(K,)`` float32, falling over the valid rows, ties in the order in which the part found them.
         classes: ``(K,)`` int64.
         valid: ``(K,)`` bool; what the other rows hold has no meaning, but it is finite.
@@ -49,6 +52,15 @@ class Detections(NamedTuple):
             valid=valid,
             track_ids=torch.full_like(classes, -1),
         )
+
+    @classmethod
+    def in_images(
+        cls, boxes: Tensor, scores: Tensor, classes: Tensor, valid: Tensor, image_sizes: Tensor
+    ) -> Detections:
+        """Detections without tracks, clipped to images of ``(B, 2)`` (height, width); those that are empty then are dropped."""
+        clipped = clip_boxes(boxes, image_sizes)
+        order, valid = first_rows(valid & nonempty(clipped), valid.shape[-1])
+        return cls.of(take_rows(clipped, order), scores.gather(-1, order), classes.gather(-1, order), valid)
 
     def frame(self, index: int) -> Detections:
         """One frame of several."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ultravid.layers.box_tensors import clip_boxes, nonempty, take_rows
+from ultravid.layers.box_tensors import take_rows
 from ultravid.layers.fixed_nms import apart_by_class, first_rows, nms_mask, top_rows
 from ultravid.modeling.types import Detections
 
@@ -69,7 +69,5 @@ def detections_of(
     scores = candidates.scores.gather(1, index)
     if keep_ties and index.shape[1] > max_detections:
         kept = kept & (scores >= scores[:, max_detections - 1 : max_detections])
-    clipped = clip_boxes(take_rows(boxes, index), image_sizes)
-    order, valid = first_rows(kept & nonempty(clipped), index.shape[1])
-    index = index.gather(1, order)
-    return Detections.of(take_rows(clipped, order), scores.gather(1, order), candidates.classes.gather(1, index), valid)
+    classes = candidates.classes.gather(1, index)
+    return Detections.in_images(take_rows(boxes, index), scores, classes, kept, image_sizes)

@@ -18,7 +18,7 @@ __all__ = ["detections_of_queries"]
 
 @torch.no_grad()
 def detections_of_queries(predictions: QueryPredictions, image_sizes: Tensor, nms_threshold: float) -> Detections:
-    """``(B, Q, ...)`` by falling score: each query with its best class, boxes not clipped, after NMS within each class.
+    """``(B, Q, ...)`` by falling score: each query with its best class, after NMS within each class, then clipped.
 
     Args:
         predictions: ``(B, Q, ...)``.
@@ -33,4 +33,6 @@ def detections_of_queries(predictions: QueryPredictions, image_sizes: Tensor, nm
     everything = torch.ones_like(classes, dtype=torch.bool)
     keep = nms_mask(apart_by_class(boxes, classes, predictions.logits.shape[-1]), scores, everything, nms_threshold)
     index, kept = first_rows(keep, boxes.shape[1])
-    return Detections.of(take_rows(boxes, index), scores.gather(1, index), classes.gather(1, index), kept)
+    return Detections.in_images(
+        take_rows(boxes, index), scores.gather(1, index), classes.gather(1, index), kept, image_sizes
+    )

@@ -131,4 +131,6 @@ class BoxPredictor(nn.Module):
         found = take_rows(decoded, order // self.num_classes)
         keep = nms_mask(apart_by_class(found, classes, self.num_classes), scores, candidate, self.nms_threshold)
         index, kept = first_rows(keep, self.max_detections)
-        return Detections.of(take_rows(found, index), scores.gather(1, index), classes.gather(1, index), kept)
+        return Detections.in_images(
+            take_rows(found, index), scores.gather(1, index), classes.gather(1, index), kept, image_sizes
+        )
