@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ultravid.modeling.dense import DenseHead
 from ultravid.modeling.detector import ClipBatch, VideoDetector
@@ -139,11 +140,14 @@ class TwoStage(VideoDetector):
     def _maps(self, images: Tensor, num_memory: int) -> Tensor:
         """``(B, T, C, h, w)``; the first ``num_memory`` frames of each clip without gradient, if they get none.
 
-        They get one through a feature context, which gives later frames what their maps show. Of clips of memory alone one frame
-        keeps its gradient, of zero, so that every parameter has one, as DDP needs.
+        They get one through a feature context, which gives later frames what their maps show, and through norms that are trained: all
+        frames count in the statistics of one batch. Of clips of memory alone one frame keeps its gradient, of zero, so that every
+        parameter has one, as DDP needs.
         """
         num_memory = min(num_memory, images.shape[1] - 1)
-        related = not isinstance(self.feature_context, NoFeatureContext)
+        related = not isinstance(self.feature_context, NoFeatureContext) or any(
+            isinstance(module, _BatchNorm) and module.training for module in self.backbone.modules()
+        )
         if num_memory == 0 or related or not self.token_mixer.detaches_memory:
             return clip_maps(self.backbone, images, self.gradient_checkpointing)
         with torch.no_grad():
