@@ -8,7 +8,7 @@ from torchvision.ops import generalized_box_iou_loss
 
 from ultravid.config import get_config, instantiate
 from ultravid.layers import Box2BoxTransform
-from ultravid.layers.fixed_nms import apart_by_class, top_rows
+from ultravid.layers.fixed_nms import offset_boxes_by_class, top_rows
 from ultravid.modeling import (
     FCOS,
     RPN,
@@ -369,7 +369,7 @@ def test_top_rows_and_classes_apart():
     scores, index = top_rows(torch.tensor([1.0, 3, 2, 3, 3]), 4)
     assert scores.tolist() == [3, 3, 3, 2] and index.tolist() == [1, 3, 4, 2]
     boxes = torch.tensor([[-5.0, -5, 5, 5], [-5.0, -5, 5, 5]])
-    one, two = apart_by_class(boxes, torch.tensor([0, 1]), 2)
+    one, two = offset_boxes_by_class(boxes, torch.tensor([0, 1]), 2)
     assert one[2] < two[0]
 
 

@@ -208,8 +208,8 @@ def test_weights_of_the_aggregation_equal_a_computation_cell_by_cell():
     maps = torch.randn(1, 3, 6, 2, 3, generator=seeded())
     found = part.clip(maps, torch.zeros(1, 3, 3, 16, 24), torch.ones(1, 3, dtype=torch.bool))[0, 2]
     embedded = part.embedding(maps[0])
-    likeness = torch.cosine_similarity(embedded, embedded[2:], dim=1)
-    expected = (likeness.exp() / likeness.exp().sum(0))[:, None] * maps[0]
+    similarity = torch.cosine_similarity(embedded, embedded[2:], dim=1)
+    expected = (similarity.exp() / similarity.exp().sum(0))[:, None] * maps[0]
     assert torch.allclose(found, expected.sum(0), atol=1e-5)
 
 

@@ -9,7 +9,7 @@ from tests.modeling.random_models import clip, describe
 from ultravid.config import instantiate
 from ultravid.layers import Box2BoxTransform, RelationModule
 from ultravid.modeling import FrameWindow, Matcher, subsample_labels
-from ultravid.modeling.frame_window import frames_see
+from ultravid.modeling.frame_window import temporal_mask
 from ultravid.modeling.types import Targets
 
 
@@ -83,9 +83,9 @@ def test_a_window_counts_its_stride_back_from_the_newest():
 
 
 def test_which_frames_see_each_other_by_hand():
-    assert frames_see(3, 0, causal=True).int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
-    assert frames_see(3, 1, causal=True).int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
-    assert frames_see(3, 5, causal=False).all()
+    assert temporal_mask(3, 0, causal=True).int().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert temporal_mask(3, 1, causal=True).int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
+    assert temporal_mask(3, 5, causal=False).all()
 
 
 def test_the_padding_of_a_frame_reaches_neither_proposals_nor_their_losses():

@@ -118,7 +118,7 @@ def test_attention_in_all_its_forms_equals_that_of_torch():
     assert torch.allclose(attention.across_frames(query, frames, valid), expected[:, 0], atol=1e-5)
     assert torch.allclose(attention(query[:, None], keys, keys, valid[None, None]), expected, atol=1e-5)
     single, _ = other(query[:, None], keys[:, :1], keys[:, :1])
-    assert torch.allclose(attention.of_one_key(frames[0]), single[:, 0], atol=1e-5)
+    assert torch.allclose(attention.single_key(frames[0]), single[:, 0], atol=1e-5)
 
 
 # --- contexts: what a stream computes is what a clip computes

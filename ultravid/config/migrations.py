@@ -106,7 +106,7 @@ TARGETS: dict[str, str] = {
     "ultravid.modeling.context.memory": "ultravid.modeling",
     "ultravid.modeling.detector.BasicDet": "ultravid.modeling.BasicDet",
     "ultravid.modeling.detector.FasterRCNN": "ultravid.modeling.FasterRCNN",
-    "ultravid.modeling.detector.relation_mask": "ultravid.modeling.token_mixer.relation.frames_see",
+    "ultravid.modeling.detector.relation_mask": "ultravid.modeling.token_mixer.relation.temporal_mask",
     "ultravid.modeling.heads": "ultravid.modeling.roi",
     "ultravid.modeling.heads.roi_heads.FCBoxHead": "ultravid.modeling.roi.FCBoxHead",
     "ultravid.modeling.proposal": "ultravid.modeling.dense",

@@ -61,7 +61,7 @@ class Attention(nn.Module):
         out: Tensor = self.out_proj(gathered.transpose(-3, -2).flatten(-2))
         return out
 
-    def of_one_key(self, value: Tensor) -> Tensor:
+    def single_key(self, value: Tensor) -> Tensor:
         """``(..., C)``: what every query gets from a single key, whose weight is 1: the two projections of its value."""
         out_weight, dim = self.out_proj.weight, self.out_proj.weight.shape[0]
         value_weight, value_bias = self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :]

@@ -16,7 +16,7 @@ __all__ = ["Box2BoxTransform"]
 class Box2BoxTransform:
     """The coding of R-CNN (Girshick et al., CVPR 2014, appendix C): (dx, dy, dw, dh).
 
-    dx and dy are shifts of the centre in units of the source's width and height, dw and dh logarithms of the ratio of
+    dx and dy are shifts of the center in units of the source's width and height, dw and dh logarithms of the ratio of
     sizes; each is multiplied by its weight. There is no "+1" in a width.
 
     Args:
@@ -51,6 +51,6 @@ class Box2BoxTransform:
         deltas = deltas.float() / deltas.new_tensor(self.weights, dtype=torch.float32)
         boxes = boxes.to(deltas.dtype)
         size = boxes[..., 2:] - boxes[..., :2]
-        centre = boxes[..., :2] + 0.5 * size + deltas[..., :2] * size
+        center = boxes[..., :2] + 0.5 * size + deltas[..., :2] * size
         half = 0.5 * torch.exp(deltas[..., 2:].clamp(max=self.scale_clamp)) * size
-        return torch.cat((centre - half, centre + half), dim=-1)
+        return torch.cat((center - half, center + half), dim=-1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["centre_to_corners", "clip_boxes", "giou_matrix", "iou_matrix", "nonempty", "take_rows"]
+__all__ = ["center_to_corners", "clip_boxes", "giou_matrix", "iou_matrix", "nonempty", "take_rows"]
 
 
 def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def giou_matrix(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     return inter / union.clamp(min=eps) + union / hull.clamp(min=eps) - 1.0
 
 
-def centre_to_corners(boxes: Tensor) -> Tensor:
+def center_to_corners(boxes: Tensor) -> Tensor:
     """``(..., 4)``: (cx, cy, w, h) to XYXY."""
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
-    return torch.cat((centre - half, centre + half), dim=-1)
+    center, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat((center - half, center + half), dim=-1)

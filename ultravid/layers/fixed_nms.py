@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-__all__ = ["apart_by_class", "first_rows", "nms_mask", "top_rows"]
+__all__ = ["first_rows", "nms_mask", "offset_boxes_by_class", "top_rows"]
 
 
 # The number of boxes that are kept is known on the host alone, so a CUDA graph can't hold it: Inductor captures what lies around it.
@@ -77,7 +77,7 @@ def top_rows(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return top, index.gather(-1, order)
 
 
-def apart_by_class(boxes: Tensor, classes: Tensor, num_classes: int) -> Tensor:
+def offset_boxes_by_class(boxes: Tensor, classes: Tensor, num_classes: int) -> Tensor:
     """Boxes ``(..., N, 4)`` moved so that those of two classes never meet; with one class they stay, and so does their rounding."""
     if num_classes == 1:
         return boxes

@@ -27,7 +27,7 @@ def giou_loss(boxes1: Tensor, boxes2: Tensor, reduction: str = "none", eps: floa
 
 
 def diou_loss(boxes1: Tensor, boxes2: Tensor, reduction: str = "none", eps: float = 1e-7) -> Tensor:
-    """1 - IoU + (distance of the centres / diagonal of the smallest enclosing box) ** 2.
+    """1 - IoU + (distance of the centers / diagonal of the smallest enclosing box) ** 2.
 
     Source: Zheng et al., "Distance-IoU loss", AAAI 2020. Arguments as in `giou_loss`.
     """

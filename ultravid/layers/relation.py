@@ -68,9 +68,9 @@ def _phases(query_boxes: Tensor, key_boxes: Tensor, wavelengths: Tensor) -> Tens
     """``(..., 4, G / 8, Q, K)``: the four relative coordinates, divided by each wavelength."""
     query_size = (query_boxes[..., 2:] - query_boxes[..., :2]).clamp(min=_EPS).mT[..., :, :, None]  # (..., 2, Q, 1)
     key_size = (key_boxes[..., 2:] - key_boxes[..., :2]).clamp(min=_EPS).mT[..., :, None, :]
-    query_centre = ((query_boxes[..., :2] + query_boxes[..., 2:]) * 0.5).mT[..., :, :, None]
-    key_centre = ((key_boxes[..., :2] + key_boxes[..., 2:]) * 0.5).mT[..., :, None, :]
-    shift = (key_centre - query_centre).abs() / key_size
+    query_center = ((query_boxes[..., :2] + query_boxes[..., 2:]) * 0.5).mT[..., :, :, None]
+    key_center = ((key_boxes[..., :2] + key_boxes[..., 2:]) * 0.5).mT[..., :, None, :]
+    shift = (key_center - query_center).abs() / key_size
     relative = torch.log(torch.cat((shift, query_size / key_size), dim=-3) + _EPS)
     return relative[..., None, :, :] / wavelengths[:, None, None]
 

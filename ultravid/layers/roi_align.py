@@ -85,7 +85,7 @@ class ROIAlign(nn.Module):
         output_size: (height, width) of the pooled map.
         spatial_scale: cells of the feature map in a pixel of the boxes.
         sampling_ratio: samples along each side of a cell of the output; 0 takes as many as the cell has input cells.
-        aligned: the centre of the map's first cell lies at 0.5, as in pixels; without it at 0, as in the paper's code.
+        aligned: the center of the map's first cell lies at 0.5, as in pixels; without it at 0, as in the paper's code.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from torch import Tensor
 from ultravid.modeling.types import State
 from ultravid.utils.limits import Positive
 
-__all__ = ["FrameWindow", "InterleavedStreams", "frames_see"]
+__all__ = ["FrameWindow", "InterleavedStreams", "temporal_mask"]
 
 
 class FrameWindow:
@@ -62,7 +62,7 @@ class FrameWindow:
         return {name: ring[:: self.stride] for name, ring in state.items()}
 
 
-def frames_see(length: int, context_frames: int, causal: bool, device: torch.device | None = None) -> Tensor:
+def temporal_mask(length: int, context_frames: int, causal: bool, device: torch.device | None = None) -> Tensor:
     """``(T, T)`` bool: the row's frame may use the column's.
 
     Args:

@@ -17,7 +17,7 @@ from ultravid.modeling.types import Targets
 __all__ = [
     "DenseAssigner",
     "DensePredictions",
-    "centre_regions",
+    "center_regions",
     "inside_boxes",
     "label_locations",
     "prediction_quality",
@@ -56,11 +56,11 @@ def inside_boxes(locations: Tensor, boxes: Tensor) -> Tensor:
     return (above & (locations < boxes[..., None, 2:])).all(dim=-1)
 
 
-def centre_regions(boxes: Tensor, radius: float) -> Tensor:
-    """The part of each box ``(..., 4)`` that is at most ``radius`` pixels from its centre, in x and in y."""
-    centre = (boxes[..., :2] + boxes[..., 2:]) / 2
+def center_regions(boxes: Tensor, radius: float) -> Tensor:
+    """The part of each box ``(..., 4)`` that is at most ``radius`` pixels from its center, in x and in y."""
+    center = (boxes[..., :2] + boxes[..., 2:]) / 2
     return torch.cat(
-        (torch.maximum(centre - radius, boxes[..., :2]), torch.minimum(centre + radius, boxes[..., 2:])), dim=-1
+        (torch.maximum(center - radius, boxes[..., :2]), torch.minimum(center + radius, boxes[..., 2:])), dim=-1
     )
 
 

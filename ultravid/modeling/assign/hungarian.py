@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
-from ultravid.layers.box_tensors import centre_to_corners, giou_matrix
+from ultravid.layers.box_tensors import center_to_corners, giou_matrix
 
 __all__ = ["HungarianAssigner", "lowest_cost_pairs"]
 
@@ -96,5 +96,5 @@ class HungarianAssigner:
         index = classes[..., None, :].expand(*logits.shape[:-1], classes.shape[-1])
         focal = (positive - negative).gather(-1, index)
         distance = (boxes[..., :, None, :] - gt_boxes[..., None, :, :]).abs().sum(dim=-1)
-        giou = giou_matrix(centre_to_corners(boxes), centre_to_corners(gt_boxes))
+        giou = giou_matrix(center_to_corners(boxes), center_to_corners(gt_boxes))
         return self.class_cost * focal + self.l1_cost * distance - self.giou_cost * giou

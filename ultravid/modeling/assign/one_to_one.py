@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ultravid.modeling.assign.base import (
     DensePredictions,
-    centre_regions,
+    center_regions,
     inside_boxes,
     label_locations,
     prediction_quality,
@@ -30,7 +30,7 @@ class OneToOne:
 
     Args:
         iou_power: a.
-        radius: distance from the centre of a box, in strides of the map, beyond which a location is taken only if there is no
+        radius: distance from the center of a box, in strides of the map, beyond which a location is taken only if there is no
             other, then the nearest.
     """
 
@@ -42,7 +42,7 @@ class OneToOne:
     def __call__(self, predictions: DensePredictions, targets: Targets) -> Assignment:
         """Label the locations. The matching itself runs on the CPU, frame after frame."""
         quality = prediction_quality(predictions, targets, self.iou_power)
-        regions = centre_regions(targets.boxes, self.radius * predictions.stride)
+        regions = center_regions(targets.boxes, self.radius * predictions.stride)
         near = inside_boxes(predictions.locations, regions)
         # Below every location that is near; a lesion smaller than a cell may have none, and DeFCN then takes any.
         quality = torch.where(near, quality, -1.0 - self._distance(predictions, targets))
@@ -56,9 +56,9 @@ class OneToOne:
         return label_locations(rows[:, :-1], positive[:, :-1], predictions.inside)
 
     def _distance(self, predictions: DensePredictions, targets: Targets) -> Tensor:
-        """``(B, G, N)`` distance of the centres, from 0 to 1."""
-        centre = (targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2
-        distance = (predictions.locations - centre[..., None, :]).norm(dim=-1)
+        """``(B, G, N)`` distance of the centers, from 0 to 1."""
+        center = (targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2
+        distance = (predictions.locations - center[..., None, :]).norm(dim=-1)
         return distance / distance.amax().clamp(min=1.0)
 
 

@@ -22,11 +22,11 @@ _NOT_IN_BOTH = 1e5
 class SimOTA:
     """Each box gets its cheapest locations, as many as the sum of its highest IoUs says.
 
-    A location is a candidate if it lies in a box or near a box's centre. Its cost for a box is the binary cross entropy of
-    sqrt(score), plus ``iou_weight`` times -log(IoU), plus 1e5 if it does not lie in that box and near its centre.
+    A location is a candidate if it lies in a box or near a box's center. Its cost for a box is the binary cross entropy of
+    sqrt(score), plus ``iou_weight`` times -log(IoU), plus 1e5 if it does not lie in that box and near its center.
 
     Args:
-        radius: distance from the centre in x and in y, in strides of the map.
+        radius: distance from the center in x and in y, in strides of the map.
         topk: number of highest IoUs that are summed.
         iou_weight: weight of -log(IoU).
     """
@@ -40,7 +40,7 @@ class SimOTA:
     def __call__(self, predictions: DensePredictions, targets: Targets) -> Assignment:
         """Label the locations; one that several boxes want goes to the box for which it is cheapest."""
         in_box = inside_boxes(predictions.locations, targets.boxes)
-        near = inside_boxes(predictions.locations, self._centre_squares(targets, predictions.stride))
+        near = inside_boxes(predictions.locations, self._center_squares(targets, predictions.stride))
         real = targets.valid[..., None] & predictions.inside[:, None]
         candidate = real & ((in_box | near) & real).any(dim=1, keepdim=True)
         iou = torch.where(candidate, iou_matrix(targets.boxes, predictions.boxes), 0.0)
@@ -56,12 +56,12 @@ class SimOTA:
         rows = torch.where(wanted > 1, cost.argmin(dim=1), matched.int().argmax(dim=1))
         return label_locations(rows, wanted > 0, predictions.inside)
 
-    def _centre_squares(self, targets: Targets, stride: int) -> Tensor:
-        """``(B, G, 4)``: squares about the centres, which are clamped to the frame."""
-        centre = (targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2
-        centre = centre.clamp(min=0).minimum(targets.image_sizes.flip(-1)[:, None])
+    def _center_squares(self, targets: Targets, stride: int) -> Tensor:
+        """``(B, G, 4)``: squares about the centers, which are clamped to the frame."""
+        center = (targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2
+        center = center.clamp(min=0).minimum(targets.image_sizes.flip(-1)[:, None])
         half = self.radius * stride
-        return torch.cat((centre - half, centre + half), dim=-1)
+        return torch.cat((center - half, center + half), dim=-1)
 
 
 def _class_cost(scores: Tensor, classes: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class AnchorGenerator(nn.Module):
     Args:
         shapes: (width, height) of each anchor in pixels; `anchor_shapes` makes them of sizes and aspect ratios.
         stride: pixels from cell to cell.
-        offset: the anchor's centre in its cell, as a share of the stride; 0 is the cell's upper left corner.
+        offset: the anchor's center in its cell, as a share of the stride; 0 is the cell's upper left corner.
     """
 
     cell_anchors: Tensor
@@ -53,5 +53,5 @@ class AnchorGenerator(nn.Module):
         y = (torch.arange(height, device=device, dtype=torch.float32) + self.offset) * self.stride
         x = (torch.arange(width, device=device, dtype=torch.float32) + self.offset) * self.stride
         grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
-        centres = torch.stack((grid_x, grid_y, grid_x, grid_y), dim=-1)
-        return (centres[:, :, None] + self.cell_anchors).reshape(-1, 4)
+        centers = torch.stack((grid_x, grid_y, grid_x, grid_y), dim=-1)
+        return (centers[:, :, None] + self.cell_anchors).reshape(-1, 4)

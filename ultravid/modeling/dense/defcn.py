@@ -1,6 +1,6 @@
 """DeFCN's head (Wang et al., "End-to-end object detection with fully convolutional network", CVPR 2021) on one feature map.
 
-Legend: ``B`` frames, ``C, h, w`` channels, height, width of the feature map, ``N = h * w`` locations, the centres of the cells, row by
+Legend: ``B`` frames, ``C, h, w`` channels, height, width of the feature map, ``N = h * w`` locations, the centers of the cells, row by
 row, ``K`` classes.
 """
 

@@ -1,6 +1,6 @@
 """FCOS's head (Tian et al., "FCOS: a simple and strong anchor-free object detector", TPAMI 2020) on one feature map.
 
-Legend: ``B`` frames, ``C, h, w`` channels, height, width of the feature map, ``N = h * w`` locations, the centres of the cells, row by
+Legend: ``B`` frames, ``C, h, w`` channels, height, width of the feature map, ``N = h * w`` locations, the centers of the cells, row by
 row, ``K`` classes.
 """
 
@@ -54,7 +54,7 @@ class FCOSPredictions(NamedTuple):
 
 
 class FCOS(DenseHead):
-    """One box at each location, its score lowered far from the centre of an object.
+    """One box at each location, its score lowered far from the center of an object.
 
     Args:
         in_channels: ``C``.
@@ -63,11 +63,11 @@ class FCOS(DenseHead):
         num_classes: ``K``.
         num_convs: number of convolutions of each tower.
         norm: after each of them, as for `ultravid.layers.get_norm`.
-        score_threshold: candidates have a higher score before it is multiplied by the centre-ness.
+        score_threshold: candidates have a higher score before it is multiplied by the centerness.
         pre_nms_topk: number of highest scores that are kept before NMS.
         nms_threshold: of two detections of a class with a larger IoU, the one with the lower score is dropped.
         max_detections: number of detections of a frame that are kept.
-        sqrt_scores: the score is the square root of class score times centre-ness (equation 4), not the product (ICCV 2019).
+        sqrt_scores: the score is the square root of class score times centerness (equation 4), not the product (ICCV 2019).
         keep_ties: more than ``max_detections`` are kept if their scores equal the last one's, as in the published code.
         focal_alpha: weight of foreground in the classification loss.
         focal_gamma: power in the classification loss.
@@ -140,7 +140,7 @@ class FCOS(DenseHead):
         """``loss_fcos_cls``, ``loss_fcos_box`` and ``loss_fcos_centerness``.
 
         The first (focal) and the last (binary cross entropy) are divided by the number of foreground locations; the second (GIoU)
-        is weighted by the centre-ness of the locations and divided by its sum.
+        is weighted by the centerness of the locations and divided by its sum.
         """
         points = predictions.corners + self.stride / 2
         assignment = self._assign(predictions, points, targets)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ultravid.layers.box_tensors import take_rows
-from ultravid.layers.fixed_nms import apart_by_class, first_rows, nms_mask, top_rows
+from ultravid.layers.fixed_nms import first_rows, nms_mask, offset_boxes_by_class, top_rows
 from ultravid.modeling.types import Detections
 
 __all__ = ["Candidates", "best_candidates", "detections_of"]
@@ -63,7 +63,7 @@ def detections_of(
     """
     keep = candidates.valid
     if nms_threshold is not None:
-        apart = apart_by_class(boxes, candidates.classes, num_classes)
+        apart = offset_boxes_by_class(boxes, candidates.classes, num_classes)
         keep = nms_mask(apart, candidates.scores, keep, nms_threshold)
     index, kept = first_rows(keep, boxes.shape[1] if keep_ties else max_detections)
     scores = candidates.scores.gather(1, index)

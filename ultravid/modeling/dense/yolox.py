@@ -45,7 +45,7 @@ class YOLOXPredictions(NamedTuple):
     Attributes:
         logits: ``(B, N, K)``.
         objectness: ``(B, N)``, logits.
-        raw_boxes: ``(B, N, 4)``: the centre's distance from the cell's corner, and the logarithm of width and height, in strides.
+        raw_boxes: ``(B, N, 4)``: the center's distance from the cell's corner, and the logarithm of width and height, in strides.
         corners: ``(N, 2)``, upper left corner of each cell, pixels.
     """
 
@@ -172,14 +172,14 @@ class YOLOX(DenseHead):
         return self.assigner(seen, targets)
 
     def _boxes(self, raw_boxes: Tensor, corners: Tensor) -> Tensor:
-        centre = raw_boxes[..., :2] * self.stride + corners
+        center = raw_boxes[..., :2] * self.stride + corners
         half = raw_boxes[..., 2:].clamp(max=_MAX_LOG_SIZE).exp() * (self.stride / 2)
-        return torch.cat((centre - half, centre + half), dim=-1)
+        return torch.cat((center - half, center + half), dim=-1)
 
     def _raw_boxes(self, boxes: Tensor, corners: Tensor) -> Tensor:
-        centre = ((boxes[..., :2] + boxes[..., 2:]) / 2 - corners) / self.stride
+        center = ((boxes[..., :2] + boxes[..., 2:]) / 2 - corners) / self.stride
         size = (boxes[..., 2:] - boxes[..., :2]) / self.stride
-        return torch.cat((centre, (size + 1e-8).log()), dim=-1)
+        return torch.cat((center, (size + 1e-8).log()), dim=-1)
 
     @torch.no_grad()
     def decode(self, predictions: YOLOXPredictions, image_sizes: Tensor) -> Detections:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ultravid.modeling.feature_context.base import FeatureContext
 from ultravid.modeling.flow import FlowWarp
-from ultravid.modeling.frame_window import FrameWindow, frames_see
+from ultravid.modeling.frame_window import FrameWindow, temporal_mask
 from ultravid.modeling.types import State
 from ultravid.utils.limits import NotNegative, Positive
 
@@ -21,7 +21,7 @@ __all__ = ["FlowAggregation"]
 
 
 class FlowAggregation(FeatureContext):
-    """A frame's map becomes the mean of the window's maps, warped to the frame, weighted at each cell by the likeness of embeddings.
+    """A frame's map becomes the mean of the window's maps, warped to the frame, weighted at each cell by the similarity of embeddings.
 
     A stream uses earlier frames alone, and so does a clip with ``causal``. Because a flow of every pair would be too much, in training
     with a real flow each frame is averaged with only ``num_drawn`` of the frames that it sees, drawn from torch's global generator
@@ -77,7 +77,7 @@ class FlowAggregation(FeatureContext):
     def step(self, feature_map: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:
         """``(1, C, h, w)``: the mean over the window."""
         if self.warp.by_frame:
-            warped, embedded, likened = self._by_frame(feature_map, image)
+            warped, embedded, query_embedding = self._by_frame(feature_map, image)
             ring = self.window.push(state, maps=warped[0], embeddings=embedded[0])
             window = self.window.window(ring)
             maps, embeddings = window["maps"], window["embeddings"]
@@ -85,11 +85,11 @@ class FlowAggregation(FeatureContext):
             reduced = self.warp.reduce(image)
             ring = self.window.push(state, maps=feature_map[0], images=reduced[0])
             window = self.window.window(ring)
-            maps, embeddings, likened = self._warped_to(
+            maps, embeddings, query_embedding = self._warped_to(
                 feature_map, reduced, window["maps"][None, :-1], window["images"][None, :-1]
             )
             maps, embeddings = maps[0], embeddings[0]
-        return _mean(maps[None], embeddings[None], likened, window["valid"][None]).to(feature_map.dtype), ring
+        return _mean(maps[None], embeddings[None], query_embedding, window["valid"][None]).to(feature_map.dtype), ring
 
     def clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
         """``(B, T, C, h, w)``: for each frame the mean over the frames that it sees."""
@@ -99,11 +99,11 @@ class FlowAggregation(FeatureContext):
         means = []
         for t in range(maps.shape[1]):
             others = self._seen_by(t, maps.shape[1])
-            warped, embeddings, likened = self._warped_to(
+            warped, embeddings, query_embedding = self._warped_to(
                 maps[:, t], reduced[:, t], maps[:, others], reduced[:, others]
             )
             valid = frame_valid[:, [*others, t]]
-            means.append(_mean(warped, embeddings, likened, valid))
+            means.append(_mean(warped, embeddings, query_embedding, valid))
         return torch.stack(means, dim=1)
 
     def training_clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class FlowAggregation(FeatureContext):
             return self._clip_by_frame(maps, images, frame_valid)
         length = maps.shape[1]
         reduced = self.warp.reduce(images.flatten(0, 1)).unflatten(0, maps.shape[:2])
-        see = frames_see(length, self.window.num_frames - 1, self.causal, maps.device)
+        see = temporal_mask(length, self.window.num_frames - 1, self.causal, maps.device)
         see = see & ~torch.eye(length, dtype=torch.bool, device=maps.device) & frame_valid[:, None, :]
         order = torch.rand(see.shape, device=maps.device).masked_fill(~see, -1.0)
         drawn = order.topk(min(self.num_drawn, length), dim=-1).indices  # (B, T, num_drawn)
@@ -120,8 +120,10 @@ class FlowAggregation(FeatureContext):
         valid = torch.cat((valid, torch.ones_like(valid[..., :1])), dim=-1)
         clip = torch.arange(len(maps), device=maps.device)[:, None, None]
         others, other_reduced = (x[clip, drawn].flatten(0, 1) for x in (maps, reduced))
-        warped, embeddings, likened = self._warped_to(maps.flatten(0, 1), reduced.flatten(0, 1), others, other_reduced)
-        return _mean(warped, embeddings, likened, valid.flatten(0, 1)).unflatten(0, maps.shape[:2])
+        warped, embeddings, query_embedding = self._warped_to(
+            maps.flatten(0, 1), reduced.flatten(0, 1), others, other_reduced
+        )
+        return _mean(warped, embeddings, query_embedding, valid.flatten(0, 1)).unflatten(0, maps.shape[:2])
 
     def _seen_by(self, t: int, length: int) -> list[int]:
         """The places of a clip that the frame at ``t`` sees, except its own; all of them in `clip` without ``causal``."""
@@ -136,8 +138,8 @@ class FlowAggregation(FeatureContext):
         if warped is maps:
             embedded = self._embed(maps)
             return maps, embedded, embedded
-        embedded, likened = self._embed(torch.cat((warped, maps))).chunk(2)
-        return warped, embedded, likened
+        embedded, query_embedding = self._embed(torch.cat((warped, maps))).chunk(2)
+        return warped, embedded, query_embedding
 
     def _warped_to(
         self, maps: Tensor, reduced: Tensor, others: Tensor, other_reduced: Tensor
@@ -167,13 +169,13 @@ class FlowAggregation(FeatureContext):
     def _clip_by_frame(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
         shape = maps.shape[:2]
         length = shape[1]
-        warped, embedded, likened = (
+        warped, embedded, query_embedding = (
             x.unflatten(0, shape) for x in self._by_frame(maps.flatten(0, 1), images.flatten(0, 1))
         )
-        see = frames_see(length, self.window.num_frames - 1, self.causal, maps.device) & frame_valid[:, None, :]
+        see = temporal_mask(length, self.window.num_frames - 1, self.causal, maps.device) & frame_valid[:, None, :]
         # One small matrix product for each cell of the map: (B, h, w, T, E) by (B, h, w, E, T), then (T, T) by (T, C).
-        likeness = likened.permute(0, 3, 4, 1, 2) @ embedded.permute(0, 3, 4, 2, 1)
-        weights = likeness.float().masked_fill(~see[:, None, None], -1e9).softmax(dim=-1)
+        similarity = query_embedding.permute(0, 3, 4, 1, 2) @ embedded.permute(0, 3, 4, 2, 1)
+        weights = similarity.float().masked_fill(~see[:, None, None], -1e9).softmax(dim=-1)
         mean = weights.to(warped.dtype) @ warped.permute(0, 3, 4, 1, 2)
         return mean.permute(0, 3, 4, 1, 2)
 
@@ -183,20 +185,20 @@ class FlowAggregation(FeatureContext):
         return embedded / (embedded.norm(dim=1, keepdim=True) + 1e-10)
 
 
-def _mean(maps: Tensor, embeddings: Tensor, likened: Tensor, valid: Tensor) -> Tensor:
+def _mean(maps: Tensor, embeddings: Tensor, query_embedding: Tensor, valid: Tensor) -> Tensor:
     """The mean of each frame's window, weighted at each cell by the softmax of the cosine of embeddings (equation 5).
 
     Args:
         maps: ``(B, R, C, h, w)``.
         embeddings: ``(B, R, E, h, w)``, of unit length.
-        likened: ``(B, E, h, w)``, that of the frame itself.
+        query_embedding: ``(B, E, h, w)``, that of the frame itself.
         valid: ``(B, R)`` bool.
 
     Returns:
         ``(B, C, h, w)``.
     """
-    likeness = torch.stack([(e * likened).sum(dim=1) for e in embeddings.unbind(1)], dim=1)  # (B, R, h, w)
-    weights = likeness.float().masked_fill(~valid[..., None, None], -1e9).softmax(dim=1).to(maps.dtype)
+    similarity = torch.stack([(e * query_embedding).sum(dim=1) for e in embeddings.unbind(1)], dim=1)  # (B, R, h, w)
+    weights = similarity.float().masked_fill(~valid[..., None, None], -1e9).softmax(dim=1).to(maps.dtype)
     # Frame after frame: a product of the whole window would be as large as the window itself.
     mean = weights[:, 0, None] * maps[:, 0]
     for r in range(1, maps.shape[1]):

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ultravid.layers.attention import Attention
 from ultravid.modeling.feature_context.base import FeatureContext
-from ultravid.modeling.frame_window import FrameWindow, frames_see
+from ultravid.modeling.frame_window import FrameWindow, temporal_mask
 from ultravid.modeling.map_size import map_size
 from ultravid.modeling.types import State
 from ultravid.utils.limits import NotNegative, Positive
@@ -130,7 +130,7 @@ class ProgressiveAggregation(FeatureContext):
         if self.num_transitions == 1:
             moved = self._transition_to_itself(current)
             for layer in _layers(self.spatial):
-                x = layer(x, layer.attention.of_one_key(moved))
+                x = layer(x, layer.attention.single_key(moved))
         else:
             moved = self._transition(frames[-self.num_transitions :].to(x.dtype), current)
             for layer in _layers(self.spatial):
@@ -143,7 +143,7 @@ class ProgressiveAggregation(FeatureContext):
         """``(B, T, C, h, w)`` of all frames; see ``causal``."""
         del images
         length = maps.shape[1]
-        see = frames_see(length, self.context_frames, self.causal, maps.device) & frame_valid[:, None, :]
+        see = temporal_mask(length, self.context_frames, self.causal, maps.device) & frame_valid[:, None, :]
         see = (see | torch.eye(length, dtype=torch.bool, device=maps.device))[:, None]  # no row is empty; (B, 1, T, T)
         current = maps.flatten(3).permute(0, 3, 1, 2)  # (B, P, T, C)
         x = current
@@ -152,7 +152,7 @@ class ProgressiveAggregation(FeatureContext):
         if self.num_transitions == 1:
             moved = self._transition_to_itself(current)
             for layer in _layers(self.spatial):
-                x = layer(x, layer.attention.of_one_key(moved))
+                x = layer(x, layer.attention.single_key(moved))
         else:
             x = self._relate_to_transitions(x, current, see)
         for layer in _layers(self.fusion):
@@ -163,23 +163,23 @@ class ProgressiveAggregation(FeatureContext):
         """R ``(..., C)`` of some frames for the current one; the two are broadcast."""
         x = frames
         for layer in _layers(self.transition):
-            x = layer(x, layer.attention.of_one_key(current), current)
+            x = layer(x, layer.attention.single_key(current), current)
         return x
 
     def _transition_to_itself(self, current: Tensor) -> Tensor:
         """R ``(..., C)`` of the current frame for itself: the first gate mixes equal tokens."""
         first, *others = _layers(self.transition)
         # In training the gate is computed all the same: DDP needs a gradient of its weights, which is zero.
-        x = first(current, first.attention.of_one_key(current), current if self.training else None)
+        x = first(current, first.attention.single_key(current), current if self.training else None)
         for layer in others:
-            x = layer(x, layer.attention.of_one_key(current), current)
+            x = layer(x, layer.attention.single_key(current), current)
         return x
 
     def _relate_to_transitions(self, x: Tensor, maps: Tensor, see: Tensor) -> Tensor:
         """Block 3 for ``(B, P, T, C)``; each frame has its own R of every other, which would not fit into memory all at once."""
         length = maps.shape[2]
         if self.num_transitions <= self.context_frames:
-            see = see & frames_see(length, self.num_transitions - 1, True, see.device)
+            see = see & temporal_mask(length, self.num_transitions - 1, True, see.device)
 
         def one_frame(x: Tensor, current: Tensor, see: Tensor) -> Tensor:
             moved = self._transition(maps, current)

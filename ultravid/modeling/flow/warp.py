@@ -24,8 +24,8 @@ def warp_maps(maps: Tensor, displacement: Tensor, mixed_corners: bool = False) -
     Args:
         maps: ``(P, C, h, w)``.
         displacement: ``(P, 2, h, w)``, x and y, in cells.
-        mixed_corners: the published code's grid counts from centre to centre of the corner cells but is sampled as if it went from edge
-            to edge, so that a map without flow is enlarged a little about its centre, by ``w / (w - 1)``.
+        mixed_corners: as in the published code, the grid is laid out for ``align_corners=True`` but sampled with
+            ``align_corners=False``, so that a map without flow is enlarged a little about its center, by ``w / (w - 1)``.
 
     Returns:
         ``(P, C, h, w)``, at each cell ``p`` the map at ``p + displacement``.

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ultravid.layers.box_tensors import centre_to_corners, take_rows
+from ultravid.layers.box_tensors import center_to_corners, take_rows
 from ultravid.modeling.assign.hungarian import HungarianAssigner
 from ultravid.modeling.losses import focal_loss, giou_loss, mean_over_processes
 from ultravid.modeling.query.base import QueryPredictions
@@ -71,7 +71,7 @@ class QueryCriterion:
         counted = targets.weight > 0
         valid = targets.valid & counted[:, None]
         height, width = targets.image_sizes.unbind(dim=-1)
-        gt_boxes = _centre_form(targets.boxes) / torch.stack((width, height, width, height), dim=-1)[:, None]
+        gt_boxes = _center_form(targets.boxes) / torch.stack((width, height, width, height), dim=-1)[:, None]
         rows, paired = self.assigner(logits, boxes, targets.classes, gt_boxes, valid)
         num_boxes = mean_over_processes(valid.sum())
         weight = targets.weight[:, None]
@@ -79,7 +79,7 @@ class QueryCriterion:
         focal = self._focal(logits, targets.classes, rows, paired).sum(dim=(2, 3)) * targets.weight
         matched = take_rows(boxes, rows)  # (n, B, G, 4)
         distance = (matched - gt_boxes).abs().sum(dim=-1)
-        overlap = giou_loss(centre_to_corners(matched), centre_to_corners(gt_boxes).expand_as(matched))
+        overlap = giou_loss(center_to_corners(matched), center_to_corners(gt_boxes).expand_as(matched))
         parts = (focal, *(torch.where(paired, loss, 0.0) * weight for loss in (distance, overlap)))
         sums = [part.flatten(1).sum(dim=1) / num_boxes for part in parts]  # (n,) each
         _log_cardinality(logits[-1], valid, counted)
@@ -104,7 +104,7 @@ class QueryCriterion:
         return losses
 
 
-def _centre_form(boxes: Tensor) -> Tensor:
+def _center_form(boxes: Tensor) -> Tensor:
     """XYXY to (cx, cy, w, h)."""
     return torch.cat(((boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]), dim=-1)
 

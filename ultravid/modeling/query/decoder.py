@@ -29,7 +29,7 @@ class BoxHead(nn.Module):
 
     Args:
         dim: width of a query.
-        initial_size: logit of width and height at first; the centre does not move at first.
+        initial_size: logit of width and height at first; the center does not move at first.
     """
 
     def __init__(self, dim: int, initial_size: float = 0.0) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ultravid.layers.box_tensors import centre_to_corners, take_rows
-from ultravid.layers.fixed_nms import apart_by_class, first_rows, nms_mask
+from ultravid.layers.box_tensors import center_to_corners, take_rows
+from ultravid.layers.fixed_nms import first_rows, nms_mask, offset_boxes_by_class
 from ultravid.modeling.query.base import QueryPredictions
 from ultravid.modeling.types import Detections
 
@@ -26,12 +26,14 @@ def detections_of_queries(predictions: QueryPredictions, image_sizes: Tensor, nm
         nms_threshold: a detection whose IoU with a better one is larger is dropped; 1 keeps all.
     """
     height, width = image_sizes.unbind(dim=-1)
-    boxes = centre_to_corners(predictions.boxes.float()) * torch.stack((width, height, width, height), dim=-1)[:, None]
+    boxes = center_to_corners(predictions.boxes.float()) * torch.stack((width, height, width, height), dim=-1)[:, None]
     scores, classes = predictions.logits.float().sigmoid().max(dim=-1)
     scores, order = scores.sort(dim=-1, descending=True, stable=True)
     boxes, classes = take_rows(boxes, order), classes.gather(1, order)
     everything = torch.ones_like(classes, dtype=torch.bool)
-    keep = nms_mask(apart_by_class(boxes, classes, predictions.logits.shape[-1]), scores, everything, nms_threshold)
+    keep = nms_mask(
+        offset_boxes_by_class(boxes, classes, predictions.logits.shape[-1]), scores, everything, nms_threshold
+    )
     index, kept = first_rows(keep, boxes.shape[1])
     return Detections.in_images(
         take_rows(boxes, index), scores.gather(1, index), classes.gather(1, index), kept, image_sizes

@@ -49,10 +49,10 @@ class EncoderLayer(nn.Module):
         self.ffn = FeedForward(dim, ffn_dim, dropout)
 
     def forward(
-        self, x: Tensor, position: Tensor, centres: Tensor, map_size: tuple[int, int], valid: Tensor | None
+        self, x: Tensor, position: Tensor, centers: Tensor, map_size: tuple[int, int], valid: Tensor | None
     ) -> Tensor:
         """``(B, h * w, C)``."""
-        attended = self.self_attention(x + position, centres, x, map_size, valid)
+        attended = self.self_attention(x + position, centers, x, map_size, valid)
         out: Tensor = self.ffn(self.norm(x + self.dropout(attended)))
         return out
 
@@ -108,14 +108,14 @@ class DeformableEncoder(nn.Module):
         map_size = (projected.shape[-2], projected.shape[-1])
         x = projected.flatten(2).transpose(1, 2)
         position = sine_positions(map_size, self.dim, cells, x.device) + self.level_embed
-        centres = _centres(map_size, x.device)
+        centers = _centers(map_size, x.device)
         valid = None if cells is None else cells.valid.flatten(1)
         for layer in self.layers:
-            x = layer(x, position, centres, map_size, valid)
+            x = layer(x, position, centers, map_size, valid)
         return x.transpose(1, 2).unflatten(2, map_size)
 
 
-def _centres(map_size: tuple[int, int], device: torch.device) -> Tensor:
+def _centers(map_size: tuple[int, int], device: torch.device) -> Tensor:
     """``(1, h * w, 2)`` (x, y) of the cells as shares of the map, row by row."""
     y, x = ((torch.arange(n, dtype=torch.float32, device=device) + 0.5) / n for n in map_size)
     grid = torch.stack((x.expand(map_size), y[:, None].expand(map_size)), dim=-1)
@@ -128,7 +128,7 @@ def _norm_of_cells(norm: nn.GroupNorm, x: Tensor, valid: Tensor) -> Tensor:
     weight = valid[:, None, None].float()
     count = weight.sum(dim=(-2, -1), keepdim=True) * groups.shape[2]
     mean = (groups * weight).sum(dim=(2, 3, 4), keepdim=True) / count
-    centred = groups - mean
-    variance = (centred.square() * weight).sum(dim=(2, 3, 4), keepdim=True) / count
-    normed = (centred * (variance + norm.eps).rsqrt()).flatten(1, 2)
+    centered = groups - mean
+    variance = (centered.square() * weight).sum(dim=(2, 3, 4), keepdim=True) / count
+    normed = (centered * (variance + norm.eps).rsqrt()).flatten(1, 2)
     return normed * norm.weight[:, None, None] + norm.bias[:, None, None]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ultravid.layers.attention import Attention
-from ultravid.modeling.frame_window import FrameWindow, frames_see
+from ultravid.modeling.frame_window import FrameWindow, temporal_mask
 from ultravid.modeling.organs import classify
 from ultravid.modeling.query.base import FrameQueries, QueryContext, QueryPredictions
 from ultravid.modeling.query.decoder import BoxHead, DecoderLayer, class_head, refine
@@ -129,7 +129,7 @@ class TemporalQueries(QueryContext):
         """Those of all layers of the decoder before, then the temporal ones."""
         x, position = queries.content, queries.position
         length = x.shape[1]
-        see = frames_see(length, self.context_frames, self.causal, x.device) & frame_valid[:, None, :]
+        see = temporal_mask(length, self.context_frames, self.causal, x.device) & frame_valid[:, None, :]
         see = see | torch.eye(
             length, dtype=torch.bool, device=x.device
         )  # a frame of padding sees itself: no row is empty

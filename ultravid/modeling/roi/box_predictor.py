@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ultravid.layers import Box2BoxTransform
 from ultravid.layers.box_tensors import clip_boxes, take_rows
-from ultravid.layers.fixed_nms import apart_by_class, first_rows, nms_mask
+from ultravid.layers.fixed_nms import first_rows, nms_mask, offset_boxes_by_class
 from ultravid.modeling.losses import mean_over_processes
 from ultravid.modeling.organs import classify, organ_classifier
 from ultravid.modeling.roi.sampler import SampledBoxes
@@ -129,7 +129,7 @@ class BoxPredictor(nn.Module):
         scores, order = torch.where(candidate, scores.flatten(1), -1.0).sort(dim=1, descending=True, stable=True)
         candidate, classes = candidate.gather(1, order), order % self.num_classes
         found = take_rows(decoded, order // self.num_classes)
-        keep = nms_mask(apart_by_class(found, classes, self.num_classes), scores, candidate, self.nms_threshold)
+        keep = nms_mask(offset_boxes_by_class(found, classes, self.num_classes), scores, candidate, self.nms_threshold)
         index, kept = first_rows(keep, self.max_detections)
         return Detections.in_images(
             take_rows(found, index), scores.gather(1, index), classes.gather(1, index), kept, image_sizes

@@ -22,7 +22,7 @@ class RoIPooler(nn.Module):
         box_pooler: a module from the feature map and boxes ``(M, 5)`` to ``(M, C, P, P)``. RoIAlign, torchvision's or that of
             `ultravid.layers`, is not called: `pool_boxes` computes the same, in fixed shapes, from its arguments.
         head: from the pooled maps to tokens ``(M, D)``; maps ``(M, D, p, p)`` are averaged over space.
-        roi_scale: factor by which boxes are enlarged about their centre before pooling, to include their surroundings.
+        roi_scale: factor by which boxes are enlarged about their center before pooling, to include their surroundings.
     """
 
     def __init__(self, *, box_pooler: nn.Module, head: nn.Module, roi_scale: float = 1.0) -> None:
@@ -71,5 +71,5 @@ class FCBoxHead(nn.Sequential):
 
 
 def _enlarge(boxes: Tensor, factor: float) -> Tensor:
-    centre, size = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]) * (factor / 2)
-    return torch.cat((centre - size, centre + size), dim=-1)
+    center, size = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]) * (factor / 2)
+    return torch.cat((center - size, center + size), dim=-1)

@@ -93,7 +93,7 @@ def _jitter(boxes: Tensor, std: float, image_sizes: Tensor) -> Tensor:
     """Boxes shifted and resized at random, clipped to the frame; draws from torch's global generator."""
     size = boxes[..., 2:] - boxes[..., :2]
     noise = torch.randn(boxes.shape, device=boxes.device) * std
-    centre = (boxes[..., :2] + boxes[..., 2:]) / 2 + noise[..., :2] * size
+    center = (boxes[..., :2] + boxes[..., 2:]) / 2 + noise[..., :2] * size
     half = size * noise[..., 2:].exp() / 2
-    moved = clip_boxes(torch.cat((centre - half, centre + half), dim=-1), image_sizes)
+    moved = clip_boxes(torch.cat((center - half, center + half), dim=-1), image_sizes)
     return torch.where(nonempty(moved)[..., None], moved, boxes)

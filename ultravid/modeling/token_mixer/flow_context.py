@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ultravid.layers.relation import TokenRelation
 from ultravid.modeling.flow import FlowWarp
-from ultravid.modeling.frame_window import FrameWindow, InterleavedStreams, frames_see
+from ultravid.modeling.frame_window import FrameWindow, InterleavedStreams, temporal_mask
 from ultravid.modeling.token_mixer.base import TokenMixer
-from ultravid.modeling.token_mixer.kept import (
+from ultravid.modeling.token_mixer.cache import (
     causal_state,
     causal_step,
     pair_weights_state,
@@ -162,7 +162,7 @@ class FlowContextMixer(TokenMixer):
     def _clip(self, frames: FrameTokens, pool: Pool, context_places: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         length, num_boxes = frames.tokens.shape[1:3]
         contexts, context_valid = self._clip_contexts(frames, pool, *context_places)
-        see = frames_see(length, self.context_frames, self.causal, frames.tokens.device)
+        see = temporal_mask(length, self.context_frames, self.causal, frames.tokens.device)
         see = see.repeat_interleave(num_boxes, 0).repeat_interleave(num_boxes, 1)
         mask = see & (frames.valid & ~frames.is_gt & frames.frame_valid[..., None]).flatten(1)[:, None, :]
         boxes, has_key = frames.boxes.flatten(1, 2), mask.any(dim=-1)

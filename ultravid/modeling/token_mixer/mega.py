@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ultravid.layers.relation import MASKED, Projections, TokenRelation
-from ultravid.modeling.frame_window import FrameWindow, InterleavedStreams, frames_see
+from ultravid.modeling.frame_window import FrameWindow, InterleavedStreams, temporal_mask
 from ultravid.modeling.token_mixer.base import TokenMixer
-from ultravid.modeling.token_mixer.kept import (
+from ultravid.modeling.token_mixer.cache import (
     causal_state,
     causal_step,
     pair_weights_state,
@@ -113,7 +113,7 @@ class MEGAMixer(TokenMixer):
         key = key & frames.valid & frames.frame_valid[..., None]
         see = ~frames.is_memory[:, :, None] | frames.is_memory[:, None, :]  # (B, T, T)
         if self.causal:
-            see = see & frames_see(length, self.window.num_frames - 1, causal=True, device=see.device)
+            see = see & temporal_mask(length, self.window.num_frames - 1, causal=True, device=see.device)
         mask = see.repeat_interleave(num_boxes, 1).repeat_interleave(num_boxes, 2) & key.flatten(1)[:, None, :]
         tokens, boxes = frames.tokens.flatten(1, 2), frames.boxes.flatten(1, 2)
         memory = frames.is_memory.repeat_interleave(num_boxes, 1)[..., None]

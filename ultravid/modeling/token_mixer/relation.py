@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ultravid.layers.relation import Projections, TokenRelation
-from ultravid.modeling.frame_window import FrameWindow, InterleavedStreams, frames_see
+from ultravid.modeling.frame_window import FrameWindow, InterleavedStreams, temporal_mask
 from ultravid.modeling.token_mixer.base import TokenMixer
-from ultravid.modeling.token_mixer.kept import (
+from ultravid.modeling.token_mixer.cache import (
     causal_state,
     causal_step,
     pair_weights_state,
@@ -82,7 +82,7 @@ class RelationMixer(TokenMixer):
             return alone
         mask = key.flatten(1)[:, None, :]
         if self.causal:
-            see = frames_see(length, self.context_frames, causal=True, device=mask.device)
+            see = temporal_mask(length, self.context_frames, causal=True, device=mask.device)
             mask = mask & see.repeat_interleave(num_boxes, 0).repeat_interleave(num_boxes, 1)
         related: Tensor = self.relation(frames.tokens.flatten(1, 2), frames.boxes.flatten(1, 2), mask)
         return related.unflatten(1, (length, num_boxes))

@@ -16,7 +16,7 @@ Index = NDArray[np.int64]
 
 
 def complete_iou(detections: Array, tracks: Array) -> Array:
-    """``(D, M)``: IoU, less the share of distance of the centres, less a penalty for another aspect ratio; at most 1.
+    """``(D, M)``: IoU, less the share of distance of the centers, less a penalty for another aspect ratio; at most 1.
 
     Source: Zheng et al., "Distance-IoU loss", AAAI 2020, equation 10.
     """
