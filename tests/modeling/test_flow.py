@@ -103,7 +103,7 @@ def test_warping_equals_bilinear_interpolation_by_hand(mixed):
 def test_zero_flow_is_the_identity_and_has_no_weights():
     maps = torch.rand(2, 3, 5, 7, generator=seeded())
     warp = FlowWarp(estimator=ZeroFlow(), map_stride=16)
-    reduced = warp.estimator.reduce(torch.rand(2, 3, 80, 112, generator=seeded()))
+    reduced = warp.reduce(torch.rand(2, 3, 80, 112, generator=seeded()))
     assert warp(maps, reduced, reduced) is maps
     mixed = FlowWarp(estimator=ZeroFlow(), map_stride=16, mixed_corners=True)
     assert not torch.allclose(mixed(maps, reduced, reduced), maps)
@@ -225,7 +225,7 @@ def test_published_key_frames_recompute_the_contexts_of_the_window():
         tokens.append(state["token_mixer"]["window"]["tokens"][-1])
         maps.append(model.backbone(model.normalize(image[n])[None]))
     mixer, window = model.token_mixer, state["token_mixer"]["window"]
-    reduced = [mixer.warp.estimator.reduce(model.normalize(i)[None]) for i in image]
+    reduced = [mixer.warp.reduce(model.normalize(i)[None]) for i in image]
     for place, j in enumerate((2, 3, 4, 5)):
         for slot, key in enumerate((2, 4)):
             pooled = model.roi_pooler(mixer.warp(maps[key], reduced[j], reduced[key]), boxes[j][None])[0]

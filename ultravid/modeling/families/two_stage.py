@@ -145,7 +145,7 @@ class TwoStage(VideoDetector):
         parameter has one, as DDP needs.
         """
         num_memory = min(num_memory, images.shape[1] - 1)
-        related = not isinstance(self.feature_context, NoFeatureContext) or any(
+        related = self.feature_context.relates_frames or any(
             isinstance(module, _BatchNorm) and module.training for module in self.backbone.modules()
         )
         if num_memory == 0 or related or not self.token_mixer.detaches_memory:
