@@ -289,6 +289,12 @@ def test_a_causal_clip_equals_the_stream_and_sees_no_later_frame(case):
             near(other.frame(number), found, f"later frames changed, frame {number}")
 
 
+def test_a_step_keeps_no_graph_of_the_frames_before_it(case):
+    assert torch.is_grad_enabled()
+    detections, state = case.model.step(case.videos["a"][0].float(), case.model.initial_state(SIZE))
+    assert not any(value.requires_grad for value in [*detections, *flat(state).values()])
+
+
 def test_detections_of_a_clip_draw_nothing(case):
     frames = video(3, 4, *SIZE)
     model = copy.deepcopy(case.model).train()

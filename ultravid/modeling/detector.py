@@ -117,14 +117,8 @@ class VideoDetector(nn.Module, ABC):
         """
 
     @abstractmethod
-    def step(self, image: Tensor, state: State, phase: int = 0) -> tuple[Detections, State]:
-        """Detect in the next frame of a stream. Nothing is written to, neither the inputs nor the model.
-
-        Args:
-            image: ``(3, H, W)`` float32 in 0..255, RGB, on the model's device.
-            state: the state of the stream, from `initial_state` or the previous step.
-            phase: what `phase` gives for the frame's number.
-        """
+    def _step(self, image: Tensor, state: State, phase: int) -> tuple[Detections, State]:
+        """What `step` computes."""
 
     @abstractmethod
     def detect_clip(self, frames: Tensor, organ: str = "") -> Detections:
@@ -152,6 +146,17 @@ class VideoDetector(nn.Module, ABC):
         return 0
 
     # --- what they share
+
+    @torch.no_grad()
+    def step(self, image: Tensor, state: State, phase: int = 0) -> tuple[Detections, State]:
+        """Detect in the next frame of a stream, without gradients. Nothing is written to, neither the inputs nor the model.
+
+        Args:
+            image: ``(3, H, W)`` float32 in 0..255, RGB, on the model's device.
+            state: the state of the stream, from `initial_state` or the previous step.
+            phase: what `phase` gives for the frame's number.
+        """
+        return self._step(image, state, phase)
 
     @property
     def device(self) -> torch.device:

@@ -103,12 +103,12 @@ class InferenceDetector(VideoDetector):
         self.image_size = image_size
         self.precision = precision
         self.cuda_graphs = cuda_graphs
-        self._step: Step = model.step
+        self._model_step: Step = model.step
         if compile:
             options: dict[str, Any] = {"triton.cudagraphs": True} if cuda_graphs else {}
             if model.device.type == "cpu":
                 options["freezing"] = True  # weights are constants: packed once, and fused with what follows
-            self._step = torch.compile(model.step, fullgraph=True, dynamic=False, options=options)
+            self._model_step = torch.compile(model.step, fullgraph=True, dynamic=False, options=options)
 
     @property
     def num_phases(self) -> int:
@@ -128,20 +128,14 @@ class InferenceDetector(VideoDetector):
         self._check_size(image_size)
         return self.model.initial_state(image_size, organ)
 
-    @torch.no_grad()
-    def step(self, image: Tensor, state: State, phase: int = 0) -> tuple[Detections, State]:
-        """As the model's, without gradients.
-
-        Raises:
-            ValueError: it was prepared for another size.
-        """
+    def _step(self, image: Tensor, state: State, phase: int) -> tuple[Detections, State]:
         self._check_size((int(image.shape[-2]), int(image.shape[-1])))
         with self._autocast():
             if not self.cuda_graphs:
-                return self._step(image, state, phase)
+                return self._model_step(image, state, phase)
             torch.compiler.cudagraph_mark_step_begin()
             # The graph's own memory is written to by the next replay, so nothing of it leaves this function.
-            detections, state = tree_map(torch.clone, tuple(self._step(image, state, phase)))
+            detections, state = tree_map(torch.clone, tuple(self._model_step(image, state, phase)))
             return detections, state
 
     @torch.no_grad()

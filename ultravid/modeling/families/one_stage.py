@@ -52,8 +52,7 @@ class OneStage(VideoDetector):
             "organ": self.organ_index(organ),
         }
 
-    def step(self, image: Tensor, state: State, phase: int = 0) -> tuple[Detections, State]:
-        """Detect in the next frame."""
+    def _step(self, image: Tensor, state: State, phase: int) -> tuple[Detections, State]:
         del phase
         x = self.normalize(image)[None]
         feature, context_state = self.feature_context.step(self.backbone(x), x, state["feature_context"])

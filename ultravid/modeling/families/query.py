@@ -89,8 +89,7 @@ class Query(VideoDetector):
             "organ": self.organ_index(organ),
         }
 
-    def step(self, image: Tensor, state: State, phase: int = 0) -> tuple[Detections, State]:
-        """Detect in the next frame."""
+    def _step(self, image: Tensor, state: State, phase: int) -> tuple[Detections, State]:
         del phase
         x = self.normalize(image)[None]
         feature, feature_state = self.feature_context.step(self.backbone(x), x, state["feature_context"])

@@ -79,8 +79,7 @@ class TwoStage(VideoDetector):
             "organ": self.organ_index(organ),
         }
 
-    def step(self, image: Tensor, state: State, phase: int = 0) -> tuple[Detections, State]:
-        """Detect in the next frame."""
+    def _step(self, image: Tensor, state: State, phase: int) -> tuple[Detections, State]:
         x = self.normalize(image)[None]
         organ = state["organ"][None]
         feature, context_state = self.feature_context.step(self.backbone(x), x, state["feature_context"])
