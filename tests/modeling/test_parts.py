@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.modeling.random_models import clip, describe
-from ultravid.config import instantiate
+from ultravid.config import LazyCall, instantiate
 from ultravid.layers import Box2BoxTransform, RelationModule
 from ultravid.modeling import FrameWindow, Matcher, subsample_labels
 from ultravid.modeling.frame_window import temporal_mask
@@ -120,3 +120,45 @@ def test_proposals_of_any_head_are_of_one_class_and_objects_of_several():
         instances.gt_classes = torch.arange(3)
     losses = instantiate(config).train()([shown])
     assert {"loss_fcos_cls", "loss_cls"} <= losses.keys() and all(torch.isfinite(v) for v in losses.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        (
+            "ultradet",
+            {
+                "proposal_head.anchor_generator.stride": "8, the backbone's stride is 16",
+                "token_mixer.warp.map_stride": "8, the backbone's stride is 16",
+                "roi_pooler.box_pooler.spatial_scale": "0.125, the backbone's stride is 16, its inverse 1/16",
+                "proposal_head.rpn_head.in_channels": "64, the backbone's out_channels are 48",
+                "roi_pooler.head.in_channels": "64, the backbone's out_channels are 48",
+                "token_mixer.map_channels": "64, the backbone's out_channels are 48",
+            },
+        ),
+        ("fgfa", {"feature_context.channels": "64, the", "feature_context.warp.map_stride": "8, the"}),
+        ("retinanet", {"dense_head.anchor_generator.stride": "8, the", "dense_head.in_channels": "64, the"}),
+        *(
+            (n, {"dense_head.stride": "8, the", "dense_head.in_channels": "64, the"})
+            for n in ("fcos", "yolox", "defcn")
+        ),
+        (
+            "cvanet",
+            {"feature_context.stride": "8, the", "feature_context.channels": "64, the", "encoder.in_channels": "64"},
+        ),
+        ("ptseformer", {"memory_context.stride": "8, the", "encoder.in_channels": "64, the"}),
+    ],
+)
+def test_parts_for_another_stride_or_width_than_the_backbones_are_refused_by_name(name, keys):
+    model = describe(name)
+    model.backbone.strides, model.backbone.out_channels = (1, 2, 2), 48
+    with pytest.raises(ValueError, match="don't fit the backbone's map") as raised:
+        instantiate(model)
+    assert all(f"model.{key} is {text}" in str(raised.value) for key, text in keys.items()), raised.value
+
+
+def test_a_backbone_that_states_neither_stride_nor_width_is_not_checked():
+    model = describe("faster_rcnn")
+    model.backbone.strides = (1, 2, 2)
+    model.backbone = LazyCall(torch.nn.Sequential)(model.backbone)
+    assert isinstance(instantiate(model).backbone, torch.nn.Sequential)

@@ -144,6 +144,10 @@ class BottleneckBlock(_Block):
         return out
 
 
+class _Blocks(nn.Sequential):
+    in_channels: int
+
+
 def make_stage(
     num_blocks: Positive,
     in_channels: Positive,
@@ -172,7 +176,9 @@ def make_stage(
         )
 
     first = one(in_channels, stride, project)
-    return nn.Sequential(first, *(one(out_channels, 1, False) for _ in range(num_blocks - 1)))
+    stage = _Blocks(first, *(one(out_channels, 1, False) for _ in range(num_blocks - 1)))
+    stage.in_channels = in_channels
+    return stage
 
 
 class ResNet(nn.Module):

@@ -101,6 +101,7 @@ class RetinaNet(DenseHead):
         organ_classes: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.cls_tower = conv_tower(in_channels, num_convs, norm)
         self.box_tower = conv_tower(in_channels, num_convs, norm)
         num_anchors = anchor_generator.num_anchors

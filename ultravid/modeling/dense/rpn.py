@@ -30,6 +30,7 @@ class RPNHead(nn.Module):
 
     def __init__(self, *, in_channels: Positive, num_anchors: Positive) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.conv = Conv2d(in_channels, in_channels, 3, padding=1, activation=F.relu)
         self.objectness_logits = nn.Conv2d(in_channels, num_anchors, 1)
         self.anchor_deltas = nn.Conv2d(in_channels, num_anchors * 4, 1)

@@ -97,6 +97,7 @@ class YOLOX(DenseHead):
         organ_classes: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.stem = _conv(in_channels, channels, 1, norm)
         self.cls_branch = nn.Sequential(*(_conv(channels, channels, 3, norm) for _ in range(num_convs)))
         self.box_branch = nn.Sequential(*(_conv(channels, channels, 3, norm) for _ in range(num_convs)))

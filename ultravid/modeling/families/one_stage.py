@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ultravid.modeling.dense import DenseHead
 from ultravid.modeling.detector import VideoDetector
+from ultravid.modeling.families.map_check import check_map_arguments
 from ultravid.modeling.families.maps import clip_maps, image_sizes
 from ultravid.modeling.feature_context import FeatureContext, NoFeatureContext
 from ultravid.modeling.types import Detections, State
@@ -29,6 +30,9 @@ class OneStage(VideoDetector):
         dense_head: computes detections from features.
         feature_context: relates feature maps of several frames; None for none.
         kwargs: arguments of `VideoDetector`, ``tracker`` among them.
+
+    Raises:
+        ValueError: a part is made for another stride or width than the backbone's.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class OneStage(VideoDetector):
         self.backbone = backbone
         self.feature_context = feature_context or NoFeatureContext()
         self.dense_head = dense_head
+        check_map_arguments(self)
         self.resolve_organs()
 
     def initial_state(self, image_size: tuple[int, int], organ: str = "") -> State:

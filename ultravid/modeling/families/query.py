@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ultravid.modeling.detector import ClipBatch, VideoDetector
+from ultravid.modeling.families.map_check import check_map_arguments
 from ultravid.modeling.families.maps import clip_maps, image_sizes
 from ultravid.modeling.feature_context import FeatureContext, NoFeatureContext
 from ultravid.modeling.query import (
@@ -48,7 +49,8 @@ class Query(VideoDetector):
         kwargs: arguments of `VideoDetector`.
 
     Raises:
-        ValueError: ``query_context`` has another number of queries or of classes than ``decoder``.
+        ValueError: ``query_context`` has another number of queries or of classes than ``decoder``, or a part is made for another stride or
+            width than the backbone's.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Query(VideoDetector):
         self.query_context = query_context or NoQueryContext()
         self.criterion = criterion or QueryCriterion()
         self.nms_threshold = nms_threshold
+        check_map_arguments(self)
         self.resolve_organs()
 
     def initial_state(self, image_size: tuple[int, int], organ: str = "") -> State:

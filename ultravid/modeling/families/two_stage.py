@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ultravid.modeling.dense import DenseHead
 from ultravid.modeling.detector import ClipBatch, VideoDetector
+from ultravid.modeling.families.map_check import check_map_arguments
 from ultravid.modeling.families.maps import clip_maps, image_sizes
 from ultravid.modeling.feature_context import FeatureContext, NoFeatureContext
 from ultravid.modeling.roi import BoxPredictor, RoIPooler, RoISampler, SampledBoxes
@@ -37,6 +38,9 @@ class TwoStage(VideoDetector):
         feature_context: relates feature maps of several frames; None for none.
         token_mixer: relates tokens of a frame, or of several; None for none.
         kwargs: arguments of `VideoDetector`.
+
+    Raises:
+        ValueError: a part is made for another stride or width than the backbone's.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class TwoStage(VideoDetector):
         self.roi_sampler = roi_sampler
         self.token_mixer = token_mixer or NoMixer()
         self.box_predictor = box_predictor
+        check_map_arguments(self)
         self.resolve_organs()
 
     @property

@@ -87,6 +87,7 @@ class DeformableEncoder(nn.Module):
         dropout: Share = 0.0,
     ) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.dim = dim
         self.input_proj = nn.Conv2d(in_channels, dim, 1)
         self.input_norm = nn.GroupNorm(norm_groups, dim)

@@ -68,6 +68,7 @@ class FCBoxHead(nn.Sequential):
             nn.Linear(dim, dim),
             nn.ReLU(),
         )
+        self.in_channels = in_channels
 
 
 def _enlarge(boxes: Tensor, factor: float) -> Tensor:
