@@ -272,6 +272,18 @@ def test_reset_and_a_new_stream_leave_nothing_behind(case):
     assert all_same(case.answered("a", 2, stream_id="two"), case.alone["a"][:2])
 
 
+@as_shipped
+def test_another_organ_within_a_stream_is_refused(case):
+    model = case.model
+    model.reset()
+    frames = case.asked("b", 2, organ="breast")
+    model(frames)
+    with pytest.raises(ValueError, match="Frame 2 of stream 'b' shows 'thyroid', the frames before it 'breast'"):
+        model([{**frames[1], "organ": "thyroid"}])
+    model([{**frames[1], "organ": "thyroid", "stream_id": "c"}])
+    model.reset()
+
+
 @pytest.mark.parametrize(
     "case", [c for c in CASES if c[1] or (c[1] is None and c[0] not in NOT_CAUSAL)], ids=shown, indirect=True
 )
@@ -407,6 +419,15 @@ def test_hard_clips_train_and_evaluate(name):
     backward(model, [clip(1, 3, *SIZE, boxes=[1, 0, 2])])
     found = VideoStream(model.eval(), SIZE)(video(1, 1, *SIZE)[0])
     assert torch.isfinite(found.scores).all()
+
+
+def test_ground_truth_without_area_is_refused_by_video_and_frame(name):
+    model = instantiate(describe(name)).train()
+    wrong = clip(1, 3, *SIZE, boxes=[1, 0, 2])
+    wrong.instances[2].gt_boxes.tensor[1] = torch.tensor([20.0, 5.0, 10.0, 15.0])
+    message = rf"x2 > x1 and y2 > y1: \[20.0, 5.0, 10.0, 15.0\] in frame {wrong.frame_indices[2]} of video {wrong.video_ids[2]}\."
+    with pytest.raises(ValueError, match=message):
+        model([clip(2, 2, *SIZE), wrong])
 
 
 BOX_LAYERS = re.compile(r"(anchor_deltas|bbox_pred|reg_preds|bbox_embed|box_)")

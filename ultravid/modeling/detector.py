@@ -61,7 +61,7 @@ class VideoDetector(nn.Module, ABC):
 
     Training: ``model(list[Clip])`` returns a dict of losses. Evaluation: ``model([{"image", "height", "width", "video_id", ...}])``
     returns ``[{"instances"}]``, frame after frame of one stream; a change of ``stream_id`` (else ``video_id``) or `reset`
-    starts a new one. ``image`` is ``(3, H, W)``, RGB in 0..255. Several streams at once: one `VideoStream` each.
+    starts a new one. ``image`` is ``(3, H, W)``, RGB in 0..255; ``organ``, if it is given, is the same in all frames of a stream. Several streams at once: one `VideoStream` each.
 
     Args:
         pixel_mean: mean of R, G and B, in 0..255.
@@ -222,7 +222,12 @@ class VideoDetector(nn.Module, ABC):
         return images, frame_valid, self.organ_index(organ)[None].expand(len(frames))
 
     def batch(self, clips: Sequence[Clip]) -> ClipBatch:
-        """Clips as tensors on the model's device."""
+        """Clips as tensors on the model's device.
+
+        Raises:
+            ValueError: a ground-truth box on the CPU has no area. Boxes on a GPU are not checked: it would have to be waited for.
+        """
+        _check_boxes(clips)
         length = max(len(c) for c in clips)
         height, width = (max(int(c.frames.shape[d]) for c in clips) for d in (-2, -1))
         images, frames = [], []
@@ -257,10 +262,15 @@ class VideoDetector(nn.Module, ABC):
     def _detect(self, frame: dict[str, Any]) -> Instances:
         image = frame["image"]
         size = (int(image.shape[-2]), int(image.shape[-1]))
-        stream_id = frame.get("stream_id", frame.get("video_id"))
+        stream_id, organ = frame.get("stream_id", frame.get("video_id")), str(frame.get("organ", ""))
         if self._stream is None or stream_id != self._stream_id:
-            self._stream = VideoStream(self, size, organ=str(frame.get("organ", "")))
+            self._stream = VideoStream(self, size, organ=organ)
             self._stream_id = stream_id
+        elif organ != self._stream.organ and "organ" in frame:
+            raise ValueError(
+                f"Frame {self._stream.frame_number} of stream {stream_id!r} shows {organ!r}, the frames before it {self._stream.organ!r}: "
+                "a stream has one organ. Give the frame another stream_id, or call reset first."
+            )
         return self._stream(image, (frame.get("height", size[0]), frame.get("width", size[1])))
 
     def reset(self) -> None:
@@ -359,6 +369,22 @@ class VideoStream:
             scores=kept.scores,
             pred_classes=kept.classes,
             track_ids=kept.track_ids,
+        )
+
+
+def _check_boxes(clips: Sequence[Clip]) -> None:
+    faults = []
+    for clip in clips:
+        for place, instances in enumerate(clip.instances):
+            boxes = instances.gt_boxes.tensor if len(instances) else None
+            if boxes is None or boxes.device.type != "cpu":
+                continue
+            wrong = boxes[~(boxes[:, 2:] > boxes[:, :2]).all(dim=1)].tolist()
+            where = f"in frame {clip.frame_indices[place]} of video {clip.video_ids[place]}"
+            faults += [f"{box} {where}" for box in wrong]
+    if faults:
+        raise ValueError(
+            f"Ground-truth boxes need x2 > x1 and y2 > y1: {'; '.join(faults[:5])}{' ...' if faults[5:] else ''}."
         )
 
 
