@@ -371,6 +371,25 @@ MISTAKES = {
             '  train.output_dir: "train.output_dir=\'abc" does not parse: stuck at column 18, before "\'abc" (override 1: train.output_dir=\'abc)\n'
         ),
     ),
+    "a misspelt argument that a class hands on to its base": (
+        {
+            "parts.py": PARTS
+            + """
+from typing import TypedDict, Unpack
+
+class Arguments(TypedDict, total=False):
+    organs: list[str]
+
+class Family:
+    def __init__(self, depth: int, **kwargs: Unpack[Arguments]): ...
+""",
+            "run.py": CONFIG.replace("Model, Trainer", "Family as Model, Trainer")
+            .replace("width=", "organ=")
+            .replace('L(Trainer)(model=ref("model"), ', "L(dict)("),
+        },
+        [],
+        "error: run.py: 1 fault\n  model.organ: parts.py:Family takes no argument 'organ'. Did you mean 'organs'? (run.py:6)\n",
+    ),
     "an unknown function": (
         {},
         ["train.seed=flot(3)"],

@@ -87,7 +87,7 @@ class Parameters:
         by_name: parameters that can be given by name.
         positional: parameters that can be given by position, in order.
         positional_only: those of them that can't be given by name.
-        any_name: the ``**kwargs`` parameter.
+        any_name: the ``**kwargs`` parameter; None if its annotation, an ``Unpack`` of a `typing.TypedDict`, lists what it takes.
         any_number: the ``*args`` parameter.
         annotations: those that can be checked, by the parameter's name.
     """
@@ -126,14 +126,22 @@ def _parameters_of(target: Callable[..., Any]) -> Parameters | None:
         target, "dispatch"
     ):  # functools.singledispatch: they are the first form's
         annotations = {}
+    any_name = next((p for p in parameters.values() if p.kind is kinds.VAR_KEYWORD), None)
+    listed: dict[str, inspect.Parameter] = {}
+    if any_name is not None and typing.get_origin(annotations.get(any_name.name)) is typing.Unpack:
+        (keywords,) = typing.get_args(annotations.pop(any_name.name))
+        annotations |= typing.get_type_hints(keywords, include_extras=True)
+        defaults = {name: _EMPTY if name in keywords.__required_keys__ else ... for name in keywords.__annotations__}
+        listed = {n: inspect.Parameter(n, kinds.KEYWORD_ONLY, default=default) for n, default in defaults.items()}
+        any_name = None
     for name, limits in _limits_in_torch(target).items():
         if name in parameters:
             annotations[name] = typing.Annotated[annotations.get(name, Any), limits]
     return Parameters(
-        {n: p for n, p in parameters.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)},
+        {n: p for n, p in parameters.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)} | listed,
         [p for p in parameters.values() if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)],
         [p for p in parameters.values() if p.kind is kinds.POSITIONAL_ONLY],
-        next((p for p in parameters.values() if p.kind is kinds.VAR_KEYWORD), None),
+        any_name,
         next((p for p in parameters.values() if p.kind is kinds.VAR_POSITIONAL), None),
         annotations,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from ultravid.modeling.published import current_names
 from ultravid.modeling.types import Detections, State, Targets
 from ultravid.structures import Boxes, Clip, Instances
 
-__all__ = ["ClipBatch", "Tracker", "VideoDetector", "VideoStream"]
+__all__ = ["ClipBatch", "DetectorArguments", "Tracker", "VideoDetector", "VideoStream"]
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -54,6 +54,17 @@ class Tracker(Protocol):
     def update(self, detections: Detections, state: State) -> tuple[Detections, State]:
         """The detections with ``track_ids``, in the tracker's own order and number, and the next state; the given one is not written to."""
         ...
+
+
+class DetectorArguments(TypedDict, total=False):
+    """The arguments of `VideoDetector`, which each family takes too."""
+
+    pixel_mean: Sequence[float]
+    pixel_std: Sequence[float]
+    organs: Sequence[str]
+    organ_loss_weights: Mapping[str, float] | None
+    tracker: Tracker | None
+    gradient_checkpointing: bool
 
 
 class VideoDetector(nn.Module, ABC):

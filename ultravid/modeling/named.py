@@ -5,11 +5,12 @@ A config may name these or compose the family itself, as `configs_py/common/mode
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 from torch import nn
 
 from ultravid.modeling.dense import DenseHead
+from ultravid.modeling.detector import DetectorArguments
 from ultravid.modeling.families import TwoStage
 from ultravid.modeling.roi import RoIHeads, RoIPooler, RoISampler
 from ultravid.modeling.token_mixer import RelationMixer, TokenMixer
@@ -19,7 +20,7 @@ __all__ = ["BasicDet", "FasterRCNN"]
 
 
 def FasterRCNN(  # noqa: N802 - the name of a class, which it was in version 0.1
-    *, backbone: nn.Module, proposal_generator: DenseHead, roi_heads: RoIHeads, **kwargs: Any
+    *, backbone: nn.Module, proposal_generator: DenseHead, roi_heads: RoIHeads, **kwargs: Unpack[DetectorArguments]
 ) -> TwoStage:
     """Faster R-CNN (Ren et al., NeurIPS 2015) on one feature map, one frame at a time.
 
@@ -41,7 +42,7 @@ def BasicDet(  # noqa: N802 - the name of a class, which it was in version 0.1
     context_frames: NotNegative = 15,
     context_stride: Positive = 1,
     causal: bool = False,
-    **kwargs: Any,
+    **kwargs: Unpack[DetectorArguments],
 ) -> TwoStage:
     """Faster R-CNN whose boxes relate to those of the frames before (after Deng et al., "RDN", ICCV 2019).
 
@@ -66,7 +67,7 @@ def BasicDet(  # noqa: N802 - the name of a class, which it was in version 0.1
 
 
 def _two_stage(
-    backbone: nn.Module, proposals: DenseHead, heads: RoIHeads, mixer: TokenMixer | None, kwargs: dict[str, Any]
+    backbone: nn.Module, proposals: DenseHead, heads: RoIHeads, mixer: TokenMixer | None, kwargs: DetectorArguments
 ) -> TwoStage:
     return TwoStage(
         backbone=backbone,

@@ -6,13 +6,13 @@ Legend: ``B`` clips, ``T`` frames of a clip, ``C, h, w`` channels, height, width
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from ultravid.modeling.dense import DenseHead
-from ultravid.modeling.detector import VideoDetector
+from ultravid.modeling.detector import DetectorArguments, VideoDetector
 from ultravid.modeling.families.map_check import check_map_arguments
 from ultravid.modeling.families.maps import clip_maps, image_sizes
 from ultravid.modeling.feature_context import FeatureContext, NoFeatureContext
@@ -41,7 +41,7 @@ class OneStage(VideoDetector):
         backbone: nn.Module,
         dense_head: DenseHead,
         feature_context: FeatureContext | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[DetectorArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.backbone = backbone

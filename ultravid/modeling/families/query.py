@@ -6,12 +6,12 @@ Legend: ``B`` clips, ``T`` frames of a clip, ``C, h, w`` channels, height, width
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from ultravid.modeling.detector import ClipBatch, VideoDetector
+from ultravid.modeling.detector import ClipBatch, DetectorArguments, VideoDetector
 from ultravid.modeling.families.map_check import check_map_arguments
 from ultravid.modeling.families.maps import clip_maps, image_sizes
 from ultravid.modeling.feature_context import FeatureContext, NoFeatureContext
@@ -64,7 +64,7 @@ class Query(VideoDetector):
         memory_context: FeatureContext | None = None,
         query_context: QueryContext | None = None,
         nms_threshold: Share = 0.7,
-        **kwargs: Any,
+        **kwargs: Unpack[DetectorArguments],
     ) -> None:
         super().__init__(**kwargs)
         for what in ("num_queries", "num_classes"):

@@ -7,14 +7,14 @@ a token, ``K`` rows of detections.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ultravid.modeling.dense import DenseHead
-from ultravid.modeling.detector import ClipBatch, VideoDetector
+from ultravid.modeling.detector import ClipBatch, DetectorArguments, VideoDetector
 from ultravid.modeling.families.map_check import check_map_arguments
 from ultravid.modeling.families.maps import clip_maps, image_sizes
 from ultravid.modeling.feature_context import FeatureContext, NoFeatureContext
@@ -53,7 +53,7 @@ class TwoStage(VideoDetector):
         box_predictor: BoxPredictor,
         feature_context: FeatureContext | None = None,
         token_mixer: TokenMixer | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[DetectorArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.backbone = backbone
