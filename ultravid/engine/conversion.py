@@ -13,19 +13,25 @@ from torch.nn.utils import clip_grad_value_
 
 from ultravid.checkpoint import CheckpointError, DetectionCheckpointer, load_file
 from ultravid.checkpoint.weights import match_weights
-from ultravid.config import Builder, CfgNode, ConfigError, LazyConfig, LazyPartial, Node, get_config
+from ultravid.config import Builder, CfgNode, ConfigError, LazyCall, LazyConfig, LazyPartial, Node, get_config
 from ultravid.config.check import check
 from ultravid.config.instantiate import as_user_error
+from ultravid.data import MemoryFrameSampler
 from ultravid.modeling.detector import VideoDetector
 from ultravid.modeling.published import LIKELY_MODELS, skip_reason
 from ultravid.modeling.published_keys import ModelOfKeys, model_of_keys, published_model
+from ultravid.solver import FactorByName
 from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.text import counted
 
 __all__ = ["Conversion", "convert_checkpoint", "run_config", "values_of_yaml"]
 
 _CLIPPED = ("BasicDet", "RelationNet", "FGFA", "MEGA", "DeFCN", "FCOS", "YOLOX", "TrackYOLO", "TransVOD")
-_LOW_DECAY = ("DeformDETR", "CVANet", "TransVOD", "PTSEFormer")
+_QUERIES = ("DeformDETR", "CVANet", "TransVOD", "PTSEFormer")
+_MEMORY_FRAMES = {
+    "MEGA": {"num_memory": 6, "memory_interval": 10, "num_frames": 10, "window": 20},
+    "CVANet": {"num_memory": 8, "memory_interval": 15, "num_frames": 8, "window": 15},
+}
 _CLASSIFIER = re.compile(r"^(backbone\.|stem\.)?(fc|linear|layer4|res5)\.")
 
 
@@ -159,8 +165,16 @@ def run_config(described: ModelOfKeys, values: Mapping[str, Any], folder: Path) 
     cfg.train.init_checkpoint = str(folder / "model_final.pth")
     if described.name in _CLIPPED:
         cfg.trainer.clip_grad = LazyPartial(clip_grad_value_)(clip_value=1.0)
-    if described.name in _LOW_DECAY:
+    if described.name in _QUERIES:
         cfg.optimizer.weight_decay = 1e-4
+        factors = {"backbone": 0.1, "reference_points": 0.1, "sampling_offsets": 0.1}
+        cfg.optimizer.params.lr_factor_func = LazyCall(FactorByName)(factors=factors)
+    if described.name == "MEGA":
+        cfg.optimizer.lr = 2e-3
+    if described.name == "RetinaNet":
+        cfg.model.dense_head.normalizer_momentum = 0.9
+    if described.name in _MEMORY_FRAMES:
+        cfg.dataloader.train.frame_sampler = LazyCall(MemoryFrameSampler)(**_MEMORY_FRAMES[described.name])
     carried = {
         "INPUT.FIXED_AREA_TEST": "dataloader.test.area",
         "SOLVER.BASE_LR": "optimizer.lr",
