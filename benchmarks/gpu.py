@@ -397,7 +397,7 @@ def serve(device: str) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            handler: Callable[..., Row] = globals()[f"row_of_{request.pop('kind')}"]
+            handler: Callable[..., Row] = HANDLERS[request.pop("kind")]
             answer = handler(device=device, **request)
         except Exception as error:  # whatever it is, it is the row's result
             traceback.print_exc()
@@ -571,6 +571,7 @@ def row_of_agreement(device: str, model: str) -> Row:
     import copy
 
     import torch
+    from scipy.optimize import linear_sum_assignment
 
     from ultravid.modeling import VideoStream
 
@@ -594,13 +595,13 @@ def row_of_agreement(device: str, model: str) -> Row:
             continue
         apart = (expected.pred_boxes.tensor[:, None] - found.pred_boxes.tensor[None]).abs().amax(dim=-1)
         of_scores = (expected.scores[:, None] - found.scores[None]).abs()
-        nearest = (apart + 100 * of_scores).argmin(dim=1)
-        row = torch.arange(len(expected))
-        far = (apart[row, nearest] > 1.0) | (of_scores[row, nearest] > 0.02)
+        row, column = (torch.from_numpy(i) for i in linear_sum_assignment((apart + 100 * of_scores).numpy()))
+        apart, of_scores = apart[row, column], of_scores[row, column]
+        far = (apart > 1.0) | (of_scores > 0.02)
         unpaired += int(far.sum())
         if not bool(far.all()):
-            pixels = max(pixels, float(apart[row, nearest][~far].max()))
-            scores = max(scores, float(of_scores[row, nearest][~far].max()))
+            pixels = max(pixels, float(apart[~far].max()))
+            scores = max(scores, float(of_scores[~far].max()))
     values = {"detections": number, "largest px": pixels, "largest score": scores, "unpaired": unpaired}
     agree = unpaired == 0 and pixels <= 0.2 and scores <= 2e-3 and number > 0
     return {"status": "ok" if agree else "differs", "values": values}
@@ -662,6 +663,17 @@ def row_of_train(device: str, model: str, precision: str, small: bool) -> Row:
     finite = bool(torch.isfinite(loss)) and all(p.grad is None or bool(p.grad.isfinite().all()) for p in parameters)
     values = {"ms a step": min(times), "loss": float(loss.detach()), **_peak(target)}
     return {"status": "ok" if finite else "failed", "values": values, **({} if finite else {"error": "not finite"})}
+
+
+HANDLERS: dict[str, Callable[..., Row]] = {
+    "environment": row_of_environment,
+    "equal": row_of_equal,
+    "one_process": row_of_one_process,
+    "agreement": row_of_agreement,
+    "stream": row_of_stream,
+    "train": row_of_train,
+}
+"""From a request's ``kind`` to what answers it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

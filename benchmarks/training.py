@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """What a training step costs: seconds of forward, backward and AdamW for one clip, of every published model, and of its plain form.
 
-    python benchmarks/training.py [--models NAME ...] [--size 512] [--depth 34] [--frames 16] [--threads 2] [--turns 5] [--checkpointing]
-    python benchmarks/training.py --models BasicDet --profile
+    python -m benchmarks.training [--models NAME ...] [--size 512] [--depth 34] [--frames 16] [--threads 2] [--turns 5] [--checkpointing]
+    python -m benchmarks.training --models BasicDet --profile
 
 The clip has one box in each frame. The plain form runs the same model with the operations of `benchmarks/inference.py`'s yardstick: batch
 norm apart from the convolutions, torchvision's RoIAlign. The forms take turns; a ratio is the median over the turns. ``cpu`` is processor
@@ -21,10 +21,10 @@ import time
 from collections.abc import Sequence
 
 import torch
-from inference import plain_operations, published_model
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.inference import plain_operations, published_model
 from ultravid.modeling.published import PUBLISHED_MODELS
 from ultravid.structures import Boxes, Clip, Instances
 from ultravid.utils.events import EventStorage

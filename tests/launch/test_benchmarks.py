@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 
 from tests.conftest import ROOT
 from tests.quick_python import quick_python
@@ -78,3 +79,74 @@ def test_the_gpu_check_runs_its_cpu_part_says_what_it_skipped_and_survives_a_row
     assert sum("needs a CUDA device" in line for line in table) == sum(each == "skipped" for each in status.values())
     assert any("nonesuch" in line and "No shipped config" in line for line in table)
     assert len(table) == len(record["rows"]) + 6
+
+
+def test_the_benchmark_of_inference_prints_a_row_for_each_form():
+    out = printed_by("inference", *["--models", "FasterRCNN", "--size", "64", "--depth", "18", "--turns", "1", "--forms", "eager"])
+    assert "plain" in out and "eager" in out
+
+
+def test_the_benchmark_of_training_prints_a_row_for_each_form():
+    out = printed_by("training", *["--models", "FasterRCNN", "--size", "64", "--depth", "18", "--turns", "1", "--frames", "2"])
+    assert "plain" in out and "ours" in out
+
+
+ONLY_THE_CHECKS_PACKAGES = """
+import re, sys
+from importlib import metadata
+
+def name_of(requirement):
+    return re.match("[A-Za-z0-9._-]+", requirement)[0].lower().replace("_", "-")
+
+wanted = [name_of(line) for line in open("requirements-gpu-check.txt") if line.strip() and line[0] != "#"]
+allowed = set()
+while wanted:
+    name = wanted.pop()
+    if name in allowed:
+        continue
+    allowed.add(name)
+    try:
+        wanted += [name_of(each) for each in metadata.requires(name) or () if "extra ==" not in each]
+    except metadata.PackageNotFoundError:  # of another platform
+        continue
+owners = metadata.packages_distributions()
+
+def hidden(name):
+    names = {name_of(owner) for owner in owners.get(name.partition(".")[0], ())} - {"ultravid"}
+    return bool(names) and not names & allowed
+
+class OnlyTheAllowed:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        return None if hidden(name) else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [OnlyTheAllowed(finder) for finder in sys.meta_path]
+
+from benchmarks import gpu
+
+folder = sys.argv[1]
+gpu.row_of_environment("cpu")
+gpu.row_of_stream("cpu", model="ultradet", size=(64, 64), mode="eager", small=True)
+gpu.row_of_train("cpu", model="deformable_detr", precision="fp32", small=True)
+from tools import lazyconfig_train, make_phantom
+
+phantom = ["--output", f"{folder}/phantom", "--videos", "4", "--frames", "12", "--size", "64", "--workers", "1"]
+assert not make_phantom.main(phantom)
+small = ["train.max_iter=1", "dataloader.train.frame_sampler.num_frames=2", "train.device=cpu"]
+small += [f"data.root={folder}/phantom", f"train.output_dir={folder}/run"]
+small += ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0"]
+config = "projects/basicdet/configs/phantom.py"
+assert not lazyconfig_train.main(["--config-file", config, *small])
+gpu.row_of_equal("cpu", files=[f"{folder}/run/model_final.pth"] * 2)
+"""
+
+
+def test_the_gpu_check_needs_no_package_beside_those_of_its_requirements(tmp_path):
+    command = [sys.executable, "-c", ONLY_THE_CHECKS_PACKAGES, str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
