@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
+from torch._inductor.exc import CppCompileError, InductorError
 from torch.utils._pytree import tree_map
 
 from ultravid.layers.conv import fold_norms
@@ -24,6 +26,8 @@ __all__ = ["CompileError", "InferenceDetector", "Precision", "prepare_for_infere
 
 Precision = Literal["float32", "bfloat16"]
 Step = Callable[[Tensor, State, int], tuple[Detections, State]]
+COMPILER_ERRORS = (TorchDynamoException, InductorError, CppCompileError)
+"""Of tracing, of TorchInductor, of the C++ compiler; what the model itself raises, such as a lack of memory, is none of them."""
 
 
 class CompileError(RuntimeError):
@@ -167,7 +171,7 @@ class InferenceDetector(VideoDetector):
         for phase in range(self.num_phases):
             try:
                 self.step(image, state, phase)
-            except Exception as error:  # of torch._dynamo, of Inductor, or of the C++ compiler
+            except COMPILER_ERRORS as error:
                 reason = str(error).strip().split("\n")[0]
                 raise CompileError(
                     f"{describe(self.model)} does not compile to one graph (phase {phase}): {type(error).__name__}: {reason}"
