@@ -279,6 +279,10 @@ def test_the_predictor_gives_frame_by_frame_what_the_evaluation_gives(cfg, phant
     cfg = changed(cfg, "MODEL.WEIGHTS", str(tmp_path / "run/model_final.pth"))
     predictor = DefaultPredictor(cfg)
     assert predictor.metadata.thing_classes == ["lesion"] and not predictor.model.training
+    given = DefaultPredictor(cfg, image_size=(64, 64), precision="bfloat16").model
+    assert given.image_size == (64, 64) and given.precision == "bfloat16"
+    with pytest.raises(ValueError, match="need prepare=True"):
+        DefaultPredictor(cfg, prepare=False, precision="bfloat16")
     for video in load_cva_bus(root=phantom, splits=["test"]):
         predictor.reset()
         for index, frame in enumerate(video.frames):

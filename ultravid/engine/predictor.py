@@ -19,7 +19,7 @@ from ultravid.datasets import DatasetCatalog, MetadataCatalog
 from ultravid.engine.default_trainer import test_sets
 from ultravid.engine.threads import set_evaluation_threads
 from ultravid.modeling.detector import VideoDetector
-from ultravid.modeling.inference import prepare_for_inference
+from ultravid.modeling.inference import Precision, prepare_for_inference
 from ultravid.utils.env import select_device
 from ultravid.utils.errors import UserError
 
@@ -46,6 +46,9 @@ class DefaultPredictor:
             is kept.
         prepare: run a copy of the model whose norms are folded (`prepare_for_inference`), which gives the same but for rounding. Without
             it the plain model runs, as in an evaluation. The number of threads is the config's ``train.num_threads`` in both cases.
+        image_size: (H, W) of the frames after the config's resizing, the only size that is taken then; None takes any.
+        precision: as of `prepare_for_inference`.
+        compile: as of `prepare_for_inference`; needs ``image_size``.
 
     Attributes:
         cfg: the copy.
@@ -56,9 +59,21 @@ class DefaultPredictor:
     Raises:
         ConfigError: a value of the config is wrong.
         CheckpointError: the weights can't be read or don't fit the model.
+        ValueError: ``compile`` without ``image_size``, or one of the last three arguments without ``prepare``.
+        CompileError: the model does not compile to one graph.
     """
 
-    def __init__(self, cfg: CfgNode | Node | str | Path, *, prepare: bool = True) -> None:
+    def __init__(
+        self,
+        cfg: CfgNode | Node | str | Path,
+        *,
+        prepare: bool = True,
+        image_size: tuple[int, int] | None = None,
+        precision: Precision = "float32",
+        compile: bool = False,
+    ) -> None:
+        if not prepare and (image_size is not None or precision != "float32" or compile):
+            raise ValueError("image_size, precision and compile are of a prepared model: they need prepare=True.")
         tree = as_config(cfg)
         self.cfg: Any = tree if isinstance(cfg, str | Path) else copy.deepcopy(cfg)
         with as_user_error():
@@ -74,7 +89,7 @@ class DefaultPredictor:
         self._load_weights(tree.train.init_checkpoint, folder=cfg if isinstance(cfg, str | Path) else None)
         set_evaluation_threads(self.model, tree.train.get("num_threads", "auto"))
         if prepare and isinstance(self.model, VideoDetector):
-            self.model = prepare_for_inference(self.model, None)
+            self.model = prepare_for_inference(self.model, image_size, precision=precision, compile=compile)
 
     def _load_weights(self, weights: str, folder: str | Path | None) -> None:
         if folder is not None and Path(folder).is_dir():
