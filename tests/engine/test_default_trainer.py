@@ -286,7 +286,8 @@ def test_the_predictor_gives_frame_by_frame_what_the_evaluation_gives(cfg, phant
     for video in load_cva_bus(root=phantom, splits=["test"]):
         predictor.reset()
         for index, frame in enumerate(video.frames):
-            assert rows_of(predictor(cv2.imread(frame.path))) == found[video.video_id, index]
+            rows = rows_of(predictor(cv2.imread(frame.path)))  # of folded norms: the same but for rounding
+            np.testing.assert_allclose(rows, found[video.video_id, index], atol=1e-3)
     # Without a reset the next video's first frame relates to the frames before.
     first = load_cva_bus(root=phantom, splits=["test"])[0]
     assert rows_of(predictor(cv2.imread(first.frames[0].path))) != found[first.video_id, 0]
