@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """What a training step costs: seconds of forward, backward and AdamW for one clip, of every published model, and of its plain form.
 
-    python -m benchmarks.training [--models NAME ...] [--size 512] [--depth 34] [--frames 16] [--threads 2] [--turns 5] [--checkpointing]
-    python -m benchmarks.training --models BasicDet --profile
+    python benchmarks/training.py [--models NAME ...] [--size 512] [--depth 34] [--frames 16] [--threads 2] [--turns 5] [--checkpointing]
+    python benchmarks/training.py --models BasicDet --profile
 
 The clip has one box in each frame. The plain form runs the same model with the operations of `benchmarks/inference.py`'s yardstick: batch
 norm apart from the convolutions, torchvision's RoIAlign. The forms take turns; a ratio is the median over the turns. ``cpu`` is processor
@@ -19,10 +19,14 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
+
+# Run as a file, only its own folder would be on the path.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.inference import plain_operations, published_model
 from ultravid.modeling.published import PUBLISHED_MODELS
