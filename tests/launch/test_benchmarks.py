@@ -82,12 +82,16 @@ def test_the_gpu_check_runs_its_cpu_part_says_what_it_skipped_and_survives_a_row
 
 
 def test_the_benchmark_of_inference_prints_a_row_for_each_form():
-    out = printed_by("inference", *["--models", "FasterRCNN", "--size", "64", "--depth", "18", "--turns", "1", "--forms", "eager"])
+    out = printed_by(
+        "inference", *["--models", "FasterRCNN", "--size", "64", "--depth", "18", "--turns", "1", "--forms", "eager"]
+    )
     assert "plain" in out and "eager" in out
 
 
 def test_the_benchmark_of_training_prints_a_row_for_each_form():
-    out = printed_by("training", *["--models", "FasterRCNN", "--size", "64", "--depth", "18", "--turns", "1", "--frames", "2"])
+    out = printed_by(
+        "training", *["--models", "FasterRCNN", "--size", "64", "--depth", "18", "--turns", "1", "--frames", "2"]
+    )
     assert "plain" in out and "ours" in out
 
 
