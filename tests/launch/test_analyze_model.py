@@ -52,7 +52,7 @@ def test_all_tasks_on_the_frames_of_a_data_set(phantom, tmp_path):
     model = Builder(load_checked(PHANTOM_CONFIG)).build("model")
     assert f"Parameters: {sum(p.numel() for p in model.parameters()):,}, trainable" in out
     # Frames are 64 px: 16 channels at 32 x 32 from the stem, at 16 x 16 from the first stage.
-    assert re.search(r"^backbone\.res2 +Sequential +\(1, 16, 16, 16\)$", out, re.MULTILINE)
+    assert re.search(r"^backbone\.res2 +Stage +\(1, 16, 16, 16\)$", out, re.MULTILINE)
     assert re.search(r"^model +TwoStage +\(\d+, 4\) \(\d+,\) \(\d+,\)$", out, re.MULTILINE)
     assert number_after("backbone.stem", out.partition("Activations")[2], 1) == pytest.approx(0.016, abs=1e-3)
     assert "backbone.stem.conv1" not in out.partition("(backbone)")[0]

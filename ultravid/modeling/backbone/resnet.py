@@ -22,7 +22,7 @@ from ultravid.layers.conv import c2_msra_fill, to_fast_layout
 from ultravid.modeling.backbone.pretrained import load_backbone_weights, torchvision_hint
 from ultravid.utils.limits import NotNegative, Positive
 
-__all__ = ["BasicBlock", "BottleneckBlock", "ResNet", "make_stage"]
+__all__ = ["BasicBlock", "BottleneckBlock", "ResNet", "Stage", "make_stage"]
 
 Norm = str | Callable[[int], nn.Module] | None
 BlockKind = Literal["basic", "bottleneck"]
@@ -144,7 +144,13 @@ class BottleneckBlock(_Block):
         return out
 
 
-class _Blocks(nn.Sequential):
+class Stage(nn.Sequential):
+    """Blocks in a row; the first may have a stride.
+
+    Attributes:
+        in_channels: width of the map that the first block takes.
+    """
+
     in_channels: int
 
 
@@ -176,7 +182,7 @@ def make_stage(
         )
 
     first = one(in_channels, stride, project)
-    stage = _Blocks(first, *(one(out_channels, 1, False) for _ in range(num_blocks - 1)))
+    stage = Stage(first, *(one(out_channels, 1, False) for _ in range(num_blocks - 1)))
     stage.in_channels = in_channels
     return stage
 
