@@ -25,14 +25,17 @@ def nonempty(boxes: Tensor) -> Tensor:
 
 def iou_matrix(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """``(..., G, N)``: intersection over union of each of ``(..., G, 4)`` with each of ``(..., N, 4)``; 0 where both are empty."""
+    inter, union = _overlaps(boxes1, boxes2)
+    return torch.where(inter > 0, inter / union, 0.0)
+
+
+def _overlaps(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
+    """Areas ``(..., G, N)`` of intersection and of union of each of ``(..., G, 4)`` with each of ``(..., N, 4)``."""
     area1, area2 = ((b[..., 2:] - b[..., :2]).clamp(min=0).prod(dim=-1) for b in (boxes1, boxes2))
     first, second = boxes1[..., :, None, :], boxes2[..., None, :, :]
-    size = (torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])).clamp(
-        min=0
-    )
-    inter = size.prod(dim=-1)
-    union = area1[..., :, None] + area2[..., None, :] - inter
-    return torch.where(inter > 0, inter / union, 0.0)
+    overlap = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])
+    inter = overlap.clamp(min=0).prod(dim=-1)
+    return inter, area1[..., :, None] + area2[..., None, :] - inter
 
 
 def take_rows(rows: Tensor, index: Tensor) -> Tensor:
@@ -45,11 +48,8 @@ def giou_matrix(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
     Source: Rezatofighi et al., "Generalized intersection over union", CVPR 2019.
     """
-    area1, area2 = ((b[..., 2:] - b[..., :2]).clamp(min=0).prod(dim=-1) for b in (boxes1, boxes2))
+    inter, union = _overlaps(boxes1, boxes2)
     first, second = boxes1[..., :, None, :], boxes2[..., None, :, :]
-    overlap = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])
-    inter = overlap.clamp(min=0).prod(dim=-1)
-    union = area1[..., :, None] + area2[..., None, :] - inter
     hull = (torch.maximum(first[..., 2:], second[..., 2:]) - torch.minimum(first[..., :2], second[..., :2])).prod(
         dim=-1
     )

@@ -29,6 +29,7 @@ __all__ = [
     "matched_boxes",
     "num_cells",
     "prior_bias",
+    "product_scores",
     "within_image",
 ]
 
@@ -60,6 +61,11 @@ def by_cell(prediction: Tensor) -> Tensor:
 def boxes_of_distances(points: Tensor, distances: Tensor) -> Tensor:
     """XYXY boxes from distances ``(..., 4)`` of their left, upper, right, lower side from points ``(..., 2)``."""
     return torch.cat((points - distances[..., :2], points + distances[..., 2:]), dim=-1)
+
+
+def product_scores(logits: Tensor, location_logits: Tensor) -> Tensor:
+    """``(B, N, K)`` float32: probability of the class, of ``(B, N, K)``, times that of the location, of ``(B, N)``."""
+    return logits.float().sigmoid() * location_logits.float().sigmoid()[..., None]
 
 
 def class_targets(assignment: Assignment, targets: Targets, num_classes: int) -> Tensor:

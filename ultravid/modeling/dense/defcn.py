@@ -27,6 +27,7 @@ from ultravid.modeling.dense.cells import (
     matched_boxes,
     num_cells,
     prior_bias,
+    product_scores,
     within_image,
 )
 from ultravid.modeling.dense.selection import best_candidates, detections_of
@@ -178,7 +179,7 @@ class DeFCN(DenseHead):
             locations=points,
             stride=self.stride,
             boxes=boxes_of_distances(points, predictions.distances.float() * self.stride),
-            scores=_scores(predictions),
+            scores=product_scores(predictions.logits, predictions.filter_logits),
             inside=within_image(predictions.corners, targets.image_sizes),
         )
 
@@ -186,7 +187,7 @@ class DeFCN(DenseHead):
     def decode(self, predictions: DeFCNPredictions, image_sizes: Tensor) -> Detections:
         """``(B, D, ...)`` detections, inside the frame, by falling score; they are clipped after NMS."""
         inside = within_image(predictions.corners, image_sizes)
-        scores = _scores(predictions)
+        scores = product_scores(predictions.logits, predictions.filter_logits)
         candidates = best_candidates(scores, inside[..., None] & (scores > 0), self.pre_nms_topk)
         points = predictions.corners[candidates.rows] + self.stride / 2
         distances = take_rows(predictions.distances, candidates.rows).float() * self.stride
@@ -211,8 +212,3 @@ class _MaxFilter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, h, w)`` to the same shape."""
         return F.relu(self.norm(F.max_pool2d(self.conv(x), 3, stride=1, padding=1) + x))
-
-
-def _scores(predictions: DeFCNPredictions) -> Tensor:
-    """``(B, N, K)``: probability of the class times that of the filter."""
-    return predictions.logits.float().sigmoid() * predictions.filter_logits.float().sigmoid()[..., None]

@@ -26,6 +26,7 @@ from ultravid.modeling.dense.cells import (
     matched_boxes,
     num_cells,
     prior_bias,
+    product_scores,
     within_image,
 )
 from ultravid.modeling.dense.selection import best_candidates, detections_of
@@ -173,7 +174,7 @@ class FCOS(DenseHead):
             locations=points,
             stride=self.stride,
             boxes=boxes_of_distances(points, predictions.distances.float() * self.stride),
-            scores=predictions.logits.float().sigmoid() * predictions.centerness.float().sigmoid()[..., None],
+            scores=product_scores(predictions.logits, predictions.centerness),
             inside=within_image(predictions.corners, targets.image_sizes),
         )
         return self.assigner(seen, targets)

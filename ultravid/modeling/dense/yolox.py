@@ -24,6 +24,7 @@ from ultravid.modeling.dense.cells import (
     matched_boxes,
     num_cells,
     prior_bias,
+    product_scores,
     within_image,
 )
 from ultravid.modeling.dense.selection import best_candidates, detections_of
@@ -167,7 +168,7 @@ class YOLOX(DenseHead):
             locations=predictions.corners + self.stride / 2,
             stride=self.stride,
             boxes=boxes,
-            scores=_scores(predictions),
+            scores=product_scores(predictions.logits, predictions.objectness),
             inside=within_image(predictions.corners, targets.image_sizes),
         )
         return self.assigner(seen, targets)
@@ -186,7 +187,7 @@ class YOLOX(DenseHead):
     def decode(self, predictions: YOLOXPredictions, image_sizes: Tensor) -> Detections:
         """``(B, D, ...)`` detections, inside the frame, by falling score; they are clipped after NMS."""
         inside = within_image(predictions.corners, image_sizes)
-        scores = _scores(predictions)
+        scores = product_scores(predictions.logits, predictions.objectness)
         candidates = best_candidates(scores, inside[..., None] & (scores > 0), self.pre_nms_topk)
         raw = take_rows(predictions.raw_boxes, candidates.rows).float()
         boxes = self._boxes(raw, predictions.corners[candidates.rows])
@@ -213,8 +214,3 @@ def _conv(in_channels: int, channels: int, kernel_size: int, norm: str) -> Conv2
         norm=get_norm(norm, channels),
         activation=F.silu,
     )
-
-
-def _scores(predictions: YOLOXPredictions) -> Tensor:
-    """``(B, N, K)``: probability of the class times that of an object."""
-    return predictions.logits.float().sigmoid() * predictions.objectness.float().sigmoid()[..., None]
