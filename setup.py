@@ -21,7 +21,11 @@ setup(
     packages=[*find_packages(include=["ultravid", "ultravid.*"]), "ultravid.configs_py", "ultravid.tools"],
     package_dir={"ultravid.configs_py": "configs_py", "ultravid.tools": "tools"},
     entry_points={"console_scripts": ["ultravid = ultravid.cli:main"]},
-    package_data={"ultravid.configs_py": CONFIGS, "ultravid": ["py.typed"]},
+    package_data={
+        "ultravid.configs_py": CONFIGS,
+        "ultravid": ["py.typed"],
+        "ultravid.serving": ["page/static/*"],
+    },
     install_requires=[
         # The exact versions that the two commands install stand in requirements.lock.
         "torch>=2.9",
@@ -50,6 +54,9 @@ setup(
     extras_require={
         "wandb": ["wandb>=0.19"],
         "timm": ["timm>=1.0.9"],  # backbones: modeling.TimmBackbone
+        "serve": ["fastapi>=0.115", "uvicorn>=0.32", "websockets>=13", "python-multipart>=0.0.12"],  # tools/serve.py
+        "dicom-sr": ["highdicom>=0.25"],  # structured reports and secondary captures of tools/predict.py
+        "onnx": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"],  # tools/export.py --format onnx
         "s3": ["boto3>=1.34"],  # s3:// addresses, by iopath
         "mlflow": ["mlflow-skinny>=3.1", "sqlalchemy>=2", "alembic>=1.13"],  # the two are for its sqlite store
         # Lossless JPEG in DICOM. Apart, for it is under the GPL; baseline JPEG needs it not.
@@ -71,6 +78,8 @@ setup(
             "mypy>=1.15",
             "import-linter>=2.3",
             "pycocotools>=2.0.8",
+            "httpx>=0.27",  # FastAPI's test client
+            "playwright>=1.49",  # drives a Chromium that is installed
             "types-defusedxml>=0.7",
             "types-PyYAML>=6.0.12",
             "types-tabulate>=0.9",

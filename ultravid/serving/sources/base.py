@@ -1,0 +1,61 @@
+"""The interface of every source of frames: files read once from their first frame to their last, and live ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from ultravid.datasets.readers.shown import Shown
+from ultravid.serving.records import TimedFrame
+
+__all__ = ["RecordingStream"]
+
+
+class RecordingStream(Protocol):
+    """Frames of one source in the order in which they are shown, decoded once; memory does not grow with their number."""
+
+    @property
+    def name(self) -> str:
+        """A short name for messages and output files; it tells nothing of a patient."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the source's images in pixels."""
+
+    @property
+    def shown(self) -> Shown:
+        """The part of the images that the model gets, and what of them is black; `Shown.crop` None: the whole image."""
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second as far as the source states them; for display only. Frames have their own time stamps."""
+
+    @property
+    def num_frames(self) -> int | None:
+        """How many frames the source is expected to have; None if that is not known, as of a live source."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether frames come at their own pace, so that those that come too fast are dropped."""
+
+    @property
+    def metadata(self) -> Mapping[str, str | float]:
+        """``device``, ``spacing_mm``, ``organ``, as in `Video.metadata`; never the patient."""
+
+    @property
+    def repairs(self) -> Sequence[tuple[str, str]]:
+        """What of the source was guessed or repaired: kind and message, as of `FrameSource.repairs`."""
+
+    @property
+    def damage(self) -> Sequence[str]:
+        """What could not be read, once the frames have been iterated over: a movie that was cut off, say. Empty: all was read."""
+
+    def __iter__(self) -> Iterator[TimedFrame]:
+        """Iterates over the frames, once.
+
+        Raises:
+            DataError: nothing of the source can be decoded. What is damaged behind a first frame ends the iteration, and is in `damage`.
+        """
+
+    def close(self) -> None:
+        """Close the source; an iteration that is under way ends."""
