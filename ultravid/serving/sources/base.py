@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Protocol
 
 from ultravid.datasets.readers.shown import Shown
@@ -29,6 +30,13 @@ class RecordingStream(Protocol):
     @property
     def fps(self) -> float | None:
         """Frames per second as far as the source states them; for display only. Frames have their own time stamps."""
+
+    @property
+    def time_base(self) -> Fraction | None:
+        """Seconds a tick of the source's clock: `TimedFrame.pts_s` is a whole number of ticks, to a float's rounding. None without one.
+
+        A movie that is written of the frames has this clock, so that its time stamps are the source's, exactly.
+        """
 
     @property
     def num_frames(self) -> int | None:
