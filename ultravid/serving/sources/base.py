@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Protocol
 
 from ultravid.datasets.readers.shown import Shown
+from ultravid.datasets.readers.source import Region
 from ultravid.serving.records import TimedFrame
 
 __all__ = ["RecordingStream"]
@@ -20,8 +22,16 @@ class RecordingStream(Protocol):
         """A short name for messages and output files; it tells nothing of a patient."""
 
     @property
+    def path(self) -> Path | None:
+        """The file or folder; None for a camera or a network stream. It may hold a patient's name: it is opened, and never written."""
+
+    @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the source's images in pixels."""
+
+    @property
+    def regions(self) -> tuple[Region, ...] | None:
+        """The parts that show a scan, as of `FrameSource.regions`: () if a file states none that can be used, None if its kind states none."""
 
     @property
     def shown(self) -> Shown:
