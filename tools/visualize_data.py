@@ -5,8 +5,8 @@
     python tools/visualize_data.py --config-file F --split test --num-clips 2 --movie --output look data.root=PATH
 
 Writes a PNG of each of the first --num-clips training clips, after augmentation (or of each of the first test videos, 16 frames
-of it at about equal distances), and with --movie an mp4 of all its frames. Boxes of one lesion have one colour. A tile shows the
-number of its frame in the video.
+of it at about equal distances), and with --movie an mp4 of all its frames. A box's label is the number of
+its lesion in the video, and a tile's that of its frame.
 """
 
 import ultravid.utils.threads  # noqa: F401 - before torch, which then waits passively # isort: skip
@@ -32,12 +32,12 @@ from ultravid.config import Builder, importable_project, load_checked
 from ultravid.datasets.burned_in import refuse_burned_in_text
 from ultravid.datasets.fingerprint import videos_of_loader
 from ultravid.structures import Clip
+from ultravid.utils.drawing import TRUTH, draw_boxes
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import ToolParser, print_warnings, run_tool
 
 NUM_TILES = 16  # per sheet of a test video
 MARGIN = 18  # px above a tile, for its number
-COLOURS = ((80, 220, 80), (255, 160, 60), (90, 160, 255), (255, 90, 200), (240, 230, 80), (90, 230, 230))  # RGB
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 WAYS_OUT = {
@@ -95,10 +95,7 @@ def draw(image: Tensor, boxes: Tensor, ids: Tensor, image_format: str) -> Pictur
     """A frame ``(3, H, W)`` with its boxes ``(N, 4)``, XYXY in its pixels."""
     pixels = image.clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     shown = np.ascontiguousarray(pixels if image_format == "RGB" else pixels[..., ::-1])
-    thickness = max(1, round(max(shown.shape) / 300))
-    for box, track_id in zip(boxes.tolist(), ids.tolist(), strict=True):
-        x1, y1, x2, y2 = (round(v) for v in box)
-        cv2.rectangle(shown, (x1, y1), (x2, y2), COLOURS[track_id % len(COLOURS)], thickness)
+    draw_boxes(shown, boxes.tolist(), TRUTH, [f"#{track_id}" if track_id >= 0 else "" for track_id in ids.tolist()])
     return shown
 
 

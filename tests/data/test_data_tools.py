@@ -125,11 +125,11 @@ def test_frames_that_may_show_a_name_are_not_drawn_unless_that_is_allowed(run, t
 
 
 def test_boxes_of_a_resized_test_frame_are_drawn_where_they_are():
-    instances = Instances((40, 60), gt_boxes=Boxes([[20, 10, 40, 30]]), gt_ids=torch.tensor([0]))
+    instances = Instances((40, 60), gt_boxes=Boxes([[20, 10, 40, 30]]), gt_ids=torch.tensor([-1]))
     item = {"image": torch.zeros(3, 20, 30, dtype=torch.uint8), "height": 40, "width": 60, "instances": instances}
     drawn = load_tool("visualize_data").draw_item(item, "BGR")
     rows, columns = np.nonzero(drawn[..., 1] > 128)
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 15, 10, 20)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 14, 10, 19)  # the outermost pixels inside of the box
 
 
 def test_mistakes_of_the_tools_are_reported_in_one_message(run, phantom, tmp_path):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ultravid.evaluation.evaluator import DatasetEvaluator
 from ultravid.utils import comm
+from ultravid.utils.drawing import DETECTION, IGNORED, TRUTH, draw_boxes
 from ultravid.utils.file_io import require_local
 from ultravid.utils.run_folder import InferenceFolder
 
@@ -21,13 +22,7 @@ __all__ = ["FramePictures"]
 
 logger = logging.getLogger(__name__)
 
-_GREEN, _ORANGE, _GREY, _WHITE, _BLACK = (
-    (80, 220, 80),
-    (40, 150, 255),
-    (140, 140, 140),
-    (255, 255, 255),
-    (0, 0, 0),
-)  # BGR
+_WHITE = (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -85,25 +80,21 @@ class FramePictures(DatasetEvaluator):
 
     def _draw(self, given: dict[str, Any], found: Any) -> NDArray[np.uint8]:
         image = given["image"]
-        image = image.permute(1, 2, 0).clamp(0, 255).byte().cpu().numpy()[..., ::-1]
+        image = image.permute(1, 2, 0).clamp(0, 255).byte().cpu().numpy()
         scale = self._tile / max(given["height"], given["width"])
         size = (max(1, round(given["width"] * scale)), max(1, round(given["height"] * scale)))
-        shown = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_LINEAR)
+        shown = np.asarray(cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_LINEAR), np.uint8)
         is_hidden = bool(given.get("may_show_text")) and not self._allow_burned_in_text
         if is_hidden:
             self._num_hidden += 1
             shown[:] = 0
         ignored = given.get("ignored", ())
-        for box in ignored:
-            _rectangle(shown, box, scale, _GREY)
-        for box in given["instances"].gt_boxes.tensor.tolist():
-            _rectangle(shown, box, scale, _GREEN)
-        for box, score in zip(found.pred_boxes.tensor.tolist(), found.scores.tolist(), strict=True):
-            if score >= self._score_threshold:
-                _rectangle(shown, box, scale, _ORANGE)
-                at = (int(box[0] * scale) + 2, max(10, int(box[1] * scale) - 3))
-                for colour, thickness in ((_BLACK, 3), (_ORANGE, 1)):  # outlined, to be legible on bright tissue
-                    cv2.putText(shown, f"{score:.2f}", at, _FONT, 0.4, colour, thickness, cv2.LINE_AA)
+        lesions, boxes = given["instances"].gt_boxes.tensor, found.pred_boxes.tensor
+        scores = found.scores.tolist()
+        drawn = [place for place, score in enumerate(scores) if score >= self._score_threshold]
+        draw_boxes(shown, (np.array(ignored).reshape(-1, 4) * scale).tolist(), IGNORED)
+        draw_boxes(shown, (lesions * scale).tolist(), TRUTH)
+        draw_boxes(shown, (boxes[drawn] * scale).tolist(), DETECTION, [f"{scores[place]:.2f}" for place in drawn])
         canvas = np.zeros((self._tile + 18, self._tile, 3), np.uint8)
         canvas[18 : 18 + size[1], : size[0]] = shown
         label = f"{given['video_id']}  frame {given['frame_index']}{'  (not shown)' if is_hidden else ''}"
@@ -128,16 +119,11 @@ class FramePictures(DatasetEvaluator):
         tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
         rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
         legend = np.zeros((20, rows[0].shape[1], 3), np.uint8)
-        cv2.putText(legend, "lesion", (4, 14), _FONT, 0.42, _GREEN, 1, cv2.LINE_AA)
+        cv2.putText(legend, "lesion", (4, 14), _FONT, 0.42, TRUTH, 1, cv2.LINE_AA)
         text = f"detection with its score, from {self._score_threshold}"
-        cv2.putText(legend, text, (60, 14), _FONT, 0.42, _ORANGE, 1, cv2.LINE_AA)
+        cv2.putText(legend, text, (60, 14), _FONT, 0.42, DETECTION, 1, cv2.LINE_AA)
         path = InferenceFolder(self.output_dir).picture
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(path), np.vstack([legend, *rows])):
+        if not cv2.imwrite(str(path), np.vstack([legend, *rows])[..., ::-1]):
             raise OSError(f"{path} can't be written.")
         logger.info("Frames with lesions and detections: %s", path)
-
-
-def _rectangle(image: NDArray[Any], box: list[float], scale: float, colour: tuple[int, int, int]) -> None:
-    x1, y1, x2, y2 = (round(v * scale) for v in box)
-    cv2.rectangle(image, (x1, y1), (x2, y2), colour, 1, cv2.LINE_AA)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,10 +31,10 @@ from ultravid.datasets.readers.kinds import is_dicom
 from ultravid.datasets.readers.shown import TEXT_FAULTS
 from ultravid.datasets.readers.source import ImageArray
 from ultravid.datasets.video import DataError, Frame, Video
+from ultravid.utils.drawing import TRUTH, draw_boxes
 
 __all__ = ["audit_splits"]
 
-_GREEN, _LINE = (0, 255, 0), 2
 _EXAMPLES = 8  # images per finding
 _FIRST_FAULTS = 3  # of a kind
 
@@ -395,8 +394,7 @@ def _drawn(video: Video, frames: Sequence[int]) -> Example | None:
             image = _picture(video, t).copy()
         except DataError:
             return None  # reported among the faults
-        for box in video.frames[t].boxes.round().astype(int).tolist():
-            cv2.rectangle(image, (box[0], box[1]), (box[2], box[3]), _GREEN, _LINE)
+        draw_boxes(image, video.frames[t].boxes.tolist(), TRUTH)
         images.append(image)
     return Example(f"{video.video_id} frames {', '.join(map(str, frames))}", images)
 

@@ -19,12 +19,13 @@ from ultravid.datasets.safe_files import NamedFiles
 from ultravid.datasets.video import DataError, FrameView
 from ultravid.evaluation.report.html_page import Html, element
 from ultravid.evaluation.results import FrameResult, frame_text
+from ultravid.utils import drawing
+from ultravid.utils.drawing import css
 from ultravid.utils.errors import UserError
 
 __all__ = ["DETECTION", "LESION", "ImageFinder", "MarkedFrame", "chosen_frames", "strip"]
 
-LESION, DETECTION = "#2fae4a", "#f08a1d"
-_IGNORED = "#8a8a8a"
+LESION, DETECTION, _IGNORED = css(drawing.TRUTH), css(drawing.DETECTION), css(drawing.IGNORED)
 
 _SIDE = 256
 _JPEG_QUALITY = 75
@@ -206,7 +207,7 @@ def _score(box: Sequence[float], score: float, width: float, height: float) -> H
     size = height / 14
     x = min(max(0.0, box[0]), width - 2 * size)
     y = box[1] - 0.25 * size if box[1] > 1.3 * size else min(height - 2, box[3] + size)
-    look = f"font-size:{size:.1f}px;fill:#ffc98a;stroke:#000;stroke-width:{size / 6:.1f}px;paint-order:stroke"
+    look = f"font-size:{size:.1f}px;fill:{DETECTION};stroke:#000;stroke-width:{size / 6:.1f}px;paint-order:stroke"
     return element("text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "style": look}, f"{score:.2f}")
 
 
