@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ultravid.datasets.readers.source import ImageArray
-from ultravid.structures import Instances
+
+if TYPE_CHECKING:  # a process that only decodes needs no torch
+    from ultravid.structures import Instances
 
 __all__ = ["Detection", "FrameDetections", "TimedFrame"]
 
