@@ -1,0 +1,93 @@
+"""Names of outputs that tell nothing of a patient, and messages in which they replace what does."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from ultravid.serving.privacy.patient_values import PatientValues, patient_values
+from ultravid.utils.file_io import replace_file
+
+__all__ = ["KEY_FILE", "NeutralNames", "output_key"]
+
+KEY_FILE = ".ultravid_key"
+"""In the output folder: 32 bytes that neutral names, pseudonyms and new UIDs are derived with. Who has them can find out whether a
+known name is among the inputs, so it is left out when outputs are handed on."""
+
+
+def output_key(folder: Path) -> bytes:
+    """The key of an output folder, made when it is first asked for.
+
+    Raises:
+        OSError: it can't be read or written.
+    """
+    path = folder / KEY_FILE
+    if path.is_file() and len(key := path.read_bytes()) == 32:
+        return key
+    key = secrets.token_bytes(32)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replace_file(path) as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(key)
+    return key
+
+
+class NeutralNames:
+    """Names of the outputs of a folder's sources.
+
+    A name that is made of the source's own is kept, unless a value of the source's DICOM header that names a patient, a visit or a
+    hospital occurs in it: then it is ``recording-`` and eight hexadecimal digits, the same whenever the command is repeated.
+
+    Args:
+        folder: of the outputs; its key is made when a name is replaced for the first time.
+
+    Attributes:
+        num_replaced: how many names were.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._replaced: dict[str, str] = {}
+        self.num_replaced = 0
+
+    def of(self, path: Path | None, name: str, values: PatientValues | None = None) -> str:
+        """The name under which a source's outputs are written.
+
+        Args:
+            path: of the source; None: it is no file.
+            name: the wanted name, made of the source's file and folders.
+            values: of the source, if they are known; None: they are read.
+        """
+        values = patient_values(path) if values is None else values
+        if path is not None and values.occur_in(str(path)):
+            # Messages about it name it neutrally whether its output's name is kept or not.
+            self._replaced[str(path)] = self._neutral(path)
+        if not values.occur_in(name):
+            return name
+        assert path is not None, "only a file has such values"
+        self.num_replaced += 1
+        neutral = self._neutral(path)
+        self._replaced[str(path)] = neutral
+        return neutral
+
+    def scrub(self, text: str, typed: Iterable[str] = ()) -> str:
+        """A message with neutral names in place of the paths that hold a patient's values.
+
+        Args:
+            text: the message.
+            typed: arguments that stay as they are, as the user typed them.
+        """
+        kept = set(typed)
+        for path, neutral in sorted(self._replaced.items(), key=lambda item: -len(item[0])):
+            if path in kept:
+                continue
+            for spelling in dict.fromkeys((path, os.path.realpath(path), Path(path).name, Path(path).stem)):
+                text = text.replace(spelling, neutral)
+        return text
+
+    def _neutral(self, path: Path) -> str:
+        place = os.path.realpath(path).encode("utf-8", "surrogateescape")
+        return f"recording-{hashlib.blake2b(place, key=output_key(self._folder), digest_size=4).hexdigest()}"

@@ -1,0 +1,163 @@
+"""What in a DICOM file names a patient, a visit or a hospital, for comparisons within this process alone.
+
+The values are never written, logged or quoted. Comparisons are without regard to case, accents and signs.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pydicom
+
+from ultravid.datasets.readers.dicom_file import quiet_pydicom, read_tags
+from ultravid.datasets.readers.kinds import is_dicom
+from ultravid.datasets.video import DataError
+
+__all__ = ["PatientValues", "patient_values"]
+
+_NAMES = (
+    *("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "ResponsiblePerson"),
+    *("ReferringPhysicianName", "PerformingPhysicianName", "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy"),
+    *("OperatorsName", "RequestingPhysician", "ConsultingPhysicianName", "ScheduledPerformingPhysicianName"),
+)
+_IDS = (
+    *("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "AdmissionID", "MedicalRecordLocator"),
+    *("PatientInsurancePlanCodeSequence", "IssuerOfPatientID", "PatientTelephoneNumbers", "PatientAddress"),
+    *("InstitutionName", "InstitutionAddress", "StationName", "DeviceSerialNumber", "PerformedProcedureStepID"),
+    *("RequestedProcedureID", "ScheduledProcedureStepID", "FillerOrderNumberImagingServiceRequest"),
+    *("PlacerOrderNumberImagingServiceRequest", "IssuerOfAdmissionID"),
+)
+_DATES = (
+    *("PatientBirthDate", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "InstanceCreationDate"),
+    *("AcquisitionDateTime", "PerformedProcedureStepStartDate", "ScheduledProcedureStepStartDate"),
+)
+_UIDS = (
+    *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"),
+    *("ConcatenationUID", "SynchronizationFrameOfReferenceUID", "IrradiationEventUID"),
+)
+_SEQUENCES = ("OtherPatientIDsSequence", "RequestAttributesSequence", "ReferencedStudySequence")
+
+_WORD = 2  # letters and digits of a word that is compared with words
+_PIECE = 4  # of one that is looked for within words
+_TITLES = frozenset({"dr", "md", "mr", "mrs", "ms", "prof", "jr", "sr", "the", "von", "van", "de", "of", "us"})
+
+
+class PatientValues:
+    """Values that must not occur in what is written.
+
+    Args:
+        words: normalised (`_normal`) words, of which an equal word in a text is an occurrence.
+        pieces: normalised texts that are an occurrence wherever they are found.
+        quoted: the values as they are in the file, for `values`.
+    """
+
+    def __init__(self, words: Iterable[str] = (), pieces: Iterable[str] = (), quoted: Iterable[str] = ()) -> None:
+        self._words = frozenset(words)
+        self._pieces = frozenset(pieces)
+        self._quoted = tuple(dict.fromkeys(quoted))
+
+    def __repr__(self) -> str:
+        return f"PatientValues({len(self._quoted)} values)"  # a traceback must not show them
+
+    def __bool__(self) -> bool:
+        return bool(self._words or self._pieces)
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The values as they are in the file. Never write, log or quote them."""
+        return self._quoted
+
+    def occur_in(self, text: str) -> bool:
+        """Whether a text holds one of the values or, of names, one of its parts."""
+        if not self:
+            return False
+        words = set(_words(text))
+        joined = "".join(_words(text))
+        return bool(words & self._words) or any(piece in joined for piece in self._pieces)
+
+
+def patient_values(path: Path | None) -> PatientValues:
+    """The values of a DICOM file; none of another file, or of one that can't be read."""
+    if path is None or not path.is_file() or not is_dicom(path):
+        return PatientValues()
+    try:
+        header = read_tags(path, [*_NAMES, *_IDS, *_DATES, *_UIDS, *_SEQUENCES])
+    except DataError:
+        return PatientValues()
+    words: set[str] = set()
+    pieces: set[str] = set()
+    quoted: list[str] = []
+    for kind, value in _all_values(header):
+        quoted.append(value)
+        found_words, found_pieces = _looked_for(kind, value)
+        words |= found_words
+        pieces |= found_pieces
+    return PatientValues(words, pieces, quoted)
+
+
+def _all_values(item: pydicom.Dataset) -> Iterator[tuple[str, str]]:
+    """(kind, value) of an item and the items in it; kinds: name, date, uid, id."""
+    for keywords, kind in ((_NAMES, "name"), (_IDS, "id"), (_DATES, "date"), (_UIDS, "uid")):
+        for keyword in keywords:
+            for value in _texts(item, keyword):
+                yield kind, value
+    for keyword in _SEQUENCES:
+        value = _value(item, keyword)
+        for inner in value if isinstance(value, pydicom.Sequence) else ():
+            yield from _all_values(inner)
+
+
+def _texts(item: pydicom.Dataset, keyword: str) -> list[str]:
+    value = _value(item, keyword)
+    values = value if isinstance(value, pydicom.multival.MultiValue | list) else [value]
+    texts = [str(v).strip() for v in values if v is not None and not isinstance(v, pydicom.Dataset)]
+    return [text for text in texts if text]
+
+
+def _value(item: pydicom.Dataset, keyword: str) -> Any:
+    try:
+        with quiet_pydicom():
+            return item[keyword].value if keyword in item else None
+    except Exception:  # a value is converted when it is asked for, and that raises any exception
+        return None
+
+
+def _looked_for(kind: str, value: str) -> tuple[set[str], set[str]]:
+    """Words and pieces of one value."""
+    whole = "".join(_words(value))
+    if kind == "date":
+        return set(), _spellings(value)
+    if kind == "uid":
+        return set(), {whole} if len(whole) >= 2 * _PIECE else set()
+    pieces = {whole} if len(whole) >= _PIECE else set()
+    words = {whole} if len(whole) >= _WORD and whole not in _TITLES and not _is_small(whole) else set()
+    if kind == "name":
+        parts = {part for group in value.split("=") for part in _words(" ".join(group.split("^")[:3]))}
+        parts -= _TITLES
+        words |= {part for part in parts if len(part) >= _WORD}
+        pieces |= {part for part in parts if len(part) >= _PIECE}
+    return words, pieces
+
+
+def _is_small(word: str) -> bool:
+    """Whether a word is a number as files are counted with: an id of 1 is not in every ``scan_1``."""
+    return word.isdecimal() and len(word) < 3
+
+
+def _spellings(date: str) -> set[str]:
+    """How a date ``YYYYMMDD...`` may be written, less its signs."""
+    found = re.match(r"(\d{4})[.-]?(\d{2})[.-]?(\d{2})", date)
+    if found is None or found[0].strip("0.-") == "":
+        return set()
+    year, month, day = found.groups()
+    return {year + month + day, day + month + year, month + day + year}
+
+
+def _words(text: str) -> list[str]:
+    r"""Runs of letters and digits, in lower case and without accents: ``Müller^Änne-1`` gives ``muller``, ``anne``, ``1``."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return re.findall(r"[^\W_]+", plain.casefold())

@@ -1,0 +1,174 @@
+"""Where in a recording's images the scan is, guessed from their content; the rest may hold names and dates.
+
+A scan is the largest area of texture that thin lines can be removed from; text, rulers, dots and traces are thin lines. What changes
+from frame to frame over more than a letter's stroke belongs to it as well. Bars and bands of one colour do not.
+
+Legend: ``H, W`` height and width of an image in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ultravid.datasets.readers.source import ImageArray
+
+__all__ = ["MAX_FRAMES_LOOKED_AT", "guess_scan_area"]
+
+MAX_FRAMES_LOOKED_AT = 32
+"""First frames of a recording that the guess wants; it looks at half of them."""
+
+_SIDE = 640  # px; larger images are made smaller to look at
+_STROKE = 1 / 45  # of the shorter side: wider than the strokes of a scanner's letters, narrower than any scan
+_DARK = 10  # grey levels above the background at which something is shown
+_BACKGROUND = 48  # grey levels; what is brighter is no background
+_CONTRAST = 40  # grey levels of a letter above what is around it
+_FEW = 8  # px of lines that speckle may look like
+_RIM = 9  # px around a scan's outline, which is rough
+_WINDOW = 9  # px in which brightness varies if there is texture
+_CHANGE = 14  # grey levels between frames: more than compression adds to what stands still
+_FLAT = 1.2  # standard deviation of grey levels in a window without texture
+_PART = 0.05  # of the largest area: a smaller one is no further view
+_SMALLEST = 0.02  # of the image: a smaller area is no scan
+_WHOLE = 0.985  # of a side: an area that is as long is as long as the image
+
+
+def guess_scan_area(frames: Sequence[ImageArray]) -> NDArray[np.bool_] | None:
+    """The part of a recording's images that shows the scan.
+
+    Args:
+        frames: ``(H, W, 3)`` uint8 each, of one size; of the first 32 every second is looked at.
+
+    Returns:
+        ``(H, W)``: a box, less those of its corners in which something stands still beside the scan's outline. None: there is
+        nothing that could be a scan.
+    """
+    frames = frames[:MAX_FRAMES_LOOKED_AT]
+    frames = frames[::2] if len(frames) > 2 else frames
+    height, width = frames[0].shape[:2]
+    scale = min(1.0, _SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    grey = [_brightness(frame, size) for frame in frames]
+    kept = _scan_area(np.stack(grey))
+    if kept is None:
+        return None
+    if size != (width, height):
+        kept = cv2.resize(kept.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    return kept
+
+
+def _brightness(frame: ImageArray, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The brightest channel: coloured text on a coloured band is dark in none of them."""
+    small = frame if frame.shape[1::-1] == size else cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(small.max(axis=-1), np.uint8)
+
+
+def _scan_area(grey: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """``(H, W)`` of ``(T, H, W)`` brightness."""
+    height, width = grey.shape[1:]
+    stroke = max(7, round(_STROKE * min(height, width)) | 1)
+    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (stroke, stroke))
+    brightest = np.asarray(grey.max(axis=0))
+    thick = np.asarray(cv2.morphologyEx(brightest, cv2.MORPH_OPEN, brush))
+    changing = _changing(grey)
+    content = _without_thin(_texture(brightest, thick, grey[0], brush) | changing, brush)
+    content = _large_parts(content, _without_thin(changing, brush), 16 * stroke**2)
+    if np.count_nonzero(content) < _SMALLEST * height * width:
+        return None
+    lines = (brightest.astype(np.int16) - thick > _CONTRAST) & ~changing
+    return _without_corners_with_lines(content, lines)
+
+
+def _changing(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where brightness differs between frames; a slight blur removes what a codec's noise adds around letters."""
+    if len(grey) == 1:
+        return np.zeros(grey.shape[1:], np.bool_)
+    smooth = np.stack([cv2.GaussianBlur(image, (3, 3), 0) for image in grey])
+    return np.asarray(smooth.max(axis=0).astype(np.int16) - smooth.min(axis=0) > _CHANGE)
+
+
+def _texture(
+    brightest: NDArray[np.uint8], thick: NDArray[np.uint8], first: NDArray[np.uint8], brush: NDArray[np.uint8]
+) -> NDArray[np.bool_]:
+    """Where something brighter than the background is shown that is neither a thin line nor a band of one colour, with or without text.
+
+    Args:
+        brightest: ``(H, W)`` of all frames.
+        thick: ``(H, W)`` the same without thin bright lines.
+        first: ``(H, W)`` one frame, whose speckle is not averaged.
+        brush: wider than lines are.
+    """
+    is_shown = thick > _background(brightest) + _DARK
+    plain = _without_letters(first, brush).astype(np.float32)
+    mean = cv2.blur(plain, (_WINDOW, _WINDOW))
+    variance = cv2.blur(plain * plain, (_WINDOW, _WINDOW)) - mean * mean
+    is_flat = (is_shown & (variance < _FLAT**2)).astype(np.uint8)
+    # Texture has flat spots: only a flat area that is as wide as a letter's strokes counts. Its rim is as flat as the rest.
+    is_flat = cv2.morphologyEx(is_flat, cv2.MORPH_OPEN, brush)
+    is_flat = cv2.dilate(is_flat, np.ones((_WINDOW, _WINDOW), np.uint8))
+    return np.asarray(is_shown & (is_flat == 0))
+
+
+def _without_letters(grey: NDArray[np.uint8], brush: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image with what is around it in place of bright and of dark lines, and of the noise that compression adds beside them."""
+    around = np.ones((_WINDOW, _WINDOW), np.uint8)
+    for operation, sign in ((cv2.MORPH_OPEN, 1), (cv2.MORPH_CLOSE, -1)):
+        without = cv2.morphologyEx(grey, operation, brush)
+        is_line = sign * (grey.astype(np.int16) - without) > _CONTRAST
+        grey = np.where(cv2.dilate(is_line.astype(np.uint8), around) > 0, without, grey)
+    return grey
+
+
+def _background(brightest: NDArray[np.uint8]) -> int:
+    return min(int(np.percentile(brightest, 2)), _BACKGROUND)
+
+
+def _without_thin(mask: NDArray[np.bool_], brush: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    # Beyond the border is what is at the border: a scan that fills the image keeps its corners.
+    edge = len(brush)
+    padded = cv2.copyMakeBorder(mask.astype(np.uint8), edge, edge, edge, edge, cv2.BORDER_REPLICATE)
+    opened = cv2.morphologyEx(padded, cv2.MORPH_OPEN, brush)
+    return np.asarray(opened[edge:-edge, edge:-edge] > 0)
+
+
+def _large_parts(content: NDArray[np.bool_], changing: NDArray[np.bool_], moving: int) -> NDArray[np.bool_]:
+    """The largest connected area, and those that are not much smaller, as the two views of a split screen.
+
+    Args:
+        content: ``(H, W)`` what may be a scan.
+        changing: ``(H, W)`` what of it changes from frame to frame.
+        moving: px; an area in which more than that changes is no clock.
+    """
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(content.astype(np.uint8), connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    areas[0] = 0
+    changed = np.bincount(labels[changing], minlength=len(areas))
+    changed[0] = 0
+    large = (areas > 0) & ((areas >= _PART * areas.max()) | (changed >= moving))
+    return np.asarray(large[labels])
+
+
+def _without_corners_with_lines(content: NDArray[np.bool_], lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The box around the content, less the corners outside of its convex hull in which thin lines stand still."""
+    height, width = content.shape
+    rows, columns = np.flatnonzero(content.any(axis=1)), np.flatnonzero(content.any(axis=0))
+    top, bottom = _snapped(int(rows[0]), int(rows[-1]) + 1, height)
+    left, right = _snapped(int(columns[0]), int(columns[-1]) + 1, width)
+    kept = np.zeros((height, width), np.bool_)
+    kept[top:bottom, left:right] = True
+    hull = np.zeros((height, width), np.uint8)
+    cv2.fillConvexPoly(hull, cv2.convexHull(np.argwhere(content)[:, ::-1].astype(np.int32)), 1)
+    rim = cv2.dilate(hull, np.ones((_RIM, _RIM), np.uint8)) > 0
+    number, labels = cv2.connectedComponents((kept & (hull == 0)).astype(np.uint8), connectivity=4)
+    counts = np.bincount(labels[lines & ~rim], minlength=number)
+    occupied = counts >= _FEW
+    occupied[0] = False
+    return np.asarray(kept & ~occupied[labels])
+
+
+def _snapped(start: int, end: int, length: int) -> tuple[int, int]:
+    slack = round((1 - _WHOLE) * length)
+    return (0 if start <= slack else start), (length if end >= length - slack else end)
