@@ -70,9 +70,9 @@ def _scan_area(grey: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     """``(H, W)`` of ``(T, H, W)`` brightness."""
     height, width = grey.shape[1:]
     stroke = max(7, round(_STROKE * min(height, width)) | 1)
-    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (stroke, stroke))
+    brush = np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (stroke, stroke)), np.uint8)
     brightest = np.asarray(grey.max(axis=0))
-    thick = np.asarray(cv2.morphologyEx(brightest, cv2.MORPH_OPEN, brush))
+    thick = np.asarray(cv2.morphologyEx(brightest, cv2.MORPH_OPEN, brush), np.uint8)
     changing = _changing(grey)
     content = _without_thin(_texture(brightest, thick, grey[0], brush) | changing, brush)
     content = _large_parts(content, _without_thin(changing, brush), 16 * stroke**2)
@@ -107,16 +107,16 @@ def _texture(
     variance = cv2.blur(plain * plain, (_WINDOW, _WINDOW)) - mean * mean
     is_flat = (is_shown & (variance < _FLAT**2)).astype(np.uint8)
     # Texture has flat spots: only a flat area that is as wide as a letter's strokes counts. Its rim is as flat as the rest.
-    is_flat = cv2.morphologyEx(is_flat, cv2.MORPH_OPEN, brush)
-    is_flat = cv2.dilate(is_flat, np.ones((_WINDOW, _WINDOW), np.uint8))
-    return np.asarray(is_shown & (is_flat == 0))
+    wide = cv2.morphologyEx(is_flat, cv2.MORPH_OPEN, brush)
+    wide = cv2.dilate(wide, np.ones((_WINDOW, _WINDOW), np.uint8))
+    return np.asarray(is_shown & (wide == 0))
 
 
 def _without_letters(grey: NDArray[np.uint8], brush: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """An image with what is around it in place of bright and of dark lines, and of the noise that compression adds beside them."""
     around = np.ones((_WINDOW, _WINDOW), np.uint8)
     for operation, sign in ((cv2.MORPH_OPEN, 1), (cv2.MORPH_CLOSE, -1)):
-        without = cv2.morphologyEx(grey, operation, brush)
+        without = np.asarray(cv2.morphologyEx(grey, operation, brush), np.uint8)
         is_line = sign * (grey.astype(np.int16) - without) > _CONTRAST
         grey = np.where(cv2.dilate(is_line.astype(np.uint8), around) > 0, without, grey)
     return grey
