@@ -83,7 +83,7 @@ class Blackout:
     @property
     def share(self) -> float:
         """The share of the image that is black, 0 to 1."""
-        return 0.0 if self.kept is None else 1.0 - np.count_nonzero(self.kept) / self.kept.size
+        return 0.0 if self.kept is None else float(1.0 - np.count_nonzero(self.kept) / self.kept.size)
 
     def apply(self, image: ImageArray) -> ImageArray:
         """An image ``(H, W, 3)`` or ``(H, W)`` with its parts black: a new array, or the given one if nothing is black.
