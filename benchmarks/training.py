@@ -28,7 +28,7 @@ from rich.table import Table
 # Run as a file, only its own folder would be on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.inference import plain_operations, published_model
+from benchmarks.plain import plain_operations, published_model
 from ultravid.modeling.published import PUBLISHED_MODELS
 from ultravid.structures import Boxes, Clip, Instances
 from ultravid.utils.events import EventStorage

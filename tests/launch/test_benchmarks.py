@@ -81,11 +81,16 @@ def test_the_gpu_check_runs_its_cpu_part_says_what_it_skipped_and_survives_a_row
     assert len(table) == len(record["rows"]) + 6
 
 
-def test_the_benchmark_of_inference_prints_a_row_for_each_form():
-    out = printed_by(
-        "inference", *["--models", "FasterRCNN", "--size", "64", "--depth", "18", "--turns", "1", "--forms", "eager"]
-    )
-    assert "plain" in out and "eager" in out
+def test_the_benchmark_of_inference_keeps_a_row_for_each_form_and_its_plain_forms_detect_the_same(tmp_path):
+    file = tmp_path / "rows.json"
+    arguments = ["--size", "64", "--depth", "18", "--turns", "1", "--threads", "1", "--forms", "eager", "--json", file]
+    printed_by("inference", "--models", "TrackYOLO", "MEGA", *arguments)
+    out = printed_by("inference", "--models", "TransVOD", "CVANet", *arguments)
+    rows = json.loads(file.read_text())["rows"]
+    assert list(rows) == ["TrackYOLO", "MEGA", "TransVOD", "CVANet"]
+    for name, forms in rows.items():
+        assert name in out and list(forms) == ["plain", "eager"] and forms["eager"]["same"] > 0.95
+        assert forms["eager"]["ratio"] > 0 and forms["plain"]["ratio"] == 1
 
 
 def test_the_benchmark_of_training_prints_a_row_for_each_form():
