@@ -17,20 +17,18 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 
-from ultravid.datasets.bounds import MAX_FRAMES
-from ultravid.datasets.readers.movie_container import Announced, end_fault, ffmpeg_reason, find_announced, open_movie
+from ultravid.datasets.readers.movie_container import Announced, ffmpeg_reason, find_announced, open_movie
+from ultravid.datasets.readers.movie_frames import SeenFrames, demuxed, rgb_of
 from ultravid.datasets.readers.movie_times import movie_times
-from ultravid.datasets.readers.movie_turn import find_turn, turn_fault, turned
 from ultravid.datasets.readers.source import ImageArray, Region
 from ultravid.datasets.video import DataError
 
 if TYPE_CHECKING:
-    from av import Packet
     from av.container import InputContainer
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
@@ -104,7 +102,7 @@ class MovieSource:
         if frame is None:
             self.close()
             raise DataError(f"{self.path}: frame {index} can no longer be found; was the file changed?")
-        return _to_rgb(frame)
+        return rgb_of(frame)
 
     def __iter__(self) -> Iterator[ImageArray]:
         return map(self.read, range(len(self)))
@@ -166,64 +164,34 @@ def _index_of(path: Path) -> _Index:
     return _INDICES[key]
 
 
-class _Decoded:
-    """What is gathered while a movie is decoded for the first time."""
+class _Decoded(SeenFrames):
+    """What is gathered while a movie is decoded for the first time.
+
+    Attributes:
+        stamps: time stamps of the frames, in the stream's time base.
+        key_frames: numbers of the frames at which decoding can start.
+    """
 
     def __init__(self, path: Path, announced: Announced) -> None:
-        self.path = path
-        self.announced = announced
+        super().__init__(path, announced)
         self.stamps: list[int | None] = []
         self.key_frames: list[int] = []
-        self.size = (0, 0)
-        self.end_s = 0.0  # of the film
-        self.end_of_all_s = 0.0
-        self.interlaced = 0
-        self.transparent = 0
-
-    def add(self, frame: VideoFrame) -> None:
-        number = len(self.stamps)
-        where = f"{self.path}: frame {number}"
-        if number >= MAX_FRAMES:
-            raise DataError(f"{self.path}: has more than {MAX_FRAMES:,} frames, the most that are read of one film.")
-        turn = find_turn(frame)
-        if turn is None:
-            raise DataError(f"{where} {turn_fault(frame)}: save it as it is to be seen.")
-        size = (frame.width, frame.height) if turn[0] == 0 else (frame.height, frame.width)
-        if number and size != self.size:
-            raise DataError(
-                f"{where} is {size[1]}x{size[0]} px, the first is {self.size[1]}x{self.size[0]}. "
-                "All frames of a video must have the same size."
-            )
-        self.size = size
-        if frame.is_corrupt:  # FFmpeg fills what is missing from neighbouring frames
-            raise DataError(f"{where} is damaged or truncated{self.of_how_many}.")
-        if frame.key_frame:
-            self.key_frames.append(number)
-        self.interlaced += frame.interlaced_frame
-        self.transparent += _is_transparent(frame)
-        self.stamps.append(frame.pts)
-
-    @property
-    def of_how_many(self) -> str:
-        return "" if self.announced.frames_text is None else f"; the file announces {self.announced.frames_text}"
 
     def decode(self, container: InputContainer, stream: VideoStream) -> None:
-        for packet in _packets(container, self.path):
-            if packet.pts is not None and packet.time_base is not None:
-                end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                self.end_of_all_s = max(self.end_of_all_s, end_s)
-                if packet.stream.index == stream.index:
-                    self.end_s = max(self.end_s, end_s)
+        for packet in demuxed(container, self.path):
+            self.see_packet(packet, stream)
             if packet.stream.index == stream.index:
                 for frame in stream.decode(packet):
-                    self.add(frame)
+                    self._add(frame)
 
-
-def _packets(container: InputContainer, path: Path) -> Iterator[Packet[Any]]:
-    try:
-        yield from container.demux()
-    except IndexError:  # PyAV's
-        raise DataError(f"{path}: has a stream that begins later than the others and is not announced.") from None
+    def _add(self, frame: VideoFrame) -> None:
+        number = self.number
+        self.see_frame(frame)
+        if frame.is_corrupt:  # FFmpeg fills what is missing from neighbouring frames
+            raise DataError(f"{self.path}: frame {number} is damaged or truncated{self.of_how_many}.")
+        if frame.key_frame:
+            self.key_frames.append(number)
+        self.stamps.append(frame.pts)
 
 
 def _decode_once(path: Path, complaint: str | None = None) -> _Index:
@@ -264,35 +232,12 @@ def _decode_once(path: Path, complaint: str | None = None) -> _Index:
 
 
 def _refuse_truncated(found: _Decoded, container: InputContainer, stream: VideoStream) -> None:
-    """Reject a film of which less decodes than the file announces.
-
-    Honest containers are off by a frame or two: they count frames that are dropped, or that refer to frames before a cut. So the
-    time must be missing too, and of a file that is whole, much of it.
-    """
-    announced, number = found.announced, len(found.stamps)
-    cut = end_fault(found.path, container.format.name, announced)
-    if cut is not None:
-        raise DataError(f"{found.path}: is truncated: it {cut}, and {number} frames decode.")
-    missing = None if announced.frames is None else announced.frames - number
-    if announced.end_s is None and missing is not None and missing > 0:
-        raise DataError(f"{found.path}: is damaged: it holds {announced.frames} frames, {number} decode.")
-    if announced.is_whole is False and missing is not None and missing > 0:
-        raise DataError(f"{found.path}: is truncated: it announces {announced.frames} frames, {number} decode.")
-    if announced.end_s is None or (missing is not None and missing <= 2):
-        return
+    """Reject a film of which less decodes than the file announces."""
     stamps = sorted(stamp for stamp in found.stamps if stamp is not None)
     intervals = np.diff(stamps) * float(stream.time_base or 0) if len(stamps) > 1 else np.array([0.04])
-    missing_s = announced.end_s - (found.end_of_all_s if announced.of_all_streams else found.end_s)
-    tolerated_s = 0.5 * float(np.median(intervals)) + 0.002  # which is Matroska's rounding
-    if announced.is_whole is None:
-        tolerated_s += max(0.5, float(intervals.max()))
-    elif announced.is_whole:
-        tolerated_s += max(1.0, 2 * float(intervals.max()), 0.25 * announced.end_s)
-    if missing_s > tolerated_s:
-        raise DataError(
-            f"{found.path}: is truncated: it announces {announced.frames_text or 'a film'} ({announced.end_s:.1f} s), "
-            f"{number} decode."
-        )
+    fault = found.shortfall(container, float(np.median(intervals)), float(intervals.max()))
+    if fault is not None:
+        raise DataError(f"{found.path}: {fault}.")
 
 
 def _repairs(
@@ -300,36 +245,7 @@ def _repairs(
 ) -> Iterator[tuple[str, str]]:
     if complaint is not None:
         yield "movies are damaged as FFmpeg says if it is strict, and are read as it repairs them", complaint
-    if len(container.streams.video) > 1:
-        number = list(container.streams.video).index(stream)
-        what = (
-            f"the {len(container.streams.video)} video streams, number {number} of {found.size[1]}x{found.size[0]} px"
-        )
-        yield "movies have several video streams or a cover picture, of which one film is read", f"of {what}"
     if not are_ordered:
         text = "some are missing or do not rise; frames are taken as evenly spaced"
         yield "movies have time stamps that can't be used", text
-    if found.interlaced:
-        text = f"{found.interlaced} of {len(found.stamps)} frames"
-        yield "movies are interlaced, and each frame shows the lines of two moments", text
-    if found.transparent:
-        text = f"{found.transparent} of {len(found.stamps)} frames"
-        yield "movies have transparent pixels, which are shown in the colours that are stored with them", text
-    if found.announced.untimed_frames:
-        text = f"{found.announced.untimed_frames} of {len(found.stamps)} frames"
-        yield "animated GIFs have frames without a duration, which are taken as 0.1 s long", text
-    ratio = stream.sample_aspect_ratio
-    if ratio and ratio != 1:
-        text = f"a pixel is {float(ratio):.4g} times as wide as high"
-        yield "movies have pixels that are not square, and are read as they are stored", text
-
-
-def _is_transparent(frame: VideoFrame) -> bool:
-    if not frame.format.name.startswith(("argb", "abgr", "rgba", "bgra", "yuva", "gbra", "ya")):
-        return False
-    return int(frame.to_ndarray(format="rgba", threads=1)[..., 3].min()) < 255
-
-
-def _to_rgb(frame: VideoFrame) -> ImageArray:
-    image = frame.to_ndarray(format="rgb24", threads=1)  # else as many as there are cores, in each process of a loader
-    return turned(np.asarray(image, np.uint8), find_turn(frame) or (1, 0, 0, 1))
+    yield from found.repairs(container, stream)

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from ultravid.datasets.masks import Masks
 from ultravid.datasets.readers.source import CroppedSource, FrameSource, Region, enclosing, outside_of
 from ultravid.datasets.video import DataError
 
-__all__ = ["TEXT_FAULTS", "Shown", "choose_shown"]
+__all__ = ["TEXT_FAULTS", "HasRegions", "Shown", "choose_shown"]
 
 _NO_REGION = "DICOM files state no ultrasound region that can be used: names and dates may be burnt into what is shown"
 _WHOLE = "DICOM files are shown with what is outside of their ultrasound region: names and dates may be burnt in there"
 TEXT_FAULTS = (_NO_REGION, _WHOLE)
 """The kinds that `Shown.fault` may be."""
+
+
+class HasRegions(Protocol):
+    """What must be known of a recording to choose what is shown of it: see `FrameSource`, which has it."""
+
+    @property
+    def path(self) -> Path:
+        """The file or folder, for messages."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the whole images."""
+
+    @property
+    def regions(self) -> tuple[Region, ...] | None:
+        """The parts that show a scan."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +59,7 @@ class Shown:
 
 
 def choose_shown(
-    source: FrameSource,
+    source: HasRegions,
     *,
     crop: bool,
     blank_outside_region: bool = False,

@@ -1,0 +1,12 @@
+"""How a stream chooses which part of its images is shown to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ultravid.datasets.readers.shown import HasRegions, Shown
+
+__all__ = ["Show"]
+
+Show = Callable[[HasRegions, str], Shown]
+"""Given what is known of the images, and the device, returns what is shown; `ultravid.datasets.readers.shown.choose_shown` with its other arguments."""

@@ -1,0 +1,139 @@
+"""The time of each frame of a film, from time stamps that may be missing or fall, while the film is read from its first frame to its last.
+
+A frame's time is its own time stamp in seconds. What is done about frames without a stamp that can be used, in this order:
+
+- If two or more of the first 16 stamps, and an eighth of them, are missing or do not rise, the stamps are of no use (those of a bare
+  H.264 stream, or of B-frames in AVI): the frames are evenly spaced at the stated rate, as the readers of training data take them.
+- A single frame without a stamp that rises lies evenly between its neighbours that have one.
+- If stamps stay below an earlier one for 16 frames, the clock was set back, as where two transport streams were joined: all later
+  stamps are shifted so that the film continues one usual interval after its last frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Generic, TypeVar
+
+__all__ = ["HELD", "StampedFrames"]
+
+T = TypeVar("T")
+
+HELD = 16
+"""How many frames wait at most until the time of the first of them is known."""
+
+
+class StampedFrames(Generic[T]):
+    """Gives frames, in the order in which they are shown, their times.
+
+    Args:
+        time_base: seconds a tick of the stamps.
+        interval_s: between frames as the container states their rate.
+        held: how many frames may wait, at most.
+
+    Attributes:
+        is_even: whether the frames are taken as evenly spaced because their stamps are of no use.
+        missing: frames whose stamp was missing.
+        not_rising: frames whose stamp was not above that of the frame before.
+        restarts: how often the clock was set back.
+        usual_s: an interval between two frames that have stamps, the container's until there is one.
+    """
+
+    def __init__(self, time_base: Fraction, interval_s: float, held: int = HELD) -> None:
+        self._time_base = time_base
+        self._interval_s = interval_s
+        self._held = max(held, 2)
+        self._shift = 0.0
+        self._last: float | None = None
+        self._waiting: list[tuple[T, int | None]] = []
+        self._is_begun = False
+        self.is_even = False
+        self.missing = 0
+        self.not_rising = 0
+        self.restarts = 0
+        self.usual_s = interval_s
+
+    def add(self, frame: T, stamp: int | None) -> Iterator[tuple[T, float]]:
+        """Take the next frame; yields the frames whose time in seconds is known by now."""
+        if self._is_begun:
+            yield from self._place(frame, stamp)
+            return
+        self._waiting.append((frame, stamp))
+        if len(self._waiting) >= self._held:
+            yield from self._begin()
+
+    def end(self) -> Iterator[tuple[T, float]]:
+        """The frames that are still waiting, when there is no other."""
+        if not self._is_begun:
+            yield from self._begin()
+        yield from self._continue_evenly()
+
+    def _begin(self) -> Iterator[tuple[T, float]]:
+        self._is_begun = True
+        first, self._waiting = self._waiting, []
+        stamps = [stamp for _, stamp in first]
+        self.is_even = _are_useless(stamps)
+        if self.is_even:
+            self._last = float(next((s for s in stamps if s is not None), 0) * self._time_base) - self._interval_s
+        for frame, stamp in first:
+            yield from self._place(frame, stamp)
+
+    def _place(self, frame: T, stamp: int | None) -> Iterator[tuple[T, float]]:
+        if self.is_even:
+            assert self._last is not None
+            self._last += self._interval_s
+            yield frame, self._last
+            return
+        time_s = None if stamp is None else float(stamp * self._time_base) + self._shift
+        if time_s is None or (self._last is not None and time_s <= self._last):
+            self.missing += stamp is None
+            self.not_rising += stamp is not None
+            self._waiting.append((frame, stamp))
+            if len(self._waiting) >= self._held:
+                yield from self._give_up_waiting()
+            return
+        if self._waiting:
+            yield from self._place_between(time_s)
+        elif self._last is not None:
+            self.usual_s = time_s - self._last
+        self._last = time_s
+        yield frame, time_s
+
+    def _place_between(self, time_s: float) -> Iterator[tuple[T, float]]:
+        waiting, self._waiting = self._waiting, []
+        number = len(waiting) + 1
+        start_s = time_s - number * self.usual_s if self._last is None else self._last
+        for k, (frame, _) in enumerate(waiting, start=1):
+            yield frame, start_s + (time_s - start_s) * k / number
+
+    def _give_up_waiting(self) -> Iterator[tuple[T, float]]:
+        waiting, self._waiting = self._waiting, []
+        k = next((k for k, (_, stamp) in enumerate(waiting) if stamp is not None), None)
+        if k is None or self._last is None:
+            self._waiting = waiting
+            yield from self._continue_evenly()
+            return
+        stamp = waiting[k][1]
+        assert stamp is not None
+        self.restarts += 1
+        self._shift = self._last + (k + 1) * self.usual_s - float(stamp * self._time_base)
+        self.missing -= sum(s is None for _, s in waiting)
+        self.not_rising -= sum(s is not None for _, s in waiting)
+        for frame, stamp in waiting:
+            yield from self._place(frame, stamp)
+
+    def _continue_evenly(self) -> Iterator[tuple[T, float]]:
+        waiting, self._waiting = self._waiting, []
+        for frame, _ in waiting:
+            self._last = 0.0 if self._last is None else self._last + self.usual_s
+            yield frame, self._last
+
+
+def _are_useless(stamps: Sequence[int | None]) -> bool:
+    bad, last = 0, None
+    for stamp in stamps:
+        if stamp is None or (last is not None and stamp <= last):
+            bad += 1
+        else:
+            last = stamp
+    return bad >= 2 and 8 * bad >= len(stamps)
