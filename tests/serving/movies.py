@@ -80,7 +80,7 @@ def write_movie(
 ) -> Movie:
     """A movie whose frame ``n`` is shown at ``ticks[n] * time_base``; the container is that of the file's suffix.
 
-    Those of AVI, MPEG program streams, and transport streams with B-frames begin when their muxer wants them to.
+    Those of AVI, bare MPEG-2, MPEG program streams, and transport streams with B-frames begin when their muxer wants them to.
     """
     more = {"mpegts_copyts": "1"} if path.suffix == ".ts" else {}
     with av.open(str(path), "w", options={**more, **(options or {})}) as container:
@@ -103,7 +103,7 @@ def write_movie(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         tick_s = float(stream.time_base)
-    shifted = path.suffix in (".avi", ".mpg", ".vob") or (path.suffix == ".ts" and b_frames > 0)
+    shifted = path.suffix in (".avi", ".mpg", ".vob", ".m2v") or (path.suffix == ".ts" and b_frames > 0)
     start_s = decoded(path)[0][0] if shifted else float(ticks[0] * time_base)
     times = [start_s + float((tick - ticks[0]) * time_base) for tick in ticks]
     return Movie(path, [number % _LEVELS for number in range(len(ticks))], times, tick_s)
@@ -166,10 +166,9 @@ def transport_stream(path: Path, start_s: int = 10, num_frames: int = 12, **more
     return write_movie(path, ticks, Fraction(1, 30), rate=30, **more)
 
 
-def without_stamps(path: Path, num_frames: int = 12) -> Movie:
-    """A bare MPEG-2 stream (``.m2v``), whose frames have no time stamps; it states 25 frames a second."""
-    movie = constant_rate(path, 25, num_frames, codec="mpeg2video")
-    return Movie(path, movie.numbers, movie.times_s, 0.0)
+def bare_stream(path: Path, num_frames: int = 12) -> Movie:
+    """A bare MPEG-2 stream (``.m2v``) without a container, for whose frames FFmpeg makes time stamps."""
+    return constant_rate(path, 25, num_frames, codec="mpeg2video")
 
 
 def truncated(movie: Movie, share: float = 0.5) -> Movie:

@@ -54,6 +54,7 @@ class Film:
         self.path = path
         self.damage: list[str] = []
         self._complaint: str | None = None
+        self._repairs: list[tuple[str, str]] | None = None  # once the file is closed
         self._open()
 
     def _open(self) -> None:
@@ -79,10 +80,14 @@ class Film:
 
     def close(self) -> None:
         """Close the file. No other thread may be decoding."""
-        self.container.close()
+        if self._repairs is None:
+            self._repairs = self.repairs()  # FFmpeg's memory that they are read from is freed now
+            self.container.close()
 
     def repairs(self) -> list[tuple[str, str]]:
         """What was guessed or repaired so far, as `FrameSource.repairs`."""
+        if self._repairs is not None:
+            return list(self._repairs)
         found = list(self.seen.repairs(self.container, self.stream))
         if self._complaint is not None and not self._is_damaged:
             found.insert(0, (_STRICT, self._complaint))

@@ -69,9 +69,10 @@ class MovieStream:
             if first is None:
                 why = self._film.damage[0] if self._film.damage else f"{path}: holds no frame that can be decoded."
                 raise DataError(why)
-            self._first = first
             self.size = self._film.seen.size
             self._look_at_rate(sidecar.fps)
+            self._timed = self._with_times(first)
+            self._begun = list(itertools.islice(self._timed, 1))  # by now it is known what the stamps are worth
             self.shown = show(self, str(self.metadata.get("device", "")))
         except BaseException:
             self.close()
@@ -82,16 +83,21 @@ class MovieStream:
         rate = float(stream.average_rate or 0)
         rate = rate if is_rate(rate) else 0.0
         self.fps = rate / self.vid_stride if rate else None
+        self._rate = rate or ASSUMED_FPS
         self._sidecar_fps = sidecar_fps if rate and sidecar_fps and abs(sidecar_fps - rate) > 0.02 * rate else None
         number = announced.frames
         if number is None and announced.end_s is not None and rate:
             start_s = float((stream.start_time or 0) * (stream.time_base or 0))
             number = max(round((announced.end_s - start_s) * rate), 1)
         self.num_frames = None if number is None else -(-number // self.vid_stride)
-        time_base = Fraction(stream.time_base or 0)
-        frame_bytes = 2 * self.size[0] * self.size[1]
-        held = max(2, min(HELD, _MOST_HELD_BYTES // frame_bytes))
-        self._stamped: StampedFrames[VideoFrame] = StampedFrames(time_base, 1 / (rate or ASSUMED_FPS), held)
+        held = max(2, min(HELD, _MOST_HELD_BYTES // (2 * self.size[0] * self.size[1])))
+        interval_s = 1 / Fraction(stream.average_rate if rate and stream.average_rate else ASSUMED_FPS)
+        self._stamped: StampedFrames[VideoFrame] = StampedFrames(Fraction(stream.time_base or 0), interval_s, held)
+
+    @property
+    def time_base(self) -> Fraction | None:
+        """As `RecordingStream.time_base`."""
+        return self._stamped.time_base or None
 
     @property
     def repairs(self) -> Sequence[tuple[str, str]]:
@@ -99,9 +105,7 @@ class MovieStream:
         found = self._film.repairs()
         stamped = self._stamped
         if stamped.is_even:
-            found.append(
-                (_NO_STAMPS, f"some are missing or do not rise; taken as {1 / stamped.usual_s:.4g} frames a second")
-            )
+            found.append((_NO_STAMPS, f"some are missing or do not rise; taken as {self._rate:.4g} frames a second"))
         if stamped.missing or stamped.not_rising:
             found.append(
                 (_SOME_STAMPS, f"{stamped.missing} frames have none, those of {stamped.not_rising} do not rise")
@@ -109,8 +113,7 @@ class MovieStream:
         if stamped.restarts:
             found.append((_RESTART, f"{stamped.restarts} times"))
         if self._sidecar_fps is not None:
-            own = (self.fps or 0) * self.vid_stride
-            what = f"states {own:g} frames/s, {sidecar_path(self.path).name} {self._sidecar_fps:g}"
+            what = f"states {self._rate:g} frames/s, {sidecar_path(self.path).name} {self._sidecar_fps:g}"
             found.append((_OTHER_RATE, what))
         return found
 
@@ -135,11 +138,11 @@ class MovieStream:
         self._film.close()
 
     def _images(self) -> Generator[TimedFrame]:
-        for index, (frame, pts_s) in enumerate(self._timed()):
+        for index, (frame, pts_s) in enumerate(itertools.chain(self._begun, self._timed)):
             if index % self.vid_stride == 0:
                 yield TimedFrame(index, pts_s, rgb_of(frame))
 
-    def _timed(self) -> Iterator[tuple[VideoFrame, float]]:
-        for frame in itertools.chain([self._first], self._decoded):
+    def _with_times(self, first: VideoFrame) -> Iterator[tuple[VideoFrame, float]]:
+        for frame in itertools.chain([first], self._decoded):
             yield from self._stamped.add(frame, frame.pts)
         yield from self._stamped.end()

@@ -24,7 +24,7 @@ HELD = 16
 
 
 class StampedFrames(Generic[T]):
-    """Gives frames, in the order in which they are shown, their times.
+    """Gives frames, in the order in which they are shown, their times. Except between neighbours that are too near, these are whole ticks.
 
     Args:
         time_base: seconds a tick of the stamps.
@@ -32,30 +32,33 @@ class StampedFrames(Generic[T]):
         held: how many frames may wait, at most.
 
     Attributes:
+        is_begun: whether it was decided if the stamps are of use.
+        time_base: seconds a tick; of evenly spaced frames that do not lie on the stamps' ticks, the interval between them.
         is_even: whether the frames are taken as evenly spaced because their stamps are of no use.
         missing: frames whose stamp was missing.
         not_rising: frames whose stamp was not above that of the frame before.
         restarts: how often the clock was set back.
-        usual_s: an interval between two frames that have stamps, the container's until there is one.
     """
 
-    def __init__(self, time_base: Fraction, interval_s: float, held: int = HELD) -> None:
-        self._time_base = time_base
+    def __init__(self, time_base: Fraction, interval_s: Fraction, held: int = HELD) -> None:
+        self.time_base = time_base
         self._interval_s = interval_s
         self._held = max(held, 2)
-        self._shift = 0.0
-        self._last: float | None = None
+        self._usual = (
+            max(round(interval_s / time_base), 1) if time_base else 1
+        )  # the last interval between stamps that rise
+        self._shift = 0
+        self._last: int | None = None
         self._waiting: list[tuple[T, int | None]] = []
-        self._is_begun = False
+        self.is_begun = False
         self.is_even = False
         self.missing = 0
         self.not_rising = 0
         self.restarts = 0
-        self.usual_s = interval_s
 
     def add(self, frame: T, stamp: int | None) -> Iterator[tuple[T, float]]:
         """Take the next frame; yields the frames whose time in seconds is known by now."""
-        if self._is_begun:
+        if self.is_begun:
             yield from self._place(frame, stamp)
             return
         self._waiting.append((frame, stamp))
@@ -64,28 +67,38 @@ class StampedFrames(Generic[T]):
 
     def end(self) -> Iterator[tuple[T, float]]:
         """The frames that are still waiting, when there is no other."""
-        if not self._is_begun:
+        if not self.is_begun:
             yield from self._begin()
         yield from self._continue_evenly()
 
     def _begin(self) -> Iterator[tuple[T, float]]:
-        self._is_begun = True
+        self.is_begun = True
         first, self._waiting = self._waiting, []
         stamps = [stamp for _, stamp in first]
-        self.is_even = _are_useless(stamps)
+        self.is_even = _are_useless(stamps) or not self.time_base
         if self.is_even:
-            self._last = float(next((s for s in stamps if s is not None), 0) * self._time_base) - self._interval_s
+            self._count_evenly(next((s for s in stamps if s is not None), 0))
         for frame, stamp in first:
             yield from self._place(frame, stamp)
+
+    def _count_evenly(self, first: int) -> None:
+        """From now on times are counted from that of the first stamp."""
+        self._usual = 1
+        if self.time_base and (self._interval_s / self.time_base).denominator == 1:
+            self._usual = int(self._interval_s / self.time_base)
+            self._last = first - self._usual
+        else:
+            self._last = round(first * self.time_base / self._interval_s) - 1
+            self.time_base = self._interval_s
 
     def _place(self, frame: T, stamp: int | None) -> Iterator[tuple[T, float]]:
         if self.is_even:
             assert self._last is not None
-            self._last += self._interval_s
-            yield frame, self._last
+            self._last += self._usual
+            yield frame, float(self._last * self.time_base)
             return
-        time_s = None if stamp is None else float(stamp * self._time_base) + self._shift
-        if time_s is None or (self._last is not None and time_s <= self._last):
+        tick = None if stamp is None else stamp + self._shift
+        if tick is None or (self._last is not None and tick <= self._last):
             self.missing += stamp is None
             self.not_rising += stamp is not None
             self._waiting.append((frame, stamp))
@@ -93,40 +106,43 @@ class StampedFrames(Generic[T]):
                 yield from self._give_up_waiting()
             return
         if self._waiting:
-            yield from self._place_between(time_s)
+            yield from self._place_between(tick)
         elif self._last is not None:
-            self.usual_s = time_s - self._last
-        self._last = time_s
-        yield frame, time_s
+            self._usual = tick - self._last
+        self._last = tick
+        yield frame, float(tick * self.time_base)
 
-    def _place_between(self, time_s: float) -> Iterator[tuple[T, float]]:
+    def _place_between(self, tick: int) -> Iterator[tuple[T, float]]:
         waiting, self._waiting = self._waiting, []
-        number = len(waiting) + 1
-        start_s = time_s - number * self.usual_s if self._last is None else self._last
+        parts = len(waiting) + 1
+        start = tick - parts * self._usual if self._last is None else self._last
         for k, (frame, _) in enumerate(waiting, start=1):
-            yield frame, start_s + (time_s - start_s) * k / number
+            at = Fraction((tick - start) * k, parts)
+            yield (
+                frame,
+                float((round(at) if tick - start >= 2 * parts else at) * self.time_base + start * self.time_base),
+            )
 
     def _give_up_waiting(self) -> Iterator[tuple[T, float]]:
-        waiting, self._waiting = self._waiting, []
-        k = next((k for k, (_, stamp) in enumerate(waiting) if stamp is not None), None)
+        k = next((k for k, (_, stamp) in enumerate(self._waiting) if stamp is not None), None)
         if k is None or self._last is None:
-            self._waiting = waiting
             yield from self._continue_evenly()
             return
+        waiting, self._waiting = self._waiting, []
         stamp = waiting[k][1]
         assert stamp is not None
         self.restarts += 1
-        self._shift = self._last + (k + 1) * self.usual_s - float(stamp * self._time_base)
+        self._shift = self._last + (k + 1) * self._usual - stamp
         self.missing -= sum(s is None for _, s in waiting)
         self.not_rising -= sum(s is not None for _, s in waiting)
-        for frame, stamp in waiting:
-            yield from self._place(frame, stamp)
+        for frame, each in waiting:
+            yield from self._place(frame, each)
 
     def _continue_evenly(self) -> Iterator[tuple[T, float]]:
         waiting, self._waiting = self._waiting, []
         for frame, _ in waiting:
-            self._last = 0.0 if self._last is None else self._last + self.usual_s
-            yield frame, self._last
+            self._last = 0 if self._last is None else self._last + self._usual
+            yield frame, float(self._last * self.time_base)
 
 
 def _are_useless(stamps: Sequence[int | None]) -> bool:
