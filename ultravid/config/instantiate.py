@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,11 +37,19 @@ class Builder:
     Args:
         cfg: the config's root.
         allowed_packages: import targets from these packages only, ``["torch", "ultravid"]``; None allows all.
+        targets: the objects that names of targets stand for; no other name is looked up, and nothing is imported. None looks names up.
     """
 
-    def __init__(self, cfg: Any, *, allowed_packages: Iterable[str] | None = None) -> None:
+    def __init__(
+        self,
+        cfg: Any,
+        *,
+        allowed_packages: Iterable[str] | None = None,
+        targets: Mapping[str, Any] | None = None,
+    ) -> None:
         self.cfg = as_node(cfg)
         self._allowed = as_packages(allowed_packages)
+        self._targets = targets
         self._built: dict[int, Any] = {}
         self._under_construction: set[int] = set()
 
@@ -101,7 +109,7 @@ class Builder:
                 made = self._built[key] = self._call(node)
                 return made
             if "_object_" in node and len(node) == 1:
-                return locate_allowed(node["_object_"], self._allowed)
+                return self._locate(node["_object_"])
             return {k: self._child(node, k, v) for k, v in node.items()}
         finally:
             self._under_construction.discard(key)
@@ -109,7 +117,7 @@ class Builder:
     def _call(self, node: Node) -> Any:
         target = node["_target_"]
         if isinstance(target, str):
-            target = locate_allowed(target, self._allowed)
+            target = self._locate(target)
         elif isinstance(target, Node):
             target = self.build_value(target)
         else:
@@ -135,6 +143,13 @@ class Builder:
                 f"While building {place} as {target_name(target)}({given}), set at {where(node) or 'unknown'}"
             )
             raise
+
+    def _locate(self, name: str) -> Any:
+        if self._targets is None:
+            return locate_allowed(name, self._allowed)
+        if name not in self._targets:
+            raise ConfigError(f"Target {name!r} is not one of those that are given.")
+        return self._targets[name]
 
 
 def _in_brackets(place: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ultravid.checkpoint import DetectionCheckpointer
-from ultravid.config import Builder, CfgNode, Node, as_config
-from ultravid.config.instantiate import as_user_error
+from ultravid.config import CfgNode, Node
 from ultravid.data.mapper import frame_for_test
 from ultravid.datasets import DatasetCatalog, MetadataCatalog
-from ultravid.engine.default_trainer import test_sets
 from ultravid.engine.threads import set_evaluation_threads
+from ultravid.engine.trained import load_trained_model
 from ultravid.modeling.detector import VideoDetector
 from ultravid.modeling.inference import Precision, prepare_for_inference
-from ultravid.utils.env import select_device
 from ultravid.utils.errors import UserError
 
 __all__ = ["DefaultPredictor"]
-
-logger = logging.getLogger(__name__)
 
 
 class DefaultPredictor:
@@ -44,6 +39,9 @@ class DefaultPredictor:
     Args:
         cfg: a `CfgNode`; a config in nodes; a config file; or the folder of a run, whose newest checkpoint is used. A copy
             is kept.
+        weights: a checkpoint in place of the one that the config names, or of the folder's newest.
+        trust: None builds whatever the config names: it is one's own. A sequence, which may be empty, of names builds the parts on
+            ultravid's list and these alone, if the config is a folder's or a YAML file (`ultravid.engine.trusted`).
         prepare: run a copy of the model whose norms are folded (`prepare_for_inference`), which gives the same but for rounding. Without
             it the plain model runs, as in an evaluation. The number of threads is the config's ``train.num_threads`` in both cases.
         image_size: (H, W) of the frames after the config's resizing, the only size that is taken then; None takes any.
@@ -58,6 +56,7 @@ class DefaultPredictor:
 
     Raises:
         ConfigError: a value of the config is wrong.
+        TrustError: the config names what is neither on the list nor trusted.
         CheckpointError: the weights can't be read or don't fit the model.
         ValueError: ``compile`` without ``image_size``, or one of the last three arguments without ``prepare``.
         CompileError: the model does not compile to one graph.
@@ -67,6 +66,8 @@ class DefaultPredictor:
         self,
         cfg: CfgNode | Node | str | Path,
         *,
+        weights: str | Path | None = None,
+        trust: Iterable[str] | None = None,
         prepare: bool = True,
         image_size: tuple[int, int] | None = None,
         precision: Precision = "float32",
@@ -74,32 +75,17 @@ class DefaultPredictor:
     ) -> None:
         if not prepare and (image_size is not None or precision != "float32" or compile):
             raise ValueError("image_size, precision and compile are of a prepared model: they need prepare=True.")
-        tree = as_config(cfg)
-        self.cfg: Any = tree if isinstance(cfg, str | Path) else copy.deepcopy(cfg)
-        with as_user_error():
-            model = Builder(tree).build("model")
-        self.model: Any = model.to(select_device(tree.train.device)).eval()
-        sets = test_sets(tree)
-        name = next(iter(sets), "")
+        trained = load_trained_model(cfg, weights=weights, trust=trust)
+        self.cfg: Any = trained.config if isinstance(cfg, str | Path) else copy.deepcopy(cfg)
+        self.model: Any = trained.model
+        name = trained.test_set
         self.metadata = MetadataCatalog.get(name) if name in DatasetCatalog.list() else None
-        loader = sets.get(name, tree.dataloader.test)
-        self._area: int | None = loader.get("area")
-        self._image_format: str = loader.get("image_format", "RGB")
-        self.organ: str = loader.get("organ") or ""
-        self._load_weights(tree.train.init_checkpoint, folder=cfg if isinstance(cfg, str | Path) else None)
-        set_evaluation_threads(self.model, tree.train.get("num_threads", "auto"))
+        self._preprocessing = trained.preprocessing
+        self.organ: str = trained.preprocessing.organ
+        train = trained.config.get("train") or Node()
+        set_evaluation_threads(self.model, train.get("num_threads", "auto"))
         if prepare and isinstance(self.model, VideoDetector):
             self.model = prepare_for_inference(self.model, image_size, precision=precision, compile=compile)
-
-    def _load_weights(self, weights: str, folder: str | Path | None) -> None:
-        if folder is not None and Path(folder).is_dir():
-            DetectionCheckpointer(self.model, folder).resume_or_load(weights, resume=True)
-            return
-        if not weights:
-            logger.warning(
-                "The config names no weights (MODEL.WEIGHTS, train.init_checkpoint): the model is untrained."
-            )
-        DetectionCheckpointer(self.model).load(weights, strict=True)
 
     def __call__(self, original_image: NDArray[np.uint8]) -> dict[str, Any]:
         """Detections of the next frame.
@@ -124,7 +110,7 @@ class DefaultPredictor:
             )
         height, width = original_image.shape[:2]
         rgb = torch.from_numpy(original_image[:, :, ::-1].transpose(2, 0, 1).copy())
-        image = frame_for_test(rgb, self._area, self._image_format)
+        image = frame_for_test(rgb, self._preprocessing.area, self._preprocessing.image_format)
         with torch.inference_mode():
             (prediction,) = self.model([{"image": image, "height": height, "width": width, "organ": self.organ}])
         return dict(prediction)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -304,6 +304,7 @@ class VideoStream:
         image_size: (height, width) of the frames that the model is given, in pixels.
         output_size: (height, width) that the boxes are scaled to; None: that of the frames.
         organ: what is scanned; needed by a model that has a classifier per organ.
+        tracker: in place of the model's; None for none.
     """
 
     def __init__(
@@ -312,8 +313,11 @@ class VideoStream:
         image_size: tuple[int, int],
         output_size: tuple[int, int] | None = None,
         organ: str = "",
+        *,
+        tracker: Tracker | Literal["the model's"] | None = "the model's",
     ) -> None:
         self.model = model
+        self.tracker = model.tracker if isinstance(tracker, str) else tracker
         self.organ = organ
         self.image_size = image_size
         self.output_size = output_size or image_size
@@ -323,7 +327,7 @@ class VideoStream:
         """Start a new stream, as with the first frame of a video."""
         self.frame_number = 0
         self.state = self.model.initial_state(self.image_size, self.organ)
-        self.tracker_state = None if self.model.tracker is None else self.model.tracker.initial_state()
+        self.tracker_state = None if self.tracker is None else self.tracker.initial_state()
 
     @torch.no_grad()
     def __call__(self, image: Tensor, output_size: tuple[int, int] | None = None) -> Instances:
@@ -366,11 +370,11 @@ class VideoStream:
             pred_classes=detections.classes[row],
         )
         found = detector_postprocess(found, *output_size)
-        if self.model.tracker is None:
+        if self.tracker is None:
             return found
         boxes, scores, classes = found.pred_boxes.tensor.cpu(), found.scores.cpu(), found.pred_classes.cpu()
         valid = torch.ones(len(found), dtype=torch.bool)
-        tracked, self.tracker_state = self.model.tracker.update(
+        tracked, self.tracker_state = self.tracker.update(
             Detections.of(boxes, scores, classes, valid), self.tracker_state or {}
         )
         kept = Detections(*(field[tracked.valid] for field in tracked))

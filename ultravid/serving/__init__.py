@@ -7,14 +7,41 @@ time instead of seven, and in a tenth of the memory.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ultravid.serving.records import Detection, FrameDetections, TimedFrame
 from ultravid.serving.sources.base import RecordingStream
 
-__all__ = ["Detection", "FrameDetections", "RecordingStream", "TimedFrame"]
+if TYPE_CHECKING:
+    from ultravid.serving.loading import LoadedDetector, load_detector
+    from ultravid.serving.predictor import DetectionStream, StreamingPredictor
+    from ultravid.serving.tracks import TrackCollector, TrackSummary, default_tracker, summarize_tracks
 
-_MODULES: dict[str, str] = {}
+__all__ = [
+    "Detection",
+    "DetectionStream",
+    "FrameDetections",
+    "LoadedDetector",
+    "RecordingStream",
+    "StreamingPredictor",
+    "TimedFrame",
+    "TrackCollector",
+    "TrackSummary",
+    "default_tracker",
+    "load_detector",
+    "summarize_tracks",
+]
+
+_MODULES: dict[str, str] = {
+    "DetectionStream": "predictor",
+    "LoadedDetector": "loading",
+    "StreamingPredictor": "predictor",
+    "TrackCollector": "tracks",
+    "TrackSummary": "tracks",
+    "default_tracker": "tracks",
+    "load_detector": "loading",
+    "summarize_tracks": "tracks",
+}
 """The module of each name that is imported late; type checkers see the names by an import under ``if TYPE_CHECKING``."""
 
 

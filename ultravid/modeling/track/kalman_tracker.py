@@ -25,7 +25,7 @@ class KalmanTracker:
     """Gives each detection the number of its track, counted from 0 in a stream; boxes and scores stay those of the detections.
 
     A track is predicted from frame to frame and matched to a detection of its class. A detection that fits no track starts
-    one if its score is high enough, and is dropped if not.
+    one if its score is high enough, and is dropped if not (or kept without a track: ``keep_untracked``).
 
     A state has one row for each track, in order of birth, so that its length changes from frame to frame; all tensors are on the
     CPU: ``ids`` int64, ``classes`` int64, ``lost`` int64 (frames since the last detection), ``mean``, ``covariance`` and ``noise`` float64
@@ -40,6 +40,7 @@ class KalmanTracker:
         buffer: number of frames that a track is kept without a detection.
         forget_lost: a track ends with the first frame without a detection, as in UltraDet's published code.
         new_tracks_first: detections that start a track come before the others, as in that code; otherwise all come by falling score.
+        keep_untracked: return all valid detections as they came, those without a track with the number -1.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class KalmanTracker:
         buffer: NotNegative = 20,
         forget_lost: bool = False,
         new_tracks_first: bool = False,
+        keep_untracked: bool = False,
     ) -> None:
         self.box_filter = box_filter or BoxFilter()
         self.min_score = min_score
@@ -61,6 +63,7 @@ class KalmanTracker:
         self.new_track_score = new_track_score
         self.buffer = 0 if forget_lost else buffer
         self.new_tracks_first = new_tracks_first
+        self.keep_untracked = keep_untracked
 
     def initial_state(self) -> State:
         """No tracks."""
@@ -70,7 +73,8 @@ class KalmanTracker:
 
     def update(self, detections: Detections, state: State) -> tuple[Detections, State]:
         """The detections of the next frame that belong to a track, all valid, and the next state."""
-        found = self._considered(detections)
+        considered = self._considered(detections)
+        found = Detections(*(field[considered] for field in detections))
         boxes = found.boxes.double().numpy()
         tracks = self.box_filter.predict(_filter_state(state))
         value = complete_iou(boxes, tracks.mean[:, :4])
@@ -97,17 +101,21 @@ class KalmanTracker:
             FilterState(*(np.concatenate((a[kept.numpy()], b)) for a, b in zip(tracks, begun, strict=True))),
             state["next_id"] + len(started),
         )
-        order = self._order(track_ids, fresh)
-        tracked = found._replace(track_ids=track_ids)
+        if self.keep_untracked:
+            all_ids = torch.full_like(detections.classes, -1)
+            all_ids[considered] = track_ids
+            tracked, order = detections._replace(track_ids=all_ids), detections.valid
+        else:
+            tracked, order = found._replace(track_ids=track_ids), self._order(track_ids, fresh)
         return Detections(*(field[order] for field in tracked)), following
 
-    def _considered(self, detections: Detections) -> Detections:
-        """The valid detections above ``min_score``, after NMS, by falling score."""
+    def _considered(self, detections: Detections) -> Tensor:
+        """The rows of the valid detections above ``min_score``, after NMS, by falling score."""
         rows = (detections.valid & (detections.scores > self.min_score)).nonzero()[:, 0]
         keep = batched_nms(
             detections.boxes[rows], detections.scores[rows], detections.classes[rows], self.nms_threshold
         )
-        return Detections(*(field[rows[keep]] for field in detections))
+        return rows[keep]
 
     def _order(self, track_ids: Tensor, fresh: Tensor) -> Tensor:
         rows = (track_ids >= 0).nonzero()[:, 0]

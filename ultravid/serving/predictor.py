@@ -1,0 +1,332 @@
+"""`StreamingPredictor`: detections and lesion tracks of frames that come one by one, in any number of streams.
+
+Legend: ``H, W`` height and width of a frame in pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import math
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ultravid.config import CfgNode, Node
+from ultravid.data.mapper import frame_for_test
+from ultravid.data.pixels import as_rgb, has_one_plane, resize_frames
+from ultravid.datasets.readers.shown import Shown
+from ultravid.engine.threads import NumThreads, set_evaluation_threads
+from ultravid.modeling.detector import Tracker, VideoDetector, VideoStream
+from ultravid.modeling.inference import Precision, prepare_for_inference
+from ultravid.serving.loading import LoadedDetector, final_part, load_detector
+from ultravid.serving.records import FrameDetections, TimedFrame
+from ultravid.serving.tracks import default_tracker, is_kalman, smoothed_boxes
+from ultravid.structures import Boxes, Instances
+from ultravid.utils.errors import UserError
+
+__all__ = ["Color", "DetectionStream", "StreamingPredictor"]
+
+Color = Literal["RGB", "BGR"]
+Frame = NDArray[np.uint8] | Tensor
+
+
+class StreamingPredictor:
+    """A trained detector for streams of frames.
+
+    For example::
+
+        predictor = StreamingPredictor("outputs/run")
+        for frame in open_stream("scan.mp4"):
+            instances = predictor(frame.image, frame.pts_s)
+
+    A stream remembers: calls are successive frames of one video until `reset`. What is detected in a frame depends on the frames before
+    it in its stream and on nothing else, neither on how they came nor on other streams. `stream` gives independent streams of the same
+    model, which may be used in turns and from threads, each stream from one thread at a time.
+
+    Args:
+        cfg: the folder of a run, a Python or YAML config file, a config, or what `load_detector` returned.
+        weights: as of `load_detector`.
+        device: as of `load_detector`.
+        image_size: longest side of the model's input in pixels: frames are scaled to it, up or down, and keep their shape. None: as the
+            config's test loader has it.
+        score_threshold: detections with a lower score are left out; None: all that the model gives.
+        iou: IoU above which the model drops the worse of two detections of a class, in place of its own value.
+        color: order of the channels of coloured frames.
+        tracker: "auto": the model's own if it has one, else `default_tracker`; None for none.
+        smooth_boxes: boxes of tracks are the tracker's estimates in place of the detections of the frame alone. They lag a little and
+            shake less.
+        latency_budget_ms: of live sources, see `live`.
+        precision: as of `prepare_for_inference`.
+        compile: as of `prepare_for_inference`. The model is compiled when the first frame of a size comes, or by `warm_up`; it takes minutes.
+        threads: of an operation on the CPU, set for the process: a number, or "auto" by the size of the model; None: the config's
+            ``train.num_threads``.
+        trust: as of `load_detector`.
+
+    Attributes:
+        detector: what was loaded: class names, preprocessing, hash of the weights.
+        class_names: by class number.
+
+    Raises:
+        UserError: an argument is wrong, or see `load_detector`.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode | Node | str | Path | LoadedDetector,
+        *,
+        weights: str | Path | None = None,
+        device: str | torch.device | None = None,
+        image_size: int | None = None,
+        score_threshold: float | None = None,
+        iou: float | None = None,
+        color: Color = "RGB",
+        tracker: Tracker | Literal["auto"] | None = "auto",
+        smooth_boxes: bool = False,
+        latency_budget_ms: float | None = None,
+        precision: Precision = "float32",
+        compile: bool = False,
+        threads: NumThreads | None = None,
+        trust: Iterable[str] = (),
+    ) -> None:
+        self.image_size = image_size
+        self.score_threshold = score_threshold
+        self.color = color
+        self.smooth_boxes = smooth_boxes
+        self.latency_budget_ms = latency_budget_ms
+        self.precision = precision
+        self.compile = compile
+        if isinstance(cfg, LoadedDetector):
+            self.detector = cfg
+        else:
+            self.detector = load_detector(cfg, weights=weights, device=device, trust=trust)
+        self.class_names = self.detector.class_names
+        if iou is not None:
+            self.detector = _with_iou(self.detector, iou)
+        model = self.detector.model
+        set_evaluation_threads(
+            model, threads or (self.detector.config.get("train") or Node()).get("num_threads", "auto")
+        )
+        chosen = (model.tracker or default_tracker(score_threshold or 0.0)) if isinstance(tracker, str) else tracker
+        self.tracker: Tracker | None = chosen
+        if smooth_boxes and not is_kalman(chosen):
+            raise UserError("smooth_boxes needs a tracker with estimates of boxes, a KalmanTracker.")
+        self._models: dict[tuple[int, int] | None, VideoDetector] = {}
+        self._preparing = threading.Lock()
+        self._running: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if compile or self.detector.model.device.type != "cpu":
+            self._running = threading.Lock()
+        if not compile:
+            self._model(None)
+        self._own = self.stream()
+
+    def __call__(self, frame: Frame, pts: float | None = None) -> Instances:
+        """Detections of the next frame of the predictor's own stream; see `DetectionStream.__call__`."""
+        return self._own(frame, pts)
+
+    def reset(self) -> None:
+        """The next frame is the first of another video."""
+        self._own.reset()
+
+    def stream(
+        self, organ: str | None = None, *, shown: Shown | None = None, color: Color | None = None
+    ) -> DetectionStream:
+        """A stream of its own, which shares the model with all others.
+
+        Args:
+            organ: what is scanned, for a model with a classifier per organ; None: that of the config's test loader.
+            shown: the part of the frames that the model gets; None: the whole.
+            color: None: that of the predictor.
+        """
+        own = self.detector.preprocessing.organ if organ is None else organ
+        return DetectionStream(self, organ=own, shown=shown, color=color or self.color)
+
+    def warm_up(self, height: int, width: int) -> None:
+        """Prepare the model for frames of this size, which compiles it if that was asked for, and run it once."""
+        self.stream(organ=next(iter(self.detector.model.organs), ""))(np.zeros((height, width, 3), np.uint8))
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the model's input for frames of a size."""
+        image = self._input(torch.zeros(1, 1, 1, dtype=torch.uint8).expand(3, height, width))
+        return int(image.shape[-2]), int(image.shape[-1])
+
+    def _model(self, size: tuple[int, int] | None) -> VideoDetector:
+        """The model, prepared for inputs of a size."""
+        key = size if self.compile else None
+        with self._preparing:
+            if key not in self._models:
+                self._models[key] = prepare_for_inference(
+                    self.detector.model, key, precision=self.precision, compile=self.compile
+                )
+            return self._models[key]
+
+    def _input(self, image: Tensor) -> Tensor:
+        """A model's input for ``(3, H, W)`` uint8 RGB."""
+        how = self.detector.preprocessing
+        if self.image_size is None:
+            return frame_for_test(image, how.area, how.image_format)
+        height, width = image.shape[-2:]
+        scale = self.image_size / max(height, width)
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        return frame_for_test(image if size == (height, width) else resize_frames(image, *size), None, how.image_format)
+
+
+class DetectionStream:
+    """One stream of frames: state, frame number and tracks. Made by `StreamingPredictor.stream`.
+
+    Attributes:
+        frame_number: how many frames it has had.
+    """
+
+    def __init__(self, predictor: StreamingPredictor, *, organ: str, shown: Shown | None, color: Color) -> None:
+        self.predictor = predictor
+        self.organ = organ
+        self.shown = shown
+        self.color = color
+        self.reset()
+
+    def reset(self) -> None:
+        """The next frame is the first of another video."""
+        self.frame_number = 0
+        self._stream: VideoStream | None = None
+        self._size = (0, 0)
+        self._pts: float | None = None
+
+    def __call__(self, frame: Frame, pts: float | None = None) -> Instances:
+        """Detections of the next frame.
+
+        Args:
+            frame: uint8, an array ``(H, W, 3)`` or ``(H, W)`` (grey) or a tensor ``(3, H, W)``, ``(1, H, W)``, ``(H, W)`` or ``(H, W, 3)``.
+            pts: its time stamp in seconds, larger than that of the frame before; None if it is not known.
+
+        Returns:
+            ``pred_boxes`` (XYXY, pixels of the whole frame), ``scores``, ``pred_classes`` and, with a tracker, ``track_ids`` (-1: no track),
+            on the CPU, by falling score.
+
+        Raises:
+            UserError: it is no such frame, has another size than those before it, or its time stamp is not after theirs.
+        """
+        image = as_image(frame, self.color)
+        size = (int(image.shape[-2]), int(image.shape[-1]))
+        self._check(size, pts)
+        part, offset = shown_part(image, self.shown)
+        image = self.predictor._input(part)
+        if self._stream is None:
+            given = (int(image.shape[-2]), int(image.shape[-1]))
+            output = (int(part.shape[-2]), int(part.shape[-1]))
+            model = self.predictor._model(given)
+            self._stream = VideoStream(model, given, output, self.organ, tracker=self.predictor.tracker)
+        with self.predictor._running:
+            found = self._stream(image)
+        self.frame_number += 1
+        self._size, self._pts = size, pts
+        return self._finished(found, size, offset)
+
+    def frame(self, frame: TimedFrame) -> FrameDetections:
+        """Detections of the next frame of a source, whose images are RGB."""
+        return FrameDetections.of(frame.index, frame.pts_s, self(frame.image, frame.pts_s))
+
+    def frames(self, frames: Iterable[TimedFrame]) -> Iterator[tuple[TimedFrame, FrameDetections]]:
+        """Each frame of a source with its detections."""
+        for frame in frames:
+            yield frame, self.frame(frame)
+
+    def _check(self, size: tuple[int, int], pts: float | None) -> None:
+        if self._stream is None:
+            return
+        if size != self._size:
+            raise UserError(
+                f"Frame {self.frame_number} of the stream is {size[1]}x{size[0]} px, the frames before it are "
+                f"{self._size[1]}x{self._size[0]} px. A stream has one size: call reset(), or give it a stream of its own."
+            )
+        if pts is not None and not math.isfinite(pts):
+            raise UserError(
+                f"Frame {self.frame_number} of the stream has the time stamp {pts}; it is a number of seconds."
+            )
+        if pts is not None and self._pts is not None and pts <= self._pts:
+            raise UserError(
+                f"Frame {self.frame_number} of the stream is at {pts:.6g} s, the frame before it at {self._pts:.6g} s: frames come in the "
+                "order in which they are shown, each once. Call reset() before another video."
+            )
+
+    def _finished(self, found: Instances, size: tuple[int, int], offset: tuple[int, int]) -> Instances:
+        assert self._stream is not None
+        found = found.to("cpu")
+        boxes = found.pred_boxes.tensor
+        if self.predictor.smooth_boxes and self._stream.tracker_state is not None:
+            boxes = smoothed_boxes(boxes, found.track_ids, self._stream.tracker_state, found.image_size)
+        if offset != (0, 0):
+            boxes = boxes + boxes.new_tensor((*offset, *offset))
+        fields = {**found.get_fields(), "pred_boxes": Boxes(boxes)}
+        result = Instances(size, **fields)
+        threshold = self.predictor.score_threshold
+        return result if threshold is None else result[result.scores >= threshold]
+
+
+def _with_iou(detector: LoadedDetector, iou: float) -> LoadedDetector:
+    """A copy of a detector with another threshold of its suppression of boxes."""
+    model = copy.deepcopy(detector.model)
+    part = final_part(model, "nms_threshold")
+    if part is None:
+        raise UserError(
+            f"{detector.name} does not drop detections by their IoU, so that there is no threshold to set (iou)."
+        )
+    if not 0 <= iou <= 1:
+        raise UserError(f"iou is {iou}; it is a share, 0 to 1.")
+    setattr(part, "nms_threshold", iou)  # noqa: B010  # an attribute that not all modules have
+    return dataclasses.replace(detector, model=model, nms_threshold=iou)
+
+
+def as_image(frame: Frame, color: Color) -> Tensor:
+    """A frame as ``(3, H, W)`` uint8 RGB; the channels of a grey one share their memory.
+
+    Raises:
+        UserError: it is none of the kinds that `DetectionStream.__call__` takes.
+    """
+    if isinstance(frame, Tensor):
+        image = frame
+        if image.ndim == 3 and image.shape[0] not in (1, 3) and image.shape[2] in (1, 3):
+            image = image.permute(2, 0, 1)
+    elif isinstance(frame, np.ndarray):
+        array = np.ascontiguousarray(frame)
+        image = (
+            torch.from_numpy(array if array.flags.writeable else array.copy())
+            if array.dtype == np.uint8
+            else torch.zeros(0)
+        )
+        if array.dtype == np.uint8 and image.ndim == 3:
+            image = image.permute(2, 0, 1)
+    else:
+        raise UserError(f"A frame is a numpy array or a tensor, got {type(frame).__name__}.")
+    if image.dtype != torch.uint8:
+        raise UserError(f"A frame is of uint8, 0 to 255, got {frame.dtype}.")
+    if image.ndim == 2:
+        image = image[None]
+    if image.ndim != 3 or image.shape[0] not in (1, 3) or 0 in image.shape:
+        raise UserError(
+            f"A frame has the shape (H, W, 3) or (H, W), a tensor also (3, H, W); got {tuple(frame.shape)}."
+        )
+    if image.shape[0] == 1:
+        return as_rgb(image)
+    return image.flip(0) if color == "BGR" else image
+
+
+def shown_part(image: Tensor, shown: Shown | None) -> tuple[Tensor, tuple[int, int]]:
+    """The part of ``(3, H, W)`` that the model gets, with what is blanked in black, and its (x, y) in the image."""
+    if shown is None:
+        return image, (0, 0)
+    if shown.blanked:
+        image = as_rgb(image[:1].clone()) if has_one_plane(image) else image.clone()
+        for x1, y1, x2, y2 in shown.blanked:
+            image[: 1 if has_one_plane(image) else 3, y1:y2, x1:x2] = 0
+    if shown.crop is None:
+        return image, (0, 0)
+    x1, y1, x2, y2 = shown.crop
+    return image[:, y1:y2, x1:x2], (x1, y1)
