@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shlex
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from ultravid.checkpoint import CheckpointError, DetectionCheckpointer
+from ultravid.checkpoint.checkpointer import split_heuristics
 from ultravid.checkpoint.origin import WeightsOrigin, weights_origin
 from ultravid.config import Builder, CfgNode, ConfigError, Node, as_config
 from ultravid.config.addresses import config_path
@@ -23,9 +25,11 @@ from ultravid.config.shipped import shipped_config
 from ultravid.engine.default_trainer import test_sets
 from ultravid.engine.trusted import TrustError, allowed_targets, parts_of, trusted_targets
 from ultravid.utils.env import select_device
+from ultravid.utils.errors import UserError
+from ultravid.utils.file_io import AddressError, local_path
 from ultravid.utils.run_folder import RunFolder
 
-__all__ = ["Preprocessing", "TrainedModel", "load_trained_model"]
+__all__ = ["Preprocessing", "TrainedModel", "best_checkpoint", "load_trained_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -93,16 +97,12 @@ def load_trained_model(
     folder = Path(cfg) if isinstance(cfg, str | Path) and Path(cfg).is_dir() else None
     address = str(weights) if weights is not None else "" if folder is not None else _init_checkpoint(tree)
     targets = trusted_targets(tree, "model", accepted) if is_data and accepted is not None else None
-    if accepted is not None and folder is not None:
-        _check_shards(
-            Path(address) if address else Path(DetectionCheckpointer(nn.Module(), folder).get_checkpoint_file()),
-            accepted,
-        )
+    if accepted is not None:
+        _check_shards(address, folder, accepted)
     described = _without_backbone_weights(tree) if address or folder is not None else tree
     with as_user_error():
         model = Builder(described, targets=targets).build("model")
-    train = tree.get("train") or Node()
-    model = model.to(select_device(str(device or train.get("device", "auto")))).eval()
+    model = model.to(_device(device, tree)).eval()
     _load_weights(model, address, folder)
     preprocessing, test_set = _preprocessing(tree)
     return TrainedModel(tree, model, preprocessing, test_set, weights_origin(model)[0])
@@ -146,12 +146,37 @@ def _check_cfg_node_file(path: Path, trust: frozenset[str]) -> None:
         )
 
 
-def _check_shards(checkpoint: Path, trust: frozenset[str]) -> None:
-    if checkpoint.is_dir() and checkpoint.name not in trust:
-        raise TrustError(
-            f"Checkpoint {checkpoint} is in shards, and their index is a pickle, which may run any code when it is read. If you trust "
-            f"whoever made it: --trust {checkpoint.name} (in Python: trust=({checkpoint.name!r},))."
+def _check_shards(address: str, folder: Path | None, trust: frozenset[str]) -> None:
+    """Refuse checkpoints in shards, or what may be read as such."""
+    candidates: list[Path] = []
+    if address:
+        with contextlib.suppress(AddressError):  # is reported when it is loaded
+            candidates.append(local_path(split_heuristics(address)[0]))
+    elif folder is not None:
+        checkpointer = DetectionCheckpointer(nn.Module(), folder)
+        candidates += [Path(checkpointer.get_checkpoint_file()), *checkpointer.periodic_checkpoints()]
+    for checkpoint in candidates:
+        if checkpoint.is_dir() and (checkpoint / ".metadata").exists() and checkpoint.name not in trust:
+            raise TrustError(
+                f"Checkpoint {checkpoint} is in shards, and their index is a pickle, which may run any code when it is read. If you trust "
+                f"whoever made it: --trust {shlex.quote(checkpoint.name)} (in Python: trust=({checkpoint.name!r},))."
+            )
+
+
+def _device(device: str | torch.device | None, tree: Node) -> torch.device:
+    """The device that was asked for; else the config's, or what there is if it names one that this machine lacks."""
+    if device is not None:
+        chosen = select_device(str(device))
+        if chosen.type == "cuda" and not torch.cuda.is_available():
+            raise UserError(f"device={str(device)!r}: there is no CUDA device. 'cpu' and 'auto' always work.")
+        return chosen
+    named = str((tree.get("train") or Node()).get("device", "auto"))
+    if named.startswith("cuda") and not torch.cuda.is_available():
+        logger.warning(
+            "The config's train.device is %r, and there is no CUDA device: the model runs on the CPU.", named
         )
+        named = "cpu"
+    return select_device(named)
 
 
 def _init_checkpoint(tree: Node) -> str:
@@ -170,14 +195,27 @@ def _without_backbone_weights(tree: Node) -> Node:
 def _load_weights(model: nn.Module, address: str, folder: Path | None) -> None:
     if folder is not None and not address:
         checkpointer = DetectionCheckpointer(model, folder)
-        if not checkpointer.has_checkpoint():
+        if checkpointer.has_checkpoint():
+            checkpointer.resume_or_load("", resume=True)
+            return
+        complete = RunFolder(folder).final_checkpoint() or best_checkpoint(RunFolder(folder))
+        if complete is None:
             raise CheckpointError(f"{folder} holds no checkpoint.")
-        checkpointer.resume_or_load("", resume=True)
-        return
+        address = str(complete)
     if not address:
         logger.warning("The config names no weights (MODEL.WEIGHTS, train.init_checkpoint): the model is untrained.")
         return
     DetectionCheckpointer(model).load(address, strict=True)
+
+
+def best_checkpoint(run: RunFolder) -> Path | None:
+    """The best checkpoint of a run; None if there is none."""
+    try:
+        name = run.best_checkpoint.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        name = ""
+    path = run.path / name if name else run.checkpoint("model_best")
+    return path if path.exists() else None
 
 
 def _preprocessing(tree: Node) -> tuple[Preprocessing, str]:

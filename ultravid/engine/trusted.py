@@ -112,8 +112,11 @@ def trusted_targets(root: Node, key: str, trust: Iterable[str] = ()) -> dict[str
         for word in ("_target_", "_object_"):
             if word in part:
                 name = part[word]
-                is_known = isinstance(name, str) and (current_target(name) in allowed_targets() or name in accepted)
-                if is_known:
+                if callable(name) and not isinstance(
+                    name, Container
+                ):  # of a shipped Python file: a file of data holds none
+                    continue
+                if isinstance(name, str) and (current_target(name) in allowed_targets() or name in accepted):
                     names.add(name)
                 else:
                     shown = name if isinstance(name, str) else f"<{type(name).__name__}>"

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from ultravid.checkpoint import CheckpointError
-from ultravid.config import CfgNode, Node
+from ultravid.config import CfgNode, ConfigError, Node
 from ultravid.datasets import DatasetCatalog, MetadataCatalog
-from ultravid.engine.trained import Preprocessing, TrainedModel, load_trained_model
+from ultravid.engine.trained import Preprocessing, TrainedModel, best_checkpoint, load_trained_model
 from ultravid.evaluation.prediction_store import read_manifest, read_video
 from ultravid.modeling.detector import VideoDetector
 from ultravid.utils.errors import UserError
@@ -121,10 +121,13 @@ def _checkpoint_of(run: RunFolder, weights: str | Path | None) -> str | Path | N
 
     Raises:
         UserError: none is named, and the run is still in training.
+        ConfigError: it is no run's folder.
         CheckpointError: there is none.
     """
+    if run.saved_config is None:
+        raise ConfigError(f"{run} is no folder of a run: it has no {run.config.name}.")
     if weights is not None and str(weights):
-        named = {"last": run.newest_checkpoint(), "final": run.final_checkpoint(), "best": _best(run)}
+        named = {"last": run.newest_checkpoint(), "final": run.final_checkpoint(), "best": best_checkpoint(run)}
         if str(weights) in named:
             found = named[str(weights)]
             if found is None:
@@ -134,30 +137,13 @@ def _checkpoint_of(run: RunFolder, weights: str | Path | None) -> str | Path | N
         return inside if inside.is_file() and not Path(weights).exists() else weights
     if run.state() is RunState.RUNNING:
         checkpoints = run.checkpoints()
-        hint = (
-            f"name one of its checkpoints: --weights {checkpoints[-1]}" if checkpoints else "it has no checkpoint yet"
+        hint = f", or name one of its checkpoints: --weights {checkpoints[-1]}" if checkpoints else ""
+        raise UserError(f"The run {run} is still in training: wait for its end{hint}")
+    if not run.checkpoints() and run.newest_checkpoint() is None:
+        raise CheckpointError(
+            f"{run} holds no checkpoint: its training has not saved one. Give the file of its weights: --weights FILE (in Python: weights=...)."
         )
-        raise UserError(
-            f"The run {run} is still in training: wait for its end, or {hint}."
-            if checkpoints
-            else f"The run {run} is still in training, and {hint}."
-        )
-    newest = run.newest_checkpoint()
-    if newest is not None or run.can_resume():
-        return None
-    other = run.final_checkpoint() or _best(run)
-    if other is None:
-        raise CheckpointError(f"{run} has no checkpoint to resume from. {_what_there_is(run)}")
-    return other
-
-
-def _best(run: RunFolder) -> Path | None:
-    try:
-        name = run.best_checkpoint.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        name = ""
-    path = run.path / name if name else run.checkpoint("model_best")
-    return path if path.exists() else None
+    return None
 
 
 def _what_there_is(run: RunFolder) -> str:

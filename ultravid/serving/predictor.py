@@ -10,7 +10,8 @@ import copy
 import dataclasses
 import math
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +27,10 @@ from ultravid.datasets.readers.shown import Shown
 from ultravid.engine.threads import NumThreads, set_evaluation_threads
 from ultravid.modeling.detector import Tracker, VideoDetector, VideoStream
 from ultravid.modeling.inference import Precision, prepare_for_inference
+from ultravid.serving.live import LiveDetections
 from ultravid.serving.loading import LoadedDetector, final_part, load_detector
 from ultravid.serving.records import FrameDetections, TimedFrame
+from ultravid.serving.sources.base import RecordingStream
 from ultravid.serving.tracks import default_tracker, is_kalman, smoothed_boxes
 from ultravid.structures import Boxes, Instances
 from ultravid.utils.errors import UserError
@@ -96,6 +99,7 @@ class StreamingPredictor:
         threads: NumThreads | None = None,
         trust: Iterable[str] = (),
     ) -> None:
+        _check_arguments(image_size, score_threshold, iou, color, tracker, latency_budget_ms, precision)
         self.image_size = image_size
         self.score_threshold = score_threshold
         self.color = color
@@ -111,9 +115,8 @@ class StreamingPredictor:
         if iou is not None:
             self.detector = _with_iou(self.detector, iou)
         model = self.detector.model
-        set_evaluation_threads(
-            model, threads or (self.detector.config.get("train") or Node()).get("num_threads", "auto")
-        )
+        train = self.detector.config.get("train") or Node()
+        set_evaluation_threads(model, train.get("num_threads", "auto") if threads is None else threads)
         chosen = (model.tracker or default_tracker(score_threshold or 0.0)) if isinstance(tracker, str) else tracker
         self.tracker: Tracker | None = chosen
         if smooth_boxes and not is_kalman(chosen):
@@ -145,8 +148,42 @@ class StreamingPredictor:
             shown: the part of the frames that the model gets; None: the whole.
             color: None: that of the predictor.
         """
+        if organ is not None:
+            self.check_organ(organ)
         own = self.detector.preprocessing.organ if organ is None else organ
         return DetectionStream(self, organ=own, shown=shown, color=color or self.color)
+
+    def check_organ(self, organ: str) -> None:
+        """Refuse an organ that the model has no classifier for.
+
+        Raises:
+            UserError: it has none, or needs to know the organ.
+        """
+        try:
+            self.detector.model.organ_index(organ)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
+    def detect(self, source: RecordingStream) -> Iterator[tuple[TimedFrame, FrameDetections]]:
+        """Each frame of a recording with its detections, in a stream of their own; the model gets the part that the source shows."""
+        stream = self.stream_of(source)
+        for frame in source:
+            yield frame, stream.frame(frame)
+
+    def live(self, source: RecordingStream, *, clock: Callable[[], float] = time.monotonic) -> LiveDetections:
+        """The frames of a live source that there is time for, with their detections, in a stream of their own.
+
+        Frames are dropped rather than queued: between a frame's coming and its detections lie at most ``latency_budget_ms``, unless the
+        model alone takes longer. Without a budget the newest frame is next. `LiveDetections.report` counts what was dropped.
+        """
+        return LiveDetections(
+            source, self.stream_of(source).frame, latency_budget_ms=self.latency_budget_ms, clock=clock
+        )
+
+    def stream_of(self, source: RecordingStream) -> DetectionStream:
+        """A stream for the frames of a source: with its organ, and the part of its images that it shows."""
+        organ = str(source.metadata.get("organ", ""))
+        return self.stream(organ if organ in self.detector.model.organs else None, shown=source.shown, color="RGB")
 
     def warm_up(self, height: int, width: int) -> None:
         """Prepare the model for frames of this size, which compiles it if that was asked for, and run it once."""
@@ -221,6 +258,7 @@ class DetectionStream:
         if self._stream is None:
             given = (int(image.shape[-2]), int(image.shape[-1]))
             output = (int(part.shape[-2]), int(part.shape[-1]))
+            self.predictor.check_organ(self.organ)
             model = self.predictor._model(given)
             self._stream = VideoStream(model, given, output, self.organ, tracker=self.predictor.tracker)
         with self.predictor._running:
@@ -230,25 +268,20 @@ class DetectionStream:
         return self._finished(found, size, offset)
 
     def frame(self, frame: TimedFrame) -> FrameDetections:
-        """Detections of the next frame of a source, whose images are RGB."""
+        """Detections of the next frame of a source, whose images are in the stream's ``color``."""
         return FrameDetections.of(frame.index, frame.pts_s, self(frame.image, frame.pts_s))
 
-    def frames(self, frames: Iterable[TimedFrame]) -> Iterator[tuple[TimedFrame, FrameDetections]]:
-        """Each frame of a source with its detections."""
-        for frame in frames:
-            yield frame, self.frame(frame)
-
     def _check(self, size: tuple[int, int], pts: float | None) -> None:
+        if pts is not None and not math.isfinite(pts):
+            raise UserError(
+                f"Frame {self.frame_number} of the stream has the time stamp {pts}; it is a number of seconds."
+            )
         if self._stream is None:
             return
         if size != self._size:
             raise UserError(
                 f"Frame {self.frame_number} of the stream is {size[1]}x{size[0]} px, the frames before it are "
                 f"{self._size[1]}x{self._size[0]} px. A stream has one size: call reset(), or give it a stream of its own."
-            )
-        if pts is not None and not math.isfinite(pts):
-            raise UserError(
-                f"Frame {self.frame_number} of the stream has the time stamp {pts}; it is a number of seconds."
             )
         if pts is not None and self._pts is not None and pts <= self._pts:
             raise UserError(
@@ -270,6 +303,25 @@ class DetectionStream:
         return result if threshold is None else result[result.scores >= threshold]
 
 
+def _check_arguments(
+    image_size: Any, score_threshold: Any, iou: Any, color: Any, tracker: Any, latency_budget_ms: Any, precision: Any
+) -> None:
+    for name, value in (("score_threshold", score_threshold), ("iou", iou)):
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"{name} is {value}; it is a share, 0 to 1.")
+    if image_size is not None and not (isinstance(image_size, int) and image_size >= 1):
+        raise UserError(f"image_size is {image_size!r}; it is the longest side of the model's input in pixels, as 256.")
+    if latency_budget_ms is not None and not latency_budget_ms > 0:
+        raise UserError(f"latency_budget_ms is {latency_budget_ms}; it is a number of milliseconds above 0.")
+    words = {"color": (color, ("RGB", "BGR")), "precision": (precision, ("float32", "bfloat16"))}
+    if isinstance(tracker, str):
+        words["tracker"] = (tracker, ("auto",))
+    for name, (word, known) in words.items():
+        if word not in known:
+            others = ", a tracker, or None" if name == "tracker" else ""
+            raise UserError(f"{name} is {word!r}; it is {' or '.join(map(repr, known))}{others}.")
+
+
 def _with_iou(detector: LoadedDetector, iou: float) -> LoadedDetector:
     """A copy of a detector with another threshold of its suppression of boxes."""
     model = copy.deepcopy(detector.model)
@@ -278,8 +330,6 @@ def _with_iou(detector: LoadedDetector, iou: float) -> LoadedDetector:
         raise UserError(
             f"{detector.name} does not drop detections by their IoU, so that there is no threshold to set (iou)."
         )
-    if not 0 <= iou <= 1:
-        raise UserError(f"iou is {iou}; it is a share, 0 to 1.")
     setattr(part, "nms_threshold", iou)  # noqa: B010  # an attribute that not all modules have
     return dataclasses.replace(detector, model=model, nms_threshold=iou)
 
@@ -329,4 +379,6 @@ def shown_part(image: Tensor, shown: Shown | None) -> tuple[Tensor, tuple[int, i
     if shown.crop is None:
         return image, (0, 0)
     x1, y1, x2, y2 = shown.crop
+    if not (0 <= x1 < x2 <= image.shape[-1] and 0 <= y1 < y2 <= image.shape[-2]):
+        raise UserError(f"The part {shown.crop} is not inside the image of {image.shape[-1]}x{image.shape[-2]} px.")
     return image[:, y1:y2, x1:x2], (x1, y1)
