@@ -313,7 +313,10 @@ def _check_arguments(
         raise UserError(f"image_size is {image_size!r}; it is the longest side of the model's input in pixels, as 256.")
     if latency_budget_ms is not None and not latency_budget_ms > 0:
         raise UserError(f"latency_budget_ms is {latency_budget_ms}; it is a number of milliseconds above 0.")
-    words = {"color": (color, ("RGB", "BGR")), "precision": (precision, ("float32", "bfloat16"))}
+    words: dict[str, tuple[Any, tuple[str, ...]]] = {
+        "color": (color, ("RGB", "BGR")),
+        "precision": (precision, ("float32", "bfloat16")),
+    }
     if isinstance(tracker, str):
         words["tracker"] = (tracker, ("auto",))
     for name, (word, known) in words.items():
