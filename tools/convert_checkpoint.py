@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ultravid.engine.conversion import Conversion, convert_checkpoint
 from ultravid.modeling.published import PUBLISHED_MODELS
-from ultravid.utils.text import counted
+from ultravid.utils.text import counted, visible
 from ultravid.utils.tool import ToolParser, run_tool
 
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     conversion = convert_checkpoint(
         args.weights, args.output, config=args.config, options=args.opts, model=args.model, depth=args.depth or 34
     )
-    print("\n".join(_report(conversion, args.weights)))
+    print("\n".join(map(visible, _report(conversion, args.weights))))
     return 0
 
 

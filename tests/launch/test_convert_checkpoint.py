@@ -11,8 +11,8 @@ from tests.conftest import load_tool
 from ultravid.checkpoint import load_file
 from ultravid.config import ConfigError, LazyConfig
 from ultravid.engine import DefaultPredictor
-from ultravid.engine.conversion import run_config
-from ultravid.modeling.published_keys import model_of_keys
+from ultravid.engine.conversion import model_of_keys, run_config
+from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.tool import run_tool
 
 KEYS = {
@@ -91,12 +91,51 @@ def test_a_resnet_fills_the_backbone_and_the_rest_is_said_to_be_untrained(tmp_pa
     converted = load_file(out / "model_final.pth")["model"]  # a predictor's own weights have the norms folded in
     assert torch.equal(converted["backbone.res4.1.conv2.weight"], resnet.layer3[1].conv2.weight)
     assert LazyConfig.load(out / "config.yaml").train.init_checkpoint == str(out / "model_final.pth")
-    named = {f"stem.{name}": value.numpy() for name, value in resnet.conv1.state_dict(prefix="conv1.").items()}
-    (tmp_path / "r18.pkl").write_bytes(pickle.dumps({"model": named, "__author__": "someone"}))
-    code, _, error = convert(
-        capfd, "--model", "FCOS", "--depth", 18, "--weights", tmp_path / "r18.pkl", "--output", tmp_path / "o"
-    )
-    assert code == 2 and "it lacks" in error and "backbone.stem.conv1.norm" in error and not (tmp_path / "o").exists()
+
+
+def test_a_pickle_of_detectron2_fills_the_backbone_unless_a_weight_is_missing_or_not_finite(
+    tmp_path, capfd, phantom, launch_run
+):
+    named = {detectron2_name(k): v.numpy() for k, v in torchvision.models.resnet18().state_dict().items()}
+    arguments = ("--model", "FCOS", "--depth", 18, "--weights", tmp_path / "r18.pkl", "--output")
+
+    def convert_pickle(output, **changed):
+        content = {"model": {**named, **changed}, "__author__": "torchvision", "matching_heuristics": True}
+        (tmp_path / "r18.pkl").write_bytes(pickle.dumps(content))
+        return convert(capfd, *arguments, output)
+
+    code, text, _ = convert_pickle(tmp_path / "o")
+    assert code == 0 and "holds a backbone alone" in text and "stem.fc.* (2)" in text and "res5.0.* (15)" in text
+    converted = load_file(tmp_path / "o/model_final.pth")["model"]
+    assert np.array_equal(converted["backbone.res4.1.conv2.weight"], named["res4.1.conv2.weight"])
+    on_phantom = [
+        f"data.root={phantom}",
+        "data.splits=[test]",
+        "dataloader.train.fold=null",
+        "dataloader.train.num_folds=null",
+    ]
+    frames = ["dataloader.test.area=null", "dataloader.test.num_workers=0"]
+    command = ["--config-file", str(tmp_path / "o/config.yaml"), "--eval-only"]
+    assert launch_run([*command, *on_phantom, *frames]) == 0
+    assert '"count/lesion_boxes": 24' in RunFolder(tmp_path / "o/run").evaluation_metrics.read_text()
+    broken = np.full_like(named["stem.conv1.norm.bias"], np.nan)
+    code, _, error = convert_pickle(tmp_path / "nan", **{"stem.conv1.norm.bias": broken})
+    assert code == 2 and "1 weight with values that are NaN or infinite (backbone.stem.conv1.norm.bias)" in error
+    assert "/proc/o can't be written" in convert_pickle("/proc/o")[2]
+    del named["stem.conv1.norm.bias"]
+    code, _, error = convert_pickle(tmp_path / "nan")
+    assert code == 2 and "it lacks" in error and "backbone.stem.conv1.norm" in error and not (tmp_path / "nan").exists()
+
+
+def detectron2_name(name):
+    """Of a weight of torchvision's ResNet, as detectron2's script for the conversion has it."""
+    for old, new in (("downsample.0", "shortcut"), ("downsample.1", "shortcut.norm")):
+        name = name.replace(old, new)
+    for number in range(1, 4):
+        name = name.replace(f"bn{number}", f"conv{number}.norm")
+    for number in range(1, 5):
+        name = name.replace(f"layer{number}", f"res{number + 1}")
+    return name if name.startswith("res") else f"stem.{name}"
 
 
 def test_a_file_of_another_model_is_refused_with_what_it_looks_like(tmp_path, capfd):
@@ -112,7 +151,12 @@ def test_a_file_of_another_model_is_refused_with_what_it_looks_like(tmp_path, ca
     code, _, error = convert(capfd, *arguments)
     assert code == 2 and error.count("\n") == 1 and "It looks like FGFA with ResNet-34." in error
     torch.save({"model": 3}, file)
-    assert "holds no weights: its 'model' is a int" in convert(capfd, *arguments)[2]
+    assert "holds no weights: its 'model' is 3." in convert(capfd, *arguments)[2]
+    torch.save({"epoch": 3, "net": {"a": torch.zeros(1)}}, file)
+    assert "its entries are 'epoch', 'net'. The tensors in 'net' may be the weights" in convert(capfd, *arguments)[2]
+    torch.save({"state_dict": {"stem.\x1b[31m": torch.zeros(1)}}, file)
+    error = convert(capfd, *arguments[:-1], "/proc/out")[2]
+    assert "it lacks" in error and "\x1b" not in error
     file.write_text("no checkpoint")
     assert "can't be read" in convert(capfd, *arguments)[2]
     file.unlink()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ultravid.checkpoint.reading import CheckpointError
+from ultravid.utils.text import visible
 
 __all__ = [
     "WeightsError",
@@ -297,7 +298,7 @@ def _renamed_resnet(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _first(rows: list[str]) -> str:
-    return f"{', '.join(rows[:3])}{', ...' if len(rows) > 3 else ''}"
+    return visible(f"{', '.join(rows[:3])}{', ...' if len(rows) > 3 else ''}")
 
 
 def _some(what: str, rows: list[str]) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
-__all__ = ["LIKELY_MODELS", "PUBLISHED_MODELS", "RENAMES", "SKIPPED", "PublishedModel", "current_names", "skip_reason"]
+__all__ = ["PUBLISHED_MODELS", "RENAMES", "SKIPPED", "PublishedModel", "current_names", "skip_reason"]
 
 RENAMES: tuple[tuple[str, str], ...] = (
     # (regular expression, replacement) for a weight's whole name. The rules are tried in order, each on the name itself and on what
@@ -99,22 +99,6 @@ SKIPPED: tuple[tuple[str, str], ...] = (
     (r"^transformer\.class_embed\.", "the same tensors as class_embed.3"),
     (r"^transformer\.(pre_decoder|reference_points1)\.", "PTSEFormer does not use them"),
     (r"^transformer\.(corr|s_decoder[12]|our_decoder)\.layers\.\d\.norm1\.", "PTSEFormer does not use them"),
-)
-
-LIKELY_MODELS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    # (regular expression for a name of a file, the published models that have such a weight); the first that is found counts.
-    (r"^roi_heads\.flownet\.", ("UltraDet",)),
-    (r"^embednet\.", ("FGFA",)),
-    (r"\.selsa_layers\.", ("SELSA",)),
-    (r"^roi_heads\.relation\.", ("RelationNet", "BasicDet", "MEGA")),
-    (r"^roi_heads\.(res5|box_predictor)\.", ("FasterRCNN",)),
-    (r"^proposal_generator\.fcos_head\.", ("FCOS",)),
-    (r"^proposal_generator\.head\.", ("DeFCN",)),
-    (r"^proposal_generator\.stems\.", ("YOLOX", "TrackYOLO")),
-    (r"^head\.cls_subnet\.", ("RetinaNet",)),
-    (r"^temp_class_embed\.", ("TransVOD",)),
-    (r"^transformer\.(corr|s_decoder1)\.", ("PTSEFormer",)),
-    (r"^transformer\.decoder\.", ("DeformDETR", "CVANet")),
 )
 
 

@@ -23,6 +23,7 @@ model = L(OneStage)(
         focal_alpha=0.25,
         focal_gamma=1.5,
         smooth_l1_beta=0.0,
+        normalizer_momentum=0.9,
     ),
     tracker=None,
 )

@@ -7,9 +7,7 @@ Metrics:   not measured here; the paper reports AP50 88.7, Pr80 92.4, FP80 3.8 o
 Hardware:  8 GPUs, one clip each (--num-gpus 8).
 """
 
-from torch.nn.utils import clip_grad_value_
-
-from ultravid.config import LazyPartial, get_config
+from ultravid.config import get_config
 
 _recipe = get_config("common/cva_bus_recipe.py")
 
@@ -19,5 +17,5 @@ train, prepared_model = _recipe.train, _recipe.prepared_model
 checkpointer, trainer = _recipe.checkpointer, _recipe.trainer
 optimizer, lr_multiplier = _recipe.optimizer, _recipe.lr_multiplier
 
-trainer.clip_grad = LazyPartial(clip_grad_value_)(clip_value=1.0)
+trainer.clip_grad = _recipe.clip_grad
 train.output_dir = "./outputs/basicdet_cva_bus"

@@ -13,7 +13,6 @@ _recipe = get_config("common/cva_bus_recipe.py")
 
 data, dataloader = _recipe.data, _recipe.dataloader
 model = get_config("common/models/retinanet.py").model
-model.dense_head.normalizer_momentum = 0.9
 train, prepared_model = _recipe.train, _recipe.prepared_model
 checkpointer, trainer = _recipe.checkpointer, _recipe.trainer
 optimizer, lr_multiplier = _recipe.optimizer, _recipe.lr_multiplier

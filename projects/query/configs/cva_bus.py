@@ -7,9 +7,7 @@ Metrics:   not measured here; UltraDet's paper reports AP50 90.5, Pr80 90.1, FP8
 Hardware:  8 GPUs, one clip each (--num-gpus 8).
 """
 
-from ultravid.config import LazyCall as L
 from ultravid.config import get_config
-from ultravid.solver import FactorByName
 
 _recipe = get_config("common/cva_bus_recipe.py")
 
@@ -17,11 +15,6 @@ data, dataloader = _recipe.data, _recipe.dataloader
 model = get_config("common/models/deformable_detr.py").model
 train, prepared_model = _recipe.train, _recipe.prepared_model
 checkpointer, trainer = _recipe.checkpointer, _recipe.trainer
-optimizer, lr_multiplier = _recipe.optimizer, _recipe.lr_multiplier
-
-optimizer.weight_decay = 1e-4
-optimizer.params.lr_factor_func = L(FactorByName)(
-    factors=dict(backbone=0.1, reference_points=0.1, sampling_offsets=0.1)
-)
+optimizer, lr_multiplier = _recipe.query_optimizer, _recipe.lr_multiplier
 
 train.output_dir = "./outputs/deformable_detr_cva_bus"

@@ -5,12 +5,10 @@ Metrics:   not measured here; UltraDet's paper reports AP50 91.6, Pr80 92.3, FP8
 Hardware:  as cva_bus.py.
 """
 
-from ultravid.config import LazyCall as L
 from ultravid.config import get_config
-from ultravid.data import MemoryFrameSampler
 
 from .cva_bus import *
 
 model = get_config("common/models/cvanet.py").model
-dataloader.train.frame_sampler = L(MemoryFrameSampler)(num_memory=8, memory_interval=15, num_frames=8, window=15)
+dataloader.train.frame_sampler = get_config("common/cva_bus_recipe.py").cvanet_clips
 train.output_dir = "./outputs/cvanet_cva_bus"

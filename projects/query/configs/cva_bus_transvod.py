@@ -5,12 +5,10 @@ Metrics:   not measured here; UltraDet's paper reports AP50 90.1, Pr80 92.5, FP8
 Hardware:  as cva_bus.py.
 """
 
-from torch.nn.utils import clip_grad_value_
-
-from ultravid.config import LazyPartial, get_config
+from ultravid.config import get_config
 
 from .cva_bus import *
 
 model = get_config("common/models/transvod.py").model
-trainer.clip_grad = LazyPartial(clip_grad_value_)(clip_value=1.0)
+trainer.clip_grad = get_config("common/cva_bus_recipe.py").clip_grad
 train.output_dir = "./outputs/transvod_cva_bus"

@@ -6,16 +6,14 @@ Metrics:   not measured here; UltraDet's paper reports AP50 90.9, Pr80 93.9, FP8
 Hardware:  as cva_bus.py.
 """
 
-from torch.nn.utils import clip_grad_value_
-
-from ultravid.config import LazyCall as L
-from ultravid.config import LazyPartial, get_config
-from ultravid.data import MemoryFrameSampler
+from ultravid.config import get_config
 
 from .cva_bus import *
 
+_recipe = get_config("common/cva_bus_recipe.py")
+
 model = get_config("common/models/mega.py").model
-dataloader.train.frame_sampler = L(MemoryFrameSampler)(num_memory=6, memory_interval=10, num_frames=10, window=20)
+dataloader.train.frame_sampler = _recipe.mega_clips
 optimizer.lr = 2e-3
-trainer.clip_grad = LazyPartial(clip_grad_value_)(clip_value=1.0)
+trainer.clip_grad = _recipe.clip_grad
 train.output_dir = "./outputs/mega_cva_bus"

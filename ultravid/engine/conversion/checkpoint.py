@@ -8,30 +8,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_value_
 
 from ultravid.checkpoint import CheckpointError, DetectionCheckpointer, load_file
 from ultravid.checkpoint.weights import match_weights
-from ultravid.config import Builder, CfgNode, ConfigError, LazyCall, LazyConfig, LazyPartial, Node, get_config
+from ultravid.config import Builder, ConfigError, LazyConfig
 from ultravid.config.check import check
 from ultravid.config.instantiate import as_user_error
-from ultravid.data import MemoryFrameSampler
+from ultravid.engine.conversion.description import ModelOfKeys, model_of_keys, published_model, values_of_yaml
+from ultravid.engine.conversion.likely import either, likely_models, resnet_depth
+from ultravid.engine.conversion.recipe import run_config
 from ultravid.modeling.detector import VideoDetector
-from ultravid.modeling.published import LIKELY_MODELS, skip_reason
-from ultravid.modeling.published_keys import ModelOfKeys, model_of_keys, published_model
-from ultravid.solver import FactorByName
+from ultravid.modeling.published import skip_reason
 from ultravid.utils.run_folder import RunFolder
-from ultravid.utils.text import counted
+from ultravid.utils.text import counted, shown, visible
 
-__all__ = ["Conversion", "convert_checkpoint", "run_config", "values_of_yaml"]
+__all__ = ["Conversion", "convert_checkpoint"]
 
-_CLIPPED = ("BasicDet", "RelationNet", "FGFA", "MEGA", "DeFCN", "FCOS", "YOLOX", "TrackYOLO", "TransVOD")
-_QUERIES = ("DeformDETR", "CVANet", "TransVOD", "PTSEFormer")
-_MEMORY_FRAMES = {
-    "MEGA": {"num_memory": 6, "memory_interval": 10, "num_frames": 10, "window": 20},
-    "CVANet": {"num_memory": 8, "memory_interval": 15, "num_frames": 8, "window": 15},
-}
 _CLASSIFIER = re.compile(r"^(backbone\.|stem\.)?(fc|linear|layer4|res5)\.")
 
 
@@ -86,7 +80,8 @@ def convert_checkpoint(
 
     Raises:
         ConfigError: the config is none of the published models, or has values that are not supported.
-        CheckpointError: the file can't be read, or its weights do not fit the model; nothing is written.
+        CheckpointError: the file can't be read, its weights do not fit the model, or some of them are NaN or infinite; nothing is
+            written.
     """
     if (config is None) == (model is None):
         raise ConfigError("Give either the predecessor's YAML file or the name of a model.")
@@ -104,94 +99,17 @@ def convert_checkpoint(
     with as_user_error():
         detector: VideoDetector = Builder(cfg).build("model")
     conversion = _load(detector, described, given, weights)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} can't be written: {error.strerror}.") from error
     conversion.config, conversion.weights = folder / "config.yaml", folder / "model_final.pth"
     conversion.changed, conversion.not_carried = described.changed, not_carried
-    folder.mkdir(parents=True, exist_ok=True)
     iteration = content.get("iteration")
     extra: dict[str, Any] = {"iteration": iteration} if isinstance(iteration, int) else {}
     DetectionCheckpointer(detector, folder).save("model_final", **extra)
     LazyConfig.save(cfg, conversion.config)
     return conversion
-
-
-def values_of_yaml(path: str | Path, options: Sequence[str] = ()) -> dict[str, Any]:
-    """The values of a YAML file and of its ``_BASE_`` files by full key, ``MODEL.RPN.NMS_THRESH``.
-
-    Args:
-        path: the file.
-        options: keys and values in turn, which replace those of the file.
-
-    Raises:
-        ConfigError: a file is missing or is not plain YAML, or it is no config of the predecessor.
-    """
-    content = CfgNode.load_yaml_with_base(path)
-    values = dict(_flat(content, ""))
-    if len(options) % 2:
-        raise ConfigError(f"Options are keys and values in turn; the last one, {options[-1]!r}, has no value.")
-    values.update(zip(options[::2], options[1::2], strict=True))
-    if "model._target_" in values or "MODEL.CONFIG" in values:
-        raise ConfigError(f"{path} is a config of this package already, not of the predecessor: run it as it is.")
-    return values
-
-
-def _flat(node: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for key, value in node.items():
-        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
-    return rows
-
-
-def run_config(described: ModelOfKeys, values: Mapping[str, Any], folder: Path) -> tuple[Node, list[str]]:
-    """A complete config of a run on CVA-BUS for a model, and the keys that it does not carry over.
-
-    Args:
-        described: the model.
-        values: of the YAML config by full key; empty without one.
-        folder: of the config; the run writes to ``run`` in it.
-    """
-    data, train = get_config("common/data/cva_bus.py"), get_config("common/train.py")
-    cfg = Node(
-        data=data.data,
-        dataloader=data.dataloader,
-        model=described.model,
-        train=train.train,
-        prepared_model=train.prepared_model,
-        checkpointer=train.checkpointer,
-        trainer=train.trainer,
-        optimizer=get_config("common/optim.py").AdamW,
-        lr_multiplier=get_config("common/schedules.py").steps_60_80,
-    )
-    cfg.train.output_dir = str(folder / "run")
-    cfg.train.init_checkpoint = str(folder / "model_final.pth")
-    if described.name in _CLIPPED:
-        cfg.trainer.clip_grad = LazyPartial(clip_grad_value_)(clip_value=1.0)
-    if described.name in _QUERIES:
-        cfg.optimizer.weight_decay = 1e-4
-        factors = {"backbone": 0.1, "reference_points": 0.1, "sampling_offsets": 0.1}
-        cfg.optimizer.params.lr_factor_func = LazyCall(FactorByName)(factors=factors)
-    if described.name == "MEGA":
-        cfg.optimizer.lr = 2e-3
-    if described.name == "RetinaNet":
-        cfg.model.dense_head.normalizer_momentum = 0.9
-    if described.name in _MEMORY_FRAMES:
-        cfg.dataloader.train.frame_sampler = LazyCall(MemoryFrameSampler)(**_MEMORY_FRAMES[described.name])
-    carried = {
-        "INPUT.FIXED_AREA_TEST": "dataloader.test.area",
-        "SOLVER.BASE_LR": "optimizer.lr",
-        "SOLVER.WEIGHT_DECAY": "optimizer.weight_decay",
-        "SOLVER.MAX_ITER": "train.max_iter",
-    }
-    for key, path in carried.items():
-        if key in values:
-            LazyConfig.apply_overrides(cfg, [f"{path}={values[key]}"])
-    channels = values.get("INPUT.FORMAT", "BGR" if values else "RGB")
-    if channels not in ("RGB", "BGR"):
-        raise ConfigError(f"INPUT.FORMAT is {channels!r}; the models are supported with 'RGB' or 'BGR' alone.")
-    if channels == "BGR":
-        cfg.dataloader.train.image_format = cfg.dataloader.test.image_format = "BGR"
-    known = {*carried, "INPUT.FORMAT", "INPUT.SCALE_TEST", "TEST.DETECTIONS_PER_IMAGE", "TEST.AUG.ENABLED"}
-    rest = [key for key in values if not key.startswith("MODEL.") and key not in known]
-    return cfg, sorted([*described.training, *rest])
 
 
 def _free_folder(output: str | Path) -> Path:
@@ -205,13 +123,26 @@ def _free_folder(output: str | Path) -> Path:
 
 
 def _state_dict(content: Mapping[str, Any], path: str | Path) -> Mapping[str, Tensor]:
-    """The weights of a file: its entry ``model``, or all of it."""
-    weights = content.get("model", content)
+    """The weights of a file: its entry ``model`` or ``state_dict``, or all of it."""
+    entry = next((name for name in ("model", "state_dict") if name in content), None)
+    weights = content if entry is None else content[entry]
     if not isinstance(weights, Mapping) or not weights:
-        raise CheckpointError(f"{path} holds no weights: its 'model' is a {type(weights).__name__}.")
-    if not any(isinstance(value, Tensor) for value in weights.values()):
-        raise CheckpointError(f"{path} holds no weights; its entries are {', '.join(map(str, list(weights)[:5]))}.")
+        where = "it is empty" if entry is None else f"its {entry!r} is {shown(weights)}"
+        raise CheckpointError(f"{path} holds no weights: {where}.")
+    if not _holds_tensors(weights):
+        found = ", ".join(repr(name) for name in list(weights)[:5])
+        inner = next((name for name, value in weights.items() if _holds_tensors(value)), None)
+        way = (
+            ""
+            if inner is None
+            else f" The tensors in {inner!r} may be the weights: save that entry in a file of its own."
+        )
+        raise CheckpointError(f"{path} holds no weights; its entries are {found}.{way}")
     return weights
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(item, Tensor) for item in value.values())
 
 
 def _load(model: VideoDetector, described: ModelOfKeys, weights: Mapping[str, Tensor], path: str | Path) -> Conversion:
@@ -223,7 +154,8 @@ def _load(model: VideoDetector, described: ModelOfKeys, weights: Mapping[str, Te
     computed = model.computed_names()
     lacking = [name for name in expected if name not in fitting and name not in computed]
     dropped = [name for name in weights if _CLASSIFIER.match(name)]
-    unused = sorted({*match.unexpected, *dropped})
+    counters = [name for name in match.unexpected if name.endswith(".num_batches_tracked")]
+    unused = sorted({*match.unexpected, *dropped} - {*counters})
     is_backbone = (
         bool(fitting)
         and all(name.startswith("backbone.") for name in fitting)
@@ -234,15 +166,18 @@ def _load(model: VideoDetector, described: ModelOfKeys, weights: Mapping[str, Te
     what = f"{counted(len(misfits), 'weight')} of another shape ({'; '.join(misfits[:2])})" if misfits else ""
     if lacking and not misfits and not is_backbone:
         what = f"it lacks {counted(len(lacking), 'weight')} of the model ({_some(lacking)})"
-    likely, depth = _likely(weights), _depth(weights)
+    likely, depth = likely_models(weights), resnet_depth(weights)
     if not what and likely and described.name not in likely:
         what = f"it has {counted(len(unused), 'weight')} more ({_some(unused)})"
     if what:
-        looks = f" It looks like {_either(likely)} with ResNet-{depth}." if likely and depth else ""
+        looks = f" It looks like {either(likely)} with ResNet-{depth}." if likely and depth else ""
         ours = described.model.backbone.depth
         if not likely and depth and depth != ours:
             looks = f" Its backbone is a ResNet-{depth}."
         raise CheckpointError(f"{path} doesn't fit {described.name} with ResNet-{ours}: {what}.{looks}")
+    if broken := [name for name, value in fitting.items() if not torch.isfinite(value).all()]:
+        what = f"{counted(len(broken), 'weight')} with values that are NaN or infinite ({_some(broken)})"
+        raise CheckpointError(f"{path} holds {what}: the model would detect nothing, or anything.")
     model.load_state_dict(fitting, strict=False)
     return Conversion(
         config=Path(),
@@ -250,31 +185,14 @@ def _load(model: VideoDetector, described: ModelOfKeys, weights: Mapping[str, Te
         name=described.name,
         num_weights=len(fitting),
         unused=unused,
-        skipped={name: skip_reason(name) for name, new in names.items() if not new},
+        skipped={
+            **{name: skip_reason(name) for name, new in names.items() if not new},
+            **dict.fromkeys(counters, "frozen batch norms count no batches"),
+        },
         lacking=lacking,
         computed=[name for name in expected if name in computed and name not in fitting],
     )
 
 
-def _likely(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """The published models that have a file's names; empty if the names say nothing."""
-    for pattern, models in LIKELY_MODELS:
-        if any(re.search(pattern, name) for name in weights):
-            return models
-    return ()
-
-
-def _depth(weights: Mapping[str, Tensor]) -> int | None:
-    """18 or 34, by the number of blocks in res3; None if the file has no such names, or blocks of three convolutions."""
-    found = {m[0]: m[1] for name in weights if (m := re.search(r"\b(?:res3|layer2)\.(\d)\.conv\d", name))}
-    if any(name.endswith("conv3") for name in found):
-        return None
-    return {2: 18, 4: 34}.get(len({*found.values()}))
-
-
-def _either(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
-
-
 def _some(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    return visible(f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}")

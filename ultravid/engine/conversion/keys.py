@@ -1,34 +1,34 @@
-"""The predecessor's YAML configs: which model they describe, and with which values.
+"""The keys of the predecessor's YAML configs, and what each means for each of its models.
 
 Its keys are detectron2's and its own. Each of those that decide what a trained model detects is either an argument of a part here, or
-supported with one value alone; another value of such a key is refused, never ignored. Keys that decide about training or data alone
-are listed, so that nothing is left out in silence.
+supported with one value alone. Keys that decide about training or data alone are listed, so that nothing is left out in silence.
 """
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from ultravid.config import ConfigError, Node, get_config
-from ultravid.config.default_arguments import alike, is_default_argument
-from ultravid.config.lazy import LazyConfig
-from ultravid.config.tree import value_at
-from ultravid.modeling.published import PUBLISHED_MODELS
-from ultravid.utils.text import nearest
+__all__ = [
+    "ARCHITECTURES",
+    "ARGUMENTS",
+    "BY_HAND",
+    "NAMES",
+    "ONE_VALUE",
+    "OTHER_MODELS",
+    "QUERY",
+    "TRAINING",
+    "TWO_STAGE",
+]
 
-__all__ = ["ModelOfKeys", "model_of_keys", "published_model", "published_name"]
-
-_TWO_STAGE = ("FasterRCNN", "RelationNet", "BasicDet", "SELSA", "MEGA", "UltraDet", "FGFA")
+# the models, by what they have in common
+TWO_STAGE = ("FasterRCNN", "RelationNet", "BasicDet", "SELSA", "MEGA", "UltraDet", "FGFA")
 _RELATION = ("RelationNet", "BasicDet", "MEGA", "UltraDet")
 _WINDOW = ("BasicDet", "SELSA", "UltraDet")
 _YOLOX = ("YOLOX", "TrackYOLO")
-_QUERY = ("DeformDETR", "CVANet", "TransVOD", "PTSEFormer")
-_ALL = (*_TWO_STAGE, "RetinaNet", "FCOS", "DeFCN", *_YOLOX, *_QUERY)
+QUERY = ("DeformDETR", "CVANet", "TransVOD", "PTSEFormer")
+_ALL = (*TWO_STAGE, "RetinaNet", "FCOS", "DeFCN", *_YOLOX, *QUERY)
 
-_ARGUMENTS: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, str]]], ...] = (
+ARGUMENTS: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, str]]], ...] = (
     # models, {key: (the predecessor's default, arguments of the model here that have its value)}
     (
         _ALL,
@@ -40,7 +40,7 @@ _ARGUMENTS: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, str]]], ...] = (
         },
     ),
     (
-        _TWO_STAGE,
+        TWO_STAGE,
         {
             "MODEL.ANCHOR_GENERATOR.OFFSET": (0.0, "proposal_head.anchor_generator.offset"),
             "MODEL.RPN.PRE_NMS_TOPK_TEST": (256, "proposal_head.pre_nms_topk"),
@@ -146,7 +146,7 @@ _ARGUMENTS: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, str]]], ...] = (
         },
     ),
     (
-        _QUERY,
+        QUERY,
         {
             "MODEL.DeformableDETR.NUM_CLASSES": (1, "decoder.num_classes"),
             "MODEL.DeformableDETR.NUM_QUERIES": (16, "decoder.num_queries"),
@@ -174,7 +174,7 @@ _ARGUMENTS: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, str]]], ...] = (
     ),
 )
 
-_ONE_VALUE: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, Any]]], ...] = (
+ONE_VALUE: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, Any]]], ...] = (
     # models, {key: (the predecessor's default, the value without which it is another model)}
     (
         _ALL,
@@ -197,7 +197,7 @@ _ONE_VALUE: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, Any]]], ...] = (
         },
     ),
     (
-        _TWO_STAGE,
+        TWO_STAGE,
         {
             "MODEL.ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator", "DefaultAnchorGenerator"),
             "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": (0, 0),
@@ -281,7 +281,7 @@ _ONE_VALUE: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, Any]]], ...] = (
         },
     ),
     (
-        _QUERY,
+        QUERY,
         {
             "MODEL.POSITION_EMBEDDING_TEMPERATURE": (10000, 10000),
             "MODEL.DeformableDETR.POS_EMBED_TYPE": ("sine", "sine"),
@@ -299,7 +299,7 @@ _ONE_VALUE: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, Any]]], ...] = (
     ),
 )
 
-_TRAINING = frozenset(
+TRAINING = frozenset(
     # Keys of a model that change its training alone, and those without an effect.
     {
         *("MODEL.DEVICE", "MODEL.WEIGHTS", "MODEL.FLOWNET_WEIGHTS"),
@@ -330,11 +330,11 @@ _TRAINING = frozenset(
     }
 )
 
-_NAMES = frozenset({"MODEL.META_ARCHITECTURE", "MODEL.ROI_HEADS.NAME", "MODEL.PROPOSAL_GENERATOR.NAME"})
-_BY_HAND = frozenset(
+NAMES = frozenset({"MODEL.META_ARCHITECTURE", "MODEL.ROI_HEADS.NAME", "MODEL.PROPOSAL_GENERATOR.NAME"})
+BY_HAND = frozenset(
     {"MODEL.ANCHOR_GENERATOR.SIZES", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"}
 )
-_OTHER_MODELS = (
+OTHER_MODELS = (
     # groups of detectron2 and of the predecessor that none of these models reads
     *(
         "MODEL.FPN.",
@@ -354,7 +354,7 @@ _TWO_STAGE_HEADS = {
     "Res5FlowContextHeads": "UltraDet",
 }
 _ONE_STAGE_HEADS = {"FCOS": "FCOS", "DeFCN": "DeFCN", "YOLOXHead": "YOLOX"}
-_ARCHITECTURES: dict[str, tuple[str, dict[str, str]]] = {
+ARCHITECTURES: dict[str, tuple[str, dict[str, str]]] = {
     # MODEL.META_ARCHITECTURE -> the key that says which model it is, and what its values mean; "" for one model alone
     "TemporalRCNN": ("MODEL.ROI_HEADS.NAME", _TWO_STAGE_HEADS),
     "MEGA": ("MODEL.ROI_HEADS.NAME", {"MEGAHeads": "MEGA"}),
@@ -365,173 +365,3 @@ _ARCHITECTURES: dict[str, tuple[str, dict[str, str]]] = {
     "DeformableDETR": ("", {"": "DeformDETR"}),
     **{name: ("", {"": name}) for name in ("CVANet", "TransVOD", "PTSEFormer")},
 }
-
-
-@dataclass
-class ModelOfKeys:
-    """The model that a YAML config of the predecessor describes.
-
-    Attributes:
-        name: one of `PUBLISHED_MODELS`.
-        model: its config.
-        changed: arguments with another value than published, as ``(argument, value, key)``.
-        training: keys that were set and decide about training alone; they are not carried over.
-    """
-
-    name: str
-    model: Node
-    changed: list[tuple[str, Any, str]] = field(default_factory=list)
-    training: list[str] = field(default_factory=list)
-
-
-def published_model(name: str, depth: int = 34) -> Node:
-    """The config of a published model, with what its code does unlike its paper.
-
-    Args:
-        name: one of `PUBLISHED_MODELS`.
-        depth: of the ResNet.
-
-    Raises:
-        ConfigError: there is no model of that name.
-    """
-    if name not in PUBLISHED_MODELS:
-        close = nearest(name, PUBLISHED_MODELS)
-        hint = f" Did you mean {close!r}?" if close else ""
-        raise ConfigError(f"There is no published model {name!r}.{hint} Known are {', '.join(PUBLISHED_MODELS)}.")
-    published = PUBLISHED_MODELS[name]
-    root = Node(model=get_config(published.config).model)
-    LazyConfig.apply_overrides(root, [f"++model.{text}" for text in published.overrides])
-    root.model.backbone.depth = depth
-    return root.model
-
-
-def published_name(values: Mapping[str, Any], source: str) -> str:
-    """Which of `PUBLISHED_MODELS` the values of a YAML config describe.
-
-    Args:
-        values: by full key.
-        source: the file, for the message.
-
-    Raises:
-        ConfigError: none of them.
-    """
-    key = "MODEL.META_ARCHITECTURE"
-    architecture = values.get(key)
-    if not isinstance(architecture, str) or architecture not in _ARCHITECTURES:
-        raise ConfigError(_is_unknown(key, architecture, _ARCHITECTURES, source))
-    key, names = _ARCHITECTURES[architecture]
-    value = values.get(key) if key else ""
-    if not isinstance(value, str) or value not in names:
-        raise ConfigError(_is_unknown(key, value, names, source))
-    return names[value]
-
-
-def _is_unknown(key: str, value: Any, known: Mapping[str, str] | Mapping[str, Any], source: str) -> str:
-    close = nearest(str(value), known)
-    hint = f" Did you mean {close!r}?" if close else f" Known here: {', '.join(known)}."
-    missing = f"{source} has no {key}" if value is None else f"{source}: {key} is {value!r}"
-    return f"{missing}, which says which of the predecessor's models it is.{hint}"
-
-
-def model_of_keys(values: Mapping[str, Any], source: str) -> ModelOfKeys:
-    """The model that a YAML config of the predecessor describes, with every value that it sets.
-
-    Args:
-        values: by full key, of all its files; keys that it does not set have the predecessor's defaults.
-        source: the file, for messages.
-
-    Raises:
-        ConfigError: it is none of the published models, or has a key or value that is not supported: all of them, by key.
-    """
-    values = {key: _decoded(value) for key, value in values.items()}
-    name = published_name(values, source)
-    found = ModelOfKeys(name, published_model(name, 34))
-    arguments = _of_model(_ARGUMENTS, name)
-    single = _of_model(_ONE_VALUE, name)
-    faults = []
-    for key, (default, paths) in arguments.items():
-        value = values.get(key, default)
-        for path in paths.split():
-            _set(found, path, value, key, source)
-    for key, (default, needed) in single.items():
-        value = values.get(key, default)
-        if not alike(value, needed):
-            said = f"{key} is {value!r}" if key in values else f"{key} is not set, which means {value!r}"
-            faults.append(f"{said}; {name} is supported with {needed!r} alone.")
-    faults += _anchors(found, values, source) + _box_classes(name, values)
-    known = {key for table in (_ARGUMENTS, _ONE_VALUE) for _, keys in table for key in keys}
-    for key in values:
-        if key in arguments or key in single or key in _NAMES or key in _BY_HAND:
-            continue
-        if key in _TRAINING:
-            found.training.append(key)
-        elif key.startswith("MODEL.") and key not in known and not key.startswith(_OTHER_MODELS):
-            close = nearest(key, known)
-            faults.append(f"{key} is not a known key.{f' Did you mean {close}?' if close else ''}")
-    if faults:
-        rows = "".join(f"\n  {fault}" for fault in faults)
-        raise ConfigError(f"{source} describes {name} with values that can't be converted:{rows}")
-    return found
-
-
-def _of_model(
-    table: Sequence[tuple[tuple[str, ...], dict[str, tuple[Any, Any]]]], name: str
-) -> dict[str, tuple[Any, Any]]:
-    return {key: value for models, keys in table if name in models for key, value in keys.items()}
-
-
-def _set(found: ModelOfKeys, path: str, value: Any, key: str, source: str) -> None:
-    """Set an argument unless it has the value already, explicitly or by default."""
-    above, _, last = path.rpartition(".")
-    node = value_at(found.model, above) if above else found.model
-    assert isinstance(node, Node), f"{found.name} has no {above}"
-    if last in node and alike(node[last], value):
-        return
-    if last not in node and is_default_argument(node, last, value):
-        return
-    node.set(last, tuple(value) if isinstance(value, list) else value, (f"{key}, {source}",))
-    if path != "backbone.depth":  # published with both
-        found.changed.append((path, value, key))
-
-
-def _anchors(found: ModelOfKeys, values: Mapping[str, Any], source: str) -> list[str]:
-    """Sizes and ratios of the anchors of one feature map, and the number of anchors that follows."""
-    head = {"RetinaNet": "dense_head"}.get(found.name, "proposal_head" if found.name in _TWO_STAGE else "")
-    if not head:
-        return []
-    faults, counts = [], 1
-    for key, argument, default in (
-        ("MODEL.ANCHOR_GENERATOR.SIZES", "sizes", [[32, 64, 128, 256, 512]]),
-        ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "aspect_ratios", [[0.33, 0.5, 0.66, 1.0, 2.0, 3.0]]),
-    ):
-        levels = values.get(key, default)
-        if not (isinstance(levels, list | tuple) and len(levels) == 1 and isinstance(levels[0], list | tuple)):
-            faults.append(f"{key} is {levels!r}; the models have one feature map, so it is [[a, b, ...]].")
-            continue
-        _set(found, f"{head}.anchor_generator.shapes.{argument}", list(levels[0]), key, source)
-        counts *= len(levels[0])
-    if not faults and head == "proposal_head":
-        _set(found, "proposal_head.rpn_head.num_anchors", counts, "MODEL.ANCHOR_GENERATOR", source)
-    return faults
-
-
-def _box_classes(name: str, values: Mapping[str, Any]) -> list[str]:
-    """Boxes are the same for all classes here; with one class that makes no difference."""
-    classes = values.get("MODEL.ROI_HEADS.NUM_CLASSES", 1)
-    key = "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"
-    if name not in _TWO_STAGE or classes == 1 or values.get(key, False) is True:
-        return []
-    return [
-        f"MODEL.ROI_HEADS.NUM_CLASSES is {classes} with boxes for each class; only one box for all ({key}) is supported."
-    ]
-
-
-def _decoded(value: Any) -> Any:
-    """What detectron2 makes of a text: ``"(0.3, 1.5)"`` is a tuple."""
-    if not isinstance(value, str):
-        return value
-    decode: Callable[[str], Any] = ast.literal_eval
-    try:
-        return decode(value)
-    except (ValueError, SyntaxError):
-        return value
