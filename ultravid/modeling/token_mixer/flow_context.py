@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ultravid.layers.attention import Attention
 from ultravid.layers.relation import TokenRelation
 from ultravid.modeling.flow import FlowWarp
 from ultravid.modeling.frame_window import FrameWindow, InterleavedStreams, temporal_mask
@@ -30,41 +31,21 @@ __all__ = ["ContextAttention", "FlowContextMixer"]
 ORDINARY, KEY = 0, 1
 
 
-class ContextAttention(nn.Module):
+class ContextAttention(Attention):
     """Attention of each token to its own few contexts, a residual, and a layer norm.
-
-    The weights are packed as in `torch.nn.MultiheadAttention`, which is made for sequences that are longer than these.
 
     Args:
         dim: ``D``.
         num_heads: number of heads.
     """
 
-    def __init__(self, dim: Positive, num_heads: Positive) -> None:
-        super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"dim={dim} is not a multiple of num_heads={num_heads}.")
-        self.num_heads = num_heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = nn.Linear(dim, dim)
+    def __init__(self, *, dim: Positive, num_heads: Positive) -> None:
+        super().__init__(dim=dim, num_heads=num_heads)
         self.norm = nn.LayerNorm(dim)
-        nn.init.xavier_uniform_(self.in_proj_weight)
-        nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, tokens: Tensor, contexts: Tensor, valid: Tensor) -> Tensor:
+    def attend(self, tokens: Tensor, contexts: Tensor, valid: Tensor) -> Tensor:
         """``(..., N, D)`` of tokens ``(..., N, D)``, contexts ``(..., K, N, D)`` and ``(..., K)`` bool, which contexts there are."""
-        dim = tokens.shape[-1]
-        weight_q, weight_kv = self.in_proj_weight.split((dim, 2 * dim))
-        bias_q, bias_kv = self.in_proj_bias.split((dim, 2 * dim))
-        query = nn.functional.linear(tokens, weight_q, bias_q).unflatten(-1, (self.num_heads, -1))
-        key, value = (
-            nn.functional.linear(contexts, weight_kv, bias_kv).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
-        )
-        score = (query[..., None, :, :, :] * key).sum(dim=-1) / (dim // self.num_heads) ** 0.5  # (..., K, N, heads)
-        weight = score.float().masked_fill(~valid[..., None, None], -1e9).softmax(dim=-3)
-        gathered = (weight[..., None].to(value.dtype) * value).sum(dim=-4).flatten(-2)
-        attended: Tensor = self.norm(tokens + self.out_proj(gathered))
+        attended: Tensor = self.norm(tokens + self.across_frames(tokens, contexts, valid))
         return attended
 
 
@@ -110,7 +91,9 @@ class FlowContextMixer(TokenMixer):
         super().__init__()
         self.relation = relation
         self.warp = warp
-        self.context_layers = nn.ModuleList(ContextAttention(relation.dim, num_heads) for _ in relation.layers)
+        self.context_layers = nn.ModuleList(
+            ContextAttention(dim=relation.dim, num_heads=num_heads) for _ in relation.layers
+        )
         self.map_channels = map_channels
         self.num_contexts = num_contexts
         self.key_interval = key_interval
@@ -168,8 +151,8 @@ class FlowContextMixer(TokenMixer):
         boxes, has_key = frames.boxes.flatten(1, 2), mask.any(dim=-1)
         tokens = frames.tokens
         log_weights = self.relation.log_weights(boxes, boxes, mask)
-        for attend, relate, log_weight in zip(self.context_layers, self.relation.stack(), log_weights, strict=True):
-            inputs = attend(tokens, contexts, context_valid).flatten(1, 2)
+        for context, relate, log_weight in zip(self.context_layers, self.relation.stack(), log_weights, strict=True):
+            inputs = context.attend(tokens, contexts, context_valid).flatten(1, 2)
             tokens = relate(inputs, inputs, log_weight, has_key).unflatten(1, (length, num_boxes))
         return tokens
 
@@ -234,7 +217,7 @@ class FlowContextMixer(TokenMixer):
         )
 
         def attend(layer: int, tokens: Tensor) -> Tensor:
-            attended: Tensor = self.context_layers[layer](tokens, contexts, key_frames["valid"])
+            attended: Tensor = self.context_layers[layer].attend(tokens, contexts, key_frames["valid"])
             return attended
 
         return causal_step(self.relation, self.window, frame, window, attend)
@@ -268,8 +251,8 @@ class FlowContextMixer(TokenMixer):
         )
         tokens = ring["tokens"]
         layers = zip(self.context_layers, self.relation.stack(), [*inner, last], strict=True)
-        for index, (attend, relate, log_weight) in enumerate(layers):
-            inputs = attend(tokens, ring["contexts"], key_frames["valid"])
+        for index, (context, relate, log_weight) in enumerate(layers):
+            inputs = context.attend(tokens, ring["contexts"], key_frames["valid"])
             queries = inputs if index < len(inner) else inputs[-1:]  # the last layer: of the newest frame alone
             related = relate(queries.flatten(0, 1), inputs.flatten(0, 1), log_weight)
             tokens = related.unflatten(0, queries.shape[:2])
