@@ -34,6 +34,9 @@ WRONG = {
     "dataloader.train.transforms[1]=null": "takes ultravid.data.transforms.ClipTransform for 'transforms'",
     "dataloader.test=foo": "takes Iterable[list[dict[str, Any]]] for 'data_loader'",
     "+trainer.hooks.writer.writers.json.window_size=-1": "takes int >= 1 | None for 'window_size'",
+    "train.num_threads=many": "is 'many' where a run takes 'auto' or a number of at least 1",
+    "train.deterministic=maybe": "is 'maybe' where a run takes bool",
+    "+model.backbone.depth=50": "takes either depth or num_blocks, which is [1, 1, 1] here; '~model.backbone.num_blocks' removes it",
     "trainer.hooks.progress=foo": "takes ultravid.engine.train_loop.HookBase | None for 'hooks'",
 }
 

@@ -128,7 +128,10 @@ def test_two_processes_train_on_their_shares_of_the_batch(phantom, tmp_path, too
         (["DATASETS.TRAIN", "('fantom_train',)"], "Did you mean 'phantom_train'?"),
         (["DATASETS.TRAIN", "()"], "set at DATASETS.TRAIN, command line"),
         (["MODEL.META_ARCHITECTURE", "BasicDett"], "Did you mean 'BasicDet'?"),
-        (["MODEL.RESNETS.DEPTH", "34"], "ResNet needs either depth or num_blocks."),
+        (
+            ["MODEL.RESNETS.DEPTH", "34"],
+            "takes either depth or num_blocks, which is [1, 1, 1] here; '~model.backbone.num_blocks' removes it",
+        ),
         (["MODEL.ANCHOR_GENERATOR.SHAPES", "[]", "MODEL.ANCHOR_GENERATOR.SIZES", "[[1], [2]]"], "one feature map"),
         (["SOLVER.OPTIMIZER", "Adagrad"], "SOLVER.OPTIMIZER is 'Adagrad'. Known here: Adam, AdamW, SGD."),
         (["SOLVER.STEP_FACTORS", "[0.1]"], "SOLVER.STEP_FACTORS has 1 factors for 2 SOLVER.STEPS."),

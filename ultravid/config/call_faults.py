@@ -15,6 +15,7 @@ from ultravid.config.targets import target_name
 from ultravid.config.tree import CONTROL_KEYS, DELETED, MISSING, Container, full_key, raw_child, raw_children
 from ultravid.config.value_types import (
     Parameters,
+    alternative_of,
     bound_by_argument,
     hint_of,
     is_function,
@@ -85,6 +86,7 @@ def call_faults(node: Node, allowed: frozenset[str] | None, complete: bool = Tru
         if node.get("_recursive_", True) and node.get("_check_", True):
             yield from _type_faults(node, target, parameters)
             yield from _relation_faults(node, target, parameters)
+            yield from _alternative_faults(node, target, parameters, complete and not node.get("_partial_", False))
 
 
 def _positional(node: Node) -> list[Any]:
@@ -157,6 +159,31 @@ def _relation_faults(node: Node, target: Callable[..., Any], takes: Parameters) 
         else:
             continue
         yield Fault(full_key(owner, own_key), message, where(owner, own_key), about="type")
+
+
+def _alternative_faults(node: Node, target: Callable[..., Any], takes: Parameters, complete: bool) -> Iterator[Fault]:
+    """Arguments of which a call takes one or the other, if it is given both or neither."""
+    given = dict(resolved_items(node))
+    for name, annotation in takes.annotations.items():
+        other = alternative_of(annotation)
+        if other is None or "_args_" in node:
+            continue
+        if given.get(name) is None and given.get(other) is None:
+            if complete:
+                yield Fault(full_key(node), f"{target_name(target)} needs either {name} or {other}", where(node))
+        elif given.get(name) is not None and given.get(other) is not None:
+            # the one that was set last is what the user wants
+            wanted, left = (other, name) if _overridden(node, other) and not _overridden(node, name) else (name, other)
+            message = (
+                f"is {_shown(given[wanted])}, and {target_name(target)} takes either {wanted} or {left}, which is {_shown(given[left])} "
+                f"here; '~{full_key(node, left)}' removes it"
+            )
+            yield Fault(full_key(node, wanted), message, where(node, wanted), about="type")
+
+
+def _overridden(node: Node, key: str) -> bool:
+    settings = settings_of(node, key)
+    return bool(settings) and is_override(settings[-1][0])
 
 
 def _type_fault(

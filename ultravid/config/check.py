@@ -20,7 +20,7 @@ from ultravid.config.nodes import Node, as_node
 from ultravid.config.overrides import override_faults
 from ultravid.config.plain_data import to_data
 from ultravid.config.provenance import is_override, origin_text, place_made, settings_of, where
-from ultravid.config.references import is_reference
+from ultravid.config.references import is_reference, owner_of
 from ultravid.config.targets import target_name
 from ultravid.config.tree import (
     CONTROL_KEYS,
@@ -30,17 +30,22 @@ from ultravid.config.tree import (
     full_key,
     join_key,
     key_in_parent,
+    raw_child,
     raw_children,
     split_key,
     walk,
 )
 from ultravid.config.upgrade import upgrade, upgrade_notes
-from ultravid.config.value_types import hint_of, parameters_of
+from ultravid.config.value_types import hint_of, mismatch, parameters_of, resolved_items, type_text
 from ultravid.utils.text import nearest
+from ultravid.utils.threads import NumThreads
 
 __all__ = ["check", "load_checked", "refuse_faults"]
 
 logger = logging.getLogger(__name__)
+
+_OF_LAUNCHERS: dict[str, Any] = {"num_threads": NumThreads, "deterministic": bool}
+"""Values of ``train`` that launchers read and no object takes, with what they accept."""
 
 _REFERRED = re.compile(r"(\.*)([A-Za-z_][\w.]*)[^${}]*\}")
 
@@ -66,6 +71,7 @@ def check(cfg: Any, *, allowed_packages: Iterable[str] | None = None) -> list[Fa
     with own_project(cfg):
         found = [
             *_faults(cfg, allowed),
+            *_launcher_faults(cfg),
             *_circles(cfg),
             *_copies(cfg),
             *_lost_settings(cfg),
@@ -200,6 +206,18 @@ def _faults(container: Container, allowed: frozenset[str] | None, complete: bool
                 container[key]
             except ConfigError as error:
                 yield Fault(full_key(container, key), f"{error}{_hint(container, key, error)}", where(container, key))
+
+
+def _launcher_faults(cfg: Node) -> Iterator[Fault]:
+    train = cfg.get("train") if "train" in cfg and not is_reference(raw_child(cfg, "train", None)) else None
+    if not isinstance(train, Node) or "_target_" in train:
+        return
+    for key, value in resolved_items(train):
+        wrong = mismatch(value, _OF_LAUNCHERS[key]) if key in _OF_LAUNCHERS else None
+        if wrong is not None:
+            message = f"is {value!r} where a run takes {type_text(_OF_LAUNCHERS[key])}."
+            owner, own_key = owner_of(train, key)
+            yield Fault(full_key(owner, own_key), message, where(owner, own_key), about="type")
 
 
 def _hint(container: Container, key: Any, error: ConfigError) -> str:

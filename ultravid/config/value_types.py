@@ -28,11 +28,12 @@ from ultravid.config.nodes import Node
 from ultravid.config.references import is_reference
 from ultravid.config.targets import target_name
 from ultravid.config.tree import MISSING, Container, raw_children
-from ultravid.utils.limits import Accepts, Hint, Limits, as_limits
+from ultravid.utils.limits import Accepts, EitherThisOr, Hint, Limits, as_limits
 
 __all__ = [
     "Mismatch",
     "Parameters",
+    "alternative_of",
     "bound_by_argument",
     "hint_of",
     "is_function",
@@ -208,13 +209,13 @@ def type_text(annotation: Any) -> str:
 
 
 def _annotated_text(annotation: Any, *metadata: Any) -> str:
-    text = "number" if annotation is Any or typing.get_origin(annotation) in _UNIONS else type_text(annotation)
     for each in metadata:
         if isinstance(each, Accepts):
             return each.text
         if (limits := as_limits(each)) is not None:
-            return limits.described(text)
-    return text
+            is_union = annotation is Any or typing.get_origin(annotation) in _UNIONS
+            return limits.described("number" if is_union else type_text(annotation))
+    return type_text(annotation)
 
 
 def hint_of(annotation: Any, is_function: bool) -> str:
@@ -237,6 +238,12 @@ def bound_by_argument(annotation: Any) -> str | None:
             if isinstance(item, Limits) and isinstance(item.lt, str):
                 return item.lt
     return None
+
+
+def alternative_of(annotation: Any) -> str | None:
+    """The argument of the same call that is given in place of this one; None if there is none."""
+    items = getattr(annotation, "__metadata__", ())
+    return next((item.other for item in items if isinstance(item, EitherThisOr)), None)
 
 
 def mismatch(value: Any, annotation: Any) -> Mismatch | None:

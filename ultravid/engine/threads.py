@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from ultravid.utils.errors import UserError
-from ultravid.utils.limits import Accepts
 from ultravid.utils.run_folder import RunFolder
-from ultravid.utils.threads import threads_for
+from ultravid.utils.threads import NumThreads, number_of_threads, threads_for
 
-__all__ = ["NumThreads", "set_evaluation_threads", "set_training_threads"]
+__all__ = ["set_evaluation_threads", "set_training_threads"]
 
 logger = logging.getLogger(__name__)
-
-
-def _number(value: Any) -> int | None:
-    """A number of threads; None for "auto". The command line gives text, ``"2"``, as the value in the config is text.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if value == "auto":
-        return None
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError
-    return value
-
-
-def _is_num_threads(value: Any) -> bool:
-    try:
-        _number(value)
-    except ValueError:
-        return False
-    return True
-
-
-NumThreads = Annotated[int | str, Accepts(_is_num_threads, "'auto' or a number of at least 1")]
-"""Threads of an operation on the CPU, for a signature."""
 
 
 def set_training_threads(num_threads: NumThreads, resumed: RunFolder | None) -> None:
@@ -101,6 +73,6 @@ def set_evaluation_threads(model: nn.Module, num_threads: NumThreads = "auto") -
 
 def _checked(num_threads: Any) -> int | None:
     try:
-        return _number(num_threads)
+        return number_of_threads(num_threads)
     except ValueError:
         raise UserError(f"train.num_threads={num_threads!r} is neither 'auto' nor a number of at least 1.") from None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-__all__ = ["Accepts", "Hint", "Limits", "NotNegative", "Positive", "Share", "as_limits"]
+__all__ = ["Accepts", "EitherThisOr", "Hint", "Limits", "NotNegative", "Positive", "Share", "as_limits"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,17 @@ class Accepts:
 
     test: Callable[[Any], bool]
     text: str
+
+
+@dataclass(frozen=True)
+class EitherThisOr:
+    """Of two arguments of a call one is given, and the other is None.
+
+    Attributes:
+        other: name of the other argument.
+    """
+
+    other: str
 
 
 @dataclass(frozen=True)

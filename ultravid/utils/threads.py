@@ -7,8 +7,11 @@ core then: a frame of the small phantom model takes 576 ms with two spinning thr
 from __future__ import annotations
 
 import os
+from typing import Annotated, Any
 
-__all__ = ["available_cores", "threads_for", "wait_passively"]
+from ultravid.utils.limits import Accepts
+
+__all__ = ["NumThreads", "available_cores", "number_of_threads", "threads_for", "wait_passively"]
 
 SMALL_MODEL = 2_000_000
 """Parameters up to which a frame is faster on one thread than on two: of 0.7 million, at 128 px, 13.1 ms against 15.5."""
@@ -25,6 +28,33 @@ def available_cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
         return os.cpu_count() or 1
+
+
+def number_of_threads(value: Any) -> int | None:
+    """A number of threads; None for "auto". The command line gives text, ``"2"``, as the value in the config is text.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if value == "auto":
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError
+    return value
+
+
+def _is_num_threads(value: Any) -> bool:
+    try:
+        number_of_threads(value)
+    except ValueError:
+        return False
+    return True
+
+
+NumThreads = Annotated[int | str, Accepts(_is_num_threads, "'auto' or a number of at least 1")]
+"""Threads of an operation on the CPU, for a signature."""
 
 
 def threads_for(num_parameters: int, available: int) -> int:

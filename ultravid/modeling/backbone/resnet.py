@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ultravid.layers import Conv2d, FrozenBatchNorm2d, get_norm
 from ultravid.layers.conv import c2_msra_fill, to_fast_layout
 from ultravid.modeling.backbone.pretrained import load_backbone_weights, torchvision_hint
-from ultravid.utils.limits import NotNegative, Positive
+from ultravid.utils.limits import EitherThisOr, NotNegative, Positive
 
 __all__ = ["BasicBlock", "BottleneckBlock", "ResNet", "Stage", "make_stage"]
 
@@ -222,7 +222,7 @@ class ResNet(nn.Module):
     def __init__(
         self,
         *,
-        depth: int | None = None,
+        depth: Annotated[int | None, EitherThisOr("num_blocks")] = None,
         num_blocks: Sequence[int] | None = None,
         channels: Sequence[int] | None = None,
         strides: Sequence[int] | None = None,
@@ -291,7 +291,9 @@ class _Stage(NamedTuple):
 
 def _num_blocks(depth: int | None, num_blocks: Sequence[int] | None) -> Sequence[int]:
     if (depth is None) == (num_blocks is None):
-        raise ValueError("ResNet needs either depth or num_blocks.")
+        raise ValueError(
+            f"ResNet takes either depth or num_blocks, and has {'neither' if depth is None else 'both'}: set one of them to None."
+        )
     if num_blocks is not None:
         return num_blocks
     if depth not in _BLOCKS_BY_DEPTH:
