@@ -113,7 +113,13 @@ def chosen_models(text: str | None) -> dict[str, Path]:
     by_name = {name.lower(): name for name in configs}
     for part in filter(None, (part.strip() for part in text.split(","))):
         if part.endswith(".py"):
-            chosen[Path(part).stem] = Path(part)
+            file = Path(part).expanduser()
+            if not file.is_file():
+                raise UserError(f"--models: there is no file {part}.")
+            if chosen.setdefault(file.stem, file) != file:
+                raise UserError(
+                    f"--models: {chosen[file.stem]} and {part} have one name, {file.stem}; run one at a time."
+                )
         elif part.lower() in by_name:
             chosen[by_name[part.lower()]] = configs[by_name[part.lower()]]
         else:

@@ -57,6 +57,13 @@ def test_a_finished_row_stays_an_interrupted_one_is_resumed_and_a_changed_one_is
     assert re.search(r"\| BasicDet +(\| - +){11}\|", (tmp_path / "README.md").read_text())
 
 
+def test_a_config_file_that_is_missing_or_has_the_name_of_another_is_refused_before_anything_is_trained(table, capfd):
+    twice = f"{PHANTOM_CONFIG},{PHANTOM_CONFIG.parents[2] / 'ultradet/configs/phantom.py'}"
+    for models, message in (("BasicDet,nope.py", "there is no file nope.py"), (twice, "have one name, phantom")):
+        assert run_tool(phantom_table.main, [*table, "--models", models]) == 2
+        assert message in capfd.readouterr().err
+
+
 NOTHING = phantom_table.JobResults({}, stopped=False)
 
 
