@@ -151,7 +151,7 @@ def steps(model: VideoDetector, frames: Tensor) -> list[Detections]:
 @as_shipped
 def test_boxes_lie_in_the_output_and_scale_with_it(case):
     larger = VideoStream(case.model, SIZE, (SIZE[0] * 2, SIZE[1] * 3))
-    for image, found in zip(case.videos["a"][:3], case.alone["a"], strict=False):
+    for image, found in zip(case.videos["a"][:2], case.alone["a"], strict=False):
         scaled = larger(image)
         assert found.image_size == SIZE and inside(found)
         assert scaled.image_size == (SIZE[0] * 2, SIZE[1] * 3) and inside(scaled)
@@ -241,24 +241,24 @@ def test_detectron2s_form_gives_what_the_stream_gives_for_any_split_into_calls(c
 def test_streams_through_one_model_do_not_meet(case):
     streams = {v: VideoStream(case.model, SIZE) for v in case.videos}
     found = {v: [] for v in streams}
-    for a, b in zip(*case.videos.values(), strict=False):
+    for a, b in zip(case.videos["a"][:3], case.videos["b"][:3], strict=True):
         found["a"].append(streams["a"](a))
         found["b"].append(streams["b"](b))
-    assert all_same(found["a"], case.alone["a"][:4]) and all_same(found["b"], case.alone["b"])
+    assert all_same(found["a"], case.alone["a"][:3]) and all_same(found["b"], case.alone["b"][:3])
     threaded = {}
     both = threading.Barrier(2)
 
     def run(name: str) -> None:
         torch.set_num_threads(1)
         both.wait()
-        threaded[name] = case.stream(name, 3)
+        threaded[name] = case.stream(name, 2)
 
     threads = [threading.Thread(target=run, args=(name,)) for name in case.videos]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all_same(threaded["a"], case.alone["a"][:3]) and all_same(threaded["b"], case.alone["b"][:3])
+    assert all_same(threaded["a"], case.alone["a"][:2]) and all_same(threaded["b"], case.alone["b"][:2])
 
 
 @as_shipped
@@ -270,6 +270,12 @@ def test_reset_and_a_new_stream_leave_nothing_behind(case):
     assert all_same(case.answered("b", 2), case.alone["b"][:2])
     assert all_same(case.answered("a", 2, stream_id="one"), case.alone["a"][:2])
     assert all_same(case.answered("a", 2, stream_id="two"), case.alone["a"][:2])
+    # Under one stream_id, a video after another continues it.
+    model.reset()
+    case.answered("a", 1, stream_id="one")
+    continued = case.answered("b", 1, stream_id="one")
+    both = VideoStream(model, SIZE)
+    assert all_same([both(frame) for frame in (case.videos["a"][0], case.videos["b"][0])][1:], continued)
 
 
 @as_shipped
@@ -370,13 +376,13 @@ def backward(model: VideoDetector, clips: list[Clip], seed: int = 0) -> float:
 def test_the_loss_falls_and_every_parameter_gets_a_gradient(name):
     torch.manual_seed(0)
     model = instantiate(describe(name)).train()
-    clips = [clip(1, 3, *SIZE, boxes=[1, 0, 2]), clip(2, 2, *SIZE, num_memory=1)]
+    clips = [clip(1, 2, *SIZE, boxes=[1, 0]), clip(2, 2, *SIZE, num_memory=1)]
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     totals = [backward(model, clips)]
     missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     allowed = re.compile(WITHOUT_GRADIENT.get(name, "$^"))
     assert all(allowed.search(n) for n in missing), f"no loss reaches {missing}"
-    for _ in range(5):
+    for _ in range(4):
         optimizer.step()
         totals.append(backward(model, clips))
     assert totals[-1] < 0.95 * totals[0], totals

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.modeling.random_models import clip, random_model, video
+from tests.modeling.random_models import SMALL, clip, random_model, video
 from ultravid.layers import FrozenBatchNorm2d
+from ultravid.layers.box_tensors import iou_matrix
 from ultravid.layers.roi_align import pool_boxes, roi_align
 from ultravid.modeling import InferenceDetector, VideoStream, prepare_for_inference
 from ultravid.modeling.inference import CompileError
@@ -29,7 +30,12 @@ def assert_same(plain, prepared, frames, box_px=0.05, score=1e-4):
         assert torch.equal(found.pred_classes, expected.pred_classes)
 
 
-@pytest.mark.parametrize("name", ["ultradet", "fgfa", "yolox", "transvod"])
+def models(*names):
+    """All models, of which these are run by default."""
+    return [pytest.param(name, marks=[] if name in names else [pytest.mark.slow_models]) for name in SMALL]
+
+
+@pytest.mark.parametrize("name", models("ultradet", "fgfa", "yolox", "transvod"))
 def test_a_prepared_model_detects_the_same_and_the_given_one_stays_as_it_is(name):
     model = random_model(name)
     before, form = copy.deepcopy(model.state_dict()), repr(model)
@@ -55,15 +61,23 @@ def test_a_prepared_model_refuses_another_size_training_and_options_that_do_not_
         prepare_for_inference(random_model("faster_rcnn"), SIZE, cuda_graphs=True)
 
 
-def test_bfloat16_is_close_and_keeps_the_state_in_float32():
-    model = random_model("basicdet")
+@pytest.mark.parametrize("name", models("basicdet"))
+def test_bfloat16_finds_the_same_objects_and_keeps_the_state_in_float32(name):
+    """Its seven bits move boxes and scores, and among many boxes of one object others may be the best: so objects are compared."""
+    model = random_model(name)
     prepared = prepare_for_inference(model, SIZE, precision="bfloat16")
-    image = video(1, 1, *SIZE)[0].float()
-    expected, _ = model.step(image, model.initial_state(SIZE))
-    found, state = prepared.step(image, prepared.initial_state(SIZE))
-    dtypes = {t.dtype for t in torch.utils._pytree.tree_leaves(state)}
-    assert torch.bfloat16 not in dtypes and found.boxes.dtype == found.scores.dtype == torch.float32
-    assert abs(float(expected.scores.max() - found.scores.max())) < 0.1
+    states = model.initial_state(SIZE), prepared.initial_state(SIZE)
+    for number, image in enumerate(video(1, 3, *SIZE).float()):
+        phase = model.phase(number)
+        expected, plain = model.step(image, states[0], phase)
+        found, state = prepared.step(image, states[1], phase)
+        states = plain, state
+        dtypes = {t.dtype for t in torch.utils._pytree.tree_leaves(state)}
+        assert torch.bfloat16 not in dtypes and found.boxes.dtype == found.scores.dtype == torch.float32
+        best = expected.valid & (expected.scores >= 0.9 * expected.scores.max())
+        iou = iou_matrix(expected.boxes[best], found.boxes[found.valid])
+        same = iou * ((expected.scores[best][:, None] - found.scores[found.valid]).abs() < 0.05)
+        assert (same.amax(dim=1) > 0.5).float().mean() >= 0.8, (name, number, same.amax(dim=1))
 
 
 def test_a_model_that_is_not_one_graph_is_reported_with_the_reason(monkeypatch):

@@ -24,7 +24,14 @@ EXPECTED = np.load(FOLDER / "detections.npz")
 MODELS = json.loads((FOLDER / "models.json").read_text())
 SEED = 20240611
 # (number, frames, height, width, output height, output width); L is longer than any memory, D is no multiple of 16.
-VIDEOS = {"L": (2, 20, 192, 256, 192, 256), "D": (3, 2, 234, 310, 351, 465)}
+VIDEOS = {
+    "A": (0, 12, 256, 320, 256, 320),
+    "B": (1, 1, 256, 320, 256, 320),
+    "L": (2, 20, 192, 256, 192, 256),
+    "D": (3, 2, 234, 310, 351, 465),
+}
+FRAMES = {"UltraDet": 9, "MEGA": 13}
+"""Frames of L that are compared, if they are more than 2: up to the second key frame, and until the memory is used."""
 
 
 @functools.cache
@@ -83,14 +90,19 @@ def converted(request, tmp_path_factory):
 
 def differences(name, model, video, count):
     """The largest distance of a box and of a score, and the frames in which not all detections have a partner."""
+    return differences_in(name, model, video, frames(video)[:count], VIDEOS[video][-2:])
+
+
+def differences_in(name, model, video, images, output_size):
+    """`differences` for some frames, whose detections are recorded under the name of a video."""
     num = EXPECTED[f"{name}_{video}_num"].astype(int)
     cut = np.cumsum(num)[:-1]
     recorded = zip(*(np.split(EXPECTED[f"{name}_{video}_{a}"], cut) for a in ("boxes", "scores")), strict=True)
-    *_, height, width = VIDEOS[video]
+    height, width = output_size
     box, score, unequal = 0.0, 0.0, []
     tolerance = MODELS[name]["tolerance"]
-    for t, (image, (boxes, scores)) in enumerate(zip(frames(video)[:count], recorded, strict=False)):
-        (output,) = model([{"image": image, "height": height, "width": width, "video_id": "one"}])
+    for t, (image, (boxes, scores)) in enumerate(zip(images, recorded, strict=False)):
+        (output,) = model([{"image": image, "height": height, "width": width, "stream_id": "one"}])
         found = output["instances"]
         # Scores of one frame may be closer than rounding noise, so partners are sought, not taken by order.
         gap = np.abs(found.pred_boxes.tensor.numpy()[:, None] - boxes[None]).max(axis=2)
@@ -109,10 +121,26 @@ def differences(name, model, video, count):
 def test_a_converted_model_detects_what_was_recorded_after_a_reset_too(converted):
     name, model = converted
     tolerance = MODELS[name]["tolerance"]
-    for video, count in (("L", 2), ("D", 1)):
+    for video, count in (("D", 1), ("L", FRAMES.get(name, 2))):
         model.reset()
         box, score, unequal = differences(name, model, video, count)
         assert (box <= tolerance[0], score <= tolerance[1], unequal) == (True, True, []), (video, box, score)
+
+
+@pytest.mark.parametrize("converted", ["CVANet"], indirect=True)
+def test_a_video_that_follows_another_under_one_stream_id_is_its_continuation(converted):
+    """The published CVA-Net never forgets a video; what was recorded of it is what one stream of both videos gives."""
+    name, model = converted
+    model.reset()
+    lag = model.feature_context.window.num_frames - 1
+    for image in frames("A")[-lag:]:  # what is further back is not used
+        model([{"image": image, "stream_id": "one"}])
+    (image,) = frames("B")
+    box, score, unequal = differences_in(name, model, "Bleak", [image], VIDEOS["B"][-2:])
+    tolerance = MODELS[name]["tolerance"]
+    assert (box <= tolerance[0], score <= tolerance[1], unequal) == (True, True, [])
+    model.reset()
+    assert differences_in(name, model, "Bleak", [image], VIDEOS["B"][-2:])[0] > 1  # alone, it is another video
 
 
 @pytest.mark.slow_models
