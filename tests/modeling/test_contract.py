@@ -403,9 +403,9 @@ def losses_of(model: VideoDetector, clips: list[Clip]) -> dict[str, float]:
 
 
 HARD = {
-    "no box": lambda: [clip(1, 3, *SIZE, boxes=0)],
+    "no box": lambda: [clip(1, 2, *SIZE, boxes=0)],
     "200 boxes, one frame, two sizes": lambda: [
-        clip(1, 3, *SIZE, boxes=[1, 200, 0]),
+        clip(1, 2, *SIZE, boxes=[200, 0]),
         clip(2, length=1, height=31, width=47),
     ],
     "memory alone": lambda: [clip(1, 2, *SIZE, num_memory=2)],
@@ -422,7 +422,7 @@ def test_hard_clips_train_and_evaluate(name):
             error.add_note(f"clips: {kind}")
             raise
     collapse(model)
-    backward(model, [clip(1, 3, *SIZE, boxes=[1, 0, 2])])
+    backward(model, [clip(1, 2, *SIZE, boxes=[1, 2])])
     found = VideoStream(model.eval(), SIZE)(video(1, 1, *SIZE)[0])
     assert torch.isfinite(found.scores).all()
 

@@ -9,6 +9,9 @@ height, width of a feature map, ``R`` frames of the window.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -103,6 +106,9 @@ class FlowContextMixer(TokenMixer):
         self.window = FrameWindow(context_frames + 1)
         self.streams = InterleavedStreams(context_stride)
 
+    def _contexts(self) -> list[ContextAttention]:
+        return list(cast("Iterable[ContextAttention]", self.context_layers))
+
     def phase(self, frame_number: int) -> int:
         """1 for key frames, 0 for the others."""
         return KEY if frame_number // self.streams.stride % self.key_interval == 0 else ORDINARY
@@ -151,7 +157,7 @@ class FlowContextMixer(TokenMixer):
         boxes, has_key = frames.boxes.flatten(1, 2), mask.any(dim=-1)
         tokens = frames.tokens
         log_weights = self.relation.log_weights(boxes, boxes, mask)
-        for context, relate, log_weight in zip(self.context_layers, self.relation.stack(), log_weights, strict=True):
+        for context, relate, log_weight in zip(self._contexts(), self.relation.stack(), log_weights, strict=True):
             inputs = context.attend(tokens, contexts, context_valid).flatten(1, 2)
             tokens = relate(inputs, inputs, log_weight, has_key).unflatten(1, (length, num_boxes))
         return tokens
@@ -217,7 +223,7 @@ class FlowContextMixer(TokenMixer):
         )
 
         def attend(layer: int, tokens: Tensor) -> Tensor:
-            attended: Tensor = self.context_layers[layer].attend(tokens, contexts, key_frames["valid"])
+            attended: Tensor = self._contexts()[layer].attend(tokens, contexts, key_frames["valid"])
             return attended
 
         return causal_step(self.relation, self.window, frame, window, attend)
@@ -250,7 +256,7 @@ class FlowContextMixer(TokenMixer):
             self.relation, window, ring["boxes"], ring["box_valid"], self.window.num_frames
         )
         tokens = ring["tokens"]
-        layers = zip(self.context_layers, self.relation.stack(), [*inner, last], strict=True)
+        layers = zip(self._contexts(), self.relation.stack(), [*inner, last], strict=True)
         for index, (context, relate, log_weight) in enumerate(layers):
             inputs = context.attend(tokens, ring["contexts"], key_frames["valid"])
             queries = inputs if index < len(inner) else inputs[-1:]  # the last layer: of the newest frame alone
