@@ -35,7 +35,7 @@ WRONG = {
     "dataloader.test=foo": "takes Iterable[list[dict[str, Any]]] for 'data_loader'",
     "+trainer.hooks.writer.writers.json.window_size=-1": "takes int >= 1 | None for 'window_size'",
     "train.num_threads=many": "is 'many' where a run takes 'auto' or a number of at least 1",
-    "+model.backbone.depth=50": "takes either depth or num_blocks, which is [1, 1, 1] here; '~model.backbone.num_blocks' removes it",
+    "+model.backbone.depth=50": "takes either depth or num_blocks, which is (1, 1, 1) here; '~model.backbone.num_blocks' removes it",
     "trainer.hooks.progress=foo": "takes ultravid.engine.train_loop.HookBase | None for 'hooks'",
 }
 

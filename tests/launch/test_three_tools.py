@@ -130,7 +130,7 @@ def test_two_processes_train_on_their_shares_of_the_batch(phantom, tmp_path, too
         (["MODEL.META_ARCHITECTURE", "BasicDett"], "Did you mean 'BasicDet'?"),
         (
             ["MODEL.RESNETS.DEPTH", "34"],
-            "takes either depth or num_blocks, which is [1, 1, 1] here; '~model.backbone.num_blocks' removes it",
+            "takes either depth or num_blocks, which is (1, 1, 1) here; '~model.backbone.num_blocks' removes it",
         ),
         (["MODEL.ANCHOR_GENERATOR.SHAPES", "[]", "MODEL.ANCHOR_GENERATOR.SIZES", "[[1], [2]]"], "one feature map"),
         (["SOLVER.OPTIMIZER", "Adagrad"], "SOLVER.OPTIMIZER is 'Adagrad'. Known here: Adam, AdamW, SGD."),
