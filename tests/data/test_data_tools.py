@@ -129,7 +129,8 @@ def test_boxes_of_a_resized_test_frame_are_drawn_where_they_are():
     item = {"image": torch.zeros(3, 20, 30, dtype=torch.uint8), "height": 40, "width": 60, "instances": instances}
     drawn = load_tool("visualize_data").draw_item(item, "BGR")
     rows, columns = np.nonzero(drawn[..., 1] > 128)
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 14, 10, 19)  # the outermost pixels inside of the box
+    # the outermost pixels inside of the box
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 14, 10, 19)
 
 
 def test_mistakes_of_the_tools_are_reported_in_one_message(run, phantom, tmp_path):
