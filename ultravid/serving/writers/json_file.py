@@ -1,0 +1,112 @@
+"""The JSON of a source's detections: one entry a frame, written as they come, so that no video is too long for it.
+
+The file is one object. Its first line holds what is known at the beginning and its last line what is known at the end, so that both
+are read without the frames between them::
+
+    {"source": "scan.mp4", "width": 640, "height": 480, ..., "frames": [
+    {"index": 0, "pts_s": 0.0, "detections": []},
+    ...
+    ], "tracks": [...], ...}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ultravid.datasets.readers.source import ImageArray
+from ultravid.serving.records import FrameDetections
+from ultravid.serving.writers.base import PartialText
+from ultravid.utils.errors import UserError
+from ultravid.utils.whole_files import dump_json
+
+__all__ = ["DetectionsJson", "read_ends", "read_frames"]
+
+_FRAMES = '"frames": ['
+_LONGEST_LINE = 1 << 26
+
+
+class DetectionsJson:
+    """Writes the JSON of one source; a `ResultWriter`.
+
+    Args:
+        path: the file.
+        source: how the source is called.
+        size: (height, width) of its images.
+        class_names: of the model.
+        head: what else is known at the beginning, by keys that follow ``height``.
+
+    Attributes:
+        foot: what is known when the writer is closed, by keys that follow the frames.
+
+    Raises:
+        OSError: it can't be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        source: str,
+        size: tuple[int, int],
+        class_names: Sequence[str],
+        head: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.foot: dict[str, Any] = {}
+        self._class_names = class_names
+        self._text = PartialText(path)
+        self._separator = "\n"
+        named = {"source": source, "width": size[1], "height": size[0], **(head or {})}
+        self._text.write(f"{dump_json(named)[:-1]}, {_FRAMES}")
+
+    def add(self, found: FrameDetections, picture: ImageArray | None = None) -> None:
+        """As `ResultWriter.add`."""
+        del picture
+        self._text.write(self._separator + dump_json(found.as_json(self._class_names)))
+        self._separator = ",\n"
+
+    def close(self) -> None:
+        """As `ResultWriter.close`."""
+        self._text.write("\n]" + (f", {dump_json(self.foot)[1:-1]}" if self.foot else "") + "}\n")
+        self._text.close()
+
+    def discard(self) -> None:
+        """As `ResultWriter.discard`."""
+        self._text.discard()
+
+
+def read_ends(path: Path) -> dict[str, Any]:
+    """All of a file of `DetectionsJson` but its frames.
+
+    Raises:
+        UserError: it can't be read, or is no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            first = file.readline(_LONGEST_LINE).decode("utf-8")
+            size = file.seek(0, 2)
+            tail, length = b"", 1 << 14
+            while tail.count(b"\n") < 2 and length < min(2 * size, _LONGEST_LINE):
+                file.seek(max(0, size - length))
+                tail, length = file.read(), 4 * length
+        head, separator, _ = first.rpartition(_FRAMES)
+        last = tail.rstrip().rpartition(b"\n")[2].decode("utf-8")
+        if not separator or not last.startswith("]"):
+            raise ValueError("it has no frames")
+        both = json.loads(head.rstrip().rstrip(",") + "}"), json.loads("{" + last[1:].lstrip(", "))
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is no file of detections that this version writes ({error}).") from error
+    return {**both[0], **both[1]}
+
+
+def read_frames(path: Path) -> Iterator[dict[str, Any]]:
+    """The frames of a file of `DetectionsJson`, one at a time."""
+    with path.open(encoding="utf-8") as file:
+        next(file)
+        for line in file:
+            if line.startswith("]"):
+                return
+            yield json.loads(line.rstrip().rstrip(","))
