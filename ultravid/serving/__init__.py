@@ -13,6 +13,7 @@ from ultravid.serving.records import Detection, FrameDetections, TimedFrame
 from ultravid.serving.sources.base import RecordingStream
 
 if TYPE_CHECKING:
+    from ultravid.serving.drawing import draw
     from ultravid.serving.loading import LoadedDetector, load_detector
     from ultravid.serving.predictor import DetectionStream, StreamingPredictor
     from ultravid.serving.tracks import TrackCollector, TrackSummary, default_tracker, summarize_tracks
@@ -28,6 +29,7 @@ __all__ = [
     "TrackCollector",
     "TrackSummary",
     "default_tracker",
+    "draw",
     "load_detector",
     "summarize_tracks",
 ]
@@ -39,6 +41,7 @@ _MODULES: dict[str, str] = {
     "TrackCollector": "tracks",
     "TrackSummary": "tracks",
     "default_tracker": "tracks",
+    "draw": "drawing",
     "load_detector": "loading",
     "summarize_tracks": "tracks",
 }

@@ -1,28 +1,44 @@
-"""What every writer of results has, and files that are complete or absent."""
+"""What every writer of results has, and files that are complete or absent.
+
+Legend: ``H, W`` height and width of the source's image in pixels.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from ultravid.datasets.readers.source import ImageArray
 from ultravid.serving.records import FrameDetections
 from ultravid.serving.writers.errors import as_os_error
 
-__all__ = ["PartialText", "ResultWriter", "close_writers", "discard_writers", "temporary_name"]
+__all__ = ["PartialText", "Picture", "ResultWriter", "close_writers", "discard_writers", "temporary_name"]
+
+
+class Picture(NamedTuple):
+    """What is shown of a frame.
+
+    Attributes:
+        plain: ``(H, W, 3)`` uint8 RGB, the frame with what is blacked out.
+        drawn: the same with its boxes.
+    """
+
+    plain: ImageArray
+    drawn: ImageArray
 
 
 class ResultWriter(Protocol):
     """Writes what was found in the frames of one source. Nothing is to be seen of it until `close`, or ever after `discard`."""
 
-    def add(self, found: FrameDetections, picture: ImageArray | None) -> None:
+    def add(self, found: FrameDetections, picture: Picture | None) -> None:
         """Add the next frame.
 
         Args:
             found: its detections.
-            picture: ``(H, W, 3)`` uint8 RGB, blacked out and with its boxes; None if no writer asks for pictures.
+            picture: what is shown of it; None if no writer needs it.
 
         Raises:
             OSError: the disk is full, or the file can't be written.
@@ -105,8 +121,6 @@ class PartialText:
 
     def discard(self) -> None:
         """Remove it, unless it was closed."""
-        try:
+        with contextlib.suppress(OSError):  # what was buffered does not fit on the disk
             self.file.close()
-        except OSError:  # what was buffered does not fit on the disk
-            pass
         self._temporary.unlink(missing_ok=True)

@@ -16,6 +16,8 @@ from ultravid.utils.whole_files import dump_json
 
 __all__ = ["write_coco_video"]
 
+_UNTRACKED = 1_000_000  # from where on detections without a track have an ``instance_id`` each, so that they are not taken for one lesion
+
 
 def write_coco_video(
     path: Path, results: Path, files: Sequence[Path], class_names: Sequence[str], picture_suffix: str = ".jpg"
@@ -23,7 +25,7 @@ def write_coco_video(
     """Write the detections of files of `DetectionsJson`, which are read frame by frame.
 
     Args:
-        path: of the COCO-VID file: each detection is an annotation with its ``score`` and, if it has a track, ``instance_id``.
+        path: of the COCO-VID file: each detection is an annotation with its ``score``, ``track_id`` and ``instance_id``.
         results: of the list of results: ``{image_id, category_id, bbox, score}``.
         files: one a source; a video is named like its file.
         class_names: of the model; ``category_id`` counts them from 1.
@@ -99,13 +101,12 @@ def _add_files(
     return videos
 
 
-def _add_detection(
-    detection: dict[str, Any], image_id: int, video_id: int, annotations: _List, results: _List
-) -> None:
+def _add_detection(detection: dict[str, Any], image_id: int, video_id: int, annotations: _List, results: _List) -> None:
     x1, y1, x2, y2 = detection["box"]
     box = [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)]
     row = {"image_id": image_id, "category_id": detection["class_id"] + 1, "bbox": box, "score": detection["score"]}
     results.add(row)
-    track = {} if detection["track_id"] is None else {"instance_id": detection["track_id"]}
+    track = detection["track_id"]
+    instance = {"instance_id": _UNTRACKED + annotations.number if track is None else track, "track_id": track}
     area = {"area": round(box[2] * box[3], 3), "iscrowd": 0}
-    annotations.add({"id": annotations.number + 1, "video_id": video_id, **row, **area, **track})
+    annotations.add({"id": annotations.number + 1, "video_id": video_id, **row, **area, **instance})

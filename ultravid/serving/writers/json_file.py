@@ -12,13 +12,12 @@ are read without the frames between them::
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ultravid.datasets.readers.source import ImageArray
 from ultravid.serving.records import FrameDetections
-from ultravid.serving.writers.base import PartialText
+from ultravid.serving.writers.base import PartialText, Picture
 from ultravid.utils.errors import UserError
 from ultravid.utils.whole_files import dump_json
 
@@ -37,9 +36,7 @@ class DetectionsJson:
         size: (height, width) of its images.
         class_names: of the model.
         head: what else is known at the beginning, by keys that follow ``height``.
-
-    Attributes:
-        foot: what is known when the writer is closed, by keys that follow the frames.
+        foot: is asked when the writer is closed for what is known then, by keys that follow the frames.
 
     Raises:
         OSError: it can't be written.
@@ -52,15 +49,16 @@ class DetectionsJson:
         size: tuple[int, int],
         class_names: Sequence[str],
         head: Mapping[str, Any] | None = None,
+        foot: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
-        self.foot: dict[str, Any] = {}
+        self._foot = foot
         self._class_names = class_names
         self._text = PartialText(path)
         self._separator = "\n"
         named = {"source": source, "width": size[1], "height": size[0], **(head or {})}
         self._text.write(f"{dump_json(named)[:-1]}, {_FRAMES}")
 
-    def add(self, found: FrameDetections, picture: ImageArray | None = None) -> None:
+    def add(self, found: FrameDetections, picture: Picture | None = None) -> None:
         """As `ResultWriter.add`."""
         del picture
         self._text.write(self._separator + dump_json(found.as_json(self._class_names)))
@@ -68,7 +66,8 @@ class DetectionsJson:
 
     def close(self) -> None:
         """As `ResultWriter.close`."""
-        self._text.write("\n]" + (f", {dump_json(self.foot)[1:-1]}" if self.foot else "") + "}\n")
+        foot = {} if self._foot is None else dict(self._foot())
+        self._text.write("\n]" + (f", {dump_json(foot)[1:-1]}" if foot else "") + "}\n")
         self._text.close()
 
     def discard(self) -> None:
@@ -86,10 +85,11 @@ def read_ends(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             first = file.readline(_LONGEST_LINE).decode("utf-8")
             size = file.seek(0, 2)
-            tail, length = b"", 1 << 14
-            while tail.count(b"\n") < 2 and length < min(2 * size, _LONGEST_LINE):
+            tail, length = b"", 1 << 12
+            while tail.count(b"\n") < 2 and len(tail) < min(size, _LONGEST_LINE):
+                length *= 4
                 file.seek(max(0, size - length))
-                tail, length = file.read(), 4 * length
+                tail = file.read()
         head, separator, _ = first.rpartition(_FRAMES)
         last = tail.rstrip().rpartition(b"\n")[2].decode("utf-8")
         if not separator or not last.startswith("]"):

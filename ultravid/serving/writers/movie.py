@@ -5,6 +5,7 @@ Legend: ``H, W`` height and width of a picture in pixels.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from ultravid.datasets.readers.source import ImageArray
 from ultravid.serving.records import FrameDetections
-from ultravid.serving.writers.base import temporary_name
+from ultravid.serving.writers.base import Picture, temporary_name
 from ultravid.serving.writers.errors import as_os_error
 
 if TYPE_CHECKING:
@@ -99,10 +100,10 @@ class MovieWriter:
                 raise
         self._stream = stream
 
-    def add(self, found: FrameDetections, picture: ImageArray | None) -> None:
+    def add(self, found: FrameDetections, picture: Picture | None) -> None:
         """As `ResultWriter.add`."""
         assert picture is not None
-        frame = av.VideoFrame.from_ndarray(self._even(picture), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(self._even(picture.drawn), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
         frame.pts, frame.time_base = self._stamp(found.pts_s), Fraction(1, self._ticks_a_second)
         with as_os_error(self.path):
@@ -128,10 +129,8 @@ class MovieWriter:
 
     def discard(self) -> None:
         """Leave no file, unless `close` has completed it."""
-        try:
+        with contextlib.suppress(av.FFmpegError, OSError, ValueError):  # it can't be completed, and need not be
             self._container.close()
-        except (av.FFmpegError, OSError, ValueError):  # it can't be completed, and need not be
-            pass
         self._temporary.unlink(missing_ok=True)
 
     def _stamp(self, pts_s: float) -> int:
@@ -151,7 +150,9 @@ class MovieWriter:
     def _even(self, picture: ImageArray) -> ImageArray:
         height, width = self._size
         if picture.shape != (height, width, 3):
-            raise ValueError(f"{self.path.name}: a picture is {picture.shape[1]}x{picture.shape[0]} px, not {width}x{height}.")
+            raise ValueError(
+                f"{self.path.name}: a picture is {picture.shape[1]}x{picture.shape[0]} px, not {width}x{height}."
+            )
         if self._buffer is None:
             return np.ascontiguousarray(picture)
         self._buffer[:height, :width] = picture

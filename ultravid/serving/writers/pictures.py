@@ -8,13 +8,12 @@ from pathlib import Path
 
 import cv2
 
-from ultravid.datasets.readers.source import ImageArray
 from ultravid.serving.records import FrameDetections
-from ultravid.serving.writers.base import temporary_name
+from ultravid.serving.writers.base import Picture, temporary_name
 from ultravid.serving.writers.errors import as_os_error
-from ultravid.utils.whole_files import remove_path
+from ultravid.utils.whole_files import remove_path, write_whole
 
-__all__ = ["FramePictures", "YoloLabels", "frame_file"]
+__all__ = ["FramePictures", "StillPicture", "YoloLabels", "frame_file", "picture_suffix"]
 
 
 def frame_file(index: int, suffix: str) -> str:
@@ -22,29 +21,35 @@ def frame_file(index: int, suffix: str) -> str:
     return f"{index:06d}{suffix}"
 
 
+def picture_suffix(plain: bool) -> str:
+    """Of the files of `FramePictures`."""
+    return ".png" if plain else ".jpg"
+
+
 class FramePictures:
     """Writes the picture of each frame to a folder, which appears when it is closed; a `ResultWriter`.
 
     Args:
         folder: of the pictures; if there is one, it is replaced.
-        suffix: ".jpg", or ".png" for pictures without loss.
+        plain: without boxes, and as PNG, which keeps every pixel; else with them, as JPEG.
 
     Raises:
         OSError: it can't be written.
     """
 
-    def __init__(self, folder: Path, suffix: str = ".jpg") -> None:
+    def __init__(self, folder: Path, *, plain: bool = False) -> None:
         self.folder = folder
-        self._suffix = suffix
+        self._plain = plain
+        self._suffix = picture_suffix(plain)
         self._temporary = temporary_name(folder)
         with as_os_error(folder):
             self._temporary.mkdir()
 
-    def add(self, found: FrameDetections, picture: ImageArray | None) -> None:
+    def add(self, found: FrameDetections, picture: Picture | None) -> None:
         """As `ResultWriter.add`."""
         assert picture is not None
         options = [cv2.IMWRITE_JPEG_QUALITY, 95] if self._suffix == ".jpg" else []
-        done, data = cv2.imencode(self._suffix, picture[..., ::-1], options)
+        done, data = cv2.imencode(self._suffix, (picture.plain if self._plain else picture.drawn)[..., ::-1], options)
         assert done
         with as_os_error(self.folder):
             (self._temporary / frame_file(found.index, self._suffix)).write_bytes(data.tobytes())
@@ -61,6 +66,35 @@ class FramePictures:
     def discard(self) -> None:
         """As `ResultWriter.discard`."""
         remove_path(self._temporary)
+
+
+class StillPicture:
+    """Writes the picture of a source that has one frame, as a movie of one frame is of little use; a `ResultWriter`.
+
+    Args:
+        path: the file, a PNG.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._num_frames = 0
+        self._picture: Picture | None = None
+
+    def add(self, found: FrameDetections, picture: Picture | None) -> None:
+        """As `ResultWriter.add`."""
+        self._num_frames += 1
+        self._picture = picture if self._num_frames == 1 else None
+
+    def close(self) -> None:
+        """As `ResultWriter.close`."""
+        if self._picture is not None:
+            done, data = cv2.imencode(".png", self._picture.drawn[..., ::-1])
+            assert done
+            with as_os_error(self.path), write_whole(self.path) as file:
+                file.write(data.tobytes())
+
+    def discard(self) -> None:
+        """As `ResultWriter.discard`."""
 
 
 class YoloLabels:
@@ -88,7 +122,7 @@ class YoloLabels:
         with as_os_error(folder):
             self._temporary.mkdir(parents=True)
 
-    def add(self, found: FrameDetections, picture: ImageArray | None = None) -> None:
+    def add(self, found: FrameDetections, picture: Picture | None = None) -> None:
         """As `ResultWriter.add`."""
         del picture
         height, width = self._size

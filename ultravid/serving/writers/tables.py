@@ -7,17 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ultravid.datasets.readers.source import ImageArray
 from ultravid.serving.records import FrameDetections
 from ultravid.serving.tracks import TrackCollector, TrackSummary
-from ultravid.serving.writers.base import PartialText
+from ultravid.serving.writers.base import PartialText, Picture
 
 __all__ = ["DETECTION_COLUMNS", "TRACK_COLUMNS", "DetectionsCsv", "TracksCsv"]
 
 DETECTION_COLUMNS = ("index", "pts_s", "x1", "y1", "x2", "y2", "score", "class", "class_id", "track_id")
 """One row a detection; ``track_id`` is empty for one without a track."""
 TRACK_COLUMNS = (
-    *("track_id", "class", "class_id", "first_index", "last_index", "first_pts_s", "last_pts_s", "num_frames", "length_s"),
+    *(
+        "track_id",
+        "class",
+        "class_id",
+        "first_index",
+        "last_index",
+        "first_pts_s",
+        "last_pts_s",
+        "num_frames",
+        "length_s",
+    ),
     *("num_detections", "best_score", "best_index", "best_pts_s", "best_x1", "best_y1", "best_x2", "best_y2"),
 )
 """One row a lesion track; `TrackSummary` says what they are."""
@@ -53,7 +62,7 @@ class DetectionsCsv(_Csv):
         super().__init__(path, DETECTION_COLUMNS)
         self._class_names = class_names
 
-    def add(self, found: FrameDetections, picture: ImageArray | None = None) -> None:
+    def add(self, found: FrameDetections, picture: Picture | None = None) -> None:
         """As `ResultWriter.add`."""
         del picture
         for detection in found.detections:
@@ -79,7 +88,7 @@ class TracksCsv(_Csv):
         self._class_names = class_names
         self._tracks = TrackCollector()
 
-    def add(self, found: FrameDetections, picture: ImageArray | None = None) -> None:
+    def add(self, found: FrameDetections, picture: Picture | None = None) -> None:
         """As `ResultWriter.add`."""
         del picture
         self._tracks.add(found)

@@ -1,0 +1,188 @@
+"""The folder of results of many sources: what is done in it, with which model and settings, and its report.
+
+A source is done if its JSON is there and has the identity of what would be computed: the source's content, the weights and the
+settings. The JSON is the last of a source's files to appear, so that a source that was interrupted is not done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ultravid import __version__
+from ultravid.serving.writers.json_file import read_ends
+from ultravid.utils.errors import UserError
+from ultravid.utils.folder_lock import locked
+from ultravid.utils.whole_files import dump_json, remove_path, write_whole
+
+__all__ = ["REPORT_NAME", "Identity", "OutputFolder", "fingerprint"]
+
+REPORT_NAME = "report.json"
+
+_SAMPLE = 1 << 20  # bytes at the beginning, in the middle and at the end of a file
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp(\..+)?")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What results depend on besides their source.
+
+    Attributes:
+        model: SHA-256 of the weights.
+        settings: by the names that the user knows.
+    """
+
+    model: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """As the files have it."""
+        return {"model": self.model, "settings": json.loads(dump_json(dict(self.settings)))}
+
+    def changes(self, other: Mapping[str, Any]) -> list[str]:
+        """How another identity, as a file has it, differs: ``--conf: 0.25 before, 0.5 now``."""
+        own, old = self.as_json()["settings"], other.get("settings") or {}
+        found = [] if other.get("model") == self.model else ["the weights"]
+        for name in dict.fromkeys((*own, *old)):
+            if own.get(name) != old.get(name):
+                found.append(f"{name}: {_shown(old.get(name))} before, {_shown(own.get(name))} now")
+        return found
+
+
+class OutputFolder:
+    """The folder that a command writes to, locked while it does.
+
+    Args:
+        path: the folder.
+        identity: of this command's results.
+        redo: process everything again, whatever is there.
+
+    Attributes:
+        entries: of the report, by the sources' output names.
+    """
+
+    def __init__(self, path: Path, identity: Identity, *, redo: bool = False) -> None:
+        self.path = path
+        self.identity = identity
+        self.redo = redo
+        self.entries: dict[str, dict[str, Any]] = {}
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[OutputFolder]:
+        """Lock the folder, which is created if necessary, and remove what an interrupted command left half written.
+
+        Raises:
+            LockedError: another process writes to it.
+            UserError: it can't be written, or holds results of another model or of other settings.
+        """
+        with locked(self.path, "a prediction", "choose another folder (--output-dir)"):
+            self._check_identity()
+            for folder in (self.path, self.path / "labels"):
+                for entry in list(os.scandir(folder)) if folder.is_dir() else ():
+                    if _TEMPORARY.fullmatch(entry.name) and "lock.json" not in entry.name:
+                        remove_path(Path(entry.path))
+            yield self
+
+    def _check_identity(self) -> None:
+        report = self.path / REPORT_NAME
+        try:
+            content = json.loads(report.read_bytes()) if report.is_file() else {}
+        except (OSError, ValueError):
+            content = {}
+        if not isinstance(content, dict) or not isinstance(content.get("identity"), dict):
+            return
+        changes = self.identity.changes(content["identity"])
+        if changes and not self.redo:
+            raise UserError(
+                f"{self.path} holds results that were computed with something else ({'; '.join(changes)}). Choose another folder "
+                "(--output-dir), or process all again (--redo)."
+            )
+        if not changes:
+            entries = content.get("sources")
+            self.entries = {
+                entry["name"]: entry for entry in entries or () if isinstance(entry, dict) and "name" in entry
+            }
+
+    def json_file(self, name: str) -> Path:
+        """Of a source's output name."""
+        return self.path / f"{name}.json"
+
+    def finished(self, name: str, source: str) -> dict[str, Any] | None:
+        """All of a source's JSON but its frames, if it is done.
+
+        Args:
+            name: of its outputs.
+            source: its `fingerprint`.
+        """
+        path = self.json_file(name)
+        if self.redo or not path.is_file():
+            return None
+        try:
+            ends = read_ends(path)
+        except UserError:
+            return None
+        return ends if ends.get("identity") == self.identity_of(source) else None
+
+    def identity_of(self, source: str) -> dict[str, Any]:
+        """What the JSON of a source has as its identity."""
+        return {"source": source, **self.identity.as_json()}
+
+    def finished_files(self) -> list[Path]:
+        """The JSON files of all sources that are done with this model and these settings, by name."""
+        found = []
+        for path in sorted(self.path.glob("*.json")):
+            with contextlib.suppress(UserError):
+                identity = read_ends(path).get("identity")
+                if isinstance(identity, dict) and not self.identity.changes(identity):
+                    found.append(path)
+        return found
+
+    def write_report(self, **facts: Any) -> None:
+        """Write ``report.json``.
+
+        Args:
+            facts: by keys that come before the sources.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        content = {"ultravid": __version__, **facts, "identity": self.identity.as_json()}
+        content["sources"] = list(self.entries.values())
+        with write_whole(self.path / REPORT_NAME) as file:
+            file.write((dump_json(content, indent=1) + "\n").encode())
+
+
+def fingerprint(path: Path | None) -> str:
+    """What tells whether a source is still the same: of a file its size, time and parts of its content; of a folder, its files.
+
+    A hash, which tells nothing of names. "" of a source that is no file.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    if path is None:
+        return ""
+    digest = hashlib.blake2b(digest_size=16)
+    if path.is_dir():
+        for file in sorted(p for p in path.iterdir() if p.is_file()):
+            status = file.stat()
+            digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+        for at in sorted({0, max(0, status.st_size // 2 - _SAMPLE), max(0, status.st_size - _SAMPLE)}):
+            file.seek(at)
+            digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)

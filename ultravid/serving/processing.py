@@ -1,0 +1,255 @@
+"""One source from its first frame to its files."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ultravid import __version__
+from ultravid.datasets.readers.source import ImageArray
+from ultravid.serving.drawing import draw
+from ultravid.serving.output_folder import OutputFolder
+from ultravid.serving.pipeline import StageClock, run_pipeline, timed_tracker
+from ultravid.serving.predictor import StreamingPredictor
+from ultravid.serving.privacy import MAX_FRAMES_LOOKED_AT, Blackout, ScannerMasks, choose_blackout, write_qc_picture
+from ultravid.serving.records import FrameDetections, TimedFrame
+from ultravid.serving.sources.base import RecordingStream
+from ultravid.serving.writers import (
+    DetectionsCsv,
+    DetectionsJson,
+    FramePictures,
+    MovieWriter,
+    Picture,
+    ResultWriter,
+    StillPicture,
+    TracksCsv,
+    YoloLabels,
+    discard_writers,
+)
+from ultravid.utils.whole_files import remove_path
+
+__all__ = ["QC_FOLDER", "OutputChoice", "SourceProcessor"]
+
+logger = logging.getLogger(__name__)
+
+QC_FOLDER = "qc"
+"""Of the pictures that show what is blacked out of each source."""
+
+
+@dataclass(frozen=True)
+class OutputChoice:
+    """What is written of a source besides JSON and CSV.
+
+    Attributes:
+        movie: ``NAME.mp4``.
+        labels: ``labels/NAME_000000.txt``, see `YoloLabels`.
+        label_scores: with the score in each line.
+        pictures: ``NAME_frames/000000.jpg``, with boxes.
+        plain_pictures: ``NAME_frames/000000.png``, without.
+        allow_burned_in_text: nothing is blacked out but what the mask says.
+    """
+
+    movie: bool = True
+    labels: bool = False
+    label_scores: bool = False
+    pictures: bool = False
+    plain_pictures: bool = False
+    allow_burned_in_text: bool = False
+
+    @property
+    def needs_pictures(self) -> bool:
+        """Whether frames are drawn at all."""
+        return self.movie or self.pictures or self.plain_pictures
+
+
+class SourceProcessor:
+    """Detects in sources and writes their files.
+
+    Args:
+        predictor: gives each source a stream of its own.
+        folder: of the files, open.
+        outputs: what is written.
+        masks: what the user says is black.
+        organ: what is scanned; None: what a source states, else that of the model's config.
+        vid_stride: of the sources, for the JSON.
+    """
+
+    def __init__(
+        self,
+        predictor: StreamingPredictor,
+        folder: OutputFolder,
+        outputs: OutputChoice,
+        *,
+        masks: ScannerMasks | None = None,
+        organ: str | None = None,
+        vid_stride: int = 1,
+    ) -> None:
+        self.predictor, self.folder, self.outputs = predictor, folder, outputs
+        self._masks, self._organ, self._vid_stride = masks, organ, vid_stride
+        self._track_clock = StageClock()
+        if predictor.tracker is not None:
+            predictor.tracker, self._track_clock = timed_tracker(predictor.tracker)
+
+    def run(
+        self,
+        stream: RecordingStream,
+        name: str,
+        source: str,
+        *,
+        label: str,
+        scrub: Callable[[str], str] = str,
+        stop: threading.Event | None = None,
+        on_frame: Callable[[int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Write the files of a source; an earlier result of the same name is replaced at the end.
+
+        Args:
+            stream: is read and closed.
+            name: of the files.
+            source: its `fingerprint`.
+            label: how the JSON and the report call the source.
+            scrub: makes a message tell nothing of a patient.
+            stop: as of `run_pipeline`.
+            on_frame: as of `run_pipeline`.
+
+        Returns:
+            The source's entry in the report.
+
+        Raises:
+            DataError: nothing of the source can be decoded, or a mask does not fit it.
+            OSError: a file can't be written.
+            KeyboardInterrupt: as of `run_pipeline`.
+        """
+        output = _SourceOutput(self, stream, name, label, source, scrub)
+        self._track_clock.wall_s = self._track_clock.cpu_s = 0.0
+        organ = self._organ if self._organ is not None else _organ(stream, self.predictor)
+        detections = self.predictor.stream(organ, shown=stream.shown, color="RGB")
+        report = run_pipeline(
+            stream,
+            detections.frame,
+            output.writers,
+            paint=output.paint if self.outputs.needs_pictures else None,
+            before_writing=output.look if self.outputs.needs_pictures else None,
+            num_first=MAX_FRAMES_LOOKED_AT,
+            stop=stop,
+            on_frame=on_frame,
+            track_clock=self._track_clock,
+        )
+        return {"name": name, "source": label, **report.as_json(), **output.facts()}
+
+
+def _organ(stream: RecordingStream, predictor: StreamingPredictor) -> str | None:
+    """The organ that a source states, if the model takes it."""
+    stated = str(stream.metadata.get("organ", ""))
+    return stated if stated in predictor.detector.model.organs else None
+
+
+class _SourceOutput:
+    """The files of one source."""
+
+    def __init__(
+        self,
+        processor: SourceProcessor,
+        stream: RecordingStream,
+        name: str,
+        label: str,
+        source: str,
+        scrub: Callable[[str], str],
+    ) -> None:
+        self._stream, self._name, self._label, self._scrub = stream, name, label, scrub
+        self._folder, self._outputs, self._masks = processor.folder.path, processor.outputs, processor._masks
+        self._class_names = tuple(processor.predictor.class_names)
+        self._blackout: Blackout | None = None
+        self._first: ImageArray | None = None
+        detector = processor.predictor.detector
+        self._head = {
+            "fps": stream.fps,
+            "vid_stride": processor._vid_stride,
+            "class_names": list(self._class_names),
+            "model": {"name": detector.name, "weights_sha256": detector.weights_sha256},
+            "ultravid": __version__,
+            "identity": processor.folder.identity_of(source),
+        }
+        self.writers: list[ResultWriter] = []
+        try:
+            self._open_writers()
+        except BaseException:
+            discard_writers(self.writers)
+            stream.close()
+            raise
+
+    def _open_writers(self) -> None:
+        stream, outputs, names = self._stream, self._outputs, self._class_names
+        base = self._folder / self._name
+        self.writers.append(_Earlier(self._folder, self._name, outputs))
+        self._movie = None
+        if outputs.movie:
+            self._movie = MovieWriter(self._folder / f"{self._name}.mp4", stream.size, stream.time_base, fps=stream.fps)
+            self.writers += [self._movie, StillPicture(self._folder / f"{self._name}.png")]
+        if outputs.labels:
+            labels = self._folder / "labels"
+            self.writers.append(YoloLabels(labels, self._name, stream.size, save_conf=outputs.label_scores))
+        if outputs.pictures or outputs.plain_pictures:
+            pictures = self._folder / f"{self._name}_frames"
+            self.writers.append(FramePictures(pictures, plain=outputs.plain_pictures))
+        self._tracks = TracksCsv(base.with_name(f"{self._name}.tracks.csv"), names)
+        self.writers += [DetectionsCsv(base.with_name(f"{self._name}.csv"), names), self._tracks]
+        json_file = base.with_name(f"{self._name}.json")
+        self.writers.append(DetectionsJson(json_file, self._label, stream.size, names, self._head, self._foot))
+
+    def look(self, images: list[ImageArray]) -> None:
+        """Decide what is black, and write the picture to check it."""
+        allow = self._outputs.allow_burned_in_text
+        self._blackout = choose_blackout(self._stream, images, self._masks, allow)
+        if self._blackout.guessed:
+            share = 100 * self._blackout.share
+            logger.warning("%s: %.0f%% of its pictures is black: %s.", self._label, share, self._blackout.reason)
+        path = self._folder / QC_FOLDER / f"{self._name}.png"
+        write_qc_picture(path, images[len(images) // 2], self._blackout, self._name)
+
+    def paint(self, frame: TimedFrame, found: FrameDetections) -> Picture:
+        """A frame with what is black, without boxes and with them."""
+        assert self._blackout is not None
+        plain = self._blackout.apply(frame.image)
+        return Picture(plain, draw(plain, found, class_names=self._class_names))
+
+    def facts(self) -> dict[str, Any]:
+        """What is known of the source once it is read."""
+        facts: dict[str, Any] = {
+            "tracks": len(self._tracks.summaries()),
+            "damage": [self._scrub(text) for text in self._stream.damage],
+            "repairs": [{"kind": kind, "message": self._scrub(text)} for kind, text in self._stream.repairs],
+            "blacked_out": None if self._blackout is None else self._blackout.as_json(),
+        }
+        if self._movie is not None and self._movie.moved_s:
+            facts["movie_moved_s"] = float(self._movie.moved_s)
+        if self._movie is not None and self._movie.num_adjusted:
+            facts["movie_frames_moved"] = self._movie.num_adjusted
+        return facts
+
+    def _foot(self) -> dict[str, Any]:
+        return {**self.facts(), "tracks": [track.as_json(self._class_names) for track in self._tracks.summaries()]}
+
+
+class _Earlier:
+    """Removes what an earlier command wrote of the same name and this one does not, once all is written; a `ResultWriter`."""
+
+    def __init__(self, folder: Path, name: str, outputs: OutputChoice) -> None:
+        self._stale = [folder / f"{name}.json", folder / f"{name}.png"]  # the JSON says that all others are there
+        self._stale += [] if outputs.movie else [folder / f"{name}.mp4"]
+        self._stale += [] if outputs.pictures or outputs.plain_pictures else [folder / f"{name}_frames"]
+
+    def add(self, found: FrameDetections, picture: Picture | None = None) -> None:
+        """As `ResultWriter.add`."""
+
+    def close(self) -> None:
+        """As `ResultWriter.close`."""
+        for path in self._stale:
+            remove_path(path)
+
+    def discard(self) -> None:
+        """As `ResultWriter.discard`."""
