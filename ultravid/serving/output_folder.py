@@ -50,10 +50,8 @@ class Identity:
         """How another identity, as a file has it, differs: ``--conf: 0.25 before, 0.5 now``."""
         own, old = self.as_json()["settings"], other.get("settings") or {}
         found = [] if other.get("model") == self.model else ["the weights"]
-        for name in dict.fromkeys((*own, *old)):
-            if own.get(name) != old.get(name):
-                found.append(f"{name}: {_shown(old.get(name))} before, {_shown(own.get(name))} now")
-        return found
+        changed = [name for name in dict.fromkeys((*own, *old)) if own.get(name) != old.get(name)]
+        return found + [f"{name}: {_shown(old.get(name))} before, {_shown(own.get(name))} now" for name in changed]
 
 
 class OutputFolder:

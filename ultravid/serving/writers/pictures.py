@@ -82,6 +82,7 @@ class StillPicture:
 
     def add(self, found: FrameDetections, picture: Picture | None) -> None:
         """As `ResultWriter.add`."""
+        del found
         self._num_frames += 1
         self._picture = picture if self._num_frames == 1 else None
 

@@ -1,0 +1,364 @@
+#!/usr/bin/env python
+"""Detect lesions in recordings and write movies with their boxes, JSON and CSV.
+
+    python tools/predict.py --run outputs/run scan.mp4 --output-dir OUT
+    python tools/predict.py --run outputs/run recordings/ 'more/*.dcm' list.txt --output-dir OUT --conf 0.4
+    python tools/predict.py --config-file F --weights W 0 --output-dir OUT        # the first camera, until Ctrl-C
+
+A SOURCE is a movie, a DICOM file, a folder, a glob, a text file with a source on each line, the number of a camera, or an address
+(rtsp://, tcp://). For each, named like it, OUT holds
+
+    NAME.mp4            the frames with their boxes, each at its own time stamp
+    NAME.json           {"source", "width", "height", "frames": [{"index", "pts_s", "detections": [{"box", "score", "class", "class_id",
+                        "track_id"}]}], ...}: every frame that was read; boxes in the source's pixels, x1, y1, x2, y2
+    NAME.csv            a row a detection
+    NAME.tracks.csv     a row a lesion track
+    labels/, NAME_frames/   with --save-txt, --save-frames; files count frames from 0, as the JSON does
+
+and of all sources report.json, coco_vid.json (COCO-VID with the detections as annotations), coco_results.json (the same as COCO's results)
+and qc/ and qc.png, which show what was blacked out. Text that may be burnt in outside of the scan is black in all pictures: see
+--mask and --allow-burned-in-text.
+
+The same command goes on where it was interrupted: sources whose results are complete are skipped, and those that were changed since are
+processed again. A command with other weights or settings is refused in the same folder, unless --redo says to process all again.
+
+Exit codes: 0 done; 2 nothing was done, and why; 3 done, but something was damaged or left out: the log and report.json list it.
+"""
+
+import ultravid.utils.threads  # noqa: F401 - before torch, which then waits passively # isort: skip
+
+import argparse
+import collections
+import hashlib
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ultravid.datasets.video import DataError
+from ultravid.serving.output_folder import Identity, OutputFolder, fingerprint
+from ultravid.serving.predictor import StreamingPredictor
+from ultravid.serving.privacy import NeutralNames, read_scanner_masks, write_contact_sheets
+from ultravid.serving.processing import QC_FOLDER, OutputChoice, SourceProcessor
+from ultravid.serving.sources import open_stream
+from ultravid.serving.writers import picture_suffix, write_coco_video
+from ultravid.utils.text import counted
+from ultravid.utils.tool import ToolParser, print_warnings, run_tool
+
+logger = logging.getLogger("predict")
+
+EXIT_INCOMPLETE = 3
+SAID_EVERY_S = 10.0
+SHEET = 40  # pictures on one QC sheet
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="+", metavar="SOURCE")
+    model = parser.add_argument_group("the model")
+    model.add_argument("--run", type=Path, metavar="FOLDER", help="folder of a run, which holds config and weights")
+    model.add_argument("--config-file", type=Path, metavar="FILE", help="config, Python or YAML; needs --weights")
+    model.add_argument("--weights", metavar="FILE", help="checkpoint; of a run also last, best or final")
+    model.add_argument("--trust", action="append", default=[], metavar="NAME", help="accept this target of a config")
+    model.add_argument("--device", help="cpu, cuda, 0, 1, ... (the config's)")
+    model.add_argument("--threads", type=int, metavar="N", help="of an operation on the CPU (by the model's size)")
+    model.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    model.add_argument("--compile", action="store_true", help="compile the model, which takes minutes")
+    found = parser.add_argument_group("what is detected")
+    found.add_argument("--conf", type=share, default=0.25, metavar="S", help="lowest score (0.25)")
+    found.add_argument(
+        "--iou", type=share, metavar="S", help="of two boxes with a larger IoU one is dropped (the model's)"
+    )
+    found.add_argument("--imgsz", type=int, metavar="PX", help="longer side of the model's input (the config's size)")
+    found.add_argument("--vid-stride", type=int, default=1, metavar="N", help="read every N-th frame (1)")
+    found.add_argument("--tracker", choices=("auto", "none"), default="auto", help="none: no lesion tracks")
+    found.add_argument("--smooth-boxes", action="store_true", help="boxes of tracks as the tracker estimates them")
+    found.add_argument("--organ", help="what is scanned, for a model with a classifier per organ")
+    files = parser.add_argument_group("what is written")
+    files.add_argument("--output-dir", type=Path, metavar="OUT")
+    files.add_argument("--project", type=Path, metavar="P", help="with --name, the same as --output-dir P/N")
+    files.add_argument("--name", metavar="N")
+    files.add_argument("--save", action=argparse.BooleanOptionalAction, default=True, help="movies (on)")
+    files.add_argument("--save-txt", action="store_true", help="labels/: class, x, y, width, height (shares), track")
+    files.add_argument("--save-conf", action="store_true", help="with --save-txt: the score before the track")
+    files.add_argument("--save-frames", action="store_true", help="a picture of each frame, with its boxes")
+    files.add_argument("--plain-frames", action="store_true", help="a picture of each frame, without boxes")
+    files.add_argument("--mask", metavar="FILE", help="what is black: a table by scanner and size, boxes, or a picture")
+    files.add_argument("--allow-burned-in-text", action="store_true", help="black out nothing but what --mask says")
+    files.add_argument("--redo", action="store_true", help="process all sources again, also with other settings")
+    files.add_argument("--quiet", action="store_true", help="print warnings and errors alone")
+    args = parser.parse_args(argv)
+    check_args(args, parser)
+    return args
+
+
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def check_args(args: argparse.Namespace, parser: ToolParser) -> None:
+    if (args.run is None) == (args.config_file is None):
+        parser.error("one of --run and --config-file is needed: --run FOLDER, or --config-file FILE --weights FILE")
+    if args.config_file is not None and args.weights is None:
+        parser.error("--config-file needs the weights: --weights FILE")
+    if args.output_dir is not None and (args.project is not None or args.name is not None):
+        parser.error("--output-dir OUT and --project P --name N say the same; give one of the two")
+    if args.output_dir is None:
+        args.output_dir = (args.project or Path("outputs/predict")) / (args.name or "")
+    for name in ("threads", "imgsz", "vid_stride"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} {value}: must be 1 or more")
+    if args.device is not None and args.device.isdecimal():
+        args.device = f"cuda:{args.device}"
+    if args.run is not None and not args.run.is_dir():
+        parser.error(f"--run {args.run}: is not a folder. A file is given as --config-file FILE --weights FILE")
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What results depend on; threads and device change the last digits alone."""
+    names = ("conf", "iou", "imgsz", "vid_stride", "tracker", "smooth_boxes", "organ", "precision", "save", "save_txt")
+    names += ("save_conf", "save_frames", "plain_frames", "allow_burned_in_text")
+    settings = {f"--{name.replace('_', '-')}": getattr(args, name) for name in names}
+    mask = None if args.mask is None else hashlib.sha256(Path(args.mask).read_bytes()).hexdigest()[:16]
+    return {**settings, "--mask": mask}
+
+
+class Progress:
+    """Says how far the work is: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: Any = None
+        self._task: Any = None
+        if not quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (MofNCompleteColumn(), TextColumn("{task.fields[rate]:.1f} frames/s"), TimeRemainingColumn())
+            shown = (TextColumn("{task.description}"), BarColumn(), *columns)
+            self._bar = Bar(*shown, console=Console(stderr=True), transient=True)
+            self._bar.start()
+
+    def line(self, text: str) -> None:
+        if not self._quiet:
+            (self._bar.console.print if self._bar else print)(
+                text, **({"highlight": False, "markup": False} if self._bar else {"flush": True})
+            )
+
+    def of(self, label: str, total: int | None) -> Callable[[int], None]:
+        """What is called with the number of frames that are written of a source."""
+        begin = said = time.monotonic()
+        if self._bar is not None:
+            self._task = self._bar.add_task(label, total=total, rate=0.0)
+
+        def on_frame(number: int) -> None:
+            nonlocal said
+            now = time.monotonic()
+            rate = number / max(now - begin, 1e-6)
+            if self._bar is not None:
+                self._bar.update(self._task, completed=number, rate=rate)
+            elif now - said >= SAID_EVERY_S:
+                said = now
+                self.line(f"{label}: {number}{'' if total is None else f' of {total}'} frames, {rate:.1f} frames/s")
+
+        return on_frame
+
+    def end_of(self, entry: Mapping[str, Any]) -> None:
+        if self._bar is not None:
+            self._bar.remove_task(self._task)
+        found = f"{counted(entry['detections'], 'detection')} in {counted(entry['tracks'], 'track')}"
+        dropped = f", {counted(entry['dropped'], 'frame')} dropped" if entry["dropped"] else ""
+        self.line(
+            f"{entry['source']}: {counted(entry['frames'], 'frame')}, {found}, {entry['frames_per_second']:.1f} frames/s{dropped}"
+        )
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class Prediction:
+    """One command: its sources, one after the other."""
+
+    def __init__(
+        self, args: argparse.Namespace, folder: OutputFolder, predictor: StreamingPredictor, stop: threading.Event
+    ) -> None:
+        self.args, self.folder, self.stop = args, folder, stop
+        self.masks = read_scanner_masks(args.mask)
+        outputs = OutputChoice(
+            args.save, args.save_txt, args.save_conf, args.save_frames, args.plain_frames, args.allow_burned_in_text
+        )
+        self.processor = SourceProcessor(
+            predictor, folder, outputs, masks=self.masks, organ=args.organ, vid_stride=args.vid_stride
+        )
+        self.names = NeutralNames(folder.path)
+        self.progress = Progress(args.quiet)
+        self.taken: set[str] = set()
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.left_out: list[dict[str, str]] = []
+
+    def run(self, sources: Sequence[str]) -> int:
+        begin = time.monotonic()
+        try:
+            for source in sources:
+                if self.stop.is_set():
+                    break
+                self._source(source)
+        finally:
+            self.progress.close()
+            self._write_report(time.monotonic() - begin)
+        self._write_all_sources()
+        return self._exit_code()
+
+    def _source(self, source: str) -> None:
+        path = Path(source) if Path(source).exists() else None
+        try:
+            stream = open_stream(source, vid_stride=self.args.vid_stride)
+        except DataError as error:
+            self._leave_out(source, path, error)
+            return
+        try:
+            name = self._name(path, stream.name)
+            label = name if path is None or name != stream.name else path.name
+            key = fingerprint(path)
+            done = None if path is None else self.folder.finished(name, key)
+            if done is not None:
+                stream.close()
+                self._skip(name, label, done)
+                return
+            on_frame = self.progress.of(label, stream.num_frames)
+            entry = self.processor.run(
+                stream, name, key, label=label, scrub=self._scrub(path, label), stop=self.stop, on_frame=on_frame
+            )
+        except DataError as error:
+            stream.close()
+            self._leave_out(source, path, error)
+            return
+        except BaseException:
+            stream.close()
+            raise
+        self.progress.end_of(entry)
+        self.counts["frames"] += entry["frames"]
+        self._add(entry, "done")
+
+    def _name(self, path: Path | None, wanted: str) -> str:
+        """Under which a source's files are written; sources of one name get a suffix that stays the same."""
+        name = self.names.of(path, wanted)
+        if name in self.taken:
+            name = f"{name}-{hashlib.sha256(str(path and path.resolve()).encode()).hexdigest()[:6]}"
+        self.taken.add(name)
+        return name
+
+    def _scrub(self, path: Path | None, label: str) -> Callable[[str], str]:
+        """Messages tell neither where a source lies nor what its name may say."""
+
+        def scrub(text: str) -> str:
+            for spelling in (str(path), str(path and path.resolve())) if path is not None else ():
+                text = text.replace(spelling, label)
+            return self.names.scrub(text)
+
+        return scrub
+
+    def _skip(self, name: str, label: str, done: Mapping[str, Any]) -> None:
+        self.progress.line(f"{label}: done before")
+        known = self.folder.entries.get(name) or {"name": name, "source": label}
+        more = {key: done.get(key, []) for key in ("damage", "repairs", "blacked_out")}
+        self._add({**known, **more}, "skipped")
+
+    def _add(self, entry: Mapping[str, Any], state: str) -> None:
+        self.folder.entries[entry["name"]] = {**entry, "state": state}
+        self.counts[state] += 1
+        for text in entry["damage"]:
+            self.counts["damaged"] += 1
+            logger.warning("damaged: %s", text)
+
+    def _leave_out(self, source: str, path: Path | None, error: DataError) -> None:
+        label = self.names.of(path, Path(source).stem) if path is not None else source
+        reason = self._scrub(path, label)(str(error))
+        self.left_out.append({"source": label, "reason": reason})
+        logger.warning("left out: %s", reason)
+
+    def _write_report(self, seconds: float) -> None:
+        self.folder.write_report(
+            done=self.counts["done"],
+            skipped=self.counts["skipped"],
+            frames=self.counts["frames"],
+            seconds=round(seconds, 3),
+            frames_per_second=round(self.counts["frames"] / seconds, 2) if seconds else 0.0,
+            left_out=self.left_out,
+            damaged=[text for entry in self.folder.entries.values() for text in entry.get("damage", ())],
+            masks=[] if self.masks is None else self.masks.unfit(),
+            exit_code=self._exit_code(),
+        )
+
+    def _write_all_sources(self) -> None:
+        """The files of all sources of the folder."""
+        path = self.folder.path
+        files = self.folder.finished_files()
+        names = self.processor.predictor.class_names
+        suffix = picture_suffix(self.args.plain_frames)
+        write_coco_video(path / "coco_vid.json", path / "coco_results.json", files, names, suffix)
+        pictures = [p for file in files if (p := path / QC_FOLDER / f"{file.stem}.png").is_file()]
+        for number in range(0, len(pictures), SHEET):
+            import cv2
+
+            sheet = [cv2.imread(str(p))[..., ::-1] for p in pictures[number : number + SHEET]]
+            write_contact_sheets(path, sheet, "qc" if len(pictures) <= SHEET else f"qc_{number // SHEET + 1}")
+
+    def _exit_code(self) -> int:
+        if self.left_out and not self.counts["done"] + self.counts["skipped"]:
+            return 2
+        return EXIT_INCOMPLETE if self.left_out or self.counts["damaged"] else 0
+
+
+def stop_on_signals(stop: threading.Event) -> None:
+    """Ctrl-C and SIGTERM end a live source, whose movie is completed, and break off a recording; a second Ctrl-C breaks off anything."""
+
+    def handle(*_: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    print_warnings()
+    sources = args.sources
+    stop = threading.Event()
+    predictor = StreamingPredictor(
+        args.run or args.config_file,
+        weights=args.weights,
+        device=args.device,
+        image_size=args.imgsz,
+        score_threshold=args.conf,
+        iou=args.iou,
+        tracker=None if args.tracker == "none" else "auto",
+        smooth_boxes=args.smooth_boxes,
+        precision=args.precision,
+        compile=args.compile,
+        threads=args.threads,
+        trust=args.trust,
+    )
+    identity = Identity(predictor.detector.weights_sha256, settings_of(args))
+    with OutputFolder(args.output_dir, identity, redo=args.redo).open() as folder:
+        prediction = Prediction(args, folder, predictor, stop)
+        stop_on_signals(stop)
+        code = prediction.run(sources)
+        prediction.progress.line(f"Wrote {counted(prediction.counts['done'], 'source')} to {args.output_dir}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
