@@ -42,10 +42,11 @@ from typing import Any
 from ultravid.datasets.video import DataError
 from ultravid.serving.output_folder import Identity, OutputFolder, fingerprint
 from ultravid.serving.predictor import StreamingPredictor
-from ultravid.serving.privacy import NeutralNames, read_scanner_masks, write_contact_sheets
+from ultravid.serving.privacy import NeutralNames, ScannerMasks, read_scanner_masks, write_contact_sheets
 from ultravid.serving.processing import QC_FOLDER, OutputChoice, SourceProcessor
 from ultravid.serving.sources import open_stream
 from ultravid.serving.writers import picture_suffix, write_coco_video
+from ultravid.utils.errors import UserError
 from ultravid.utils.text import counted
 from ultravid.utils.tool import ToolParser, print_warnings, run_tool
 
@@ -61,8 +62,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("sources", nargs="+", metavar="SOURCE")
     model = parser.add_argument_group("the model")
     model.add_argument("--run", type=Path, metavar="FOLDER", help="folder of a run, which holds config and weights")
-    model.add_argument("--config-file", type=Path, metavar="FILE", help="config, Python or YAML; needs --weights")
-    model.add_argument("--weights", metavar="FILE", help="checkpoint; of a run also last, best or final")
+    model.add_argument("--config-file", type=Path, metavar="FILE", help="config, Python or YAML")
+    model.add_argument(
+        "--weights", metavar="FILE", help="checkpoint (the run's newest); of a run also last, best, final"
+    )
     model.add_argument("--trust", action="append", default=[], metavar="NAME", help="accept this target of a config")
     model.add_argument("--device", help="cpu, cuda, 0, 1, ... (the config's)")
     model.add_argument("--threads", type=int, metavar="N", help="of an operation on the CPU (by the model's size)")
@@ -106,8 +109,6 @@ def share(text: str) -> float:
 def check_args(args: argparse.Namespace, parser: ToolParser) -> None:
     if (args.run is None) == (args.config_file is None):
         parser.error("one of --run and --config-file is needed: --run FOLDER, or --config-file FILE --weights FILE")
-    if args.config_file is not None and args.weights is None:
-        parser.error("--config-file needs the weights: --weights FILE")
     if args.output_dir is not None and (args.project is not None or args.name is not None):
         parser.error("--output-dir OUT and --project P --name N say the same; give one of the two")
     if args.output_dir is None:
@@ -190,10 +191,15 @@ class Prediction:
     """One command: its sources, one after the other."""
 
     def __init__(
-        self, args: argparse.Namespace, folder: OutputFolder, predictor: StreamingPredictor, stop: threading.Event
+        self,
+        args: argparse.Namespace,
+        folder: OutputFolder,
+        predictor: StreamingPredictor,
+        masks: ScannerMasks | None,
+        stop: threading.Event,
     ) -> None:
         self.args, self.folder, self.stop = args, folder, stop
-        self.masks = read_scanner_masks(args.mask)
+        self.masks = masks
         outputs = OutputChoice(
             args.save, args.save_txt, args.save_conf, args.save_frames, args.plain_frames, args.allow_burned_in_text
         )
@@ -205,13 +211,15 @@ class Prediction:
         self.taken: set[str] = set()
         self.counts: collections.Counter[str] = collections.Counter()
         self.left_out: list[dict[str, str]] = []
+        self.num_sources = 0
 
     def run(self, sources: Sequence[str]) -> int:
         begin = time.monotonic()
+        self.num_sources = len(sources)
         try:
             for source in sources:
                 if self.stop.is_set():
-                    break
+                    raise KeyboardInterrupt
                 self._source(source)
         finally:
             self.progress.close()
@@ -282,9 +290,14 @@ class Prediction:
             logger.warning("damaged: %s", text)
 
     def _leave_out(self, source: str, path: Path | None, error: DataError) -> None:
-        label = self.names.of(path, Path(source).stem) if path is not None else source
+        label = source
+        if path is not None:
+            name = self.names.of(path, path.stem)
+            label = path.name if name == path.stem else name
         reason = self._scrub(path, label)(str(error))
         self.left_out.append({"source": label, "reason": reason})
+        if self.num_sources == 1:
+            raise UserError(reason) from error
         logger.warning("left out: %s", reason)
 
     def _write_report(self, seconds: float) -> None:
@@ -336,6 +349,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     print_warnings()
     sources = args.sources
+    masks = read_scanner_masks(args.mask)
     stop = threading.Event()
     predictor = StreamingPredictor(
         args.run or args.config_file,
@@ -351,9 +365,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         threads=args.threads,
         trust=args.trust,
     )
+    if predictor.detector.weights is None:
+        raise UserError(f"{args.config_file} names no weights: add --weights FILE.")
     identity = Identity(predictor.detector.weights_sha256, settings_of(args))
     with OutputFolder(args.output_dir, identity, redo=args.redo).open() as folder:
-        prediction = Prediction(args, folder, predictor, stop)
+        prediction = Prediction(args, folder, predictor, masks, stop)
         stop_on_signals(stop)
         code = prediction.run(sources)
         prediction.progress.line(f"Wrote {counted(prediction.counts['done'], 'source')} to {args.output_dir}")

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ultravid.evaluation.report import strips
-from ultravid.serving import Detection, FrameDetections, draw
+from ultravid.serving import Detection, FrameDetections
+from ultravid.serving.drawing import draw
 from ultravid.structures import Boxes, Instances
 from ultravid.utils.drawing import DETECTION, TRUTH, css
 

@@ -205,7 +205,7 @@ class _SourceOutput:
         """Decide what is black, and write the picture to check it."""
         allow = self._outputs.allow_burned_in_text
         self._blackout = choose_blackout(self._stream, images, self._masks, allow)
-        if self._blackout.guessed:
+        if self._blackout.guessed and self._blackout.share >= 0.005:
             share = 100 * self._blackout.share
             logger.warning("%s: %.0f%% of its pictures is black: %s.", self._label, share, self._blackout.reason)
         path = self._folder / QC_FOLDER / f"{self._name}.png"

@@ -28,6 +28,7 @@ IGNORED: Colour = (140, 140, 140)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _CAPITAL = 21.0  # px, height of a capital letter of this font at scale 1
 _SMALLEST = 4.0  # px, below which a capital can't be read
+_THUMBNAIL = 100  # px of the longer side, below which a label would cover more than it tells
 _SHIFT = 4  # OpenCV takes coordinates as whole numbers of 1/16 px
 
 _Rect = tuple[int, int, int, int]
@@ -52,6 +53,7 @@ def draw_boxes(
         boxes: ``(N, 4)`` XYXY in pixels; what lies outside of the image is drawn at its edge.
         colour: of lines and labels.
         labels: text of each box; empty: none. It is above its box, or where there is room, inside of the image.
+            Images of less than 100 px have none.
         occupied: where labels are that must not be covered; those of these boxes are added.
     """
     occupied = [] if occupied is None else occupied
@@ -83,6 +85,8 @@ def _rectangle(image: NDArray[np.uint8], box: Sequence[float], colour: Colour, t
 
 def _label(image: NDArray[np.uint8], box: Sequence[float], text: str, colour: Colour, occupied: list[_Rect]) -> None:
     height, width = image.shape[:2]
+    if max(height, width) < _THUMBNAIL:
+        return
     scale = min(max(max(height, width) / 46, 8.0), 40.0) / _CAPITAL
     text_width = cv2.getTextSize(text, _FONT, scale, 1)[0][0]
     scale *= min(1.0, (width - 4) / text_width)

@@ -1,0 +1,212 @@
+"""tools/predict.py as a user meets it: movies in, movies with boxes and tables out."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import ROOT, load_tool
+from tests.serving import movies
+from tests.serving.movies import SIZE, grey_of, square_of
+from tests.serving.square_detector import SquareDetector
+from ultravid.datasets import load_coco_video
+from ultravid.utils.drawing import DETECTION
+from ultravid.utils.folder_lock import FolderLock
+from ultravid.utils.tool import run_tool
+
+MAKERS = {
+    "23.976.mp4": lambda path: movies.constant_rate(path, Fraction(24000, 1001)),
+    "29.97.mov": lambda path: movies.constant_rate(path, Fraction(30000, 1001)),
+    "59.94.mkv": lambda path: movies.constant_rate(path, Fraction(60000, 1001)),
+    "variable.mp4": movies.variable_rate,
+    "b_frames.mp4": movies.with_b_frames,
+    "trimmed.mp4": movies.trimmed,
+    "late.mp4": movies.late_start,
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Arguments that name a detector of squares."""
+    folder = tmp_path_factory.mktemp("model")
+    torch.save({"model": SquareDetector().state_dict()}, folder / "weights.pth")
+    (folder / "config.py").write_text(
+        "from tests.serving.square_detector import SquareDetector\nfrom ultravid.config import LazyCall as L\n\n"
+        "model = L(SquareDetector)()\ntrain = {'device': 'cpu', 'num_threads': 1}\n"
+    )
+    return ["--config-file", folder / "config.py", "--weights", folder / "weights.pth"]
+
+
+@pytest.fixture
+def predict(model, capsys):
+    def call(*arguments, out=None):
+        handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+        try:
+            code = run_tool(load_tool("predict").main, list(map(str, [*model, *arguments, "--output-dir", out])))
+        except SystemExit as error:
+            code = error.code
+        finally:
+            for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
+                signal.signal(number, handler)
+        printed = capsys.readouterr()
+        return SimpleNamespace(code=code, out=printed.out, err=printed.err)
+
+    return call
+
+
+def frames_of(path):
+    """Time stamp in seconds and image of each frame."""
+    with av.open(str(path)) as container:
+        return [(float(f.pts * f.time_base), f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
+
+
+def is_boxed(image, number):
+    """Whether the square of a frame is drawn with a box around it."""
+    x1, y1, x2, y2 = square_of(number)
+    edge = np.concatenate([image[y1, x1 + 3 : x2 - 3], image[y2 - 1, x1 + 3 : x2 - 3]]).astype(int)
+    middle = image[y1 + 5 : y2 - 5, x1 + 5 : x2 - 5].astype(int)
+    return (edge[:, 0] - edge[:, 2]).mean() > 60 > np.abs(DETECTION[0] - edge[:, 0]).mean() and middle.mean() > 200
+
+
+def test_each_box_is_drawn_on_its_own_frame_at_its_own_time(predict, tmp_path):
+    made = {name: make(tmp_path / name) for name, make in MAKERS.items()}
+    out = tmp_path / "out"
+    done = predict(*(m.path for m in made.values()), "--allow-burned-in-text", "--save-frames", "--save-txt", out=out)
+    assert done.code == 0, done.err
+    for name, movie in made.items():
+        stem = Path(name).stem
+        content = json.loads((out / f"{stem}.json").read_text())
+        assert [content[key] for key in ("source", "width", "height")] == [name, SIZE, SIZE]
+        assert [frame["pts_s"] for frame in content["frames"]] == pytest.approx(movie.times_s, abs=movie.tick_s / 2 + 1e-9)
+        drawn = frames_of(out / f"{stem}.mp4")
+        assert [stamp for stamp, _ in drawn] == [frame["pts_s"] for frame in content["frames"]]
+        assert [stamp for stamp, _ in drawn] == [stamp for stamp, _ in frames_of(movie.path)]
+        for number, (_, image), frame in zip(movie.numbers, drawn, content["frames"], strict=True):
+            (found,) = frame["detections"]
+            assert found["box"] == list(square_of(number)) and found["class"] == "lesion"
+            assert is_boxed(image, number) and abs(image[26:38, 26:38].mean() - grey_of(number)) < 4
+        assert len(list((out / f"{stem}_frames").iterdir())) == len(movie.numbers)
+        rows = csv.DictReader((out / f"{stem}.csv").read_text().splitlines())
+        assert [float(row["pts_s"]) for row in rows] == [stamp for stamp, _ in drawn]
+        label = (out / f"labels/{stem}_000001.txt").read_text().split()
+        x1, y1, x2, y2 = square_of(movie.numbers[1])
+        assert [float(v) * SIZE for v in label[1:5]] == [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
+    videos = load_coco_video(json_file=out / "coco_vid.json")
+    assert sum(len(frame.boxes) for video in videos for frame in video.frames) == sum(
+        len(m.numbers) for m in made.values()
+    )
+    report = json.loads((out / "report.json").read_text())
+    assert (report["done"], report["exit_code"], len(report["sources"])) == (7, 0, 7)
+    assert not [p.name for p in out.rglob(".*")]
+
+
+def test_a_command_goes_on_where_it_stopped(predict, tmp_path):
+    a, b = (movies.constant_rate(tmp_path / name, 25).path for name in ("a.mp4", "b.mp4"))
+    out = tmp_path / "out"
+    assert predict(a, out=out).code == 0
+    before = (out / "a.json").stat().st_mtime_ns
+    (out / f".a.mp4.{os.getpid()}.tmp").write_text("what a killed command left")
+    again = predict(a, b, out=out)
+    assert again.code == 0 and "a.mp4: done before" in again.out
+    assert (out / "a.json").stat().st_mtime_ns == before and (out / "b.mp4").is_file()
+    assert not list(out.glob(".a*"))
+    refused = predict(a, "--conf", 0.5, out=out)
+    assert refused.code == 2 and "--conf: 0.25 before, 0.5 now" in refused.err and "--redo" in refused.err
+    assert (out / "a.json").stat().st_mtime_ns == before
+    movies.constant_rate(a, 25, num_frames=5)
+    assert predict(a, out=out).code == 0  # another file of the same name
+    assert len(json.loads((out / "a.json").read_text())["frames"]) == 5
+    assert predict(a, "--conf", 0.95, "--redo", "--no-save", out=out).code == 0
+    content = json.loads((out / "a.json").read_text())
+    assert [frame["detections"] for frame in content["frames"]] == [[]] * 5 and not (out / "a.mp4").exists()
+    assert [video["name"] for video in json.loads((out / "coco_vid.json").read_text())["videos"]] == ["a"]
+
+
+def test_what_is_damaged_or_left_out_is_listed_with_exit_code_3(predict, tmp_path):
+    whole = movies.constant_rate(tmp_path / "whole.mkv", 25, num_frames=30).path
+    (tmp_path / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (tmp_path / "text.mp4").write_text("no movie")
+    out = tmp_path / "out"
+    done = predict(tmp_path / "cut.mkv", tmp_path / "text.mp4", whole, out=out)
+    assert done.code == 3
+    report = json.loads((out / "report.json").read_text())
+    assert [row["source"] for row in report["left_out"]] == ["text.mp4"] and len(report["damaged"]) >= 1
+    assert str(tmp_path) not in (out / "report.json").read_text() + (out / "cut.json").read_text()
+    content = json.loads((out / "cut.json").read_text())
+    assert 0 < len(content["frames"]) < 30 and content["damage"]
+    assert len(frames_of(out / "cut.mp4")) == len(content["frames"])
+    assert predict(tmp_path / "cut.mkv", out=out).code == 3  # done before, and still damaged
+    alone = predict(tmp_path / "text.mp4", out=tmp_path / "none")
+    assert alone.code == 2 and alone.err.startswith("error: text.mp4: can't be opened as a movie")
+
+
+def test_mistakes_are_one_message_before_any_work(predict, model, tmp_path):
+    movie = movies.constant_rate(tmp_path / "a.mp4", 25).path
+    out = tmp_path / "out"
+    for arguments, message in [
+        ((movie, "--conf", 1.5), "--conf"),
+        ((movie, "--vid-stride", 0), "--vid-stride 0: must be 1 or more"),
+        ((movie, "--project", "p"), "--output-dir OUT and --project P --name N say the same"),
+        ((movie, "--mask", tmp_path / "none.json"), "none.json"),
+        ((movie, "--run", tmp_path), "one of --run and --config-file is needed"),
+    ]:
+        refused = predict(*arguments, out=out)
+        assert (refused.code, out.exists()) == (2, False) and message in refused.err, refused.err
+    out.write_text("a file in the way")
+    assert predict(movie, out=out).code == 2
+    busy = tmp_path / "busy"
+    busy.mkdir()
+    lock = FolderLock(busy, "a prediction")
+    lock.acquire()
+    lock._owner = -1  # as another process holds it
+    try:
+        refused = predict(movie, out=busy)
+    finally:
+        lock._owner = os.getpid()
+        lock.release()
+    assert refused.code == 2 and "is in use" in refused.err
+    assert [p.name for p in busy.iterdir()] == []
+
+
+def test_every_nth_frame_keeps_its_own_number_and_time(predict, tmp_path):
+    movie = movies.constant_rate(tmp_path / "a.mp4", Fraction(30000, 1001))
+    out = tmp_path / "out"
+    assert predict(movie.path, "--vid-stride", 3, "--tracker", "none", "--allow-burned-in-text", out=out).code == 0
+    content = json.loads((out / "a.json").read_text())
+    assert [frame["index"] for frame in content["frames"]] == [0, 3, 6, 9]
+    assert [frame["pts_s"] for frame in content["frames"]] == [stamp for stamp, _ in frames_of(out / "a.mp4")]
+    assert {d["track_id"] for frame in content["frames"] for d in frame["detections"]} == {None}
+
+
+@pytest.mark.slow_models
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_command_leaves_nothing_half_written_and_goes_on(model, tmp_path, how):
+    long = movies.constant_rate(tmp_path / "long.mp4", 25, num_frames=4000).path
+    short = movies.constant_rate(tmp_path / "a_short.mp4", 25).path
+    out = tmp_path / "out"
+    command = [sys.executable, str(ROOT / "tools/predict.py"), *map(str, [*model, short, long, "--output-dir", out])]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        while not list(out.glob(".long.mp4.*.tmp")) and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 130) and "Traceback" not in err
+    assert (out / "a_short.json").is_file() and not (out / "long.mp4").exists() and not (out / "long.json").exists()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0 and "a_short.mp4: done before" in done.stdout, done.stderr
+    assert len(frames_of(out / "long.mp4")) == 4000
