@@ -80,6 +80,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     found.add_argument("--vid-stride", type=int, default=1, metavar="N", help="read every N-th frame (1)")
     found.add_argument("--tracker", choices=("auto", "none"), default="auto", help="none: no lesion tracks")
     found.add_argument("--smooth-boxes", action="store_true", help="boxes of tracks as the tracker estimates them")
+    found.add_argument(
+        "--latency-budget-ms", type=float, metavar="MS", help="of a live source; frames are dropped for it"
+    )
     found.add_argument("--organ", help="what is scanned, for a model with a classifier per organ")
     files = parser.add_argument_group("what is written")
     files.add_argument("--output-dir", type=Path, metavar="OUT")
@@ -360,6 +363,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         iou=args.iou,
         tracker=None if args.tracker == "none" else "auto",
         smooth_boxes=args.smooth_boxes,
+        latency_budget_ms=args.latency_budget_ms,
         precision=args.precision,
         compile=args.compile,
         threads=args.threads,
@@ -367,6 +371,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if predictor.detector.weights is None:
         raise UserError(f"{args.config_file} names no weights: add --weights FILE.")
+    if args.organ is not None:
+        predictor.check_organ(args.organ)
     identity = Identity(predictor.detector.weights_sha256, settings_of(args))
     with OutputFolder(args.output_dir, identity, redo=args.redo).open() as folder:
         prediction = Prediction(args, folder, predictor, masks, stop)

@@ -88,7 +88,9 @@ def test_each_box_is_drawn_on_its_own_frame_at_its_own_time(predict, tmp_path):
         stem = Path(name).stem
         content = json.loads((out / f"{stem}.json").read_text())
         assert [content[key] for key in ("source", "width", "height")] == [name, SIZE, SIZE]
-        assert [frame["pts_s"] for frame in content["frames"]] == pytest.approx(movie.times_s, abs=movie.tick_s / 2 + 1e-9)
+        assert [frame["pts_s"] for frame in content["frames"]] == pytest.approx(
+            movie.times_s, abs=movie.tick_s / 2 + 1e-9
+        )
         drawn = frames_of(out / f"{stem}.mp4")
         assert [stamp for stamp, _ in drawn] == [frame["pts_s"] for frame in content["frames"]]
         assert [stamp for stamp, _ in drawn] == [stamp for stamp, _ in frames_of(movie.path)]

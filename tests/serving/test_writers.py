@@ -202,7 +202,7 @@ def test_a_stop_completes_a_live_source_and_discards_a_recording(tmp_path):
 
         if is_live:
             report = run_pipeline(stream, detect, [writer], on_frame=after, **arguments)
-            assert report.was_stopped and report.num_frames >= 20 and report.num_dropped > 0
+            assert report.was_stopped and report.num_frames >= 20 and report.latency.num_dropped > 0
             with av.open(str(writer.path)) as container:
                 assert sum(1 for _ in container.decode(video=0)) == report.num_frames
         else:

@@ -169,9 +169,9 @@ def fingerprint(path: Path | None) -> str:
         return ""
     digest = hashlib.blake2b(digest_size=16)
     if path.is_dir():
-        for file in sorted(p for p in path.iterdir() if p.is_file()):
-            status = file.stat()
-            digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        for inner in sorted(p for p in path.iterdir() if p.is_file()):
+            status = inner.stat()
+            digest.update(f"{inner.name} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
     with path.open("rb") as file:
         status = os.fstat(file.fileno())

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from ultravid.datasets.readers.source import ImageArray
 from ultravid.modeling.detector import Tracker
+from ultravid.serving.live import FrameQueue, LatencyReport
 from ultravid.serving.records import FrameDetections, TimedFrame
 from ultravid.serving.sources.base import RecordingStream
 from ultravid.serving.writers.base import Picture, ResultWriter, close_writers, discard_writers
@@ -58,7 +59,7 @@ class PipelineReport:
     Attributes:
         num_frames: that were written.
         num_detections: in them.
-        num_dropped: frames of a live source that came too fast.
+        latency: of a live source: how many of its frames were dropped as they came too fast, and how late the others were.
         wall_s: from the start to the last file.
         stages: by the names of `STAGES`.
         was_stopped: whether it was asked to stop before the source's end.
@@ -66,7 +67,7 @@ class PipelineReport:
 
     num_frames: int = 0
     num_detections: int = 0
-    num_dropped: int = 0
+    latency: LatencyReport | None = None
     wall_s: float = 0.0
     stages: dict[str, StageClock] = field(default_factory=lambda: {name: StageClock() for name in STAGES})
     was_stopped: bool = False
@@ -86,7 +87,7 @@ class PipelineReport:
         return {
             "frames": self.num_frames,
             "detections": self.num_detections,
-            "dropped": self.num_dropped,
+            "dropped": 0 if self.latency is None else self.latency.num_dropped,
             "seconds": round(self.wall_s, 3),
             "frames_per_second": round(self.fps, 2),
             "stages": {
@@ -101,21 +102,18 @@ class _StoppedError(Exception):
 
 
 class _Channel(Generic[T]):
-    """A queue between two stages that holds a few items.
+    """A queue between two stages that holds a few items; the sender waits while it is full.
 
     Args:
         depth: how many items it holds.
-        drops: whether the oldest item makes room for a new one, as of a live source; else the sender waits.
     """
 
-    def __init__(self, depth: int, *, drops: bool = False) -> None:
+    def __init__(self, depth: int) -> None:
         self._items: deque[T] = deque()
         self._depth = depth
-        self._drops = drops
         self._is_closed = False
         self._is_broken = False
         self._changed = threading.Condition()
-        self.num_dropped = 0
 
     def put(self, item: T) -> None:
         """Add an item.
@@ -125,11 +123,7 @@ class _Channel(Generic[T]):
         """
         with self._changed:
             while len(self._items) >= self._depth and not self._is_broken:
-                if self._drops:
-                    self._items.popleft()
-                    self.num_dropped += 1
-                else:
-                    self._changed.wait()
+                self._changed.wait()
             if self._is_broken:
                 raise _StoppedError
             self._items.append(item)
@@ -174,6 +168,7 @@ def run_pipeline(
     stop: threading.Event | None = None,
     on_frame: Callable[[int], None] | None = None,
     track_clock: StageClock | None = None,
+    latency_budget_ms: float | None = None,
 ) -> PipelineReport:
     """Run the frames of a source through a detector and write what was found.
 
@@ -191,19 +186,21 @@ def run_pipeline(
         stop: once it is set, a live source ends, and what came until then is complete. Of a recording nothing is kept then.
         on_frame: is told how many frames are written, in the thread that writes.
         track_clock: of `timed_tracker`: its time is not that of detecting.
+        latency_budget_ms: of a live source, see `FrameQueue`.
 
     Raises:
         OSError: the disk is full, or a file can't be written.
         KeyboardInterrupt: Ctrl-C; or ``stop`` was set, and the source is not live.
     """
-    run = _Run(stream, detect, writers, paint, before_writing, num_first, depth, on_frame)
+    run = _Run(stream, detect, writers, paint, before_writing, num_first, depth, on_frame, latency_budget_ms)
     begin = time.perf_counter()
     try:
         run.wait(stop or threading.Event())
     finally:
         run.end()
     report = run.report
-    report.num_dropped = run.decoded.num_dropped
+    if run.live is not None:
+        report.latency = run.live.report()
     report.wall_s = time.perf_counter() - begin
     if track_clock is not None:
         report.stages["track"] = track_clock
@@ -225,13 +222,18 @@ class _Run:
         num_first: int,
         depth: int,
         on_frame: Callable[[int], None] | None,
+        latency_budget_ms: float | None,
     ) -> None:
         self.stream, self.detect, self.writers, self.paint = stream, detect, writers, paint
         self.before_writing, self.num_first, self.on_frame = before_writing, num_first, on_frame
         self.report = PipelineReport()
-        self.decoded: _Channel[TimedFrame] = _Channel(2 if stream.is_live else depth, drops=stream.is_live)
+        self.decoded: _Channel[TimedFrame] = _Channel(depth)
+        self.live: FrameQueue[TimedFrame] | None = None
+        if stream.is_live:
+            self.live = FrameQueue(None if latency_budget_ms is None else latency_budget_ms / 1000)
         self.found: _Channel[tuple[TimedFrame, FrameDetections]] = _Channel(depth)
         self._error: BaseException | None = None
+        self._is_broken = False
         self._over = threading.Event()
         self._lock = threading.Lock()
         stages = {"decode": self._decode, "detect": self._detect, "write": self._write}
@@ -259,8 +261,7 @@ class _Run:
 
     def end(self) -> None:
         """End all stages, and leave nothing that is not complete."""
-        self.decoded.break_off()
-        self.found.break_off()
+        self._break_off()
         self.stream.close()
         for thread in self._threads:
             thread.join()
@@ -274,21 +275,37 @@ class _Run:
         except BaseException as error:
             with self._lock:
                 self._error = self._error or error
-            self.decoded.break_off()
-            self.found.break_off()
+            self._break_off()
             self._over.set()
+
+    def _break_off(self) -> None:
+        self._is_broken = True
+        self.decoded.break_off()
+        self.found.break_off()
+        if self.live is not None:
+            self.live.close()
 
     def _decode(self) -> None:
         clock = self.report.stages["decode"]
         frames = iter(self.stream)
         while (frame := clock.run(next, frames, None)) is not None:
-            self.decoded.put(frame)
+            if self._is_broken:
+                raise _StoppedError
+            if self.live is not None:
+                self.live.put(frame)
+            else:
+                self.decoded.put(frame)
+        if self.live is not None:
+            self.live.close()
         self.decoded.close()
 
     def _detect(self) -> None:
         clock = self.report.stages["detect"]
-        for frame in self.decoded:
-            self.found.put((frame, clock.run(self.detect, frame)))
+        for frame in self.decoded if self.live is None else iter(self.live.get, None):
+            found = clock.run(self.detect, frame)
+            if self.live is not None:
+                self.live.done()
+            self.found.put((frame, found))
         self.found.close()
 
     def _write(self) -> None:

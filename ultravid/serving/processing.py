@@ -126,8 +126,9 @@ class SourceProcessor:
         """
         output = _SourceOutput(self, stream, name, label, source, scrub)
         self._track_clock.wall_s = self._track_clock.cpu_s = 0.0
-        organ = self._organ if self._organ is not None else _organ(stream, self.predictor)
-        detections = self.predictor.stream(organ, shown=stream.shown, color="RGB")
+        detections = self.predictor.stream_of(stream)
+        if self._organ is not None:
+            detections = self.predictor.stream(self._organ, shown=stream.shown, color="RGB")
         report = run_pipeline(
             stream,
             detections.frame,
@@ -138,14 +139,9 @@ class SourceProcessor:
             stop=stop,
             on_frame=on_frame,
             track_clock=self._track_clock,
+            latency_budget_ms=self.predictor.latency_budget_ms,
         )
         return {"name": name, "source": label, **report.as_json(), **output.facts()}
-
-
-def _organ(stream: RecordingStream, predictor: StreamingPredictor) -> str | None:
-    """The organ that a source states, if the model takes it."""
-    stated = str(stream.metadata.get("organ", ""))
-    return stated if stated in predictor.detector.model.organs else None
 
 
 class _SourceOutput:

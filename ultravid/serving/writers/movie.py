@@ -160,7 +160,7 @@ class MovieWriter:
         self._buffer[:, width:] = self._buffer[:, width - 1 : width]
         return self._buffer
 
-    def _write(self, packets: list[Packet]) -> None:
+    def _write(self, packets: list[Packet[Any]]) -> None:
         for packet in packets:
             packet.duration = self._usual  # of the last one; of others the next one's time stamp says it
             self._container.mux(packet)
