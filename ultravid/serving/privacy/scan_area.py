@@ -19,9 +19,9 @@ from ultravid.datasets.readers.source import ImageArray
 __all__ = ["MAX_FRAMES_LOOKED_AT", "guess_scan_area"]
 
 MAX_FRAMES_LOOKED_AT = 32
-"""First frames of a recording that the guess wants; it looks at half of them."""
+"""First frames of a recording that the guess wants."""
 
-_SIDE = 640  # px; larger images are made smaller to look at
+_SIDE = 400  # px; larger images are made smaller to look at
 _STROKE = 1 / 45  # of the shorter side: wider than the strokes of a scanner's letters, narrower than any scan
 _DARK = 10  # grey levels above the background at which something is shown
 _BACKGROUND = 48  # grey levels; what is brighter is no background
@@ -32,6 +32,7 @@ _WINDOW = 9  # px in which brightness varies if there is texture
 _CHANGE = 14  # grey levels between frames: more than compression adds to what stands still
 _FLAT = 1.2  # standard deviation of grey levels in a window without texture
 _PART = 0.05  # of the largest area: a smaller one is no further view
+_THIN = 0.15  # of the image's shorter side: an area that is thinner is a bar, not a further view
 _SMALLEST = 0.02  # of the image: a smaller area is no scan
 _WHOLE = 0.985  # of a side: an area that is as long is as long as the image
 
@@ -40,14 +41,13 @@ def guess_scan_area(frames: Sequence[ImageArray]) -> NDArray[np.bool_] | None:
     """The part of a recording's images that shows the scan.
 
     Args:
-        frames: ``(H, W, 3)`` uint8 each, of one size; of the first 32 every second is looked at.
+        frames: ``(H, W, 3)`` uint8 each, of one size; the first 32 are looked at.
 
     Returns:
         ``(H, W)``: a box, less those of its corners in which something stands still beside the scan's outline. None: there is
         nothing that could be a scan.
     """
     frames = frames[:MAX_FRAMES_LOOKED_AT]
-    frames = frames[::2] if len(frames) > 2 else frames
     height, width = frames[0].shape[:2]
     scale = min(1.0, _SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -147,7 +147,10 @@ def _large_parts(content: NDArray[np.bool_], changing: NDArray[np.bool_], moving
     areas[0] = 0
     changed = np.bincount(labels[changing], minlength=len(areas))
     changed[0] = 0
-    large = (areas > 0) & ((areas >= _PART * areas.max()) | (changed >= moving))
+    thinner = np.minimum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
+    large = (areas >= _PART * areas.max()) & (thinner >= _THIN * min(content.shape)) | (changed >= moving)
+    large[0] = False
+    large[areas.argmax()] = areas.max() > 0
     return np.asarray(large[labels])
 
 
