@@ -9,13 +9,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pydicom
-
-from ultravid.datasets.readers.dicom_file import quiet_pydicom, read_tags
 from ultravid.datasets.readers.kinds import is_dicom
 from ultravid.datasets.video import DataError
+
+if TYPE_CHECKING:
+    import pydicom
 
 __all__ = ["PatientValues", "patient_values"]
 
@@ -26,7 +26,7 @@ _NAMES = (
 )
 _IDS = (
     *("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "AdmissionID", "MedicalRecordLocator"),
-    *("PatientInsurancePlanCodeSequence", "IssuerOfPatientID", "PatientTelephoneNumbers", "PatientAddress"),
+    *("IssuerOfPatientID", "PatientTelephoneNumbers", "PatientAddress"),
     *("InstitutionName", "InstitutionAddress", "StationName", "DeviceSerialNumber", "PerformedProcedureStepID"),
     *("RequestedProcedureID", "ScheduledProcedureStepID", "FillerOrderNumberImagingServiceRequest"),
     *("PlacerOrderNumberImagingServiceRequest", "IssuerOfAdmissionID"),
@@ -84,6 +84,8 @@ def patient_values(path: Path | None) -> PatientValues:
     """The values of a DICOM file; none of another file, or of one that can't be read."""
     if path is None or not path.is_file() or not is_dicom(path):
         return PatientValues()
+    from ultravid.datasets.readers.dicom_file import read_tags  # half a second, for those who have DICOM files
+
     try:
         header = read_tags(path, [*_NAMES, *_IDS, *_DATES, *_UIDS, *_SEQUENCES])
     except DataError:
@@ -101,24 +103,33 @@ def patient_values(path: Path | None) -> PatientValues:
 
 def _all_values(item: pydicom.Dataset) -> Iterator[tuple[str, str]]:
     """(kind, value) of an item and the items in it; kinds: name, date, uid, id."""
+    from pydicom import Sequence
+
     for keywords, kind in ((_NAMES, "name"), (_IDS, "id"), (_DATES, "date"), (_UIDS, "uid")):
         for keyword in keywords:
             for value in _texts(item, keyword):
                 yield kind, value
     for keyword in _SEQUENCES:
         value = _value(item, keyword)
-        for inner in value if isinstance(value, pydicom.Sequence) else ():
+        for inner in value if isinstance(value, Sequence) else ():
             yield from _all_values(inner)
 
 
 def _texts(item: pydicom.Dataset, keyword: str) -> list[str]:
+    from pydicom import Sequence
+    from pydicom.multival import MultiValue
+
     value = _value(item, keyword)
-    values = value if isinstance(value, pydicom.multival.MultiValue | list) else [value]
-    texts = [str(v).strip() for v in values if v is not None and not isinstance(v, pydicom.Dataset)]
+    if isinstance(value, Sequence):
+        return []
+    values = value if isinstance(value, MultiValue | list) else [value]
+    texts = [str(v).strip() for v in values if v is not None]
     return [text for text in texts if text]
 
 
 def _value(item: pydicom.Dataset, keyword: str) -> Any:
+    from ultravid.datasets.readers.dicom_file import quiet_pydicom
+
     try:
         with quiet_pydicom():
             return item[keyword].value if keyword in item else None

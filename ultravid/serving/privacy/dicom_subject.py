@@ -1,0 +1,176 @@
+"""Whose a DICOM file is and which object it is: as it states it, or under pseudonyms that do not reveal it.
+
+Sources: DICOM PS3.3 C.7.1.1 (patient), C.7.2.1 (study), PS3.15 E (confidentiality profiles), PS3.5 B.2 (UIDs derived from numbers).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.uid import UID
+
+from ultravid.datasets.patient_key import patient_key
+from ultravid.datasets.readers.dicom_file import quiet_pydicom, read_tags
+from ultravid.datasets.video import DataError
+
+__all__ = ["DicomSubject", "Pseudonyms", "read_subject", "refuse_other_modality"]
+
+ULTRASOUND = frozenset({"US", "IVUS"})
+_UNSTATED = frozenset({"", "OT"})  # of exported screens; the pixels are taken for ultrasound
+
+_PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
+_STUDY = (
+    *("StudyInstanceUID", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"),
+    "StudyDescription",
+)
+_REQUIRED = frozenset({*_PATIENT, *_STUDY} - {"IssuerOfPatientID", "StudyDescription"})  # may be empty, not absent
+_OBJECT = ("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "NumberOfFrames")
+
+
+class Pseudonyms:
+    """New names and UIDs in place of a file's, the same for one original wherever it occurs.
+
+    Args:
+        key: `output_key` of an output folder: other folders have other pseudonyms.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def __repr__(self) -> str:
+        return "Pseudonyms()"  # not the key
+
+    def uid(self, original: str) -> UID:
+        """The new UID in place of one."""
+        return UID(f"2.25.{int.from_bytes(self._digest('uid', str(original), 16))}")
+
+    def patient(self, original: str) -> str:
+        """A patient's new name and id: ``anon-`` and eight hexadecimal digits."""
+        return f"anon-{self._digest('patient', patient_key(original), 4).hex()}"
+
+    def _digest(self, kind: str, original: str, size: int) -> bytes:
+        text = f"{kind}:{original}".encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(text, key=self._key, digest_size=size).digest()
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSubject:
+    """The patient, the study and the object that an output refers to.
+
+    Attributes:
+        attributes: of the patient and the study, for the header of an output.
+        sop_class_uid: of the object.
+        sop_instance_uid: of the object.
+        series_instance_uid: that the object is in.
+        modality: of the object.
+        is_multi_frame: whether it states a number of frames, so that a reference names one.
+        is_kept: whether the attributes are the file's own; else they are pseudonyms.
+    """
+
+    attributes: pydicom.Dataset
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    modality: str
+    is_multi_frame: bool
+    is_kept: bool
+
+    def __repr__(self) -> str:
+        return f"DicomSubject(is_kept={self.is_kept})"  # a traceback must not show a patient
+
+
+def read_subject(path: Path, pseudonyms: Pseudonyms | None) -> DicomSubject:
+    """The subject of a DICOM file.
+
+    Args:
+        path: the file.
+        pseudonyms: in place of the patient, the study and all UIDs; names, dates and numbers of the study are empty. None: they are
+            copied, so that an archive files the output beside the image.
+
+    Raises:
+        DataError: the file can't be read, or lacks a UID that outputs must refer to.
+    """
+    header = read_tags(path, [*_PATIENT, *_STUDY, *_OBJECT])
+    uids = {name: _text(header, name) for name in ("SOPClassUID", "SOPInstanceUID")}
+    for name, uid in uids.items():
+        if not uid:
+            raise DataError(f"{path}: has no {name}, so that no report or capture can refer to it.")
+    uids |= {name: _text(header, name) for name in ("StudyInstanceUID", "SeriesInstanceUID")}
+    if pseudonyms is None:
+        for name, uid in uids.items():
+            if not uid:
+                raise DataError(
+                    f"{path}: has no {name}, so that an output can't be filed with its patient's attributes."
+                )
+        attributes = _copied(header)
+    else:
+        # A file without study or series is a study and a series of its own.
+        new = {name: pseudonyms.uid(uid or uids["SOPInstanceUID"] + name) for name, uid in uids.items()}
+        new["SOPClassUID"] = UID(uids["SOPClassUID"])
+        attributes = pseudonymous(header, pseudonyms)
+        uids = {name: str(uid) for name, uid in new.items()}
+    return DicomSubject(
+        attributes,
+        uids["SOPClassUID"],
+        uids["SOPInstanceUID"],
+        uids["SeriesInstanceUID"],
+        _text(header, "Modality") or "US",
+        "NumberOfFrames" in header,
+        pseudonyms is None,
+    )
+
+
+def pseudonymous(header: pydicom.Dataset, pseudonyms: Pseudonyms) -> pydicom.Dataset:
+    """The required attributes of a patient and a study under pseudonyms; all others of them are empty."""
+    attributes = pydicom.Dataset()
+    attributes.SpecificCharacterSet = "ISO_IR 192"
+    for name in (*_PATIENT, *_STUDY):
+        if name in _REQUIRED:
+            setattr(attributes, name, "")
+    study = _text(header, "StudyInstanceUID") or _text(header, "SOPInstanceUID") + "StudyInstanceUID"
+    patient = pseudonyms.patient(_text(header, "PatientID") or _text(header, "PatientName") or study)
+    attributes.PatientName = attributes.PatientID = patient
+    attributes.StudyInstanceUID = pseudonyms.uid(study)
+    return attributes
+
+
+def refuse_other_modality(path: Path) -> None:
+    """Refuse a DICOM file that is stated to be no ultrasound image.
+
+    Raises:
+        DataError: it is of another modality.
+    """
+    header = read_tags(path, ["Modality", "SOPClassUID"])
+    modality = _text(header, "Modality").upper()
+    if modality in ULTRASOUND | _UNSTATED:
+        return
+    shown = modality if modality.isalnum() and len(modality) <= 16 else "another one"
+    raise DataError(
+        f"{path}: is no ultrasound image: its Modality is {shown}, not US or IVUS. A detector that was trained on ultrasound says nothing about it."
+    )
+
+
+def _copied(header: pydicom.Dataset) -> pydicom.Dataset:
+    attributes = pydicom.Dataset()
+    for name in ("SpecificCharacterSet", *_PATIENT, *_STUDY):
+        with quiet_pydicom():
+            value = header[name].value if name in header else None
+        if name in header and (value not in (None, "") or name in _REQUIRED):
+            attributes[name] = header[name]
+        elif name in _REQUIRED:
+            setattr(attributes, name, "")
+    return attributes
+
+
+def _text(header: pydicom.Dataset, name: str) -> str:
+    value: Any = None
+    try:
+        with quiet_pydicom():
+            value = header[name].value if name in header else None
+    except Exception:  # a value is converted when it is asked for, and that raises any exception
+        return ""
+    return "" if value is None else str(value).strip(" \0")
