@@ -17,7 +17,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.datadict import tag_for_keyword
-from pydicom.pixels.encoders import RLELosslessEncoder
+from pydicom.pixels import get_encoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
 from ultravid.datasets.faults import as_data_error
@@ -246,7 +246,7 @@ def _encoded(values: Stored, form: PixelForm) -> bytes:
     if not form.is_compressed:
         return little.tobytes()
     rows, columns = form.size
-    return RLELosslessEncoder.encode(
+    return get_encoder(RLELossless).encode(
         little.tobytes(),
         rows=rows,
         columns=columns,

@@ -156,7 +156,10 @@ def refuse_other_modality(path: Path) -> None:
 
 def _copied(header: pydicom.Dataset) -> pydicom.Dataset:
     attributes = pydicom.Dataset()
-    for name in ("SpecificCharacterSet", *_PATIENT, *_STUDY):
+    attributes.SpecificCharacterSet = (
+        "ISO_IR 192"  # values are decoded; those of the output need not fit the file's own
+    )
+    for name in (*_PATIENT, *_STUDY):
         with quiet_pydicom():
             value = header[name].value if name in header else None
         if name in header and (value not in (None, "") or name in _REQUIRED):
