@@ -102,24 +102,23 @@ def _texture(
         brush: wider than lines are.
     """
     is_shown = thick > _background(brightest) + _DARK
-    plain = _without_letters(first, brush).astype(np.float32)
-    mean = cv2.blur(plain, (_WINDOW, _WINDOW))
-    variance = cv2.blur(plain * plain, (_WINDOW, _WINDOW)) - mean * mean
-    is_flat = (is_shown & (variance < _FLAT**2)).astype(np.uint8)
+    is_flat = np.zeros(first.shape, np.bool_)
+    for letters in (cv2.MORPH_OPEN, cv2.MORPH_CLOSE):  # bright ones, dark ones
+        plain = _without_letters(first, brush, letters).astype(np.float32)
+        mean = cv2.blur(plain, (_WINDOW, _WINDOW))
+        is_flat |= cv2.blur(plain * plain, (_WINDOW, _WINDOW)) - mean * mean < _FLAT**2
     # Texture has flat spots: only a flat area that is as wide as a letter's strokes counts. Its rim is as flat as the rest.
-    wide = cv2.morphologyEx(is_flat, cv2.MORPH_OPEN, brush)
+    wide = cv2.morphologyEx((is_shown & is_flat).astype(np.uint8), cv2.MORPH_OPEN, brush)
     wide = cv2.dilate(wide, np.ones((_WINDOW, _WINDOW), np.uint8))
     return np.asarray(is_shown & (wide == 0))
 
 
-def _without_letters(grey: NDArray[np.uint8], brush: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An image with what is around it in place of bright and of dark lines, and of the noise that compression adds beside them."""
-    around = np.ones((_WINDOW, _WINDOW), np.uint8)
-    for operation, sign in ((cv2.MORPH_OPEN, 1), (cv2.MORPH_CLOSE, -1)):
-        without = np.asarray(cv2.morphologyEx(grey, operation, brush), np.uint8)
-        is_line = sign * (grey.astype(np.int16) - without) > _CONTRAST
-        grey = np.where(cv2.dilate(is_line.astype(np.uint8), around) > 0, without, grey)
-    return grey
+def _without_letters(grey: NDArray[np.uint8], brush: NDArray[np.uint8], operation: int) -> NDArray[np.uint8]:
+    """An image with what is around it in place of bright or of dark lines, and of the noise that compression adds beside them."""
+    without = np.asarray(cv2.morphologyEx(grey, operation, brush), np.uint8)
+    is_line = cv2.absdiff(grey, without) > _CONTRAST
+    near = cv2.dilate(is_line.astype(np.uint8), np.ones((_WINDOW, _WINDOW), np.uint8)) > 0
+    return np.where(near, without, grey)
 
 
 def _background(brightest: NDArray[np.uint8]) -> int:
