@@ -17,7 +17,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.datadict import tag_for_keyword
-from pydicom.pixels import get_encoder
+from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
 from ultravid.datasets.faults import as_data_error

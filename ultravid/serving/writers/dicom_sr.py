@@ -120,7 +120,7 @@ class DicomReport:
         content = hd.sr.MeasurementReport(
             observation_context=hd.sr.ObservationContext(observer_device_context=self._observer()),
             procedure_reported=hd.sr.CodedConcept("16310003", "SCT", "Diagnostic ultrasonography"),
-            imaging_measurements=self._regions() or None,
+            imaging_measurements=self._regions() or [self._nothing_found()],
         )
         return hd.sr.ComprehensiveSR(
             evidence=[self._evidence()],
@@ -167,9 +167,7 @@ class DicomReport:
         from pydicom.sr.codedict import codes
         from pydicom.uid import generate_uid
 
-        algorithm = hd.sr.AlgorithmIdentification(
-            name=self._algorithm, version=self._version, parameters=self._parameters or None
-        )
+        algorithm = self._identification()
         time_name = hd.sr.CodedConcept("FRAMETIME", _SCHEME, "Presentation time of the frame")
         uids: dict[int, str] = {}
         regions = []
@@ -190,6 +188,29 @@ class DicomReport:
                 )
             )
         return regions
+
+    def _nothing_found(self) -> Any:
+        """A report must measure something: that there are no boxes."""
+        import highdicom as hd
+        from pydicom.sr.codedict import codes
+        from pydicom.uid import generate_uid
+
+        name = hd.sr.CodedConcept("NUMBOXES", _SCHEME, "Number of boxes")
+        return hd.sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=hd.sr.TrackingIdentifier(uid=generate_uid(prefix=None), identifier="no box"),
+            algorithm_id=self._identification(),
+            measurements=[hd.sr.Measurement(name, 0, codes.UCUM.NoUnits)],
+            source_images=[
+                hd.sr.SourceImageForMeasurementGroup(self._subject.sop_class_uid, self._subject.sop_instance_uid)
+            ],
+        )
+
+    def _identification(self) -> Any:
+        import highdicom as hd
+
+        return hd.sr.AlgorithmIdentification(
+            name=self._algorithm, version=self._version, parameters=self._parameters or None
+        )
 
     def _region(self, index: int, detection: Detection) -> Any:
         import highdicom as hd
