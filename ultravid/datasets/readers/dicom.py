@@ -40,15 +40,21 @@ class DicomSource:
     Args:
         path: the file.
         bits: how many bits of its pixels are used, if an earlier opening found it; None: all frames of 16 bits are read to find out.
+        keep_whole: read what is whole of a damaged file, and collect in ``damage`` what is wrong behind the first frame.
+
+    Attributes:
+        damage: what of the file is damaged; a frame that is damaged is refused when it is read besides.
 
     Raises:
         DataError: it is not a DICOM file, is damaged or truncated, has no pixel data, or has pixels of a kind that no ultrasound
             scanner writes.
     """
 
-    def __init__(self, path: Path, bits: int | None = None) -> None:
+    def __init__(self, path: Path, bits: int | None = None, *, keep_whole: bool = False) -> None:
         self.path = path
         self.bits = bits
+        self.damage: list[DataError] = []
+        self._keep_whole = keep_whole
         self._open()
 
     def _open(self) -> None:
@@ -61,13 +67,16 @@ class DicomSource:
     def _read(self, header: DicomHeader) -> None:
         form = pixel_form(header)
         self.size = form.size
-        spans, about_frames = find_frames(header, form.size, form.frame_bits, form.is_subsampled)
+        self.damage.clear()
+        damage = self.damage if self._keep_whole else None
+        spans, about_frames = find_frames(header, form.size, form.frame_bits, form.is_subsampled, damage)
         self._num_frames = len(spans)
-        self._decoder = PixelDecoder(header, form, spans, self.bits)
+        self._decoder = PixelDecoder(header, form, spans, self.bits, skip_damaged=self._keep_whole)
         self.bits = self._decoder.bits
-        times = dicom_times(header, len(spans))
+        announced = header.whole("NumberOfFrames") or 0
+        times = dicom_times(header, max(announced, len(spans)) if self.damage else len(spans))
         self.fps = times.fps
-        self.times_s: Sequence[float] | None = times.times_s
+        self.times_s: Sequence[float] | None = times.times_s and times.times_s[: len(spans)]
         found = scan_regions(header, form.size)
         self.regions: tuple[Region, ...] | None = found.boxes
         self.region = enclosing(found.boxes) if found.boxes else None

@@ -19,6 +19,7 @@ from pydicom.uid import JPEG2000TransferSyntaxes, RLELossless
 from ultravid.datasets.bounds import MAX_FRAMES
 from ultravid.datasets.readers.dicom_file import UNDEFINED_LENGTH, DicomHeader
 from ultravid.datasets.safe_files import open_regular
+from ultravid.datasets.video import DataError
 
 __all__ = ["Span", "check_size", "codestream_size", "find_frames", "fragments_as_sequence", "joined"]
 
@@ -46,24 +47,32 @@ class _Fragment:
 
 
 def find_frames(
-    header: DicomHeader, size: tuple[int, int], frame_bits: int, is_subsampled: bool
+    header: DicomHeader,
+    size: tuple[int, int],
+    frame_bits: int,
+    is_subsampled: bool,
+    damage: list[DataError] | None = None,
 ) -> tuple[list[Span], list[tuple[str, str]]]:
     """The frames of a file and what is to be said about their number.
+
+    A damaged frame is an error, unless ``damage`` is given: then it is added to it. Frames are counted up to one that is not whole in the
+    file; one whose own size or end is wrong is among them, and its decoder refuses it.
 
     Args:
         header: of the file.
         size: (height, width) that it states.
         frame_bits: bits of an uncompressed frame.
         is_subsampled: whether its colours are stated to be subsampled.
+        damage: takes what is wrong with frames behind the first.
 
     Raises:
         DataError: the file is truncated, a frame is incomplete or of another size, or it can't be told where frames begin.
     """
     if header.transfer_syntax.is_encapsulated:
-        spans, repairs = _compressed(header, size)
+        spans, repairs = _compressed(header, size, damage)
     else:
-        spans, repairs = _uncompressed(header, frame_bits, is_subsampled)
-    return spans, [*_compare(header, len(spans)), *repairs]
+        spans, repairs = _uncompressed(header, frame_bits, is_subsampled, damage)
+    return spans, [*([] if damage else _compare(header, len(spans))), *repairs]
 
 
 def _announced(header: DicomHeader) -> int | None:
@@ -89,17 +98,21 @@ def _frames(number: int) -> str:
 
 
 def _uncompressed(
-    header: DicomHeader, frame_bits: int, is_subsampled: bool
+    header: DicomHeader, frame_bits: int, is_subsampled: bool, damage: list[DataError] | None
 ) -> tuple[list[Span], list[tuple[str, str]]]:
     if header.length == UNDEFINED_LENGTH:
         raise header.fault("states uncompressed pixels, but holds them in fragments, as only compressed ones are")
     frame_bytes = frame_bits // 8
     held, rest = divmod(header.length, frame_bytes)
     if header.length > header.available:
-        raise header.fault(
-            f"is truncated: {header.available} of {header.length} bytes of its pixels are there; "
-            f"frame {header.available // frame_bytes} is incomplete"
+        there = header.available // frame_bytes
+        fault = header.fault(
+            f"is truncated: {header.available} of {header.length} bytes of its pixels are there; frame {there} is incomplete"
         )
+        if damage is None or not 0 < there <= MAX_FRAMES:
+            raise fault
+        damage.append(fault)
+        return [(header.offset + k * frame_bytes, frame_bytes) for k in range(there)], []
     announced = _announced(header) or 1
     if is_subsampled and header.length - announced * (frame_bytes // 2 * 3) in (0, 1):
         raise header.fault("states subsampled colours (YBR_FULL_422), but has three bytes for each pixel")
@@ -117,10 +130,14 @@ def _uncompressed(
         return spans, [
             ("DICOM files have padding after their frames", f"has {rest} bytes of padding after frame {held - 1}")
         ]
-    raise header.fault(
+    fault = header.fault(
         f"holds {header.length} bytes of pixels: {_frames(held)} of the size that it states and {rest} of {frame_bytes} bytes of "
         f"frame {held}, which is incomplete, or the stated size is wrong"
     )
+    if damage is None or held >= announced:
+        raise fault
+    damage.append(fault)
+    return spans, []
 
 
 def _is_padding(header: DicomHeader, number: int) -> bool:
@@ -128,39 +145,49 @@ def _is_padding(header: DicomHeader, number: int) -> bool:
         return len(set(os.pread(file.fileno(), number, header.offset + header.length - number))) == 1
 
 
-def _compressed(header: DicomHeader, size: tuple[int, int]) -> tuple[list[Span], list[tuple[str, str]]]:
+def _compressed(
+    header: DicomHeader, size: tuple[int, int], damage: list[DataError] | None
+) -> tuple[list[Span], list[tuple[str, str]]]:
     if header.length != UNDEFINED_LENGTH:
         raise header.fault(
             f"states compressed pixels ({header.transfer_syntax.name}), but does not hold them in fragments"
         )
     repairs = []
-    fragments, has_end = _fragments(header)
+    fragments, has_end = _fragments(header, damage)
     if not fragments or not any(f.length for f in fragments[1:]):
         raise header.fault("is a DICOM file without pixel data: it holds no image")
     table, *rest = fragments
     rest = [f for f in rest if f.length]
     announced = _announced(header)
-    starts = _starts(header, rest, announced)
-    listed = table.length // 4 or len(header.data("ExtendedOffsetTable")) // 8
-    if listed and listed != len(starts):
-        kind = "DICOM files have a table of another number of frames than they hold; those that are there are read"
-        repairs.append((kind, f"its offset table lists {_frames(listed)}, it holds {_frames(len(starts))}"))
-    if not has_end:
-        if announced != len(starts):
-            raise header.fault(f"is truncated: its pixels have no end; {_frames(len(starts))} are there")
-        repairs.append(
-            ("DICOM files have no mark at the end of their pixels", f"has no mark after frame {announced - 1}")
-        )
+    starts = _starts(header, rest, announced, damage)
     ends = [*starts[1:], len(rest)]
-    for n, (first, end) in enumerate(zip(starts, ends, strict=True)):
-        _check_frame(header, n, rest[first:end], size)
-    return [
-        (rest[first].at, rest[end - 1].at + 8 + rest[end - 1].length - rest[first].at)
-        for first, end in zip(starts, ends, strict=True)
-    ], repairs
+    frames = [rest[first:end] for first, end in zip(starts, ends, strict=True)]
+    if damage and header.transfer_syntax != RLELossless and not _has_end(header, frames[-1]):
+        frames.pop()
+    if not frames:
+        raise damage[0] if damage else header.fault("holds no frame")
+    listed = table.length // 4 or len(header.data("ExtendedOffsetTable")) // 8
+    if listed and listed != len(frames) and not damage:
+        kind = "DICOM files have a table of another number of frames than they hold; those that are there are read"
+        repairs.append((kind, f"its offset table lists {_frames(listed)}, it holds {_frames(len(frames))}"))
+    if not has_end and not damage:
+        fault = header.fault(f"is truncated: its pixels have no end; {_frames(len(frames))} are there")
+        if announced == len(frames):
+            kind = "DICOM files have no mark at the end of their pixels"
+            repairs.append((kind, f"has no mark after frame {announced - 1}"))
+        elif damage is None:
+            raise fault
+        else:
+            damage.append(fault)
+    if damage is None:
+        for n, parts in enumerate(frames):
+            _check_frame(header, n, parts, size)
+    return [(parts[0].at, parts[-1].at + 8 + parts[-1].length - parts[0].at) for parts in frames], repairs
 
 
-def _starts(header: DicomHeader, fragments: Sequence[_Fragment], announced: int | None) -> list[int]:
+def _starts(
+    header: DicomHeader, fragments: Sequence[_Fragment], announced: int | None, damage: list[DataError] | None
+) -> list[int]:
     """Which fragments begin a frame: those that begin as one, and those behind the end of an image."""
     if header.transfer_syntax == RLELossless and announced == len(fragments):
         return list(range(len(fragments)))  # as DICOM demands of RLE; the decoder finds a damaged one
@@ -168,11 +195,15 @@ def _starts(header: DicomHeader, fragments: Sequence[_Fragment], announced: int 
     for number, k in enumerate(starts):
         if not fragments[k].begins_frame:
             name = header.transfer_syntax.name
-            raise header.fault(f"frame {number} is damaged: fragment {k} of the pixels does not begin as {name} does")
+            fault = header.fault(f"frame {number} is damaged: fragment {k} of the pixels does not begin as {name} does")
+            if damage is None or number == 0:
+                raise fault
+            damage.append(fault)  # its decoder refuses it
+            break
     return starts
 
 
-def _fragments(header: DicomHeader) -> tuple[list[_Fragment], bool]:
+def _fragments(header: DicomHeader, damage: list[DataError] | None) -> tuple[list[_Fragment], bool]:
     """All fragments, the first of which is the offset table; and whether the mark after them is there."""
     found: list[_Fragment] = []
     at, end = header.offset, header.offset + header.available
@@ -184,13 +215,21 @@ def _fragments(header: DicomHeader) -> tuple[list[_Fragment], bool]:
             if tag == _END:
                 return found, True
             if tag != _ITEM or length == UNDEFINED_LENGTH:
-                raise header.fault(f"is damaged: fragment {len(found)} of its pixels does not begin as a fragment")
+                fault = header.fault(f"is damaged: fragment {len(found)} of its pixels does not begin as a fragment")
+                if damage is None:
+                    raise fault
+                damage.append(fault)
+                return found, False
             if at + 8 + length > end:
                 last = sum(f.begins_frame for f in found) - (not _begins_frame(header, head[8:]))
-                raise header.fault(
+                fault = header.fault(
                     f"is truncated: {end - at - 8} of {length} bytes of fragment {len(found)} of its pixels are there; "
                     f"frame {max(last, 0)} is incomplete"
                 )
+                if damage is None or not any(f.begins_frame for f in found):
+                    raise fault
+                damage.append(fault)
+                return found, False
             if len(found) > MAX_FRAMES:
                 raise header.fault(f"holds more than {MAX_FRAMES} fragments of pixels")
             kept = head[8 : 8 + min(length, _HEAD)]
@@ -220,9 +259,14 @@ def _is_jpeg_2000(header: DicomHeader) -> bool:
 def _check_frame(header: DicomHeader, number: int, parts: Sequence[_Fragment], size: tuple[int, int]) -> None:
     if header.transfer_syntax == RLELossless:
         return  # it has neither a size nor an end
-    if _END_OF_IMAGE not in b"".join(part.tail for part in parts[-2:]) and not _ends_in_padding(header, parts[-1]):
+    if not _has_end(header, parts):
         raise header.fault(f"frame {number} is truncated: its compressed image has no end")
     _check_size(header, number, parts[0].size, size)
+
+
+def _has_end(header: DicomHeader, parts: Sequence[_Fragment]) -> bool:
+    """Whether the end of a frame's image is there; RLE has no mark at its end."""
+    return _END_OF_IMAGE in b"".join(part.tail for part in parts[-2:]) or _ends_in_padding(header, parts[-1])
 
 
 def _ends_in_padding(header: DicomHeader, part: _Fragment) -> bool:

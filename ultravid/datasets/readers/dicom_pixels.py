@@ -13,6 +13,7 @@ Sources: DICOM PS3.3 C.7.6.3 (image pixels, palettes), C.7.9.2 (segmented palett
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
@@ -34,6 +35,7 @@ from ultravid.datasets.readers.dicom_file import DicomHeader, is_big_endian, qui
 from ultravid.datasets.readers.dicom_frames import Span, check_size, fragments_as_sequence, joined
 from ultravid.datasets.readers.source import ImageArray
 from ultravid.datasets.safe_files import open_regular
+from ultravid.datasets.video import DataError
 
 __all__ = ["PixelDecoder", "PixelForm", "pixel_form"]
 
@@ -151,6 +153,7 @@ class PixelDecoder:
         form: of its pixels.
         spans: of its frames.
         bits: an earlier decoder's attribute; None: not known.
+        skip_damaged: frames that can't be decoded do not count when it is looked for how many bits are used.
 
     Attributes:
         bits: how many bits of a pixel, from the lowest, are used, of which the upper 8 are taken; None: of 8 bits, or of others.
@@ -160,7 +163,16 @@ class PixelDecoder:
         DataError: the file's palette can't be read, or a frame that must be looked at can't be decoded.
     """
 
-    def __init__(self, header: DicomHeader, form: PixelForm, spans: list[Span], bits: int | None = None) -> None:
+    def __init__(
+        self,
+        header: DicomHeader,
+        form: PixelForm,
+        spans: list[Span],
+        bits: int | None = None,
+        *,
+        skip_damaged: bool = False,
+    ) -> None:
+        self._skip_damaged = skip_damaged
         self._header = header
         self._form = form
         self._spans = spans
@@ -298,7 +310,8 @@ class PixelDecoder:
     def _bits_that_are_used(self) -> tuple[int, int]:
         """The lowest bit and the number of bits to take values from."""
         form, header = self._form, self._header
-        used = _used_bits((str(header.path), *header.state), self._all_stored)
+        mark = "\0whole frames" if self._skip_damaged else ""
+        used = _used_bits((f"{header.path}{mark}", *header.state), self._all_stored)
         stated = ((1 << form.stored) - 1) << form.low
         if header.has_overlay_in_pixels:
             used &= stated
@@ -332,7 +345,8 @@ class PixelDecoder:
     def _all_stored(self) -> Iterable[Stored]:
         with open_regular(self._header.path) as file:
             for index in range(len(self._spans)):
-                yield self.stored(file.fileno(), index)
+                with contextlib.suppress(DataError if self._skip_damaged else ()):
+                    yield self.stored(file.fileno(), index)
 
     def _read_palette(self) -> tuple[ImageArray, int]:
         """A table ``(entries, 3)`` and the stored value of its first entry; lesser values have it too, larger ones the last."""

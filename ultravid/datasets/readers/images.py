@@ -8,7 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ultravid.datasets.folders import natural_order
-from ultravid.datasets.image_io import check_image, find_significant_bits, image_size, read_image_of_recording
+from ultravid.datasets.image_io import (
+    SignificantBits,
+    check_image,
+    find_significant_bits,
+    image_size,
+    read_image_of_recording,
+)
 from ultravid.datasets.readers.kinds import kind_of
 from ultravid.datasets.readers.source import DICOM_SUFFIXES, IMAGE_SUFFIXES, MOVIE_SUFFIXES, ImageArray, Region
 from ultravid.datasets.video import DataError
@@ -103,7 +109,12 @@ class ImageFolderSource:
     @functools.cached_property
     def bits(self) -> int | None:
         """As `FrameSource.bits`; if it is known that the first has more than 8, all images are read to find out."""
-        return find_significant_bits(self.files).number if check_image(self.files[0], *self.size).bits else None
+        return None if self.significant_bits is None else self.significant_bits.number
+
+    @functools.cached_property
+    def significant_bits(self) -> SignificantBits | None:
+        """How many bits are used, and whether that is guessed; None: 8."""
+        return find_significant_bits(self.files) if check_image(self.files[0], *self.size).bits else None
 
     def __iter__(self) -> Iterator[ImageArray]:
         return map(self.read, range(len(self)))

@@ -1,6 +1,8 @@
 """Sources of frames: movies, DICOM files, pictures, cameras and network streams."""
 
 from ultravid.serving.sources.base import RecordingStream
+from ultravid.serving.sources.listing import Source, SourceList, list_sources
+from ultravid.serving.sources.live_options import LiveOptions
 from ultravid.serving.sources.opening import open_stream
 
-__all__ = ["RecordingStream", "open_stream"]
+__all__ = ["LiveOptions", "RecordingStream", "Source", "SourceList", "list_sources", "open_stream"]

@@ -68,7 +68,7 @@ class Film:
         except BaseException:
             self.container.close()
             raise
-        self._strict: av.CodecContext | None = None
+        self._strict: Any = None  # a decoder of the same film
         self._packets = 0
         self._complaints = 0
         self._lost = 0
