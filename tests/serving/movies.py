@@ -58,7 +58,7 @@ def picture_of(number: int) -> NDArray[np.uint8]:
     return image
 
 
-def number_in(image: NDArray[np.uint8]) -> int:
+def number_in(image: NDArray[Any]) -> int:
     """Which frame an image shows, modulo 20, whichever way it is turned."""
     grey = float(image[26:38, 26:38].mean())
     number = round((grey - 20) / 8)

@@ -1,11 +1,18 @@
+import itertools
+import os
+import re
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
 from tests.serving import movies
 from ultravid.datasets.readers import open_source
+from ultravid.datasets.video import DataError
 from ultravid.serving.sources import open_stream
+from ultravid.serving.sources.stamps import StampedFrames
+from ultravid.utils.errors import UserError
 
 RATES = [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60000, 1001)]
 
@@ -53,3 +60,97 @@ def test_frames_come_in_the_order_and_at_the_times_at_which_they_are_shown(tmp_p
 def test_a_movie_whose_stamps_are_of_no_use_is_read_as_evenly_spaced_and_that_is_said(tmp_path):
     stream = assert_frames_are_those_of(movies.with_b_frames(tmp_path / "a.avi"))
     assert any("read as evenly spaced" in kind for kind, _ in stream.repairs)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "vob"])
+def test_of_a_movie_that_is_cut_off_all_whole_frames_come_and_then_the_damage(tmp_path, suffix):
+    codec = {"vob": "mpeg2video"}.get(suffix, "libx264")
+    movie = movies.truncated(movies.constant_rate(tmp_path / f"a.{suffix}", 25, 40, codec=codec), 0.7)
+    stream = open_stream(movie.path)
+    numbers = [movies.number_in(frame.image) for frame in stream]
+    assert 10 < len(numbers) < 40 and numbers == movie.numbers[: len(numbers)]
+    assert re.search(rf"a\.{suffix}: is truncated: .*{len(numbers)} (frames )?decode", "\n".join(stream.damage))
+    stream.close()
+    with pytest.raises(RuntimeError, match="open it again"):
+        iter(stream)
+
+
+def test_damage_in_the_middle_of_a_movie_is_counted_and_the_rest_is_read(tmp_path):
+    path = movies.constant_rate(tmp_path / "a.mp4", 25, 40).path
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 60] = bytes(np.random.default_rng(0).integers(0, 256, 60, np.uint8))
+    path.write_bytes(data)
+    stream = open_stream(path)
+    frames = list(stream)
+    assert len(frames) > 30 and movies.number_in(frames[-1].image) == 19
+    assert any("can't be decoded without errors, the first after frame" in text for text in stream.damage)
+    stream.close()
+
+
+def test_what_is_no_movie_is_refused_in_one_message(tmp_path):
+    (tmp_path / "text.mp4").write_text("no movie")
+    (tmp_path / "empty.mp4").touch()
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with av.open(str(tmp_path / "sound.m4a"), "w") as container:
+        sound = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 44100, 0
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    cut = movies.truncated(movies.constant_rate(tmp_path / "cut.mp4", 25)).path
+    for name, message in {
+        "text.mp4": "can't be opened as a movie",
+        "empty.mp4": "is empty",
+        "pipe.mp4": "named pipe",
+        "sound.m4a": "has no video stream",
+        "none.mp4": "does not exist",
+        cut.name: "it is truncated",
+    }.items():
+        with pytest.raises(DataError, match=rf"{name}.*{message}"):
+            open_stream(tmp_path / name)
+
+
+def test_a_stride_keeps_the_numbers_and_times_of_the_frames_that_are_left(tmp_path):
+    movie = movies.variable_rate(tmp_path / "a.mp4")
+    stream = open_stream(movie.path, vid_stride=5)
+    frames = list(stream)
+    assert [frame.index for frame in frames] == [0, 5, 10] and stream.num_frames == 3
+    assert [frame.pts_s for frame in frames] == pytest.approx([movie.times_s[n] for n in (0, 5, 10)], abs=1e-4)
+    stream.close()
+    with pytest.raises(UserError, match="vid_stride is 0"):
+        open_stream(movie.path, vid_stride=0)
+
+
+def test_a_stream_can_be_closed_before_its_end(tmp_path):
+    stream = open_stream(movies.constant_rate(tmp_path / "a.mp4", 25, 40).path)
+    assert next(iter(stream)).index == 0
+    stream.close()
+    assert list(stream.repairs) == []
+
+
+def stamped(stamps, interval=Fraction(1, 25), held=16):
+    frames = StampedFrames(Fraction(1, 100), interval, held)
+    found = [each for n, stamp in enumerate(stamps) for each in frames.add(n, stamp)] + list(frames.end())
+    assert [number for number, _ in found] == list(range(len(stamps)))
+    times = [round(100 * time_s, 6) for _, time_s in found]
+    assert all(a < b for a, b in itertools.pairwise(times))
+    return times, frames
+
+
+def test_a_frame_without_a_stamp_that_rises_lies_between_its_neighbours():
+    good = [4 * n for n in range(20)]
+    assert stamped([*good[:17], 64, 68, 76])[0] == [*good[:17], 66, 68, 76]
+    times, frames = stamped([*good[:17], None, 72])
+    assert times == [*good[:17], 68, 72] and (frames.missing, frames.not_rising) == (1, 0)
+    assert stamped([*good[:17], 68, None])[0] == [*good[:17], 68, 72]
+    assert stamped([])[0] == []
+
+
+def test_stamps_of_no_use_make_a_film_evenly_spaced_and_a_clock_that_is_set_back_is_shifted():
+    times, frames = stamped([None] * 5)
+    assert times == [0, 4, 8, 12, 16] and frames.is_even
+    times, frames = stamped([4, 12, 16, 8, 24, 20])
+    assert times == [4, 8, 12, 16, 20, 24] and frames.is_even
+    times, frames = stamped([1000 + 4 * n for n in range(20)] + [4 * n for n in range(40)])
+    assert times == [1000 + 4 * n for n in range(60)] and frames.restarts == 1 and not frames.not_rising

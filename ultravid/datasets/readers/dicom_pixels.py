@@ -345,7 +345,7 @@ class PixelDecoder:
     def _all_stored(self) -> Iterable[Stored]:
         with open_regular(self._header.path) as file:
             for index in range(len(self._spans)):
-                with contextlib.suppress(DataError if self._skip_damaged else ()):
+                with contextlib.suppress(*([DataError] if self._skip_damaged else [])):
                     yield self.stored(file.fileno(), index)
 
     def _read_palette(self) -> tuple[ImageArray, int]:

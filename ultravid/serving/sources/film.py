@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Film"]
 
+_ONE_TO_ONE = ("h264", "hevc")  # codecs of which each packet is a picture that is shown
 _MOST_HELD = 16  # damaged frames that wait for a whole one
 _MOST_INTERVALS = 1000  # of which the median is taken
 _STRICT = "movies are damaged as FFmpeg says if it is strict, and are read as it repairs them"
@@ -29,6 +30,38 @@ _STRICT = "movies are damaged as FFmpeg says if it is strict, and are read as it
 
 class _ComplaintError(Exception):
     """What a strict decoder says."""
+
+
+class _PacketStamps:
+    """Counts the packets behind the first frame that give none: a decoder passes over what it does not know without a complaint."""
+
+    def __init__(self) -> None:
+        self._first: int | None = None
+        self._early: list[int] = []
+        self._due = 0
+        self._frames = 0
+        self._is_interlaced = False
+
+    def see_packet(self, packet: Packet[Any]) -> None:
+        if packet.pts is None or packet.is_discard or not packet.size:
+            return
+        if self._first is not None:
+            self._due += packet.pts > self._first
+        elif len(self._early) < _MOST_INTERVALS:
+            self._early.append(packet.pts)
+
+    def see_frame(self, frame: VideoFrame) -> None:
+        self._is_interlaced |= frame.interlaced_frame
+        if self._first is not None:
+            self._frames += 1
+        elif frame.pts is not None:
+            self._first = frame.pts
+            self._due = sum(stamp > self._first for stamp in self._early)
+
+    @property
+    def lost(self) -> int:
+        """How many; of interlaced films each field may be a packet, so that it is not known."""
+        return 0 if self._is_interlaced else max(self._due - self._frames, 0)
 
 
 class Film:
@@ -72,6 +105,7 @@ class Film:
         self._packets = 0
         self._complaints = 0
         self._lost = 0
+        self._packet_stamps = _PacketStamps() if self.stream.codec_context.name in _ONE_TO_ONE else None
         self._corrupt = 0
         self._unreadable: str | None = None
         self._last_stamp: int | None = None
@@ -110,7 +144,8 @@ class Film:
                 yield frame
                 given += 1
         except _ComplaintError as error:
-            self._complaint = f"frame {self.seen.number} can't be decoded: {error}"
+            number = self.seen.number
+            self._complaint = f"{f'after frame {number - 1}' if number else 'at its beginning'} ({error})"
             self.container.close()
             self._open()
             for number, frame in enumerate(self._whole()):
@@ -139,7 +174,9 @@ class Film:
         if held:
             self.seen.number -= len(held)
             self.damage.append(
-                f"{self.path}: frame {self.seen.number} is damaged, and {counted(len(held), 'frame')} at its end left out."
+                f"{self.path}: its last frame can't be decoded as a whole, and is left out."
+                if len(held) == 1
+                else f"{self.path}: its last {len(held)} frames can't be decoded as a whole, and are left out."
             )
 
     def _decoded(self) -> Iterator[VideoFrame]:
@@ -156,7 +193,10 @@ class Film:
                     raise _ComplaintError(ffmpeg_reason(error)) from None
                 self._lost += 1
                 continue
-            yield from found
+            for frame in found:
+                if self._packet_stamps is not None:
+                    self._packet_stamps.see_frame(frame)
+                yield frame
         if self._unreadable is not None:  # the decoder was not told that this was the last packet
             yield from self.stream.decode(None)
 
@@ -195,21 +235,23 @@ class Film:
 
     def _finish(self) -> None:
         """Note what is damaged, now that there is no other frame."""
-        number = self.seen.number
-        if self._complaint is not None and self._is_damaged:
-            times = f", and of {self._complaints} of {self._packets} packets in all" if self._complaints > 1 else ""
-            self.damage.append(
-                f"{self.path}: {self._complaint}{times}; what is missing is filled as FFmpeg does, and frames that refer to it are affected."
-            )
-        if self._lost:
-            self.damage.append(f"{self.path}: {counted(self._lost, 'packet')} could not be decoded at all.")
-        if self._corrupt:
-            self.damage.append(f"{self.path}: {self._corrupt} of {counted(number, 'frame')} are marked as damaged.")
-        if self._unreadable is not None:
-            self.damage.append(f"{self.path}: can't be read beyond frame {number - 1}: {self._unreadable}.")
+        number, file = self.seen.number, self.path
         tick_s = float(self.stream.time_base or 0)
         usual_s = float(np.median(self._intervals)) * tick_s if self._intervals else 0.04
         longest_s = self._longest * tick_s if self._intervals else 0.04
         fault = self.seen.shortfall(self.container, usual_s, longest_s)
+        is_end_cut = fault is not None or self._unreadable is not None or bool(self.damage)
+        if self._complaint is not None and self._is_damaged and not (is_end_cut and self._complaints <= 1):
+            self.damage.append(
+                f"{file}: {counted(self._complaints, 'packet')} of {self._packets} can't be decoded without errors, the first "
+                f"{self._complaint}; what is missing is filled from other frames."
+            )
+        lost = max(self._lost, 0 if self._packet_stamps is None else self._packet_stamps.lost)
+        if lost > is_end_cut:  # the packet at which the file is cut
+            self.damage.append(f"{file}: {counted(lost, 'frame')} of its stream could not be decoded at all.")
+        if self._corrupt:
+            self.damage.append(f"{file}: {self._corrupt} of {counted(number, 'frame')} are marked as damaged.")
+        if self._unreadable is not None:
+            self.damage.append(f"{file}: can't be read beyond frame {number - 1}: {self._unreadable}.")
         if fault is not None:
-            self.damage.append(f"{self.path}: {fault}.")
+            self.damage.append(f"{file}: {fault}.")

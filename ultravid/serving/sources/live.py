@@ -133,7 +133,6 @@ def _open(source: Source, options: LiveOptions) -> InputContainer:
         "protocol_whitelist": _PROTOCOLS[scheme],
         "format_whitelist": _FORMATS,
         "analyzeduration": "2000000",
-        "fflags": "nobuffer",
         **more,
     }
     return av.open(source.address, "r", options=opened, timeout=timeout)

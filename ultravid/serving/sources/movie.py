@@ -67,7 +67,7 @@ class MovieStream:
             self._decoded = self._film.frames()
             first = next(self._decoded, None)
             if first is None:
-                why = self._film.damage[0] if self._film.damage else f"{path}: holds no frame that can be decoded."
+                why = self._film.damage[-1] if self._film.damage else f"{path}: holds no frame that can be decoded."
                 raise DataError(why)
             self.size = self._film.seen.size
             self._look_at_rate(sidecar.fps)
