@@ -62,11 +62,12 @@ def test_a_prepared_model_refuses_another_size_training_and_options_that_do_not_
 
 
 @pytest.mark.parametrize("name", models("basicdet"))
-def test_bfloat16_finds_the_same_objects_and_keeps_the_state_in_float32(name):
-    """Its seven bits move boxes and scores, and among many boxes of one object others may be the best: so objects are compared."""
+def test_bfloat16_finds_nearly_the_same_and_keeps_the_state_in_float32(name):
+    """Its seven bits move boxes and scores a little, and now and then another box of an object is kept: most have a close partner."""
     model = random_model(name)
     prepared = prepare_for_inference(model, SIZE, precision="bfloat16")
     states = model.initial_state(SIZE), prepared.initial_state(SIZE)
+    has_partner = []
     for number, image in enumerate(video(1, 3, *SIZE).float()):
         phase = model.phase(number)
         expected, plain = model.step(image, states[0], phase)
@@ -74,10 +75,10 @@ def test_bfloat16_finds_the_same_objects_and_keeps_the_state_in_float32(name):
         states = plain, state
         dtypes = {t.dtype for t in torch.utils._pytree.tree_leaves(state)}
         assert torch.bfloat16 not in dtypes and found.boxes.dtype == found.scores.dtype == torch.float32
-        best = expected.valid & (expected.scores >= 0.9 * expected.scores.max())
-        iou = iou_matrix(expected.boxes[best], found.boxes[found.valid])
-        same = iou * ((expected.scores[best][:, None] - found.scores[found.valid]).abs() < 0.05)
-        assert (same.amax(dim=1) > 0.5).float().mean() >= 0.8, (name, number, same.amax(dim=1))
+        iou = iou_matrix(expected.boxes[expected.valid], found.boxes[found.valid])
+        apart = (expected.scores[expected.valid][:, None] - found.scores[found.valid]).abs()
+        has_partner += ((iou > 0.9) & (apart < 0.03)).any(dim=1).tolist()
+    assert sum(has_partner) >= 0.8 * len(has_partner) > 0, has_partner
 
 
 def test_a_model_that_is_not_one_graph_is_reported_with_the_reason(monkeypatch):
