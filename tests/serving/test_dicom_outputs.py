@@ -54,9 +54,11 @@ def report_of(source, output, pseudonyms):
 
 
 def capture_of(source, output, times_s, pseudonyms):
-    capture = DicomCapture(output, read_subject(source, pseudonyms), algorithm="BasicDet", has_text=False)
+    capture = DicomCapture(output, read_subject(source, pseudonyms), algorithm="BasicDet")
+    capture.has_text = False
     for index, time_s in enumerate(times_s):
-        capture.add(FrameDetections(index, time_s), np.full((64, 80, 3), (40 * index, 90, 200), np.uint8))
+        drawn = np.full((64, 80, 3), (40 * index, 90, 200), np.uint8)
+        capture.add(FrameDetections(index, time_s), (np.zeros_like(drawn), drawn))
     capture.close()
     return pydicom.dcmread(output)
 
@@ -164,12 +166,13 @@ def test_nothing_is_left_of_a_capture_that_was_discarded_or_has_no_frames(source
     folder = tmp_path / "out"
     folder.mkdir()
     subject = read_subject(source, None)
-    discarded = DicomCapture(folder / "sc.dcm", subject, algorithm="a", has_text=True)
-    discarded.add(FOUND[0], np.zeros((8, 8, 3), np.uint8))
+    discarded = DicomCapture(folder / "sc.dcm", subject, algorithm="a")
+    small, other = np.zeros((8, 8, 3), np.uint8), np.zeros((9, 8, 3), np.uint8)
+    discarded.add(FOUND[0], (small, small))
     with pytest.raises(ValueError, match="one size"):
-        discarded.add(FOUND[1], np.zeros((9, 8, 3), np.uint8))
+        discarded.add(FOUND[1], (other, other))
     discarded.discard()
-    DicomCapture(folder / "sc.dcm", subject, algorithm="a", has_text=True).close()
+    DicomCapture(folder / "sc.dcm", subject, algorithm="a").close()
     assert not list(folder.iterdir())
 
 

@@ -17,10 +17,7 @@ from ultravid.datasets.patient_key import patient_key
 from ultravid.datasets.readers.dicom_file import quiet_pydicom, read_tags
 from ultravid.datasets.video import DataError
 
-__all__ = ["DicomSubject", "Pseudonyms", "read_subject", "refuse_other_modality"]
-
-ULTRASOUND = frozenset({"US", "IVUS"})
-_UNSTATED = frozenset({"", "OT"})  # of exported screens; the pixels are taken for ultrasound
+__all__ = ["DicomSubject", "Pseudonyms", "read_subject"]
 
 _PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
 _STUDY = (
@@ -136,22 +133,6 @@ def pseudonymous(header: pydicom.Dataset, pseudonyms: Pseudonyms) -> pydicom.Dat
     attributes.PatientName = attributes.PatientID = patient
     attributes.StudyInstanceUID = pseudonyms.uid(study)
     return attributes
-
-
-def refuse_other_modality(path: Path) -> None:
-    """Refuse a DICOM file that is stated to be no ultrasound image.
-
-    Raises:
-        DataError: it is of another modality.
-    """
-    header = read_tags(path, ["Modality", "SOPClassUID"])
-    modality = _text(header, "Modality").upper()
-    if modality in ULTRASOUND | _UNSTATED:
-        return
-    shown = modality if modality.isalnum() and len(modality) <= 16 else "another one"
-    raise DataError(
-        f"{path}: is no ultrasound image: its Modality is {shown}, not US or IVUS. A detector that was trained on ultrasound says nothing about it."
-    )
 
 
 def _copied(header: pydicom.Dataset) -> pydicom.Dataset:

@@ -39,33 +39,40 @@ class DicomCapture:
         path: of the capture; its folder exists.
         subject: whose pictures they are.
         algorithm: name of the detector, for the series' description.
-        has_text: whether names may still be burnt in: nothing was blacked out, or what was is guessed.
+
+    Attributes:
+        has_text: whether names may still be burnt in, as nothing was blacked out, or by a guess; True unless it is set before `close`.
 
     Raises:
         OSError: the folder can't be written.
     """
 
-    def __init__(self, path: Path, subject: DicomSubject, *, algorithm: str, has_text: bool) -> None:
+    def __init__(self, path: Path, subject: DicomSubject, *, algorithm: str) -> None:
         self.path = path
         self._subject = subject
         self._algorithm = algorithm
-        self._has_text = has_text
+        self.has_text = True
         self._spool = FrameSpool(path.parent, is_compressed=True)
         self._times_s: list[float] = []
         self._size: tuple[int, int] | None = None
         self._num_bytes = 0
 
-    def add(self, found: FrameDetections, picture: ImageArray | None) -> None:
-        """Add a frame's picture, as `ResultWriter.add`.
+    def add(self, found: FrameDetections, picture: tuple[ImageArray, ImageArray] | None) -> None:
+        """Add a frame, as `ResultWriter.add`.
+
+        Args:
+            found: its detections; only their time counts.
+            picture: ``(H, W, 3)`` uint8 RGB each, the frame without its boxes and with them.
 
         Raises:
             OSError: the disk is full.
             ValueError: there is no picture, or it has another size than the first.
         """
-        if picture is None or picture.shape[:2] != (self._size or picture.shape[:2]):
+        drawn = None if picture is None else picture[1]
+        if drawn is None or drawn.shape[:2] != (self._size or drawn.shape[:2]):
             raise ValueError("A capture needs a picture of each frame, and all of one size.")
-        self._size = (picture.shape[0], picture.shape[1])
-        data = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), _QUALITY, "RGB", "422")
+        self._size = (drawn.shape[0], drawn.shape[1])
+        data = simplejpeg.encode_jpeg(np.ascontiguousarray(drawn), _QUALITY, "RGB", "422")
         self._num_bytes += len(data)
         self._spool.add(data)
         self._times_s.append(found.pts_s)
@@ -111,7 +118,7 @@ class DicomCapture:
         header.ImageType = ["DERIVED", "SECONDARY"]
         header.PatientOrientation = None
         header.ContentDate, header.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S.%f")
-        header.BurnedInAnnotation = "YES" if self._has_text else "NO"
+        header.BurnedInAnnotation = "YES" if self.has_text else "NO"
         header.SourceImageSequence = pydicom.Sequence([self._source()])
         self._add_pixels(header, size)
         self._add_times(header)

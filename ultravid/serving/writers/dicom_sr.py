@@ -85,7 +85,7 @@ class DicomReport:
         self._parameters = [text[:1024] for text in parameters]
         self._rows: list[tuple[int, float, Detection]] = []
 
-    def add(self, found: FrameDetections, picture: ImageArray | None = None) -> None:  # noqa: ARG002  # a writer's
+    def add(self, found: FrameDetections, picture: tuple[ImageArray, ImageArray] | None = None) -> None:  # noqa: ARG002  # a writer's
         """Add a frame, as `ResultWriter.add`.
 
         Raises:
