@@ -14,6 +14,7 @@ A SOURCE is a movie, a DICOM file, a folder, a glob, a text file with a source o
     NAME.csv            a row a detection
     NAME.tracks.csv     a row a lesion track
     labels/, NAME_frames/   with --save-txt, --save-frames; files count frames from 0, as the JSON does
+    NAME.sr.dcm, NAME.sc.dcm, NAME.dcm      of a DICOM file, with --sr and --deidentify: see docs/dicom.md
 
 and of all sources report.json, coco_vid.json (COCO-VID with the detections as annotations), coco_results.json (the same as COCO's results)
 and qc/ and qc.png, which show what was blacked out. Text that may be burnt in outside of the scan is black in all pictures: see
@@ -39,13 +40,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ultravid.datasets.readers.kinds import is_dicom
 from ultravid.datasets.video import DataError
 from ultravid.serving.output_folder import Identity, OutputFolder, fingerprint
 from ultravid.serving.predictor import StreamingPredictor
 from ultravid.serving.privacy import NeutralNames, ScannerMasks, read_scanner_masks, write_contact_sheets
 from ultravid.serving.processing import QC_FOLDER, OutputChoice, SourceProcessor
-from ultravid.serving.sources import open_stream
+from ultravid.serving.sources import Source, SourceList, list_sources, open_stream
 from ultravid.serving.writers import picture_suffix, write_coco_video
+from ultravid.serving.writers.dicom_sr import require_highdicom
 from ultravid.utils.errors import UserError
 from ultravid.utils.text import counted
 from ultravid.utils.tool import ToolParser, print_warnings, run_tool
@@ -95,6 +98,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     files.add_argument("--plain-frames", action="store_true", help="a picture of each frame, without boxes")
     files.add_argument("--mask", metavar="FILE", help="what is black: a table by scanner and size, boxes, or a picture")
     files.add_argument("--allow-burned-in-text", action="store_true", help="black out nothing but what --mask says")
+    files.add_argument("--sr", action="store_true", help="of DICOM files: a structured report and a secondary capture")
+    files.add_argument("--deidentify", action="store_true", help="of DICOM files: a copy that tells not whose it is")
+    files.add_argument("--keep-patient", action="store_true", help="with --sr: the file's patient, not a pseudonym")
     files.add_argument("--redo", action="store_true", help="process all sources again, also with other settings")
     files.add_argument("--quiet", action="store_true", help="print warnings and errors alone")
     args = parser.parse_args(argv)
@@ -129,7 +135,7 @@ def check_args(args: argparse.Namespace, parser: ToolParser) -> None:
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """What results depend on; threads and device change the last digits alone."""
     names = ("conf", "iou", "imgsz", "vid_stride", "tracker", "smooth_boxes", "organ", "precision", "save", "save_txt")
-    names += ("save_conf", "save_frames", "plain_frames", "allow_burned_in_text")
+    names += ("save_conf", "save_frames", "plain_frames", "allow_burned_in_text", "sr", "deidentify", "keep_patient")
     settings = {f"--{name.replace('_', '-')}": getattr(args, name) for name in names}
     mask = None if args.mask is None else hashlib.sha256(Path(args.mask).read_bytes()).hexdigest()[:16]
     return {**settings, "--mask": mask}
@@ -204,22 +210,32 @@ class Prediction:
         self.args, self.folder, self.stop = args, folder, stop
         self.masks = masks
         outputs = OutputChoice(
-            args.save, args.save_txt, args.save_conf, args.save_frames, args.plain_frames, args.allow_burned_in_text
+            movie=args.save,
+            labels=args.save_txt,
+            label_scores=args.save_conf,
+            pictures=args.save_frames,
+            plain_pictures=args.plain_frames,
+            allow_burned_in_text=args.allow_burned_in_text,
+            dicom_reports=args.sr,
+            keep_patient=args.keep_patient,
+            clean_dicom=args.deidentify,
         )
         self.processor = SourceProcessor(
             predictor, folder, outputs, masks=self.masks, organ=args.organ, vid_stride=args.vid_stride
         )
         self.names = NeutralNames(folder.path)
         self.progress = Progress(args.quiet)
-        self.taken: set[str] = set()
         self.counts: collections.Counter[str] = collections.Counter()
         self.left_out: list[dict[str, str]] = []
         self.num_sources = 0
 
-    def run(self, sources: Sequence[str]) -> int:
+    def run(self, sources: SourceList) -> int:
         begin = time.monotonic()
-        self.num_sources = len(sources)
+        self.num_sources = len(sources) + len(sources.left_out)
         try:
+            for found, reason in sources.left_out:
+                label = self.names.of(Path(found), Path(found).name)
+                self._leave_out(Path(found), label, f"{label}: {reason}")
             for source in sources:
                 if self.stop.is_set():
                     raise KeyboardInterrupt
@@ -230,44 +246,33 @@ class Prediction:
         self._write_all_sources()
         return self._exit_code()
 
-    def _source(self, source: str) -> None:
-        path = Path(source) if Path(source).exists() else None
+    def _source(self, source: Source) -> None:
+        path = source.path
+        name = self.names.of(path, source.name)
+        label = path.name if path is not None and name == source.name else name
         try:
             stream = open_stream(source, vid_stride=self.args.vid_stride)
         except DataError as error:
-            self._leave_out(source, path, error)
+            self._leave_out(path, label, str(error))
             return
         try:
-            name = self._name(path, stream.name)
-            label = name if path is None or name != stream.name else path.name
-            key = fingerprint(path)
+            key, place = fingerprint(path), self.folder.place_of(path)
+            name = self.folder.free_name(name, key, place)
             done = None if path is None else self.folder.finished(name, key)
             if done is not None:
-                stream.close()
                 self._skip(name, label, done)
                 return
+            how = {"label": label, "place": place, "scrub": self._scrub(path, label)}
             on_frame = self.progress.of(label, stream.num_frames)
-            entry = self.processor.run(
-                stream, name, key, label=label, scrub=self._scrub(path, label), stop=self.stop, on_frame=on_frame
-            )
+            entry = self.processor.run(stream, name, key, **how, stop=self.stop, on_frame=on_frame)
         except DataError as error:
-            stream.close()
-            self._leave_out(source, path, error)
+            self._leave_out(path, label, str(error))
             return
-        except BaseException:
+        finally:
             stream.close()
-            raise
         self.progress.end_of(entry)
         self.counts["frames"] += entry["frames"]
         self._add(entry, "done")
-
-    def _name(self, path: Path | None, wanted: str) -> str:
-        """Under which a source's files are written; sources of one name get a suffix that stays the same."""
-        name = self.names.of(path, wanted)
-        if name in self.taken:
-            name = f"{name}-{hashlib.sha256(str(path and path.resolve()).encode()).hexdigest()[:6]}"
-        self.taken.add(name)
-        return name
 
     def _scrub(self, path: Path | None, label: str) -> Callable[[str], str]:
         """Messages tell neither where a source lies nor what its name may say."""
@@ -292,15 +297,11 @@ class Prediction:
             self.counts["damaged"] += 1
             logger.warning("damaged: %s", text)
 
-    def _leave_out(self, source: str, path: Path | None, error: DataError) -> None:
-        label = source
-        if path is not None:
-            name = self.names.of(path, path.stem)
-            label = path.name if name == path.stem else name
-        reason = self._scrub(path, label)(str(error))
+    def _leave_out(self, path: Path | None, label: str, reason: str) -> None:
+        reason = self._scrub(path, label)(reason)
         self.left_out.append({"source": label, "reason": reason})
-        if self.num_sources == 1:
-            raise UserError(reason) from error
+        if self.num_sources == 1 and not self.counts:
+            raise UserError(reason)
         logger.warning("left out: %s", reason)
 
     def _write_report(self, seconds: float) -> None:
@@ -351,7 +352,13 @@ def stop_on_signals(stop: threading.Event) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     print_warnings()
-    sources = args.sources
+    sources = list_sources(args.sources)
+    if args.sr:
+        require_highdicom()
+    if (args.sr or args.deidentify) and not any(
+        source.path is not None and is_dicom(source.path) for source in sources
+    ):
+        raise UserError(f"{'--sr' if args.sr else '--deidentify'} is of DICOM files, and none of the sources is one.")
     masks = read_scanner_masks(args.mask)
     stop = threading.Event()
     predictor = StreamingPredictor(

@@ -21,6 +21,7 @@ from tests.serving import movies
 from tests.serving.movies import SIZE, grey_of, square_of
 from tests.serving.square_detector import SquareDetector
 from ultravid.datasets import load_coco_video
+from ultravid.serving.privacy import KEY_FILE
 from ultravid.utils.drawing import DETECTION
 from ultravid.utils.folder_lock import FolderLock
 from ultravid.utils.tool import run_tool
@@ -71,6 +72,15 @@ def frames_of(path):
         return [(float(f.pts * f.time_base), f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
 
 
+def write_sound(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
 def is_boxed(image, number):
     """Whether the square of a frame is drawn with a box around it."""
     x1, y1, x2, y2 = square_of(number)
@@ -110,7 +120,7 @@ def test_each_box_is_drawn_on_its_own_frame_at_its_own_time(predict, tmp_path):
     )
     report = json.loads((out / "report.json").read_text())
     assert (report["done"], report["exit_code"], len(report["sources"])) == (7, 0, 7)
-    assert not [p.name for p in out.rglob(".*")]
+    assert [p.name for p in out.rglob(".*")] == [KEY_FILE]
 
 
 def test_a_command_goes_on_where_it_stopped(predict, tmp_path):
@@ -138,19 +148,23 @@ def test_a_command_goes_on_where_it_stopped(predict, tmp_path):
 def test_what_is_damaged_or_left_out_is_listed_with_exit_code_3(predict, tmp_path):
     whole = movies.constant_rate(tmp_path / "whole.mkv", 25, num_frames=30).path
     (tmp_path / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    (tmp_path / "text.mp4").write_text("no movie")
     out = tmp_path / "out"
-    done = predict(tmp_path / "cut.mkv", tmp_path / "text.mp4", whole, out=out)
+    (tmp_path / "audio").mkdir()
+    write_sound(tmp_path / "audio/a.mp4")
+    done = predict(tmp_path / "cut.mkv", tmp_path / "audio/a.mp4", whole, out=out)
     assert done.code == 3
     report = json.loads((out / "report.json").read_text())
-    assert [row["source"] for row in report["left_out"]] == ["text.mp4"] and len(report["damaged"]) >= 1
+    assert [row["source"] for row in report["left_out"]] == ["a.mp4"] and len(report["damaged"]) >= 1
     assert str(tmp_path) not in (out / "report.json").read_text() + (out / "cut.json").read_text()
     content = json.loads((out / "cut.json").read_text())
     assert 0 < len(content["frames"]) < 30 and content["damage"]
     assert len(frames_of(out / "cut.mp4")) == len(content["frames"])
     assert predict(tmp_path / "cut.mkv", out=out).code == 3  # done before, and still damaged
-    alone = predict(tmp_path / "text.mp4", out=tmp_path / "none")
-    assert alone.code == 2 and alone.err.startswith("error: text.mp4: can't be opened as a movie")
+    alone = predict(tmp_path / "audio/a.mp4", out=tmp_path / "none")
+    assert alone.code == 2 and alone.err.startswith("error: a.mp4: ") and "Traceback" not in alone.err
+    other = movies.constant_rate(tmp_path / "audio/whole.mkv", 25).path  # of the same name, and another film
+    assert predict(other, out=out).code == 0
+    assert len(list(out.glob("whole*.json"))) == 2 and len(json.loads((out / "whole.json").read_text())["frames"]) == 30
 
 
 def test_mistakes_are_one_message_before_any_work(predict, model, tmp_path):

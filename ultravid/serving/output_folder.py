@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ultravid import __version__
+from ultravid.serving.privacy import output_key
 from ultravid.serving.writers.json_file import read_ends
 from ultravid.utils.errors import UserError
 from ultravid.utils.folder_lock import locked
@@ -127,6 +128,28 @@ class OutputFolder:
         except UserError:
             return None
         return ends if ends.get("identity") == self.identity_of(source) else None
+
+    def place_of(self, path: Path | None) -> str:
+        """What tells whether a source lies where an earlier one did: a hash that can't be compared with guessed paths. "" without a path."""
+        if path is None:
+            return ""
+        where = os.path.realpath(path).encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(where, key=output_key(self.path), digest_size=8).hexdigest()
+
+    def free_name(self, name: str, source: str, place: str) -> str:
+        """The name of a source's outputs: the given one, unless results of another source have it.
+
+        Args:
+            name: the wanted one.
+            source: the source's `fingerprint`.
+            place: of `place_of`.
+        """
+        try:
+            ends = read_ends(self.json_file(name)) if self.json_file(name).is_file() else {}
+        except UserError:
+            return name
+        is_other = ends.get("place") not in (None, place) and (ends.get("identity") or {}).get("source") != source
+        return f"{name}-{place[:8]}" if is_other and place else name
 
     def identity_of(self, source: str) -> dict[str, Any]:
         """What the JSON of a source has as its identity."""

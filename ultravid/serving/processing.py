@@ -10,12 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from ultravid import __version__
+from ultravid.datasets.readers.kinds import is_dicom
 from ultravid.datasets.readers.source import ImageArray
 from ultravid.serving.drawing import draw
 from ultravid.serving.output_folder import OutputFolder
 from ultravid.serving.pipeline import StageClock, run_pipeline, timed_tracker
 from ultravid.serving.predictor import StreamingPredictor
-from ultravid.serving.privacy import MAX_FRAMES_LOOKED_AT, Blackout, ScannerMasks, choose_blackout, write_qc_picture
+from ultravid.serving.privacy import (
+    MAX_FRAMES_LOOKED_AT,
+    Blackout,
+    BlackoutRule,
+    ScannerMasks,
+    choose_blackout,
+    output_key,
+    write_qc_picture,
+)
+from ultravid.serving.privacy.deidentify import deidentify_dicom
+from ultravid.serving.privacy.dicom_subject import Pseudonyms, read_subject
 from ultravid.serving.records import FrameDetections, TimedFrame
 from ultravid.serving.sources.base import RecordingStream
 from ultravid.serving.writers import (
@@ -30,6 +41,8 @@ from ultravid.serving.writers import (
     YoloLabels,
     discard_writers,
 )
+from ultravid.serving.writers.dicom_sc import DicomCapture
+from ultravid.serving.writers.dicom_sr import DicomReport
 from ultravid.utils.whole_files import remove_path
 
 __all__ = ["QC_FOLDER", "OutputChoice", "SourceProcessor"]
@@ -51,6 +64,9 @@ class OutputChoice:
         pictures: ``NAME_frames/000000.jpg``, with boxes.
         plain_pictures: ``NAME_frames/000000.png``, without.
         allow_burned_in_text: nothing is blacked out but what the mask says.
+        dicom_reports: of a DICOM file, ``NAME.sr.dcm`` and ``NAME.sc.dcm``: a structured report, and a capture of the pictures.
+        keep_patient: these two have the patient of the file; else a pseudonym.
+        clean_dicom: of a DICOM file, ``NAME.dcm``: a copy that does not tell whose it is.
     """
 
     movie: bool = True
@@ -59,11 +75,14 @@ class OutputChoice:
     pictures: bool = False
     plain_pictures: bool = False
     allow_burned_in_text: bool = False
+    dicom_reports: bool = False
+    keep_patient: bool = False
+    clean_dicom: bool = False
 
     @property
     def needs_pictures(self) -> bool:
         """Whether frames are drawn at all."""
-        return self.movie or self.pictures or self.plain_pictures
+        return self.movie or self.pictures or self.plain_pictures or self.dicom_reports or self.clean_dicom
 
 
 class SourceProcessor:
@@ -101,6 +120,7 @@ class SourceProcessor:
         source: str,
         *,
         label: str,
+        place: str = "",
         scrub: Callable[[str], str] = str,
         stop: threading.Event | None = None,
         on_frame: Callable[[int], None] | None = None,
@@ -112,6 +132,7 @@ class SourceProcessor:
             name: of the files.
             source: its `fingerprint`.
             label: how the JSON and the report call the source.
+            place: of `OutputFolder.place_of`.
             scrub: makes a message tell nothing of a patient.
             stop: as of `run_pipeline`.
             on_frame: as of `run_pipeline`.
@@ -124,7 +145,7 @@ class SourceProcessor:
             OSError: a file can't be written.
             KeyboardInterrupt: as of `run_pipeline`.
         """
-        output = _SourceOutput(self, stream, name, label, source, scrub)
+        output = _SourceOutput(self, stream, name, label, source, place, scrub)
         self._track_clock.wall_s = self._track_clock.cpu_s = 0.0
         detections = self.predictor.stream_of(stream)
         if self._organ is not None:
@@ -154,10 +175,13 @@ class _SourceOutput:
         name: str,
         label: str,
         source: str,
+        place: str,
         scrub: Callable[[str], str],
     ) -> None:
         self._stream, self._name, self._label, self._scrub = stream, name, label, scrub
         self._folder, self._outputs, self._masks = processor.folder.path, processor.outputs, processor._masks
+        self._processor = processor
+        self._capture: DicomCapture | None = None
         self._class_names = tuple(processor.predictor.class_names)
         self._blackout: Blackout | None = None
         self._first: ImageArray | None = None
@@ -169,6 +193,7 @@ class _SourceOutput:
             "model": {"name": detector.name, "weights_sha256": detector.weights_sha256},
             "ultravid": __version__,
             "identity": processor.folder.identity_of(source),
+            "place": place,
         }
         self.writers: list[ResultWriter] = []
         try:
@@ -192,10 +217,32 @@ class _SourceOutput:
         if outputs.pictures or outputs.plain_pictures:
             pictures = self._folder / f"{self._name}_frames"
             self.writers.append(FramePictures(pictures, plain=outputs.plain_pictures))
+        if stream.path is not None and (outputs.dicom_reports or outputs.clean_dicom) and is_dicom(stream.path):
+            self._open_dicom_writers(stream.path)
         self._tracks = TracksCsv(base.with_name(f"{self._name}.tracks.csv"), names)
         self.writers += [DetectionsCsv(base.with_name(f"{self._name}.csv"), names), self._tracks]
         json_file = base.with_name(f"{self._name}.json")
         self.writers.append(DetectionsJson(json_file, self._label, stream.size, names, self._head, self._foot))
+
+    def _open_dicom_writers(self, path: Path) -> None:
+        outputs, detector = self._outputs, self._processor.predictor.detector
+        pseudonyms = Pseudonyms(output_key(self._folder))
+        if outputs.dicom_reports:
+            subject = read_subject(path, None if outputs.keep_patient else pseudonyms)
+            self._capture = DicomCapture(self._folder / f"{self._name}.sc.dcm", subject, algorithm=detector.name)
+            self.writers.append(self._capture)
+            parameters = (f"score threshold {self._processor.predictor.score_threshold or detector.score_threshold:g}",)
+            how: dict[str, Any] = {"algorithm": detector.name, "version": detector.weights_sha256[:16]}
+            report = self._folder / f"{self._name}.sr.dcm"
+            self.writers.append(DicomReport(report, subject, self._class_names, **how, parameters=parameters))
+        if outputs.clean_dicom:
+            self.writers.append(_CleanCopy(self, path, self._folder / f"{self._name}.dcm", pseudonyms))
+
+    @property
+    def blackout(self) -> Blackout:
+        """What is black in the pictures, once that is known."""
+        assert self._blackout is not None
+        return self._blackout
 
     def look(self, images: list[ImageArray]) -> None:
         """Decide what is black, and write the picture to check it."""
@@ -204,13 +251,14 @@ class _SourceOutput:
         if self._blackout.guessed and self._blackout.share >= 0.005:
             share = 100 * self._blackout.share
             logger.warning("%s: %.0f%% of its pictures is black: %s.", self._label, share, self._blackout.reason)
+        if self._capture is not None:
+            self._capture.has_text = self._blackout.guessed or self._blackout.rule is BlackoutRule.NOTHING
         path = self._folder / QC_FOLDER / f"{self._name}.png"
         write_qc_picture(path, images[len(images) // 2], self._blackout, self._name)
 
     def paint(self, frame: TimedFrame, found: FrameDetections) -> Picture:
         """A frame with what is black, without boxes and with them."""
-        assert self._blackout is not None
-        plain = self._blackout.apply(frame.image)
+        plain = self.blackout.apply(frame.image)
         return Picture(plain, draw(plain, found, class_names=self._class_names))
 
     def facts(self) -> dict[str, Any]:
@@ -231,11 +279,30 @@ class _SourceOutput:
         return {**self.facts(), "tracks": [track.as_json(self._class_names) for track in self._tracks.summaries()]}
 
 
+class _CleanCopy:
+    """Writes a copy of a DICOM file that does not tell whose it is, once it is known what is black in it; a `ResultWriter`."""
+
+    def __init__(self, output: _SourceOutput, source: Path, path: Path, pseudonyms: Pseudonyms) -> None:
+        self._output, self._source, self._path, self._pseudonyms = output, source, path, pseudonyms
+
+    def add(self, found: FrameDetections, picture: Picture | None = None) -> None:
+        """As `ResultWriter.add`."""
+
+    def close(self) -> None:
+        """As `ResultWriter.close`."""
+        deidentify_dicom(self._source, self._path, blackout=self._output.blackout, pseudonyms=self._pseudonyms)
+
+    def discard(self) -> None:
+        """As `ResultWriter.discard`."""
+
+
 class _Earlier:
     """Removes what an earlier command wrote of the same name and this one does not, once all is written; a `ResultWriter`."""
 
     def __init__(self, folder: Path, name: str, outputs: OutputChoice) -> None:
         self._stale = [folder / f"{name}.json", folder / f"{name}.png"]  # the JSON says that all others are there
+        self._stale += [] if outputs.dicom_reports else [folder / f"{name}.{kind}.dcm" for kind in ("sr", "sc")]
+        self._stale += [] if outputs.clean_dicom else [folder / f"{name}.dcm"]
         self._stale += [] if outputs.movie else [folder / f"{name}.mp4"]
         self._stale += [] if outputs.pictures or outputs.plain_pictures else [folder / f"{name}_frames"]
 
