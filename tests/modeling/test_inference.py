@@ -57,6 +57,8 @@ def test_a_prepared_model_refuses_another_size_training_and_options_that_do_not_
         prepared.losses([])
     with pytest.raises(ValueError, match="needs image_size"):
         prepare_for_inference(random_model("faster_rcnn"), None, compile=True)
+    with pytest.raises(ValueError, match="winograd=True needs image_size"):
+        prepare_for_inference(random_model("faster_rcnn"), SIZE, precision="bfloat16", winograd=True)
     with pytest.raises(ValueError, match="CUDA graphs need"):
         prepare_for_inference(random_model("faster_rcnn"), SIZE, cuda_graphs=True)
 

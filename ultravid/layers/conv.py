@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ultravid.layers.batch_norm import get_norm, scale_and_shift
+from ultravid.layers.winograd import MIN_TILES, num_tiles, suits_winograd, trained_conv2d
 
 __all__ = ["Conv2d", "c2_msra_fill", "fold_norms", "get_norm", "to_fast_layout"]
 
@@ -17,7 +18,8 @@ class Conv2d(nn.Conv2d):
     """``activation(norm(conv(x)))``; the norm's parameters are named ``norm.`` under the convolution's own prefix.
 
     In training, a frozen batch norm is folded into the convolution: one operation with scaled weights and a bias, which gives the same
-    but for rounding. Gradients flow through the scaling. In evaluation the two are computed one after the other, as the code that
+    but for rounding. Gradients flow through the scaling. On a CPU in float32, large 3x3 convolutions are then computed by
+    `ultravid.layers.winograd`, as those without a norm are. In evaluation the two are computed one after the other, as the code that
     published weights come from computes them; `fold_norm` folds for good, as `prepare_for_inference` does.
 
     Args:
@@ -55,12 +57,27 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, out_channels, H', W')``."""
-        if self.norm is None or not self.training or (folded := self._folded()) is None:
+        if not self.training:
             x = self._conv_forward(x, self.weight, self.bias)
             x = x if self.norm is None else self.norm(x)
+        elif self.norm is None:
+            x = self._trained_conv(x, self.weight, self.bias)
+        elif (folded := self._folded()) is not None:
+            x = self._trained_conv(x, *folded)
         else:
-            x = self._conv_forward(x, *folded)
+            x = self.norm(self._conv_forward(x, self.weight, self.bias))
         return x if self.activation is None else self.activation(x)
+
+    def _trained_conv(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if (
+            x.device.type == "cpu"
+            and x.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
+            and suits_winograd(self)
+            and num_tiles(x) >= MIN_TILES
+        ):
+            return trained_conv2d(x, weight, bias)
+        return self._conv_forward(x, weight, bias)
 
     def _folded(self) -> tuple[Tensor, Tensor] | None:
         """Weight and bias of the convolution that includes the norm; None if the norm depends on its input."""

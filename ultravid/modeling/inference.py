@@ -1,4 +1,4 @@
-"""A detector that is made ready to run: norms folded, channels-last, in one graph if wanted.
+"""A detector that is made ready to run: norms folded, channels-last, large convolutions by Winograd, in one graph if wanted.
 
 Legend: ``H, W`` height and width of a frame in pixels.
 """
@@ -17,6 +17,7 @@ from torch._inductor.exc import CppCompileError, InductorError
 from torch.utils._pytree import tree_map
 
 from ultravid.layers.conv import fold_norms
+from ultravid.layers.winograd import use_winograd
 from ultravid.modeling.detector import VideoDetector
 from ultravid.modeling.types import Detections, State
 from ultravid.structures import Clip
@@ -42,6 +43,7 @@ def prepare_for_inference(
     compile: bool = False,
     cuda_graphs: bool | None = None,
     threads: int | Literal["auto"] | None = None,
+    winograd: bool | None = None,
 ) -> InferenceDetector:
     """A copy of a model that detects the same, but for rounding, and takes less time for it. The model stays as it is.
 
@@ -53,9 +55,11 @@ def prepare_for_inference(
         compile: compile `VideoDetector.step` to one graph for each phase, by TorchInductor; it takes minutes, and happens here.
         cuda_graphs: replay the kernels as CUDA graphs, around the suppression of boxes; None does so on CUDA with ``compile``.
         threads: of an operation on the CPU, set for the process: a number; "auto", by the size of the model; None leaves it.
+        winograd: compute large 3x3 convolutions by `ultravid.layers.winograd`, whose weights take four times the memory. It needs a size and
+            float32; None does so on a CPU if there are both.
 
     Raises:
-        ValueError: ``compile`` without a size, or CUDA graphs without ``compile`` or without CUDA.
+        ValueError: ``compile`` without a size, CUDA graphs without ``compile`` or without CUDA, or ``winograd`` without a size or float32.
         CompileError: the model does not compile to one graph.
     """
     if compile and image_size is None:
@@ -64,6 +68,9 @@ def prepare_for_inference(
         )
     if cuda_graphs and not (compile and model.device.type == "cuda"):
         raise ValueError("CUDA graphs need compile=True and a model on a CUDA device.")
+    by_winograd = image_size is not None and precision == "float32"
+    if winograd and not by_winograd:
+        raise ValueError('winograd=True needs image_size=(height, width) and precision="float32".')
     if threads is not None:
         size = sum(parameter.numel() for parameter in model.parameters())
         torch.set_num_threads(threads_for(size, torch.get_num_threads()) if threads == "auto" else threads)
@@ -71,6 +78,10 @@ def prepare_for_inference(
     plain.reset()
     fold_norms(plain)
     plain.to(memory_format=torch.channels_last)
+    if by_winograd and (model.device.type == "cpu" if winograd is None else winograd):
+        assert image_size is not None
+        image, state = _first_step(plain, image_size)
+        use_winograd(plain, lambda: plain.step(image, state))
     if cuda_graphs is None:
         cuda_graphs = compile and model.device.type == "cuda"
     prepared = InferenceDetector(
@@ -166,8 +177,7 @@ class InferenceDetector(VideoDetector):
             CompileError: a phase does not compile to one graph.
         """
         assert self.image_size is not None
-        image = torch.zeros(3, *self.image_size, device=self.device)
-        state = self.initial_state(self.image_size, next(iter(self.organs), ""))
+        image, state = _first_step(self, self.image_size)
         for phase in range(self.num_phases):
             try:
                 self.step(image, state, phase)
@@ -188,6 +198,12 @@ class InferenceDetector(VideoDetector):
                 f"The model is prepared for frames of {self.image_size[1]}x{self.image_size[0]} px, got {size[1]}x{size[0]}: "
                 "resize the frames, or call prepare_for_inference for their size."
             )
+
+
+def _first_step(model: VideoDetector, image_size: tuple[int, int]) -> tuple[Tensor, State]:
+    """An image and a state for a step whose results do not matter."""
+    image = torch.zeros(3, *image_size, device=model.device)
+    return image, model.initial_state(image_size, next(iter(model.organs), ""))
 
 
 def describe(model: nn.Module) -> str:
