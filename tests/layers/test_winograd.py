@@ -45,6 +45,7 @@ def test_convolutions_are_replaced_that_have_enough_channels_and_are_given_large
         use_winograd(layers, lambda: layers(image))
         assert [isinstance(layer, WinogradConv2d) for layer in layers] == [False, True, *[False] * 4]
         torch.testing.assert_close(layers(image), expected, atol=1e-4, rtol=1e-4)
+    assert "aten.bmm" not in str(torch.export.export(layers, (image,)).graph)
 
 
 def test_a_convolution_in_training_is_computed_so_with_its_frozen_norm_but_not_in_half_precision(monkeypatch):

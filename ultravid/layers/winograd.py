@@ -151,7 +151,7 @@ class _Winograd(torch.autograd.Function):
         return winograd_conv2d(x, winograd_weight(weight), bias)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch has no types for it
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         grad, (of_x, of_weight, of_bias) = grads[0], ctx.needs_input_grad
@@ -175,23 +175,26 @@ def trained_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class WinogradConv2d(nn.Module):
     """What a 3x3 convolution of stride 1 with a padding of 1 computes, without gradients.
 
+    A program that `torch.export` makes of it has the convolution itself: other runtimes have their own ways to compute one.
+
     Args:
         conv: with stride, dilation and groups of 1, zeros as padding, and no norm after it; is not changed.
         activation: applied last; None for none.
     """
 
     weight: Tensor
-    bias: Tensor | None
 
     def __init__(self, conv: nn.Conv2d, activation: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
         self.register_buffer("weight", winograd_weight(conv.weight.detach().double()).to(conv.weight).contiguous())
-        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach().clone())
+        self.direct = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1, bias=conv.bias is not None)
+        self.direct.weight, self.direct.bias = conv.weight, conv.bias
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, D, H, W)``; see `winograd_conv2d`."""
-        out = winograd_conv2d(x, self.weight, self.bias)
+        exported = torch.compiler.is_exporting()
+        out = self.direct(x) if exported else winograd_conv2d(x, self.weight, self.direct.bias)
         return out if self.activation is None else self.activation(out)
 
 

@@ -55,7 +55,7 @@ def prepare_for_inference(
         compile: compile `VideoDetector.step` to one graph for each phase, by TorchInductor; it takes minutes, and happens here.
         cuda_graphs: replay the kernels as CUDA graphs, around the suppression of boxes; None does so on CUDA with ``compile``.
         threads: of an operation on the CPU, set for the process: a number; "auto", by the size of the model; None leaves it.
-        winograd: compute large 3x3 convolutions by `ultravid.layers.winograd`, whose weights take four times the memory. It needs a size and
+        winograd: compute large 3x3 convolutions by `ultravid.layers.winograd`, whose weights take five times the memory. It needs a size and
             float32; None does so on a CPU if there are both.
 
     Raises:
