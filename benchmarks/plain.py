@@ -64,15 +64,23 @@ def published_model(name: str, depth: int, seed: int = 0) -> VideoDetector:
     config = LazyConfig.apply_overrides(config, [f"++model.{override}" for override in published.overrides])
     torch.manual_seed(seed)
     model: VideoDetector = instantiate(config.model)
-    with torch.no_grad():
-        for path, module in model.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv2d | Attention):
-                for parameter in module.parameters(recurse=False):
-                    if parameter.dim() > 1:
-                        parameter.normal_(std=parameter[0].numel() ** -0.5)
-                    elif not path.endswith("sampling_offsets"):
-                        parameter.zero_()  # initial biases against detections
+    _spread_detections(model)
     return model.eval()
+
+
+@torch.no_grad()
+def _spread_detections(model: nn.Module) -> None:
+    """Draw weights so that scores spread and boxes keep their size: all proposals survive, as with a trained model."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | Attention):
+            factor = 0.1 if path.endswith(("anchor_deltas", "bbox_pred")) else 1.0
+            for parameter in module.parameters(recurse=False):
+                if parameter.dim() > 1:
+                    parameter.normal_(std=factor * parameter[0].numel() ** -0.5)
+                elif not path.endswith("sampling_offsets"):
+                    parameter.zero_()  # initial biases against detections
+        if isinstance(module, resnet.BasicBlock) and isinstance(module.conv2.norm, FrozenBatchNorm2d):
+            module.conv2.norm.weight.fill_(0.5)  # with 1, maps grow with every block
 
 
 def plain_model(name: str, depth: int, seed: int = 0) -> VideoDetector:

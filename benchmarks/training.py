@@ -4,9 +4,11 @@
     python benchmarks/training.py [--models NAME ...] [--size 512] [--depth 34] [--frames 16] [--threads 2] [--turns 5] [--checkpointing]
     python benchmarks/training.py --models BasicDet --profile
 
-The clip has one box in each frame. The plain form runs the same model with the operations of `benchmarks/inference.py`'s yardstick: batch
-norm apart from the convolutions, torchvision's RoIAlign. The forms take turns; a ratio is the median over the turns. ``cpu`` is processor
-time, which other processes disturb less. ``--profile`` prints torch's profile of one step by operator instead.
+The clip has one box in each frame. The plain form runs the same model with the operations of `benchmarks.plain`, as the published code trains
+it. What is saved on a CPU: large 3x3 convolutions and their two gradients by Winograd's filtering, frozen batch norm within the
+convolutions, RoIAlign as products of matrices, images that are averaged once for all flows, geometry that is computed once for all layers and
+not kept. The forms take turns; a ratio is the median over the turns. ``cpu`` is processor time, which other processes disturb less.
+``--profile`` prints torch's profile of one step by operator instead.
 """
 
 import ultravid.utils.threads  # noqa: F401 - before torch, which then waits passively # isort: skip
