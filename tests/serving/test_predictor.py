@@ -227,3 +227,21 @@ def test_a_live_source_gives_the_newest_frame_and_says_what_was_dropped(predicto
         watch()
     assert found == [0, 5] and camera.is_closed
     assert (live.report.num_frames, live.report.num_dropped) == (6, 4) and "4 of them (67%) were dropped" in caplog.text
+
+
+@pytest.mark.slow_models
+def test_a_compiled_model_detects_the_same_from_threads(predictor):
+    compiled = StreamingPredictor(predictor.detector, compile=True, threads=1)
+    compiled.warm_up(48, 48)
+    video = frames(5, 4, 48, 48)
+    expected = [predictor(image) for image in video]
+
+    def detect(_):
+        stream = compiled.stream()
+        return [stream(image) for image in video]
+
+    with ThreadPoolExecutor(3) as pool:
+        for found in pool.map(detect, range(3)):
+            for ours, theirs in zip(found, expected, strict=True):
+                torch.testing.assert_close(ours.pred_boxes.tensor, theirs.pred_boxes.tensor, atol=1e-2, rtol=0)
+                assert ours.track_ids.tolist() == theirs.track_ids.tolist()

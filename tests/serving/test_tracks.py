@@ -34,6 +34,13 @@ def test_the_default_tracker_loses_no_detection_and_keeps_ids_through_gaps():
     assert len(found.boxes) == 0 and state["ids"].tolist() == [0]
 
 
+def test_a_detection_that_is_shown_starts_a_track_unless_it_is_very_uncertain():
+    for threshold, expected in ((None, [0, -1, -1]), (0.15, [0, 1, -1]), (0.0, [0, 1, -1])):
+        tracker = default_tracker(threshold)
+        given = detections([[0, 0, 20, 20], [50, 50, 70, 70], [90, 0, 99, 9]], [0.4, 0.2, 0.08])
+        assert tracker.update(given, tracker.initial_state())[0].track_ids.tolist() == expected
+
+
 def test_a_track_is_followed_at_any_place_and_size_and_its_boxes_are_smoothed_without_drift():
     rng = np.random.default_rng(0)
     for scale, corner in ((1.0, 0.0), (8.0, 0.0), (1.0, 700.0)):

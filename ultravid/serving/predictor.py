@@ -5,15 +5,15 @@ Legend: ``H, W`` height and width of a frame in pixels.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -39,6 +39,8 @@ __all__ = ["Color", "DetectionStream", "StreamingPredictor"]
 
 Color = Literal["RGB", "BGR"]
 Frame = NDArray[np.uint8] | Tensor
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class StreamingPredictor:
@@ -117,15 +119,14 @@ class StreamingPredictor:
         model = self.detector.model
         train = self.detector.config.get("train") or Node()
         set_evaluation_threads(model, train.get("num_threads", "auto") if threads is None else threads)
-        chosen = (model.tracker or default_tracker(score_threshold or 0.0)) if isinstance(tracker, str) else tracker
+        chosen = (model.tracker or default_tracker(score_threshold)) if isinstance(tracker, str) else tracker
         self.tracker: Tracker | None = chosen
         if smooth_boxes and not is_kalman(chosen):
             raise UserError("smooth_boxes needs a tracker with estimates of boxes, a KalmanTracker.")
         self._models: dict[tuple[int, int] | None, VideoDetector] = {}
         self._preparing = threading.Lock()
-        self._running: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        if compile or self.detector.model.device.type != "cpu":
-            self._running = threading.Lock()
+        # CUDA graphs belong to the thread that recorded them, so a compiled model runs in one thread, whichever stream asks.
+        self._runner = ThreadPoolExecutor(1, "runs a compiled model") if compile else None
         if not compile:
             self._model(None)
         self._own = self.stream()
@@ -199,10 +200,18 @@ class StreamingPredictor:
         key = size if self.compile else None
         with self._preparing:
             if key not in self._models:
-                self._models[key] = prepare_for_inference(
-                    self.detector.model, key, precision=self.precision, compile=self.compile
+                self._models[key] = self._run(
+                    prepare_for_inference, self.detector.model, key, precision=self.precision, compile=self.compile
                 )
             return self._models[key]
+
+    def _run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """A call of the model, in its thread if it has one."""
+        return (
+            function(*args, **kwargs)
+            if self._runner is None
+            else self._runner.submit(function, *args, **kwargs).result()
+        )
 
     def _input(self, image: Tensor) -> Tensor:
         """A model's input for ``(3, H, W)`` uint8 RGB."""
@@ -261,8 +270,7 @@ class DetectionStream:
             self.predictor.check_organ(self.organ)
             model = self.predictor._model(given)
             self._stream = VideoStream(model, given, output, self.organ, tracker=self.predictor.tracker)
-        with self.predictor._running:
-            found = self._stream(image)
+        found = self.predictor._run(self._stream, image)
         self.frame_number += 1
         self._size, self._pts = size, pts
         return self._finished(found, size, offset)

@@ -24,21 +24,22 @@ __all__ = ["LesionFilter", "TrackCollector", "TrackSummary", "default_tracker", 
 Array = NDArray[np.float64]
 
 
-def default_tracker(score_threshold: float = 0.0) -> KalmanTracker:
+def default_tracker(score_threshold: float | None = None) -> KalmanTracker:
     """The tracker of detectors that have none: Kalman filter and Hungarian assignment, and nothing that was detected is lost.
 
-    A detection that fits no track starts one if its score is above 0.3. One with a lower score belongs to a track if it continues one;
-    else it stays a detection without a track. A track ends after 20 frames without a detection, and its number is not used again.
+    A detection that fits no track starts one if its score is above ``score_threshold``. One with a score above 0.05 belongs to a track if it
+    continues one; all others stay detections without a track. A track ends after 20 frames without a detection, and its number is not
+    used again.
 
     Args:
-        score_threshold: detections below it are not shown, so that they start no track either.
+        score_threshold: detections below it are not shown, so that they start no track either; below 0.1 it counts as 0.1. None: 0.3.
     """
     return KalmanTracker(
         box_filter=LesionFilter(),
-        min_score=0.0,
+        min_score=0.05,
         nms_threshold=0.7,
         match_threshold=0.1,
-        new_track_score=max(0.3, score_threshold),
+        new_track_score=0.3 if score_threshold is None else max(0.1, score_threshold),
         buffer=20,
         keep_untracked=True,
     )

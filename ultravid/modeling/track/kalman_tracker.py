@@ -112,6 +112,8 @@ class KalmanTracker:
     def _considered(self, detections: Detections) -> Tensor:
         """The rows of the valid detections above ``min_score``, after NMS, by falling score."""
         rows = (detections.valid & (detections.scores > self.min_score)).nonzero()[:, 0]
+        if len(rows) < 2:  # of most frames, and the call takes a quarter of a millisecond
+            return rows
         keep = batched_nms(
             detections.boxes[rows], detections.scores[rows], detections.classes[rows], self.nms_threshold
         )
