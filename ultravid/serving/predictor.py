@@ -24,7 +24,7 @@ from ultravid.config import CfgNode, Node
 from ultravid.data.mapper import frame_for_test
 from ultravid.data.pixels import as_rgb, has_one_plane, resize_frames
 from ultravid.datasets.readers.shown import Shown
-from ultravid.engine.threads import NumThreads, set_evaluation_threads
+from ultravid.engine.threads import set_evaluation_threads
 from ultravid.modeling.detector import Tracker, VideoDetector, VideoStream
 from ultravid.modeling.inference import Precision, prepare_for_inference
 from ultravid.serving.live import LiveDetections
@@ -34,6 +34,7 @@ from ultravid.serving.sources.base import RecordingStream
 from ultravid.serving.tracks import default_tracker, is_kalman, smoothed_boxes
 from ultravid.structures import Boxes, Instances
 from ultravid.utils.errors import UserError
+from ultravid.utils.threads import NumThreads
 
 __all__ = ["Color", "DetectionStream", "StreamingPredictor"]
 
