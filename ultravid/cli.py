@@ -39,6 +39,7 @@ TOOLS = {
     "replay": "replay",
     "resume-drill": "resume_drill",
     "new-project": "new_project",
+    "serve": "serve",
     "completion": "completion",
 }
 """The file in ``tools/`` (without ``.py``) by its verb; the file's own name is accepted as well."""

@@ -1,0 +1,133 @@
+"""Who may talk to a page, and what every answer says."""
+
+import json
+import logging
+
+import httpx
+import pytest
+
+from tests.serving.page.page_server import cookie_of, ended, make_page, send, serving, viewer, write_squares
+from ultravid.serving.page.access import SECURITY_HEADERS, Access
+
+TOKEN = "a-token-of-test"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with serving(make_page(tmp_path_factory.mktemp("page"), token=TOKEN)) as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("bound", "host", "is_let_in"),
+    [
+        ("127.0.0.1", "127.0.0.1:8000", True),
+        ("127.0.0.1", "localhost", True),
+        ("127.0.0.1", "[::1]:8000", True),
+        ("127.0.0.1", "rebound.example", False),
+        ("127.0.0.1", "localhost.example", False),
+        ("127.0.0.1", "192.168.1.5:8000", False),
+        ("127.0.0.1", "", False),
+        ("127.0.0.1", "[::1", False),
+        ("127.0.0.1", "127.0.0.1@rebound.example", False),
+        ("0.0.0.0", "192.168.1.5:8000", True),
+        ("0.0.0.0", "rebound.example", False),
+        ("0.0.0.0", "scans.example", True),
+    ],
+)
+def test_only_names_of_this_server_are_hosts(bound, host, is_let_in):
+    assert Access(bound, "token", ["scans.example"]).is_host(host) is is_let_in
+
+
+def test_every_answer_has_the_security_headers(address):
+    with httpx.Client(base_url=address) as client:
+        answers = [client.get(path) for path in ("/", "/app.js", "/app.css", "/nothing", "/api/recordings")]
+        answers.append(client.get("/", headers={"Host": "rebound.example"}))
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 404, 401, 403]
+    for answer in answers:
+        assert {name: answer.headers.get(name) for name in SECURITY_HEADERS} == SECURITY_HEADERS
+        assert "server" not in answer.headers
+    policy = SECURITY_HEADERS["content-security-policy"]
+    assert "unsafe" not in policy and "default-src 'none'" in policy
+    for inline in ("style=", "<script>", "onclick", "http:", "https:"):
+        assert inline not in answers[0].text
+
+
+def test_without_the_token_there_is_no_session(address):
+    with httpx.Client(base_url=address) as client:
+        for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Cookie": "ultravid_viewer=x"}):
+            answer = client.post("/api/viewer", headers=header)
+            assert answer.status_code == 401 and TOKEN not in answer.text
+        assert not client.cookies
+        answer = client.post("/api/viewer", headers={"Authorization": f"Bearer {TOKEN}"})
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=strict" in cookie and TOKEN not in cookie
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://elsewhere.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Host": "rebound.example"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+    ],
+    ids=str,
+)
+def test_requests_of_other_origins_are_refused(address, headers):
+    with viewer(address, TOKEN) as client:
+        assert client.get("/api/recordings", headers=headers).status_code == 403
+        assert client.post("/api/recordings", content=b"x", headers=headers).status_code == 403
+        assert client.get("/api/recordings", headers={"Origin": address}).status_code == 200
+
+
+def test_websockets_of_other_origins_and_without_session_are_refused(address):
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    with viewer(address, TOKEN) as client:
+        url, own = address.replace("http", "ws"), cookie_of(client)
+        for path, headers, origin in [
+            ("/api/live", own, "https://elsewhere.example"),
+            ("/api/camera", own, "null"),
+            ("/api/live", {}, address),
+            ("/api/camera", {"Cookie": "ultravid_viewer=wrong"}, address),
+        ]:
+            with pytest.raises(InvalidStatus), connect(url + path, additional_headers=headers, origin=origin):
+                pass
+        with connect(url + "/api/live", additional_headers=own, origin=address) as socket:
+            assert json.loads(socket.recv(5)) == {"type": "recordings", "recordings": []}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/../bounds.py", "/%2e%2e/bounds.py", "/..%2fbounds.py", "/static/../../etc/passwd", "//etc/passwd"),
+        "/api/recordings/..%2f..%2fetc%2fpasswd/pictures?first=0",
+    ],
+)
+def test_no_path_of_a_request_is_opened(address, path):
+    with viewer(address, TOKEN) as client:
+        extensions = {"target": path.encode()}
+        answer = client.send(httpx.Request("GET", address + "/", headers=cookie_of(client), extensions=extensions))
+        assert answer.status_code == 404 and "class" not in answer.text and "root:" not in answer.text
+
+
+def test_a_viewer_does_not_see_what_is_anothers_and_no_name_is_logged(tmp_path, caplog):
+    movie = write_squares(tmp_path / "movie.mp4", 3).read_bytes()
+    folder = tmp_path / "page"
+    folder.mkdir()
+    with caplog.at_level(logging.DEBUG), serving(make_page(folder)) as address, viewer(address) as one, viewer(address) as other:
+        id = send(one, movie, "..%2F..%2FDOE%5EJANE.mp4").json()["id"]
+        assert one.get("/api/recordings").json()[0]["label"] == "DOE^JANE.mp4"
+        assert other.get("/api/recordings").json() == []
+        for method, path in [("GET", f"{id}/pictures?first=0"), ("POST", f"{id}/cancel"), ("DELETE", id)]:
+            assert other.request(method, f"/api/recordings/{path}").status_code == 404
+        assert ended(one, id)["state"] == "done"
+        stored = list(folder.rglob("*"))
+        assert not any("DOE" in text for text in (*map(str, stored), caplog.text))
+        assert all(path.stat().st_mode & 0o077 == 0 for path in folder.rglob("server-*"))
+        assert one.post("/api/viewer/end").status_code == 204
+        assert [path.name for path in folder.rglob("server-*/*")] == ["lock"]
+    assert list(folder.rglob("server-*")) == []

@@ -1,0 +1,207 @@
+"""What viewers send: bounded, decoded apart, and deleted."""
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+
+import pytest
+import simplejpeg
+
+from tests.serving.page.page_server import (
+    SquareDetector,
+    cookie_of,
+    ended,
+    image_of,
+    make_page,
+    send,
+    serving,
+    square_of,
+    viewer,
+    wait_for,
+    write_squares,
+)
+from ultravid.serving.page.working_folder import WorkingFolder
+from ultravid.utils.errors import UserError
+
+BOUNDS = {"max_upload_mb": 2, "max_frames": 20, "max_pixels": 20_000, "max_running": 1, "max_queue": 2, "max_recordings": 4}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return make_page(tmp_path_factory.mktemp("page"), **BOUNDS)
+
+
+@pytest.fixture(scope="module")
+def address(page):
+    with serving(page) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def movie(tmp_path_factory):
+    return write_squares(tmp_path_factory.mktemp("movies") / "squares.mp4").read_bytes()
+
+
+def files(page):
+    return sorted(path.name for path in page.folder.path.iterdir() if path.name != "lock")
+
+
+def test_an_upload_is_analysed_frame_by_frame_with_its_pictures(address, movie):
+    with viewer(address) as client:
+        found = ended(client, send(client, movie).json()["id"])
+        assert (found["state"], found["frames"], found["width"], found["height"]) == ("done", 12, 96, 96)
+        content = client.get(f"/api/recordings/{found['id']}/pictures?first=2&count=50").content
+        are_squares = []
+        while content:
+            (length,) = struct.unpack_from("<I", content)
+            image = simplejpeg.decode_jpeg(content[4 : 4 + length])
+            x, y = square_of(2 + len(are_squares))
+            are_squares.append(image[y + 2 : y + 22, x + 2 : x + 22].min() > 200)
+            content = content[4 + length :]
+        assert are_squares == [True] * 10  # the movie has 12
+        assert client.get(f"/api/recordings/{found['id']}/pictures?first=12").status_code == 404
+        client.post("/api/viewer/end")
+
+
+def test_what_is_no_recording_is_refused_and_leaves_nothing(address, page, movie):
+    with viewer(address) as client:
+        huge = send(client, b"\0" * 2_100_000)
+        assert huge.status_code == 413 and "--max-upload-mb" in huge.json()["detail"]
+        assert send(client, (movie[:100].ljust(500_000, b"\0") for _ in range(5))).status_code == 413
+        text = send(client, b"hello, this is a text" * 20_000, "text.txt")
+        assert text.status_code == 415 and "not a recording" in text.json()["detail"]
+        assert send(client, b"").status_code == 400
+        assert client.get("/api/recordings").json() == [] and files(page) == []
+        broken = ended(client, send(client, movie[:300], "half.mp4").json()["id"])
+        assert broken["state"] == "failed" and "truncated" in broken["message"] and str(page.folder.path) not in broken["message"]
+        assert ended(client, send(client, movie[:48] + bytes(range(256)) * 100).json()["id"])["state"] == "failed"
+        assert ended(client, send(client, movie).json()["id"])["state"] == "done"
+        client.post("/api/viewer/end")
+    assert files(page) == []
+
+
+def test_frames_and_pixels_are_bounded(address, tmp_path):
+    with viewer(address) as client:
+        long = ended(client, send(client, write_squares(tmp_path / "long.mp4", 30).read_bytes()).json()["id"])
+        assert long["state"] == "failed" and "--max-frames" in long["message"]
+        large = ended(client, send(client, simplejpeg.encode_jpeg(image_of(0).repeat(4, 0)), "large.jpg").json()["id"])
+        assert large["state"] == "failed" and "96x384" in large["message"] and "--max-pixels" in large["message"]
+        client.post("/api/viewer/end")
+
+
+def test_an_interrupted_upload_leaves_nothing(address, page, movie):
+    host, port = address.removeprefix("http://").split(":")
+    with viewer(address) as client:
+        with socket.create_connection((host, int(port))) as connection:
+            head = f"POST /api/recordings HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie_of(client)['Cookie']}\r\n"
+            connection.sendall(f"{head}Content-Length: {len(movie)}\r\n\r\n".encode() + movie[:1000])
+            wait_for(lambda: [one["state"] for one in client.get("/api/recordings").json()] == ["uploading"])
+            assert len(files(page)) == 2
+        wait_for(lambda: client.get("/api/recordings").json() == [])
+    assert files(page) == []
+
+
+def test_recordings_wait_with_a_place_and_can_be_cancelled(tmp_path, movie):
+    detector = SquareDetector()
+    detector.gate.clear()
+    page = make_page(tmp_path, detector=detector, **BOUNDS)
+    with serving(page) as address, viewer(address) as one, viewer(address) as other:
+        ids = [send(client, movie).json()["id"] for client in (one, other, one)]
+        found = [item for client in (one, other) for item in client.get("/api/recordings").json()]
+        places = {item["id"]: (item["state"], item["place"]) for item in found}
+        assert [places[id] for id in ids] == [("running", 0), ("queued", 1), ("queued", 2)]
+        assert send(other, movie).status_code == 503  # two wait, which is the bound
+        other.post(f"/api/recordings/{ids[1]}/cancel")
+        assert one.get("/api/recordings").json()[1]["place"] == 1
+        one.delete(f"/api/recordings/{ids[0]}")  # it is being analysed
+        detector.gate.set()
+        assert ended(one, ids[2])["frames"] == 12
+        assert other.get("/api/recordings").json()[0]["state"] == "cancelled"
+
+
+def test_a_live_socket_tells_states_and_each_frame_once(address, movie):
+    from websockets.sync.client import connect
+
+    with viewer(address) as client:
+        url = address.replace("http", "ws") + "/api/live"
+        with connect(url, additional_headers=cookie_of(client), origin=address) as live:
+            id = send(client, movie).json()["id"]
+            live.send(json.dumps({"type": "watch", "id": id, "first": 0}))
+            frames, states = [], [""]
+            while len(frames) < 12 or states[-1] != "done":
+                message = json.loads(live.recv(20))
+                frames += message.get("frames", [])
+                states += [one["state"] for one in message.get("recordings", [])]
+            assert [frame["index"] for frame in frames] == list(range(12))
+            for frame in frames:
+                x, y = square_of(frame["index"])
+                assert frame["pts_s"] == pytest.approx(frame["index"] / 25)
+                assert frame["detections"][0]["box"] == pytest.approx([x, y, x + 24, y + 24], abs=2)
+            live.send("no JSON")  # closes this socket, and nothing else
+        assert client.get("/api/recordings").status_code == 200
+        client.post("/api/viewer/end")
+
+
+def test_a_cameras_pictures_are_analysed_in_order(address):
+    from websockets.sync.client import connect
+
+    with viewer(address) as client:
+        url = address.replace("http", "ws") + "/api/camera"
+        with connect(url, additional_headers=cookie_of(client), origin=address) as camera:
+            camera.send(json.dumps({"label": "probe"}))
+            id = json.loads(camera.recv(10))["id"]
+            for index in range(4):
+                camera.send(struct.pack("<d", index * 0.04) + simplejpeg.encode_jpeg(image_of(index)))
+                wait_for(lambda so_far=index + 1: client.get("/api/recordings").json()[0]["frames"] == so_far)
+        found = ended(client, id)
+        assert (found["state"], found["frames"], found["label"], found["kind"]) == ("done", 4, "probe", "camera")
+        client.post("/api/viewer/end")
+
+
+def test_recordings_are_deleted_when_their_viewer_is_gone(tmp_path, movie):
+    from websockets.sync.client import connect
+
+    page = make_page(tmp_path, max_absence_s=0.2, max_idle_s=3)
+    with serving(page) as address, viewer(address) as one, viewer(address) as other:
+        with connect(address.replace("http", "ws") + "/api/live", additional_headers=cookie_of(one), origin=address):
+            send(one, movie)
+            send(other, movie)
+        wait_for(lambda: len(files(page)) == 2)  # the closed page's are gone, the other's are there
+        wait_for(lambda: files(page) == [])  # it did nothing
+        assert other.get("/api/recordings").status_code == 401
+
+
+def test_what_a_killed_server_has_left_is_deleted_at_the_next_start(tmp_path):
+    code = (
+        "import sys, pathlib, time; from ultravid.serving.page.working_folder import WorkingFolder\n"
+        "folder = WorkingFolder(pathlib.Path(sys.argv[1])); folder.new_path('.mp4').write_bytes(b'scan')\n"
+        "print(folder.path, flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    servers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        killed, living = (server.stdout.readline().strip() for server in servers)
+        os.kill(servers[0].pid, signal.SIGKILL)
+        servers[0].wait()
+        assert len(os.listdir(killed)) == 2
+        folder = WorkingFolder(tmp_path)
+        assert folder.removed == 1 and not os.path.exists(killed) and len(os.listdir(living)) == 2
+        assert all(os.stat(path).st_mode & 0o777 == 0o700 for path in (folder.path, folder.path.parent))
+        folder.remove()
+        assert not folder.path.exists()
+    finally:
+        for server in servers:
+            server.kill()
+            server.wait()
+            server.stdout.close()
+
+
+def test_a_folder_of_someone_else_is_not_used(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"ultravid-page-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="TMPDIR"):
+        WorkingFolder(tmp_path)

@@ -1,0 +1,263 @@
+"""The page's routes. Files of the page itself are read when the app is made; nothing that a request names is opened."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from importlib import resources
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+from fastapi import Cookie, Depends, FastAPI, HTTPException, Request, Response, WebSocket
+from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
+
+from ultravid.serving.page.access import Access, Guard
+from ultravid.serving.page.analysis import AnalysisQueue, Detector
+from ultravid.serving.page.bounds import PageBounds
+from ultravid.serving.page.decoders import Decoders, Privacy
+from ultravid.serving.page.live import serve_camera, serve_page
+from ultravid.serving.page.recording import Recording, State, as_label
+from ultravid.serving.page.uploads import RefusedUploadError, announced_fault, known_suffix, receive_upload
+from ultravid.serving.page.viewers import Viewer, Viewers
+from ultravid.serving.page.working_folder import WorkingFolder
+from ultravid.utils.drawing import DETECTION, css
+
+__all__ = ["PageApp", "create_app"]
+
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_SWEEP_S = 1.0
+_MAX_PICTURES = 64  # of a request
+_COOKIE = "ultravid_viewer"
+
+
+@dataclass
+class PageApp:
+    """What the routes work on.
+
+    Attributes:
+        detector: of the lesions.
+        bounds: of what is accepted.
+        access: who is let in.
+        folder: for uploads.
+        title: what the page says of the model.
+        privacy: what of frames is black in pictures.
+        viewers: who there is.
+        queue: of the recordings; there from the start of the server to its end.
+    """
+
+    detector: Detector
+    bounds: PageBounds
+    access: Access
+    folder: WorkingFolder
+    title: str
+    privacy: Privacy = Privacy()
+
+    def __post_init__(self) -> None:
+        self.viewers = Viewers(self.bounds, lambda recording: self.queue.cancel(recording))
+        self.queue: AnalysisQueue
+
+    def is_full(self) -> bool:
+        """Whether the files take as much room as they may."""
+        return self.viewers.num_bytes >= self.bounds.max_stored_bytes
+
+    @property
+    def class_names(self) -> list[str]:
+        """Of the model."""
+        return list(self.detector.class_names)
+
+    def facts(self) -> dict[str, Any]:
+        """What the page is told at its beginning."""
+        return {
+            "title": self.title,
+            "classes": self.class_names,
+            "min_score": self.detector.min_score,
+            "colour": css(DETECTION),
+            "max_upload_bytes": self.bounds.max_upload_bytes,
+            "max_frames": self.bounds.max_frames,
+        }
+
+    @contextlib.asynccontextmanager
+    async def running(self, _app: FastAPI) -> AsyncIterator[None]:
+        """The time from the server's start to its end."""
+        self.queue = AnalysisQueue(self.detector, Decoders(self.bounds, self.privacy), self.is_full)
+        sweeper = asyncio.create_task(self._sweep())
+        try:
+            yield
+        finally:
+            sweeper.cancel()
+            self.viewers.end_all("The server was stopped.")
+            await asyncio.sleep(0)  # the pages are told
+            self.queue.close()
+            self.folder.remove()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(min(_SWEEP_S, self.bounds.max_absence_s / 2))
+            self.viewers.sweep()
+
+
+def create_app(page: PageApp) -> FastAPI:
+    """The ASGI application; when it is stopped, all that it stored is deleted."""
+    app = FastAPI(lifespan=page.running, docs_url=None, redoc_url=None, openapi_url=None)
+    _add_page_files(app)
+    find = _viewer_of(page)
+    _add_viewer(app, page)
+    _add_recordings(app, page, find)
+    _add_results(app, page, find)
+    _add_sockets(app, page)
+    app.add_middleware(Guard, access=page.access)
+    return app
+
+
+def _add_page_files(app: FastAPI) -> None:
+    for file in resources.files("ultravid.serving.page").joinpath("static").iterdir():
+        kind = next((kind for suffix, kind in _TYPES.items() if file.name.endswith(suffix)), None)
+        if kind is not None:
+            name = "/" if file.name == "index.html" else f"/{file.name}"
+            app.add_api_route(name, _sender_of(file.read_bytes(), kind), methods=["GET", "HEAD"])
+
+
+def _sender_of(content: bytes, kind: str) -> Callable[[], Response]:
+    return lambda: Response(content, media_type=kind)
+
+
+FindViewer = Callable[..., Viewer]
+
+
+def _viewer_of(page: PageApp) -> FindViewer:
+    def find(ultravid_viewer: Annotated[str | None, Cookie()] = None) -> Viewer:
+        viewer = page.viewers.find(ultravid_viewer)
+        if viewer is None:
+            raise HTTPException(401, "This page was not opened, or its time is over: open it again.")
+        viewer.act()
+        return viewer
+
+    return find
+
+
+def _own(viewer: Viewer, id: str) -> Recording:
+    recording = viewer.recordings.get(id)
+    if recording is None:
+        raise HTTPException(404, "There is no such recording.")
+    return recording
+
+
+def _add_viewer(app: FastAPI, page: PageApp) -> None:
+    @app.post("/api/viewer")
+    async def open_page(request: Request, ultravid_viewer: Annotated[str | None, Cookie()] = None) -> Response:
+        viewer = page.viewers.find(ultravid_viewer)
+        if viewer is None:
+            scheme, _, token = request.headers.get("authorization", "").partition(" ")
+            if page.access.needs_token and not (scheme.lower() == "bearer" and await page.access.is_token(token.strip())):
+                raise HTTPException(401, "The token is missing or wrong; the server printed it when it was started.")
+            viewer = page.viewers.new()
+        if viewer is None:
+            raise HTTPException(503, "The page has as many viewers as it takes; try again later.")
+        viewer.act()
+        response = JSONResponse(page.facts())
+        is_secure = request.headers.get("origin", "").startswith("https:")
+        response.set_cookie(_COOKIE, viewer.key, httponly=True, samesite="strict", path="/", secure=is_secure)
+        return response
+
+    @app.post("/api/viewer/end")
+    async def end(ultravid_viewer: Annotated[str | None, Cookie()] = None) -> Response:
+        viewer = page.viewers.find(ultravid_viewer)
+        if viewer is not None:
+            page.viewers.end(viewer, "All recordings were deleted from the server.")
+        response = Response(status_code=204)
+        response.delete_cookie(_COOKIE, path="/", httponly=True, samesite="strict")
+        return response
+
+
+def _add_recordings(app: FastAPI, page: PageApp, find: FindViewer) -> None:
+    @app.post("/api/recordings", status_code=201)
+    async def upload(request: Request, viewer: Annotated[Viewer, Depends(find)]) -> Response:
+        fault = announced_fault(request.headers.get("content-length"), page.bounds)
+        if fault is not None:
+            return _refused(413 if "large" in fault else 400, fault)
+        if len(viewer.recordings) >= page.bounds.max_recordings:
+            return _refused(409, f"There are {len(viewer.recordings)} recordings, the most that a viewer may have: remove one.")
+        if page.queue.is_full or page.is_full():
+            return _refused(503, "The server is busy with other recordings; try again later.")
+        label = as_label(unquote(request.headers.get("x-recording-name", "recording")))
+        recording = Recording(page.folder, label, "file", viewer.changed, known_suffix(label))
+        viewer.recordings[recording.id] = recording
+        viewer.changed()
+        try:
+            await receive_upload(request.stream(), recording, page.bounds, page.is_full)
+        except RefusedUploadError as error:
+            page.viewers.remove(viewer, recording)
+            return _refused(error.status, str(error))
+        except ClientDisconnect:
+            page.viewers.remove(viewer, recording)
+            return Response(status_code=400)  # nobody hears it
+        except BaseException:
+            page.viewers.remove(viewer, recording)
+            raise
+        if recording.id not in viewer.recordings:  # it was removed meanwhile
+            return _refused(410, "The recording was removed.")
+        page.queue.add(recording)
+        return JSONResponse({"id": recording.id}, 201)
+
+    @app.get("/api/recordings")
+    async def list_recordings(viewer: Annotated[Viewer, Depends(find)]) -> list[dict[str, Any]]:
+        return [recording.as_json() for recording in viewer.recordings.values()]
+
+    @app.post("/api/recordings/{id}/cancel", status_code=204)
+    async def cancel(id: str, viewer: Annotated[Viewer, Depends(find)]) -> None:
+        page.queue.cancel(_own(viewer, id))
+
+    @app.delete("/api/recordings/{id}", status_code=204)
+    async def remove(id: str, viewer: Annotated[Viewer, Depends(find)]) -> None:
+        page.viewers.remove(viewer, _own(viewer, id))
+
+
+def _refused(status: int, message: str) -> Response:
+    """An answer to an upload that is not read to its end: the connection can't be used again."""
+    return JSONResponse({"detail": message}, status, headers={"connection": "close"})
+
+
+def _add_results(app: FastAPI, page: PageApp, find: FindViewer) -> None:
+    @app.get("/api/recordings/{id}/pictures")
+    async def pictures(id: str, first: int, viewer: Annotated[Viewer, Depends(find)], count: int = 1) -> Response:
+        recording = _own(viewer, id)
+        last = min(first + min(count, _MAX_PICTURES), len(recording.frames))
+        if not 0 <= first < last:
+            raise HTTPException(404, "There is no such frame.")
+        try:
+            found = recording.pictures.read(range(first, last))
+        except OSError:
+            raise HTTPException(404, "The recording was removed.") from None
+        content = b"".join(struct.pack("<I", len(picture)) + picture for picture in found)
+        return Response(content, media_type="application/octet-stream")
+
+
+def _add_sockets(app: FastAPI, page: PageApp) -> None:
+    @app.websocket("/api/live")
+    async def live(socket: WebSocket) -> None:
+        viewer = page.viewers.find(socket.cookies.get(_COOKIE))
+        if viewer is None:
+            await socket.close(1008)
+            return
+        await socket.accept()
+        viewer.act()
+        await serve_page(socket, viewer, page.class_names)
+
+    @app.websocket("/api/camera")
+    async def camera(socket: WebSocket) -> None:
+        viewer = page.viewers.find(socket.cookies.get(_COOKIE))
+        is_refused = viewer is None or len(viewer.recordings) >= page.bounds.max_recordings
+        if viewer is None or is_refused or page.queue.is_full or page.is_full():
+            await socket.close(1008)
+            return
+        await socket.accept()
+        await serve_camera(socket, viewer, page.queue, page.folder, page.bounds)

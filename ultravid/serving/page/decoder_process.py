@@ -1,0 +1,210 @@
+"""A process that decodes what a viewer has sent: FFmpeg and the decoders of pictures never run in the server itself.
+
+A file may be made to break a decoder. Here that ends one recording: the process has no other's data, no rights to write to files, and
+bounds on its memory and time. It is started before there is anything to do, waits for one job, does it, and ends.
+
+    python -m ultravid.serving.page.decoder_process DESCRIPTOR
+
+where DESCRIPTOR is the number of an open socket. `decoders` is the other end.
+
+Legend: ``H, W`` height and width of a frame in pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import resource
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+
+from ultravid.datasets.readers.shown import Shown
+from ultravid.datasets.readers.source import ImageArray
+from ultravid.serving.page.pictures import encode_picture
+from ultravid.serving.page.wire import receive, receive_bytes, send
+from ultravid.serving.privacy.blackout import Blackout, choose_blackout
+from ultravid.serving.privacy.scan_area import MAX_FRAMES_LOOKED_AT
+from ultravid.serving.privacy.scanner_masks import read_scanner_masks
+from ultravid.serving.records import TimedFrame
+from ultravid.utils.errors import UserError
+
+__all__ = ["main"]
+
+_MAX_MEMORY = 4 << 30
+_MAX_OPEN_FILES = 64
+_LOOK_AGAIN = (8, MAX_FRAMES_LOOKED_AT)  # pictures of a camera
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Do the job that comes through the socket whose number is the only argument."""
+    connection = Connection(int((sys.argv[1:] if argv is None else argv)[0]))
+    _restrict(resource.RLIMIT_CORE, 0)  # a core dump would hold the recording
+    _restrict(resource.RLIMIT_NOFILE, _MAX_OPEN_FILES)
+    _import_readers()
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the server has ended, or wants no more
+        job = receive(connection)
+        with _reported(connection, job):
+            _restrict(resource.RLIMIT_AS, _MAX_MEMORY)
+            _restrict(resource.RLIMIT_CPU, int(job["max_cpu_s"]))
+            if job["kind"] == "pictures":
+                _decode_pictures(connection, job)
+            else:
+                _decode_recording(connection, job)
+
+
+def _import_readers() -> None:
+    """Import now what a recording will need, while nobody waits."""
+    import ultravid.datasets.readers.dicom
+    import ultravid.datasets.readers.movie
+    import ultravid.serving.sources  # noqa: F401
+
+
+def _restrict(what: int, most: int) -> None:
+    hard = resource.getrlimit(what)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(what, (most, most))
+
+
+@contextlib.contextmanager
+def _reported(connection: Connection, job: dict[str, Any]) -> Iterator[None]:
+    """Send an error to the server: a user's as it is but for the path, of another one nothing but its kind."""
+    try:
+        yield
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise
+    except UserError as error:
+        send(connection, {"error": _without_path(str(error), str(job.get("path", "")))})
+    except MemoryError:
+        send(connection, {"error": "it takes more memory than a recording may take"})
+    except Exception as error:
+        send(connection, {"error": f"it can't be decoded ({type(error).__name__})", "is_bug": True})
+
+
+def _without_path(message: str, path: str) -> str:
+    """A message about a file without its random name, which says nothing to the viewer."""
+    if path:
+        message = message.replace(f"{path}: ", "").replace(path, "the file").replace(Path(path).name, "the file")
+    return message
+
+
+def _decode_recording(connection: Connection, job: dict[str, Any]) -> None:
+    from ultravid.serving.sources import open_stream
+
+    _restrict(resource.RLIMIT_FSIZE, 0)
+    stream = open_stream(job["path"])
+    try:
+        height, width = stream.size
+        if height * width > job["max_pixels"]:
+            raise UserError(
+                f"its frames have {width}x{height} px; this page takes {job['max_pixels']:,} px at most (--max-pixels)."
+            )
+        if (stream.num_frames or 0) > job["max_frames"]:
+            raise UserError(
+                f"it has {stream.num_frames:,} frames; this page takes {job['max_frames']:,} at most (--max-frames)."
+            )
+        frames = iter(stream)
+        first = list(itertools.islice(frames, MAX_FRAMES_LOOKED_AT))
+        blackout = _blackout(job, stream, [frame.image for frame in first])
+        send(connection, {**_facts(stream), "blackout": _told(blackout)})
+        is_cut = _send_frames(connection, itertools.chain(first, frames), blackout, job["max_frames"])
+        send(connection, {"end": True, "damage": list(stream.damage), "is_cut": is_cut})
+    finally:
+        stream.close()
+
+
+def _send_frames(connection: Connection, frames: Iterator[TimedFrame], blackout: Blackout, most: int) -> bool:
+    """Send frames with their pictures; whether there are more than may be sent."""
+    for number, frame in enumerate(frames):
+        if number >= most:
+            return True
+        picture = encode_picture(blackout.apply(frame.image))
+        header = {"index": frame.index, "pts_s": frame.pts_s}
+        send(connection, header, np.ascontiguousarray(frame.image).data.cast("B"), picture)
+    return False
+
+
+def _blackout(job: dict[str, Any], stream: Any, first_frames: Sequence[ImageArray]) -> Blackout:
+    masks = None if job["mask"] is None else read_scanner_masks(job["mask"])
+    return choose_blackout(stream, first_frames, masks, job["allow_burned_in_text"])
+
+
+def _told(blackout: Blackout) -> str | None:
+    """What the viewer is told of what is black; None if nothing is."""
+    if blackout.kept is None:
+        return None
+    why = blackout.reason.partition(";")[0]
+    return f"{max(blackout.share, 0.01):.0%} of each picture is black, where names may be burnt in: {why}."
+
+
+def _facts(stream: Any) -> dict[str, Any]:
+    shown, base = stream.shown, stream.time_base
+    return {
+        "size": list(stream.size),
+        "shown": {
+            "crop": shown.crop,
+            "blanked": [list(part) for part in shown.blanked],
+            "size": list(shown.size),
+            "fault": shown.fault,
+        },
+        "fps": stream.fps,
+        "time_base": None if base is None else [base.numerator, base.denominator],
+        "num_frames": stream.num_frames,
+        "metadata": dict(stream.metadata),
+        "repairs": [list(repair) for repair in stream.repairs],
+        "regions": None if stream.regions is None else [list(part) for part in stream.regions],
+    }
+
+
+class _CameraImages:
+    """What `choose_blackout` asks of a source, for a camera: it states nothing."""
+
+    regions = None
+    metadata: Mapping[str, str | float] = {}
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+        self.shown = Shown(None, (), size, None)
+
+
+def _decode_pictures(connection: Connection, job: dict[str, Any]) -> None:
+    """Decode a camera's pictures one by one, as they come: JPEG in, ``(H, W, 3)`` uint8 RGB and JPEG with its black parts out.
+
+    What is black is guessed at the first picture, and again when more are known.
+    """
+    _restrict(resource.RLIMIT_FSIZE, 0)
+    first: list[ImageArray] = []
+    blackout: Blackout | None = None
+    while True:
+        content = receive_bytes(connection)
+        try:
+            image = _decoded(content, int(job["max_pixels"]))
+            if len(first) < MAX_FRAMES_LOOKED_AT:
+                first.append(image)
+            if blackout is None or (len(first) in _LOOK_AGAIN and first[-1] is image):
+                blackout = _blackout(job, _CameraImages((image.shape[0], image.shape[1])), first)
+            picture = encode_picture(blackout.apply(image))
+        except (UserError, ValueError, MemoryError) as error:
+            send(connection, {"error": str(error) if isinstance(error, UserError) else "it is not a picture in JPEG"})
+            continue
+        header = {"size": [image.shape[0], image.shape[1]], "blackout": _told(blackout)}
+        send(connection, header, np.ascontiguousarray(image).data.cast("B"), picture)
+
+
+def _decoded(content: bytes, max_pixels: int) -> ImageArray:
+    height, width, *_ = simplejpeg.decode_jpeg_header(content)
+    if height * width > max_pixels:
+        raise UserError(f"it has {width}x{height} px; this page takes {max_pixels:,} px at most (--max-pixels).")
+    return np.asarray(simplejpeg.decode_jpeg(content, colorspace="RGB"), np.uint8)
+
+
+if __name__ == "__main__":
+    main()
+    sys.stdout.flush()
+    os._exit(0)  # nothing is left to do that a broken decoder could disturb

@@ -1,0 +1,114 @@
+"""The server of a page: its socket, its start, and its end on SIGTERM and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from ultravid.serving.page.app import PageApp, create_app
+from ultravid.utils.errors import UserError
+
+__all__ = ["bind", "serve"]
+
+logger = logging.getLogger(__name__)
+
+_GRACE_S = 2  # that requests under way have when the server ends
+_MAX_MESSAGE = 1 << 23  # bytes of a WebSocket's message, which is a camera's picture
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that is bound to an address, before anything takes long.
+
+    Args:
+        host: name or address.
+        port: 0 for any that is free.
+
+    Raises:
+        UserError: the port is in use or not allowed, or the address is not this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError):
+        raise UserError(f"--host {host}: is not a name or address that is known here; 127.0.0.1 is this machine.") from None
+    except OverflowError:
+        raise UserError(f"--port {port}: is not a port; ports are 1 to 65535, and 0 takes one that is free.") from None
+    found = socket.socket(family, kind, protocol)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind(address)
+        found.listen(128)
+    except OSError as error:
+        found.close()
+        raise UserError(_bind_fault(host, port, error)) from error
+    return found
+
+
+def _bind_fault(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} of {host} is in use by another program: choose another one with --port, or --port 0 for any that is free."
+    if error.errno == errno.EACCES:
+        return f"Port {port} may not be used by this user: choose one above 1023 with --port."
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"--host {host}: is not an address of this machine; 127.0.0.1 is, and 0.0.0.0 means all of them."
+    return f"Port {port} of {host} can't be used: {error.strerror}."
+
+
+class _Server(uvicorn.Server):
+    """Ends in order on SIGTERM and Ctrl-C, and at once on the second."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        old = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def serve(page: PageApp, bound: socket.socket) -> None:
+    """Serve a page until SIGTERM or Ctrl-C. Then all that was uploaded is deleted.
+
+    Args:
+        page: what is served.
+        bound: by `bind`.
+    """
+    options: dict[str, Any] = {
+        "access_log": False,  # its lines would tell who has looked at what, and when
+        "log_config": None,
+        "log_level": "warning",
+        "server_header": False,
+        "date_header": False,
+        "proxy_headers": False,
+        "timeout_graceful_shutdown": _GRACE_S,
+        "timeout_keep_alive": 30,
+        "limit_concurrency": 32 + 8 * page.bounds.max_viewers,
+        "ws_max_size": _MAX_MESSAGE,
+        "ws_max_queue": 4,
+        "ws_per_message_deflate": False,  # pictures do not shrink, and time does
+        "ws": "websockets-sansio",
+        "lifespan": "on",
+    }
+    server = _Server(uvicorn.Config(create_app(page), **options))
+    old_mask = os.umask(0o077)
+    try:
+        server.run(sockets=[bound])
+    finally:
+        os.umask(old_mask)
+        page.folder.remove()
