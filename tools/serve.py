@@ -52,14 +52,24 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     model.add_argument("--config-file", metavar="FILE", help="config in Python or YAML, in place of a run")
     model.add_argument("--weights", metavar="FILE", help="weights of the config, or others of the run")
     model.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (that of the config)")
-    model.add_argument("--trust", action="append", default=[], metavar="NAME", help="allow this target of the config; may be repeated")
-    model.add_argument("--conf", type=float, default=0.05, metavar="SCORE", help="lowest score that can be shown (0.05)")
-    model.add_argument("--iou", type=float, metavar="IOU", help="overlap above which the worse of two detections is dropped")
+    model.add_argument(
+        "--trust", action="append", default=[], metavar="NAME", help="allow this target of the config; may be repeated"
+    )
+    model.add_argument(
+        "--conf", type=float, default=0.05, metavar="SCORE", help="lowest score that can be shown (0.05)"
+    )
+    model.add_argument(
+        "--iou", type=float, metavar="IOU", help="overlap above which the worse of two detections is dropped"
+    )
     model.add_argument("--imgsz", type=int, metavar="PX", help="longest side of the model's input (as in the config)")
     model.add_argument("--organ", metavar="NAME", help="what is scanned, for a model with a classifier per organ")
     access = parser.add_argument_group("access")
-    access.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen at (127.0.0.1: this machine alone)")
-    access.add_argument("--port", type=int, default=8000, metavar="P", help="port to listen at (8000; 0: any that is free)")
+    access.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen at (127.0.0.1: this machine alone)"
+    )
+    access.add_argument(
+        "--port", type=int, default=8000, metavar="P", help="port to listen at (8000; 0: any that is free)"
+    )
     access.add_argument(
         "--token",
         nargs="?",
@@ -72,12 +82,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     privacy = parser.add_argument_group("privacy")
     privacy.add_argument("--mask", type=Path, metavar="FILE", help="what is the scan, by scanner: the rest is black")
-    privacy.add_argument("--allow-burned-in-text", action="store_true", help="show whole frames, names that are burnt in too")
+    privacy.add_argument(
+        "--allow-burned-in-text", action="store_true", help="show whole frames, names that are burnt in too"
+    )
     bounds = parser.add_argument_group("bounds, all of them upper ones")
     for field in dataclasses.fields(PageBounds):
         kind = int if isinstance(field.default, int) and field.type == "int" else float
         option = "--" + field.name.replace("_", "-")
-        bounds.add_argument(option, type=kind, default=field.default, metavar="N", help=f"{BOUND_HELP[field.name]} ({field.default:g})")
+        bounds.add_argument(
+            option, type=kind, default=field.default, metavar="N", help=f"{BOUND_HELP[field.name]} ({field.default:g})"
+        )
     args = parser.parse_args(argv)
     if bool(args.run) == bool(args.config_file):
         parser.error("give either --run FOLDER or --config-file FILE (with --weights FILE)")
@@ -94,9 +108,14 @@ def token_of(args: argparse.Namespace, is_local: bool) -> str | None:
         return None
     token = given or secrets.token_urlsafe(24)
     if not token.isascii() or not token.isprintable() or token != token.strip():
-        raise UserError("--token: only letters, digits and punctuation can be sent in a header; without a value a good one is made.")
+        raise UserError(
+            "--token: only letters, digits and punctuation can be sent in a header; without a value a good one is made."
+        )
     if len(token) < 12:
-        print("warning: the token is short, so that it may be guessed; --token without a value makes a good one.", file=sys.stderr)
+        print(
+            "warning: the token is short, so that it may be guessed; --token without a value makes a good one.",
+            file=sys.stderr,
+        )
     return token
 
 
@@ -151,7 +170,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             privacy=Privacy(args.mask, args.allow_burned_in_text),
         )
         port = bound.getsockname()[1]
-        print(f"Open {address(args.host, port, token)}\nCtrl-C ends the page; what was uploaded is deleted then.", flush=True)
+        print(
+            f"Open {address(args.host, port, token)}\nCtrl-C ends the page; what was uploaded is deleted then.",
+            flush=True,
+        )
         serve(page, bound)
     return 0
 

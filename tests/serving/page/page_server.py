@@ -38,14 +38,15 @@ def image_of(index: int) -> np.ndarray:
     return image
 
 
-def write_squares(path: Path, num_frames: int = 12, rate: int = 25) -> Path:
-    """A movie of a white square that jumps."""
+def write_squares(path: Path, num_frames: int = 12, rate: int = 25, repeat: int = 1) -> Path:
+    """A movie of a white square that jumps; ``repeat`` enlarges it."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "8", "preset": "ultrafast"})
-        stream.width = stream.height = SIDE
+        stream.width = stream.height = SIDE * repeat
         stream.pix_fmt = "yuv420p"
         for index in range(num_frames):
-            for packet in stream.encode(av.VideoFrame.from_ndarray(image_of(index), format="rgb24")):
+            image = np.kron(image_of(index), np.ones((repeat, repeat, 1), np.uint8))
+            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
@@ -113,12 +114,16 @@ def wait_for(condition: Callable[[], Any], seconds: float = 40) -> Any:
     return value
 
 
-def viewer(address: str, token: str | None = None) -> httpx.Client:
+@contextlib.contextmanager
+def viewer(address: str, token: str | None = None) -> Iterator[httpx.Client]:
     """A client with a viewer's cookie."""
-    client = httpx.Client(base_url=address, timeout=20)
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    assert client.post("/api/viewer", headers=headers).status_code == 200
-    return client
+    with httpx.Client(base_url=address, timeout=20) as client:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        assert client.post("/api/viewer", headers=headers).status_code == 200
+        try:
+            yield client
+        finally:
+            client.post("/api/viewer/end")
 
 
 def cookie_of(client: httpx.Client) -> dict[str, str]:

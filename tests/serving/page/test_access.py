@@ -55,7 +55,12 @@ def test_every_answer_has_the_security_headers(address):
 
 def test_without_the_token_there_is_no_session(address):
     with httpx.Client(base_url=address) as client:
-        for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Cookie": "ultravid_viewer=x"}):
+        for header in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": TOKEN},
+            {"Cookie": "ultravid_viewer=x"},
+        ):
             answer = client.post("/api/viewer", headers=header)
             assert answer.status_code == 401 and TOKEN not in answer.text
         assert not client.cookies
@@ -118,7 +123,12 @@ def test_a_viewer_does_not_see_what_is_anothers_and_no_name_is_logged(tmp_path, 
     movie = write_squares(tmp_path / "movie.mp4", 3).read_bytes()
     folder = tmp_path / "page"
     folder.mkdir()
-    with caplog.at_level(logging.DEBUG), serving(make_page(folder)) as address, viewer(address) as one, viewer(address) as other:
+    with (
+        caplog.at_level(logging.DEBUG),
+        serving(make_page(folder)) as address,
+        viewer(address) as one,
+        viewer(address) as other,
+    ):
         id = send(one, movie, "..%2F..%2FDOE%5EJANE.mp4").json()["id"]
         assert one.get("/api/recordings").json()[0]["label"] == "DOE^JANE.mp4"
         assert other.get("/api/recordings").json() == []

@@ -27,7 +27,14 @@ from tests.serving.page.page_server import (
 from ultravid.serving.page.working_folder import WorkingFolder
 from ultravid.utils.errors import UserError
 
-BOUNDS = {"max_upload_mb": 2, "max_frames": 20, "max_pixels": 20_000, "max_running": 1, "max_queue": 2, "max_recordings": 4}
+BOUNDS = {
+    "max_upload_mb": 2,
+    "max_frames": 20,
+    "max_pixels": 20_000,
+    "max_running": 1,
+    "max_queue": 2,
+    "max_recordings": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +71,6 @@ def test_an_upload_is_analysed_frame_by_frame_with_its_pictures(address, movie):
             content = content[4 + length :]
         assert are_squares == [True] * 10  # the movie has 12
         assert client.get(f"/api/recordings/{found['id']}/pictures?first=12").status_code == 404
-        client.post("/api/viewer/end")
 
 
 def test_what_is_no_recording_is_refused_and_leaves_nothing(address, page, movie):
@@ -77,10 +83,13 @@ def test_what_is_no_recording_is_refused_and_leaves_nothing(address, page, movie
         assert send(client, b"").status_code == 400
         assert client.get("/api/recordings").json() == [] and files(page) == []
         broken = ended(client, send(client, movie[:300], "half.mp4").json()["id"])
-        assert broken["state"] == "failed" and "truncated" in broken["message"] and str(page.folder.path) not in broken["message"]
+        assert (
+            broken["state"] == "failed"
+            and "truncated" in broken["message"]
+            and str(page.folder.path) not in broken["message"]
+        )
         assert ended(client, send(client, movie[:48] + bytes(range(256)) * 100).json()["id"])["state"] == "failed"
         assert ended(client, send(client, movie).json()["id"])["state"] == "done"
-        client.post("/api/viewer/end")
     assert files(page) == []
 
 
@@ -88,9 +97,10 @@ def test_frames_and_pixels_are_bounded(address, tmp_path):
     with viewer(address) as client:
         long = ended(client, send(client, write_squares(tmp_path / "long.mp4", 30).read_bytes()).json()["id"])
         assert long["state"] == "failed" and "--max-frames" in long["message"]
-        large = ended(client, send(client, simplejpeg.encode_jpeg(image_of(0).repeat(4, 0)), "large.jpg").json()["id"])
-        assert large["state"] == "failed" and "96x384" in large["message"] and "--max-pixels" in large["message"]
-        client.post("/api/viewer/end")
+        large = ended(
+            client, send(client, write_squares(tmp_path / "large.mp4", 2, repeat=2).read_bytes()).json()["id"]
+        )
+        assert large["state"] == "failed" and "192x192" in large["message"] and "--max-pixels" in large["message"]
 
 
 def test_an_interrupted_upload_leaves_nothing(address, page, movie):
@@ -143,7 +153,6 @@ def test_a_live_socket_tells_states_and_each_frame_once(address, movie):
                 assert frame["detections"][0]["box"] == pytest.approx([x, y, x + 24, y + 24], abs=2)
             live.send("no JSON")  # closes this socket, and nothing else
         assert client.get("/api/recordings").status_code == 200
-        client.post("/api/viewer/end")
 
 
 def test_a_cameras_pictures_are_analysed_in_order(address):
@@ -159,7 +168,6 @@ def test_a_cameras_pictures_are_analysed_in_order(address):
                 wait_for(lambda so_far=index + 1: client.get("/api/recordings").json()[0]["frames"] == so_far)
         found = ended(client, id)
         assert (found["state"], found["frames"], found["label"], found["kind"]) == ("done", 4, "probe", "camera")
-        client.post("/api/viewer/end")
 
 
 def test_recordings_are_deleted_when_their_viewer_is_gone(tmp_path, movie):
@@ -181,23 +189,17 @@ def test_what_a_killed_server_has_left_is_deleted_at_the_next_start(tmp_path):
         "folder = WorkingFolder(pathlib.Path(sys.argv[1])); folder.new_path('.mp4').write_bytes(b'scan')\n"
         "print(folder.path, flush=True); time.sleep(60)"
     )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    servers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    try:
-        killed, living = (server.stdout.readline().strip() for server in servers)
-        os.kill(servers[0].pid, signal.SIGKILL)
-        servers[0].wait()
-        assert len(os.listdir(killed)) == 2
-        folder = WorkingFolder(tmp_path)
-        assert folder.removed == 1 and not os.path.exists(killed) and len(os.listdir(living)) == 2
-        assert all(os.stat(path).st_mode & 0o777 == 0o700 for path in (folder.path, folder.path.parent))
-        folder.remove()
-        assert not folder.path.exists()
-    finally:
-        for server in servers:
-            server.kill()
-            server.wait()
-            server.stdout.close()
+    living = WorkingFolder(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as server:
+        killed = server.stdout.readline().strip()
+        os.kill(server.pid, signal.SIGKILL)
+    assert len(os.listdir(killed)) == 2
+    folder = WorkingFolder(tmp_path)
+    assert folder.removed == 1 and not os.path.exists(killed) and living.path.exists()
+    assert all(os.stat(path).st_mode & 0o777 == 0o700 for path in (folder.path, folder.path.parent))
+    folder.remove()
+    living.remove()
+    assert not folder.path.exists()
 
 
 def test_a_folder_of_someone_else_is_not_used(tmp_path):

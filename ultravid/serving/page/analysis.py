@@ -10,8 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from ultravid.serving.page.decoders import CameraInbox, CameraStream, DecodedFrame, Decoders, DecodingError, UploadedStream
-from ultravid.serving.page.recording import Facts, Recording, State
+from ultravid.serving.page.decoders import (
+    CameraInbox,
+    CameraStream,
+    DecodedFrame,
+    Decoders,
+    DecodingError,
+    UploadedStream,
+)
+from ultravid.serving.page.exports import write_movie
+from ultravid.serving.page.recording import Facts, MovieExport, Recording, State
 from ultravid.serving.records import FrameDetections
 from ultravid.utils.errors import UserError
 
@@ -59,6 +67,7 @@ class AnalysisQueue:
         self._waiting: deque[tuple[Recording, CameraInbox | None]] = deque()
         self._running: dict[str, tuple[Recording, PageStream | CameraInbox | None]] = {}
         self._threads = ThreadPoolExecutor(bounds.max_running, thread_name_prefix="analysis")
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="movies")
         self._is_closed = False
 
     @property
@@ -86,13 +95,20 @@ class AnalysisQueue:
             running[1].close()
         self._start()
 
+    def write_movie(self, recording: Recording, export: MovieExport) -> None:
+        """Write the movie of a recording that was analysed, after those of others."""
+        recording.export = export
+        recording.changed()
+        self._writing.submit(write_movie, recording, export, self.decoders, self._detector.class_names)
+
     def close(self) -> None:
         """End all."""
         self._is_closed = True
         for recording, _ in [*self._waiting, *self._running.values()]:
             self.cancel(recording)
         self.decoders.close()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for threads in (self._threads, self._writing):
+            threads.shutdown(wait=True, cancel_futures=True)
 
     def _start(self) -> None:
         while self._waiting and len(self._running) < self._bounds.max_running and not self._is_closed:
@@ -139,10 +155,7 @@ class AnalysisQueue:
         if recording.cancelled.is_set():
             raise DecodingError("it was cancelled.")
         stream: PageStream
-        if inbox is None:
-            stream = UploadedStream(self.decoders, recording.path)
-        else:
-            stream = CameraStream(self.decoders, inbox)
+        stream = UploadedStream(self.decoders, recording.path) if inbox is None else CameraStream(self.decoders, inbox)
         if recording.id in self._running:
             self._running[recording.id] = (recording, stream)
         if recording.cancelled.is_set():
@@ -169,7 +182,9 @@ class AnalysisQueue:
                 )
                 break
             if self._is_full():
-                recording.note(f"The server's room for recordings is full, at frame {found.index}: later frames are missing.")
+                recording.note(
+                    f"The server's room for recordings is full, at frame {found.index}: later frames are missing."
+                )
                 break
         for text in stream.damage:
             recording.note(_sentence(text))
@@ -180,7 +195,9 @@ class AnalysisQueue:
         if not recording.frames and not recording.cancelled.is_set():
             recording.fail("It holds no frame.")
             return
-        recording.finish(State.CANCELLED if recording.cancelled.is_set() and stream.num_frames is not None else State.DONE)
+        recording.finish(
+            State.CANCELLED if recording.cancelled.is_set() and stream.num_frames is not None else State.DONE
+        )
 
 
 def _sentence(text: str) -> str:

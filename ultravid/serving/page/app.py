@@ -6,21 +6,23 @@ import asyncio
 import contextlib
 import struct
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
-from typing import Annotated, Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
-from fastapi import Cookie, Depends, FastAPI, HTTPException, Request, Response, WebSocket
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, HTTPException, Request, Response, WebSocket
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from ultravid.serving.page.access import Access, Guard
 from ultravid.serving.page.analysis import AnalysisQueue, Detector
 from ultravid.serving.page.bounds import PageBounds
 from ultravid.serving.page.decoders import Decoders, Privacy
+from ultravid.serving.page.exports import detections_file
 from ultravid.serving.page.live import serve_camera, serve_page
-from ultravid.serving.page.recording import Recording, State, as_label
+from ultravid.serving.page.recording import MovieExport, Recording, as_label
 from ultravid.serving.page.uploads import RefusedUploadError, announced_fault, known_suffix, receive_upload
 from ultravid.serving.page.viewers import Viewer, Viewers
 from ultravid.serving.page.working_folder import WorkingFolder
@@ -50,6 +52,7 @@ class PageApp:
         folder: for uploads.
         title: what the page says of the model.
         privacy: what of frames is black in pictures.
+        decoders: of the recordings.
         viewers: who there is.
         queue: of the recordings; there from the start of the server to its end.
     """
@@ -59,9 +62,10 @@ class PageApp:
     access: Access
     folder: WorkingFolder
     title: str
-    privacy: Privacy = Privacy()
+    privacy: Privacy = field(default_factory=Privacy)
 
     def __post_init__(self) -> None:
+        self.decoders = Decoders(self.bounds, self.privacy)
         self.viewers = Viewers(self.bounds, lambda recording: self.queue.cancel(recording))
         self.queue: AnalysisQueue
 
@@ -88,7 +92,7 @@ class PageApp:
     @contextlib.asynccontextmanager
     async def running(self, _app: FastAPI) -> AsyncIterator[None]:
         """The time from the server's start to its end."""
-        self.queue = AnalysisQueue(self.detector, Decoders(self.bounds, self.privacy), self.is_full)
+        self.queue = AnalysisQueue(self.detector, self.decoders, self.is_full)
         sweeper = asyncio.create_task(self._sweep())
         try:
             yield
@@ -109,10 +113,9 @@ def create_app(page: PageApp) -> FastAPI:
     """The ASGI application; when it is stopped, all that it stored is deleted."""
     app = FastAPI(lifespan=page.running, docs_url=None, redoc_url=None, openapi_url=None)
     _add_page_files(app)
-    find = _viewer_of(page)
     _add_viewer(app, page)
-    _add_recordings(app, page, find)
-    _add_results(app, page, find)
+    _add_recordings(app, page)
+    _add_results(app, page)
     _add_sockets(app, page)
     app.add_middleware(Guard, access=page.access)
     return app
@@ -130,18 +133,13 @@ def _sender_of(content: bytes, kind: str) -> Callable[[], Response]:
     return lambda: Response(content, media_type=kind)
 
 
-FindViewer = Callable[..., Viewer]
-
-
-def _viewer_of(page: PageApp) -> FindViewer:
-    def find(ultravid_viewer: Annotated[str | None, Cookie()] = None) -> Viewer:
-        viewer = page.viewers.find(ultravid_viewer)
-        if viewer is None:
-            raise HTTPException(401, "This page was not opened, or its time is over: open it again.")
-        viewer.act()
-        return viewer
-
-    return find
+def _viewer(page: PageApp, request: Request) -> Viewer:
+    """Who sends a request."""
+    viewer = page.viewers.find(request.cookies.get(_COOKIE))
+    if viewer is None:
+        raise HTTPException(401, "This page was not opened, or its time is over: open it again.")
+    viewer.act()
+    return viewer
 
 
 def _own(viewer: Viewer, id: str) -> Recording:
@@ -153,11 +151,13 @@ def _own(viewer: Viewer, id: str) -> Recording:
 
 def _add_viewer(app: FastAPI, page: PageApp) -> None:
     @app.post("/api/viewer")
-    async def open_page(request: Request, ultravid_viewer: Annotated[str | None, Cookie()] = None) -> Response:
-        viewer = page.viewers.find(ultravid_viewer)
+    async def open_page(request: Request) -> Response:
+        viewer = page.viewers.find(request.cookies.get(_COOKIE))
         if viewer is None:
             scheme, _, token = request.headers.get("authorization", "").partition(" ")
-            if page.access.needs_token and not (scheme.lower() == "bearer" and await page.access.is_token(token.strip())):
+            if page.access.needs_token and not (
+                scheme.lower() == "bearer" and await page.access.is_token(token.strip())
+            ):
                 raise HTTPException(401, "The token is missing or wrong; the server printed it when it was started.")
             viewer = page.viewers.new()
         if viewer is None:
@@ -169,8 +169,8 @@ def _add_viewer(app: FastAPI, page: PageApp) -> None:
         return response
 
     @app.post("/api/viewer/end")
-    async def end(ultravid_viewer: Annotated[str | None, Cookie()] = None) -> Response:
-        viewer = page.viewers.find(ultravid_viewer)
+    async def end(request: Request) -> Response:
+        viewer = page.viewers.find(request.cookies.get(_COOKIE))
         if viewer is not None:
             page.viewers.end(viewer, "All recordings were deleted from the server.")
         response = Response(status_code=204)
@@ -178,14 +178,17 @@ def _add_viewer(app: FastAPI, page: PageApp) -> None:
         return response
 
 
-def _add_recordings(app: FastAPI, page: PageApp, find: FindViewer) -> None:
+def _add_recordings(app: FastAPI, page: PageApp) -> None:
     @app.post("/api/recordings", status_code=201)
-    async def upload(request: Request, viewer: Annotated[Viewer, Depends(find)]) -> Response:
+    async def upload(request: Request) -> Response:
+        viewer = _viewer(page, request)
         fault = announced_fault(request.headers.get("content-length"), page.bounds)
         if fault is not None:
             return _refused(413 if "large" in fault else 400, fault)
         if len(viewer.recordings) >= page.bounds.max_recordings:
-            return _refused(409, f"There are {len(viewer.recordings)} recordings, the most that a viewer may have: remove one.")
+            return _refused(
+                409, f"There are {len(viewer.recordings)} recordings, the most that a viewer may have: remove one."
+            )
         if page.queue.is_full or page.is_full():
             return _refused(503, "The server is busy with other recordings; try again later.")
         label = as_label(unquote(request.headers.get("x-recording-name", "recording")))
@@ -209,15 +212,16 @@ def _add_recordings(app: FastAPI, page: PageApp, find: FindViewer) -> None:
         return JSONResponse({"id": recording.id}, 201)
 
     @app.get("/api/recordings")
-    async def list_recordings(viewer: Annotated[Viewer, Depends(find)]) -> list[dict[str, Any]]:
-        return [recording.as_json() for recording in viewer.recordings.values()]
+    async def list_recordings(request: Request) -> list[dict[str, Any]]:
+        return [recording.as_json() for recording in _viewer(page, request).recordings.values()]
 
     @app.post("/api/recordings/{id}/cancel", status_code=204)
-    async def cancel(id: str, viewer: Annotated[Viewer, Depends(find)]) -> None:
-        page.queue.cancel(_own(viewer, id))
+    async def cancel(request: Request, id: str) -> None:
+        page.queue.cancel(_own(_viewer(page, request), id))
 
     @app.delete("/api/recordings/{id}", status_code=204)
-    async def remove(id: str, viewer: Annotated[Viewer, Depends(find)]) -> None:
+    async def remove(request: Request, id: str) -> None:
+        viewer = _viewer(page, request)
         page.viewers.remove(viewer, _own(viewer, id))
 
 
@@ -226,10 +230,10 @@ def _refused(status: int, message: str) -> Response:
     return JSONResponse({"detail": message}, status, headers={"connection": "close"})
 
 
-def _add_results(app: FastAPI, page: PageApp, find: FindViewer) -> None:
+def _add_results(app: FastAPI, page: PageApp) -> None:
     @app.get("/api/recordings/{id}/pictures")
-    async def pictures(id: str, first: int, viewer: Annotated[Viewer, Depends(find)], count: int = 1) -> Response:
-        recording = _own(viewer, id)
+    async def pictures(request: Request, id: str, first: int, count: int = 1) -> Response:
+        recording = _own(_viewer(page, request), id)
         last = min(first + min(count, _MAX_PICTURES), len(recording.frames))
         if not 0 <= first < last:
             raise HTTPException(404, "There is no such frame.")
@@ -239,6 +243,40 @@ def _add_results(app: FastAPI, page: PageApp, find: FindViewer) -> None:
             raise HTTPException(404, "The recording was removed.") from None
         content = b"".join(struct.pack("<I", len(picture)) + picture for picture in found)
         return Response(content, media_type="application/octet-stream")
+
+    @app.get("/api/recordings/{id}/detections.{kind}")
+    async def detections(request: Request, id: str, kind: Literal["json", "csv"], min_score: float = 0.0) -> Response:
+        recording = _analysed(_own(_viewer(page, request), id))
+        path = page.folder.new_path(f".{kind}")
+        try:
+            content = await run_in_threadpool(detections_file, recording, kind, min_score, page.class_names, path)
+        except OSError:
+            raise HTTPException(507, "The server can't store it.") from None
+        return Response(content, media_type="application/json" if kind == "json" else "text/csv; charset=utf-8")
+
+    @app.post("/api/recordings/{id}/movie", status_code=202)
+    async def start_movie(request: Request, id: str, min_score: float = 0.0) -> None:
+        recording = _analysed(_own(_viewer(page, request), id))
+        if recording.export is not None and recording.export.state == "writing":
+            raise HTTPException(409, "The movie is being written.")
+        if page.is_full():
+            raise HTTPException(507, "The server has no room for it now; remove a recording.")
+        if recording.export is not None:
+            recording.export.path.unlink(missing_ok=True)
+        page.queue.write_movie(recording, MovieExport(page.folder.new_path(".mp4"), min_score))
+
+    @app.get("/api/recordings/{id}/movie.mp4")
+    async def movie(request: Request, id: str) -> Response:
+        recording = _own(_viewer(page, request), id)
+        if recording.export is None or recording.export.state != "done":
+            raise HTTPException(404, "There is no movie.")
+        return FileResponse(recording.export.path, media_type="video/mp4")
+
+
+def _analysed(recording: Recording) -> Recording:
+    if not recording.state.is_final or not recording.frames:
+        raise HTTPException(409, "The recording is not analysed yet.")
+    return recording
 
 
 def _add_sockets(app: FastAPI, page: PageApp) -> None:
@@ -260,4 +298,4 @@ def _add_sockets(app: FastAPI, page: PageApp) -> None:
             await socket.close(1008)
             return
         await socket.accept()
-        await serve_camera(socket, viewer, page.queue, page.folder, page.bounds)
+        await serve_camera(socket, viewer, page.queue, page.folder)

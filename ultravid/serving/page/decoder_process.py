@@ -1,11 +1,13 @@
-"""A process that decodes what a viewer has sent: FFmpeg and the decoders of pictures never run in the server itself.
+"""Processes that decode what viewers have sent: FFmpeg and the decoders of pictures never run in the server itself.
 
-A file may be made to break a decoder. Here that ends one recording: the process has no other's data, no rights to write to files, and
-bounds on its memory and time. It is started before there is anything to do, waits for one job, does it, and ends.
+A file may be made to break a decoder. Here that ends one recording: its process has no other's data, no rights to write to files, and
+bounds on its memory and time.
 
     python -m ultravid.serving.page.decoder_process DESCRIPTOR
 
-where DESCRIPTOR is the number of an open socket. `decoders` is the other end.
+where DESCRIPTOR is the number of an open socket whose other end is `decoders`. This process imports what decoding needs, and forks for
+each recording: a fork takes milliseconds, an import a second. It has one thread, so that a fork is safe. When the server ends, however it
+ends, so does this process, and it ends the others.
 
 Legend: ``H, W`` height and width of a frame in pixels.
 """
@@ -16,11 +18,13 @@ import contextlib
 import itertools
 import os
 import resource
+import signal
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import simplejpeg
@@ -43,20 +47,58 @@ _LOOK_AGAIN = (8, MAX_FRAMES_LOOKED_AT)  # pictures of a camera
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Do the job that comes through the socket whose number is the only argument."""
-    connection = Connection(int((sys.argv[1:] if argv is None else argv)[0]))
-    _restrict(resource.RLIMIT_CORE, 0)  # a core dump would hold the recording
-    _restrict(resource.RLIMIT_NOFILE, _MAX_OPEN_FILES)
+    """Start and end processes, as the server asks through the socket whose number is the only argument."""
+    control = socket.socket(fileno=int((sys.argv[1:] if argv is None else argv)[0]))
     _import_readers()
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the server has ended, or wants no more
+    running: dict[int, int] = {}  # pid by the server's number
+    try:
+        while True:
+            message, descriptors, *_ = socket.recv_fds(control, 64, 1)
+            for number in [number for number, pid in running.items() if os.waitpid(pid, os.WNOHANG)[0]]:
+                del running[number]  # it has ended
+            if not message:
+                return  # the server has ended
+            word, _, text = message.decode().partition(" ")
+            if word == "end":
+                _end(running.pop(int(text), None))
+                continue
+            pid = os.fork()
+            if pid == 0:
+                running.clear()
+                control.close()
+                _work(Connection(descriptors[0]))
+            running[int(text)] = pid
+            os.close(descriptors[0])
+    finally:
+        for pid in running.values():
+            _end(pid)
+
+
+def _end(pid: int | None) -> None:
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _work(connection: Connection) -> NoReturn:
+    """Do the job that comes through a connection, and end."""
+    try:
+        _restrict(resource.RLIMIT_CORE, 0)  # a core dump would hold the recording
+        _restrict(resource.RLIMIT_NOFILE, _MAX_OPEN_FILES)
         job = receive(connection)
         with _reported(connection, job):
             _restrict(resource.RLIMIT_AS, _MAX_MEMORY)
             _restrict(resource.RLIMIT_CPU, int(job["max_cpu_s"]))
+            _restrict(resource.RLIMIT_FSIZE, 0)
             if job["kind"] == "pictures":
                 _decode_pictures(connection, job)
             else:
                 _decode_recording(connection, job)
+    except (EOFError, OSError):  # the server has ended, or wants no more
+        pass
+    finally:
+        os._exit(0)  # nothing is left to do that a broken decoder could disturb
 
 
 def _import_readers() -> None:
@@ -97,7 +139,6 @@ def _without_path(message: str, path: str) -> str:
 def _decode_recording(connection: Connection, job: dict[str, Any]) -> None:
     from ultravid.serving.sources import open_stream
 
-    _restrict(resource.RLIMIT_FSIZE, 0)
     stream = open_stream(job["path"])
     try:
         height, width = stream.size
@@ -113,20 +154,25 @@ def _decode_recording(connection: Connection, job: dict[str, Any]) -> None:
         first = list(itertools.islice(frames, MAX_FRAMES_LOOKED_AT))
         blackout = _blackout(job, stream, [frame.image for frame in first])
         send(connection, {**_facts(stream), "blackout": _told(blackout)})
-        is_cut = _send_frames(connection, itertools.chain(first, frames), blackout, job["max_frames"])
+        is_cut = _send_frames(connection, itertools.chain(first, frames), blackout, job)
         send(connection, {"end": True, "damage": list(stream.damage), "is_cut": is_cut})
     finally:
         stream.close()
 
 
-def _send_frames(connection: Connection, frames: Iterator[TimedFrame], blackout: Blackout, most: int) -> bool:
+def _send_frames(connection: Connection, frames: Iterator[TimedFrame], blackout: Blackout, job: dict[str, Any]) -> bool:
     """Send frames with their pictures; whether there are more than may be sent."""
     for number, frame in enumerate(frames):
-        if number >= most:
+        if number >= job["max_frames"]:
             return True
-        picture = encode_picture(blackout.apply(frame.image))
-        header = {"index": frame.index, "pts_s": frame.pts_s}
-        send(connection, header, np.ascontiguousarray(frame.image).data.cast("B"), picture)
+        shown = blackout.apply(frame.image)
+        image, picture = (shown, b"") if job["for_movie"] else (frame.image, encode_picture(shown))
+        send(
+            connection,
+            {"index": frame.index, "pts_s": frame.pts_s},
+            np.ascontiguousarray(image).data.cast("B"),
+            picture,
+        )
     return False
 
 
@@ -178,7 +224,6 @@ def _decode_pictures(connection: Connection, job: dict[str, Any]) -> None:
 
     What is black is guessed at the first picture, and again when more are known.
     """
-    _restrict(resource.RLIMIT_FSIZE, 0)
     first: list[ImageArray] = []
     blackout: Blackout | None = None
     while True:
@@ -206,5 +251,3 @@ def _decoded(content: bytes, max_pixels: int) -> ImageArray:
 
 if __name__ == "__main__":
     main()
-    sys.stdout.flush()
-    os._exit(0)  # nothing is left to do that a broken decoder could disturb

@@ -28,14 +28,25 @@ import ultravid
 from ultravid.datasets.readers.shown import Shown
 from ultravid.datasets.readers.source import Region
 from ultravid.serving.page.bounds import PageBounds
+from ultravid.serving.page.pictures import PictureStore
 from ultravid.serving.page.wire import receive, receive_bytes, send
 from ultravid.serving.records import TimedFrame
 from ultravid.utils.errors import UserError
 
-__all__ = ["CameraInbox", "CameraStream", "DecodedFrame", "Decoders", "DecodingError", "Privacy", "UploadedStream"]
+__all__ = [
+    "CameraInbox",
+    "CameraStream",
+    "DecodedFrame",
+    "Decoders",
+    "DecodingError",
+    "Privacy",
+    "StoredStream",
+    "UploadedStream",
+]
 
 _OPEN_S = 120.0  # that opening a recording may take
 _FRAME_S = 60.0  # that a frame may take
+_END_S = 3.0  # that the processes may take to end
 _SILENCE_S = 15.0  # that a camera may be silent
 
 
@@ -74,39 +85,6 @@ class DecodedFrame(TimedFrame):
     picture: bytes
 
 
-class _Process:
-    """A process that waits for its job."""
-
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-m", "ultravid.serving.page.decoder_process", str(theirs.fileno())]
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # FFmpeg's remarks may quote the file
-                pass_fds=[theirs.fileno()],
-                env=_environment(),
-                start_new_session=True,  # Ctrl-C is for the server
-            )
-        self.connection = Connection(ours.detach())
-
-    @property
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
-
-    def end(self) -> None:
-        """End it at once."""
-        with contextlib.suppress(OSError):
-            self._process.kill()
-        self._process.wait()
-
-    def close(self) -> None:
-        self.end()
-        self.connection.close()
-
-
 def _environment() -> dict[str, str]:
     """That of the process: this package can be imported, and nothing that is secret is in it."""
     kept = ("PATH", "LANG", "LC_ALL", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
@@ -117,7 +95,7 @@ def _environment() -> dict[str, str]:
 
 
 class Decoders:
-    """Starts processes, one ahead: it takes a second until one can work, and a viewer waits for none.
+    """Starts a process for each recording, by one that has imported what they need (`decoder_process`).
 
     Args:
         bounds: of what may be decoded.
@@ -128,36 +106,96 @@ class Decoders:
         self.bounds = bounds
         self.privacy = privacy
         self._lock = threading.Lock()
-        self._spare: _Process | None = _Process()
+        self._host: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._number = 0
         self._is_closed = False
 
-    def take(self) -> _Process:
+    def start(self) -> None:
+        """Start now what the first recording would wait a second for."""
+        with self._lock:
+            self._started()
+
+    def take(self) -> DecoderProcess:
         """A process that waits for its job.
 
         Raises:
             DecodingError: the server ends.
         """
-        with self._lock:
+        ours, theirs = socket.socketpair()
+        with theirs, self._lock:
             if self._is_closed:
+                ours.close()
                 raise DecodingError("the server ends.")
-            taken, self._spare = self._spare, None
-        if taken is None or not taken.is_alive:
-            taken = _Process()
-        threading.Thread(target=self._replace, daemon=True).start()
-        return taken
+            self._number += 1
+            message = f"start {self._number}".encode()
+            try:
+                socket.send_fds(self._started(), [message], [theirs.fileno()])
+            except OSError:  # it was killed
+                socket.send_fds(self._started(again=True), [message], [theirs.fileno()])
+            return DecoderProcess(self, self._number, Connection(ours.detach()))
 
-    def _replace(self) -> None:
-        with self._lock:
-            if self._spare is None and not self._is_closed:
-                self._spare = _Process()
+    def end(self, number: int) -> None:
+        """End a process at once."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._control is not None:
+                self._control.send(f"end {number}".encode())
 
     def close(self) -> None:
-        """End the process that waits."""
+        """End all."""
         with self._lock:
             self._is_closed = True
-            if self._spare is not None:
-                self._spare.close()
-                self._spare = None
+            self._stop()
+
+    def _started(self, again: bool = False) -> socket.socket:
+        if again or (self._host is not None and self._host.poll() is not None):
+            self._stop()
+        if self._control is None:
+            ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+            with theirs:
+                self._host = subprocess.Popen(
+                    [sys.executable, "-m", "ultravid.serving.page.decoder_process", str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,  # FFmpeg's remarks may quote the file
+                    pass_fds=[theirs.fileno()],
+                    env=_environment(),
+                    start_new_session=True,  # Ctrl-C is for the server
+                )
+            self._control = ours
+        return self._control
+
+    def _stop(self) -> None:
+        if self._control is not None and self._host is not None:
+            self._control.close()  # it ends the others, then itself
+            try:
+                self._host.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                self._host.kill()
+                self._host.wait()
+        self._control = self._host = None
+
+
+class DecoderProcess:
+    """A process that decodes one recording.
+
+    Attributes:
+        connection: to it.
+    """
+
+    def __init__(self, decoders: Decoders, number: int, connection: Connection) -> None:
+        self.connection = connection
+        self._decoders = decoders
+        self._number = number
+
+    def end(self) -> None:
+        """End it at once, from any thread: who waits for it gets an EOFError."""
+        self._decoders.end(self._number)
+
+    def close(self) -> None:
+        """End it, and close the connection."""
+        self.end()
+        self.connection.close()
 
 
 class UploadedStream:
@@ -166,6 +204,7 @@ class UploadedStream:
     Args:
         decoders: that start the process.
         path: of the file.
+        for_movie: frames are black where pictures are, and have no pictures.
 
     Attributes:
         blackout: what the viewer is told of what is black in pictures; None if nothing is.
@@ -178,7 +217,7 @@ class UploadedStream:
     name = "recording"
     is_live = False
 
-    def __init__(self, decoders: Decoders, path: Path) -> None:
+    def __init__(self, decoders: Decoders, path: Path, *, for_movie: bool = False) -> None:
         self._process = decoders.take()
         self._bounds = bounds = decoders.bounds
         self._closing = threading.Lock()
@@ -189,6 +228,7 @@ class UploadedStream:
         job = {
             "kind": "recording",
             "path": str(path),
+            "for_movie": for_movie,
             "max_frames": bounds.max_frames,
             "max_pixels": bounds.max_pixels,
             "max_cpu_s": bounds.max_analysis_s + _OPEN_S,
@@ -361,6 +401,50 @@ class CameraStream:
             if not self._is_closed:
                 self._is_closed = True
                 self._process.close()
+
+
+class StoredStream:
+    """Pictures that were kept of a camera, decoded in another process.
+
+    Args:
+        decoders: that start the process.
+        pictures: what was kept.
+        size: (height, width) of the frames in pixels.
+        num_frames: how many there are.
+    """
+
+    fps: float | None = None
+    time_base: Fraction | None = None
+
+    def __init__(self, decoders: Decoders, pictures: PictureStore, size: tuple[int, int], num_frames: int) -> None:
+        self._process = decoders.take()
+        self._pictures = pictures
+        self.size = size
+        self._num_frames = num_frames
+        limits = {"max_pixels": decoders.bounds.max_pixels, "max_cpu_s": decoders.bounds.max_analysis_s}
+        with _as_decoding_error():  # what was black is black
+            send(self._process.connection, {"kind": "pictures", **limits, **Privacy(None, True).as_job()})
+
+    def __iter__(self) -> Iterator[TimedFrame]:
+        """The frames, without their times.
+
+        Raises:
+            DecodingError: one can't be decoded.
+        """
+        height, width = self.size
+        with _as_decoding_error():
+            for index in range(self._num_frames):
+                self._process.connection.send_bytes(self._pictures.read([index])[0])
+                header = receive(self._process.connection, _FRAME_S)
+                pixels = receive_bytes(self._process.connection, _FRAME_S)
+                receive_bytes(self._process.connection, _FRAME_S)
+                if header.get("size") != [height, width] or len(pixels) != height * width * 3:
+                    raise ValueError(f"picture {index} is not as it was stored")
+                yield TimedFrame(index, 0.0, np.frombuffer(pixels, np.uint8).reshape(height, width, 3))
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.close()
 
 
 class CameraInbox:

@@ -16,7 +16,6 @@ from typing import Any
 from fastapi import WebSocket, WebSocketDisconnect
 
 from ultravid.serving.page.analysis import AnalysisQueue
-from ultravid.serving.page.bounds import PageBounds
 from ultravid.serving.page.decoders import CameraInbox
 from ultravid.serving.page.recording import Recording, as_label
 from ultravid.serving.page.viewers import Viewer
@@ -107,7 +106,6 @@ async def serve_camera(
     viewer: Viewer,
     queue: AnalysisQueue,
     folder: WorkingFolder,
-    bounds: PageBounds,
 ) -> None:
     """Take a camera's pictures: its time in seconds (float64, little-endian), then JPEG. The results come through the page's own socket.
 

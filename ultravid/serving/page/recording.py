@@ -102,6 +102,7 @@ class Recording:
         num_dropped: frames of a camera that were not analysed, because they came too fast.
         export: the annotated movie.
         cancelled: is set when nothing more is to be analysed.
+        is_removed: whether its files are gone.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Recording:
         self.num_uploaded_bytes = 0
         self.export: MovieExport | None = None
         self.cancelled = threading.Event()
+        self.is_removed = False
         self._on_change = on_change
 
     @property
@@ -173,6 +175,7 @@ class Recording:
 
     def remove(self) -> None:
         """Delete its files; what still runs for it ends."""
+        self.is_removed = True
         self.cancelled.set()
         self.pictures.remove()
         self.path.unlink(missing_ok=True)

@@ -40,7 +40,9 @@ def bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError):
-        raise UserError(f"--host {host}: is not a name or address that is known here; 127.0.0.1 is this machine.") from None
+        raise UserError(
+            f"--host {host}: is not a name or address that is known here; 127.0.0.1 is this machine."
+        ) from None
     except OverflowError:
         raise UserError(f"--port {port}: is not a port; ports are 1 to 65535, and 0 takes one that is free.") from None
     found = socket.socket(family, kind, protocol)
@@ -106,9 +108,11 @@ def serve(page: PageApp, bound: socket.socket) -> None:
         "lifespan": "on",
     }
     server = _Server(uvicorn.Config(create_app(page), **options))
+    page.decoders.start()
     old_mask = os.umask(0o077)
     try:
         server.run(sockets=[bound])
     finally:
         os.umask(old_mask)
+        page.decoders.close()
         page.folder.remove()
