@@ -7,6 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def image_of(index: int) -> np.ndarray:
     return image
 
 
-def write_squares(path: Path, num_frames: int = 12, rate: int = 25, repeat: int = 1) -> Path:
+def write_squares(path: Path, num_frames: int = 12, rate: int | Fraction = 25, repeat: int = 1) -> Path:
     """A movie of a white square that jumps; ``repeat`` enlarges it."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "8", "preset": "ultrafast"})

@@ -199,7 +199,7 @@ function drawList() {
     const remove = document.createElement("button");
     remove.type = "button";
     remove.className = "remove";
-    remove.textContent = "✕";
+    remove.textContent = "×";
     remove.setAttribute("aria-label", `Delete ${info.label} from the server`);
     remove.addEventListener("click", () => removeRecording(info.id));
     item.append(button, remove);
@@ -297,7 +297,7 @@ function shown(index) {
 }
 
 function played(isPlaying) {
-  $("play").textContent = isPlaying ? "⏸" : "▶";
+  $("play").classList.toggle("playing", isPlaying);
   $("play").setAttribute("aria-label", isPlaying ? "Pause" : "Play");
 }
 
@@ -509,7 +509,7 @@ const KEYS = {
 function pressed(event) {
   if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
   const { target, key } = event;
-  if (target.matches("input[type=range], select, input[type=password]") && key !== "n" && key !== "p") return;
+  if (target.matches("input[type=range], select, input[type=text]") && key !== "n" && key !== "p") return;
   if (key === " " && target.matches("button, input, summary, a")) return; // it presses that
   const act = KEYS[key];
   if (!act || !recordings.get(current)?.recording.frames.length) return;
