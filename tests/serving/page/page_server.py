@@ -124,7 +124,8 @@ def viewer(address: str, token: str | None = None) -> Iterator[httpx.Client]:
         try:
             yield client
         finally:
-            client.post("/api/viewer/end")
+            with contextlib.suppress(httpx.HTTPError):  # the server has ended
+                client.post("/api/viewer/end")
 
 
 def cookie_of(client: httpx.Client) -> dict[str, str]:

@@ -86,7 +86,9 @@ def test_upload_boxes_slider_timeline_keys_and_exports(browser, page, movie, tmp
         analysed(tab)
         tab.evaluate("document.activeElement.blur()")
         tab.keyboard.press("Home")
-        tab.evaluate("document.querySelector('#score').value = 0.05, document.querySelector('#score').dispatchEvent(new Event('input'))")
+        tab.evaluate(
+            "document.querySelector('#score').value = 0.05, document.querySelector('#score').dispatchEvent(new Event('input'))"
+        )
         for index in range(NUM_FRAMES):
             tab.wait_for_selector(f"#stage[data-frame='{index}'][data-boxes='1']")
             assert float(tab.get_attribute("#stage", "data-pts")) == pytest.approx(index * 1001 / 30000, abs=1e-4)
@@ -97,7 +99,9 @@ def test_upload_boxes_slider_timeline_keys_and_exports(browser, page, movie, tmp
         tab.wait_for_selector(f"#stage[data-frame='{NUM_FRAMES - 4}']")
 
         # scores rise by 0.05 a frame from 0.2 on
-        tab.evaluate("document.querySelector('#score').value = 0.5, document.querySelector('#score').dispatchEvent(new Event('input'))")
+        tab.evaluate(
+            "document.querySelector('#score').value = 0.5, document.querySelector('#score').dispatchEvent(new Event('input'))"
+        )
         tab.keyboard.press("Home")
         tab.wait_for_selector("#stage[data-frame='0'][data-boxes='0']")
         assert seen(tab)[1] is None and seen(tab)[0] is not None
@@ -133,7 +137,9 @@ def test_upload_boxes_slider_timeline_keys_and_exports(browser, page, movie, tmp
 def assert_movie_has_boxes(path):
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
-    assert [float(frame.time) for frame in frames] == pytest.approx([i * 1001 / 30000 for i in range(NUM_FRAMES)], abs=1e-4)
+    assert [float(frame.time) for frame in frames] == pytest.approx(
+        [i * 1001 / 30000 for i in range(NUM_FRAMES)], abs=1e-4
+    )
     for index, frame in enumerate(frames):
         image = frame.to_ndarray(format="rgb24").astype(int)
         x, y = square_of(index)
@@ -147,7 +153,9 @@ def test_boxes_move_with_their_frames_while_the_video_plays(browser, page, movie
         tab = opened(browser.new_context(), address, errors)
         tab.set_input_files("#file", str(movie))
         analysed(tab)
-        tab.evaluate("document.querySelector('#score').value = 0.05, document.querySelector('#score').dispatchEvent(new Event('input'))")
+        tab.evaluate(
+            "document.querySelector('#score').value = 0.05, document.querySelector('#score').dispatchEvent(new Event('input'))"
+        )
         tab.check("#repeat")
         tab.select_option("#speed", "0.25")
         tab.evaluate("document.activeElement.blur()")

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 from ultravid.serving.page.decoders import (
@@ -117,13 +118,13 @@ class AnalysisQueue:
             recording.state, recording.place = State.RUNNING, 0
             recording.changed()
             future = asyncio.get_running_loop().run_in_executor(self._threads, self._analyse, recording, inbox)
-            future.add_done_callback(lambda _, ended=recording: self._end(ended))
+            future.add_done_callback(partial(self._end, recording))
         for place, (recording, _) in enumerate(self._waiting, 1):
             if recording.place != place:
                 recording.place = place
                 recording.changed()
 
-    def _end(self, recording: Recording) -> None:
+    def _end(self, recording: Recording, _future: asyncio.Future[None]) -> None:
         self._running.pop(recording.id, None)
         if not self._is_closed:
             self._start()

@@ -35,6 +35,8 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         UserError: the port is in use or not allowed, or the address is not this machine's.
     """
+    if not 0 <= port <= 65_535:  # some systems would take the rest of a division
+        raise UserError(f"--port {port}: is not a port; ports are 1 to 65535, and 0 takes one that is free.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -43,8 +45,6 @@ def bind(host: str, port: int) -> socket.socket:
         raise UserError(
             f"--host {host}: is not a name or address that is known here; 127.0.0.1 is this machine."
         ) from None
-    except OverflowError:
-        raise UserError(f"--port {port}: is not a port; ports are 1 to 65535, and 0 takes one that is free.") from None
     found = socket.socket(family, kind, protocol)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
