@@ -139,7 +139,7 @@ def _without_path(message: str, path: str) -> str:
 def _decode_recording(connection: Connection, job: dict[str, Any]) -> None:
     from ultravid.serving.sources import open_stream
 
-    stream = open_stream(job["path"])
+    stream = open_stream(Path(job["path"]))  # a path, whatever it looks like
     try:
         height, width = stream.size
         if height * width > job["max_pixels"]:
