@@ -56,6 +56,7 @@ _FORMATS: Final = (
 )
 _WAITING = 2  # frames of a source that does not wait for us
 _FASTEST = 1.25  # times the stream's own clock, at which frames of a sender that waits for us are given
+_LISTED_GAPS = 100
 _LONGEST_PAUSE_S = 2.0
 _CLOCK_TICK = Fraction(1, 90_000)  # of frames without time stamps
 _ENDED = "live streams ended and did not come back"
@@ -75,6 +76,7 @@ class _Connection:
 
     def __init__(self, source: Source, options: LiveOptions) -> None:
         self._timeout_s = options.read_timeout_s
+        self._is_http = (source.address or "").lower().startswith("http")
         try:
             self.container: InputContainer = _open(source, options)
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -91,6 +93,11 @@ class _Connection:
     def duration_s(self) -> float | None:
         """How long it is, if it is a recording that is sent; None if it is live."""
         return self.container.duration / av.time_base if self.container.duration else None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether a file is sent, which has a length; a sender that goes on for ever states none."""
+        return self.duration_s is not None or (self._is_http and self.container.size > 0)
 
     def frames(self) -> Iterator[VideoFrame]:
         """The frames, from the first one that is whole, to the end of what is sent.
@@ -195,8 +202,7 @@ class LiveStream(Iterator[TimedFrame]):
 
     A stream that stops is opened again, after waits that get longer; its frames are numbered on, its time axis keeps rising
     (`ultravid.serving.sources.live_clock`), and each gap is in `damage`. A stream that its sender closes and that does not come back has
-    ended. An address at which a recording of known length is sent is no live source: all of its frames are given, and it is not
-    opened again.
+    ended. An address at which a file is sent is no live source: all of its frames are given, and it is not opened again.
 
     Frames of a camera, and of an RTSP, RTMP or UDP stream, for which there is no time are dropped, and counted in `damage`. A TCP or HTTP
     sender waits instead, and what it sends at once is given at 1.25 times its own pace, so that none of it has to be dropped later.
@@ -223,13 +229,13 @@ class LiveStream(Iterator[TimedFrame]):
         self._images_path = Path(str(source))
         self._damage: list[str] = []
         self._repairs: list[tuple[str, str]] = []
-        self._undecodable = self._damaged = 0
+        self._undecodable = self._damaged = self._gaps = 0
         self._is_stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._connection, self._first = self._connect_first()
         stream = self._connection.stream
         self._duration_s = self._connection.duration_s
-        self.is_live = self._duration_s is None
+        self.is_live = not self._connection.is_file
         self._waits_for_us = source.address is not None and source.address.lower().startswith(("tcp:", "http"))
         self._mailbox = _Mailbox(drops=not self._waits_for_us and self.is_live)
         rate = float(stream.average_rate or 0)
@@ -283,6 +289,8 @@ class LiveStream(Iterator[TimedFrame]):
     def damage(self) -> Sequence[str]:
         """As `RecordingStream.damage`; what is known so far."""
         found = list(self._damage)
+        if self._gaps > _LISTED_GAPS:
+            found.append(f"{self._source}: stopped {self._gaps - _LISTED_GAPS} more times and came back.")
         for number, what in (
             (self._undecodable, "packet could not be decoded"),
             (self._damaged, "frame is marked as damaged"),
@@ -376,7 +384,7 @@ class LiveStream(Iterator[TimedFrame]):
         self._undecodable += self._connection.undecodable
         self._damaged += self._connection.damaged
         after = f"frame {index - 1} ({last_s:.2f} s)"
-        if self._duration_s is not None:
+        if not self.is_live:
             if stopped is not None:
                 self._damage.append(f"{self._source}: stopped after {after}: {stopped}.")
             return False
@@ -404,7 +412,9 @@ class LiveStream(Iterator[TimedFrame]):
             "and what was sent in between is missing."
         )
         logger.warning("%s", text)
-        self._damage.append(text)
+        self._gaps += 1
+        if self._gaps <= _LISTED_GAPS:
+            self._damage.append(text)
 
     def _note_other_size(self, index: int, size: tuple[int, int]) -> None:
         self._damage.append(
