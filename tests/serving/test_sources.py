@@ -1,3 +1,5 @@
+import functools
+import http.server
 import json
 import shutil
 import socket
@@ -18,6 +20,11 @@ from ultravid.serving.sources import LiveOptions, list_sources, open_stream
 from ultravid.serving.sources.live_clock import LiveClock
 
 GREY = np.stack([numbered(n)[..., 0] for n in range(6)])
+
+
+class SilentHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
 
 
 def frames_of(path, **options):
@@ -181,6 +188,17 @@ def test_a_stream_that_stops_and_comes_back_goes_on_and_its_gap_is_said(tmp_path
     assert times[15] - times[14] > 0.05
     assert len(stream.damage) == 1 and "stopped after frame 14 (5.47 s)" in stream.damage[0]
     assert "stopped after frame 14" in caplog.text and any("did not come back" in text for _, text in stream.repairs)
+
+
+def test_a_file_that_a_web_server_sends_is_read_once_and_is_not_live(tmp_path):
+    movies.transport_stream(tmp_path / "a.ts")
+    handler = functools.partial(SilentHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        stream, frames = frames_of(f"http://127.0.0.1:{server.server_address[1]}/a.ts", vid_stride=2)
+        server.shutdown()
+    assert not stream.is_live and [frame.index for frame in frames] == list(range(0, 12, 2))
+    assert not stream.damage and frames[1].pts_s == pytest.approx(10 + 2 / 30, abs=1e-4)
 
 
 def test_the_time_of_a_live_source_rises_whatever_its_clock_does():
