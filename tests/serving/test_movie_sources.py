@@ -1,6 +1,7 @@
 import itertools
 import os
 import re
+import threading
 from fractions import Fraction
 
 import av
@@ -11,6 +12,7 @@ from tests.serving import movies
 from ultravid.datasets.readers import open_source
 from ultravid.datasets.video import DataError
 from ultravid.serving.sources import open_stream
+from ultravid.serving.sources.ahead import ReadAhead
 from ultravid.serving.sources.stamps import StampedFrames
 from ultravid.utils.errors import UserError
 
@@ -127,6 +129,24 @@ def test_a_stream_can_be_closed_before_its_end(tmp_path):
     assert next(iter(stream)).index == 0
     stream.close()
     assert list(stream.repairs) == []
+
+
+def test_who_waits_for_a_frame_waits_no_longer_when_another_thread_closes_the_stream():
+    may_go_on = threading.Event()
+
+    def slow():
+        yield 1
+        may_go_on.wait(5)
+
+    items = ReadAhead(slow())
+    assert next(items) == 1
+    waiting = threading.Thread(target=lambda: found.extend(items))
+    found = []
+    waiting.start()
+    threading.Timer(0.1, may_go_on.set).start()
+    items.close()
+    waiting.join(5)
+    assert not waiting.is_alive() and found == []
 
 
 def stamped(stamps, interval=Fraction(1, 25), held=16):

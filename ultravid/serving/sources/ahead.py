@@ -42,13 +42,16 @@ class ReadAhead(Iterator[T], Generic[T]):
         return item  # type: ignore[return-value]  # None comes with an error alone
 
     def close(self) -> None:
-        """Stop the thread and wait for it; there are no more items then."""
+        """Stop the thread and wait for it; there are no more items then. Who waits for one in another thread waits no longer."""
         self._is_over = True
         self._is_stopped.set()
         while self._thread.is_alive():  # it may wait for room in the queue
             with contextlib.suppress(queue.Empty):
                 self._queue.get(timeout=0.05)
-        self._thread.join()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+        self._queue.put_nowait((None, StopIteration()))
 
     def _run(self) -> None:
         end: BaseException = StopIteration()
