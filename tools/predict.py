@@ -42,7 +42,7 @@ from typing import Any
 
 from ultravid.datasets.readers.kinds import is_dicom
 from ultravid.datasets.video import DataError
-from ultravid.serving.output_folder import Identity, OutputFolder, fingerprint
+from ultravid.serving.output_folder import REPORT_NAME, Identity, OutputFolder, fingerprint
 from ultravid.serving.predictor import StreamingPredictor
 from ultravid.serving.privacy import NeutralNames, ScannerMasks, read_scanner_masks, write_contact_sheets
 from ultravid.serving.processing import QC_FOLDER, OutputChoice, SourceProcessor
@@ -232,6 +232,8 @@ class Prediction:
     def run(self, sources: SourceList) -> int:
         begin = time.monotonic()
         self.num_sources = len(sources) + len(sources.left_out)
+        self.folder.refuse_foreign_files([self.names.of(source.path, source.name) for source in sources])
+        self._write_report(0.0)  # from now on the folder is known as one of results
         try:
             for found, reason in sources.left_out:
                 label = self.names.of(Path(found), Path(found).name)
@@ -337,6 +339,28 @@ class Prediction:
         return EXIT_INCOMPLETE if self.left_out or self.counts["damaged"] else 0
 
 
+def sources_outside(folder: Path, sources: SourceList) -> SourceList:
+    """Sources without what earlier commands wrote: the output folder may be in a folder of sources.
+
+    Raises:
+        UserError: there is no other source.
+    """
+    root = folder.resolve()
+
+    def is_inside(path: Path) -> bool:
+        resolved = path.resolve()
+        return root in (resolved, *resolved.parents) and (root / REPORT_NAME).is_file()
+
+    kept = [source for source in sources if source.path is None or not is_inside(source.path)]
+    if sources and not kept:
+        raise UserError(f"All sources are in {folder}, the folder of the results. Choose another --output-dir.")
+    left_out = [(path, reason) for path, reason in sources.left_out if not is_inside(Path(path))]
+    if len(kept) == len(sources):
+        return SourceList(sources, left_out)
+    # Listed anew, as names depend on which sources there are.
+    return SourceList(list_sources([source.path or source.camera or source.address or "" for source in kept]), left_out)
+
+
 def stop_on_signals(stop: threading.Event) -> None:
     """Ctrl-C and SIGTERM end a live source, whose movie is completed, and break off a recording; a second Ctrl-C breaks off anything."""
 
@@ -352,7 +376,7 @@ def stop_on_signals(stop: threading.Event) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     print_warnings()
-    sources = list_sources(args.sources)
+    sources = sources_outside(args.output_dir, list_sources(args.sources))
     if args.sr:
         require_highdicom()
     if (args.sr or args.deidentify) and not any(

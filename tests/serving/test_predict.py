@@ -205,6 +205,20 @@ def test_every_nth_frame_keeps_its_own_number_and_time(predict, tmp_path):
     assert {d["track_id"] for frame in content["frames"] for d in frame["detections"]} == {None}
 
 
+def test_sources_are_neither_overwritten_nor_taken_from_the_results(predict, tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    source = movies.constant_rate(folder / "a.mp4", 25).path
+    before = source.read_bytes()
+    refused = predict(source, out=folder)
+    assert refused.code == 2 and "a.mp4 would be overwritten" in refused.err
+    assert source.read_bytes() == before and [p.name for p in folder.iterdir() if p.suffix] == ["a.mp4"]
+    for _ in range(2):  # the second time the folder holds results
+        assert predict(folder, out=folder / "out").code == 0
+    assert json.loads((folder / "out/report.json").read_text())["skipped"] == 1
+    assert len(list((folder / "out").glob("*.mp4"))) == 1 and source.read_bytes() == before
+
+
 @pytest.mark.slow_models
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_command_leaves_nothing_half_written_and_goes_on(model, tmp_path, how):

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ __all__ = ["REPORT_NAME", "Identity", "OutputFolder", "fingerprint"]
 
 REPORT_NAME = "report.json"
 
+_SUFFIXES = (".mp4", ".json", ".csv", ".tracks.csv", ".png", ".dcm", ".sr.dcm", ".sc.dcm", "_frames")
+_OF_ALL = ("labels", "qc", "qc.png", "coco_vid.json", "coco_results.json")
 _SAMPLE = 1 << 20  # bytes at the beginning, in the middle and at the end of a file
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp(\..+)?")
 
@@ -108,6 +110,25 @@ class OutputFolder:
             self.entries = {
                 entry["name"]: entry for entry in entries or () if isinstance(entry, dict) and "name" in entry
             }
+
+    def refuse_foreign_files(self, names: Sequence[str]) -> None:
+        """Refuse to write over files that no prediction wrote, such as a source itself, unless the folder has a report of one.
+
+        Args:
+            names: of the outputs of all sources.
+
+        Raises:
+            UserError: there are such files.
+        """
+        if (self.path / REPORT_NAME).is_file():
+            return
+        written = {*(f"{name}{suffix}" for name in names for suffix in _SUFFIXES), *_OF_ALL}
+        foreign = sorted(entry.name for entry in os.scandir(self.path) if entry.name in written)
+        if foreign:
+            more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+            raise UserError(
+                f"{self.path / foreign[0]}{more} would be overwritten, and no prediction wrote it. Choose another --output-dir."
+            )
 
     def json_file(self, name: str) -> Path:
         """Of a source's output name."""
