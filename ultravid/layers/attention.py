@@ -1,6 +1,6 @@
 """Attention of several heads (Vaswani et al., "Attention is all you need", NeurIPS 2017, section 3.2).
 
-Legend: ``Q`` queries, ``K`` keys, ``C`` width of a token, ``M`` heads, ``d`` = C / M width of a head, ``P`` positions of a map, or boxes,
+Legend: ``Q`` queries, ``K`` keys, ``C`` width of a token, ``M`` heads, ``d`` = C / M width of a head, ``P`` positions of a map,
 ``T`` frames.
 """
 
@@ -18,7 +18,7 @@ __all__ = ["Attention"]
 class Attention(nn.Module):
     """Scaled dot-product attention, with the weights and their names of `torch.nn.MultiheadAttention`.
 
-    Besides the usual form it has two that cost less where a position is related to the same position of other frames.
+    Besides the usual form it has two that cost less where a map is related to the same map of other frames.
 
     Args:
         dim: ``C``.
@@ -68,30 +68,28 @@ class Attention(nn.Module):
         return F.linear(value, out_weight @ value_weight, F.linear(value_bias, out_weight, self.out_proj.bias))
 
     def across_frames(self, query: Tensor, frames: Tensor, frame_valid: Tensor) -> Tensor:
-        """Attend, at each position by itself (of a map, or each box), to that position in several frames, which are keys and values.
+        """Attend, at each position of a map by itself, to that position in several frames, which are keys and values.
 
         No key or value is projected: a query is projected back to the frames' own coordinates, and the gathered frames are
         projected afterwards. That costs as much as the projection of one frame, whatever the number of frames, and nothing but
         the frames themselves must be kept for the next one. The keys' bias adds the same to all scores of a query, so it cancels.
 
         Args:
-            query: ``(..., P, C)``.
-            frames: ``(..., T, P, C)``.
-            frame_valid: bool, broadcast to ``(..., T)``; the others get no weight. If none is valid, the result is finite and means
-                nothing.
+            query: ``(P, C)``.
+            frames: ``(T, P, C)``.
+            frame_valid: ``(T,)`` bool, at least one True; the others get no weight.
 
         Returns:
-            ``(..., P, C)``.
+            ``(P, C)``.
         """
         dim, heads = query.shape[-1], self.num_heads
         query_weight, key_weight, value_weight = self.in_proj_weight.chunk(3)
         query_bias, _, value_bias = self.in_proj_bias.chunk(3)
         q = F.linear(query * (dim // heads) ** -0.5, query_weight, query_bias * (dim // heads) ** -0.5)
-        q = torch.einsum("...md,mdc->...mc", q.unflatten(-1, (heads, -1)), key_weight.unflatten(0, (heads, -1)))
-        keys = frames.transpose(-3, -2)  # (..., P, T, C)
-        scores = q.to(keys.dtype) @ keys.transpose(-2, -1)
-        lowest = torch.finfo(scores.dtype).min
-        weights = scores.masked_fill(~frame_valid[..., None, None, :], lowest).softmax(dim=-1)  # (..., P, M, T)
-        gathered = torch.einsum("...mc,mdc->...md", weights @ keys, value_weight.unflatten(0, (heads, -1)))
-        out: Tensor = self.out_proj(gathered.flatten(-2) + value_bias)
+        q = torch.einsum("pmd,mdc->pmc", q.unflatten(-1, (heads, -1)), key_weight.unflatten(0, (heads, -1)))
+        keys = frames.transpose(0, 1)  # (P, T, C)
+        scores = q.to(keys.dtype) @ keys.transpose(1, 2)
+        weights = scores.masked_fill(~frame_valid, float("-inf")).softmax(dim=-1)  # (P, M, T)
+        gathered = torch.einsum("pmc,mdc->pmd", weights @ keys, value_weight.unflatten(0, (heads, -1)))
+        out: Tensor = self.out_proj(gathered.flatten(1) + value_bias)
         return out
