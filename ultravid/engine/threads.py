@@ -12,7 +12,7 @@ from ultravid.utils.errors import UserError
 from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.threads import NumThreads, number_of_threads, threads_for
 
-__all__ = ["set_evaluation_threads", "set_training_threads"]
+__all__ = ["NumThreads", "set_evaluation_threads", "set_training_threads"]
 
 logger = logging.getLogger(__name__)
 
