@@ -17,9 +17,9 @@ from ultravid.config.kinds import load_config
 from ultravid.config.serialize import dump_yaml
 from ultravid.config.yaml_files import load_yaml
 from ultravid.engine import DefaultPredictor
+from ultravid.engine.conversion.description import published_model
 from ultravid.engine.trusted import TrustError, trusted_targets
 from ultravid.modeling.published import PUBLISHED_MODELS
-from ultravid.modeling.published_keys import published_model
 from ultravid.serving import StreamingPredictor, load_detector
 from ultravid.utils.errors import UserError
 
