@@ -14,6 +14,7 @@ from ultravid.datasets.video import DataError
 from ultravid.serving.privacy.dicom_subject import Pseudonyms, read_subject
 from ultravid.serving.records import Detection, FrameDetections
 from ultravid.serving.writers import dicom_sr
+from ultravid.serving.writers.base import Picture
 from ultravid.serving.writers.dicom_sc import DicomCapture
 from ultravid.serving.writers.dicom_sr import DicomReport
 
@@ -58,7 +59,7 @@ def capture_of(source, output, times_s, pseudonyms):
     capture.has_text = False
     for index, time_s in enumerate(times_s):
         drawn = np.full((64, 80, 3), (40 * index, 90, 200), np.uint8)
-        capture.add(FrameDetections(index, time_s), (np.zeros_like(drawn), drawn))
+        capture.add(FrameDetections(index, time_s), Picture(np.zeros_like(drawn), drawn))
     capture.close()
     return pydicom.dcmread(output)
 
@@ -168,9 +169,9 @@ def test_nothing_is_left_of_a_capture_that_was_discarded_or_has_no_frames(source
     subject = read_subject(source, None)
     discarded = DicomCapture(folder / "sc.dcm", subject, algorithm="a")
     small, other = np.zeros((8, 8, 3), np.uint8), np.zeros((9, 8, 3), np.uint8)
-    discarded.add(FOUND[0], (small, small))
+    discarded.add(FOUND[0], Picture(small, small))
     with pytest.raises(ValueError, match="one size"):
-        discarded.add(FOUND[1], (other, other))
+        discarded.add(FOUND[1], Picture(other, other))
     discarded.discard()
     DicomCapture(folder / "sc.dcm", subject, algorithm="a").close()
     assert not list(folder.iterdir())

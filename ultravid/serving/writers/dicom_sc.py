@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import simplejpeg
 
-from ultravid.datasets.readers.source import ImageArray
 from ultravid.serving.privacy.dicom_output import FrameSpool
 from ultravid.serving.privacy.dicom_subject import DicomSubject
 from ultravid.serving.records import FrameDetections
+from ultravid.serving.writers.base import Picture
 
 if TYPE_CHECKING:
     import pydicom
@@ -57,18 +57,18 @@ class DicomCapture:
         self._size: tuple[int, int] | None = None
         self._num_bytes = 0
 
-    def add(self, found: FrameDetections, picture: tuple[ImageArray, ImageArray] | None) -> None:
+    def add(self, found: FrameDetections, picture: Picture | None) -> None:
         """Add a frame, as `ResultWriter.add`.
 
         Args:
             found: its detections; only their time counts.
-            picture: ``(H, W, 3)`` uint8 RGB each, the frame without its boxes and with them.
+            picture: of the frame; the one with its boxes is kept.
 
         Raises:
             OSError: the disk is full.
             ValueError: there is no picture, or it has another size than the first.
         """
-        drawn = None if picture is None else picture[1]
+        drawn = None if picture is None else picture.drawn
         if drawn is None or drawn.shape[:2] != (self._size or drawn.shape[:2]):
             raise ValueError("A capture needs a picture of each frame, and all of one size.")
         self._size = (drawn.shape[0], drawn.shape[1])

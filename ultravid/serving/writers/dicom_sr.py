@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ultravid.datasets.readers.source import ImageArray
 from ultravid.datasets.video import DataError
 from ultravid.serving.privacy.dicom_subject import DicomSubject
 from ultravid.serving.records import Detection, FrameDetections
+from ultravid.serving.writers.base import Picture
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import replace_file
 
@@ -85,7 +85,7 @@ class DicomReport:
         self._parameters = [text[:1024] for text in parameters]
         self._rows: list[tuple[int, float, Detection]] = []
 
-    def add(self, found: FrameDetections, picture: tuple[ImageArray, ImageArray] | None = None) -> None:  # noqa: ARG002  # a writer's
+    def add(self, found: FrameDetections, picture: Picture | None = None) -> None:  # noqa: ARG002  # a writer's
         """Add a frame, as `ResultWriter.add`.
 
         Raises:
