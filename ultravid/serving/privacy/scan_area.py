@@ -24,6 +24,7 @@ MAX_FRAMES_LOOKED_AT = 32
 _SIDE = 400  # px; larger images are made smaller to look at
 _STROKE = 1 / 45  # of the shorter side: wider than the strokes of a scanner's letters, narrower than any scan
 _DARK = 10  # grey levels above the background at which something is shown
+_DIM = 4  # the same beside what is brighter: the flanks of a sector, deep tissue
 _BACKGROUND = 48  # grey levels; what is brighter is no background
 _CONTRAST = 40  # grey levels of a letter above what is around it
 _FEW = 8  # px of lines that speckle may look like
@@ -74,8 +75,10 @@ def _scan_area(grey: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     brightest = np.asarray(grey.max(axis=0))
     thick = np.asarray(cv2.morphologyEx(brightest, cv2.MORPH_OPEN, brush), np.uint8)
     changing = _changing(grey)
-    content = _without_thin(_texture(brightest, thick, grey[0], brush) | changing, brush)
+    texture, dim = _texture(brightest, thick, grey[0], brush)
+    content = _without_thin(texture | changing, brush)
     content = _large_parts(content, _without_thin(changing, brush), 16 * stroke**2)
+    content = _with_what_touches(content, _without_thin(dim, brush))
     if np.count_nonzero(content) < _SMALLEST * height * width:
         return None
     lines = (brightest.astype(np.int16) - thick > _CONTRAST) & ~changing
@@ -92,8 +95,11 @@ def _changing(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def _texture(
     brightest: NDArray[np.uint8], thick: NDArray[np.uint8], first: NDArray[np.uint8], brush: NDArray[np.uint8]
-) -> NDArray[np.bool_]:
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Where something brighter than the background is shown that is neither a thin line nor a band of one colour, with or without text.
+
+    Returns:
+        ``(H, W)`` where it is clearly brighter, and where it is brighter at all.
 
     Args:
         brightest: ``(H, W)`` of all frames.
@@ -101,7 +107,7 @@ def _texture(
         first: ``(H, W)`` one frame, whose speckle is not averaged.
         brush: wider than lines are.
     """
-    is_shown = thick > _background(brightest) + _DARK
+    is_shown = thick > _background(brightest) + _DIM
     is_flat = np.zeros(first.shape, np.bool_)
     for letters in (cv2.MORPH_OPEN, cv2.MORPH_CLOSE):  # bright ones, dark ones
         plain = _without_letters(first, brush, letters).astype(np.float32)
@@ -110,7 +116,8 @@ def _texture(
     # Texture has flat spots: only a flat area that is as wide as a letter's strokes counts. Its rim is as flat as the rest.
     wide = cv2.morphologyEx((is_shown & is_flat).astype(np.uint8), cv2.MORPH_OPEN, brush)
     wide = cv2.dilate(wide, np.ones((_WINDOW, _WINDOW), np.uint8))
-    return np.asarray(is_shown & (wide == 0))
+    dim = np.asarray(is_shown & (wide == 0))
+    return dim & (thick > _background(brightest) + _DARK), dim
 
 
 def _without_letters(grey: NDArray[np.uint8], brush: NDArray[np.uint8], operation: int) -> NDArray[np.uint8]:
@@ -151,6 +158,15 @@ def _large_parts(content: NDArray[np.bool_], changing: NDArray[np.bool_], moving
     large[0] = False
     large[areas.argmax()] = areas.max() > 0
     return np.asarray(large[labels])
+
+
+def _with_what_touches(content: NDArray[np.bool_], more: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Content and those connected areas of something else that overlap it."""
+    number, labels = cv2.connectedComponents((content | more).astype(np.uint8), connectivity=8)
+    touched = np.zeros(number, np.bool_)
+    touched[labels[content]] = True
+    touched[0] = False
+    return np.asarray(touched[labels])
 
 
 def _without_corners_with_lines(content: NDArray[np.bool_], lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
