@@ -32,6 +32,7 @@ _RIM = 9  # px around a scan's outline, which is rough
 _WINDOW = 9  # px in which brightness varies if there is texture
 _CHANGE = 14  # grey levels between frames: more than compression adds to what stands still
 _FLAT = 1.2  # standard deviation of grey levels in a window without texture
+_FLAT_NEAR = 6.0  # the same beside letters
 _PART = 0.05  # of the largest area: a smaller one is no further view
 _THIN = 0.15  # of the image's shorter side: an area that is thinner is a bar, not a further view
 _SMALLEST = 0.02  # of the image: a smaller area is no scan
@@ -75,14 +76,29 @@ def _scan_area(grey: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     brightest = np.asarray(grey.max(axis=0))
     thick = np.asarray(cv2.morphologyEx(brightest, cv2.MORPH_OPEN, brush), np.uint8)
     changing = _changing(grey)
-    texture, dim = _texture(brightest, thick, grey[0], brush)
+    letters = _lines(brightest, brush) & ~changing
+    reach = 2 * stroke + _WINDOW
+    near = cv2.dilate(letters.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
+    texture, dim = _texture(brightest, thick, grey[0], near, brush)
     content = _without_thin(texture | changing, brush)
     content = _large_parts(content, _without_thin(changing, brush), 16 * stroke**2)
     content = _with_what_touches(content, _without_thin(dim, brush))
     if np.count_nonzero(content) < _SMALLEST * height * width:
         return None
-    lines = (brightest.astype(np.int16) - thick > _CONTRAST) & ~changing
-    return _without_corners_with_lines(content, lines)
+    return _without_corners_with_lines(content, letters)
+
+
+def _lines(grey: NDArray[np.uint8], brush: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Bright and dark lines that are thinner than the brush, such as letters."""
+    bright = cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, brush)
+    dark = cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, brush)
+    return np.asarray(np.maximum(bright, dark) > _CONTRAST)
+
+
+def _hull(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    hull = np.zeros(mask.shape, np.uint8)
+    cv2.fillConvexPoly(hull, cv2.convexHull(np.argwhere(mask)[:, ::-1].astype(np.int32)), 1)
+    return np.asarray(hull > 0)
 
 
 def _changing(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -94,7 +110,11 @@ def _changing(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _texture(
-    brightest: NDArray[np.uint8], thick: NDArray[np.uint8], first: NDArray[np.uint8], brush: NDArray[np.uint8]
+    brightest: NDArray[np.uint8],
+    thick: NDArray[np.uint8],
+    first: NDArray[np.uint8],
+    near: NDArray[np.bool_],
+    brush: NDArray[np.uint8],
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Where something brighter than the background is shown that is neither a thin line nor a band of one colour, with or without text.
 
@@ -105,14 +125,16 @@ def _texture(
         brightest: ``(H, W)`` of all frames.
         thick: ``(H, W)`` the same without thin bright lines.
         first: ``(H, W)`` one frame, whose speckle is not averaged.
+        near: ``(H, W)`` what is near lines that stand still, around which a codec adds noise.
         brush: wider than lines are.
     """
     is_shown = thick > _background(brightest) + _DIM
     is_flat = np.zeros(first.shape, np.bool_)
+    most = np.where(near, _FLAT_NEAR**2, _FLAT**2)
     for letters in (cv2.MORPH_OPEN, cv2.MORPH_CLOSE):  # bright ones, dark ones
         plain = _without_letters(first, brush, letters).astype(np.float32)
         mean = cv2.blur(plain, (_WINDOW, _WINDOW))
-        is_flat |= cv2.blur(plain * plain, (_WINDOW, _WINDOW)) - mean * mean < _FLAT**2
+        is_flat |= cv2.blur(plain * plain, (_WINDOW, _WINDOW)) - mean * mean < most
     # Texture has flat spots: only a flat area that is as wide as a letter's strokes counts. Its rim is as flat as the rest.
     wide = cv2.morphologyEx((is_shown & is_flat).astype(np.uint8), cv2.MORPH_OPEN, brush)
     wide = cv2.dilate(wide, np.ones((_WINDOW, _WINDOW), np.uint8))
@@ -177,10 +199,9 @@ def _without_corners_with_lines(content: NDArray[np.bool_], lines: NDArray[np.bo
     left, right = _snapped(int(columns[0]), int(columns[-1]) + 1, width)
     kept = np.zeros((height, width), np.bool_)
     kept[top:bottom, left:right] = True
-    hull = np.zeros((height, width), np.uint8)
-    cv2.fillConvexPoly(hull, cv2.convexHull(np.argwhere(content)[:, ::-1].astype(np.int32)), 1)
-    rim = cv2.dilate(hull, np.ones((_RIM, _RIM), np.uint8)) > 0
-    number, labels = cv2.connectedComponents((kept & (hull == 0)).astype(np.uint8), connectivity=4)
+    hull = _hull(content)
+    rim = cv2.dilate(hull.astype(np.uint8), np.ones((_RIM, _RIM), np.uint8)) > 0
+    number, labels = cv2.connectedComponents((kept & ~hull).astype(np.uint8), connectivity=4)
     counts = np.bincount(labels[lines & ~rim], minlength=number)
     occupied = counts >= _FEW
     occupied[0] = False
