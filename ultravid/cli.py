@@ -40,6 +40,7 @@ TOOLS = {
     "resume-drill": "resume_drill",
     "new-project": "new_project",
     "serve": "serve",
+    "export": "export",
     "completion": "completion",
 }
 """The file in ``tools/`` (without ``.py``) by its verb; the file's own name is accepted as well."""

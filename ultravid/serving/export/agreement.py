@@ -65,7 +65,9 @@ def pair_detections(
         box_px: a pair's sides differ by no more.
         score: a pair's scores differ by no more.
     """
-    one, other = ({name: form[name][form["valid"]] for name in ("boxes", "scores", "classes")} for form in (expected, found))
+    one, other = (
+        {name: form[name][form["valid"]] for name in ("boxes", "scores", "classes")} for form in (expected, found)
+    )
     of_box = np.abs(one["boxes"][:, None] - other["boxes"][None]).max(axis=-1)  # (N, N')
     of_score = np.abs(one["scores"][:, None] - other["scores"][None])
     possible = (of_box <= box_px) & (of_score <= score) & (one["classes"][:, None] == other["classes"][None])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ DESCRIPTION = "model.json"
 _SUFFIX = {"onnx": ".onnx", "torch_export": ".pt2"}
 _PHASE_NAMES = ("model", "model_key")
 _CHECKED_FRAMES = 3
+_BREAK = re.compile(r"\n\s*")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def export_detector(
         agreement = None if run is None else _checked(graphs, cycle, run)
         facts = {**_facts(format, precision), "compared_with_torch": None if agreement is None else asdict(agreement)}
         content = describe_export(detector, graphs, names, cycle, outputs, facts)
-        (folder / DESCRIPTION).write_text(dump_json(content, indent=1), encoding="utf-8")
+        (folder / DESCRIPTION).write_text(_on_one_line(dump_json(content, indent=1)) + "\n", encoding="utf-8")
         _replace(output, folder)
     return ExportedDetector(tuple(output / name for name in names), output / DESCRIPTION, agreement)
 
@@ -133,9 +135,7 @@ def _warn_of_area(detector: LoadedDetector, image_size: tuple[int, int]) -> None
         )
 
 
-def _graphs(
-    detector: LoadedDetector, image_size: tuple[int, int], precision: Precision, organ: str
-) -> list[StepGraph]:
+def _graphs(detector: LoadedDetector, image_size: tuple[int, int], precision: Precision, organ: str) -> list[StepGraph]:
     model = detector.model
     if model.organs and not organ:
         raise UserError(
@@ -162,6 +162,11 @@ def _facts(format: ExportFormat, precision: Precision) -> dict[str, Any]:
     versions["torchvision"] = torchvision.__version__
     needs = ["torch", "torchvision"]
     return {"format": format, "needs": needs, "precision": precision, "versions": versions}
+
+
+def _on_one_line(text: str) -> str:
+    """Indented JSON whose lists of numbers and names take one line each."""
+    return re.sub(r"\[\s*([^\[\]{}]*?)\s*\]", lambda found: f"[{re.sub(_BREAK, ' ', found[1])}]", text)
 
 
 # --- files
@@ -242,8 +247,11 @@ def _checked(graphs: Sequence[StepGraph], cycle: Sequence[int], run: Step) -> Ag
     if found.unpaired:
         what = f"{found.unpaired} of {counted(found.detections, 'detection')} in {found.frames} frames of noise"
         if 2 * found.unpaired > found.detections:
-            raise ExportError(f"The exported model does not detect what PyTorch detects: {what} differ. Nothing was written.")
+            raise ExportError(
+                f"The exported model does not detect what PyTorch detects: {what} differ. Nothing was written."
+            )
         logger.warning(
-            "%s differ from PyTorch's by more than rounding, as happens where a score or an overlap lies at a threshold.", what
+            "%s differ from PyTorch's by more than rounding, as happens where a score or an overlap lies at a threshold.",
+            what,
         )
     return found

@@ -34,7 +34,9 @@ def state_tensors(state: State, prefix: str = "state") -> dict[str, Tensor]:
 
 
 def _as_state(like: State, tensors: Iterator[Tensor]) -> State:
-    return {key: _as_state(value, tensors) if isinstance(value, Mapping) else next(tensors) for key, value in like.items()}
+    return {
+        key: _as_state(value, tensors) if isinstance(value, Mapping) else next(tensors) for key, value in like.items()
+    }
 
 
 class StepGraph(nn.Module):

@@ -1,0 +1,72 @@
+#!/usr/bin/env python
+"""Write a trained detector as files that run without ultravid: ONNX, or a program of torch.export.
+
+    python tools/export.py --run RUN --format onnx --image-size H W --output OUT
+    python tools/export.py --config-file FILE --weights FILE --format torch_export --image-size H W --output OUT
+
+OUT/model.onnx (or model.pt2) is the model's step: from a frame of H x W px and the state of a stream to boxes, scores, classes and the next
+state. OUT/model.json says all that is needed to run it: names, shapes and types of inputs and outputs, initial values of the state, how
+frames are resized, classes, thresholds. UltraDet has a second graph for its key frames, OUT/model_key.onnx. A tracker is not part of the
+graph; model.json names it. H x W is the size that the config resizes frames to, not that of the frames themselves: with the area that it
+names, and the aspect ratio of the frames. examples/run_onnx.py runs an export over a movie by numpy, onnxruntime and PyAV alone.
+"""
+
+import ultravid.utils.threads  # noqa: F401 - before torch, which then waits passively # isort: skip
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ultravid.utils.text import counted
+from ultravid.utils.tool import ToolParser, print_warnings, run_tool
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", metavar="FOLDER", help="folder of a run, which has config and weights")
+    source.add_argument("--config-file", metavar="FILE", help="a config, .py or .yaml")
+    parser.add_argument("--weights", metavar="FILE", help="a checkpoint; of a run also 'last', 'best' or 'final'")
+    parser.add_argument("--format", required=True, choices=("onnx", "torch_export"))
+    parser.add_argument(
+        "--image-size", required=True, type=int, nargs=2, metavar=("H", "W"), help="of frames, in pixels"
+    )
+    parser.add_argument("--output", required=True, metavar="OUT", help="folder for the files")
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"), help="torch_export only")
+    parser.add_argument(
+        "--organ", help="what is scanned, for a model with a classifier per organ, if its config does not say"
+    )
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="NAME", help="a target of the config that may be built"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    print_warnings()
+    from ultravid.serving.export import export_detector  # torch and torchvision take seconds to import
+    from ultravid.serving.loading import load_detector
+
+    detector = load_detector(args.run or args.config_file, weights=args.weights, device="cpu", trust=args.trust)
+    written = export_detector(
+        detector,
+        (args.image_size[0], args.image_size[1]),
+        args.output,
+        format=args.format,
+        precision=args.precision,
+        organ=args.organ,
+    )
+    for path in (*written.files, written.description):
+        print(f"{path}  {path.stat().st_size / 2**20:.1f} MiB")
+    if written.agreement is not None:
+        found = written.agreement
+        print(
+            f"Compared with PyTorch over {counted(found.frames, 'frame')} of noise, {counted(found.detections, 'detection')}: "
+            f"boxes differ by up to {found.box_px:.2g} px, scores by up to {found.score:.2g}; {found.unpaired} by more."
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
