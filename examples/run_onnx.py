@@ -44,9 +44,9 @@ def detect(about, folder, movie, threads):
         image = frame.to_ndarray(format="rgb24").transpose(2, 0, 1)
         h, w = image.shape[1:]
         scale = math.sqrt((made["area"] or h * w) / (h * w))
-        if (round(h * scale), round(w * scale)) != (H, W):
-            sys.exit(
-                f"A frame of {w}x{h} px is resized to {round(w * scale)}x{round(h * scale)}; the export is for {W}x{H}."
+        if number == 0 and (round(h * scale), round(w * scale)) != (H, W):
+            print(
+                f"Detections are not ultravid's: it resizes {w}x{h} px to {w * scale:.0f}x{h * scale:.0f}, not {W}x{H}."
             )
         image = resize(resize(image, W, 2), H, 1)[:: 1 if made["channel_order"] == "RGB" else -1]
         inputs = {"image": np.ascontiguousarray(image, np.float32), **state}
