@@ -244,8 +244,9 @@ def test_the_example_detects_in_a_movie_what_ultravid_does_without_torch(corners
     found = json.loads((tmp_path / "d.json").read_text())
     assert (found["source"], found["width"], found["height"], len(found["frames"])) == ("m.mkv", 91, 61, 5)
     assert found["frames"][3]["pts_s"] == pytest.approx(3 * 1001 / 30000, abs=1e-3)
-    stream = VideoStream(prepare_for_inference(model, SIZE), SIZE, (61, 91))
-    stream.model.tracker = None
+    prepared = prepare_for_inference(model, SIZE)
+    prepared.tracker = None
+    stream = VideoStream(prepared, SIZE, (61, 91))
     for frame, row in zip(frames, found["frames"], strict=True):
         expected, detections = stream(frame_for_test(frame, AREA, "BGR")), row["detections"]
         assert len(expected) == len(detections) > 0 and detections[0]["class"] in "ab"

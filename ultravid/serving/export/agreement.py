@@ -107,7 +107,7 @@ def compare_steps(
             for step, state in zip((expected, found), states, strict=True)
         ]
         states = [{name: output[f"next_{name}"] for name in initial} for output in outputs]
-        agreement += pair_detections(*outputs)
+        agreement += pair_detections(outputs[0], outputs[1])
     return agreement
 
 

@@ -100,7 +100,9 @@ def _check_names(graph: StepGraph, model: Any) -> None:
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """ONNX forms by operation."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18  # its annotations ask for a type by each element type
 
     def sort(self: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> tuple[Any, Any]:
         """``TopK`` of all: "given two equivalent values, the element with the lower index will appear first"."""

@@ -5,7 +5,7 @@ Legend: ``H, W`` height and width of a frame in pixels, ``K`` rows of detections
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -29,14 +29,12 @@ def state_tensors(state: State, prefix: str = "state") -> dict[str, Tensor]:
     """The tensors of a state by their path in it, ``state.token_mixer.valid`` say, in its order."""
     found: dict[str, Tensor] = {}
     for key, value in state.items():
-        found |= state_tensors(value, f"{prefix}.{key}") if isinstance(value, Mapping) else {f"{prefix}.{key}": value}
+        found |= state_tensors(value, f"{prefix}.{key}") if isinstance(value, dict) else {f"{prefix}.{key}": value}
     return found
 
 
 def _as_state(like: State, tensors: Iterator[Tensor]) -> State:
-    return {
-        key: _as_state(value, tensors) if isinstance(value, Mapping) else next(tensors) for key, value in like.items()
-    }
+    return {key: _as_state(value, tensors) if isinstance(value, dict) else next(tensors) for key, value in like.items()}
 
 
 class StepGraph(nn.Module):
