@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.serving.small_run import write_run
 
 from tests.conftest import load_tool
 from tests.serving.page.page_server import ended, make_page, send, serving, viewer, wait_for, write_squares
+from tests.serving.small_run import write_run
 from ultravid.serving import StreamingPredictor
 from ultravid.serving.page.model import load_page_detector
 from ultravid.serving.page.server import bind
