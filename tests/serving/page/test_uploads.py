@@ -1,6 +1,7 @@
 """What viewers send: bounded, decoded apart, and deleted."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -12,7 +13,6 @@ import pytest
 import simplejpeg
 
 from tests.serving.page.page_server import (
-    SquareDetector,
     cookie_of,
     ended,
     image_of,
@@ -80,6 +80,7 @@ def test_what_is_no_recording_is_refused_and_leaves_nothing(address, page, movie
         assert send(client, (movie[:100].ljust(500_000, b"\0") for _ in range(5))).status_code == 413
         text = send(client, b"hello, this is a text" * 20_000, "text.txt")
         assert text.status_code == 415 and "not a recording" in text.json()["detail"]
+        assert send(client, b"short", "text.txt").status_code == 415
         assert send(client, b"").status_code == 400
         assert client.get("/api/recordings").json() == [] and files(page) == []
         broken = ended(client, send(client, movie[:300], "half.mp4").json()["id"])
@@ -89,6 +90,8 @@ def test_what_is_no_recording_is_refused_and_leaves_nothing(address, page, movie
             and str(page.folder.path) not in broken["message"]
         )
         assert ended(client, send(client, movie[:48] + bytes(range(256)) * 100).json()["id"])["state"] == "failed"
+        page.decoders._host.kill()  # as a system does that has no memory left
+        page.decoders._host.wait()
         assert ended(client, send(client, movie).json()["id"])["state"] == "done"
     assert files(page) == []
 
@@ -115,11 +118,10 @@ def test_an_interrupted_upload_leaves_nothing(address, page, movie):
     assert files(page) == []
 
 
-def test_recordings_wait_with_a_place_and_can_be_cancelled(tmp_path, movie):
-    detector = SquareDetector()
-    detector.gate.clear()
-    page = make_page(tmp_path, detector=detector, **BOUNDS)
-    with serving(page) as address, viewer(address) as one, viewer(address) as other:
+def test_recordings_wait_with_a_place_and_can_be_cancelled(address, page, movie):
+    gate = page.detector.gate
+    gate.clear()
+    with viewer(address) as one, viewer(address) as other:
         ids = [send(client, movie).json()["id"] for client in (one, other, one)]
         found = [item for client in (one, other) for item in client.get("/api/recordings").json()]
         places = {item["id"]: (item["state"], item["place"]) for item in found}
@@ -128,9 +130,22 @@ def test_recordings_wait_with_a_place_and_can_be_cancelled(tmp_path, movie):
         other.post(f"/api/recordings/{ids[1]}/cancel")
         assert one.get("/api/recordings").json()[1]["place"] == 1
         one.delete(f"/api/recordings/{ids[0]}")  # it is being analysed
-        detector.gate.set()
+        gate.set()
         assert ended(one, ids[2])["frames"] == 12
         assert other.get("/api/recordings").json()[0]["state"] == "cancelled"
+
+
+def test_a_viewer_does_not_see_what_is_anothers_and_no_name_is_logged(address, page, movie, caplog):
+    with caplog.at_level(logging.DEBUG), viewer(address) as one, viewer(address) as other:
+        id = send(one, movie, "..%2F..%2FDOE%5EJANE.mp4").json()["id"]
+        assert one.get("/api/recordings").json()[0]["label"] == "DOE^JANE.mp4"
+        assert other.get("/api/recordings").json() == []
+        for method, path in [("GET", f"{id}/pictures?first=0"), ("POST", f"{id}/cancel"), ("DELETE", id)]:
+            assert other.request(method, f"/api/recordings/{path}").status_code == 404
+        assert ended(one, id)["state"] == "done"
+        assert not any("DOE" in text for text in (*files(page), caplog.text))
+        assert one.post("/api/viewer/end").status_code == 204
+        assert files(page) == []
 
 
 def test_a_live_socket_tells_states_and_each_frame_once(address, movie):

@@ -23,7 +23,7 @@ from ultravid.serving.page.decoders import Decoders, Privacy
 from ultravid.serving.page.exports import detections_file
 from ultravid.serving.page.live import serve_camera, serve_page
 from ultravid.serving.page.recording import MovieExport, Recording, as_label
-from ultravid.serving.page.uploads import RefusedUploadError, announced_fault, known_suffix, receive_upload
+from ultravid.serving.page.uploads import RefusedUploadError, announced_fault, drain, known_suffix, receive_upload
 from ultravid.serving.page.viewers import Viewer, Viewers
 from ultravid.serving.page.working_folder import WorkingFolder
 from ultravid.utils.drawing import DETECTION, css
@@ -195,10 +195,12 @@ def _add_recordings(app: FastAPI, page: PageApp) -> None:
         recording = Recording(page.folder, label, "file", viewer.changed, known_suffix(label))
         viewer.recordings[recording.id] = recording
         viewer.changed()
+        chunks = request.stream()
         try:
-            await receive_upload(request.stream(), recording, page.bounds, page.is_full)
+            await receive_upload(chunks, recording, page.bounds, page.is_full)
         except RefusedUploadError as error:
             page.viewers.remove(viewer, recording)
+            await drain(chunks)
             return _refused(error.status, str(error))
         except ClientDisconnect:
             page.viewers.remove(viewer, recording)

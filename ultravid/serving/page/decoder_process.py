@@ -181,12 +181,12 @@ def _blackout(job: dict[str, Any], stream: Any, first_frames: Sequence[ImageArra
     return choose_blackout(stream, first_frames, masks, job["allow_burned_in_text"])
 
 
-def _told(blackout: Blackout) -> str | None:
+def _told(blackout: Blackout, what: str = "picture") -> str | None:
     """What the viewer is told of what is black; None if nothing is."""
     if blackout.kept is None:
         return None
-    why = blackout.reason.partition(";")[0]
-    return f"{max(blackout.share, 0.01):.0%} of each picture is black, where names may be burnt in: {why}."
+    share = "All" if blackout.share == 1 else f"{max(blackout.share, 0.01):.0%}"
+    return f"{share} of each {what} is black, where names may be burnt in: {blackout.reason.partition(', as ')[0].partition(';')[0]}."
 
 
 def _facts(stream: Any) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def _decode_pictures(connection: Connection, job: dict[str, Any]) -> None:
         except (UserError, ValueError, MemoryError) as error:
             send(connection, {"error": str(error) if isinstance(error, UserError) else "it is not a picture in JPEG"})
             continue
-        header = {"size": [image.shape[0], image.shape[1]], "blackout": _told(blackout)}
+        header = {"size": [image.shape[0], image.shape[1]], "blackout": _told(blackout, "picture that is kept")}
         send(connection, header, np.ascontiguousarray(image).data.cast("B"), picture)
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+
+from starlette.requests import ClientDisconnect
 
 from ultravid.datasets.readers.kinds import kind_of
 from ultravid.datasets.readers.source import DICOM_SUFFIXES, IMAGE_SUFFIXES, MOVIE_SUFFIXES
 from ultravid.serving.page.bounds import PageBounds
 from ultravid.serving.page.recording import Recording
 
-__all__ = ["RefusedUploadError", "announced_fault", "known_suffix", "receive_upload"]
+__all__ = ["RefusedUploadError", "announced_fault", "drain", "known_suffix", "receive_upload"]
 
 _SILENCE_S = 30.0  # between two chunks
+_DRAIN_S = 1.0
 _LOOK_AT = 1 << 18  # bytes after which it can be told whether it is a recording
 
 
@@ -83,6 +87,14 @@ async def receive_upload(
         raise RefusedUploadError(400, "The file is empty (0 bytes).")
     if not is_known:
         _look_at(recording.path)
+
+
+async def drain(chunks: AsyncIterator[bytes]) -> None:
+    """Read on for a second after a refusal: some browsers look for the answer only when they have sent all, or much."""
+    deadline = time.monotonic() + _DRAIN_S
+    with contextlib.suppress(RefusedUploadError, ClientDisconnect):
+        while await _next_chunk(chunks, deadline) is not None:
+            pass
 
 
 def _look_at(path: Path) -> bool:

@@ -68,7 +68,8 @@ class Viewer:
         now = time.monotonic()
         if self._left_at is not None and now - self._left_at > bounds.max_absence_s:
             return "The page was closed."
-        if now - self._last_action > bounds.max_idle_s:
+        is_waiting = self.num_pages > 0 and any(not r.state.is_final for r in self.recordings.values())
+        if now - self._last_action > bounds.max_idle_s and not is_waiting:
             return f"Nothing was done for {bounds.max_idle_s / 60:.0f} minutes, so all recordings were deleted from the server."
         return ""
 

@@ -33,7 +33,7 @@ export class Camera {
 
   async start(deviceId) {
     if (!navigator.mediaDevices?.getUserMedia) {
-      throw new Error("The browser gives its camera to pages of this computer or of https alone; see docs/own_scans.md.");
+      throw new Error("Browsers give their camera only to pages of this computer (localhost) and to pages of https.");
     }
     const wanted = deviceId ? { deviceId: { exact: deviceId } } : true;
     this.#stream = await navigator.mediaDevices.getUserMedia({ video: wanted, audio: false });
