@@ -17,6 +17,7 @@ from ultravid.datasets.readers.source import ImageArray
 from ultravid.modeling.detector import Tracker
 from ultravid.serving.live import FrameQueue, LatencyReport
 from ultravid.serving.records import FrameDetections, TimedFrame
+from ultravid.serving.sources.ahead import ReadAhead
 from ultravid.serving.sources.base import RecordingStream
 from ultravid.serving.writers.base import Picture, ResultWriter, close_writers, discard_writers
 
@@ -295,6 +296,8 @@ class _Run:
                 self.live.put(frame)
             else:
                 self.decoded.put(frame)
+        if isinstance(frames, ReadAhead):  # it decodes in its own thread, and what was counted is the waiting for it
+            clock.wall_s, clock.cpu_s = frames.wall_s, frames.cpu_s
         if self.live is not None:
             self.live.close()
         self.decoded.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Generator, Iterator
 from typing import Generic, TypeVar
 
@@ -21,10 +22,15 @@ class ReadAhead(Iterator[T], Generic[T]):
     Args:
         items: is closed by the thread in the end.
         depth: how many items are kept at most.
+
+    Attributes:
+        wall_s: how long the generator was at work, without the waiting for room.
+        cpu_s: the same of the processor's time.
     """
 
     def __init__(self, items: Generator[T], depth: int = 4) -> None:
         self._items = items
+        self.wall_s = self.cpu_s = 0.0
         self._queue: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
         self._is_stopped = threading.Event()
         self._is_over = False
@@ -56,10 +62,16 @@ class ReadAhead(Iterator[T], Generic[T]):
     def _run(self) -> None:
         end: BaseException = StopIteration()
         try:
-            for item in self._items:
+            while True:
+                wall, cpu = time.perf_counter(), time.thread_time()
+                item = next(self._items)
+                self.wall_s += time.perf_counter() - wall
+                self.cpu_s += time.thread_time() - cpu
                 if self._is_stopped.is_set():
                     break
                 self._queue.put((item, None))
+        except StopIteration:
+            pass
         except BaseException as error:
             end = error
         finally:
