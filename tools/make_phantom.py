@@ -1,8 +1,12 @@
-"""Write a phantom dataset (synthetic ultrasound videos) in the layout of CVA-BUS.
+"""Write a phantom dataset (synthetic ultrasound videos) in the layout of CVA-BUS, or movies of phantoms.
 
     python tools/make_phantom.py --output datasets/phantom --videos 360 --frames 64 --size 128 --seed 0
+    python tools/make_phantom.py --output scans --movies --videos 2 --frames 90 --size 256
 
-The same arguments give the same bytes. A folder that already holds the dataset of these arguments is not changed.
+With --movies they are MP4 files, phantom_00000.mp4 and so on, to try tools/predict.py and tools/serve.py on: a scan below a band with
+a made-up name and date, as a scanner's screen has one.
+
+The same arguments give the same bytes, those of movies with the same version of the encoder. A folder that already holds the dataset of these arguments is not changed.
 """
 
 import argparse
@@ -14,8 +18,9 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ultravid.datasets.phantom import check_phantom_arguments, write_phantom_dataset
+from ultravid.datasets.phantom import check_phantom_arguments, write_phantom_dataset, write_phantom_movies
 from ultravid.utils.errors import UserError
+from ultravid.utils.text import counted
 from ultravid.utils.tool import ToolParser, run_tool
 
 VERSION = 1  # of the phantom's bytes: increase it if the same arguments give other bytes
@@ -24,6 +29,7 @@ VERSION = 1  # of the phantom's bytes: increase it if the same arguments give ot
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder to write; created if needed")
+    parser.add_argument("--movies", action="store_true", help="write MP4 files in place of a dataset")
     parser.add_argument("--videos", type=int, default=360, help="number of videos, both splits together")
     parser.add_argument("--frames", type=int, default=64, help="frames per video")
     parser.add_argument("--size", type=int, default=128, help="side of the square image, px")
@@ -46,6 +52,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     arguments = {key: getattr(args, key) for key in ("videos", "frames", "size", "seed", "test_fraction")}
+    if args.movies:
+        arguments = {**arguments, "movies": True}
+        del arguments["test_fraction"]
     described = json.dumps({"version": VERSION, **arguments}, indent=1)
     manifest: Path = args.output / "phantom.json"
     if manifest.is_file() and manifest.read_text(encoding="utf-8") == described:
@@ -70,21 +79,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         with Progress(*columns) as progress:
             task = progress.add_task("", total=args.videos)
-            numbers = (
-                args.videos,
-                args.frames,
-                args.size,
-                args.seed,
-                args.test_fraction,
-                args.workers,
+            numbers = (args.videos, args.frames, args.size, args.seed)
+            written = (
+                write_phantom_movies(args.output, *numbers, args.workers)
+                if args.movies
+                else write_phantom_dataset(args.output, *numbers, args.test_fraction, args.workers)
             )
-            for done in write_phantom_dataset(args.output, *numbers):
+            for done in written:
                 progress.update(task, completed=done)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     manifest.write_text(described, encoding="utf-8")
     unfinished.unlink()
-    print(f"Wrote {args.videos} videos of {args.frames} frames, {args.size} px, to {args.output}")
+    kind = "movie" if args.movies else "video"
+    print(f"Wrote {counted(args.videos, kind)} of {args.frames} frames, {args.size} px, to {args.output}")
     return 0
 
 

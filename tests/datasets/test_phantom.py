@@ -1,6 +1,7 @@
 import hashlib
 import json
 
+import av
 import numpy as np
 
 from tests.conftest import load_tool
@@ -63,3 +64,19 @@ def test_lesions_are_dark_boxed_and_inside_and_a_distractor_opens_into_a_stripe(
     assert len(inside) > 50
     assert np.mean(around) - np.mean(inside) > 20
     assert min(widths) > 60
+
+
+def test_movies_show_the_videos_of_the_dataset_below_a_band_of_text(tmp_path, capsys):
+    arguments = ["--output", str(tmp_path), "--movies", "--videos", "1", "--frames", "4", "--size", "65", "--seed", "7"]
+    for said in ("Wrote 1 movie of 4 frames", "already holds"):
+        assert run_tool(load_tool("make_phantom").main, [*arguments, "--workers", "1"]) == 0
+        assert said in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["phantom.json", "phantom_00000.mp4"]
+    with av.open(str(tmp_path / "phantom_00000.mp4")) as container:
+        assert container.streams.video[0].average_rate == 30
+        frames = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+    made = make_phantom_video(4, 65, np.random.default_rng((7, 0))).frames
+    assert len(frames) == 4 and frames[0].shape == (74, 66)  # 8 rows of text; both sides are made even
+    assert all(
+        abs(f[8:73, :65].astype(int) - m).mean() < 8 and f[:8].max() > 120 for f, m in zip(frames, made, strict=True)
+    )

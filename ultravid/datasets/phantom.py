@@ -20,14 +20,22 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-__all__ = ["PhantomVideo", "check_phantom_arguments", "make_phantom_video", "write_phantom_dataset"]
+__all__ = [
+    "PhantomVideo",
+    "check_phantom_arguments",
+    "make_phantom_video",
+    "write_phantom_dataset",
+    "write_phantom_movies",
+]
 
 FloatArray = NDArray[np.float32]
 
@@ -45,6 +53,10 @@ _MARGIN_PX = (1.0, 2.5)
 _SHADOW_DB = (-8.0, 5.0)
 _SHADOW_DECAY_PX = 60.0
 _DYNAMIC_RANGE_DB = 60.0
+
+_FPS = 30
+_BAND = 0.125  # height of a movie's band of text, as a share of the scan's
+_BURNED_IN = "DOE^JANE  ID 0042  1970-01-01"
 
 
 @dataclass(frozen=True)
@@ -307,7 +319,7 @@ def _coco_video(names: Sequence[str], boxes: Sequence[list[FloatArray]], size: i
     for j, (name, frames) in enumerate(zip(names, boxes, strict=True)):
         # Every fifth video is a second sweep over the patient before: folds have to keep the two together.
         patient = f"{split}-{j - (j % 5 == 4):04d}"
-        videos.append({"id": j + 1, "name": name, "patient": patient, "fps": 30.0})
+        videos.append({"id": j + 1, "name": name, "patient": patient, "fps": float(_FPS)})
         for t, frame_boxes in enumerate(frames):
             image_id = len(images) + 1
             image = {
@@ -389,3 +401,59 @@ def write_phantom_dataset(
     ):
         text = json.dumps(_coco_video([names[i] for i in indices], [boxes[i] for i in indices], size, split))
         (output / f"{split}.json").write_text(text, encoding="utf-8")
+
+
+def _scanner_screen(scan: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """``(H, W, 3)``: a scan as a scanner shows it, below a band with the made-up name, id and date of a patient; even sides, for H.264."""
+    side = scan.shape[1]
+    band = np.zeros((round(side * _BAND), side), np.uint8)
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, side / 550
+    cv2.putText(band, _BURNED_IN, (side // 32, band.shape[0] * 2 // 3), font, scale, 255, 1, cv2.LINE_AA)
+    screen = np.vstack([band, scan])
+    screen = np.pad(screen, ((0, screen.shape[0] % 2), (0, side % 2)))
+    return np.repeat(screen[..., None], 3, axis=2)
+
+
+def _write_movie(path: Path, seed: int, index: int, num_frames: int, size: int) -> None:
+    """Write video ``index`` of the dataset of this seed as an MP4; there is no file if that fails."""
+    cv2.setNumThreads(1)
+    video = make_phantom_video(num_frames, size, np.random.default_rng((seed, index)))
+    unfinished = path.with_suffix(".unfinished")
+    try:
+        with av.open(str(unfinished), "w", format="mp4") as container:
+            height, width = _scanner_screen(video.frames[0]).shape[:2]
+            stream = container.add_stream("libx264", rate=Fraction(_FPS), options={"crf": "20", "threads": "1"})
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for scan in video.frames:
+                picture = av.VideoFrame.from_ndarray(_scanner_screen(scan), format="rgb24")
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_phantom_movies(
+    output: Path, num_videos: int, num_frames: int, size: int, seed: int, num_workers: int
+) -> Iterator[int]:
+    """Write phantom movies for who has no recordings to try a detector on, one finished movie at a time.
+
+    ``output`` then holds ``phantom_%05d.mp4``: H.264, 30 frames a second, as a screen of a scanner. Above the scan is a band with a
+    made-up name, id and date, so that what is blacked out can be tried too. The frames below the band are those of the dataset's videos of the same
+    seed, but for the loss of the encoding.
+
+    Yields:
+        the number of movies written so far.
+
+    Raises:
+        ValueError: no video, or what `make_phantom_video` refuses.
+    """
+    check_phantom_arguments(num_videos, num_frames, size, test_fraction=0.5)
+    with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = [
+            pool.submit(_write_movie, output / f"phantom_{index:05d}.mp4", seed, index, num_frames, size)
+            for index in range(num_videos)
+        ]
+        for number, done in enumerate(as_completed(jobs), 1):
+            done.result()
+            yield number

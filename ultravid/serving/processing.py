@@ -250,7 +250,7 @@ class _SourceOutput:
         self._blackout = choose_blackout(self._stream, images, self._masks, allow)
         if self._blackout.guessed and self._blackout.share >= 0.005:
             share = 100 * self._blackout.share
-            logger.warning("%s: %.0f%% of its pictures is black: %s.", self._label, share, self._blackout.reason)
+            logger.warning("%s: %.0f%% of each picture is black: %s.", self._label, share, self._blackout.reason)
         if self._capture is not None:
             self._capture.has_text = self._blackout.guessed or self._blackout.rule is BlackoutRule.NOTHING
         path = self._folder / QC_FOLDER / f"{self._name}.png"
