@@ -9,6 +9,8 @@ import struct
 import subprocess
 import sys
 
+import av
+import numpy as np
 import pytest
 import simplejpeg
 
@@ -170,7 +172,7 @@ def test_a_live_socket_tells_states_and_each_frame_once(address, movie):
         assert client.get("/api/recordings").status_code == 200
 
 
-def test_a_cameras_pictures_are_analysed_in_order(address):
+def test_a_cameras_pictures_are_analysed_in_order_and_exported(address, tmp_path):
     from websockets.sync.client import connect
 
     with viewer(address) as client:
@@ -183,6 +185,17 @@ def test_a_cameras_pictures_are_analysed_in_order(address):
                 wait_for(lambda so_far=index + 1: client.get("/api/recordings").json()[0]["frames"] == so_far)
         found = ended(client, id)
         assert (found["state"], found["frames"], found["label"], found["kind"]) == ("done", 4, "probe", "camera")
+        assert client.post(f"/api/recordings/{id}/movie").status_code == 202
+        wait_for(lambda: client.get("/api/recordings").json()[0]["movie"]["state"] == "done")
+        drawn = tmp_path / "drawn.mp4"
+        drawn.write_bytes(client.get(f"/api/recordings/{id}/movie.mp4").content)
+    with av.open(str(drawn)) as container:
+        frames = list(container.decode(video=0))
+    assert [frame.time for frame in frames] == pytest.approx([0, 0.04, 0.08, 0.12], abs=1e-4)
+    for index, frame in enumerate(frames):
+        x, y = square_of(index)
+        red, _, blue = frame.to_ndarray(format="rgb24")[y, x + 6 : x + 18].astype(int).T
+        assert np.median(red - blue) > 60  # the box
 
 
 def test_recordings_are_deleted_when_their_viewer_is_gone(tmp_path, movie):

@@ -28,6 +28,7 @@ CLOSED = 4000
 
 _BATCH = 400  # frames in a message
 _PAUSE_S = 0.02  # between messages of results: a screen shows a frame for as long
+_CAMERA_PAUSE_S = 0.001  # a camera's frames are waited for
 _MAX_TEXT = 2_000  # characters of a message from the page
 _MAX_PICTURE = 1 << 23
 
@@ -45,6 +46,12 @@ class _Page:
 
     def watch(self, id: str, first: int) -> None:
         self._watched, self._next = id, max(0, first)
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait for more before the next message."""
+        recording = self._viewer.recordings.get(self._watched)
+        return _CAMERA_PAUSE_S if recording is not None and recording.kind == "camera" else _PAUSE_S
 
     async def tell(self) -> bool:
         """Send what is new; whether there was anything."""
@@ -72,11 +79,11 @@ async def serve_page(socket: WebSocket, viewer: Viewer, class_names: list[str]) 
             await event.wait()
             event.clear()
             while not viewer.ended and not reader.done() and await page.tell():
-                await asyncio.sleep(_PAUSE_S)
+                await asyncio.sleep(page.pause_s)
             if viewer.ended:
                 await socket.close(CLOSED, viewer.ended[:100])
                 break
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(page.pause_s)
     except (WebSocketDisconnect, RuntimeError):  # closed while something was sent
         pass
     finally:
