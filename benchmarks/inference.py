@@ -2,7 +2,7 @@
 """What a frame of a stream costs: milliseconds (p50, p95, worst) of every published model, and how many times the plain form takes.
 
     python -m benchmarks.inference [--models NAME ...] [--size 512] [--depth 34] [--threads 2] [--turns 5]
-        [--forms eager bf16 compiled] [--json FILE]
+        [--forms eager bf16 compiled onnxruntime] [--json FILE]
 
 The models are those of `ultravid.modeling.published`, with random weights. Each is run in these forms, in turns, on the same frames, as a
 user runs it: one frame after another through a `VideoStream`, boxes scaled, tracks linked.
@@ -11,6 +11,7 @@ user runs it: one frame after another through a `VideoStream`, boxes scaled, tra
 - ``eager``: `prepare_for_inference` in float32.
 - ``bf16``: the same with precision="bfloat16".
 - ``compiled``: the same in float32, compiled to one graph for each phase, which takes minutes a model.
+- ``onnxruntime``: an export to ONNX, run by onnxruntime (``pip install 'ultravid[onnx]'``) with as many threads, one graph for each phase.
 
 A ratio is the median over the turns of the plain form's median divided by the form's. ``cpu`` is the same of the processor's time, which
 other processes on the machine disturb less. ``same`` is the share of detections that the plain form has too, within 0.5 px and 0.005 in
@@ -53,10 +54,18 @@ WARM_UP_TURNS = 3  # the windows are full after two
 COLUMNS = ("p50", "p95", "worst", "cpu", "ratio", "cpu_ratio", "same")
 BOX_PX, SCORE = 0.5, 5e-3
 
+
+def onnx_detector(model: VideoDetector, size: int) -> VideoDetector:
+    from benchmarks.onnx_detector import OnnxDetector  # onnxruntime is an extra, which the other forms do without
+
+    return OnnxDetector(model, (size, size), torch.get_num_threads())
+
+
 FORMS: dict[str, Callable[[VideoDetector, int], VideoDetector]] = {
     "eager": lambda model, size: prepare_for_inference(model, (size, size)),
     "bf16": lambda model, size: prepare_for_inference(model, (size, size), precision="bfloat16"),
     "compiled": lambda model, size: prepare_for_inference(model, (size, size), compile=True),
+    "onnxruntime": lambda model, size: onnx_detector(model, size),
 }
 """From a model in evaluation mode and the side of its frames to what is measured beside the plain form."""
 

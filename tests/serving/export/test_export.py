@@ -90,7 +90,9 @@ def exported(folder):
 
 
 def of_torch(model, size):
-    graphs = [StepGraph(prepare_for_inference(model, size), size, phase) for phase in range(model.num_phases)]
+    graphs = [
+        StepGraph(prepare_for_inference(model, size, winograd=False), size, phase) for phase in range(model.num_phases)
+    ]
 
     @torch.no_grad()
     def step(inputs, phase):
@@ -181,7 +183,7 @@ def test_what_can_not_be_exported_is_refused_and_nothing_is_written(tmp_path, mo
 def test_a_graph_that_detects_something_else_is_refused():
     model = Corners(num_phases=1)
     step, _ = of_torch(model, SIZE)
-    graphs = [StepGraph(prepare_for_inference(model, SIZE), SIZE)]
+    graphs = [StepGraph(prepare_for_inference(model, SIZE, winograd=False), SIZE)]
     assert exporter._checked(graphs, [0], step).unpaired == 0
     with pytest.raises(ExportError, match="does not detect what PyTorch detects"):
         exporter._checked(graphs, [0], lambda *given: {**step(*given), "scores": step(*given)["scores"] - 0.01})

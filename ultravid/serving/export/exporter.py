@@ -142,7 +142,7 @@ def _graphs(detector: LoadedDetector, image_size: tuple[int, int], precision: Pr
             f"The model has a classifier per organ ({', '.join(model.organs)}), and its config does not say which organ is scanned: give "
             f"--organ {model.organs[0]}, say. The graph takes each of them, by its input state.organ."
         )
-    prepared = prepare_for_inference(model, image_size, precision=precision).cpu()
+    prepared = prepare_for_inference(model, image_size, precision=precision, winograd=False).cpu()
     return [StepGraph(prepared, image_size, phase, organ) for phase in range(prepared.num_phases)]
 
 
