@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from ultravid.datasets import load_coco_video
+from ultravid.datasets.phantom import make_phantom_video
 from ultravid.datasets.readers.shown import Shown
 from ultravid.evaluation.runs import load_run
-from ultravid.serving import Detection, FrameDetections, TimedFrame
+from ultravid.serving import Detection, FrameDetections, TimedFrame, draw
 from ultravid.serving.pipeline import run_pipeline
 from ultravid.serving.writers import (
     DetectionsCsv,
@@ -72,6 +73,21 @@ def test_odd_sides_get_a_copy_of_the_last_row_and_column(tmp_path):
     assert len(stamps) == 3
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert (container.streams.video[0].height, container.streams.video[0].width) == (34, 48)
+
+
+def test_no_trace_of_a_box_stays_in_the_frames_after_it(tmp_path):
+    scan = make_phantom_video(24, 128, np.random.default_rng((0, 0))).frames
+    writer = MovieWriter(tmp_path / "a.mp4", (128, 128), Fraction(1, 30))
+    for number, image in enumerate(scan):
+        boxes = (Detection((30 + number, 50, 55 + number, 70), 0.9, 0, 0),) if number < 12 else ()
+        found = FrameDetections(number, number / 30, boxes)
+        picture = draw(image, found)
+        writer.add(found, Picture(picture, picture))
+    writer.close()
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+    orange = [(image[..., 0] - image[..., 2]).max() for image in frames]
+    assert min(orange[:12]) > 120 and max(orange[12:]) < 30
 
 
 def test_time_stamps_that_an_mp4_can_not_have_are_moved_and_counted(tmp_path):

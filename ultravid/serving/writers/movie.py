@@ -93,7 +93,10 @@ class MovieWriter:
                 context.colorspace, context.color_primaries, context.color_trc = _BT709, _BT709, _BT709
                 context.color_range = _LIMITED
                 # Frames are stored in the order in which they are shown, so a player needs no correction of their times.
-                stream.options = {"crf": str(crf), "preset": preset, "bf": "0", "g": "60"}
+                # Of a grey scan only boxes are coloured. With x264's own quality of colour, traces of a box stay in the frames after it; without
+                # them a movie of the phantom is 1% larger.
+                colour = {"x264-params": "chroma-qp-offset=-8"}
+                stream.options = {"crf": str(crf), "preset": preset, "bf": "0", "g": "60", **colour}
                 self._container.start_encoding()
             except BaseException:
                 self.discard()
