@@ -20,6 +20,7 @@ from ultravid.serving.page.access import Access
 from ultravid.serving.page.app import PageApp, create_app
 from ultravid.serving.page.bounds import PageBounds
 from ultravid.serving.page.decoders import Privacy
+from ultravid.serving.page.server import Protocol
 from ultravid.serving.page.working_folder import WorkingFolder
 from ultravid.serving.records import Detection, FrameDetections
 
@@ -96,7 +97,8 @@ def make_page(folder: Path, token: str | None = None, detector: Any = None, **bo
 def serving(page: PageApp) -> Iterator[str]:
     """The page's address, while it is served from a thread."""
     options = {"log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": 1}
-    server = uvicorn.Server(uvicorn.Config(create_app(page), port=0, ws="websockets-sansio", lifespan="on", **options))
+    protocols = {"http": Protocol, "ws": "websockets-sansio"}
+    server = uvicorn.Server(uvicorn.Config(create_app(page), port=0, lifespan="on", **protocols, **options))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
     wait_for(lambda: server.started)
@@ -131,7 +133,7 @@ def viewer(address: str, token: str | None = None) -> Iterator[httpx.Client]:
 
 
 def cookie_of(client: httpx.Client) -> dict[str, str]:
-    return {"Cookie": f"ultravid_viewer={client.cookies['ultravid_viewer']}"}
+    return {"Cookie": "; ".join(f"{name}={value}" for name, value in client.cookies.items())}
 
 
 def send(client: httpx.Client, content: Any, name: str = "scan.mp4") -> httpx.Response:

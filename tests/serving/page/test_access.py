@@ -1,12 +1,14 @@
 """Who may talk to a page, and what every answer says."""
 
 import json
+import socket
 
 import httpx
 import pytest
 
 from tests.serving.page.page_server import cookie_of, make_page, serving, viewer
 from ultravid.serving.page.access import SECURITY_HEADERS, Access
+from ultravid.serving.page.server import Protocol
 
 TOKEN = "a-token-of-test"
 
@@ -42,10 +44,14 @@ def test_every_answer_has_the_security_headers(address):
     with httpx.Client(base_url=address, verify=False) as client:
         answers = [client.get(path) for path in ("/", "/app.js", "/app.css", "/nothing", "/api/recordings")]
         answers.append(client.get("/", headers={"Host": "rebound.example"}))
-    assert [answer.status_code for answer in answers] == [200, 200, 200, 404, 401, 403]
+        answers.append(client.get("/", headers={"Origin": "http://["}))
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 404, 401, 403, 403]
     for answer in answers:
         assert {name: answer.headers.get(name) for name in SECURITY_HEADERS} == SECURITY_HEADERS
         assert "server" not in answer.headers
+    with socket.create_connection(("127.0.0.1", httpx.URL(address).port), 5) as connection:
+        connection.sendall(b"not HTTP\r\n\r\n")
+        assert b"HTTP/1.1 400" in (answer := connection.recv(4000)) and b"content-security-policy" in answer
     policy = SECURITY_HEADERS["content-security-policy"]
     assert "unsafe" not in policy and "default-src 'none'" in policy
     for inline in ("style=", "<script>", "onclick", "http:", "https:"):
@@ -58,7 +64,7 @@ def test_without_the_token_there_is_no_session(address):
             {},
             {"Authorization": "Bearer wrong"},
             {"Authorization": TOKEN},
-            {"Cookie": "ultravid_viewer=x"},
+            {"Cookie": f"ultravid_viewer_{httpx.URL(address).port}=x"},
         ):
             answer = client.post("/api/viewer", headers=header)
             assert answer.status_code == 401 and TOKEN not in answer.text
@@ -96,10 +102,12 @@ def test_websockets_of_other_origins_and_without_session_are_refused(address):
             ("/api/live", own, "https://elsewhere.example"),
             ("/api/camera", own, "null"),
             ("/api/live", {}, address),
-            ("/api/camera", {"Cookie": "ultravid_viewer=wrong"}, address),
+            ("/api/camera", {"Cookie": f"ultravid_viewer_{httpx.URL(address).port}=wrong"}, address),
         ]:
-            with pytest.raises(InvalidStatus), connect(url + path, additional_headers=headers, origin=origin):
+            with pytest.raises(InvalidStatus) as found, connect(url + path, additional_headers=headers, origin=origin):
                 pass
+            assert found.value.response.status_code == 403
+            assert SECURITY_HEADERS.items() <= {k.lower(): v for k, v in found.value.response.headers.items()}.items()
         with connect(url + "/api/live", additional_headers=own, origin=address) as socket:
             assert json.loads(socket.recv(5)) == {"type": "recordings", "recordings": []}
 
@@ -116,3 +124,19 @@ def test_no_path_of_a_request_is_opened(address, path):
         extensions = {"target": path.encode()}
         answer = client.send(httpx.Request("GET", address + "/", headers=cookie_of(client), extensions=extensions))
         assert answer.status_code == 404 and "class" not in answer.text and "root:" not in answer.text
+
+
+def test_a_request_whose_head_does_not_come_to_its_end_is_closed(address, monkeypatch):
+    monkeypatch.setattr(Protocol, "max_head_s", 0.3)
+    where = ("127.0.0.1", httpx.URL(address).port)
+    with socket.create_connection(where, 5) as silent, socket.create_connection(where, 5) as slow:
+        slow.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ")
+        assert slow.recv(1) == silent.recv(1) == b""
+
+
+def test_pages_of_one_machine_do_not_take_each_others_viewers(address, tmp_path):
+    with serving(make_page(tmp_path)) as other, viewer(address, TOKEN) as client:
+        assert (
+            client.post(f"{other}/api/viewer").status_code == 200
+        )  # a browser sends the cookies of a host to all its ports
+        assert client.get("/api/recordings").status_code == client.get(f"{other}/api/recordings").status_code == 200

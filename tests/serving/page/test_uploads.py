@@ -117,6 +117,12 @@ def test_an_interrupted_upload_leaves_nothing(address, page, movie):
             wait_for(lambda: [one["state"] for one in client.get("/api/recordings").json()] == ["uploading"])
             assert len(files(page)) == 2
         wait_for(lambda: client.get("/api/recordings").json() == [])
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(f"{head}Content-Length: {len(movie)}\r\n\r\n".encode() + movie[:1000])
+            wait_for(lambda: client.get("/api/recordings").json())
+            client.delete(f"/api/recordings/{client.get('/api/recordings').json()[0]['id']}")
+            connection.sendall(movie[1000:1100])  # no more is stored of what nobody can see
+            assert connection.recv(100).startswith(b"HTTP/1.1 410 ")
     assert files(page) == []
 
 

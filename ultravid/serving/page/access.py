@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["SECURITY_HEADERS", "Access", "Guard", "is_loopback"]
+__all__ = ["SECURITY_HEADERS", "Access", "Guard", "is_loopback", "security_headers"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -34,6 +34,11 @@ SECURITY_HEADERS = {
     "cache-control": "no-store",
 }
 _FAILURE_S = 0.3  # that a wrong token costs; a guess of 16 characters takes longer than the universe is old
+
+
+def security_headers() -> list[tuple[bytes, bytes]]:
+    """`SECURITY_HEADERS` as ASGI and HTTP have them."""
+    return [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
 def is_loopback(host: str) -> bool:
@@ -81,7 +86,10 @@ class Access:
 
     def is_origin(self, origin: str, host: str) -> bool:
         """Whether an Origin header names what the Host header does."""
-        parts = urlsplit(origin)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
         return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
 
     async def is_token(self, given: str) -> bool:
@@ -121,9 +129,13 @@ class Guard:
         """As ASGI has it."""
         if scope["type"] == "http":
             await self._answer(scope, receive, _with_headers(send))
-        elif scope["type"] == "websocket" and self._access.fault(scope) is not None:
-            await receive()
-            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: status 403
+        elif scope["type"] == "websocket":
+            send = _with_refusals(scope, send)
+            if self._access.fault(scope) is None:
+                await self._app(scope, receive, send)
+            else:
+                await receive()
+                await send({"type": "websocket.close", "code": 1008})
         else:
             await self._app(scope, receive, send)
 
@@ -140,9 +152,26 @@ class Guard:
 def _with_headers(send: Send) -> Send:
     async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
-            own = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
             kept = [(k, v) for k, v in message["headers"] if k.decode("latin-1").lower() not in SECURITY_HEADERS]
-            message = {**message, "headers": [*kept, *own]}
+            message = {**message, "headers": [*kept, *security_headers()]}
         await send(message)
+
+    return wrapped
+
+
+def _with_refusals(scope: Message, send: Send) -> Send:
+    """A WebSocket that is closed before it is accepted gets an answer of status 403, with the headers of all answers."""
+    is_accepted = False
+
+    async def wrapped(message: Message) -> None:
+        nonlocal is_accepted
+        if message["type"] == "websocket.accept":
+            is_accepted = True
+        can_answer = "websocket.http.response" in (scope.get("extensions") or {})
+        if message["type"] != "websocket.close" or is_accepted or not can_answer:
+            await send(message)
+            return
+        await send({"type": "websocket.http.response.start", "status": 403, "headers": security_headers()})
+        await send({"type": "websocket.http.response.body", "body": b""})
 
     return wrapped

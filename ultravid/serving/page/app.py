@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from fastapi import FastAPI, HTTPException, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from ultravid.serving.page.access import Access, Guard
 from ultravid.serving.page.analysis import AnalysisQueue, Detector
@@ -38,7 +38,6 @@ _TYPES = {
 }
 _SWEEP_S = 1.0
 _MAX_PICTURES = 64  # of a request
-_COOKIE = "ultravid_viewer"
 
 
 @dataclass
@@ -109,16 +108,15 @@ class PageApp:
             self.viewers.sweep()
 
 
-def create_app(page: PageApp) -> FastAPI:
-    """The ASGI application; when it is stopped, all that it stored is deleted."""
+def create_app(page: PageApp) -> Guard:
+    """The ASGI application; when it is stopped, all that it stored is deleted. Errors of its own pass the guard too."""
     app = FastAPI(lifespan=page.running, docs_url=None, redoc_url=None, openapi_url=None)
     _add_page_files(app)
     _add_viewer(app, page)
     _add_recordings(app, page)
     _add_results(app, page)
     _add_sockets(app, page)
-    app.add_middleware(Guard, access=page.access)
-    return app
+    return Guard(app, page.access)
 
 
 def _add_page_files(app: FastAPI) -> None:
@@ -133,9 +131,15 @@ def _sender_of(content: bytes, kind: str) -> Callable[[], Response]:
     return lambda: Response(content, media_type=kind)
 
 
+def _cookie_name(connection: HTTPConnection) -> str:
+    """The name of the viewer's cookie: a browser sends a host's cookies to all its ports, and several pages may be served there."""
+    server = connection.scope.get("server")
+    return f"ultravid_viewer_{server[1] if server else 0}"
+
+
 def _viewer(page: PageApp, request: Request) -> Viewer:
     """Who sends a request."""
-    viewer = page.viewers.find(request.cookies.get(_COOKIE))
+    viewer = page.viewers.find(request.cookies.get(_cookie_name(request)))
     if viewer is None:
         raise HTTPException(401, "This page was not opened, or its time is over: open it again.")
     viewer.act()
@@ -152,7 +156,7 @@ def _own(viewer: Viewer, id: str) -> Recording:
 def _add_viewer(app: FastAPI, page: PageApp) -> None:
     @app.post("/api/viewer")
     async def open_page(request: Request) -> Response:
-        viewer = page.viewers.find(request.cookies.get(_COOKIE))
+        viewer = page.viewers.find(request.cookies.get(_cookie_name(request)))
         if viewer is None:
             scheme, _, token = request.headers.get("authorization", "").partition(" ")
             if page.access.needs_token and not (
@@ -165,16 +169,18 @@ def _add_viewer(app: FastAPI, page: PageApp) -> None:
         viewer.act()
         response = JSONResponse(page.facts())
         is_secure = request.headers.get("origin", "").startswith("https:")
-        response.set_cookie(_COOKIE, viewer.key, httponly=True, samesite="strict", path="/", secure=is_secure)
+        response.set_cookie(
+            _cookie_name(request), viewer.key, httponly=True, samesite="strict", path="/", secure=is_secure
+        )
         return response
 
     @app.post("/api/viewer/end")
     async def end(request: Request) -> Response:
-        viewer = page.viewers.find(request.cookies.get(_COOKIE))
+        viewer = page.viewers.find(request.cookies.get(_cookie_name(request)))
         if viewer is not None:
             page.viewers.end(viewer, "All recordings were deleted from the server.")
         response = Response(status_code=204)
-        response.delete_cookie(_COOKIE, path="/", httponly=True, samesite="strict")
+        response.delete_cookie(_cookie_name(request), path="/", httponly=True, samesite="strict")
         return response
 
 
@@ -284,7 +290,7 @@ def _analysed(recording: Recording) -> Recording:
 def _add_sockets(app: FastAPI, page: PageApp) -> None:
     @app.websocket("/api/live")
     async def live(socket: WebSocket) -> None:
-        viewer = page.viewers.find(socket.cookies.get(_COOKIE))
+        viewer = page.viewers.find(socket.cookies.get(_cookie_name(socket)))
         if viewer is None:
             await socket.close(1008)
             return
@@ -294,7 +300,7 @@ def _add_sockets(app: FastAPI, page: PageApp) -> None:
 
     @app.websocket("/api/camera")
     async def camera(socket: WebSocket) -> None:
-        viewer = page.viewers.find(socket.cookies.get(_COOKIE))
+        viewer = page.viewers.find(socket.cookies.get(_cookie_name(socket)))
         is_refused = viewer is None or len(viewer.recordings) >= page.bounds.max_recordings
         if viewer is None or is_refused or page.queue.is_full or page.is_full():
             await socket.close(1008)

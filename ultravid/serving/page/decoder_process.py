@@ -30,6 +30,7 @@ import numpy as np
 import simplejpeg
 
 from ultravid.datasets.readers.shown import Shown
+from ultravid.datasets.readers.sidecar import sidecar_path
 from ultravid.datasets.readers.source import ImageArray
 from ultravid.serving.page.pictures import encode_picture
 from ultravid.serving.page.wire import receive, receive_bytes, send
@@ -191,6 +192,7 @@ def _told(blackout: Blackout, what: str = "picture") -> str | None:
 
 def _facts(stream: Any) -> dict[str, Any]:
     shown, base = stream.shown, stream.time_base
+    sidecar = f"; {sidecar_path(stream.path).name} can state the fps"  # a viewer has no place to put it
     return {
         "size": list(stream.size),
         "shown": {
@@ -203,7 +205,7 @@ def _facts(stream: Any) -> dict[str, Any]:
         "time_base": None if base is None else [base.numerator, base.denominator],
         "num_frames": stream.num_frames,
         "metadata": dict(stream.metadata),
-        "repairs": [list(repair) for repair in stream.repairs],
+        "repairs": [[kind, text.removesuffix(sidecar)] for kind, text in stream.repairs],
         "regions": None if stream.regions is None else [list(part) for part in stream.regions],
     }
 

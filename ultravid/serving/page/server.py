@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import logging
@@ -12,12 +13,15 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ultravid.serving.page.access import security_headers
 from ultravid.serving.page.app import PageApp, create_app
 from ultravid.utils.errors import UserError
 
-__all__ = ["bind", "serve"]
+__all__ = ["Protocol", "bind", "serve"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +70,54 @@ def _bind_fault(host: str, port: int, error: OSError) -> str:
     return f"Port {port} of {host} can't be used: {error.strerror}."
 
 
+class Protocol(H11Protocol):
+    """HTTP with a bound on the time of a request's head, and with the security headers on answers to what is no HTTP.
+
+    uvicorn waits without end for a head: some hundred silent connections of a stranger, who needs no token for that, would take all
+    that the page has.
+    """
+
+    max_head_s = 15.0
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """As `asyncio.Protocol`."""
+        super().connection_made(transport)
+        self._bound_head()
+
+    def data_received(self, data: bytes) -> None:
+        """As `asyncio.Protocol`."""
+        super().data_received(data)
+        self._bound_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As `asyncio.Protocol`."""
+        super().connection_lost(exc)
+        self._stop_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # an answer is under way
+            self.transport.close()
+            return
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close"), *security_headers()]
+        for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=msg.encode()), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _bound_head(self) -> None:
+        """A head that has begun keeps its time; one that is complete has no bound any more."""
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_timer()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self.max_head_s, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class _Server(uvicorn.Server):
     """Ends in order on SIGTERM and Ctrl-C, and at once on the second."""
 
@@ -104,6 +156,7 @@ def serve(page: PageApp, bound: socket.socket) -> None:
         "ws_max_size": _MAX_MESSAGE,
         "ws_max_queue": 4,
         "ws_per_message_deflate": False,  # pictures do not shrink, and time does
+        "http": Protocol,
         "ws": "websockets-sansio",
         "lifespan": "on",
     }

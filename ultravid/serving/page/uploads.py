@@ -64,7 +64,7 @@ async def receive_upload(
         is_full: whether there is no room for more.
 
     Raises:
-        RefusedUploadError: it is too large, too slow, empty or no recording, or the disk is full.
+        RefusedUploadError: it is too large, too slow, empty or no recording, was removed meanwhile, or the disk is full.
     """
     deadline = time.monotonic() + bounds.max_upload_s
     is_known = False
@@ -75,6 +75,8 @@ async def receive_upload(
                 recording.num_uploaded_bytes += len(chunk)
                 if recording.num_uploaded_bytes > bounds.max_upload_bytes:
                     raise RefusedUploadError(413, _too_large(bounds))
+                if recording.is_removed:  # its file has no name any more, but would still fill the disk
+                    raise RefusedUploadError(410, "The recording was removed.")
                 if is_full():
                     raise RefusedUploadError(507, "The server has no room for it now; try again later.")
                 file.write(chunk)
