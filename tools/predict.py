@@ -16,9 +16,9 @@ A SOURCE is a movie, a DICOM file, a folder, a glob, a text file with a source o
     labels/, NAME_frames/   with --save-txt, --save-frames; files count frames from 0, as the JSON does
     NAME.sr.dcm, NAME.sc.dcm, NAME.dcm      of a DICOM file, with --sr and --deidentify: see docs/dicom.md
 
-and of all sources report.json, coco_vid.json (COCO-VID with the detections as annotations), coco_results.json (the same as COCO's results)
-and qc/ and qc.png, which show what was blacked out. Text that may be burnt in outside of the scan is black in all pictures: see
---mask and --allow-burned-in-text.
+and of all sources report.json (its exit_code is null until the command has ended), coco_vid.json (COCO-VID with the detections as
+annotations), coco_results.json (the same as COCO's results), and qc/ and qc.png, which show what was blacked out. Text that may be burnt
+in outside of the scan is black in all pictures: see --mask and --allow-burned-in-text.
 
 The same command goes on where it was interrupted: sources whose results are complete are skipped, and those that were changed since are
 processed again. A command with other weights or settings is refused in the same folder, unless --redo says to process all again.
@@ -30,6 +30,7 @@ import ultravid.utils.threads  # noqa: F401 - before torch, which then waits pas
 
 import argparse
 import collections
+import contextlib
 import hashlib
 import logging
 import signal
@@ -51,7 +52,7 @@ from ultravid.serving.writers import picture_suffix, write_coco_video
 from ultravid.serving.writers.dicom_sr import require_highdicom
 from ultravid.utils.errors import UserError
 from ultravid.utils.text import counted
-from ultravid.utils.tool import ToolParser, print_warnings, run_tool
+from ultravid.utils.tool import EXIT_USER_ERROR, ToolParser, print_warnings, run_tool, silence_stdout
 
 logger = logging.getLogger("predict")
 
@@ -148,7 +149,7 @@ class Progress:
         self._quiet = quiet
         self._bar: Any = None
         self._task: Any = None
-        if not quiet and sys.stderr.isatty():
+        if not quiet and sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -159,10 +160,15 @@ class Progress:
             self._bar.start()
 
     def line(self, text: str) -> None:
-        if not self._quiet:
+        if self._quiet:
+            return
+        try:
             (self._bar.console.print if self._bar else print)(
                 text, **({"highlight": False, "markup": False} if self._bar else {"flush": True})
             )
+        except BrokenPipeError:  # `| head` has read enough; the work goes on
+            self._quiet = True
+            silence_stdout()
 
     def of(self, label: str, total: int | None) -> Callable[[int], None]:
         """What is called with the number of frames that are written of a source."""
@@ -233,7 +239,7 @@ class Prediction:
         begin = time.monotonic()
         self.num_sources = len(sources) + len(sources.left_out)
         self.folder.refuse_foreign_files([self.names.of(source.path, source.name) for source in sources])
-        self._write_report(0.0)  # from now on the folder is known as one of results
+        self._write_report(0.0, None)  # from now on the folder is known as one of results
         try:
             for found, reason in sources.left_out:
                 label = self.names.of(Path(found), Path(found).name)
@@ -242,10 +248,16 @@ class Prediction:
                 if self.stop.is_set():
                     raise KeyboardInterrupt
                 self._source(source)
-        finally:
             self.progress.close()
-            self._write_report(time.monotonic() - begin)
-        self._write_all_sources()
+            self._write_all_sources()
+        except BaseException as error:
+            self.progress.close()
+            with contextlib.suppress(OSError):  # the disk may be full, which `error` says
+                self._write_report(
+                    time.monotonic() - begin, EXIT_USER_ERROR if isinstance(error, UserError | OSError) else None
+                )
+            raise
+        self._write_report(time.monotonic() - begin, self._exit_code())
         return self._exit_code()
 
     def _source(self, source: Source) -> None:
@@ -260,7 +272,7 @@ class Prediction:
         try:
             key, place = fingerprint(path), self.folder.place_of(path)
             name = self.folder.free_name(name, key, place)
-            done = None if path is None else self.folder.finished(name, key)
+            done = None if path is None else self.folder.finished(name, key, self._files(path, name))
             if done is not None:
                 self._skip(name, label, done)
                 return
@@ -275,6 +287,11 @@ class Prediction:
         self.progress.end_of(entry)
         self.counts["frames"] += entry["frames"]
         self._add(entry, "done")
+
+    def _files(self, path: Path, name: str) -> list[str]:
+        outputs = self.processor.outputs
+        is_of_dicom = (outputs.dicom_reports or outputs.clean_dicom) and is_dicom(path)
+        return outputs.files(name, of_dicom=is_of_dicom)
 
     def _scrub(self, path: Path | None, label: str) -> Callable[[str], str]:
         """Messages tell neither where a source lies nor what its name may say."""
@@ -306,7 +323,7 @@ class Prediction:
             raise UserError(reason)
         logger.warning("left out: %s", reason)
 
-    def _write_report(self, seconds: float) -> None:
+    def _write_report(self, seconds: float, exit_code: int | None) -> None:
         self.folder.write_report(
             done=self.counts["done"],
             skipped=self.counts["skipped"],
@@ -316,7 +333,7 @@ class Prediction:
             left_out=self.left_out,
             damaged=[text for entry in self.folder.entries.values() for text in entry.get("damage", ())],
             masks=[] if self.masks is None else self.masks.unfit(),
-            exit_code=self._exit_code(),
+            exit_code=exit_code,
         )
 
     def _write_all_sources(self) -> None:

@@ -23,7 +23,7 @@ from tests.serving.square_detector import SquareDetector
 from ultravid.datasets import load_coco_video
 from ultravid.serving.privacy import KEY_FILE
 from ultravid.utils.drawing import DETECTION
-from ultravid.utils.folder_lock import FolderLock
+from ultravid.utils.folder_lock import LOCK_NAME, FolderLock
 from ultravid.utils.tool import run_tool
 
 MAKERS = {
@@ -133,6 +133,10 @@ def test_a_command_goes_on_where_it_stopped(predict, tmp_path):
     assert again.code == 0 and "a.mp4: done before" in again.out
     assert (out / "a.json").stat().st_mtime_ns == before and (out / "b.mp4").is_file()
     assert not list(out.glob(".a*"))
+    for deleted in (out / "b.mp4", out / "b.csv"):
+        deleted.unlink()
+        assert predict(a, b, out=out).code == 0 and deleted.is_file()
+    assert (out / "a.json").stat().st_mtime_ns == before
     refused = predict(a, "--conf", 0.5, out=out)
     assert refused.code == 2 and "--conf: 0.25 before, 0.5 now" in refused.err and "--redo" in refused.err
     assert (out / "a.json").stat().st_mtime_ns == before
@@ -172,6 +176,9 @@ def test_mistakes_are_one_message_before_any_work(predict, model, tmp_path):
     out = tmp_path / "out"
     for arguments, message in [
         ((movie, "--conf", 1.5), "--conf"),
+        ((movie, ""), "A source is an empty text"),
+        ((movie, "--imgsz", 100_000), "up to 8192"),
+        ((movie, "--device", "0,1"), "is no name of one device"),
         ((movie, "--vid-stride", 0), "--vid-stride 0: must be 1 or more"),
         ((movie, "--project", "p"), "--output-dir OUT and --project P --name N say the same"),
         ((movie, "--mask", tmp_path / "none.json"), "none.json"),
@@ -217,6 +224,39 @@ def test_sources_are_neither_overwritten_nor_taken_from_the_results(predict, tmp
         assert predict(folder, out=folder / "out").code == 0
     assert json.loads((folder / "out/report.json").read_text())["skipped"] == 1
     assert len(list((folder / "out").glob("*.mp4"))) == 1 and source.read_bytes() == before
+
+
+def test_a_source_may_be_called_like_a_file_of_the_results(predict, tmp_path):
+    made = [
+        movies.constant_rate(tmp_path / f"{name}.mp4", 25, num_frames=2) for name in ("report", "lock", "a", "a.tracks")
+    ]
+    out = tmp_path / "out"
+    assert predict(*(movie.path for movie in made), "--conf", 0.95, out=out).code == 0
+    for name in ("report_", "lock_", "a", "a_tracks"):
+        assert len(json.loads((out / f"{name}.json").read_text())["frames"]) == 2
+    assert json.loads((out / "report.json").read_text())["done"] == 4 and (out / "a.tracks.csv").is_file()
+
+
+def test_what_fails_or_is_not_read_leaves_a_report_that_says_so(predict, tmp_path, monkeypatch):
+    a, b = (movies.constant_rate(tmp_path / name, 25, num_frames=2).path for name in ("a.mp4", "b.mp4"))
+    out = tmp_path / "out"
+    locks = []
+
+    def is_gone(*_, **__):
+        locks.append((out / LOCK_NAME).read_text())
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", is_gone)
+    assert predict(a, b, out=out).code == 0 and len(locks) == 1  # `| head` has read enough
+    monkeypatch.undo()
+    report = json.loads((out / "report.json").read_text())
+    assert (report["done"], report["exit_code"]) == (2, 0) and (out / "b.json").is_file()
+    assert "a.mp4" not in locks[0]  # a path may hold the name of a patient
+    (out / "c.mp4").mkdir()
+    (out / "c.mp4/in_the_way").touch()
+    failed = predict(movies.constant_rate(tmp_path / "c.mp4", 25, num_frames=2).path, out=out)
+    assert failed.code == 2 and "c.mp4" in failed.err
+    assert json.loads((out / "report.json").read_text())["exit_code"] == 2
 
 
 @pytest.mark.slow_models

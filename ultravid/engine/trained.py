@@ -24,7 +24,7 @@ from ultravid.config.loader import load_config_file
 from ultravid.config.shipped import shipped_config
 from ultravid.engine.default_trainer import test_sets
 from ultravid.engine.trusted import TrustError, allowed_targets, parts_of, trusted_targets
-from ultravid.utils.env import select_device
+from ultravid.utils.env import is_device_name, select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import AddressError, local_path
 from ultravid.utils.run_folder import RunFolder
@@ -166,9 +166,13 @@ def _check_shards(address: str, folder: Path | None, trust: frozenset[str]) -> N
 def _device(device: str | torch.device | None, tree: Node) -> torch.device:
     """The device that was asked for; else the config's, or what there is if it names one that this machine lacks."""
     if device is not None:
+        if not is_device_name(str(device)):
+            raise UserError(f"device={str(device)!r}: is no name of one device. 'cpu' and 'auto' always work.")
         chosen = select_device(str(device))
         if chosen.type == "cuda" and not torch.cuda.is_available():
             raise UserError(f"device={str(device)!r}: there is no CUDA device. 'cpu' and 'auto' always work.")
+        if chosen.type == "cuda" and (chosen.index or 0) >= (number := torch.cuda.device_count()):
+            raise UserError(f"device={str(device)!r}: there are {number} CUDA devices, the first is 'cuda:0'.")
         return chosen
     named = str((tree.get("train") or Node()).get("device", "auto"))
     if named.startswith("cuda") and not torch.cuda.is_available():

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,10 @@ REPORT_NAME = "report.json"
 
 _SUFFIXES = (".mp4", ".json", ".csv", ".tracks.csv", ".png", ".dcm", ".sr.dcm", ".sc.dcm", "_frames")
 _OF_ALL = ("labels", "qc", "qc.png", "coco_vid.json", "coco_results.json")
+_RESERVED = re.compile(r"report|lock|coco_vid|coco_results|qc(_\d+)?", re.IGNORECASE)
+"""Names whose files are those of all sources, in part."""
+_ENDING = re.compile(r"\.(tracks|sr|sc)$", re.IGNORECASE)
+"""What tells a source's files from each other, and so can't end the name of another source."""
 _SAMPLE = 1 << 20  # bytes at the beginning, in the middle and at the end of a file
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp(\..+)?")
 
@@ -83,7 +88,7 @@ class OutputFolder:
             LockedError: another process writes to it.
             UserError: it can't be written, or holds results of another model or of other settings.
         """
-        with locked(self.path, "a prediction", "choose another folder (--output-dir)"):
+        with locked(self.path, "a prediction", "choose another folder (--output-dir)", command=Path(sys.argv[0]).name):
             self._check_identity()
             for folder in (self.path, self.path / "labels"):
                 for entry in list(os.scandir(folder)) if folder.is_dir() else ():
@@ -122,7 +127,7 @@ class OutputFolder:
         """
         if (self.path / REPORT_NAME).is_file():
             return
-        written = {*(f"{name}{suffix}" for name in names for suffix in _SUFFIXES), *_OF_ALL}
+        written = {*(f"{own_name(name)}{suffix}" for name in names for suffix in _SUFFIXES), *_OF_ALL}
         foreign = sorted(entry.name for entry in os.scandir(self.path) if entry.name in written)
         if foreign:
             more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
@@ -134,15 +139,16 @@ class OutputFolder:
         """Of a source's output name."""
         return self.path / f"{name}.json"
 
-    def finished(self, name: str, source: str) -> dict[str, Any] | None:
+    def finished(self, name: str, source: str, files: Sequence[str] = ()) -> dict[str, Any] | None:
         """All of a source's JSON but its frames, if it is done.
 
         Args:
             name: of its outputs.
             source: its `fingerprint`.
+            files: its other outputs: if one was deleted, the source is not done.
         """
         path = self.json_file(name)
-        if self.redo or not path.is_file():
+        if self.redo or not path.is_file() or not all((self.path / file).exists() for file in files):
             return None
         try:
             ends = read_ends(path)
@@ -158,13 +164,14 @@ class OutputFolder:
         return hashlib.blake2b(where, key=output_key(self.path), digest_size=8).hexdigest()
 
     def free_name(self, name: str, source: str, place: str) -> str:
-        """The name of a source's outputs: the given one, unless results of another source have it.
+        """The name of a source's outputs: the given one, unless results of another source, or files of all sources, have it.
 
         Args:
             name: the wanted one.
             source: the source's `fingerprint`.
             place: of `place_of`.
         """
+        name = own_name(name)
         try:
             ends = read_ends(self.json_file(name)) if self.json_file(name).is_file() else {}
         except UserError:
@@ -199,6 +206,12 @@ class OutputFolder:
         content["sources"] = list(self.entries.values())
         with write_whole(self.path / REPORT_NAME) as file:
             file.write((dump_json(content, indent=1) + "\n").encode())
+
+
+def own_name(name: str) -> str:
+    """A name of which no file is one that a folder of results has anyway: ``report`` becomes ``report_``, ``a.tracks`` ``a_tracks``."""
+    name = _ENDING.sub(r"_\1", name)
+    return f"{name}_" if _RESERVED.fullmatch(name) else name
 
 
 def fingerprint(path: Path | None) -> str:

@@ -38,6 +38,8 @@ from ultravid.utils.threads import NumThreads
 
 __all__ = ["Color", "DetectionStream", "StreamingPredictor"]
 
+_LARGEST_SIZE = 8192  # pixels; a square of this side is the largest frame that is read
+
 Color = Literal["RGB", "BGR"]
 Frame = NDArray[np.uint8] | Tensor
 P = ParamSpec("P")
@@ -318,8 +320,10 @@ def _check_arguments(
     for name, value in (("score_threshold", score_threshold), ("iou", iou)):
         if value is not None and not 0 <= value <= 1:
             raise UserError(f"{name} is {value}; it is a share, 0 to 1.")
-    if image_size is not None and not (isinstance(image_size, int) and image_size >= 1):
-        raise UserError(f"image_size is {image_size!r}; it is the longest side of the model's input in pixels, as 256.")
+    if image_size is not None and not (isinstance(image_size, int) and 1 <= image_size <= _LARGEST_SIZE):
+        raise UserError(
+            f"image_size is {image_size!r}; it is the longest side of the model's input in pixels, as 256, up to {_LARGEST_SIZE}."
+        )
     if latency_budget_ms is not None and not latency_budget_ms > 0:
         raise UserError(f"latency_budget_ms is {latency_budget_ms}; it is a number of milliseconds above 0.")
     words: dict[str, tuple[Any, tuple[str, ...]]] = {

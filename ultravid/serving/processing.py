@@ -84,6 +84,19 @@ class OutputChoice:
         """Whether frames are drawn at all."""
         return self.movie or self.pictures or self.plain_pictures or self.dicom_reports or self.clean_dicom
 
+    def files(self, name: str, *, of_dicom: bool = False) -> list[str]:
+        """What is written of each source whatever is found in it, besides ``NAME.json``.
+
+        Args:
+            name: of the source's outputs.
+            of_dicom: whether it is a DICOM file.
+        """
+        found = [f"{name}.csv", f"{name}.tracks.csv"]
+        found += [f"{name}.mp4"] if self.movie else []
+        found += [f"{name}_frames"] if self.pictures or self.plain_pictures else []
+        found += [f"{name}.sr.dcm", f"{name}.sc.dcm"] if self.dicom_reports and of_dicom else []
+        return [*found, f"{name}.dcm"] if self.clean_dicom and of_dicom else found
+
 
 class SourceProcessor:
     """Detects in sources and writes their files.

@@ -128,13 +128,21 @@ class FolderLock:
         folder: it exists.
         work: what it is locked for: "a training".
         remedy: what someone else should do who needs the folder, a clause: "choose another folder".
+        command: what the lock tells of this process's command; None: all of it. Arguments may hold the name of a patient.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], work: str, remedy: str = "choose another folder") -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        work: str,
+        remedy: str = "choose another folder",
+        command: str | None = None,
+    ) -> None:
         self._folder = Path(folder)
         self._path = Path(_real(self._folder)) / LOCK_NAME  # a process may change its working folder
         self._work = work
         self._remedy = remedy
+        self._command = command
         self._ended = threading.Event()
         self._owner = os.getpid()
         self.token = os.urandom(12).hex()
@@ -195,7 +203,7 @@ class FolderLock:
             "pid": self._owner,
             "process_started": process_start_time(self._owner),
             "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-            "command": command_line(),
+            "command": command_line() if self._command is None else self._command,
             "folder": _real(self._folder),
             "inode": _inode(self._folder),
             **_torchrun(),
@@ -329,19 +337,22 @@ atexit.register(release_locks)
 
 
 @contextlib.contextmanager
-def locked(folder: str | os.PathLike[str], work: str, remedy: str = "choose another folder") -> Iterator[None]:
+def locked(
+    folder: str | os.PathLike[str], work: str, remedy: str = "choose another folder", command: str | None = None
+) -> Iterator[None]:
     """Hold the lock of a folder in the block; the folder is created if necessary.
 
     Args:
         folder: the folder.
         work: what it is locked for, for the message: "a training".
         remedy: what someone else should do who needs the folder, a clause.
+        command: as of `FolderLock`.
 
     Raises:
         LockedError: another process holds the lock.
         UserError: the folder can't be written.
     """
-    lock = FolderLock(folder, work, remedy)
+    lock = FolderLock(folder, work, remedy, command)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         if (replaced := lock.acquire()) is not None:

@@ -26,6 +26,7 @@ __all__ = [
     "print_warnings",
     "run_tool",
     "seed_argument",
+    "silence_stdout",
     "tools_folder",
 ]
 
@@ -92,7 +93,7 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
         print("interrupted", file=sys.stderr)  # noqa: T201
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # `| head` has read enough
-        _close_pipe()
+        silence_stdout()
         return 0
     except FloatingPointError as error:  # the message says which number is not finite; the log has the traceback
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
@@ -129,8 +130,8 @@ def _flushed() -> Any:
         sys.stdout.flush()
 
 
-def _close_pipe() -> None:
-    """Let what is still to be written to a pipe that nobody reads go nowhere; python writes it at its end."""
+def silence_stdout() -> None:
+    """Let what is printed to a pipe that nobody reads go nowhere from now on, with what python still holds of it."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

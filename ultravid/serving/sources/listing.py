@@ -164,6 +164,8 @@ def _device_or_address(text: str) -> Source | None:
 
 def _expanded(text: Named, left_out: list[tuple[str, str]], base: Path | None = None) -> Iterator[Source]:
     """The sources that one text means; a text of a list, whose folder is ``base``, is no list itself."""
+    if str(text) == "":  # of a shell's variable that is not set, say; as a path it would be the working folder
+        raise DataError("A source is an empty text. The working folder is '.'.")
     if not isinstance(text, os.PathLike):
         found = _device_or_address(str(text))
         if found is not None:
