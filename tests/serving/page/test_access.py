@@ -70,6 +70,10 @@ def test_without_the_token_there_is_no_session(address):
             assert answer.status_code == 401 and TOKEN not in answer.text
         assert not client.cookies
         answer = client.post("/api/viewer", headers={"Authorization": f"Bearer {TOKEN}"})
+        again = client.post(
+            "/api/viewer"
+        )  # as after an interruption: the page learns whether its recordings are still there
+    assert answer.json()["is_new"] and again.status_code == 200 and not again.json()["is_new"]
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie and TOKEN not in cookie
 

@@ -1,5 +1,6 @@
 """What viewers send: bounded, decoded apart, and deleted."""
 
+import contextlib
 import json
 import logging
 import os
@@ -202,6 +203,23 @@ def test_a_cameras_pictures_are_analysed_in_order_and_exported(address, tmp_path
         x, y = square_of(index)
         red, _, blue = frame.to_ndarray(format="rgb24")[y, x + 6 : x + 18].astype(int).T
         assert np.median(red - blue) > 60  # the box
+
+
+def test_cameras_that_are_opened_at_the_same_time_keep_the_bounds(address):
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.client import connect
+
+    with viewer(address) as client, contextlib.ExitStack() as stack:
+        url, own = address.replace("http", "ws") + "/api/camera", cookie_of(client)
+        cameras = [stack.enter_context(connect(url, additional_headers=own, origin=address)) for _ in range(5)]
+        for camera in cameras[:3]:
+            camera.send("{}")
+            assert json.loads(camera.recv(10))["type"] == "ready"
+        for camera in cameras[3:]:  # one is analysed and two wait
+            camera.send("{}")
+            with pytest.raises(ConnectionClosed):
+                camera.recv(10)
+        assert len(client.get("/api/recordings").json()) == 3
 
 
 def test_recordings_are_deleted_when_their_viewer_is_gone(tmp_path, movie):

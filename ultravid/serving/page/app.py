@@ -157,6 +157,7 @@ def _add_viewer(app: FastAPI, page: PageApp) -> None:
     @app.post("/api/viewer")
     async def open_page(request: Request) -> Response:
         viewer = page.viewers.find(request.cookies.get(_cookie_name(request)))
+        is_new = viewer is None
         if viewer is None:
             scheme, _, token = request.headers.get("authorization", "").partition(" ")
             if page.access.needs_token and not (
@@ -167,7 +168,7 @@ def _add_viewer(app: FastAPI, page: PageApp) -> None:
         if viewer is None:
             raise HTTPException(503, "The page has as many viewers as it takes; try again later.")
         viewer.act()
-        response = JSONResponse(page.facts())
+        response = JSONResponse({**page.facts(), "is_new": is_new})
         is_secure = request.headers.get("origin", "").startswith("https:")
         response.set_cookie(
             _cookie_name(request), viewer.key, httponly=True, samesite="strict", path="/", secure=is_secure

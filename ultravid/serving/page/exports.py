@@ -101,6 +101,7 @@ def _write_movie(recording: Recording, export: MovieExport, decoders: Decoders, 
                 export.num_written += 1
                 recording.changed()
             writer.close()
+            export.num_bytes = export.path.stat().st_size
         finally:
             writer.discard()
 

@@ -29,6 +29,8 @@ CLOSED = 4000
 _BATCH = 400  # frames in a message
 _PAUSE_S = 0.02  # between messages of results: a screen shows a frame for as long
 _CAMERA_PAUSE_S = 0.001  # a camera's frames are waited for
+_START_S = 15.0  # from a camera's socket to its first message
+_MAX_PAGES = 32  # of a viewer, at the same time
 _MAX_TEXT = 2_000  # characters of a message from the page
 _MAX_PICTURE = 1 << 23
 
@@ -71,6 +73,9 @@ class _Page:
 
 async def serve_page(socket: WebSocket, viewer: Viewer, class_names: list[str]) -> None:
     """Tell a page what is new until it is closed, or the viewer's time is over."""
+    if viewer.num_pages >= _MAX_PAGES:
+        await socket.close(1008)
+        return
     event = viewer.listen()
     page = _Page(socket, viewer, class_names)
     reader = asyncio.create_task(_listen(socket, viewer, page, event))
@@ -102,7 +107,7 @@ async def _listen(socket: WebSocket, viewer: Viewer, page: _Page, event: asyncio
             if message["type"] == "watch":
                 page.watch(str(message["id"]), int(message["first"]))
                 event.set()
-    except (WebSocketDisconnect, RuntimeError, KeyError, TypeError, ValueError, RecursionError):
+    except (WebSocketDisconnect, RuntimeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
         pass
     finally:
         event.set()
@@ -118,14 +123,18 @@ async def serve_camera(
 
     A message ``{"type": "ready", "id"}`` asks for pictures, once there is a place in the queue.
     """
-    inbox = CameraInbox()
-    recording = Recording(folder, "camera", "camera", viewer.changed)
     try:
-        start = json.loads((await socket.receive_text())[:_MAX_TEXT])
-        recording.label = as_label(str(start.get("label", "camera")))
-    except (WebSocketDisconnect, KeyError, ValueError, AttributeError, RecursionError):
-        recording.remove()
+        start = json.loads((await asyncio.wait_for(socket.receive_text(), _START_S))[:_MAX_TEXT])
+        label = as_label(str(start.get("label", "camera")))
+    except (WebSocketDisconnect, TimeoutError, KeyError, ValueError, AttributeError, RecursionError):
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+            await socket.close(1008)
         return
+    if viewer.ended or len(viewer.recordings) >= queue.decoders.bounds.max_recordings or queue.is_full:
+        await socket.close(1008)  # it was not so when the socket was opened
+        return
+    inbox = CameraInbox()
+    recording = Recording(folder, label, "camera", viewer.changed)
     viewer.recordings[recording.id] = recording
     queue.add(recording, inbox)
     last_s = -math.inf

@@ -65,6 +65,7 @@ class MovieExport:
         path: of the movie.
         min_score: of the detections in it.
         num_written: frames so far.
+        num_bytes: of the movie, once it is there.
         state: how far it is.
         message: why it failed.
     """
@@ -72,6 +73,7 @@ class MovieExport:
     path: Path
     min_score: float
     num_written: int = 0
+    num_bytes: int = 0
     state: Literal["writing", "done", "failed"] = "writing"
     message: str = ""
 
@@ -134,7 +136,8 @@ class Recording:
     @property
     def num_bytes(self) -> int:
         """Bytes of its files."""
-        return self.num_uploaded_bytes + self.pictures.num_bytes
+        exported = 0 if self.export is None else self.export.num_bytes
+        return self.num_uploaded_bytes + self.pictures.num_bytes + exported
 
     def changed(self) -> None:
         """Tell that there is news."""

@@ -121,7 +121,12 @@ function lost() {
   clearTimeout(retry);
   retry = setTimeout(async () => {
     try {
-      await open(null);
+      const { is_new: isNew } = await open(null);
+      if (isNew && recordings.size) {
+        camera.stop();
+        updated([]);
+        alert_("The server was started again, or was not reached for long: the recordings were deleted from it.");
+      }
       live.connect();
     } catch (error) {
       if (error instanceof RequestError && error.status === 401) ended("The server was started again: open the address that it printed.");
