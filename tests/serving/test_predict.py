@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT, load_tool
+from tests.datasets.recordings import write_dicom
 from tests.serving import movies
 from tests.serving.movies import SIZE, grey_of, square_of
 from tests.serving.square_detector import SquareDetector
@@ -169,6 +170,16 @@ def test_what_is_damaged_or_left_out_is_listed_with_exit_code_3(predict, tmp_pat
     other = movies.constant_rate(tmp_path / "audio/whole.mkv", 25).path  # of the same name, and another film
     assert predict(other, out=out).code == 0
     assert len(list(out.glob("whole*.json"))) == 2 and len(json.loads((out / "whole.json").read_text())["frames"]) == 30
+
+
+def test_a_damaged_dicom_file_without_a_clean_copy_keeps_its_results(predict, tmp_path):
+    scan = write_dicom(tmp_path / "scan.dcm", np.stack([movies.picture_of(n)[..., 0] for n in range(4)]), Modality="US")
+    scan.write_bytes(scan.read_bytes()[:-SIZE])
+    out = tmp_path / "out"
+    assert predict(scan, "--deidentify", out=out).code == 3
+    assert len(json.loads((out / "scan.json").read_text())["frames"]) == 3 == len(frames_of(out / "scan.mp4"))
+    assert any("no clean copy" in text for text in json.loads((out / "report.json").read_text())["damaged"])
+    assert not (out / "scan.dcm").exists()
 
 
 def test_mistakes_are_one_message_before_any_work(predict, model, tmp_path):

@@ -1,6 +1,7 @@
 """What is black in written pictures, how outputs are called, and what is left of a DICOM file that was cleaned."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import cv2
@@ -191,6 +192,12 @@ def test_an_output_is_not_called_after_the_patient(tmp_path, name):
     message = names.scrub(f"{path}: frame 3 can't be decoded; see {path.name}.")
     assert name not in message and message.startswith(neutral)
     assert names.scrub(f"{path}: no", typed=[str(path)]) == f"{path}: no"
+
+
+def test_a_dicom_file_that_ends_before_its_patient_is_called_neutrally(tmp_path):
+    path = write_dicom(tmp_path / "Doe_cut.dcm", np.zeros((2, 16, 16), np.uint8))
+    path.write_bytes(path.read_bytes()[:400])
+    assert re.fullmatch("recording-[0-9a-f]{8}", NeutralNames(tmp_path / "out").of(path, path.stem))
 
 
 def test_a_name_that_tells_nothing_of_the_patient_stays(tmp_path):

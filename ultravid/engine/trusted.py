@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import shlex
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -151,7 +152,7 @@ def _is_timm(part: Node) -> bool:
 def _refusal(refused: Mapping[str, Collection[str]]) -> str:
     rows = [f"  {name}  (at {', '.join(keys)})" for name, keys in refused.items()]
     names = [name for name in refused if not name.startswith("<")]
-    typed = " ".join(f"--trust {name}" for name in names)
+    typed = " ".join(f"--trust {shlex.quote(name)}" for name in names)
     if not typed:
         hint = (
             "What a config builds to call it can't be trusted by name; write the config as Python, and name that file."

@@ -12,6 +12,7 @@ from typing import Any
 from ultravid import __version__
 from ultravid.datasets.readers.kinds import is_dicom
 from ultravid.datasets.readers.source import ImageArray
+from ultravid.datasets.video import DataError
 from ultravid.serving.drawing import draw
 from ultravid.serving.output_folder import OutputFolder
 from ultravid.serving.pipeline import StageClock, run_pipeline, timed_tracker
@@ -95,7 +96,7 @@ class OutputChoice:
         found += [f"{name}.mp4"] if self.movie else []
         found += [f"{name}_frames"] if self.pictures or self.plain_pictures else []
         found += [f"{name}.sr.dcm", f"{name}.sc.dcm"] if self.dicom_reports and of_dicom else []
-        return [*found, f"{name}.dcm"] if self.clean_dicom and of_dicom else found
+        return found  # a file that is damaged has no clean copy
 
 
 class SourceProcessor:
@@ -208,6 +209,7 @@ class _SourceOutput:
             "identity": processor.folder.identity_of(source),
             "place": place,
         }
+        self.left_out: list[str] = []  # outputs that can't be made
         self.writers: list[ResultWriter] = []
         try:
             self._open_writers()
@@ -278,7 +280,7 @@ class _SourceOutput:
         """What is known of the source once it is read."""
         facts: dict[str, Any] = {
             "tracks": len(self._tracks.summaries()),
-            "damage": [self._scrub(text) for text in self._stream.damage],
+            "damage": [self._scrub(text) for text in (*self._stream.damage, *self.left_out)],
             "repairs": [{"kind": kind, "message": self._scrub(text)} for kind, text in self._stream.repairs],
             "blacked_out": None if self._blackout is None else self._blackout.as_json(),
         }
@@ -303,7 +305,10 @@ class _CleanCopy:
 
     def close(self) -> None:
         """As `ResultWriter.close`."""
-        deidentify_dicom(self._source, self._path, blackout=self._output.blackout, pseudonyms=self._pseudonyms)
+        try:
+            deidentify_dicom(self._source, self._path, blackout=self._output.blackout, pseudonyms=self._pseudonyms)
+        except DataError as error:  # what was found in the frames that are whole is not lost by it
+            self._output.left_out.append(f"There is no clean copy: {error}")
 
     def discard(self) -> None:
         """As `ResultWriter.discard`."""

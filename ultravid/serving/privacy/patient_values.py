@@ -53,18 +53,27 @@ class PatientValues:
         words: normalised (`_normal`) words, of which an equal word in a text is an occurrence.
         pieces: normalised texts that are an occurrence wherever they are found.
         quoted: the values as they are in the file, for `values`.
+        are_unknown: whether the file has some that could not be read, so that any text may hold one.
     """
 
-    def __init__(self, words: Iterable[str] = (), pieces: Iterable[str] = (), quoted: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        words: Iterable[str] = (),
+        pieces: Iterable[str] = (),
+        quoted: Iterable[str] = (),
+        *,
+        are_unknown: bool = False,
+    ) -> None:
         self._words = frozenset(words)
         self._pieces = frozenset(pieces)
         self._quoted = tuple(dict.fromkeys(quoted))
+        self._are_unknown = are_unknown
 
     def __repr__(self) -> str:
         return f"PatientValues({len(self._quoted)} values)"  # a traceback must not show them
 
     def __bool__(self) -> bool:
-        return bool(self._words or self._pieces)
+        return bool(self._words or self._pieces or self._are_unknown)
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -75,21 +84,25 @@ class PatientValues:
         """Whether a text holds one of the values or, of names, one of its parts."""
         if not self:
             return False
+        if self._are_unknown:
+            return True
         words = set(_words(text))
         joined = "".join(_words(text))
         return bool(words & self._words) or any(piece in joined for piece in self._pieces)
 
 
 def patient_values(path: Path | None) -> PatientValues:
-    """The values of a DICOM file; none of another file, or of one that can't be read."""
+    """The values of a DICOM file, which are unknown if its header can't be read or is cut off; none of another file."""
     if path is None or not path.is_file() or not is_dicom(path):
         return PatientValues()
     from ultravid.datasets.readers.dicom_file import read_tags  # half a second, for those who have DICOM files
 
     try:
-        header = read_tags(path, [*_NAMES, *_IDS, *_DATES, *_UIDS, *_SEQUENCES])
+        header = read_tags(path, [*_NAMES, *_IDS, *_DATES, *_UIDS, *_SEQUENCES, "Rows"])
     except DataError:
-        return PatientValues()
+        return PatientValues(are_unknown=True)
+    if not any(keyword in header for keyword in ("PatientName", "PatientID", "Rows")):  # Rows come after the patient
+        return PatientValues(are_unknown=True)
     words: set[str] = set()
     pieces: set[str] = set()
     quoted: list[str] = []
