@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -27,6 +28,7 @@ from tests.serving.page.page_server import (
     wait_for,
     write_squares,
 )
+from ultravid.serving.page.bounds import PageBounds
 from ultravid.serving.page.working_folder import WorkingFolder
 from ultravid.utils.errors import UserError
 
@@ -97,6 +99,12 @@ def test_what_is_no_recording_is_refused_and_leaves_nothing(address, page, movie
         page.decoders._host.wait()
         assert ended(client, send(client, movie).json()["id"])["state"] == "done"
     assert files(page) == []
+
+
+@pytest.mark.parametrize("value", [0, math.nan, math.inf])
+def test_bounds_are_numbers(value):
+    with pytest.raises(UserError, match="--max-stored-mb"):
+        PageBounds(max_stored_mb=value)
 
 
 def test_frames_and_pixels_are_bounded(address, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from ultravid.utils.errors import UserError
@@ -43,9 +44,9 @@ class PageBounds:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not getattr(self, field.name) > 0:
+            if not 0 < getattr(self, field.name) < math.inf:
                 option = "--" + field.name.replace("_", "-")
-                raise UserError(f"{option} {getattr(self, field.name)}: must be above 0.")
+                raise UserError(f"{option} {getattr(self, field.name)}: must be a number above 0.")
 
     @property
     def max_upload_bytes(self) -> int:
