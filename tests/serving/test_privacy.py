@@ -11,6 +11,7 @@ import pytest
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless, generate_uid
 
 from tests.datasets.recordings import numbered, write_dicom
+from ultravid.datasets.phantom import make_phantom_video
 from ultravid.datasets.readers.opener import open_whole
 from ultravid.datasets.video import DataError
 from ultravid.serving.privacy import (
@@ -18,7 +19,6 @@ from ultravid.serving.privacy import (
     BlackoutRule,
     NeutralNames,
     choose_blackout,
-    guess_scan_area,
     output_key,
     patient_values,
     qc_picture,
@@ -63,6 +63,14 @@ def sector(number):
     return written(frame, f"12:{number:02d}", (250, 25))
 
 
+def footed(number):
+    """Letters 7 px high, compressed, below the scan."""
+    frame = tissue(number)
+    frame[200:] = 0
+    cv2.putText(frame, "Doe, Jane  01.01.1970", (10, 223), cv2.FONT_HERSHEY_PLAIN, 0.8, (200, 200, 60), 1)
+    return cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 60])[1], cv2.IMREAD_COLOR)
+
+
 def split(number):
     frame = np.zeros((H, W, 3), np.uint8)
     frame[70:220, 5:155], frame[70:220, 165:315] = tissue(number, 150, 150), tissue(number + 5, 150, 150)
@@ -73,33 +81,60 @@ def split(number):
 @pytest.mark.parametrize(
     ("frame", "scan", "text"),
     [
-        (lambda n: banded(n, 0), np.s_[44:, :], np.s_[:38, :]),
-        (lambda n: banded(n, 90), np.s_[46:, :], np.s_[:38, :]),
-        (lambda n: banded(n, 220), np.s_[46:, :], np.s_[:38, :]),
-        (split, np.s_[72:218, 8:152], np.s_[:60, :]),
-        (sector, np.s_[40:180, 150:170], np.s_[40:65, :40]),
+        (lambda n: banded(n, 0), np.s_[44:, :], np.s_[14:33, 8:]),
+        (lambda n: banded(n, 90), np.s_[46:, :], np.s_[14:33, 8:]),
+        (lambda n: banded(n, 220), np.s_[46:, :], np.s_[14:33, 8:]),
+        (split, np.s_[72:218, 8:152], np.s_[25:43, :]),
+        (sector, np.s_[40:180, 150:170], np.s_[45:63, :40]),
+        (footed, np.s_[:190, :], np.s_[214:224, 20:120]),
     ],
-    ids=["black band", "grey band", "bright band", "two views", "corner"],
+    ids=["black band", "grey band", "bright band", "two views", "corner", "small letters below"],
 )
 def test_text_beside_the_scan_is_blacked_out_and_the_scan_stays(frame, scan, text, num_frames):
-    kept = guess_scan_area([frame(n) for n in range(num_frames)])
-    assert kept[scan].all()
-    assert not kept[text].any()
+    frames = [frame(n) for n in range(num_frames)]
+    blackout = choose_blackout(stream(), frames)
+    assert blackout.rule == BlackoutRule.GUESS and blackout.guessed and "what looks like text" in blackout.reason
+    assert (blackout.kept[scan] == 0).mean() < 0.002
+    assert not blackout.kept[text].any()
 
 
-def test_frames_that_are_all_scan_stay_whole():
+def square(number, level, step):
+    """A grey picture with a bright, crossed square that moves by ``step`` a frame."""
+    frame = np.full((H, W, 3), level, np.uint8)
+    x = 40 + step * number
+    frame[80:120, x : x + 40] = 250
+    cv2.line(frame, (x + 5, 85), (x + 34, 114), (20, 20, 20), 3)
+    cv2.line(frame, (x + 34, 85), (x + 5, 114), (20, 20, 20), 3)
+    return frame
+
+
+def test_without_text_nothing_is_black_and_the_reason_says_what_to_type():
+    phantom = make_phantom_video(8, 128, np.random.default_rng(3)).frames
     for frames in (
         [tissue(n) for n in range(4)],
         [numbered(n) for n in range(32)],  # with a changing row of cells that are of one grey level each
         [np.full((H, W, 3), 40 + 9 * n, np.uint8) for n in range(8)],
+        [np.zeros((H, W, 3), np.uint8)] * 3,
+        [np.random.default_rng(n).integers(0, 255, (H, W, 3), np.uint8) for n in range(8)],
+        *([square(n, level, step) for n in range(16)] for level in (0, 90, 180) for step in (0, 5)),
+        [np.repeat(frame[..., None], 3, axis=2) for frame in phantom],
     ):
-        assert guess_scan_area(frames).all()
+        blackout = choose_blackout(stream(frames[0].shape[:2]), frames)
+        assert blackout.kept is None and blackout.guessed and blackout.share == 0
+        assert "no text was found" in blackout.reason and "QC sheet" in blackout.reason
+        assert "--mask FILE" in blackout.reason and "--allow-burned-in-text" in blackout.reason
 
 
-def test_without_a_scan_all_is_black_and_the_reason_says_what_to_type():
-    blank = choose_blackout(stream(), [np.zeros((H, W, 3), np.uint8)] * 3)
+def test_text_without_a_scan_is_blacked_out_and_nothing_else():
+    frames = [written(np.full((H, W, 3), 60, np.uint8), NAME, (40, 130)) for _ in range(8)]
+    blackout = choose_blackout(stream(), frames)
+    assert "1 area " in blackout.reason and not blackout.kept[116:131, 40:175].any()
+    assert blackout.kept[:100].all() and blackout.kept[150:].all() and blackout.share < 0.1
+
+
+def test_without_a_frame_to_look_at_all_is_black():
+    blank = choose_blackout(stream(), [])
     assert blank.rule == BlackoutRule.ALL and blank.guessed and blank.share == 1.0
-    assert "--mask FILE" in blank.reason and "--allow-burned-in-text" in blank.reason
     assert not blank.apply(tissue(0)).any()
 
 
@@ -317,7 +352,7 @@ def test_pixels_are_stated_to_be_clean_only_if_they_were_cleaned_by_what_is_stat
     path = full_of_secrets(tmp_path / "a.dcm", pixels)
     done, guessed, frames = cleaned(path, tmp_path / "b.dcm")
     assert not done.is_stated_clean and "BurnedInAnnotation" in guessed and guessed.BurnedInAnnotation == "YES"
-    assert not np.stack(frames)[:, :38].any()
+    assert not np.stack(frames)[:, 14:33].any()
     done, as_is, _ = cleaned(path, tmp_path / "c.dcm", allow=True)
     assert as_is.BurnedInAnnotation == "YES" and np.array_equal(as_is.pixel_array, pixels)
     assert guessed.StudyInstanceUID == as_is.StudyInstanceUID  # by the same key

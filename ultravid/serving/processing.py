@@ -263,9 +263,11 @@ class _SourceOutput:
         """Decide what is black, and write the picture to check it."""
         allow = self._outputs.allow_burned_in_text
         self._blackout = choose_blackout(self._stream, images, self._masks, allow)
-        if self._blackout.guessed and self._blackout.share >= 0.005:
+        if self._blackout.guessed and self._blackout.kept is None:
+            logger.info("%s: nothing is black: %s.", self._label, self._blackout.reason)
+        elif self._blackout.guessed:
             share = 100 * self._blackout.share
-            logger.warning("%s: %.0f%% of each picture is black: %s.", self._label, share, self._blackout.reason)
+            logger.warning("%s: %.1f%% of each picture is black: %s.", self._label, share, self._blackout.reason)
         if self._capture is not None:
             self._capture.has_text = self._blackout.guessed or self._blackout.rule is BlackoutRule.NOTHING
         path = self._folder / QC_FOLDER / f"{self._name}.png"

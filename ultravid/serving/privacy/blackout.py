@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from ultravid.datasets.readers.shown import Shown
 from ultravid.datasets.readers.source import ImageArray, Region
+from ultravid.serving.privacy.burned_in_text import find_text
 from ultravid.serving.privacy.scan_area import guess_scan_area
 from ultravid.serving.privacy.scanner_masks import ScannerMasks
 
 __all__ = ["Blackout", "BlackoutRule", "HasRegions", "choose_blackout"]
 
-_HOW_TO_STATE = "check the QC sheet; state the parts with --mask FILE, or write all with --allow-burned-in-text"
+_HOW_TO_STATE = "look at the QC sheet; state the parts with --mask FILE, or write all with --allow-burned-in-text"
 
 
 class BlackoutRule(StrEnum):
@@ -36,9 +37,9 @@ class BlackoutRule(StrEnum):
     REGIONS = "regions"
     """The ultrasound regions that the file states."""
     GUESS = "guess"
-    """What the first frames look like."""
+    """What looks like text in the first frames, outside of what looks like the scan."""
     ALL = "all"
-    """Nothing that could be a scan was found: everything is black."""
+    """There is no frame to look at: everything is black."""
 
 
 class HasRegions(Protocol):
@@ -121,7 +122,8 @@ def choose_blackout(
     1. a mask of the user's, and with it the regions that the file states: what either leaves out is black;
     2. the user, who has looked and wants everything written (``allow``);
     3. the regions that the file states;
-    4. a guess from the first frames (`guess_scan_area`); if it finds no scan, everything is black.
+    4. a guess from the first frames: what looks like text (`find_text`) outside of what looks like the scan (`guess_scan_area`) is
+       black, and nothing else; all is black only if there is no frame.
 
     Parts that are black for the model as well (`Shown.blanked`) are black here too, unless everything is written.
 
@@ -149,18 +151,29 @@ def choose_blackout(
     elif regions:
         rule, reason = BlackoutRule.REGIONS, "the file states its ultrasound regions"
     else:
-        found = guess_scan_area(first_frames) if first_frames else None
-        rule = BlackoutRule.ALL if found is None else BlackoutRule.GUESS
-        kept = np.zeros(stream.size, np.bool_) if found is None else found
-        what = (
-            "nothing that looks like a scan is in the first frames"
-            if found is None
-            else "guessed from the first frames"
-        )
+        rule = BlackoutRule.GUESS if first_frames else BlackoutRule.ALL
+        kept, what = _guessed(first_frames, stream.size)
         reason = f"{what}, as {_why_guessed(stream)}; {_HOW_TO_STATE}"
     for x1, y1, x2, y2 in () if allow else stream.shown.blanked:
         kept[y1:y2, x1:x2] = False
     return Blackout(None if kept.all() else kept.astype(np.uint8) * 255, rule, reason)
+
+
+def _guessed(first_frames: Sequence[ImageArray], size: tuple[int, int]) -> tuple[NDArray[np.bool_], str]:
+    """What is kept, ``(H, W)``, and what that is."""
+    if not first_frames:
+        return np.zeros(size, np.bool_), "all is black without a frame to look at"
+    scan = guess_scan_area(first_frames)
+    text = find_text(first_frames, scan)
+    number = cv2.connectedComponents(text.astype(np.uint8), connectivity=8)[0] - 1
+    if number == 0:
+        return ~text, f"no text was found{'' if scan is None else ' outside of the scan'} in the first frames"
+    areas = (
+        "1 area with what looks like text is black"
+        if number == 1
+        else f"{number} areas with what looks like text are black"
+    )
+    return ~text, f"{areas}, guessed from the first frames"
 
 
 def _why_guessed(stream: HasRegions) -> str:

@@ -84,8 +84,9 @@ def write_contact_sheets(folder: Path, pictures: Sequence[ImageArray], stem: str
 
 
 def _described(blackout: Blackout) -> str:
-    how = {"nothing": "all written", "all": "no scan found"}.get(blackout.rule.value, f"by {blackout.rule.value}")
-    return f"{100 * blackout.share:.0f}% black, {how}{': please check' if blackout.guessed else ''}"
+    how = {"nothing": "all written", "all": "no frame to look at"}.get(blackout.rule.value, f"by {blackout.rule.value}")
+    share = "<1%" if 0 < blackout.share < 0.01 else f"{100 * blackout.share:.0f}%"
+    return f"{share} black, {how}{': please check' if blackout.guessed else ''}"
 
 
 def _printable(text: str) -> str:

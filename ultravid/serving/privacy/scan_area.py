@@ -9,6 +9,7 @@ Legend: ``H, W`` height and width of an image in pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from ultravid.datasets.readers.source import ImageArray
 
-__all__ = ["MAX_FRAMES_LOOKED_AT", "guess_scan_area"]
+__all__ = ["MAX_FRAMES_LOOKED_AT", "ScanArea", "guess_scan_area"]
 
 MAX_FRAMES_LOOKED_AT = 32
 """First frames of a recording that the guess wants."""
@@ -27,8 +28,6 @@ _DARK = 10  # grey levels above the background at which something is shown
 _DIM = 4  # the same beside what is brighter: the flanks of a sector, deep tissue
 _BACKGROUND = 48  # grey levels; what is brighter is no background
 _CONTRAST = 40  # grey levels of a letter above what is around it
-_FEW = 8  # px of lines that speckle may look like
-_RIM = 9  # px around a scan's outline, which is rough
 _WINDOW = 9  # px in which brightness varies if there is texture
 _CHANGE = 14  # grey levels between frames: more than compression adds to what stands still
 _FLAT = 1.2  # standard deviation of grey levels in a window without texture
@@ -36,30 +35,44 @@ _FLAT_NEAR = 6.0  # the same beside letters
 _PART = 0.05  # of the largest area: a smaller one is no further view
 _THIN = 0.15  # of the image's shorter side: an area that is thinner is a bar, not a further view
 _SMALLEST = 0.02  # of the image: a smaller area is no scan
-_WHOLE = 0.985  # of a side: an area that is as long is as long as the image
 
 
-def guess_scan_area(frames: Sequence[ImageArray]) -> NDArray[np.bool_] | None:
+@dataclass(frozen=True, eq=False)
+class ScanArea:
+    """Where a scan is.
+
+    Attributes:
+        clear: ``(H, W)`` the convex hull of what looks like a scan, of several views that of each.
+        around: ``(H, W)`` the same and the texture that joins it: what may be tissue, but for a band with letters whose compression looks
+            like texture.
+    """
+
+    clear: NDArray[np.bool_]
+    around: NDArray[np.bool_]
+
+
+def guess_scan_area(frames: Sequence[ImageArray]) -> ScanArea | None:
     """The part of a recording's images that shows the scan.
 
     Args:
         frames: ``(H, W, 3)`` uint8 each, of one size; the first 32 are looked at.
 
     Returns:
-        ``(H, W)``: a box, less those of its corners in which something stands still beside the scan's outline. None: there is
-        nothing that could be a scan.
+        None: there is nothing that could be a scan.
     """
     frames = frames[:MAX_FRAMES_LOOKED_AT]
     height, width = frames[0].shape[:2]
     scale = min(1.0, _SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     grey = [_brightness(frame, size) for frame in frames]
-    kept = _scan_area(np.stack(grey))
-    if kept is None:
-        return None
-    if size != (width, height):
-        kept = cv2.resize(kept.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
-    return kept
+    found = _scan_area(np.stack(grey))
+    if found is None or size == (width, height):
+        return found
+    clear, around = (
+        cv2.resize(part.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+        for part in (found.clear, found.around)
+    )
+    return ScanArea(clear, around)
 
 
 def _brightness(frame: ImageArray, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -68,8 +81,8 @@ def _brightness(frame: ImageArray, size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.asarray(small.max(axis=-1), np.uint8)
 
 
-def _scan_area(grey: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-    """``(H, W)`` of ``(T, H, W)`` brightness."""
+def _scan_area(grey: NDArray[np.uint8]) -> ScanArea | None:
+    """Of ``(T, H, W)`` brightness."""
     height, width = grey.shape[1:]
     stroke = max(7, round(_STROKE * min(height, width)) | 1)
     brush = np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (stroke, stroke)), np.uint8)
@@ -80,12 +93,15 @@ def _scan_area(grey: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     reach = 2 * stroke + _WINDOW
     near = cv2.dilate(letters.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
     texture, dim = _texture(brightest, thick, grey[0], near, brush)
+    # Bright speckle of a still picture looks like letters, and what is near it like their noise: here it counts.
+    _, rough = _texture(brightest, thick, grey[0], np.zeros_like(near), brush)
     content = _without_thin(texture | changing, brush)
     content = _large_parts(content, _without_thin(changing, brush), 16 * stroke**2)
     content = _with_what_touches(content, _without_thin(dim, brush))
     if np.count_nonzero(content) < _SMALLEST * height * width:
         return None
-    return _without_corners_with_lines(content, letters)
+    clear = _hulls(content)
+    return ScanArea(clear, _with_what_touches(clear, _without_thin(rough | changing, brush)))
 
 
 def _lines(grey: NDArray[np.uint8], brush: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -191,23 +207,10 @@ def _with_what_touches(content: NDArray[np.bool_], more: NDArray[np.bool_]) -> N
     return np.asarray(touched[labels])
 
 
-def _without_corners_with_lines(content: NDArray[np.bool_], lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The box around the content, less the corners outside of its convex hull in which thin lines stand still."""
-    height, width = content.shape
-    rows, columns = np.flatnonzero(content.any(axis=1)), np.flatnonzero(content.any(axis=0))
-    top, bottom = _snapped(int(rows[0]), int(rows[-1]) + 1, height)
-    left, right = _snapped(int(columns[0]), int(columns[-1]) + 1, width)
-    kept = np.zeros((height, width), np.bool_)
-    kept[top:bottom, left:right] = True
-    hull = _hull(content)
-    rim = cv2.dilate(hull.astype(np.uint8), np.ones((_RIM, _RIM), np.uint8)) > 0
-    number, labels = cv2.connectedComponents((kept & ~hull).astype(np.uint8), connectivity=4)
-    counts = np.bincount(labels[lines & ~rim], minlength=number)
-    occupied = counts >= _FEW
-    occupied[0] = False
-    return np.asarray(kept & ~occupied[labels])
-
-
-def _snapped(start: int, end: int, length: int) -> tuple[int, int]:
-    slack = round((1 - _WHOLE) * length)
-    return (0 if start <= slack else start), (length if end >= length - slack else end)
+def _hulls(content: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The convex hulls of the connected areas."""
+    number, labels = cv2.connectedComponents(content.astype(np.uint8), connectivity=8)
+    hulls = np.zeros(content.shape, np.bool_)
+    for label in range(1, number):
+        hulls |= _hull(labels == label)
+    return hulls
