@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -138,8 +139,8 @@ def _channels(frames: Sequence[ImageArray], size: tuple[int, int]) -> list[NDArr
     """The brightest channel of each frame, ``(T, H, W)``, and if there are colours the red one: red letters on blue are as bright."""
     small = [f if f.shape[1::-1] == size else cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames]
     planes = [cv2.split(frame) for frame in small]
-    brightest = np.stack([cv2.max(cv2.max(red, green), blue) for red, green, blue in planes])
-    red = np.stack([plane[0] for plane in planes])
+    brightest = np.stack([cv2.max(cv2.max(red, green), blue) for red, green, blue in planes]).astype(np.uint8)
+    red = np.stack([plane[0] for plane in planes]).astype(np.uint8)
     is_coloured = np.count_nonzero(cv2.absdiff(brightest[0], red[0]) > _CONTRAST) > 16
     return [brightest, red] if is_coloured else [brightest]
 
@@ -174,7 +175,7 @@ def _shapes(image: NDArray[np.uint8], change: NDArray[np.uint8], operation: int)
 
 
 def _on_plain_ground(
-    ground: NDArray[np.uint8], best: NDArray[np.uint8], binary: NDArray[np.uint8], stats: NDArray[np.int32]
+    ground: NDArray[Any], best: NDArray[Any], binary: NDArray[np.uint8], stats: NDArray[Any]
 ) -> NDArray[np.float64]:
     """Of each shape, the share of the pixels around it, letters aside, that are as bright as most: of speckle few are."""
     other = cv2.dilate(binary, np.ones((3, 3), np.uint8)) == 0
