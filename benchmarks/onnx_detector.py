@@ -17,13 +17,14 @@ from ultravid.modeling import VideoDetector, prepare_for_inference
 from ultravid.modeling.types import Detections, State
 from ultravid.serving.export.onnx_format import export_onnx
 from ultravid.serving.export.step_graph import DETECTION_OUTPUTS, StepGraph, state_tensors
+from ultravid.serving.export.winograd_graph import use_winograd_graphs
 from ultravid.structures import Clip
 
 __all__ = ["OnnxDetector"]
 
 
 class OnnxDetector(VideoDetector):
-    """An export of a model. Its state is one of onnxruntime's values, which stay where they are from frame to frame.
+    """An export of a model, with Winograd's filtering. Its state is one of onnxruntime's values, which stay where they are from frame to frame.
 
     Args:
         model: in evaluation mode.
@@ -34,7 +35,8 @@ class OnnxDetector(VideoDetector):
     def __init__(self, model: VideoDetector, image_size: tuple[int, int], threads: int) -> None:
         super().__init__(organs=model.organs, tracker=model.tracker)
         self.model = model
-        prepared = prepare_for_inference(model, image_size, winograd=False)
+        prepared = prepare_for_inference(model, image_size)
+        use_winograd_graphs(prepared)
         graphs = [StepGraph(prepared, image_size, phase) for phase in range(model.num_phases)]
         self.names = graphs[0].output_names
         self.state = state_tensors(graphs[0].state)

@@ -34,6 +34,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", required=True, metavar="OUT", help="folder for the files")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"), help="torch_export only")
     parser.add_argument(
+        "--winograd",
+        action="store_true",
+        help="compute large 3x3 convolutions by Winograd's minimal filtering: faster in onnxruntime on a processor, slower on GPUs",
+    )
+    parser.add_argument(
         "--organ", help="what is scanned, for a model with a classifier per organ, if its config does not say"
     )
     parser.add_argument(
@@ -56,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         format=args.format,
         precision=args.precision,
         organ=args.organ,
+        winograd=args.winograd,
     )
     for path in (*written.files, written.description):
         print(f"{path}  {path.stat().st_size / 2**20:.1f} MiB")

@@ -24,6 +24,7 @@ __all__ = [
     "trained_conv2d",
     "use_winograd",
     "winograd_conv2d",
+    "winograd_transforms",
     "winograd_weight",
 ]
 
@@ -56,7 +57,7 @@ def _product_without(left_out: int | None) -> list[float]:
     return polynomial + [0.0] * (_IN - len(polynomial))
 
 
-def _transforms() -> tuple[Tensor, Tensor, Tensor]:
+def winograd_transforms() -> tuple[Tensor, Tensor, Tensor]:
     """Of the input ``(36, 36)``, the kernel ``(36, 9)`` and the product ``(16, 36)``, each over both axes of a tile, in float64."""
     to_output = [[p**i for p in _POINTS] + [float(i == _OUT - 1)] for i in range(_OUT)]
     of_kernel = []
@@ -72,7 +73,7 @@ def _transforms() -> tuple[Tensor, Tensor, Tensor]:
     return of_tile, of_weight, of_product
 
 
-_OF_TILE, _OF_WEIGHT, _OF_PRODUCT = _transforms()
+_OF_TILE, _OF_WEIGHT, _OF_PRODUCT = winograd_transforms()
 
 _BLOCK = 1 << 20
 """Numbers in the transformed tiles that are computed at once: 4 MB stay in the caches of a core."""

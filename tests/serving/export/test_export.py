@@ -17,12 +17,14 @@ from ultravid.config import get_config, instantiate
 from ultravid.data.mapper import frame_for_test
 from ultravid.engine.trained import Preprocessing
 from ultravid.layers.fixed_nms import first_rows, nms_mask
+from ultravid.layers.winograd import WinogradConv2d
 from ultravid.modeling import VideoDetector, VideoStream, prepare_for_inference
 from ultravid.modeling.track import KalmanTracker
 from ultravid.modeling.types import Detections
 from ultravid.serving.export import ExportError, export_detector, exporter, onnx_format
 from ultravid.serving.export.agreement import compare_steps, pair_detections
 from ultravid.serving.export.step_graph import StepGraph, phase_cycle, state_tensors
+from ultravid.serving.export.winograd_graph import MIN_CHANNELS, WinogradGraph, use_winograd_graphs
 from ultravid.serving.loading import LoadedDetector
 from ultravid.utils.errors import UserError
 
@@ -174,6 +176,8 @@ def test_what_can_not_be_exported_is_refused_and_nothing_is_written(tmp_path, mo
         export_detector(LoadedDetector(Corners(), "c"), SIZE, out, precision="bfloat16")
     with pytest.raises(UserError, match=r"classifier per organ \(breast, thyroid\).*--organ breast"):
         export_detector(LoadedDetector(Corners(organs=("breast", "thyroid")), "c"), SIZE, out)
+    with pytest.raises(UserError, match="no organ 'lung': the model has no classifier per organ"):
+        export_detector(LoadedDetector(Corners(), "c"), SIZE, out, organ="lung")
     monkeypatch.setattr(Corners, "phase", lambda self, number: int(number > 5000))
     with pytest.raises(ExportError, match="do not repeat"):
         phase_cycle(Corners())
@@ -255,6 +259,18 @@ def test_the_example_detects_in_a_movie_what_ultravid_does_without_torch(corners
         boxes, scores = (np.array([d[key] for d in detections]) for key in ("box", "score"))
         np.testing.assert_allclose(boxes, expected.pred_boxes.tensor, atol=0.05, rtol=0)
         np.testing.assert_allclose(scores, expected.scores, atol=1e-4, rtol=0)
+
+
+def test_a_convolution_by_tiles_is_the_convolution():
+    torch.manual_seed(0)
+    for height, width, bias in ((9, 16, True), (8, 6, False)):
+        conv = torch.nn.Conv2d(MIN_CHANNELS, MIN_CHANNELS + 8, 3, padding=1, bias=bias).requires_grad_(False)
+        model = torch.nn.Sequential(WinogradConv2d(conv, torch.relu))
+        use_winograd_graphs(model)
+        assert isinstance(model[0], WinogradGraph)
+        for images in (1, 2):
+            x = torch.randn(images, MIN_CHANNELS, height, width)
+            torch.testing.assert_close(model(x), conv(x).relu(), atol=2e-5, rtol=1e-4)
 
 
 # --- all models

@@ -23,12 +23,14 @@ from torch import Tensor, nn
 
 import ultravid
 from ultravid.data.transforms import area_size
+from ultravid.modeling.detector import VideoDetector
 from ultravid.modeling.inference import Precision, prepare_for_inference
 from ultravid.serving.export.agreement import Agreement, Arrays, Step, compare_steps, noise_frames
 from ultravid.serving.export.description import describe_export
 from ultravid.serving.export.onnx_format import OPSET, export_onnx, import_onnx_packages, onnx_versions
 from ultravid.serving.export.step_graph import ExportError, StepGraph, phase_cycle, state_tensors
 from ultravid.serving.export.torch_format import export_program
+from ultravid.serving.export.winograd_graph import use_winograd_graphs
 from ultravid.serving.loading import LoadedDetector
 from ultravid.utils.errors import UserError
 from ultravid.utils.text import counted
@@ -69,6 +71,7 @@ def export_detector(
     format: ExportFormat = "onnx",
     precision: Precision = "float32",
     organ: str | None = None,
+    winograd: bool = False,
 ) -> ExportedDetector:
     """Write a detector's step, for frames of one size, to a folder: ``model.onnx`` (or ``model.pt2``) and ``model.json``.
 
@@ -83,6 +86,8 @@ def export_detector(
         precision: "bfloat16" is for "torch_export" only.
         organ: whose place is the initial value of ``state.organ`` of a model with a classifier per organ, which the caller may change;
             None: that of the config.
+        winograd: compute large 3x3 convolutions by Winograd's minimal filtering, in float32. onnxruntime on a processor takes up to a fifth
+            less time so; runtimes with such a way of their own, as on GPUs, take more.
 
     Raises:
         ExportError: the model can't be exported, or what was exported does not detect the same.
@@ -95,7 +100,7 @@ def export_detector(
         import_onnx_packages()
     _warn_of_area(detector, image_size)
     cycle = phase_cycle(detector.model)
-    graphs = _graphs(detector, image_size, precision, detector.preprocessing.organ if organ is None else organ)
+    graphs = _graphs(detector.model, image_size, precision, _organ(detector, organ), winograd)
     outputs = _first_step(graphs[0])  # what the model itself says against the size is raised here
     names = [f"{name}{_SUFFIX[format]}" for name in _phase_names(len(graphs))]
     output = Path(output)
@@ -135,14 +140,26 @@ def _warn_of_area(detector: LoadedDetector, image_size: tuple[int, int]) -> None
         )
 
 
-def _graphs(detector: LoadedDetector, image_size: tuple[int, int], precision: Precision, organ: str) -> list[StepGraph]:
-    model = detector.model
-    if model.organs and not organ:
+def _organ(detector: LoadedDetector, organ: str | None) -> str:
+    organs = detector.model.organs
+    if organ and organ not in organs:
+        known = f"those of the model are {', '.join(organs)}" if organs else "the model has no classifier per organ"
+        raise UserError(f"There is no organ {organ!r}: {known}.")
+    chosen = organ or detector.preprocessing.organ
+    if organs and chosen not in organs:
         raise UserError(
-            f"The model has a classifier per organ ({', '.join(model.organs)}), and its config does not say which organ is scanned: give "
-            f"--organ {model.organs[0]}, say. The graph takes each of them, by its input state.organ."
+            f"The model has a classifier per organ ({', '.join(organs)}), and its config does not say which one is scanned: give "
+            f"--organ {organs[0]}, say. The graph takes each of them, by its input state.organ."
         )
-    prepared = prepare_for_inference(model, image_size, precision=precision, winograd=False).cpu()
+    return chosen
+
+
+def _graphs(
+    model: VideoDetector, image_size: tuple[int, int], precision: Precision, organ: str, winograd: bool
+) -> list[StepGraph]:
+    prepared = prepare_for_inference(model, image_size, precision=precision, winograd=winograd).cpu()
+    if winograd:
+        use_winograd_graphs(prepared)
     return [StepGraph(prepared, image_size, phase, organ) for phase in range(prepared.num_phases)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 
@@ -26,7 +27,9 @@ def export_program(graph: StepGraph, path: Path) -> None:
         program = program.run_decompositions({torch.ops.ultravid.nms_mask.default: _nms_mask})
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # paths and lines of the code that ran here
-        torch.export.save(program, path)
+        content = io.BytesIO()  # torch's own writer hides why a file can't be written
+        torch.export.save(program, content)
+    path.write_bytes(content.getbuffer())
 
 
 def _nms_mask(boxes: Tensor, scores: Tensor, valid: Tensor, iou_threshold: float) -> Tensor:
