@@ -5,7 +5,6 @@ Legend: ``C, D`` channels of input and output, ``H, W`` height and width of a ma
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
