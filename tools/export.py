@@ -16,6 +16,7 @@ import ultravid.utils.threads  # noqa: F401 - before torch, which then waits pas
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ultravid.utils.text import counted
 from ultravid.utils.tool import ToolParser, print_warnings, run_tool
@@ -44,7 +45,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--trust", action="append", default=[], metavar="NAME", help="a target of the config that may be built"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.run is not None and not Path(args.run).is_dir():
+        parser.error(f"--run {args.run}: is not a folder. A file is given as --config-file FILE --weights FILE")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
