@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -416,6 +415,8 @@ def _scanner_screen(scan: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _write_movie(path: Path, seed: int, index: int, num_frames: int, size: int) -> None:
     """Write video ``index`` of the dataset of this seed as an MP4; there is no file if that fails."""
+    import av  # PyAV takes half a second to import, and a dataset of images needs it not
+
     cv2.setNumThreads(1)
     video = make_phantom_video(num_frames, size, np.random.default_rng((seed, index)))
     unfinished = path.with_suffix(".unfinished")
