@@ -156,6 +156,7 @@ def test_a_program_of_torch_export_needs_no_ultravid_and_takes_bfloat16(tmp_path
     assert about["compared_with_torch"]["unpaired"] == 0 and about["precision"] == "bfloat16"
 
 
+@pytest.mark.slow_models
 def test_weights_above_the_limit_of_a_file_lie_beside_the_graph_and_an_earlier_export_is_replaced(
     tmp_path, monkeypatch
 ):
@@ -209,16 +210,6 @@ def test_detections_are_paired_in_any_order_and_those_without_partner_are_counte
     assert pair_detections(one, nothing).unpaired == 3 and pair_detections(nothing, nothing).detections == 0
 
 
-def fcos_with_memory():
-    node = get_config("common/models/fcos_small.py").model
-    node.feature_context = get_config("common/models/fgfa_small.py").model.feature_context
-    node.feature_context.warp.estimator = dict(_target_="ultravid.modeling.flow.ZeroFlow")
-    torch.manual_seed(0)
-    model = instantiate(node)
-    randomize(model)
-    return model.eval()
-
-
 def write_movie(path, frames):
     with av.open(str(path), "w") as movie:
         stream = movie.add_stream("ffv1", rate=Fraction(30000, 1001))
@@ -228,8 +219,8 @@ def write_movie(path, frames):
         movie.mux(stream.encode())
 
 
-def test_a_shipped_model_with_a_memory_detects_the_same(tmp_path):
-    model, size = fcos_with_memory(), (48, 64)
+def test_a_shipped_model_detects_the_same(tmp_path):
+    model, size = random_model("fcos"), (48, 64)
     export_detector(LoadedDetector(model, "fcos"), size, tmp_path)
     about, run, _ = exported(tmp_path)
     step, start = of_torch(model, size)
