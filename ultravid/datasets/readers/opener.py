@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ultravid.datasets.readers.images import ImageFolderSource, list_images
-from ultravid.datasets.readers.kinds import kind_of
+from ultravid.datasets.readers.kinds import Kind, kind_of
 from ultravid.datasets.readers.shown import choose_shown
 from ultravid.datasets.readers.source import (
     DICOM_SUFFIXES,
@@ -17,7 +17,7 @@ from ultravid.datasets.readers.source import (
 from ultravid.datasets.safe_files import open_regular
 from ultravid.datasets.video import DataError
 
-__all__ = ["is_recording", "open_source", "open_whole"]
+__all__ = ["is_recording", "kind_to_read", "open_source", "open_whole"]
 
 
 def is_recording(path: str | Path) -> bool:
@@ -59,14 +59,7 @@ def open_whole(path: str | Path, bits: int | None = None) -> FrameSource:
         raise DataError(f"{path} does not exist.")
     if path.is_dir():
         return ImageFolderSource(path)
-    try:
-        with open_regular(path) as file:
-            empty = not file.read(1)
-    except OSError as error:
-        raise DataError(f"{path}: can't be read ({error.strerror}).") from error
-    if empty:
-        raise DataError(f"{path}: is empty (0 bytes).")
-    kind = kind_of(path)
+    kind = kind_to_read(path)
     if kind == "image":
         return ImageFolderSource(path)
     if kind == "stack":
@@ -77,11 +70,28 @@ def open_whole(path: str | Path, bits: int | None = None) -> FrameSource:
         from ultravid.datasets.readers.movie import MovieSource
 
         return MovieSource(path)
-    if kind == "dicom":
-        from ultravid.datasets.readers.dicom import DicomSource
+    from ultravid.datasets.readers.dicom import DicomSource
 
-        return DicomSource(path, bits)
-    known = sorted(MOVIE_SUFFIXES | DICOM_SUFFIXES | IMAGE_SUFFIXES)
-    raise DataError(
-        f"{path}: is not a kind of file that frames are read from ({', '.join(known)}, or a folder of images)."
-    )
+    return DicomSource(path, bits)
+
+
+def kind_to_read(path: Path) -> Kind:
+    """What a file that frames are read from is.
+
+    Raises:
+        DataError: it can't be read, is empty, or is of no kind that frames are read from.
+    """
+    try:
+        with open_regular(path) as file:
+            is_empty = not file.read(1)
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror}).") from error
+    if is_empty:
+        raise DataError(f"{path}: is empty (0 bytes).")
+    kind = kind_of(path)
+    if kind is None:
+        known = sorted(MOVIE_SUFFIXES | DICOM_SUFFIXES | IMAGE_SUFFIXES)
+        raise DataError(
+            f"{path}: is not a kind of file that frames are read from ({', '.join(known)}, or a folder of images)."
+        )
+    return kind

@@ -7,11 +7,9 @@ from pathlib import Path
 
 from ultravid.datasets.masks import Masks
 from ultravid.datasets.readers.images import list_images
-from ultravid.datasets.readers.kinds import kind_of
+from ultravid.datasets.readers.opener import kind_to_read
 from ultravid.datasets.readers.search import FoundRecordings
 from ultravid.datasets.readers.shown import HasRegions, Shown, choose_shown
-from ultravid.datasets.readers.source import DICOM_SUFFIXES, IMAGE_SUFFIXES, MOVIE_SUFFIXES
-from ultravid.datasets.safe_files import open_regular
 from ultravid.datasets.video import DataError
 from ultravid.serving.sources.base import RecordingStream
 from ultravid.serving.sources.frames import open_dicom, open_pictures, open_stack
@@ -72,7 +70,7 @@ def _open_path(path: Path, name: str, show: Show, vid_stride: int) -> RecordingS
     if path.is_dir():
         _refuse_several(path)
         return open_pictures(path, name, show, vid_stride=vid_stride)
-    kind = _kind_of_file(path)
+    kind = kind_to_read(path)
     if kind == "movie":
         from ultravid.serving.sources.movie import MovieStream  # PyAV and pydicom take half a second to import
 
@@ -81,23 +79,7 @@ def _open_path(path: Path, name: str, show: Show, vid_stride: int) -> RecordingS
         return open_dicom(path, name, show, vid_stride=vid_stride)
     if kind == "stack":
         return open_stack(path, name, show, vid_stride=vid_stride)
-    if kind == "image":
-        return open_pictures(path, name, show, vid_stride=vid_stride)
-    known = sorted(MOVIE_SUFFIXES | DICOM_SUFFIXES | IMAGE_SUFFIXES)
-    raise DataError(
-        f"{path}: is not a kind of file that frames are read from ({', '.join(known)}, or a folder of pictures)."
-    )
-
-
-def _kind_of_file(path: Path) -> str | None:
-    try:
-        with open_regular(path) as file:
-            is_empty = not file.read(1)
-    except OSError as error:
-        raise DataError(f"{path}: can't be read ({error.strerror}).") from error
-    if is_empty:
-        raise DataError(f"{path}: is empty (0 bytes).")
-    return kind_of(path)
+    return open_pictures(path, name, show, vid_stride=vid_stride)
 
 
 def _refuse_several(folder: Path) -> None:
