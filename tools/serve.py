@@ -48,7 +48,7 @@ BOUND_HELP = {
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     model = parser.add_argument_group("model")
-    model.add_argument("--run", metavar="FOLDER", help="folder of a run: its config and its best weights")
+    model.add_argument("--run", metavar="FOLDER", help="folder of a run: its config and its newest weights")
     model.add_argument("--config-file", metavar="FILE", help="config in Python or YAML, in place of a run")
     model.add_argument("--weights", metavar="FILE", help="weights of the config, or others of the run")
     model.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (that of the config)")
