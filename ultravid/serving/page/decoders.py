@@ -187,15 +187,20 @@ class DecoderProcess:
         self.connection = connection
         self._decoders = decoders
         self._number = number
+        self._closing = threading.Lock()
+        self._is_closed = False
 
     def end(self) -> None:
         """End it at once, from any thread: who waits for it gets an EOFError."""
         self._decoders.end(self._number)
 
     def close(self) -> None:
-        """End it, and close the connection."""
-        self.end()
-        self.connection.close()
+        """End it, and close the connection; once, from any thread."""
+        with self._closing:
+            if not self._is_closed:
+                self._is_closed = True
+                self.end()
+                self.connection.close()
 
 
 class UploadedStream:
@@ -220,8 +225,6 @@ class UploadedStream:
     def __init__(self, decoders: Decoders, path: Path, *, for_movie: bool = False) -> None:
         self._process = decoders.take()
         self._bounds = bounds = decoders.bounds
-        self._closing = threading.Lock()
-        self._is_closed = False
         self.path: Path | None = path
         self.damage: Sequence[str] = ()
         self.is_cut = False
@@ -300,10 +303,7 @@ class UploadedStream:
 
     def close(self) -> None:
         """As `RecordingStream.close`."""
-        with self._closing:
-            if not self._is_closed:
-                self._is_closed = True
-                self._process.close()
+        self._process.close()
 
 
 class CameraStream:
@@ -337,8 +337,6 @@ class CameraStream:
         self._process = decoders.take()
         self._bounds = bounds = decoders.bounds
         self._inbox = inbox
-        self._closing = threading.Lock()
-        self._is_closed = False
         try:
             with _as_decoding_error():
                 limits = {"max_pixels": bounds.max_pixels, "max_cpu_s": bounds.max_analysis_s + _OPEN_S}
@@ -397,10 +395,7 @@ class CameraStream:
 
     def close(self) -> None:
         """As `RecordingStream.close`."""
-        with self._closing:
-            if not self._is_closed:
-                self._is_closed = True
-                self._process.close()
+        self._process.close()
 
 
 class StoredStream:
