@@ -20,6 +20,7 @@ from functools import partial
 
 from ultravid.config import Builder, Node, importable_project, load_checked
 from ultravid.config.command_line import default_argument_parser, show_config
+from ultravid.config.identity import check_identity
 from ultravid.config.instantiate import as_user_error
 from ultravid.utils.tool import run_tool
 
@@ -91,6 +92,8 @@ def prepare(args: argparse.Namespace) -> tuple[Node, argparse.Namespace]:
     from ultravid.engine import resolve_resume
 
     cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS, objects=OBJECTS)
+    if args.identity:
+        check_identity(cfg, args.identity)
     if not args.quick:  # which may look at a run that is at work
         resolve_resume(cfg, args)
     return cfg, args
@@ -98,7 +101,7 @@ def prepare(args: argparse.Namespace) -> tuple[Node, argparse.Namespace]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, check the config, and start the processes."""
-    args = default_argument_parser(quick=True).parse_args(argv)
+    args = default_argument_parser(quick=True, identity=True).parse_args(argv)
     if show_config(args, REQUIRED_KEYS, OBJECTS):
         return 0
     from ultravid.engine import launch

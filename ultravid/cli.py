@@ -23,6 +23,7 @@ TOOLS = {
     "train-yaml": "train_net",
     "train-plain": "plain_train_net",
     "cross-validate": "cross_validate",
+    "experiment": "experiment",
     "predict": "predict",
     "evaluate": "evaluate",
     "compare": "compare",

@@ -40,7 +40,7 @@ from ultravid.config.value_types import hint_of, mismatch, parameters_of, resolv
 from ultravid.utils.text import nearest
 from ultravid.utils.threads import NumThreads
 
-__all__ = ["check", "load_checked", "refuse_faults"]
+__all__ = ["check", "launcher_faults", "load_checked", "refuse_faults"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def check(cfg: Any, *, allowed_packages: Iterable[str] | None = None) -> list[Fa
     with own_project(cfg):
         found = [
             *_faults(cfg, allowed),
-            *_launcher_faults(cfg),
+            *launcher_faults(cfg),
             *_circles(cfg),
             *_copies(cfg),
             *_lost_settings(cfg),
@@ -208,7 +208,8 @@ def _faults(container: Container, allowed: frozenset[str] | None, complete: bool
                 yield Fault(full_key(container, key), f"{error}{_hint(container, key, error)}", where(container, key))
 
 
-def _launcher_faults(cfg: Node) -> Iterator[Fault]:
+def launcher_faults(cfg: Node) -> Iterator[Fault]:
+    """Faults of the values of ``train`` that launchers read and no object takes."""
     train = cfg.get("train") if "train" in cfg and not is_reference(raw_child(cfg, "train", None)) else None
     if not isinstance(train, Node) or "_target_" in train:
         return

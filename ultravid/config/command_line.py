@@ -75,12 +75,15 @@ class _IntermixedParser(ToolParser):
         return parsed
 
 
-def default_argument_parser(epilog: str | None = None, *, quick: bool = False) -> argparse.ArgumentParser:
+def default_argument_parser(
+    epilog: str | None = None, *, quick: bool = False, identity: bool = False
+) -> argparse.ArgumentParser:
     """The arguments of a training launcher.
 
     Args:
         epilog: what follows in the help; None: examples.
         quick: whether the launcher offers ``--quick``, as `ultravid.engine.quick` does it.
+        identity: whether the launcher offers ``--identity``, which `ultravid.config.identity.check_identity` checks.
     """
     parser = _IntermixedParser(
         allow_abbrev=False,
@@ -97,6 +100,12 @@ Examples:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_run_arguments(parser, "a config, .py or .yaml", weights="train.init_checkpoint", output_dir="train.output_dir")
+    if identity:
+        parser.add_argument(
+            "--identity",
+            metavar="HASH",
+            help="refuse to run unless the config has this identity, as jobs of tools/experiment.py are started",
+        )
     if quick:
         parser.add_argument(
             "--quick",

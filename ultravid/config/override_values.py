@@ -31,7 +31,17 @@ from ultravid.config.tree import MISSING, Container, full_key, key_in_parent, ra
 from ultravid.config.value_types import mismatch, parameters_of, type_text
 from ultravid.utils.text import quoted_for_shell
 
-__all__ = ["Place", "Typed", "common_example", "fitted", "is_text", "parse_value", "untyped"]
+__all__ = [
+    "Place",
+    "Typed",
+    "common_example",
+    "fitted",
+    "is_text",
+    "parse_any",
+    "parse_value",
+    "quoted_value",
+    "untyped",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +166,26 @@ def _grammar() -> Any:
     return read
 
 
+def parse_any(key: str, text: str) -> Any:
+    """What hydra's grammar makes of a value, a sweep over several values included.
+
+    Returns:
+        `Typed` for a number, a word or a text; a list or dict of these; a sweep or glob of `hydra.core.override_parser.types`,
+        whose values are `Typed`, or plain in the arguments of a function such as ``choice``.
+
+    Raises:
+        OverrideError: the text does not parse.
+    """
+    from hydra.errors import HydraException
+
+    try:
+        return _parsed(f"key={text}")
+    except HydraException as error:
+        raise OverrideError(f"{f'{key}={text}'!r} does not parse: {_stuck(error, key, text, None)}") from error
+    except RecursionError:
+        raise OverrideError(f"{f'{key}={text}'[:40]!r}... does not parse: it is nested too deep.") from None
+
+
 def _parsed(text: str) -> Any:
     return _grammar()(text)
 
@@ -189,13 +219,13 @@ def _of_sweep(key: str, text: str, old: Any) -> str:
         if old is None or isinstance(old, list | tuple)
         else ""
     )
-    as_text = f"for a text with a comma write {quoted_for_shell(f'{key}={_in_quotes(text)}')}" if is_text(old) else ""
+    as_text = f"for a text with a comma write {quoted_for_shell(f'{key}={quoted_value(text)}')}" if is_text(old) else ""
     hint = ", ".join(filter(None, (as_list, as_text)))
     return f" {hint[0].upper()}{hint[1:]}." if hint else ""
 
 
-def _in_quotes(text: str) -> str:
-    """A text in the quotes of hydra's grammar."""
+def quoted_value(text: str) -> str:
+    """A text in the quotes of hydra's grammar, which is the value of an override whatever characters it has."""
     escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
     return f"'{escaped}'"
 
@@ -224,7 +254,7 @@ def _stuck(error: Exception, key: str, text: str, old: Any) -> str:
         return f"{stuck}; write a tuple as a list, {quoted_for_shell(as_list)}"
     if text[:1] in "[{" or "'" in text or not is_text(old):
         return stuck
-    return f"{stuck}; for a text with such characters write {quoted_for_shell(f'{key}={_in_quotes(text)}')}"
+    return f"{stuck}; for a text with such characters write {quoted_for_shell(f'{key}={quoted_value(text)}')}"
 
 
 # --- where a value is set ---------------------------------------------------------------------------------------------------
@@ -479,7 +509,7 @@ def _fitted_scalar(old: Any, new: Typed, place: Place) -> Any:
         return value
     if value == "None" and is_text(old) and not new.is_cast and not new.is_quoted:
         raise OverrideError(
-            f"{place.key!r}: 'None' would be text. Write {_write(place, 'null')} for None, or {_write(place, _in_quotes(value))} for the text."
+            f"{place.key!r}: 'None' would be text. Write {_write(place, 'null')} for None, or {_write(place, quoted_value(value))} for the text."
         )
     if isinstance(old, str | PurePath) and not new.is_cast:
         if not isinstance(value, str) and isinstance(old, str) and place.agrees(value):
@@ -625,7 +655,7 @@ def _right(old: Any, new: Any, place: Place) -> str:
     if isinstance(old, Node):
         return _for_node(old, given, place)
     if (call := as_call(old)) is not None and isinstance(new, str) and len(call.get("_args_", ())) == 1:
-        described = f"{{_target_: {call['_target_']}, _args_: [{_in_quotes(given)}]}}"
+        described = f"{{_target_: {call['_target_']}, _args_: [{quoted_value(given)}]}}"
         return f"Describe the call that makes it: write {_write(place, described)}."
     if isinstance(old, type) or callable(old):
         return f"For an object with a name write {_write(place, '{_object_: ' + given + '}')}."

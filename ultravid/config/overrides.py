@@ -30,6 +30,7 @@ from ultravid.config.references import is_reference
 from ultravid.config.shipped import shipped_config, shipped_names
 from ultravid.config.suggestions import unknown_key_hint
 from ultravid.config.tree import (
+    CONTROL_KEYS,
     MISSING,
     RESERVED_KEYS,
     Container,
@@ -44,7 +45,7 @@ from ultravid.config.tree import (
 from ultravid.config.upgrade import current_key, key_of_plain_value, make_parts, note_override, upgrade_value
 from ultravid.utils.text import quoted_for_shell
 
-__all__ = ["apply_overrides", "override_faults"]
+__all__ = ["apply_overrides", "override_faults", "plain_setting", "split_override"]
 
 _FILE_OBJECT = re.compile(
     r"(?P<file>(?:[A-Za-z][A-Za-z0-9+.-]*://[^='\"]+|[^:='\"]+)\.(?:py|yaml|yml)):(?P<name>[A-Za-z_][\w.]*)"
@@ -95,6 +96,32 @@ def override_faults(cfg: Node, overrides: Sequence[str], origins: Sequence[str] 
     return faults
 
 
+def plain_setting(cfg: Node, text: str) -> tuple[Node, Any, Any] | None:
+    """What an override would do if it replaces one plain value by another; nothing is changed.
+
+    Returns:
+        the node, the key in it and the new value; None if the override does anything else (adds, deletes, names an object or several
+        keys, sets or replaces a reference), or can't be applied.
+    """
+    try:
+        sign, key, typed = split_override(text)
+        if sign or typed is None or not typed.strip() or _current_key(cfg, key, typed) != key:
+            return None
+        parent, _ = _walk(cfg, split_key(key), key, (), typed, create=False)
+        last = _step(parent, split_key(key)[-1])
+        old = raw_child(parent, last, None) if last in parent else MISSING
+        if not isinstance(parent, Node) or type(old) not in _PLAIN or old == MISSING or is_reference(old):
+            return None
+        value = fitted(old, _value(key, typed, old), Place(parent, last, key, typed=typed))
+    except ConfigError:
+        return None
+    is_plain = type(value) in _PLAIN and value != MISSING and not is_reference(value)
+    return (parent, last, value) if is_plain and last not in RESERVED_KEYS | CONTROL_KEYS else None
+
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
 def _has(cfg: Node, key: str) -> bool:
     """Whether a config has a key."""
     try:
@@ -119,7 +146,7 @@ def _current_key(cfg: Node, key: str, typed: str | None) -> str:
 
 
 def _apply(cfg: Node, text: str, origin: Origin) -> None:
-    sign, key, typed = _split(text)
+    sign, key, typed = split_override(text)
     if (today := _current_key(cfg, key, typed)) != key:
         make_parts(cfg, today, origin)
         old, key, sign = key, today, "++" if sign == "+" else sign  # what had to be added may be there today
@@ -245,7 +272,7 @@ def _is_merged(value: dict[Any, Any]) -> bool:
     return "_target_" not in value and not (len(value) == 1 and not RESERVED_KEYS.isdisjoint(value))
 
 
-def _split(text: str) -> tuple[str, str, str | None]:
+def split_override(text: str) -> tuple[str, str, str | None]:
     """(sign, key, text of the value) of an override; None for the value if there is no ``=``."""
     split = _SPLIT.match(text)
     if split is None:

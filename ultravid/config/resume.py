@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ultravid.config.default_arguments import alike, is_default_argument
 from ultravid.config.diff import ABSENT, Difference, diff
 from ultravid.config.errors import ConfigError
+from ultravid.config.identity import has_no_influence
 from ultravid.config.kinds import as_config, load_config
 from ultravid.config.nodes import Node, resolve_environment
 from ultravid.config.provenance import where
@@ -24,10 +25,6 @@ __all__ = ["check_resume_config", "is_named", "significant_changes"]
 
 if TYPE_CHECKING:
     from ultravid.config.cfg_node import CfgNode
-
-_WITHOUT_INFLUENCE = frozenset({"num_workers", "pin_memory", "prefetch_factor"})
-"""Last steps of keys that do not change the metrics of a run."""
-_OF_THE_JOB = frozenset({"train.output_dir", "train.wall_time_s", "train.num_threads"})
 
 
 def significant_changes(cfg: Node | CfgNode, saved_config: Path) -> list[Difference]:
@@ -134,4 +131,4 @@ def _is_free(difference: Difference) -> bool:
     key = difference.key
     if key == "train.seed":
         return difference.new is None or (isinstance(difference.new, int) and difference.new < 0)
-    return key in _OF_THE_JOB or key.rpartition(".")[2] in _WITHOUT_INFLUENCE
+    return has_no_influence(key)

@@ -13,10 +13,10 @@ from ultravid.config.nodes import Node, as_root
 from ultravid.config.plain_data import to_data
 from ultravid.config.references import is_reference
 from ultravid.config.targets import target_name
-from ultravid.config.tree import CONTROL_KEYS, Container, raw_children
+from ultravid.config.tree import CONTROL_KEYS, Container, raw_child, raw_children
 from ultravid.config.yaml_files import gc_paused
 
-__all__ = ["config_hash", "dump_yaml", "py_text", "resolved", "target_text", "to_py"]
+__all__ = ["config_hash", "dump_yaml", "py_text", "resolved", "resolved_child", "target_text", "to_py"]
 
 _LINE_LENGTH = 88  # black's, as detectron2 prints configs
 
@@ -147,16 +147,18 @@ def resolved(container: Container) -> Any:
     Raises:
         InterpolationError: a reference leads nowhere or in a circle.
     """
-
-    def child(key: Any, value: Any) -> Any:
-        if is_reference(value):
-            found = container[key]
-            if isinstance(found, Node) and "_target_" in found:
-                return value
-            return resolved(found) if isinstance(found, Container) else found
-        return resolved(value) if isinstance(value, Container) else value
-
-    pairs = [(key, child(key, value)) for key, value in raw_children(container)]
+    pairs = [(key, resolved_child(container, key)) for key, _ in raw_children(container)]
     if isinstance(container, Node):
         return Node(pairs)
     return type(container)._make(pairs, None)
+
+
+def resolved_child(container: Container, key: Any) -> Any:
+    """One value of a container as `resolved` has it."""
+    value = raw_child(container, key)
+    if is_reference(value):
+        found = container[key]
+        if isinstance(found, Node) and "_target_" in found:
+            return value
+        return resolved(found) if isinstance(found, Container) else found
+    return resolved(value) if isinstance(value, Container) else value

@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +58,9 @@ class JobListener:
     def ended(self, job: Job, exit_code: int) -> None:
         """A job has ended."""
 
+    def waiting(self) -> None:
+        """Nothing happened for a moment; called some times a second while jobs run."""
+
     def stopping(self, running: int) -> None:
         """A signal arrived while ``running`` jobs were running."""
 
@@ -66,6 +69,7 @@ def run_jobs(
     jobs: Sequence[Job],
     slots: Sequence[Mapping[str, str]],
     listener: JobListener | None = None,
+    restarts: int = 0,
 ) -> JobResults:
     """Run jobs in order, as many at a time as there are slots; a job that fails does not stop the others.
 
@@ -76,8 +80,10 @@ def run_jobs(
         jobs: what to run.
         slots: environment variables for the job that occupies the slot, added to those of this process.
         listener: is called when jobs start and end.
+        restarts: how often a job that a signal of others killed is started again, ahead of those that wait.
     """
     listener = listener or JobListener()
+    restarted: Counter[str] = Counter()
     waiting, free = deque(jobs), list(slots)
     running: dict[str, _Running] = {}
     exit_codes: dict[str, int] = {}
@@ -91,12 +97,16 @@ def run_jobs(
                 if not any(r.was_signalled for r in running.values()):
                     listener.stopping(len(running))
                 _signal(running.values(), at_once=len(received) > 1 and received[-1] == signal.SIGINT)
+            listener.waiting()
             time.sleep(_POLL_S)
             for name, ended in [(n, r) for n, r in running.items() if r.process.poll() is not None]:
                 del running[name]
                 free.append(ended.slot)
                 exit_codes[name] = ended.process.returncode
                 listener.ended(ended.job, ended.process.returncode)
+                if ended.process.returncode < 0 and not received and restarted[name] < restarts:
+                    restarted[name] += 1
+                    waiting.appendleft(ended.job)
         return JobResults(exit_codes, stopped=bool(received) and bool(waiting or any(exit_codes.values())))
 
 

@@ -216,6 +216,11 @@ class RunFolder:
         """What was recorded during training: one JSON object a line and iteration."""
         return self.path / "metrics.json"
 
+    @property
+    def job_record(self) -> Path:
+        """How often and where the run was started as a job of an experiment, and how it ended (`ultravid.experiments.status`)."""
+        return self.path / "job.json"
+
     def events(self) -> list[Path]:
         """TensorBoard's files, oldest first."""
         return sorted(self.path.glob("events.out.tfevents.*"))
