@@ -202,14 +202,16 @@ def test_a_run_in_training_a_missing_checkpoint_and_weights_of_another_model_hav
     assert load_detector(live, weights=str(caught.value).rpartition("--weights ")[2]).model is not None
     with pytest.raises(CheckpointError, match=r"no best checkpoint. It has model_final.pth"):
         load_detector(run, weights="best")
-    with pytest.raises(CheckpointError, match="does not exist"):
-        load_detector(run, weights=tmp_path / "absent.pth")
+    with pytest.raises(CheckpointError, match=r"no checkpoint bst: .* It has model_final\.pth"):
+        load_detector(run, weights="bst")
+    with pytest.raises(UserError, match=rf"neither the folder of a run nor a config file\. Did you mean {run}\?"):
+        load_detector(run.with_name(f"{run.name}s"))
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         load_detector(bare)
-    with pytest.raises(ConfigError, match=r"no folder of a run: it has no config.yaml"):
+    with pytest.raises(ConfigError, match=r"not the folder of a run: it has no config.yaml\. It holds runs: .*bare"):
         load_detector(tmp_path)
     other = write_run(tmp_path / "other", "retinanet")
     with pytest.raises(CheckpointError, match="doesn't fit the model"):

@@ -140,6 +140,10 @@ def test_arguments_act_and_wrong_ones_are_named(predictor):
 def test_a_model_of_several_organs_asks_for_one(tmp_path):
     organs = write_run(tmp_path / "run", "fcos")
     predictor = StreamingPredictor(organs, threads=1)
+    with pytest.raises(UserError, match=r"no organ 'breast': the model has no classifier per organ"):
+        predictor.stream("breast")
+    with pytest.raises(UserError, match=r"color is 'bgr'; it is 'RGB' or 'BGR'"):
+        predictor.stream(color="bgr")
     predictor.detector.model.organs = predictor._model(None).organs = ("breast", "thyroid")
     with pytest.raises(UserError, match="organ is not known"):
         predictor(frames(0, 1)[0])

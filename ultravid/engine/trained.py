@@ -116,7 +116,7 @@ def _read(cfg: CfgNode | Node | str | Path, trust: frozenset[str] | None) -> tup
     if path.is_dir():
         run = RunFolder(path)
         if run.saved_config is None:
-            raise ConfigError(f"{path} is no folder of a run: it has no {run.config.name}.")
+            raise ConfigError(f"{path} is not the folder of a run: it has no {run.config.name}.")
         path = run.saved_config
     is_data = path.suffix != ".py"
     if is_data and trust is not None and path.is_file() and has_cfg_node_keys(load_config_file(path)):

@@ -48,8 +48,10 @@ def draw(
         ``(H, W, 3)`` uint8.
 
     Raises:
-        ValueError: the image has another shape or dtype.
+        ValueError: the image has another shape or dtype, or there is no such order of channels.
     """
+    if channels not in ("RGB", "BGR"):
+        raise ValueError(f"channels is {channels!r}; it is 'RGB' or 'BGR'.")
     shown = _as_picture(image)
     if channels == "BGR":
         shown = np.ascontiguousarray(shown[..., ::-1])

@@ -20,7 +20,7 @@ from ultravid.modeling.detector import VideoDetector
 from ultravid.utils.errors import UserError
 from ultravid.utils.hashing import sha256_of
 from ultravid.utils.run_folder import RunFolder, RunState
-from ultravid.utils.text import counted
+from ultravid.utils.text import counted, nearest
 
 __all__ = ["LoadedDetector", "final_part", "load_detector"]
 
@@ -73,11 +73,13 @@ def load_detector(
         trust: names of targets that are accepted besides those on ultravid's list.
 
     Raises:
-        UserError: the run is still in training and no checkpoint is named; or the model is no detector in video.
+        UserError: there is no such folder or file; the run is still in training and no checkpoint is named; or the model is not a detector
+            in video.
         ConfigError: a value of the config is wrong.
         TrustError: targets of the model are neither on the list nor trusted.
         CheckpointError: there are no weights, or they can't be read, or are those of another model.
     """
+    _check_exists(cfg)
     run = RunFolder(cfg) if isinstance(cfg, str | Path) and Path(cfg).is_dir() else None
     chosen = weights if run is None else _checkpoint_of(run, weights)
     trained = load_trained_model(cfg, weights=chosen, device=device, trust=trust)
@@ -125,7 +127,7 @@ def _checkpoint_of(run: RunFolder, weights: str | Path | None) -> str | Path | N
         CheckpointError: there is none.
     """
     if run.saved_config is None:
-        raise ConfigError(f"{run} is no folder of a run: it has no {run.config.name}.")
+        raise ConfigError(f"{run} is not the folder of a run: it has no {run.config.name}.{_runs_inside(run.path)}")
     if weights is not None and str(weights):
         named = {"last": run.newest_checkpoint(), "final": run.final_checkpoint(), "best": best_checkpoint(run)}
         if str(weights) in named:
@@ -133,8 +135,15 @@ def _checkpoint_of(run: RunFolder, weights: str | Path | None) -> str | Path | N
             if found is None:
                 raise CheckpointError(f"{run} has no {weights} checkpoint. {_what_there_is(run)}")
             return found
+        if Path(weights).exists() or "://" in str(weights):
+            return weights
         inside = run.checkpoint(str(weights).removesuffix(".pth"))
-        return inside if inside.is_file() and not Path(weights).exists() else weights
+        if not inside.is_file():
+            raise CheckpointError(
+                f"There is no checkpoint {weights}: it is neither a file nor in {run}. {_what_there_is(run)} "
+                "last, best and final name a checkpoint too."
+            )
+        return inside
     if run.state() is RunState.RUNNING:
         checkpoints = run.checkpoints()
         hint = f", or name one of its checkpoints: --weights {checkpoints[-1]}" if checkpoints else ""
@@ -149,6 +158,31 @@ def _checkpoint_of(run: RunFolder, weights: str | Path | None) -> str | Path | N
 def _what_there_is(run: RunFolder) -> str:
     names = [path.name for path in run.checkpoints()]
     return f"It has {', '.join(names)}." if names else "It has none at all."
+
+
+def _check_exists(cfg: CfgNode | Node | str | Path) -> None:
+    """Refuse the misspelled name of a folder, which would be reported as a config file."""
+    if not isinstance(cfg, str | Path) or "://" in str(cfg) or Path(cfg).exists() or Path(cfg).suffix:
+        return
+    near = nearest(Path(cfg).name, [path.name for path in _folders_in(Path(cfg).parent)])
+    hint = "" if near is None else f" Did you mean {Path(cfg).with_name(near)}?"
+    raise UserError(f"{cfg} does not exist: it is neither the folder of a run nor a config file.{hint}")
+
+
+def _runs_inside(folder: Path) -> str:
+    """A hint at the runs in a folder that was given in place of one of them."""
+    runs = [path for path in _folders_in(folder) if RunFolder(path).saved_config is not None]
+    if not runs:
+        return ""
+    more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+    return f" Did you mean {runs[0]}?" if len(runs) == 1 else f" It holds runs: {', '.join(map(str, runs[:3]))}{more}."
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
 
 
 def _check_complete(trained: TrainedModel) -> None:

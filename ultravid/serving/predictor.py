@@ -151,9 +151,14 @@ class StreamingPredictor:
             organ: what is scanned, for a model with a classifier per organ; None: that of the config's test loader.
             shown: the part of the frames that the model gets; None: the whole.
             color: None: that of the predictor.
+
+        Raises:
+            UserError: there is no such organ or color.
         """
-        if organ is not None:
+        if organ:
             self.check_organ(organ)
+        if color is not None:
+            _check_word("color", color, ("RGB", "BGR"))
         own = self.detector.preprocessing.organ if organ is None else organ
         return DetectionStream(self, organ=own, shown=shown, color=color or self.color)
 
@@ -163,6 +168,8 @@ class StreamingPredictor:
         Raises:
             UserError: it has none, or needs to know the organ.
         """
+        if organ and not self.detector.model.organs:
+            raise UserError(f"There is no organ {organ!r}: the model has no classifier per organ. Leave it out.")
         try:
             self.detector.model.organ_index(organ)
         except ValueError as error:
@@ -270,7 +277,8 @@ class DetectionStream:
         if self._stream is None:
             given = (int(image.shape[-2]), int(image.shape[-1]))
             output = (int(part.shape[-2]), int(part.shape[-1]))
-            self.predictor.check_organ(self.organ)
+            if self.predictor.detector.model.organs:
+                self.predictor.check_organ(self.organ)
             model = self.predictor._model(given)
             self._stream = VideoStream(model, given, output, self.organ, tracker=self.predictor.tracker)
         found = self.predictor._run(self._stream, image)
@@ -326,16 +334,15 @@ def _check_arguments(
         )
     if latency_budget_ms is not None and not latency_budget_ms > 0:
         raise UserError(f"latency_budget_ms is {latency_budget_ms}; it is a number of milliseconds above 0.")
-    words: dict[str, tuple[Any, tuple[str, ...]]] = {
-        "color": (color, ("RGB", "BGR")),
-        "precision": (precision, ("float32", "bfloat16")),
-    }
+    _check_word("color", color, ("RGB", "BGR"))
+    _check_word("precision", precision, ("float32", "bfloat16"))
     if isinstance(tracker, str):
-        words["tracker"] = (tracker, ("auto",))
-    for name, (word, known) in words.items():
-        if word not in known:
-            others = ", a tracker, or None" if name == "tracker" else ""
-            raise UserError(f"{name} is {word!r}; it is {' or '.join(map(repr, known))}{others}.")
+        _check_word("tracker", tracker, ("auto",), ", a tracker, or None")
+
+
+def _check_word(name: str, word: Any, known: tuple[str, ...], others: str = "") -> None:
+    if word not in known:
+        raise UserError(f"{name} is {word!r}; it is {' or '.join(map(repr, known))}{others}.")
 
 
 def _with_iou(detector: LoadedDetector, iou: float) -> LoadedDetector:

@@ -9,7 +9,6 @@ from ultravid.serving.page.analysis import PageStream
 from ultravid.serving.page.decoders import DecodedFrame
 from ultravid.serving.predictor import StreamingPredictor
 from ultravid.serving.records import FrameDetections
-from ultravid.utils.errors import UserError
 
 __all__ = ["ModelDetector", "load_page_detector"]
 
@@ -30,9 +29,8 @@ class ModelDetector:
         self._organ = organ
         loaded = predictor.detector
         self.title = f"{loaded.name}: {', '.join(loaded.class_names)}"
-        organs = loaded.model.organs
-        if organ is not None and organs and organ not in organs:
-            raise UserError(f"--organ {organ}: the model has classifiers for {', '.join(organs)}.")
+        if organ is not None:
+            predictor.check_organ(organ)
 
     @property
     def class_names(self) -> Sequence[str]:
