@@ -76,7 +76,7 @@ def test_of_a_dicom_file_that_is_cut_off_all_whole_frames_come_and_then_the_dama
 
 def test_a_dicom_file_of_another_modality_is_refused(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", GREY, Modality="CT")
-    with pytest.raises(DataError, match=r"a\.dcm: is no ultrasound image: its modality is CT, not US or IVUS"):
+    with pytest.raises(DataError, match=r"a\.dcm: is not an ultrasound image: its modality is CT, not US or IVUS"):
         open_stream(path)
     assert len(frames_of(write_dicom(tmp_path / "b.dcm", GREY, Modality="US"))[1]) == 6
 
@@ -142,7 +142,7 @@ def test_sources_are_named_by_patterns_and_lists(recordings, tmp_path, monkeypat
     (recordings / "list.txt").write_text("scan2.mp4\nnone.mp4\n")
     for source, message in {
         str(recordings / "list.txt"): r"list\.txt, line 2: none\.mp4 does not exist",
-        str(recordings / "notes.bin"): "is no movie, DICOM file or picture",
+        str(recordings / "notes.bin"): "is not a movie, a DICOM file or a picture",
         str(recordings / "*.avi"): "no file has a name of this pattern",
         str(recordings / "*.bin"): "none of the 1 file of this pattern is a recording",
         "ftp://me:secret@host/a.mp4": r"ftp://\.\.\.: is an address of a kind that is not read",

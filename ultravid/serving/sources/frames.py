@@ -195,7 +195,7 @@ def open_dicom(path: Path, name: str, show: Show, *, vid_stride: int = 1) -> Fra
     """A DICOM file of one or many frames; of a damaged one the frames that are whole.
 
     Raises:
-        DataError: it is no ultrasound image, or no frame can be read.
+        DataError: it is not an ultrasound image, or no frame can be read.
     """
     from ultravid.datasets.readers.dicom import DicomSource
 
@@ -215,4 +215,4 @@ def _refuse_other_modality(path: Path) -> None:
     if modality in (*_ULTRASOUND, *_ANY_MODALITY):
         return
     stated = modality if modality.isalnum() and len(modality) <= 16 else "another one"
-    raise DataError(f"{path}: is no ultrasound image: its modality is {stated}, not US or IVUS.")
+    raise DataError(f"{path}: is not an ultrasound image: its modality is {stated}, not US or IVUS.")

@@ -201,7 +201,7 @@ def _checked_file(path: Path) -> Source:
     if is_empty:
         raise DataError(f"{path}: is empty (0 bytes).")
     if kind_of(path) is None:
-        raise DataError(f"{path}: is no movie, DICOM file or picture.")
+        raise DataError(f"{path}: is not a movie, a DICOM file or a picture.")
     return file_source(path)
 
 
@@ -250,7 +250,7 @@ def _listed_in(path: Path, left_out: list[tuple[str, str]]) -> Iterator[Source]:
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror}).") from None
     except UnicodeDecodeError:
-        raise DataError(f"{path}: is no text with one source a line (it is not UTF-8).") from None
+        raise DataError(f"{path}: is not a list of sources, one a line (it is not UTF-8 text).") from None
     number = 0
     for place, line in enumerate(lines, start=1):
         text = line.strip()
@@ -263,7 +263,7 @@ def _listed_in(path: Path, left_out: list[tuple[str, str]]) -> Iterator[Source]:
         number += len(found)
         yield from found
     if not number:
-        raise DataError(f"{path}: lists no source; a source a line is expected.")
+        raise DataError(f"{path}: lists no source: write one on each line.")
 
 
 def _each_once(sources: Iterable[Source]) -> Iterator[Source]:

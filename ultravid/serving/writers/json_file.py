@@ -79,7 +79,7 @@ def read_ends(path: Path) -> dict[str, Any]:
     """All of a file of `DetectionsJson` but its frames.
 
     Raises:
-        UserError: it can't be read, or is no such file.
+        UserError: it can't be read, or is not such a file.
     """
     try:
         with path.open("rb") as file:
@@ -98,7 +98,7 @@ def read_ends(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}).") from error
     except ValueError as error:
-        raise UserError(f"{path}: is no file of detections that this version writes ({error}).") from error
+        raise UserError(f"{path}: is not a file of detections as this version writes it ({error}).") from error
     return {**both[0], **both[1]}
 
 
