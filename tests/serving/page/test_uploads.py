@@ -1,10 +1,12 @@
 """What viewers send: bounded, decoded apart, and deleted."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 import math
 import os
+import re
 import signal
 import socket
 import struct
@@ -28,8 +30,11 @@ from tests.serving.page.page_server import (
     wait_for,
     write_squares,
 )
+from ultravid.serving.page import decoder_process
 from ultravid.serving.page.bounds import PageBounds
+from ultravid.serving.page.decoders import Privacy
 from ultravid.serving.page.working_folder import WorkingFolder
+from ultravid.serving.privacy.blackout import Blackout, BlackoutRule
 from ultravid.utils.errors import UserError
 
 BOUNDS = {
@@ -135,6 +140,47 @@ def test_an_interrupted_upload_leaves_nothing(address, page, movie):
     assert files(page) == []
 
 
+def test_it_is_said_whether_text_was_found_and_blacked_out(address, page, tmp_path, monkeypatch):
+    monkeypatch.setattr(page.decoders, "privacy", Privacy())
+    with viewer(address) as client:
+        notes, darkest = [], []
+        for text in ("", "DOE, JANE 1970"):
+            movie = write_squares(tmp_path / "movie.mp4", 4, text=text)
+            found = ended(client, send(client, movie.read_bytes()).json()["id"])
+            notes.append(found["notes"])
+            picture = client.get(f"/api/recordings/{found['id']}/pictures?first=0").content
+            darkest.append(simplejpeg.decode_jpeg(picture[4:])[86:, 4:].max())
+    assert notes == [
+        [
+            "Nothing is blacked out: no text was found outside of the scan in the first frames. That is a guess, and text on the scan itself "
+            "stays: check that no name can be read."
+        ],
+        [notes[1][0]],
+    ]
+    assert re.fullmatch(r"[\d.]+% of each picture is black: it looks like text .* That is a guess.*", notes[1][0])
+    assert darkest[0] > 30 and darkest[1] < 10
+
+
+@pytest.mark.parametrize(
+    ("kept", "rule", "what"),
+    [
+        (None, "nothing", "Nothing is blacked out, as the server was started with --allow-burned-in-text."),
+        (None, "mask", "Nothing is blacked out: the server's mask keeps the whole picture."),
+        (None, "regions", "Nothing is blacked out: the file states that the whole picture is ultrasound."),
+        (
+            [[0, 255]],
+            "mask",
+            "50% of each picture is black: it lies outside what the server's mask and the file state as",
+        ),
+        ([[0, 255, 255]], "regions", "33% of each picture is black: it lies outside the ultrasound regions"),
+        ([[0, 0]], "all", "All of each picture is black: there was no frame to look at."),
+    ],
+)
+def test_what_is_said_of_black_parts(kept, rule, what):
+    kept = None if kept is None else np.array(kept, np.uint8)
+    assert decoder_process._said(Blackout(kept, BlackoutRule(rule), "a reason")).startswith(what)
+
+
 def test_recordings_wait_with_a_place_and_can_be_cancelled(address, page, movie):
     gate = page.detector.gate
     gate.clear()
@@ -230,11 +276,13 @@ def test_cameras_that_are_opened_at_the_same_time_keep_the_bounds(address):
         assert len(client.get("/api/recordings").json()) == 3
 
 
-def test_recordings_are_deleted_when_their_viewer_is_gone(tmp_path, movie):
+def test_recordings_are_deleted_when_their_viewer_is_gone(address, page, movie, monkeypatch):
     from websockets.sync.client import connect
 
-    page = make_page(tmp_path, max_absence_s=0.2, max_idle_s=3)
-    with serving(page) as address, viewer(address) as one, viewer(address) as other:
+    impatient = dataclasses.replace(page.bounds, max_absence_s=0.2, max_idle_s=3)
+    monkeypatch.setattr(page, "bounds", impatient)
+    monkeypatch.setattr(page.viewers, "bounds", impatient)
+    with viewer(address) as one, viewer(address) as other:
         with connect(address.replace("http", "ws") + "/api/live", additional_headers=cookie_of(one), origin=address):
             send(one, movie)
             send(other, movie)

@@ -11,16 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
 
-from ultravid.serving.page.decoders import (
-    CameraInbox,
-    CameraStream,
-    DecodedFrame,
-    Decoders,
-    DecodingError,
-    UploadedStream,
-)
+from ultravid.serving.page.camera_stream import CameraInbox, CameraStream
+from ultravid.serving.page.decoders import DecodedFrame, Decoders, DecodingError
 from ultravid.serving.page.exports import write_movie
 from ultravid.serving.page.recording import Facts, MovieExport, Recording, State
+from ultravid.serving.page.uploaded_stream import UploadedStream
 from ultravid.serving.records import FrameDetections
 from ultravid.utils.errors import UserError
 
@@ -165,8 +160,7 @@ class AnalysisQueue:
         recording.facts = Facts(stream.size, stream.fps, stream.num_frames)
         for kind, text in stream.repairs:
             recording.note(_sentence(f"{kind}: {text}"))
-        if stream.blackout is not None:
-            recording.note(stream.blackout)
+        recording.note_blackout(stream.blackout)
         recording.changed()
         return stream
 
@@ -175,6 +169,7 @@ class AnalysisQueue:
         for frame, found in self._detector.detect(stream):
             if recording.cancelled.is_set():
                 break
+            recording.note_blackout(stream.blackout)  # a camera's is guessed again
             recording.add(frame.picture, found)
             if time.monotonic() > deadline:
                 recording.note(

@@ -34,7 +34,7 @@ from ultravid.datasets.readers.sidecar import sidecar_path
 from ultravid.datasets.readers.source import ImageArray
 from ultravid.serving.page.pictures import encode_picture
 from ultravid.serving.page.wire import receive, receive_bytes, send
-from ultravid.serving.privacy.blackout import Blackout, choose_blackout
+from ultravid.serving.privacy.blackout import Blackout, BlackoutRule, choose_blackout
 from ultravid.serving.privacy.scan_area import MAX_FRAMES_LOOKED_AT
 from ultravid.serving.privacy.scanner_masks import read_scanner_masks
 from ultravid.serving.records import TimedFrame
@@ -45,6 +45,20 @@ __all__ = ["main"]
 _MAX_MEMORY = 4 << 30
 _MAX_OPEN_FILES = 64
 _LOOK_AGAIN = (8, MAX_FRAMES_LOOKED_AT)  # pictures of a camera
+_NOTHING_BLACK = {
+    BlackoutRule.NOTHING: "Nothing is blacked out, as the server was started with --allow-burned-in-text.",
+    BlackoutRule.MASK: "Nothing is blacked out: the server's mask keeps the whole picture.",
+    BlackoutRule.REGIONS: "Nothing is blacked out: the file states that the whole picture is ultrasound.",
+    BlackoutRule.GUESS: "Nothing is blacked out: {guess}. That is a guess, and text on the scan itself stays: check that no "
+    "name can be read.",
+}
+_BLACK = {
+    BlackoutRule.MASK: "it lies outside what the server's mask and the file state as the scan.",
+    BlackoutRule.REGIONS: "it lies outside the ultrasound regions that the file states.",
+    BlackoutRule.GUESS: "it looks like text in the first frames, which may be a name. That is a guess, and text on the scan itself "
+    "stays: check that no name can be read, and that no tissue is hidden.",
+    BlackoutRule.ALL: "there was no frame to look at.",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -154,7 +168,7 @@ def _decode_recording(connection: Connection, job: dict[str, Any]) -> None:
         frames = iter(stream)
         first = list(itertools.islice(frames, MAX_FRAMES_LOOKED_AT))
         blackout = _blackout(job, stream, [frame.image for frame in first])
-        send(connection, {**_facts(stream), "blackout": _told(blackout)})
+        send(connection, {**_facts(stream), "blackout": _said(blackout)})
         is_cut = _send_frames(connection, itertools.chain(first, frames), blackout, job)
         send(connection, {"end": True, "damage": list(stream.damage), "is_cut": is_cut})
     finally:
@@ -182,12 +196,12 @@ def _blackout(job: dict[str, Any], stream: Any, first_frames: Sequence[ImageArra
     return choose_blackout(stream, first_frames, masks, job["allow_burned_in_text"])
 
 
-def _told(blackout: Blackout, what: str = "picture") -> str | None:
-    """What the viewer is told of what is black; None if nothing is."""
+def _said(blackout: Blackout, pictures: str = "each picture") -> str:
+    """What the viewer is told of what is black, and why; whether it is a guess, and what to check then."""
     if blackout.kept is None:
-        return None
-    share = "All" if blackout.share == 1 else f"{max(blackout.share, 0.01):.0%}"
-    return f"{share} of each {what} is black, where names may be burnt in: {blackout.reason.partition(', as ')[0].partition(';')[0]}."
+        return _NOTHING_BLACK[blackout.rule].format(guess=blackout.reason.partition(", as ")[0])
+    share = "All" if blackout.share == 1 else f"{100 * max(blackout.share, 0.001):.2g}%"
+    return f"{share} of {pictures} is black: {_BLACK[blackout.rule]}"
 
 
 def _facts(stream: Any) -> dict[str, Any]:
@@ -240,7 +254,7 @@ def _decode_pictures(connection: Connection, job: dict[str, Any]) -> None:
         except (UserError, ValueError, MemoryError) as error:
             send(connection, {"error": str(error) if isinstance(error, UserError) else "it is not a picture in JPEG"})
             continue
-        header = {"size": [image.shape[0], image.shape[1]], "blackout": _told(blackout, "picture that is kept")}
+        header = {"size": [image.shape[0], image.shape[1]], "blackout": _said(blackout, "each picture that is kept")}
         send(connection, header, np.ascontiguousarray(image).data.cast("B"), picture)
 
 

@@ -14,8 +14,10 @@ from typing import Literal
 
 from ultravid.datasets.readers.source import ImageArray
 from ultravid.serving.drawing import draw
-from ultravid.serving.page.decoders import Decoders, StoredStream, UploadedStream
+from ultravid.serving.page.camera_stream import StoredStream
+from ultravid.serving.page.decoders import Decoders
 from ultravid.serving.page.recording import MovieExport, Recording
+from ultravid.serving.page.uploaded_stream import UploadedStream
 from ultravid.serving.records import FrameDetections
 from ultravid.serving.tracks import summarize_tracks
 from ultravid.serving.writers.base import Picture
@@ -54,7 +56,7 @@ def detections_file(
     else:
         tracks = [track.as_json(class_names) for track in summarize_tracks(frames)]
         head = {"min_score": min_score}
-        foot = {"tracks": tracks, "notes": list(recording.notes)}
+        foot = {"tracks": tracks, "notes": recording.all_notes}
         writer = DetectionsJson(path, recording.label, recording.facts.size, class_names, head, lambda: foot)
     try:
         for frame in frames:

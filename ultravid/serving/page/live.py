@@ -16,7 +16,7 @@ from typing import Any
 from fastapi import WebSocket, WebSocketDisconnect
 
 from ultravid.serving.page.analysis import AnalysisQueue
-from ultravid.serving.page.decoders import CameraInbox
+from ultravid.serving.page.camera_stream import CameraInbox
 from ultravid.serving.page.recording import Recording, as_label
 from ultravid.serving.page.viewers import Viewer
 from ultravid.serving.page.working_folder import WorkingFolder

@@ -8,7 +8,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,6 +68,7 @@ class MovieExport:
         num_bytes: of the movie, once it is there.
         state: how far it is.
         message: why it failed.
+        id: random; it tells this movie from an earlier one of the same recording.
     """
 
     path: Path
@@ -76,10 +77,17 @@ class MovieExport:
     num_bytes: int = 0
     state: Literal["writing", "done", "failed"] = "writing"
     message: str = ""
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(8))
 
     def as_json(self) -> dict[str, Any]:
         """As the page is told."""
-        return {"state": self.state, "frames": self.num_written, "min_score": self.min_score, "message": self.message}
+        return {
+            "id": self.id,
+            "state": self.state,
+            "frames": self.num_written,
+            "min_score": self.min_score,
+            "message": self.message,
+        }
 
 
 class Recording:
@@ -97,7 +105,8 @@ class Recording:
         state: where it stands.
         place: in the queue, from 1; 0 if it is not in the queue.
         message: why it failed.
-        notes: what the viewer ought to know: what was repaired, guessed, left out.
+        blackout: what is black in the pictures, and why; "" until it is known.
+        notes: what else the viewer ought to know: what was repaired or left out.
         facts: None until the source is open.
         frames: what was found, in the frames' order.
         pictures: the frames' pictures, as many as `frames` or one more.
@@ -122,6 +131,7 @@ class Recording:
         self.state = State.UPLOADING if kind == "file" else State.QUEUED
         self.place = 0
         self.message = ""
+        self.blackout = ""
         self.notes: list[str] = []
         self.facts: Facts | None = None
         self.frames: list[FrameDetections] = []
@@ -155,6 +165,17 @@ class Recording:
         self.pictures.append(picture)
         self.frames.append(found)  # after its picture: who sees the frame can have the picture
         self._on_change()
+
+    @property
+    def all_notes(self) -> list[str]:
+        """What the viewer ought to know."""
+        return [self.blackout, *self.notes] if self.blackout else list(self.notes)
+
+    def note_blackout(self, text: str) -> None:
+        """Tell the viewer what is black in the pictures, in place of what was told before."""
+        if text != self.blackout:
+            self.blackout = text
+            self._on_change()
 
     def note(self, text: str) -> None:
         """Tell the viewer something, once."""
@@ -195,7 +216,7 @@ class Recording:
             "state": self.state.value,
             "place": self.place,
             "message": self.message,
-            "notes": list(self.notes),
+            "notes": self.all_notes,
             "frames": len(self.frames),
             "expected": None if facts is None else facts.num_frames,
             "width": None if facts is None else facts.size[1],
