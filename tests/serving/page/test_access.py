@@ -1,14 +1,16 @@
 """Who may talk to a page, and what every answer says."""
 
+import asyncio
 import json
 import socket
+from unittest import mock
 
 import httpx
 import pytest
 
 from tests.serving.page.page_server import cookie_of, make_page, serving, viewer
 from ultravid.serving.page.access import SECURITY_HEADERS, Access
-from ultravid.serving.page.server import Protocol
+from ultravid.serving.page.server import Protocol, SocketProtocol
 
 TOKEN = "a-token-of-test"
 
@@ -136,6 +138,27 @@ def test_a_request_whose_head_does_not_come_to_its_end_is_closed(address, monkey
     with socket.create_connection(where, 5) as silent, socket.create_connection(where, 5) as slow:
         slow.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ")
         assert slow.recv(1) == silent.recv(1) == b""
+
+
+@pytest.mark.parametrize("kind", [Protocol, SocketProtocol])
+def test_a_client_that_does_not_read_what_it_is_sent_is_dropped(kind):
+    class Connection(kind):
+        max_unread_s = 0.02
+
+        def __init__(self):
+            self.transport, self.flow, self.writable = mock.Mock(), mock.Mock(), mock.Mock()
+
+    async def abortions():
+        connection = Connection()
+        connection.pause_writing()
+        connection.resume_writing()
+        await asyncio.sleep(0.06)
+        before = connection.transport.abort.call_count
+        connection.pause_writing()
+        await asyncio.sleep(0.06)
+        return before, connection.transport.abort.call_count
+
+    assert asyncio.run(abortions()) == (0, 1)
 
 
 def test_pages_of_one_machine_do_not_take_each_others_viewers(address, tmp_path):

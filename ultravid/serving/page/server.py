@@ -16,12 +16,13 @@ from typing import Any
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from ultravid.serving.page.access import security_headers
 from ultravid.serving.page.app import PageApp, create_app
 from ultravid.utils.errors import UserError
 
-__all__ = ["Protocol", "bind", "serve"]
+__all__ = ["Protocol", "SocketProtocol", "bind", "serve"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,42 @@ def _bind_fault(host: str, port: int, error: OSError) -> str:
     return f"Port {port} of {host} can't be used: {error.strerror}."
 
 
-class Protocol(H11Protocol):
+class _BoundedWriting(asyncio.Protocol):
+    """A bound on how long a client may leave what is sent to it unread: then its connection is dropped.
+
+    Without it a client that never reads keeps its connection, and what waits to send, for as long as it likes; a close would wait too.
+    """
+
+    max_unread_s = 60.0
+    transport: asyncio.Transport
+    _unread_timer: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """As `asyncio.Protocol`."""
+        super().pause_writing()
+        self._unread_timer = asyncio.get_running_loop().call_later(self.max_unread_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """As `asyncio.Protocol`."""
+        super().resume_writing()
+        self._stop_unread_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As `asyncio.Protocol`."""
+        super().connection_lost(exc)
+        self._stop_unread_timer()
+
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+
+class SocketProtocol(_BoundedWriting, WebSocketsSansIOProtocol):
+    """WebSockets whose client reads what it is sent."""
+
+
+class Protocol(_BoundedWriting, H11Protocol):
     """HTTP with a bound on the time of a request's head, and with the security headers on answers to what is no HTTP.
 
     uvicorn waits without end for a head: some hundred silent connections of a stranger, who needs no token for that, would take all
@@ -157,7 +193,7 @@ def serve(page: PageApp, bound: socket.socket) -> None:
         "ws_max_queue": 4,
         "ws_per_message_deflate": False,  # pictures do not shrink, and time does
         "http": Protocol,
-        "ws": "websockets-sansio",
+        "ws": SocketProtocol,
         "lifespan": "on",
     }
     server = _Server(uvicorn.Config(create_app(page), **options))
