@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import httpx
 import numpy as np
 import uvicorn
@@ -20,7 +21,7 @@ from ultravid.serving.page.access import Access
 from ultravid.serving.page.app import PageApp, create_app
 from ultravid.serving.page.bounds import PageBounds
 from ultravid.serving.page.decoders import Privacy
-from ultravid.serving.page.server import Protocol
+from ultravid.serving.page.server import Protocol, SocketProtocol
 from ultravid.serving.page.working_folder import WorkingFolder
 from ultravid.serving.records import Detection, FrameDetections
 
@@ -40,14 +41,15 @@ def image_of(index: int) -> np.ndarray:
     return image
 
 
-def write_squares(path: Path, num_frames: int = 12, rate: int | Fraction = 25, repeat: int = 1) -> Path:
-    """A movie of a white square that jumps; ``repeat`` enlarges it."""
+def write_squares(path: Path, num_frames: int = 12, rate: int | Fraction = 25, repeat: int = 1, text: str = "") -> Path:
+    """A movie of a white square that jumps; ``repeat`` enlarges it, and ``text`` is burnt in at its lower edge."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "8", "preset": "ultrafast"})
         stream.width = stream.height = SIDE * repeat
         stream.pix_fmt = "yuv420p"
         for index in range(num_frames):
             image = np.kron(image_of(index), np.ones((repeat, repeat, 1), np.uint8))
+            cv2.putText(image, text, (4, SIDE * repeat - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255))
             for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():
@@ -73,7 +75,7 @@ class SquareDetector:
     def detect(self, stream: Any) -> Iterator[tuple[Any, FrameDetections]]:
         for frame in stream:
             self.gate.wait(20)
-            bright = np.argwhere(frame.image.mean(axis=-1) > 150)
+            bright = np.argwhere(frame.image.mean(axis=-1) > 210)
             found = []
             if len(bright):
                 (y1, x1), (y2, x2) = bright.min(axis=0), bright.max(axis=0) + 1
@@ -97,7 +99,7 @@ def make_page(folder: Path, token: str | None = None, detector: Any = None, **bo
 def serving(page: PageApp) -> Iterator[str]:
     """The page's address, while it is served from a thread."""
     options = {"log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": 1}
-    protocols = {"http": Protocol, "ws": "websockets-sansio"}
+    protocols = {"http": Protocol, "ws": SocketProtocol}
     server = uvicorn.Server(uvicorn.Config(create_app(page), port=0, lifespan="on", **protocols, **options))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()

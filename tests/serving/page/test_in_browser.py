@@ -50,7 +50,7 @@ def opened(context, address, errors):
 
 
 def analysed(tab):
-    tab.wait_for_selector(f"#progress-line:has-text('All analysed: {NUM_FRAMES} frames')", timeout=60_000)
+    tab.wait_for_selector(f"#progress-line:has-text('Analysed: {NUM_FRAMES} frames')", timeout=60_000)
 
 
 def seen(tab):
@@ -184,7 +184,7 @@ def test_four_viewers_at_once_and_a_camera(browser, page, movie):
         tabs[3].wait_for_selector("#stage[data-frame='5']", timeout=60_000)
         assert float(tabs[3].get_attribute("#stage", "data-delay-ms")) > 0
         tabs[3].click("#camera")
-        tabs[3].wait_for_selector("#progress-line:has-text('All analysed')")
+        tabs[3].wait_for_selector("#progress-line:has-text('Analysed')")
         for tab in tabs:
             tab.context.close()
         wait_for(lambda: [path.name for path in page.folder.path.iterdir()] == ["lock"])

@@ -264,7 +264,7 @@ def _add_results(app: FastAPI, page: PageApp) -> None:
         return Response(content, media_type="application/json" if kind == "json" else "text/csv; charset=utf-8")
 
     @app.post("/api/recordings/{id}/movie", status_code=202)
-    async def start_movie(request: Request, id: str, min_score: float = 0.0) -> None:
+    async def start_movie(request: Request, id: str, min_score: float = 0.0) -> dict[str, Any]:
         recording = _analysed(_own(_viewer(page, request), id))
         if recording.export is not None and recording.export.state == "writing":
             raise HTTPException(409, "The movie is being written.")
@@ -272,7 +272,9 @@ def _add_results(app: FastAPI, page: PageApp) -> None:
             raise HTTPException(507, "The server has no room for it now; remove a recording.")
         if recording.export is not None:
             recording.export.path.unlink(missing_ok=True)
-        page.queue.write_movie(recording, MovieExport(page.folder.new_path(".mp4"), min_score))
+        export = MovieExport(page.folder.new_path(".mp4"), min_score)
+        page.queue.write_movie(recording, export)
+        return export.as_json()
 
     @app.get("/api/recordings/{id}/movie.mp4")
     async def movie(request: Request, id: str) -> Response:

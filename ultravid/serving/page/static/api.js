@@ -30,6 +30,11 @@ export function takeToken() {
   return token;
 }
 
+/** Loads the page again when an address with a token is put in place of that of an open page, which changes nothing but the hash. */
+export function watchToken() {
+  addEventListener("hashchange", () => { if (location.hash.startsWith("#token=")) location.reload(); });
+}
+
 /** Opens the page: facts of the model and of the page. A wrong or missing token is a RequestError of status 401. */
 export async function open(token) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};

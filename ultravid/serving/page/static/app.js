@@ -1,6 +1,6 @@
 // The page: what its parts do to each other.
 
-import { Live, RequestError, open, request, takeToken, upload } from "./api.js";
+import { Live, RequestError, open, request, takeToken, upload, watchToken } from "./api.js";
 import { Camera, cameras } from "./camera.js";
 import { Pictures } from "./pictures.js";
 import { Player } from "./player.js";
@@ -21,6 +21,7 @@ let minScore = 0.3;
 
 async function start() {
   let token = takeToken();
+  watchToken();
   while (facts === null) {
     try {
       facts = await open(token);
@@ -41,7 +42,7 @@ async function start() {
   timeline = new Timeline($("timeline"), { colour: facts.colour, onJump: (index) => player.jump(index), onChoose: choose });
   table = new TrackTable($("tracks"), { none: $("no-tracks"), count: $("num-tracks"), onChoose: (track) => { choose(track.id); player.jump(track.first); } });
   camera = new Camera({ onStart: cameraStarted, onEnd: cameraEnded, onFault: alert_ });
-  live = new Live({ onRecordings: updated, onResults: results, onLost: lost, onBack: back, onEnded: ended });
+  live = new Live({ onRecordings: updated, onResults: results, onLost: lost, onBack: back, onEnded: (reason) => ended(reason && `${reason} Load this page again to go on.`) });
   live.connect();
   listen();
 }
@@ -129,7 +130,7 @@ function lost() {
       }
       live.connect();
     } catch (error) {
-      if (error instanceof RequestError && error.status === 401) ended("The server was started again: open the address that it printed.");
+      if (error instanceof RequestError && error.status === 401) ended("The server was started again: open the address with the token that it printed.");
       else lost();
     }
   }, 2000);
@@ -144,7 +145,7 @@ function ended(reason) {
   player.pause();
   camera.stop();
   updated([]);
-  alert_(`${reason || "The session has ended."} Load this page again to go on.`);
+  alert_(reason || "The session has ended. Load this page again to go on.");
 }
 
 // --- what is shown
@@ -186,9 +187,11 @@ function draw() {
   if (recording === null && player.recording !== null) player.open(null, null);
 }
 
+const STATES = { uploading: " (being sent)", running: " (being analysed)", failed: " (failed)" };
+
 function drawList() {
   const nav = $("recordings");
-  nav.hidden = recordings.size + uploads.size < 2;
+  nav.hidden = recordings.size === 0;
   const key = JSON.stringify([current, [...recordings.values()].map(({ recording: { info } }) => [info.id, info.label, info.state, info.place])]);
   if (nav.dataset.key === key) return;
   nav.dataset.key = key;
@@ -197,7 +200,7 @@ function drawList() {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "choose";
-    const state = info.state === "queued" ? ` (${info.place || 1} in the queue)` : ["done", "cancelled"].includes(info.state) ? "" : ` (${info.state})`;
+    const state = info.state === "queued" ? ` (place ${info.place || 1} in the queue)` : STATES[info.state] ?? "";
     button.textContent = info.label + state;
     if (info.id === current) button.setAttribute("aria-current", "true");
     button.addEventListener("click", () => show(info.id));
@@ -213,22 +216,30 @@ function drawList() {
   nav.querySelector("ul").replaceChildren(...items);
 }
 
+/** Whether what is shown is on its way to the server from this page. */
+function isSending(recording) {
+  return uploads.size > 0 && (recording === null || recording.info.state === "uploading");
+}
+
 function drawVeil(recording) {
   const sending = [...uploads.values()];
   $("drop").hidden = recording !== null || sending.length > 0;
   const info = recording?.info;
   let text = "", share = null, canCancel = true;
-  if (sending.length && (recording === null || info.state === "uploading")) {
+  if (isSending(recording)) {
     const [{ file, share: sent }] = sending;
-    [text, share] = [`Sending ${file.name} … ${Math.round(100 * sent)} %`, sent];
-  } else if (info?.state === "queued" && !recording.frames.length) {
-    text = info.place > 1 ? `In the queue: ${info.place - 1} before yours` : "In the queue: yours is next";
+    [text, share] = [`Sending ${file.name} … ${Math.round(100 * sent)}%`, sent];
+  } else if (info?.state === "uploading") text = `Sending ${info.label} …`; // from another tab
+  else if (info?.state === "queued" && !recording.frames.length) {
+    const ahead = Math.max(0, info.place - 1);
+    text = ahead ? `Waiting in the queue: ${ahead} ${ahead === 1 ? "recording is" : "recordings are"} ahead of yours` : "Waiting in the queue: yours is next";
   } else if (info?.state === "running" && !recording.frames.length) text = "Opening …";
   else if (info?.state === "failed") [text, canCancel] = [`${info.label}: ${lowered(info.message)}`, false];
   else if (info?.state === "cancelled" && !recording.frames.length) [text, canCancel] = ["Cancelled.", false];
   $("veil").hidden = text === "";
   if ($("veil-text").textContent !== text) $("veil-text").textContent = text;
   $("veil-progress").hidden = !canCancel;
+  $("veil").classList.toggle("failed", info?.state === "failed");
   if (share === null) $("veil-progress").removeAttribute("value"); else $("veil-progress").value = share;
   $("veil-cancel").textContent = canCancel ? "Cancel" : "Close";
 }
@@ -249,9 +260,11 @@ function drawProgress(recording) {
   } else if (recording?.isFinal && recording.frames.length) {
     const last = recording.frames.length - 1;
     const rate = info.fps ? `, ${info.fps.toFixed(2)} frames a second` : "";
-    const what = info.state === "cancelled" ? "Cancelled after" : "All analysed:";
-    text = `${what} ${recording.frames.length} frames, ${(recording.seconds(last) + recording.duration(last)).toFixed(2)} s, ${info.width}×${info.height} px${rate}`;
+    const what = info.state === "cancelled" ? "Cancelled after" : "Analysed:";
+    const seconds = recording.pts(last) - recording.pts(0) + recording.duration(last);
+    text = `${what} ${recording.frames.length} ${recording.frames.length === 1 ? "frame" : "frames"}, ${seconds.toFixed(2)} s, ${info.width}×${info.height} px${rate}`;
   }
+  line.setAttribute("aria-live", recording?.isFinal ? "polite" : "off"); // a count of frames is not read out
   if (line.textContent !== text) line.textContent = text;
   const canStop = info?.state === "running" && recording.frames.length > 0;
   let stop = $("stop");
@@ -284,18 +297,18 @@ function drawExport(recording) {
   $("export-json").disabled = $("export-csv").disabled = !canExport;
   $("export-movie").disabled = !canExport || movie?.state === "writing";
   if (movie?.state === "writing") $("export-line").textContent = `Writing the movie: ${movie.frames} of ${recording.frames.length} frames`;
-  else if (wantedMovie?.id === current && movie?.state === "done") fetchMovie();
-  else if (wantedMovie?.id === current && movie?.state === "failed") {
+  else if (movie && wantedMovie?.movie === movie.id && movie.state === "done") fetchMovie();
+  else if (movie && wantedMovie?.movie === movie.id && movie.state === "failed") {
     wantedMovie = null;
     $("export-line").textContent = "";
     alert_(`The movie was not written: ${movie.message}`);
-  }
+  } else $("export-line").textContent = wantedMovie?.id === current ? "Writing the movie …" : "";
 }
 
 function shown(index) {
   const recording = player.recording;
-  const count = recording.isFinal ? recording.frames.length : recording.info.expected ?? recording.frames.length;
-  $("position").textContent = `frame ${index} of ${count} · ${recording.seconds(index).toFixed(3)} s`;
+  const count = recording.isFinal ? recording.frames.length : Math.max(recording.info.expected ?? 0, recording.frames.length);
+  $("position").textContent = `Frame ${index} / ${count - 1} · ${recording.pts(index).toFixed(3)} s`;
   timeline.move(index);
   const here = recording.frames[index].detections.filter(({ score }) => score >= minScore).map(({ track_id: id }) => id);
   table.mark(new Set(here));
@@ -324,12 +337,9 @@ function setScore(value) {
   refresh();
 }
 
-let alertTimer = 0;
-
 function alert_(text) {
   $("alert").querySelector("p").textContent = text;
   $("alert").hidden = false;
-  clearTimeout(alertTimer);
 }
 
 // --- what the viewer does
@@ -361,8 +371,11 @@ async function sendFiles(files) {
 }
 
 async function cancel() {
-  for (const sending of uploads.values()) sending.abort();
   const known = recordings.get(current);
+  if (isSending(known?.recording ?? null)) {
+    for (const sending of uploads.values()) sending.abort();
+    return; // the server removes what was not sent whole
+  }
   if (!known) return;
   if (known.recording.isFinal) removeRecording(current);
   else if (current === camera.id && camera.isOn) camera.stop();
@@ -423,15 +436,15 @@ async function exportText(kind) {
   if (answer !== null) save(await answer.blob(), `${stem(info.label)}.${kind}`);
 }
 
-let wantedMovie = null; // {id, name}: to be fetched when it is written
+let wantedMovie = null; // {id, movie, name}: of the recording and of its movie, which is to be fetched when it is written
 
 async function exportMovie() {
-  wantedMovie = { id: current, name: `${stem(recordings.get(current).recording.info.label)}.mp4` };
+  const [id, name] = [current, `${stem(recordings.get(current).recording.info.label)}.mp4`];
   $("export-line").textContent = "Writing the movie …";
-  if (await tried(request("POST", `api/recordings/${current}/movie?min_score=${minScore}`)) === null) {
-    wantedMovie = null;
-    $("export-line").textContent = "";
-  }
+  const answer = await tried(request("POST", `api/recordings/${id}/movie?min_score=${minScore}`));
+  if (answer === null) $("export-line").textContent = "";
+  else wantedMovie = { id, name, movie: (await answer.json()).id };
+  refresh();
 }
 
 async function fetchMovie() {

@@ -64,10 +64,8 @@ export class Player {
     if (this.#playing) this.#restart();
   }
 
-  /** Draws the frame again, with other boxes. */
-  redraw() {
-    if (this.#shown >= 0) { this.#wanted = this.#shown; this.#draw(); }
-  }
+  /** Draws other boxes on the frame that is shown; one that is waited for stays so. */
+  redraw() { this.#drawBoxes(); }
 
   play() {
     if (this.#playing || this.#last < 0) return;

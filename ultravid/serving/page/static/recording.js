@@ -41,9 +41,8 @@ export class Recording {
     return found;
   }
 
-  seconds(index) {
-    return this.frames[index].pts_s - this.frames[0].pts_s;
-  }
+  /** The presentation time stamp of a frame in seconds, as the file has it and as the exports say it. */
+  pts(index) { return this.frames[index].pts_s; }
 
   /** How long a frame is shown: until the next one; the last one as long as the one before it. */
   duration(index) {

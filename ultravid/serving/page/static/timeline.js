@@ -38,7 +38,7 @@ export class Timeline {
     this.element.setAttribute("aria-valuenow", index);
     if (count) {
       const here = this.#tracks.filter(({ first, last }) => first <= index && index <= last).map(({ id }) => `track ${id}`);
-      this.element.setAttribute("aria-valuetext", `frame ${index}, ${recording.seconds(index).toFixed(2)} seconds${here.length ? `, ${here.join(", ")}` : ""}`);
+      this.element.setAttribute("aria-valuetext", `frame ${index}, ${recording.pts(index).toFixed(2)} seconds${here.length ? `, ${here.join(", ")}` : ""}`);
     }
     this.draw();
   }

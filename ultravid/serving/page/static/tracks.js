@@ -55,8 +55,8 @@ export class TrackTable {
     button.type = "button";
     button.textContent = `#${track.id}`;
     button.setAttribute("aria-label", `Track ${track.id}: go to its first frame, ${track.first}`);
-    const seconds = recording.seconds(track.last) - recording.seconds(track.first) + recording.duration(track.last);
-    const cells = [button, `${track.first} · ${recording.seconds(track.first).toFixed(2)} s`, `${track.length} · ${seconds.toFixed(2)} s`, track.best.toFixed(2)];
+    const seconds = recording.pts(track.last) - recording.pts(track.first) + recording.duration(track.last);
+    const cells = [button, `${track.first} · ${recording.pts(track.first).toFixed(2)} s`, `${track.length} · ${seconds.toFixed(2)} s`, track.best.toFixed(2)];
     for (const content of cells) row.insertCell().append(content);
     row.cells[2].title = `frames ${track.first} to ${track.last}, found in ${track.length} of them`;
     row.cells[3].title = `in frame ${track.bestFrame}`;
