@@ -22,15 +22,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ultravid.config import importable_project
-from ultravid.experiments import Job, JobListener, describe_exit, gpu_slots, locked
+from ultravid.experiments import locked
 from ultravid.experiments.checking import check_jobs
+from ultravid.experiments.display import Narrator, describe_states, print_jobs
+from ultravid.experiments.local import stopped_by_signals
 from ultravid.experiments.plan import ExperimentFolder, Plan, PlannedJob, extend_plan
 from ultravid.experiments.running import jobs_to_run, run_locally
 from ultravid.experiments.settings import parse_named_edits, read_jobs, span, split_sweeps
+from ultravid.experiments.slots import Threads, make_slots, threads_per_job, with_threads
 from ultravid.experiments.status import JobState, JobStatus, status_of
 from ultravid.experiments.summary import status_table, write_summary
 from ultravid.utils.errors import UserError
-from ultravid.utils.text import counted
+from ultravid.utils.text import counted, visible
 from ultravid.utils.tool import EXIT_STOPPED, ToolParser, print_warnings, run_tool
 
 MOST_JOBS = 1000
@@ -59,25 +62,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     look.add_argument("--print-jobs", action="store_true", help="check all jobs and print a command for each")
     look.add_argument("--status", action="store_true", help="print the table of the jobs and their states")
     where = parser.add_argument_group("where they run")
-    where.add_argument("--gpus", metavar="0,1,...", help="run one job at a time on each GPU (default: one by one)")
-    where.add_argument("--restarts", type=int, default=3, help="how often a job that was killed is resumed (3)")
+    where.add_argument("--gpus", metavar="0,1,...", help="run jobs on these GPUs at a time (default: one by one)")
+    where.add_argument("--per-gpu", type=int, metavar="N", help="jobs at a time on each GPU (1)")
+    where.add_argument("--slots", type=int, metavar="N", help="jobs at a time on the processor (1)")
+    where.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads of each job on the processor (at first: the cores divided by the slots; then as before)",
+    )
+    where.add_argument(
+        "--restarts", type=int, default=3, metavar="N", help="how often a job that was killed is resumed (3)"
+    )
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides, as for the launcher, and sweeps")
     return parser.parse_intermixed_args(argv)
-
-
-class Narrator(JobListener):
-    """Reports on the terminal which jobs start and end."""
-
-    def started(self, job: Job, slot: Mapping[str, str]) -> None:
-        where = f" on GPU {slot['CUDA_VISIBLE_DEVICES']}" if "CUDA_VISIBLE_DEVICES" in slot else ""
-        print(f"{job.name}: started{where}, log {job.log}", flush=True)
-
-    def ended(self, job: Job, exit_code: int) -> None:
-        print(f"{job.name}: {'finished' if exit_code == 0 else describe_exit(exit_code)}", flush=True)
-
-    def stopping(self, running: int) -> None:
-        jobs = "the running job saves and stops" if running == 1 else f"the {running} running jobs save and stop"
-        print(f"Stopping: {jobs}; a second Ctrl-C kills.", file=sys.stderr, flush=True)
 
 
 def make_plan(args: argparse.Namespace) -> tuple[ExperimentFolder, Plan, list[PlannedJob]]:
@@ -103,51 +101,67 @@ def read_statuses(jobs: Sequence[PlannedJob]) -> dict[int, JobStatus]:
     return {job.number: status_of(job.run) for job in jobs}
 
 
-def refuse_running(jobs: Sequence[PlannedJob]) -> None:
-    """Refuse to start while a job of an earlier command is still at work, as after a kill of that command alone."""
-    for job in jobs:
-        if (holder := job.run.holder(exact=True)) is not None:
-            raise holder.refusal(job.run.path, "wait until it has ended")
-
-
-def run(args: argparse.Namespace, folder: ExperimentFolder, plan: Plan, jobs: Sequence[PlannedJob]) -> int:
-    refuse_running(jobs)
+def run(
+    args: argparse.Namespace,
+    slots: Sequence[Mapping[str, str]],
+    folder: ExperimentFolder,
+    plan: Plan,
+    jobs: Sequence[PlannedJob],
+) -> int:
     statuses = read_statuses(jobs)
     wanted = jobs_to_run(jobs, statuses, retry_failed=args.retry_failed)
+    running = [job for job in jobs if statuses[job.number].state is JobState.RUNNING]
     print(describe_start(jobs, statuses, wanted), flush=True)
+    if not (wanted or running):
+        return conclude(folder, plan, jobs, stopped=False)
+    number, note = threads_per_job(Threads(folder.threads), slots, args.threads)
+    if note:
+        print(note, flush=True)
     options = ["--allow-change", args.allow_change] if args.allow_change else []
-    results = run_locally(
-        wanted, plan.config_file, gpu_slots(args.gpus), Narrator(), restarts=args.restarts, options=options
-    )
+    with Narrator(jobs, statuses, len(slots)) as narrator:
+        results = run_locally(
+            wanted,
+            plan.config_file,
+            with_threads(slots, number),
+            narrator,
+            restarts=args.restarts,
+            options=options,
+            running=running,
+        )
     return conclude(folder, plan, jobs, stopped=results.stopped)
 
 
 def describe_start(jobs: Sequence[PlannedJob], statuses: Mapping[int, JobStatus], wanted: Sequence[PlannedJob]) -> str:
     """How many jobs there are, and what becomes of them."""
-    number = Counter(statuses[job.number].state for job in jobs)
-    parts = [f"{number[state]} {state.value}" for state in JobState if number[state]]
-    left = number[JobState.FAILED] and not any(job for job in wanted if statuses[job.number].state == JobState.FAILED)
-    retry = " (failed ones again: --retry-failed)" if left else ""
-    return f"{counted(len(jobs), 'job')}: {', '.join(parts)}; {len(wanted)} to run{retry}."
+    states = [statuses[job.number].state for job in jobs]
+    retried = any(statuses[job.number].state is JobState.FAILED for job in wanted)
+    retry = " (failed ones again: --retry-failed)" if JobState.FAILED in states and not retried else ""
+    return f"{counted(len(jobs), 'job')}: {describe_states(states)}; {len(wanted)} to run{retry}."
 
 
 def conclude(folder: ExperimentFolder, plan: Plan, jobs: Sequence[PlannedJob], *, stopped: bool) -> int:
     """Print the table, write the summary if all jobs are finished, and choose the exit code."""
     statuses = read_statuses(jobs)
-    print(f"\n{status_table(jobs, statuses)}")
+    print()
+    print_jobs(jobs, statuses)
     states = Counter(status.state for status in statuses.values())
     if states[JobState.FINISHED] == len(jobs):
         everything = statuses if len(jobs) == len(plan.jobs) else read_statuses(plan.jobs)
-        if all(status.state == JobState.FINISHED for status in everything.values()):
+        if all(status.state is JobState.FINISHED for status in everything.values()):
             write_summary(folder, plan.jobs, everything)
             print(f"Wrote {folder.summary}")
         return 0
     for job in jobs:
-        if statuses[job.number].state == JobState.FAILED:
-            print(f"Job {job.number} failed: {statuses[job.number].error}\n  {job.run.terminal}", file=sys.stderr)
+        if (status := statuses[job.number]).state in (JobState.FAILED, JobState.DIED):
+            print(
+                f"Job {job.number} {status.state.value}: {visible(status.error)}\n  log {job.run.terminal}",
+                file=sys.stderr,
+            )
     if stopped or states[JobState.STOPPED]:
         print("Stopped. Run the same command to continue.", file=sys.stderr)
         return EXIT_STOPPED
+    if states[JobState.FAILED]:
+        print("Failed jobs run again with --retry-failed.", file=sys.stderr)
     return 1
 
 
@@ -166,9 +180,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if args.status:
             return show_status(args)
-        with locked(args.output_dir, "an experiment", "choose another --output-dir"):
+        slots = make_slots(args.gpus, args.per_gpu, args.slots)
+        with stopped_by_signals(), locked(args.output_dir, "an experiment", "choose another --output-dir"):
             folder, plan, jobs = make_plan(args)
-            return run(args, folder, plan, jobs)
+            return run(args, slots, folder, plan, jobs)
 
 
 def show_status(args: argparse.Namespace) -> int:
@@ -176,7 +191,9 @@ def show_status(args: argparse.Namespace) -> int:
     plan = folder.read_plan()
     if plan is None:
         raise UserError(f"{args.output_dir} holds no experiment: there is no {folder.plan.name}.")
-    print(status_table(plan.jobs, read_statuses(plan.jobs)))
+    statuses = read_statuses(plan.jobs)
+    print_jobs(plan.jobs, statuses)
+    print(f"{counted(len(plan.jobs), 'job')}: {describe_states(status.state for status in statuses.values())}")
     return 0
 
 

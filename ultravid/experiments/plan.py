@@ -112,6 +112,11 @@ class ExperimentFolder:
         return self.path / "summary.csv"
 
     @property
+    def threads(self) -> Path:
+        """How many threads each job has on the processor, as the last digits of results depend on it."""
+        return self.path / "threads.json"
+
+    @property
     def slurm(self) -> Path:
         """The job scripts that were submitted to Slurm, and what became of them."""
         return self.path / "slurm"

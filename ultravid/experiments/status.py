@@ -14,12 +14,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ultravid.experiments.local import describe_exit
 from ultravid.utils.file_io import dump_json, replace_file
 from ultravid.utils.process_facts import iso_time
+from ultravid.utils.processes import is_running, machine_id, process_start_time
 from ultravid.utils.run_folder import RunFolder, RunState
 from ultravid.utils.tool import EXIT_STOPPED
 
-__all__ = ["JobState", "JobStatus", "note_end", "note_start", "status_of"]
+__all__ = [
+    "JobState",
+    "JobStatus",
+    "StartedProcess",
+    "note_end",
+    "note_process",
+    "note_start",
+    "started_process",
+    "status_of",
+]
 
 _TAIL = 16_384  # bytes
 
@@ -59,6 +70,7 @@ class JobStatus:
         max_iter: the number of iterations; None if it is not known.
         rate: iterations a second, of the last record; nan if it is not known.
         metrics: of its last evaluation, by name; nan for one that is undefined.
+        loss: the total loss of the last record; nan if it is not known.
         error: the last line of its error; "" if there is none.
     """
 
@@ -68,6 +80,7 @@ class JobStatus:
     rate: float = math.nan
     metrics: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
+    loss: float = math.nan
 
     @property
     def seconds_left(self) -> float:
@@ -90,7 +103,7 @@ def status_of(run: RunFolder, is_queued: bool = False) -> JobStatus:
     state = _state(run, record, is_queued)
     if state in (JobState.WAITING, JobState.QUEUED) and not run.metrics.is_file():
         return JobStatus(state)
-    iteration, seconds = _progress(run)
+    iteration, seconds, loss = _progress(run)
     return JobStatus(
         state,
         iteration=iteration,
@@ -98,7 +111,43 @@ def status_of(run: RunFolder, is_queued: bool = False) -> JobStatus:
         rate=1 / seconds if seconds > 0 else math.nan,
         metrics=_metrics(run),
         error=_error(run, record) if state in (JobState.FAILED, JobState.DIED) else "",
+        loss=loss,
     )
+
+
+@dataclass(frozen=True)
+class StartedProcess:
+    """A process of this machine that was started for a job.
+
+    Attributes:
+        pid: its number.
+        started: its start time, as of `ultravid.utils.processes.process_start_time`.
+        slot: the environment variables of the slot that it occupies.
+    """
+
+    pid: int
+    started: int | None
+    slot: Mapping[str, str]
+
+
+def started_process(run: RunFolder) -> StartedProcess | None:
+    """The process of a job that was started on this machine last and is still running; None if there is none.
+
+    It is known from the moment of its start; the lock of the run's folder is there some seconds later.
+    """
+    return _started_process(_read_json(run.job_record))
+
+
+def _started_process(record: Mapping[str, Any]) -> StartedProcess | None:
+    starts = record.get("starts")
+    newest = starts[-1] if isinstance(starts, list) and starts else None
+    if not isinstance(newest, dict) or record.get("exit_code") is not None:
+        return None
+    pid, started, slot = newest.get("pid"), newest.get("process_started"), newest.get("slot")
+    is_here = all(newest.get(name) == value for name, value in machine_id().items())
+    if not (is_here and isinstance(pid, int) and isinstance(started, int) and is_running(pid, started)):
+        return None
+    return StartedProcess(pid, started, slot if isinstance(slot, dict) else {})
 
 
 def note_start(run: RunFolder, **facts: Any) -> None:
@@ -114,6 +163,24 @@ def note_start(run: RunFolder, **facts: Any) -> None:
     _write(run.job_record, {"starts": starts, "exit_code": None})
 
 
+def note_process(run: RunFolder, pid: int) -> None:
+    """Note the process of the start that was noted last.
+
+    Args:
+        run: the job's folder.
+        pid: a process of this machine.
+    """
+    record = _read_json(run.job_record)
+    starts = list(record.get("starts", ()))
+    newest = {
+        **(starts.pop() if starts else {}),
+        **machine_id(),
+        "pid": pid,
+        "process_started": process_start_time(pid),
+    }
+    _write(run.job_record, {**record, "starts": [*starts, newest]})
+
+
 def note_end(run: RunFolder, exit_code: int) -> None:
     """Note in a job's folder how its process ended.
 
@@ -126,13 +193,15 @@ def note_end(run: RunFolder, exit_code: int) -> None:
 
 
 def _state(run: RunFolder, record: Mapping[str, Any], is_queued: bool) -> JobState:
+    if _started_process(record) is not None:
+        return JobState.RUNNING
     state, code = run.state(), record.get("exit_code")
     if state in (RunState.RUNNING, RunState.FINISHED):
         return JobState(state.value)
     if is_queued:
         return JobState.QUEUED
     if isinstance(code, int) and code not in (0, EXIT_STOPPED):  # also of a process that ended before it trained
-        return JobState.DIED if _is_kill(code) else JobState.FAILED
+        return JobState.STOPPED if _is_stop(code) else JobState.DIED if _is_kill(code) else JobState.FAILED
     if state == RunState.STOPPED or code == EXIT_STOPPED:
         return JobState.STOPPED
     if state == RunState.FAILED:
@@ -145,12 +214,18 @@ def _state(run: RunFolder, record: Mapping[str, Any], is_queued: bool) -> JobSta
 
 def _is_kill(code: int) -> bool:
     """Whether an exit code is that of a process that was killed: of a shell too, which adds 128 to the signal."""
-    return code < 0 or code - 128 in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    return code < 0 or code - 128 == signal.SIGKILL
 
 
-def _progress(run: RunFolder) -> tuple[int | None, float]:
-    """The last iteration that training recorded, and the seconds of one; None and nan if there is none."""
+def _is_stop(code: int) -> bool:
+    """Whether an exit code is that of a process that was asked to stop before it could save a checkpoint."""
+    return (-code if code < 0 else code - 128) in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+def _progress(run: RunFolder) -> tuple[int | None, float, float]:
+    """The last iteration that training recorded, the seconds of one, and the loss; None and nan if there is none."""
     iteration: int | None = None
+    loss = math.nan
     for line in reversed(_tail(run.metrics)):
         try:
             content = json.loads(line)
@@ -159,9 +234,11 @@ def _progress(run: RunFolder) -> tuple[int | None, float]:
         if not (isinstance(content, dict) and isinstance(content.get("iteration"), int)):
             continue
         iteration = content["iteration"] if iteration is None else iteration
+        if math.isnan(loss) and _is_number(content.get("total_loss")):
+            loss = math.nan if content.get("total_loss") is None else float(content["total_loss"])
         if _is_number(content.get("time")) and content.get("time"):
-            return iteration, float(content["time"])
-    return iteration, math.nan
+            return iteration, float(content["time"]), loss
+    return iteration, math.nan, loss
 
 
 def _metrics(run: RunFolder) -> dict[str, float]:
@@ -175,17 +252,19 @@ def _is_number(value: Any) -> bool:
 
 
 def _error(run: RunFolder, record: Mapping[str, Any]) -> str:
-    """What a failed job last said, in a line."""
-    lines = [line.strip() for line in _tail(run.terminal) if line.strip()]
+    """What a failed job last said, in a line; of one that was killed, by what."""
+    code = record.get("exit_code")
+    if isinstance(code, int) and code < 0:
+        return describe_exit(code)
+    lines: list[str] = []
+    for line in _tail(run.terminal):
+        lines = [] if line.startswith("$ ") else [*lines, line.strip()] if line.strip() else lines  # of the last start
     for line in reversed(lines):
         if re.match(r"error: |[\w.]*(Error|Exception|Interrupt)\b", line):
             return line.removeprefix("error: ")
     end = (run.newest_record() or {}).get("end")
     if isinstance(end, dict) and end.get("why"):
         return str(end["why"]).splitlines()[0]
-    code = record.get("exit_code")
-    if isinstance(code, int) and code < 0:
-        return f"killed by {signal.Signals(-code).name}"
     return lines[-1] if lines else ""
 
 

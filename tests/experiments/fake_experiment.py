@@ -1,0 +1,52 @@
+"""tools/experiment.py with jobs of the fake launcher: its config is not looked at, so that nothing imports torch."""
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from ultravid.config import Node
+from ultravid.experiments import checking
+from ultravid.experiments.checking import CheckedJob
+from ultravid.experiments.plan import PlannedJob
+from ultravid.utils.tool import run_tool
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCHER = Path(__file__).with_name("fake_launcher.py")
+
+
+def fake_check(config_file, common, jobs):
+    """Every job is right; what it overrides is its identity."""
+    return Node(), [CheckedJob(job, hashlib.sha256(repr(job.overrides).encode()).hexdigest()) for job in jobs]
+
+
+def fake_command(self, config_file, python, *options):
+    program = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-S", str(LAUNCHER)]
+    return [*program, *options, *self.overrides, f"train.output_dir={self.run.path}"]
+
+
+def fake_tool() -> ModuleType:
+    """The tool, with fake jobs."""
+    spec = importlib.util.spec_from_file_location("fake_experiment_tool", ROOT / "tools/experiment.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    real = checking.check_jobs
+    for module in [tool, *sys.modules.values()]:
+        if getattr(module, "check_jobs", None) is real:
+            module.check_jobs = fake_check
+    return tool
+
+
+def run_fake(tool: ModuleType, arguments: list[str]) -> int:
+    """The tool's exit code for arguments, in this process."""
+    real = PlannedJob.command
+    PlannedJob.command = fake_command
+    try:
+        return run_tool(tool.main, arguments)
+    finally:
+        PlannedJob.command = real
+
+
+if __name__ == "__main__":
+    sys.exit(run_fake(fake_tool(), sys.argv[1:]))
