@@ -11,6 +11,8 @@ part of the graph; model.json names it. H x W is the size to which the config re
 recording: docs/export.md shows how to find it. examples/run_onnx.py runs an export on a movie with numpy, onnxruntime and PyAV alone.
 """
 
+from __future__ import annotations
+
 import ultravid.utils.threads  # noqa: F401 - before torch, which then waits passively # isort: skip
 
 import argparse
