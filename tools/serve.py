@@ -170,11 +170,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             privacy=Privacy(args.mask, args.allow_burned_in_text),
         )
         port = bound.getsockname()[1]
-        print(
-            f"Open {address(args.host, port, token)}\nCtrl-C ends the page; what was uploaded is deleted then.",
-            flush=True,
-        )
-        serve(page, bound)
+        text = f"Open {address(args.host, port, token)}\nCtrl-C ends the page; what was uploaded is deleted then."
+        serve(page, bound, lambda: print(text, flush=True))
     return 0
 
 

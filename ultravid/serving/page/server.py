@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -157,6 +157,16 @@ class Protocol(_BoundedWriting, H11Protocol):
 class _Server(uvicorn.Server):
     """Ends in order on SIGTERM and Ctrl-C, and at once on the second."""
 
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As `uvicorn.Server`; signals are heeded by now."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_start()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         old = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -172,12 +182,13 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(page: PageApp, bound: socket.socket) -> None:
+def serve(page: PageApp, bound: socket.socket, on_start: Callable[[], None]) -> None:
     """Serve a page until SIGTERM or Ctrl-C. Then all that was uploaded is deleted.
 
     Args:
         page: what is served.
         bound: by `bind`.
+        on_start: is called once the page answers, and SIGTERM and Ctrl-C end it in order.
     """
     options: dict[str, Any] = {
         "access_log": False,  # its lines would tell who has looked at what, and when
@@ -196,7 +207,7 @@ def serve(page: PageApp, bound: socket.socket) -> None:
         "ws": SocketProtocol,
         "lifespan": "on",
     }
-    server = _Server(uvicorn.Config(create_app(page), **options))
+    server = _Server(uvicorn.Config(create_app(page), **options), on_start)
     page.decoders.start()
     old_mask = os.umask(0o077)
     try:
