@@ -16,6 +16,7 @@ from tests.serving.small_run import write_run
 from ultravid.cli import TOOLS
 from ultravid.config import get_config
 from ultravid.datasets import bounds
+from ultravid.experiments.settings import read_jobs
 from ultravid.utils.tool import run_tool
 
 MIGRATING = (ROOT / "docs/migrating.md").read_text(encoding="utf-8")
@@ -121,6 +122,22 @@ def test_the_tutorial_on_own_scans_has_commands_that_parse_and_files_that_exist(
     pictures = {ROOT / "docs" / file for file in files if file.startswith("images/")}
     assert len(pictures) == 3 and sum(picture.stat().st_size for picture in pictures) < 150_000
     assert [f for f in files if not (ROOT / f).is_file() and ROOT / "docs" / f not in pictures] == []
+
+
+def test_commands_of_the_page_on_experiments_plan_the_jobs_that_it_says(tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs/experiments.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = [shlex.split(line) for line in re.findall(r"^    (python tools/experiment.py .+)$", page, re.MULTILINE)]
+    monkeypatch.chdir(ROOT)
+    tool, numbers = load_tool("experiment"), []
+    for _, _, *arguments in commands:
+        args = tool.parse_args(arguments)
+        if not args.status:
+            args.output_dir, args.dry_run = tmp_path / "out", True
+            numbers.append(len(tool.make_plan(args).jobs))
+    assert numbers == [6, 6, 8, 9, 6] and not (tmp_path / "out").exists()
+    listed = re.search(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]
+    (tmp_path / "jobs.yaml").write_text(listed)
+    assert len(read_jobs(tmp_path / "jobs.yaml")) == 3
 
 
 def test_messages_of_the_tutorial_on_own_scans_are_explained_in_troubleshooting():

@@ -9,7 +9,7 @@
 
 Each fold is a run of tools/lazyconfig_train.py in OUTPUT_DIR/fold_<f>; its output goes to fold_<f>/terminal.txt. Run again, the
 same command continues: folds that are finished under the same config are kept, interrupted ones are resumed from their last
-checkpoint. On Ctrl-C or SIGTERM the running folds save a checkpoint and stop. "{fold}" in an override stands for the fold's
+checkpoint; one that is killed, as for memory, is resumed at once, three times at most. On Ctrl-C or SIGTERM the running folds save a checkpoint and stop. "{fold}" in an override stands for the fold's
 number. Writes OUTPUT_DIR/cross_validation.csv, .tex, .html and .json. Exit codes: 0 all folds are finished, 1 a fold failed, 2 a
 user's mistake, 75 stopped by a signal.
 """
@@ -35,9 +35,10 @@ from ultravid.experiments import (
     summarize_folds,
     write_fold_tables,
 )
-from ultravid.utils.tool import EXIT_STOPPED, ToolParser, run_tool
+from ultravid.utils.tool import EXIT_STOPPED, ToolParser, print_warnings, run_tool
 
 LOG_LINES = 12
+RESTARTS = 3
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -89,6 +90,7 @@ def print_failures(folds: Sequence[Fold], exit_codes: Mapping[str, int]) -> None
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    print_warnings()
     slots = gpu_slots(args.gpus)
     experiment = CrossValidation(
         config_file=args.config_file,
@@ -105,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             jobs, done = experiment.jobs(folds)
             for fold in done:
                 print(f"Fold {fold.number}: finished before, {fold.run}")
-            results = run_jobs(jobs, slots, Narrator())
+            results = run_jobs(jobs, slots, Narrator(), restarts=RESTARTS)
     if results.stopped:
         print("Stopped. Run the same command to continue.", file=sys.stderr)
         return EXIT_STOPPED

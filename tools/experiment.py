@@ -3,8 +3,8 @@
 
     python tools/experiment.py --config-file projects/basicdet/configs/phantom.py --output-dir outputs/rates \\
         'optimizer.lr=1e-4,3e-4,1e-3' 'train.seed=range(2)'
-    python tools/experiment.py --config-file ... --output-dir outputs/sizes --gpus 0,1,2,3 \\
-        --set small='model.backbone.width=16' --set large='model.backbone.width=64 optimizer.lr=5e-4' 'dataloader.train.fold=range(4)'
+    python tools/experiment.py --config-file ... --output-dir outputs/lengths --gpus 0,1,2,3 \\
+        --set short='train.max_iter=500' --set long='train.max_iter=4000 optimizer.lr=5e-4' 'train.seed=range(4)'
     python tools/experiment.py --config-file ... --output-dir outputs/list --jobs jobs.csv --dry-run
 
 An override with several values is a sweep, in hydra's grammar: a,b,c or range(3) or choice(a,b) or glob(weights/*.pth). All jobs are
@@ -22,16 +22,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ultravid.config import importable_project
-from ultravid.experiments import locked
-from ultravid.experiments.checking import check_jobs
 from ultravid.experiments.display import Narrator, describe_states, print_jobs
 from ultravid.experiments.local import stopped_by_signals
-from ultravid.experiments.plan import ExperimentFolder, Plan, PlannedJob, extend_plan
+from ultravid.experiments.plan import ExperimentFolder, Plan, PlannedJob
+from ultravid.experiments.planning import ExperimentRequest, PlannedExperiment, experiment_folder, plan_experiment
 from ultravid.experiments.running import jobs_to_run, run_locally
-from ultravid.experiments.settings import parse_named_edits, read_jobs, span, split_sweeps
 from ultravid.experiments.slots import Threads, make_slots, threads_per_job, with_threads
 from ultravid.experiments.status import JobState, JobStatus, status_of
 from ultravid.experiments.summary import status_table, write_summary
+from ultravid.experiments.verification import note_verified
 from ultravid.utils.errors import UserError
 from ultravid.utils.text import counted, visible
 from ultravid.utils.tool import EXIT_STOPPED, ToolParser, print_warnings, run_tool
@@ -39,12 +38,22 @@ from ultravid.utils.tool import EXIT_STOPPED, ToolParser, print_warnings, run_to
 MOST_JOBS = 1000
 
 
+class _Parser(ToolParser):
+    """Answers what users of Hydra type."""
+
+    def hints(self, unknown: Sequence[str], known: Sequence[str]) -> list[str]:
+        """See `ToolParser`."""
+        if any(text in ("-m", "--multirun") for text in unknown):
+            return [f"Every command here runs all jobs: leave {'-m' if '-m' in unknown else '--multirun'} out."]
+        return super().hints(unknown, known)
+
+
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="the config of all jobs")
+    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", metavar="FILE", help="the config of all jobs (not needed for --status)")
     parser.add_argument("--output-dir", required=True, type=Path, metavar="DIR", help="folder of the plan and all runs")
     jobs = parser.add_argument_group("which jobs")
-    jobs.add_argument("--jobs", metavar="FILE", help="a list of jobs: .yaml, .csv, or .py with experiment = [...]")
+    jobs.add_argument("--jobs", metavar="FILE", help="a list of jobs: .yaml, .csv, or .py with 'experiment = [...]'")
     jobs.add_argument(
         "--set",
         action="append",
@@ -58,8 +67,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--allow-change", default="", metavar="KEY,...", help="keys whose values may differ from those of the plan"
     )
     look = parser.add_argument_group("look instead of running")
-    look.add_argument("--dry-run", action="store_true", help="check all jobs and print the table of them")
-    look.add_argument("--print-jobs", action="store_true", help="check all jobs and print a command for each")
+    look.add_argument("--dry-run", action="store_true", help="check all jobs and print them; nothing is written")
+    look.add_argument("--print-jobs", action="store_true", help="plan the jobs and print a command for each to run")
     look.add_argument("--status", action="store_true", help="print the table of the jobs and their states")
     where = parser.add_argument_group("where they run")
     where.add_argument("--gpus", metavar="0,1,...", help="run jobs on these GPUs at a time (default: one by one)")
@@ -75,26 +84,50 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--restarts", type=int, default=3, metavar="N", help="how often a job that was killed is resumed (3)"
     )
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides, as for the launcher, and sweeps")
-    return parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    if args.config_file is None and not args.status:
+        parser.error("the following arguments are required: --config-file")
+    return args
 
 
-def make_plan(args: argparse.Namespace) -> tuple[ExperimentFolder, Plan, list[PlannedJob]]:
-    """Check every job of the command and find or give their numbers; under the lock of the folder."""
-    sweeps = split_sweeps(args.opts)
-    if sweeps.intervals:
-        raise UserError(
-            f"{sweeps.intervals[0].key}: an interval holds endlessly many values; search it with --search optuna."
-        )
-    jobs = span(sweeps, parse_named_edits(args.set), read_jobs(args.jobs) if args.jobs else ())
-    if len(jobs) > args.max_jobs:
-        raise UserError(f"This makes {len(jobs)} jobs, more than --max-jobs {args.max_jobs}.")
-    base, checked = check_jobs(args.config_file, sweeps.plain, jobs)
-    folder = ExperimentFolder(args.output_dir.resolve())
-    allowed = [key.strip() for key in args.allow_change.split(",") if key.strip()]
-    plan, chosen = extend_plan(folder, str(Path(args.config_file).resolve()), base, checked, allowed)
-    if not (args.dry_run or args.print_jobs):
-        folder.write_plan(plan, base)
-    return folder, plan, chosen
+def make_plan(args: argparse.Namespace) -> PlannedExperiment:
+    """Check every job of the command and find or give their numbers; nothing is written."""
+    request = ExperimentRequest(
+        args.config_file,
+        args.output_dir,
+        overrides=args.opts,
+        edits=args.set,
+        jobs_file=args.jobs,
+        most=args.max_jobs,
+        allowed=[key.strip() for key in args.allow_change.split(",") if key.strip()],
+    )
+    planned = plan_experiment(request)
+    for remark in planned.remarks:
+        print(remark, file=sys.stderr)
+    return planned
+
+
+def dry_run(args: argparse.Namespace) -> None:
+    """Check all jobs and print the table of them; nothing is written."""
+    jobs = make_plan(args).jobs
+    print(f"{status_table(jobs, read_statuses(jobs))}\n{counted(len(jobs), 'job')}, checked; nothing was started.")
+
+
+def print_commands(args: argparse.Namespace) -> None:
+    """Write the plan, and print a command for each job that is still to be run; whoever runs them may do so in any order."""
+    with experiment_folder(args.output_dir):
+        planned = make_plan(args)
+        planned.write()
+        statuses = read_statuses(planned.jobs)
+        wanted = jobs_to_run(planned.jobs, statuses, retry_failed=args.retry_failed)
+        if len(wanted) < len(planned.jobs):
+            print(describe_start(planned.jobs, statuses, wanted), file=sys.stderr)
+        for job in wanted:
+            print(shlex.join(job.command(planned.plan.config_file, sys.executable, *launcher_options(args))))
+
+
+def launcher_options(args: argparse.Namespace) -> list[str]:
+    return ["--allow-change", args.allow_change] if args.allow_change else []
 
 
 def read_statuses(jobs: Sequence[PlannedJob]) -> dict[int, JobStatus]:
@@ -117,7 +150,6 @@ def run(
     number, note = threads_per_job(Threads(folder.threads), slots, args.threads)
     if note:
         print(note, flush=True)
-    options = ["--allow-change", args.allow_change] if args.allow_change else []
     with Narrator(jobs, statuses, len(slots)) as narrator:
         results = run_locally(
             wanted,
@@ -125,9 +157,10 @@ def run(
             with_threads(slots, number),
             narrator,
             restarts=args.restarts,
-            options=options,
+            options=launcher_options(args),
             running=running,
         )
+    note_verified(folder, [job for job in wanted if results.exit_codes.get(job.label) == 0])
     return conclude(folder, plan, jobs, stopped=results.stopped)
 
 
@@ -168,22 +201,17 @@ def conclude(folder: ExperimentFolder, plan: Plan, jobs: Sequence[PlannedJob], *
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     print_warnings()
+    if args.status:
+        return show_status(args)
     with importable_project(args.config_file):
         if args.dry_run or args.print_jobs:
-            _, plan, jobs = make_plan(args)
-            for job in jobs if args.print_jobs else ():
-                print(shlex.join(job.command(plan.config_file, sys.executable)))
-            if args.dry_run:
-                print(
-                    f"{status_table(jobs, read_statuses(jobs))}\n{counted(len(jobs), 'job')}, checked; nothing was started."
-                )
+            (dry_run if args.dry_run else print_commands)(args)
             return 0
-        if args.status:
-            return show_status(args)
         slots = make_slots(args.gpus, args.per_gpu, args.slots)
-        with stopped_by_signals(), locked(args.output_dir, "an experiment", "choose another --output-dir"):
-            folder, plan, jobs = make_plan(args)
-            return run(args, slots, folder, plan, jobs)
+        with stopped_by_signals(), experiment_folder(args.output_dir):
+            planned = make_plan(args)
+            planned.write()
+            return run(args, slots, planned.folder, planned.plan, planned.jobs)
 
 
 def show_status(args: argparse.Namespace) -> int:
@@ -194,6 +222,8 @@ def show_status(args: argparse.Namespace) -> int:
     statuses = read_statuses(plan.jobs)
     print_jobs(plan.jobs, statuses)
     print(f"{counted(len(plan.jobs), 'job')}: {describe_states(status.state for status in statuses.values())}")
+    for note in plan.notes:
+        print(note)
     return 0
 
 

@@ -19,19 +19,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from ultravid.config import Builder, Node, importable_project, load_checked
+from ultravid.config.check import RUN_KEYS, RUN_OBJECTS
 from ultravid.config.command_line import default_argument_parser, show_config
 from ultravid.config.identity import check_identity
 from ultravid.config.instantiate import as_user_error
 from ultravid.utils.tool import run_tool
 
 # Modules that import torch are imported inside functions, so that --print and --explain of a saved config start fast.
-
-REQUIRED_KEYS = (
-    *("model", "dataloader.test", "dataloader.evaluator", "trainer"),
-    *("train.output_dir", "train.device", "train.seed", "train.init_checkpoint"),
-)
-
-OBJECTS = ("trainer",)
 
 
 def do_test(builder: Builder, resume: bool) -> None:
@@ -91,7 +85,7 @@ def prepare(args: argparse.Namespace) -> tuple[Node, argparse.Namespace]:
     """Read and check the config: once, for all processes."""
     from ultravid.engine import resolve_resume
 
-    cfg = load_checked(args.config_file, args.opts, required=REQUIRED_KEYS, objects=OBJECTS)
+    cfg = load_checked(args.config_file, args.opts, required=RUN_KEYS, objects=RUN_OBJECTS)
     if args.identity:
         check_identity(cfg, args.identity)
     if not args.quick:  # which may look at a run that is at work
@@ -102,7 +96,7 @@ def prepare(args: argparse.Namespace) -> tuple[Node, argparse.Namespace]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, check the config, and start the processes."""
     args = default_argument_parser(quick=True, identity=True).parse_args(argv)
-    if show_config(args, REQUIRED_KEYS, OBJECTS):
+    if show_config(args, RUN_KEYS, RUN_OBJECTS):
         return 0
     from ultravid.engine import launch
 

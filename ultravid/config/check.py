@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ultravid.config.call_faults import call_faults, object_faults
-from ultravid.config.errors import ConfigError, Fault, InterpolationError, did_you_mean
+from ultravid.config.errors import ConfigError, Fault, FaultyConfigError, InterpolationError, did_you_mean
 from ultravid.config.instantiate import as_packages, locate
 from ultravid.config.kinds import load_config
 from ultravid.config.lazy import LazyCall
@@ -40,9 +40,27 @@ from ultravid.config.value_types import hint_of, mismatch, parameters_of, resolv
 from ultravid.utils.text import nearest
 from ultravid.utils.threads import NumThreads
 
-__all__ = ["check", "launcher_faults", "load_checked", "refuse_faults"]
+__all__ = [
+    "RUN_KEYS",
+    "RUN_OBJECTS",
+    "all_faults",
+    "check",
+    "launcher_faults",
+    "load_checked",
+    "refuse_faults",
+    "report_faults",
+]
 
 logger = logging.getLogger(__name__)
+
+RUN_KEYS = (
+    *("model", "dataloader.test", "dataloader.evaluator", "trainer"),
+    *("train.output_dir", "train.device", "train.seed", "train.init_checkpoint"),
+)
+"""What ``tools/lazyconfig_train.py`` reads of a config."""
+
+RUN_OBJECTS = ("trainer",)
+"""Those of them that must describe an object."""
 
 _OF_LAUNCHERS: dict[str, Any] = {"num_threads": NumThreads, "deterministic": bool}
 """Values of ``train`` that launchers read and no object takes, with what they accept."""
@@ -108,9 +126,14 @@ def load_checked(
             cfg = load_config(config_file)
             upgrade(cfg)
             faults = override_faults(cfg, overrides)
-        faults += [*_missing_keys(cfg, required), *_not_objects(cfg, objects), *check(cfg), *_not_data(cfg)]
-    _report(config_file, faults)
+        faults += all_faults(cfg, required=required, objects=objects)
+    report_faults(config_file, faults)
     return cfg
+
+
+def all_faults(cfg: Node, *, required: Iterable[str] = (), objects: Iterable[str] = ()) -> list[Fault]:
+    """What `load_checked` reports of a config, its overrides apart."""
+    return [*_missing_keys(cfg, required), *_not_objects(cfg, objects), *check(cfg), *_not_data(cfg)]
 
 
 def refuse_faults(name: str | Path, cfg: Node, *, required: Iterable[str] = ()) -> None:
@@ -119,18 +142,22 @@ def refuse_faults(name: str | Path, cfg: Node, *, required: Iterable[str] = ()) 
     Raises:
         ConfigError: with every fault.
     """
-    _report(name, [*_missing_keys(cfg, required), *check(cfg), *_not_data(cfg)])
+    report_faults(name, all_faults(cfg, required=required))
 
 
-def _report(name: str | Path, faults: Sequence[Fault]) -> None:
-    """Log the notes as warnings, and raise the faults."""
+def report_faults(name: str | Path, faults: Sequence[Fault]) -> None:
+    """Log the notes among faults as warnings.
+
+    Raises:
+        ConfigError: with all others.
+    """
     for note in faults:
         if not note.fatal:
             logger.warning("%s", note)
     fatal = [f for f in faults if f.fatal]
     if fatal:
         lines = "\n".join(f"  {fault}" for fault in fatal)
-        raise ConfigError(f"{name}: {len(fatal)} {'fault' if len(fatal) == 1 else 'faults'}\n{lines}")
+        raise FaultyConfigError(f"{name}: {len(fatal)} {'fault' if len(fatal) == 1 else 'faults'}\n{lines}", fatal)
 
 
 def _not_data(container: Container) -> Iterator[Fault]:

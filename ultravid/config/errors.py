@@ -13,6 +13,7 @@ __all__ = [
     "ConfigError",
     "ConfigImportError",
     "Fault",
+    "FaultyConfigError",
     "InterpolationError",
     "OverrideError",
     "UnknownKeyError",
@@ -33,6 +34,18 @@ class InterpolationError(ConfigError):
     """
 
     found: str = ""
+
+
+class FaultyConfigError(ConfigError):
+    """A config that was checked and has faults.
+
+    Attributes:
+        faults: each of them; none is a note.
+    """
+
+    def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
 
 
 class OverrideError(ConfigError):

@@ -45,7 +45,7 @@ from ultravid.config.tree import (
 from ultravid.config.upgrade import current_key, key_of_plain_value, make_parts, note_override, upgrade_value
 from ultravid.utils.text import quoted_for_shell
 
-__all__ = ["apply_overrides", "override_faults", "plain_setting", "split_override"]
+__all__ = ["apply_overrides", "has_current_key", "override_faults", "plain_setting", "split_override"]
 
 _FILE_OBJECT = re.compile(
     r"(?P<file>(?:[A-Za-z][A-Za-z0-9+.-]*://[^='\"]+|[^:='\"]+)\.(?:py|yaml|yml)):(?P<name>[A-Za-z_][\w.]*)"
@@ -94,6 +94,15 @@ def override_faults(cfg: Node, overrides: Sequence[str], origins: Sequence[str] 
             about = _UNKNOWN if isinstance(error, UnknownOverrideError) else ""
             faults.append(Fault(text.partition("=")[0].lstrip("+~"), str(error), origin, about=about))
     return faults
+
+
+def has_current_key(cfg: Node, text: str) -> bool:
+    """Whether an override names a key as it is called today, not as an earlier version called it."""
+    try:
+        _, key, typed = split_override(text)
+        return _current_key(cfg, key, typed) == key
+    except ConfigError:
+        return False
 
 
 def plain_setting(cfg: Node, text: str) -> tuple[Node, Any, Any] | None:

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import decimal
 import glob
+import math
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ultravid.config.errors import OverrideError
-from ultravid.config.override_values import Typed, parse_any, quoted_value
+from ultravid.config.override_values import Typed, parse_any, parse_value, quoted_value
 from ultravid.config.overrides import split_override
 
-__all__ = ["Choices", "Interval", "parse_sweep"]
+__all__ = ["Choices", "Interval", "parse_sweep", "text_of_string"]
 
 _MOST_VALUES = 1_000_000
 
@@ -78,7 +81,7 @@ def parse_sweep(override: str) -> Choices | Interval | None:
     from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, RangeSweep, Sweep
 
     sign, key, typed = split_override(override)
-    if typed is None or not typed.strip() or not _may_be_sweep(typed):
+    if sign == "~" or typed is None or not typed.strip() or not _may_be_sweep(typed):
         return None
     try:
         value = parse_any(key, typed)
@@ -106,14 +109,28 @@ def parse_sweep(override: str) -> Choices | Interval | None:
         return None
     if not values:
         raise OverrideError(f"{override!r}: names no value.")
-    if repeated := {text for text in values if values.count(text) > 1} if len(values) < 1000 else set():
-        raise OverrideError(f"{override!r}: names {min(repeated)} twice.")
+    if len(set(values)) < len(values):
+        repeated = next(text for number, text in enumerate(values) if text in values[:number])
+        raise OverrideError(f"{override!r}: names {repeated} twice.")
     return Choices(key, sign, values)
+
+
+def text_of_string(value: str) -> str:
+    """A string as the value of an override that gives that string again, in quotes if it needs them."""
+    if not value or re.search(r"['\"\\\s]", value.replace(" ", "")):
+        return quoted_value(value)
+    try:
+        read = parse_value("key", value, None)
+    except OverrideError:
+        return quoted_value(value)
+    is_same = isinstance(read, Typed) and read.value == value and not read.is_quoted and not read.is_cast
+    return value if is_same and value == value.strip() else quoted_value(value)
 
 
 def _may_be_sweep(typed: str) -> bool:
     """Whether a text can be a sweep at all; most overrides are not, and parsing takes time."""
-    return "," in typed or "(" in typed
+    file = typed.rpartition(":")[0]
+    return ("," in typed or "(" in typed) and not (file and os.path.isfile(file))
 
 
 def _interval(sign: str, key: str, typed: str, value: Any) -> Interval:
@@ -137,12 +154,17 @@ def _interval(sign: str, key: str, typed: str, value: Any) -> Interval:
 
 def _numbers(override: str, value: Any) -> Iterator[str]:
     """The numbers of a range, which excludes its end; decimal, so that 0.1 steps give 0.3 and not 0.30000000000000004."""
-    start, stop, step = (decimal.Decimal(str(number)) for number in (value.start, value.stop, value.step))
+    ends = (value.start, value.stop, value.step)
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in ends):
+        raise OverrideError(
+            f"{override!r}: a range goes from a number to a number, as range(3) or range(0.1, 0.5, 0.1)."
+        )
+    start, stop, step = (decimal.Decimal(str(number)) for number in ends)
     if not step:
         raise OverrideError(f"{override!r}: a range needs a step that is not 0.")
     if (stop - start) / step > _MOST_VALUES:
-        raise OverrideError(f"{override!r}: names more than {_MOST_VALUES} values.")
-    is_integer = all(isinstance(number, int) for number in (value.start, value.stop, value.step))
+        raise OverrideError(f"{override!r}: names more than {_MOST_VALUES:,} values.")
+    is_integer = all(isinstance(number, int) for number in ends)
     while (start < stop) if step > 0 else (start > stop):
         yield str(int(start)) if is_integer else repr(float(start))
         start += step
@@ -154,7 +176,7 @@ def _files(override: str, value: Any) -> list[str]:
     excluded = {path for pattern in value.exclude for path in glob.glob(pattern, recursive=True)}
     if not found - excluded:
         raise OverrideError(f"{override!r}: matches no file in {Path.cwd()}.")
-    return [quoted_value(path) for path in sorted(found - excluded)]
+    return [text_of_string(path) for path in sorted(found - excluded)]
 
 
 def _holds_sweep(value: Any) -> bool:
@@ -172,18 +194,15 @@ def _text(value: Any) -> str:
     if isinstance(value, Typed):
         if value.is_quoted or (value.is_cast and isinstance(value.value, str)):
             return quoted_value(str(value.value))
-        return _word(value.value) if value.is_cast else value.text
+        return _text(value.value) if value.is_cast else value.text
     if isinstance(value, QuotedString):
         return quoted_value(value.text)
     if isinstance(value, list):
         return f"[{','.join(map(_text, value))}]"
     if isinstance(value, dict):
         return f"{{{','.join(f'{_text(key)}:{_text(item)}' for key, item in value.items())}}}"
-    return _word(value)
-
-
-def _word(value: Any) -> str:
-    """A plain value: a word of the grammar, or a number."""
+    if isinstance(value, str):
+        return text_of_string(value)
     if value is None:
         return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -9,17 +9,31 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ultravid.config.call_faults import call_faults
-from ultravid.config.check import launcher_faults, refuse_faults
-from ultravid.config.identity import has_no_influence, identity_of_leaves, leaves, without_job
+from ultravid.config.check import all_faults, launcher_faults, report_faults
+from ultravid.config.errors import ConfigError
+from ultravid.config.identity import (
+    identity_of_leaves,
+    is_of_the_job,
+    leaf_key,
+    leaves,
+    without_job,
+)
 from ultravid.config.loader import config_errors
 from ultravid.config.mistyped import mistyped
 from ultravid.config.nodes import Node
-from ultravid.config.overrides import apply_overrides, plain_setting
+from ultravid.config.overrides import (
+    apply_overrides,
+    has_current_key,
+    override_faults,
+    plain_setting,
+    split_override,
+)
 from ultravid.config.references import REFERENCE, is_reference
 from ultravid.config.serialize import resolved, resolved_child
 from ultravid.config.tree import Container, child_key, full_key, raw_child, raw_children, split_key, walk
@@ -36,11 +50,25 @@ class Variants:
         name: of the file, for messages.
         loaded: its config, without overrides; it is not changed.
         required: keys that each must have.
+        objects: those of them that must describe an object.
     """
 
-    def __init__(self, name: str | Path, loaded: Node, required: Iterable[str] = ()) -> None:
-        self._name, self._loaded, self._required = name, loaded, tuple(required)
-        self._shapes: dict[tuple[str, ...], _Shape] = {}
+    def __init__(
+        self, name: str | Path, loaded: Node, required: Iterable[str] = (), objects: Iterable[str] = ()
+    ) -> None:
+        self._name, self._loaded = name, loaded
+        self._required, self._objects = tuple(required), tuple(objects)
+        self._met: set[tuple[str, ...]] = set()
+        self._shapes: OrderedDict[tuple[str, ...], _Shape] = OrderedDict()
+
+    def config(self, overrides: Sequence[str]) -> Node:
+        """The config with these overrides, without a check.
+
+        Raises:
+            ConfigError: an override is wrong.
+        """
+        with config_errors():
+            return apply_overrides(copy.deepcopy(self._loaded), overrides)
 
     def identity(self, overrides: Sequence[str]) -> str:
         """Check the config with these overrides.
@@ -49,25 +77,58 @@ class Variants:
             its identity, as `ultravid.config.identity.config_identity` defines it.
 
         Raises:
-            ConfigError: with every fault of the overrides and of the config.
+            FaultyConfigError: with every fault of the overrides and of the config.
         """
-        plain = [plain_setting(self._loaded, text) is not None for text in overrides]
-        num_other = plain.index(True) if True in plain else len(plain)
-        if all(plain[num_other:]):  # what changes more than values comes first, so values meet the same config
-            shape = self._shapes.get(tuple(overrides[:num_other]))
-            if shape is not None and (identity := shape.identity(overrides[num_other:])) is not None:
-                return identity
+        split = self._split(overrides)
+        shape = self._shapes.get(split[0]) if split is not None else None
+        if split is not None and shape is not None and (identity := shape.identity(split[1])) is not None:
+            return identity
         cfg = copy.deepcopy(self._loaded)
         with config_errors():
-            apply_overrides(cfg, overrides)
-        refuse_faults(self._name, cfg, required=self._required)
+            faults = override_faults(cfg, overrides)
+        faults += all_faults(cfg, required=self._required, objects=self._objects)
+        report_faults(self._name, faults)
         named = without_job(cfg)
-        values = leaves(resolved(named), "")
-        if all(plain[num_other:]):
-            before = copy.deepcopy(self._loaded)
-            apply_overrides(before, overrides[:num_other])
-            self._shapes[tuple(overrides[:num_other])] = _Shape(before, cfg, named, values)
+        values = leaves(resolved(named))
+        if split is not None:
+            self._remember(*split, cfg, named, values)
         return identity_of_leaves(values)
+
+    def _split(self, overrides: Sequence[str]) -> tuple[tuple[str, ...], list[str]] | None:
+        """Overrides that change more than plain values, and those of plain values; None if their order may matter."""
+        plain: list[str] = []
+        other: list[str] = []
+        for text in overrides:
+            (other if plain_setting(self._loaded, text) is None else plain).append(text)
+        try:
+            plain_keys, other_keys = (
+                [tuple(split_key(split_override(text)[1])) for text in ts] for ts in (plain, other)
+            )
+        except ConfigError:
+            return None
+        in_order = list(overrides) == [*other, *plain]
+        meet = any(a[: len(b)] == b[: len(a)] for a in plain_keys for b in other_keys)
+        if len(set(plain_keys)) < len(plain_keys) or (meet and not in_order):
+            return None
+        if not in_order and not all(has_current_key(self._loaded, text) and "*" not in text for text in other):
+            return None
+        return tuple(other), plain
+
+    def _remember(
+        self, other: tuple[str, ...], plain: Sequence[str], cfg: Node, named: Node, values: dict[str, str]
+    ) -> None:
+        """Keep what was found for further configs of this shape, once it is met twice: a shape takes some megabytes."""
+        if other not in self._met:
+            self._met.add(other)
+            return
+        before = self.config(other)
+        if all(plain_setting(before, text) is not None for text in plain):
+            self._shapes[other] = _Shape(before, cfg, named, values)
+            if len(self._shapes) > _MOST_SHAPES:
+                self._shapes.popitem(last=False)
+
+
+_MOST_SHAPES = 50
 
 
 class _Shape:
@@ -95,18 +156,32 @@ class _Shape:
                 return None
             settings[full_key(found[0], found[1])] = found[2]
         changed = {key: value for key, value in settings.items() if not _same(_raw(self._good, key), value)}
-        named = {key: value for key, value in changed.items() if _same(_raw(self._named, key), _raw(self._good, key))}
-        if any(not has_no_influence(key) for key in changed.keys() - named.keys()):
-            return None  # a key that is written otherwise today
-        with _replaced(self._good, changed), _replaced(self._named, named):
-            if self._has_faults(changed):
-                return None
-            values = dict(self._values)
-            for key, value in named.items():
-                values[key] = repr(value)
-                for owner, name in self._readers_of(self._named, key):
-                    values.update(leaves(resolved_child(owner, name), full_key(owner, name)))
-            return identity_of_leaves(values)
+        named = {}
+        for key, value in changed.items():
+            if is_of_the_job(key):
+                continue
+            if not _same(_raw(self._named, key), _raw(self._good, key)):
+                return None  # a key that is written otherwise today
+            named[key] = value
+        try:
+            with _replaced(self._good, changed), _replaced(self._named, named):
+                return None if self._has_faults(changed) else identity_of_leaves(self._values_with(named))
+        except ConfigError:
+            return None
+
+    def _values_with(self, named: Mapping[str, Any]) -> dict[str, str]:
+        """The leaves of the config in which these values were replaced."""
+        values = dict(self._values)
+        for key, value in named.items():
+            values[leaf_key(*_slot(self._named, key))] = repr(value)
+            for owner, name in self._readers_of(self._named, key):
+                now, place = resolved_child(owner, name), leaf_key(owner, name)
+                if isinstance(now, Container) or place not in values:  # with other keys below it, perhaps
+                    for old in [each for each in values if each.startswith((f"{place}.", f"{place}["))]:
+                        del values[old]
+                    values.pop(place, None)
+                values.update(leaves(now, owner, name))
+        return values
 
     def _has_faults(self, changed: Iterable[str]) -> bool:
         """Whether a call that takes one of the changed values has a fault."""
@@ -151,15 +226,14 @@ def _readers(cfg: Node, key: str) -> Iterator[_Slot]:
 def _may_mean(text: str, key: str) -> bool:
     """Whether a text with references may refer to a key, or to a node above it."""
     inner = _REFERRED.findall(text)
-    if text.count(REFERENCE) != len(inner) + len(
-        _RESOLVER.findall(text)
-    ):  # relative ones, references within references
+    if text.count(REFERENCE) != len(inner) + len(_RESOLVER.findall(text)):  # relative, or within another reference
         return True
-    return any(key == each or key.startswith((f"{each}.", f"{each}[")) for each in inner)
+    steps = split_key(key)
+    return any(steps[: len(each)] == each for each in map(split_key, inner))
 
 
 _RESOLVER = re.compile(r"\$\{[A-Za-z_][\w.]*:[^${}]*\}")  # of the environment, or of text: no key
-_REFERRED = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
+_REFERRED = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
 
 
 @contextlib.contextmanager

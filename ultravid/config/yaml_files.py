@@ -20,7 +20,7 @@ from ultravid.config.targets import locate_dotted
 from ultravid.config.tree import RESERVED_KEYS, join_key
 from ultravid.config.upgrade import upgrade
 
-__all__ = ["from_data", "gc_paused", "load_yaml"]
+__all__ = ["from_data", "gc_paused", "load_yaml", "load_yaml_data"]
 
 _MAX_VALUES = 1_000_000
 
@@ -54,6 +54,14 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
+class _ListLoader(_Loader):
+    """Reads ``1e-4`` as the number that YAML 1.2 has it for; in 1.1 it is a text, as a number there needs a dot."""
+
+
+_ListLoader.yaml_implicit_resolvers = {k: list(v) for k, v in _Loader.yaml_implicit_resolvers.items()}
+_ListLoader.add_implicit_resolver(_NUMBERS[1], re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
 @contextmanager
 def gc_paused() -> Iterator[None]:
     """Pause garbage collection in the block.
@@ -80,16 +88,7 @@ def load_yaml(path: Path, allow_pickle: bool) -> Node:
     Raises:
         ConfigError: it is not YAML, or not a config; the message names file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        with gc_paused():
-            data = yaml.load(text, Loader=_Loader)
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror}.") from error
-    except Exception as error:  # PyYAML lets errors of all kinds through, as the ValueError of an impossible date
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{path}{line}: is not YAML: {getattr(error, 'problem', None) or error}") from error
+    data = _content(path, _Loader)
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds a {type(data).__name__}, not a mapping.")
     reader = _Reader(allow_pickle)
@@ -102,6 +101,28 @@ def load_yaml(path: Path, allow_pickle: bool) -> Node:
     node._origin = ("yaml", str(path))
     upgrade(node, saved_with=reader.names)
     return node
+
+
+def load_yaml_data(path: Path) -> Any:
+    """The plain data of a YAML file that is no config, as a list of jobs; ``1e-4`` is a number.
+
+    Raises:
+        ConfigError: it is not YAML; the message names file and line.
+    """
+    return _content(path, _ListLoader)
+
+
+def _content(path: Path, loader: Any) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        with gc_paused():
+            return yaml.load(text, Loader=loader)
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}.") from error
+    except Exception as error:  # PyYAML lets errors of all kinds through, as the ValueError of an impossible date
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark is not None else ""
+        raise ConfigError(f"{path}{line}: is not YAML: {getattr(error, 'problem', None) or error}") from error
 
 
 def from_data(data: dict[Any, Any], *, allow_pickle: bool = False) -> Node:

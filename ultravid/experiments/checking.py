@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ultravid.config import ConfigError, Node
+from ultravid.config.check import RUN_KEYS, RUN_OBJECTS
 from ultravid.config.command_line import load_with_overrides
-from ultravid.config.loader import config_errors, importable_project
+from ultravid.config.errors import Fault, FaultyConfigError
+from ultravid.config.loader import importable_project
 from ultravid.config.overrides import apply_overrides
 from ultravid.config.variants import Variants
 from ultravid.experiments.settings import JobSettings
 from ultravid.utils.text import counted
 
-__all__ = ["REQUIRED_KEYS", "CheckedJob", "check_jobs"]
-
-REQUIRED_KEYS = (
-    *("model", "dataloader.train", "dataloader.test", "dataloader.evaluator", "trainer"),
-    *("train.output_dir", "train.device", "train.seed", "train.init_checkpoint"),
-)
-"""What every run of an experiment needs in its config."""
+__all__ = ["CheckedJob", "check_jobs"]
 
 _MOST_FAULTS = 20
 
@@ -37,13 +34,24 @@ class CheckedJob:
     identity: str
 
 
-def check_jobs(config_file: str, common: Sequence[str], jobs: Sequence[JobSettings]) -> tuple[Node, list[CheckedJob]]:
+def check_jobs(
+    config_file: str,
+    common: Sequence[str],
+    jobs: Sequence[JobSettings],
+    *,
+    required: Iterable[str] = RUN_KEYS,
+    objects: Iterable[str] = RUN_OBJECTS,
+    labels: Sequence[str] = (),
+) -> tuple[Node, list[CheckedJob]]:
     """Check the config of each job as ``--check`` does; the file is read once.
 
     Args:
         config_file: of all jobs.
         common: the overrides of all jobs.
         jobs: what each sets.
+        required: keys that each config must have.
+        objects: those of them that must describe an object.
+        labels: what messages call each job, ``"fold 3"``; without them ``"job 3"``.
 
     Returns:
         the config with the overrides of all jobs, and the checked jobs.
@@ -53,31 +61,43 @@ def check_jobs(config_file: str, common: Sequence[str], jobs: Sequence[JobSettin
     """
     with importable_project(config_file):
         loaded = load_with_overrides(config_file)
-        variants = Variants(config_file, loaded, REQUIRED_KEYS)
+        variants = Variants(config_file, loaded, required, objects)
         checked: list[CheckedJob] = []
-        faults: dict[str, list[int]] = {}
+        faults: dict[tuple[str, str], tuple[Fault, list[int]]] = {}
         for number, job in enumerate(jobs):
             try:
                 checked.append(CheckedJob(job, variants.identity(job.overrides)))
-            except ConfigError as error:
-                faults.setdefault(str(error), []).append(number)
-        _report(config_file, faults, len(jobs))
-        with config_errors():
-            base = apply_overrides(loaded, common)
-    return base, checked
+            except FaultyConfigError as error:
+                for fault in error.faults:
+                    same = fault.message if fault.about in ("", "type") else fault.about
+                    faults.setdefault((fault.key, same), (fault, []))[1].append(number)
+        _report(config_file, list(faults.values()), labels or [f"job {number}" for number in range(len(jobs))])
+        return _with_common(loaded, common), checked
 
 
-def _report(config_file: str, faults: dict[str, list[int]], num_jobs: int) -> None:
+def _with_common(loaded: Node, common: Sequence[str]) -> Node:
+    """The config with the overrides of all jobs, but for those that only fit together with a job's own."""
+    for text in common:
+        with contextlib.suppress(ConfigError):
+            apply_overrides(loaded, [text])
+    return loaded
+
+
+def _report(config_file: str, faults: Sequence[tuple[Fault, list[int]]], labels: Sequence[str]) -> None:
     if not faults:
         return
-    rows = [f"  {_numbers(numbers, num_jobs)}: {text}" for text, numbers in list(faults.items())[:_MOST_FAULTS]]
+    rows = [f"  {_concerned(numbers, labels)}{fault}" for fault, numbers in faults[:_MOST_FAULTS]]
     more = [f"  and {counted(len(faults) - _MOST_FAULTS, 'further fault')}"] if len(faults) > _MOST_FAULTS else []
-    num_bad = len({number for numbers in faults.values() for number in numbers})
-    raise ConfigError("\n".join([f"{config_file}: {num_bad} of {counted(num_jobs, 'job')} can't run:", *rows, *more]))
+    num_bad = len({number for _, numbers in faults for number in numbers})
+    what = labels[0].partition(" ")[0]
+    of_all = f"{num_bad} of {counted(len(labels), what)}" if len(labels) > 1 else f"the {what}"
+    raise ConfigError("\n".join([f"{config_file}: {of_all} can't run:", *rows, *more]))
 
 
-def _numbers(numbers: Sequence[int], num_jobs: int) -> str:
-    if len(numbers) == num_jobs > 1:
-        return "every job"
-    shown = ", ".join(map(str, numbers[:10]))
-    return f"job {shown}{', ...' if len(numbers) > 10 else ''}"
+def _concerned(numbers: Sequence[int], labels: Sequence[str]) -> str:
+    if len(labels) == 1:
+        return ""
+    if len(numbers) == len(labels):
+        return f"every {labels[0].partition(' ')[0]}: "
+    shown = ", ".join(labels[number] for number in numbers[:10])
+    return f"{shown}{', ...' if len(numbers) > 10 else ''}: "

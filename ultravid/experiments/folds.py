@@ -36,7 +36,10 @@ from ultravid.evaluation.records import check_record, folder_of_weights, read_re
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.run_facts import training_behind
 from ultravid.evaluation.runs import check_metrics, load_run
+from ultravid.experiments.checking import check_jobs
 from ultravid.experiments.local import Job
+from ultravid.experiments.plan import quoted_path
+from ultravid.experiments.settings import JobSettings
 from ultravid.experiments.trained import changed_at, is_trained
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
@@ -48,6 +51,8 @@ __all__ = ["FOLD_KEY", "CrossValidation", "Fold", "summarize_folds", "write_fold
 
 FOLD_KEY = "dataloader.train.fold"
 """The key of the fold in the shipped configs."""
+
+_REQUIRED_KEYS = ("dataloader.train", "dataloader.test", "train.output_dir", "train.init_checkpoint")
 
 
 @dataclass(frozen=True)
@@ -131,13 +136,15 @@ class CrossValidation:
         Raises:
             UserError: a fault of the config, no or unknown folds, or test videos that are the same for every fold.
         """
-        required = ["dataloader.train", "dataloader.test", "train.output_dir", "train.init_checkpoint"]
-        cfg = load_checked(self.config_file, self._overrides_of(0), required=required)
+        cfg = load_checked(self.config_file, self._overrides_of(0), required=_REQUIRED_KEYS)
         num_folds = self._num_folds(cfg)
         numbers = _parse_folds(self.folds, num_folds)
         output_dir = self.output_dir or Path(cfg.train.output_dir)
         folds = [self._load_fold(number, output_dir) for number in numbers]
         self._check_test_loader(folds[0], num_folds, output_dir)
+        jobs = [JobSettings(tuple(fold.overrides)) for fold in folds]
+        labels = [f"fold {fold.number}" for fold in folds]
+        check_jobs(self.config_file, (), jobs, required=_REQUIRED_KEYS, objects=(), labels=labels)
         return folds, output_dir
 
     def jobs(self, folds: Sequence[Fold]) -> tuple[list[Job], list[Fold]]:
@@ -180,7 +187,7 @@ class CrossValidation:
 
     def _load_fold(self, number: int, output_dir: Path) -> Fold:
         run = RunFolder(output_dir / f"fold_{number}")
-        own = [f"{self.fold_key}={number}", f"train.output_dir={_quoted(run.path)}"]
+        own = [f"{self.fold_key}={number}", f"train.output_dir={quoted_path(run.path)}"]
         overrides = [*self._overrides_of(number), *own]
         cfg = load_with_overrides(self.config_file, overrides)
         if not self.eval_only:
@@ -351,9 +358,3 @@ def _value_at(cfg: Node, key: str) -> Any:
         return value_at(cfg, key)
     except UnknownKeyError:
         return None
-
-
-def _quoted(path: Path) -> str:
-    """A path as a value in the grammar of overrides."""
-    text = str(path)
-    return text if re.fullmatch(r"[\w./@+-]+", text) else "'" + text.replace("'", "\\'") + "'"

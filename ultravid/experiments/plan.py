@@ -6,28 +6,35 @@ config that was changed since is refused by key: two runs under one number would
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ultravid
 from ultravid.config import ConfigError, LazyConfig, Node
+from ultravid.config.command_line import load_with_overrides
+from ultravid.config.diff import Difference, diff
+from ultravid.config.identity import has_no_influence, without_job
 from ultravid.config.override_values import quoted_value
 from ultravid.config.resume import is_named, significant_changes
 from ultravid.experiments.checking import CheckedJob
+from ultravid.experiments.settings import JobSettings
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
 from ultravid.utils.run_folder import RunFolder
+from ultravid.utils.text import counted
 from ultravid.utils.tool import tools_folder
 
-__all__ = ["ExperimentFolder", "Plan", "PlannedJob", "extend_plan"]
+__all__ = ["ExperimentFolder", "Plan", "PlannedJob", "extend_plan", "quoted_path"]
 
 _FORMAT = 1
 _SHOWN = 8  # characters of an identity in the name of a folder
+_FOLDER = re.compile(rf"(?P<number>\d+)-(?P<identity>[0-9a-f]{{{_SHOWN}}})")
 
 
 @dataclass(frozen=True)
@@ -68,12 +75,14 @@ class Plan:
     """The jobs of an experiment's folder.
 
     Attributes:
-        config_file: the config of all of them, absolute.
+        config_file: the config of all of them, absolute or an address.
         jobs: by number.
+        notes: what readers of the results have to know: which jobs were trained before a change that was allowed.
     """
 
     config_file: str
     jobs: tuple[PlannedJob, ...] = field(default_factory=tuple)
+    notes: tuple[str, ...] = ()
 
     @property
     def swept(self) -> list[str]:
@@ -100,6 +109,11 @@ class ExperimentFolder:
     def base_config(self) -> Path:
         """The config of all jobs before their own settings, as data."""
         return self.path / "base_config.yaml"
+
+    @property
+    def verified(self) -> Path:
+        """Which runs' configs were compared with the plan, and what they looked like, so that each is compared once."""
+        return self.path / "verified.json"
 
     @property
     def jobs(self) -> Path:
@@ -137,16 +151,24 @@ class ExperimentFolder:
             if content["format"] > _FORMAT:
                 raise UserError(
                     f"{self.plan} was written by ultravid {content.get('ultravid')}, which is newer than this one, "
-                    f"{ultravid.__version__}. Continue the experiment with that version."
+                    f"{ultravid.__version__}. Continue the experiment with that version, or choose another --output-dir."
                 )
             jobs = tuple(self._job(entry) for entry in content["jobs"])
-            return Plan(content["config_file"], jobs)
+            return Plan(str(content["config_file"]), jobs, tuple(map(str, content.get("notes", ()))))
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            aside = shlex.join(["mv", str(self.plan), f"{self.plan}.damaged"])
             raise UserError(
-                f"{self.plan} is not a plan of an experiment: {error!r}. Choose another --output-dir."
+                f"{self.plan} is damaged: {type(error).__name__}: {error}. Move it aside ({aside}) and run the experiment's "
+                "command again: jobs find their folders by their identities."
             ) from error
+
+    def known_folders(self) -> dict[str, tuple[int, Path]]:
+        """The jobs' folders that are there, by the beginning of the identity in their names, with their numbers."""
+        names = [path.name for path in self.jobs.iterdir() if path.is_dir()] if self.jobs.is_dir() else []
+        found = [(match, name) for name in sorted(names) if (match := _FOLDER.fullmatch(name))]
+        return {match["identity"]: (int(match["number"]), self.jobs / name) for match, name in found}
 
     def _job(self, entry: Mapping[str, Any]) -> PlannedJob:
         run = RunFolder(self.path / entry["folder"])
@@ -176,13 +198,17 @@ class ExperimentFolder:
             "ultravid": ultravid.__version__,
             "config_file": plan.config_file,
             "swept": plan.swept,
+            "notes": list(plan.notes),
         }
         with replace_file(self.plan) as file:
             file.write(dump_json({**content, "jobs": entries}, indent=1).encode())
 
-    def new_job(self, number: int, job: CheckedJob) -> PlannedJob:
-        """A job with the next number."""
-        run = RunFolder(self.jobs / f"{number:03d}-{job.identity[:_SHOWN]}")
+    def new_job(self, number: int, job: CheckedJob, known: PlannedJob | None = None) -> PlannedJob:
+        """A job with the next number, or one of the plan as it is today."""
+        if known is None:
+            run = RunFolder(self.jobs / f"{number:03d}-{job.identity[:_SHOWN]}")
+        else:
+            number, run = known.number, known.run
         return PlannedJob(number, job.identity, job.settings.overrides, job.settings.settings, run, job.settings.name)
 
 
@@ -190,6 +216,9 @@ def extend_plan(
     folder: ExperimentFolder, config_file: str, base: Node, checked: Sequence[CheckedJob], allowed: Iterable[str] = ()
 ) -> tuple[Plan, list[PlannedJob]]:
     """The plan of a folder with further jobs; nothing is written.
+
+    A job of the command is one of the plan if the two have the same identity, or the same settings and no value that counts has
+    changed; under an allowed change it keeps its folder and gets the new identity.
 
     Args:
         folder: of the experiment.
@@ -208,42 +237,89 @@ def extend_plan(
     _refuse_duplicates(checked)
     old = folder.read_plan()
     if old is None:
-        jobs = [folder.new_job(number, job) for number, job in enumerate(checked)]
-        return Plan(config_file, tuple(jobs)), jobs
-    changed = _changes(folder, old, base, checked, tuple(allowed))
+        return _first_plan(folder, config_file, checked)
+    _refuse_changes(folder, config_file, old, base, checked, tuple(allowed))
     by_identity = {job.identity: job for job in old.jobs}
-    by_settings = {tuple(sorted(job.settings.items())): job for job in old.jobs} if changed else {}
+    by_settings = {_settings(job): job for job in old.jobs}
+    taken = {by_identity[job.identity].number for job in checked if job.identity in by_identity}
     plan = {job.number: job for job in old.jobs}
     chosen = []
     for job in checked:
-        known = by_identity.get(job.identity) or by_settings.get(tuple(sorted(job.settings.settings.items())))
+        known = by_identity.get(job.identity)
         if known is None:
-            planned = folder.new_job(max(plan, default=-1) + 1, job)
-        else:  # under an allowed change the folder stays, and the identity is the new one
-            planned = PlannedJob(
-                known.number, job.identity, job.settings.overrides, job.settings.settings, known.run, job.settings.name
-            )
+            known = by_settings.get(_settings(job.settings))
+            known = None if known is None or known.number in taken else known
+        planned = folder.new_job(max(plan, default=-1) + 1, job, known)
         plan[planned.number] = planned
         chosen.append(planned)
-    return Plan(config_file, tuple(plan[number] for number in sorted(plan))), chosen
+    return Plan(config_file, tuple(plan[number] for number in sorted(plan)), old.notes), chosen
 
 
-def _changes(
-    folder: ExperimentFolder, old: Plan, base: Node, checked: Sequence[CheckedJob], allowed: tuple[str, ...]
-) -> list[str]:
-    """The keys that changed since the plan was made, all of them allowed."""
-    if not folder.base_config.is_file():
-        raise UserError(f"{folder.base_config} is missing: it says what the jobs in {folder.plan} have in common.")
-    swept = {*old.swept, *(key for job in checked for key in job.settings.settings)}
-    differences = [d for d in significant_changes(base, folder.base_config) if not is_named(d, swept)]
-    if unnamed := [d for d in differences if not is_named(d, allowed)]:
-        rows = "\n".join(f"  {difference}" for difference in unnamed)
-        keys = shlex.quote(",".join([*allowed, *(d.key for d in unnamed)]))
+def _first_plan(
+    folder: ExperimentFolder, config_file: str, checked: Sequence[CheckedJob]
+) -> tuple[Plan, list[PlannedJob]]:
+    """A plan where there is none; jobs whose folders are there, as of a plan that was lost, keep their numbers."""
+    known = folder.known_folders()
+    free = itertools.count(1 + max((number for number, _ in known.values()), default=-1))
+    chosen = []
+    for job in checked:
+        found = known.get(job.identity[:_SHOWN])
+        planned = folder.new_job(next(free) if found is None else found[0], job)
+        chosen.append(planned)
+    return Plan(config_file, tuple(sorted(chosen, key=lambda job: job.number))), chosen
+
+
+def _settings(job: PlannedJob | JobSettings) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(job.settings.items()))
+
+
+def _refuse_changes(
+    folder: ExperimentFolder,
+    config_file: str,
+    old: Plan,
+    base: Node,
+    checked: Sequence[CheckedJob],
+    allowed: tuple[str, ...],
+) -> None:
+    """Refuse a config that differs from the plan's by a key that is not allowed."""
+    identities = {job.identity for job in old.jobs}
+    unknown = [job for job in checked if job.identity not in identities]
+    rows = [(difference, "") for difference in _changes_of_base(folder, base, unknown)]
+    rows = rows or list(_changes_of_jobs(config_file, old, unknown))
+    unnamed = [(difference, note) for difference, note in rows if not is_named(difference, allowed)]
+    if unnamed:
+        text = "\n".join(f"  {difference}{note}" for difference, note in unnamed)
+        keys = shlex.quote(",".join(dict.fromkeys([*allowed, *(d.key for d, _ in unnamed)])))
         raise ConfigError(
-            f"The jobs in {folder.path} were planned with another config:\n{rows}\n"
+            f"The jobs in {folder.path} were planned with another config:\n{text}\n"
             f"Use another --output-dir; or sweep the key; or let all jobs go on with the new values: --allow-change {keys}"
         )
-    return [d.key for d in differences]
+
+
+def _changes_of_base(folder: ExperimentFolder, base: Node, unknown: Sequence[CheckedJob]) -> list[Difference]:
+    """The keys that changed since the plan was made in what all jobs have in common, if a job does not set them itself."""
+    if not unknown:  # all are in the plan as they are
+        return []
+    if not folder.base_config.is_file():
+        raise UserError(
+            f"{folder.base_config} is missing, and {counted(len(unknown), 'job')} of this command is not in {folder.plan.name}. "
+            "Without that file nobody can tell whether it is comparable with the others: use another --output-dir."
+        )
+    changes = significant_changes(base, folder.base_config)
+    return [d for d in changes if not all(is_named(d, job.settings.own_keys) for job in unknown)]
+
+
+def _changes_of_jobs(config_file: str, old: Plan, unknown: Sequence[CheckedJob]) -> Iterator[tuple[Difference, str]]:
+    """The keys of jobs that have the settings of a planned one and other overrides: a named edit that was rewritten."""
+    by_settings = {_settings(job): job for job in old.jobs}
+    for job in unknown:
+        known = by_settings.get(_settings(job.settings))
+        if known is None or known.overrides == job.settings.overrides:
+            continue
+        before, now = (load_with_overrides(config_file, o) for o in (known.overrides, job.settings.overrides))
+        for difference in diff(without_job(before), without_job(now)):
+            if not has_no_influence(difference.key):
+                yield difference, f" (job {known.number}, {_text(job)})"
 
 
 def _refuse_duplicates(checked: Sequence[CheckedJob]) -> None:

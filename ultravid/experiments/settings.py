@@ -4,13 +4,16 @@
     --set small='model.backbone.depth=18 optimizer.lr=3e-4' --set large='model.backbone.depth=34'     two, of several keys each
     --jobs FILE                                          a job a row (CSV) or an entry (YAML, or `experiment` of a Python file)
 
-All of these multiply. What is set for every job alike is no setting of a job.
+All of these multiply. What is set for every job alike is no setting of a job. A config file may list its jobs itself, in
+``experiment = [...]``, which is what a command without any of these runs.
 """
 
 from __future__ import annotations
 
 import csv
 import itertools
+import math
+import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,18 +21,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ultravid.config.loader import load_namespace
-from ultravid.config.override_values import quoted_value
+from ultravid.config import OverrideError
+from ultravid.config.addresses import config_path
+from ultravid.config.loader import config_errors, load_namespace
 from ultravid.config.overrides import split_override
-from ultravid.config.sweeps import Choices, Interval, parse_sweep
+from ultravid.config.plain_data import to_data
+from ultravid.config.sweeps import Choices, Interval, parse_sweep, text_of_string
+from ultravid.config.yaml_files import load_yaml_data
 from ultravid.utils.errors import UserError
 from ultravid.utils.text import counted
 
-__all__ = ["JobSettings", "Sweeps", "jobs_of_entries", "parse_named_edits", "read_jobs", "span", "split_sweeps"]
+__all__ = [
+    "JobSettings",
+    "Sweeps",
+    "jobs_of_config",
+    "parse_named_edits",
+    "read_jobs",
+    "span",
+    "split_sweeps",
+]
 
 _NAME = "name"
+_GROUP = "set"  # of named edits without one
 _EDIT = re.compile(r"(?:(?P<group>[\w-]+)/)?(?P<name>[\w.+-]+)=(?P<overrides>.*)", re.DOTALL)
 
 
@@ -41,11 +54,18 @@ class JobSettings:
         overrides: the whole list, in the order in which they are applied; without the output folder.
         settings: what differs between jobs: values as text by key, or by the name of a group of named edits.
         name: the user's own name for the job; "" if there is none.
+        edited: further keys that it sets itself, as by a named edit.
     """
 
     overrides: tuple[str, ...]
     settings: Mapping[str, str] = field(default_factory=dict)
     name: str = ""
+    edited: tuple[str, ...] = ()
+
+    @property
+    def own_keys(self) -> set[str]:
+        """Keys that the job sets itself, whatever all jobs have in common."""
+        return {*self.settings, *self.edited}
 
 
 @dataclass(frozen=True)
@@ -94,7 +114,11 @@ def split_sweeps(overrides: Sequence[str]) -> Sweeps:
 
 
 def span(
-    sweeps: Sweeps, edits: Mapping[str, Sequence[JobSettings]], jobs: Sequence[JobSettings] = ()
+    sweeps: Sweeps,
+    edits: Mapping[str, Sequence[JobSettings]],
+    jobs: Sequence[JobSettings] = (),
+    *,
+    most: int | None = None,
 ) -> list[JobSettings]:
     """Every combination of the values of the sweeps, of the named edits of each group, and of the jobs of a file.
 
@@ -105,27 +129,47 @@ def span(
         sweeps: of the command line.
         edits: named edits by group, as of `parse_named_edits`.
         jobs: as of `read_jobs`.
+        most: refuse more combinations than this.
 
     Raises:
-        UserError: a key is set in two of these ways.
+        UserError: a key is set in two of these ways, or there are more combinations.
     """
-    blocks = [*([jobs] if jobs else []), *edits.values()]
-    _refuse_overlap(blocks, sweeps)
-    found = []
+    sources = {**({"the list of jobs": jobs} if jobs else {}), **{_of_group(name): edits[name] for name in edits}}
+    _refuse_overlap(sources, sweeps)
     choices = sweeps.choices
-    for chosen in itertools.product(*blocks):
+    _refuse_too_many(
+        {**{name: len(block) for name, block in sources.items()}, **{c.key: len(c.values) for c in choices}}, most
+    )
+    found = []
+    for chosen in itertools.product(*sources.values()):
         above = [override for block in chosen for override in block.overrides]
         settings = {key: text for block in chosen for key, text in block.settings.items()}
         name = " ".join(block.name for block in chosen if block.name)
         for values in itertools.product(*(sweep.values for sweep in choices)):
             value_of = dict(zip([sweep.key for sweep in choices], values, strict=True))
             own = [item if isinstance(item, str) else item.override(value_of[item.key]) for item in sweeps.in_order]
-            found.append(JobSettings((*above, *own), {**settings, **value_of}, name))
+            found.append(JobSettings((*above, *own), {**settings, **value_of}, name, tuple(map(_key, above))))
     return found
+
+
+def _of_group(name: str) -> str:
+    return "--set" if name == _GROUP else f"--set {name}/..."
+
+
+def _refuse_too_many(numbers: Mapping[str, int], most: int | None) -> None:
+    """Refuse a grid before it is spanned."""
+    number = math.prod(numbers.values())
+    if most is not None and number > most:
+        factors = " x ".join(f"{count} of {name}" for name, count in numbers.items() if count > 1)
+        raise UserError(
+            f"This makes {number:,} jobs ({factors}), more than {most:,}. If they are meant, allow them: --max-jobs {number}"
+        )
 
 
 def parse_named_edits(texts: Iterable[str]) -> dict[str, list[JobSettings]]:
     """The named edits of ``--set [GROUP/]NAME='key=value key=value'``, by group; the group without a name is ``set``.
+
+    The overrides are split at blanks as a shell splits them. An edit may set nothing: ``--set base=``.
 
     Raises:
         UserError: one does not parse, sweeps, or is named twice.
@@ -133,18 +177,18 @@ def parse_named_edits(texts: Iterable[str]) -> dict[str, list[JobSettings]]:
     groups: dict[str, list[JobSettings]] = {}
     for text in texts:
         match = _EDIT.fullmatch(text)
-        overrides = _split_line(match["overrides"], f"--set {text}") if match else []
         if match is None:
-            raise UserError(f"--set {text}: is not of the form NAME='key=value key=value'.")
-        if match["group"] is None and "." in match["name"] and len(overrides) == 1 and "=" not in overrides[0]:
-            edit = f"--set 'NAME={text}'"
+            raise UserError(f"--set {shlex.quote(text)}: is not of the form NAME='key=value key=value'.")
+        overrides = _split_line(match["overrides"], f"--set {text}")
+        if len(overrides) == 1 and "=" not in overrides[0] and not overrides[0].startswith("~"):
+            edit = shlex.join(["--set", f"NAME={text}"])
             raise UserError(
-                f"--set {text}: gives a key where a name belongs; write {edit}, or the override without --set."
+                f"--set {shlex.quote(text)}: gives a key where a name belongs; write {edit}, or the override without --set."
             )
-        group, name = match["group"] or "set", match["name"]
+        group, name = match["group"] or _GROUP, match["name"]
         if any(edit.name == name for edit in groups.get(group, ())):
             raise UserError(f"--set: {name} is defined twice.")
-        _refuse_sweeps(overrides, f"--set {name}")
+        _check_overrides(overrides, f"--set {name}")
         groups.setdefault(group, []).append(JobSettings(tuple(overrides), {group: name}, name))
     return groups
 
@@ -164,57 +208,102 @@ def read_jobs(path: str | Path) -> list[JobSettings]:
         raise UserError(f"--jobs {path}: there is no such file.")
     if path.suffix not in _READERS:
         raise UserError(f"--jobs {path}: is neither .yaml, .csv nor .py.")
-    entries = _READERS[path.suffix](path)
-    jobs = [_job_of(entry, f"{path}, job {number}") for number, entry in enumerate(entries)]
+    return _jobs_of(_READERS[path.suffix](path), str(path), "job ")
+
+
+def jobs_of_config(config_file: str | Path) -> list[JobSettings]:
+    """The jobs that a Python config lists itself, in ``experiment = [...]``; none if that is no list, but a part of the config.
+
+    Raises:
+        UserError: the list is empty, or an entry is no job.
+        ConfigError: the file can't be read.
+    """
+    path = config_path(config_file)
+    if path.suffix != ".py":
+        return []
+    with config_errors():
+        names = load_namespace(path)
+    if not isinstance(names.get("experiment"), list | tuple):
+        return []
+    return _jobs_of(_python_list(names["experiment"], f"{path}: 'experiment'"), f"{path}: experiment", "job ")
+
+
+def _jobs_of(entries: Sequence[Any], source: str, what: str) -> list[JobSettings]:
+    jobs = [_job_of(entry, f"{source}, {what}{number}") for number, entry in enumerate(entries)]
     if not jobs:
-        raise UserError(f"--jobs {path}: holds no job.")
+        raise UserError(f"{source}: holds no job.")
+    names = [job.name for job in jobs if job.name]
+    if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise UserError(f"{source}: two jobs have the name {repeated[0]!r}.")
     return jobs
 
 
-def jobs_of_entries(entries: Any, place: str) -> list[JobSettings]:
-    """The jobs of a list, as a Python file's ``experiment`` has it; see `read_jobs`."""
-    if not isinstance(entries, list | tuple):
-        raise UserError(f"{place}: is {type(entries).__name__}, not a list of jobs.")
-    return [_job_of(entry, f"{place}[{number}]") for number, entry in enumerate(entries)]
-
-
 def _read_yaml(path: Path) -> list[Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--jobs {path}: is no YAML: {error}") from error
+    content = load_yaml_data(path)
+    if isinstance(content, dict) and set(content) == {"experiment"}:
+        content = content["experiment"]
     if not isinstance(content, list):
         raise UserError(f"--jobs {path}: is not a list of jobs; begin each with '- '.")
     return content
 
 
 def _read_csv(path: Path) -> list[Any]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = file.readline()
+            file.seek(0)
+            delimiter = next((each for each in ",;\t" if each in header), ",")
+            rows = [row for row in csv.reader(file, delimiter=delimiter) if any(cell.strip() for cell in row)]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"--jobs {path}: is no CSV file in UTF-8: {error}") from error
     if not rows:
         return []
     keys, *values = rows
     keys = [key.strip() for key in keys]
     if repeated := {key for key in keys if keys.count(key) > 1}:
         raise UserError(f"--jobs {path}: the column {min(repeated)!r} is there twice.")
+    if not all(keys):
+        raise UserError(f"--jobs {path}: column {keys.index('') + 1} has no key in the first row.")
     for number, row in enumerate(values):
         if len(row) != len(keys):
             raise UserError(
                 f"--jobs {path}, job {number}: has {counted(len(row), 'cell')} where the first row has {len(keys)}."
             )
-    return [
-        {"_cells_": {key: cell.strip() for key, cell in zip(keys, row, strict=True) if cell.strip()}} for row in values
-    ]
+    return [_Cells((key, cell.strip()) for key, cell in zip(keys, row, strict=True) if cell.strip()) for row in values]
+
+
+class _Cells(dict[str, str]):
+    """A job of a CSV file: each value is the text of an override."""
 
 
 def _read_python(path: Path) -> list[Any]:
-    names = load_namespace(path)
+    with config_errors():
+        names = load_namespace(path)
     if "experiment" not in names:
         raise UserError(f"--jobs {path}: defines no list 'experiment'.")
-    entries = names["experiment"]
+    return _python_list(names["experiment"], f"--jobs {path}: 'experiment'")
+
+
+def _python_list(entries: Any, place: str) -> list[Any]:
+    """The entries of a Python file's list, as data; objects that are described in it too."""
     if not isinstance(entries, list | tuple):
-        raise UserError(f"--jobs {path}: 'experiment' is {type(entries).__name__}, not a list of jobs.")
-    return list(entries)
+        raise UserError(f"{place} is {type(entries).__name__}, not a list of jobs.")
+    found = list(list.__iter__(entries)) if isinstance(entries, list) else list(tuple.__iter__(entries))
+    return [entry if isinstance(entry, str) else to_data(_plain_numbers(entry)) for entry in found]
+
+
+def _plain_numbers(value: Any) -> Any:
+    """A value without numpy's numbers, which a list that numpy computed holds, and with paths as texts."""
+    if isinstance(value, dict):
+        return {key: _plain_numbers(item) for key, item in dict.items(value)}
+    if isinstance(value, list):
+        return [_plain_numbers(item) for item in list.__iter__(value)]
+    if isinstance(value, tuple):
+        return tuple(_plain_numbers(item) for item in tuple.__iter__(value))
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    is_number = type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0
+    return value.item() if is_number else value
 
 
 _READERS = {".yaml": _read_yaml, ".yml": _read_yaml, ".csv": _read_csv, ".py": _read_python}
@@ -222,31 +311,32 @@ _READERS = {".yaml": _read_yaml, ".yml": _read_yaml, ".csv": _read_csv, ".py": _
 
 def _job_of(entry: Any, place: str) -> JobSettings:
     name = ""
+    if isinstance(entry, dict) and set(entry) == {"_tuple_"}:
+        entry = entry["_tuple_"]
     if isinstance(entry, str):
         overrides = _split_line(entry, place)
     elif isinstance(entry, Mapping):
-        cells = entry.get("_cells_")
-        values = dict(entry if cells is None else cells)
+        values = dict(entry)
         name = str(values.pop(_NAME, ""))
-        overrides = [
-            f"{key}={value if cells is not None else _value_text(value, f'{place}: {key}')}"
-            for key, value in values.items()
-        ]
-    elif isinstance(entry, list | tuple) and all(isinstance(item, str) for item in entry):
+        text_of = _text_of_cell if isinstance(entry, _Cells) else _value_text
+        overrides = [f"{key}={text_of(value, f'{place}: {key}')}" for key, value in values.items()]
+    elif isinstance(entry, list) and all(isinstance(item, str) for item in entry):
         overrides = list(entry)
     else:
         raise UserError(
             f"{place}: is {entry!r}; a job is a mapping of keys to values, a list of overrides, or a text of overrides."
         )
-    for text in overrides:
-        split_override(text)
-    _refuse_sweeps(overrides, place)
-    settings = {_key(text): text.partition("=")[2] or "(deleted)" for text in overrides}
+    settings = _check_overrides(overrides, place)
     return JobSettings(tuple(overrides), {**({_NAME: name} if name else {}), **settings}, name)
 
 
+def _text_of_cell(value: str, place: str) -> str:
+    del place
+    return value
+
+
 def _value_text(value: Any, place: str) -> str:
-    """A Python value as text in the grammar of overrides."""
+    """A value as text in the grammar of overrides."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -254,7 +344,9 @@ def _value_text(value: Any, place: str) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
-        return value if re.fullmatch(r"[\w./+-]+(\.(py|yaml):\w+)?|\$\{[\w.]+\}", value) else quoted_value(value)
+        return text_of_string(value)
+    if isinstance(value, dict) and set(value) == {"_tuple_"}:
+        value = value["_tuple_"]
     if isinstance(value, list | tuple):
         return f"[{','.join(_value_text(item, place) for item in value)}]"
     if isinstance(value, Mapping):
@@ -269,23 +361,32 @@ def _split_line(text: str, place: str) -> list[str]:
         raise UserError(f"{place}: a quote is left open.") from error
 
 
-def _refuse_sweeps(overrides: Iterable[str], place: str) -> None:
+def _check_overrides(overrides: Iterable[str], place: str) -> dict[str, str]:
+    """The settings of a job's overrides, each of which sets one value.
+
+    Raises:
+        UserError: one does not parse or sweeps; the message gives the place.
+    """
+    settings = {}
     for text in overrides:
-        if parse_sweep(text) is not None:
+        try:
+            sign, key, typed = split_override(text)
+            sweep = parse_sweep(text)
+        except OverrideError as error:
+            raise UserError(f"{place}: {error}") from error
+        if sweep is not None:
             raise UserError(
-                f"{place}: {text} names several values; a job sets one. Sweep on the command line, {text!r}, instead."
+                f"{place}: {text} names several values, and a job sets one. Sweep on the command line: {shlex.quote(text)}"
             )
+        settings[key] = "(deleted)" if sign == "~" else typed or ""
+    return settings
 
 
-def _refuse_overlap(blocks: Sequence[Sequence[JobSettings]], sweeps: Sweeps) -> None:
+def _refuse_overlap(sources: Mapping[str, Sequence[JobSettings]], sweeps: Sweeps) -> None:
     """Refuse a key that two of the sources set: which one counts would depend on an order that nobody sees."""
-    seen: dict[str, str] = {
-        _key(item) if isinstance(item, str) else item.key: "the command line" for item in sweeps.in_order
-    }
-    for number, block in enumerate(blocks):
-        keys = {_key(text) for job in block for text in job.overrides}
-        source = f"the list of jobs or edits {number + 1}"
-        for key in sorted(keys):
+    seen = {_key(item) if isinstance(item, str) else item.key: "the command line" for item in sweeps.in_order}
+    for source, block in sources.items():
+        for key in sorted({_key(text) for job in block for text in job.overrides}):
             if key in seen:
                 raise UserError(f"{key} is set by {seen[key]} and by {source}: set it in one of them.")
             seen[key] = source

@@ -1,0 +1,143 @@
+"""Which configs are the same run; and that a job's identity, found the fast way, is that of a whole load and check."""
+
+import random
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import PHANTOM_CONFIG, ROOT
+from ultravid.config import ConfigError, LazyConfig, Node, importable_project, load_checked
+from ultravid.config.check import RUN_KEYS, RUN_OBJECTS
+from ultravid.config.command_line import load_with_overrides
+from ultravid.config.identity import check_identity, config_identity
+from ultravid.config.tree import Container, full_key, raw_children, walk
+from ultravid.config.variants import Variants
+
+CONFIG = """
+from pathlib import Path
+from ultravid.config import LazyCall as L, Node
+
+def build(rate: float, sizes: tuple, note: str = "", depth: int = 3, inner=None): ...
+
+train = dict(output_dir="out", device="cpu", seed=0, init_checkpoint="", num_threads=None, wall_time_s=None, num_workers=0)
+data = dict(root="${oc.env:IDENTITY_ROOT,here}", pair=("${oc.env:IDENTITY_ROOT,here}", 1), size="${oc.decode:${oc.env:IDENTITY_SIZE,'2'}}",
+            place=Path("x"), workers="${train.num_workers}")
+parts = [dict(rate=0.5, on=True), dict(rate=0.25, name="b")]
+holder = dict(parts=parts, first="${holder.parts.0.rate}", all="${holder.parts}")
+model = L(build)(rate="${holder.parts[0].rate}", sizes=(L(build)(rate=1.0, sizes=()), "${train.seed}"), note="${train.output_dir}/x",
+                 depth="${train.seed}", inner=dict(a="${data}"))
+dataloader = dict(test=L(build)(rate=0.1, sizes=()), evaluator=L(build)(rate=0.1, sizes=(), note="${train.wall_time_s} ${train.seed}"))
+trainer = L(build)(rate=0.2, sizes=(), inner="${model}")
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def identity(path, *overrides):
+    return config_identity(load_with_overrides(str(path), overrides))
+
+
+def test_the_job_and_the_machine_do_not_matter_and_any_value_does(config, monkeypatch):
+    whole = identity(config)
+    monkeypatch.setenv("IDENTITY_ROOT", "elsewhere")
+    monkeypatch.setenv("IDENTITY_SIZE", "7")
+    job = ["train.output_dir=other", "train.wall_time_s=5", "train.num_threads=2"]
+    assert identity(config, *job) == whole
+    others = ["train.seed=1", "holder.parts[1].rate=0.3", "holder.parts[1].name=0.25", "data.place=y"]
+    found = [
+        identity(config, each) for each in [*others, "+data.extra=1", "~data.place", "model._target_=builtins.dict"]
+    ]
+    found += [
+        config_identity(Node(a=value))
+        for value in ({0: 1}, {"0": 1}, [1], (1,), 1, 1.0, "1", {"b.c": 1}, {"b": {"c": 1}})
+    ]
+    assert len({whole, *found}) == len(found) + 1
+
+
+def test_a_saved_config_has_the_identity_of_its_source_also_in_another_process(config, tmp_path):
+    saved = load_with_overrides(str(config), ["train.seed=3"])
+    whole = config_identity(saved)
+    saved.project_folders = ["/somewhere"]
+    LazyConfig.save(saved, tmp_path / "saved.yaml")
+    code = f"""
+from ultravid.config.command_line import load_with_overrides
+from ultravid.config.identity import config_identity
+print(config_identity(load_with_overrides({str(tmp_path / "saved.yaml")!r}, ["train.output_dir=x"])))
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert said.strip() == whole
+
+
+def test_a_config_that_was_changed_since_it_was_planned_is_refused(config):
+    planned = identity(config)[:16]
+    check_identity(load_with_overrides(str(config)), planned)
+    config.write_text(CONFIG.replace("0.25", "0.125"))
+    with pytest.raises(ConfigError, match=f"where {planned} was planned"):
+        check_identity(load_with_overrides(str(config)), planned)
+
+
+VALUES = {
+    bool: ["true", "false", "yes"],
+    int: ["0", "1", "2", "7", "-1", "1.5", "null"],
+    float: ["0.5", "0.001", "1", "null", "x"],
+    str: ["auto", "cpu", "b", "5", "'a b'", "'${train.seed}'"],
+}
+
+
+def random_overrides(rng, values):
+    """Overrides of some keys, most of them fitting; structure now and then, before or after plain values."""
+    for key, old in rng.sample(values, rng.choice([1, 2, 2, 3])):
+        sign = "++" if rng.random() < 0.1 else ""
+        yield f"{sign}{key}={rng.choice(VALUES.get(type(old), ['1', 'null']))}"
+    for text in ("+extra.note=5", "train.num_threads=2", "train.wall_time_s=20", "train.output_dir=x", "train.sed=1"):
+        if rng.random() < (0.03 if text == "train.sed=1" else 0.15):
+            yield text
+
+
+def compare(path, number, seed=0):
+    """The outcome of many override sets, found by `Variants` and by a whole load and check; the number of fast ones."""
+    rng = random.Random(seed)
+    with importable_project(path):
+        loaded = load_with_overrides(str(path))
+        variants = Variants(path, loaded, RUN_KEYS, RUN_OBJECTS)
+        steps = [(full_key(o, k), v) for o in walk(loaded) for k, v in raw_children(o) if not isinstance(v, Container)]
+        values = [(k, v) for k, v in steps if not (isinstance(v, str) and "${" in v) and re.fullmatch(r"[\w.\[\]]+", k)]
+        good = [(k, v) for k, v in values if type(v) in (int, float, bool)]
+        for turn in range(number):
+            overrides = list(random_overrides(rng, good if turn % 3 else values))
+            rng.shuffle(overrides)
+            yield overrides, *(outcome(way, overrides) for way in (variants.identity, slow(path)))
+
+
+def slow(path):
+    return lambda overrides: config_identity(load_checked(path, overrides, required=RUN_KEYS, objects=RUN_OBJECTS))
+
+
+def outcome(way, overrides):
+    try:
+        return way(overrides)
+    except ConfigError as error:
+        return str(error)
+
+
+def test_jobs_have_the_identity_and_the_faults_of_a_whole_check(config):
+    found = list(compare(config, 60))
+    assert [row for row in found if row[1] != row[2]] == []
+    assert len({row[1] for row in found if len(row[1]) == 64}) > 5 and any("faults" in row[1] for row in found)
+
+
+def test_jobs_of_a_shipped_config_have_the_identity_and_the_faults_of_a_whole_check():
+    assert [row for row in compare(PHANTOM_CONFIG, 6, seed=1) if row[1] != row[2]] == []
+
+
+@pytest.mark.slow_models
+def test_jobs_of_all_shipped_configs_have_the_identity_and_the_faults_of_a_whole_check():
+    for path in sorted(ROOT.glob("projects/*/configs/*.py")):
+        assert [row for row in compare(path, 60, seed=2) if row[1] != row[2]] == [], path
