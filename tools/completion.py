@@ -11,13 +11,14 @@ config file in its folder or in configs_py has changed.
 """
 
 import argparse
+import ast
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ complete -o default -o bashdefault -o nospace -F _ultravid_complete python pytho
 """
 
 CONFIG_SUFFIXES = (".py", ".yaml", ".yml")
-CHOICES = {"--format": {"train": ("py", "yaml"), "train-plain": ("py", "yaml")}}  # values of a flag, by verb
+CHOICES = {  # values of a flag, by verb, beside those that its tool states
+    "--format": {"train": ("py", "yaml"), "train-plain": ("py", "yaml")},
+}
 
 
 def key_tree(value: Any) -> Any:
@@ -112,8 +115,8 @@ def completions(words: Sequence[str], current: int) -> list[str]:
         word = ""
     if before == "--config-file" or (verb == "config-diff" and len(given) <= 2 and not word.startswith("-")):
         return _config_files(word)
-    if before in CHOICES and verb in CHOICES[before]:
-        return [choice for choice in CHOICES[before][verb] if choice.startswith(word)]
+    if before.startswith("--") and (choices := choices_of(verb, before)):
+        return [choice for choice in choices if choice.startswith(word)]
     if word.startswith("-"):
         return [flag for flag in flags_of(verb) if flag.startswith(word)]
     config = _config_among(given, verb)
@@ -148,8 +151,8 @@ def _tool_of(words: Sequence[str]) -> tuple[str | None, int | None]:
 
 def flags_of(verb: str) -> list[str]:
     """The flags of a tool, read from its code: importing it may take seconds."""
-    text = (tools_folder() / f"{TOOLS[verb]}.py").read_text(encoding="utf-8")
-    found = {"--help", *re.findall(r'add_argument\(\s*"(--[a-z-]+)"', text)}
+    text = _text_of(verb)
+    found = {"--help", *(flag for flag, _ in _arguments_in(text))}
     for name, parser in (
         ("default_argument_parser(", default_argument_parser),
         ("yaml_argument_parser(", yaml_argument_parser),
@@ -158,7 +161,38 @@ def flags_of(verb: str) -> list[str]:
             found |= {flag for action in parser()._actions for flag in action.option_strings if flag.startswith("--")}
     if "default_argument_parser(quick=True" in text:
         found.add("--quick")
+    if "dataclasses.fields(PageBounds)" in text:
+        from ultravid.serving.page.bounds import PageBounds  # no other tool needs it
+
+        found |= {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(PageBounds)}
     return sorted(found)
+
+
+def choices_of(verb: str, flag: str) -> Sequence[str]:
+    """The values that a flag of a tool may have, if they are stated."""
+    known = CHOICES.get(flag, {}).get(verb)
+    return known or next((choices for name, choices in _arguments_in(_text_of(verb)) if name == flag), ())
+
+
+def _text_of(verb: str) -> str:
+    return (tools_folder() / f"{TOOLS[verb]}.py").read_text(encoding="utf-8")
+
+
+def _arguments_in(text: str) -> Iterator[tuple[str, Sequence[str]]]:
+    """Flag and choices of each call of ``add_argument`` in a tool's code."""
+    for node in ast.walk(ast.parse(text)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+            continue
+        flag = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
+        if node.func.attr != "add_argument" or not isinstance(flag, str) or not flag.startswith("--"):
+            continue
+        more = {keyword.arg: keyword.value for keyword in node.keywords}
+        choices: Sequence[str] = ()
+        with contextlib.suppress(ValueError, KeyError):  # there are none, or they are computed
+            choices = [str(choice) for choice in ast.literal_eval(more["choices"])]
+        yield flag, choices
+        if "action" in more and "BooleanOptionalAction" in ast.unparse(more["action"]):
+            yield f"--no-{flag[2:]}", ()
 
 
 def _config_files(word: str) -> list[str]:

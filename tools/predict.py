@@ -26,6 +26,8 @@ processed again. A command with other weights or settings is refused in the same
 Exit codes: 0 done; 2 nothing was done, and why; 3 done, but something was damaged or left out: the log and report.json list it.
 """
 
+from __future__ import annotations
+
 import ultravid.utils.threads  # noqa: F401 - before torch, which then waits passively # isort: skip
 
 import argparse
@@ -33,26 +35,43 @@ import collections
 import contextlib
 import hashlib
 import logging
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+# Nothing of torch, which takes seconds to import: what can't be done is refused before.
 from ultravid.datasets.readers.kinds import is_dicom
 from ultravid.datasets.video import DataError
-from ultravid.serving.output_folder import REPORT_NAME, Identity, OutputFolder, fingerprint
-from ultravid.serving.predictor import StreamingPredictor
-from ultravid.serving.privacy import NeutralNames, ScannerMasks, read_scanner_masks, write_contact_sheets
-from ultravid.serving.processing import QC_FOLDER, OutputChoice, SourceProcessor
-from ultravid.serving.sources import Source, SourceList, list_sources, open_stream
+from ultravid.serving.output_folder import (
+    QC_FOLDER,
+    REPORT_NAME,
+    Identity,
+    OutputFolder,
+    check_output_folder,
+    fingerprint,
+)
+from ultravid.serving.privacy import (
+    NeutralNames,
+    ScannerMasks,
+    patient_values,
+    read_scanner_masks,
+    write_contact_sheets,
+)
+from ultravid.serving.sources import Source, SourceList, check_source, list_sources, open_stream
 from ultravid.serving.writers import picture_suffix, write_coco_video
 from ultravid.serving.writers.dicom_sr import require_highdicom
 from ultravid.utils.errors import UserError
 from ultravid.utils.text import counted
 from ultravid.utils.tool import EXIT_USER_ERROR, ToolParser, print_warnings, run_tool, silence_stdout
+
+if TYPE_CHECKING:
+    from ultravid.serving.predictor import StreamingPredictor
+    from ultravid.serving.processing import SourceProcessor
 
 logger = logging.getLogger("predict")
 
@@ -104,16 +123,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     files.add_argument("--keep-patient", action="store_true", help="with --sr: the file's patient, not a pseudonym")
     files.add_argument("--redo", action="store_true", help="process all sources again, also with other settings")
     files.add_argument("--quiet", action="store_true", help="print warnings and errors alone")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # sources may stand on both sides of an option
     check_args(args, parser)
     return args
 
 
 def share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := float(text)) <= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")
 
 
 def check_args(args: argparse.Namespace, parser: ToolParser) -> None:
@@ -127,6 +146,8 @@ def check_args(args: argparse.Namespace, parser: ToolParser) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} {value}: must be 1 or more")
+    if args.latency_budget_ms is not None and not args.latency_budget_ms > 0:
+        parser.error(f"--latency-budget-ms {args.latency_budget_ms:g}: must be above 0")
     if args.device is not None and args.device.isdecimal():
         args.device = f"cuda:{args.device}"
     if args.run is not None and not args.run.is_dir():
@@ -192,14 +213,23 @@ class Progress:
         if self._bar is not None:
             self._bar.remove_task(self._task)
         found = f"{counted(entry['detections'], 'detection')} in {counted(entry['tracks'], 'track')}"
-        dropped = f", {counted(entry['dropped'], 'frame')} dropped" if entry["dropped"] else ""
-        self.line(
-            f"{entry['source']}: {counted(entry['frames'], 'frame')}, {found}, {entry['frames_per_second']:.1f} frames/s{dropped}"
-        )
+        rate = f"{entry['frames_per_second']:.1f} frames/s{live_text(entry)}"
+        self.line(f"{entry['source']}: {counted(entry['frames'], 'frame')}, {found}, {rate}")
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def live_text(entry: Mapping[str, Any]) -> str:
+    """What became of the frames of a live source, to follow what was done; "" of a recording."""
+    if "live" not in entry:
+        return ""
+    live, late = entry["live"], entry["live"]["late"]
+    text = f"; {entry['dropped']} of {counted(live['came'], 'frame')} dropped{f', {late} late' if late else ''}"
+    if live["mean_latency_ms"] is None:
+        return text
+    return f"{text}; latency {live['mean_latency_ms']:.0f} ms on average, {live['max_latency_ms']:.0f} ms at most"
 
 
 class Prediction:
@@ -214,7 +244,18 @@ class Prediction:
         stop: threading.Event,
     ) -> None:
         self.args, self.folder, self.stop = args, folder, stop
-        self.masks = masks
+        self.predictor, self.masks = predictor, masks
+        self.processor = self._processor()
+        self.names = NeutralNames(folder.path)
+        self.progress = Progress(args.quiet)
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.left_out: list[dict[str, str]] = []
+        self.num_sources = 0
+
+    def _processor(self) -> SourceProcessor:
+        from ultravid.serving.processing import OutputChoice, SourceProcessor
+
+        args = self.args
         outputs = OutputChoice(
             movie=args.save,
             labels=args.save_txt,
@@ -226,14 +267,8 @@ class Prediction:
             keep_patient=args.keep_patient,
             clean_dicom=args.deidentify,
         )
-        self.processor = SourceProcessor(
-            predictor, folder, outputs, masks=self.masks, organ=args.organ, vid_stride=args.vid_stride
-        )
-        self.names = NeutralNames(folder.path)
-        self.progress = Progress(args.quiet)
-        self.counts: collections.Counter[str] = collections.Counter()
-        self.left_out: list[dict[str, str]] = []
-        self.num_sources = 0
+        how: dict[str, Any] = {"masks": self.masks, "organ": args.organ, "vid_stride": args.vid_stride}
+        return SourceProcessor(self.predictor, self.folder, outputs, **how)
 
     def run(self, sources: SourceList) -> int:
         begin = time.monotonic()
@@ -260,13 +295,29 @@ class Prediction:
         self._write_report(time.monotonic() - begin, self._exit_code())
         return self._exit_code()
 
+    def say_what_was_written(self) -> None:
+        """The last lines."""
+        if (number := self.names.num_replaced) > 0:
+            whose = "1 source are" if number == 1 else f"{number} sources are"
+            why = "its file's name contains a value" if number == 1 else "their files' names contain values"
+            self.progress.line(
+                f"Results of {whose} called recording-...: {why} of the DICOM header (a name, id or date)"
+            )
+        before = f"; {self.counts['skipped']} done before" if self.counts["skipped"] else ""
+        left_out = f"; {len(self.left_out)} left out, which {REPORT_NAME} lists" if self.left_out else ""
+        self.progress.line(
+            f"Wrote {counted(self.counts['done'], 'source')} to {self.args.output_dir}{before}{left_out}"
+        )
+
     def _source(self, source: Source) -> None:
         path = source.path
         name = self.names.of(path, source.name)
-        label = path.name if path is not None and name == source.name else name
+        label = file_name(path) if path is not None and name == source.name else name
         try:
             stream = open_stream(source, vid_stride=self.args.vid_stride)
         except DataError as error:
+            if self.stop.is_set():  # while an address was waited for
+                raise KeyboardInterrupt from None
             self._leave_out(path, label, str(error))
             return
         try:
@@ -297,9 +348,7 @@ class Prediction:
         """Messages tell neither where a source lies nor what its name may say."""
 
         def scrub(text: str) -> str:
-            for spelling in (str(path), str(path and path.resolve())) if path is not None else ():
-                text = text.replace(spelling, label)
-            return self.names.scrub(text)
+            return self.names.scrub(without_place(text, path, label))
 
         return scrub
 
@@ -333,6 +382,7 @@ class Prediction:
             left_out=self.left_out,
             damaged=[text for entry in self.folder.entries.values() for text in entry.get("damage", ())],
             masks=[] if self.masks is None else self.masks.unfit(),
+            names_replaced=self.names.num_replaced,
             exit_code=exit_code,
         )
 
@@ -340,7 +390,7 @@ class Prediction:
         """The files of all sources of the folder."""
         path = self.folder.path
         files = self.folder.finished_files()
-        names = self.processor.predictor.class_names
+        names = self.predictor.class_names
         suffix = picture_suffix(self.args.plain_frames)
         write_coco_video(path / "coco_vid.json", path / "coco_results.json", files, names, suffix)
         pictures = [p for file in files if (p := path / QC_FOLDER / f"{file.stem}.png").is_file()]
@@ -390,17 +440,53 @@ def stop_on_signals(stop: threading.Event) -> None:
     signal.signal(signal.SIGTERM, handle)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
-    print_warnings()
-    sources = sources_outside(args.output_dir, list_sources(args.sources))
+def check_before_loading(args: argparse.Namespace, sources: SourceList) -> None:
+    """Refuse what can't be done before the model is loaded.
+
+    Raises:
+        UserError: a library is missing, the only source can't be read, or the results can't be written.
+    """
     if args.sr:
         require_highdicom()
     if (args.sr or args.deidentify) and not any(
         source.path is not None and is_dicom(source.path) for source in sources
     ):
         raise UserError(f"{'--sr' if args.sr else '--deidentify'} is of DICOM files, and none of the sources is one.")
+    check_output_folder(args.output_dir)
+    if len(sources) == 1 and not sources.left_out:  # one of several is left out, which exit code and report say
+        try:
+            check_source(sources[0])
+        except DataError as error:
+            path = sources[0].path
+            name = "" if path is None else file_name(path)
+            is_telling = path is not None and patient_values(path).occur_in(str(path))
+            text = without_place(str(error), path, "the source" if is_telling else name)
+            raise UserError(text.replace(name, "the source") if is_telling else text) from None
+
+
+def file_name(path: Path) -> str:
+    """The name of a file or folder, also of ``.`` and ``..``."""
+    return path.name if path.name not in ("", "..") else path.resolve().name
+
+
+def without_place(text: str, path: Path | None, label: str) -> str:
+    """A message on a source that calls it by its label, so that it does not tell where the source lies."""
+    for spelling in (str(path.resolve()), str(path)) if path is not None else ():
+        if os.sep in spelling:
+            text = text.replace(spelling, label)
+        elif text.startswith(spelling):  # it may be "."
+            text = label + text.removeprefix(spelling)
+    return text
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    print_warnings()
+    sources = sources_outside(args.output_dir, list_sources(args.sources))
     masks = read_scanner_masks(args.mask)
+    check_before_loading(args, sources)
+    from ultravid.serving.predictor import StreamingPredictor
+
     stop = threading.Event()
     predictor = StreamingPredictor(
         args.run or args.config_file,
@@ -426,7 +512,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prediction = Prediction(args, folder, predictor, masks, stop)
         stop_on_signals(stop)
         code = prediction.run(sources)
-        prediction.progress.line(f"Wrote {counted(prediction.counts['done'], 'source')} to {args.output_dir}")
+        prediction.say_what_was_written()
     return code
 
 

@@ -130,6 +130,11 @@ COMPLETED = {
     "ultravid config-diff SAVED SAVED optimizer.l": ["optimizer.lr="],
     "ultravid train --config-file SAVED --explain train.max": ["train.max_iter"],
     f"python {ROOT}/tools/train_net.py --config-file SAVED SOLVER.BASE_LR_": ["SOLVER.BASE_LR_END"],
+    "ultravid serve --max-r": ["--max-recordings", "--max-running"],
+    "ultravid predict --save-": ["--save-conf", "--save-frames", "--save-txt"],
+    "ultravid predict --no-s": ["--no-save"],
+    "ultravid predict --tracker ": ["auto", "none"],
+    "ultravid export --format on": ["onnx"],
     "ls conf": [],
 }
 
@@ -139,7 +144,7 @@ def test_a_word_of_any_tool_is_completed(line, saved, capsys):
     def filled(text):
         return text.replace("SAVED", str(saved)).replace("FOLDER", str(Path(saved).parent))
 
-    words = filled(line).split()
+    words = filled(line).split(" ")
     code, out, _ = ask("completion", "words", len(words) - 1, *words, capsys=capsys)
     assert (code, out.split()) == (0, [filled(each) for each in COMPLETED[line]])
 

@@ -1,11 +1,14 @@
 """tools/predict.py as a user meets it: movies in, movies with boxes and tables out."""
 
+import contextlib
 import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +16,7 @@ from types import SimpleNamespace
 
 import av
 import numpy as np
+import pydicom
 import pytest
 import torch
 
@@ -23,6 +27,7 @@ from tests.serving.movies import SIZE, grey_of, square_of
 from tests.serving.square_detector import SquareDetector
 from ultravid.datasets import load_coco_video
 from ultravid.serving.privacy import KEY_FILE
+from ultravid.serving.sources import LiveOptions
 from ultravid.utils.drawing import DETECTION
 from ultravid.utils.folder_lock import LOCK_NAME, FolderLock
 from ultravid.utils.tool import run_tool
@@ -182,6 +187,49 @@ def test_a_damaged_dicom_file_without_a_clean_copy_keeps_its_results(predict, tm
     assert not (out / "scan.dcm").exists()
 
 
+def test_reports_of_a_dicom_file_say_what_its_json_does(predict, tmp_path):
+    hd = pytest.importorskip("highdicom")
+    grey = np.stack([movies.picture_of(number)[..., 0] for number in (0, 7, 14, 1, 8)])  # in two places
+    grey[2] = 50
+    scan = write_dicom(
+        tmp_path / "jane doe.dcm",
+        grey,
+        Modality="US",
+        FrameTimeVector=[0, 20, 45, 70, 20],
+        StudyInstanceUID="1.2.3",
+        SeriesInstanceUID="1.2.4",
+    )
+    done = predict(scan, "--sr", "--deidentify", out=tmp_path / "out")
+    assert done.code == 0 and "Results of 1 source are called recording-...: its file's name" in done.out, done.err
+    assert "doe" not in (done.out + done.err).lower()
+    assert json.loads((tmp_path / "out/report.json").read_text())["names_replaced"] == 1
+    (written,) = (tmp_path / "out").glob("recording-*.sr.dcm")
+    name = written.name.removesuffix(".sr.dcm")
+    content = json.loads((tmp_path / f"out/{name}.json").read_text())
+    capture, clean = (pydicom.dcmread(tmp_path / f"out/{name}{suffix}") for suffix in (".sc.dcm", ".dcm"))
+    expected = [(frame, found) for frame in content["frames"] for found in frame["detections"]]
+    regions = hd.sr.srread(written).content.get_planar_roi_measurement_groups()
+    assert [frame["pts_s"] for frame, _ in expected] == pytest.approx([0, 0.02, 0.135, 0.155])
+    uids = {}
+    for region, (frame, found) in zip(regions, expected, strict=True):
+        x1, y1, x2, y2 = found["box"]
+        assert np.array_equal(region.roi.value, [[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]])
+        image = region.roi.ContentSequence[0].ReferencedSOPSequence[0]
+        assert (image.ReferencedSOPInstanceUID, image.ReferencedFrameNumber) == (
+            clean.SOPInstanceUID,
+            frame["index"] + 1,
+        )
+        assert [m.value for m in region.get_measurements()] == pytest.approx([100 * found["score"], frame["pts_s"]])
+        assert region.tracking_identifier == f"lesion track {found['track_id']}"
+        assert uids.setdefault(found["track_id"], region.tracking_uid) == region.tracking_uid
+    assert len(set(uids.values())) == len(uids) == 2
+    assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == clean.SOPInstanceUID
+    assert np.cumsum([float(step) for step in capture.FrameTimeVector]) / 1000 == pytest.approx(
+        [frame["pts_s"] for frame in content["frames"]]
+    )
+    assert is_boxed(capture.pixel_array[1], 0) and not is_boxed(capture.pixel_array[2], 0)
+
+
 def test_mistakes_are_one_message_before_any_work(predict, model, tmp_path):
     movie = movies.constant_rate(tmp_path / "a.mp4", 25).path
     out = tmp_path / "out"
@@ -211,6 +259,115 @@ def test_mistakes_are_one_message_before_any_work(predict, model, tmp_path):
         lock.release()
     assert refused.code == 2 and "is in use" in refused.err
     assert [p.name for p in busy.iterdir()] == []
+
+
+REFUSED = """
+import importlib.util, sys
+from ultravid.utils.tool import run_tool
+spec = importlib.util.spec_from_file_location("predict", "tools/predict.py")
+predict = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(predict)
+folder = sys.argv[1]
+for sources, out in (("none.mp4", "o"), ("empty", "o"), ("list.txt", "o"), ("sound.mp4", "o"), ("a.mp4", "list.txt/o"), ("973", "o")):
+    source = sources if sources.isdecimal() else f"{folder}/{sources}"
+    given = ["--config-file", "none.py", "--weights", "none.pth", source, "--output-dir", f"{folder}/{out}"]
+    assert run_tool(predict.main, given) == 2
+sys.exit("torch" in sys.modules)
+"""
+
+
+def test_what_cannot_be_read_or_written_is_refused_before_torch_is_imported(tmp_path):
+    movies.constant_rate(tmp_path / "a.mp4", 25, num_frames=2)
+    write_sound(tmp_path / "sound.mp4")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\0")
+    command = [sys.executable, "-c", REFUSED, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    errors = done.stderr.splitlines()
+    assert done.returncode == 0 and len(errors) == 6 and not (tmp_path / "o").exists(), done.stderr
+    for error, part in zip(
+        errors,
+        (
+            "none.mp4 does not exist",
+            "empty: holds no movie",
+            "it is not UTF-8",
+            "has no video",
+            "is no folder",
+            "camera",
+        ),
+        strict=True,
+    ):
+        assert error.startswith("error: ") and part in error
+
+
+def test_sources_may_stand_on_both_sides_of_an_option(predict, tmp_path):
+    a, b = (movies.constant_rate(tmp_path / name, 25, num_frames=2).path for name in ("a.mp4", "b.mp4"))
+    assert predict(a, "--conf", 0.5, b, "--no-save", out=tmp_path / "out").code == 0
+    assert json.loads((tmp_path / "out/report.json").read_text())["done"] == 2
+
+
+def serve(parts, pauses_s=(0.0, 0.0)):
+    """The address of a local source that sends one part to each connection, some bytes at a time, as a scanner in real time."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def send():
+        with server, contextlib.suppress(OSError):  # whoever listens may be gone
+            for part, pause_s in zip(parts, pauses_s, strict=False):
+                connection, _ = server.accept()
+                with connection:
+                    for at in range(0, len(part), 4096):
+                        connection.sendall(part[at : at + 4096])
+                        time.sleep(0.01)
+                time.sleep(pause_s)
+
+    threading.Thread(target=send, daemon=True).start()
+    return f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A stream that stopped is looked for twice, at once."""
+    options = LiveOptions(5.0, 5.0, tries=2, first_wait_s=0.1)
+    monkeypatch.setattr("ultravid.serving.sources.live.LiveOptions", lambda: options)
+
+
+def test_a_live_source_that_comes_back_is_one_movie_and_what_is_missing_is_said(predict, tmp_path, impatient):
+    sent = movies.transport_stream(tmp_path / "a.ts", start_s=5, num_frames=15).path.read_bytes()
+    done = predict(serve([sent, sent]), "--latency-budget-ms", 5000, out=tmp_path / "out")
+    assert done.code == 3 and "0 of 30 frames dropped; latency" in done.out, done.err
+    (file,) = (tmp_path / "out").glob("tcp_*.json")
+    content = json.loads(file.read_text())
+    times = [frame["pts_s"] for frame in content["frames"]]
+    assert [frame["index"] for frame in content["frames"]] == list(range(30)) and times == sorted(set(times))
+    assert [stamp for stamp, _ in frames_of(file.with_suffix(".mp4"))] == pytest.approx(times, abs=1e-6)
+    assert "stopped after frame 14" in content["damage"][0] and "came back" in content["damage"][0]
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert (report["exit_code"], len(report["damaged"]), report["sources"][0]["dropped"]) == (3, 1, 0)
+
+
+def test_control_c_ends_a_live_source_whose_outputs_are_whole(predict, tmp_path, impatient):
+    sent = movies.transport_stream(tmp_path / "a.ts", num_frames=300).path.read_bytes()
+    out = tmp_path / "out"
+
+    def interrupt():
+        while not list(out.glob(".*.mp4.*")):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    done = predict(serve([sent]), "--latency-budget-ms", 0.01, out=out)
+    assert done.code == 0 and " dropped" in done.out, done.err
+    (file,) = out.glob("tcp_*.json")
+    frames = json.loads(file.read_text())["frames"]
+    assert 0 < len(frames) < 300
+    assert [stamp for stamp, _ in frames_of(file.with_suffix(".mp4"))] == pytest.approx(
+        [frame["pts_s"] for frame in frames], abs=1e-6
+    )
+    report = json.loads((out / "report.json").read_text())
+    assert report["exit_code"] == 0 and report["sources"][0]["frames"] == len(frames)
+    assert not list(out.rglob(".*"))
 
 
 def test_every_nth_frame_keeps_its_own_number_and_time(predict, tmp_path):

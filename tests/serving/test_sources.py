@@ -140,11 +140,16 @@ def test_sources_are_named_by_patterns_and_lists(recordings, tmp_path, monkeypat
     assert names[1:] == ["x_y", names[2], "rtsp_host_554", "camera0"] and names[2] != names[0]
     assert str(found[3]) == "rtsp://host:554/..." and "secret" not in repr(found) + str(found)
     (recordings / "list.txt").write_text("scan2.mp4\nnone.mp4\n")
+    (tmp_path / "a b.h264").write_bytes(b"\0\0\0\1g")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/a.265").write_bytes(b"\0\0\0\1g")
     for source, message in {
         str(recordings / "list.txt"): r"list\.txt, line 2: none\.mp4 does not exist",
         str(recordings / "notes.bin"): "is not a movie, a DICOM file or a picture",
         str(recordings / "*.avi"): "no file has a name of this pattern",
         str(recordings / "*.bin"): "none of the 1 file of this pattern is a recording",
+        "a b.h264": r"is a bare H\.264 stream.* ffmpeg -framerate 30 -i 'a b\.h264' -c copy 'a b\.mp4'\.",
+        "c": r"holds no movie.*; the other file in it, a\.265, is a bare H\.265 stream",
         "ftp://me:secret@host/a.mp4": r"ftp://\.\.\.: is an address of a kind that is not read",
     }.items():
         with pytest.raises(DataError, match=message) as raised:

@@ -6,7 +6,7 @@ import torch
 
 from ultravid.modeling.types import Detections
 from ultravid.serving import Detection, FrameDetections, default_tracker, summarize_tracks
-from ultravid.serving.tracks import LesionFilter, smoothed_boxes
+from ultravid.serving.tracking import LesionFilter, smoothed_boxes
 
 
 def detections(boxes, scores, classes=None):

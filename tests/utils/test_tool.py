@@ -31,6 +31,30 @@ def test_an_unknown_option_of_the_launcher_names_what_was_meant(option, meant, c
     assert ended.value.code == 2 and meant in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("tool", "arguments", "message"),
+    [
+        (
+            "predict",
+            ["a.mp4", "--run", ".", "--cnof", "0.5"],
+            "unrecognized arguments: --cnof 0.5. Did you mean --conf?",
+        ),
+        ("predict", ["a.mp4", "--imgsz", "big"], "--imgsz 'big': is not a whole number."),
+        ("predict", ["a.mp4", "--conf", "high"], "argument --conf: high is not a number from 0 to 1."),
+        ("export", ["--run", "."], "the following arguments are required: --format, --image-size, --output."),
+        ("evaluate", [], None),
+        ("lazyconfig_train", [], "the following arguments are required: --config-file."),
+    ],
+)
+def test_a_wrong_command_line_is_one_message(tool, arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", [f"my tools/{tool}.py"])
+    with pytest.raises(SystemExit) as ended:
+        load_tool(tool).main(arguments)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.startswith(f"error: {message or ''}") and error.count("\n") == 1
+    assert error.endswith(f" For all options: python 'my tools/{tool}.py' --help\n")
+
+
 TRACE = """
 import sys
 from ultravid.utils.tool import run_tool

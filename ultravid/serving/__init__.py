@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from ultravid.serving.loading import LoadedDetector, load_detector
     from ultravid.serving.predictor import DetectionStream, StreamingPredictor
     from ultravid.serving.sources.opening import open_stream
-    from ultravid.serving.tracks import TrackCollector, TrackSummary, default_tracker, summarize_tracks
+    from ultravid.serving.tracking import default_tracker
+    from ultravid.serving.tracks import TrackCollector, TrackSummary, summarize_tracks
 
 __all__ = [
     "Detection",
@@ -57,7 +58,7 @@ _MODULES: dict[str, str] = {
     "StreamingPredictor": "predictor",
     "TrackCollector": "tracks",
     "TrackSummary": "tracks",
-    "default_tracker": "tracks",
+    "default_tracker": "tracking",
     "draw": "drawing",
     "load_detector": "loading",
     "open_stream": "sources.opening",

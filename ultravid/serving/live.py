@@ -41,6 +41,11 @@ class LatencyReport:
     mean_latency_ms: float = math.nan
     max_latency_ms: float = math.nan
 
+    def as_json(self) -> dict[str, float | None]:
+        """As reports have it; latencies are null before the first frame."""
+        mean, most = (None if math.isnan(ms) else round(ms, 1) for ms in (self.mean_latency_ms, self.max_latency_ms))
+        return {"came": self.num_frames, "late": self.num_late, "mean_latency_ms": mean, "max_latency_ms": most}
+
     def __str__(self) -> str:
         share = 100 * self.num_dropped / max(1, self.num_frames)
         late = f", {counted(self.num_late, 'frame')} later than the budget" if self.num_late else ""

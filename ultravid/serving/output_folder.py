@@ -7,6 +7,7 @@ settings. The JSON is the last of a source's files to appear, so that a source t
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -21,21 +22,24 @@ from ultravid import __version__
 from ultravid.serving.privacy import output_key
 from ultravid.serving.writers.json_file import read_ends
 from ultravid.utils.errors import UserError
-from ultravid.utils.folder_lock import locked
+from ultravid.utils.folder_lock import locked, read_lock
 from ultravid.utils.whole_files import dump_json, remove_path, write_whole
 
-__all__ = ["REPORT_NAME", "Identity", "OutputFolder", "fingerprint"]
+__all__ = ["QC_FOLDER", "REPORT_NAME", "Identity", "OutputFolder", "check_output_folder", "fingerprint"]
 
 REPORT_NAME = "report.json"
+QC_FOLDER = "qc"
+"""Of the pictures that show what is blacked out of each source."""
 
 _SUFFIXES = (".mp4", ".json", ".csv", ".tracks.csv", ".png", ".dcm", ".sr.dcm", ".sc.dcm", "_frames")
-_OF_ALL = ("labels", "qc", "qc.png", "coco_vid.json", "coco_results.json")
+_OF_ALL = ("labels", QC_FOLDER, "qc.png", "coco_vid.json", "coco_results.json")
 _RESERVED = re.compile(r"report|lock|coco_vid|coco_results|qc(_\d+)?", re.IGNORECASE)
 """Names whose files are those of all sources, in part."""
 _ENDING = re.compile(r"\.(tracks|sr|sc)$", re.IGNORECASE)
 """What tells a source's files from each other, and so can't end the name of another source."""
 _SAMPLE = 1 << 20  # bytes at the beginning, in the middle and at the end of a file
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp(\..+)?")
+_ELSEWHERE = "choose another folder (--output-dir)"
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class OutputFolder:
             LockedError: another process writes to it.
             UserError: it can't be written, or holds results of another model or of other settings.
         """
-        with locked(self.path, "a prediction", "choose another folder (--output-dir)", command=Path(sys.argv[0]).name):
+        with locked(self.path, "a prediction", _ELSEWHERE, command=Path(sys.argv[0]).name):
             self._check_identity()
             for folder in (self.path, self.path / "labels"):
                 for entry in list(os.scandir(folder)) if folder.is_dir() else ():
@@ -206,6 +210,25 @@ class OutputFolder:
         content["sources"] = list(self.entries.values())
         with write_whole(self.path / REPORT_NAME) as file:
             file.write((dump_json(content, indent=1) + "\n").encode())
+
+
+def check_output_folder(path: Path) -> None:
+    """Refuse a folder that results can't be written to, before a model is loaded for them; creates nothing.
+
+    Raises:
+        LockedError: another process writes to it.
+        UserError: it can't be created or written.
+    """
+    there = path
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise UserError(f"{path} can't be written: {there} is no folder. Choose another --output-dir.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{path} can't be written: {os.strerror(errno.EACCES)}. Choose another --output-dir.")
+    holder = read_lock(path)
+    if holder is not None and not holder.is_own and holder.is_alive():
+        raise holder.refusal(path, _ELSEWHERE)
 
 
 def own_name(name: str) -> str:

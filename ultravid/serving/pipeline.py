@@ -89,6 +89,7 @@ class PipelineReport:
             "frames": self.num_frames,
             "detections": self.num_detections,
             "dropped": 0 if self.latency is None else self.latency.num_dropped,
+            **({} if self.latency is None else {"live": self.latency.as_json()}),
             "seconds": round(self.wall_s, 3),
             "frames_per_second": round(self.fps, 2),
             "stages": {

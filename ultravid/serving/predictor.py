@@ -31,7 +31,7 @@ from ultravid.serving.live import LiveDetections
 from ultravid.serving.loading import LoadedDetector, final_part, load_detector
 from ultravid.serving.records import FrameDetections, TimedFrame
 from ultravid.serving.sources.base import RecordingStream
-from ultravid.serving.tracks import default_tracker, is_kalman, smoothed_boxes
+from ultravid.serving.tracking import default_tracker, is_kalman, smoothed_boxes
 from ultravid.structures import Boxes, Instances
 from ultravid.utils.errors import UserError
 from ultravid.utils.threads import NumThreads

@@ -14,7 +14,7 @@ from ultravid.datasets.readers.kinds import is_dicom
 from ultravid.datasets.readers.source import ImageArray
 from ultravid.datasets.video import DataError
 from ultravid.serving.drawing import draw
-from ultravid.serving.output_folder import OutputFolder
+from ultravid.serving.output_folder import QC_FOLDER, OutputFolder
 from ultravid.serving.pipeline import StageClock, run_pipeline, timed_tracker
 from ultravid.serving.predictor import StreamingPredictor
 from ultravid.serving.privacy import (
@@ -46,12 +46,9 @@ from ultravid.serving.writers.dicom_sc import DicomCapture
 from ultravid.serving.writers.dicom_sr import DicomReport
 from ultravid.utils.whole_files import remove_path
 
-__all__ = ["QC_FOLDER", "OutputChoice", "SourceProcessor"]
+__all__ = ["OutputChoice", "SourceProcessor"]
 
 logger = logging.getLogger(__name__)
-
-QC_FOLDER = "qc"
-"""Of the pictures that show what is blacked out of each source."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -146,23 +147,38 @@ def escape_what_a_terminal_lacks() -> None:
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
+_KINDS = {"int": "a whole number", "float": "a number", "seed_argument": "a whole number of at least 0"}
+_INVALID_VALUE = re.compile(rf"argument (?:\S+/)?(\S+): invalid ({'|'.join(_KINDS)}) value: (.*)", re.DOTALL)
+"""Argparse's message on a value, which names the function that converts it."""
+
+
 class ToolParser(argparse.ArgumentParser):
-    """A parser that names the nearest option for one that it does not know."""
+    """A parser that reports a wrong command line in one message, and names the nearest option for one that it does not know."""
 
     def error(self, message: str) -> NoReturn:
-        """See `argparse.ArgumentParser`."""
+        """End the process with a message, without the list of all options that argparse prints before it."""
         known = [text for action in self._actions for text in action.option_strings if text.startswith("--")]
         if (unknown := message.partition("unrecognized arguments: ")[2]) and (
             hints := self.hints(unknown.split(), known)
         ):
             message = f"{message}. {' '.join(hints)}"
-        super().error(message)
+        text = _INVALID_VALUE.sub(lambda m: f"{m[1]} {m[3]}: is not {_KINDS[m[2]]}", message)
+        end = "" if text.endswith((".", "?")) else "."
+        self.exit(EXIT_USER_ERROR, f"error: {text}{end} For all options: {self._help_command()}\n")
 
     def hints(self, unknown: Sequence[str], known: Sequence[str]) -> list[str]:
         """What was meant by arguments that the parser does not know, as sentences."""
         options = [text.partition("=")[0] for text in unknown if text.startswith("-")]
         found = {option: nearest(option.lstrip("-"), [text[2:] for text in known]) for option in options}
         return [f"Did you mean --{near}?" for near in dict.fromkeys(filter(None, found.values()))]
+
+    def _help_command(self) -> str:
+        """As it is typed; the program's name is without the folder of the file."""
+        program, *command = self.prog.split(" ")  # a sub-command follows the program's name
+        called = sys.argv[0]
+        if program == os.path.basename(called) and called.endswith(".py"):
+            program = f"python {shlex.quote(called)}"
+        return " ".join([program, *command, "--help"])
 
 
 def seed_argument(text: str) -> int:

@@ -11,8 +11,9 @@ from typing import Final, Literal
 from ultravid.datasets.image_headers import image_kind, read_image_header
 from ultravid.datasets.readers.source import DICOM_SUFFIXES, IMAGE_SUFFIXES, MOVIE_SUFFIXES
 from ultravid.datasets.safe_files import open_regular
+from ultravid.utils.text import shell_argument
 
-__all__ = ["Kind", "is_dicom", "kind_of"]
+__all__ = ["Kind", "bare_stream_fault", "is_dicom", "kind_of"]
 
 Kind = Literal["image", "stack", "movie", "dicom"]
 """A picture; a TIFF of several pages; a movie, or an animated GIF; a DICOM file."""
@@ -32,6 +33,11 @@ _MOVIE_MAGIC = (
     b".RMF",
     b"nut/multimedia container\0",
 )
+_BARE_STREAMS = {
+    **dict.fromkeys((".h264", ".264", ".avc"), "H.264"),
+    **dict.fromkeys((".h265", ".265", ".hevc"), "H.265"),
+}
+"""What the files of an encoder's output are, by their suffix; FFmpeg would take them as 25 frames a second, whatever they are."""
 
 
 def kind_of(path: str | os.PathLike[str]) -> Kind | None:
@@ -71,6 +77,18 @@ def kind_of(path: str | os.PathLike[str]) -> Kind | None:
 def is_dicom(path: str | os.PathLike[str]) -> bool:
     """Whether a file is read as DICOM."""
     return kind_of(path) == "dicom"
+
+
+def bare_stream_fault(path: str | os.PathLike[str]) -> str | None:
+    """Why a bare H.264 or H.265 stream is not read, and what makes a movie of it, to follow its name; None for other files, by their name."""
+    stem, suffix = os.path.splitext(path)
+    codec = _BARE_STREAMS.get(suffix.lower())
+    if codec is None:
+        return None
+    wrap = f"ffmpeg -framerate 30 -i {shell_argument(os.fspath(path))} -c copy {shell_argument(f'{stem}.mp4')}"
+    return (
+        f"is a bare {codec} stream, which has no time stamps; make a movie of it at its frame rate, as for 30: {wrap}"
+    )
 
 
 def _is_movie(head: bytes) -> bool:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ultravid.datasets.readers.images import ImageFolderSource, list_images
-from ultravid.datasets.readers.kinds import Kind, kind_of
+from ultravid.datasets.readers.kinds import Kind, bare_stream_fault, kind_of
 from ultravid.datasets.readers.shown import choose_shown
 from ultravid.datasets.readers.source import (
     DICOM_SUFFIXES,
@@ -90,6 +90,8 @@ def kind_to_read(path: Path) -> Kind:
         raise DataError(f"{path}: is empty (0 bytes).")
     kind = kind_of(path)
     if kind is None:
+        if (fault := bare_stream_fault(path)) is not None:
+            raise DataError(f"{path}: {fault}.")
         known = sorted(MOVIE_SUFFIXES | DICOM_SUFFIXES | IMAGE_SUFFIXES)
         raise DataError(
             f"{path}: is not a kind of file that frames are read from ({', '.join(known)}, or a folder of images)."

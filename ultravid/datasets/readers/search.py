@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ultravid.datasets.folders import natural_order, walk_folders
 from ultravid.datasets.readers.images import list_images
-from ultravid.datasets.readers.kinds import kind_of
+from ultravid.datasets.readers.kinds import bare_stream_fault, kind_of
 from ultravid.datasets.readers.opener import is_recording
 from ultravid.datasets.readers.sidecar import sidecar_path
 
@@ -122,4 +122,6 @@ def _why_left_out(file: Path, sidecars: Collection[str]) -> str | None:
         return "is a link to nothing"
     if not file.is_file():
         return "is not a regular file"
-    return "is empty" if file.stat().st_size == 0 else "is no movie, DICOM file or image"
+    if file.stat().st_size == 0:
+        return "is empty"
+    return bare_stream_fault(file) or "is no movie, DICOM file or image"

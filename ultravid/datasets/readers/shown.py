@@ -10,7 +10,7 @@ from ultravid.datasets.masks import Masks
 from ultravid.datasets.readers.source import CroppedSource, FrameSource, Region, enclosing, outside_of
 from ultravid.datasets.video import DataError
 
-__all__ = ["TEXT_FAULTS", "HasRegions", "Shown", "choose_shown"]
+__all__ = ["TEXT_FAULTS", "HasImageRegions", "Shown", "choose_shown"]
 
 _NO_REGION = "DICOM files state no ultrasound region that can be used: names and dates may be burnt into what is shown"
 _WHOLE = "DICOM files are shown with what is outside of their ultrasound region: names and dates may be burnt in there"
@@ -18,7 +18,7 @@ TEXT_FAULTS = (_NO_REGION, _WHOLE)
 """The kinds that `Shown.fault` may be."""
 
 
-class HasRegions(Protocol):
+class HasImageRegions(Protocol):
     """What must be known of a recording to choose what is shown of it: see `FrameSource`, which has it."""
 
     @property
@@ -59,7 +59,7 @@ class Shown:
 
 
 def choose_shown(
-    source: HasRegions,
+    source: HasImageRegions,
     *,
     crop: bool,
     blank_outside_region: bool = False,

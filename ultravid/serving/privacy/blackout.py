@@ -22,7 +22,7 @@ from ultravid.serving.privacy.burned_in_text import find_text
 from ultravid.serving.privacy.scan_area import guess_scan_area
 from ultravid.serving.privacy.scanner_masks import ScannerMasks
 
-__all__ = ["Blackout", "BlackoutRule", "HasRegions", "choose_blackout"]
+__all__ = ["Blackout", "BlackoutRule", "HasShownPart", "choose_blackout"]
 
 _HOW_TO_STATE = "look at the QC sheet; state the parts with --mask FILE, or write all with --allow-burned-in-text"
 
@@ -42,7 +42,7 @@ class BlackoutRule(StrEnum):
     """There is no frame to look at: everything is black."""
 
 
-class HasRegions(Protocol):
+class HasShownPart(Protocol):
     """What of a stream of frames the choice looks at; every `RecordingStream` has it."""
 
     @property
@@ -110,7 +110,7 @@ class Blackout:
 
 
 def choose_blackout(
-    stream: HasRegions,
+    stream: HasShownPart,
     first_frames: Sequence[ImageArray],
     masks: ScannerMasks | None = None,
     allow: bool = False,
@@ -176,7 +176,7 @@ def _guessed(first_frames: Sequence[ImageArray], size: tuple[int, int]) -> tuple
     return ~text, f"{areas}, guessed from the first frames"
 
 
-def _why_guessed(stream: HasRegions) -> str:
+def _why_guessed(stream: HasShownPart) -> str:
     if stream.regions is None:
         return "files of this kind do not state which part is the scan"
     return "the file states no ultrasound region that can be used"

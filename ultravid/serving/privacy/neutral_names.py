@@ -43,15 +43,17 @@ class NeutralNames:
 
     Args:
         folder: of the outputs; its key is made when a name is replaced for the first time.
-
-    Attributes:
-        num_replaced: how many names were.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._replaced: dict[str, str] = {}
-        self.num_replaced = 0
+        self._renamed: set[Path] = set()
+
+    @property
+    def num_replaced(self) -> int:
+        """How many sources have a neutral name in place of their own."""
+        return len(self._renamed)
 
     def of(self, path: Path | None, name: str, values: PatientValues | None = None) -> str:
         """The name under which a source's outputs are written.
@@ -68,7 +70,7 @@ class NeutralNames:
         if not values.occur_in(name):
             return name
         assert path is not None, "only a file has such values"
-        self.num_replaced += 1
+        self._renamed.add(path)
         neutral = self._neutral(path)
         self._replaced[str(path)] = neutral
         return neutral

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ultravid.datasets.folders import natural_order
-from ultravid.datasets.readers.kinds import kind_of
+from ultravid.datasets.readers.kinds import bare_stream_fault, kind_of
 from ultravid.datasets.readers.search import FoundRecordings
 from ultravid.datasets.readers.source import DICOM_SUFFIXES, IMAGE_SUFFIXES, MOVIE_SUFFIXES
 from ultravid.datasets.safe_files import open_regular, read_bytes
@@ -201,6 +201,8 @@ def _checked_file(path: Path) -> Source:
     if is_empty:
         raise DataError(f"{path}: is empty (0 bytes).")
     if kind_of(path) is None:
+        if (fault := bare_stream_fault(path)) is not None:
+            raise DataError(f"{path}: {fault}.")
         raise DataError(f"{path}: is not a movie, a DICOM file or a picture.")
     return file_source(path)
 
@@ -212,7 +214,15 @@ def _in_folder(path: Path, left_out: list[tuple[str, str]]) -> Iterator[Source]:
         raise DataError(f"{path}: can't be read ({error.strerror}).") from None
     left_out += [(str(path / name), reason) for name, reason in found.left_out]
     if not found.recordings:
-        others = f"; {counted(len(found.left_out), 'other file')} in it" if found.left_out else ""
+        others = ""
+        if found.left_out:
+            name, reason = found.left_out[0]
+            which = (
+                f"the other file in it, {name},"
+                if len(found.left_out) == 1
+                else f"the first of {len(found.left_out)} other files in it, {name},"
+            )
+            others = f"; {which} {reason}"
         raise DataError(f"{path}: holds no movie, DICOM file or picture{others}.")
     for recording in found.recordings:
         yield file_source(recording)

@@ -5,55 +5,34 @@ Network streams are tested with a local TCP and HTTP source. Real cameras (Video
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
-
-import av
+from typing import TYPE_CHECKING
 
 from ultravid.datasets.bounds import frame_size_fault, is_rate
-from ultravid.datasets.readers.movie_container import ffmpeg_reason
 from ultravid.datasets.readers.movie_frames import rgb_of
 from ultravid.datasets.readers.source import Region
 from ultravid.datasets.video import DataError
 from ultravid.serving.records import TimedFrame
 from ultravid.serving.sources.listing import Source
 from ultravid.serving.sources.live_clock import LiveClock
+from ultravid.serving.sources.live_connection import Connection, ConnectionEndedError, check_camera
 from ultravid.serving.sources.live_options import LiveOptions
 from ultravid.serving.sources.showing import Show
 from ultravid.utils.text import counted
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
     from av.video.frame import VideoFrame
-    from av.video.stream import VideoStream
 
 __all__ = ["LiveStream", "open_live"]
 
 logger = logging.getLogger(__name__)
 
-_PROTOCOLS: Final = {
-    "rtsp": "rtsp,rtp,srtp,udp,tcp,crypto",
-    "rtsps": "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto",
-    "rtmp": "rtmp,tcp",
-    "tcp": "tcp",
-    "udp": "udp",
-    "http": "http,tcp",
-    "https": "https,http,tls,tcp,crypto",
-}
-# As of files, and what comes over a network; none of them leads to a file of this machine, because no protocol for files is allowed.
-_FORMATS: Final = (
-    "asf,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,nut,ogg,rm,vc1,yuv4mpegpipe,"
-    "rtsp,rtp,rtp_mpegts,sdp,hls,mpjpeg,mjpeg,live_flv"
-)
 _WAITING = 2  # frames of a source that does not wait for us
 _FASTEST = 1.25  # times the stream's own clock, at which frames of a sender that waits for us are given
 _LISTED_GAPS = 100
@@ -61,97 +40,6 @@ _LONGEST_PAUSE_S = 2.0
 _CLOCK_TICK = Fraction(1, 90_000)  # of frames without time stamps
 _ENDED = "live streams ended and did not come back"
 _RESTAMPED = "live streams have time stamps that are missing or do not rise; the time of the frames' coming is taken"
-
-
-class _StoppedError(Exception):
-    """A connection was lost, or never made; the text says why."""
-
-
-class _Connection:
-    """One opening of a live source.
-
-    Raises:
-        _StoppedError: there is no answer, or no video.
-    """
-
-    def __init__(self, source: Source, options: LiveOptions) -> None:
-        self._timeout_s = options.read_timeout_s
-        self._is_http = (source.address or "").lower().startswith("http")
-        try:
-            self.container: InputContainer = _open(source, options)
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise _StoppedError(_reason(error, options.open_timeout_s)) from None
-        if not self.container.streams.video or self.container.streams.video[0].codec_context is None:
-            self.container.close()
-            raise _StoppedError("it has no video stream")
-        self.stream: VideoStream = self.container.streams.video[0]
-        self.stream.codec_context.thread_count = 1
-        self.undecodable = 0
-        self.damaged = 0
-
-    @property
-    def duration_s(self) -> float | None:
-        """How long it is, if it is a recording that is sent; None if it is live."""
-        return self.container.duration / av.time_base if self.container.duration else None
-
-    @property
-    def is_file(self) -> bool:
-        """Whether a file is sent, which has a length; a sender that goes on for ever states none."""
-        return self.duration_s is not None or (self._is_http and self.container.size > 0)
-
-    def frames(self) -> Iterator[VideoFrame]:
-        """The frames, from the first one that is whole, to the end of what is sent.
-
-        Raises:
-            _StoppedError: nothing came for too long, or the connection broke.
-        """
-        is_begun = False
-        packets = self.container.demux(self.stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except (av.FFmpegError, OSError) as error:
-                raise _StoppedError(_reason(error, self._timeout_s)) from None
-            if packet is None:
-                return
-            try:
-                found = self.stream.decode(packet)
-            except (av.FFmpegError, OSError, ValueError):
-                self.undecodable += 1
-                continue
-            for frame in found:
-                is_begun = is_begun or not frame.is_corrupt
-                if is_begun:  # who comes in the middle gets frames without those that they refer to
-                    self.damaged += frame.is_corrupt
-                    yield frame
-
-    def close(self) -> None:
-        self.container.close()
-
-
-def _open(source: Source, options: LiveOptions) -> InputContainer:
-    timeout = (options.open_timeout_s, options.read_timeout_s)
-    if source.camera is not None:
-        return av.open(source.camera, "r", format="v4l2", timeout=timeout)
-    assert source.address is not None
-    scheme = urlsplit(source.address).scheme.lower()
-    more = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}
-    opened = {
-        "protocol_whitelist": _PROTOCOLS[scheme],
-        "format_whitelist": _FORMATS,
-        "analyzeduration": "2000000",
-        **more,
-    }
-    return av.open(source.address, "r", options=opened, timeout=timeout)
-
-
-def _reason(error: Exception, timeout_s: float) -> str:
-    """Why a connection failed, without the address."""
-    if isinstance(error, av.error.ExitError):
-        return f"nothing came for {timeout_s:g} s"
-    if isinstance(error, av.error.InvalidDataError):
-        return "what it sends is no video of a known kind"
-    return ffmpeg_reason(error)
 
 
 class _Mailbox:
@@ -252,25 +140,25 @@ class LiveStream(Iterator[TimedFrame]):
             self._connection.close()
             raise
 
-    def _connect_first(self) -> tuple[_Connection, VideoFrame]:
+    def _connect_first(self) -> tuple[Connection, VideoFrame]:
         try:
             return self._connect()
-        except _StoppedError as error:
+        except ConnectionEndedError as error:
             what = "camera" if self._source.camera is not None else "stream"
             raise DataError(f"{self._source}: this {what} can't be read: {error}.") from None
 
-    def _connect(self) -> tuple[_Connection, VideoFrame]:
-        connection = _Connection(self._source, self._options)
+    def _connect(self) -> tuple[Connection, VideoFrame]:
+        connection = Connection(self._source, self._options)
         try:
             context = connection.stream.codec_context
             fault = frame_size_fault(context.height, context.width) if context.height or context.width else None
             self._incoming = connection.frames()
             first = None if fault else next(self._incoming, None)
             if first is None:
-                raise _StoppedError(fault or "it sends no whole frame")
+                raise ConnectionEndedError(fault or "it sends no whole frame")
             fault = frame_size_fault(first.height, first.width)
             if fault is not None:
-                raise _StoppedError(fault)
+                raise ConnectionEndedError(fault)
             return connection, first
         except BaseException:
             connection.close()
@@ -341,7 +229,7 @@ class LiveStream(Iterator[TimedFrame]):
             begin_s, begin = time.monotonic(), None
             stopped: str | None = None
             for frame, arrival_s in self._arriving():
-                if isinstance(frame, _StoppedError):
+                if isinstance(frame, ConnectionEndedError):
                     stopped = str(frame)
                     break
                 stamp_s = None if frame.pts is None else frame.pts * Fraction(self._connection.stream.time_base or 0)
@@ -364,13 +252,13 @@ class LiveStream(Iterator[TimedFrame]):
             if not self._go_on(stopped, index, last_s):
                 return
 
-    def _arriving(self) -> Iterator[tuple[VideoFrame | _StoppedError, float]]:
+    def _arriving(self) -> Iterator[tuple[VideoFrame | ConnectionEndedError, float]]:
         """Frames and when they came; in the end why there is no other, unless the sender closed the connection."""
         yield self._first, time.monotonic()
         try:
             for frame in self._incoming:
                 yield frame, time.monotonic()
-        except _StoppedError as error:
+        except ConnectionEndedError as error:
             yield error, time.monotonic()
 
     def _keep_pace(self, along_s: float, begin_s: float) -> None:
@@ -397,7 +285,7 @@ class LiveStream(Iterator[TimedFrame]):
             try:
                 self._connection, self._first = self._connect()
                 return True
-            except _StoppedError as error:
+            except ConnectionEndedError as error:
                 logger.info("%s: try %d of %d: %s.", self._source, attempt + 1, self._options.tries, error)
         text = f"stopped after {after}: {why}; it did not come back in {counted(self._options.tries, 'try').replace('trys', 'tries')}"
         if stopped is None:
@@ -440,16 +328,5 @@ def open_live(source: Source, show: Show, *, vid_stride: int = 1, options: LiveO
         DataError: see `LiveStream`.
     """
     if source.camera is not None:
-        _check_camera(source.camera)
+        check_camera(source.camera)
     return LiveStream(source, show, vid_stride=vid_stride, options=options)
-
-
-def _check_camera(device: str) -> None:
-    if not os.path.exists(device):
-        there = sorted(p.name.removeprefix("video") for p in Path("/dev").glob("video*"))
-        others = f"cameras that are there: {', '.join(there)}" if there else "there is no camera on this machine"
-        raise DataError(f"{device}: there is no such camera ({others}).")
-    if not os.access(device, os.R_OK):
-        raise DataError(
-            f"{device}: this camera can't be read ({os.strerror(errno.EACCES)}); on Linux its users are in the group 'video'."
-        )

@@ -9,7 +9,7 @@ from ultravid.datasets.masks import Masks
 from ultravid.datasets.readers.images import list_images
 from ultravid.datasets.readers.opener import kind_to_read
 from ultravid.datasets.readers.search import FoundRecordings
-from ultravid.datasets.readers.shown import HasRegions, Shown, choose_shown
+from ultravid.datasets.readers.shown import HasImageRegions, Shown, choose_shown
 from ultravid.datasets.video import DataError
 from ultravid.serving.sources.base import RecordingStream
 from ultravid.serving.sources.frames import open_dicom, open_pictures, open_stack
@@ -18,7 +18,7 @@ from ultravid.serving.sources.live_options import LiveOptions
 from ultravid.serving.sources.showing import Show
 from ultravid.utils.errors import UserError
 
-__all__ = ["open_stream"]
+__all__ = ["check_source", "open_stream"]
 
 
 def open_stream(
@@ -51,7 +51,7 @@ def open_stream(
     if isinstance(vid_stride, bool) or not isinstance(vid_stride, int) or vid_stride < 1:
         raise UserError(f"vid_stride is {vid_stride!r}; it is a whole number from 1 (every frame).")
 
-    def show(images: HasRegions, device: str) -> Shown:
+    def show(images: HasImageRegions, device: str) -> Shown:
         return choose_shown(
             images, crop=crop, blank_outside_region=blank_outside_region, region=region, masks=masks, device=device
         )
@@ -62,6 +62,20 @@ def open_stream(
 
         return open_live(found, show, vid_stride=vid_stride, options=live)
     return _open_path(found.path, found.name, show, vid_stride)
+
+
+def check_source(source: Source) -> None:
+    """Refuse a source that can't be opened, before a model is loaded for it: a file is opened and closed, an address is not called.
+
+    Raises:
+        DataError: as of `open_stream`.
+    """
+    if source.path is not None:
+        open_stream(source).close()
+    elif source.camera is not None:
+        from ultravid.serving.sources.live_connection import check_camera
+
+        check_camera(source.camera)
 
 
 def _open_path(path: Path, name: str, show: Show, vid_stride: int) -> RecordingStream:
