@@ -71,6 +71,14 @@ def footed(number):
     return cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 60])[1], cv2.IMREAD_COLOR)
 
 
+def smeared(number, text="DOE^JANE 1970"):
+    """Red letters on blue, whose colours strong compression smears."""
+    frame = tissue(number)
+    frame[:40] = (200, 20, 20)  # BGR
+    cv2.putText(frame, text, (10, 27), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (20, 20, 210), 1)
+    return cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 30])[1], cv2.IMREAD_COLOR)[..., ::-1]
+
+
 def split(number):
     frame = np.zeros((H, W, 3), np.uint8)
     frame[70:220, 5:155], frame[70:220, 165:315] = tissue(number, 150, 150), tissue(number + 5, 150, 150)
@@ -87,8 +95,9 @@ def split(number):
         (split, np.s_[72:218, 8:152], np.s_[25:43, :]),
         (sector, np.s_[40:180, 150:170], np.s_[45:63, :40]),
         (footed, np.s_[:190, :], np.s_[214:224, 20:120]),
+        (smeared, np.s_[50:, :], np.s_[18:28, 10:115]),
     ],
-    ids=["black band", "grey band", "bright band", "two views", "corner", "small letters below"],
+    ids=["black band", "grey band", "bright band", "two views", "corner", "small letters below", "red on blue"],
 )
 def test_text_beside_the_scan_is_blacked_out_and_the_scan_stays(frame, scan, text, num_frames):
     frames = [frame(n) for n in range(num_frames)]
@@ -114,6 +123,8 @@ def test_without_text_nothing_is_black_and_the_reason_says_what_to_type():
         [tissue(n) for n in range(4)],
         [numbered(n) for n in range(32)],  # with a changing row of cells that are of one grey level each
         [np.full((H, W, 3), 40 + 9 * n, np.uint8) for n in range(8)],
+        [smeared(n, "") for n in range(8)],
+        [np.uint8(tissue(n) * [1.0, 0.75, 0.5]) for n in range(4)],  # a scan in brown
         [np.zeros((H, W, 3), np.uint8)] * 3,
         [np.random.default_rng(n).integers(0, 255, (H, W, 3), np.uint8) for n in range(8)],
         *([square(n, level, step) for n in range(16)] for level in (0, 90, 180) for step in (0, 5)),

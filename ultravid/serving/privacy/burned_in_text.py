@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultravid.datasets.readers.source import ImageArray
-from ultravid.serving.privacy.scan_area import MAX_FRAMES_LOOKED_AT, ScanArea
+from ultravid.serving.privacy.scan_area import MAX_FRAMES_LOOKED_AT, ScanArea, coloured_bands, is_coloured
 
 __all__ = ["find_text"]
 
@@ -45,6 +45,8 @@ _LONG = 4  # letters: speckle seldom looks like as many in a row
 _IN_LINE = 0.6  # of a long word's shapes: as many stand on one line and are as high
 _INSIDE = 0.7  # of a long word: it is typed onto the scan
 _AROUND = 0.5  # of a short word that lies on what may be tissue: it is taken for speckle
+_RIM = 0.9  # of the image's side: what is as long is the rim of a band, into which the scan is smeared
+_GROUND = 31  # px; the median of as many is the colour of a band
 _MOST = 4000  # shapes: more are no text, but texture
 
 
@@ -102,6 +104,7 @@ def find_text(frames: Sequence[ImageArray], scan: ScanArea | None) -> NDArray[np
         clear = cv2.resize(scan.clear.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         around = cv2.resize(scan.around.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     words = [word for part in _parts(frames) for word in _words(part, size)]
+    words += [word for frame in (frames[0], frames[-1]) for word in _words_on_bands(frame, size)]
     words = [word for word in words if _is_beside(word, clear, around)]
     text = np.zeros_like(clear)
     for word in words:
@@ -136,13 +139,39 @@ def _words(frames: Sequence[ImageArray], size: tuple[int, int]) -> list[_Word]:
 
 
 def _channels(frames: Sequence[ImageArray], size: tuple[int, int]) -> list[NDArray[np.uint8]]:
-    """The brightest channel of each frame, ``(T, H, W)``, and if there are colours the red one: red letters on blue are as bright."""
+    """Pictures ``(T, H, W)`` of the frames in which letters may stand out: the brightest channel, and of coloured frames two more.
+
+    Red letters on blue are as bright as their ground: they are seen in the red channel; and in the luminance, which compression
+    keeps sharper than any colour.
+    """
     small = [f if f.shape[1::-1] == size else cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames]
-    planes = [cv2.split(frame) for frame in small]
-    brightest = np.stack([cv2.max(cv2.max(red, green), blue) for red, green, blue in planes]).astype(np.uint8)
-    red = np.stack([plane[0] for plane in planes]).astype(np.uint8)
-    is_coloured = np.count_nonzero(cv2.absdiff(brightest[0], red[0]) > _CONTRAST) > 16
-    return [brightest, red] if is_coloured else [brightest]
+    found = [np.stack([frame.max(axis=-1) for frame in small])]
+    if is_coloured(small[0]):
+        found.append(np.stack([frame[..., 0] for frame in small]))
+        found.append(np.stack([np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8) for frame in small]))
+    return found
+
+
+def _words_on_bands(frame: ImageArray, size: tuple[int, int]) -> list[_Word]:
+    """What stands on bands and panels of a strong colour.
+
+    Strong compression smears coloured letters into each other and makes their band rough, so that they look neither like letters nor
+    like standing on plain ground. Whatever differs from the band's colour in any channel counts.
+    """
+    small = frame if frame.shape[1::-1] == size else cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    band = coloured_bands(small).astype(np.uint8)
+    if not band.any():
+        return []
+    differs = cv2.absdiff(small, cv2.medianBlur(small, _GROUND)).max(axis=-1) > _CONTRAST
+    joined = cv2.morphologyEx(band & differs, cv2.MORPH_CLOSE, np.ones((3, _STROKE // 2), np.uint8))
+    words = []
+    for x, y, width, height, _ in cv2.connectedComponentsWithStats(joined, connectivity=8)[2][1:].tolist():
+        is_rim = max(width / size[0], height / size[1]) > _RIM
+        if not is_rim and min(width, height) >= _LOWEST and height <= max(_TALL, _HIGHEST * size[1]):
+            margin = max(2, round(_MARGIN * height))
+            right, bottom = min(x + width + margin, size[0]), min(y + height + margin, size[1])
+            words.append(_Word(max(x - margin, 0), max(y - margin, 0), right, bottom, height, False))
+    return words
 
 
 def _shapes(image: NDArray[np.uint8], change: NDArray[np.uint8], operation: int) -> _Shapes:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ultravid.datasets.readers.source import ImageArray
 
-__all__ = ["MAX_FRAMES_LOOKED_AT", "ScanArea", "guess_scan_area"]
+__all__ = ["MAX_FRAMES_LOOKED_AT", "ScanArea", "coloured_bands", "guess_scan_area", "is_coloured"]
 
 MAX_FRAMES_LOOKED_AT = 32
 """First frames of a recording that the guess wants."""
@@ -35,6 +35,12 @@ _FLAT_NEAR = 6.0  # the same beside letters
 _PART = 0.05  # of the largest area: a smaller one is no further view
 _THIN = 0.15  # of the image's shorter side: an area that is thinner is a bar, not a further view
 _SMALLEST = 0.02  # of the image: a smaller area is no scan
+_STRONG = 60  # grey levels between the channels of a strong colour
+_SMEAR = 15  # px: as far as compression smears colours, and more
+_BAND = 0.02  # of the image: a smaller area of a strong colour is a colour bar
+_WHOLE = 0.95  # of a side: as long is a band along it
+_PLAIN = 0.7  # of a band that has its colour, and of the box around it that it covers
+_COLOUR = 30  # grey levels between a colour's channels; grey that was compressed has less
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +70,19 @@ def guess_scan_area(frames: Sequence[ImageArray]) -> ScanArea | None:
     height, width = frames[0].shape[:2]
     scale = min(1.0, _SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    grey = [_brightness(frame, size) for frame in frames]
-    found = _scan_area(np.stack(grey))
+    small = [f if f.shape[1::-1] == size else cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames]
+    # The brightest channel: coloured text on a coloured band is dark in none of them.
+    brightest = np.stack([np.asarray(frame.max(axis=-1), np.uint8) for frame in small])
+    if is_coloured(small[0]):
+        bands = coloured_bands(small[0])
+        found = _scan_area(brightest, bands)
+        # Compression smears colours, so that coloured letters look like texture; of a scan the luminance is texture as well.
+        luma = np.stack([np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8) for frame in small])
+        by_luma = _scan_area(luma, bands)
+        if found is not None and by_luma is not None:
+            found = ScanArea(found.clear & by_luma.clear, found.around & by_luma.around)
+    else:
+        found = _scan_area(brightest)
     if found is None or size == (width, height):
         return found
     clear, around = (
@@ -75,14 +92,37 @@ def guess_scan_area(frames: Sequence[ImageArray]) -> ScanArea | None:
     return ScanArea(clear, around)
 
 
-def _brightness(frame: ImageArray, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The brightest channel: coloured text on a coloured band is dark in none of them."""
-    small = frame if frame.shape[1::-1] == size else cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(small.max(axis=-1), np.uint8)
+def is_coloured(image: ImageArray) -> bool:
+    """Whether an image ``(H, W, 3)`` has coloured parts, as small as a letter."""
+    red, green, blue = cv2.split(image)
+    brightest, darkest = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
+    return int(np.count_nonzero(cv2.subtract(brightest, darkest) > _COLOUR)) > 16
 
 
-def _scan_area(grey: NDArray[np.uint8]) -> ScanArea | None:
-    """Of ``(T, H, W)`` brightness."""
+def coloured_bands(image: ImageArray) -> NDArray[np.bool_]:
+    """``(H, W)`` where an image has a band or panel of one strong colour along a whole side, which is never tissue; with what stands on it."""
+    height, width = image.shape[:2]
+    strong = np.ptp(cv2.blur(image, (_SMEAR, _SMEAR)), axis=-1) > _STRONG
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(strong.astype(np.uint8), connectivity=8)
+    bands = np.zeros((height, width), np.bool_)
+    for label, (_, _, wide, high, area) in enumerate(stats.tolist()):
+        is_along = wide >= _WHOLE * width or high >= _WHOLE * height
+        if (
+            label == 0
+            or not is_along
+            or not _BAND * labels.size <= area <= 0.5 * labels.size
+            or area < _PLAIN * wide * high
+        ):
+            continue
+        colours = image[labels == label].astype(np.int16)
+        if (np.abs(colours - np.median(colours, axis=0)).max(axis=-1) <= _CONTRAST).mean() >= _PLAIN:
+            bands |= labels == label
+    closed = cv2.morphologyEx(bands.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((_SMEAR, _SMEAR), np.uint8))
+    return np.asarray(closed > 0)
+
+
+def _scan_area(grey: NDArray[np.uint8], bands: NDArray[np.bool_] | None = None) -> ScanArea | None:
+    """Of ``(T, H, W)`` brightness, without ``bands``."""
     height, width = grey.shape[1:]
     stroke = max(7, round(_STROKE * min(height, width)) | 1)
     brush = np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (stroke, stroke)), np.uint8)
@@ -96,6 +136,8 @@ def _scan_area(grey: NDArray[np.uint8]) -> ScanArea | None:
     # Bright speckle of a still picture looks like letters, and what is near it like their noise: here it counts.
     _, rough = _texture(brightest, thick, grey[0], np.zeros_like(near), brush)
     content = _without_thin(texture | changing, brush)
+    if bands is not None:
+        content, changing, dim, rough = (mask & ~bands for mask in (content, changing, dim, rough))
     content = _large_parts(content, _without_thin(changing, brush), 16 * stroke**2)
     content = _with_what_touches(content, _without_thin(dim, brush))
     if np.count_nonzero(content) < _SMALLEST * height * width:
