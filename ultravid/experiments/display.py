@@ -301,7 +301,8 @@ class Narrator(JobListener):
             yield
         except (OSError, ValueError):  # a closed terminal, pipe or file
             self._live = None
-            _leave_what_is_closed()
+            if self._stream is sys.stdout:
+                _leave_what_is_closed()
 
     def _read_running(self) -> None:
         for name in self._began:
