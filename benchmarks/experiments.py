@@ -3,7 +3,7 @@
 
     python benchmarks/experiments.py [--planned 1000] [--jobs 6] [--config-file FILE]
 
-Rows, in seconds of wall time:
+Rows, in seconds of wall time, for commands also in CPU seconds of their processes, in which other load matters little:
 
 - plan and check: ``tools/experiment.py --dry-run`` over so many seeds, as a command, its start and imports included.
 - status: ``--status`` of a folder of so many finished runs, as a command; and reading alone.
@@ -66,14 +66,19 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def seconds_of(command: Sequence[str]) -> float:
-    """Wall time of a command that must succeed."""
-    begin = time.perf_counter()
+def cpu_of_children() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def seconds_of(command: Sequence[str]) -> str:
+    """Wall time and CPU time of a command that must succeed."""
+    begin, cpu = time.perf_counter(), cpu_of_children()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if ended.returncode:
         sys.exit(f"{command}: {ended.stderr}")
-    return time.perf_counter() - begin
+    return f"{time.perf_counter() - begin:8.2f} s, CPU {cpu_of_children() - cpu:.2f} s"
 
 
 def finish(folder: ExperimentFolder) -> None:
@@ -95,17 +100,18 @@ def measure_planning(config: Path, planned: int, folder: Path) -> None:
     experiment = ["--config-file", str(config), "--output-dir", str(folder)]
     swept = f"train.seed=range({planned})"
     planning = seconds_of([*TOOL, *experiment, "--max-jobs", str(planned), "--dry-run", swept])
-    print(f"plan and check {planned} jobs       {planning:8.2f} s")
+    print(f"plan and check {planned} jobs       {planning}")
     write_plan(folder, planned)
     finish(ExperimentFolder(folder))
     status = seconds_of([*TOOL, *experiment, "--status"])
-    print(f"status of {planned} jobs            {status:8.2f} s")
+    print(f"status of {planned} jobs            {status}")
     plan = ExperimentFolder(folder).read_plan()
     assert plan is not None
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     for job in plan.jobs:
         status_of(job.run)
-    print(f"status of {planned} jobs, reading   {time.perf_counter() - begin:8.2f} s")
+    wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    print(f"status of {planned} jobs, reading   {wall:8.2f} s, CPU {cpu:.2f} s")
 
 
 def write_plan(folder: Path, planned: int) -> None:

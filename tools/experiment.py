@@ -208,6 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             (dry_run if args.dry_run else print_commands)(args)
             return 0
         slots = make_slots(args.gpus, args.per_gpu, args.slots)
+        if args.restarts < 0:
+            raise UserError(f"--restarts {args.restarts}: is below 0; 0 resumes no job that was killed.")
         with stopped_by_signals(), experiment_folder(args.output_dir):
             planned = make_plan(args)
             planned.write()

@@ -255,12 +255,20 @@ class _Runner:
 def _popen(job: Job, slot: Mapping[str, str]) -> subprocess.Popen[bytes]:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
-        log.write(f"$ {shlex.join(job.command)}\n".encode(errors="surrogateescape"))
-        log.flush()
-        environment = {**os.environ, **slot}
+        try:
+            log.write(f"$ {shlex.join(job.command)}\n".encode(errors="surrogateescape"))
+            log.flush()
+        except OSError as error:  # a full disk; the error does not say of which file
+            error.filename = str(job.log)
+            raise
         try:
             return subprocess.Popen(
-                job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+                job.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **slot},
+                start_new_session=True,
             )
         except OSError as error:
             raise UserError(f"{job.name} can't be started: {job.command[0]}: {error.strerror}.") from error
