@@ -22,6 +22,7 @@ from fvcore.common.config import CfgNode as _CfgNode
 from ultravid.config.addresses import config_path, refuse_neighbours
 from ultravid.config.cfg_keys import MODEL_KEYS, SAVED_KEYS, is_model_key, model_group, override_hint
 from ultravid.config.errors import ConfigError, OverrideError, UnknownKeyError, did_you_mean
+from ultravid.config.file_version import VERSION_KEY, accepted_version
 from ultravid.config.shipped import shipped_config
 from ultravid.config.synonyms import same_meaning
 from ultravid.utils.text import nearest, quoted_for_shell, shell_argument
@@ -354,6 +355,8 @@ def _files_with_bases(path: Path, allow_unsafe: bool, above: tuple[Path, ...] = 
     if path.resolve() in above:
         raise ConfigError(f"{above[-1]}: {BASE_KEY} leads in a circle, back to {path.name}.")
     content = _read_yaml(path, allow_unsafe, above)
+    if (stated := content.pop(VERSION_KEY, None)) is not None:
+        accepted_version(str(stated), _place(path, _lines_of(path), VERSION_KEY))
     bases = content.pop(BASE_KEY, [])
     if isinstance(bases, str):
         bases = [bases]

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ultravid.config.file_version import BESIDE_THE_RUN
 from ultravid.config.nodes import ListNode, Node, TupleNode, as_node
 from ultravid.config.plain_data import same
 from ultravid.config.serialize import py_text, target_text
 from ultravid.config.tree import join_key, raw_children, split_key
 
-__all__ = ["ABSENT", "Difference", "diff"]
+__all__ = ["ABSENT", "Difference", "diff", "same_as_written"]
 
 ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "(absent)"})()  # noqa: ARG005
 """The value of a difference for a key that one of the two configs does not have."""
@@ -43,12 +44,9 @@ def diff(old: Any, new: Any) -> list[Difference]:
     """The differences between two configs as written: a reference equals a reference to the same key.
 
     The order of keys does not matter, nor whether a target is a name or the object itself. What a saved config records beside
-    the run (``project_folders``, and ``cfg_node``, the keys of its YAML file) is ignored.
+    the run (``project_folders``, ``cfg_node``, the keys of its YAML file, and the version of ultravid) is ignored.
     """
-    return [d for d in _differences(as_node(old), as_node(new), "") if split_key(d.key)[0] not in _BESIDE_THE_RUN]
-
-
-_BESIDE_THE_RUN = frozenset({"project_folders", "cfg_node"})
+    return [d for d in _differences(as_node(old), as_node(new), "") if split_key(d.key)[0] not in BESIDE_THE_RUN]
 
 
 def _differences(old: Any, new: Any, key: str) -> Iterator[Difference]:
@@ -59,14 +57,15 @@ def _differences(old: Any, new: Any, key: str) -> Iterator[Difference]:
         a, b = dict(raw_children(old)), dict(raw_children(new))
         for step in [*a, *(k for k in b if k not in a)]:
             yield from _differences(a.get(step, ABSENT), b.get(step, ABSENT), join_key(key, step))
-    elif old is ABSENT or new is ABSENT or not _same_at(key, old, new):
+    elif (
+        old is ABSENT or new is ABSENT or not same_as_written(old, new, is_target=key.rpartition(".")[2] == "_target_")
+    ):
         yield Difference(key, old, new)
 
 
-def _same_at(key: str, old: Any, new: Any) -> bool:
-    if key.rpartition(".")[2] == "_target_":
-        return same(Node(_target_=old), Node(_target_=new))
-    return same(old, new)
+def same_as_written(old: Any, new: Any, *, is_target: bool = False) -> bool:
+    """Whether two raw values say the same; a target may be a name or the object itself."""
+    return same({"_target_": old}, {"_target_": new}) if is_target else same(old, new)
 
 
 def _text(key: str, value: Any) -> str:

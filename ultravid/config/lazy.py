@@ -91,7 +91,8 @@ class LazyConfig:
             allow_pickle: unpickle what a YAML file holds as pickles, which may run any code.
 
         Raises:
-            ConfigError: the file does not exist, is neither Python nor YAML, or has a syntax error.
+            ConfigError: the file does not exist, is neither Python nor YAML, has a syntax error, or is for a later version of
+                ultravid.
         """
         return _load(filename, keys, sys._getframe(1), allow_pickle)
 
@@ -109,6 +110,8 @@ class LazyConfig:
     def save(cfg: Any, filename: str | Path, *, allow_pickle: bool = False) -> None:
         """Write a config as YAML that any safe loader reads. `load` returns a config that builds the same objects.
 
+        The file states ultravid's version below the key ``ultravid_version``, which is not a part of the config that `load` returns.
+
         Args:
             cfg: a node, a plain dict or an OmegaConf config.
             filename: the file to write.
@@ -119,7 +122,7 @@ class LazyConfig:
         """
         from ultravid.utils.file_io import replace_file  # only here: reading a config starts faster without it
 
-        text = dump_yaml(as_root(cfg), allow_pickle=allow_pickle)
+        text = dump_yaml(as_root(cfg), allow_pickle=allow_pickle, with_version=True)
         try:
             content = text.encode()
         except UnicodeEncodeError as error:

@@ -23,6 +23,7 @@ from ultravid.config.addresses import address_of, config_path, refuse_neighbours
 from ultravid.config.copying import adopt
 from ultravid.config.definitions import HOOK, Definitions, compile_config, new_module_name
 from ultravid.config.errors import ConfigError, ConfigImportError, did_you_mean
+from ultravid.config.file_version import VERSION_KEY, version_in_python
 from ultravid.config.fresh import fresh_copy
 from ultravid.config.module_names import MODULE_PREFIX, is_config_module
 from ultravid.config.nodes import Node
@@ -71,11 +72,14 @@ def load_config_file(path: str | Path, *, allow_pickle: bool = False) -> Node:
     if path.suffix != ".py":
         raise ConfigError(f"Config file {path} is neither .py nor .yaml.")
     names = load_namespace(path)
+    version = names.pop(VERSION_KEY, "")
     chosen = {k: v for k, v in names.items() if isinstance(v, dict) and not k.startswith("_")}
     root = Node._make(chosen.items(), (str(path),))
     ignored = {k: v for k, v in names.items() if k not in chosen and not k.startswith("_") and _is_a_value(v)}
     if ignored:
         ensure_record(root).ignored_names = {name: type(value).__name__ for name, value in ignored.items()}
+    if isinstance(version, str) and version:
+        ensure_record(root).version = version
     return root
 
 
@@ -279,6 +283,7 @@ def _run(path: Path, load: _Load, chain: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: can't be read: {error.strerror}.") from error
     except ValueError as error:
         raise ConfigError(f"{path}: is not Python text: {error}") from error
+    version_in_python(source, path)  # before its code, which may need what a later version has
 
     def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
         if level == 0:

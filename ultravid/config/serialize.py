@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from ultravid import __version__
+from ultravid.config.file_version import VERSION_KEY
 from ultravid.config.nodes import Node, as_root
 from ultravid.config.plain_data import to_data
 from ultravid.config.references import is_reference
@@ -27,7 +29,10 @@ def config_hash(cfg: Any) -> str:
     Raises:
         ConfigError: something can't be written as data; the message names its key.
     """
-    return hashlib.sha256(_canonical(to_data(as_root(cfg))).encode("utf-8", "surrogatepass")).hexdigest()
+    data = to_data(as_root(cfg))
+    if isinstance(data, dict):
+        data.pop(VERSION_KEY, None)  # read by another loader, which keeps it
+    return hashlib.sha256(_canonical(data).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _canonical(data: Any) -> str:
@@ -56,13 +61,21 @@ _NUMBER_OF_YAML_1_2 = re.compile(r"[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?
 _Dumper.add_representer(str, _Dumper.represent_text)
 
 
-def dump_yaml(node: Any, *, allow_pickle: bool = False) -> str:
+def dump_yaml(node: Any, *, allow_pickle: bool = False, with_version: bool = False) -> str:
     """A config as YAML, keys in their order.
+
+    Args:
+        node: a config or a part of one.
+        allow_pickle: write what can't be written as data as a pickle.
+        with_version: state first the version of ultravid, as a file does that is read again.
 
     Raises:
         ConfigError: something can't be written as data; the message names its key.
     """
     data = to_data(node, allow_pickle=allow_pickle)
+    if with_version and isinstance(data, dict):
+        data.pop(VERSION_KEY, None)
+        data = {VERSION_KEY: __version__, **data}
     with gc_paused():
         text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
     return text

@@ -15,6 +15,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ultravid.config.errors import ConfigError, UnknownKeyError, did_you_mean
+from ultravid.config.file_version import VERSION_KEY
 
 __all__ = [
     "CONTROL_KEYS",
@@ -49,8 +50,8 @@ MISSING: Any = "???"
 Origin = tuple[Any, ...]
 """Where a node or value was set, kept raw for speed; `ultravid.config.provenance` turns it into ``file:line``."""
 
-CONTROL_KEYS = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_check_", "_convert_"})
-"""Keys of a call that are not arguments of its target."""
+CONTROL_KEYS = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_check_", "_convert_", VERSION_KEY})
+"""Keys of a call that are not arguments of its target; a saved call that another reader loaded has the version beside it."""
 
 RESERVED_KEYS = frozenset({"_tuple_", "_object_", "_pickle_"})
 """A mapping whose only key is one of these is not a mapping but a value that YAML can't express."""
@@ -80,9 +81,10 @@ class Record:
         copied_from: one object shared by all copies that were made because a node was put in a second place.
         ignored_names: of a file's root: names in the file that are not part of the config, with their values' types.
         notes: for each key whose name or value was migrated from an earlier version: what changed.
+        version: of a file's root: the version of ultravid that the file states; "" if it states none.
     """
 
-    __slots__ = ("copied_from", "ignored_names", "notes", "settings", "via")
+    __slots__ = ("copied_from", "ignored_names", "notes", "settings", "version", "via")
 
     def __init__(self) -> None:
         self.settings: dict[Any, list[tuple[Origin | None, Any]]] = {}
@@ -90,6 +92,7 @@ class Record:
         self.copied_from: object | None = None
         self.ignored_names: dict[str, str] = {}
         self.notes: dict[Any, str] = {}
+        self.version = ""
 
     def copy(self, settings: dict[Any, list[tuple[Origin | None, Any]]]) -> Record:
         """A record for a copy of the container, with the copy's settings."""
@@ -97,6 +100,7 @@ class Record:
         new.settings = settings
         new.via, new.copied_from, new.ignored_names = self.via, self.copied_from, self.ignored_names
         new.notes = dict(self.notes)
+        new.version = self.version
         return new
 
 

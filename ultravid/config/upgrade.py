@@ -11,7 +11,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ultravid import __version__
 from ultravid.config.errors import Fault
+from ultravid.config.file_version import VERSION_KEY, is_earlier
 from ultravid.config.migrations import (
     ARGUMENTS,
     KEYS,
@@ -43,6 +45,7 @@ from ultravid.config.tree import (
     split_key,
     walk,
 )
+from ultravid.utils.text import counted
 
 __all__ = ["current_key", "make_parts", "note_override", "regroup", "upgrade", "upgrade_notes", "upgrade_value"]
 
@@ -91,14 +94,22 @@ def upgrade_value(container: Container, key: Any) -> None:
 
 
 def upgrade_notes(root: Container) -> list[Fault]:
-    """A note for each change that was made in a config; they are not fatal."""
-    return [
+    """A note for each change that was made in a config, after one on its version if that is earlier; they are not fatal."""
+    notes = [
         Fault(full_key(container, key), note, where(container, key), fatal=False)
         for container in walk(root)
         if container._record is not None
         for key, note in container._record.notes.items()
         if raw_child(container, key, DELETED) is not DELETED
     ]
+    version = root._record.version if root._record is not None else ""
+    if notes and is_earlier(version):
+        changed = (
+            f"{counted(len(notes), 'setting')} of it {'was' if len(notes) == 1 else 'were'} changed for {__version__}"
+        )
+        message = f"the config is for ultravid {version}, and {changed}"
+        notes.insert(0, Fault(VERSION_KEY, message, where(root, VERSION_KEY), fatal=False))
+    return notes
 
 
 def current_key(cfg: Node, key: str) -> str:

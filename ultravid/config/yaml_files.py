@@ -13,11 +13,13 @@ from typing import Any
 
 import yaml
 
+from ultravid import __version__
 from ultravid.config.errors import ConfigError
+from ultravid.config.file_version import VERSION_KEY, accepted_version
 from ultravid.config.migrations import current_target
 from ultravid.config.nodes import Node
 from ultravid.config.targets import locate_dotted
-from ultravid.config.tree import RESERVED_KEYS, join_key
+from ultravid.config.tree import RESERVED_KEYS, ensure_record, join_key
 from ultravid.config.upgrade import upgrade
 
 __all__ = ["from_data", "gc_paused", "load_yaml", "load_yaml_data"]
@@ -86,11 +88,12 @@ def load_yaml(path: Path, allow_pickle: bool) -> Node:
         allow_pickle: unpickle what the file holds as pickles, which may run any code.
 
     Raises:
-        ConfigError: it is not YAML, or not a config; the message names file and line.
+        ConfigError: it is not YAML, or not a config, or for a later version of ultravid; the message names file and line.
     """
     data = _content(path, _Loader)
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds a {type(data).__name__}, not a mapping.")
+    version = _take_version(data, path)
     reader = _Reader(allow_pickle)
     try:
         node = reader.node(data)
@@ -99,6 +102,8 @@ def load_yaml(path: Path, allow_pickle: bool) -> Node:
     except RecursionError:
         raise ConfigError(f"{path}: a value holds itself, or is nested too deep.") from None
     node._origin = ("yaml", str(path))
+    if version:
+        ensure_record(node).version = version
     upgrade(node, saved_with=reader.names)
     return node
 
@@ -123,6 +128,21 @@ def _content(path: Path, loader: Any) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
         raise ConfigError(f"{path}{line}: is not YAML: {getattr(error, 'problem', None) or error}") from error
+
+
+def _take_version(data: dict[Any, Any], path: Path) -> str:
+    """The version that a file states, which is taken out of its data; "" if it states none."""
+    if VERSION_KEY not in data:
+        return ""
+    stated = data.pop(VERSION_KEY)
+    if stated == __version__:
+        return __version__
+    tree = yaml.compose(path.read_text(encoding="utf-8-sig"), _Loader)
+    pairs = tree.value if isinstance(tree, yaml.MappingNode) else ()
+    key, value = next(pair for pair in pairs if pair[0].value == VERSION_KEY)
+    if isinstance(value, yaml.ScalarNode):  # YAML reads 0.10 as the number 0.1
+        stated = value.value
+    return accepted_version(stated, f"{path}:{key.start_mark.line + 1}")
 
 
 def from_data(data: dict[Any, Any], *, allow_pickle: bool = False) -> Node:
