@@ -56,6 +56,12 @@ TARGETS: dict[str, str] = {
     "ultravid.data.readers.source.open_source": "ultravid.datasets.readers.opener.open_source",
     "ultravid.data.samplers.FocusedFrameSampler": "ultravid.data.samplers.AnchoredFrameSampler",
     "ultravid.data.video": "ultravid.datasets.video",
+    "ultravid.datasets.faults.Faults": "ultravid.datasets.faults.FileFaults",
+    "ultravid.datasets.faults.gather_faults": "ultravid.datasets.faults.FaultSink",
+    "ultravid.datasets.readers.opener.is_dicom": "ultravid.datasets.readers.kinds.is_dicom",
+    "ultravid.datasets.readers.pictures": "ultravid.datasets.readers.images",
+    "ultravid.datasets.readers.pictures.PictureSource": "ultravid.datasets.readers.images.ImageFolderSource",
+    "ultravid.datasets.readers.pictures.list_pictures": "ultravid.datasets.readers.images.list_images",
     "ultravid.engine.averaging": "ultravid.engine.hooks.averaging",
     "ultravid.engine.averaging.EMA": "ultravid.engine.hooks.EMA",
     "ultravid.engine.capsule": "ultravid.engine.step_dump",
@@ -80,6 +86,10 @@ TARGETS: dict[str, str] = {
     },
     "ultravid.engine.progress.ProgressBar": "ultravid.engine.hooks.ProgressBar",
     "ultravid.engine.settle_resume": "ultravid.engine.resolve_resume",
+    "ultravid.engine.time_breakdown": "ultravid.engine.hooks.timing",
+    "ultravid.engine.time_breakdown.TimeBreakdown": "ultravid.engine.hooks.TimeBreakdown",
+    "ultravid.engine.watchdog": "ultravid.engine.hooks.watchdog",
+    "ultravid.engine.watchdog.Watchdog": "ultravid.engine.hooks.Watchdog",
     "ultravid.evaluation.JudgedVideo": "ultravid.evaluation.MatchedVideo",
     "ultravid.evaluation.all_figures": "ultravid.evaluation.all_metrics",
     "ultravid.evaluation.figures": "ultravid.evaluation.metrics",
@@ -101,7 +111,12 @@ TARGETS: dict[str, str] = {
     "ultravid.evaluation.prediction_files": "ultravid.evaluation.prediction_store",
     "ultravid.evaluation.results.judge_video": "ultravid.evaluation.matching.match_video",
     "ultravid.evaluation.results.match_video": "ultravid.evaluation.matching.match_video",
+    "ultravid.evaluation.video_metrics.FrameResult": "ultravid.evaluation.results.FrameResult",
+    "ultravid.evaluation.video_metrics.VideoResult": "ultravid.evaluation.results.VideoResult",
+    "ultravid.layers.box_tensors.centre_to_corners": "ultravid.layers.box_tensors.center_to_corners",
+    "ultravid.layers.fixed_nms.apart_by_class": "ultravid.layers.fixed_nms.offset_boxes_by_class",
     "ultravid.modeling.FrameMemory": "ultravid.modeling.FrameWindow",
+    "ultravid.modeling.assign.base.centre_regions": "ultravid.modeling.assign.base.center_regions",
     "ultravid.modeling.context": "ultravid.modeling",
     "ultravid.modeling.context.memory": "ultravid.modeling",
     "ultravid.modeling.detector.BasicDet": "ultravid.modeling.BasicDet",
@@ -110,6 +125,8 @@ TARGETS: dict[str, str] = {
     "ultravid.modeling.heads": "ultravid.modeling.roi",
     "ultravid.modeling.heads.roi_heads.FCBoxHead": "ultravid.modeling.roi.FCBoxHead",
     "ultravid.modeling.proposal": "ultravid.modeling.dense",
+    "ultravid.modeling.token_mixer.kept": "ultravid.modeling.token_mixer.cache",
+    "ultravid.utils.jobs": "ultravid.experiments.local",
 }
 
 KEPT_TARGETS: dict[str, str] = {
@@ -150,6 +167,7 @@ KEYS: dict[str, str] = {
 ARGUMENTS: dict[str, dict[str, str]] = {
     # target -> {old argument: the one of today}; with a dot it is an argument of a call in PARTS.
     # --- 0.2
+    "ultravid.data.mapper.ClipDataset": {"choice": "planner"},
     **{
         f"ultravid.engine.{name}": {
             "accumulate": "accumulation.num_batches",
