@@ -1,5 +1,6 @@
 """The command line's overrides, in hydra's grammar: ``key=value``, ``+key=value``, ``++key=value``, ``~key``.
 
+``**.key=value`` sets a key wherever it stands (`ultravid.config.everywhere`).
 A value may name an object of a config file, ``optimizer=configs_py/common/optim.py:SGD``: it replaces the value as a whole.
 A key that was renamed is set by its old name too, with a note.
 """
@@ -21,6 +22,7 @@ from ultravid.config.errors import (
     UnknownOverrideError,
     did_you_mean,
 )
+from ultravid.config.everywhere import everywhere, is_everywhere
 from ultravid.config.loader import load_config_file, load_namespace
 from ultravid.config.migrations import PLAIN_VALUES
 from ultravid.config.mistyped import mistyped
@@ -89,7 +91,7 @@ def override_faults(cfg: Node, overrides: Sequence[str], origins: Sequence[str] 
             message, skipped = mistyped(overrides, number - 1, functools.partial(_has, cfg))
             if message:
                 raise OverrideError(message)
-            _apply(cfg, text, (origin,))
+            _apply_anywhere(cfg, text, (origin,))
         except ConfigError as error:
             about = _UNKNOWN if isinstance(error, UnknownOverrideError) else ""
             faults.append(Fault(text.partition("=")[0].lstrip("+~"), str(error), origin, about=about))
@@ -152,6 +154,39 @@ def _current_key(cfg: Node, key: str, typed: str | None) -> str:
     if typed is None or today.rpartition(".")[2] not in PLAIN_VALUES:
         return today
     return key_of_plain_value(cfg, today, untyped(_value(key, typed, None)))
+
+
+def _apply_anywhere(cfg: Node, text: str, origin: Origin) -> None:
+    """Apply an override to its key, or to every key that a pattern such as ``**.dropout`` means; then also report them."""
+    sign, pattern, typed = split_override(text)
+    if not is_everywhere(pattern):
+        _apply(cfg, text, origin)
+        return
+    if sign in ("+", "++"):
+        last = pattern.rpartition("**.")[2]
+        raise OverrideError(
+            f"{text!r} would add a key, and '**' does not say where: write {quoted_for_shell(text.lstrip('+'))} to set the key wherever "
+            f"it stands, or {quoted_for_shell(f'{sign}PLACE.{last}={typed}')} to add it at one place."
+        )
+    found = everywhere(cfg, pattern, typed)
+    messages = [
+        f"{key!r} has a dot in one of its names, so no override reaches it."
+        for key in found.values
+        if not _has(cfg, key)
+    ]
+    rest = "" if typed is None else f"={typed}"
+    done = []
+    for key in found.values:
+        if not _has(cfg, key):  # it was in a value that has been replaced
+            continue
+        done.append(key)
+        try:
+            _apply(cfg, f"{sign}{key}{rest}", origin)
+        except OverrideError as error:
+            messages.append(str(error))
+    if messages:
+        raise OverrideError("\n".join(messages))
+    found.report(str(origin[0]), sign, done, rest[1:])
 
 
 def _apply(cfg: Node, text: str, origin: Origin) -> None:
