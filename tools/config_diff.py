@@ -2,10 +2,11 @@
 """Show the differences between two configs: keys, values and targets, not text.
 
     python tools/config_diff.py A B [key=value ...]
+    python tools/config_diff.py A B --as-overrides [key=value ...]
 
 A and B are config files, or what a run saved its config in: the run's folder, that of an attempt or of an evaluation, or a
-checkpoint. Overrides apply to B, so ``A A key=value`` shows what they change. Exit code 0: no difference;
-1: some; 2: an error.
+checkpoint. Overrides apply to B, so ``A A key=value`` shows what they change. With --as-overrides each line is an override, quoted
+for a shell; all of them in this order turn A into B. Exit code 0: no difference; 1: some; 2: an error.
 """
 
 import argparse
@@ -17,8 +18,10 @@ from pathlib import Path
 
 from ultravid.config import diff, importable_project
 from ultravid.config.command_line import load_with_overrides, print_code
+from ultravid.config.override_diff import overrides_between
 from ultravid.utils.errors import UserError
 from ultravid.utils.run_folder import InferenceFolder, RunFolder
+from ultravid.utils.text import shell_line
 from ultravid.utils.tool import ToolParser, run_tool
 
 
@@ -63,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", metavar="A", help="a config (.py or .yaml), a run's folder, or a checkpoint")
     parser.add_argument("new", metavar="B", help="the config to compare it with")
+    parser.add_argument("--as-overrides", action="store_true", help="print the overrides that turn A into B")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of B")
     args = parser.parse_intermixed_args(argv)
     with (
@@ -71,7 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         importable_project(old),
         importable_project(new),
     ):
-        differences = diff(load_with_overrides(old), load_with_overrides(new, args.opts))
+        first, second = load_with_overrides(old), load_with_overrides(new, args.opts)
+        if args.as_overrides:
+            overrides = overrides_between(first, second)
+            print("".join(f"{shell_line(override)}\n" for override in overrides), end="")
+            return 1 if overrides else 0
+        differences = diff(first, second)
     print_code("\n".join(map(str, differences)) or "no difference", "diff")
     return 1 if differences else 0
 

@@ -424,6 +424,8 @@ def fitted(old: Any, new: Any, place: Place) -> Any:
     old = _resolved(old, place)
     if isinstance(new, Typed):
         return _fitted_scalar(old, new, place)
+    if type(new) is dict and list(new) == ["_tuple_"] and type(new["_tuple_"]) is list:
+        return tuple(_fitted_list(old, new["_tuple_"], place))
     if type(new) is dict:
         return _fitted_dict(old, new, place)
     if type(new) is list:
@@ -516,7 +518,7 @@ def _fitted_scalar(old: Any, new: Typed, place: Place) -> Any:
             return _in_range(new, place)
         text = _at_home(value if isinstance(value, str) else new.text)
         return text if isinstance(old, str) else type(old)(text)
-    if isinstance(value, str):
+    if isinstance(value, str) and not new.is_cast:
         value = _at_home(value)
     if isinstance(value, int | float):
         _in_range(new, place, at_float=type(old) is float)

@@ -10,7 +10,17 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["counted", "likeness", "nearest", "quoted_for_shell", "shell_argument", "shown", "spelling_key", "visible"]
+__all__ = [
+    "counted",
+    "likeness",
+    "nearest",
+    "quoted_for_shell",
+    "shell_argument",
+    "shell_line",
+    "shown",
+    "spelling_key",
+    "visible",
+]
 
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9@%+:,./_-][A-Za-z0-9@%+=:,./_-]*")  # zsh reads a "=" at the beginning
 _WORD_ENDS = re.compile(r"[_/. ]")
@@ -114,6 +124,15 @@ def _edits(a: str, b: str) -> float:
 def shell_argument(text: str) -> str:
     """A text as one argument of a command in bash and zsh; in quotes only if it needs them."""
     return text if _NEEDS_NO_QUOTES.fullmatch(text) else quoted_for_shell(text)
+
+
+def shell_line(text: str) -> str:
+    r"""A text as one argument of a command in bash and zsh, on one line: ``$'one\ntwo'`` if it has line ends or the like."""
+    if text.isprintable():
+        return shell_argument(text)
+    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
+    escaped = (c if c.isprintable() else f"\\x{ord(c):02x}" if ord(c) < 128 else f"\\U{ord(c):08x}" for c in quoted)
+    return f"$'{''.join(escaped)}'"
 
 
 def quoted_for_shell(text: str) -> str:
