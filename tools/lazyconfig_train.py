@@ -3,7 +3,7 @@
 
     python tools/lazyconfig_train.py --config-file FILE [--resume [--allow-change KEY,...] | --eval-only] [key=value ...]
     python tools/lazyconfig_train.py --config-file FILE --quick [key=value ...]
-    python tools/lazyconfig_train.py --config-file FILE [--check | --print | --explain KEY ...] [key=value ...]
+    python tools/lazyconfig_train.py --config-file FILE [--check | --print | --explain KEY ... | --help-config [KEY ...]] [key=value ...]
 
 The launcher uses these keys of a config, and no others:
 

@@ -2,6 +2,7 @@
 """Train or evaluate what a YAML config describes, with a trainer that a project may override.
 
     python tools/train_net.py --config-file FILE.yaml [--resume | --eval-only] [--num-gpus N] [KEY VALUE ...]
+    python tools/train_net.py --config-file FILE.yaml --help-config [KEY] [KEY VALUE ...]
 
 `ultravid/config/cfg_defaults.py` names all keys. To change more than values, edit `Trainer`, or copy this file.
 """
@@ -13,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from ultravid.config import CfgNode, config_from_cfg_node, get_cfg, importable_project, refuse_faults
+from ultravid.config.cfg_help import cfg_help_text
 from ultravid.config.cfg_translation import with_tree_keys
 from ultravid.config.command_line import yaml_argument_parser
 from ultravid.engine import DefaultTrainer, default_setup, launch, load_evaluation_weights, resolve_resume, run_tool
@@ -74,6 +76,9 @@ def prepare(args: argparse.Namespace) -> tuple[CfgNode, argparse.Namespace]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, and start the processes."""
     args = yaml_argument_parser().parse_args(argv)
+    if args.help_config is not None:
+        print(cfg_help_text(setup(args), args.help_config))
+        return 0
     with importable_project(args.config_file):
         processes = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
         launch(run, *processes, prepare=partial(prepare, args))

@@ -9,7 +9,9 @@ from typing import Any, NoReturn
 
 from ultravid.config.check import load_checked
 from ultravid.config.errors import ConfigError
+from ultravid.config.everywhere import everywhere, is_everywhere
 from ultravid.config.explain import explain_text
+from ultravid.config.key_help import help_text
 from ultravid.config.kinds import load_config
 from ultravid.config.lazy import LazyConfig
 from ultravid.config.loader import config_errors, importable_project
@@ -68,6 +70,10 @@ class _IntermixedParser(ToolParser):
             parsed.explain = keys
             if not keys:
                 self.error("argument --explain: expected at least one key")
+        if isinstance(getattr(parsed, "help_config", None), list):
+            prefixes = [k for k in parsed.help_config if k and "=" not in k and k[0] not in "+~"]
+            parsed.opts = [*(o for o in parsed.help_config if o not in prefixes), *parsed.opts]
+            parsed.help_config = prefixes
         if getattr(parsed, "quick", False) and (parsed.resume or parsed.eval_only):
             self.error("argument --quick: not allowed with --resume or --eval-only, it does both")
         if getattr(parsed, "resolve", False) or getattr(parsed, "format", None):
@@ -93,6 +99,7 @@ Examples:
   train:           {sys.argv[0]} --config-file projects/basicdet/configs/phantom.py
   change values:   {sys.argv[0]} --config-file ... optimizer.lr=1e-4 train.max_iter=2000
   inspect:         {sys.argv[0]} --config-file ... --print; ... --explain train.max_iter; ... --check
+  what keys mean:  {sys.argv[0]} --config-file ... --help-config dataloader.train
   resume:          {sys.argv[0]} --config-file ... --resume
   evaluate:        {sys.argv[0]} --config-file ... --eval-only train.init_checkpoint=outputs/x/model_final.pth
   two processes:   {sys.argv[0]} --config-file ... --num-gpus 2
@@ -119,11 +126,17 @@ Examples:
     inspect.add_argument("--format", choices=("py", "yaml"), help="print it as Python-like code (the default) or YAML")
     inspect.add_argument("--resolve", action="store_true", help="print it with references replaced by their values")
     inspect.add_argument("--explain", nargs="+", metavar="KEY", help="print every setting of these keys, in order")
+    inspect.add_argument(
+        "--help-config",
+        nargs="*",
+        metavar="KEY",
+        help="print what each key is for: type, value, default, documentation and where it was set; with KEY those below it",
+    )
     parser.add_argument(
         "opts",
         nargs="*",
         metavar="key=value",
-        help="overrides: key=value, +key=value, ++key=value, ~key, key=file.py:NAME",
+        help="overrides: key=value, +key=value, ++key=value, ~key, '**.key=value' (wherever it stands), key=file.py:NAME",
     )
     return parser
 
@@ -148,6 +161,13 @@ Examples:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_run_arguments(parser, "a config, .yaml", weights="MODEL.WEIGHTS", output_dir="OUTPUT_DIR")
+    parser.add_argument(
+        "--help-config",
+        nargs="?",
+        const="",
+        metavar="KEY",
+        help="print what each key is for instead of running: type, value, default and comment; with KEY those that begin so",
+    )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs that change values of the config")
     return parser
 
@@ -186,7 +206,7 @@ def load_with_overrides(config_file: str, overrides: Sequence[str] = ()) -> Node
 
 
 def show_config(args: argparse.Namespace, required: Sequence[str] = (), objects: Sequence[str] = ()) -> bool:
-    """Answer ``--print``, ``--explain`` and ``--check``; False if none of them is given.
+    """Answer ``--print``, ``--explain``, ``--help-config`` and ``--check``; False if none of them is given.
 
     Args:
         args: of `default_argument_parser`.
@@ -196,12 +216,15 @@ def show_config(args: argparse.Namespace, required: Sequence[str] = (), objects:
     Raises:
         ConfigError: there is no such key, the config can't be printed, or the check finds a fault.
     """
-    if not (args.print or args.explain or args.check):
+    help_config = getattr(args, "help_config", None)
+    if not (args.print or args.explain or args.check or help_config is not None):
         return False
     with importable_project(args.config_file):
-        if args.print or args.explain:
+        if args.print or args.explain or help_config is not None:
             cfg = load_with_overrides(args.config_file, args.opts)
             _explain(cfg, args.explain or ())
+            for prefix in [""] if help_config == [] else help_config or ():
+                print_code(help_text(cfg, prefix), "text")
             if args.print:
                 cfg = resolved(cfg) if args.resolve else cfg
                 language = args.format or "py"
@@ -213,11 +236,13 @@ def show_config(args: argparse.Namespace, required: Sequence[str] = (), objects:
 
 
 def _explain(cfg: Node, keys: Sequence[str]) -> None:
-    """Explain every key that exists, then report those that don't."""
+    """Explain every key that exists, then report those that don't; ``**.key`` means the key wherever it stands."""
     unknown = []
     for key in keys:
         try:
-            print_code(explain_text(cfg, key), "text")
+            found = everywhere(cfg, key) if is_everywhere(key) else None
+            for place in [key] if found is None else [*found.values, *found.references]:
+                print_code(explain_text(cfg, place), "text")
         except ConfigError as error:
             unknown.append(str(error))
     if unknown:
