@@ -79,6 +79,7 @@ setup(
             "import-linter>=2.3",
             "pycocotools>=2.0.8",
             "httpx>=0.27",  # FastAPI's test client
+            "jsonschema>=4.21",  # validates what tools/config_schema.py writes
             "playwright>=1.49",  # drives a Chromium that is installed
             "types-defusedxml>=0.7",
             "types-PyYAML>=6.0.12",

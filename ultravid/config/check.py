@@ -41,6 +41,7 @@ from ultravid.utils.text import nearest
 from ultravid.utils.threads import NumThreads
 
 __all__ = [
+    "OF_LAUNCHERS",
     "RUN_KEYS",
     "RUN_OBJECTS",
     "all_faults",
@@ -62,7 +63,7 @@ RUN_KEYS = (
 RUN_OBJECTS = ("trainer",)
 """Those of them that must describe an object."""
 
-_OF_LAUNCHERS: dict[str, Any] = {"num_threads": NumThreads, "deterministic": bool}
+OF_LAUNCHERS: dict[str, Any] = {"num_threads": NumThreads, "deterministic": bool}
 """Values of ``train`` that launchers read and no object takes, with what they accept."""
 
 _REFERRED = re.compile(r"(\.*)([A-Za-z_][\w.]*)[^${}]*\}")
@@ -241,9 +242,9 @@ def launcher_faults(cfg: Node) -> Iterator[Fault]:
     if not isinstance(train, Node) or "_target_" in train:
         return
     for key, value in resolved_items(train):
-        wrong = mismatch(value, _OF_LAUNCHERS[key]) if key in _OF_LAUNCHERS else None
+        wrong = mismatch(value, OF_LAUNCHERS[key]) if key in OF_LAUNCHERS else None
         if wrong is not None:
-            message = f"is {value!r} where a run takes {type_text(_OF_LAUNCHERS[key])}."
+            message = f"is {value!r} where a run takes {type_text(OF_LAUNCHERS[key])}."
             owner, own_key = owner_of(train, key)
             yield Fault(full_key(owner, own_key), message, where(owner, own_key), about="type")
 
