@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ultravid.cli import TOOLS
+from ultravid.cli import CONFIG_VERBS, TOOLS
 from ultravid.config import LazyConfig, Node
 from ultravid.config.command_line import default_argument_parser, yaml_argument_parser
 from ultravid.config.loader import importable_project
@@ -113,6 +113,8 @@ def completions(words: Sequence[str], current: int) -> list[str]:
     before = next((w for w in reversed(words[:current]) if w != "="), "")
     if word == "=":
         word = ""
+    if verb == "config":
+        return _of_config(given, word, is_value=(current > 0 and words[current - 1] == "=") or "=" in word)
     if before == "--config-file" or (verb == "config-diff" and len(given) <= 2 and not word.startswith("-")):
         return _config_files(word)
     if before.startswith("--") and (choices := choices_of(verb, before)):
@@ -128,6 +130,21 @@ def completions(words: Sequence[str], current: int) -> list[str]:
         found = matches(keys_of(config), word)
         return [name.rstrip("=") for name in found] if "--explain" in given else found
     return []
+
+
+def _of_config(given: Sequence[str], word: str, is_value: bool) -> list[str]:
+    """The completions of a word behind ``config``: a verb, then files, then keys of the last file."""
+    if len(given) <= 1:
+        return [each for each in CONFIG_VERBS if each.startswith(word)]
+    num_files = 2 if given[0] == "diff" else 1
+    if len(given) <= 1 + num_files and not word.startswith("-"):
+        return _config_files(word)
+    if word.startswith("-"):
+        return [flag for flag in flags_of("config") if flag.startswith(word)]
+    if is_value or not given[num_files].endswith(CONFIG_SUFFIXES):
+        return []
+    found = matches(keys_of(Path(given[num_files]).expanduser()), word)
+    return [name.rstrip("=") for name in found] if given[0] in ("explain", "help") else found
 
 
 WITH_OVERRIDES = frozenset(

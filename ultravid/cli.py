@@ -16,7 +16,7 @@ from pathlib import Path
 from ultravid.utils.text import nearest
 from ultravid.utils.tool import EXIT_USER_ERROR, run_tool, tools_folder
 
-__all__ = ["TOOLS", "main"]
+__all__ = ["CONFIG_VERBS", "TOOLS", "main"]
 
 TOOLS = {
     "train": "lazyconfig_train",
@@ -34,8 +34,10 @@ TOOLS = {
     "visualize": "visualize_data",
     "mine": "mine_false_positives",
     "make-phantom": "make_phantom",
+    "config": "config",
     "config-diff": "config_diff",
     "config-graph": "config_graph",
+    "config-schema": "config_schema",
     "analyze": "analyze_model",
     "replay": "replay",
     "resume-drill": "resume_drill",
@@ -45,6 +47,9 @@ TOOLS = {
     "completion": "completion",
 }
 """The file in ``tools/`` (without ``.py``) by its verb; the file's own name is accepted as well."""
+
+CONFIG_VERBS = ("help", "print", "explain", "check", "diff", "graph", "schema")
+"""What follows ``ultravid config``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -122,7 +122,11 @@ def test_keys_are_completed_one_step_at_a_time(word, expected, saved, capsys):
 
 
 COMPLETED = {
-    "ultravid conf": ["config-diff", "config-graph"],
+    "ultravid conf": ["config", "config-diff", "config-graph", "config-schema"],
+    "ultravid config exp": ["explain"],
+    "ultravid config print FOLDER/sav": ["FOLDER/saved.yaml"],
+    "ultravid config explain SAVED train.max": ["train.max_iter"],
+    "ultravid config diff SAVED SAVED optimizer.l": ["optimizer.lr="],
     "ultravid train --qui": ["--quick"],
     f"python {ROOT}/tools/evaluate.py --pred": ["--predictions"],
     "ultravid train --config-file SAVED train.max": ["train.max_iter="],
