@@ -28,6 +28,17 @@ from ultravid.experiments.plan import ExperimentFolder, Plan, PlannedJob
 from ultravid.experiments.planning import ExperimentRequest, PlannedExperiment, experiment_folder, plan_experiment
 from ultravid.experiments.running import jobs_to_run, run_locally
 from ultravid.experiments.slots import Threads, make_slots, threads_per_job, with_threads
+from ultravid.experiments.slurm import (
+    SlurmLauncher,
+    SlurmOptions,
+    SlurmQueue,
+    SlurmUnreachableError,
+    refuse_queued,
+    statuses_with_queue,
+)
+from ultravid.experiments.slurm.arguments import check_slurm_arguments, given_options, with_dashed_values
+from ultravid.experiments.slurm.options import CONFIG_KEY
+from ultravid.experiments.slurm.running import first_script
 from ultravid.experiments.status import JobState, JobStatus, status_of
 from ultravid.experiments.summary import status_table, write_summary
 from ultravid.experiments.verification import note_verified
@@ -71,6 +82,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     look.add_argument("--print-jobs", action="store_true", help="plan the jobs and print a command for each to run")
     look.add_argument("--status", action="store_true", help="print the table of the jobs and their states")
     where = parser.add_argument_group("where they run")
+    where.add_argument(
+        "--launcher", choices=("local", "slurm"), default="local", help="this machine (default), or Slurm"
+    )
     where.add_argument("--gpus", metavar="0,1,...", help="run jobs on these GPUs at a time (default: one by one)")
     where.add_argument("--per-gpu", type=int, metavar="N", help="jobs at a time on each GPU (1)")
     where.add_argument("--slots", type=int, metavar="N", help="jobs at a time on the processor (1)")
@@ -83,11 +97,40 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     where.add_argument(
         "--restarts", type=int, default=3, metavar="N", help="how often a job that was killed is resumed (3)"
     )
+    add_slurm_arguments(parser)
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides, as for the launcher, and sweeps")
-    args = parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(with_dashed_values(sys.argv[1:] if argv is None else argv))
     if args.config_file is None and not args.status:
         parser.error("the following arguments are required: --config-file")
     return args
+
+
+def add_slurm_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("on Slurm (--launcher slurm); a config's node 'slurm' may hold all but --no-wait")
+    group.add_argument("--partition", metavar="P", help="of the jobs (Slurm's default)")
+    group.add_argument("--time", metavar="2:00:00", help="limit of a job, which is resumed until it is finished")
+    group.add_argument("--nodes", type=int, metavar="N", help="of a job (1); on several torchrun starts the processes")
+    group.add_argument("--gpus-per-job", type=int, metavar="N", help="on all its nodes together (0)")
+    group.add_argument("--cpus-per-job", type=int, metavar="N", help="likewise (Slurm's default)")
+    group.add_argument("--mem", metavar="32G", help="memory on each node")
+    group.add_argument("--account", metavar="NAME", help="as sbatch has it")
+    group.add_argument("--qos", metavar="NAME", help="as sbatch has it")
+    group.add_argument("--constraint", metavar="NAME", help="as sbatch has it")
+    group.add_argument(
+        "--sbatch", action="append", default=[], metavar="OPTION", help="any other option of sbatch, as '--exclusive'"
+    )
+    group.add_argument(
+        "--setup",
+        action="append",
+        default=[],
+        metavar="LINE",
+        help="bash before each job, as 'module load cuda; source venv/bin/activate'",
+    )
+    group.add_argument("--at-once", type=int, metavar="N", help="jobs that run at a time (Slurm's limits)")
+    group.add_argument(
+        "--save-seconds", type=int, metavar="S", help="SIGTERM so long before the limit, to save a checkpoint (120)"
+    )
+    group.add_argument("--no-wait", action="store_true", help="submit and leave; look with --status")
 
 
 def make_plan(args: argparse.Namespace) -> PlannedExperiment:
@@ -109,7 +152,10 @@ def make_plan(args: argparse.Namespace) -> PlannedExperiment:
 
 def dry_run(args: argparse.Namespace) -> None:
     """Check all jobs and print the table of them; nothing is written."""
-    jobs = make_plan(args).jobs
+    planned = make_plan(args)
+    jobs = planned.jobs
+    if args.launcher == "slurm":
+        print(f"{first_script(planned.folder, jobs, slurm_options(args, planned))}\n")
     print(f"{status_table(jobs, read_statuses(jobs))}\n{counted(len(jobs), 'job')}, checked; nothing was started.")
 
 
@@ -142,11 +188,12 @@ def run(
     jobs: Sequence[PlannedJob],
 ) -> int:
     statuses = read_statuses(jobs)
+    refuse_queued(folder, jobs, statuses)
     wanted = jobs_to_run(jobs, statuses, retry_failed=args.retry_failed)
     running = [job for job in jobs if statuses[job.number].state is JobState.RUNNING]
     print(describe_start(jobs, statuses, wanted), flush=True)
     if not (wanted or running):
-        return conclude(folder, plan, jobs, stopped=False)
+        return conclude(folder, plan, jobs, read_statuses(jobs), stopped=False)
     number, note = threads_per_job(Threads(folder.threads), slots, args.threads)
     if note:
         print(note, flush=True)
@@ -161,7 +208,59 @@ def run(
             running=running,
         )
     note_verified(folder, [job for job in wanted if results.exit_codes.get(job.label) == 0])
-    return conclude(folder, plan, jobs, stopped=results.stopped)
+    return conclude(folder, plan, jobs, read_statuses(jobs), stopped=results.stopped)
+
+
+def run_on_slurm(args: argparse.Namespace, options: SlurmOptions, planned: PlannedExperiment) -> int:
+    """Submit what is not in the queue yet, and wait for all of it."""
+    folder, plan, jobs = planned.folder, planned.plan, planned.jobs
+    launcher = SlurmLauncher(
+        *(folder, plan.config_file, options, SlurmQueue(), say),
+        restarts=args.restarts,
+        further=launcher_options(args),
+    )
+    submitted, statuses = launcher.read(jobs)
+    for job in jobs:  # of those that were submitted, a node that went down may have left the lock
+        if job.number not in submitted and (holder := job.run.holder(exact=True)) is not None:
+            raise holder.refusal(job.run.path, "wait until it has ended")
+    wanted = jobs_to_run(jobs, statuses, retry_failed=args.retry_failed)
+    say(describe_start(jobs, statuses, wanted))
+    try:
+        launcher.submit(wanted)
+    except KeyboardInterrupt:
+        say("Interrupted while jobs were submitted. Those that were are in Slurm's queue; the same command continues.")
+        return EXIT_STOPPED
+    open_states = (JobState.QUEUED, JobState.RUNNING)
+    open_jobs = [job for job in jobs if job in wanted or statuses[job.number].state in open_states]
+    if args.no_wait and open_jobs:
+        ids = " ".join(launcher.ids_in_queue())
+        say(f"{counted(len(open_jobs), 'job')} in Slurm's queue. Look with --status; cancel with: scancel {ids}")
+        return 0
+    with Narrator(jobs, statuses, options.at_once or len(jobs)) as narrator:
+        launcher.narrate(narrator.note, narrator)
+        stopped = launcher.wait(open_jobs)
+    launcher.narrate(say)
+    statuses = launcher.read(jobs)[1]
+    note_verified(folder, [job for job in open_jobs if statuses[job.number].state is JobState.FINISHED])
+    return conclude(folder, plan, jobs, statuses, stopped=stopped)
+
+
+def slurm_options(args: argparse.Namespace, planned: PlannedExperiment) -> SlurmOptions:
+    """What jobs ask of Slurm, by the command line and the config; checked as far as that is possible before a job is submitted."""
+    queue = SlurmQueue()
+    options = SlurmOptions.of(planned.base.get(CONFIG_KEY), given_options(args))
+    try:
+        if options.partition:
+            queue.check_partition(options.partition)
+    except SlurmUnreachableError as error:
+        raise UserError(
+            f"--launcher slurm: Slurm does not answer ({error}). Nothing was submitted; try again."
+        ) from error
+    return options
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
 
 
 def describe_start(jobs: Sequence[PlannedJob], statuses: Mapping[int, JobStatus], wanted: Sequence[PlannedJob]) -> str:
@@ -172,9 +271,15 @@ def describe_start(jobs: Sequence[PlannedJob], statuses: Mapping[int, JobStatus]
     return f"{counted(len(jobs), 'job')}: {describe_states(states)}; {len(wanted)} to run{retry}."
 
 
-def conclude(folder: ExperimentFolder, plan: Plan, jobs: Sequence[PlannedJob], *, stopped: bool) -> int:
+def conclude(
+    folder: ExperimentFolder,
+    plan: Plan,
+    jobs: Sequence[PlannedJob],
+    statuses: Mapping[int, JobStatus],
+    *,
+    stopped: bool,
+) -> int:
     """Print the table, write the summary if all jobs are finished, and choose the exit code."""
-    statuses = read_statuses(jobs)
     print()
     print_jobs(jobs, statuses)
     states = Counter(status.state for status in statuses.values())
@@ -200,6 +305,7 @@ def conclude(folder: ExperimentFolder, plan: Plan, jobs: Sequence[PlannedJob], *
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    check_slurm_arguments(args)
     print_warnings()
     if args.status:
         return show_status(args)
@@ -212,7 +318,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--restarts {args.restarts}: is below 0; 0 resumes no job that was killed.")
         with stopped_by_signals(), experiment_folder(args.output_dir):
             planned = make_plan(args)
+            options = slurm_options(args, planned) if args.launcher == "slurm" else None
             planned.write()
+            if options is not None:
+                return run_on_slurm(args, options, planned)
             return run(args, slots, planned.folder, planned.plan, planned.jobs)
 
 
@@ -222,10 +331,18 @@ def show_status(args: argparse.Namespace) -> int:
     if plan is None:
         raise UserError(f"{args.output_dir} holds no experiment: there is no {folder.plan.name}.")
     statuses = read_statuses(plan.jobs)
+    if folder.slurm.is_dir():
+        statuses, warning = statuses_with_queue(folder, plan.jobs, statuses)
+        if warning:
+            print(f"WARNING: {warning}", file=sys.stderr)
     print_jobs(plan.jobs, statuses)
     print(f"{counted(len(plan.jobs), 'job')}: {describe_states(status.state for status in statuses.values())}")
     for note in plan.notes:
         print(note)
+    is_finished = all(status.state is JobState.FINISHED for status in statuses.values())
+    if is_finished and folder.slurm.is_dir() and not folder.summary.exists():  # of a command that did not wait
+        write_summary(folder, plan.jobs, statuses)
+        print(f"Wrote {folder.summary}")
     return 0
 
 

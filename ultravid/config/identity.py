@@ -43,8 +43,13 @@ _BESIDE_THE_RUN = ("project_folders", "cfg_node")
 
 
 def has_no_influence(key: str) -> bool:
-    """Whether a full key does not change the metrics of a run: the output folder, a time limit, threads and processes that load."""
-    return key in _OF_THE_JOB or key.rpartition(".")[2] in _WITHOUT_INFLUENCE
+    """Whether a full key does not change the metrics of a run: the output folder, a time limit, threads and processes that load.
+
+    What a job asks of a scheduler (the node ``slurm``) does not either.
+    """
+    return (
+        key in _OF_THE_JOB or key == "slurm" or key.startswith("slurm.") or key.rpartition(".")[2] in _WITHOUT_INFLUENCE
+    )
 
 
 def is_of_the_job(key: str) -> bool:

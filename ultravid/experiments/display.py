@@ -218,6 +218,16 @@ class Narrator(JobListener):
         """See `JobListener`."""
         self._event(f"{self._title(self._by_label[job.name])}: resumed, {number} of at most {of} times", always=True)
 
+    def paused(self, job: Job) -> None:
+        """See `JobListener`."""
+        planned = self._by_label[job.name]
+        self._began.pop(job.name, None)
+        self._statuses[planned.number] = status_of(planned.run)
+
+    def note(self, text: str) -> None:
+        """Show a line that is not of a job alone."""
+        self._event(text, always=True)
+
     def stopping(self, running: int) -> None:
         """See `JobListener`."""
         jobs = "the running job saves and stops" if running == 1 else f"the {running} running jobs save and stop"

@@ -82,6 +82,9 @@ class JobListener:
     def restarting(self, job: Job, number: int, of: int) -> None:
         """A job that was killed starts again, for the ``number``-th time of at most ``of``."""
 
+    def paused(self, job: Job) -> None:
+        """A job that was running waits again, as in the queue of a scheduler."""
+
     def waiting(self) -> None:
         """Nothing happened for a moment; called some times a second while jobs run."""
 
