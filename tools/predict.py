@@ -212,13 +212,25 @@ class Progress:
     def end_of(self, entry: Mapping[str, Any]) -> None:
         if self._bar is not None:
             self._bar.remove_task(self._task)
-        found = f"{counted(entry['detections'], 'detection')} in {counted(entry['tracks'], 'track')}"
+        found = "no detection"
+        if entry["detections"]:
+            found = f"{counted(entry['detections'], 'detection')} in {counted(entry['tracks'], 'track')}"
         rate = f"{entry['frames_per_second']:.1f} frames/s{live_text(entry)}"
-        self.line(f"{entry['source']}: {counted(entry['frames'], 'frame')}, {found}, {rate}")
+        self.line(f"{entry['source']}: {counted(entry['frames'], 'frame')}, {found}{black_text(entry)}, {rate}")
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def black_text(entry: Mapping[str, Any]) -> str:
+    """How much of the pictures is black, to follow what was found; "" if nothing is, as was asked for, or no picture was written."""
+    blackout = entry["blacked_out"]
+    if blackout is None or not (blackout["share"] or blackout["guessed"]):
+        return ""
+    share = blackout["share"]
+    amount = f"{share:.0%}" if share >= 0.01 else "less than 1%" if share else "nothing"
+    return f", {amount} blacked out{' (a guess)' if blackout['guessed'] else ''}"
 
 
 def live_text(entry: Mapping[str, Any]) -> str:
@@ -250,7 +262,7 @@ class Prediction:
         self.progress = Progress(args.quiet)
         self.counts: collections.Counter[str] = collections.Counter()
         self.left_out: list[dict[str, str]] = []
-        self.num_sources = 0
+        self.num_sources = self.num_guessed = 0
 
     def _processor(self) -> SourceProcessor:
         from ultravid.serving.processing import OutputChoice, SourceProcessor
@@ -287,13 +299,25 @@ class Prediction:
             self._write_all_sources()
         except BaseException as error:
             self.progress.close()
+            self._warn_of_guesses()
             with contextlib.suppress(OSError):  # the disk may be full, which `error` says
                 self._write_report(
                     time.monotonic() - begin, EXIT_USER_ERROR if isinstance(error, UserError | OSError) else None
                 )
             raise
+        self._warn_of_guesses()
         self._write_report(time.monotonic() - begin, self._exit_code())
         return self._exit_code()
+
+    def _warn_of_guesses(self) -> None:
+        """Once for all sources, however many they are."""
+        if self.num_guessed:
+            logger.warning(
+                "What is blacked out of %s is a guess, as nothing states which part is the scan. Look at %s before you share results. "
+                "--mask FILE states what is black, --allow-burned-in-text turns it off.",
+                counted(self.num_guessed, "source"),
+                self.folder.path / QC_FOLDER,
+            )
 
     def say_what_was_written(self) -> None:
         """The last lines."""
@@ -337,6 +361,7 @@ class Prediction:
             stream.close()
         self.progress.end_of(entry)
         self.counts["frames"] += entry["frames"]
+        self.num_guessed += bool((entry["blacked_out"] or {}).get("guessed"))
         self._add(entry, "done")
 
     def _files(self, path: Path, name: str) -> list[str]:

@@ -28,6 +28,7 @@ from tests.serving.square_detector import SquareDetector
 from ultravid.datasets import load_coco_video
 from ultravid.serving.privacy import KEY_FILE
 from ultravid.serving.sources import LiveOptions
+from ultravid.serving.writers import dicom_sr
 from ultravid.utils.drawing import DETECTION
 from ultravid.utils.folder_lock import LOCK_NAME, FolderLock
 from ultravid.utils.tool import run_tool
@@ -184,7 +185,24 @@ def test_a_damaged_dicom_file_without_a_clean_copy_keeps_its_results(predict, tm
     assert predict(scan, "--deidentify", out=out).code == 3
     assert len(json.loads((out / "scan.json").read_text())["frames"]) == 3 == len(frames_of(out / "scan.mp4"))
     assert any("no clean copy" in text for text in json.loads((out / "report.json").read_text())["damaged"])
-    assert not (out / "scan.dcm").exists()
+    assert not (out / "scan.dcm").exists() and "done before" in predict(scan, "--deidentify", out=out).out
+
+
+def test_a_report_that_can_not_be_written_costs_no_other_result(predict, tmp_path, monkeypatch):
+    pytest.importorskip("highdicom")
+    monkeypatch.setattr(dicom_sr, "MAX_REGIONS", 1)
+    pictures = np.stack([movies.picture_of(number)[..., 0] for number in range(3)])
+    (tmp_path / "in").mkdir()
+    for name, uids in (("full", {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.4"}), ("bare", {})):
+        write_dicom(tmp_path / f"in/{name}.dcm", pictures, Modality="US", **uids)
+    out = tmp_path / "out"
+    assert predict(tmp_path / "in", "--sr", "--keep-patient", out=out).code == 3
+    bare, full = json.loads((out / "report.json").read_text())["damaged"]
+    assert "no secondary capture: bare.dcm: " in bare and "full.dcm: there is no structured report" in full
+    written = {path.name for path in out.iterdir()}
+    assert {"full.mp4", "full.json", "full.sc.dcm", "bare.mp4", "bare.json"} <= written
+    assert not {"full.sr.dcm", "bare.sr.dcm", "bare.sc.dcm"} & written
+    assert predict(tmp_path / "in", "--sr", "--keep-patient", out=out).out.count(": done before") == 2
 
 
 def test_reports_of_a_dicom_file_say_what_its_json_does(predict, tmp_path):

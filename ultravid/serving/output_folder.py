@@ -109,7 +109,7 @@ class OutputFolder:
         if not isinstance(content, dict) or not isinstance(content.get("identity"), dict):
             return
         changes = self.identity.changes(content["identity"])
-        if changes and not self.redo:
+        if changes and not self.redo and self._has_results(content):
             raise UserError(
                 f"{self.path} holds results that were computed with something else ({'; '.join(changes)}). Choose another folder "
                 "(--output-dir), or process all again (--redo)."
@@ -119,6 +119,16 @@ class OutputFolder:
             self.entries = {
                 entry["name"]: entry for entry in entries or () if isinstance(entry, dict) and "name" in entry
             }
+
+    def _has_results(self, report: Mapping[str, Any]) -> bool:
+        """Whether anything was done in the folder: a command may have failed before, or been killed before it could report."""
+        if report.get("sources"):
+            return True
+        for path in self.path.glob("*.json"):
+            with contextlib.suppress(UserError):
+                if "identity" in read_ends(path):
+                    return True
+        return False
 
     def refuse_foreign_files(self, names: Sequence[str]) -> None:
         """Refuse to write over files that no prediction wrote, such as a source itself, unless the folder has a report of one.
@@ -149,16 +159,19 @@ class OutputFolder:
         Args:
             name: of its outputs.
             source: its `fingerprint`.
-            files: its other outputs: if one was deleted, the source is not done.
+            files: its other outputs: if one was deleted, the source is not done. Those that could not be made (``not_written`` of the JSON)
+                need not be there.
         """
         path = self.json_file(name)
-        if self.redo or not path.is_file() or not all((self.path / file).exists() for file in files):
+        if self.redo or not path.is_file():
             return None
         try:
             ends = read_ends(path)
         except UserError:
             return None
-        return ends if ends.get("identity") == self.identity_of(source) else None
+        expected = [file for file in files if file not in (ends.get("not_written") or ())]
+        is_whole = all((self.path / file).exists() for file in expected)
+        return ends if is_whole and ends.get("identity") == self.identity_of(source) else None
 
     def place_of(self, path: Path | None) -> str:
         """What tells whether a source lies where an earlier one did: a hash that can't be compared with guessed paths. "" without a path."""

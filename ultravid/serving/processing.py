@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from ultravid.serving.privacy import (
     write_qc_picture,
 )
 from ultravid.serving.privacy.deidentify import deidentify_dicom
-from ultravid.serving.privacy.dicom_subject import Pseudonyms, read_subject
+from ultravid.serving.privacy.dicom_subject import DicomSubject, Pseudonyms, read_subject
 from ultravid.serving.records import FrameDetections, TimedFrame
 from ultravid.serving.sources.base import RecordingStream
 from ultravid.serving.writers import (
@@ -48,8 +47,6 @@ from ultravid.utils.whole_files import remove_path
 
 __all__ = ["OutputChoice", "SourceProcessor"]
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class OutputChoice:
@@ -64,7 +61,7 @@ class OutputChoice:
         allow_burned_in_text: nothing is blacked out but what the mask says.
         dicom_reports: of a DICOM file, ``NAME.sr.dcm`` and ``NAME.sc.dcm``: a structured report, and a capture of the pictures.
         keep_patient: these two have the patient of the file; else a pseudonym.
-        clean_dicom: of a DICOM file, ``NAME.dcm``: a copy that does not tell whose it is.
+        clean_dicom: of a DICOM file, ``NAME.dcm``: a de-identified copy.
     """
 
     movie: bool = True
@@ -93,7 +90,8 @@ class OutputChoice:
         found += [f"{name}.mp4"] if self.movie else []
         found += [f"{name}_frames"] if self.pictures or self.plain_pictures else []
         found += [f"{name}.sr.dcm", f"{name}.sc.dcm"] if self.dicom_reports and of_dicom else []
-        return found  # a file that is damaged has no clean copy
+        found += [f"{name}.dcm"] if self.clean_dicom and of_dicom else []
+        return found
 
 
 class SourceProcessor:
@@ -206,7 +204,8 @@ class _SourceOutput:
             "identity": processor.folder.identity_of(source),
             "place": place,
         }
-        self.left_out: list[str] = []  # outputs that can't be made
+        self._left_out: list[str] = []  # why there are outputs that can't be made
+        self._not_written: list[str] = []  # their files
         self.writers: list[ResultWriter] = []
         try:
             self._open_writers()
@@ -218,7 +217,7 @@ class _SourceOutput:
     def _open_writers(self) -> None:
         stream, outputs, names = self._stream, self._outputs, self._class_names
         base = self._folder / self._name
-        self.writers.append(_Earlier(self._folder, self._name, outputs))
+        self.writers.append(_Earlier(self._folder, self._name, outputs, self._not_written))
         self._movie = None
         if outputs.movie:
             self._movie = MovieWriter(self._folder / f"{self._name}.mp4", stream.size, stream.time_base, fps=stream.fps)
@@ -237,18 +236,34 @@ class _SourceOutput:
         self.writers.append(DetectionsJson(json_file, self._label, stream.size, names, self._head, self._foot))
 
     def _open_dicom_writers(self, path: Path) -> None:
-        outputs, detector = self._outputs, self._processor.predictor.detector
-        pseudonyms = Pseudonyms(output_key(self._folder))
+        outputs, pseudonyms = self._outputs, Pseudonyms(output_key(self._folder))
         if outputs.dicom_reports:
-            subject = read_subject(path, None if outputs.keep_patient else pseudonyms)
-            self._capture = DicomCapture(self._folder / f"{self._name}.sc.dcm", subject, algorithm=detector.name)
-            self.writers.append(self._capture)
-            parameters = (f"score threshold {self._processor.predictor.score_threshold or detector.score_threshold:g}",)
-            how: dict[str, Any] = {"algorithm": detector.name, "version": detector.weights_sha256[:16]}
-            report = self._folder / f"{self._name}.sr.dcm"
-            self.writers.append(DicomReport(report, subject, self._class_names, **how, parameters=parameters))
+            try:
+                subject = read_subject(path, None if outputs.keep_patient else pseudonyms)
+            except DataError as error:
+                self.leave_out(f"There is no structured report and no secondary capture: {error}", ".sr.dcm", ".sc.dcm")
+            else:
+                self._open_reports(subject)
         if outputs.clean_dicom:
             self.writers.append(_CleanCopy(self, path, self._folder / f"{self._name}.dcm", pseudonyms))
+
+    def _open_reports(self, subject: DicomSubject) -> None:
+        detector = self._processor.predictor.detector
+        self._capture = DicomCapture(self._folder / f"{self._name}.sc.dcm", subject, algorithm=detector.name)
+        self.writers.append(self._capture)
+        how: dict[str, Any] = {"algorithm": detector.name, "version": detector.weights_sha256[:16]}
+        how["parameters"] = (
+            f"score threshold {self._processor.predictor.score_threshold or detector.score_threshold:g}",
+        )
+        how["on_left_out"] = lambda reason: self.leave_out(
+            f"{self._label}: there is no structured report. {reason}", ".sr.dcm"
+        )
+        self.writers.append(DicomReport(self._folder / f"{self._name}.sr.dcm", subject, self._class_names, **how))
+
+    def leave_out(self, reason: str, *suffixes: str) -> None:
+        """Note outputs that can't be made: the others are written all the same."""
+        self._left_out.append(reason)
+        self._not_written.extend(f"{self._name}{suffix}" for suffix in suffixes)
 
     @property
     def blackout(self) -> Blackout:
@@ -260,11 +275,6 @@ class _SourceOutput:
         """Decide what is black, and write the picture to check it."""
         allow = self._outputs.allow_burned_in_text
         self._blackout = choose_blackout(self._stream, images, self._masks, allow)
-        if self._blackout.guessed and self._blackout.kept is None:
-            logger.info("%s: nothing is black: %s.", self._label, self._blackout.reason)
-        elif self._blackout.guessed:
-            share = 100 * self._blackout.share
-            logger.warning("%s: %.1f%% of each picture is black: %s.", self._label, share, self._blackout.reason)
         if self._capture is not None:
             self._capture.has_text = self._blackout.guessed or self._blackout.rule is BlackoutRule.NOTHING
         path = self._folder / QC_FOLDER / f"{self._name}.png"
@@ -279,10 +289,12 @@ class _SourceOutput:
         """What is known of the source once it is read."""
         facts: dict[str, Any] = {
             "tracks": len(self._tracks.summaries()),
-            "damage": [self._scrub(text) for text in (*self._stream.damage, *self.left_out)],
+            "damage": [self._scrub(text) for text in (*self._stream.damage, *self._left_out)],
             "repairs": [{"kind": kind, "message": self._scrub(text)} for kind, text in self._stream.repairs],
             "blacked_out": None if self._blackout is None else self._blackout.as_json(),
         }
+        if self._not_written:
+            facts["not_written"] = self._not_written
         if self._movie is not None and self._movie.moved_s:
             facts["movie_moved_s"] = float(self._movie.moved_s)
         if self._movie is not None and self._movie.num_adjusted:
@@ -294,7 +306,7 @@ class _SourceOutput:
 
 
 class _CleanCopy:
-    """Writes a copy of a DICOM file that does not tell whose it is, once it is known what is black in it; a `ResultWriter`."""
+    """Writes a de-identified copy of a DICOM file, once it is known what is black in it; a `ResultWriter`."""
 
     def __init__(self, output: _SourceOutput, source: Path, path: Path, pseudonyms: Pseudonyms) -> None:
         self._output, self._source, self._path, self._pseudonyms = output, source, path, pseudonyms
@@ -307,7 +319,8 @@ class _CleanCopy:
         try:
             deidentify_dicom(self._source, self._path, blackout=self._output.blackout, pseudonyms=self._pseudonyms)
         except DataError as error:  # what was found in the frames that are whole is not lost by it
-            self._output.left_out.append(f"There is no clean copy: {error}")
+            self._output.leave_out(f"There is no clean copy: {error}", ".dcm")
+            remove_path(self._path)  # of an earlier command
 
     def discard(self) -> None:
         """As `ResultWriter.discard`."""
@@ -316,7 +329,8 @@ class _CleanCopy:
 class _Earlier:
     """Removes what an earlier command wrote of the same name and this one does not, once all is written; a `ResultWriter`."""
 
-    def __init__(self, folder: Path, name: str, outputs: OutputChoice) -> None:
+    def __init__(self, folder: Path, name: str, outputs: OutputChoice, not_written: Sequence[str]) -> None:
+        self._folder, self._not_written = folder, not_written
         self._stale = [folder / f"{name}.json", folder / f"{name}.png"]  # the JSON says that all others are there
         self._stale += [] if outputs.dicom_reports else [folder / f"{name}.{kind}.dcm" for kind in ("sr", "sc")]
         self._stale += [] if outputs.clean_dicom else [folder / f"{name}.dcm"]
@@ -328,7 +342,7 @@ class _Earlier:
 
     def close(self) -> None:
         """As `ResultWriter.close`."""
-        for path in self._stale:
+        for path in (*self._stale, *(self._folder / name for name in self._not_written)):
             remove_path(path)
 
     def discard(self) -> None:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from ultravid.datasets.readers.source import ImageArray
-from ultravid.serving.privacy.blackout import Blackout
+from ultravid.serving.privacy.blackout import Blackout, BlackoutRule
 from ultravid.utils.file_io import replace_file
 
 __all__ = ["qc_picture", "write_contact_sheets", "write_qc_picture"]
@@ -42,7 +42,8 @@ def qc_picture(image: ImageArray, blackout: Blackout, name: str) -> ImageArray:
     rows, columns = np.mgrid[: size[1], : size[0]]
     hatch = np.where(((rows + columns) // 4 % 2 == 0)[..., None], _HATCH_DARK, _HATCH_LIGHT).astype(np.uint8)
     lines = [name, _described(blackout)]
-    picture = np.zeros((size[1] + len(lines) * _LINE + 4, max(size[0], _TILE), 3), np.uint8)
+    width = max(size[0], *(cv2.getTextSize(_printable(line), _FONT, 0.38, 1)[0][0] + 6 for line in lines))
+    picture = np.zeros((size[1] + len(lines) * _LINE + 4, width, 3), np.uint8)
     picture[: size[1], : size[0]] = np.where(is_kept[..., None], shown, hatch)
     for number, line in enumerate(lines, start=1):
         at = (3, size[1] + number * _LINE - 3)
@@ -84,9 +85,15 @@ def write_contact_sheets(folder: Path, pictures: Sequence[ImageArray], stem: str
 
 
 def _described(blackout: Blackout) -> str:
-    how = {"nothing": "all written", "all": "no frame to look at"}.get(blackout.rule.value, f"by {blackout.rule.value}")
-    share = "<1%" if 0 < blackout.share < 0.01 else f"{100 * blackout.share:.0f}%"
-    return f"{share} black, {how}{': please check' if blackout.guessed else ''}"
+    share = "nothing" if blackout.share == 0 else "<1%" if blackout.share < 0.01 else f"{blackout.share:.0%}"
+    how = {
+        BlackoutRule.NOTHING: ", as asked",
+        BlackoutRule.MASK: " by the mask",
+        BlackoutRule.REGIONS: " outside the file's regions",
+        BlackoutRule.GUESS: " by a guess: please check",
+        BlackoutRule.ALL: ": no frame to look at",
+    }
+    return f"{share} blacked out{how[blackout.rule]}"
 
 
 def _printable(text: str) -> str:

@@ -9,7 +9,7 @@ Sources: DICOM PS3.16 TID 1500, TID 1410; PS3.3 A.35.3 (comprehensive SR), C.18.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,8 @@ class DicomReport:
         algorithm: name of the detector, such as its config's.
         version: of the detector, such as the hash of its weights.
         parameters: of the detector, such as its score threshold; they become part of the report.
+        on_left_out: is called once if there are more than `MAX_REGIONS` boxes, with the reason why there is no report. None: that is an
+            error.
 
     Raises:
         UserError: highdicom is not installed.
@@ -75,6 +77,7 @@ class DicomReport:
         algorithm: str,
         version: str,
         parameters: Sequence[str] = (),
+        on_left_out: Callable[[str], None] | None = None,
     ) -> None:
         require_highdicom()
         self.path = path
@@ -84,18 +87,25 @@ class DicomReport:
         self._version = (version or "unknown")[:64]
         self._parameters = [text[:1024] for text in parameters]
         self._rows: list[tuple[int, float, Detection]] = []
+        self._on_left_out = on_left_out
+        self._is_left_out = False
 
     def add(self, found: FrameDetections, picture: Picture | None = None) -> None:  # noqa: ARG002  # a writer's
         """Add a frame, as `ResultWriter.add`.
 
         Raises:
-            DataError: there are more than `MAX_REGIONS` boxes.
+            DataError: there are more than `MAX_REGIONS` boxes, and there is no ``on_left_out``.
         """
+        if self._is_left_out:
+            return
         self._rows += [(found.index, found.pts_s, detection) for detection in found.detections]
         if len(self._rows) > MAX_REGIONS:
-            raise DataError(
-                f"A structured report holds at most {MAX_REGIONS:,} boxes, and there are more: raise --conf, or leave the report out."
-            )
+            reason = f"A structured report holds at most {MAX_REGIONS:,} boxes, and there are more: raise --conf, or leave the report out."
+            if self._on_left_out is None:
+                raise DataError(reason)
+            self._rows.clear()
+            self._is_left_out = True
+            self._on_left_out(reason)
 
     def close(self) -> None:
         """Write the report, complete or absent.
@@ -105,6 +115,8 @@ class DicomReport:
         """
         from ultravid.datasets.readers.dicom_file import quiet_pydicom
 
+        if self._is_left_out:
+            return
         with quiet_pydicom():
             report = self._report()
             with replace_file(self.path) as file:
