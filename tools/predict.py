@@ -6,24 +6,26 @@
     python tools/predict.py --config-file F --weights W 0 --output-dir OUT        # the first camera, until Ctrl-C
 
 A SOURCE is a movie, a DICOM file, a folder, a glob, a text file with a source on each line, the number of a camera, or an address
-(rtsp://, tcp://). For each, named like it, OUT holds
+(rtsp://, tcp://). For each source, OUT holds files of its name:
 
     NAME.mp4            the frames with their boxes, each at its own time stamp
     NAME.json           {"source", "width", "height", "frames": [{"index", "pts_s", "detections": [{"box", "score", "class", "class_id",
                         "track_id"}]}], ...}: every frame that was read; boxes in the source's pixels, x1, y1, x2, y2
-    NAME.csv            a row a detection
-    NAME.tracks.csv     a row a lesion track
+    NAME.csv            one row for each detection
+    NAME.tracks.csv     one row for each lesion track
+    NAME.png            of a source with one frame: the frame with its boxes
     labels/, NAME_frames/   with --save-txt, --save-frames; files count frames from 0, as the JSON does
     NAME.sr.dcm, NAME.sc.dcm, NAME.dcm      of a DICOM file, with --sr and --deidentify: see docs/dicom.md
 
-and of all sources report.json (its exit_code is null until the command has ended), coco_vid.json (COCO-VID with the detections as
+and for all sources together report.json (its exit_code is null until the command has ended), coco_vid.json (COCO-VID with the detections as
 annotations), coco_results.json (the same as COCO's results), and qc/ and qc.png, which show what was blacked out. Text that may be burnt
 in outside of the scan is black in all pictures: see --mask and --allow-burned-in-text.
 
-The same command goes on where it was interrupted: sources whose results are complete are skipped, and those that were changed since are
-processed again. A command with other weights or settings is refused in the same folder, unless --redo says to process all again.
+The same command continues where it was interrupted: sources whose results are complete are skipped, and those that have changed since are
+processed again. Other weights or settings are refused in the same folder, unless --redo is given.
 
-Exit codes: 0 done; 2 nothing was done, and why; 3 done, but something was damaged or left out: the log and report.json list it.
+Exit codes: 0 done; 2 nothing was done, and one message says why; 3 done, but something was damaged or left out, as the log and report.json
+list.
 """
 
 from __future__ import annotations
@@ -81,48 +83,68 @@ SHEET = 40  # pictures on one QC sheet
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # Without abbreviations: --confi would be --config-file.
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("sources", nargs="+", metavar="SOURCE")
     model = parser.add_argument_group("the model")
-    model.add_argument("--run", type=Path, metavar="FOLDER", help="folder of a run, which holds config and weights")
-    model.add_argument("--config-file", type=Path, metavar="FILE", help="config, Python or YAML")
+    model.add_argument("--run", type=Path, metavar="FOLDER", help="folder of a run, with its config and weights")
+    model.add_argument("--config-file", type=Path, metavar="FILE", help="config file, Python or YAML")
     model.add_argument(
-        "--weights", metavar="FILE", help="checkpoint (the run's newest); of a run also last, best, final"
+        "--weights", metavar="FILE", help="checkpoint file; with --run also last, best or final (the newest)"
     )
-    model.add_argument("--trust", action="append", default=[], metavar="NAME", help="accept this target of a config")
-    model.add_argument("--device", help="cpu, cuda, 0, 1, ... (the config's)")
-    model.add_argument("--threads", type=int, metavar="N", help="of an operation on the CPU (by the model's size)")
+    model.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="class or function that the config may build although it is not on ultravid's list; may be repeated",
+    )
+    model.add_argument("--device", help="cpu, cuda, or the number of a GPU (as in the config)")
+    model.add_argument(
+        "--threads", type=int, metavar="N", help="threads of an operation on the CPU (by the model's size)"
+    )
     model.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    model.add_argument("--compile", action="store_true", help="compile the model, which takes minutes")
+    model.add_argument("--compile", action="store_true", help="compile the model: faster, after a start of minutes")
     found = parser.add_argument_group("what is detected")
-    found.add_argument("--conf", type=share, default=0.25, metavar="S", help="lowest score (0.25)")
-    found.add_argument(
-        "--iou", type=share, metavar="S", help="of two boxes with a larger IoU one is dropped (the model's)"
-    )
-    found.add_argument("--imgsz", type=int, metavar="PX", help="longer side of the model's input (the config's size)")
+    found.add_argument("--conf", type=share, default=0.25, metavar="S", help="lowest score that is kept (0.25)")
+    found.add_argument("--iou", type=share, metavar="S", help="IoU of non-maximum suppression (the model's)")
+    found.add_argument("--imgsz", type=int, metavar="PX", help="longer side of the model's input (as in the config)")
     found.add_argument("--vid-stride", type=int, default=1, metavar="N", help="read every N-th frame (1)")
     found.add_argument("--tracker", choices=("auto", "none"), default="auto", help="none: no lesion tracks")
-    found.add_argument("--smooth-boxes", action="store_true", help="boxes of tracks as the tracker estimates them")
     found.add_argument(
-        "--latency-budget-ms", type=float, metavar="MS", help="of a live source; frames are dropped for it"
+        "--smooth-boxes", action="store_true", help="write the tracker's estimates of boxes, which shake less"
+    )
+    found.add_argument(
+        "--latency-budget-ms",
+        type=float,
+        metavar="MS",
+        help="drop frames of a live source that can't be detected in this time",
     )
     found.add_argument("--organ", help="what is scanned, for a model with a classifier per organ")
     files = parser.add_argument_group("what is written")
-    files.add_argument("--output-dir", type=Path, metavar="OUT")
+    files.add_argument("--output-dir", type=Path, metavar="OUT", help="folder for the results (outputs/predict)")
     files.add_argument("--project", type=Path, metavar="P", help="with --name, the same as --output-dir P/N")
     files.add_argument("--name", metavar="N")
-    files.add_argument("--save", action=argparse.BooleanOptionalAction, default=True, help="movies (on)")
-    files.add_argument("--save-txt", action="store_true", help="labels/: class, x, y, width, height (shares), track")
-    files.add_argument("--save-conf", action="store_true", help="with --save-txt: the score before the track")
-    files.add_argument("--save-frames", action="store_true", help="a picture of each frame, with its boxes")
-    files.add_argument("--plain-frames", action="store_true", help="a picture of each frame, without boxes")
-    files.add_argument("--mask", metavar="FILE", help="what is black: a table by scanner and size, boxes, or a picture")
-    files.add_argument("--allow-burned-in-text", action="store_true", help="black out nothing but what --mask says")
-    files.add_argument("--sr", action="store_true", help="of DICOM files: a structured report and a secondary capture")
-    files.add_argument("--deidentify", action="store_true", help="of DICOM files: a copy that tells not whose it is")
-    files.add_argument("--keep-patient", action="store_true", help="with --sr: the file's patient, not a pseudonym")
-    files.add_argument("--redo", action="store_true", help="process all sources again, also with other settings")
-    files.add_argument("--quiet", action="store_true", help="print warnings and errors alone")
+    files.add_argument("--save", action=argparse.BooleanOptionalAction, default=True, help="write movies (on)")
+    files.add_argument(
+        "--save-txt", action="store_true", help="write labels/: class, x, y, width, height (shares), track"
+    )
+    files.add_argument("--save-conf", action="store_true", help="with --save-txt: add the score, before the track")
+    files.add_argument("--save-frames", action="store_true", help="write each frame as a picture with its boxes")
+    files.add_argument("--plain-frames", action="store_true", help="write each frame as a picture without boxes")
+    files.add_argument(
+        "--mask", metavar="FILE", help="what to black out: a table by scanner and size, a list of boxes, or a picture"
+    )
+    files.add_argument("--allow-burned-in-text", action="store_true", help="black out nothing but what --mask states")
+    files.add_argument(
+        "--sr", action="store_true", help="of DICOM files, write a structured report and a secondary capture"
+    )
+    files.add_argument("--deidentify", action="store_true", help="of DICOM files, write a de-identified copy")
+    files.add_argument(
+        "--keep-patient", action="store_true", help="with --sr: keep the patient in place of a pseudonym"
+    )
+    files.add_argument("--redo", action="store_true", help="process all sources again, even if the settings differ")
+    files.add_argument("--quiet", action="store_true", help="print only warnings and errors")
     args = parser.parse_intermixed_args(argv)  # sources may stand on both sides of an option
     check_args(args, parser)
     return args
@@ -476,7 +498,7 @@ def check_before_loading(args: argparse.Namespace, sources: SourceList) -> None:
     if (args.sr or args.deidentify) and not any(
         source.path is not None and is_dicom(source.path) for source in sources
     ):
-        raise UserError(f"{'--sr' if args.sr else '--deidentify'} is of DICOM files, and none of the sources is one.")
+        raise UserError(f"{'--sr' if args.sr else '--deidentify'} is for DICOM files, and none of the sources is one.")
     check_output_folder(args.output_dir)
     if len(sources) == 1 and not sources.left_out:  # one of several is left out, which exit code and report say
         try:

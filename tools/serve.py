@@ -46,21 +46,25 @@ BOUND_HELP = {
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     model = parser.add_argument_group("model")
     model.add_argument("--run", metavar="FOLDER", help="folder of a run: its config and its newest weights")
     model.add_argument("--config-file", metavar="FILE", help="config in Python or YAML, in place of a run")
-    model.add_argument("--weights", metavar="FILE", help="weights of the config, or others of the run")
+    model.add_argument(
+        "--weights", metavar="FILE", help="checkpoint file; with --run also last, best or final (the newest)"
+    )
     model.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 (that of the config)")
     model.add_argument(
-        "--trust", action="append", default=[], metavar="NAME", help="allow this target of the config; may be repeated"
+        "--trust",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="class or function that the config may build although it is not on ultravid's list; may be repeated",
     )
     model.add_argument(
         "--conf", type=float, default=0.05, metavar="SCORE", help="lowest score that can be shown (0.05)"
     )
-    model.add_argument(
-        "--iou", type=float, metavar="IOU", help="overlap above which the worse of two detections is dropped"
-    )
+    model.add_argument("--iou", type=float, metavar="IOU", help="IoU of non-maximum suppression (the model's)")
     model.add_argument("--imgsz", type=int, metavar="PX", help="longest side of the model's input (as in the config)")
     model.add_argument("--organ", metavar="NAME", help="what is scanned, for a model with a classifier per organ")
     access = parser.add_argument_group("access")
@@ -81,11 +85,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--allow-host", action="append", default=[], metavar="NAME", help="further name of this server; may be repeated"
     )
     privacy = parser.add_argument_group("privacy")
-    privacy.add_argument("--mask", type=Path, metavar="FILE", help="what is the scan, by scanner: the rest is black")
     privacy.add_argument(
-        "--allow-burned-in-text", action="store_true", help="show whole frames, names that are burnt in too"
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="what to black out: a table by scanner and size, a list of boxes, or a picture",
     )
-    bounds = parser.add_argument_group("bounds, all of them upper ones")
+    privacy.add_argument("--allow-burned-in-text", action="store_true", help="black out nothing but what --mask states")
+    bounds = parser.add_argument_group("upper bounds")
     for field in dataclasses.fields(PageBounds):
         kind = int if isinstance(field.default, int) and field.type == "int" else float
         option = "--" + field.name.replace("_", "-")

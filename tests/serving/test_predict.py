@@ -26,10 +26,12 @@ from tests.serving import movies
 from tests.serving.movies import SIZE, grey_of, square_of
 from tests.serving.square_detector import SquareDetector
 from ultravid.datasets import load_coco_video
+from ultravid.serving.output_folder import Identity, OutputFolder
 from ultravid.serving.privacy import KEY_FILE
 from ultravid.serving.sources import LiveOptions
 from ultravid.serving.writers import dicom_sr
 from ultravid.utils.drawing import DETECTION
+from ultravid.utils.errors import UserError
 from ultravid.utils.folder_lock import LOCK_NAME, FolderLock
 from ultravid.utils.tool import run_tool
 
@@ -253,6 +255,7 @@ def test_mistakes_are_one_message_before_any_work(predict, model, tmp_path):
     out = tmp_path / "out"
     for arguments, message in [
         ((movie, "--conf", 1.5), "--conf"),
+        ((movie, "--confi", 0.3), "Did you mean --conf?"),
         ((movie, ""), "A source is an empty text"),
         ((movie, "--imgsz", 100_000), "up to 8192"),
         ((movie, "--device", "0,1"), "is no name of one device"),
@@ -277,6 +280,19 @@ def test_mistakes_are_one_message_before_any_work(predict, model, tmp_path):
         lock.release()
     assert refused.code == 2 and "is in use" in refused.err
     assert [p.name for p in busy.iterdir()] == []
+
+
+def test_only_a_folder_with_results_refuses_other_settings(tmp_path):
+    with OutputFolder(tmp_path, Identity("a", {"--conf": 0.25})).open() as folder:
+        folder.write_report()  # of a command that failed before its first result
+    with OutputFolder(tmp_path, Identity("a", {"--conf": 0.5})).open() as folder:
+        folder.entries["scan"] = {"name": "scan"}
+        folder.write_report()
+    with (
+        pytest.raises(UserError, match=r"--conf: 0\.5 before, 0\.25 now"),
+        OutputFolder(tmp_path, Identity("a", {"--conf": 0.25})).open(),
+    ):
+        pass
 
 
 REFUSED = """

@@ -135,6 +135,7 @@ def test_two_phases_a_state_and_ties_run_in_onnxruntime_as_in_torch(corners):
     assert about["inputs"][0] == {"name": "image", "shape": [3, *SIZE], "dtype": "float32"}
     assert about["inputs"][1]["initial"] == 0.5 and about["inputs"][2]["initial"] == [0.0, 1.0, 2.0]
     assert about["tracker"]["class"].endswith("KalmanTracker") and about["classes"] == ["a", "b"]
+    assert about["tracker"]["settings"]["box_filter"]["class"].endswith("Filter")
     step, start = of_torch(model, SIZE)
     assert all(np.array_equal(initial[name], start[name]) for name in start)
     frames = [frame.float().numpy() for frame in video(3, 7, *SIZE)]

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from ultravid.modeling.detector import Tracker
 from ultravid.modeling.inference import describe
+from ultravid.modeling.track.kalman import BoxFilter
 from ultravid.serving.export.step_graph import ExportError, StepGraph, state_tensors
 from ultravid.serving.loading import LoadedDetector
+from ultravid.serving.tracking import default_tracker
 
 __all__ = ["describe_export", "weights_hash"]
 
@@ -38,7 +40,8 @@ _NOTES = {
     "y. Both passes give whole numbers: weights are rounded to multiples of 2**-p with the largest p for which they are below 2**15 "
     "(at most 22), and the sums half up.",
     "score_threshold": "the model's own: no detection has a lower score.",
-    "tracker": "what the model's detections pass next in ultravid; it is not part of the graph. Null: nothing.",
+    "tracker": "what links detections to lesion tracks in ultravid: the model's own tracker, or the default one, which starts tracks from "
+    "the lowest score that is asked for (0.3 here). It is not part of the graph.",
 }
 
 
@@ -80,7 +83,7 @@ def describe_export(
         "score_threshold": detector.score_threshold,
         "nms_threshold": detector.nms_threshold,
         "organs": list(model.organs),
-        "tracker": None if model.tracker is None else _tracker(model.tracker),
+        "tracker": _described(model.tracker or default_tracker()),
         "weights": {
             "file": None if detector.weights is None else detector.weights.name,
             "file_sha256": detector.weights_sha256 or None,
@@ -123,8 +126,12 @@ def _initial(name: str, tensor: Tensor) -> Any:
     return tensor.tolist()
 
 
-def _tracker(tracker: Tracker) -> dict[str, Any]:
-    """A tracker's class and those of its settings that are numbers or names."""
-    kind = type(tracker)
-    settings = {key: value for key, value in vars(tracker).items() if isinstance(value, bool | int | float | str)}
+def _described(part: Tracker | BoxFilter) -> dict[str, Any]:
+    """The class of a tracker, and those of its settings that are numbers, names or a filter of boxes."""
+    kind, settings = type(part), {}
+    for key, value in vars(part).items():
+        if isinstance(value, BoxFilter):
+            settings[key] = _described(value)
+        elif isinstance(value, bool | int | float | str):
+            settings[key] = value
     return {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": settings}
