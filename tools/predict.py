@@ -239,6 +239,8 @@ class Progress:
             found = f"{counted(entry['detections'], 'detection')} in {counted(entry['tracks'], 'track')}"
         rate = f"{entry['frames_per_second']:.1f} frames/s{live_text(entry)}"
         self.line(f"{entry['source']}: {counted(entry['frames'], 'frame')}, {found}{black_text(entry)}, {rate}")
+        for repair in entry["repairs"]:
+            self.line(f"  {repair['kind']}: {repair['message']}")
 
     def close(self) -> None:
         if self._bar is not None:

@@ -258,7 +258,7 @@ def test_mistakes_are_one_message_before_any_work(predict, model, tmp_path):
         ((movie, "--confi", 0.3), "Did you mean --conf?"),
         ((movie, ""), "A source is an empty text"),
         ((movie, "--imgsz", 100_000), "up to 8192"),
-        ((movie, "--device", "0,1"), "is no name of one device"),
+        ((movie, "--device", "0,1"), "is not the name of one device"),
         ((movie, "--vid-stride", 0), "--vid-stride 0: must be 1 or more"),
         ((movie, "--project", "p"), "--output-dir OUT and --project P --name N say the same"),
         ((movie, "--mask", tmp_path / "none.json"), "none.json"),

@@ -167,7 +167,7 @@ def _device(device: str | torch.device | None, tree: Node) -> torch.device:
     """The device that was asked for; else the config's, or what there is if it names one that this machine lacks."""
     if device is not None:
         if not is_device_name(str(device)):
-            raise UserError(f"device={str(device)!r}: is no name of one device. 'cpu' and 'auto' always work.")
+            raise UserError(f"device={str(device)!r}: is not the name of one device. 'cpu' and 'auto' always work.")
         chosen = select_device(str(device))
         if chosen.type == "cuda" and not torch.cuda.is_available():
             raise UserError(f"device={str(device)!r}: there is no CUDA device. 'cpu' and 'auto' always work.")

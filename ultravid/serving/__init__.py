@@ -3,7 +3,7 @@
 From a run's folder to boxes drawn on a clip::
 
     >>> from ultravid.serving import StreamingPredictor, draw, open_stream
-    >>> predictor = StreamingPredictor("outputs/run")
+    >>> predictor = StreamingPredictor("outputs/run", score_threshold=0.25)
     >>> pictures = []
     >>> for frame, found in predictor.detect(open_stream("clip.mp4")):
     ...     pictures.append(draw(frame.image, found, class_names=predictor.class_names))

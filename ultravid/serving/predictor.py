@@ -51,7 +51,7 @@ class StreamingPredictor:
 
     For example::
 
-        predictor = StreamingPredictor("outputs/run")
+        predictor = StreamingPredictor("outputs/run", score_threshold=0.25)
         for frame in open_stream("scan.mp4"):
             instances = predictor(frame.image, frame.pts_s)
 
