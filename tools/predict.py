@@ -473,7 +473,7 @@ def sources_outside(folder: Path, sources: SourceList) -> SourceList:
     left_out = [(path, reason) for path, reason in sources.left_out if not is_inside(Path(path))]
     if len(kept) == len(sources):
         return SourceList(sources, left_out)
-    # Listed anew, as names depend on which sources there are.
+    # Listed again, as names depend on which sources there are.
     return SourceList(list_sources([source.path or source.camera or source.address or "" for source in kept]), left_out)
 
 

@@ -142,7 +142,7 @@ class SourceProcessor:
             source: its `fingerprint`.
             label: how the JSON and the report call the source.
             place: of `OutputFolder.place_of`.
-            scrub: makes a message tell nothing of a patient.
+            scrub: removes from a message what may identify a patient.
             stop: as of `run_pipeline`.
             on_frame: as of `run_pipeline`.
 

@@ -128,7 +128,8 @@ def _initial(name: str, tensor: Tensor) -> Any:
 
 def _described(part: Tracker | BoxFilter) -> dict[str, Any]:
     """The class of a tracker, and those of its settings that are numbers, names or a filter of boxes."""
-    kind, settings = type(part), {}
+    kind = type(part)
+    settings: dict[str, Any] = {}
     for key, value in vars(part).items():
         if isinstance(value, BoxFilter):
             settings[key] = _described(value)

@@ -147,7 +147,7 @@ def choose_blackout(
         rule, reason = BlackoutRule.MASK, f"the mask says it{' and the file states regions' if regions else ''}"
         kept &= said
     elif allow:
-        rule, reason = BlackoutRule.NOTHING, "everything is written, as was asked for"
+        rule, reason = BlackoutRule.NOTHING, "everything is written, as asked"
     elif regions:
         rule, reason = BlackoutRule.REGIONS, "the file states its ultrasound regions"
     else:

@@ -1,4 +1,4 @@
-"""Clean copies of DICOM files: nothing in their headers or blacked-out pixels tells whose they are.
+"""De-identified copies of DICOM files: neither their headers nor their blacked-out pixels identify a patient.
 
 The basic application level confidentiality profile with the option to clean pixel data, of DICOM PS3.15 Annex E.
 
@@ -63,7 +63,7 @@ def deidentify_dicom(path: Path, output: Path, *, blackout: Blackout, pseudonyms
     """Write a clean copy of a DICOM file.
 
     Only elements of `KEPT` stay, and of these none in which a value of the patient's occurs; the patient, the study and all UIDs get
-    pseudonyms. Pixels are decoded, blacked out and written anew without loss: uncompressed, or as RLE if they were compressed.
+    pseudonyms. Pixels are decoded, blacked out and rewritten without loss: uncompressed, or as RLE if they were compressed.
 
     Args:
         path: the file.

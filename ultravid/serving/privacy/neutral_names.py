@@ -1,4 +1,4 @@
-"""Names of outputs that tell nothing of a patient, and messages in which they replace what does."""
+"""Names of outputs that reveal nothing about a patient, and messages in which they replace the names that would."""
 
 from __future__ import annotations
 

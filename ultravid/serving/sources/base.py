@@ -19,7 +19,7 @@ class RecordingStream(Protocol):
 
     @property
     def name(self) -> str:
-        """A short name for messages and output files; it tells nothing of a patient."""
+        """A short name for messages and output files; it reveals nothing about a patient."""
 
     @property
     def path(self) -> Path | None:

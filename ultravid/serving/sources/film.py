@@ -67,7 +67,7 @@ class _PacketStamps:
 class Film:
     """Decodes a movie once, from its first frame to its last.
 
-    FFmpeg decodes as strictly as it can. At its first complaint the movie is decoded anew as players do it, up to that frame, and
+    FFmpeg decodes as strictly as it can. At its first complaint the movie is decoded again as players do it, up to that frame, and
     from there on a second, strict decoder counts what it complains of.
 
     Args:

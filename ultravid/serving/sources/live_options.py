@@ -14,7 +14,7 @@ class LiveOptions:
     Attributes:
         open_timeout_s: until an address must answer.
         read_timeout_s: without data, after which a stream counts as stopped.
-        tries: how often a stream that stopped is looked for; any frame starts the count anew.
+        tries: how often a stream that stopped is looked for; any frame restarts the count.
         first_wait_s: before the first of these tries; twice as long before each next one.
     """
 
