@@ -19,6 +19,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ultravid.config import importable_project
@@ -224,6 +225,8 @@ def run_on_slurm(args: argparse.Namespace, options: SlurmOptions, planned: Plann
         if job.number not in submitted and (holder := job.run.holder(exact=True)) is not None:
             raise holder.refusal(job.run.path, "wait until it has ended")
     wanted = jobs_to_run(jobs, statuses, retry_failed=args.retry_failed)
+    if options.threads is not None and options.gpus_per_job == 0:
+        Threads(folder.threads).write(options.threads)
     say(describe_start(jobs, statuses, wanted))
     try:
         launcher.submit(wanted)
@@ -249,6 +252,8 @@ def slurm_options(args: argparse.Namespace, planned: PlannedExperiment) -> Slurm
     """What jobs ask of Slurm, by the command line and the config; checked as far as that is possible before a job is submitted."""
     queue = SlurmQueue()
     options = SlurmOptions.of(planned.base.get(CONFIG_KEY), given_options(args))
+    if options.threads is None and options.gpus_per_job == 0:  # as in the command that began the experiment
+        options = replace(options, threads=Threads(planned.folder.threads).read())
     try:
         if options.partition:
             queue.check_partition(options.partition)

@@ -263,6 +263,9 @@ def test_a_script_and_its_commands_are_bash_whatever_paths_hold(tmp_path):
         subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout.decode().split("\0")[:-1] == words
     )
     options = SlurmOptions(partition="gpu", nodes=2, gpus_per_job=4, setup=["module load cuda"], sbatch=["--exclusive"])
+    assert "export OMP_NUM_THREADS=3\n" in job_script(
+        tmp_path, "n", 3, SlurmOptions(threads=3, cpus_per_job=2), None, tmp_path, "python"
+    )
     text = job_script(tmp_path / "slurm/001", "n", 3, options, 2, tmp_path / "a b", "/usr/bin/python3")
     assert f'#SBATCH --chdir="{tmp_path}/a b"\n' in text and "#SBATCH --exclusive\n" in text
     assert subprocess.run(["bash", "-n"], input=text.encode(), check=True).returncode == 0

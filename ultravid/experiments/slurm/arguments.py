@@ -11,7 +11,7 @@ from ultravid.utils.errors import UserError
 __all__ = ["check_slurm_arguments", "given_options", "with_dashed_values"]
 
 _OF_OPTIONS = ("partition", "time", "nodes", "gpus_per_job", "cpus_per_job", "mem", "account", "qos", "constraint")
-_OF_HERE = ("gpus", "per_gpu", "slots", "threads")
+_OF_HERE = ("gpus", "per_gpu", "slots")
 _WITH_DASHES = ("--sbatch", "--setup")
 
 
@@ -28,7 +28,9 @@ def with_dashed_values(argv: Sequence[str]) -> list[str]:
 
 def given_options(args: argparse.Namespace) -> dict[str, Any]:
     """What was given on the command line, for `ultravid.experiments.slurm.options.SlurmOptions.of`."""
-    return {name: getattr(args, name) for name in (*_OF_OPTIONS, "sbatch", "setup", "at_once", "save_seconds")}
+    return {
+        name: getattr(args, name) for name in (*_OF_OPTIONS, "sbatch", "setup", "threads", "at_once", "save_seconds")
+    }
 
 
 def check_slurm_arguments(args: argparse.Namespace) -> None:
@@ -40,18 +42,12 @@ def check_slurm_arguments(args: argparse.Namespace) -> None:
     if args.launcher == "slurm":
         for name in _OF_HERE:
             if (value := getattr(args, name, None)) is not None:
-                right = (
-                    "--at-once N"
-                    if name == "slots"
-                    else "--cpus-per-job N"
-                    if name == "threads"
-                    else "--gpus-per-job N"
-                )
+                right = "--at-once N" if name == "slots" else "--gpus-per-job N"
                 raise UserError(
                     f"--{name.replace('_', '-')} {value}: is of jobs on this machine; with --launcher slurm, say {right}."
                 )
         return
-    given = {**given_options(args), "no_wait": args.no_wait or None}
+    given = {**given_options(args), "no_wait": args.no_wait or None, "threads": None}
     for name, value in given.items():
         if value not in (None, []):
             raise UserError(f"--{name.replace('_', '-')}: is an option of Slurm; add --launcher slurm.")

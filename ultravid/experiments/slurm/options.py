@@ -81,6 +81,7 @@ class SlurmOptions:
         constraint: as sbatch has it.
         sbatch: further options of sbatch, each as ``--name=value``.
         setup: lines of bash that are run before a job's command: modules, a virtual environment, variables.
+        threads: of a job on the processor; None is its cores (``cpus_per_job``), or what torch takes.
         at_once: the most jobs that run at a time; None is no limit but Slurm's.
         save_seconds: how long before its time limit a job gets SIGTERM; None is two minutes, or a quarter of a shorter limit.
 
@@ -99,6 +100,7 @@ class SlurmOptions:
     constraint: str = ""
     sbatch: Sequence[str] = ()
     setup: Sequence[str] = ()
+    threads: int | None = None
     at_once: int | None = None
     save_seconds: int | None = None
 
@@ -111,6 +113,7 @@ class SlurmOptions:
             ("nodes", 1),
             ("gpus_per_job", 0),
             ("cpus_per_job", 1),
+            ("threads", 1),
             ("at_once", 1),
             ("save_seconds", 1),
         ):

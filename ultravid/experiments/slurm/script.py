@@ -91,6 +91,12 @@ _CHECK_OF_SETUP = (
 
 
 def _threads(options: SlurmOptions) -> list[str]:
+    if options.threads is not None:
+        return [
+            "# The last digits of a training on the processor depend on the number of threads (--threads).",
+            f"export OMP_NUM_THREADS={options.threads}",
+            "",
+        ]
     if (
         options.cpus_per_node is None or options.nodes > 1 or options.gpus_per_node > 1
     ):  # several processes share the cores
