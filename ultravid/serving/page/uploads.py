@@ -102,7 +102,7 @@ async def drain(chunks: AsyncIterator[bytes]) -> None:
 def _look_at(path: Path) -> bool:
     if kind_of(path) is None:
         raise RefusedUploadError(
-            415, "It is not a recording that can be read: a movie, a DICOM file or a picture is, whatever its name."
+            415, "It is not a recording that this page can read: send a movie, a DICOM file or a picture."
         )
     return True
 
