@@ -24,6 +24,7 @@ TOOLS = {
     "train-plain": "plain_train_net",
     "cross-validate": "cross_validate",
     "experiment": "experiment",
+    "summarize": "summarize",
     "predict": "predict",
     "evaluate": "evaluate",
     "compare": "compare",

@@ -60,6 +60,9 @@ class Series:
         colour: CSS colour.
         dash: dash array of SVG; empty: a solid line.
         steps: draw steps, first to the right, then up, for points that are thresholds.
+        has_line: whether the points are joined.
+        radius: of a mark at each point, in pixels; 0: none.
+        href: where the line and its points link to; "": nowhere.
     """
 
     label: str
@@ -67,6 +70,9 @@ class Series:
     colour: str
     dash: str = ""
     steps: bool = False
+    has_line: bool = True
+    radius: float = 0
+    href: str = ""
 
 
 def line_chart(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Html:
@@ -121,7 +127,12 @@ def _line(series: Series, x: Axis, y: Axis) -> Html:
         left, top = f"{_x(x, at_x):.1f}", f"{_y(y, at_y):.1f}"
         path += f"M{left} {top}" if number == 0 else f"H{left}V{top}" if series.steps else f"L{left} {top}"
     shape = {"d": path, "fill": "none", "stroke": series.colour, "stroke-width": 2, "stroke-linejoin": "round"}
-    return element("path", {**shape, "stroke-dasharray": series.dash or None}, element("title", None, series.label))
+    label = element("title", None, series.label)
+    marks = [element("path", {**shape, "stroke-dasharray": series.dash or None}, label)] if series.has_line else []
+    for at_x, at_y in series.points if series.radius else ():
+        place = {"cx": f"{_x(x, at_x):.1f}", "cy": f"{_y(y, at_y):.1f}", "r": series.radius}
+        marks.append(element("circle", {**place, "fill": series.colour}, label))
+    return element("a", {"href": series.href}, *marks) if series.href else Html("".join(marks))
 
 
 def _chart(title: str, x: Axis, y: Axis, *marks: Html) -> Html:
@@ -142,7 +153,7 @@ def _chart(title: str, x: Axis, y: Axis, *marks: Html) -> Html:
         element("path", {"d": f"M{left} {top}V{bottom}H{right}", "fill": "none", "stroke": "#4a535e"}),
     )
     size = {"viewBox": f"0 0 {_WIDTH} {_HEIGHT}", "width": _WIDTH, "height": _HEIGHT, "role": "img"}
-    return element("svg", {**size, "aria-label": title}, *parts, *marks)
+    return element("svg", {"class": "chart", **size, "aria-label": title}, *parts, *marks)
 
 
 def _rule(x1: object, y1: object, x2: object, y2: object) -> Html:

@@ -45,11 +45,15 @@ class Cell:
         text: the text shown.
         value: the number, with all digits, by which the table sorts and which programs read; None: the text itself.
         prose: the text is a sentence and may wrap.
+        href: where it links to; "": nowhere.
+        left: whether the text is aligned to the left.
     """
 
     text: str
     value: float | None = None
     prose: bool = False
+    href: str = ""
+    left: bool = False
 
 
 def value_cell(value: float, digits: int = 2) -> Cell:
@@ -105,22 +109,34 @@ def chart_figure(title: str, chart: Html, text: str) -> Html:
     return element("figure", None, chart, element("figcaption", None, element("b", None, f"{title}. "), text))
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[Cell | str]], identifier: str | None = None) -> Html:
-    """A table that sorts by a column when its heading is clicked; the first column is text, the others are numbers."""
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[Cell | str]], identifier: str | None = None, kind: str = ""
+) -> Html:
+    """A table that sorts by a column when its heading is clicked; the first column is text, the others are numbers.
+
+    Args:
+        headers: names of the columns.
+        rows: their cells.
+        identifier: of the table.
+        kind: a further class: ``many`` wraps long headings, ``hashes`` is small and of one width.
+    """
     head = element("tr", None, *(element("th", {"scope": "col"}, name) for name in headers))
     body = [element("tr", None, *(_cell(cell, column) for column, cell in enumerate(row))) for row in rows]
     inner = element("thead", None, head), element("tbody", None, *body)
-    return element("div", {"class": "wide"}, element("table", {"class": "sortable", "id": identifier}, *inner))
+    return element(
+        "div", {"class": "wide"}, element("table", {"class": f"sortable {kind}".strip(), "id": identifier}, *inner)
+    )
 
 
 def _cell(cell: Cell | str, column: int) -> Html:
     cell = cell if isinstance(cell, Cell) else Cell(cell)
+    text = element("a", {"href": cell.href}, cell.text) if cell.href else cell.text
     if column == 0:
-        return element("th", {"scope": "row"}, cell.text)
+        return element("th", {"scope": "row"}, text)
     if cell.value is None:
-        return element("td", {"class": "prose" if cell.prose else None}, cell.text)
+        return element("td", {"class": "prose" if cell.prose else "left" if cell.left else None}, text)
     value = "" if math.isnan(cell.value) else repr(float(cell.value))
-    return element("td", {"data-value": value}, cell.text)
+    return element("td", {"data-value": value}, text)
 
 
 def page(title: str, subtitle: str, sections: Sequence[Html], contents: Mapping[str, str] | None = None) -> str:
@@ -148,42 +164,54 @@ def page(title: str, subtitle: str, sections: Sequence[Html], contents: Mapping[
 
 
 _STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; color: #1b1f24; background: #fff;
+:root { color-scheme: light dark; --text: #1b1f24; --back: #fff; --quiet: #4a535e; --rule: #d5dae0; --row: #e6e9ed; --strong: #9aa4b0;
+  --panel: #f4f6f8; --link: #0b5cad; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e4e7eb; --back: #15181c; --quiet: #a7b0bb; --rule: #363c44; --row: #2a3037; --strong: #6b7682; --panel: #20252b;
+    --link: #79b8ff; }
+  svg.chart, .swatch { filter: invert(0.9) hue-rotate(180deg); }
+}
+body { font: 15px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; color: var(--text); background: var(--back);
   max-width: 1180px; margin: 0 auto; padding: 1rem 1.5rem 3rem; }
-h1 { font-size: 1.6rem; margin: 0.6rem 0 0; }
-h2 { font-size: 1.2rem; margin: 2.2rem 0 0.4rem; padding-top: 0.6rem; border-top: 1px solid #d5dae0; }
+h1 { font-size: 1.6rem; margin: 0.6rem 0 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 0.4rem; padding-top: 0.6rem; border-top: 1px solid var(--rule); }
 h3 { font-size: 1rem; margin: 1.3rem 0 0.3rem; }
 p { margin: 0.4rem 0; max-width: 62rem; }
 nav { display: flex; flex-wrap: wrap; gap: 0.2rem 1.1rem; margin-top: 0.5rem; }
-a { color: #0b5cad; }
-.caption { color: #4a535e; font-size: 0.92rem; }
-.command { background: #f4f6f8; padding: 0.4rem 0.6rem; font-size: 0.82rem; overflow-x: auto; white-space: pre-wrap;
+a { color: var(--link); }
+.caption { color: var(--quiet); font-size: 0.92rem; }
+.command { background: var(--panel); padding: 0.4rem 0.6rem; font-size: 0.82rem; overflow-x: auto; white-space: pre-wrap;
   overflow-wrap: anywhere; margin: 0.4rem 0; border-radius: 3px; }
 .wide { overflow-x: auto; margin: 0.5rem 0; }
 table { border-collapse: collapse; font-size: 0.88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.22rem 0.7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e6e9ed; }
-thead th { border-bottom: 2px solid #9aa4b0; background: #fff; }
+th, td { padding: 0.22rem 0.7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--row); }
+thead th { border-bottom: 2px solid var(--strong); background: var(--back); vertical-align: bottom; }
+.many thead th { white-space: normal; overflow-wrap: break-word; max-width: 8rem; }
+.many th, .many td { padding: 0.22rem 0.45rem; }
+.many td.prose { min-width: 8rem; }
 .sortable thead th { cursor: pointer; }
 thead th[aria-sort=ascending]::after { content: " \\2191"; }
 thead th[aria-sort=descending]::after { content: " \\2193"; }
 th:first-child { text-align: left; font-weight: 600; }
-tbody tr:hover { background: #f6f8fa; }
-.facts thead th, .prose { text-align: left; }
-.prose { white-space: normal; min-width: 16rem; color: #4a535e; }
+tbody tr:hover { background: var(--panel); }
+.facts thead th, .prose, .left { text-align: left; }
+.prose { white-space: normal; min-width: 16rem; color: var(--quiet); }
 .facts td { text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere; max-width: 34rem; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem 1.6rem; }
 figure { margin: 0.5rem 0; break-inside: avoid; }
 .charts figure { width: 540px; max-width: 100%; }
 .charts svg { max-width: 100%; height: auto; }
-figcaption { font-size: 0.88rem; color: #1b1f24; overflow-wrap: anywhere; }
+figcaption { font-size: 0.88rem; color: var(--text); overflow-wrap: anywhere; }
 .grid { display: flex; flex-wrap: wrap; gap: 12px; align-items: flex-end; }
 .grid figure { margin: 0; width: 262px; } .grid figcaption { overflow-wrap: anywhere; }
 .strip { display: flex; flex-wrap: wrap; gap: 6px; }
 .frame { width: 172px; }
 .frame svg { display: block; width: 100%; height: auto; background: #eceff2; }
-.frame span { font-size: 0.76rem; color: #4a535e; }
+.frame span { font-size: 0.76rem; color: var(--quiet); }
 svg text { font: 11px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1b1f24; }
+svg:not(.chart) text { fill: var(--text); }
+details { margin: 0.4rem 0; } summary { cursor: pointer; }
+.hashes td, .hashes th { font-size: 0.8rem; } .hashes thead th { text-align: left; } .hashes td { font-family: ui-monospace, monospace; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; font-size: 0.88rem; }
 .swatch { display: inline-block; width: 1.5rem; height: 0; border-top: 3px solid; vertical-align: middle;
   margin-right: 0.4rem; }

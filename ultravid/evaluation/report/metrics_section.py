@@ -21,8 +21,8 @@ from ultravid.evaluation.report.html_page import (
     table,
     value_cell,
 )
-from ultravid.evaluation.report.report_run import ReportOptions, ReportRun, notes_of_runs, strata_fields
-from ultravid.evaluation.run_facts import differing_settings
+from ultravid.evaluation.report.report_run import MOST_COLUMNS, ReportOptions, ReportRun, notes_of_runs, strata_fields
+from ultravid.evaluation.run_facts import differing_settings, run_warnings
 from ultravid.evaluation.tables import digits_of, format_interval, format_undefined
 
 __all__ = ["all_metrics_section", "differences_section", "metrics_section", "strata_section"]
@@ -52,18 +52,9 @@ _MEANINGS = {
 def metrics_section(runs: Sequence[ReportRun]) -> Html:
     """The metrics that have confidence intervals."""
     options = runs[0].options
-    interval_header = ["95% interval"] if options.num_draws else []
-    headers = ["metric", *(text for run in runs for text in (run.name, *interval_header)), "meaning"]
-    rows: list[Row] = []
-    for name in BOOTSTRAP_METRICS:
-        row: Row = [name]
-        for run in runs:
-            row.append(value_cell(run.metrics[name], digits_of(name)))
-            if run.draws:
-                interval = percentile_interval(run.draws[name])
-                row.append(Cell(format_interval(interval.low, interval.high, digits_of(name))))
-        rows.append([*row, Cell(_MEANINGS[name], prose=True)])
+    tables = [_metrics_by_row(runs)] if len(runs) <= MOST_COLUMNS else _metrics_by_column(runs)
     notes = _undefined_notes(runs, BOOTSTRAP_METRICS)
+    notes += [caption(f"{names}: {note}") for names, note in notes_of_runs(runs, _warnings)]
     notes += [caption(f"{names}: {note}") for names, note in notes_of_runs(runs, lambda run: stills_note(run.videos))]
     notes += _rate_notes(runs, BOOTSTRAP_METRICS)
     if options.num_draws:
@@ -77,7 +68,46 @@ def metrics_section(runs: Sequence[ReportRun]) -> Html:
         )
     commands = [command(_evaluate_command(run)) for run in runs]
     again = caption("To compute these values again:"), *commands
-    return section("metrics", "Metrics", table(headers, rows, "main-metrics"), *notes, caption(how), *again)
+    return section("metrics", "Metrics", *tables, *notes, caption(how), *again)
+
+
+def _warnings(run: ReportRun) -> str:
+    return " ".join(run_warnings(run.path))
+
+
+def _metrics_by_row(runs: Sequence[ReportRun]) -> Html:
+    """A row a metric: of each run its value and interval."""
+    interval_header = ["95% interval"] if runs[0].options.num_draws else []
+    headers = ["metric", *(text for run in runs for text in (run.name, *interval_header)), "meaning"]
+    rows: list[Row] = []
+    for name in BOOTSTRAP_METRICS:
+        row: Row = [name]
+        for run in runs:
+            row.append(value_cell(run.metrics[name], digits_of(name)))
+            row += [_interval_cell(run, name)] if run.draws else []
+        rows.append([*row, Cell(_MEANINGS[name], prose=True)])
+    return table(headers, rows, "main-metrics")
+
+
+def _interval_cell(run: ReportRun, name: str) -> Cell:
+    interval = percentile_interval(run.draws[name])
+    return Cell(format_interval(interval.low, interval.high, digits_of(name)))
+
+
+def _metrics_by_column(runs: Sequence[ReportRun]) -> list[Html]:
+    """A row a run: its values; then the intervals of the main metrics; and what each metric means."""
+    rows: list[Row] = [
+        [run.name, *(value_cell(run.metrics[name], digits_of(name)) for name in BOOTSTRAP_METRICS)] for run in runs
+    ]
+    parts = [table(["run", *BOOTSTRAP_METRICS], rows, "main-metrics", "many")]
+    shown = max((shown_metrics(run.videos) for run in runs), key=len)
+    main = [name for name in shown if name in BOOTSTRAP_METRICS]
+    if runs[0].options.num_draws:
+        intervals: list[Row] = [[run.name, *(_interval_cell(run, name) for name in main)] for run in runs]
+        parts += [caption("95% intervals:"), table(["run", *main], intervals, "main-intervals", "many")]
+    meanings: list[Row] = [[name, Cell(_MEANINGS[name], prose=True)] for name in BOOTSTRAP_METRICS]
+    what = element("summary", None, "What each metric means")
+    return [*parts, element("details", None, what, table(["metric", "meaning"], meanings, "meanings"))]
 
 
 def _rate_notes(runs: Sequence[ReportRun], names: Sequence[str] | None = None) -> list[Html]:
@@ -200,5 +230,10 @@ def all_metrics_section(runs: Sequence[ReportRun]) -> Html:
     rows += [[name, *(value_cell(counts[r.name].get(name, 0), 0) for r in runs)] for name in names]
     headers = ["metric", *(run.name for run in runs)]
     return section(
-        "all-metrics", "All metrics", how, *reasons, *_rate_notes(runs), table(headers, rows, "all-metrics-table")
+        "all-metrics",
+        "All metrics",
+        how,
+        *reasons,
+        *_rate_notes(runs),
+        table(headers, rows, "all-metrics-table", "many" if len(runs) > MOST_COLUMNS else ""),
     )

@@ -26,6 +26,8 @@ from ultravid.evaluation.report.timelines_section import timelines_section
 
 __all__ = ["report_page"]
 
+_NAMED = 4  # runs in the title
+
 
 def report_page(runs: Sequence[ReportRun], not_compared: str = "") -> str:
     """The whole HTML document.
@@ -35,7 +37,6 @@ def report_page(runs: Sequence[ReportRun], not_compared: str = "") -> str:
         not_compared: its second result, why the runs can't be compared; empty if they can.
     """
     sections = {
-        "runs": ("Runs", runs_section(runs)),
         "metrics": ("Metrics", metrics_section(runs)),
         "differences": ("Differences", differences_section(runs, not_compared) if len(runs) > 1 else None),
         "curves": ("Curves", curves_section(runs)),
@@ -47,10 +48,13 @@ def report_page(runs: Sequence[ReportRun], not_compared: str = "") -> str:
         "stills": ("Stills", stills_section(runs)),
         "timelines": ("Timelines", timelines_section(runs)),
         "all-metrics": ("All metrics", all_metrics_section(runs)),
+        "runs": ("Runs", runs_section(runs)),
     }
     present = {key: (name, part) for key, (name, part) in sections.items() if part is not None}
     counts = count_metrics(runs[0].videos)
     sizes = count_text(counts)
     contents = {key: name for key, (name, _) in present.items()}
-    title = "Report: " + ", ".join(run.name for run in runs)
+    names = [run.name for run in runs]
+    more = f" and {len(runs) - _NAMED} more" if len(runs) > _NAMED else ""
+    title = f"Report: {', '.join(names[:_NAMED] if more else names)}{more}"
     return page(title, f"{runs[0].name}: {sizes}", [part for _, part in present.values()], contents)

@@ -20,9 +20,12 @@ from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.runs import check_metrics, check_same_videos, in_order_of, load_run
 from ultravid.utils.errors import UserError
 
-__all__ = ["ReportOptions", "ReportRun", "load_report_runs", "notes_of_runs", "strata_fields"]
+__all__ = ["MOST_COLUMNS", "ReportOptions", "ReportRun", "load_report_runs", "notes_of_runs", "strata_fields"]
 
 _STRATA = ("device", "organ", "hospital")
+
+MOST_COLUMNS = 3
+"""With more runs, runs are the rows of a table: as columns they would not fit on a screen."""
 
 
 @dataclass(frozen=True)
