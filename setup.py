@@ -57,6 +57,7 @@ setup(
         "serve": ["fastapi>=0.115", "uvicorn>=0.32", "websockets>=13", "python-multipart>=0.0.12"],  # tools/serve.py
         "dicom-sr": ["highdicom>=0.25"],  # structured reports and secondary captures of tools/predict.py
         "onnx": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"],  # tools/export.py --format onnx
+        "search": ["optuna>=4.2"],  # tools/experiment.py --search optuna
         "s3": ["boto3>=1.34"],  # s3:// addresses, by iopath
         "mlflow": ["mlflow-skinny>=3.1", "sqlalchemy>=2", "alembic>=1.13"],  # the two are for its sqlite store
         # Lossless JPEG in DICOM. Apart, for it is under the GPL; baseline JPEG needs it not.

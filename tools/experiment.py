@@ -3,6 +3,8 @@
 
     python tools/experiment.py --config-file projects/basicdet/configs/phantom.py --output-dir outputs/rates \\
         'optimizer.lr=1e-4,3e-4,1e-3' 'train.seed=range(2)'
+    python tools/experiment.py --config-file ... --output-dir outputs/search --search optuna --trials 40 --objective AP50 \\
+        'optimizer.lr=tag(log, interval(1e-5, 1e-2))' 'train.max_iter=1000,2000'
     python tools/experiment.py --config-file ... --output-dir outputs/lengths --gpus 0,1,2,3 \\
         --set short='train.max_iter=500' --set long='train.max_iter=4000 optimizer.lr=5e-4' 'train.seed=range(4)'
     python tools/experiment.py --config-file ... --output-dir outputs/list --jobs jobs.csv --dry-run
@@ -28,6 +30,7 @@ from ultravid.experiments.local import stopped_by_signals
 from ultravid.experiments.plan import ExperimentFolder, Plan, PlannedJob
 from ultravid.experiments.planning import ExperimentRequest, PlannedExperiment, experiment_folder, plan_experiment
 from ultravid.experiments.running import jobs_to_run, run_locally
+from ultravid.experiments.search_options import add_search_arguments, refuse_search_folder
 from ultravid.experiments.slots import Threads, make_slots, threads_per_job, with_threads
 from ultravid.experiments.slurm import (
     SlurmLauncher,
@@ -99,6 +102,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--restarts", type=int, default=3, metavar="N", help="how often a job that was killed is resumed (3)"
     )
     add_slurm_arguments(parser)
+    add_search_arguments(parser)
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides, as for the launcher, and sweeps")
     args = parser.parse_intermixed_args(with_dashed_values(sys.argv[1:] if argv is None else argv))
     if args.config_file is None and not args.status:
@@ -315,6 +319,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.status:
         return show_status(args)
     with importable_project(args.config_file):
+        if args.search:
+            from ultravid.experiments.searchers import run_search  # here, as it imports much
+
+            slots = [{}] if args.is_searcher else make_slots(args.gpus, args.per_gpu, args.slots)
+            with stopped_by_signals():
+                return run_search(args, slots, sys.argv[1:] if argv is None else argv)
+        refuse_search_folder(args.output_dir)
         if args.dry_run or args.print_jobs:
             (dry_run if args.dry_run else print_commands)(args)
             return 0

@@ -32,7 +32,8 @@ def videos_of(rng, shift):
     moved = []
     for i, video in enumerate(videos):
         frames = [
-            dataclasses.replace(f, boxes=(f.boxes + shift + rng.uniform(0, 0.5)).astype(np.float32)) for f in video.frames
+            dataclasses.replace(f, boxes=(f.boxes + shift + rng.uniform(0, 0.5)).astype(np.float32))
+            for f in video.frames
         ]
         moved.append(dataclasses.replace(video, frames=frames, video_id=f"v{i}", patient=f"p{i}"))
     return moved
@@ -101,7 +102,7 @@ def test_settings_are_means_over_their_seeds_and_runs_that_have_not_ended_are_sa
 
 
 def test_differences_are_paired_over_patients_with_seeds_averaged(experiment, summary):
-    folder, metrics = experiment
+    _, metrics = experiment
     rows = {(row["optimizer.lr"], row["metric"]): row for row in rows_of(summary / "differences.csv")}
     drawn = {}
     for lr, shift, numbers in (("1e-4", 3, (0, 1)), ("3e-4", 1, (2, 3))):
@@ -123,7 +124,9 @@ def test_the_page_shows_metrics_first_links_to_reports_and_ends_with_hashes(summ
     reports = {url for url in page.urls if not url.startswith("#")}
     assert len(reports) == 1 and all((summary / url).is_file() for url in reports)
     assert any(tag == "circle" for tag, _ in page.elements) and "Logarithmic axis" in page.text
-    assert [row[0] for row in page.tables["runs-table"]][2:] == [f"{n:03d}-{n:08x}" for n in range(1, 6)]  # a link comes first
+    assert [row[0] for row in page.tables["runs-table"]][2:] == [
+        f"{n:03d}-{n:08x}" for n in range(1, 6)
+    ]  # a link comes first
 
 
 @pytest.mark.slow_models
@@ -147,7 +150,10 @@ def test_runs_that_no_plan_knows_differ_in_what_their_configs_say(experiment, tm
     out = capsys.readouterr().out
     assert re.search(r"\| 0\.1 +\| +2 \|", out) and "detections of all folds together (0, 1)" in out
     assert "output_dir" not in out and "Paired over 6 patients" in out
-    assert summarize(tmp_path / "mine", *METRICS, "--no-files", "--group-by", "fold,lr", "--reference", "lr=0.2,fold=0") == 0
+    assert (
+        summarize(tmp_path / "mine", *METRICS, "--no-files", "--group-by", "fold,lr", "--reference", "lr=0.2,fold=0")
+        == 0
+    )
     assert "has video" in capsys.readouterr().out  # folds have other patients, so there is nothing to pair
 
 

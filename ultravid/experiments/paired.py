@@ -132,7 +132,9 @@ def compare_settings(
         base = reader.sample(reference)
     except UserError as error:
         return Comparison(reference, notes=[f"Nothing is compared with {reference.label}: {error}"])
-    rows, notes, averaged = [], [], {reference.label: base.repetitions}
+    rows: list[Difference] = []
+    notes: list[str] = []
+    averaged = {reference.label: base.repetitions}
     for setting in others:
         progress(setting.label)
         try:
@@ -208,7 +210,8 @@ class _Reader:
         whole = {own: runs for own, runs in repetitions.items() if all(fold in runs for fold in self.folds)}
         if not whole:
             raise UserError("in each of its repetitions a fold is missing.")
-        values, draws = [], []
+        values: list[Mapping[str, float]] = []
+        draws: list[Mapping[str, FloatArray]] = []
         for runs in whole.values():
             videos = self._pooled([runs[fold] for fold in self.folds])
             metrics = all_metrics(videos)

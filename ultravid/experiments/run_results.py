@@ -232,7 +232,7 @@ def _read(found: _Found, name: str, evaluation: str, settings: Mapping[str, str]
     if isinstance(settings, str):
         notes.append(f"{name}: its config can't be read, so what distinguishes it is not known: {settings}")
         settings = {}
-    common = {"name": name, "run": run, "settings": settings, "status": status, "evaluation": folder}
+    common: dict[str, Any] = {"name": name, "run": run, "settings": settings, "status": status, "evaluation": folder}
     if not folder.metrics.is_file():
         return RunResult(**common, identity=found.identity, **_without_metrics(run, status, folder))
     try:

@@ -27,6 +27,7 @@ __all__ = [
     "StartedProcess",
     "note_end",
     "note_process",
+    "note_pruned",
     "note_start",
     "started_process",
     "status_of",
@@ -55,6 +56,9 @@ class JobState(enum.StrEnum):
 
     FAILED = "failed"
     """It ended with an error of its own. It is retried with ``--retry-failed`` alone."""
+
+    PRUNED = "pruned"
+    """A search stopped it early, as others did better. It is not continued."""
 
     FINISHED = "finished"
     """Training and the last evaluation are done. It is not run again."""
@@ -192,12 +196,19 @@ def note_end(run: RunFolder, exit_code: int) -> None:
     _write(run.job_record, {"starts": [], **record, "exit_code": exit_code, "ended": iso_time(time.time())})
 
 
+def note_pruned(run: RunFolder) -> None:
+    """Note in a job's folder that a search stopped it early; a further start takes the note back."""
+    _write(run.job_record, {**_read_json(run.job_record), "pruned": True})
+
+
 def _state(run: RunFolder, record: Mapping[str, Any], is_queued: bool) -> JobState:
     if _started_process(record) is not None:
         return JobState.RUNNING
     state, code = run.state(), record.get("exit_code")
     if state in (RunState.RUNNING, RunState.FINISHED):
         return JobState(state.value)
+    if record.get("pruned"):
+        return JobState.PRUNED
     if is_queued:
         return JobState.QUEUED
     if isinstance(code, int) and code not in (0, EXIT_STOPPED):  # also of a process that ended before it trained

@@ -63,7 +63,7 @@ def fit_columns(columns: Sequence[Column], width: int) -> tuple[str, list[str]]:
     Returns:
         the table, and the names of the columns that were left out.
     """
-    kept, left_out = list(columns), []
+    kept, left_out = list(columns), list[str]()
     while _width(kept) > width and any(column.weight for column in kept):
         heaviest = max(column.weight for column in kept)
         place = max(at for at, column in enumerate(kept) if column.weight == heaviest)

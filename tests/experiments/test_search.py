@@ -1,0 +1,182 @@
+"""Searches of jobs that train nothing."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.experiments.fake_search import CONFIG, ROOT, search
+from ultravid.config import LazyConfig
+from ultravid.config.errors import OverrideError
+from ultravid.experiments import searchers
+from ultravid.experiments.plan import ExperimentFolder
+from ultravid.experiments.search_space import search_space
+from ultravid.experiments.status import JobState, status_of
+from ultravid.utils.errors import UserError
+
+optuna = pytest.importorskip("optuna")
+RATE = "optimizer.lr=tag(log, interval(1e-5, 1e-1))"
+
+
+def study_of(folder):
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "study.journal"))
+    return optuna.load_study(study_name="search", storage=optuna.storages.JournalStorage(backend))
+
+
+def trials_of(folder):
+    return [(t.state.name, t.params, t.value) for t in study_of(folder).get_trials()]
+
+
+def in_background(folder, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    program = [sys.executable, str(ROOT / "tests/experiments/fake_search.py"), str(folder), *arguments]
+    return subprocess.Popen(program, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def wait_until(done):
+    for _ in range(600):
+        if done():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it takes too long")
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("searched") / "search"
+    assert search(folder, "--trials", "4", RATE, "optimizer.name=a,b") == 0
+    return folder
+
+
+def test_trials_are_jobs_of_the_plan_and_the_best_one_is_a_config(searched, capsys):
+    trials = trials_of(searched)
+    assert [state for state, _, _ in trials] == ["COMPLETE"] * 4
+    plan = ExperimentFolder(searched).read_plan()
+    assert [job.number for job in plan.jobs] == [0, 1, 2, 3]
+    assert all(status_of(job.run).state == JobState.FINISHED for job in plan.jobs)
+    _, params, value = max(trials, key=lambda trial: trial[2])
+    best = LazyConfig.load(searched / "best.yaml")
+    assert best.optimizer.lr == params["optimizer.lr"] and best.optimizer.name == params["optimizer.name"]
+    assert best.train.output_dir == "out"
+    rows = (searched / "summary.csv").read_text().splitlines()
+    assert rows[0] == "number,optimizer.lr,optimizer.name,AP50,Pr80" and len(rows) == 5
+    assert search(searched, "--trials", "4", RATE, "optimizer.name=a,b") == 0  # nothing is left to do
+    assert trials_of(searched) == trials and f"AP50 {value:.4f}" in capsys.readouterr().out
+
+
+def test_a_search_refuses_what_it_can_not_continue(searched, tmp_path, capsys):
+    assert search(searched, "--trials", "5", RATE) == 2
+    assert "optimizer.name: a, b -> (not searched)" in capsys.readouterr().err
+    assert search(tmp_path / "s", "--trials", "5", "--jobs", "jobs.csv", RATE) == 2
+    assert search(tmp_path / "s", "--trials", "5", "optimizer.lr=1") == 2
+    assert "nothing varies" in capsys.readouterr().err
+    assert search(tmp_path / "s", "--objective", "AP5", "--trials", "1", RATE) == 2
+    assert "no such metric. Did you mean 'AP50'?" in capsys.readouterr().err
+
+
+def test_a_failed_job_is_a_failed_trial_and_is_tried_again_when_asked(tmp_path, capsys):
+    arguments = ["--trials", "3", "optimizer.lr=1e-3,1e-1", "fake.fail_above=1e-2", "--sampler", "random"]
+    assert search(tmp_path / "s", *arguments) == 1
+    out = capsys.readouterr().out
+    assert "failed: FloatingPointError: loss is nan" in out
+    states = [state for state, _, _ in trials_of(tmp_path / "s")]
+    assert states.count("FAIL") >= 1 and len(ExperimentFolder(tmp_path / "s").read_plan().jobs) == 2
+    assert search(tmp_path / "s", *arguments, "--retry-failed") == 1
+    starts = [
+        json.loads(job.run.job_record.read_text())["starts"]
+        for job in ExperimentFolder(tmp_path / "s").read_plan().jobs
+    ]
+    assert sorted(map(len, starts)) == [1, 2]
+
+
+def test_a_trial_that_does_badly_is_pruned(tmp_path):
+    folder = tmp_path / "s"
+    assert search(folder, "--trials", "1", "optimizer.lr=1e-3,1e-1", "--sampler", "random") == 0
+    study = study_of(folder)
+    for _ in range(5):
+        study.add_trial(
+            optuna.create_trial(
+                params={"optimizer.lr": "1e-3"},
+                distributions={"optimizer.lr": optuna.distributions.CategoricalDistribution(["1e-3", "1e-1"])},
+                value=100.0,
+                intermediate_values={10: 90.0, 20: 95.0, 30: 99.0, 40: 100.0},
+            )
+        )
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    gate = f"fake.gate={tmp_path / 'gate'}"
+    wanted = [state for state, _, _ in trials_of(folder)]
+    assert search(folder, "--trials", str(len(wanted) + 6), "optimizer.lr=1e-3,1e-1", "--sampler", "random", gate) == 0
+    states = [state for state, _, _ in trials_of(folder)]
+    assert "PRUNED" in states
+    plan = ExperimentFolder(folder).read_plan()
+    assert JobState.PRUNED in [status_of(job.run).state for job in plan.jobs]
+
+
+def test_a_search_that_was_killed_goes_on_where_it_was_and_proposes_the_same(tmp_path):
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    arguments = ["--trials", "3", RATE, "fake.pause=0.02"]
+    assert search(alone, *arguments) == 0
+    process = in_background(killed, "--trials", "3", RATE, "fake.pause=0.02")
+    journal = killed / "study.journal"
+    wait_until(lambda: journal.exists() and journal.read_text().count('"job"') >= 2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    with journal.open("a") as file:
+        file.write('{"op_code": 8, "wor')  # as a power failure leaves it
+    with contextlib.suppress(FileNotFoundError):
+        (killed / "study.journal.lock").unlink()  # Optuna waits for 30 s before it breaks a dead one
+    assert search(killed, *arguments) == 0
+    assert trials_of(killed) == trials_of(alone)
+    assert len(list((killed / "jobs").iterdir())) == 3
+
+
+@pytest.mark.slow_models
+def test_two_commands_share_a_study_and_no_job_runs_twice(tmp_path):
+    folder = tmp_path / "s"
+    arguments = ["--trials", "5", RATE, "fake.pause=0.03"]
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    process = in_background(folder, *arguments)
+    wait_until(lambda: (folder / "plan.json").exists())
+    assert search(folder, *arguments) == 0
+    assert process.wait(60) == 0
+    assert [state for state, _, _ in trials_of(folder)] == ["COMPLETE"] * 5
+    jobs = ExperimentFolder(folder).read_plan().jobs
+    assert [job.number for job in jobs] == list(range(5)) and len({job.identity for job in jobs}) == 5
+    assert all(len(json.loads(job.run.job_record.read_text())["starts"]) == 1 for job in jobs)
+
+
+@pytest.mark.slow_models
+def test_several_slots_are_as_many_commands(tmp_path, monkeypatch, capsys):
+    program = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom tests.experiments.fake_search import run\n"
+    (tmp_path / "experiment.py").write_text(f"{program}sys.exit(run(sys.argv[1:]))\n")
+    monkeypatch.setattr(searchers, "tools_folder", lambda: tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert search(tmp_path / "s", "--trials", "4", RATE, "fake.pause=0.1", "--slots", "2") == 0
+    assert [state for state, _, _ in trials_of(tmp_path / "s")] == ["COMPLETE"] * 4
+    jobs = ExperimentFolder(tmp_path / "s").read_plan().jobs
+    starts = [json.loads(job.run.job_record.read_text())["starts"] for job in jobs]
+    assert [len(of_job) for of_job in starts] == [1] * 4
+    assert "slot 1, trial" in capsys.readouterr().out
+
+
+def test_what_varies_is_read_from_sweeps():
+    space = search_space(["a.x=range(2, 9, 2)", "b=range(0, 1, 0.25)", "c=interval(1, 5)", "d=1,2,x", "e=3"], {})
+    assert space.described() == {
+        "a.x": "whole numbers from 2 to 8 in steps of 2",
+        "b": "numbers from 0 to 0.75 in steps of 0.25",
+        "c": "whole numbers from 1 to 5 in steps of 1",
+        "d": "1, 2, x",
+    }
+    assert space.plain == ["e=3"] and space.size == 4 * 4 * 5 * 3
+    trial = optuna.trial.FixedTrial({"a.x": 4, "b": 0.5, "c": 2, "d": "x"})
+    texts = {d.key: d.suggest(trial) for d in space.dimensions}
+    assert space.settings(texts).overrides == ("a.x=4", "b=0.5", "c=2", "d=x", "e=3")
+    with pytest.raises(UserError, match="a is set twice"):
+        search_space(["a=1,2", "a=3"], {})
+    with pytest.raises(OverrideError, match="begins below its end"):
+        search_space(["a=interval(2, 1)"], {})

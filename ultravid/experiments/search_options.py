@@ -1,0 +1,55 @@
+"""The options of a search on the command line; this module imports little, as every command of ``tools/experiment.py`` reads it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ultravid.experiments.plan import ExperimentFolder
+from ultravid.utils.errors import UserError
+from ultravid.utils.tool import seed_argument
+
+__all__ = ["DIRECTIONS", "PRUNERS", "SAMPLERS", "add_search_arguments", "refuse_search_folder"]
+
+SAMPLERS = ("tpe", "random")
+PRUNERS = ("median", "halving", "none")
+DIRECTIONS = ("maximize", "minimize")
+
+_TRIALS = 20
+
+
+def add_search_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a search to those of ``tools/experiment.py``."""
+    group = parser.add_argument_group("search instead of a grid")
+    group.add_argument(
+        "--search",
+        choices=["optuna"],
+        help="let Optuna propose jobs: intervals are numbers, ranges are steps, lists are choices",
+    )
+    group.add_argument(
+        "--trials", type=int, default=_TRIALS, metavar="N", help=f"jobs in all, of all commands ({_TRIALS})"
+    )
+    group.add_argument("--objective", default="AP50", metavar="METRIC", help="what to improve (AP50)")
+    group.add_argument(
+        "--direction",
+        choices=DIRECTIONS,
+        help="(default: minimize false positives, delays and losses; maximize others)",
+    )
+    group.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="how to propose (tpe)")
+    group.add_argument(
+        "--pruner", choices=PRUNERS, default="median", help="when to stop a job early, by its evaluations (median)"
+    )
+    group.add_argument("--search-seed", type=seed_argument, default=0, metavar="N", help="seed of the proposals (0)")
+    group.add_argument("--searcher", dest="is_searcher", action="store_true", help=argparse.SUPPRESS)
+
+
+def refuse_search_folder(output_dir: Path) -> None:
+    """Refuse a grid in the folder of a search.
+
+    Raises:
+        UserError: it is one.
+    """
+    if ExperimentFolder(output_dir).study.exists():
+        raise UserError(
+            f"{output_dir} holds a search. Continue it with --search optuna, or choose another --output-dir."
+        )
