@@ -131,7 +131,9 @@ def test_commands_of_the_page_on_experiments_plan_the_jobs_that_it_says(tmp_path
     tool, numbers = load_tool("experiment"), []
     for _, _, *arguments in commands:
         args = tool.parse_args(arguments)
-        if not args.status:
+        if args.search:
+            assert run_tool(tool.main, [*arguments, "--dry-run"]) == 0
+        elif not args.status:
             args.output_dir, args.dry_run = tmp_path / "out", True
             numbers.append(len(tool.make_plan(args).jobs))
     assert numbers == [6, 6, 8, 9, 6, 6, 6] and not (tmp_path / "out").exists()

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ultravid.config import ConfigError, LazyConfig
+from ultravid.config import ConfigError, LazyConfig, Node
 from ultravid.config.command_line import load_with_overrides
 from ultravid.config.loader import importable_project
+from ultravid.config.tree import Container, walk
 from ultravid.evaluation.bootstrap import BOOTSTRAP_METRICS
 from ultravid.experiments.checking import check_jobs
 from ultravid.experiments.grouping import lower_is_better
@@ -46,6 +47,7 @@ _JOB, _OWNER, _SAME, _WHY, _RETRY, _PRUNING = "job", "owner", "same_as", "why", 
 _LOCK_WAIT_S = 120.0
 _LOOK_S = 1.0
 _WAIT_S = 2.0
+_OF_VIDEOS = {"VideoDetectionEvaluator", "FramePictures", "DatasetEvaluators"}
 _KNOWN_METRICS = (*BOOTSTRAP_METRICS, "multi_mAP", "mAP_s", "mAP_l")
 
 
@@ -109,10 +111,11 @@ class Search:
         del optuna
         if self.folder.plan.exists() and not self.folder.study.exists():
             raise UserError(f"{self.folder.path} holds an experiment without a search. Choose another --output-dir.")
-        base, _ = check_jobs(self.config_file, self.space.plain, self.space.corners())
-        evaluator = str(base.raw["dataloader"].raw["evaluator"].raw.get("_target_", "")) if "dataloader" in base else ""
+        corners = self.space.corners()
+        labels = [f"trial of {', '.join(f'{key}={text}' for key, text in job.settings.items())}" for job in corners]
+        base, _ = check_jobs(self.config_file, self.space.plain, corners, labels=labels)
         name = self.options.objective
-        if evaluator.endswith("VideoDetectionEvaluator") and "/" not in name and name not in _KNOWN_METRICS:
+        if _evaluates_videos_alone(base) and "/" not in name and name not in _KNOWN_METRICS:
             close = nearest(name, _KNOWN_METRICS)
             hint = f" Did you mean {close!r}?" if close else f" There are {', '.join(_KNOWN_METRICS)}."
             raise UserError(f"--objective {name}: the evaluator computes no such metric.{hint}")
@@ -461,6 +464,17 @@ class _Watcher(JobListener):
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGTERM)
         self._next = time.monotonic() + 30
+
+
+def _evaluates_videos_alone(base: Node) -> bool:
+    """Whether a config's evaluator computes the metrics of `ultravid.evaluation.metrics`, and no others."""
+    loader = base.raw.get("dataloader") if "dataloader" in base else None
+    evaluator = loader.raw.get("evaluator") if isinstance(loader, Node) else None
+    nodes = walk(evaluator) if isinstance(evaluator, Container) else ()
+    targets = {
+        str(node.raw["_target_"]).rpartition(".")[2] for node in nodes if isinstance(node, Node) and "_target_" in node
+    }
+    return "VideoDetectionEvaluator" in targets and targets <= _OF_VIDEOS
 
 
 def import_optuna() -> Any:
