@@ -223,7 +223,7 @@ def _settings(found: _Found, bases: dict[Path, Mapping[str, str]], is_one_plan: 
 
 
 def _leaves_of(config: Path) -> dict[str, str]:
-    return {key: text for key, text in leaves(LazyConfig.load(config), "").items() if not has_no_influence(key)}
+    return {key: text for key, text in leaves(LazyConfig.load(config)).items() if not has_no_influence(key)}
 
 
 def _read(found: _Found, name: str, evaluation: str, settings: Mapping[str, str] | str, notes: list[str]) -> RunResult:
