@@ -289,6 +289,7 @@ class LiveStream(Iterator[TimedFrame]):
                 logger.info("%s: try %d of %d: %s.", self._source, attempt + 1, self._options.tries, error)
         text = f"stopped after {after}: {why}; it did not come back in {counted(self._options.tries, 'try').replace('trys', 'tries')}"
         if stopped is None:
+            logger.warning("%s: did not come back, and has ended; all that came is kept.", self._source)
             self._repairs.append((_ENDED, text))
         else:
             self._damage.append(f"{self._source}: {text}.")
