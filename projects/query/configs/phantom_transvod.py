@@ -1,7 +1,7 @@
 """TransVOD (He et al., ACM MM 2021), small and causal, on the phantom: 16 frames, every second one, so 30 frames back.
 
 Command:  python tools/lazyconfig_train.py --config-file projects/query/configs/phantom_transvod.py
-Metrics:  not measured.
+Metrics:  AP50 89.9, FP80 7.5 (seed 0).
 Hardware: as phantom.py.
 """
 
