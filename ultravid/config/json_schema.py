@@ -155,8 +155,9 @@ class _Writer:
         if full_key(container) == "train" and key in OF_LAUNCHERS:
             annotations.append(OF_LAUNCHERS[key])
         if annotations:
-            schemas = [self._typed(annotation) for annotation in annotations]
-            return schemas[0] if all(schema == schemas[0] for schema in schemas) else {"allOf": schemas}
+            typed = [self._typed(annotation) for annotation in annotations]
+            schemas = [schema for index, schema in enumerate(typed) if schema not in typed[:index]]
+            return schemas[0] if len(schemas) == 1 else {"allOf": schemas}
         return _like(value)
 
     # --- calls ----------------------------------------------------------------------------------------------------------

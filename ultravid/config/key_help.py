@@ -356,7 +356,7 @@ def helps_as_text(helps: Iterable[KeyHelp], width: int = 100) -> str:
         lines += _wrapped(", ".join(filter(None, facts)), width)
         lines += _wrapped(each.doc, width)
         lines += _wrapped(f"# {each.comment}" if each.comment else "", width)
-        lines += _wrapped(f"set at {_near(each.where)}" if each.where else "", width)
+        lines += _wrapped(_set_by(each.where), width)
         lines += _wrapped(f"also takes {', '.join(each.also_takes)}" if each.also_takes else "", width)
     return "\n".join(lines)
 
@@ -382,7 +382,8 @@ def _wrapped(text: str, width: int) -> list[str]:
     )
 
 
-def _near(place: str) -> str:
-    """A place with its file by the path from the current folder, if it is below it."""
-    here = f"{os.getcwd()}{os.sep}"
-    return place.replace(here, "") if not place.startswith("override ") else place
+def _set_by(place: str) -> str:
+    """What set a value: an override, or a line of a file, whose path is shown from the current folder if it is below it."""
+    if place.startswith("override "):
+        return f"set by {place}"
+    return f"set at {place.replace(f'{os.getcwd()}{os.sep}', '')}" if place else ""
