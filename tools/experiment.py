@@ -17,6 +17,7 @@ OUTPUT_DIR/summary.csv when all jobs are finished. Exit codes: 0 all jobs are fi
 """
 
 import argparse
+import contextlib
 import shlex
 import sys
 from collections import Counter
@@ -58,8 +59,12 @@ class _Parser(ToolParser):
 
     def hints(self, unknown: Sequence[str], known: Sequence[str]) -> list[str]:
         """See `ToolParser`."""
-        if any(text in ("-m", "--multirun") for text in unknown):
-            return [f"Every command here runs all jobs: leave {'-m' if '-m' in unknown else '--multirun'} out."]
+        for text in unknown:
+            option = text.partition("=")[0]
+            if option in ("-m", "--multirun"):
+                return [f"Every command here runs all jobs: leave {option} out."]
+            if option in ("-cn", "-cp", "-cd", "--config-name", "--config-path", "--config-dir"):
+                return ["The config is named by its file: --config-file FILE."]
         return super().hints(unknown, known)
 
 
@@ -167,7 +172,8 @@ def dry_run(args: argparse.Namespace) -> None:
 def print_commands(args: argparse.Namespace) -> None:
     """Write the plan, and print a command for each job that is still to be run; whoever runs them may do so in any order."""
     with experiment_folder(args.output_dir):
-        planned = make_plan(args)
+        with contextlib.redirect_stdout(sys.stderr):  # what a config file prints is no command
+            planned = make_plan(args)
         planned.write()
         statuses = read_statuses(planned.jobs)
         wanted = jobs_to_run(planned.jobs, statuses, retry_failed=args.retry_failed)

@@ -41,11 +41,9 @@ def refuse_other_runs(
     rows: list[str] = []
     keys: list[str] = list(names)
     for job in jobs:
-        path = job.run.trained_config()
+        path = _config_that_counts(job)
         if path is None or verified.get(job.label) == _stamp(job, path):
             continue
-        if not job.run.checkpoints() and not job.run.evaluation_metrics.is_file():
-            continue  # it begins anew
         unnamed = [d for d in _differences(job, config_file, path) if not is_named(d, names)]
         rows += [f"  job {job.number}, {job.label}: {difference}" for difference in unnamed]
         keys += [d.key for d in unnamed if d.key not in keys]
@@ -61,10 +59,16 @@ def refuse_other_runs(
 def note_verified(folder: ExperimentFolder, jobs: Sequence[PlannedJob]) -> None:
     """Remember that the runs of jobs are those of the plan, as far as they have begun."""
     verified = _read(folder)
-    now = {job.label: _stamp(job, path) for job in jobs if (path := job.run.trained_config()) is not None}
+    now = {job.label: _stamp(job, path) for job in jobs if (path := _config_that_counts(job)) is not None}
     if any(verified.get(label) != stamp for label, stamp in now.items()):
         with replace_file(folder.verified) as file:
             file.write(dump_json({**verified, **now}).encode())
+
+
+def _config_that_counts(job: PlannedJob) -> Path | None:
+    """The saved config of a job's run; None if there is none yet, or if the next start begins anew."""
+    path = job.run.trained_config()
+    return path if path is not None and (job.run.checkpoints() or job.run.evaluation_metrics.is_file()) else None
 
 
 def _differences(job: PlannedJob, config_file: str, path: Path) -> list[Difference]:
