@@ -137,9 +137,6 @@ def test_commands_of_the_page_on_experiments_plan_the_jobs_that_it_says(tmp_path
             args.output_dir, args.dry_run = tmp_path / "out", True
             numbers.append(len(tool.make_plan(args).jobs))
     assert numbers[:4] == [6, 6, 8, 9] and all(numbers) and not (tmp_path / "out").exists()
-            args.output_dir, args.dry_run = tmp_path / "out", True
-            numbers.append(len(tool.make_plan(args).jobs))
-    assert numbers[:4] == [6, 6, 8, 9] and all(numbers) and not (tmp_path / "out").exists()
     listed = re.search(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]
     (tmp_path / "jobs.yaml").write_text(listed)
     assert len(read_jobs(tmp_path / "jobs.yaml")) == 3
