@@ -33,7 +33,7 @@ __all__ = [
     "status_of",
 ]
 
-_TAIL = 16_384  # bytes
+_TAIL = 8_192  # bytes
 
 
 class JobState(enum.StrEnum):
@@ -104,17 +104,19 @@ def status_of(run: RunFolder, is_queued: bool = False) -> JobStatus:
     record = _read_json(run.job_record)
     if not record and not run.path.is_dir():
         return JobStatus(JobState.QUEUED if is_queued else JobState.WAITING)
-    state = _state(run, record, is_queued)
+    run_state, found = run.state_and_record()
+    attempt = found or {}
+    state = _state(run_state, attempt, record, is_queued)
     if state in (JobState.WAITING, JobState.QUEUED) and not run.metrics.is_file():
         return JobStatus(state)
     iteration, seconds, loss = _progress(run)
     return JobStatus(
         state,
         iteration=iteration,
-        max_iter=(run.newest_record() or {}).get("max_iter"),
+        max_iter=attempt.get("max_iter"),
         rate=1 / seconds if seconds > 0 else math.nan,
         metrics=_metrics(run),
-        error=_error(run, record) if state in (JobState.FAILED, JobState.DIED) else "",
+        error=_error(run, attempt, record) if state in (JobState.FAILED, JobState.DIED) else "",
         loss=loss,
     )
 
@@ -201,10 +203,10 @@ def note_pruned(run: RunFolder) -> None:
     _write(run.job_record, {**_read_json(run.job_record), "pruned": True})
 
 
-def _state(run: RunFolder, record: Mapping[str, Any], is_queued: bool) -> JobState:
+def _state(state: RunState, attempt: Mapping[str, Any], record: Mapping[str, Any], is_queued: bool) -> JobState:
     if _started_process(record) is not None:
         return JobState.RUNNING
-    state, code = run.state(), record.get("exit_code")
+    code = record.get("exit_code")
     if state in (RunState.RUNNING, RunState.FINISHED):
         return JobState(state.value)
     if record.get("pruned"):
@@ -216,11 +218,19 @@ def _state(run: RunFolder, record: Mapping[str, Any], is_queued: bool) -> JobSta
     if state == RunState.STOPPED or code == EXIT_STOPPED:
         return JobState.STOPPED
     if state == RunState.FAILED:
-        end = (run.newest_record() or {}).get("end")
-        return JobState.FAILED if isinstance(end, dict) else JobState.DIED
+        has_ended = isinstance(attempt.get("end"), dict) and not _is_of_another_start(attempt, record)
+        return JobState.FAILED if has_ended else JobState.DIED
     if code == 0:  # a config without the hook that records attempts, and without a checkpoint
         return JobState.FINISHED
     return JobState.DIED if record.get("starts") else JobState.WAITING
+
+
+def _is_of_another_start(attempt: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Whether an attempt is that of an earlier start: the process of the last one was killed before it wrote its own."""
+    starts = record.get("starts")
+    newest = starts[-1] if isinstance(starts, list) and starts else None
+    pid = newest.get("pid") if isinstance(newest, dict) else None
+    return record.get("exit_code") is None and pid is not None and attempt.get("pid") not in (None, pid)
 
 
 def _is_kill(code: int) -> bool:
@@ -262,7 +272,7 @@ def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def _error(run: RunFolder, record: Mapping[str, Any]) -> str:
+def _error(run: RunFolder, attempt: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     """What a failed job last said, in a line; of one that was killed, by what."""
     code = record.get("exit_code")
     if isinstance(code, int) and code < 0:
@@ -273,14 +283,14 @@ def _error(run: RunFolder, record: Mapping[str, Any]) -> str:
     for line in reversed(lines):
         if re.match(r"error: |[\w.]*(Error|Exception|Interrupt)\b", line):
             return line.removeprefix("error: ")
-    end = (run.newest_record() or {}).get("end")
+    end = attempt.get("end")
     if isinstance(end, dict) and end.get("why"):
         return str(end["why"]).splitlines()[0]
     return lines[-1] if lines else ""
 
 
 def _tail(path: Path) -> list[str]:
-    """The last lines of a file, at most 16 KiB of them; none if it can't be read."""
+    """The last lines of a file, at most 8 KiB of them; none if it can't be read."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -329,7 +329,15 @@ class RunFolder:
         A run without the hook ``record`` (``tools/plain_train_net.py``) leaves no record: it is finished if it has a final
         checkpoint, stopped if it has another one, and new otherwise.
         """
-        record, lock = self.newest_record(), self._read_lock()
+        return self.state_and_record()[0]
+
+    def state_and_record(self) -> tuple[RunState, dict[str, Any] | None]:
+        """`state` and `newest_record`, which is read once for both."""
+        record = self.newest_record()
+        return self._state_by(record), record
+
+    def _state_by(self, record: dict[str, Any] | None) -> RunState:
+        lock = self._read_lock()
         if lock is not None and lock.is_alive() and not lock.is_own and not _has_ended(lock, record):
             return RunState.RUNNING
         if record is None:
