@@ -120,7 +120,7 @@ class PrivateSlurm:
     def command(self, *words: str) -> str:
         """What one of Slurm's commands prints."""
         environment = {**os.environ, "SLURM_CONF": str(self.config), "PATH": _SYSTEM_PATH}
-        return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=False).stdout
+        return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=180, check=False).stdout
 
     def _start(self, name: str, *command: str) -> None:
         environment = {**os.environ, "SLURM_CONF": str(self.config), "PATH": _SYSTEM_PATH}

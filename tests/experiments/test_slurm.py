@@ -283,31 +283,43 @@ def test_a_controller_that_does_not_answer_is_told_from_a_refusal(tmp_path, monk
             question(SlurmQueue())
 
 
+SLOW_HOOK = """
+import time
+from ultravid.engine import HookBase
+
+class Slow(HookBase):
+    def after_step(self):
+        time.sleep(0.7)
+"""
+
+
+@pytest.fixture
+def slow_steps(tmp_path, monkeypatch):
+    """An override that makes a step take so long that a run can be disturbed in the middle, without work for the processor."""
+    (tmp_path / "slow.py").write_text(SLOW_HOOK)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    return "+trainer.hooks.slow={_target_: slow.Slow}"
+
+
 @pytest.mark.slow_models
-def test_a_cross_validation_on_slurm_that_is_disturbed_in_every_way_has_the_bits_of_a_local_one(tmp_path, monkeypatch):
+def test_a_cross_validation_on_slurm_that_is_disturbed_in_every_way_has_the_bits_of_a_local_one(
+    tmp_path, slow_steps, monkeypatch
+):
     """Four folds by two seeds."""
-    list(write_phantom_dataset(tmp_path / "phantom", 16, 8, 64, seed=3, test_fraction=0.25, num_workers=2))
+    list(write_phantom_dataset(tmp_path / "phantom", 16, 6, 64, seed=3, test_fraction=0.25, num_workers=2))
     config = tmp_path / "folded.py"
     config.write_text(FOLDED_CONFIG.replace("num_folds = 0, 3", "num_folds = 0, 4"))
-    command = [quick_python(), str(ROOT / "tools/experiment.py"), "--config-file", str(config), "train.max_iter=60"]
-    command += [f"data.root={tmp_path / 'phantom'}", "dataloader.train.fold=range(4)", "train.seed=1,2", "--output-dir"]
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    local = subprocess.run([*command, str(tmp_path / "local")], capture_output=True, text=True, check=False)
+    command = [quick_python(), str(ROOT / "tools/experiment.py"), "--config-file", str(config), "train.max_iter=16"]
+    command += [f"data.root={tmp_path / 'phantom'}", "dataloader.train.fold=range(4)", "train.seed=1,2", slow_steps]
+    command += ["--threads", "1", "--output-dir"]
+    local = subprocess.run(
+        [*command, str(tmp_path / "local"), "--slots", "4"], capture_output=True, text=True, check=False
+    )
     assert local.returncode == 0, local.stdout + local.stderr
     context, slurm = started(requeue_exit=True)
     try:
         monkeypatch.setenv("SLURM_CONF", str(slurm.config))
-        command += [
-            str(tmp_path / "slurm"),
-            "--launcher",
-            "slurm",
-            "--partition",
-            "main",
-            "--time",
-            "10",
-            "--at-once",
-            "2",
-        ]
+        command += [str(tmp_path / "slurm"), *shlex.split("--launcher slurm --partition main --time 10 --at-once 2")]
         said = disturbed(slurm, command, tmp_path / "slurm/jobs")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     finally:
@@ -354,14 +366,23 @@ def disturbed(slurm, command, jobs):
 
 
 @pytest.mark.slow_models
-def test_a_job_of_two_nodes_saves_a_checkpoint_before_its_limit_and_is_resumed(phantom, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_a_job_of_two_nodes_saves_a_checkpoint_before_its_limit_and_is_resumed(
+    phantom, tmp_path, slow_steps, monkeypatch
+):
     context, slurm = started(requeue_exit=True)
     try:
         monkeypatch.setenv("SLURM_CONF", str(slurm.config))
         command = [quick_python(), str(ROOT / "tools/experiment.py"), *small_arguments(phantom, tmp_path / "unused")]
         command = [argument for argument in command if not argument.startswith("train.output_dir")]
-        command += ["train.seed=1,2", "train.max_iter=60", "--output-dir", str(tmp_path / "out"), "--launcher", "slurm"]
+        command += [
+            "train.seed=1",
+            slow_steps,
+            "train.max_iter=16",
+            "--output-dir",
+            str(tmp_path / "out"),
+            "--launcher",
+            "slurm",
+        ]
         process = subprocess.Popen(
             [*command, "--nodes", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
