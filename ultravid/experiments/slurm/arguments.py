@@ -40,6 +40,11 @@ def check_slurm_arguments(args: argparse.Namespace) -> None:
         UserError: one was.
     """
     if args.launcher == "slurm":
+        if getattr(args, "search", None) is not None:
+            raise UserError(
+                f"--search {args.search}: proposes jobs while others run, and starts them where it runs itself. Leave --launcher slurm "
+                "out, and run the same command in as many jobs of Slurm's as you like (sbatch): they work on one study."
+            )
         for name in _OF_HERE:
             if (value := getattr(args, name, None)) is not None:
                 right = "--at-once N" if name == "slots" else "--gpus-per-job N"
