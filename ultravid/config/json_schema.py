@@ -236,7 +236,7 @@ class _Writer:
         return self._kinds_of_generic(origin, arguments)
 
     def _kinds_of_generic(self, origin: type, arguments: tuple[Any, ...]) -> list[Schema] | None:
-        if origin is type or origin is collections.abc.Callable:
+        if origin in (type, collections.abc.Callable):
             return []
         plain = _kinds_of_class(origin)
         if plain is None or not arguments:

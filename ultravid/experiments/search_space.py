@@ -183,8 +183,8 @@ def _dimension(text: str, sweep: Choices | Interval) -> Dimension:
     if isinstance(sweep, Interval):
         ends = re.search(r"interval\(\s*[+-]?\d+\s*,\s*[+-]?\d+\s*\)", text)  # the grammar makes floats of both
         is_integer = sweep.is_integer or (ends is not None and re.search(r"tag\([^)]*\bfloat\b", text) is None)
-        step = 1 if is_integer and not sweep.is_log else None
-        return Dimension(sweep.key, sweep.sign, (), {}, sweep.low, sweep.high, step, is_integer, sweep.is_log)
+        unit = 1 if is_integer and not sweep.is_log else None
+        return Dimension(sweep.key, sweep.sign, (), {}, sweep.low, sweep.high, unit, is_integer, sweep.is_log)
     is_range = re.match(r"\s*range\(", text.partition("=")[2]) is not None
     numbers = sorted(map(float, sweep.values)) if is_range and len(sweep.values) > 1 else []
     if not numbers:

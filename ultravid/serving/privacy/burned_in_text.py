@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultravid.datasets.readers.source import ImageArray
-from ultravid.serving.privacy.scan_area import MAX_FRAMES_LOOKED_AT, ScanArea, coloured_bands, is_coloured
+from ultravid.serving.privacy.scan_area import MAX_FRAMES_LOOKED_AT, ScanArea, coloured_bands, is_coloured, resized
 
 __all__ = ["find_text"]
 
@@ -144,7 +144,7 @@ def _channels(frames: Sequence[ImageArray], size: tuple[int, int]) -> list[NDArr
     Red letters on blue are as bright as their ground: they are seen in the red channel; and in the luminance, which compression
     keeps sharper than any colour.
     """
-    small = [f if f.shape[1::-1] == size else cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames]
+    small = [resized(frame, size) for frame in frames]
     found = [np.stack([frame.max(axis=-1) for frame in small])]
     if is_coloured(small[0]):
         found.append(np.stack([frame[..., 0] for frame in small]))
@@ -158,7 +158,7 @@ def _words_on_bands(frame: ImageArray, size: tuple[int, int]) -> list[_Word]:
     Strong compression smears coloured letters into each other and makes their band rough, so that they look neither like letters nor
     like standing on plain ground. Whatever differs from the band's colour in any channel counts.
     """
-    small = frame if frame.shape[1::-1] == size else cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    small = resized(frame, size)
     band = coloured_bands(small).astype(np.uint8)
     if not band.any():
         return []

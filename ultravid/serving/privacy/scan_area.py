@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ultravid.datasets.readers.source import ImageArray
 
-__all__ = ["MAX_FRAMES_LOOKED_AT", "ScanArea", "coloured_bands", "guess_scan_area", "is_coloured"]
+__all__ = ["MAX_FRAMES_LOOKED_AT", "ScanArea", "coloured_bands", "guess_scan_area", "is_coloured", "resized"]
 
 MAX_FRAMES_LOOKED_AT = 32
 """First frames of a recording that the guess wants."""
@@ -70,7 +70,7 @@ def guess_scan_area(frames: Sequence[ImageArray]) -> ScanArea | None:
     height, width = frames[0].shape[:2]
     scale = min(1.0, _SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = [f if f.shape[1::-1] == size else cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames]
+    small = [resized(frame, size) for frame in frames]
     # The brightest channel: coloured text on a coloured band is dark in none of them.
     brightest = np.stack([np.asarray(frame.max(axis=-1), np.uint8) for frame in small])
     if is_coloured(small[0]):
@@ -90,6 +90,13 @@ def guess_scan_area(frames: Sequence[ImageArray]) -> ScanArea | None:
         for part in (found.clear, found.around)
     )
     return ScanArea(clear, around)
+
+
+def resized(image: ImageArray, size: tuple[int, int]) -> ImageArray:
+    """An image in another size, ``(width, height)``, each pixel the mean of those it replaces; the image itself if it has that size."""
+    if image.shape[1::-1] == size:
+        return image
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def is_coloured(image: ImageArray) -> bool:
