@@ -33,7 +33,7 @@ def fake_tool() -> ModuleType:
     spec.loader.exec_module(tool)
     real = checking.check_jobs
     for module in [tool, *sys.modules.values()]:
-        if getattr(module, "check_jobs", None) is real:
+        if vars(module).get("check_jobs") is real:  # no getattr: modules of configs look names up in their files
             module.check_jobs = fake_check
     return tool
 

@@ -117,6 +117,7 @@ def test_a_trial_that_does_badly_is_pruned(tmp_path):
     assert JobState.PRUNED in [status_of(job.run).state for job in plan.jobs]
 
 
+@pytest.mark.slow_models
 def test_a_search_that_was_killed_goes_on_where_it_was_and_proposes_the_same(tmp_path):
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     arguments = ["--trials", "3", RATE, "fake.pause=0.02"]

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.quick_python import quick_python
 
@@ -81,6 +83,7 @@ def test_the_gpu_check_runs_its_cpu_part_says_what_it_skipped_and_survives_a_row
     assert len(table) == len(record["rows"]) + 6
 
 
+@pytest.mark.slow_models
 def test_the_benchmark_of_inference_keeps_a_row_for_each_form_and_its_plain_forms_detect_the_same(tmp_path):
     file = tmp_path / "rows.json"
     arguments = ["--size", "64", "--depth", "18", "--turns", "1", "--threads", "1", "--forms", "eager", "--json", file]

@@ -138,6 +138,7 @@ def test_eval_only_evaluates_each_folds_own_weights_or_those_that_are_named(fini
     assert done.returncode == 2 and "Fold 0: " in done.stderr and "model_final.pth is missing" in done.stderr
 
 
+@pytest.mark.slow_models
 def test_a_signal_stops_the_folds_in_order_and_the_same_command_ends_with_the_same_figures(
     finished, config, tmp_path, monkeypatch
 ):

@@ -2,7 +2,7 @@
 
 Command:  python tools/make_phantom.py --output datasets/phantom
           python tools/lazyconfig_train.py --config-file projects/ultradet/configs/phantom_causal.py
-Metrics:  AP50 97.0, FP80 0.5 (seed 0).
+Metrics:  AP50 97.0, 97.4, 97.3, FP80 0.5, 0.0, 0.0 (seeds 0, 1, 2).
 Hardware: 2 cores of a CPU, no GPU.
 """
 
