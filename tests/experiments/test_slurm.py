@@ -344,6 +344,14 @@ def pid_in_training(jobs, number):
     return None
 
 
+def near_its_limit(slurm, index):
+    """Send a task what Slurm sends it before its time limit."""
+    for line in slurm.command("squeue", "--noheader", "--states=running", "--format=%K %A").splitlines():
+        task, job_id = line.split()
+        if task == str(index):  # of 1_0, "in transitional state", scancel would retry until it has ended
+            slurm.command("scancel", "--batch", "--signal=TERM", job_id)
+
+
 def disturbed(slurm, command, jobs):
     """Run the command, disturb it, and return what it printed; it ends as stopped."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -352,7 +360,7 @@ def disturbed(slurm, command, jobs):
         return slurm.command("squeue", "--noheader", "--format=%F").split()[0]
 
     wait_until(lambda: pid_in_training(jobs, 0))
-    slurm.command("scancel", "--batch", "--signal=TERM", f"{array()}_0")  # as before the time limit
+    near_its_limit(slurm, 0)
     wait_until(lambda: pid_in_training(jobs, 1) or pid_in_training(jobs, 2))
     os.kill(pid_in_training(jobs, 1) or pid_in_training(jobs, 2), signal.SIGKILL)
     slurm.stop_controller()
@@ -388,9 +396,7 @@ def test_a_job_of_two_nodes_saves_a_checkpoint_before_its_limit_and_is_resumed(
             [*command, "--nodes", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         wait_until(lambda: pid_in_training(tmp_path / "out/jobs", 0))
-        slurm.command(
-            "scancel", "--batch", "--signal=TERM", f"{slurm.command('squeue', '-h', '-o', '%F').split()[0]}_0"
-        )
+        near_its_limit(slurm, 0)
         said, _ = process.communicate(timeout=900)
     finally:
         context.__exit__(None, None, None)
