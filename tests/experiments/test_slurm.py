@@ -356,9 +356,6 @@ def disturbed(slurm, command, jobs):
     """Run the command, disturb it, and return what it printed; it ends as stopped."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
-    def array():
-        return slurm.command("squeue", "--noheader", "--format=%F").split()[0]
-
     wait_until(lambda: pid_in_training(jobs, 0))
     near_its_limit(slurm, 0)
     wait_until(lambda: pid_in_training(jobs, 1) or pid_in_training(jobs, 2))
@@ -368,7 +365,8 @@ def disturbed(slurm, command, jobs):
     slurm.start_controller()
     wait_until(lambda: any(pid_in_training(jobs, number) for number in range(3, 8)))
     number = next(number for number in range(3, 8) if pid_in_training(jobs, number))
-    slurm.command("scancel", f"{array()}_{number}")
+    first_array = min(map(int, slurm.command("squeue", "--noheader", "--format=%F").split()))
+    slurm.command("scancel", f"{first_array}_{number}")
     said, _ = process.communicate(timeout=900)
     assert process.returncode == 75, said
     return said
