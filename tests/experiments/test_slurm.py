@@ -348,8 +348,8 @@ def near_its_limit(slurm, index):
     """Send a task what Slurm sends it before its time limit."""
     for line in slurm.command("squeue", "--noheader", "--states=running", "--format=%K %A").splitlines():
         task, job_id = line.split()
-        if task == str(index):  # of 1_0, "in transitional state", scancel would retry until it has ended
-            slurm.command("scancel", "--batch", "--signal=TERM", job_id)
+        if task == str(index):  # scancel has delivered the signal at once, and may try again for a minute
+            slurm.command("timeout", "2", "scancel", "--batch", "--signal=TERM", job_id)
 
 
 def disturbed(slurm, command, jobs):
