@@ -124,6 +124,7 @@ def test_the_same_command_keeps_finished_folds_and_rejects_another_config(finish
     )
 
 
+@pytest.mark.slow_models
 def test_eval_only_evaluates_each_folds_own_weights_or_those_that_are_named(finished, config, tmp_path):
     folder, _ = finished
     weights = f"train.init_checkpoint={folder}/fold_{{fold}}/model_final.pth"

@@ -103,6 +103,7 @@ def test_wandb_gets_every_row_once_also_of_a_resumed_run(tmp_path):
 @needs("mlflow")
 @needs("sqlalchemy")
 @pytest.mark.slow
+@pytest.mark.slow_models
 def test_mlflow_gets_every_row_once_also_of_a_resumed_run(tmp_path):
     printed = track(tmp_path, "MLflowWriter", "mlflow", READ_MLFLOW)
     run_id, status, history, params = json.loads(printed.splitlines()[-1])
