@@ -279,6 +279,8 @@ def test_a_terminal_shows_a_table_that_fits_and_when_it_is_closed_jobs_stop_in_o
         try:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 60, 0, 0))
             os.environ["TERM"] = "xterm"
+            for name in ("COLUMNS", "LINES"):  # of the tests' own terminal
+                os.environ.pop(name, None)
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
             os._exit(run_fake(tool, [*arguments[:4], "train.seed=range(30)", arguments[-1]]))
         finally:
