@@ -112,8 +112,9 @@ def _rendezvous(options: SlurmOptions) -> list[str]:
     return [
         "# The processes of all nodes meet on the first one, where this script runs; each job has a port of its own.",
         f'export {_RENDEZVOUS}="$(hostname):$((20000 + SLURM_JOB_ID % 20000))"',
-        "# torchrun passes the signal on, and waits for the checkpoint.",
-        "export TORCHELASTIC_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
+        "# torchrun passes the signal on, and waits for the checkpoint. (The second name is that of PyTorch before --signals-to-handle.)",
+        "export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
+        'export TORCHELASTIC_SIGNALS_TO_HANDLE="$PET_SIGNALS_TO_HANDLE"',
         f"export TORCH_ELASTIC_SHUTDOWN_TIMEOUT={options.lead_s}",
         "",
     ]
