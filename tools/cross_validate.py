@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ultravid.config import importable_project
+from ultravid.config.command_line import split_keys
 from ultravid.evaluation.folds import fold_text
 from ultravid.experiments import (
     FOLD_KEY,
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folds=args.folds,
         output_dir=args.output_dir,
         eval_only=args.eval_only,
-        allowed_changes=[key.strip() for key in args.allow_change.split(",") if key.strip()],
+        allowed_changes=split_keys(args.allow_change),
     )
     with importable_project(args.config_file):
         folds, output_dir = experiment.load()

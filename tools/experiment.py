@@ -26,6 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ultravid.config import importable_project
+from ultravid.config.command_line import split_keys
 from ultravid.experiments.display import Narrator, describe_states, print_jobs
 from ultravid.experiments.local import stopped_by_signals
 from ultravid.experiments.plan import ExperimentFolder, Plan, PlannedJob
@@ -45,7 +46,7 @@ from ultravid.experiments.slurm.arguments import check_slurm_arguments, given_op
 from ultravid.experiments.slurm.options import CONFIG_KEY
 from ultravid.experiments.slurm.running import first_script
 from ultravid.experiments.status import JobState, JobStatus, status_of
-from ultravid.experiments.summary import status_table, write_summary
+from ultravid.experiments.summary import write_summary
 from ultravid.experiments.verification import note_verified
 from ultravid.utils.errors import UserError
 from ultravid.utils.text import counted, visible
@@ -152,7 +153,7 @@ def make_plan(args: argparse.Namespace) -> PlannedExperiment:
         edits=args.set,
         jobs_file=args.jobs,
         most=args.max_jobs,
-        allowed=[key.strip() for key in args.allow_change.split(",") if key.strip()],
+        allowed=split_keys(args.allow_change),
     )
     planned = plan_experiment(request)
     for remark in planned.remarks:
@@ -166,7 +167,8 @@ def dry_run(args: argparse.Namespace) -> None:
     jobs = planned.jobs
     if args.launcher == "slurm":
         print(f"{first_script(planned.folder, jobs, slurm_options(args, planned))}\n")
-    print(f"{status_table(jobs, read_statuses(jobs))}\n{counted(len(jobs), 'job')}, checked; nothing was started.")
+    print_jobs(jobs, read_statuses(jobs))
+    print(f"{counted(len(jobs), 'job')}, checked; nothing was started.")
 
 
 def print_commands(args: argparse.Namespace) -> None:

@@ -23,7 +23,14 @@ from ultravid.config.upgrade import upgrade
 from ultravid.utils.text import quoted_for_shell, shell_argument
 from ultravid.utils.tool import ToolParser
 
-__all__ = ["default_argument_parser", "load_with_overrides", "print_code", "show_config", "yaml_argument_parser"]
+__all__ = [
+    "default_argument_parser",
+    "load_with_overrides",
+    "print_code",
+    "show_config",
+    "split_keys",
+    "yaml_argument_parser",
+]
 
 
 # Keys of the shipped configs, for options that other launchers have.
@@ -141,7 +148,8 @@ Examples:
     return parser
 
 
-def _split_keys(text: str) -> list[str]:
+def split_keys(text: str) -> list[str]:
+    """The keys of an option such as ``--allow-change a,b``."""
     return [key.strip() for key in text.split(",") if key.strip()]
 
 
@@ -179,7 +187,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser, config: str, *, weights:
     parser.add_argument("--resume", action="store_true", help=f"resume from the last checkpoint in {output_dir}")
     parser.add_argument(
         "--allow-change",
-        type=_split_keys,
+        type=split_keys,
         action="extend",
         default=[],
         metavar="KEY,...",
