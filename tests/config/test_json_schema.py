@@ -43,6 +43,7 @@ def changed(data, key, value):
     return new
 
 
+@pytest.mark.slow_models
 def test_a_saved_config_is_valid_and_says_so_in_every_family(phantom, tmp_path):
     check, data = phantom
     assert list(check.iter_errors(data)) == []

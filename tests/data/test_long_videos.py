@@ -55,6 +55,7 @@ def test_packed_frames_are_the_frames_that_were_given():
         packed[4]
 
 
+@pytest.mark.slow_models
 def test_a_video_of_100_000_frames_is_kept_in_ten_megabytes():
     frames = [Frame(f"/data/long/{t:06d}.png", t, 512, 512) for t in range(100_000)]
     one = weakref.ref(frames[50_000])
@@ -109,7 +110,7 @@ print(seen[1] - seen[0])
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow_models
 def test_loading_clip_after_clip_takes_no_more_memory(picture):
     command = [sys.executable, "-c", GROWTH, str(picture)]
     done = subprocess.run(

@@ -93,7 +93,7 @@ def test_on_a_terminal_the_bar_counts_below_whole_lines_of_the_log(tmp_path):
     assert "\x1b" not in (tmp_path / "out/log.txt").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.slow_models
 def test_an_error_leaves_the_terminal_as_it_was(tmp_path):
     (tmp_path / "run.py").write_text(RUN)
     written, code = on_terminal([sys.executable, "run.py", "fail"], tmp_path)
@@ -102,7 +102,7 @@ def test_an_error_leaves_the_terminal_as_it_was(tmp_path):
     assert any(re.match(r"training .* 28/30 ", line) for line in lines_of(written))
 
 
-@pytest.mark.slow
+@pytest.mark.slow_models
 def test_without_a_terminal_there_is_no_escape_code(tmp_path):
     (tmp_path / "run.py").write_text(RUN)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FORCE_COLOR": "1"}

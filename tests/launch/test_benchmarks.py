@@ -32,6 +32,7 @@ def test_the_benchmark_of_metrics_agrees_with_plain_loops_and_prints_a_row_for_e
         assert row in out
 
 
+@pytest.mark.slow_models
 def test_the_benchmark_of_data_prints_a_row_for_each_path_and_the_memory(phantom):
     out = printed_by("data", "--data", str(phantom), "--clips", "2", "--repeats", "1", "--memory-clips", "2")
     for row in (
@@ -96,6 +97,7 @@ def test_the_benchmark_of_inference_keeps_a_row_for_each_form_and_its_plain_form
         assert forms["eager"]["ratio"] > 0 and forms["plain"]["ratio"] == 1
 
 
+@pytest.mark.slow_models
 def test_the_benchmark_of_training_prints_a_row_for_each_form():
     out = printed_by(
         "training", *["--models", "FasterRCNN", "--size", "64", "--depth", "18", "--turns", "1", "--frames", "2"]
@@ -158,6 +160,7 @@ gpu.row_of_equal("cpu", files=[f"{folder}/run/model_final.pth"] * 2)
 """
 
 
+@pytest.mark.slow_models
 def test_the_gpu_check_needs_no_package_beside_those_of_its_requirements(tmp_path):
     command = [sys.executable, "-c", ONLY_THE_CHECKS_PACKAGES, str(tmp_path)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -95,7 +95,7 @@ def test_help_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow_models
 def test_an_installed_command_trains_a_config_without_a_checkout(installed):
     made = installed(
         *("ultravid", "make-phantom", "--output", "phantom", "--videos", "4", "--frames", "6", "--size", "64"),

@@ -175,6 +175,7 @@ def test_two_cross_validations_do_not_write_into_one_folder(config, tmp_path, ca
     assert f"{work} is still running there" in capsys.readouterr().err and not list(tmp_path.glob("fold_0"))
 
 
+@pytest.mark.slow_models
 def test_a_fold_that_fails_is_reported_at_the_end_and_does_not_stop_the_others(config, tmp_path):
     out = tmp_path / "out"
     (out / "fold_0").mkdir(parents=True)

@@ -68,6 +68,7 @@ def test_a_model_in_shards_learns_the_same_and_goes_on_in_any_number_of_processe
     assert "loading its averaged weights" in (tmp_path / "evaluated/log.txt").read_text()
 
 
+@pytest.mark.slow_models
 def test_a_damaged_checkpoint_in_shards_is_passed_over(small_run, launch_run, tmp_path, capfd):
     assert launch_run([*small_run, "train.max_iter=7", *FSDP]) == 0
     run_dir = tmp_path / "run"
@@ -180,6 +181,7 @@ def test_each_process_reports_a_hang_and_a_nan_of_one_stops_all_before_the_step(
     }
 
 
+@pytest.mark.slow_models
 def test_a_run_that_was_asked_to_stop_is_not_started_again_by_torchrun(small_run, tmp_path):
     torchrun = [quick_python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
     torchrun += ["--max-restarts", "2", LAUNCHER, *small_run, "train.max_iter=100000", "train.wall_time_s=3"]

@@ -61,6 +61,7 @@ class Plots(HookBase):
             place.write_text("a plot")
 
 
+@pytest.mark.slow_models
 def test_a_quick_look_leaves_the_runs_own_files_alone_however_the_folder_is_spelled_or_says_so(
     phantom, tmp_path, launch_run, capsys, monkeypatch
 ):

@@ -22,7 +22,8 @@ EMA = "trainer.hooks.ema=common/hooks.py:EMA"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("ranks", "workers", "seed"), [(1, "1,2", 4), pytest.param(2, "0,3", 5, marks=pytest.mark.distributed)]
+    ("ranks", "workers", "seed"),
+    [(1, "1,2", 4), pytest.param(2, "0,3", 5, marks=[pytest.mark.distributed, pytest.mark.slow_models])],
 )
 def test_a_short_drill_finds_no_difference(tmp_path, ranks, workers, seed):
     command = [quick_python(), str(ROOT / "tools/resume_drill.py"), "--kills", "2", "--iterations", "6"]

@@ -80,7 +80,7 @@ def wandb_records(folder):
 
 
 @needs("wandb")
-@pytest.mark.slow
+@pytest.mark.slow_models
 def test_wandb_gets_every_row_once_also_of_a_resumed_run(tmp_path):
     track(tmp_path, "WandbWriter", "wandb")
     folders = sorted((tmp_path / "out/wandb").glob("offline-run-*"))

@@ -186,6 +186,7 @@ def check_movie(tab, movie, tmp_path, first_number=0):
     assert len(shown) > len(movie.numbers) / 2
 
 
+@pytest.mark.slow_models
 def test_each_box_is_on_its_frame_at_a_variable_rate(tab, tmp_path):
     movie = variable_rate(tmp_path / "variable.mp4", 12, b_frames=2)
     upload(tab, movie)
