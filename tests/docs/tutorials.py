@@ -187,6 +187,13 @@ class _Process:
         with self._changed:
             self._changed.notify_all()
 
+    def _close(self) -> None:
+        self._reader.join(10)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # it has gone, and did not take what was written
+                    pipe.close()
+
     @property
     def printed(self) -> str:
         return self._printed.decode(errors="replace")
@@ -216,7 +223,7 @@ class _Process:
             code = None
         if code is None:
             self.kill()
-        self._reader.join(10)
+        self._close()
         return code
 
     def interrupt(self) -> None:
@@ -227,6 +234,7 @@ class _Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self._close()
 
 
 class Checkout:
