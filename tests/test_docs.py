@@ -10,7 +10,9 @@ import signal
 from pathlib import Path
 
 import pytest
+import yaml
 
+import ultravid
 from tests.conftest import ROOT, load_tool
 from tests.serving.small_run import write_run
 from ultravid.cli import TOOLS
@@ -176,3 +178,52 @@ def test_the_tutorial_on_own_scans_runs_as_written(tmp_path, monkeypatch, capsys
     report = json.loads((tmp_path / "outputs/masked/report.json").read_text())
     assert [source["blacked_out"]["guessed"] for source in report["sources"]] == [False, False]
     assert len(json.loads((tmp_path / "outputs/onnx.json").read_text())["frames"]) == 90
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_is_short_and_leads_to_files_that_exist():
+    assert len(README.splitlines()) < 150
+    linked = re.findall(r"\]\(([^)#:]+)\)|src=\"([^\"]+)\"", README)
+    named = re.findall(r"`((?:docs|projects|tools)/[\w/.]*)`", README.replace("configs/mine.py", ""))
+    paths = [path for pair in linked for path in pair if path] + named
+    assert len(paths) > 20 and [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_config_in_the_readme_passes_the_check_and_the_mistake_is_reported_as_shown(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "projects/basicdet/configs"
+    folder.mkdir(parents=True)
+    (folder / "phantom.py").write_text((ROOT / "projects/basicdet/configs/phantom.py").read_text())
+    (folder / "mine.py").write_text(re.search(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[1])
+    launch = load_tool("lazyconfig_train").main
+    assert run_tool(launch, ["--config-file", "projects/basicdet/configs/mine.py", "--check"]) == 0
+    capsys.readouterr()
+    mistake = re.search(r"^    \$ python tools/lazyconfig_train.py (.+)\n((?:    .+\n)+)", README, re.MULTILINE)
+    assert run_tool(launch, shlex.split(mistake[1])) == 2
+    assert capsys.readouterr().err == re.sub(r"^    ", "", mistake[2], flags=re.MULTILINE)
+
+
+def test_commands_in_the_readme_parse(tmp_path, monkeypatch):
+    commands = re.findall(r"^    (python tools/.+)$", README.replace("\\\n", " "), re.MULTILINE)
+    monkeypatch.setattr("pathlib.Path.is_dir", lambda path: True)  # outputs/phantom
+    for command in commands:
+        _, tool, *arguments = shlex.split(command, comments=True)
+        load_tool(Path(tool).stem).parse_args(arguments)
+    assert len(commands) > 6
+
+
+def test_the_citation_names_the_version_of_the_package_and_no_person():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0" and citation["version"] == ultravid.__version__
+    assert {"message", "title", "authors"} <= set(citation) and citation["license"] == "Apache-2.0"
+    assert citation["authors"] == [{"name": "The ultravid authors"}]
+
+
+def test_commands_of_the_model_card_and_of_the_security_policy_exist():
+    text = (ROOT / "docs/model_card_template.md").read_text() + (ROOT / "SECURITY.md").read_text()
+    tools = set(re.findall(r"python (tools/\w+\.py)", text))
+    assert len(tools) > 6 and [tool for tool in tools if not (ROOT / tool).is_file()] == []
+    flags = {flag for verb in TOOLS for flag in load_tool("completion").flags_of(verb)}
+    assert set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text)) - {"--run"} <= flags | {"--version"}
