@@ -205,12 +205,13 @@ def test_the_config_in_the_readme_passes_the_check_and_the_mistake_is_reported_a
     assert capsys.readouterr().err == re.sub(r"^    ", "", mistake[2], flags=re.MULTILINE)
 
 
-def test_commands_in_the_readme_parse(tmp_path, monkeypatch):
+def test_commands_in_the_readme_parse(monkeypatch):
     commands = re.findall(r"^    (python tools/.+)$", README.replace("\\\n", " "), re.MULTILINE)
     monkeypatch.setattr("pathlib.Path.is_dir", lambda path: True)  # outputs/phantom
     for command in commands:
         _, tool, *arguments = shlex.split(command, comments=True)
-        load_tool(Path(tool).stem).parse_args(arguments)
+        if tool != "tools/lazyconfig_train.py":  # the test above runs the launcher
+            load_tool(Path(tool).stem).parse_args(arguments)
     assert len(commands) > 6
 
 
