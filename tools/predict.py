@@ -69,7 +69,7 @@ from ultravid.serving.writers import picture_suffix, write_coco_video
 from ultravid.serving.writers.dicom_sr import require_highdicom
 from ultravid.utils.errors import UserError
 from ultravid.utils.text import counted
-from ultravid.utils.tool import EXIT_USER_ERROR, ToolParser, print_warnings, run_tool, silence_stdout
+from ultravid.utils.tool import EXIT_INCOMPLETE, EXIT_USER_ERROR, ToolParser, print_warnings, run_tool, silence_stdout
 
 if TYPE_CHECKING:
     from ultravid.serving.predictor import StreamingPredictor
@@ -77,7 +77,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("predict")
 
-EXIT_INCOMPLETE = 3
 SAID_EVERY_S = 10.0
 SHEET = 40  # pictures on one QC sheet
 

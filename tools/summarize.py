@@ -35,9 +35,8 @@ from ultravid.experiments.summary_tables import (
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import dump_json, replace_file
 from ultravid.utils.text import counted
-from ultravid.utils.tool import ToolParser, print_warnings, run_tool, seed_argument
+from ultravid.utils.tool import EXIT_INCOMPLETE, ToolParser, print_warnings, run_tool, seed_argument
 
-EXIT_DAMAGED = 3
 WIDTH_OF_FILES = 160
 MOST_REPORTS = 12
 
@@ -212,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{run.name}: {run.problem}", file=sys.stderr)
     if damaged:
         print(f"The results of {counted(len(damaged), 'run')} can't be used.", file=sys.stderr)
-    return EXIT_DAMAGED if damaged else 0
+    return EXIT_INCOMPLETE if damaged else 0
 
 
 def say(setting: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from ultravid.utils.text import nearest
 from ultravid.utils.tool import EXIT_USER_ERROR, run_tool, tools_folder
 
-__all__ = ["CONFIG_VERBS", "TOOLS", "main"]
+__all__ = ["CONFIG_VERBS", "TOOLS", "main", "summary_of"]
 
 TOOLS = {
     "train": "lazyconfig_train",
@@ -134,7 +134,7 @@ def _verb(name: str) -> str | None:
 
 def _help() -> str:
     width = max(map(len, TOOLS))
-    rows = [f"  {verb:<{width}}  {_summary(tools_folder() / f'{tool}.py')}" for verb, tool in TOOLS.items()]
+    rows = [f"  {verb:<{width}}  {summary_of(verb)}" for verb in TOOLS]
     return "\n".join(
         [
             "usage: ultravid COMMAND [ARGUMENTS]",
@@ -149,9 +149,10 @@ def _help() -> str:
     )
 
 
-def _summary(tool: Path) -> str:
+def summary_of(verb: str) -> str:
     """The first sentence of a tool's docstring, read without running the tool."""
-    found = re.search(r'"""(.+?)(?:\n\n|""")', tool.read_text(encoding="utf-8"), re.DOTALL)
+    text = (tools_folder() / f"{TOOLS[verb]}.py").read_text(encoding="utf-8")
+    found = re.search(r'"""(.+?)(?:\n\n|""")', text, re.DOTALL)
     return " ".join(found[1].split()).partition(". ")[0].rstrip(".") if found else ""
 
 

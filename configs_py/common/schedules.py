@@ -13,7 +13,10 @@ steps_60_80 = L(WarmupParamScheduler)(
 )
 
 cosine = L(WarmupParamScheduler)(
-    scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0),
+    scheduler=L(CosineParamScheduler)(
+        start_value=1.0,  # factor of the optimizer's rate at the start
+        end_value=0.0,  # and at the end
+    ),
     warmup_factor=0.001,
     warmup_length=0.1,
 )

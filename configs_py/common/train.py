@@ -10,25 +10,32 @@ from ultravid.solver import LRMultiplier
 from ultravid.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 
 train = Node(
-    output_dir="./outputs/run",
+    output_dir="./outputs/run",  # folder of the run: checkpoints, log, metrics, evaluations
     init_checkpoint="",  # weights to start from, or to evaluate with --eval-only
     max_iter=10000,
-    amp=dict(enabled=False, precision="bfloat16"),
-    ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
-    checkpointer=dict(
+    amp=dict(  # mixed precision: the forward pass computes in fewer bits, the weights stay float32
+        enabled=False,
+        precision="bfloat16",
+    ),
+    ddp=dict(
+        broadcast_buffers=False,  # whether each step copies buffers, as the statistics of batch norm, from rank 0 to all
+        find_unused_parameters=False,  # set it for a model with parameters that get no gradient in some steps
+        fp16_compression=False,  # whether processes exchange gradients as float16
+    ),
+    checkpointer=dict(  # when checkpoints are written, and how many are kept
         period=1000,
         max_to_keep=5,
-        keep_best=1,
+        keep_best=1,  # number of checkpoints that are kept for their metric, trainer.hooks.best.val_metric
         background=True,  # a thread writes the file; training waits only for the copy in memory
         on_error="stop",  # a full disk: "continue" trains on without the checkpoint
     ),
     eval_period=1000,
-    log_period=20,
+    log_period=20,  # iterations between two lines of the log and of metrics.json
     device="auto",  # CUDA if there is a device, else the CPU
-    num_threads="auto",  # on the CPU: the cores, or a resumed run's own number; an evaluation of a small model takes 1
+    num_threads="auto",  # a number, or "auto"; on the CPU that is the cores, or a resumed run's own number; an evaluation of a small model takes 1
     hang_timeout_s=1800,  # a process that finishes no iteration for so long logs its stack
     wall_time_s=None,  # seconds that a job may take: then it saves a checkpoint and stops; --resume continues
-    seed=0,  # -1 draws a seed
+    seed=0,  # of all random numbers of the run; -1 draws a seed, which the log states
     deterministic=False,  # on CUDA: slower, and the same bits each time, as on the CPU anyway
 )
 
@@ -60,7 +67,10 @@ trainer = L(SimpleTrainer)(
         record=L(hooks.RunRecord)(
             output_dir=ref("train.output_dir"),
             seed=ref("train.seed"),
-            datasets=dict(train=ref("dataloader.train"), test=ref("dataloader.test")),
+            datasets=dict(
+                train=ref("dataloader.train"),  # whose videos the record describes
+                test=ref("dataloader.test"),  # likewise
+            ),
         ),
         timer=L(hooks.IterationTimer)(),
         lr=L(hooks.LRScheduler)(

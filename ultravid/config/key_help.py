@@ -331,7 +331,10 @@ def _comments(file: str) -> tuple[dict[int, str], frozenset[int]]:
                 found[number] = mark[1]
     lines = text.splitlines()
     alone = frozenset(number for number in found if lines[number - 1].lstrip().startswith("#"))
-    plain = {n: re.sub(r"\s*#?\s*(?:noqa|type:|pragma)\b.*", "", c.lstrip("#!")).strip(" -") for n, c in found.items()}
+    plain = {
+        n: re.sub(r"^\s*-{2,}|-{2,}\s*$|\s*#?\s*(?:noqa|type:|pragma)\b.*", "", c.lstrip("#!")).strip()
+        for n, c in found.items()
+    }
     return {n: c for n, c in plain.items() if c}, alone & {n for n, c in plain.items() if c}
 
 

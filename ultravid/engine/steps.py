@@ -177,7 +177,7 @@ class Accumulation:
     """Several batches, whose mean gradient makes one step.
 
     Args:
-        num_batches: ``P``.
+        num_batches: number of batches, ``P``.
     """
 
     def __init__(self, num_batches: Positive = 1) -> None:

@@ -1,1 +1,1 @@
-"""Ground floor: what the rest stands on. Imports nothing else of ultravid."""
+"""What all other packages use: events, processes, logs, files, a run's folder, seeds. Imports nothing of them."""

@@ -18,6 +18,8 @@ from ultravid.utils.errors import StopTraining, UserError
 from ultravid.utils.text import nearest
 
 __all__ = [
+    "EXIT_CODES",
+    "EXIT_INCOMPLETE",
     "EXIT_INTERRUPTED",
     "EXIT_STOPPED",
     "EXIT_USER_ERROR",
@@ -32,8 +34,22 @@ __all__ = [
 ]
 
 EXIT_USER_ERROR = 2
+EXIT_INCOMPLETE = 3
 EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal with a checkpoint; a scheduler may queue the run again
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+EXIT_CODES = {
+    0: "Done. It is also the code of a command whose output was piped into one that has read enough, as `| head`.",
+    1: "Failed: an error, with a traceback unless it is a loss or gradient that is not finite. For commands that compare or check, the "
+    "answer is no.",
+    EXIT_USER_ERROR: "A mistake of the user's: in the command line, a config, data or a file that can't be read or written. One message "
+    "says what is wrong, where, and what would be right.",
+    EXIT_INCOMPLETE: "Done, but something was damaged or left out, as the messages list.",
+    EXIT_STOPPED: "Stopped by a signal or at the run's own time limit; a training has saved a checkpoint. The same command with "
+    "`--resume` continues, so a scheduler may queue it again.",
+    EXIT_INTERRUPTED: "Interrupted by Ctrl-C before there was anything to save, or by a second Ctrl-C.",
+}
+"""What the exit codes of all tools mean."""
 
 # What a file system answers when a file can't be written or read; a bug of ours gives other errors.
 _FILE_SYSTEM = {

@@ -39,7 +39,7 @@ dataloader = Node(
             L(RandomColor)(contrast=(0.7, 1.3), sharpness=(0.7, 1.3), saturation=(0.7, 1.3)),
             L(RandomFlip)(prob=0.5),
         ],
-        device_transforms=[],  # augmentation after `transforms` that can run on another device:
+        device_transforms=[],  # augmentation after `transforms` that can run on another device, the key below
         device=None,  # "auto": on the GPU if there is one; None: in the workers
         negative_share=None,  # share of clips from videos without a lesion; None: all videos in turn
         mining=None,  # L(HardMining)(path=...): use videos and frames listed by tools/mine_false_positives.py more often

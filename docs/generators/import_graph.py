@@ -1,0 +1,111 @@
+"""Drawings of the import graph: the floors of the package, who imports from whom, and the modules of each package."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import grimp
+
+from generators.layered_drawing import Box, draw_layers
+from generators.matrix_drawing import draw_matrix
+from ultravid.config.key_help import first_sentence
+
+__all__ = ["files"]
+
+ROOT = Path(__file__).resolve().parents[2]
+USERS = ("tools", "projects", "configs_py")
+
+Edges = dict[str, set[str]]
+"""The names that each name imports; every name is a key."""
+
+
+def files() -> dict[str, str]:
+    """The drawings, by path from ``docs/``."""
+    graph = grimp.build_graph("ultravid", *USERS, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in sorted(graph.modules)}
+    floors = read_floors()
+    packages = [name for row in floors for name in row if (ROOT / "ultravid" / name).is_dir()]
+    drawn = {
+        "images/imports.svg": draw_floors(imports, floors),
+        "images/imports_matrix.svg": draw_counts(imports, packages),
+    }
+    return drawn | {f"images/imports_{name}.svg": draw_package(imports, name) for name in packages}
+
+
+def read_floors() -> list[list[str]]:
+    """The floors that `lint-imports` enforces, the highest first; what stands on one floor does not import each other."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = next(contract["layers"] for contract in contracts if contract["name"] == "floors")
+    return [[name.strip() for name in layer.split("|")] for layer in layers]
+
+
+def package_of(module: str) -> str:
+    """The package below ``ultravid`` that a module belongs to, or the folder of a module from outside of it."""
+    top, _, rest = module.partition(".")
+    return rest.partition(".")[0] if top == "ultravid" else top
+
+
+def draw_floors(imports: Edges, floors: list[list[str]]) -> str:
+    """One box for each package on its floor, and an arrow for each import that no longer way through others implies."""
+    rows = [list(USERS), *([name for name in row if name != "__main__"] for row in floors)]
+    edges: Edges = {name: set() for row in rows for name in row}
+    modules = Counter(package_of(module) for module in imports)
+    for module, others in imports.items():
+        if (own := package_of(module)) in edges:
+            edges[own] |= {package_of(other) for other in others} & edges.keys() - {own}
+    boxes = {
+        name: Box(f"{name}/", (f"{modules[name]} modules",))
+        if name in USERS
+        else Box(f"ultravid.{name}", tuple(_purpose(name).split()), strong=True)
+        for name in edges
+    }
+    return draw_layers("The floors of ultravid", boxes, edges, rows)
+
+
+def _purpose(name: str) -> str:
+    """The first sentence of a package's or module's docstring."""
+    path = ROOT / "ultravid" / name
+    code = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    doc = ast.get_docstring(ast.parse(code.read_text(encoding="utf-8"))) or ""
+    return first_sentence(doc)
+
+
+def draw_counts(imports: Edges, packages: list[str]) -> str:
+    """How many modules of each package import from each other one."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for module, others in imports.items():
+        counts.update((package_of(module), other) for other in {package_of(other) for other in others})
+    names = [*USERS, *packages]
+    cells = {pair: number for pair, number in counts.items() if pair[0] != pair[1] and set(pair) <= set(names)}
+    return draw_matrix("How many modules of a row import from a column", names, packages, cells)
+
+
+def draw_package(imports: Edges, package: str) -> str:
+    """A box for each module of a package; a folder within it is one box that lists its modules."""
+    start = f"ultravid.{package}."
+
+    def node_of(module: str) -> str:
+        return module.removeprefix(start).partition(".")[0]
+
+    members = [module for module in imports if module.startswith(start)]
+    edges: Edges = {node_of(module): set() for module in members}
+    inside: dict[str, list[str]] = {}
+    for module in members:
+        node = node_of(module)
+        below = module.removeprefix(start).partition(".")[2]
+        if below:
+            inside.setdefault(node, []).append(below)
+        edges[node] |= {node_of(other) for other in imports[module] if other.startswith(start)} - {node}
+    boxes = {
+        node: Box(f"{node}/", _listed(inside[node]), strong=True) if node in inside else Box(node) for node in edges
+    }
+    return draw_layers(f"The modules of ultravid.{package}", boxes, edges)
+
+
+def _listed(names: list[str]) -> tuple[str, ...]:
+    return (*(f"{name}," for name in names[:-1]), names[-1])
