@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md quotes messages that the code has, and advises keys, flags and files that are there."""
+"""Pages quote messages that the code has; docs/troubleshooting.md advises keys, flags and files that are there."""
 
 import ast
 import collections
@@ -12,6 +12,7 @@ from ultravid.config.tree import value_at
 
 PAGE = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
 QUOTED = re.findall(r"^\*\*`(.+?)`\*\*", PAGE, re.MULTILINE)
+OTHER_PAGES = [ROOT / "docs/reference/contracts.md", *sorted((ROOT / "docs/how-to").glob("*.md"))]
 
 
 def texts_of(node, named):
@@ -67,9 +68,10 @@ def messages():
 
 def test_every_quoted_message_is_in_the_code():
     known = list(messages())
-    assert len(QUOTED) > 90
+    others = [re.findall(r"\*\*`(.+?)`\*\*", page.read_text(encoding="utf-8")) for page in OTHER_PAGES]
+    assert len(QUOTED) > 90 and all(others)
     absent = []
-    for quoted in QUOTED:
+    for quoted in dict.fromkeys(itertools.chain(QUOTED, *others)):
         parts = [re.escape(part) for part in re.split(r"\.\.\.", quoted) if part.strip()]
         wanted = re.compile(".*?".join(parts), re.DOTALL)
         if not any(wanted.search(text) for text in known):

@@ -14,7 +14,7 @@ from tests.conftest import read_rows
 from ultravid.checkpoint import DetectionCheckpointer
 from ultravid.engine import AMPTrainer, HookBase, SimpleTrainer, StopTraining, hooks
 from ultravid.engine.steps import Accumulation, NonfinitePolicy
-from ultravid.evaluation import VideoDetectionEvaluator
+from ultravid.evaluation import DatasetEvaluators, FramePictures, VideoDetectionEvaluator
 from ultravid.solver import LRMultiplier
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import (
@@ -397,7 +397,8 @@ def test_results_that_can_not_be_recorded_or_compared_end_the_run(tmp_path, resu
 
 
 def test_a_metric_that_the_evaluator_does_not_declare_is_reported_after_the_first_iteration(tmp_path):
-    evaluation = functools.partial(lambda evaluator: {}, evaluator=VideoDetectionEvaluator())
+    nested = DatasetEvaluators([VideoDetectionEvaluator(), FramePictures(tmp_path)])  # as the shipped configs have it
+    evaluation = functools.partial(lambda evaluator: {}, evaluator=[nested])
     with pytest.raises(
         UserError, match=r"val_metric='AP500' is not one .* Did you mean 'AP50'\? The evaluation's metrics: AP50, "
     ):

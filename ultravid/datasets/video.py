@@ -248,7 +248,8 @@ class Video:
         merged_classes: number of boxes by the class that they were annotated with, if the reader read all classes as one.
 
     Raises:
-        DataError: the frames' numbers or time stamps do not rise, or only some frames have time stamps.
+        DataError: the video has no frame, a frame has not one class and one track id for each box, or the frames' numbers or time
+            stamps do not rise, or only some frames have time stamps.
     """
 
     video_id: str
@@ -265,7 +266,9 @@ class Video:
 
     def __post_init__(self) -> None:
         if not isinstance(self.frames, PackedFrames):
-            object.__setattr__(self, "frames", PackedFrames(self.frames))
+            frames = list(self.frames)
+            _check_rows(self.video_id, frames)
+            object.__setattr__(self, "frames", PackedFrames(frames))
         assert isinstance(self.frames, PackedFrames), "packed above"
         if len(self.frames) > 1:
             fault = order_fault(self.frames.numbers, self.frames.time_stamps_s)
@@ -310,3 +313,20 @@ class Video:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+
+def _check_rows(video_id: str, frames: Sequence[Frame]) -> None:
+    """Refuse what a reader of the user's may have forgotten.
+
+    Raises:
+        DataError: there is no frame, or a frame has not one class and one track id for each box.
+    """
+    if not frames:
+        raise DataError(f"Video {video_id!r} has no frame; a video has at least one.")
+    for place, frame in enumerate(frames):
+        rows = len(frame.boxes), len(frame.classes), len(frame.track_ids)
+        if not rows[0] == rows[1] == rows[2]:
+            raise DataError(
+                f"Video {video_id!r} frame {place}: has {rows[0]} boxes, {rows[1]} classes and {rows[2]} track_ids. Each box has one "
+                "class and one track id."
+            )

@@ -41,11 +41,13 @@ class DatasetEvaluator:
     it when it writes: `inference_on_dataset` sets it to another folder if the weights are not the run's (`docs/runs.md`).
 
     Attributes:
-        metric_names: names of the metrics, if they are known beforehand and `evaluate` logs them; None if not. A training
-            compares them with the name of the metric by which it keeps the best checkpoint before its first evaluation.
+        metric_names: names of the metrics, if they are known beforehand; None if not. A training compares them with the name of
+            the metric by which it keeps the best checkpoint before its first evaluation.
+        logs_metrics: whether `evaluate` logs the metrics that ``metric_names`` declares; a training logs all others.
     """
 
     metric_names: Sequence[str] | None = None
+    logs_metrics: bool = False
 
     def settings(self) -> dict[str, Any]:
         """What the results depend on besides inputs and outputs, for the evaluation's record: plain data by name."""

@@ -51,6 +51,7 @@ __all__ = ["VideoDetectionEvaluator"]
 logger = logging.getLogger(__name__)
 
 _EVERY_NTH_PIXEL = 8
+_NEEDED = ("video_id", "frame_index", "image_id", "instances")  # keys of an input
 _RIGHT = 'It returns a list with one dict {"instances": Instances} per frame, which have pred_boxes and scores'
 
 
@@ -73,6 +74,8 @@ class VideoDetectionEvaluator(DatasetEvaluator):
             is raised if their frames or ground truth have changed. False: such videos are deleted.
         strata: metadata fields by which the metrics are stratified in addition, in ``metrics.json``.
     """
+
+    logs_metrics = True
 
     def __init__(self, output_dir: str | Path | None = None, resume: bool = False, strata: Sequence[str] = ()) -> None:
         self._strata = tuple(strata)
@@ -146,6 +149,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         Raises:
             UserError: the image or the ground truth of a frame has changed since.
         """
+        _check_inputs(inputs)
         if not all(given["video_id"] in self._stored and "stream_id" not in given for given in inputs):
             return None
         return [{"instances": self._stored_frame(given)} for given in inputs]
@@ -172,7 +176,13 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         )
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Add frames to their videos; a frame of another video finishes the current one."""
+        """Add frames to their videos; a frame of another video finishes the current one.
+
+        Raises:
+            UserError: an input lacks a key, the outputs are not one dict with ``instances`` for each input, a detection is not a box
+                with a finite score, or the frames of a video do not come one after the other.
+        """
+        _check_inputs(inputs)
         if not isinstance(outputs, list | tuple) or len(outputs) != len(inputs):
             raise UserError(f"In evaluation the model returned {_kind(outputs)} for {len(inputs)} frames. {_RIGHT}.")
         for given, output in zip(inputs, outputs, strict=True):
@@ -310,6 +320,26 @@ def _rate_of(video_id: str, given: Mapping[str, Any]) -> float | None:
         return known_rate(_plain(given.get("fps")))
     except ValueError as error:
         raise UserError(f"Video {video_id!r} frame {given['frame_index']}: 'fps' is {error}.") from error
+
+
+def _check_inputs(inputs: Any) -> None:
+    """Refuse what a loader of the user's may lack.
+
+    Raises:
+        UserError: the inputs are no list of dicts, or one of them lacks a key.
+    """
+    is_list = isinstance(inputs, list | tuple)
+    for given in inputs if is_list else [None]:
+        if not isinstance(given, Mapping):
+            raise UserError(
+                f"The test loader yields {f'a list with {_kind(given)}' if is_list else _kind(inputs)}. It yields lists of items, each a dict "
+                f"of one frame with image, height, width, {', '.join(_NEEDED)} (docs/reference/contracts.md)."
+            )
+        if lacking := [key for key in _NEEDED if key not in given]:
+            raise UserError(
+                f"An item of the test loader has no {' and no '.join(map(repr, lacking))}, but {', '.join(map(repr, given))}. "
+                "docs/reference/contracts.md lists the keys of an item."
+            )
 
 
 def _instances_of(output: Any) -> Any:

@@ -14,7 +14,7 @@ from ultravid.data.class_checks import check_evaluated_classes
 from ultravid.data.leak_checks import warn_of_shared_patients
 from ultravid.engine.train_loop import HookBase
 from ultravid.engine.when import Every, HookOrder
-from ultravid.evaluation import DatasetEvaluator, scalar_metrics
+from ultravid.evaluation import DatasetEvaluator, DatasetEvaluators, scalar_metrics
 from ultravid.evaluation.evaluated_run import EvaluatedRun, TrainedWeights, evaluating
 from ultravid.evaluation.tables import format_results
 from ultravid.utils import comm
@@ -62,7 +62,8 @@ class EvalHook(HookBase):
         self._prefix = prefix.rstrip("/")
         self._own_name = ""  # the hook's, if it became the prefix
         declared = _declared_names(getattr(eval_function, "keywords", {}).get("evaluator"))
-        self._declared = None if declared is None else tuple(map(self._prefixed, declared))
+        self._declared = None if declared is None else tuple(self._prefixed(name) for name, _ in declared)
+        self._logged = frozenset(self._prefixed(name) for name, is_logged in declared or () if is_logged)
         self.metric_names = self._declared
         self.evaluated = False
         self.identity = ""
@@ -140,7 +141,7 @@ class EvalHook(HookBase):
         storage.reserve(metrics, "a metric of the evaluation")
         for name, value in metrics.items():
             storage.put_scalar(name, value, smoothing_hint=False)
-        if rest := {name: value for name, value in metrics.items() if name not in (self._declared or ())}:
+        if rest := {name: value for name, value in metrics.items() if name not in self._logged}:
             logger.info("Metrics after iteration %d:\n%s", self.trainer.iter, format_results(rest))
         if not metrics and comm.is_main_process():
             logger.warning("The evaluation after iteration %d returned no metric.", self.trainer.iter)
@@ -195,13 +196,22 @@ def _run_in(folder: RunFolder) -> EvaluatedRun:
         return EvaluatedRun(folder)
 
 
-def _declared_names(evaluator: Any) -> tuple[str, ...] | None:
-    """The names of the metrics of an ``evaluator`` of `inference_on_dataset` or `inference_on_datasets`, if all declare them."""
+def _declared_names(evaluator: Any) -> list[tuple[str, bool]] | None:
+    """The names of the metrics of an ``evaluator`` of `inference_on_dataset` or `inference_on_datasets`, if all declare them.
+
+    Each with whether the evaluator logs it.
+    """
     if isinstance(evaluator, Mapping):
-        names = {key: _declared_names(of_set) for key, of_set in evaluator.items()}
+        found = {key: _declared_names(of_set) for key, of_set in evaluator.items()}
         return (
-            None if None in names.values() else tuple(f"{key}/{n}" for key, known in names.items() for n in known or ())
+            None
+            if None in found.values()
+            else [(f"{key}/{name}", is_logged) for key, known in found.items() for name, is_logged in known or ()]
         )
-    each = evaluator if isinstance(evaluator, Sequence) else [evaluator]
-    found = [one.metric_names if isinstance(one, DatasetEvaluator) else None for one in each]
-    return None if None in found else tuple(name for names in found for name in names or ())
+    names: list[tuple[str, bool]] = []
+    for one in evaluator if isinstance(evaluator, Sequence) else [evaluator]:
+        for part in one.flat() if isinstance(one, DatasetEvaluators) else [one]:
+            if not isinstance(part, DatasetEvaluator) or part.metric_names is None:
+                return None
+            names += [(name, part.logs_metrics) for name in part.metric_names]
+    return names
