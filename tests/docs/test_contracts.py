@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import ROOT, load_weights, read_rows, same_weights, without_times
+from tests.conftest import ROOT, load_tool, load_weights, read_rows, same_weights, without_times
 from ultravid.config import Builder, importable_project, load_checked
 from ultravid.engine import HookBase
 from ultravid.evaluation.prediction_store import read_video
@@ -116,6 +116,12 @@ def test_the_detector_in_video_and_its_tracker_run_with_ultravids_loaders(in_fol
     assert torch.allclose(model.detect_clip(clip).boxes[:, 0].clamp(0, 64), boxes, atol=1e-4)
     stored = sorted(Path("outputs/video/inference/predictions").glob("*.npz"))
     assert [len(read_video(path).video.frames) for path in stored] == [10, 10]
+
+
+def test_the_other_commands_of_the_page_parse(in_folder):
+    assert [Path(command[1]).stem for command in COMMANDS[4:]] == ["export", "predict"]
+    for _, file, *arguments in COMMANDS[4:]:
+        load_tool(Path(file).stem).parse_args(arguments)
 
 
 def test_what_a_loader_or_a_reader_of_your_own_forgets_is_named(in_folder, launch_run, capsys):
