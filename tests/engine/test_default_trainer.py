@@ -11,7 +11,7 @@ import torch
 
 from tests.conftest import ROOT, read_rows, same_weights
 from ultravid.config import Builder, ConfigError, LazyConfig, as_config, get_cfg
-from ultravid.data import DatasetCatalog, Frame, Video, load_cva_bus
+from ultravid.data import DataError, DatasetCatalog, Frame, Video, load_cva_bus
 from ultravid.engine import DefaultPredictor, DefaultTrainer, HookBase, SimpleTrainer, default_setup, hooks
 from ultravid.evaluation import DatasetEvaluator
 from ultravid.modeling import TwoStage
@@ -482,3 +482,18 @@ def test_several_test_data_sets_are_evaluated_during_training_also_by_the_config
         assert again["first_video"]["AP50"] == results["first.video"]["AP50"]
     finally:
         DatasetCatalog.remove("first.video")
+
+
+def test_test_data_that_are_missing_are_reported_before_the_first_iteration(cfg):
+    def gone():
+        raise DataError("the drive is not there")
+
+    DatasetCatalog.register("gone", gone)
+    try:
+        trainer = Trainer(changed(cfg, "DATASETS.TEST", "('gone',)"))
+        trainer.resume_or_load(resume=False)
+        with pytest.raises(DataError, match="the drive is not there"):
+            trainer.train()
+        assert trainer.recorder.calls == []
+    finally:
+        DatasetCatalog.remove("gone")

@@ -94,8 +94,20 @@ class DefaultTrainer(SimpleTrainer):
         Returns:
             metrics of the last evaluation; empty if there was none, and in all processes but the main one.
         """
+        self._refuse_bad_test_data()
         super().train(start_iter, max_iter)
         return self._last_eval_results
+
+    def _refuse_bad_test_data(self) -> None:
+        """Read the index of the test data, so that a wrong name or a missing file is reported before the training, not after it.
+
+        A subclass that tests or loads in its own way decides itself when it reads.
+        """
+        mro = type(self).__mro__
+        overridden = {name for own in mro[: mro.index(DefaultTrainer)] for name in vars(own)}
+        if "eval" in self.named_hooks and not overridden & {"test", "build_test_loader"}:
+            for name in test_sets(self._tree):
+                self.build_test_loader(self.cfg, name)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; version 0.1 stored the state of a hook under the name of its class."""
