@@ -1,12 +1,14 @@
-"""Write a phantom dataset (synthetic ultrasound videos) in the layout of CVA-BUS, or movies of phantoms.
+"""Write a phantom dataset (synthetic ultrasound videos) in the layout of CVA-BUS, or movies or DICOM files of phantoms.
 
     python tools/make_phantom.py --output datasets/phantom --videos 360 --frames 64 --size 128 --seed 0
     python tools/make_phantom.py --output scans --movies --videos 2 --frames 90 --size 256
+    python tools/make_phantom.py --output study --dicom --videos 2 --frames 90 --size 256
 
 With --movies they are MP4 files, phantom_00000.mp4 and so on, to try tools/predict.py and tools/serve.py on: a scan below a band with
-a made-up name and date, as a scanner's screen has one.
+a made-up name and date, as a scanner's screen has one. With --dicom they are DICOM files, phantom_00000.dcm and so on, with the same picture; the
+header has the same name and date, and states which part is the scan.
 
-The same arguments give the same bytes, those of movies with the same version of the encoder. A folder that already holds the dataset of these arguments is not changed.
+The same arguments give the same bytes, those of movies with the same version of the encoder, those of DICOM files with the same version of pydicom. A folder that already holds the dataset of these arguments is not changed.
 """
 
 import argparse
@@ -18,7 +20,12 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ultravid.datasets.phantom import check_phantom_arguments, write_phantom_dataset, write_phantom_movies
+from ultravid.datasets.phantom import (
+    check_phantom_arguments,
+    write_phantom_dataset,
+    write_phantom_dicom,
+    write_phantom_movies,
+)
 from ultravid.utils.errors import UserError
 from ultravid.utils.text import counted
 from ultravid.utils.tool import ToolParser, run_tool
@@ -29,7 +36,9 @@ VERSION = 1  # of the phantom's bytes: increase it if the same arguments give ot
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder to write; created if needed")
-    parser.add_argument("--movies", action="store_true", help="write MP4 files in place of a dataset")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--movies", action="store_true", help="write MP4 files in place of a dataset")
+    kind.add_argument("--dicom", action="store_true", help="write DICOM files in place of a dataset")
     parser.add_argument("--videos", type=int, default=360, help="number of videos, both splits together")
     parser.add_argument("--frames", type=int, default=64, help="frames per video")
     parser.add_argument("--size", type=int, default=128, help="side of the square image, px")
@@ -52,8 +61,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     arguments = {key: getattr(args, key) for key in ("videos", "frames", "size", "seed", "test_fraction")}
-    if args.movies:
-        arguments = {**arguments, "movies": True}
+    if args.movies or args.dicom:
+        arguments = {**arguments, "movies" if args.movies else "dicom": True}
         del arguments["test_fraction"]
     described = json.dumps({"version": VERSION, **arguments}, indent=1)
     manifest: Path = args.output / "phantom.json"
@@ -80,18 +89,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Progress(*columns) as progress:
             task = progress.add_task("", total=args.videos)
             numbers = (args.videos, args.frames, args.size, args.seed)
-            written = (
-                write_phantom_movies(args.output, *numbers, args.workers)
-                if args.movies
-                else write_phantom_dataset(args.output, *numbers, args.test_fraction, args.workers)
-            )
+            if args.movies or args.dicom:
+                write = write_phantom_movies if args.movies else write_phantom_dicom
+                written = write(args.output, *numbers, args.workers)
+            else:
+                written = write_phantom_dataset(args.output, *numbers, args.test_fraction, args.workers)
             for done in written:
                 progress.update(task, completed=done)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     manifest.write_text(described, encoding="utf-8")
     unfinished.unlink()
-    kind = "movie" if args.movies else "video"
+    kind = "movie" if args.movies else "DICOM file" if args.dicom else "video"
     print(f"Wrote {counted(args.videos, kind)} of {args.frames} frames, {args.size} px, to {args.output}")
     return 0
 

@@ -5,6 +5,8 @@ import av
 import numpy as np
 
 from tests.conftest import load_tool
+from ultravid.data.mapper import read_frame
+from ultravid.datasets.formats import load_recordings
 from ultravid.datasets.phantom import make_phantom_video
 from ultravid.engine import run_tool
 
@@ -80,3 +82,19 @@ def test_movies_show_the_videos_of_the_dataset_below_a_band_of_text(tmp_path, ca
     assert all(
         abs(f[8:73, :65].astype(int) - m).mean() < 8 and f[:8].max() > 120 for f, m in zip(frames, made, strict=True)
     )
+
+
+def test_dicom_files_show_the_same_picture_and_state_which_part_is_the_scan(tmp_path, capsys):
+    arguments = ["--output", str(tmp_path), "--dicom", "--videos", "1", "--frames", "4", "--size", "65", "--seed", "7"]
+    assert run_tool(load_tool("make_phantom").main, [*arguments, "--workers", "1"]) == 0
+    assert "Wrote 1 DICOM file of 4 frames, 65 px" in capsys.readouterr().out
+    path = tmp_path / "phantom_00000.dcm"
+    before = path.read_bytes()
+    made = make_phantom_video(4, 65, np.random.default_rng((7, 0))).frames
+    (video,) = load_recordings(path=path)
+    assert (len(video), video.fps, video.patient_known, video.may_show_text) == (4, 30, True, False)
+    assert np.array_equal(read_frame(video, 3).numpy(), np.repeat(made[3][None], 3, axis=0))
+    (tmp_path / "phantom.json").unlink()
+    path.unlink()
+    assert run_tool(load_tool("make_phantom").main, [*arguments, "--workers", "1"]) == 0
+    assert path.read_bytes() == before

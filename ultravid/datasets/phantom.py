@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from fractions import Fraction
@@ -33,6 +33,7 @@ __all__ = [
     "check_phantom_arguments",
     "make_phantom_video",
     "write_phantom_dataset",
+    "write_phantom_dicom",
     "write_phantom_movies",
 ]
 
@@ -449,10 +450,80 @@ def write_phantom_movies(
     Raises:
         ValueError: no video, or what `make_phantom_video` refuses.
     """
+    return _write_recordings(_write_movie, ".mp4", output, num_videos, num_frames, size, seed, num_workers)
+
+
+def _write_dicom(path: Path, seed: int, index: int, num_frames: int, size: int) -> None:
+    """Write video ``index`` of the dataset of this seed as a DICOM file; there is no file if that fails."""
+    import pydicom  # it takes a third of a second to import
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage, generate_uid
+
+    cv2.setNumThreads(1)
+    video = make_phantom_video(num_frames, size, np.random.default_rng((seed, index)))
+    screens = np.stack([_scanner_screen(scan)[..., 0] for scan in video.frames])
+    uid = [generate_uid(entropy_srcs=[f"ultravid phantom {seed} {index} {size} {num_frames} {what}"]) for what in "isr"]
+    file = Dataset()
+    file.SOPClassUID, file.SOPInstanceUID = UltrasoundMultiFrameImageStorage, uid[0]
+    file.StudyInstanceUID, file.SeriesInstanceUID = uid[1:]
+    file.Modality, file.Manufacturer, file.ManufacturerModelName = "US", "ultravid", "Phantom"
+    file.PatientName, file.PatientID, file.PatientBirthDate, file.PatientSex = "Doe^Jane", "0042", "19700101", "O"
+    file.StudyDate, file.StudyTime, file.StudyID, file.AccessionNumber = "20200102", "120000", "1", ""
+    file.ReferringPhysicianName, file.SeriesNumber, file.InstanceNumber = "", 1, index + 1
+    file.NumberOfFrames, file.Rows, file.Columns = screens.shape
+    file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
+    file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 8, 8, 7, 0
+    file.CineRate, file.FrameTime = _FPS, str(round(1000 / _FPS, 3))
+    region = Dataset()
+    region.RegionSpatialFormat, region.RegionDataType, region.RegionFlags = 1, 1, 0
+    band = round(size * _BAND)
+    region.RegionLocationMinX0, region.RegionLocationMinY0 = 0, band
+    region.RegionLocationMaxX1, region.RegionLocationMaxY1 = size - 1, band + size - 1
+    region.PhysicalUnitsXDirection = region.PhysicalUnitsYDirection = 3  # centimetres
+    region.PhysicalDeltaX = region.PhysicalDeltaY = 0.03
+    file.SequenceOfUltrasoundRegions = [region]
+    file.PixelData = screens.tobytes()
+    file.file_meta = FileMetaDataset()
+    file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    unfinished = path.with_suffix(".unfinished")
+    try:
+        pydicom.dcmwrite(unfinished, file, enforce_file_format=True)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_phantom_dicom(
+    output: Path, num_videos: int, num_frames: int, size: int, seed: int, num_workers: int
+) -> Iterator[int]:
+    """Write phantom DICOM files, one finished file at a time.
+
+    ``output`` then holds ``phantom_%05d.dcm``: uncompressed, grey, 30 frames a second, with the picture of `write_phantom_movies`. The header has the
+    made-up name, id and birth date of the band, and states the scan as the ultrasound region.
+
+    Yields:
+        the number of files written so far.
+
+    Raises:
+        ValueError: no video, or what `make_phantom_video` refuses.
+    """
+    return _write_recordings(_write_dicom, ".dcm", output, num_videos, num_frames, size, seed, num_workers)
+
+
+def _write_recordings(
+    write: Callable[[Path, int, int, int, int], None],
+    suffix: str,
+    output: Path,
+    num_videos: int,
+    num_frames: int,
+    size: int,
+    seed: int,
+    num_workers: int,
+) -> Iterator[int]:
     check_phantom_arguments(num_videos, num_frames, size, test_fraction=0.5)
     with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         jobs = [
-            pool.submit(_write_movie, output / f"phantom_{index:05d}.mp4", seed, index, num_frames, size)
+            pool.submit(write, output / f"phantom_{index:05d}{suffix}", seed, index, num_frames, size)
             for index in range(num_videos)
         ]
         for number, done in enumerate(as_completed(jobs), 1):
