@@ -18,11 +18,12 @@ A comment, which no reader sees, on the line before a block says more. Several p
 - ``<!-- tutorial: exit 2 -->``: the exit code (0 if nothing is said).
 - ``<!-- tutorial: interrupt after TEXT -->``: Ctrl-C when TEXT was printed.
 - ``<!-- tutorial: background until TEXT -->``: goes on when TEXT was printed; a line ``<!-- tutorial: stop -->`` is Ctrl-C, and a ``text`` block after it
-  holds what was printed since.
+  holds what was printed since. ``stop; fetch`` opens the address before that the command printed.
 - for a ``text`` block: ``full length`` (a shortened run does not print this), ``numbers vary`` (times and speeds, say: numbers are not compared), ``within 20%``
   (each number may differ by so much).
 - for a picture (``<img ...>`` or ``![...](...)`` on the next line): ``picture FILE``, ``picture FILE 800`` (px of its width at most), or
-  ``picture PAGE.html#place 1000x700`` and ``picture http://... 1000x700`` for a window of a browser. FILE is checked to be there; ``--update`` copies it to docs/images/.
+  ``picture PAGE.html#place 1000x700`` and ``picture http://... 1000x700`` for a window of a browser, there also ``drop FILE`` onto the page and
+  ``key n``. FILE is checked to be there; ``--update`` copies it to docs/images/.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +70,7 @@ KINDS = {
     "python": {"skip"},
     "text": {"full", "numbers", "within"},
     "picture": {"picture"},
-    "stop": {"stop"},
+    "stop": {"stop", "fetch"},
 }
 
 PYTHON_SESSION = """
@@ -420,19 +422,19 @@ def updated_output(block: Block, printed: str) -> str:
 # Pictures
 
 
-def _picture_source(block: Block) -> tuple[str, str]:
-    """(file or address, size) of ``picture FILE 800``."""
-    name, _, size = block.says["picture"].partition(" ")
-    return name, size
+def _picture_source(block: Block) -> tuple[str, str, list[str]]:
+    """(file or address, size, what to do on the page) of ``picture FILE 800``."""
+    name, size, *actions = (*block.says["picture"].split(), "")
+    return name, size, actions
 
 
 def take_picture(checkout: Checkout, block: Block, target: Path) -> None:
     """Write a picture of the run to the page's file."""
-    name, size = _picture_source(block)
+    name, size, actions = _picture_source(block)
     if "x" in size:
         file, _, place = name.partition("#")
         address = name if name.startswith("http") else f"{(checkout.root / file).as_uri()}#{place}"
-        picture = Image.open(io.BytesIO(_screenshot(address, *map(int, size.split("x")))))
+        picture = Image.open(io.BytesIO(_screenshot(address, size, actions, checkout.root)))
     else:
         picture = Image.open(checkout.root / name)
         if size and picture.width > int(size):
@@ -456,14 +458,21 @@ def _small(picture: Image.Image, jpeg: bool) -> bytes:
         picture = picture.resize((picture.width * 5 // 6, picture.height * 5 // 6), Image.Resampling.LANCZOS)
 
 
-def _screenshot(address: str, width: int, height: int) -> bytes:
+def _screenshot(address: str, size: str, actions: Sequence[str], folder: Path) -> bytes:
     from playwright.sync_api import sync_playwright
 
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        width, height = map(int, size.split("x"))
         page = browser.new_page(viewport={"width": width, "height": height})
         page.goto(address)
+        for what, value in zip(actions[::2], actions[1::2], strict=False):
+            if what == "drop":
+                page.set_input_files("input[type=file]", str(folder / value))
+                page.wait_for_timeout(20_000)  # of its analysis
+            else:
+                page.keyboard.press(value)
         page.wait_for_timeout(1500)
         content = page.screenshot()
         browser.close()
@@ -486,6 +495,7 @@ class _Run:
         self.update = update
         self.timeout_s = timeout_s
         self.printed = ""
+        self.address = ""  # what a command in the background printed, with its address
         self.changes: list[tuple[Block, str]] = []
         self.skipped = False
 
@@ -528,6 +538,7 @@ class _Run:
         came = process.wait_for(text, self.timeout_s) if text else True
         if until and came:
             self.checkout.background = process
+            self.address = process.printed
             self.printed = self.checkout.as_on_the_page(process.take())
             return
         if text and came:
@@ -546,6 +557,11 @@ class _Run:
         if process is None:
             raise TutorialError(f"{self.where(block)}: nothing runs in the background.")
         self.checkout.background = None
+        if "fetch" in block.says:
+            address = re.search(r"http://[\w.:]+/", self.address)
+            assert address is not None
+            with urllib.request.urlopen(address[0], timeout=60) as answer:
+                assert answer.status == 200 and b"<html" in answer.read()
         process.interrupt()
         process.end(60)
         self.printed = self.checkout.as_on_the_page(process.take())
