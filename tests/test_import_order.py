@@ -4,6 +4,8 @@ import ast
 import subprocess
 import sys
 from collections import deque
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("ultravid", "tools", "projects", "configs_py")
 
 
-def file_of(root: Path, parts: list[str]) -> Path | None:
+@cache
+def file_of(root: Path, parts: tuple[str, ...]) -> Path | None:
     """The file of a module, given the parts of its dotted name; None for one from outside of the tree."""
     path = root.joinpath(*parts)
     if parts and path.with_suffix(".py").is_file():
@@ -26,12 +29,12 @@ def imported_files(root: Path, file: Path) -> set[Path]:
     package = list(file.parent.relative_to(root).parts)
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {file_of(root, alias.name.split(".")) for alias in node.names}
+            found |= {file_of(root, tuple(alias.name.split("."))) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = [*base, *(node.module.split(".") if node.module else [])]
             for alias in node.names:  # a module of the package, else a name that the package's __init__ has
-                found.add(file_of(root, [*module, alias.name]) or file_of(root, module))
+                found.add(file_of(root, (*module, alias.name)) or file_of(root, tuple(module)))
     return {path for path in found if path is not None and path != file}
 
 
@@ -41,6 +44,14 @@ def import_graph(root: Path) -> dict[Path, set[Path]]:
 
 def circles(graph: dict[Path, set[Path]]) -> list[list[Path]]:
     """For each file that leads back to itself the shortest way there, unless another circle has that file already."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError:
+        return shortest_circles(graph)
+    return []
+
+
+def shortest_circles(graph: dict[Path, set[Path]]) -> list[list[Path]]:
     found: list[list[Path]] = []
     for start in graph:
         if any(start in circle for circle in found):
