@@ -2,6 +2,7 @@
 #   make train     makes phantom videos, trains a temporal detector, evaluates it and prints the table
 #   make test      lint, import contracts, types and the test suite
 #   make test-all  the same, and the tests that take minutes: thousands of frames, longer training of every model
+#   make docs      builds the documentation into site/ and checks it
 #   make drill     kills runs 20 times, resumes them, and compares them with runs that were not interrupted
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export ULTRAVID_DATASETS ?= datasets
 
-.PHONY: install train test test-all lint contracts types pytest drill clean
+.PHONY: install train test test-all lint contracts types pytest docs drill clean
 
 install: $(VENV)/.installed
 
@@ -44,8 +45,17 @@ types: install
 pytest: install
 	$(BIN)/pytest --numprocesses logical --dist loadfile
 
+# an environment of its own, without torch and the package: a minute from nothing
+docs: .venv-docs/.installed
+	.venv-docs/bin/python docs/build_site.py
+
+.venv-docs/.installed: requirements-docs.lock
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.lock
+	touch $@
+
 drill: install
 	$(BIN)/python tools/resume_drill.py --kills 20 --ranks 1,2 --workers 0,1,2,3
 
 clean:
-	rm -rf $(VENV) outputs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-docs site .cache outputs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

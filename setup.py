@@ -71,6 +71,7 @@ setup(
                 "setuptools<81",
             ),  # mmengine imports pkg_resources
         ],
+        "docs": ["zensical>=0.0.73", "mkdocs-material>=9.7", "mkdocstrings-python>=2"],  # `make docs`
         "dev": [
             "pytest>=9",
             "pytest-xdist>=3.8",

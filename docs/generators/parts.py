@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from generators import commands, config_keys, exit_codes, import_graph, run_folder
+from generators import api, commands, config_keys, exit_codes, import_graph, run_folder
 
 __all__ = ["PARTS", "Part"]
 
@@ -28,6 +28,7 @@ class Part:
 
 
 PARTS = {
+    "api": Part("one page for each public package, with its names", api.files, ("reference/api/*.md",)),
     "imports": Part("drawings of what imports what", import_graph.files, ("images/imports*.svg",)),
     "commands": Part("every command with its --help", commands.files, why_not=commands.why_not),
     "config_keys": Part("every key of a run's config", config_keys.files),

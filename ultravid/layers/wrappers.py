@@ -58,3 +58,4 @@ def empty_input_loss_func_wrapper(loss_func: Callable[..., Tensor]) -> Callable[
 
 
 cross_entropy = empty_input_loss_func_wrapper(F.cross_entropy)
+"""`torch.nn.functional.cross_entropy`, which gives 0 with a gradient of 0 for an empty input and ``reduction="mean"``, not nan."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from iopath.common.file_io import PathManager as _PathManager
 
     PathManager: _PathManager
+    """The handlers of addresses, an object of iopath's `PathManager`; `register_handler` adds one. It is made on first use."""
 
 __all__ = [
     "AddressError",

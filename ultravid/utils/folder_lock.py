@@ -42,6 +42,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 LOCK_NAME = "lock.json"
+"""The name of the file in a locked folder that says who holds the lock."""
 
 _RENEWED_EVERY_S = 10.0
 _DEAD_AFTER_S = 60.0

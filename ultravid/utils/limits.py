@@ -93,8 +93,11 @@ class Hint:
 
 
 NotNegative = Annotated[int, Limits(ge=0)]
+"""A whole number that is 0 or more."""
 Positive = Annotated[int, Limits(ge=1)]
+"""A whole number that is 1 or more."""
 Share = Annotated[float, Limits(ge=0, le=1)]
+"""A number from 0 to 1, both included."""
 
 
 def as_limits(metadata: Any) -> Limits | None:

@@ -34,9 +34,13 @@ __all__ = [
 ]
 
 EXIT_USER_ERROR = 2
+"""The exit code of a command that a mistake of the user's ended; one message says what it is."""
 EXIT_INCOMPLETE = 3
-EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal with a checkpoint; a scheduler may queue the run again
+"""The exit code of a command that is done but had to leave something out, or found something damaged."""
+EXIT_STOPPED = 75  # EX_TEMPFAIL
+"""The exit code of a command that was stopped and can be resumed: a scheduler may queue it again."""
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+"""The exit code of a command that Ctrl-C interrupted with nothing to resume."""
 
 EXIT_CODES = {
     0: "Done. It is also the code of a command whose output was piped into one that has read enough, as `| head`.",

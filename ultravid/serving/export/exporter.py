@@ -41,6 +41,7 @@ __all__ = ["ExportFormat", "ExportedDetector", "export_detector"]
 logger = logging.getLogger(__name__)
 
 ExportFormat = Literal["onnx", "torch_export"]
+"""The kinds of files that `export_detector` writes: ``"onnx"`` for ONNX graphs, ``"torch_export"`` for programs of `torch.export`."""
 DESCRIPTION = "model.json"
 _SUFFIX = {"onnx": ".onnx", "torch_export": ".pt2"}
 _PHASE_NAMES = ("model", "model_key")
