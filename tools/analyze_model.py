@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Size of a config's model, and its cost per frame.
+"""Print the parameters of a config's model, and the operations it needs per frame.
 
     python tools/analyze_model.py --config-file FILE [--tasks parameter flop activation shape structure]
                                   [--num-inputs N | --size H W] [--depth D] [key=value ...]
@@ -11,9 +11,9 @@ Tasks:
   shape        shape of each module's output for the last frame
   structure    the modules, as torch prints them
 
-Frames are the first of the config's test loader (``dataloader.test``); --size takes synthetic frames of one video instead and
-needs no data. A model of videos gets them one at a time, in order, because frames of a video may cost differently: UltraDet's key
-frames take more than those between them.
+The frames are the first of the config's test loader (``dataloader.test``). With --size, synthetic frames of one video are used, and no
+data are needed. The model gets the frames one at a time, in order, because the cost can differ from frame to frame: UltraDet's key
+frames take more operations than the frames between them.
 """
 
 import ultravid.utils.threads  # noqa: F401 - before torch, which then waits passively # isort: skip

@@ -57,8 +57,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="an argument of the format's reader, for every --data or for a split's; repeatable",
     )
     parser.add_argument("--num-folds", type=int, help="use the folds of a training run as splits")
-    parser.add_argument("--split-table", type=Path, help="a CSV with each video's split")
-    parser.add_argument("--id-column", default="video", help="its column of videos, or of their files' stems")
+    parser.add_argument("--split-table", type=Path, help="a CSV file that states the split of each video")
+    parser.add_argument(
+        "--id-column", default="video", help="column of --split-table with the videos, or with the stems of their files"
+    )
     parser.add_argument("--split-column", default="split")
     parser.add_argument(
         "--frozen",
@@ -66,7 +68,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=10,
         help="report boxes that stay the same for this many frames (default: %(default)s)",
     )
-    parser.add_argument("--output", type=Path, default=Path("audit.html"), help="the page (default: %(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("audit.html"), help="the HTML page to write (default: %(default)s)"
+    )
     return parser.parse_args(argv)
 
 
@@ -183,9 +187,7 @@ def read_split_table(path: Path, id_column: str, split_column: str) -> dict[str,
     spelled: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         if None in row:
-            raise UserError(
-                f"{path}:{number}: has more cells than the table has columns; which are its own is not known."
-            )
+            raise UserError(f"{path}:{number}: has more cells than the table has columns.")
         name, split = row[id_column], row[split_column]
         if not name or not split:
             raise UserError(f"{path}:{number}: has no {id_column if not name else split_column}.")

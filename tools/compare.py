@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Compare two runs over the same videos: are their metrics more different than the choice of patients explains?
+"""Compare the metrics of two runs on the same videos, with intervals and p-values over patients.
 
     python tools/compare.py outputs/a outputs/b
     python tools/compare.py a.json b.json --annotations test.json --bootstrap 2000
@@ -36,11 +36,12 @@ from ultravid.utils.tool import ToolParser, print_warnings, run_tool, seed_argum
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run_a", metavar="RUN_A", help="folder, manifest or COCO results of a run")
-    parser.add_argument("run_b", metavar="RUN_B", help="the same of the other run")
-    parser.add_argument("--annotations", help="COCO-VID, for COCO results")
+    parser.add_argument("run_a", metavar="RUN_A", help="a run's folder, its manifest of predictions, or COCO results")
+    parser.add_argument("run_b", metavar="RUN_B", help="the other run")
+    parser.add_argument("--annotations", help="annotations in COCO-VID, needed for COCO results")
     parser.add_argument(
-        "--patients", help="a rule for patients, as readers take it (folder, stem, regex:...), or a JSON table of them"
+        "--patients",
+        help="rule or JSON table that states the patient of each video: folder, stem, regex:..., FILE (docs/patients.md)",
     )
     parser.add_argument("--bootstrap", type=int, default=2000, metavar="N", help="bootstrap draws of patients (2000)")
     parser.add_argument("--seed", type=seed_argument, default=0, help="seed of the draws (0)")

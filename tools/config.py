@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Look into a config without running it: its keys and what they mean, its faults, and how it differs from another.
+"""Inspect a config without running it: the meaning of its keys, its errors, and its differences to another config.
 
     python tools/config.py help FILE [KEY ...] [key=value ...]           every key, or those below KEY: type, default, documentation
     python tools/config.py print FILE [--format yaml] [--resolve] [key=value ...]
     python tools/config.py explain FILE KEY ... [key=value ...]          every place that set a key, in order
-    python tools/config.py check FILE [key=value ...]                    all faults at once; exit code 2
+    python tools/config.py check FILE [key=value ...]                    all errors at once; exit code 2
     python tools/config.py diff A B [--as-overrides] [key=value ...]     keys, values and targets; exit code 1 if they differ
     python tools/config.py graph FILE [--output graph.svg] [key=value ...]
     python tools/config.py schema FILE [--output schema.json] [key=value ...]

@@ -4,9 +4,9 @@
     python tools/config_diff.py A B [key=value ...]
     python tools/config_diff.py A B --as-overrides [key=value ...]
 
-A and B are config files, or what a run saved its config in: the run's folder, that of an attempt or of an evaluation, or a
-checkpoint. Overrides apply to B, so ``A A key=value`` shows what they change. With --as-overrides each line is an override, quoted
-for a shell; all of them in this order turn A into B. Exit code 0: no difference; 1: some; 2: an error.
+A and B are config files, checkpoints, or folders in which a run saved its config: the folder of a run, of an attempt or of an
+evaluation. Overrides apply to B, so ``A A key=value`` shows what they change. With --as-overrides, each line is an override, quoted
+for a shell; applied in this order, they turn A into B. Exit code 0: no difference; 1: some; 2: an error.
 """
 
 import argparse

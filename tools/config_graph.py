@@ -3,8 +3,8 @@
 
     python tools/config_graph.py --config-file FILE [--output graph.svg] [key=value ...]
 
-Each row is an object that the config describes, indented below the one that it is a part of. An arc leads from a reference
-to the object that it refers to; an object with several arcs is built once and shared. Hover over a row to see where it was
+Each row is an object that the config describes, indented below the object that it belongs to. An arc leads from a reference
+to the object that it refers to. An object with several arcs is built once and shared. Hover over a row to see where it was
 set.
 """
 

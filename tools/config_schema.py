@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write a JSON Schema of a config's YAML form, by which editors complete keys and underline mistakes.
+"""Write a JSON Schema of a config's YAML form, with which editors complete keys and underline mistakes.
 
     python tools/config_schema.py FILE [--output schema.json] [key=value ...]
 

@@ -5,11 +5,11 @@
     python tools/convert_checkpoint.py --model BasicDet --depth 18 --weights basicdet_r18.pth --output converted
     python tools/lazyconfig_train.py --config-file converted/config.yaml --eval-only dataloader.train.fold=0
 
-The folder gets config.yaml, which is a complete config of a run on CVA-BUS, and model_final.pth, so it is read by whatever reads a
-run. Values of the YAML file that differ from the published ones are kept; one that is not supported is refused by its key. A file of
-a ResNet alone (torchvision's .pth, detectron2's .pkl) fills the backbone of --model; the rest stays untrained.
+The output folder gets config.yaml, a complete config of a run on CVA-BUS, and model_final.pth, so all tools read it like the folder of a
+run. Values of the YAML file that differ from the published ones are kept; an unsupported value is refused, and the message names its key. A
+file with only a ResNet (torchvision's .pth, detectron2's .pkl) provides the backbone of --model; the rest stays untrained.
 
-Exit code: 0 converted, 2 something can't be read, is not supported or doesn't fit; nothing is written then.
+Exit code: 0 converted; 2 something can't be read, is not supported or doesn't fit, and nothing was written.
 """
 
 import argparse

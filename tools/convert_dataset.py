@@ -4,10 +4,10 @@
     python tools/convert_dataset.py --format hospital-csv --path private/ --output datasets/breast \\
         --option datasets=breast_ALL@20230101-120000 --option class_agnostic=false
 
-The same command continues a conversion that was interrupted: finished videos are checked and kept.
+To continue an interrupted conversion, run the same command again: finished videos are checked and kept.
 
-Exit code: 0 all was converted, 2 something can't be read. A video with a fault is left out and reported, and the others are
-converted; the manifest lists what is missing under "skipped".
+Exit code: 0 all was converted, 2 something can't be read. A video with an error is left out and reported, and the others are
+converted; the manifest lists the missing videos under "skipped".
 """
 
 import argparse

@@ -7,11 +7,11 @@
     python tools/cross_validate.py --config-file ... --output-dir outputs/old --eval-only \\
         'train.init_checkpoint=weights/fold_{fold}.pth'
 
-Each fold is a run of tools/lazyconfig_train.py in OUTPUT_DIR/fold_<f>; its output goes to fold_<f>/terminal.txt. Run again, the
-same command continues: folds that are finished under the same config are kept, interrupted ones are resumed from their last
-checkpoint; one that is killed, as for memory, is resumed at once, three times at most. On Ctrl-C or SIGTERM the running folds save a checkpoint and stop. "{fold}" in an override stands for the fold's
-number. Writes OUTPUT_DIR/cross_validation.csv, .tex, .html and .json. Exit codes: 0 all folds are finished, 1 a fold failed, 2 a
-user's mistake, 75 stopped by a signal.
+Each fold is a run of tools/lazyconfig_train.py in OUTPUT_DIR/fold_<f>; its output goes to fold_<f>/terminal.txt. To continue, run the same
+command again: finished folds with the same config are kept, and interrupted ones are resumed from their last checkpoint. A fold that is
+killed (out of memory, for example) is resumed at once, at most three times. On Ctrl-C or SIGTERM the running folds save a checkpoint and
+stop. "{fold}" in an override stands for the number of the fold. Writes OUTPUT_DIR/cross_validation.csv, .tex, .html and .json. Exit
+codes: 0 all folds are finished, 1 a fold failed, 2 a user's mistake, 75 stopped by a signal.
 """
 
 import argparse

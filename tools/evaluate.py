@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Evaluate detections in videos: of any detector, as COCO results, or of a run, from its own files.
+"""Compute the metrics of detections in videos: those of a run, or COCO results of any detector.
 
     python tools/evaluate.py --annotations test.json --predictions detections.json --output-dir OUT
     python tools/evaluate.py --predictions outputs/run --output-dir OUT --bootstrap 2000 --strata device,size
@@ -46,11 +46,14 @@ from ultravid.utils.tool import ToolParser, print_warnings, run_tool, seed_argum
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--predictions", required=True, help="COCO results, or a run's folder or manifest")
-    parser.add_argument("--annotations", help="COCO-VID; may be left out for a run's own files")
+    parser.add_argument(
+        "--predictions", required=True, help="COCO results, a run's folder, or its manifest of predictions"
+    )
+    parser.add_argument("--annotations", help="annotations in COCO-VID; not needed for a run's own files")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for metrics.json")
     parser.add_argument(
-        "--patients", help="a rule for patients, as readers take it (folder, stem, regex:...), or a JSON table of them"
+        "--patients",
+        help="rule or JSON table that states the patient of each video: folder, stem, regex:..., FILE (docs/patients.md)",
     )
     parser.add_argument(
         "--bootstrap", type=int, default=0, metavar="N", help="bootstrap draws of patients for 95%% intervals (0: none)"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Run one config with many settings: every combination of what is swept, each as a run of its own, and the table of their metrics.
+"""Run one config with many settings: each combination of the swept values is a separate run; then compare their metrics.
 
     python tools/experiment.py --config-file projects/basicdet/configs/phantom.py --output-dir outputs/rates \\
         'optimizer.lr=1e-4,3e-4,1e-3' 'train.seed=range(2)'
@@ -11,8 +11,8 @@
 
 An override with several values is a sweep, in hydra's grammar: a,b,c or range(3) or choice(a,b) or glob(weights/*.pth). All jobs are
 checked before the first one starts. Each is a run of tools/lazyconfig_train.py in OUTPUT_DIR/jobs/<number>-<identity>; its output goes
-to terminal.txt there. Run again, the same command continues: finished jobs stay, interrupted and killed ones are resumed, failed ones are
-shown and retried with --retry-failed. On Ctrl-C or SIGTERM the running jobs save a checkpoint and stop. Writes OUTPUT_DIR/plan.json, and
+to terminal.txt there. To continue, run the same command again: finished jobs are kept, interrupted and killed ones are resumed, and failed
+ones are listed (--retry-failed runs them again). On Ctrl-C or SIGTERM the running jobs save a checkpoint and stop. Writes OUTPUT_DIR/plan.json, and
 OUTPUT_DIR/summary.csv when all jobs are finished. Exit codes: 0 all jobs are finished, 1 a job failed, 2 a user's mistake, 75 stopped.
 """
 
@@ -73,7 +73,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", metavar="FILE", help="the config of all jobs (not needed for --status)")
     parser.add_argument("--output-dir", required=True, type=Path, metavar="DIR", help="folder of the plan and all runs")
-    jobs = parser.add_argument_group("which jobs")
+    jobs = parser.add_argument_group("choose the jobs")
     jobs.add_argument("--jobs", metavar="FILE", help="a list of jobs: .yaml, .csv, or .py with 'experiment = [...]'")
     jobs.add_argument(
         "--set",
@@ -87,29 +87,33 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     jobs.add_argument(
         "--allow-change", default="", metavar="KEY,...", help="keys whose values may differ from those of the plan"
     )
-    look = parser.add_argument_group("look instead of running")
+    look = parser.add_argument_group("inspect instead of running")
     look.add_argument("--dry-run", action="store_true", help="check all jobs and print them; nothing is written")
-    look.add_argument("--print-jobs", action="store_true", help="plan the jobs and print a command for each to run")
+    look.add_argument(
+        "--print-jobs", action="store_true", help="write the plan and print one command for each unfinished job"
+    )
     look.add_argument("--status", action="store_true", help="print the table of the jobs and their states")
-    where = parser.add_argument_group("where they run")
+    where = parser.add_argument_group("where the jobs run")
     where.add_argument(
         "--launcher", choices=("local", "slurm"), default="local", help="this machine (default), or Slurm"
     )
-    where.add_argument("--gpus", metavar="0,1,...", help="run jobs on these GPUs at a time (default: one by one)")
-    where.add_argument("--per-gpu", type=int, metavar="N", help="jobs at a time on each GPU (1)")
-    where.add_argument("--slots", type=int, metavar="N", help="jobs at a time on the processor (1)")
+    where.add_argument(
+        "--gpus", metavar="0,1,...", help="run one job at a time on each of these GPUs (default: one job at a time)"
+    )
+    where.add_argument("--per-gpu", type=int, metavar="N", help="jobs that run at the same time on each GPU (1)")
+    where.add_argument("--slots", type=int, metavar="N", help="jobs that run at the same time on the CPU (1)")
     where.add_argument(
         "--threads",
         type=int,
         metavar="N",
-        help="threads of each job on the processor (at first: the cores divided by the slots; then as before)",
+        help="threads of each job on the CPU (first command: cores divided by slots; later commands: the same number)",
     )
-    where.add_argument(
-        "--restarts", type=int, default=3, metavar="N", help="how often a job that was killed is resumed (3)"
-    )
+    where.add_argument("--restarts", type=int, default=3, metavar="N", help="how often a killed job is resumed (3)")
     add_slurm_arguments(parser)
     add_search_arguments(parser)
-    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides, as for the launcher, and sweeps")
+    parser.add_argument(
+        "opts", nargs="*", metavar="key=value", help="overrides and sweeps: key=value, key=a,b,c, 'key=range(3)'"
+    )
     args = parser.parse_intermixed_args(with_dashed_values(sys.argv[1:] if argv is None else argv))
     if args.config_file is None and not args.status:
         parser.error("the following arguments are required: --config-file")
@@ -117,18 +121,30 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def add_slurm_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("on Slurm (--launcher slurm); a config's node 'slurm' may hold all but --no-wait")
-    group.add_argument("--partition", metavar="P", help="of the jobs (Slurm's default)")
-    group.add_argument("--time", metavar="2:00:00", help="limit of a job, which is resumed until it is finished")
-    group.add_argument("--nodes", type=int, metavar="N", help="of a job (1); on several torchrun starts the processes")
-    group.add_argument("--gpus-per-job", type=int, metavar="N", help="on all its nodes together (0)")
-    group.add_argument("--cpus-per-job", type=int, metavar="N", help="likewise (Slurm's default)")
-    group.add_argument("--mem", metavar="32G", help="memory on each node")
-    group.add_argument("--account", metavar="NAME", help="as sbatch has it")
-    group.add_argument("--qos", metavar="NAME", help="as sbatch has it")
-    group.add_argument("--constraint", metavar="NAME", help="as sbatch has it")
+    group = parser.add_argument_group(
+        "options for --launcher slurm; a config can set all of them except --no-wait in its dict 'slurm'"
+    )
+    group.add_argument("--partition", metavar="P", help="partition of the jobs (Slurm's default)")
     group.add_argument(
-        "--sbatch", action="append", default=[], metavar="OPTION", help="any other option of sbatch, as '--exclusive'"
+        "--time", metavar="2:00:00", help="time limit of a job; a job that needs longer is requeued and resumed"
+    )
+    group.add_argument(
+        "--nodes", type=int, metavar="N", help="nodes of a job (1); on several, torchrun starts the processes"
+    )
+    group.add_argument("--gpus-per-job", type=int, metavar="N", help="GPUs of a job, on all its nodes together (0)")
+    group.add_argument(
+        "--cpus-per-job", type=int, metavar="N", help="cores of a job, on all its nodes together (Slurm's default)"
+    )
+    group.add_argument("--mem", metavar="32G", help="memory on each node")
+    group.add_argument("--account", metavar="NAME", help="sbatch's --account")
+    group.add_argument("--qos", metavar="NAME", help="sbatch's --qos")
+    group.add_argument("--constraint", metavar="NAME", help="sbatch's --constraint")
+    group.add_argument(
+        "--sbatch",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="any other option of sbatch, such as '--exclusive'; may be repeated",
     )
     group.add_argument(
         "--setup",
@@ -137,11 +153,16 @@ def add_slurm_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LINE",
         help="bash before each job, as 'module load cuda; source venv/bin/activate'",
     )
-    group.add_argument("--at-once", type=int, metavar="N", help="jobs that run at a time (Slurm's limits)")
     group.add_argument(
-        "--save-seconds", type=int, metavar="S", help="SIGTERM so long before the limit, to save a checkpoint (120)"
+        "--at-once", type=int, metavar="N", help="jobs that run at the same time (no limit except Slurm's)"
     )
-    group.add_argument("--no-wait", action="store_true", help="submit and leave; look with --status")
+    group.add_argument(
+        "--save-seconds",
+        type=int,
+        metavar="S",
+        help="seconds before the time limit at which a job gets SIGTERM and saves a checkpoint (120)",
+    )
+    group.add_argument("--no-wait", action="store_true", help="submit the jobs and return; --status shows them")
 
 
 def make_plan(args: argparse.Namespace) -> PlannedExperiment:

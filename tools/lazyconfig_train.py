@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train or evaluate what a config describes.
+"""Train or evaluate a model from a config.
 
     python tools/lazyconfig_train.py --config-file FILE [--resume [--allow-change KEY,...] | --eval-only] [key=value ...]
     python tools/lazyconfig_train.py --config-file FILE --quick [key=value ...]
@@ -7,7 +7,7 @@
 
 The launcher uses these keys of a config, and no others:
 
-- ``model``: the plain module; ``dataloader.test`` and ``dataloader.evaluator``: what --eval-only evaluates it on.
+- ``model``: the plain module. ``dataloader.test`` and ``dataloader.evaluator``: the data and the evaluator of --eval-only.
 - ``trainer``: an object with ``resume_or_load(resume)`` and ``train()``. It refers to everything else that training needs: the
   prepared model, the optimizer, the training data, the checkpointer, its hooks.
 - ``train``: ``output_dir``, ``device``, ``seed``, ``init_checkpoint``, and if present ``num_threads``.
@@ -61,7 +61,7 @@ def do_train(builder: Builder, resume: bool) -> None:
 
 
 def do_quick(cfg: Node, args: argparse.Namespace) -> None:
-    """A quick look at the run, in a folder of its own."""
+    """A trial run, in a separate folder."""
     from ultravid.engine import default_setup
     from ultravid.engine.quick import quick_run, shorten_config
 

@@ -4,11 +4,12 @@
     python tools/make_phantom.py --output scans --movies --videos 2 --frames 90 --size 256
     python tools/make_phantom.py --output study --dicom --videos 2 --frames 90 --size 256
 
-With --movies they are MP4 files, phantom_00000.mp4 and so on, to try tools/predict.py and tools/serve.py on: a scan below a band with
-a made-up name and date, as a scanner's screen has one. With --dicom they are DICOM files, phantom_00000.dcm and so on, with the same picture; the
+With --movies, it writes MP4 files (phantom_00000.mp4, ...) to try tools/predict.py and tools/serve.py with: a scan below a band with
+a made-up name and date, as on a scanner's screen. With --dicom, it writes DICOM files (phantom_00000.dcm, ...) with the same pictures; the
 header has the same name and date, and states which part is the scan.
 
-The same arguments give the same bytes, those of movies with the same version of the encoder, those of DICOM files with the same version of pydicom. A folder that already holds the dataset of these arguments is not changed.
+The same arguments give the same bytes (for movies and DICOM files, with the same versions of the encoder and of pydicom). A folder that
+already holds the dataset of these arguments is not changed.
 """
 
 import argparse

@@ -8,9 +8,9 @@ Predictions are a run's folder (or manifest), which holds the ground truth too, 
 of the training videos: evaluate the run on them first, for example with
 ``--eval-only dataloader.test.videos='${data.videos}' dataloader.test.fold=null train.output_dir=outputs/mining``.
 
-The list holds false-positive sequences, as FP80 counts them (ultravid/evaluation/video_metrics.py), of the detections that
-score at least a threshold: the one at which --recall of the lesion boxes is found, or --score-threshold. A video's weight is its
-number of false sequences; its listed frames are those with a detection of such a sequence. A config uses the list with
+The list holds false-positive sequences, as FP80 counts them (ultravid/evaluation/video_metrics.py), of the detections with a score
+of at least a threshold: --score-threshold, or the threshold at which the recall is --recall. The weight of a video is its
+number of false-positive sequences; the listed frames are those with a detection of such a sequence. A config uses the list with
 
     dataloader.train.mining = L(HardMining)(path="hard.json", video_rate=0.5, frame_rate=1.5)
 """
@@ -35,8 +35,10 @@ from ultravid.utils.tool import ToolParser, print_warnings, run_tool
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--predictions", required=True, help="COCO results, or a run's folder or manifest")
-    parser.add_argument("--annotations", help="COCO-VID; not needed for a run's own files")
+    parser.add_argument(
+        "--predictions", required=True, help="COCO results, a run's folder, or its manifest of predictions"
+    )
+    parser.add_argument("--annotations", help="annotations in COCO-VID; not needed for a run's own files")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the list to write, JSON")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--recall", type=float, default=0.8, help="use the score at this recall as threshold (0.8)")

@@ -3,8 +3,8 @@
 
     python tools/new_project.py NAME [--folder projects]
 
-The config trains a small detector on the phantom and uses one part that the project itself defines, a hook: replace it by
-yours.
+The config trains a small detector on the phantom and uses one part that the project itself defines, a hook. Replace it with
+your own.
 """
 
 import argparse

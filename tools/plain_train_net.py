@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Train or evaluate what a config in Python describes, in a loop that is written out here, to be changed line by line.
+"""Train or evaluate a model from a Python config, with the training loop written out in this file, so that you can change any line.
 
     python tools/plain_train_net.py --config-file FILE.py [--resume | --eval-only] [--num-gpus N] [key=value ...]
 
 It reads the files that tools/lazyconfig_train.py reads and gives the same losses and weights. From the config it uses
-``model``, ``prepared_model``, ``optimizer``, ``lr_multiplier``, ``dataloader``, ``train`` and ``trainer.clip_grad``; it does itself
-what ``trainer.hooks`` do elsewhere. It keeps all checkpoints and does not stop on signals.
+``model``, ``prepared_model``, ``optimizer``, ``lr_multiplier``, ``dataloader``, ``train`` and ``trainer.clip_grad``. It ignores
+``trainer.hooks``: the loop itself evaluates, writes and saves. It keeps all checkpoints and does not stop on signals.
 """
 
 import ultravid.utils.threads  # noqa: F401 - before torch, which then waits passively # isort: skip

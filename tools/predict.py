@@ -21,11 +21,11 @@ and for all sources together report.json (its exit_code is null until the comman
 annotations), coco_results.json (the same as COCO's results), and qc/ and qc.png, which show what was blacked out. Text that may be burnt
 in outside of the scan is black in all pictures: see --mask and --allow-burned-in-text.
 
-The same command continues where it was interrupted: sources whose results are complete are skipped, and those that have changed since are
-processed again. Other weights or settings are refused in the same folder, unless --redo is given.
+After an interruption, run the same command again: it skips sources with complete results, and processes sources that have changed
+again. Other weights or settings in the same folder are refused, unless --redo is given.
 
-Exit codes: 0 done; 2 nothing was done, and one message says why; 3 done, but something was damaged or left out, as the log and report.json
-list.
+Exit codes: 0 done; 2 nothing was done, and one message says why; 3 done, but something was damaged or left out; the log and report.json
+list it.
 """
 
 from __future__ import annotations
@@ -100,33 +100,44 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     model.add_argument("--device", help="cpu, cuda, or the number of a GPU (as in the config)")
     model.add_argument(
-        "--threads", type=int, metavar="N", help="threads of an operation on the CPU (by the model's size)"
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads per operation on the CPU (default: chosen by the size of the model)",
     )
     model.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    model.add_argument("--compile", action="store_true", help="compile the model: faster, after a start of minutes")
+    model.add_argument("--compile", action="store_true", help="compile the model: faster, but the start takes minutes")
     found = parser.add_argument_group("what is detected")
-    found.add_argument("--conf", type=share, default=0.25, metavar="S", help="lowest score that is kept (0.25)")
-    found.add_argument("--iou", type=share, metavar="S", help="IoU of non-maximum suppression (the model's)")
+    found.add_argument(
+        "--conf", type=share, default=0.25, metavar="S", help="leave out detections with a lower score (0.25)"
+    )
+    found.add_argument(
+        "--iou", type=share, metavar="S", help="IoU threshold of non-maximum suppression (default: as in the model)"
+    )
     found.add_argument("--imgsz", type=int, metavar="PX", help="longer side of the model's input (as in the config)")
     found.add_argument("--vid-stride", type=int, default=1, metavar="N", help="read every N-th frame (1)")
-    found.add_argument("--tracker", choices=("auto", "none"), default="auto", help="none: no lesion tracks")
     found.add_argument(
-        "--smooth-boxes", action="store_true", help="write the tracker's estimates of boxes, which shake less"
+        "--tracker", choices=("auto", "none"), default="auto", help="none: do not link detections to lesion tracks"
+    )
+    found.add_argument(
+        "--smooth-boxes", action="store_true", help="write the tracker's estimates of boxes, which jitter less"
     )
     found.add_argument(
         "--latency-budget-ms",
         type=float,
         metavar="MS",
-        help="drop frames of a live source that can't be detected in this time",
+        help="drop frames of a live source that can't be processed in this time",
     )
-    found.add_argument("--organ", help="what is scanned, for a model with a classifier per organ")
+    found.add_argument("--organ", help="organ that is scanned, for a model with a classifier per organ")
     files = parser.add_argument_group("what is written")
     files.add_argument("--output-dir", type=Path, metavar="OUT", help="folder for the results (outputs/predict)")
-    files.add_argument("--project", type=Path, metavar="P", help="with --name, the same as --output-dir P/N")
+    files.add_argument("--project", type=Path, metavar="P", help="with --name N: the same as --output-dir P/N")
     files.add_argument("--name", metavar="N")
     files.add_argument("--save", action=argparse.BooleanOptionalAction, default=True, help="write movies (on)")
     files.add_argument(
-        "--save-txt", action="store_true", help="write labels/: class, x, y, width, height (shares), track"
+        "--save-txt",
+        action="store_true",
+        help="write text files to labels/: class, x, y, width, height (as fractions of the image), track",
     )
     files.add_argument("--save-conf", action="store_true", help="with --save-txt: add the score, before the track")
     files.add_argument("--save-frames", action="store_true", help="write each frame as a picture with its boxes")
@@ -134,11 +145,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     files.add_argument(
         "--mask", metavar="FILE", help="what to black out: a table by scanner and size, a list of boxes, or a picture"
     )
-    files.add_argument("--allow-burned-in-text", action="store_true", help="black out nothing but what --mask states")
+    files.add_argument("--allow-burned-in-text", action="store_true", help="black out only what --mask states")
     files.add_argument(
-        "--sr", action="store_true", help="of DICOM files, write a structured report and a secondary capture"
+        "--sr", action="store_true", help="for DICOM files, write a structured report and a secondary capture"
     )
-    files.add_argument("--deidentify", action="store_true", help="of DICOM files, write a de-identified copy")
+    files.add_argument("--deidentify", action="store_true", help="for DICOM files, write a de-identified copy")
     files.add_argument(
         "--keep-patient", action="store_true", help="with --sr: keep the patient in place of a pseudonym"
     )

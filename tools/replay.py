@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Repeat a step in which a number was not finite, and name the first module that it came from.
+"""Repeat a step in which a number was nan or infinite, and name the module in which it first appeared.
 
     python tools/replay.py outputs/phantom/step_dumps/iteration_0000123_rank0.pth
 
@@ -32,7 +32,7 @@ from ultravid.utils.tool import ToolParser, run_tool
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dump", type=Path, metavar="FILE", help="the file that the run's error message names")
+    parser.add_argument("dump", type=Path, metavar="FILE", help="the step dump that the error message of the run names")
     parser.add_argument("--config-file", type=Path, help="the run's config (default: config.yaml of its output folder)")
     parser.add_argument("--device", default="auto", help="cuda, cpu, ...; auto: CUDA if available")
     parser.add_argument(

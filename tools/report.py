@@ -26,11 +26,14 @@ from ultravid.utils.tool import ToolParser, print_warnings, run_tool, seed_argum
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder, manifest or COCO results")
-    parser.add_argument("--output", type=Path, default=Path("report.html"), help="the HTML file (report.html)")
-    parser.add_argument("--annotations", help="COCO-VID, for COCO results")
     parser.add_argument(
-        "--patients", help="a rule for patients, as readers take it (folder, stem, regex:...), or a JSON table of them"
+        "runs", type=Path, nargs="+", metavar="RUN", help="a run's folder, its manifest of predictions, or COCO results"
+    )
+    parser.add_argument("--output", type=Path, default=Path("report.html"), help="the HTML file (report.html)")
+    parser.add_argument("--annotations", help="annotations in COCO-VID, needed for COCO results")
+    parser.add_argument(
+        "--patients",
+        help="rule or JSON table that states the patient of each video: folder, stem, regex:..., FILE (docs/patients.md)",
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the image files, if they were moved")
     parser.add_argument(
@@ -51,9 +54,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         help="score threshold at which failures are shown (default: that of recall 0.8)",
     )
-    parser.add_argument("--strips", type=int, default=8, metavar="N", help="most strips of each kind per run (8)")
     parser.add_argument(
-        "--timelines", type=int, default=40, metavar="N", help="most videos with a timeline, and most stills (40)"
+        "--strips", type=int, default=8, metavar="N", help="largest number of picture strips of each kind per run (8)"
+    )
+    parser.add_argument(
+        "--timelines",
+        type=int,
+        default=40,
+        metavar="N",
+        help="largest number of videos with a timeline, and of stills (40)",
     )
     args = parser.parse_args(argv)
     if args.bootstrap < 0 or args.bootstrap == 1:

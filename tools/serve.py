@@ -6,11 +6,11 @@
     python tools/serve.py --config-file FILE.py --weights model.pth
     python tools/serve.py --run outputs/run --host 0.0.0.0        # for other machines, with a token that it prints
 
-The page needs no network but the way from the browser to this server. What is uploaded stays in a private folder of this machine and is
-deleted when its viewer closes the page, after half an hour without any action, and when the server ends. Ctrl-C ends it.
+The page needs only the connection between the browser and this server, and no other network. Uploads are kept in a private folder of this
+machine. They are deleted when the viewer closes the page, after half an hour without any action, and when the server ends. Ctrl-C ends it.
 
-For other machines the way to it is not encrypted: use it within a trusted network, through `ssh -L 8000:localhost:8000 HOST`, or behind
-a proxy with TLS (then with --allow-host NAME). Browsers give their camera to pages of this machine and of https alone.
+The connection is not encrypted. For other machines, use a trusted network, `ssh -L 8000:localhost:8000 HOST`, or a proxy with TLS (with
+--allow-host NAME). Browsers allow the camera only for pages of this machine and for https.
 """
 
 import ultravid.utils.threads  # noqa: F401 - before torch, which then waits passively # isort: skip
@@ -62,11 +62,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="class or function that the config may build although it is not on ultravid's list; may be repeated",
     )
     model.add_argument(
-        "--conf", type=float, default=0.05, metavar="SCORE", help="lowest score that can be shown (0.05)"
+        "--conf", type=float, default=0.05, metavar="SCORE", help="leave out detections with a lower score (0.05)"
     )
-    model.add_argument("--iou", type=float, metavar="IOU", help="IoU of non-maximum suppression (the model's)")
+    model.add_argument(
+        "--iou", type=float, metavar="IOU", help="IoU threshold of non-maximum suppression (default: as in the model)"
+    )
     model.add_argument("--imgsz", type=int, metavar="PX", help="longest side of the model's input (as in the config)")
-    model.add_argument("--organ", metavar="NAME", help="what is scanned, for a model with a classifier per organ")
+    model.add_argument("--organ", metavar="NAME", help="organ that is scanned, for a model with a classifier per organ")
     access = parser.add_argument_group("access")
     access.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen at (127.0.0.1: this machine alone)"
@@ -91,7 +93,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="what to black out: a table by scanner and size, a list of boxes, or a picture",
     )
-    privacy.add_argument("--allow-burned-in-text", action="store_true", help="black out nothing but what --mask states")
+    privacy.add_argument("--allow-burned-in-text", action="store_true", help="black out only what --mask states")
     bounds = parser.add_argument_group("upper bounds")
     for field in dataclasses.fields(PageBounds):
         kind = int if isinstance(field.default, int) and field.type == "int" else float

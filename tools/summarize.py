@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Summarize many runs: mean and deviation of each setting, paired differences, a row a run; as text, CSV, LaTeX and HTML with charts.
+"""Summarize many runs: mean and deviation of each setting, paired differences, one row per run; as text, CSV, LaTeX and HTML with charts.
 
     python tools/summarize.py outputs/rates
     python tools/summarize.py outputs/rates --group-by optimizer.lr --metrics AP50,FP80 --reference optimizer.lr=3e-4
     python tools/summarize.py outputs/a outputs/b --output-dir outputs/a_and_b --reports
 
-DIR is an experiment, a run, or any folder that holds runs; only what is in the folders is read, whether runs are finished or not. Runs that
+DIR is an experiment, a run, or any folder that contains runs, finished or not; nothing else is read. Runs that
 differ only in seed and fold are one setting, unless --group-by says otherwise. Settings are compared by drawing patients with replacement,
 the same ones for both. Writes DIR/summary: summary.html, runs.csv, settings.csv, differences.csv, settings.tex, summary.json. Exit code 3: done,
 but the results of a finished run can't be used.
@@ -49,9 +49,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--group-by",
         metavar="KEY,...",
-        help="keys whose values make a setting, as optimizer.lr or lr (default: all that differ but seeds and folds)",
+        help="keys that define a setting, such as optimizer.lr or lr (default: all keys that differ, except seeds and folds)",
     )
-    parser.add_argument("--metrics", metavar="NAME,...", help="metrics to show (default: those of a training's log)")
+    parser.add_argument(
+        "--metrics", metavar="NAME,...", help="metrics to show (default: the metrics in the log of a training)"
+    )
     parser.add_argument(
         "--reference", metavar="KEY=VALUE,...", help="the setting that others are compared with (default: the first)"
     )
@@ -60,13 +62,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=seed_argument, default=0, help="seed of the draws (0)")
     parser.add_argument(
-        "--patients", help="a rule for patients, as readers take it (folder, stem, regex:...), or a JSON table of them"
+        "--patients",
+        help="rule or JSON table that states the patient of each video: folder, stem, regex:..., FILE (docs/patients.md)",
     )
     parser.add_argument(
         "--evaluation",
         default="inference",
         metavar="PATH",
-        help="which evaluation: its folder within each run's (inference)",
+        help="name of the evaluation's folder in each run (inference)",
     )
     parser.add_argument("--output-dir", type=Path, metavar="OUT", help="folder for the files (DIR/summary)")
     parser.add_argument("--no-files", action="store_true", help="print the tables and write nothing")

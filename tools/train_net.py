@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train or evaluate what a YAML config describes, with a trainer that a project may override.
+"""Train or evaluate a model from a YAML config, with a `DefaultTrainer` whose methods you can override.
 
     python tools/train_net.py --config-file FILE.yaml [--resume | --eval-only] [--num-gpus N] [KEY VALUE ...]
     python tools/train_net.py --config-file FILE.yaml --help-config [KEY] [KEY VALUE ...]

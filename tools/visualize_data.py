@@ -4,9 +4,9 @@
     python tools/visualize_data.py --config-file projects/basicdet/configs/phantom.py
     python tools/visualize_data.py --config-file F --split test --num-clips 2 --movie --output look data.root=PATH
 
-Writes a PNG of each of the first --num-clips training clips, after augmentation (or of each of the first test videos, 16 frames
-of it at about equal distances), and with --movie an mp4 of all its frames. A box's label is the number of
-its lesion in the video, and a tile's that of its frame.
+Writes one PNG for each of the first --num-clips training clips, after augmentation, or for each of the first test videos (16 of its
+frames, evenly spaced). With --movie, it also writes an mp4 of all its frames. The label of a box is the number of its lesion in the
+video; the label of a tile is the number of its frame.
 """
 
 import ultravid.utils.threads  # noqa: F401 - before torch, which then waits passively # isort: skip

@@ -1,4 +1,4 @@
-"""``--help-config``: what each key is for."""
+"""``--help-config``: each key with its type, value and documentation."""
 
 import subprocess
 import sys
@@ -123,4 +123,4 @@ def test_one_command_answers_all_questions_on_a_config(config, tmp_path, capsys,
     assert out("diff", "net.py", "net.py", "--as-overrides", "train.depth=4", code=1) == "train.depth=4\n"
     assert out("graph", "net.py", "--output", "g.svg") == "Wrote g.svg\n" and (tmp_path / "g.svg").is_file()
     assert '"$schema"' in out("schema", "net.py")
-    assert out("explian", "net.py", code=2) == "" and out(code=2).startswith("Look into a config")
+    assert out("explian", "net.py", code=2) == "" and out(code=2).startswith("Inspect a config")

@@ -138,7 +138,7 @@ def test_patients_that_an_earlier_version_took_from_names_are_still_taken_from_t
     for name, key in (("cva_bus", "videos"), ("common_data_organs", "tables"), ("phantom", "test_videos")):
         cfg = LazyConfig.load(SAVED / f"configs/{name}.yaml")
         assert cfg.data[key].patients == "stem_without_side"
-    assert "patients: was not set, which then meant the name of the video's file less its side" in caplog.text
+    assert "patients: was not set, and its default was the name of the video's file without its side" in caplog.text
     text = (SAVED / "configs/cva_bus.yaml").read_text()
     (tmp_path / "table.yaml").write_text(text.replace("patients: null", "patients: table.json"))
     assert LazyConfig.load(tmp_path / "table.yaml").data.videos.patients == "table.json else stem_without_side"

@@ -35,7 +35,7 @@ def warnings_of_a_training(caplog, train, test, **fold):
     evaluate = functools.partial(inference_on_dataset, model=model, data_loader=tested, evaluator=None)
     trainer = SimpleTrainer(model, loader, torch.optim.SGD(model.parameters(), 0.1))
     caplog.clear()
-    for _ in range(2):  # as the two halves of a quick look
+    for _ in range(2):  # as the two halves of a trial run
         hook = hooks.EvalHook(1, evaluate)
         hook.trainer = trainer
         hook.before_train()

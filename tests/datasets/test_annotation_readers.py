@@ -341,7 +341,7 @@ def test_a_fault_sink_collects_all_faults_and_what_is_sound_is_read(tmp_path):
     rejected = [f.kind for f in sink.faults if not f.repaired]
     assert rejected == ["box is empty", "bad frame rate", "frame is truncated"]
     assert [f.kind for f in sink.faults if f.repaired] == [
-        "boxes had a negative width or height and were turned round",
+        "boxes had a negative width or height and were corrected",
         "lesions have boxes of several classes, and each box keeps its own",
     ]
     assert len(video) == 2 and boxes(video) == [[[1, 2, 4, 6]], []]

@@ -136,7 +136,7 @@ def test_every_rule_for_patients_can_be_an_option_of_the_audit_and_the_conversio
         code, page = audit(tmp_path, "--data", f"recordings:{tmp_path / 'in'}", *option)
         assert code == 0 and f"<td>patients</td><td>{known}</td>" in page
         assert (f"<td>videos of unknown patients</td><td>{unknown}</td>" in page) == bool(unknown)
-        assert ("counts as a patient of its own" in page) == bool(unknown)
+        assert ("counts as a separate patient" in page) == bool(unknown)
         output = tmp_path / f"out{known}{unknown}{len(str(rule))}"
         convert = load_tool("convert_dataset").main
         given = ["--format", "recordings", "--path", tmp_path / "in", "--output", output, *option]
@@ -201,7 +201,7 @@ def test_all_faults_are_listed_and_none_ends_the_audit(tmp_path, capsys):
         "box is not four numbers": "frame 4 annotation 4",
         "frame is truncated": "a/7.png is a truncated PNG",
         "frame is missing": "a/8.png does not exist",
-        "boxes had a negative width or height and were turned round": "frame 1 annotation 1",
+        "boxes had a negative width or height and were corrected": "frame 1 annotation 1",
         "boxes went past the frame&#x27;s edge and were clipped to it": "frame 3 annotation 3",
     }
     for kind, where in rows.items():

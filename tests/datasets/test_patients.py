@@ -162,7 +162,10 @@ def test_a_stated_name_that_names_nobody_is_not_known_and_that_is_said(tmp_path,
     path = coco_video(tmp_path / "v.json", {"a": "unknown", "b": "Anonymous ", "c": "---", "d": "0", "e": 7})
     videos = load_coco_video(json_file=path, image_root=tmp_path)
     assert [v.patient_known for v in videos] == [False, False, False, True, True]
-    assert "3 stated patients name nobody and are not known; the first: video 'a' states 'unknown'" in caplog.text
+    assert (
+        "3 stated patients are placeholders such as 'unknown', and count as not known; the first: video 'a' states 'unknown'"
+        in caplog.text
+    )
     with pytest.raises(DataError, match=r"video .a.: patient is 7\.5, not text"):
         load_coco_video(json_file=coco_video(tmp_path / "w.json", {"a": 7.5}), image_root=tmp_path)
 

@@ -167,7 +167,7 @@ def test_a_schedule_that_cannot_be_right_is_reported_before_the_first_step(tmp_p
         run(tmp_path, plateau())
     with pytest.raises(UserError, match=r"is for ReduceLROnPlateau; StepLR takes none"):
         run(tmp_path, lambda o: schedulers.StepLR(o, 2), metric="AP50")
-    with pytest.raises(UserError, match=r"evaluates at its end alone"):
+    with pytest.raises(UserError, match=r"is evaluated only at its end"):
         run(tmp_path, plateau(), metric="AP50", values=[1.0], max_iter=2)
     with pytest.raises(UserError, match=r"total_steps=4 steps, but makes 10 in this run"):
         run(tmp_path, lambda o: schedulers.OneCycleLR(o, 0.5, 4))

@@ -354,7 +354,7 @@ def test_runs_of_different_patients_are_not_compared_and_other_spellings_are_no_
     compare = load_tool("compare").main
     assert run_tool(compare, [str(a), str(spelled), "--bootstrap", "20"]) == 0
     assert run_tool(compare, [str(a), str(unknown), "--bootstrap", "20"]) == 2
-    said = "Video 'b' is of patient 'q' in A and of an unknown patient in B; say whose it is by --patients."
+    said = "Video 'b' is of patient 'q' in A and of an unknown patient in B; state the patients with --patients."
     assert said in capsys.readouterr().err
     (tmp_path / "table.json").write_text(json.dumps({"b": "q"}))  # what the message says to type works
     assert (
@@ -369,10 +369,10 @@ def test_folds_say_how_many_patients_they_hold_out_and_who_is_in_two_of_them():
     }
     assert notes_on_patients({fold: match_videos(videos) for fold, videos in parts.items()}) == [
         "Held out: 11 patients (fold 0: 10, fold 1: 2).",
-        "Fewer than 10 patients in fold 1: its metrics say little of others.",
+        "Fewer than 10 patients in fold 1: its metrics say little about other patients.",
         "Patient 'P3 ' is held out in folds 0, 1: a model was tested on a patient it was trained on.",
-        "The patient of 1 video (of 12) is not known: it counts as a patient of its own, though others may be of that person. "
-        "State patients by the flag --patients, or add them to your table of patients.",
+        "The patient of 1 video (of 12) is not known: it counts as a separate patient, although others may show the same person. "
+        "State patients with the flag --patients, or add them to your table of patients.",
     ]
 
 

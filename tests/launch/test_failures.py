@@ -93,7 +93,7 @@ def place(text):
          ["Iteration 8 (the hook 'mine', key 'trainer.hooks.mine'): AssertionError"],
          '        assert self.state != "asserted"'),
         (["+trainer.hooks.mine={_target_: mine.Saved}"],
-         ["The state 'trainer/hooks/mine/state' can't be saved", "What state_dict() of the hook 'mine' returns"], None),
+         ["The state 'trainer/hooks/mine/state' can't be saved", "state_dict() of the hook 'mine' may return"], None),
         (["dataloader.train={_target_: mine.nothing}"], ["data_loader is None, not an iterable of batches"], None),
         (["trainer.checkpointer=null"], ["This trainer has no checkpointer"], None),
     ],

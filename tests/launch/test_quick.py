@@ -11,7 +11,7 @@ from ultravid.evaluation.run_facts import run_warnings
 from ultravid.utils.run_folder import RunFolder
 
 
-def test_a_quick_look_trains_evaluates_resumes_and_says_what_the_run_would_take(
+def test_a_trial_run_trains_evaluates_resumes_and_says_what_the_run_would_take(
     phantom, tmp_path, launch_run, capsys, caplog
 ):
     run = RunFolder(tmp_path / "run")
@@ -25,24 +25,24 @@ def test_a_quick_look_trains_evaluates_resumes_and_says_what_the_run_would_take(
     arguments = [f"+{a}" if a.startswith("trainer.hooks.bn") else a for a in arguments]
     run.quick.mkdir()
     (run.quick / "model_0000777.pth").write_text("of an earlier look")
-    assert launch_run(arguments) == 2 and "holds a run that is no quick look" in capsys.readouterr().err
+    assert launch_run(arguments) == 2 and "holds a run that --quick did not make" in capsys.readouterr().err
     (run.quick / run.quick_report.name).write_text("")
     assert launch_run(arguments) == 0
-    report = capsys.readouterr().out.partition("Quick look at ")[2]
-    assert "it goes through" in report and "6 iterations, stopped after 3 and resumed" in report
+    report = capsys.readouterr().out.partition("Trial run of ")[2]
+    assert "it works" in report and "6 iterations, stopped after 3 and resumed" in report
     assert "whole run about" in report and "1000 iterations" in report and "4 evaluations" in report
     assert "up to 7 checkpoints of" in report
     assert run.metrics.read_text() == "a run at work\n" and {p.name for p in run.path.iterdir()} == {
         "metrics.json",
         "quick",
     }
-    assert "nothing of the run's own folder was touched" in report
+    assert "no other file of the run's folder was changed" in report
     look = RunFolder(run.quick)
-    assert look.quick_report.read_text() == f"Quick look at {report}"
-    assert any("quick look (--quick)" in text for text in run_warnings(look.path))
+    assert look.quick_report.read_text() == f"Trial run of {report}"
+    assert any("trial run (--quick)" in text for text in run_warnings(look.path))
     caplog.clear()
     assert load_tool("evaluate").main(["--predictions", str(look.path), "--output-dir", str(tmp_path / "metrics")]) == 0
-    assert "quick look (--quick)" in caplog.text
+    assert "trial run (--quick)" in caplog.text
     rows = read_rows(look.metrics)
     assert [row["iteration"] for row in rows] == [2, 5, 6] and "AP50" in rows[0] and "AP50" in rows[-1]
     assert {path.stem for path in look.checkpoints()} >= {"model_0000002", "model_final"}
@@ -62,7 +62,7 @@ class Plots(HookBase):
 
 
 @pytest.mark.slow_models
-def test_a_quick_look_leaves_the_runs_own_files_alone_however_the_folder_is_spelled_or_says_so(
+def test_a_trial_run_leaves_the_runs_own_files_alone_however_the_folder_is_spelled_or_says_so(
     phantom, tmp_path, launch_run, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -74,12 +74,14 @@ def test_a_quick_look_leaves_the_runs_own_files_alone_however_the_folder_is_spel
     assert launch_run([*small_arguments(phantom, Path("run")), *arguments, "--quick"]) == 0
     assert (tmp_path / "run/inference/metrics.json").read_text() == "of the run"
     assert (tmp_path / "run/quick/inference/metrics.json").is_file()
-    report = capsys.readouterr().out.partition("Quick look at ")[2]
+    report = capsys.readouterr().out.partition("Trial run of ")[2]
     assert report.count("warning   The evaluation is not independent") == 1 and "known patients (the first: " in report
-    assert "This look wrote to the run's own folder: plots/a.txt." in report and "was touched" not in report
+    assert (
+        "The trial run wrote to the folder of the run itself: plots/a.txt." in report and "no other file" not in report
+    )
 
 
-def test_a_quick_look_at_a_run_that_would_fail_says_why(phantom, tmp_path, launch_run, capsys):
+def test_a_trial_run_of_a_run_that_would_fail_says_why(phantom, tmp_path, launch_run, capsys):
     arguments = [*small_arguments(phantom, tmp_path / "run"), "dataloader.train.fold=2", "dataloader.train.num_folds=4"]
     assert launch_run([*arguments, "train.init_checkpoint=gone.pth", "--quick"]) == 2
     assert "gone.pth does not exist" in capsys.readouterr().err

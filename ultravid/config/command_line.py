@@ -118,32 +118,36 @@ Examples:
         parser.add_argument(
             "--identity",
             metavar="HASH",
-            help="refuse to run unless the config has this identity, as jobs of tools/experiment.py are started",
+            help="refuse to run unless the config has this identity (used by tools/experiment.py)",
         )
     if quick:
         parser.add_argument(
             "--quick",
             action="store_true",
-            help="a quick look instead of the run: a few iterations, a few test videos, every hook, in train.output_dir/quick; "
+            help="try the config instead of running it: a few iterations, a few test videos and every hook, in train.output_dir/quick; "
             "says whether the run would go through, and what it would take",
         )
     inspect = parser.add_argument_group("inspect the config instead of running it")
-    inspect.add_argument("--check", action="store_true", help="check the config and the overrides")
-    inspect.add_argument("--print", action="store_true", help="print it, overrides applied")
-    inspect.add_argument("--format", choices=("py", "yaml"), help="print it as Python-like code (the default) or YAML")
-    inspect.add_argument("--resolve", action="store_true", help="print it with references replaced by their values")
-    inspect.add_argument("--explain", nargs="+", metavar="KEY", help="print every setting of these keys, in order")
+    inspect.add_argument(
+        "--check", action="store_true", help="check the config and the overrides, and report all errors"
+    )
+    inspect.add_argument("--print", action="store_true", help="print the config with the overrides applied")
+    inspect.add_argument(
+        "--format", choices=("py", "yaml"), help="format of --print: Python-like code (default) or YAML"
+    )
+    inspect.add_argument("--resolve", action="store_true", help="with --print: replace references by their values")
+    inspect.add_argument("--explain", nargs="+", metavar="KEY", help="print every place that set these keys, in order")
     inspect.add_argument(
         "--help-config",
         nargs="*",
         metavar="KEY",
-        help="print what each key is for: type, value, default, documentation and where it was set; with KEY those below it",
+        help="print each key with its type, value, default, documentation and origin; with KEY, only the keys below it",
     )
     parser.add_argument(
         "opts",
         nargs="*",
         metavar="key=value",
-        help="overrides: key=value, +key=value, ++key=value, ~key, '**.key=value' (wherever it stands), key=file.py:NAME",
+        help="overrides: key=value, +key=value, ++key=value, ~key, '**.key=value' (every key of this name), key=file.py:NAME",
     )
     return parser
 
@@ -174,7 +178,7 @@ Examples:
         nargs="?",
         const="",
         metavar="KEY",
-        help="print what each key is for instead of running: type, value, default and comment; with KEY those that begin so",
+        help="print each key with its type, value, default and comment, instead of running; with KEY, only those that begin with it",
     )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs that change values of the config")
     return parser
@@ -183,7 +187,9 @@ Examples:
 def _add_run_arguments(parser: argparse.ArgumentParser, config: str, *, weights: str, output_dir: str) -> None:
     """The arguments of every launcher; ``weights`` and ``output_dir`` are the keys of its configs for these."""
     parser.add_argument("--config-file", required=True, metavar="FILE", help=config)
-    parser.add_argument("--eval-only", action="store_true", help=f"evaluate {weights}, or with --resume the last one")
+    parser.add_argument(
+        "--eval-only", action="store_true", help=f"evaluate {weights}; with --resume, the last checkpoint"
+    )
     parser.add_argument("--resume", action="store_true", help=f"resume from the last checkpoint in {output_dir}")
     parser.add_argument(
         "--allow-change",
@@ -193,11 +199,18 @@ def _add_run_arguments(parser: argparse.ArgumentParser, config: str, *, weights:
         metavar="KEY,...",
         help="with --resume: keys whose values may differ from those that the run started with",
     )
-    parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, a GPU each (CPU: shared)")
-    parser.add_argument("--num-machines", type=int, default=1, help="machines")
-    parser.add_argument("--machine-rank", type=int, default=0, help="this machine, from 0")
     parser.add_argument(
-        "--dist-url", default="auto", help="where processes meet, tcp://host:port; auto: a free local port"
+        "--num-gpus",
+        type=int,
+        default=1,
+        help="processes on this machine, one per GPU (without CUDA they share the CPU)",
+    )
+    parser.add_argument("--num-machines", type=int, default=1, help="number of machines")
+    parser.add_argument("--machine-rank", type=int, default=0, help="number of this machine, from 0")
+    parser.add_argument(
+        "--dist-url",
+        default="auto",
+        help="address at which the processes meet, tcp://host:port; auto: a free local port",
     )
 
 

@@ -117,7 +117,7 @@ def _parts(pattern: str) -> tuple[str, list[str]]:
     above, _, tail = pattern.partition(_ANYWHERE)
     if (above and not above.endswith(".")) or not tail.startswith(".") or _ANYWHERE in tail or len(tail) == 1:
         raise OverrideError(
-            f"{pattern!r} is not a key: '**' stands once, between dots, for any steps, as in '**.dropout' or 'model.**.dropout'."
+            f"{pattern!r} is not a key: '**' may occur once, between dots, as in '**.dropout' or 'model.**.dropout'."
         )
     return above.removesuffix("."), split_key(tail[1:])
 
@@ -195,14 +195,16 @@ def _nowhere(
     base: Container, pattern: str, tail: Sequence[str], not_written: dict[str, tuple[str, Any]], typed: str | None
 ) -> str:
     place = f"below {full_key(base)!r}" if full_key(base) else "in the config"
-    message = f"{pattern!r} stands nowhere {place}."
+    message = f"{pattern!r} matches no key {place}."
     if not_written:
         value = "VALUE" if typed is None else typed
         ways = [
             f"{quoted_for_shell(f'+{key}={value}')} for {target}" for key, (target, _) in list(not_written.items())[:3]
         ]
         more = f", and {len(not_written) - 3} more" if len(not_written) > 3 else ""
-        return f"{message} Calls take it that do not write it; add it to each: {', '.join(ways)}{more}."
+        return (
+            f"{message} Some calls accept this argument but do not set it; to add it, write: {', '.join(ways)}{more}."
+        )
     names = {str(key) for node in walk(base) if isinstance(node, Node) for key, _ in raw_children(node)}
     prefix = pattern[: pattern.rfind(tail[-1])]
     return message + did_you_mean(tail[-1], (name for name in names if not name.startswith("_")), prefix)

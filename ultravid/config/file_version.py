@@ -55,7 +55,7 @@ def accepted_version(stated: Any, place: str) -> str:
         _warn_of_newer(place, stated)
         return stated
     raise ConfigError(
-        f"{place}: the config is for ultravid {stated}, and this is ultravid {__version__}, which may not know all that it says. "
+        f"{place}: the config is for ultravid {stated}, and this is ultravid {__version__}, which may not understand all of it. "
         f"Install ultravid {stated} or later. To read it all the same set {LOAD_NEWER}=1 in the environment."
     )
 

@@ -48,8 +48,8 @@ class _ConfigFile(ModuleType):
         if content_hash(file.path.read_bytes()) != file.content and file.path not in _said:
             _said.add(file.path)
             logger.warning(
-                "%s was edited after objects that it defines were pickled (or sent to this process): they are read with what it "
-                "defines now.",
+                "%s was edited after objects that it defines were pickled (or sent to this process): its new definitions are "
+                "used.",
                 file.path,
             )
         if name not in names:

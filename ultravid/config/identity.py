@@ -148,8 +148,8 @@ def check_identity(cfg: Node | CfgNode, expected: str) -> None:
     identity = config_identity(cfg)
     if not identity.startswith(expected):
         raise ConfigError(
-            f"This config's identity is {identity[: max(12, len(expected))]}, where {expected} was planned: a config file or what it "
-            "imports was changed since. Run the experiment's command again: it names the keys that differ."
+            f"This config has the identity {identity[: max(12, len(expected))]}, but {expected} was planned: a config file or a file that "
+            "it imports was changed since. Run the experiment's command again: it names the keys that differ."
         )
 
 

@@ -148,7 +148,7 @@ class Builder:
         if self._targets is None:
             return locate_allowed(name, self._allowed)
         if name not in self._targets:
-            raise ConfigError(f"Target {name!r} is not one of those that are given.")
+            raise ConfigError(f"Target {name!r} is not in the given targets.")
         return self._targets[name]
 
 

@@ -168,8 +168,8 @@ class _Load:
         for path in self._names.keys() & modules.keys():
             name = modules[path]
             logger.warning(
-                "%s is imported in two ways, 'from .%s import ...' and 'from %s import ...'. Each has classes and enumerations of "
-                "its own, so that a member of the one is not a member of the other. Write the import with a dot everywhere.",
+                "%s is imported in two ways, 'from .%s import ...' and 'from %s import ...'. Their classes and enumerations differ, "
+                "so a member of one is not a member of the other. Write the import with a dot everywhere.",
                 path,
                 name.rpartition(".")[2],
                 name,

@@ -230,7 +230,7 @@ class PastDefault:
 
 
 _SIDE_CUT = PastDefault(
-    "patients", "stem_without_side", "the name of the video's file less its side", " else stem_without_side"
+    "patients", "stem_without_side", "the name of the video's file without its side", " else stem_without_side"
 )
 
 PAST_DEFAULTS: dict[str, PastDefault] = {

@@ -38,7 +38,7 @@ def mistyped(arguments: Sequence[str], index: int, has_key: Callable[[str], bool
     if apart := _braces_apart(arguments, index):
         inner = ",".join(each.partition("=")[2] for each in arguments[index : index + apart + 1])
         whole = f"{text.partition('=')[0]}={{{inner}}}"
-        return f"A shell takes braces without quotes apart: write {quoted_for_shell(whole)}.", apart
+        return f"A shell splits braces that are not quoted: write {quoted_for_shell(whole)}.", apart
     if "=" in text and not text.startswith("-") and text[-1] != "=" and not text[0].isspace() and " =" not in text:
         return "", 0  # as nearly all are
     following = list(arguments[index + 1 : index + 3])
@@ -63,7 +63,7 @@ def _characters(text: str) -> str:
     """The message on characters that look like others, or like nothing."""
     if text.endswith("\r"):
         right = quoted_for_shell(text.rstrip("\r"))
-        return f"{text!r} ends with a carriage return, as in a script with Windows line ends: write {right}."
+        return f"{text!r} ends with a carriage return, as in a script with Windows line endings: write {right}."
     key, _, value = text.partition("=")
     if not text.isascii():
         if value[:1] in _CURLY and value[:1]:

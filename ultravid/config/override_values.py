@@ -676,7 +676,7 @@ def _for_node(old: Node, given: str, place: Place) -> str:
     if given.endswith((".py", ".yaml", ".yml")):
         return f"Name an object of the file: write {_write(place, f'{given}:NAME')}."
     if re.fullmatch(r"\w+:\s*\S.*", given):
-        return f"A shell takes braces without quotes apart; write {_write(place, '{' + given + '}')}."
+        return f"A shell splits braces that are not quoted; write {_write(place, '{' + given + '}')}."
     if isinstance(raw_child(old, "enabled", None), bool) and (switch := _right_scalar(bool, given)):  # train.amp=true
         return f"Write {quoted_for_shell(f'{place.key}.enabled={switch}')}."
     if "_target_" in old and re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", given):

@@ -115,8 +115,8 @@ class _Writer:
             return {"_pickle_": _pickled(value, key)}
         raise ConfigError(
             f"{key or 'The value'} holds {value!r}, a {kind.__name__} that can't be written as data. Describe it "
-            "with LazyCall, define it at the top of a module (no lambda, no local class), or ask for pickling by "
-            "name: LazyConfig.save(..., allow_pickle=True)."
+            "with LazyCall, define it at the top of a module (no lambda, no local class), or allow "
+            "pickling: LazyConfig.save(..., allow_pickle=True)."
         )
 
     def _mapping(self, pairs: Iterable[tuple[Any, Any]], key: str) -> dict[Any, Any]:
@@ -146,7 +146,7 @@ class _Writer:
         if name is None:
             raise ConfigError(
                 f"{key} is {target_name(target)}, which can't be imported by that name, so it can't be written as data. "
-                "Move it to the top of a module (no lambda, no local class), or ask for pickling by name: "
+                "Move it to the top of a module (no lambda, no local class), or allow pickling: "
                 "LazyConfig.save(..., allow_pickle=True)."
             )
         return name

@@ -94,7 +94,7 @@ def parse_sweep(override: str) -> Choices | Interval | None:
             f"{override!r}: shuffle gives another order each time; the order of jobs is fixed. Leave it out."
         )
     if isinstance(value, Sweep) and value.tags:
-        raise OverrideError(f"{override!r}: a tag means something for an interval of a search alone. Leave it out.")
+        raise OverrideError(f"{override!r}: only an interval of a search can have a tag. Leave it out.")
     if isinstance(value, ChoiceSweep):
         values = tuple(_text(item) for item in value.list)
     elif isinstance(value, RangeSweep):

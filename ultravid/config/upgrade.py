@@ -225,13 +225,13 @@ def _set_past_default(node: Any, past: PastDefault) -> None:
     if isinstance(given, str) and REFERENCE not in given:
         dict.__setitem__(node, past.argument, given + past.otherwise)
         ensure_record(node).notes[past.argument] = (
-            f"was {given!r}, and what that leaves open then meant {past.meaning}; that is now written {given + past.otherwise!r}"
+            f"was {given!r}, and the default for all other videos was {past.meaning}; this is now written as {given + past.otherwise!r}"
         )
     if given is not None:
         return
     node.set(past.argument, past.value, (where(node, "_target_"),))
     ensure_record(node).notes[past.argument] = (
-        f"was not set, which then meant {past.meaning}; that is now written {past.value!r}"
+        f"was not set, and its default was {past.meaning}; this is now written as {past.value!r}"
     )
 
 

@@ -110,6 +110,6 @@ def check_evaluated_classes(trained: Any, evaluated: Any) -> None:
     for names in class_lists(evaluated) if known else ():
         if names not in known:
             raise UserError(
-                f"The classes are {', '.join(known[0])} in training, but {', '.join(names)} in evaluation: a number would stand "
-                "for two classes. Give both readers the same list as their argument classes, and the same class_agnostic."
+                f"The classes are {', '.join(known[0])} in training, but {', '.join(names)} in evaluation: one class number would "
+                "mean two classes. Give both readers the same list as their argument classes, and the same class_agnostic."
             )

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 _reported: WeakSet[Any] = (
     WeakSet()
-)  # test data, so that a second hook, or the resumed half of a quick look, does not repeat it
+)  # test data, so that a second hook, or the resumed half of a trial run (``--quick``), does not repeat it
 
 
 def warn_of_shared_patients(trained: Any, evaluated: Any) -> None:
@@ -49,7 +49,7 @@ def warn_of_shared_patients(trained: Any, evaluated: Any) -> None:
         number = len({video.frames[0].path for video in tested})
         said.append(f"{len(files)} of its {number} files (the first: {files[0]})")
     logger.warning(
-        "The evaluation is not independent of the training: it shares %s. Its metrics are too good; tools/audit_dataset.py with both "
+        "The evaluation is not independent of the training: it shares %s. Its metrics look better than they are; tools/audit_dataset.py with both "
         "data sets lists all.",
         " and ".join(said),
     )

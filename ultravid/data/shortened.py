@@ -1,4 +1,4 @@
-"""The beginning of a test loader, for a quick look at a run."""
+"""The beginning of a test loader, for a trial run (``--quick``)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from ultravid.utils.text import shown
 __all__ = ["CLIPPED", "LARGEST", "TURNED", "box_fault", "is_number", "repair_box"]
 
 CLIPPED = "boxes went past the frame's edge and were clipped to it"
-TURNED = "boxes had a negative width or height and were turned round"
+TURNED = "boxes had a negative width or height and were corrected"
 
 LARGEST = 1e15  # float32 ends at 3e38, and areas and their sums must stay below it
 

@@ -46,7 +46,7 @@ def check_same_classes(videos: Sequence[Video]) -> None:
         if video.class_names != named[0].class_names:
             both = f"{', '.join(named[0].class_names)} in video {named[0].video_id!r}"
             raise DataError(
-                f"The classes are {both}, but {', '.join(video.class_names)} in video {video.video_id!r}: a number would stand "
-                "for two classes. Give the reader of each data set the same list as its argument classes, or "
+                f"The classes are {both}, but {', '.join(video.class_names)} in video {video.video_id!r}: one class number would "
+                "mean two classes. Give the reader of each data set the same list as its argument classes, or "
                 "class_agnostic=True."
             )

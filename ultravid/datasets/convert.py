@@ -79,7 +79,7 @@ def sound_videos(videos: Sequence[Video], faults: Sequence[Fault], path: str | P
     for fault in faults:
         if not fault.videos and not fault.whole_video:
             raise DataError(
-                f"{fault.file}: {fault.message}. It can't be told which videos this is about: none was converted."
+                f"{fault.file}: {fault.message}. It is not known which videos this concerns, so none was converted."
             )
         faulty.update(fault.videos)
     sound = [video for video in videos if video.video_id not in faulty]

@@ -118,7 +118,7 @@ def _png(head: bytes, file: BinaryIO) -> ImageHeader:
         significant = max(declared) if declared and 0 < max(declared) <= 16 else None
     fault = None
     if b"acTL" in chunks:
-        fault = "is an animated PNG, of which a picture would show one frame: convert it to a movie"
+        fault = "is an animated PNG, of which only one frame would be read: convert it to a movie"
     return ImageHeader(
         "PNG",
         _shown((height, width), orientation),
@@ -215,7 +215,7 @@ def _gif(head: bytes, file: BinaryIO) -> ImageHeader:
     frames, untimed, is_whole = _gif_frames(file, 3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0)
     fault = None
     if frames > 1:
-        fault = f"is an animated GIF of {frames} frames, of which a picture would show one"
+        fault = f"is an animated GIF of {frames} frames, of which only one would be read"
     return ImageHeader(
         "GIF",
         (height, width),
@@ -261,7 +261,7 @@ def _webp(head: bytes, file: BinaryIO) -> ImageHeader:
         width, height = (v & 0x3FFF for v in struct.unpack("<HH", head[26:30]))
     fault = None
     if animated:
-        fault = "is an animated WebP, of which a picture would show one frame: convert it to a movie"
+        fault = "is an animated WebP, of which only one frame would be read: convert it to a movie"
     elif 8 + int.from_bytes(head[4:8], "little") > file.seek(0, 2):
         fault = "is a truncated WebP"
     return ImageHeader("WebP", (height, width), has_alpha=alpha, fault=fault)
@@ -299,7 +299,7 @@ def _tiff(head: bytes, file: BinaryIO) -> ImageHeader:
     elif unknown := compressions - _TIFF_COMPRESSIONS:
         fault = f"is a TIFF with a compression that is not read (Compression {min(unknown)}): save it with LZW, Deflate or none"
     elif pages > 1:
-        fault = f"is a TIFF of {pages} pages, of which a picture would show one"
+        fault = f"is a TIFF of {pages} pages, of which only one would be read"
     elif (stated := _imagej_images(file, order, first)) > 1:
         fault = f"is a TIFF of ImageJ that states {stated} images behind each other, of which a reader of TIFF finds one: save it as a movie"
     largest = tags.get(281)

@@ -261,7 +261,10 @@ class PatientRule:
     def _suspicions(self) -> Iterable[tuple[str, str]]:
         """(kind, message) as `FileFaults.repair` takes them."""
         for name, said in self._nobody.items():
-            yield "stated patients name nobody and are not known", f"video {name!r} states {said!r}"
+            yield (
+                "stated patients are placeholders such as 'unknown', and count as not known",
+                f"video {name!r} states {said!r}",
+            )
         if self.text not in ("stem", "stem_without_side"):
             return
         by_patient: dict[str, list[str]] = defaultdict(list)
@@ -465,10 +468,10 @@ def describe_unknown_patients(number: int, total: int, how: str = "by the reader
         return ""
     if number == 1:
         return (
-            f"The patient of 1 video (of {total}) is not known: it counts as a patient of its own, though others may be of that "
+            f"The patient of 1 video (of {total}) is not known: it counts as a separate patient, although others may show the same "
             f"person. State patients {how}, or add them to your table of patients."
         )
     return (
-        f"The patients of {number} videos (of {total}) are not known: each counts as a patient of its own, though some may be "
-        f"of one person. State patients {how}, or add them to your table of patients."
+        f"The patients of {number} videos (of {total}) are not known: each counts as a separate patient, although some may show "
+        f"the same person. State patients {how}, or add them to your table of patients."
     )

@@ -125,8 +125,8 @@ def _reported(
     if isinstance(error, torch.OutOfMemoryError):
         first = str(error).partition(". ")[0]
         return UserError(
-            f"{when}{detail}: {first}. What needs memory: dataloader.train.total_batch_size, the number of frames and the size of "
-            "images; trainer.accumulation.num_batches and train.amp.enabled=true save some. The log has the traceback."
+            f"{when}{detail}: {first}. To save memory, lower dataloader.train.total_batch_size, the number of frames or the size of "
+            "images, or set trainer.accumulation.num_batches or train.amp.enabled=true. The log has the traceback."
         )
     of_step = place.key in ("model", "dataloader.train")
     if not frames and not (of_step and _is_of_config(error, place, is_first, users_parts)):

@@ -1,4 +1,4 @@
-"""A quick look at a run: a few iterations, a few test videos and every hook say within a minute whether it would go through.
+"""``--quick``, a trial run: a few iterations, a few test videos and every hook show within a minute whether a run would work.
 
 `shorten_config` makes the config of the quick run from that of the whole run, before anything is built; `quick_run` builds it
 twice, the second time to resume, and reports what the whole run would take. Both know the keys that the launcher knows, and
@@ -133,7 +133,7 @@ def _check_no_run_in(folder: RunFolder) -> None:
     removed = (path for pattern in _FROM_EARLIER_LOOKS[:-1] for path in folder.path.glob(pattern))
     if next(removed, None) is not None and not folder.quick_report.is_file():
         raise UserError(
-            f"--quick would write to {folder}, which holds a run that is no quick look. Give another folder: train.output_dir=..."
+            f"--quick would write to {folder}, which holds a run that --quick did not make. Give another folder: train.output_dir=..."
         )
 
 
@@ -161,12 +161,12 @@ def quick_run(cfg: Node, plan: QuickPlan) -> None:
         plan: of `shorten_config`.
 
     Raises:
-        UserError: the run would not go through because of its config or its data; any other error passes through.
+        UserError: the run would fail because of its config or its data; any other error passes through.
     """
     folder, run = RunFolder(cfg.train.output_dir), RunFolder(plan.output_dir)
     if comm.is_main_process():
         _remove_earlier_look(folder)
-        folder.quick_report.write_text("This quick look has not ended.\n", encoding="utf-8")
+        folder.quick_report.write_text("This trial run has not ended.\n", encoding="utf-8")
     comm.synchronize()
     before = _files_of(run)
     heard = _Warnings()
@@ -328,7 +328,7 @@ class _QuickLook(HookBase):
             trainer.checkpointer.save(name, iteration=trainer.iter)
             trainer.checkpointer.wait(always_raise=True)
             measured.stopped_at = trainer.iter
-            raise StopTraining("the quick look resumes from here")
+            raise StopTraining("the trial run resumes from here")
 
     def _must_stop(self, done: int) -> bool:
         late = done >= self._stop_after or time.perf_counter() - self._begin > MAX_SECONDS
@@ -357,10 +357,10 @@ def _report(plan: QuickPlan, measured: _Measured, warnings: list[str], seconds: 
         if measured.resumed_at and measured.stopped_at is not None
         else ""
     )
-    untouched = "" if touched else "; nothing of the run's own folder was touched"
+    untouched = "" if touched else "; no other file of the run's folder was changed"
     given = sum(loader.num_given for loader in measured.loaders)
     lines = [
-        f"Quick look at {plan.name}: it goes through ({seconds:.0f} s).",
+        f"Trial run of {plan.name}: it works ({seconds:.0f} s).",
         f"  ran       {measured.num_iters} iterations{rest}; evaluations on {given} batches of test frames; hooks: "
         f"{', '.join(measured.hooks)}",
         f"  time      {step:.3g} s per iteration, {waiting:.0%} of it waiting for data",
@@ -373,8 +373,8 @@ def _report(plan: QuickPlan, measured: _Measured, warnings: list[str], seconds: 
         more = f" and {len(touched) - 3} more files" if len(touched) > 3 else ""
         warnings = [
             *warnings,
-            f"This look wrote to the run's own folder: {', '.join(touched[:3])}{more}. A path that follows from "
-            'ref("train.output_dir") is moved to the folder of the look.',
+            f"The trial run wrote to the folder of the run itself: {', '.join(touched[:3])}{more}. Only paths that refer to "
+            'ref("train.output_dir") are moved to the folder of the trial run.',
         ]
     if waiting > 0.4:
         warnings = [*warnings, f"The steps wait for data {waiting:.0%} of their time: more workers may help."]

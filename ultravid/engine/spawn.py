@@ -253,7 +253,7 @@ def _outcome(rank: int, main: Callable[[int, Any], None], payload: bytes) -> _Re
             content = pickle.loads(payload)
         except Exception as error:
             raise UserError(
-                f"What the run starts with can't be read in a new process: {type(error).__name__}: {error}"
+                f"The run can't be started in a new process, because this can't be read there: {type(error).__name__}: {error}"
             ) from error
         main(rank, content)
     except UserError as error:

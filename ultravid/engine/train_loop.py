@@ -352,7 +352,7 @@ class TrainerBase:
             try:
                 check_plain_data(hooks[name], f"trainer/hooks/{name}")
             except TypeError as error:
-                raise UserError(f"{error} What state_dict() of the hook {name!r} returns must be both.") from None
+                raise UserError(f"{error} state_dict() of the hook {name!r} may return only these.") from None
         return {
             # In after_train `iter` is max_iter, one past the last iteration.
             "iteration": min(self.iter, self.max_iter - 1) if self.max_iter else self.iter,

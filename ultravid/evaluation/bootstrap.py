@@ -133,7 +133,7 @@ def patient_notes(videos: Sequence[MatchedVideo]) -> list[str]:
 
 def notes_on_unknown_patients(videos: Sequence[MatchedVideo]) -> list[str]:
     """How many videos' patients are not known or guessed: one sentence each."""
-    notes = [describe_unknown_patients(num_unknown_patients(videos), len(videos), "by the flag --patients")]
+    notes = [describe_unknown_patients(num_unknown_patients(videos), len(videos), "with the flag --patients")]
     guessed = sum(v.patient_guessed for v in videos)
     if guessed:
         notes.append(

@@ -174,7 +174,7 @@ def notes_on_patients(videos: Mapping[int, Sequence[MatchedVideo]]) -> list[str]
     few = [str(fold) for fold, number in counts.items() if number < ENOUGH_PATIENTS]
     if few:
         notes.append(
-            f"Fewer than {ENOUGH_PATIENTS} patients in fold {', '.join(few)}: its metrics say little of others."
+            f"Fewer than {ENOUGH_PATIENTS} patients in fold {', '.join(few)}: its metrics say little about other patients."
         )
     folds_of: dict[tuple[str, bool], list[int]] = {}
     for identity, fold in zip(patient_identities(every), (f for f, vs in videos.items() for _ in vs), strict=True):

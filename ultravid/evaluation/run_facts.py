@@ -246,10 +246,10 @@ def _checkpoints_at(run: RunFolder, iteration: Any) -> str:
 def _warnings(run: RunFolder | None, record: EvaluationRecord | None) -> Iterator[str]:
     trained = None if run is None or record is None else _training_of(record, run)
     if any(each is not None and each.quick_report.is_file() for each in (run, trained[0] if trained else None)):
-        yield "This is of a quick look (--quick): a few iterations, evaluated on the beginning of the test data."
+        yield "These are results of a trial run (--quick): a few iterations, evaluated on the beginning of the test data."
     if record is None:
         if run is not None:
-            yield "No record says which weights these predictions are of; the facts of the training may be another's."
+            yield "No record says which weights made these predictions; the facts about the training may be those of other weights."
         return
     yield from _doubts_of_evaluation(record)
     if run is None:

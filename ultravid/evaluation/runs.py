@@ -291,7 +291,7 @@ def in_order_of(a: Sequence[MatchedVideo], b: Sequence[MatchedVideo]) -> list[Ma
         if keys[0] != keys[1]:
             of = [f"patient {v.patient!r}" if v.patient_known else "an unknown patient" for v in (one, other)]
             raise UserError(
-                f"Video {one.video_id!r} is of {of[0]} in A and of {of[1]} in B; say whose it is by --patients."
+                f"Video {one.video_id!r} is of {of[0]} in A and of {of[1]} in B; state the patients with --patients."
             )
     return [replace(other, patient=one.patient) for one, other in zip(a, ordered, strict=True)]
 

@@ -24,20 +24,27 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--search",
         choices=["optuna"],
-        help="let Optuna propose jobs: intervals are numbers, ranges are steps, lists are choices",
+        help="let Optuna propose the jobs, from intervals, ranges and lists of values",
     )
     group.add_argument(
-        "--trials", type=int, default=_TRIALS, metavar="N", help=f"jobs in all, of all commands ({_TRIALS})"
+        "--trials",
+        type=int,
+        default=_TRIALS,
+        metavar="N",
+        help=f"total number of trials, over all commands ({_TRIALS})",
     )
-    group.add_argument("--objective", default="AP50", metavar="METRIC", help="what to improve (AP50)")
+    group.add_argument("--objective", default="AP50", metavar="METRIC", help="metric to optimize (AP50)")
     group.add_argument(
         "--direction",
         choices=DIRECTIONS,
-        help="(default: minimize false positives, delays and losses; maximize others)",
+        help="direction of the objective (default: minimize false positives, delays and losses; maximize others)",
     )
-    group.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="how to propose (tpe)")
+    group.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="how Optuna proposes trials (tpe)")
     group.add_argument(
-        "--pruner", choices=PRUNERS, default="median", help="when to stop a job early, by its evaluations (median)"
+        "--pruner",
+        choices=PRUNERS,
+        default="median",
+        help="rule that stops bad jobs early, from their evaluations (median)",
     )
     group.add_argument("--search-seed", type=seed_argument, default=0, metavar="N", help="seed of the proposals (0)")
     group.add_argument("--searcher", dest="is_searcher", action="store_true", help=argparse.SUPPRESS)

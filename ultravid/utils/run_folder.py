@@ -232,12 +232,12 @@ class RunFolder:
 
     @property
     def quick(self) -> Path:
-        """The folder of a quick look (``--quick``) at the run, with files of the same names; it is no run of its own."""
+        """The folder of the trial run (``--quick``), with files of the same names; it does not count as a run."""
         return self.path / "quick"
 
     @property
     def quick_report(self) -> Path:
-        """What a quick look found; it is there from its beginning, and in no folder of a run."""
+        """The report of a trial run. It exists from the beginning of the trial run, and never in the folder of a run."""
         return self.path / "quick.txt"
 
     # Checkpoints

@@ -45,7 +45,7 @@ _NO_FILE = "videos have images without an annotation file, which are read as fra
 _NOT_ENTERED = "folders are not read"
 _NO_BOX = "data sets have no annotated box"
 _FLAGGED = "annotation files have flags set, which are not read"
-_DIFFICULT = "shapes are marked as difficult, and are lesions as any other"
+_DIFFICULT = "shapes are marked as difficult, and are read as lesions"
 
 _HOW_TO_FIND = "put them beside their JSON files, or read a folder that holds both (a config's root; a tool's --path, or the path of its --data)"
 

@@ -244,7 +244,7 @@ def _repairs(
     found: _Decoded, container: InputContainer, stream: VideoStream, are_ordered: bool, complaint: str | None
 ) -> Iterator[tuple[str, str]]:
     if complaint is not None:
-        yield "movies are damaged as FFmpeg says if it is strict, and are read as it repairs them", complaint
+        yield "movies are damaged according to FFmpeg's strict check, and are read as FFmpeg repairs them", complaint
     if not are_ordered:
         text = "some are missing or do not rise; frames are taken as evenly spaced"
         yield "movies have time stamps that can't be used", text

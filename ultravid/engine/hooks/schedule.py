@@ -226,14 +226,14 @@ class LRScheduler(HookBase):
         evaluations = [hook for hook in hooks.values() if isinstance(hook, EvalHook)]
         if evaluations and not any(0 < hook.period < self.trainer.max_iter for hook in evaluations):
             raise UserError(
-                f"ReduceLROnPlateau gets {metric!r} after each evaluation, but the run evaluates at its end alone: give "
+                f"ReduceLROnPlateau gets {metric!r} after each evaluation, but the run is evaluated only at its end: give "
                 "an eval_period (train.eval_period) that is shorter than the run."
             )
         for name, hook in hooks.items():
             if isinstance(hook, BestCheckpointer) and hook.val_metric == metric and hook.mode != mode:
                 raise UserError(
                     f"ReduceLROnPlateau has mode={mode!r} for {metric!r}, but the hook {name!r} has mode={hook.mode!r}: "
-                    f"one of them is wrong. 'max' is for metrics of which the highest value is the best, as AP50."
+                    f"one of them is wrong. 'max' is for metrics whose highest value is the best, such as AP50."
                 )
         wrong = {"min": _HIGHER_IS_BETTER, "max": _LOWER_IS_BETTER}.get(mode)
         if wrong is not None and wrong.search(metric):

@@ -25,7 +25,7 @@ __all__ = ["Film"]
 _ONE_TO_ONE = ("h264", "hevc")  # codecs of which each packet is a picture that is shown
 _MOST_HELD = 16  # damaged frames that wait for a whole one
 _MOST_INTERVALS = 1000  # of which the median is taken
-_STRICT = "movies are damaged as FFmpeg says if it is strict, and are read as it repairs them"
+_STRICT = "movies are damaged according to FFmpeg's strict check, and are read as FFmpeg repairs them"
 
 
 class _ComplaintError(Exception):

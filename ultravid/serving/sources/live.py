@@ -38,8 +38,10 @@ _FASTEST = 1.25  # times the stream's own clock, at which frames of a sender tha
 _LISTED_GAPS = 100
 _LONGEST_PAUSE_S = 2.0
 _CLOCK_TICK = Fraction(1, 90_000)  # of frames without time stamps
-_ENDED = "live streams ended and did not come back"
-_RESTAMPED = "live streams have time stamps that are missing or do not rise; the time of the frames' coming is taken"
+_ENDED = "live streams ended and could not be reconnected"
+_RESTAMPED = (
+    "live streams have time stamps that are missing or do not increase; the arrival times of the frames are used"
+)
 
 
 class _Mailbox:
@@ -278,7 +280,7 @@ class LiveStream(Iterator[TimedFrame]):
             return False
         self._connection.close()
         why = stopped or "its sender closed it"
-        logger.warning("%s: stopped after %s: %s; it is looked for again.", self._source, after, why)
+        logger.warning("%s: stopped after %s: %s; trying to connect again.", self._source, after, why)
         for attempt in range(self._options.tries):
             if self._is_stopped.wait(self._options.first_wait_s * 2**attempt):
                 return False
@@ -289,7 +291,9 @@ class LiveStream(Iterator[TimedFrame]):
                 logger.info("%s: try %d of %d: %s.", self._source, attempt + 1, self._options.tries, error)
         text = f"stopped after {after}: {why}; it did not come back in {counted(self._options.tries, 'try').replace('trys', 'tries')}"
         if stopped is None:
-            logger.warning("%s: did not come back, and has ended; all that came is kept.", self._source)
+            logger.warning(
+                "%s: could not be reconnected, so it has ended; all frames received so far are kept.", self._source
+            )
             self._repairs.append((_ENDED, text))
         else:
             self._damage.append(f"{self._source}: {text}.")

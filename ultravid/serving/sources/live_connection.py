@@ -127,7 +127,7 @@ def _reason(error: Exception, timeout_s: float) -> str:
     if isinstance(error, av.error.ExitError):
         return f"nothing came for {timeout_s:g} s"
     if isinstance(error, av.error.InvalidDataError):
-        return "what it sends is no video of a known kind"
+        return "it does not send video of a known kind"
     return ffmpeg_reason(error)
 
 

@@ -32,7 +32,7 @@ __all__ = ["MovieStream"]
 _MOST_HELD_BYTES = 1 << 28
 _NO_STAMPS = "movies have time stamps that can't be used, and are read as evenly spaced"
 _SOME_STAMPS = "movies have frames without a time stamp that rises, which are placed between their neighbours"
-_RESTART = "movies have a clock that is set back, from where on times are shifted"
+_RESTART = "movies have a clock that jumps back; all later times are shifted"
 _OTHER_RATE = "movies have a sidecar with another fps than their own; their own time stamps are kept"
 
 
