@@ -76,3 +76,17 @@ def test_the_page_on_metrics_computes_what_it_says_and_names_cocos_values(capsys
     for score, video, place, iou, _ in rows:
         best = by_place[video, int(place), float(score)]
         assert iou == ("no lesion" if best == 0 else f"{best:.2f}")
+
+
+def test_tests_that_a_page_names_are_there():
+    named = {
+        n for path in FOLDER.glob("*.md") for n in re.findall(r"`(tests/\S+::\w+)`", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 10
+    missing = []
+    for each in sorted(named):
+        file, _, test = each.partition("::")
+        code = ROOT / file
+        if not code.is_file() or f"def {test}(" not in code.read_text(encoding="utf-8"):
+            missing.append(each)
+    assert missing == []
