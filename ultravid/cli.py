@@ -119,7 +119,7 @@ def _missing_project(arguments: Sequence[str]) -> str:
         if path.startswith("projects/") and not Path(path).exists():
             return (
                 f"{path} does not exist: the installed package contains no projects. Run the command in a checkout of "
-                "ultravid's source, or use a config of your own ('ultravid new-project NAME' creates one)."
+                "ultravid's source, or use your own config ('ultravid new-project NAME' creates one)."
             )
     return ""
 

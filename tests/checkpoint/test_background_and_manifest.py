@@ -116,7 +116,7 @@ def test_a_full_disk_stops_the_run_or_not_as_configured(tmp_path, monkeypatch, c
         with pytest.raises(CheckpointError, match=r"model_0000003.pth can't be written: .*No space left.*untouched"):
             saved(strict)
         saved(lenient)
-        assert "No space left" in caplog.text and "The run goes on" in caplog.text
+        assert "No space left" in caplog.text and "The run continues" in caplog.text
         lenient.save("model_final", iteration=3)
         with pytest.raises(CheckpointError, match="model_final"):
             lenient.wait(always_raise=True)

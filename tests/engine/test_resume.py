@@ -200,7 +200,7 @@ def test_the_data_go_on_where_they_were_whatever_a_step_takes_now(tmp_path, capl
     assert attempt(4, 1, 2) == [10, 11]
     assert attempt(5, 3, 2) == list(range(12, 18))
     assert attempt(6, 1, 4) == list(range(20, 24))  # samples 18 and 19 are half of a batch
-    assert "from 2 to 4: after 18 samples in 9 batches, the data go on with batch 5, sample 20." in caplog.text
+    assert "from 2 to 4: after 18 samples in 9 batches, the data continue with batch 5, sample 20." in caplog.text
     del of_earlier_versions["trainer"]["data_position"]
     for config, seen, how in (
         (
@@ -214,7 +214,7 @@ def test_the_data_go_on_where_they_were_whatever_a_step_takes_now(tmp_path, capl
         torch.save(of_earlier_versions, path)
         (tmp_path / "manifest.json").unlink(missing_ok=True)
         assert attempt(4, 1, 4) == seen
-        assert f"does not say how many batches the run has taken: {how}" in caplog.text
+        assert f"does not say how many batches the run has used. Assumed: {how}" in caplog.text
 
 
 def test_the_k_best_are_kept_and_the_best_is_named(tmp_path):

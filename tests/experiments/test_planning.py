@@ -175,8 +175,8 @@ def test_a_sweep_over_objects_of_a_file_makes_each_a_job(plan, config):
         (["optimizer.note=[a,choice(b,c)]"], "a sweep inside a list or dict"),
         (["train.seed=1,2", "train.seed=3"], "train.seed is set twice"),
         (["optimizer.lr=interval(1,2)"], "search it (--search optuna), or name some"),
-        (["train.output_dir=a,b"], "each job has a folder of its own in --output-dir"),
-        (["--set", "a=train.output_dir=b"], "each job has a folder of its own in --output-dir"),
+        (["train.output_dir=a,b"], "each job has its own folder in --output-dir"),
+        (["--set", "a=train.output_dir=b"], "each job has its own folder in --output-dir"),
         (["hydra.sweep.dir=x", "train.seed=1,2"], "the folder of all jobs is --output-dir"),
         (["hydra/launcher=submitit_slurm", "train.seed=1,2"], "--launcher slurm"),
         (
@@ -222,7 +222,7 @@ def test_a_mistake_is_one_message_and_nothing_is_written(tool, tmp_path, monkeyp
 
 def test_folders_of_something_else_are_refused(tool, tmp_path):
     for name, message in (
-        ("run", "holds a run of its own"),
+        ("run", "is the folder of a run"),
         ("fold_0", "holds a cross-validation"),
         ("file", "is a file"),
     ):

@@ -158,7 +158,7 @@ def test_killed_three_times_it_gives_the_bits_of_one_that_was_left_alone(alone, 
         assert len(left) == 2 and all(left)
         with begun(tool, [*arguments, "--slots", "1"]) as second:  # which waits for them
             wait_until(lambda: second.said.count("waiting for it") == 2 and at_the_gate(0, 1)())
-            assert f"job 1: is at work already (process {left[1].pid}, which an earlier command started)" in second.said
+            assert f"job 1: is already running (process {left[1].pid}, which an earlier command started)" in second.said
             second.kill()  # everything
             for process in left:
                 os.kill(process.pid, signal.SIGKILL)
@@ -267,7 +267,7 @@ def test_a_folder_that_somebody_else_trains_in_is_waited_for_and_left_alone(tool
             assert second.wait() == 75
         assert runs_of(out)[0].holder().facts["pid"] == pid
         os.kill(pid, signal.SIGKILL)
-    assert "job 0: is at work already (" in second.said and "job 0: goes on (" in second.said
+    assert "job 0: is already running (" in second.said and "job 0: continues (" in second.said
 
 
 def test_a_terminal_shows_a_table_that_fits_and_when_it_is_closed_jobs_stop_in_order(tool, arguments, tmp_path):

@@ -199,7 +199,7 @@ def tool(*arguments):
             "--gpus 0,1: is of jobs on this machine; with --launcher slurm, say",
         ),
         (["--partition", "main"], "--partition: is an option of Slurm; add --launcher slurm."),
-        (["--launcher", "slurm", "--search", "optuna"], "--search optuna: proposes jobs while others run"),
+        (["--launcher", "slurm", "--search", "optuna"], "--search optuna: a search starts its jobs on the machine"),
         (["--no-wait"], "--no-wait: is an option of Slurm; add --launcher slurm."),
         (["--launcher", "slurm"], "the command sbatch is not on the PATH. Start this on a login node"),
     ],

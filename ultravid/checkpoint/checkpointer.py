@@ -175,7 +175,7 @@ class DetectionCheckpointer:
             return
         if always_raise or self.on_error == "stop":
             raise failure
-        logger.error("%s The run goes on.", failure)
+        logger.error("%s The run continues.", failure)
 
     def _tags(self, last: bool, best: bool) -> list[Path]:
         """The files that will name the checkpoint."""

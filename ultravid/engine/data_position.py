@@ -51,7 +51,7 @@ class DataPosition:
         samples = num_batches * size_before
         first = -(-samples // size)
         logger.info(
-            "The batch size has changed from %d to %d: after %d samples in %d batches, the data go on with batch %d%s.",
+            "The batch size has changed from %d to %d: after %d samples in %d batches, the data continue with batch %d%s.",
             *(size_before, size, samples, num_batches, first),
             "" if first * size == samples else f", sample {first * size}",
         )
@@ -87,7 +87,7 @@ class DataPosition:
         state = {"num_batches": (iteration + 1) * then, "total_batch_size": size}
         self.load_state_dict(state, iteration)
         logger.warning(
-            "The checkpoint, of an earlier version, does not say how many batches the run has taken: %d, at %d a step as %s.",
+            "The checkpoint was saved by an earlier version and does not say how many batches the run has used. Assumed: %d, with %d per step as %s.",
             *(state["num_batches"], then, "its config says" if saved else "now"),
         )
 

@@ -156,7 +156,7 @@ def join_group(rank: int, world_size: int, init_method: str, timeout: datetime.t
         elif re.search("[Tt]imed? ?out", reason):
             reason = (
                 f"not all of its {world_size} processes came within {timeout.total_seconds():.0f} seconds ({reason}). Each machine needs "
-                "the same --num-machines, --num-gpus and --dist-url, and a --machine-rank of its own"
+                "the same --num-machines, --num-gpus and --dist-url, and its own --machine-rank"
             )
         raise UserError(f"Rank {rank} can't meet the other processes of the run at {place}: {reason}.") from error
 

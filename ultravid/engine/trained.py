@@ -141,7 +141,7 @@ def _check_cfg_node_file(path: Path, trust: frozenset[str]) -> None:
         rows = "; ".join(f"{key} is {name!r}" for key, name in refused)
         names = tuple(name for _, name in refused)
         raise TrustError(
-            f"{path} names what is not on ultravid's list of parts: {rows}. If you know what it does and trust whoever made the config: "
+            f"{path} names parts that are not on ultravid's list: {rows}. If you know what they do and trust the author of the config, add "
             f"{' '.join(f'--trust {shlex.quote(name)}' for name in names)} (in Python: trust={names!r})."
         )
 

@@ -116,8 +116,8 @@ def read_record(folder: InferenceFolder) -> EvaluationRecord | None:
         raise UserError(f"{folder.record}: is not the record of an evaluation, which has the format {RECORD_FORMAT!r}.")
     if content.pop("checksum", None) != _checksum(content):
         raise UserError(
-            f"{folder.record}: was edited after the evaluation wrote it, so it explains nothing. Evaluate again, or remove it: the "
-            "predictions are then shown as those of unknown weights."
+            f"{folder.record}: was edited after the evaluation wrote it, so it can't be trusted. Evaluate again, or remove this file: the "
+            "predictions are then shown with unknown weights."
         )
     wrong = next((key for key in _PARTS if not isinstance(content.get(key) or {}, dict)), None)
     evaluators = content.get("evaluators") or []
@@ -234,7 +234,7 @@ def check_record(used: Path) -> EvaluationRecord | None:
 def _why_unexplained(record: EvaluationRecord, name: str) -> str:
     when = f"the evaluation of {record.content.get('begin')}, which {record.folder.record.name} describes,"
     if name not in record.files:
-        return f"{when} did not write this file, so nothing says what it is about."
+        return f"{when} did not write this file, so it is not known what it belongs to."
     return f"was changed or replaced after {when} wrote it: its SHA-256 is not the recorded one."
 
 

@@ -51,7 +51,7 @@ def run_facts(predictions: Path) -> dict[str, str]:
         weights = record.weights.get("path") or "weights that were in memory"
         return {
             **facts,
-            "attempt": f"none of this folder: {weights} did not come from its training, as far as is recorded",
+            "attempt": f"not one of this folder: according to the records, {weights} did not come from its training",
         }
     source, attempt = trained or (run, None)
     content = attempt.read_record() if attempt is not None else source.newest_record()
@@ -237,7 +237,7 @@ def _checkpoints(run: RunFolder) -> dict[str, dict[str, Any]]:
 def _checkpoints_at(run: RunFolder, iteration: Any) -> str:
     rows = [(n, row) for n, row in _checkpoints(run).items() if row.get("iteration") == iteration is not None]
     names = [f"{name} (SHA-256 {str(row.get('sha256'))[:_SHORT]})" for name, row in rows]
-    return f"of the evaluated iteration: {', '.join(names)}" if names else "none of the evaluated iteration is recorded"
+    return f"of the evaluated iteration: {', '.join(names)}" if names else "no checkpoint of the evaluated iteration is recorded"
 
 
 # What does not fit together

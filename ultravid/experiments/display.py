@@ -191,7 +191,7 @@ class Narrator(JobListener):
         """See `JobListener`."""
         planned = self._begin_of(job)
         who = f"process {process.pid}, which an earlier command started" if process.is_ours else _holder(planned)
-        self._event(f"{self._title(planned)}: is at work already ({who}); waiting for it", always=True)
+        self._event(f"{self._title(planned)}: is already running ({who}); waiting for it", always=True)
 
     def ended(self, job: Job, exit_code: int) -> None:
         """See `JobListener`."""
@@ -241,7 +241,7 @@ class Narrator(JobListener):
     def left(self, job: Job) -> None:
         """See `JobListener`."""
         planned = self._by_label[job.name]
-        self._event(f"{self._title(planned)}: goes on ({_holder(planned)})", always=True)
+        self._event(f"{self._title(planned)}: continues ({_holder(planned)})", always=True)
 
     def halting(self, error: Exception, running: int) -> None:
         """See `JobListener`."""

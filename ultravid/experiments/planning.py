@@ -171,7 +171,7 @@ def _refuse_words(overrides: Sequence[str]) -> None:
             way = next((way for word, way in _WAYS_OF_HYDRA.items() if key.startswith(word)), "it means nothing here")
             raise UserError(f"{text}: a setting of Hydra's; {way}.")
         if key == "train.output_dir":
-            raise UserError(f"{text}: each job has a folder of its own in --output-dir; leave this out.")
+            raise UserError(f"{text}: each job has its own folder in --output-dir; leave this out.")
 
 
 def _refuse_folder(path: Path) -> None:
@@ -179,7 +179,7 @@ def _refuse_folder(path: Path) -> None:
         raise UserError(f"--output-dir {path}: is a file; name a folder.")
     run = RunFolder(path)
     if run.config.is_file() or run.attempts.is_dir():
-        raise UserError(f"--output-dir {path}: holds a run of its own; choose another folder for the experiment.")
+        raise UserError(f"--output-dir {path}: is the folder of a run; choose another folder for the experiment.")
     if next(path.glob("fold_*"), None) is not None and not ExperimentFolder(path).plan.is_file():
         raise UserError(f"--output-dir {path}: holds a cross-validation; choose another folder for the experiment.")
 

@@ -343,7 +343,7 @@ class Search:
         watcher.look()
         if status.state == JobState.STOPPED and not watcher.is_pruning:
             self._stopped_jobs.add(job.number)
-            self.report(f"trial {trial.number}: stopped; it goes on when the command runs again")
+            self.report(f"trial {trial.number}: stopped; the same command continues it")
             return stopped
         with self._lock():
             self._settle(study, trial, job, status, watcher)

@@ -86,10 +86,10 @@ def _refuse(args: argparse.Namespace) -> None:
         if value:
             raise UserError(f"--search with {name}: {why}.")
     if any(text.lstrip("+~").startswith("train.output_dir=") for text in args.opts):
-        raise UserError("train.output_dir: each job has a folder of its own in --output-dir; leave this out.")
+        raise UserError("train.output_dir: each job has its own folder in --output-dir; leave this out.")
     if getattr(args, "launcher", None) not in (None, "local"):
         raise UserError(
-            f"--search with --launcher {args.launcher}: submit this command itself as a job, as often as trials shall run at once; "
+            f"--search with --launcher {args.launcher}: submit this command itself as a job, once for each trial that should run at the same time; "
             "several commands work on one study."
         )
 

@@ -67,7 +67,7 @@ def _sweep_chart(grouping: Grouping, results: Sequence[RunResult], key: str, met
     )
     more = f" {listed}." if others and len(lines) <= _MOST_LINES else ""
     scale = " Logarithmic axis." if axis.log else ""
-    text = f"A point a finished run, of its last evaluation; {joined}{told}.{more}{scale}"
+    text = f"Each point is a finished run, at its last evaluation; {joined}{told}.{more}{scale}"
     return chart_figure(f"{metric} over {key}", chart, text)
 
 

@@ -129,7 +129,7 @@ def _charts_section(grouping: Grouping, link: Link, command_line: str) -> Html |
         parts.append(
             caption(
                 element("b", None, "Parallel coordinates. "),
-                f"A line a finished run, from the value of each key to its {grouping.metrics[0]} at the right; the brighter, the better.",
+                f"Each line is a finished run, from the value of each key to its {grouping.metrics[0]} at the right; brighter lines are better.",
             )
         )
     return section("charts", "Charts", *parts, *_again(command_line)) if parts else None

@@ -51,7 +51,7 @@ def refuse_other_runs(
         shown = "\n".join([*rows[:_MOST_ROWS], *(["  ..."] if len(rows) > _MOST_ROWS else [])])
         raise ConfigError(
             f"Runs in {folder.jobs} are not those of the plan:\n{shown}\n"
-            "Move their folders away, and the jobs run again; or let these runs count and go on: "
+            "Move their folders away to run the jobs again, or accept these runs: "
             f"--allow-change {shell_argument(','.join(keys))}"
         )
 

@@ -300,7 +300,7 @@ class DetectionStream:
         if size != self._size:
             raise UserError(
                 f"Frame {self.frame_number} of the stream is {size[1]}x{size[0]} px, the frames before it are "
-                f"{self._size[1]}x{self._size[0]} px. A stream has one size: call reset(), or give it a stream of its own."
+                f"{self._size[1]}x{self._size[0]} px. A stream has one size: call reset(), or use another stream."
             )
         if pts is not None and self._pts is not None and pts <= self._pts:
             raise UserError(

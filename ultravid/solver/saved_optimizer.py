@@ -137,7 +137,7 @@ def _drop_incomplete_state(optimizer: Optimizer, names: list[list[str]]) -> None
                 lacking.append(name)
     if lacking:
         logger.warning(
-            "With its changed settings %s needs a state that the checkpoint has not: %d parameters start without%s.",
+            "With its changed settings, %s needs a state that the checkpoint does not have: %d parameters start without a state%s.",
             type(optimizer).__name__,
             len(lacking),
             _shown(lacking),

@@ -291,7 +291,7 @@ class FolderLock:
         """End this process at once: it was suspended for so long that another one took its folder, and must not write there."""
         message = (
             f"error: {self._folder} was taken over by {read_lock(self._path.parent)}\n"
-            f"This process had given no sign of life for {_DEAD_AFTER_S:.0f} seconds, as if it was suspended. It ends, so that the "
+            f"This process did not renew its lock for {_DEAD_AFTER_S:.0f} seconds, probably because it was suspended. It ends, so that the "
             "two don't overwrite each other's files.\n"
         )
         os.write(sys.stderr.fileno() if sys.stderr is not None else 2, message.encode())

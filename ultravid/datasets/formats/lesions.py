@@ -24,7 +24,7 @@ _SHARED = "boxes share their frame and the id of their lesion with another and a
 _ONE_EACH = "videos have boxes without the id of a lesion, one in a frame, which are taken for one lesion"
 _BY_ORDER = "videos have boxes without the id of a lesion, several in a frame, which are tracked by their order in it"
 
-_NEVER_TWICE = "videos have the id of a lesion at every box, but no id twice (are they ids of boxes?); each box is a lesion of its own"
+_NEVER_TWICE = "videos have the id of a lesion at every box, but no id twice (are they ids of boxes?); each box is a separate lesion"
 _CLASS_CHANGES = "lesions have boxes of several classes, and each box keeps its own"
 
 _FEW_BOXES = 5  # that may well be of as many lesions

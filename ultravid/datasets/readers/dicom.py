@@ -195,7 +195,7 @@ def _not_done(header: DicomHeader) -> list[tuple[str, str]]:
     if part is not None:
         found.append(
             (
-                "DICOM files are parts of a longer film and are read as videos of their own",
+                "DICOM files are parts of a longer film and are read as separate videos",
                 f"is part {part} of its film",
             )
         )

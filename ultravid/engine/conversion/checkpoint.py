@@ -135,7 +135,7 @@ def _state_dict(content: Mapping[str, Any], path: str | Path) -> Mapping[str, Te
         way = (
             ""
             if inner is None
-            else f" The tensors in {inner!r} may be the weights: save that entry in a file of its own."
+            else f" The tensors in {inner!r} may be the weights: save that entry as a separate file."
         )
         raise CheckpointError(f"{path} holds no weights; its entries are {found}.{way}")
     return weights

@@ -70,7 +70,7 @@ class StopOnSignal(HookBase):
         self._received = self._signals.received
         for number, handler in self._signals.taken().items():
             name = signal.Signals(number).name
-            logger.warning("%s is left to its own handler, %s: it does not save a checkpoint.", name, handler)
+            logger.warning("%s keeps its handler, %s, which does not save a checkpoint.", name, handler)
 
     def _receive(self, number: int) -> None:
         assert self._signals is not None

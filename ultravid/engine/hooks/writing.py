@@ -83,7 +83,7 @@ class PeriodicWriter(HookBase):
                 message = f"{type(writer).__name__} can't write: {error}."
                 if self._on_error == "stop":
                     raise UserError(message) from error
-                logger.error("%s The run goes on.", message)
+                logger.error("%s The run continues.", message)
                 self.trainer.storage.mark_written(writer)
         self.trainer.storage.mark_written(self)
 

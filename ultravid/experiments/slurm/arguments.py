@@ -42,8 +42,8 @@ def check_slurm_arguments(args: argparse.Namespace) -> None:
     if args.launcher == "slurm":
         if getattr(args, "search", None) is not None:
             raise UserError(
-                f"--search {args.search}: proposes jobs while others run, and starts them where it runs itself. Leave --launcher slurm "
-                "out, and run the same command in as many jobs of Slurm's as you like (sbatch): they work on one study."
+                f"--search {args.search}: a search starts its jobs on the machine on which the command runs. Leave out --launcher slurm, and "
+                "submit the same command with sbatch, as often as you like: all these commands work on one study."
             )
         for name in _OF_HERE:
             if (value := getattr(args, name, None)) is not None:

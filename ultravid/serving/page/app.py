@@ -141,7 +141,7 @@ def _viewer(page: PageApp, request: Request) -> Viewer:
     """Who sends a request."""
     viewer = page.viewers.find(request.cookies.get(_cookie_name(request)))
     if viewer is None:
-        raise HTTPException(401, "This page was not opened, or its time is over: open it again.")
+        raise HTTPException(401, "This page has expired: open it again.")
     viewer.act()
     return viewer
 
@@ -166,7 +166,7 @@ def _add_viewer(app: FastAPI, page: PageApp) -> None:
                 raise HTTPException(401, "The token is missing or wrong; the server printed it when it was started.")
             viewer = page.viewers.new()
         if viewer is None:
-            raise HTTPException(503, "The page has as many viewers as it takes; try again later.")
+            raise HTTPException(503, "The page has the largest allowed number of viewers; try again later.")
         viewer.act()
         response = JSONResponse({**page.facts(), "is_new": is_new})
         is_secure = request.headers.get("origin", "").startswith("https:")
@@ -269,7 +269,7 @@ def _add_results(app: FastAPI, page: PageApp) -> None:
         if recording.export is not None and recording.export.state == "writing":
             raise HTTPException(409, "The movie is being written.")
         if page.is_full():
-            raise HTTPException(507, "The server has no room for it now; remove a recording.")
+            raise HTTPException(507, "The server has no space for it now; remove a recording.")
         if recording.export is not None:
             recording.export.path.unlink(missing_ok=True)
         export = MovieExport(page.folder.new_path(".mp4"), min_score)

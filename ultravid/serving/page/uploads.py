@@ -78,7 +78,7 @@ async def receive_upload(
                 if recording.is_removed:  # its file has no name any more, but would still fill the disk
                     raise RefusedUploadError(410, "The recording was removed.")
                 if is_full():
-                    raise RefusedUploadError(507, "The server has no room for it now; try again later.")
+                    raise RefusedUploadError(507, "The server has no space for it now; try again later.")
                 file.write(chunk)
                 if recording.num_uploaded_bytes >= _LOOK_AT and not is_known:
                     file.flush()

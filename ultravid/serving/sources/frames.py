@@ -176,7 +176,7 @@ def _refuse_mixed_sizes(source: ImageFolderSource) -> None:
             assert header.size is not None
             raise DataError(
                 f"{source.path}: holds pictures of different sizes: {first.name} is {width}x{height} px, {file.name} is "
-                f"{header.size[1]}x{header.size[0]} px. A recording has one size: put pictures of another size into a folder of their own."
+                f"{header.size[1]}x{header.size[0]} px. A recording has one size: put pictures of another size into another folder."
             )
 
 
