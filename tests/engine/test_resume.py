@@ -206,9 +206,9 @@ def test_the_data_go_on_where_they_were_whatever_a_step_takes_now(tmp_path, capl
         (
             "trainer: {accumulate: 2}\ndataloader: {train: {total_batch_size: 2}}",
             [12, 13, 14, 15],
-            "6, at 2 a step as its",
+            "6, with 2 per step as its",
         ),
-        ("", [12, 13, 14, 15], "3, at 1 a step as now"),
+        ("", [12, 13, 14, 15], "3, with 1 per step as now"),
     ):
         of_earlier_versions["trainer"]["hooks"]["record"] = {"config": config}
         torch.save(of_earlier_versions, path)
