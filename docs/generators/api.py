@@ -88,7 +88,7 @@ def index() -> str:
 
 def page(module: str) -> Iterator[str]:
     """The lines of a module's page."""
-    yield f"# {module}\n\n::: {module}\n    options:\n      members: false\n      show_root_heading: false\n"
+    yield f"# {module}\n\n::: {module}\n    options:\n      members: false\n      show_root_heading: false\n      show_root_toc_entry: false\n"
     for public in public_names(module):
         yield from entry(public)
         yield ""
