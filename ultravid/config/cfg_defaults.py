@@ -114,6 +114,10 @@ global_cfg = CfgNode()
 
 
 def set_global_cfg(cfg: Mapping[str, Any]) -> None:
-    """Let `global_cfg` hold this config's keys."""
+    """Let `global_cfg` hold this config's keys.
+
+    Args:
+        cfg: the config whose keys replace all that `global_cfg` holds; its values are not copied.
+    """
     global_cfg.clear()
     global_cfg.update(cfg)

@@ -66,6 +66,9 @@ def _keys_set_by(container: Container) -> Iterator[tuple[str, str]]:
 def config_from_cfg_node(cfg: CfgNode) -> Node:
     """The config of the run that a `CfgNode` describes, a fresh one each time.
 
+    Args:
+        cfg: the config in keys, read from YAML or made by `get_cfg`. It is not changed.
+
     Raises:
         ConfigError: values are out of their range, or the model's file or its overrides are wrong; all in one message, each
             with its key, file and line.

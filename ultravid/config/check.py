@@ -140,6 +140,11 @@ def all_faults(cfg: Node, *, required: Iterable[str] = (), objects: Iterable[str
 def refuse_faults(name: str | Path, cfg: Node, *, required: Iterable[str] = ()) -> None:
     """Check a config that was read already, as `load_checked` does.
 
+    Args:
+        name: the config's file, for the message.
+        cfg: the config.
+        required: keys that the config must have, ``"model"``.
+
     Raises:
         ConfigError: with every fault.
     """

@@ -45,6 +45,10 @@ def diff(old: Any, new: Any) -> list[Difference]:
 
     The order of keys does not matter, nor whether a target is a name or the object itself. What a saved config records beside
     the run (``project_folders``, ``cfg_node``, the keys of its YAML file, and the version of ultravid) is ignored.
+
+    Args:
+        old: a config, or a node of one.
+        new: the config to compare with it.
     """
     return [d for d in _differences(as_node(old), as_node(new), "") if split_key(d.key)[0] not in BESIDE_THE_RUN]
 

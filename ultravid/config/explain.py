@@ -141,6 +141,10 @@ def _outside(place: str, via: tuple[str, ...], home: str) -> tuple[str, ...]:
 def explain_text(cfg: Any, key: str) -> str:
     """`explain` as text: the value, then a line for each setting, the notes on it, and the parts of a node.
 
+    Args:
+        cfg: the config's root.
+        key: the key to explain, ``"optimizer.lr"``; the name that an earlier version gave it is taken too.
+
     Raises:
         UnknownKeyError: there is no such key.
     """

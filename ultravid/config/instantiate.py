@@ -243,6 +243,9 @@ def as_packages(allowed: Iterable[str] | None) -> frozenset[str] | None:
 def locate(name: str) -> Any:
     """The object of a dotted name, ``torch.optim.AdamW``, or of a name in a file, ``path/to/file.py:Name``.
 
+    Args:
+        name: the dotted name, or the path of a Python file, a colon and the name in it.
+
     Raises:
         ConfigImportError: it can't be imported; the message gives the real reason.
     """

@@ -181,6 +181,9 @@ def get_config(name: str) -> Any:
 
     The name may also be an address of a config, ``https://...``.
 
+    Args:
+        name: the file's path below ``configs_py``, ``"common/train.py"``, or an address.
+
     Raises:
         ConfigError: there is no shipped config of that name, or the address can't be read.
     """
@@ -198,6 +201,9 @@ def to_omegaconf(cfg: Any) -> Any:
     """A config as an OmegaConf ``DictConfig``, for code that needs one. References stay strings.
 
     Live objects are kept (OmegaConf's ``allow_objects``); tuples become lists, as always in OmegaConf.
+
+    Args:
+        cfg: a config, or a node of one, which becomes the root.
     """
     from omegaconf import DictConfig
 

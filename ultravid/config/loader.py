@@ -193,6 +193,9 @@ def project_folders(config_file: str | Path) -> list[str]:
     """Folders whose modules a config may import: its project's folder, which holds a folder ``configs`` above it, and its own.
 
     A saved config names those of the config that it was saved from; a downloaded one has none itself.
+
+    Args:
+        config_file: path or address of the config.
     """
     path = config_path(config_file)
     own = _folders_by_place(path)
@@ -211,7 +214,11 @@ def _folders_by_place(path: Path) -> list[str]:
 
 @contextmanager
 def importable_project(config_file: str | Path) -> Iterator[None]:
-    """Make the modules of a config's project importable in the block; installed ones of the same name come first."""
+    """Make the modules of a config's project importable in the block; installed ones of the same name come first.
+
+    Args:
+        config_file: path or address of the config.
+    """
     folders = project_folders(config_file)
     added = [f for f in folders if f not in sys.path]
     sys.path.extend(added)  # for a spawned process, which gets this process's path

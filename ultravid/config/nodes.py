@@ -39,6 +39,11 @@ class Node(dict[Any, Any], Container, replaces=dict):
 
     With ``_target_`` it is a call that has not been made yet. A key that is also the name of a method (``items``) is
     reached as an item only: ``node["items"]``.
+
+    Args:
+        args: mappings or iterables of pairs, as `dict` takes them. A node that belongs to another config already is
+            copied.
+        kwargs: further keys and their values.
     """
 
     __slots__ = ("_origin", "_record", "_up")
@@ -239,7 +244,11 @@ class Raw(Mapping[Any, Any]):
 
 
 def resolve_environment(container: Container) -> None:
-    """Replace every value that refers to the environment by the value it stands for, in place."""
+    """Replace every value that refers to the environment by the value it stands for, in place.
+
+    Args:
+        container: the node whose values, at any depth, are replaced.
+    """
     for key, value in list(raw_children(container)):
         if isinstance(value, Container):
             resolve_environment(value)

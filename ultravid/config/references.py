@@ -22,7 +22,14 @@ _resolving = threading.local()
 
 
 def ref(key: str) -> Any:
-    """A reference to another key of the same config; the same as the string ``"${key}"``."""
+    """A reference to another key of the same config; the same as the string ``"${key}"``.
+
+    Args:
+        key: the key as it is written from the root of the config, ``"train.device"``.
+
+    Returns:
+        The string ``"${key}"``, typed as `Any` so that type checkers accept it in place of the value.
+    """
     return "${" + key + "}"
 
 

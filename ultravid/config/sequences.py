@@ -15,7 +15,11 @@ __all__ = ["ListNode", "TupleNode"]
 
 
 class ListNode(list[Any], Container, replaces=list):
-    """A list of a config."""
+    """A list of a config.
+
+    Args:
+        values: the items; a node that belongs to another config already is copied.
+    """
 
     __slots__ = ("_origin", "_record", "_up")
 

@@ -26,6 +26,9 @@ _LINE_LENGTH = 88  # black's, as detectron2 prints configs
 def config_hash(cfg: Any) -> str:
     """SHA-256 (hex) of a config as written: the same in every process, for keys in any order, and after saving.
 
+    Args:
+        cfg: the config's root, or a node, which is taken as a root.
+
     Raises:
         ConfigError: something can't be written as data; the message names its key.
     """

@@ -17,6 +17,10 @@ _NEWEST = 1
 def upgrade_config(cfg: CfgNode, to_version: int | None = None) -> CfgNode:
     """A copy of a config in the keys of a version; None is the newest.
 
+    Args:
+        cfg: the config, which is not changed.
+        to_version: the version to convert to.
+
     Raises:
         ConfigError: there is no such version, or the config is of a later one.
     """
@@ -25,6 +29,10 @@ def upgrade_config(cfg: CfgNode, to_version: int | None = None) -> CfgNode:
 
 def downgrade_config(cfg: CfgNode, to_version: int) -> CfgNode:
     """A copy of a config in the keys of an earlier version.
+
+    Args:
+        cfg: the config, which is not changed.
+        to_version: the version to convert to.
 
     Raises:
         ConfigError: there is no such version.

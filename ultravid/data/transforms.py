@@ -109,7 +109,11 @@ class ResizeToArea:
 
 
 class RandomFlip:
-    """Mirror left and right."""
+    """Mirror left and right.
+
+    Args:
+        prob: the probability that a clip is mirrored, all of its frames and boxes alike.
+    """
 
     def __init__(self, *, prob: Share = 0.5) -> None:
         self.prob = prob
@@ -128,7 +132,11 @@ class RandomFlip:
 
 
 class RandomTimeFlip:
-    """Play the clip backwards: a sweep of the probe may go either way. Memory frames stay first, and are turned by themselves."""
+    """Play the clip backwards: a sweep of the probe may go either way. Memory frames stay first, and are turned by themselves.
+
+    Args:
+        prob: the probability that a clip is turned.
+    """
 
     def __init__(self, *, prob: Share = 0.5) -> None:
         self.prob = prob
@@ -152,7 +160,13 @@ class RandomTimeFlip:
 
 
 class RandomColor:
-    """Contrast, sharpness and saturation, each changed by a factor drawn uniformly from its range; 1 changes nothing."""
+    """Contrast, sharpness and saturation, each changed by a factor drawn uniformly from its range; 1 changes nothing.
+
+    Args:
+        contrast: the lowest and the highest factor of the contrast.
+        sharpness: the same for the sharpness.
+        saturation: the same for the saturation.
+    """
 
     def __init__(
         self,

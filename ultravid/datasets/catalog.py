@@ -80,6 +80,12 @@ class Metadata:
     """What is known about a dataset besides its videos, as attributes: ``name``, ``thing_classes``, ....
 
     A value can't be changed once it is set: two parts of a program would otherwise see different values.
+
+    Args:
+        known: the first values by name.
+
+    Raises:
+        AttributeError: on reading, there is no such value; on setting, the name has another value already.
     """
 
     name: str
@@ -152,6 +158,9 @@ MetadataCatalog = _MetadataCatalog()
 
 def get_videos(names: Sequence[str]) -> list[Video]:
     """The videos of several datasets, one after the other.
+
+    Args:
+        names: names that are registered in `DatasetCatalog`.
 
     Raises:
         DataError: ``names`` is empty, two datasets hold a video with the same id, or `DatasetCatalog.get` fails.

@@ -19,6 +19,13 @@ def fold_of_patient(patient: str, num_folds: int) -> int:
 
     The name counts letter by letter, as it always did, so that a run that is resumed keeps its folds; where a dataset spells a
     patient in several ways, `folds_of_videos` takes one of them.
+
+    Args:
+        patient: the patient's name or number as the dataset has it.
+        num_folds: the number of folds.
+
+    Returns:
+        The fold, from 0 to ``num_folds - 1``.
     """
     return int(hashlib.sha256(patient.encode(errors="surrogateescape")).hexdigest(), 16) % num_folds
 
@@ -33,6 +40,11 @@ def split_fold(videos: Sequence[Video], fold: int, num_folds: int) -> tuple[list
 
     Two names of a patient that differ in case or blanks only are one patient. A warning counts the videos whose patients are not
     known: each is a patient of its own, so that a person with several of them may be on both sides.
+
+    Args:
+        videos: all videos; each part keeps their order.
+        fold: the held-out fold, from 0.
+        num_folds: the number of folds.
 
     Raises:
         DataError: there is no such fold.

@@ -45,6 +45,12 @@ def label_groups(
     """The videos with the name of their group in ``metadata[label]``, for metrics per group (``--strata device_group``).
 
     Arguments and errors are those of `group_by_metadata`.
+
+    Args:
+        videos: the videos, which are not changed; the copies are in the same order.
+        key: the name of the metadata that groups the videos.
+        groups: values by the name of their group. A value that is in no group is a group by itself.
+        label: the name of the metadata that is added.
     """
     name_of = {video.video_id: name for name, part in group_by_metadata(videos, key, groups).items() for video in part}
     return [dataclasses.replace(v, metadata={**v.metadata, label: name_of[v.video_id]}) for v in videos]
@@ -52,6 +58,11 @@ def label_groups(
 
 def select_group(videos: Sequence[Video], *, name: str, label: str = "device_group") -> list[Video]:
     """The videos whose metadata ``label`` is ``name``, for a test set of one group.
+
+    Args:
+        videos: the videos to choose from; their order is kept.
+        name: the group's name.
+        label: the name of the metadata that holds it.
 
     Raises:
         DataError: there is no such video.

@@ -282,6 +282,10 @@ def resolve_resume(cfg: Node | CfgNode, args: argparse.Namespace) -> None:
 
     Call it in the process that the user started, before others are started.
 
+    Args:
+        cfg: the run's config.
+        args: the arguments of `default_argument_parser`.
+
     Raises:
         LockedError: another process is training in the output folder.
         ConfigError: the config differs from the run's in a key that ``args.allow_change`` does not name.
@@ -304,6 +308,11 @@ def load_evaluation_weights(model: nn.Module, cfg: Node | CfgNode, resume: bool)
 
     It also sets the number of threads, ``train.num_threads``, by the model's size.
 
+    Args:
+        model: the plain model, whose weights are replaced.
+        cfg: the run's config; ``train.init_checkpoint`` and ``train.output_dir`` are read.
+        resume: whether the newest checkpoint is taken, if there is one.
+
     Raises:
         UserError: the config names none, and there is no checkpoint.
         CheckpointError: they can't be read or don't fit.
@@ -319,7 +328,12 @@ def load_evaluation_weights(model: nn.Module, cfg: Node | CfgNode, resume: bool)
 
 
 def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:
-    """Writers to the log, to ``metrics.json`` and to TensorBoard."""
+    """Writers to the log, to ``metrics.json`` and to TensorBoard.
+
+    Args:
+        output_dir: the folder of the run.
+        max_iter: the run's last iteration, from which the log estimates the time that is left; None gives no estimate.
+    """
     return [
         CommonMetricPrinter(max_iter),
         JSONWriter(RunFolder(output_dir).metrics),

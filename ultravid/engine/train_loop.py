@@ -773,6 +773,27 @@ class AMPTrainer(SimpleTrainer):
 
     ``precision`` (the dtype, by default float16 on CUDA and bfloat16 on the CPU), ``grad_scaler``, ``log_grad_scaler`` and
     ``enabled`` are the arguments of `MixedPrecision`; all others are those of `SimpleTrainer`.
+
+    Args:
+        model: as of `SimpleTrainer`, like all arguments that this list does not explain.
+        data_loader: batches.
+        optimizer: of the model's parameters.
+        gather_metric_period: iterations between records of the losses.
+        zero_grad_before_forward: clear gradients before the forward pass instead of before the backward pass.
+        grad_scaler: scales the loss; None makes one that is active with float16 alone.
+        precision: the dtype of the forward pass; None takes float16 on CUDA or if a scaler is given, and bfloat16 on
+            the CPU.
+        log_grad_scaler: record the scale as ``grad_scaler``.
+        async_write_metrics: accepted because detectron2 has it, and ignored.
+        enabled: False is full precision.
+        accumulation: batches of a step; None is one batch.
+        nonfinite: what happens when a gradient or a loss is not finite; None ends the run.
+        clip_grad: called with the parameters that have a gradient, before the optimizer's step.
+        hooks: by name or as a list.
+        checkpointer: saves and loads the model, and the trainer's own state too.
+        init_checkpoint: weights to start from; "" starts from scratch.
+        max_iter: number of iterations.
+        seed: makes what the model draws in a step a function of (seed, iteration, rank).
     """
 
     def __init__(

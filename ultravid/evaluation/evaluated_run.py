@@ -69,6 +69,12 @@ def evaluating(run: EvaluatedRun) -> Iterator[EvaluatedRun]:
 
     Inside another one, as that of a training which evaluates, the outer run stays: it knows the weights. Its config is replaced by
     one that describes another model or other data.
+
+    Args:
+        run: the run whose weights are evaluated.
+
+    Returns:
+        The run that counts inside the block: this one, or the outer one.
     """
     outer = _CURRENT.get()
     chosen = run if outer is None else outer

@@ -76,7 +76,11 @@ class DatasetEvaluator:
 
 
 class DatasetEvaluators(DatasetEvaluator):
-    """Several evaluators as one; their results are merged into one dict."""
+    """Several evaluators as one; their results are merged into one dict.
+
+    Args:
+        evaluators: the evaluators, called in this order.
+    """
 
     def __init__(self, evaluators: Sequence[DatasetEvaluator]) -> None:
         self._evaluators = list(evaluators)
@@ -286,7 +290,11 @@ def _log_speed(seconds: list[float]) -> None:
 
 @contextlib.contextmanager
 def inference_context(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode inside the block, and restore the mode of each of its modules afterwards."""
+    """Put a model into evaluation mode inside the block, and restore the mode of each of its modules afterwards.
+
+    Args:
+        model: the model; the modes are restored after an error, too.
+    """
     training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -45,6 +45,9 @@ BoolArray = NDArray[np.bool_]
 class DetectionPool:
     """All detections of all frames by falling score; equal scores keep the order of video, frame and detection.
 
+    Args:
+        videos: detections and lesions by frame, or videos that were matched already.
+
     Attributes:
         scores: ``(N,)`` float32.
         best_iou: ``(N,)`` float32, the highest IoU with a lesion box of the same frame; 0 if the frame has no lesion.
@@ -90,7 +93,15 @@ def _joined(arrays: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[
 
 
 def match_detections(pool: DetectionPool, iou_threshold: float) -> BoolArray:
-    """``(N,)`` which detections are true positives; the IoU must be at least the threshold, compared in float32."""
+    """``(N,)`` which detections are true positives; the IoU must be at least the threshold, compared in float32.
+
+    Args:
+        pool: all detections; a lesion box counts for the one with the highest score that reaches it.
+        iou_threshold: the lowest IoU of a true positive.
+
+    Returns:
+        ``(N,)`` bool, in the pool's order.
+    """
     reaches = np.flatnonzero(pool.best_iou >= np.float32(iou_threshold))
     # The first detection by falling score gets the lesion box: assigned in reverse, it is assigned last.
     first = np.full(pool.num_gt, -1)
@@ -153,6 +164,11 @@ def precision_at_recall(pool: DetectionPool, recall_level: float, iou_threshold:
     """Precision at a recall, in 0..1, interpolated linearly between detections; nan if that recall is never reached.
 
     The precision is that of the raw curve, not of its envelope.
+
+    Args:
+        pool: all detections.
+        recall_level: the recall, in 0..1.
+        iou_threshold: the lowest IoU of a true positive.
     """
     recall, precision = recall_precision(pool, iou_threshold)
     return _at_recall(recall, precision, recall_level)

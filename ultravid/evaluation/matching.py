@@ -36,6 +36,9 @@ def match_video(video: VideoResult) -> MatchedVideo:
     """Compare a video's detections with its lesions and with each other; the time is linear in the video's length.
 
     Detections on regions to ignore are left out (`without_ignored`).
+
+    Args:
+        video: the frames of one video with detections and lesions.
     """
     num_found = sum(len(f.scores) for f in video.frames)
     video = without_ignored(video)

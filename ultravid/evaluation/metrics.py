@@ -110,7 +110,14 @@ STILLS_REASON = "stills have no duration, see the metrics per image"
 
 
 def video_detection_metrics(videos: Iterable[VideoResult | MatchedVideo]) -> dict[str, float]:
-    """The pooled metrics that the log of a training shows (`shown_metrics`)."""
+    """The pooled metrics that the log of a training shows (`shown_metrics`).
+
+    Args:
+        videos: detections and lesions by frame, or videos that were matched already.
+
+    Returns:
+        The metrics by name, in percent or in the unit of their name; nan for what is not defined.
+    """
     matched = match_videos(videos)
     pooled = pooled_metrics(matched, DetectionPool(matched))
     return {name: pooled[name] for name in shown_metrics(matched)}

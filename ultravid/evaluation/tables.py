@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 def flatten_results_dict(results: Mapping[str, Any]) -> dict[str, Any]:
     """Nested results as one flat dict, names joined by "/".
 
+    Args:
+        results: values by name, or groups of them by name, at any depth.
+
     Raises:
         UserError: two values get the same name.
     """
@@ -50,6 +53,9 @@ def scalar_metrics(results: Mapping[str, Any]) -> dict[str, float]:
     """The numbers among the results of an evaluation by their flat names; what is no number is left out with a warning.
 
     Numbers are those of Python, numpy and torch, alone or as the one element of an array; None, an undefined metric, is nan.
+
+    Args:
+        results: what an evaluator returned.
 
     Raises:
         UserError: the results are no dict, two values get the same name, or one has none.
@@ -94,7 +100,14 @@ def _as_text(value: Any, digits: int) -> str:
 
 
 def format_results(results: Mapping[str, Any]) -> str:
-    """A table of one row; a dash for nan."""
+    """A table of one row; a dash for nan.
+
+    Args:
+        results: numbers by name, or groups of them.
+
+    Returns:
+        The table in Markdown, with a heading.
+    """
     flat = flatten_results_dict(results)
     return format_columns(
         list(flat), [["-" if v is None else format_value(float(v), digits_of(n)) for n, v in flat.items()]]
@@ -137,7 +150,11 @@ def format_undefined(reasons: Mapping[str, str]) -> str:
 
 
 def print_csv_format(results: Mapping[str, Any]) -> None:
-    """Log results so that they can be pasted into a spreadsheet: one line of names, one of values per task."""
+    """Log results so that they can be pasted into a spreadsheet: one line of names, one of values per task.
+
+    Args:
+        results: numbers by name for each task; names outside of a task are logged as the task ``all``.
+    """
     nested = {k: v for k, v in results.items() if isinstance(v, Mapping)}
     flat = {k: v for k, v in results.items() if not isinstance(v, Mapping)}
     for task, values in [*nested.items(), *([("all", flat)] if flat else [])]:

@@ -267,6 +267,10 @@ class CrossValidation:
 def summarize_folds(finished: Sequence[Fold], missing: Sequence[int]) -> FoldTable:
     """The table of the finished folds' metrics.
 
+    Args:
+        finished: the folds that are trained and evaluated.
+        missing: the numbers of the folds that are not.
+
     Raises:
         UserError: a fold's metrics can't be read.
     """

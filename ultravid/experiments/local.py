@@ -333,6 +333,9 @@ def gpu_slots(text: str | None) -> list[Mapping[str, str]]:
 
     Several slots share the CPU's cores, unless ``OMP_NUM_THREADS`` is set.
 
+    Args:
+        text: numbers of GPUs with commas between them.
+
     Raises:
         UserError: a GPU is repeated or empty.
     """
@@ -347,7 +350,11 @@ def gpu_slots(text: str | None) -> list[Mapping[str, str]]:
 
 
 def describe_exit(code: int) -> str:
-    """An exit code in words."""
+    """An exit code in words.
+
+    Args:
+        code: the code of `subprocess.Popen.returncode`; below 0, the number of the signal that ended the process.
+    """
     if code >= 0:
         return f"exit code {code}"
     try:

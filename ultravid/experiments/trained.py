@@ -13,7 +13,12 @@ __all__ = ["changed_at", "is_trained"]
 
 
 def is_trained(run: RunFolder, cfg: Node) -> bool:
-    """Whether training finished under this config, and the evaluation in the folder is still that of its end."""
+    """Whether training finished under this config, and the evaluation in the folder is still that of its end.
+
+    Args:
+        run: the folder of the run.
+        cfg: the config that the run should have had; only significant keys are compared.
+    """
     if not (run.prediction_manifest.is_file() and run.evaluation_metrics.is_file() and run.final_checkpoint()):
         return False
     if run.state() is not RunState.FINISHED:

@@ -30,6 +30,15 @@ def diou_loss(boxes1: Tensor, boxes2: Tensor, reduction: str = "none", eps: floa
     """1 - IoU + (distance of the centers / diagonal of the smallest enclosing box) ** 2.
 
     Source: Zheng et al., "Distance-IoU loss", AAAI 2020. Arguments as in `giou_loss`.
+
+    Args:
+        boxes1: ``(N, 4)`` predicted boxes, XYXY.
+        boxes2: ``(N, 4)`` their ground truth, XYXY.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        eps: is added to divisors.
+
+    Returns:
+        ``(N,)``, or a scalar if it is reduced.
     """
     loss: Tensor = distance_box_iou_loss(boxes1, boxes2, reduction, eps)
     return loss
@@ -40,6 +49,15 @@ def ciou_loss(boxes1: Tensor, boxes2: Tensor, reduction: str = "none", eps: floa
 
     v is 4 / pi**2 times the squared difference of the angles of the diagonals; the weight a = v / (1 - IoU + v) has no
     gradient. Source: Zheng et al., "Distance-IoU loss", AAAI 2020. Arguments as in `giou_loss`.
+
+    Args:
+        boxes1: ``(N, 4)`` predicted boxes, XYXY.
+        boxes2: ``(N, 4)`` their ground truth, XYXY.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        eps: is added to divisors.
+
+    Returns:
+        ``(N,)``, or a scalar if it is reduced.
     """
     loss: Tensor = complete_box_iou_loss(boxes1, boxes2, reduction, eps)
     return loss

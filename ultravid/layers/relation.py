@@ -231,7 +231,16 @@ class TokenRelation(nn.Module, ABC):
 
 
 class RelationLayer(TokenRelationLayer):
-    """With a residual: ``query + relation(query, key)``."""
+    """With a residual: ``query + relation(query, key)``.
+
+    Args:
+        dim: the width of the tokens, ``D``.
+        num_heads: the number of attention heads.
+        geometry_dim: the width of the embedding of the boxes' relative geometry.
+
+    Raises:
+        ValueError: ``dim`` is not a multiple of ``num_heads``.
+    """
 
     def __init__(self, dim: int, num_heads: int, geometry_dim: int) -> None:
         super().__init__()

@@ -17,7 +17,11 @@ __all__ = ["SELSALayer", "SELSAModule"]
 
 
 class SELSALayer(TokenRelationLayer):
-    """``linear(x) + linear_out(softmax(q.k / sqrt(D)) v)``, one head, no activation."""
+    """``linear(x) + linear_out(softmax(q.k / sqrt(D)) v)``, one head, no activation.
+
+    Args:
+        dim: the width of the tokens, ``D``.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -28,17 +28,31 @@ __all__ = [
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """`torch.cat`, which gives a single tensor back uncopied."""
+    """`torch.cat`, which gives a single tensor back uncopied.
+
+    Args:
+        tensors: at least one tensor.
+        dim: the dimension along which they are joined.
+    """
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim)
 
 
 def nonzero_tuple(x: Tensor) -> tuple[Tensor, ...]:
-    """Indices of what is not zero, one int64 tensor for each dimension; a scalar counts as one of length 1."""
+    """Indices of what is not zero, one int64 tensor for each dimension; a scalar counts as one of length 1.
+
+    Args:
+        x: any tensor.
+    """
     return (x.unsqueeze(0) if x.dim() == 0 else x).nonzero(as_tuple=True)
 
 
 def move_device_like(src: Tensor, dst: Tensor) -> Tensor:
-    """``src`` on the device of ``dst``."""
+    """``src`` on the device of ``dst``.
+
+    Args:
+        src: the tensor to move; it is returned itself if it is there already.
+        dst: any tensor on the wanted device.
+    """
     return src.to(dst.device)
 
 

@@ -100,7 +100,17 @@ class OrganLinear(OrganLayer):
 
 
 class OrganConv2d(OrganLayer):
-    """From maps ``(B, C, h, w)`` to ``(B, outputs, h', w')``."""
+    """From maps ``(B, C, h, w)`` to ``(B, outputs, h', w')``.
+
+    Args:
+        layers: one convolution for each organ, in the order of ``organ_classes``.
+        organ_classes: the number of classes of each organ, by its name.
+        num_classes: the number of classes of all organs.
+        background: whether the layers have an output for the background, too.
+
+    Raises:
+        ValueError: the convolutions have groups, or a padding that is not a number of zeros.
+    """
 
     output_axis = 1
     organ_axis = 1

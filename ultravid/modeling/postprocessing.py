@@ -8,7 +8,13 @@ __all__ = ["detector_postprocess"]
 
 
 def detector_postprocess(results: Instances, output_height: int, output_width: int) -> Instances:
-    """Detections in the pixels of the output: boxes are scaled and clipped, empty ones are dropped, the order is kept."""
+    """Detections in the pixels of the output: boxes are scaled and clipped, empty ones are dropped, the order is kept.
+
+    Args:
+        results: detections with ``pred_boxes`` in the pixels of ``results.image_size``; they are not changed.
+        output_height: the height of the output in pixels.
+        output_width: the width of the output in pixels.
+    """
     height, width = results.image_size
     scaled = Instances((output_height, output_width), **results.get_fields())
     boxes: Boxes = results.pred_boxes.clone()

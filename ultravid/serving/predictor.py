@@ -237,6 +237,12 @@ class StreamingPredictor:
 class DetectionStream:
     """One stream of frames: state, frame number and tracks. Made by `StreamingPredictor.stream`.
 
+    Args:
+        predictor: the model and what all streams share.
+        organ: the organ that the frames show.
+        shown: the part of the frame that the model is given; None is all of it.
+        color: the order of the channels of frames.
+
     Attributes:
         frame_number: how many frames it has had.
     """

@@ -128,7 +128,11 @@ class _Track:
 
 
 def summarize_tracks(frames: Iterable[FrameDetections]) -> list[TrackSummary]:
-    """The lesion tracks of a recording, by their number."""
+    """The lesion tracks of a recording, by their number.
+
+    Args:
+        frames: the frames of one recording, in their order.
+    """
     collector = TrackCollector()
     for frame in frames:
         collector.add(frame)

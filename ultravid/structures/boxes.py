@@ -113,27 +113,46 @@ class Boxes:
 
 
 def pairwise_intersection(boxes1: Boxes, boxes2: Boxes) -> Tensor:
-    """``(N, M)`` areas of the intersections in square pixels."""
+    """``(N, M)`` areas of the intersections in square pixels.
+
+    Args:
+        boxes1: ``N`` boxes.
+        boxes2: ``M`` boxes.
+    """
     a, b = boxes1.tensor, boxes2.tensor
     size = torch.min(a[:, None, 2:], b[None, :, 2:]) - torch.max(a[:, None, :2], b[None, :, :2])
     return size.clamp(min=0).prod(dim=2)
 
 
 def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
-    """``(N, M)`` intersection over union; 0 if two boxes do not overlap, also if both are empty."""
+    """``(N, M)`` intersection over union; 0 if two boxes do not overlap, also if both are empty.
+
+    Args:
+        boxes1: ``N`` boxes.
+        boxes2: ``M`` boxes.
+    """
     inter = pairwise_intersection(boxes1, boxes2)
     union = boxes1.area()[:, None] + boxes2.area()[None, :] - inter
     return torch.where(inter > 0, inter / union, inter.new_zeros(()))
 
 
 def pairwise_ioa(boxes1: Boxes, boxes2: Boxes) -> Tensor:
-    """``(N, M)`` intersection over the area of the second box: the share of it that the first covers; 0 without overlap."""
+    """``(N, M)`` intersection over the area of the second box: the share of it that the first covers; 0 without overlap.
+
+    Args:
+        boxes1: ``N`` boxes.
+        boxes2: ``M`` boxes.
+    """
     inter = pairwise_intersection(boxes1, boxes2)
     return torch.where(inter > 0, inter / boxes2.area()[None, :], inter.new_zeros(()))
 
 
 def matched_pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     """``(N,)`` intersection over union of the first box of each with the other's first, and so on; 0 without overlap.
+
+    Args:
+        boxes1: ``N`` boxes.
+        boxes2: ``N`` boxes in the same order.
 
     Raises:
         ValueError: there are not as many boxes of one as of the other.
@@ -149,6 +168,10 @@ def pairwise_point_box_distance(points: Tensor, boxes: Boxes) -> Tensor:
     """``(P, N, 4)`` distances in pixels from points ``(P, 2)`` to the left, upper, right and lower side of each box.
 
     All four are positive if the point lies inside.
+
+    Args:
+        points: ``(P, 2)`` x and y in pixels.
+        boxes: ``N`` boxes.
     """
     x, y = points[:, None, :].unbind(dim=2)
     x1, y1, x2, y2 = boxes.tensor[None].unbind(dim=2)

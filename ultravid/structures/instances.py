@@ -19,6 +19,13 @@ class Instances:
     ``instances.gt_boxes = Boxes(...)``. The fields that ultravid uses are ``gt_boxes``, ``gt_classes`` and ``gt_ids`` (the
     lesion's track) of annotations; ``proposal_boxes`` and ``objectness_logits`` of proposals; ``pred_boxes``, ``scores``
     and ``pred_classes`` of detections.
+
+    Args:
+        image_size: height and width of the image in pixels.
+        kwargs: the fields by name, all of one length.
+
+    Raises:
+        ValueError: two fields differ in length.
     """
 
     def __init__(self, image_size: tuple[int, int], **kwargs: Any) -> None:

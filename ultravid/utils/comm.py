@@ -60,7 +60,11 @@ def synchronize() -> None:
 
 
 def all_gather(data: Any) -> list[Any]:
-    """The objects of all processes, by rank, in every process; anything that pickles."""
+    """The objects of all processes, by rank, in every process; anything that pickles.
+
+    Args:
+        data: the object of this process.
+    """
     if get_world_size() == 1:
         return [data]
     gathered: list[Any] = [None] * get_world_size()
@@ -69,7 +73,12 @@ def all_gather(data: Any) -> list[Any]:
 
 
 def gather(data: Any, dst: int = 0) -> list[Any]:
-    """The objects of all processes, by rank, in process ``dst``; an empty list in the others."""
+    """The objects of all processes, by rank, in process ``dst``; an empty list in the others.
+
+    Args:
+        data: the object of this process.
+        dst: the rank of the process that gets them.
+    """
     if get_world_size() == 1:
         return [data]
     gathered: list[Any] | None = [None] * get_world_size() if get_rank() == dst else None
@@ -78,12 +87,20 @@ def gather(data: Any, dst: int = 0) -> list[Any]:
 
 
 def all_agree(value: bool) -> bool:
-    """Whether ``value`` is true in every process; all must call this."""
+    """Whether ``value`` is true in every process; all must call this.
+
+    Args:
+        value: what this process says.
+    """
     return all(all_gather(value))
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The plain module of one that DDP or DataParallel wraps."""
+    """The plain module of one that DDP or DataParallel wraps.
+
+    Args:
+        model: a module, which is returned itself if nothing wraps it.
+    """
     return model.module if isinstance(model, DistributedDataParallel | nn.DataParallel) else model
 
 
@@ -94,7 +111,15 @@ def shared_random_seed() -> int:
 
 @torch.no_grad()
 def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
-    """The sum (or mean) over processes of each scalar tensor; only process 0 gets the result."""
+    """The sum (or mean) over processes of each scalar tensor; only process 0 gets the result.
+
+    Args:
+        input_dict: scalar tensors; the names are the same in all processes.
+        average: whether the sums are divided by the number of processes.
+
+    Returns:
+        The reduced values by name, float32; in one process alone, ``input_dict`` itself.
+    """
     world_size = get_world_size()
     if world_size < 2:
         return input_dict

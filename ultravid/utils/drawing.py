@@ -35,7 +35,11 @@ _Rect = tuple[int, int, int, int]
 
 
 def css(colour: Colour) -> str:
-    """A colour as style sheets and SVG write it: ``#f08a1d``."""
+    """A colour as style sheets and SVG write it: ``#f08a1d``.
+
+    Args:
+        colour: red, green and blue, 0..255.
+    """
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
@@ -66,7 +70,12 @@ def draw_boxes(
 
 
 def line_thickness(height: int, width: int) -> int:
-    """Of boxes in an image of this size, in pixels: 1 up to 480, 2 up to 800, ..."""
+    """Of boxes in an image of this size, in pixels: 1 up to 480, 2 up to 800, ...
+
+    Args:
+        height: the image's height in pixels.
+        width: the image's width in pixels.
+    """
     return max(1, round(max(height, width) / 320))
 
 

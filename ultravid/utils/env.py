@@ -18,7 +18,11 @@ TORCH_VERSION: tuple[int, int] = (int(torch.__version__.split(".")[0]), int(torc
 
 
 def is_device_name(value: Any) -> bool:
-    """Whether a value names a device, which need not exist on this machine: "auto", or a name that torch knows."""
+    """Whether a value names a device, which need not exist on this machine: "auto", or a name that torch knows.
+
+    Args:
+        value: what a config has.
+    """
     if value == "auto":
         return True
     try:

@@ -23,6 +23,9 @@ def users_frames(error: BaseException) -> list[traceback.FrameSummary]:
 
     Those that called ultravid in the first place don't count: what calls a tool. The error of a worker process that loads data
     has them in its text.
+
+    Args:
+        error: the error, with its traceback.
     """
     frames = list(_frames(error))
     inner = next((i for i, frame in enumerate(frames) if frame.filename.startswith(f"{_PACKAGE}/")), len(frames))
@@ -34,7 +37,12 @@ def users_frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 
 def shown_frames(frames: list[traceback.FrameSummary], most: int = 5) -> str:
-    """Some places as a traceback shows them, the last ones; "" without any."""
+    """Some places as a traceback shows them, the last ones; "" without any.
+
+    Args:
+        frames: the places, the outermost first.
+        most: how many are shown at most.
+    """
     rows = []
     for frame in frames[-most:]:
         code = linecache.getline(frame.filename, frame.lineno or 0).strip()
@@ -45,7 +53,11 @@ def shown_frames(frames: list[traceback.FrameSummary], most: int = 5) -> str:
 
 
 def error_in_one_line(error: BaseException) -> str:
-    """The kind of an error and what it says; of one that a worker process raised, what it said there."""
+    """The kind of an error and what it says; of one that a worker process raised, what it said there.
+
+    Args:
+        error: the error.
+    """
     kind, text = type(error).__name__, str(error).strip()
     if _IN_WORKER.match(text):
         last = text.rpartition("\n")[2]
@@ -60,7 +72,11 @@ def _frames(error: BaseException) -> Iterator[traceback.FrameSummary]:
 
 
 def is_of_others(file: str) -> bool:
-    """Whether a file is ultravid's, python's or that of an installed library."""
+    """Whether a file is ultravid's, python's or that of an installed library.
+
+    Args:
+        file: a path as a traceback has it; one that begins with ``<`` is not the user's either.
+    """
     if file.startswith("<") or "site-packages/" in file or "dist-packages/" in file:
         return True
     path = f"{Path(file).resolve()}"

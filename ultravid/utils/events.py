@@ -521,6 +521,12 @@ def new_rows(
     """The latest scalars that are newer than the last write, by iteration; without names that begin with ``without``.
 
     For writers that were written for version 0.1. `EventStorage.new_rows` gives the median since the row before.
+
+    Args:
+        storage: the values of the run.
+        window_size: the number of latest values whose median is given for scalars that are smoothed.
+        last_write: the iteration of the last write.
+        without: the beginning of names to leave out.
     """
     rows: dict[int, dict[str, float]] = defaultdict(dict)
     for name, (value, iteration) in storage.latest_with_smoothing_hint(window_size).items():

@@ -64,7 +64,12 @@ def __getattr__(name: str) -> Any:
 
 
 def is_local(address: str | os.PathLike[str], *, path_manager: Any = None) -> bool:
-    """Whether an address is a path on this machine: without ``scheme://``, and no registered handler takes it."""
+    """Whether an address is a path on this machine: without ``scheme://``, and no registered handler takes it.
+
+    Args:
+        address: a path or an address.
+        path_manager: where handlers are registered; None is `PathManager`.
+    """
     text = os.fspath(address)
     if _SCHEME.match(text):
         return False
@@ -99,13 +104,21 @@ def local_path(address: str | os.PathLike[str], *, force: bool = False, path_man
 
 
 def join_address(folder: str | os.PathLike[str], *names: str) -> str:
-    """A file's address in a folder, which is a path or an address."""
+    """A file's address in a folder, which is a path or an address.
+
+    Args:
+        folder: a path or an address.
+        names: the parts to add.
+    """
     text = os.fspath(folder)
     return str(Path(text, *names)) if is_local(text) else "/".join([text.rstrip("/"), *names])
 
 
 def check_writable(address: str | os.PathLike[str]) -> None:
     """Refuse an address at which `replace_file` can't put a file, before long work is done for it.
+
+    Args:
+        address: a path, which is always accepted, or an address.
 
     Raises:
         AddressError: it can't be written; what can.
@@ -151,6 +164,12 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     A local file is written under a temporary name, flushed to disk and renamed. For an address the file is written locally
     and handed to its handler whole; whether readers can see a part of it then is up to the handler (S3's shows none).
+
+    Args:
+        path: a path or an address; a file that is there is replaced.
+
+    Returns:
+        Inside the block: the file, open for bytes.
 
     Raises:
         OSError: the disk is full or the folder can't be written; a file that was at ``path`` before is unchanged.

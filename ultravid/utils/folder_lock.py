@@ -307,14 +307,22 @@ def held_locks() -> list[FolderLock]:
 
 
 def release_locks(keep: list[FolderLock] | None = None) -> None:
-    """Release the locks that this process holds, except for some. The end of the interpreter does so too."""
+    """Release the locks that this process holds, except for some. The end of the interpreter does so too.
+
+    Args:
+        keep: the locks that stay; None keeps none.
+    """
     for lock in held_locks():
         if lock not in (keep or ()):
             lock.release()
 
 
 def release_folder(folder: str | os.PathLike[str]) -> None:
-    """Release this process's lock on a folder, if it has one; `reacquire_folder` takes it again."""
+    """Release this process's lock on a folder, if it has one; `reacquire_folder` takes it again.
+
+    Args:
+        folder: the folder.
+    """
     path = Path(_real(Path(folder))) / LOCK_NAME
     for lock in held_locks():
         if lock._path == path:
@@ -324,6 +332,9 @@ def release_folder(folder: str | os.PathLike[str]) -> None:
 
 def reacquire_folder(folder: str | os.PathLike[str]) -> None:
     """Take the lock on a folder again that `release_folder` has released; nothing without one.
+
+    Args:
+        folder: the folder.
 
     Raises:
         LockedError: another process has taken it since then.

@@ -11,6 +11,9 @@ __all__ = ["sha256_of"]
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hex; of a folder, as that of a checkpoint in shards, over the names and hashes of its files.
 
+    Args:
+        path: the file or folder.
+
     Raises:
         OSError: it can't be read.
     """

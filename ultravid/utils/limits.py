@@ -101,7 +101,11 @@ Share = Annotated[float, Limits(ge=0, le=1)]
 
 
 def as_limits(metadata: Any) -> Limits | None:
-    """The bounds that an item of an ``Annotated`` states, in ultravid's form or that of ``annotated-types``; None if none."""
+    """The bounds that an item of an ``Annotated`` states, in ultravid's form or that of ``annotated-types``; None if none.
+
+    Args:
+        metadata: one item of ``Annotated[int, ...].__metadata__``.
+    """
     if isinstance(metadata, Limits):
         return metadata
     if isinstance(metadata, type) or not type(metadata).__module__.startswith("annotated_types"):

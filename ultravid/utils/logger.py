@@ -19,6 +19,9 @@ __all__ = ["TerminalHandler", "setup_logger", "terminal_handler"]
 class TerminalHandler(logging.StreamHandler[Any]):
     """Writes lines to a stream; while ``console`` is set, above what it draws at the bottom of the terminal.
 
+    Args:
+        stream: where lines are written; None is the standard error.
+
     Attributes:
         console: what draws something that stays at the bottom of the terminal, as a progress bar; None: lines are just written.
     """
@@ -80,6 +83,10 @@ def setup_logger(
 
 
 def terminal_handler(name: str = "ultravid") -> TerminalHandler | None:
-    """The handler that `setup_logger` made for the terminal; None before it was called, and in any but the main process."""
+    """The handler that `setup_logger` made for the terminal; None before it was called, and in any but the main process.
+
+    Args:
+        name: the name of the logger.
+    """
     handlers = logging.getLogger(name).handlers
     return next((h for h in handlers if isinstance(h, TerminalHandler)), None)

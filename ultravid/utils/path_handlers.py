@@ -125,11 +125,20 @@ def make_s3_handler(**kwargs: Any) -> PathHandler:
 
 
 def find_handler(manager: PathManager, address: str) -> PathHandler | None:
-    """The handler that is registered for an address, None if there is none and it is taken as a local path."""
+    """The handler that is registered for an address, None if there is none and it is taken as a local path.
+
+    Args:
+        manager: where handlers are registered.
+        address: an address; of several prefixes that fit, the longest counts.
+    """
     handlers = manager._path_handlers  # iopath has no public way to ask; longer prefixes come first
     return next((handler for prefix, handler in handlers.items() if address.startswith(prefix)), None)
 
 
 def can_write(handler: PathHandler) -> bool:
-    """Whether a handler can put a whole file at an address."""
+    """Whether a handler can put a whole file at an address.
+
+    Args:
+        handler: a handler of iopath.
+    """
     return type(handler)._copy_from_local is not PathHandler._copy_from_local

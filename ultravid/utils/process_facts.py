@@ -19,7 +19,14 @@ _PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "fvcore"
 
 
 def iso_time(seconds: float) -> str:
-    """A time since the epoch as a date with the local time zone."""
+    """A time since the epoch as a date with the local time zone.
+
+    Args:
+        seconds: the time in seconds, as `time.time` gives it.
+
+    Returns:
+        The date in ISO 8601, to the second.
+    """
     return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
 
 
@@ -41,7 +48,15 @@ def process_facts() -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
-    """Commit and state of a checkout, and its uncommitted changes as a diff; None and "" if the folder is not one."""
+    """Commit and state of a checkout, and its uncommitted changes as a diff; None and "" if the folder is not one.
+
+    Args:
+        folder: the folder at the top of the checkout.
+
+    Returns:
+        ``commit``, ``changed`` (whether files of it differ) and ``untracked`` (names of new files); and the diff as
+        text.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]

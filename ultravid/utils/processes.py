@@ -28,6 +28,9 @@ def process_start_time(pid: int) -> int | None:
 
     With the pid it tells a process from a later one that got the same pid. Known on Linux alone; elsewhere a process that
     is there gives 0.
+
+    Args:
+        pid: the process's number.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
@@ -38,7 +41,12 @@ def process_start_time(pid: int) -> int | None:
 
 
 def is_running(pid: int, started: int | None) -> bool:
-    """Whether a process of this machine is there, and is the one that started then; None: whenever it started."""
+    """Whether a process of this machine is there, and is the one that started then; None: whenever it started.
+
+    Args:
+        pid: the process's number.
+        started: its start as of `process_start_time`.
+    """
     now = process_start_time(pid)
     return now is not None and started in (None, now)
 

@@ -81,7 +81,11 @@ def attribute_of(holder: Any, names: Sequence[str], target: str, holder_name: st
 
 
 def public_name(target: Any) -> str:
-    """The dotted name by which `locate` finds a class or a function, as short as can be: ``torch.optim.AdamW``."""
+    """The dotted name by which `locate` finds a class or a function, as short as can be: ``torch.optim.AdamW``.
+
+    Args:
+        target: a class or a function.
+    """
     return shortest_name(target, f"{target.__module__}.{target.__qualname__}")
 
 

@@ -55,7 +55,11 @@ def seed_all_rng(seed: int | None = None) -> None:
 
 
 def generator_states(*, torch_too: bool = True) -> dict[str, Any]:
-    """The states of python's and numpy's global generators and, with ``torch_too``, of torch's; as tensors and plain data."""
+    """The states of python's and numpy's global generators and, with ``torch_too``, of torch's; as tensors and plain data.
+
+    Args:
+        torch_too: whether torch's generators are included; CUDA's are, if it is in use.
+    """
     kind, keys, *rest = np.random.get_state()  # noqa: NPY002  # the global generator, which a model may use
     states: dict[str, Any] = {
         "python": random.getstate(),
@@ -69,7 +73,11 @@ def generator_states(*, torch_too: bool = True) -> dict[str, Any]:
 
 
 def restore_generators(states: dict[str, Any]) -> None:
-    """Set the generators to the states that `generator_states` returned."""
+    """Set the generators to the states that `generator_states` returned.
+
+    Args:
+        states: the states; a generator that they do not name is left as it is.
+    """
     if "python" in states:
         version, numbers, gauss = states["python"]
         random.setstate((version, tuple(numbers), gauss))
@@ -83,18 +91,34 @@ def restore_generators(states: dict[str, Any]) -> None:
 
 
 def seed_step(seed: int, iteration: int, rank: int) -> None:
-    """Seed the global generators for one step, so that what the model draws is a function of (seed, iteration, rank)."""
+    """Seed the global generators for one step, so that what the model draws is a function of (seed, iteration, rank).
+
+    Args:
+        seed: the seed of the run.
+        iteration: the iteration, from 0.
+        rank: the process, from 0.
+    """
     # Distinct for every rank below 4,096 and iteration below 2**40.
     _seed_generators(_mixed(seed * _GOLDEN + (iteration << 12) + rank))
 
 
 def seed_iteration(seed: int, iteration: int, rank: int) -> None:
-    """Seed the global generators for what comes before the model in an iteration: hooks, and loaders that load in this process."""
+    """Seed the global generators for what comes before the model in an iteration: hooks, and loaders that load in this process.
+
+    Args:
+        seed: the seed of the run.
+        iteration: the iteration, from 0.
+        rank: the process, from 0.
+    """
     _seed_generators(seed_from(seed, "iteration", iteration, rank))
 
 
 def seed_from(*key: int | str) -> int:
-    """64 bits that depend on each part of a key and on their order."""
+    """64 bits that depend on each part of a key and on their order.
+
+    Args:
+        key: whole numbers and words.
+    """
     state = 0
     for part in key:
         state = _mixed(state + _GOLDEN + (_number(part) if isinstance(part, str) else part))

@@ -34,13 +34,22 @@ _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things in words: ``1 video``, ``2 videos``. Of ``box`` and ``class`` the plural ends in ``es``."""
+    """A number of things in words: ``1 video``, ``2 videos``. Of ``box`` and ``class`` the plural ends in ``es``.
+
+    Args:
+        number: how many there are.
+        noun: what they are, in the singular.
+    """
     ending = "" if number == 1 else "es" if noun.endswith(("x", "s")) else "s"
     return f"{number} {noun}{ending}"
 
 
 def visible(text: str) -> str:
-    r"""A text on one line in which what a terminal would obey is written as ``\x1b``: a file's name may hold it."""
+    r"""A text on one line in which what a terminal would obey is written as ``\x1b``: a file's name may hold it.
+
+    Args:
+        text: the text.
+    """
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -48,6 +57,9 @@ def shown(value: Any) -> str:
     """A value for a message, as ``repr`` gives it, with the middle of what is long and the inside of what is deep left out.
 
     ``repr`` of a list that holds another twice, which holds a third twice, and so on, has no end.
+
+    Args:
+        value: any value.
     """
     try:
         return _SHORT.repr(value)
@@ -59,6 +71,9 @@ def spelling_key(name: str) -> str:
     """What two spellings of one name share: it is trimmed, inner blanks count as one, and case does not count.
 
     Nor do signs that can't be seen, and whether an accent is a character by itself.
+
+    Args:
+        name: a name as someone wrote it.
     """
     if not name.isascii():
         name = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
@@ -70,6 +85,11 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
 
     Two letters in the wrong order count as half a mistake: ``rl`` is like ``lr``. Of names that are equally like it the first
     one in the alphabet is taken.
+
+    Args:
+        name: the mistyped name.
+        known: the names to choose from.
+        cutoff: the lowest `likeness` that counts.
     """
     scored = sorted((-likeness(name, each), each) for each in set(known) if _may_be_like(name, each, cutoff))
     return scored[0][1] if scored and -scored[0][0] >= cutoff else None
@@ -87,7 +107,12 @@ def _plain(name: str) -> str:
 
 
 def likeness(a: str, b: str) -> float:
-    """How much two names are alike, from 0 to 1, whatever the case of their letters; ``-`` and ``_`` are the same."""
+    """How much two names are alike, from 0 to 1, whatever the case of their letters; ``-`` and ``_`` are the same.
+
+    Args:
+        a: one name.
+        b: the other name.
+    """
     left, right = _plain(a), _plain(b)
     if left == right:
         return 1.0
@@ -122,12 +147,20 @@ def _edits(a: str, b: str) -> float:
 
 
 def shell_argument(text: str) -> str:
-    """A text as one argument of a command in bash and zsh; in quotes only if it needs them."""
+    """A text as one argument of a command in bash and zsh; in quotes only if it needs them.
+
+    Args:
+        text: the text.
+    """
     return text if _NEEDS_NO_QUOTES.fullmatch(text) else quoted_for_shell(text)
 
 
 def shell_line(text: str) -> str:
-    r"""A text as one argument of a command in bash and zsh, on one line: ``$'one\ntwo'`` if it has line ends or the like."""
+    r"""A text as one argument of a command in bash and zsh, on one line: ``$'one\ntwo'`` if it has line ends or the like.
+
+    Args:
+        text: the text.
+    """
     if text.isprintable():
         return shell_argument(text)
     quoted = text.replace("\\", "\\\\").replace("'", "\\'")
@@ -139,6 +172,9 @@ def quoted_for_shell(text: str) -> str:
     """A text in quotes that bash and zsh take off again, so that a message can show what to type.
 
     Single quotes unless there are some in the text; ``!`` in double quotes would act at a prompt.
+
+    Args:
+        text: the text.
     """
     if "'" not in text:
         return f"'{text}'"

@@ -33,6 +33,9 @@ def available_cores() -> int:
 def number_of_threads(value: Any) -> int | None:
     """A number of threads; None for "auto". The command line gives text, ``"2"``, as the value in the config is text.
 
+    Args:
+        value: ``"auto"``, a whole number of at least 1, or one as text.
+
     Raises:
         ValueError: it is neither.
     """

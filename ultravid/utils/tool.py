@@ -103,6 +103,13 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
     A `UserError`, and a file that can't be written as the disk is full or it lies in the way of a folder, are printed without a
     traceback and give 2, a `FloatingPointError` (a loss or gradient that is not finite) is
     printed without a traceback and gives 1, and a run that was stopped gives 75.
+
+    Args:
+        main: takes the arguments and returns the exit code; None is 0.
+        argv: the arguments after the command; None takes those of this process.
+
+    Returns:
+        The exit code: what ``main`` returns, or one of `EXIT_CODES`.
     """
     escape_what_a_terminal_lacks()
     try:
@@ -202,7 +209,14 @@ class ToolParser(argparse.ArgumentParser):
 
 
 def seed_argument(text: str) -> int:
-    """A command-line argument that seeds numpy, for argparse's ``type``: a whole number of at least 0."""
+    """A command-line argument that seeds numpy, for argparse's ``type``: a whole number of at least 0.
+
+    Args:
+        text: the argument as it was typed.
+
+    Raises:
+        ValueError: it is not a whole number, or is below 0.
+    """
     seed = int(text)
     if seed < 0:
         raise ValueError(f"{seed} is below 0")

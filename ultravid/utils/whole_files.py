@@ -19,6 +19,12 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
 
     A device or a pipe, such as ``/dev/null`` or ``/dev/stdout``, is written to as it is: it must not be replaced by a file.
 
+    Args:
+        path: where the file is written; one that is there is replaced.
+
+    Returns:
+        Inside the block: the file, open for bytes.
+
     Raises:
         OSError: the disk is full or the folder can't be written; a file that was at ``path`` before is unchanged.
     """
@@ -42,7 +48,14 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
 
 
 def remove_path(path: Path) -> None:
-    """Remove a file, or a folder and its content; does nothing if it does not exist."""
+    """Remove a file, or a folder and its content; does nothing if it does not exist.
+
+    Args:
+        path: the file or folder. An error while a folder is removed is ignored.
+
+    Raises:
+        OSError: a file can't be removed.
+    """
     if path.is_dir():
         import shutil  # here and below, as reading a config starts faster without
 
@@ -52,17 +65,34 @@ def remove_path(path: Path) -> None:
 
 
 def archive_file(path: Path) -> None:
-    """Rename a file to the first free of ``<name>.1``, ``<name>.2``, ..., so that another may take its name."""
+    """Rename a file to the first free of ``<name>.1``, ``<name>.2``, ..., so that another may take its name.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: it can't be renamed.
+    """
     path.rename(next_free_path(path.parent, f"{path.name}."))
 
 
 def next_free_path(folder: Path, prefix: str) -> Path:
-    """The first of ``<prefix>1``, ``<prefix>2``, ... in a folder that does not exist yet."""
+    """The first of ``<prefix>1``, ``<prefix>2``, ... in a folder that does not exist yet.
+
+    Args:
+        folder: the folder.
+        prefix: how the name begins.
+    """
     return next(path for number in itertools.count(1) if not (path := folder / f"{prefix}{number}").exists())
 
 
 def dump_json(value: Any, indent: int | None = None) -> str:
-    """JSON in which a number that is nan or infinite is ``null``; numbers keep all digits."""
+    """JSON in which a number that is nan or infinite is ``null``; numbers keep all digits.
+
+    Args:
+        value: dicts, lists and tuples of plain values.
+        indent: blanks for each level of indentation; None writes one line.
+    """
     import json
 
     return json.dumps(_without_nan(value), indent=indent, allow_nan=False)

@@ -241,6 +241,11 @@ def shard_videos(videos: Sequence[Video], rank: int, world_size: int) -> list[Vi
 
     The longest videos are assigned first, each to the process that has the fewest frames so far, so that all processes finish
     at about the same time.
+
+    Args:
+        videos: all test videos; of equally long ones the first is assigned first.
+        rank: the process whose videos are wanted, from 0.
+        world_size: the number of processes.
     """
     load = [0] * world_size
     mine = []

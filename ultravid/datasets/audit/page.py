@@ -32,7 +32,15 @@ figcaption { font-size: .82em; color: #5a6675; max-width: 26em; overflow-wrap: a
 
 
 def render_page(report: AuditReport, title: str) -> str:
-    """The page: the verdict, then the findings, then the contents of the splits."""
+    """The page: the verdict, then the findings, then the contents of the splits.
+
+    Args:
+        report: what the audit has found.
+        title: the page's title and heading, as plain text.
+
+    Returns:
+        The page as HTML, which loads nothing from elsewhere.
+    """
     kind = "leak" if report.has_leak else "unsure" if report.unknown_patients else "clean"
     verdict = f'<p class="verdict {kind}">{escape(report.verdict)}</p>'
     verdict += "".join(f'<p class="note">{escape(note)}</p>' for note in report.notes)

@@ -36,7 +36,11 @@ MIN_CORRELATION = 0.95
 
 
 def perceptual_hash(image: ImageArray) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
-    """(hash of 256 bits as ``(4,)`` uint64, thumbnail ``(1024,)`` float32 of mean 0 and norm 1; zero of a blank image)."""
+    """(hash of 256 bits as ``(4,)`` uint64, thumbnail ``(1024,)`` float32 of mean 0 and norm 1; zero of a blank image).
+
+    Args:
+        image: ``(H, W, 3)`` uint8, RGB.
+    """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = np.asarray(cv2.resize(grey, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA), np.float32)
     low = np.asarray(cv2.dct(small), np.float32)[:_FREQUENCIES, :_FREQUENCIES].reshape(-1)

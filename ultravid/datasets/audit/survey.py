@@ -50,6 +50,11 @@ class Table:
     """Rows of text under a title.
 
     Attributes:
+        title: what the rows are.
+        columns: the headings of the columns.
+        rows: the rows, with a text for each column.
+        examples: pictures that show some of the rows.
+        note: a sentence below the table; "" for none.
         leak: True if the rows are what splits must not share.
         every: rows of text that the rows sum up; the page lists them too.
     """
@@ -109,7 +114,11 @@ class AuditReport:
 
 
 def count_tables(splits: Sequence[Split]) -> list[Table]:
-    """The splits side by side, then by class, organ, hospital, device, size and rate; without tables of what is not known."""
+    """The splits side by side, then by class, organ, hospital, device, size and rate; without tables of what is not known.
+
+    Args:
+        splits: the splits of one dataset.
+    """
     tables = [
         *([_overview(splits)] if any(split.videos for split in splits) else []),
         _by_class(splits),

@@ -78,6 +78,13 @@ def read_frame_image(video: Video, index: int, *, keep_grey: bool = False) -> Im
 def read_frame_view(path: Path, view: FrameView) -> ImageArray:
     """The frame of a view as `read_frame_image` gives it, of a file that may lie elsewhere now.
 
+    Args:
+        path: where the file is now.
+        view: which frame of the file it is, its size, and how it is cut and blanked.
+
+    Returns:
+        ``(H, W, 3)`` uint8, RGB.
+
     Raises:
         DataError: it can't be decoded, or has another size.
     """

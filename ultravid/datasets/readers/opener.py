@@ -21,7 +21,11 @@ __all__ = ["is_recording", "kind_to_read", "open_source", "open_whole"]
 
 
 def is_recording(path: str | Path) -> bool:
-    """Whether `open_source` reads this path as a movie, a DICOM file, a TIFF of several pages or a folder of images."""
+    """Whether `open_source` reads this path as a movie, a DICOM file, a TIFF of several pages or a folder of images.
+
+    Args:
+        path: a file or a folder; files are judged by their names and first bytes.
+    """
     path = Path(path)
     return bool(list_images(path)) if path.is_dir() else kind_of(path) not in (None, "image")
 

@@ -53,6 +53,9 @@ def sidecar_path(recording: Path) -> Path:
 def read_sidecar(recording: str | Path) -> Sidecar:
     """The sidecar of a recording; an empty one if there is none.
 
+    Args:
+        recording: the path of the recording; the sidecar is the JSON file beside it.
+
     Raises:
         DataError: it is not a JSON object, or holds an unknown key or a value of the wrong kind.
     """

@@ -10,7 +10,14 @@ __all__ = ["CallbackHook"]
 
 
 class CallbackHook(HookBase):
-    """Calls a function with the trainer at each of the named places; None calls nothing."""
+    """Calls a function with the trainer at each of the named places; None calls nothing.
+
+    Args:
+        before_train: called before the first step.
+        after_train: called after the last step.
+        before_step: called before each step.
+        after_step: called after each step.
+    """
 
     def __init__(
         self,

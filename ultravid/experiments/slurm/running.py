@@ -407,6 +407,11 @@ def first_script(folder: ExperimentFolder, jobs: Sequence[PlannedJob], options: 
 def refuse_queued(folder: ExperimentFolder, jobs: Sequence[PlannedJob], statuses: Mapping[int, JobStatus]) -> None:
     """Refuse to start jobs on this machine that are in Slurm's queue.
 
+    Args:
+        folder: the folder of the experiment.
+        jobs: all of its jobs.
+        statuses: the states of the jobs by their numbers.
+
     Raises:
         UserError: some are, or Slurm can't be asked.
     """

@@ -61,7 +61,16 @@ class _Block(nn.Module):
 
 
 class BasicBlock(_Block):
-    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution with ``project``, a stride, or another width."""
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution with ``project``, a stride, or another width.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: of the first convolution and the shortcut.
+        norm: the norm after each convolution, as of `get_norm`.
+        project: whether the shortcut is a 1x1 convolution in any case.
+        dilation: of both 3x3 convolutions.
+    """
 
     def __init__(
         self,
@@ -107,6 +116,15 @@ class BottleneckBlock(_Block):
 
     The stride is the 3x3 convolution's, as in torchvision; with ``stride_in_1x1`` the first one's, as in the paper and in detectron2's
     files of MSRA.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output, a multiple of 4.
+        stride: of the block and its shortcut.
+        norm: the norm after each convolution, as of `get_norm`.
+        project: whether the shortcut is a 1x1 convolution in any case.
+        dilation: of the 3x3 convolution.
+        stride_in_1x1: whether the first convolution has the stride.
     """
 
     def __init__(
@@ -166,7 +184,19 @@ def make_stage(
     dilation: Positive = 1,
     stride_in_1x1: bool = False,
 ) -> nn.Sequential:
-    """Blocks in a row; the first has the stride, and with ``project`` always a 1x1 shortcut."""
+    """Blocks in a row; the first has the stride, and with ``project`` always a 1x1 shortcut.
+
+    Args:
+        num_blocks: the number of blocks.
+        in_channels: channels of the input.
+        out_channels: channels of every block's output.
+        stride: of the first block.
+        norm: the norm after each convolution, as of `get_norm`.
+        project: whether the first block's shortcut is a convolution in any case.
+        block: ``"basic"`` for `BasicBlock`, ``"bottleneck"`` for `BottleneckBlock`.
+        dilation: of all 3x3 convolutions.
+        stride_in_1x1: as of `BottleneckBlock`; basic blocks don't have it.
+    """
 
     def one(channels: int, stride: int, project: bool) -> nn.Module:
         if block == "basic":

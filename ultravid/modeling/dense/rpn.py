@@ -26,7 +26,12 @@ __all__ = ["RPN", "RPNHead", "RPNPredictions"]
 
 
 class RPNHead(nn.Module):
-    """A 3x3 convolution with ReLU, then 1x1 convolutions to a logit and four deltas for each anchor."""
+    """A 3x3 convolution with ReLU, then 1x1 convolutions to a logit and four deltas for each anchor.
+
+    Args:
+        in_channels: channels of the feature map, ``C``.
+        num_anchors: anchors of each cell, ``A``.
+    """
 
     def __init__(self, *, in_channels: Positive, num_anchors: Positive) -> None:
         super().__init__()

@@ -58,7 +58,13 @@ class RoIPooler(nn.Module):
 
 
 class FCBoxHead(nn.Sequential):
-    """A pooled map ``(N, C, P, P)`` through two linear layers to ``(N, D)``."""
+    """A pooled map ``(N, C, P, P)`` through two linear layers to ``(N, D)``.
+
+    Args:
+        in_channels: channels of the pooled map, ``C``.
+        pooled_size: its height and width, ``P``.
+        dim: the width of the tokens, ``D``.
+    """
 
     def __init__(self, *, in_channels: int, pooled_size: int, dim: int) -> None:
         super().__init__(

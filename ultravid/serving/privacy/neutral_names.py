@@ -21,6 +21,12 @@ known name is among the inputs, so it is left out when outputs are handed on."""
 def output_key(folder: Path) -> bytes:
     """The key of an output folder, made when it is first asked for.
 
+    Args:
+        folder: the output folder; it is created if it does not exist.
+
+    Returns:
+        32 bytes, which the folder keeps in a file that only the owner may read.
+
     Raises:
         OSError: it can't be read or written.
     """

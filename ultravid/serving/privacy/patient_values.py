@@ -92,7 +92,11 @@ class PatientValues:
 
 
 def patient_values(path: Path | None) -> PatientValues:
-    """The values of a DICOM file, which are unknown if its header can't be read or is cut off; none of another file."""
+    """The values of a DICOM file, which are unknown if its header can't be read or is cut off; none of another file.
+
+    Args:
+        path: the file; None, as of a camera, has no values.
+    """
     if path is None or not path.is_file() or not is_dicom(path):
         return PatientValues()
     from ultravid.datasets.readers.dicom_file import read_tags  # half a second, for those who have DICOM files

@@ -54,6 +54,15 @@ def qc_picture(image: ImageArray, blackout: Blackout, name: str) -> ImageArray:
 def write_qc_picture(path: Path, image: ImageArray, blackout: Blackout, name: str) -> ImageArray:
     """Write a source's picture as a PNG, and return it for a contact sheet.
 
+    Args:
+        path: where it is written.
+        image: a frame of the source, ``(H, W, 3)`` uint8, RGB.
+        blackout: what is blacked out; it is hatched in the picture.
+        name: the name of the source, which the picture shows.
+
+    Returns:
+        ``(H, W, 3)`` uint8, RGB.
+
     Raises:
         OSError: it can't be written.
     """
@@ -64,6 +73,11 @@ def write_qc_picture(path: Path, image: ImageArray, blackout: Blackout, name: st
 
 def write_contact_sheets(folder: Path, pictures: Sequence[ImageArray], stem: str = "qc") -> list[Path]:
     """Write pictures of many sources as ``qc.png``, with more than 40 as ``qc_1.png``, ``qc_2.png``, ...
+
+    Args:
+        folder: where the files are written.
+        pictures: ``(H, W, 3)`` uint8 each, of any sizes.
+        stem: the first part of the files' names.
 
     Returns:
         The files.

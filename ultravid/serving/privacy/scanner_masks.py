@@ -103,6 +103,9 @@ def read_scanner_masks(address: str | Path | None) -> ScannerMasks | None:
     The file is a table by device and image size (`ultravid.datasets.masks`), a JSON or YAML list of parts ``[x1, y1, x2, y2]`` that are black in
     images of all sources, or a picture of the images' size, in which what is kept is white and the rest black.
 
+    Args:
+        address: path or address of the file.
+
     Raises:
         DataError: the file can't be read, or is none of these.
     """

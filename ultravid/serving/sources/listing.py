@@ -64,6 +64,10 @@ class Source:
 class SourceList(list[Source]):
     """Sources in the order in which they were named, those of a folder in natural order.
 
+    Args:
+        sources: the sources.
+        left_out: what was found and is not a recording.
+
     Attributes:
         left_out: files and folders that were found in a folder, or by a pattern, and are no recordings: their path, and why.
     """

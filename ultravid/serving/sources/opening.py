@@ -67,6 +67,9 @@ def open_stream(
 def check_source(source: Source) -> None:
     """Refuse a source that can't be opened, before a model is loaded for it: a file is opened and closed, an address is not called.
 
+    Args:
+        source: the source to try.
+
     Raises:
         DataError: as of `open_stream`.
     """

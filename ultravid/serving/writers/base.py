@@ -58,6 +58,9 @@ class ResultWriter(Protocol):
 def close_writers(writers: Sequence[ResultWriter]) -> None:
     """Close all in order; if one fails, those that follow are discarded.
 
+    Args:
+        writers: the writers of one source.
+
     Raises:
         OSError: of the one that fails.
     """
@@ -69,7 +72,11 @@ def close_writers(writers: Sequence[ResultWriter]) -> None:
 
 
 def discard_writers(writers: Sequence[ResultWriter]) -> None:
-    """Discard all that are not closed."""
+    """Discard all that are not closed.
+
+    Args:
+        writers: the writers of one source.
+    """
     for writer in writers:
         writer.discard()
 

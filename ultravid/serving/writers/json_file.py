@@ -78,6 +78,9 @@ class DetectionsJson:
 def read_ends(path: Path) -> dict[str, Any]:
     """All of a file of `DetectionsJson` but its frames.
 
+    Args:
+        path: the file.
+
     Raises:
         UserError: it can't be read, or is not such a file.
     """
@@ -103,7 +106,14 @@ def read_ends(path: Path) -> dict[str, Any]:
 
 
 def read_frames(path: Path) -> Iterator[dict[str, Any]]:
-    """The frames of a file of `DetectionsJson`, one at a time."""
+    """The frames of a file of `DetectionsJson`, one at a time.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: it can't be read.
+    """
     with path.open(encoding="utf-8") as file:
         next(file)
         for line in file:

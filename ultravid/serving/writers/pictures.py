@@ -22,7 +22,11 @@ def frame_file(index: int, suffix: str) -> str:
 
 
 def picture_suffix(plain: bool) -> str:
-    """Of the files of `FramePictures`."""
+    """Of the files of `FramePictures`.
+
+    Args:
+        plain: whether the pictures are those of the source without boxes, which are kept without loss.
+    """
     return ".png" if plain else ".jpg"
 
 
