@@ -1,8 +1,9 @@
-"""Drawings of the import graph: the floors of the package, who imports from whom, and the modules of each package."""
+"""Drawings of the import graph: the floors of the package, who imports from whom, and the modules of each package with a page of them."""
 
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -11,19 +12,26 @@ import grimp
 
 from generators.layered_drawing import Box, draw_layers
 from generators.matrix_drawing import draw_matrix
-from ultravid.config.key_help import first_sentence
 
 __all__ = ["files"]
 
 ROOT = Path(__file__).resolve().parents[2]
 USERS = ("tools", "projects", "configs_py")
 
+INTRODUCTION = """\
+# Modules
+
+What each package is made of, from the highest floor to the lowest ([architecture](../architecture.md)). In the drawings an arrow leads from a
+module to one that it imports, and lines to the same module run together. An import that a longer way implies is not drawn. A folder is one box. Below the
+dashed line are modules that neither import another one of the package nor are imported by one.
+"""
+
 Edges = dict[str, set[str]]
 """The names that each name imports; every name is a key."""
 
 
 def files() -> dict[str, str]:
-    """The drawings, by path from ``docs/``."""
+    """The drawings and the page, by path from ``docs/``."""
     graph = grimp.build_graph("ultravid", *USERS, cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in sorted(graph.modules)}
     floors = read_floors()
@@ -31,6 +39,7 @@ def files() -> dict[str, str]:
     drawn = {
         "images/imports.svg": draw_floors(imports, floors),
         "images/imports_matrix.svg": draw_counts(imports, packages),
+        "explanation/modules.md": page_of_modules(sorted(imports), packages),
     }
     return drawn | {f"images/imports_{name}.svg": draw_package(imports, name) for name in packages}
 
@@ -61,18 +70,40 @@ def draw_floors(imports: Edges, floors: list[list[str]]) -> str:
     boxes = {
         name: Box(f"{name}/", (f"{modules[name]} modules",))
         if name in USERS
-        else Box(f"ultravid.{name}", tuple(_purpose(name).split()), strong=True)
+        else Box(f"ultravid.{name}", tuple(purpose(f"ultravid.{name}").replace("`", "").split()), strong=True)
         for name in edges
     }
     return draw_layers("The floors of ultravid", boxes, edges, rows)
 
 
-def _purpose(name: str) -> str:
-    """The first sentence of a package's or module's docstring."""
-    path = ROOT / "ultravid" / name
+def purpose(module: str) -> str:
+    """The first sentence of a module's docstring, as Markdown."""
+    path = ROOT.joinpath(*module.split("."))
     code = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     doc = ast.get_docstring(ast.parse(code.read_text(encoding="utf-8"))) or ""
-    return first_sentence(doc)
+    text = " ".join(doc.partition("\n\n")[0].replace("``", "`").split())
+    return re.split(r"(?<=[a-z0-9)\]'\"`])\. (?=[A-Z`])", text, maxsplit=1)[0].rstrip(".")
+
+
+def page_of_modules(modules: list[str], packages: list[str]) -> str:
+    """A section for each package: its drawing, and what each of its modules is."""
+    sections = [INTRODUCTION]
+    for package in packages:
+        start = f"ultravid.{package}."
+        rows = [_row(module.removeprefix(start), module) for module in modules if module.startswith(start)]
+        drawing = f"../images/imports_{package}.svg"
+        lines = [
+            *(f"## ultravid.{package}", "", f"{purpose(f'ultravid.{package}')}.", ""),
+            *(f"[![What the modules of ultravid.{package} import of each other]({drawing})]({drawing})", ""),
+            *("| module | what it is |", "|---|---|", *rows, ""),
+        ]
+        sections.append("\n".join(lines))
+    return "\n".join(sections)
+
+
+def _row(name: str, module: str) -> str:
+    shown = f"{name}/" if ROOT.joinpath(*module.split(".")).is_dir() else name.replace(".", "/")
+    return f"| `{shown}` | {purpose(module)} |".replace("<", "&lt;")
 
 
 def draw_counts(imports: Edges, packages: list[str]) -> str:

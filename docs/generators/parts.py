@@ -29,7 +29,9 @@ class Part:
 
 PARTS = {
     "api": Part("one page for each public package, with its names", api.files, ("reference/api/*.md",)),
-    "imports": Part("drawings of what imports what", import_graph.files, ("images/imports*.svg",)),
+    "imports": Part(
+        "drawings of what imports what, and a page of all modules", import_graph.files, ("images/imports*.svg",)
+    ),
     "commands": Part("every command with its --help", commands.files, why_not=commands.why_not),
     "config_keys": Part("every key of a run's config", config_keys.files),
     "exit_codes": Part("exit codes of the commands", exit_codes.files),

@@ -1,4 +1,4 @@
-"""Many runs: which ones an experiment needs, in which folders, and how they are started on this machine."""
+"""Many runs: which ones an experiment needs, in which folders, and how they are started, on this machine or on Slurm."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
