@@ -119,7 +119,9 @@ def load_weights(
         if not lenient or (expected and not fitting):
             none = "" if fitting or not expected else " Not one of its weights fits: it is of another architecture."
             raise WeightsError(f"{path} doesn't fit the model: {message}.{none}", len(fitting), len(expected))
-        logger.warning("Some weights of %s don't fit the model: %s. The model keeps its own values for these.", path, message)
+        logger.warning(
+            "Some weights of %s don't fit the model: %s. The model keeps its own values for these.", path, message
+        )
     model.load_state_dict(fitting, strict=False)
     _log_parts(path, match, [k for k in expected if k not in fitting and k not in match.missing])
     return len(expected) - len(fitting)

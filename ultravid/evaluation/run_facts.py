@@ -237,7 +237,11 @@ def _checkpoints(run: RunFolder) -> dict[str, dict[str, Any]]:
 def _checkpoints_at(run: RunFolder, iteration: Any) -> str:
     rows = [(n, row) for n, row in _checkpoints(run).items() if row.get("iteration") == iteration is not None]
     names = [f"{name} (SHA-256 {str(row.get('sha256'))[:_SHORT]})" for name, row in rows]
-    return f"of the evaluated iteration: {', '.join(names)}" if names else "no checkpoint of the evaluated iteration is recorded"
+    return (
+        f"of the evaluated iteration: {', '.join(names)}"
+        if names
+        else "no checkpoint of the evaluated iteration is recorded"
+    )
 
 
 # What does not fit together

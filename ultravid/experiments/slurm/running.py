@@ -460,7 +460,9 @@ def statuses_with_queue(
             statuses
         ), "Slurm's commands are not on the PATH here: the states are read only from the folders of the jobs."
     except SlurmUnreachableError as error:
-        return dict(statuses), f"Slurm does not answer ({error}): the states are read only from the folders of the jobs."
+        return dict(
+            statuses
+        ), f"Slurm does not answer ({error}): the states are read only from the folders of the jobs."
     return {**statuses, **{job.number: status_in_queue(job, submitted.get(job.number)) for job in unfinished}}, ""
 
 
