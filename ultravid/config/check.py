@@ -114,7 +114,7 @@ def load_checked(
 
     Args:
         config_file: ``.py`` or ``.yaml``.
-        overrides: of the command line.
+        overrides: the overrides of the command line.
         required: keys that the config must have, ``"train.output_dir"``.
         objects: those of them that must describe an object, which nothing else in the config takes: ``"trainer"``.
 

@@ -230,7 +230,7 @@ def show_config(args: argparse.Namespace, required: Sequence[str] = (), objects:
     """Answer ``--print``, ``--explain``, ``--help-config`` and ``--check``; False if none of them is given.
 
     Args:
-        args: of `default_argument_parser`.
+        args: the arguments of `default_argument_parser`.
         required: keys that a run needs, for ``--check``.
         objects: those of them that must describe an object.
 

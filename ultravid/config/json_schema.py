@@ -57,7 +57,7 @@ def json_schema(cfg: Any, title: str = "") -> Schema:
 
     Args:
         cfg: the config's root; its targets are imported.
-        title: of the schema.
+        title: the title of the schema.
 
     Raises:
         ConfigError: the config is not a mapping.

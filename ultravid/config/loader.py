@@ -60,7 +60,7 @@ def load_config_file(path: str | Path, *, allow_pickle: bool = False) -> Node:
     """The root node of a config: a Python file's dicts and nodes by name, or a YAML file's content.
 
     Args:
-        path: of the file, or its address.
+        path: the path of the file, or its address.
         allow_pickle: unpickle what a YAML file holds as pickles, which may run any code.
 
     Raises:
@@ -130,7 +130,7 @@ class _Load:
 
     Attributes:
         projects: whose modules the files may import.
-        versions: of the files, by path.
+        versions: the version of each file, by path.
     """
 
     def __init__(self, projects: tuple[Project, ...]) -> None:

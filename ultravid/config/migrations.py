@@ -200,7 +200,7 @@ class Recomposed:
     """A call that a shipped config writes in another way today: some arguments are those of a call of their own.
 
     Attributes:
-        target: of the call today.
+        target: the target of the call today.
         part: its argument that is the new call.
         call: target of the new call.
         arguments: of the call before -> of the new call.
@@ -271,7 +271,7 @@ class Regrouped:
     """A call in a saved config whose arguments are grouped in another way today.
 
     Attributes:
-        target: of the call today.
+        target: the target of the call today.
         keys: key below the call before -> today's.
         groups: argument before -> names of the target of the call that it held; of another call nothing is known, and all stays
             as it is.

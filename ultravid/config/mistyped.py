@@ -26,7 +26,7 @@ def mistyped(arguments: Sequence[str], index: int, has_key: Callable[[str], bool
 
     Args:
         arguments: all that are taken as overrides.
-        index: of the one in question.
+        index: the index of the one in question.
         has_key: whether the config has a key.
 
     Returns:

@@ -81,7 +81,7 @@ def parse_value(key: str, text: str, old: Any) -> Any:
     """The value that was typed for a key: `Typed`, or lists and dicts of them.
 
     Args:
-        key: of the override, for messages.
+        key: the key of the override, for messages.
         text: what follows the ``=``.
         old: the value that is replaced. Where a text is, or nothing, what the grammar can't read is a text too (``a=b``),
             unless it begins like something else.
@@ -415,7 +415,7 @@ def fitted(old: Any, new: Any, place: Place) -> Any:
 
     Args:
         old: the raw value that it replaces; None if there is none.
-        new: of `parse_value`, or an object of a file.
+        new: the new value, as `parse_value` returns it, or an object of a file.
         place: where it is set.
 
     Raises:

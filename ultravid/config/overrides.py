@@ -77,7 +77,7 @@ def override_faults(cfg: Node, overrides: Sequence[str], origins: Sequence[str] 
 
     Args:
         cfg: the config.
-        overrides: of the command line, or of another source.
+        overrides: the overrides of the command line, or of another source.
         origins: where each was given, ``"override ..."``; without them their number and text.
     """
     faults = []

@@ -207,7 +207,7 @@ def module_at(path: Path, projects: Sequence[Project]) -> ModuleType:
     """The module of a file in a package, or of a package's ``__init__.py``: the one that an absolute import gives, if there is one.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         projects: those of the importing code.
     """
     parts = [] if path.stem == "__init__" else [path.stem]

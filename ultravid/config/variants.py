@@ -47,7 +47,7 @@ class Variants:
     """Configs of one file with different overrides.
 
     Args:
-        name: of the file, for messages.
+        name: the name of the file, for messages.
         loaded: its config, without overrides; it is not changed.
         required: keys that each must have.
         objects: those of them that must describe an object.

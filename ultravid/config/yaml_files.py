@@ -84,7 +84,7 @@ def load_yaml(path: Path, allow_pickle: bool) -> Node:
     """The content of a YAML file; one that an earlier version saved is brought up to date.
 
     Args:
-        path: of the file, which exists.
+        path: the path of the file, which exists.
         allow_pickle: unpickle what the file holds as pickles, which may run any code.
 
     Raises:

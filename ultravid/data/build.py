@@ -148,7 +148,7 @@ def build_video_train_loader(
         frame_sampler: which frames of a video make a clip.
         transforms: augmentation of the clip.
         total_batch_size: clips of an iteration in all processes together.
-        seed: of all random numbers.
+        seed: the seed of all random numbers.
         fold: leave out the videos of this fold; None takes all.
         num_folds: number of folds.
         foreign_context: take each frame of a clip from another video: a control, see `ClipDataset`.
@@ -231,7 +231,7 @@ def build_video_test_loader(
     """Loader of the test videos of this process, frame after frame, each a list of one item of `FrameDataset`.
 
     Args:
-        videos: of all processes; each process gets whole videos.
+        videos: the videos of all processes; each process gets whole videos.
         area: square pixels that a frame is resized to; None keeps its size.
         fold: take only the videos of this fold; None takes all.
         num_folds: number of folds.

@@ -67,7 +67,7 @@ def check_organs(model: nn.Module, loader: Any) -> None:
     Args:
         model: has a classifier per organ if it has names of organs as ``organs``; parts of it may have a number of classes of each organ as
             ``organ_classes``.
-        loader: of videos, or several by name.
+        loader: the loader of videos, or several by name.
 
     Raises:
         UserError: an organ is unknown; the message names it and a video.

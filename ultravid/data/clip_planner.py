@@ -43,8 +43,8 @@ class VideoOrder:
 
     Args:
         num_videos: at least one.
-        seed: of the orders.
-        kind: of the videos; each kind has its own orders.
+        seed: the seed of the orders.
+        kind: a name for the kind of videos; each kind has its own orders.
     """
 
     def __init__(self, num_videos: int, seed: int, kind: tuple[int, ...] = ()) -> None:
@@ -67,7 +67,7 @@ class ClipPlanner:
 
     Args:
         videos: that are trained on.
-        seed: of everything that is drawn.
+        seed: the seed of everything that is drawn.
         negative_share: share of videos without a lesion among the clips that are not mined; 0 skips these videos. None uses
             all videos alike.
         mining: also train on the entries of a list.

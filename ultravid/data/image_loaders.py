@@ -112,7 +112,7 @@ def build_batch_data_loader(
         collate_fn: from a list of items to a batch; None keeps the list.
         drop_last: leave out the last batch if it is not full.
         single_gpu_batch_size: items of a batch in this process, instead of the share of ``total_batch_size``.
-        seed: of what is drawn from the global generators, see `ultravid.data.seeded_loaders`; None takes the seed of torch's.
+        seed: the seed of what is drawn from the global generators, see `ultravid.data.seeded_loaders`; None takes the seed of torch's.
         kwargs: more arguments of `torch.utils.data.DataLoader`, such as ``pin_memory`` and ``prefetch_factor``.
 
     Returns:

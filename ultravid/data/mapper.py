@@ -118,7 +118,7 @@ class ClipDataset(Dataset[Clip]):
             attribute ``num_memory`` declares the number of leading frames that are memory frames (`Clip.num_memory`).
         transforms: augmentation of the clip.
         total_batch_size: clips per iteration, all ranks together.
-        seed: of the order, the frames and the augmentation.
+        seed: the seed of the order, the frames and the augmentation.
         foreign_context: take each frame of a clip from another video instead, at the same place: a control that removes
             only the coherence in time.
         image_format: "RGB" or "BGR", the order of channels that the model needs; augmentation always gets RGB.
@@ -126,7 +126,7 @@ class ClipDataset(Dataset[Clip]):
             only where it runs (`ClipLoader`), unless it draws from a global generator.
         planner: chooses the video of each clip; None: all ``videos`` in turn.
         static: makes some clips static.
-        organ: of the clips; None: the one in each video's metadata.
+        organ: the organ of the clips; None: the one in each video's metadata.
 
     Raises:
         DataError: mining lists frames but the frame sampler can't include a given one, or no clip can be made static.
@@ -253,7 +253,7 @@ class FrameDataset(Dataset[dict[str, Any]]):
             remembers then comes from other videos. A control, see `ClipDataset`.
         image_format: see `ClipDataset`.
         all_videos: what all processes evaluate together, to be compared with the training's videos; None: ``videos``.
-        organ: of the frames, for a model that has a classifier per organ; None: the one in each video's metadata.
+        organ: the organ of the frames, for a model that has a classifier per organ; None: the one in each video's metadata.
     """
 
     def __init__(

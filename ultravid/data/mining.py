@@ -82,7 +82,7 @@ class HardMining:
     video, at any place, and three hold a listed frame. Videos that are not trained on (of the held-out fold) are skipped.
 
     Args:
-        path: of the list, at any address.
+        path: the path of the list, at any address.
         video_rate: clips of listed videos.
         frame_rate: clips that hold a listed frame.
 

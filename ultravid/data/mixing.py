@@ -46,7 +46,7 @@ class MixedClipLoader:
 
     Args:
         loaders: by name; the name becomes ``Clip.organ`` of a clip without an organ.
-        seed: of the draws.
+        seed: the seed of the draws.
         weights: how often each loader is drawn, by name; None: all equally often.
 
     Raises:

@@ -41,8 +41,8 @@ class _Place(NamedTuple):
 
     Attributes:
         round: how often the sampler had ended before.
-        number: of the item in its round, among those of all processes.
-        index: of the item in the data set.
+        number: the number of the item in its round, among those of all processes.
+        index: the index of the item in the data set.
     """
 
     round: int
@@ -101,7 +101,7 @@ class _Places(BatchSampler):
         sampler: gives the indices of this process; what it draws from the global generators is seeded.
         batch_size: indices of a batch; None gives single ones.
         drop_last: leave out a last batch that is not full.
-        seed: of what the sampler draws.
+        seed: the seed of what the sampler draws.
 
     Attributes:
         round: the round that an iterator gives, if it does not begin at a batch.
@@ -174,7 +174,7 @@ class SeededLoader(DataLoader[Any]):
         batch_size: items of a batch in this process; None gives single items.
         drop_last: leave out a last batch that is not full.
         collate_fn: from the items of a batch to the batch, or from a single item to what is given.
-        seed: of what is drawn.
+        seed: the seed of what is drawn.
         arguments: more of `torch.utils.data.DataLoader`.
     """
 
@@ -239,7 +239,7 @@ class StreamLoader(DataLoader[Any]):
 
     Args:
         dataset: the stream.
-        seed: of what is drawn, to which this process's rank is added.
+        seed: the seed of what is drawn, to which this process's rank is added.
         arguments: more of `torch.utils.data.DataLoader`.
     """
 
@@ -276,7 +276,7 @@ class GroupedLoader:
         loader: gives the images one by one.
         batch_size: images of a batch.
         collate_fn: from a list of images to a batch.
-        seed: of what ``collate_fn`` draws.
+        seed: the seed of what ``collate_fn`` draws.
     """
 
     def __init__(self, loader: SeededLoader | StreamLoader, batch_size: int, collate_fn: Collate, seed: int) -> None:

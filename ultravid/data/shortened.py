@@ -27,7 +27,7 @@ class ShortLoader:
         num_all: batches of the loader that this one stands for; None if that is not known.
 
     Attributes:
-        dataset: of the loader, None if it has none.
+        dataset: the dataset of the loader, None if it has none.
         num_all: as given.
         num_given: batches given so far.
         seconds: how long it took until the next one was asked for, including what is done with a batch.
@@ -61,8 +61,8 @@ def shortened(loader: Any, num_videos: int, num_frames: int) -> Any:
     Args:
         loader: one of `ultravid.data.build_video_test_loader`, which gives the first frames of a few videos, those with a lesion
             first; any other gives its first ``num_videos * num_frames`` batches. What is no loader comes back as it is.
-        num_videos: of each process.
-        num_frames: of each video.
+        num_videos: the number of videos of each process.
+        num_frames: the number of frames of each video.
     """
     if isinstance(loader, Mapping):
         return {name: shortened(each, num_videos, num_frames) for name, each in loader.items()}

@@ -41,8 +41,8 @@ def repair_box(
 
     Args:
         box: ``[x1, y1, x2, y2]`` in pixels, two opposite corners, as the file gives them.
-        height: of the frame, pixels.
-        width: of the frame, pixels.
+        height: the height of the frame, pixels.
+        width: the width of the frame, pixels.
         where: video, frame and annotation, for messages.
         faults: takes the rejection or the repairs.
         has_size: ``box`` is ``[x, y, width, height]``, as in COCO.

@@ -70,7 +70,7 @@ def sound_videos(videos: Sequence[Video], faults: Sequence[Fault], path: str | P
     Args:
         videos: what a reader returned.
         faults: what it rejected.
-        path: of the dataset, for messages.
+        path: the path of the dataset, for messages.
 
     Raises:
         DataError: no video is left, or a fault is not about one video, so that any may be wrong.

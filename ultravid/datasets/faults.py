@@ -93,7 +93,7 @@ class FileFaults:
         Args:
             kind: see `Fault`.
             message: what is wrong, with video and frame, without a full stop.
-            number: of things that the message stands for, as those of a folder.
+            number: the number of things that the message stands for, as those of a folder.
             videos: ids of the videos that lack something; none: ``self.video``.
             whole_video: whether a video is left out.
         """
@@ -115,7 +115,7 @@ class FileFaults:
         Args:
             kind: continues a number, such as "boxes were clipped to the frame".
             message: where, without a full stop.
-            number: of things that the message stands for.
+            number: the number of things that the message stands for.
             listed: whether a warning names the first ten of this kind instead of the first.
         """
         if listed:

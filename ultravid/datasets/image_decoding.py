@@ -81,7 +81,7 @@ def check_jpeg(data: bytes, kind: str = "JPEG") -> None:
 
     Args:
         data: the JPEG.
-        kind: of the file that holds it, for the message.
+        kind: the kind of the file that holds it, for the message.
 
     Raises:
         UndecodableImageError: it is damaged, or of a kind that is not read.

@@ -38,8 +38,8 @@ class ImageHeader:
     Attributes:
         kind: ``PNG``, ``JPEG``, ``BMP``, ``GIF``, ``TIFF`` or ``WebP``.
         size: (height, width) in pixels as the image is shown, after its Exif orientation; None if the header states none.
-        orientation: of Exif, 1 to 8.
-        bits: of each channel: 8 at most, or 16.
+        orientation: the orientation of Exif, 1 to 8.
+        bits: the number of bits of each channel: 8 at most, or 16.
         significant_bits: how many of them the file says that count; None if it doesn't.
         has_alpha: whether pixels may be transparent.
         is_grey: whether a JPEG has one channel; False for other kinds.

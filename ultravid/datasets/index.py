@@ -46,7 +46,7 @@ class Index:
     """What a reader found.
 
     Attributes:
-        videos: of the dataset.
+        videos: the videos of the dataset.
         warnings: about the videos; issued whether the index is new or was cached.
         watched: folders, besides those of the frames, in which a new, removed or changed file makes the index outdated.
     """

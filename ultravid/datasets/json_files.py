@@ -30,7 +30,7 @@ def read_json(address: str | Path, most: int = MAX_ANNOTATION_BYTES) -> Any:
     """The content of a JSON file, at most `MAX_DEPTH` deep. Its whole numbers may be larger than 64 bits or a float hold.
 
     Args:
-        address: of the file.
+        address: the address of the file.
         most: its largest size, bytes.
 
     Raises:

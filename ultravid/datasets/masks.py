@@ -78,8 +78,8 @@ class Masks:
         """Refuse a table that fits none of a dataset's recordings, and report where the two do not fit.
 
         Args:
-            address: of the table.
-            faults: of the dataset; takes entries that fit no recording, and recordings of other devices or image sizes.
+            address: the address of the table.
+            faults: the faults of the dataset; takes entries that fit no recording, and recordings of other devices or image sizes.
 
         Raises:
             DataError: no key was found.

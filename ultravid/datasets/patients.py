@@ -182,7 +182,7 @@ class PatientRule:
         """The patient of a video; None if it is not known.
 
         Args:
-            name: of the video, with ``/`` between folders.
+            name: the name of the video, with ``/`` between folders.
             stated: what the dataset's own files say.
             path: what a rule of names looks at; None: ``name``.
             dicom: the video's DICOM file. Files with the same PatientID share the name of the first of them: the id itself is
@@ -233,8 +233,8 @@ class PatientRule:
         """Refuse a rule that does not fit a dataset, once all its videos are read, and note what looks wrong.
 
         Args:
-            names: of all its videos.
-            faults: of the dataset; takes what is noted.
+            names: the names of all its videos.
+            faults: the faults of the dataset; takes what is noted.
 
         Raises:
             DataError: the table names none of the videos, or the rule finds a patient in none of the names it was asked for.
@@ -381,8 +381,8 @@ def check_patients(table: Mapping[str, str], names: Iterable[str], path: str | P
 
     Args:
         table: see `read_patients`.
-        names: of the videos.
-        path: of the dataset, for messages.
+        names: the names of the videos.
+        path: the path of the dataset, for messages.
 
     Raises:
         DataError: the table isn't empty, and no video is in it.

@@ -53,7 +53,7 @@ class Frame:
         index_in_file: which of the file's frames, from 0; None if the file is one image.
         crop: (x1, y1, x2, y2), the part of the file's image that is the frame; None: all of it.
         blanked: (x1, y1, x2, y2) of parts of the file's image that are blacked out when it is read, before it is cropped.
-        number: of the frame along the film, of `Video.fps` numbers a second; numbers rise and may have gaps. None: its place in
+        number: the number of the frame along the film, of `Video.fps` numbers a second; numbers rise and may have gaps. None: its place in
             the video.
         time_s: its own time stamp, seconds from the film's start; None: its number over the frame rate.
         bits: how many bits of a 16-bit image's channels are used, of which the upper 8 are kept; one number for all images of a
@@ -237,7 +237,7 @@ class Video:
         fps: frames per second; None if it is not known.
         metadata: what else is known about the video, under the names ``device``, ``organ``, ``hospital``, ``spacing_mm``
             (millimetres per pixel along a row) and ``spacing_y_mm`` (along a column, if it differs), and any other.
-        class_names: of the classes that ``Frame.classes`` counts; empty if they are not known.
+        class_names: the names of the classes that ``Frame.classes`` counts; empty if they are not known.
         static_frames: (first, last) of stretches in which the probe is held still, as far as they are annotated; places among
             ``frames``, from 0.
         patient_known: False if nothing states who was scanned; ``patient`` is then unique to the video, see

@@ -32,7 +32,7 @@ class DataPosition:
         """The number of the loader's batch that comes next.
 
         Args:
-            loader: of the batches.
+            loader: the loader of the batches.
             iteration: with which the attempt starts. A checkpoint of the iteration before has the count; without one, it is
                 ``iteration * batches_per_step``.
             batches_per_step: number of batches that a step takes now.

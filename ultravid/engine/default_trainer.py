@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class DefaultTrainer(SimpleTrainer):
-    """Trains what a config describes; a project's subclass overrides a method.
+    """A trainer that builds its parts from a config. A subclass can override each of its methods.
 
     For example::
 

@@ -50,7 +50,7 @@ def launch(
     *,
     prepare: Callable[[], tuple[Any, ...]] | None = None,
 ) -> None:
-    """Call ``main_func(*args)`` in every process of a run.
+    """Start the processes of a run and call ``main_func(*args)`` in each of them.
 
     Under torchrun the processes exist already, and this one joins them. Without CUDA the processes share the CPU and
     communicate through gloo. Locks that the run takes are released when it ends. A signal that asks it to stop ends it in order
@@ -62,11 +62,11 @@ def launch(
         num_machines: machines.
         machine_rank: this machine, from 0.
         dist_url: address at which the processes meet, ``tcp://host:port``; "auto" takes a free port of this machine.
-        args: of ``main_func``.
+        args: the arguments of ``main_func``.
         timeout: how long processes wait for each other.
         prepare: returns ``args``, and is called once for the whole run: in this process, before others are started; under torchrun
-            and on several machines for rank 0, and not again when torchrun restarts the group. What is random or changes with
-            time in a config, is so once.
+            and on several machines for rank 0, and not again when torchrun restarts the group. So a random or time-dependent value in a
+            config is the same in all processes.
 
     Raises:
         UserError: more processes than GPUs, an address at which processes can't meet, or what a process raised.

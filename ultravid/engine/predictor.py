@@ -24,7 +24,7 @@ __all__ = ["DefaultPredictor"]
 
 
 class DefaultPredictor:
-    """The model of a config with its weights, frame after frame of a video.
+    """Detect lesions in the frames of a video, one after the other, with the model of a config and its weights.
 
     For example::
 
@@ -33,26 +33,26 @@ class DefaultPredictor:
             instances = predictor(frame)["instances"]
         predictor.reset()  # before the next video
 
-    A temporal model remembers: successive calls are successive frames of one video until `reset`. The detections are those
-    that `inference_on_dataset` gets for the same frames.
+    A temporal model has a memory: successive calls are successive frames of one video until `reset`. The detections are the same
+    as those of `inference_on_dataset` for the same frames.
 
     Args:
         cfg: a `CfgNode`; a config in nodes; a config file; or the folder of a run, whose newest checkpoint is used. A copy
             is kept.
         weights: a checkpoint in place of the one that the config names, or of the folder's newest.
-        trust: None builds whatever the config names: it is one's own. A sequence, which may be empty, of names builds the parts on
-            ultravid's list and these alone, if the config is a folder's or a YAML file (`ultravid.engine.trusted`).
-        prepare: run a copy of the model whose norms are folded (`prepare_for_inference`), which gives the same but for rounding. Without
-            it the plain model runs, as in an evaluation. The number of threads is the config's ``train.num_threads`` in both cases.
-        image_size: (H, W) of the frames after the config's resizing, the only size that is taken then; None takes any.
-        precision: as of `prepare_for_inference`.
-        compile: as of `prepare_for_inference`; needs ``image_size``.
+        trust: None trusts the config and builds any target that it names. With a sequence of names, which may be empty, only the parts on
+            ultravid's list and the named ones are built from the folder of a run or a YAML file (`ultravid.engine.trusted`).
+        prepare: run a copy of the model whose norms are folded (`prepare_for_inference`); its results differ only by rounding. Without
+            it, the plain model runs, as in an evaluation. The number of threads is the config's ``train.num_threads`` in both cases.
+        image_size: (H, W) of the frames after the config's resizing; frames of another size are then refused. None accepts any size.
+        precision: see `prepare_for_inference`.
+        compile: see `prepare_for_inference`; needs ``image_size``.
 
     Attributes:
         cfg: the copy.
         model: in evaluation mode; with ``prepare`` an `InferenceDetector`.
-        organ: what is scanned, for a model that has a classifier per organ; at first that of the config's test loader.
-        metadata: of the config's first test data set, if it is in the `DatasetCatalog`; else None.
+        organ: the organ that is scanned, for a model that has a classifier per organ; at first that of the config's test loader.
+        metadata: the metadata of the config's first test data set, if it is in the `DatasetCatalog`; else None.
 
     Raises:
         ConfigError: a value of the config is wrong.

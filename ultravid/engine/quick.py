@@ -58,11 +58,11 @@ class QuickPlan:
     """What a quick run does, and what it has to know of the whole run.
 
     Attributes:
-        name: of the config, for the report.
-        output_dir: of the whole run.
-        max_iter: of the whole run.
-        num_iters: of the quick run.
-        periods: of the hooks that act every so often in the whole run, by name.
+        name: the name of the config, for the report.
+        output_dir: the output folder of the whole run.
+        max_iter: ``max_iter`` of the whole run.
+        num_iters: ``num_iters`` of the quick run.
+        periods: the periods of the hooks that act every so often in the whole run, by name.
         work: how much more such a hook does each time in the whole run, by name; 1 for those that are missing.
         evaluating: names of the hooks that evaluate.
         num_kept: checkpoints that the whole run keeps.
@@ -86,7 +86,7 @@ def shorten_config(cfg: Node, name: str) -> QuickPlan:
 
     Args:
         cfg: the config, checked.
-        name: of its file.
+        name: the name of its file.
 
     Raises:
         UserError: ``trainer`` has no ``max_iter`` or no ``hooks``, or another run is in the folder of the quick one.
@@ -157,8 +157,8 @@ def quick_run(cfg: Node, plan: QuickPlan) -> None:
     """Train, evaluate, stop, resume and finish, and print the report in the main process.
 
     Args:
-        cfg: of `shorten_config`; `default_setup` was called.
-        plan: of `shorten_config`.
+        cfg: the config from `shorten_config`; `default_setup` was called with it.
+        plan: the plan from `shorten_config`.
 
     Raises:
         UserError: the run would fail because of its config or its data; any other error passes through.

@@ -65,7 +65,7 @@ class _Report:
     """How a process ended, in its own words.
 
     Attributes:
-        rank: of the process.
+        rank: the rank of the process.
         kind: "user" (a `UserError`), "number" (a `FloatingPointError`), "stopped" (a checkpoint was saved), "left" (before that),
             "interrupted", "exit" or "error".
         text: the error; of "error" with its traceback.

@@ -209,8 +209,8 @@ class Step:
     """The step that a trainer is making.
 
     Attributes:
-        iteration: of the step.
-        seed: of the run; None if its steps are not seeded.
+        iteration: the iteration of the step.
+        seed: the seed of the run; None if its steps are not seeded.
         model: the model, wrapped or not.
         precision: the trainer's.
         batches: those that were loaded so far, up to ``P``.
@@ -273,7 +273,7 @@ class NonfinitePolicy:
 
         Args:
             step: the step.
-            norm: of all gradients, a scalar; it is nan or infinite if any of them is, or a loss.
+            norm: the norm of all gradients, a scalar; it is nan or infinite if any of them is, or a loss.
             losses: scalars by name.
 
         Raises:

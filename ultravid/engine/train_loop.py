@@ -54,7 +54,7 @@ _EVERY_STEP = ("before_step", "after_backward", "after_step")
 
 
 class HookBase:
-    """What a run does besides its steps. To write a hook, override the methods that you need.
+    """Base class of hooks, which act before and after the steps of a training. To write a hook, override the methods that you need.
 
     A trainer calls its hooks like this::
 
@@ -76,15 +76,15 @@ class HookBase:
                     largest = max(p.abs().max() for p in self.trainer.model.parameters())
                     self.trainer.storage.put_scalar("largest_weight", largest)
 
-    A config adds it by ``trainer.hooks.largest = L(LogLargestWeight)()``, code by ``trainer.register_hooks([...])``. What it
-    records is written to the log files and TensorBoard with the losses.
+    To add it in a config, write ``trainer.hooks.largest = L(LogLargestWeight)()``; in code, ``trainer.register_hooks([...])``. The
+    recorded values are written to the log files and TensorBoard with the losses.
 
     Attributes:
         trainer: the run: ``trainer.iter``, ``start_iter``, ``max_iter``, ``storage``, and with `SimpleTrainer` ``model`` and
             ``optimizer``. It is set when the hook is registered, so it is not there yet in ``__init__``.
-        order: hooks that are given by name are called by rising order, equal ones as they are given. `HookOrder` names the
-            places of ultravid's hooks; any integer will do.
-        evaluates: whether it evaluates the model, so that an evaluator of the user's may run in the calls that do so.
+        order: hooks that are given by name are called in ascending order of this number; equal numbers keep the given order. `HookOrder`
+            names the numbers of ultravid's hooks; any integer is allowed.
+        evaluates: whether the hook evaluates the model, so that an evaluator of the user may run in its calls.
     """
 
     trainer: TrainerBase
@@ -112,7 +112,7 @@ class HookBase:
         """Called after each iteration."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to know: plain data and tensors alone. It is saved in each checkpoint."""
+        """The state that a resumed run needs: only plain data and tensors. It is saved in each checkpoint."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -120,7 +120,7 @@ class HookBase:
 
 
 class TrainerBase:
-    """A loop with hooks. A subclass says in `run_step` what a step is; `SimpleTrainer` is the usual one.
+    """A training loop with hooks. A subclass defines a step in `run_step`; `SimpleTrainer` is the usual one.
 
     Attributes:
         iter: the current iteration, from 0.
@@ -393,7 +393,7 @@ class SimpleTrainer(TrainerBase):
         model: in training it takes a batch of the loader and returns a loss, or a dict of losses that are summed.
         data_loader: batches; it is iterated again when it ends. With a method ``iterate_from(batch)`` it starts at the batch
             that the run starts with.
-        optimizer: of the model's parameters.
+        optimizer: the optimizer of the model's parameters.
         gather_metric_period: iterations between records of the losses.
         zero_grad_before_forward: clear gradients before the forward pass instead of before the backward pass.
         async_write_metrics: accepted because detectron2 has it, and ignored: recording a metric never waits for the device.

@@ -56,7 +56,7 @@ class TrainedModel:
     Attributes:
         config: in nodes.
         model: in evaluation mode, on its device.
-        preprocessing: of its frames.
+        preprocessing: the preprocessing of its frames.
         test_set: name of the config's first test data set; "" without one.
         origin: the checkpoint that the weights come from; None if there is none, so that the model is untrained.
     """

@@ -96,7 +96,7 @@ def trusted_targets(root: Node, key: str, trust: Iterable[str] = ()) -> dict[str
 
     Args:
         root: the config, read from data.
-        key: of the part that is to be built, as "model"; what it refers to elsewhere in the config belongs to it.
+        key: the key of the part that is to be built, as "model"; what it refers to elsewhere in the config belongs to it.
         trust: names of targets that the user accepts besides.
 
     Returns:

@@ -63,7 +63,7 @@ def class_metrics(videos: Sequence[MatchedVideo], pool: DetectionPool) -> dict[s
 
     Args:
         videos: the videos.
-        pool: of the same videos.
+        pool: the pool of the same videos.
     """
     names = classes_of(videos)
     values: dict[str, float] = {}

@@ -63,7 +63,7 @@ def recorded_evaluation(
         model: plain or wrapped.
         data_loader: this process's.
         evaluators: without nesting.
-        fingerprint: of the model, given a text that identifies the rest of it.
+        fingerprint: the fingerprint of the model, given a text that identifies the rest of it.
         described_by: that text; "" takes the hash of the config's ``model``, if the config is known.
 
     Raises:

@@ -46,7 +46,7 @@ def check_jobs(
     """Check the config of each job as ``--check`` does; the file is read once.
 
     Args:
-        config_file: of all jobs.
+        config_file: the config file of all jobs.
         common: the overrides of all jobs.
         jobs: what each sets.
         required: keys that each config must have.

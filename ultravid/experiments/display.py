@@ -75,7 +75,7 @@ class JobTable:
     Columns that are empty in every row are left out.
 
     Attributes:
-        headers: of the columns.
+        headers: the headers of the columns.
         rows: a row a job.
         state: the column of the states.
         fixed: the columns that keep their width where the table is wider than the terminal.
@@ -138,8 +138,8 @@ class Narrator(JobListener):
     What can't be printed, as the terminal was closed or nobody reads the pipe, is not: jobs go on.
 
     Args:
-        jobs: of the command.
-        statuses: of all of them at its beginning.
+        jobs: the jobs of the command.
+        statuses: the states of all jobs when the command began.
         num_slots: jobs at a time.
         stream: to print to; None: standard output.
         clock: seconds; a monotonic clock.

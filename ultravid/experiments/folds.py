@@ -60,7 +60,7 @@ class Fold:
     """The run of one fold.
 
     Attributes:
-        number: of the fold, from 0.
+        number: the number of the fold, from 0.
         run: its folder.
         overrides: that select the fold and its folder, after the user's own.
         cfg: the config with these overrides.

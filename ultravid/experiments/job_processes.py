@@ -129,7 +129,7 @@ class EndedProcess(JobProcess):
     """A process that ended before anybody could wait for it.
 
     Args:
-        exit_code: of it.
+        exit_code: its exit code.
     """
 
     is_ours = False

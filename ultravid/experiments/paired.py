@@ -73,7 +73,7 @@ class Comparison:
 
     Attributes:
         reference: the one.
-        differences: of the others, by setting and metric.
+        differences: the differences of the others, by setting and metric.
         notes: how they were computed and what is missing, a sentence each.
     """
 
@@ -111,7 +111,7 @@ def compare_settings(
         grouping: the settings.
         reference: the one; None: the first that has results.
         num_draws: draws of patients.
-        seed: of the draws.
+        seed: the seed of the draws.
         patients: whose videos they are, as `ultravid.evaluation.runs.load_videos` takes it.
         progress: is called with the name of each setting before its predictions are read.
     """

@@ -44,7 +44,7 @@ class PlannedJob:
     Attributes:
         number: from 0; given once.
         identity: `ultravid.config.identity.config_identity` of its config.
-        overrides: of the config file, without the output folder.
+        overrides: the overrides of the config file, without the output folder.
         settings: what differs between jobs: values as text by key.
         run: its folder.
         name: the user's own name for it; "" if there is none.
@@ -221,8 +221,8 @@ def extend_plan(
     changed; under an allowed change it keeps its folder and gets the new identity.
 
     Args:
-        folder: of the experiment.
-        config_file: of all jobs.
+        folder: the folder of the experiment.
+        config_file: the config file of all jobs.
         base: its config with the overrides of all jobs.
         checked: the jobs of the command; those that are in the plan already keep their number.
         allowed: keys whose values may differ from those that the plan was made with.

@@ -47,7 +47,7 @@ class ExperimentRequest:
     Attributes:
         config_file: the config of all jobs.
         output_dir: the folder of the experiment.
-        overrides: of the command line, sweeps among them.
+        overrides: the overrides of the command line, sweeps among them.
         edits: texts of ``--set``.
         jobs_file: a list of jobs; None: none.
         most: refuse more jobs than this.
@@ -68,7 +68,7 @@ class PlannedExperiment:
     """Jobs that were checked and found their numbers.
 
     Attributes:
-        folder: of the experiment.
+        folder: the folder of the experiment.
         plan: all its jobs.
         jobs: those of the command, in its order.
         base: the config that they have in common.

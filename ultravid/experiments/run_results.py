@@ -45,7 +45,7 @@ class RunResult:
         record: the record of the evaluation; None if there is none.
         problem: why its metrics are no result of the run; "" if they are one.
         is_damaged: whether what is there can't be used, as opposed to a run that has not ended.
-        identity: of its config, as far as a plan says; "" if none does.
+        identity: the identity of its config, as far as a plan says; "" if none does.
     """
 
     name: str

@@ -50,7 +50,7 @@ def run_locally(
 
     Args:
         jobs: what to run, in order.
-        config_file: of all of them.
+        config_file: the config file of all of them.
         slots: environment variables of each slot, as of `ultravid.experiments.local.run_jobs`.
         listener: is called when jobs start and end.
         restarts: how often a job that was killed is resumed.

@@ -66,7 +66,7 @@ class SearchOptions:
         num_trials: how many trials there are in all, of all commands.
         sampler: one of `search_options.SAMPLERS`.
         pruner: one of `search_options.PRUNERS`.
-        seed: of the sampler. What a trial proposes depends on it, on the trial's number and on the trials before.
+        seed: the seed of the sampler. What a trial proposes depends on it, on the trial's number and on the trials before.
         restarts: how often a job that was killed is resumed.
         retry_failed: whether failed trials are tried again.
     """
@@ -86,8 +86,8 @@ class Search:
     """A search in a folder, as one of the processes that work on it.
 
     Attributes:
-        folder: of the experiment.
-        config_file: of all jobs.
+        folder: the folder of the experiment.
+        config_file: the config file of all jobs.
         space: what varies.
         options: how.
         report: is called with a line for whoever watches.

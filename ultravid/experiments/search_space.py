@@ -27,7 +27,7 @@ class Dimension:
 
     Attributes:
         key: the full key, or the name of the group.
-        sign: of the override; "" of a group.
+        sign: the sign of the override; "" of a group.
         texts: the values as text; empty if it is an interval.
         edits: the overrides of each text, of a group; empty if it is a key.
         low: the smallest number; None if it is a choice.

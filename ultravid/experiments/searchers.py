@@ -31,7 +31,7 @@ def run_search(args: argparse.Namespace, slots: Sequence[Mapping[str, str]], arg
     """Search as the options say.
 
     Args:
-        args: of ``tools/experiment.py``.
+        args: the arguments of ``tools/experiment.py``.
         slots: environment variables of each slot.
         argv: the arguments as typed.
 

@@ -126,7 +126,7 @@ def span(
     as typed.
 
     Args:
-        sweeps: of the command line.
+        sweeps: the sweeps of the command line.
         edits: named edits by group, as of `parse_named_edits`.
         jobs: as of `read_jobs`.
         most: refuse more combinations than this.

@@ -73,7 +73,7 @@ class JobStatus:
         iteration: the last iteration that was recorded; None before the first.
         max_iter: the number of iterations; None if it is not known.
         rate: iterations a second, of the last record; nan if it is not known.
-        metrics: of its last evaluation, by name; nan for one that is undefined.
+        metrics: the metrics of its last evaluation, by name; nan for one that is undefined.
         loss: the total loss of the last record; nan if it is not known.
         error: the last line of its error; "" if there is none.
     """

@@ -40,9 +40,9 @@ def summary_page(
     """The whole document.
 
     Args:
-        title: of the page.
+        title: the title of the page.
         grouping: the runs.
-        comparison: of their settings.
+        comparison: the comparison of their settings.
         command_line: the command that makes this page again.
         reports: the address of each run's report by the name of the run, relative to the page; of those that have one.
     """

@@ -28,9 +28,9 @@ def refuse_other_runs(
     """Refuse an experiment in whose folders somebody ran something else.
 
     Args:
-        folder: of the experiment.
-        config_file: of all jobs; its project is importable.
-        jobs: of the command. A run's config is read if it changed since it was last compared (`note_verified`).
+        folder: the folder of the experiment.
+        config_file: the config file of all jobs; its project is importable.
+        jobs: the jobs of the command. A run's config is read if it changed since it was last compared (`note_verified`).
         allowed: keys that may differ.
 
     Raises:

@@ -46,8 +46,8 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
     Args:
         stats_mode: "" gives every process the same weight, which is right if all have equally many pixels; "N" weighs by
             the number of images, and admits processes without any.
-        args: of `torch.nn.BatchNorm2d`.
-        kwargs: of `torch.nn.BatchNorm2d`.
+        args: the arguments of `torch.nn.BatchNorm2d`.
+        kwargs: the keyword arguments of `torch.nn.BatchNorm2d`.
     """
 
     def __init__(self, *args: Any, stats_mode: str = "", **kwargs: Any) -> None:

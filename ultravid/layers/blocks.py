@@ -17,9 +17,9 @@ class CNNBlockBase(nn.Module):
     """The base of a block that maps ``(N, in_channels, H, W)`` to ``(N, out_channels, H / stride, W / stride)``.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        stride: of the whole block.
+        in_channels: the number of channels of the input.
+        out_channels: the number of channels of the output.
+        stride: the stride of the whole block.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -40,11 +40,11 @@ class DepthwiseSeparableConv2d(nn.Module):
     """A convolution of each channel by itself, then a 1x1 convolution over the channels (Chollet, "Xception", CVPR 2017).
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        kernel_size: of the first convolution.
-        padding: of the first convolution.
-        dilation: of the first convolution.
+        in_channels: the number of channels of the input.
+        out_channels: the number of channels of the output.
+        kernel_size: the kernel size of the first convolution.
+        padding: the padding of the first convolution.
+        dilation: the dilation of the first convolution.
         norm1: after the first convolution, as for `get_norm`.
         activation1: after the first norm.
         norm2: after the second convolution.

@@ -12,9 +12,9 @@ class ShapeSpec:
     """What a module needs to know about the feature map that it is given; None for what is not known.
 
     Attributes:
-        channels: of the map.
-        height: of the map, in cells.
-        width: of the map, in cells.
+        channels: the number of channels of the map.
+        height: the height of the map, in cells.
+        width: the width of the map, in cells.
         stride: pixels of the image from cell to cell.
     """
 

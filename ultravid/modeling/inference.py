@@ -54,7 +54,7 @@ def prepare_for_inference(
             CPUs with avx512_bf16 or AMX.
         compile: compile `VideoDetector.step` to one graph for each phase, by TorchInductor; it takes minutes, and happens here.
         cuda_graphs: replay the kernels as CUDA graphs, around the suppression of boxes; None does so on CUDA with ``compile``.
-        threads: of an operation on the CPU, set for the process: a number; "auto", by the size of the model; None leaves it.
+        threads: the number of threads per operation on the CPU, set for the whole process; "auto" chooses it by the size of the model; None leaves it.
         winograd: compute large 3x3 convolutions by `ultravid.layers.winograd`, whose weights take five times the memory. It needs a size and
             float32; None does so on a CPU if there are both.
 
@@ -93,12 +93,12 @@ def prepare_for_inference(
 
 
 class InferenceDetector(VideoDetector):
-    """What `prepare_for_inference` returns: the contract of `VideoDetector`, but for training.
+    """The result of `prepare_for_inference`: a detector with the contract of `VideoDetector`, without training.
 
     Args:
         model: in evaluation mode, prepared.
         image_size: the only size of frames that it takes; None for any.
-        precision: as of `prepare_for_inference`.
+        precision: see `prepare_for_inference`.
         compile: as of `prepare_for_inference`.
         cuda_graphs: as of `prepare_for_inference`.
     """

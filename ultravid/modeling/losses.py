@@ -39,8 +39,8 @@ def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: floa
     Source: Lin et al., "Focal loss for dense object detection", ICCV 2017, equation 5.
 
     Args:
-        logits: of any shape.
-        targets: of the same shape, 0 or 1.
+        logits: a tensor of any shape.
+        targets: a tensor of the same shape, with 0 or 1.
         alpha: weight of targets of 1; those of 0 have 1 - alpha.
         gamma: power of the probability of being wrong.
     """
@@ -54,8 +54,8 @@ def product_focal_loss(
     """The focal loss of a probability that is the product of two sigmoids, elementwise.
 
     Args:
-        logits: of one factor, of any shape.
-        other_logits: of the other; the two are broadcast.
+        logits: the logits of one factor, in any shape.
+        other_logits: the logits of the other factor; the two are broadcast.
         targets: 0 or 1.
         alpha: as of `focal_loss`.
         gamma: as of `focal_loss`.
@@ -75,7 +75,7 @@ def giou_loss(boxes: Tensor, targets: Tensor, plus_one: bool = False) -> Tensor:
 
     Args:
         boxes: predicted.
-        targets: of the same shape.
+        targets: a tensor of the same shape.
         plus_one: add 1 to numerator and denominator of the IoU, as the published code of FCOS does; then units matter.
     """
     intersection, union = _overlap(boxes, targets)

@@ -108,7 +108,7 @@ class PublishedModel:
 
     Attributes:
         config: short name of a shipped config that has it as ``model``.
-        overrides: of that model, as in ``MODEL.OPTS`` of a YAML config: they switch on what the published code does unlike the
+        overrides: the overrides of that model, as in ``MODEL.OPTS`` of a YAML config: they switch on what the published code does unlike the
             paper, and unlike the shipped config.
     """
 

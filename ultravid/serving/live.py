@@ -23,15 +23,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """What became of the frames of a live source so far.
+    """How many frames of a live source were detected, dropped or late so far.
 
     Attributes:
-        num_frames: that came.
-        num_detected: that the detector got.
-        num_dropped: that were dropped.
-        num_late: of those that the detector got, those whose detections came after the budget.
-        mean_latency_ms: from a frame's coming to its detections; nan before the first.
-        max_latency_ms: the largest; nan before the first.
+        num_frames: frames that arrived.
+        num_detected: frames that were given to the detector.
+        num_dropped: frames that were dropped.
+        num_late: frames whose detections came later than the latency budget.
+        mean_latency_ms: mean time from the arrival of a frame to its detections; nan before the first.
+        max_latency_ms: longest of these times; nan before the first.
     """
 
     num_frames: int = 0
@@ -125,7 +125,7 @@ class FrameQueue(Generic[T]):
             self._max_s = max(self._max_s, latency)
 
     def report(self) -> LatencyReport:
-        """What became of the frames so far."""
+        """How many frames were detected, dropped or late so far."""
         with self._changed:
             n = self._detected
             mean, most = (1e3 * self._sum_s / n, 1e3 * self._max_s) if n else (math.nan, math.nan)
@@ -140,13 +140,13 @@ class FrameQueue(Generic[T]):
 
 
 class LiveDetections:
-    """Detections of a live source, of the frames that there is time for.
+    """Detections of a live source, in the frames that can be processed in time.
 
     A thread reads the source. Iterating gives each frame that was detected, with its detections; the numbers of the frames say which were
     dropped, and `report` counts them. The end of an iteration closes the source.
 
     Args:
-        source: of the frames; if it has a method ``close``, that ends an iteration over it.
+        source: the source of the frames; if it has a method ``close``, that ends an iteration over it.
         detect: gives the detections of a frame.
         latency_budget_ms: see `FrameQueue`.
         clock: the time in seconds.
@@ -169,7 +169,7 @@ class LiveDetections:
 
     @property
     def report(self) -> LatencyReport:
-        """What became of the frames so far."""
+        """How many frames were detected, dropped or late so far."""
         return self._queue.report()
 
     def __iter__(self) -> Iterator[tuple[TimedFrame, FrameDetections]]:

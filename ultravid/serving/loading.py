@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class LoadedDetector:
-    """What `load_detector` returns.
+    """A loaded detector with its preprocessing, class names and thresholds; the result of `load_detector`.
 
     Attributes:
         model: in evaluation mode, on its device, with the weights.
@@ -40,7 +40,7 @@ class LoadedDetector:
         nms_threshold: IoU above which the model drops the worse of two detections of a class; None if it has no such step, or does not
             say.
         weights: the file of the weights; None for an untrained model.
-        weights_sha256: of that file; "" for an untrained model.
+        weights_sha256: the SHA-256 of that file; "" for an untrained model.
         config: in nodes.
     """
 

@@ -71,11 +71,11 @@ class OutputFolder:
 
     Args:
         path: the folder.
-        identity: of this command's results.
+        identity: the identity of this command's results.
         redo: process everything again, whatever is there.
 
     Attributes:
-        entries: of the report, by the sources' output names.
+        entries: the entries of the report, by the sources' output names.
     """
 
     def __init__(self, path: Path, identity: Identity, *, redo: bool = False) -> None:
@@ -134,7 +134,7 @@ class OutputFolder:
         """Refuse to write over files that no prediction wrote, such as a source itself, unless the folder has a report of one.
 
         Args:
-            names: of the outputs of all sources.
+            names: the names of the outputs of all sources.
 
         Raises:
             UserError: there are such files.
@@ -157,7 +157,7 @@ class OutputFolder:
         """All of a source's JSON but its frames, if it is done.
 
         Args:
-            name: of its outputs.
+            name: the name of its outputs.
             source: its `fingerprint`.
             files: its other outputs: if one was deleted, the source is not done. Those that could not be made (``not_written`` of the JSON)
                 need not be there.
@@ -186,7 +186,7 @@ class OutputFolder:
         Args:
             name: the wanted one.
             source: the source's `fingerprint`.
-            place: of `place_of`.
+            place: the result of `place_of`.
         """
         name = own_name(name)
         try:

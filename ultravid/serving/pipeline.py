@@ -37,7 +37,7 @@ class StageClock:
 
     Attributes:
         wall_s: by the clock on the wall.
-        cpu_s: of the thread, without the threads that libraries start.
+        cpu_s: the CPU seconds of the thread, without the threads that libraries start.
     """
 
     wall_s: float = 0.0

@@ -55,14 +55,14 @@ class StreamingPredictor:
         for frame in open_stream("scan.mp4"):
             instances = predictor(frame.image, frame.pts_s)
 
-    A stream remembers: calls are successive frames of one video until `reset`. What is detected in a frame depends on the frames before
-    it in its stream and on nothing else, neither on how they came nor on other streams. `stream` gives independent streams of the same
-    model, which may be used in turns and from threads, each stream from one thread at a time.
+    A stream has a memory: calls are successive frames of one video until `reset`. The detections in a frame depend only on the frame and on
+    earlier frames of its stream, not on other streams or on timing. `stream` gives independent streams of the same
+    model, which may be used alternately and from several threads, each stream from one thread at a time.
 
     Args:
         cfg: the folder of a run, a Python or YAML config file, a config, or what `load_detector` returned.
-        weights: as of `load_detector`.
-        device: as of `load_detector`.
+        weights: see `load_detector`.
+        device: see `load_detector`.
         image_size: longest side of the model's input in pixels: frames are scaled to it, up or down, and keep their shape. None: as the
             config's test loader has it.
         score_threshold: detections with a lower score are left out; None: all that the model gives.
@@ -72,11 +72,11 @@ class StreamingPredictor:
         smooth_boxes: boxes of tracks are the tracker's estimates in place of the detections of the frame alone. They lag a little and
             shake less.
         latency_budget_ms: of live sources, see `live`.
-        precision: as of `prepare_for_inference`.
-        compile: as of `prepare_for_inference`. The model is compiled when the first frame of a size comes, or by `warm_up`; it takes minutes.
-        threads: of an operation on the CPU, set for the process: a number, or "auto" by the size of the model; None: the config's
+        precision: see `prepare_for_inference`.
+        compile: see `prepare_for_inference`. The model is compiled at the first frame of each size, or by `warm_up`; this takes minutes.
+        threads: the number of threads per operation on the CPU, set for the whole process; "auto" chooses it by the size of the model; None: the config's
             ``train.num_threads``.
-        trust: as of `load_detector`.
+        trust: see `load_detector`.
 
     Attributes:
         detector: what was loaded: class names, preprocessing, hash of the weights.
@@ -145,10 +145,10 @@ class StreamingPredictor:
     def stream(
         self, organ: str | None = None, *, shown: Shown | None = None, color: Color | None = None
     ) -> DetectionStream:
-        """A stream of its own, which shares the model with all others.
+        """A new, independent stream; all streams share the model.
 
         Args:
-            organ: what is scanned, for a model with a classifier per organ; None: that of the config's test loader.
+            organ: the organ that is scanned, for a model with a classifier per organ; None: that of the config's test loader.
             shown: the part of the frames that the model gets; None: the whole.
             color: None: that of the predictor.
 
@@ -176,16 +176,16 @@ class StreamingPredictor:
             raise UserError(str(error)) from None
 
     def detect(self, source: RecordingStream) -> Iterator[tuple[TimedFrame, FrameDetections]]:
-        """Each frame of a recording with its detections, in a stream of their own; the model gets the part that the source shows."""
+        """Iterate over the frames of a recording with their detections, in a new stream; the model gets the part that the source shows."""
         stream = self.stream_of(source)
         for frame in source:
             yield frame, stream.frame(frame)
 
     def live(self, source: RecordingStream, *, clock: Callable[[], float] = time.monotonic) -> LiveDetections:
-        """The frames of a live source that there is time for, with their detections, in a stream of their own.
+        """Iterate over the frames of a live source that can be processed in time, with their detections, in a new stream.
 
-        Frames are dropped rather than queued: between a frame's coming and its detections lie at most ``latency_budget_ms``, unless the
-        model alone takes longer. Without a budget the newest frame is next. `LiveDetections.report` counts what was dropped.
+        Late frames are dropped, not queued: the time from the arrival of a frame to its detections is at most ``latency_budget_ms``, unless
+        the model alone takes longer. Without a budget, the newest frame is always next. `LiveDetections.report` counts dropped frames.
         """
         return LiveDetections(
             source, self.stream_of(source).frame, latency_budget_ms=self.latency_budget_ms, clock=clock

@@ -83,7 +83,7 @@ class OutputChoice:
         """What is written of each source whatever is found in it, besides ``NAME.json``.
 
         Args:
-            name: of the source's outputs.
+            name: the name of the source's outputs.
             of_dicom: whether it is a DICOM file.
         """
         found = [f"{name}.csv", f"{name}.tracks.csv"]
@@ -99,11 +99,11 @@ class SourceProcessor:
 
     Args:
         predictor: gives each source a stream of its own.
-        folder: of the files, open.
+        folder: the folder of the files, open.
         outputs: what is written.
         masks: what the user says is black.
         organ: what is scanned; None: what a source states, else that of the model's config.
-        vid_stride: of the sources, for the JSON.
+        vid_stride: the vid stride of the sources, for the JSON.
     """
 
     def __init__(
@@ -138,10 +138,10 @@ class SourceProcessor:
 
         Args:
             stream: is read and closed.
-            name: of the files.
+            name: the name of the files.
             source: its `fingerprint`.
             label: how the JSON and the report call the source.
-            place: of `OutputFolder.place_of`.
+            place: the result of `OutputFolder.place_of`.
             scrub: removes from a message what may identify a patient.
             stop: as of `run_pipeline`.
             on_frame: as of `run_pipeline`.

@@ -36,7 +36,7 @@ class TimedFrame:
 
 @dataclass(frozen=True)
 class Detection:
-    """A lesion that was found in a frame.
+    """A detected lesion in one frame.
 
     Attributes:
         box: (x1, y1, x2, y2) in pixels of the source's whole image.
@@ -63,7 +63,7 @@ class Detection:
 
 @dataclass(frozen=True)
 class FrameDetections:
-    """What was found in one frame, by falling score.
+    """The detections in one frame, in descending order of score.
 
     Attributes:
         index: `TimedFrame.index`.
@@ -82,8 +82,8 @@ class FrameDetections:
         """From a model's output.
 
         Args:
-            index: of the frame.
-            pts_s: of the frame.
+            index: the index of the frame.
+            pts_s: the time stamp, in seconds, of the frame.
             instances: with ``pred_boxes``, ``scores``, ``pred_classes`` and, with a tracker, ``track_ids``.
             offset: (x, y) of the part of the image that the model was given, in pixels of the whole image.
         """

@@ -81,7 +81,7 @@ def smoothed_boxes(boxes: Tensor, track_ids: Tensor, state: State, size: tuple[i
     Args:
         boxes: ``(D, 4)``, detected in the frame.
         track_ids: ``(D,)``; a box with -1 stays as it is.
-        state: of the `KalmanTracker`, after the frame.
+        state: the state of the `KalmanTracker`, after the frame.
         size: (height, width) of the image, in which the boxes stay.
     """
     rows = {int(track): row for row, track in enumerate(state["ids"].tolist())}

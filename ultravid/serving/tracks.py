@@ -22,9 +22,9 @@ class TrackSummary:
         track_id: its number.
         class_id: the class whose scores in it have the largest sum.
         first_index: number of the first frame in which it was found.
-        last_index: of the last one.
+        last_index: the index of the last one.
         first_pts_s: time stamp of the first frame, in seconds.
-        last_pts_s: of the last one.
+        last_pts_s: the time stamp of the last one.
         num_detections: number of frames in which it was found.
         best: the detection with the highest score, the first of several.
         best_index: number of its frame.

@@ -55,7 +55,7 @@ def draw_boxes(
     Args:
         image: ``(H, W, 3)`` uint8 RGB, contiguous; it is written to.
         boxes: ``(N, 4)`` XYXY in pixels; what lies outside of the image is drawn at its edge.
-        colour: of lines and labels.
+        colour: the colour of lines and labels.
         labels: text of each box; empty: none. It is above its box, or where there is room, inside of the image.
             Images of less than 100 px have none.
         occupied: where labels are that must not be covered; those of these boxes are added.

@@ -385,7 +385,7 @@ class RunFolder:
 
         Args:
             weights: the name of their file.
-            sha256: of their file.
+            sha256: the SHA-256 of their file.
         """
         stem = re.sub(r"[^\w.-]+", "_", Path(weights).stem) or "weights"
         return self.path / f"{self.inference.name}_{stem}_{sha256[:8]}"

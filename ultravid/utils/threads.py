@@ -64,7 +64,7 @@ def threads_for(num_parameters: int, available: int) -> int:
     """Number of threads for one frame after another through a model.
 
     Args:
-        num_parameters: of the model.
+        num_parameters: the number of parameters of the model.
         available: threads that there may be at most.
     """
     return 1 if num_parameters < SMALL_MODEL else max(1, available)

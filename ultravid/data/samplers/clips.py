@@ -37,7 +37,7 @@ class InfiniteClipSampler:
 
     Args:
         total_batch_size: clips of an iteration in all processes together.
-        rank: of this process.
+        rank: the rank of this process.
         world_size: number of processes.
         start: first iteration.
     """

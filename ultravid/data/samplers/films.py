@@ -40,7 +40,7 @@ class Film:
     """The frames of one film along time.
 
     Args:
-        times: of its frames.
+        times: the times of its frames.
     """
 
     def __init__(self, times: FrameTimes) -> None:

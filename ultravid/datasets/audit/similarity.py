@@ -112,9 +112,9 @@ def find_near_duplicates(
 
     Args:
         frames: ``N`` of them.
-        groups: of each frame, ``N`` numbers; a group is in one split and of one patient.
-        splits: of each frame.
-        patients: of each frame.
+        groups: the groups of each frame, ``N`` numbers; a group is in one split and of one patient.
+        splits: the splits of each frame.
+        patients: the patients of each frame.
         max_bits: largest number of bits, of 256, in which two hashes may differ.
         min_correlation: smallest correlation of two thumbnails.
     """

@@ -26,7 +26,7 @@ class DatasetFormat:
     """A reader and its name on the command line.
 
     Attributes:
-        name: of the format.
+        name: the name of the format.
         load: the reader.
         path_argument: the reader's argument that takes the path.
     """

@@ -84,7 +84,7 @@ class CocoImage:
 
     Attributes:
         image_id: unique in the file.
-        video_id: of its video.
+        video_id: the id of its video.
         frame_id: its number along the film; frames are ordered by it, it may have gaps and need not run from 0.
         height: pixels.
         width: pixels.

@@ -44,10 +44,10 @@ def read_box(
     """The box of a row; None if it is rejected.
 
     Args:
-        row: of ``annotations``, its ids as `as_id` returns them.
-        height: of the frame, pixels.
-        width: of the frame, pixels.
-        default_category: of a row that has none.
+        row: a row of ``annotations``, its ids as `as_id` returns them.
+        height: the height of the frame, pixels.
+        width: the width of the frame, pixels.
+        default_category: the category of a row that has none.
         where: video, frame and annotation, for messages.
         faults: takes what is rejected, repaired and ignored.
     """

@@ -41,7 +41,7 @@ class CvatTask:
 
     Attributes:
         task_id: as the file gives it; "" if it gives none.
-        name: of the task; "" if the file gives none.
+        name: the name of the task; "" if the file gives none.
         source: the film's name; None if the file gives none.
         start: its first frame, a number of the film.
         stop: its last possible frame; None if the file does not say.

@@ -97,7 +97,7 @@ class FrameNumbers:
 
     Args:
         where: file and video, for messages.
-        task: of the film.
+        task: the task of the film.
         film: its frames.
         faults: takes what is left out.
 

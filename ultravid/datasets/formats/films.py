@@ -24,7 +24,7 @@ class Film:
 
     Args:
         source: the recording's frames, whole.
-        video_id: of the video.
+        video_id: the id of the video.
         show: `choose_shown` with all but source and device.
         where: file and video, for messages; None: the video.
 

@@ -66,7 +66,7 @@ def number_lesions(
     """(box, category, number of the lesion in the video) of the boxes of each frame.
 
     Args:
-        frames: of one video, in order.
+        frames: the frames of one video, in order.
         where: the video, for messages.
         faults: takes what is left out and what is guessed.
         stills: the video is a still; that each box without an id is a lesion is then no guess.

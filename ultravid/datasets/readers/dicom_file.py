@@ -121,11 +121,11 @@ class DicomHeader:
         path: the file.
         dataset: the elements; use `whole`, `number`, `numbers` and `text`, because access converts a value and may raise.
         transfer_syntax: how the file is encoded.
-        offset: of the value of PixelData in the file, bytes.
-        length: of the value as it is stated; `UNDEFINED_LENGTH` if the pixels are in fragments.
+        offset: the offset of the value of PixelData in the file, bytes.
+        length: the length of the value as it is stated; `UNDEFINED_LENGTH` if the pixels are in fragments.
         available: bytes in the file from ``offset`` on.
-        vr: of PixelData, ``OB`` or ``OW``.
-        state: of the file when it was read, see `state_of`.
+        vr: the value representation of PixelData, ``OB`` or ``OW``.
+        state: the state of the file when it was read, see `state_of`.
         is_guessed: the file does not state its transfer syntax, because it begins with its elements.
     """
 

@@ -59,7 +59,7 @@ def find_frames(
     file; one whose own size or end is wrong is among them, and its decoder refuses it.
 
     Args:
-        header: of the file.
+        header: the header of the file.
         size: (height, width) that it states.
         frame_bits: bits of an uncompressed frame.
         is_subsampled: whether its colours are stated to be subsampled.

@@ -149,9 +149,9 @@ class PixelDecoder:
     """Decodes the frames of a file.
 
     Args:
-        header: of the file.
-        form: of its pixels.
-        spans: of its frames.
+        header: the header of the file.
+        form: the form of its pixels.
+        spans: the spans of its frames.
         bits: an earlier decoder's attribute; None: not known.
         skip_damaged: frames that can't be decoded do not count when it is looked for how many bits are used.
 
@@ -214,7 +214,7 @@ class PixelDecoder:
 
         Args:
             file: descriptor of the open file.
-            index: of the frame.
+            index: the index of the frame.
 
         Raises:
             DataError: it can't be decoded.

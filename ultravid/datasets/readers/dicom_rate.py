@@ -27,7 +27,7 @@ class DicomTimes:
 
     Attributes:
         fps: frames per second, of uneven frames the usual rate; None if the file does not state it.
-        times_s: of each frame, from the first; None if frames are evenly spaced, or no times are stated.
+        times_s: the time of each frame in seconds from the first one; None if frames are evenly spaced, or no times are stated.
         repairs: what does not fit or was guessed, as `FrameSource.repairs`.
     """
 

@@ -34,7 +34,7 @@ class ScanRegions:
     """The regions of a file.
 
     Attributes:
-        boxes: of two-dimensional tissue, the largest first; empty if the file states none that can be used.
+        boxes: the boxes of two-dimensional tissue, the largest first; empty if the file states none that can be used.
         spacing_mm: millimetres per pixel along a row and along a column; None if they are not stated, or regions differ.
         repairs: what was repaired or can't be used, as `FrameSource.repairs`.
     """

@@ -41,7 +41,7 @@ class _Index:
     """What decoding a movie once reveals.
 
     Attributes:
-        time_stamps: of each frame, in the stream's time base; None if one is missing or they do not rise.
+        time_stamps: the time stamps of each frame, in the stream's time base; None if one is missing or they do not rise.
         key_frames: numbers of the frames at which decoding can start.
         stream: which of the container's video streams is the film.
         repairs: see `FrameSource.repairs`.

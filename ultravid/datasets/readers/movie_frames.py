@@ -31,7 +31,7 @@ class SeenFrames:
         announced: what it announces.
 
     Attributes:
-        number: of frames so far.
+        number: the number of frames so far.
         size: (height, width) of the frames as they are shown; (0, 0) before the first one.
         end_s: when the last packet of the film ends, in seconds of the container's clock.
         end_of_all_s: when the last packet of any stream ends.

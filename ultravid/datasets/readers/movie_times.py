@@ -19,7 +19,7 @@ class MovieTimes:
 
     Attributes:
         fps: frames per second; of an uneven film one over the usual interval; None if it is not known.
-        times_s: of each frame, seconds from the first one; None if frames are evenly spaced to the time base's rounding, or if the
+        times_s: the time of each frame in seconds from the first one; None if frames are evenly spaced to the time base's rounding, or if the
             stamps are missing or do not rise.
         are_ordered: whether each frame has a stamp, above that of the frame before it.
     """
@@ -33,7 +33,7 @@ def movie_times(stamps: Sequence[int | None], time_base: float, stated_rate: flo
     """Rate and times from presentation time stamps.
 
     Args:
-        stamps: of the frames in the order in which they are shown, in ticks of the time base; None where one is missing.
+        stamps: the time stamps of the frames in the order in which they are shown, in ticks of the time base; None where one is missing.
         time_base: seconds a tick.
         stated_rate: frames per second as the container states or estimates them; 0: it does not.
     """

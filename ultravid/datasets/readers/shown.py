@@ -72,12 +72,12 @@ def choose_shown(
     A file with several regions, as of two views side by side, shows all of them, and black between them.
 
     Args:
-        source: of whole images.
+        source: the source of whole images.
         crop: show the regions only, if the file states them.
         blank_outside_region: black out what is outside of the regions, if the file states them, and keep the image's size.
         region: of several regions show this one only, from 1, the largest first; None: all.
         masks: what to black out besides, by device and image size; where it says, it is relied on that no text is left.
-        device: of the recording.
+        device: the device of the recording.
 
     Raises:
         DataError: the file states regions, and not so many.

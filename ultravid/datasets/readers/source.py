@@ -142,7 +142,7 @@ class CroppedSource:
     """The frames of another source, cropped to a part of the image.
 
     Args:
-        source: of the frames.
+        source: the source of the frames.
         box: the part.
         blanked: parts of the source's image that are blacked out.
 

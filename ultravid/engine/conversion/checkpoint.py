@@ -36,7 +36,7 @@ class Conversion:
     Attributes:
         config: the file of the config.
         weights: the file of the weights.
-        name: of the published model.
+        name: the name of the published model.
         num_weights: number of weights of the model that the file has.
         changed: arguments with another value than published, as ``(argument, value, key of the YAML config)``.
         not_carried: keys of the YAML config that decide about training or data alone, and were not carried over.
@@ -76,7 +76,7 @@ def convert_checkpoint(
         config: the predecessor's YAML file; its ``_BASE_`` files are read too. Either this or ``model``.
         options: keys and values in turn that replace those of ``config``.
         model: one of `ultravid.modeling.published.PUBLISHED_MODELS`, with its published values.
-        depth: of the ResNet, with ``model``.
+        depth: the depth of the ResNet, with ``model``.
 
     Raises:
         ConfigError: the config is none of the published models, or has values that are not supported.

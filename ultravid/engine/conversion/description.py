@@ -77,7 +77,7 @@ def published_model(name: str, depth: int = 34) -> Node:
 
     Args:
         name: one of `PUBLISHED_MODELS`.
-        depth: of the ResNet.
+        depth: the depth of the ResNet.
 
     Raises:
         ConfigError: there is no model of that name.

@@ -30,8 +30,8 @@ def run_config(described: ModelOfKeys, values: Mapping[str, Any], folder: Path) 
 
     Args:
         described: the model.
-        values: of the YAML config by full key; empty without one.
-        folder: of the config; the run writes to ``run`` in it.
+        values: the values of the YAML config by full key; empty without one.
+        folder: the folder of the config; the run writes to ``run`` in it.
 
     Raises:
         ConfigError: the frames have other channels than RGB or BGR.

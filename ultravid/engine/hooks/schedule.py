@@ -48,8 +48,8 @@ class LRScheduler(HookBase):
     The scheduler is stepped after each iteration, or with ``period`` after each of so many. torch's ``ReduceLROnPlateau`` is
     stepped after each evaluation instead, with its ``metric``.
 
-    A resumed run goes on where the checkpoint was. If the scheduler or a rate has changed since, the run goes on with the rate
-    that the new scheduler has after as many iterations; ``ReduceLROnPlateau`` keeps what it has seen, and its reductions.
+    A resumed run continues where the checkpoint was. If the scheduler or a rate has changed since, the run continues with the rate
+    that the new scheduler has after the same number of iterations; ``ReduceLROnPlateau`` keeps its state and its reductions.
 
     Args:
         optimizer: the rate of its largest parameter group is recorded as ``lr``; None takes the trainer's optimizer.

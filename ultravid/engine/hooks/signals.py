@@ -25,16 +25,16 @@ logger = logging.getLogger(__name__)
 
 
 class StopOnSignal(HookBase):
-    """On a signal, or when its time is up, lets the run end the current iteration, save a checkpoint and stop.
+    """Stops the run on a signal or when its time is over: it finishes the current iteration, saves a checkpoint and stops.
 
     The signals are SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU (`ultravid.engine.stop_signals`). All processes of a run
-    stop after the same iteration. A second SIGINT ends the process at once. During the evaluation at the end of training the
-    run is complete but for that, and goes on to its end.
+    stop after the same iteration. A second SIGINT ends the process at once. A signal during the evaluation at the end of the training
+    does not stop the run, which then finishes the evaluation.
 
     Args:
         checkpointer: saves the checkpoint.
         file_prefix: the file's name starts with it.
-        wall_time_s: seconds that the training may take; None sets no limit. Take what a scheduler grants, less the longest
+        wall_time_s: seconds that the training may take; None sets no limit. Use the time limit of the scheduler minus the longest
             evaluation and a minute.
     """
 

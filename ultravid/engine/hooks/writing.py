@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 class PeriodicWriter(HookBase):
     """Calls writers every ``period`` iterations, after an evaluation, and at the end.
 
-    What was recorded since the last row is part of a checkpoint, so the rows of a resumed run are those of one that was not
+    A checkpoint holds the values recorded since the last row, so a resumed run writes the same rows as a run that was not
     interrupted.
 
     Args:
@@ -88,7 +88,7 @@ class PeriodicWriter(HookBase):
         self.trainer.storage.mark_written(self)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was recorded since the last row (`EventStorage.state_dict`); empty in processes that write no checkpoint."""
+        """The values recorded since the last row (`EventStorage.state_dict`); empty in processes that write no checkpoint."""
         return self.trainer.storage.state_dict() if comm.is_main_process() else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

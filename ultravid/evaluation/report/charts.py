@@ -61,7 +61,7 @@ class Series:
         dash: dash array of SVG; empty: a solid line.
         steps: draw steps, first to the right, then up, for points that are thresholds.
         has_line: whether the points are joined.
-        radius: of a mark at each point, in pixels; 0: none.
+        radius: the radius of a mark at each point, in pixels; 0: none.
         href: where the line and its points link to; "": nowhere.
     """
 

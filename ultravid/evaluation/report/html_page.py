@@ -117,7 +117,7 @@ def table(
     Args:
         headers: names of the columns.
         rows: their cells.
-        identifier: of the table.
+        identifier: the identifier of the table.
         kind: a further class: ``many`` wraps long headings, ``hashes`` is small and of one width.
     """
     head = element("tr", None, *(element("th", {"scope": "col"}, name) for name in headers))

@@ -58,7 +58,7 @@ class _TimeAxis:
     """Places along the time of a film.
 
     Attributes:
-        times: of the film's frames.
+        times: the times of the film's frames.
         first: tick of the first frame.
         length: in ticks, from the first frame to one usual distance after the last.
         columns: number of columns that dots are drawn in.

@@ -72,7 +72,7 @@ class SlurmOptions:
     Attributes:
         partition: one, or several with commas; "" is Slurm's default.
         time: the limit of a job, as Slurm writes it: ``2:00:00``, ``1-12`` (days and hours), ``90`` (minutes); "" is the partition's.
-        nodes: of a job.
+        nodes: the number of nodes of a job.
         gpus_per_job: on all its nodes together.
         cpus_per_job: likewise; None is Slurm's default.
         mem: memory on each node, as ``32G``.
@@ -81,7 +81,7 @@ class SlurmOptions:
         constraint: as sbatch has it.
         sbatch: further options of sbatch, each as ``--name=value``.
         setup: lines of bash that are run before a job's command: modules, a virtual environment, variables.
-        threads: of a job on the processor; None is its cores (``cpus_per_job``), or what torch takes.
+        threads: the number of threads of a job on the processor; None is its cores (``cpus_per_job``), or what torch takes.
         at_once: the most jobs that run at a time; None is no limit but Slurm's.
         save_seconds: how long before its time limit a job gets SIGTERM; None is two minutes, or a quarter of a shorter limit.
 

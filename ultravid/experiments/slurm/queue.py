@@ -42,7 +42,7 @@ class QueuedTask:
     """A task of an array in Slurm's queue, where one stays for some minutes after its end.
 
     Attributes:
-        job_id: of the array.
+        job_id: the id of the array.
         index: in the array.
         state: Slurm's word for it.
         reason: why it waits.
@@ -196,7 +196,7 @@ class SlurmQueue:
 
         Args:
             script: its file.
-            options: of sbatch, besides those of the script.
+            options: the options of sbatch, besides those of the script.
             open_files: descriptors that sbatch inherits, as of a lock that lasts as long as it works.
             without: variables of the environment that sbatch must not see.
 

@@ -46,7 +46,7 @@ class Arrays:
     """How jobs are divided into arrays.
 
     Attributes:
-        jobs: of each array.
+        jobs: the jobs of each array.
         at_once: the most tasks that run at a time in each; None is no limit.
         is_chained: whether each array waits for the end of the one before, as there are more of them than jobs may run at a time.
     """
@@ -89,8 +89,8 @@ class SlurmLauncher:
     """Submits jobs and waits for them.
 
     Args:
-        folder: of the experiment.
-        config_file: of all jobs.
+        folder: the folder of the experiment.
+        config_file: the config file of all jobs.
         options: what each job asks of Slurm.
         queue: Slurm.
         say: prints a line for the user.
@@ -443,8 +443,8 @@ def statuses_with_queue(
     """The statuses of jobs with what Slurm's queue says of them, for a look: nothing is written.
 
     Args:
-        folder: of the experiment.
-        jobs: of it.
+        folder: the folder of the experiment.
+        jobs: the jobs of the experiment.
         statuses: what the folders say.
 
     Returns:

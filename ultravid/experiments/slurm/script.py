@@ -26,7 +26,7 @@ def command_line_of(job: PlannedJob, config_file: str, python: str, options: Slu
 
     Args:
         job: what runs.
-        config_file: of all jobs.
+        config_file: the config file of all jobs.
         python: the interpreter.
         options: what the job asks of Slurm.
         further: options of the launcher.
@@ -48,8 +48,8 @@ def job_script(
     """The text of a job script.
 
     Args:
-        folder: of the array's files.
-        name: of the array; no other one has it.
+        folder: the folder of the array's files.
+        name: the name of the array; no other one has it.
         num_tasks: its size.
         options: what each job asks of Slurm.
         at_once: the most tasks of this array that run at a time; None is no limit.

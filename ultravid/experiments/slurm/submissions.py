@@ -32,12 +32,12 @@ class Submission:
     """An array that was or is about to be submitted.
 
     Attributes:
-        folder: of its files.
-        name: of the array in Slurm's queue.
+        folder: the folder of its files.
+        name: the name of the array in Slurm's queue.
         job_id: Slurm's number for it; None if that is not known yet, "" if the queue did not hold it when it was looked for.
-        numbers: of its jobs, by index.
-        folders: of its jobs, by index, relative to the experiment's.
-        nodes: of a job.
+        numbers: the numbers of its jobs, by index.
+        folders: the folders of its jobs, by index, relative to the experiment's.
+        nodes: the number of nodes of a job.
         cancelled: numbers of jobs that someone has taken out of the queue.
     """
 
@@ -130,7 +130,7 @@ class Submissions:
         Args:
             name: as of `new_name`.
             jobs: by index.
-            nodes: of a job.
+            nodes: the number of nodes of a job.
             script: the text of the job script.
             commands: a line a job.
         """

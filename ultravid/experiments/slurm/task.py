@@ -39,8 +39,8 @@ def run_task(submission: Submission, index: int, environment: Mapping[str, str])
 
     Args:
         submission: the array.
-        index: of the task.
-        environment: of the job script, which names the task.
+        index: the index of the task.
+        environment: the environment of the job script, which names the task.
 
     Returns:
         the exit code of the task: the command's, or 1 where one that stopped must not be requeued.

@@ -21,7 +21,7 @@ class SubmittedJob:
 
     Attributes:
         submission: the array.
-        index: of its task.
+        index: the index of its task.
         task: what the queue says of it; None if it does not hold it.
     """
 

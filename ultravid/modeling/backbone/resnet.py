@@ -233,7 +233,7 @@ class ResNet(nn.Module):
             becomes frozen batch norm.
         last_stage: the stage to stop at; None: the last of ``channels``, or "res4" if these are not given either.
         block: kind of blocks; None: as the depth says, "basic" with ``num_blocks``.
-        dilations: of the 3x3 convolutions of each stage; with ``strides`` of 1 for the same stage its map keeps the resolution of the
+        dilations: the dilations of the 3x3 convolutions of each stage; with ``strides`` of 1 for the same stage its map keeps the resolution of the
             one before. None: 1.
         stride_in_1x1: see `BottleneckBlock`.
         out_channels: a 1x1 convolution brings the map to this width, which the parts after the backbone may ask for; None: no projection.

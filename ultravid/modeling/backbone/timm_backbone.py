@@ -27,7 +27,7 @@ class TimmBackbone(nn.Module):
     over otherwise. No weights are downloaded: timm's ``pretrained`` is off.
 
     Args:
-        name: of the architecture in timm, as "convnext_tiny".
+        name: the name of the architecture in timm, as "convnext_tiny".
         stride: pixels from cell to cell; of several maps with this stride, the last. Give either this or ``out_index``.
         out_index: place of the map among those that timm offers, from 0.
         out_channels: a 1x1 convolution brings the map to this width, which the parts after the backbone may ask for; None: none does.
@@ -35,7 +35,7 @@ class TimmBackbone(nn.Module):
         freeze_at: 0 freezes nothing, ``n`` all layers up to the ``n``-th map that timm offers: parameters get no gradient, and batch
             norm becomes frozen batch norm. With a ResNet that is `ResNet`'s numbering; with ConvNeXt 1 is the stem and the first stage.
         norm: "FrozenBN" freezes all batch norms with the values that they are loaded with; "" leaves them.
-        kwargs: of ``timm.create_model``, as ``drop_path_rate=0.1`` or, for transformers of a fixed size, ``dynamic_img_size=True``.
+        kwargs: the keyword arguments of ``timm.create_model``, as ``drop_path_rate=0.1`` or, for transformers of a fixed size, ``dynamic_img_size=True``.
 
     Attributes:
         out_channels: width of the feature.

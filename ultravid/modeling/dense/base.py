@@ -36,7 +36,7 @@ class DenseHead(nn.Module, ABC):
         """``(B, K, ...)`` detections, without gradient.
 
         Args:
-            predictions: of `forward`.
+            predictions: the predictions of `forward`.
             image_sizes: ``(B, 2)`` float32, (height, width) in pixels.
         """
 

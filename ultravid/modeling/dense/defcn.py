@@ -67,7 +67,7 @@ class DeFCN(DenseHead):
         num_convs: number of convolutions of each tower.
         norm: after each of them, and in the filter, as for `ultravid.layers.get_norm`.
         pre_nms_topk: number of highest scores that are kept before NMS.
-        nms_threshold: of two detections of a class with a larger IoU, the one with the lower score is dropped; None, as in the
+        nms_threshold: IoU above which the detection with the lower score of two detections of a class is dropped; None, as in the
             paper, for no NMS.
         max_detections: number of detections of a frame that are kept.
         focal_alpha: weight of foreground in the classification losses.

@@ -66,7 +66,7 @@ class FCOS(DenseHead):
         norm: after each of them, as for `ultravid.layers.get_norm`.
         score_threshold: candidates have a higher score before it is multiplied by the centerness.
         pre_nms_topk: number of highest scores that are kept before NMS.
-        nms_threshold: of two detections of a class with a larger IoU, the one with the lower score is dropped.
+        nms_threshold: IoU above which the detection with the lower score of two detections of a class is dropped.
         max_detections: number of detections of a frame that are kept.
         sqrt_scores: the score is the square root of class score times centerness (equation 4), not the product (ICCV 2019).
         keep_ties: more than ``max_detections`` are kept if their scores equal the last one's, as in the published code.

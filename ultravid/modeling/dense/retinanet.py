@@ -66,7 +66,7 @@ class RetinaNet(DenseHead):
         norm: after each of them, as for `ultravid.layers.get_norm`.
         score_threshold: only detections with a higher score are kept.
         pre_nms_topk: number of highest scores that are kept before NMS.
-        nms_threshold: of two detections of a class with a larger IoU, the one with the lower score is dropped.
+        nms_threshold: IoU above which the detection with the lower score of two detections of a class is dropped.
         max_detections: number of detections of a frame that are kept.
         focal_alpha: weight of foreground in the classification loss.
         focal_gamma: power in the classification loss.

@@ -53,7 +53,7 @@ def detections_of(
     """Non-maximum suppression within each class, the best of what is left, clipped to the frame; empty boxes are dropped last.
 
     Args:
-        candidates: of ``M`` rows.
+        candidates: the candidates, ``M`` rows.
         boxes: ``(B, M, 4)``.
         image_sizes: ``(B, 2)`` (height, width) in pixels.
         num_classes: ``K``.

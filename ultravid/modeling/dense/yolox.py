@@ -68,7 +68,7 @@ class YOLOX(DenseHead):
         num_convs: number of convolutions of each branch.
         norm: after each convolution, as for `ultravid.layers.get_norm`.
         pre_nms_topk: number of highest scores that are kept before NMS.
-        nms_threshold: of two detections of a class with a larger IoU, the one with the lower score is dropped.
+        nms_threshold: IoU above which the detection with the lower score of two detections of a class is dropped.
         max_detections: number of detections of a frame that are kept.
         iou_loss_weight: weight of the IoU loss.
         l1_loss_weight: weight of the L1 loss, which the paper adds in the last epochs alone.

@@ -95,8 +95,8 @@ class FrameQueries(NamedTuple):
         position: ``(Q, C)``, the same in all frames.
         memory: ``(..., h * w, C)``, the map that the decoder attended to, row by row.
         map_size: (h, w).
-        cells: of the maps; None without padding.
-        predictions: of each decoder layer, in order; those before the last serve the auxiliary losses.
+        cells: the cells of the maps; None without padding.
+        predictions: the predictions of each decoder layer, in order; those before the last serve the auxiliary losses.
         organ: ``(...)`` int64, place in `VideoDetector.organs`, for layers with a classifier per organ.
     """
 

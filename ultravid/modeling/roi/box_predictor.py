@@ -39,7 +39,7 @@ class BoxPredictor(nn.Module):
         num_classes: ``K``.
         box2box_transform: codes a box relative to its proposal.
         score_threshold: only detections with a higher score are kept.
-        nms_threshold: of two detections of a class with a larger IoU, the one with the lower score is dropped.
+        nms_threshold: IoU above which the detection with the lower score of two detections of a class is dropped.
         max_detections: number of detections of a frame that are kept.
         cls_loss_weight: weight of the mean cross entropy.
         box_loss_weight: weight of the L1 loss of the deltas.

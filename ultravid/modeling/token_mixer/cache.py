@@ -36,7 +36,7 @@ def push_pair_weights(
 
     Args:
         relation: the layers.
-        state: of `pair_weights_state` or the previous call; other keys are not read.
+        state: the result of `pair_weights_state` or of the previous call; other keys are not read.
         boxes: ``(S, N, 4)``, the newest frame's last.
         valid: ``(S, N)`` bool, of each box; the pairs of other keys are masked.
         num_queries: ``R``.
@@ -79,7 +79,7 @@ def causal_step(
         relation: the layers.
         window: the frames.
         frame: the newest one.
-        state: of `causal_state` or the previous step.
+        state: the result of `causal_state` or of the previous step.
         before: from a layer's number and the frame's tokens to what the layer is given; None: the tokens.
     """
     boxes = window.append(state["boxes"], frame.boxes)

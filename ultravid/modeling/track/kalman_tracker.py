@@ -34,7 +34,7 @@ class KalmanTracker:
     Args:
         box_filter: predicts boxes.
         min_score: detections with a higher score are considered.
-        nms_threshold: of two of a class with a larger IoU, the one with the lower score is dropped first.
+        nms_threshold: IoU above which the detection with the lower score of two detections of a class is dropped first.
         match_threshold: a detection and a track are matched only if their CIoU is higher.
         new_track_score: a detection with a higher score starts a track.
         buffer: number of frames that a track is kept without a detection.

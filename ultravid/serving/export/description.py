@@ -60,7 +60,7 @@ def describe_export(
         graphs: one a phase.
         files: the file of each graph.
         cycle: the phases of frames, see `phase_cycle`.
-        outputs: of one step, by name.
+        outputs: the outputs of one step, by name.
         facts: format, precision, versions and other facts of the export.
     """
     graph, preprocessing, model = graphs[0], detector.preprocessing, detector.model

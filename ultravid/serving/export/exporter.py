@@ -51,7 +51,7 @@ _BREAK = re.compile(r"\n\s*")
 
 @dataclass(frozen=True)
 class ExportedDetector:
-    """What `export_detector` wrote.
+    """The files that `export_detector` wrote.
 
     Attributes:
         files: the graphs, one a phase.

@@ -59,7 +59,7 @@ def export_onnx(graph: StepGraph, path: Path) -> None:
     """Write a graph to one file; weights above `SINGLE_FILE_BYTES` to a second one beside it, ``<name>.data``.
 
     Args:
-        graph: of one phase.
+        graph: the graph of one phase.
         path: the file; its folder exists.
 
     Raises:

@@ -18,7 +18,7 @@ def export_program(graph: StepGraph, path: Path) -> None:
     """Write a program that `torch.export.load` reads once torchvision is imported, whose ``nms`` it calls.
 
     Args:
-        graph: of one phase.
+        graph: the graph of one phase.
         path: the file; its folder exists.
     """
     with warnings.catch_warnings(), torch.no_grad():

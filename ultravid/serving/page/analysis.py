@@ -50,8 +50,8 @@ class AnalysisQueue:
     """Recordings that wait, and those that are analysed. Methods are called in the event loop.
 
     Args:
-        detector: of the lesions.
-        decoders: of the recordings; it is closed with the queue.
+        detector: the detector of the lesions.
+        decoders: the decoders of the recordings; it is closed with the queue.
         is_full: whether the files of all recordings take as much room as they may.
     """
 

@@ -45,15 +45,15 @@ class PageApp:
     """What the routes work on.
 
     Attributes:
-        detector: of the lesions.
-        bounds: of what is accepted.
+        detector: the detector of the lesions.
+        bounds: the bounds of what is accepted.
         access: who is let in.
         folder: for uploads.
         title: what the page says of the model.
         privacy: what of frames is black in pictures.
-        decoders: of the recordings.
+        decoders: the decoders of the recordings.
         viewers: who there is.
-        queue: of the recordings; there from the start of the server to its end.
+        queue: the queue of the recordings; there from the start of the server to its end.
     """
 
     detector: Detector

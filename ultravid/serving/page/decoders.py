@@ -90,7 +90,7 @@ class Decoders:
     """Starts a process for each recording, by one that has imported what they need (`decoder_process`).
 
     Args:
-        bounds: of what may be decoded.
+        bounds: the bounds of what may be decoded.
         privacy: what is black in pictures.
     """
 

@@ -40,9 +40,9 @@ def detections_file(
 
     Args:
         recording: that was analysed.
-        kind: of the file.
+        kind: the kind of the file.
         min_score: detections with a lower score are left out.
-        class_names: of the model.
+        class_names: the names of the classes of the model.
         path: where it is written for a moment.
 
     Raises:

@@ -66,9 +66,9 @@ def load_page_detector(
 
     Args:
         cfg: the folder of a run, or a config's file.
-        weights: as of `load_detector`.
-        device: as of `load_detector`.
-        trust: as of `load_detector`.
+        weights: see `load_detector`.
+        device: see `load_detector`.
+        trust: see `load_detector`.
         min_score: detections with a lower score are not kept.
         iou: as of `StreamingPredictor`.
         image_size: as of `StreamingPredictor`.

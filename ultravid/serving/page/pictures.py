@@ -41,7 +41,7 @@ class PictureStore:
     """Pictures by number, in one file. One thread appends; others read at the same time.
 
     Args:
-        path: of the file, which is created with mode 0600.
+        path: the path of the file, which is created with mode 0600.
     """
 
     def __init__(self, path: Path) -> None:

@@ -62,10 +62,10 @@ class MovieExport:
     """An annotated movie that is being written, or is there.
 
     Attributes:
-        path: of the movie.
-        min_score: of the detections in it.
+        path: the path of the movie.
+        min_score: the lowest score of the detections in it.
         num_written: frames so far.
-        num_bytes: of the movie, once it is there.
+        num_bytes: the size of the movie, once it is there.
         state: how far it is.
         message: why it failed.
         id: random; it tells this movie from an earlier one of the same recording.
@@ -101,7 +101,7 @@ class Recording:
 
     Attributes:
         id: random.
-        path: of the upload.
+        path: the path of the upload.
         state: where it stands.
         place: in the queue, from 1; 0 if it is not in the queue.
         message: why it failed.

@@ -35,7 +35,7 @@ class UploadedStream:
 
     Args:
         decoders: that start the process.
-        path: of the file.
+        path: the path of the file.
         for_movie: frames are black where pictures are, and have no pictures.
 
     Attributes:

@@ -27,7 +27,7 @@ class RefusedUploadError(Exception):
     """An upload that is refused.
 
     Attributes:
-        status: of the answer.
+        status: the status of the answer.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -58,9 +58,9 @@ async def receive_upload(
     """Write an upload to the recording's path.
 
     Args:
-        chunks: of the request's body.
+        chunks: the chunks of the request's body.
         recording: whose `Recording.num_uploaded_bytes` grows.
-        bounds: of the page.
+        bounds: the bounds of the page.
         is_full: whether there is no room for more.
 
     Raises:

@@ -130,7 +130,7 @@ def choose_blackout(
     Args:
         stream: the source.
         first_frames: whole images ``(H, W, 3)`` uint8, the more of the first 32 the better; not looked at unless it comes to a guess.
-        masks: of the user's.
+        masks: the masks of the user's.
         allow: write everything but what a mask of the user's leaves out.
 
     Raises:

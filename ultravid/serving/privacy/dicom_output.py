@@ -43,7 +43,7 @@ class FrameSpool:
     """Frames on their way to a file; they wait in a temporary file of the output's folder, which has no name.
 
     Args:
-        folder: of the output.
+        folder: the folder of the output.
         is_compressed: whether frames are, each by itself.
 
     Raises:
@@ -73,10 +73,10 @@ class FrameSpool:
         """Write a file of a dataset and the frames.
 
         Args:
-            path: of the file, which is complete or absent.
+            path: the path of the file, which is complete or absent.
             dataset: everything but the pixels; nothing in it comes after them.
-            transfer_syntax: of little endian and explicit value representations.
-            vr: of the pixels, ``OB`` or ``OW``.
+            transfer_syntax: the transfer syntax of little endian and explicit value representations.
+            vr: the value representation of the pixels, ``OB`` or ``OW``.
 
         Raises:
             OSError: the disk is full, or the file can't be written.

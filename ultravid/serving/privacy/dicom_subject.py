@@ -59,11 +59,11 @@ class DicomSubject:
     """The patient, the study and the object that an output refers to.
 
     Attributes:
-        attributes: of the patient and the study, for the header of an output.
-        sop_class_uid: of the object.
-        sop_instance_uid: of the object.
+        attributes: the attributes of the patient and the study, for the header of an output.
+        sop_class_uid: the SOP class UID of the object.
+        sop_instance_uid: the SOP instance UID of the object.
         series_instance_uid: that the object is in.
-        modality: of the object.
+        modality: the modality of the object.
         is_multi_frame: whether it states a number of frames, so that a reference names one.
         is_kept: whether the attributes are the file's own; else they are pseudonyms.
     """

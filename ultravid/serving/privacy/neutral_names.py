@@ -48,7 +48,7 @@ class NeutralNames:
     hospital occurs in it: then it is ``recording-`` and eight hexadecimal digits, the same whenever the command is repeated.
 
     Args:
-        folder: of the outputs; its key is made when a name is replaced for the first time.
+        folder: the folder of the outputs; its key is made when a name is replaced for the first time.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,9 +65,9 @@ class NeutralNames:
         """The name under which a source's outputs are written.
 
         Args:
-            path: of the source; None: it is no file.
+            path: the path of the source; None: it is no file.
             name: the wanted name, made of the source's file and folders.
-            values: of the source, if they are known; None: they are read.
+            values: the values of the source, if they are known; None: they are read.
         """
         values = patient_values(path) if values is None else values
         if path is not None and values.occur_in(str(path)):

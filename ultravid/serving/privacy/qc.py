@@ -30,7 +30,7 @@ def qc_picture(image: ImageArray, blackout: Blackout, name: str) -> ImageArray:
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB, any frame of the source.
-        blackout: of the source.
+        blackout: the blackout of the source.
         name: under which its outputs are written.
     """
     kept = np.full(image.shape[:2], 255, np.uint8) if blackout.kept is None else blackout.kept

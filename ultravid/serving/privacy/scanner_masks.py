@@ -25,7 +25,7 @@ class ScannerMasks:
     """Parts of images that are black in what is written, as a file of the user's says.
 
     Args:
-        address: of the file, for messages.
+        address: the address of the file, for messages.
         table: parts by device and image size; None: the file is for all sources.
         parts: for all sources; None: the file is of another kind.
         kept: ``(H, W)`` what is kept of the images of all sources; None: the file is of another kind.
@@ -55,8 +55,8 @@ class ScannerMasks:
         """What is kept of images of a device and a size (height, width), ``(H, W)``; None if the file does not say.
 
         Args:
-            device: of the recording, as DICOM's ManufacturerModelName or a sidecar names it.
-            size: of its images.
+            device: the device of the recording, as DICOM's ManufacturerModelName or a sidecar names it.
+            size: the size of its images.
             is_needed: False if something else says it, so that it is no fault of the table if it does not.
 
         Raises:

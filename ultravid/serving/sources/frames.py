@@ -38,7 +38,7 @@ class FrameStream:
     """The frames of a `FrameSource` as a `RecordingStream`. Frames that can't be read are left out, counted, and keep their number.
 
     Args:
-        source: of whole images.
+        source: the source of whole images.
         name: see `RecordingStream`.
         show: chooses what is shown of the images.
         vid_stride: give every n-th frame only.

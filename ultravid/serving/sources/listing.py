@@ -45,7 +45,7 @@ class Source:
     Attributes:
         name: a short name for files, different from those of the other sources of a list.
         path: the file or folder; None for a camera or an address.
-        address: of a network stream; it may hold a password, and is never shown.
+        address: the address of a network stream; it may hold a password, and is never shown.
         camera: the device of a camera, as ``/dev/video0``.
     """
 

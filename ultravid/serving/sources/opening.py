@@ -37,7 +37,7 @@ def open_stream(
     `list_sources`, whose items are taken here.
 
     Args:
-        source: of the frames. A number is that of a camera, also as a text; a path object is always a path.
+        source: the source of the frames. A number is that of a camera, also as a text; a path object is always a path.
         crop: show the model only the part that shows the scan, if the file states it (DICOM's ultrasound regions).
         masks: what to black out besides, by device and image size.
         blank_outside_region: black out what is outside of the regions instead of cropping to them.

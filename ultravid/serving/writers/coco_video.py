@@ -25,11 +25,11 @@ def write_coco_video(
     """Write the detections of files of `DetectionsJson`, which are read frame by frame.
 
     Args:
-        path: of the COCO-VID file: each detection is an annotation with its ``score``, ``track_id`` and ``instance_id``.
+        path: the path of the COCO-VID file: each detection is an annotation with its ``score``, ``track_id`` and ``instance_id``.
         results: of the list of results: ``{image_id, category_id, bbox, score}``.
         files: one a source; a video is named like its file.
-        class_names: of the model; ``category_id`` counts them from 1.
-        picture_suffix: of the pictures that ``--save-frames`` writes.
+        class_names: the names of the classes of the model; ``category_id`` counts them from 1.
+        picture_suffix: the file suffix of the pictures that ``--save-frames`` writes.
 
     Raises:
         OSError: they can't be written; what was there before is unchanged.

@@ -36,7 +36,7 @@ class DicomCapture:
     """Writes the pictures of a DICOM file as a multi-frame secondary capture; memory does not grow with their number.
 
     Args:
-        path: of the capture; its folder exists.
+        path: the path of the capture; its folder exists.
         subject: whose pictures they are.
         algorithm: name of the detector, for the series' description.
 
@@ -62,7 +62,7 @@ class DicomCapture:
 
         Args:
             found: its detections; only their time counts.
-            picture: of the frame; the one with its boxes is kept.
+            picture: the picture of the frame; the one with its boxes is kept.
 
         Raises:
             OSError: the disk is full.

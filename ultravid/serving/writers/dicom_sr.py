@@ -55,12 +55,12 @@ class DicomReport:
     """Writes the detections in a DICOM file as a structured report.
 
     Args:
-        path: of the report; its folder exists.
+        path: the path of the report; its folder exists.
         subject: what the report is about.
         class_names: by `Detection.class_id`.
         algorithm: name of the detector, such as its config's.
-        version: of the detector, such as the hash of its weights.
-        parameters: of the detector, such as its score threshold; they become part of the report.
+        version: the version of the detector, such as the hash of its weights.
+        parameters: the parameters of the detector, such as its score threshold; they become part of the report.
         on_left_out: is called once if there are more than `MAX_REGIONS` boxes, with the reason why there is no report. None: that is an
             error.
 

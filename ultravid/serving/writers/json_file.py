@@ -34,7 +34,7 @@ class DetectionsJson:
         path: the file.
         source: how the source is called.
         size: (height, width) of its images.
-        class_names: of the model.
+        class_names: the names of the classes of the model.
         head: what else is known at the beginning, by keys that follow ``height``.
         foot: is asked when the writer is closed for what is known then, by keys that follow the frames.
 

@@ -45,8 +45,8 @@ class MovieWriter:
         time_base: seconds a tick of the source's clock; None: microseconds.
         fps: about how many frames there are a second, to show the last one for as long as that; None: as long as the one before.
         crf: of H.264: quality, from 0 (lossless) to 51; each 6 less take about twice the bytes.
-        preset: of x264: "ultrafast" to "veryslow".
-        threads: of the encoder; 0: as many as it likes.
+        preset: the preset of x264: "ultrafast" to "veryslow".
+        threads: the number of threads of the encoder; 0: as many as it likes.
 
     Attributes:
         num_frames: how many were added.

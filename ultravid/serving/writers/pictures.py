@@ -34,7 +34,7 @@ class FramePictures:
     """Writes the picture of each frame to a folder, which appears when it is closed; a `ResultWriter`.
 
     Args:
-        folder: of the pictures; if there is one, it is replaced.
+        folder: the folder of the pictures; if there is one, it is replaced.
         plain: without boxes, and as PNG, which keeps every pixel; else with them, as JPEG.
 
     Raises:
@@ -109,8 +109,8 @@ class YoloLabels:
     if ``save_conf``, then the number of the track if there is one. Files are ``<name>_<number of the frame in its source, from 0>.txt``.
 
     Args:
-        folder: of the files, shared by all sources; it is created.
-        name: of the source.
+        folder: the folder of the files, shared by all sources; it is created.
+        name: the name of the source.
         size: (height, width) of its images.
         save_conf: write scores.
 

@@ -52,7 +52,7 @@ class DetectionsCsv(_Csv):
 
     Args:
         path: the file.
-        class_names: of the model.
+        class_names: the names of the classes of the model.
 
     Raises:
         OSError: it can't be written.
@@ -77,7 +77,7 @@ class TracksCsv(_Csv):
 
     Args:
         path: the file.
-        class_names: of the model.
+        class_names: the names of the classes of the model.
 
     Raises:
         OSError: it can't be written.
