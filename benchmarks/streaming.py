@@ -100,6 +100,7 @@ class Repeated:
                 if index == self._num:
                     return
             start_s = last_s + 1 / (self.fps or 25.0)
+            self._stream.close()  # else decoders pile up until a garbage collection, and the soak shows their memory
             self._stream = self._open()
 
     def close(self) -> None:

@@ -1,3 +1,5 @@
+import contextlib
+import gc
 import itertools
 import json
 import re
@@ -16,6 +18,7 @@ from ultravid.data import DataError, load_recordings, open_source
 from ultravid.datasets.faults import FaultSink
 from ultravid.datasets.readers import read_frame_image
 from ultravid.datasets.readers.movie_times import movie_times
+from ultravid.serving import open_stream
 from ultravid.utils.tool import run_tool
 
 
@@ -203,6 +206,19 @@ def test_a_film_that_is_shown_at_another_angle_or_stretched_is_refused(tmp_path,
     path = with_matrix(write_movie(tmp_path / "a.mp4", range(2)), *matrix)
     with pytest.raises(DataError, match=r"turned\.mp4: frame 0 is shown turned by .*not by right angles"):
         open_source(path)
+
+
+def test_frames_that_were_read_leave_memory_without_a_garbage_collection(tmp_path):
+    path = write_movie(tmp_path / "a.mp4", range(60))
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.closing(open_stream(path)) as stream:
+            assert sum(1 for _ in stream) == 60
+        kept = sum(type(each) is av.VideoFrame for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert kept < 10
 
 
 def test_what_a_film_leaves_open_is_counted(tmp_path):

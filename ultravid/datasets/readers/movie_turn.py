@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 from ultravid.datasets.readers.source import ImageArray
 
@@ -36,8 +37,9 @@ def find_turn(frame: VideoFrame) -> Turn | None:
 
 def _matrix(frame: VideoFrame) -> tuple[int, ...] | None:
     """The first five numbers of the display matrix: a, b, u, c, d, of which u is of perspective; None without one."""
-    all_side_data: Any = frame.side_data  # PyAV's stubs type it as that of another class
-    data = all_side_data.get("DISPLAYMATRIX")
+    # `frame.side_data` would be kept by the frame, and it keeps the frame: its image would stay in memory until a garbage collection.
+    side_data: Any = SideDataContainer(frame)
+    data = side_data.get("DISPLAYMATRIX")
     return None if data is None else struct.unpack_from("=5i", bytes(data))
 
 
