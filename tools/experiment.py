@@ -193,7 +193,7 @@ def dry_run(args: argparse.Namespace) -> None:
 
 
 def print_commands(args: argparse.Namespace) -> None:
-    """Write the plan, and print a command for each job that is still to be run; whoever runs them may do so in any order."""
+    """Write the plan, and print one command for each unfinished job; they may be run in any order."""
     with experiment_folder(args.output_dir):
         with contextlib.redirect_stdout(sys.stderr):  # what a config file prints is no command
             planned = make_plan(args)

@@ -26,5 +26,5 @@ lr_multiplier = L(WarmupParamScheduler)(
 trainer.clip_grad = LazyPartial(clip_grad_norm_)(max_norm=5.0)
 
 train.max_iter = 900
-train.eval_period = 0  # at the end alone
+train.eval_period = 0  # only at the end
 train.checkpointer.period = 200

@@ -1,6 +1,6 @@
 """Config files at addresses: ``http(s)://``, ``s3://``, and what a user registers with `ultravid.utils.file_io.PathManager`.
 
-A config file at an address is downloaded to the cache and read there. It stands alone: it can't import its neighbours by
+A config file at an address is downloaded to the cache and read there. It is downloaded alone: it can't import its neighbours by
 relative path, because only the file that is named is downloaded.
 """
 

@@ -61,7 +61,7 @@ class CfgNode(_CfgNode):
         raise UnknownKeyError(f"Unknown key {name!r}.{did_you_mean(name, self)}")
 
     def merge_from_file(self, cfg_filename: str | Path, allow_unsafe: bool = False) -> None:
-        """Set the values of a YAML file and of its ``_BASE_`` files; of several values for one key the last counts.
+        """Set the values of a YAML file and of its ``_BASE_`` files; if a key has several values, the last one is used.
 
         Args:
             cfg_filename: the file, or its address (docs/addresses.md).

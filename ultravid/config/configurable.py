@@ -54,7 +54,7 @@ def configurable(init_func: Any = None, *, from_config: Any = None) -> Any:
 
     Args:
         init_func: an ``__init__``. Its class needs a classmethod ``from_config``, which may be inherited.
-        from_config: of any other function: what makes its arguments of a config, the first parameter being ``cfg``.
+        from_config: for any other function: a function that turns a config into its arguments; its first parameter is ``cfg``.
 
     Raises:
         TypeError: it decorates neither an ``__init__`` nor, with ``from_config``, a function. At a call: ``from_config`` is

@@ -38,7 +38,7 @@ _ANYWHERE = "**"
 
 @dataclass(frozen=True)
 class Everywhere:
-    """Where a key stands in a config.
+    """The places of a key in a config.
 
     Attributes:
         pattern: ``**.dropout``.
@@ -79,7 +79,7 @@ def is_everywhere(key: str) -> bool:
 
 
 def everywhere(cfg: Node, pattern: str, typed: str | None = None) -> Everywhere:
-    """Where the key of a pattern stands in a config.
+    """The places of the keys that match a pattern in a config.
 
     Args:
         cfg: the config's root.
@@ -88,7 +88,7 @@ def everywhere(cfg: Node, pattern: str, typed: str | None = None) -> Everywhere:
 
     Raises:
         OverrideError: it is not such a pattern.
-        UnknownOverrideError: the key stands nowhere; the message names the nearest keys, and the calls that take such an argument.
+        UnknownOverrideError: no key matches; the message names the nearest keys, and the calls that accept such an argument.
     """
     above, tail = _parts(pattern)
     base = _base(cfg, above, pattern)

@@ -34,7 +34,7 @@ class Setting:
     Attributes:
         value: as written; `DELETED` if the key was deleted.
         where: ``file:line`` or the override that did it; "" if it is not known.
-        via: ``file:line`` of the imports that brought it here, and of the override that added its parent, in order.
+        via: ``file:line`` of the imports through which it came, and of the override that added its parent, in order.
     """
 
     value: Any

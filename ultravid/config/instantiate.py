@@ -37,7 +37,8 @@ class Builder:
     Args:
         cfg: the config's root.
         allowed_packages: import targets from these packages only, ``["torch", "ultravid"]``; None allows all.
-        targets: the objects that names of targets stand for; no other name is looked up, and nothing is imported. None looks names up.
+        targets: the allowed targets, as a mapping from name to object: other names are refused, and nothing is imported. None imports
+            targets by their names.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Builder:
             return self.build_value(value_at(self.cfg, key))
 
     def provide(self, key: str, made: T) -> T:
-        """Let the node at a key stand for an object that exists already, wherever it is referred to.
+        """Use an existing object for the node at a key, wherever it is referred to.
 
         Returns:
             the object.

@@ -45,7 +45,7 @@ def is_config_module(name: Any) -> bool:
 
 
 def parse_module_name(name: str) -> ModuleName | None:
-    """The file that a module's name stands for; None if it is not a config file's."""
+    """The file of a module, from its name; None if it is not a config file's."""
     found = _NAME.fullmatch(name.removeprefix(MODULE_PREFIX)) if is_config_module(name) else None
     if found is None:
         return None

@@ -103,7 +103,7 @@ class Node(dict[Any, Any], Container, replaces=dict):
 
     @property
     def raw(self) -> Raw:
-        """What was written: values with their references unresolved."""
+        """The values as written, with their references unresolved."""
         return Raw(self)
 
     # Writing adopts, and remembers who wrote.

@@ -1,6 +1,6 @@
 """The command line's overrides, in hydra's grammar: ``key=value``, ``+key=value``, ``++key=value``, ``~key``.
 
-``**.key=value`` sets a key wherever it stands (`ultravid.config.everywhere`).
+``**.key=value`` sets every key of this name (`ultravid.config.everywhere`).
 A value may name an object of a config file, ``optimizer=configs_py/common/optim.py:SGD``: it replaces the value as a whole.
 A key that was renamed is set by its old name too, with a note.
 """

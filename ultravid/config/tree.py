@@ -198,7 +198,7 @@ def _split(key: str) -> tuple[str, ...]:
         match = _STEP.match(key, position)
         if match is None:
             dotted = ".".join(re.findall(r"[\w-]+", key))
-            right = f" Between the steps of a key stands one dot: {dotted!r}." if dotted else ""
+            right = f" The parts of a key are separated by one dot: {dotted!r}." if dotted else ""
             raise ConfigError(f"{key!r} is not a key: stuck at {key[position:]!r}.{right}")
         steps.append(match[1] if match[1] is not None else match[2])
         position = match.end()

@@ -24,7 +24,7 @@ class ShortLoader:
     Args:
         loader: gives the batches.
         num_batches: how many of them; None: all.
-        num_all: batches of the loader that this one stands for; None if that is not known.
+        num_all: number of batches of the whole loader; None if it is not known.
 
     Attributes:
         dataset: the dataset of the loader, None if it has none.

@@ -1,4 +1,4 @@
-"""Guards against patients' names that are burnt into pixels, for whoever writes frames to disk."""
+"""Checks for patients' names that may be burnt into pixels, for code that writes frames to disk."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class _DatasetCatalog(UserDict[str, VideoFunction]):
 
 
 class Metadata:
-    """What is known about a dataset besides its videos, as attributes: ``name``, ``thing_classes``, ....
+    """Information about a dataset besides its videos, as attributes: ``name``, ``thing_classes``, ....
 
     A value can't be changed once it is set: two parts of a program would otherwise see different values.
 

@@ -36,7 +36,7 @@ def class_names_of(videos: Sequence[Video]) -> tuple[str, ...]:
 
 
 def check_same_classes(videos: Sequence[Video]) -> None:
-    """Refuse videos in which one number stands for two classes.
+    """Refuse videos in which one class number means two classes.
 
     Raises:
         DataError: two videos name different classes, or the same in another order.

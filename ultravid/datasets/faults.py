@@ -33,7 +33,7 @@ class Fault:
         message: what is wrong, with video and frame.
         file: the annotation file, or the folder of the dataset.
         repaired: True if the data are used after a repair, False if they are rejected.
-        number: how many things of the kind the message stands for.
+        number: how many things of this kind the message reports.
         videos: ids of the videos that it is about; none if it may be about any.
         whole_video: True if a whole video is rejected, False if it is read without the rejected part.
     """
@@ -93,7 +93,7 @@ class FileFaults:
         Args:
             kind: see `Fault`.
             message: what is wrong, with video and frame, without a full stop.
-            number: the number of things that the message stands for, as those of a folder.
+            number: the number of things that the message reports, such as the files of a folder.
             videos: ids of the videos that lack something; none: ``self.video``.
             whole_video: whether a video is left out.
         """
@@ -115,7 +115,7 @@ class FileFaults:
         Args:
             kind: continues a number, such as "boxes were clipped to the frame".
             message: where, without a full stop.
-            number: the number of things that the message stands for.
+            number: the number of things that the message reports.
             listed: whether a warning names the first ten of this kind instead of the first.
         """
         if listed:

@@ -1,8 +1,8 @@
-"""When each frame of a film was taken: the one place that turns numbers, time stamps and a frame rate into time.
+"""The times of frames: the only module that computes them from frame numbers, time stamps and a frame rate.
 
-A frame's time is its own time stamp or, without stamps, its number along the film over the frame rate. Its *tick* is its place
-along the film counted in frames at that rate: ticks of a film without gaps are one apart, those of a film of which every tenth
-frame was kept are ten apart. "The 5 frames before" are the earlier frames whose tick is at most 5 less, to the nearest whole one.
+The time of a frame is its time stamp or, without time stamps, its number in the film divided by the frame rate. Its *tick* is its
+position in the film counted in frames at that rate: ticks of a film without gaps are one apart; if only every tenth frame was kept,
+they are ten apart. "The 5 frames before" are the earlier frames whose tick is at most 5 less, rounded to whole ticks.
 
 Legend: ``F`` frames of a film, in temporal order.
 """

@@ -148,7 +148,7 @@ class PatientRule:
     Args:
         table: patient by video name.
         of_name: the patient of a video's name, "" if the name does not tell; None without such a rule.
-        unknown_tags: values of the DICOM tag PatientID that name nobody, besides `UNKNOWN_DICOM_PATIENTS`.
+        unknown_tags: values of the DICOM tag PatientID that mean an unknown patient, besides `UNKNOWN_DICOM_PATIENTS`.
         text: how the rule is named, for messages; "" for what files state.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Opening files that nobody vouches for: only regular ones, only so many bytes, and only where the data's own folder is.
+"""Opening untrusted files: only regular files, up to a number of bytes, and only inside the folder of the data.
 
 A folder of data may hold a named pipe, which blocks whoever opens it; a link to a device, which never ends; or an annotation
 file that names ``../../other/file``. `open_regular` and `read_bytes` refuse the first two, `NamedFiles` the third.

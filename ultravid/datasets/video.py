@@ -233,14 +233,14 @@ class Video:
     Attributes:
         video_id: unique in its dataset.
         frames: at least one; any sequence is packed (`PackedFrames`).
-        patient: who was scanned; folds keep a patient's videos together. The video's own id if that is not known.
+        patient: the id of the patient; folds keep a patient's videos together. The id of the video if the patient is not known.
         fps: frames per second; None if it is not known.
         metadata: what else is known about the video, under the names ``device``, ``organ``, ``hospital``, ``spacing_mm``
             (millimetres per pixel along a row) and ``spacing_y_mm`` (along a column, if it differs), and any other.
         class_names: the names of the classes that ``Frame.classes`` counts; empty if they are not known.
         static_frames: (first, last) of stretches in which the probe is held still, as far as they are annotated; places among
             ``frames``, from 0.
-        patient_known: False if nothing states who was scanned; ``patient`` is then unique to the video, see
+        patient_known: False if nothing states the patient; ``patient`` is then unique to the video, see
             `ultravid.datasets.patients`.
         may_show_text: True if the frames are of a DICOM file and show more of it than its ultrasound region: the patient's name
             and the date may be burnt in there. Nothing is known about files of other kinds.

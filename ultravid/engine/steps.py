@@ -224,7 +224,7 @@ class Step:
 
 
 class NonfinitePolicy:
-    """What happens when a gradient or a loss is nan or infinite: the optimizer never sees it.
+    """The reaction to a gradient or a loss that is nan or infinite: the optimizer never gets it.
 
     The step is skipped, and the model's buffers (the statistics of batch norm) are restored; or the run ends with a
     `FloatingPointError`. Under DDP the norm of the gradients is the same on every rank, so that all skip, or end, together.

@@ -1,4 +1,4 @@
-"""What a config that somebody else made may build: the parts of detectors on ultravid's own list, and what the user adds by name.
+"""The parts that may be built from somebody else's config: those on ultravid's list, and those that the user adds by name.
 
 Such a config is data (a run's ``config.yaml``). Its targets are looked up in the list, never by import: a package is no safe unit, since
 ``torch.hub.load`` is torch's and ``ultravid.modeling.detector.torch.hub.load`` leads there too.

@@ -35,10 +35,10 @@ class EvaluatedRun:
     """The run for which a model is evaluated.
 
     Attributes:
-        folder: its folder.
-        config: its config, if known.
-        config_file: the file that holds the config, if it stays as it is; else the evaluation's folder gets a copy.
-        weights: those of a training that evaluates; None: what was loaded into the model.
+        folder: the folder of the run.
+        config: the config of the run, if known.
+        config_file: the file that holds the config, if it will not change; else the evaluation's folder gets a copy.
+        weights: the weights of the training that evaluates; None: the weights that were loaded into the model.
         model: the model that is trained, if a training evaluates: of another one its weights say nothing. None: any.
         data_set: name of the data set, if there are several.
         identities: what the evaluations made for it depended on besides the weights: a hash for each, in the main process.
@@ -65,7 +65,7 @@ _CURRENT: ContextVar[EvaluatedRun | None] = ContextVar("evaluated_run", default=
 
 @contextlib.contextmanager
 def evaluating(run: EvaluatedRun) -> Iterator[EvaluatedRun]:
-    """A context in which evaluations are made for a run.
+    """A context that states for which run evaluations are made.
 
     Inside another one, as that of a training which evaluates, the outer run stays: it knows the weights. Its config is replaced by
     one that describes another model or other data.

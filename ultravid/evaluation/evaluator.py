@@ -37,8 +37,8 @@ _WARMUP_FRAMES = 5
 class DatasetEvaluator:
     """Receives each input and output of a model, and computes results at the end.
 
-    One that writes files keeps their folder in the attribute ``output_dir`` (or ``_output_dir``, as detectron2's do) and makes
-    it when it writes: `inference_on_dataset` sets it to another folder if the weights are not the run's (`docs/runs.md`).
+    An evaluator that writes files has the attribute ``output_dir`` (or ``_output_dir``, as in detectron2) for their folder, and creates
+    the folder when it writes: `inference_on_dataset` sets another folder if the weights are not those of the run (`docs/runs.md`).
 
     Attributes:
         metric_names: names of the metrics, if they are known beforehand; None if not. A training compares them with the name of
@@ -50,7 +50,7 @@ class DatasetEvaluator:
     logs_metrics: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """What the results depend on besides inputs and outputs, for the evaluation's record: plain data by name."""
+        """Settings on which the results depend, besides inputs and outputs, for the record of the evaluation: plain data by name."""
         return {}
 
     def reset(self) -> None:
@@ -68,7 +68,7 @@ class DatasetEvaluator:
         return None
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Take in a batch: the inputs as the loader gave them, and the model's output for each."""
+        """Add a batch: the inputs from the loader, and the model's output for each of them."""
 
     def evaluate(self) -> dict[str, Any] | None:
         """Compute the results over all processes: metrics by name in the main process, None in the others."""
@@ -125,7 +125,7 @@ class DatasetEvaluators(DatasetEvaluator):
 
 
 def _flat(evaluator: DatasetEvaluator) -> list[DatasetEvaluator]:
-    """The evaluators that an evaluator consists of; none for the one that stands for no evaluation."""
+    """The single evaluators that an evaluator consists of; empty for an evaluator that evaluates nothing."""
     if type(evaluator) is DatasetEvaluator:
         return []
     return evaluator.flat() if isinstance(evaluator, DatasetEvaluators) else [evaluator]

@@ -1,4 +1,4 @@
-"""All metrics of detections in videos, by name, and what each of them is.
+"""All metrics of detections in videos, by name, with their definitions.
 
 Notation: a *lesion box* is the box of one lesion in one frame. Matching of detections with lesion boxes, precision, recall and
 average precision (AP) are defined in `frame_ap`, false-positive sequences in `video_metrics`. All values are percentages
@@ -22,8 +22,8 @@ Pooled over the frames of all videos (Yu et al., "UltraDet", MICCAI 2023, sectio
   that hits a lesion box outside the range is ignored; one that hits none is a false positive if its own area is in the range.
   Undefined if no lesion box is in the range.
 
-All of these are class-agnostic: a detection of any class may hit a lesion of any class. Where lesions are of several classes,
-``class/...``, ``class_mean/...`` and ``confusion/...`` tell them apart (`class_metrics`).
+All of these are class-agnostic: a detection of any class may hit a lesion of any class. If there are lesions of several classes,
+``class/...``, ``class_mean/...`` and ``confusion/...`` distinguish them (`class_metrics`).
 
 ``per_video/...``: AP50, AP75, mAP, R@16, AR@16, multi_mAP, mAP_s and mAP_l computed per frame, averaged over the frames of each
 video, then over the videos (`per_video`).

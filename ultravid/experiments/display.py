@@ -403,7 +403,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 def _leave_what_is_closed() -> None:
-    """Let what is still printed go nowhere, on a standard stream that is a pipe nobody reads or a terminal that was closed."""
+    """Discard further output to a standard stream whose pipe has no reader or whose terminal was closed."""
     silence_stdout()
     with contextlib.suppress(OSError):
         if stat.S_ISCHR(os.fstat(2).st_mode) and not os.isatty(2):  # what a closed terminal is

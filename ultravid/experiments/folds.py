@@ -107,7 +107,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What a cross-validation consists of.
+    """A cross-validation: its config, its folds and its output folder.
 
     Attributes:
         config_file: a config with folds.

@@ -303,7 +303,7 @@ def _changes_of_base(folder: ExperimentFolder, base: Node, unknown: Sequence[Che
     if not folder.base_config.is_file():
         raise UserError(
             f"{folder.base_config} is missing, and {counted(len(unknown), 'job')} of this command is not in {folder.plan.name}. "
-            "Without that file nobody can tell whether it is comparable with the others: use another --output-dir."
+            "Without that file, it is not known whether the new job is comparable with the others: use another --output-dir."
         )
     changes = significant_changes(base, folder.base_config)
     return [d for d in changes if not all(is_named(d, job.settings.own_keys) for job in unknown)]

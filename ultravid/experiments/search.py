@@ -52,7 +52,7 @@ _KNOWN_METRICS = (*BOOTSTRAP_METRICS, "multi_mAP", "mAP_s", "mAP_l")
 
 
 def default_direction(objective: str) -> str:
-    """Whether a metric is maximized or minimized if nobody says so."""
+    """Whether a metric is maximized or minimized by default."""
     return "minimize" if lower_is_better(objective) else "maximize"
 
 
@@ -90,7 +90,7 @@ class Search:
         config_file: the config file of all jobs.
         space: what varies.
         options: how.
-        report: is called with a line for whoever watches.
+        report: called with a line of output for the user.
     """
 
     folder: ExperimentFolder

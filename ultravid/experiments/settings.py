@@ -383,7 +383,7 @@ def _check_overrides(overrides: Iterable[str], place: str) -> dict[str, str]:
 
 
 def _refuse_overlap(sources: Mapping[str, Sequence[JobSettings]], sweeps: Sweeps) -> None:
-    """Refuse a key that two of the sources set: which one counts would depend on an order that nobody sees."""
+    """Refuse a key that two of the sources set: the result would depend on an order that the user does not see."""
     seen = {_key(item) if isinstance(item, str) else item.key: "the command line" for item in sweeps.in_order}
     for source, block in sources.items():
         for key in sorted({_key(text) for job in block for text in job.overrides}):

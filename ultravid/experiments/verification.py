@@ -66,7 +66,7 @@ def note_verified(folder: ExperimentFolder, jobs: Sequence[PlannedJob]) -> None:
 
 
 def _config_that_counts(job: PlannedJob) -> Path | None:
-    """The saved config of a job's run; None if there is none yet, or if the next start begins anew."""
+    """The saved config of a job's run; None if there is none yet, or if the next start begins from scratch."""
     path = job.run.trained_config()
     return path if path is not None and (job.run.checkpoints() or job.run.evaluation_metrics.is_file()) else None
 

@@ -124,7 +124,7 @@ class VideoDetector(nn.Module, ABC):
 
         Args:
             image_size: (height, width) of the stream's images in pixels.
-            organ: what is scanned; needed by a model that has a classifier per organ.
+            organ: the organ that is scanned; needed by a model that has a classifier per organ.
         """
 
     @abstractmethod
@@ -227,7 +227,7 @@ class VideoDetector(nn.Module, ABC):
         return torch.tensor(organs.index(organ) if organs else 0, device=self.device)
 
     def one_clip(self, frames: Tensor, organ: str) -> tuple[Tensor, Tensor, Tensor]:
-        """What `detect_clip` gives the parts: images ``(1, T, 3, H, W)``, all valid ``(1, T)``, and the organ ``(T,)`` of each frame."""
+        """The input of the parts in `detect_clip`: images ``(1, T, 3, H, W)``, all valid ``(1, T)``, and the organ ``(T,)`` of each frame."""
         images = self.normalize(frames)[None]
         frame_valid = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
         return images, frame_valid, self.organ_index(organ)[None].expand(len(frames))
@@ -303,7 +303,7 @@ class VideoStream:
         model: is not changed.
         image_size: (height, width) of the frames that the model is given, in pixels.
         output_size: (height, width) that the boxes are scaled to; None: that of the frames.
-        organ: what is scanned; needed by a model that has a classifier per organ.
+        organ: the organ that is scanned; needed by a model that has a classifier per organ.
         tracker: in place of the model's; None for none.
     """
 

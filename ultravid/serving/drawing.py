@@ -66,7 +66,7 @@ def draw(
 
 
 def label_of(detection: Detection, class_names: Sequence[str] = ()) -> str:
-    """What stands beside a detection's box: ``malignant #3 0.87``; the class if there are several, the track if there is one."""
+    """The label of a detection: ``malignant #3 0.87``, with the class if there are several, and the track if there is one."""
     name = detection.as_json(class_names)["class"] if len(class_names) > 1 else ""
     track = "" if detection.track_id is None else f"#{detection.track_id}"
     return " ".join(filter(None, (name, track, f"{detection.score:.2f}")))

@@ -44,7 +44,7 @@ _ELSEWHERE = "choose another folder (--output-dir)"
 
 @dataclass(frozen=True)
 class Identity:
-    """What results depend on besides their source.
+    """The settings that results depend on, besides their source.
 
     Attributes:
         model: SHA-256 of the weights.

@@ -55,7 +55,7 @@ class StageClock:
 
 @dataclass
 class PipelineReport:
-    """What a pipeline did.
+    """The results and times of a pipeline.
 
     Attributes:
         num_frames: that were written.
@@ -186,7 +186,7 @@ def run_pipeline(
         num_first: how many, at most.
         depth: frames between two stages.
         stop: once it is set, a live source ends, and what came until then is complete. Of a recording nothing is kept then.
-        on_frame: is told how many frames are written, in the thread that writes.
+        on_frame: called with the number of frames written, in the thread that writes.
         track_clock: of `timed_tracker`: its time is not that of detecting.
         latency_budget_ms: of a live source, see `FrameQueue`.
 

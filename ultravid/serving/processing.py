@@ -50,7 +50,7 @@ __all__ = ["OutputChoice", "SourceProcessor"]
 
 @dataclass(frozen=True)
 class OutputChoice:
-    """What is written of a source besides JSON and CSV.
+    """The files that are written for a source besides JSON and CSV.
 
     Attributes:
         movie: ``NAME.mp4``.

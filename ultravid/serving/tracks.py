@@ -16,7 +16,7 @@ __all__ = ["TrackCollector", "TrackSummary", "summarize_tracks"]
 
 @dataclass(frozen=True)
 class TrackSummary:
-    """What is known of a lesion track at the end of a recording.
+    """A summary of a lesion track at the end of a recording.
 
     Attributes:
         track_id: its number.

@@ -17,7 +17,7 @@ __all__ = ["BoxMode"]
 
 
 class BoxMode(IntEnum):
-    """What the numbers of a box mean; the values are detectron2's, so that they mean the same in a JSON file."""
+    """The format of a box: what its numbers mean. The values are detectron2's, so they have the same meaning in a JSON file."""
 
     XYXY_ABS = 0
     """x1, y1, x2, y2 in pixels."""
@@ -39,8 +39,8 @@ class BoxMode(IntEnum):
         Args:
             box: one box as a list or tuple, or boxes ``(N, 4)`` (``(N, 5)`` if rotated) as an array or a tensor. It is
                 left as it is.
-            from_mode: what its numbers mean.
-            to_mode: what they shall mean.
+            from_mode: the format of the given box.
+            to_mode: the format of the result.
             image_size: (height, width) of the image in pixels; needed from absolute to relative numbers and back.
 
         Returns:

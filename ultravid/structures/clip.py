@@ -25,7 +25,7 @@ class Clip:
         video_ids: per frame; they differ only if frames of several videos were mixed on purpose.
         frame_indices: per frame, its place in its video, from 0.
         position: number of this sample in the run, from 0.
-        organ: what was scanned, "" if that is not known; a model may weight its loss by it.
+        organ: the organ that was scanned, "" if it is not known; a model may weight its loss by it.
         num_memory: number of leading frames that are memory frames: later frames may use them, and they carry no loss.
     """
 

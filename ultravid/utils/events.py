@@ -178,7 +178,7 @@ class EventStorage:
         The caller is `source`. Several sources may reserve a name for the same thing.
 
         Args:
-            names: one that ends with "/" stands for all names that begin with it.
+            names: a name that ends with "/" means all names that begin with it.
             what: what records them, in words, for the error.
 
         Raises:
@@ -352,7 +352,7 @@ class EventStorage:
     def new_rows(
         self, reader: object, window_size: int | None = None, *, without: str | None = None
     ) -> dict[int, dict[str, float]]:
-        """What a writer has not written yet, by iteration: each scalar in the row of the last iteration that recorded it.
+        """The rows that a writer has not written yet, by iteration: each scalar is in the row of the last iteration that recorded it.
 
         A scalar that may be smoothed is the median of its values since ``reader`` called `mark_written`: the middle one, or
         the mean of the two in the middle. If one of them is nan or infinite, it is nan, and ``nonfinite/<name>`` counts
@@ -388,7 +388,7 @@ class EventStorage:
         self.next_row = self._iter + 1
 
     def state_dict(self) -> dict[str, Any]:
-        """What was recorded since the last row was written, except times: a resumed run writes it with its next row."""
+        """The values recorded since the last row was written, except times: a resumed run writes them with its next row."""
         self._read_pending()
         scalars = {}
         for name, history in self._history.items():

@@ -55,7 +55,7 @@ class LockedError(UserError):
 
 @dataclass(frozen=True)
 class LockHolder:
-    """What the lock of a folder says.
+    """The process that holds the lock of a folder, as the lock file states it.
 
     Attributes:
         path: the lock's file.
@@ -69,7 +69,7 @@ class LockHolder:
 
     @property
     def token(self) -> str | None:
-        """What distinguishes this lock from every other one."""
+        """A text that is unique to this lock."""
         return self.facts.get("token")
 
     @property
@@ -103,7 +103,7 @@ class LockHolder:
         return f"{text}, since {facts.get('since', '?')}: {facts.get('command', '?')}"
 
     def takeover(self) -> str:
-        """What a process has to say that replaces this dead lock."""
+        """The warning of a process that replaces this stale lock."""
         return f"Took over the lock of {self}. That process ended without releasing it."
 
     def refusal(self, folder: Path, remedy: str) -> LockedError:

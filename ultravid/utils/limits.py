@@ -70,7 +70,7 @@ class Accepts:
 
 @dataclass(frozen=True)
 class EitherThisOr:
-    """Of two arguments of a call one is given, and the other is None.
+    """Exactly one of two arguments of a call is given; the other is None.
 
     Attributes:
         other: name of the other argument.
@@ -81,7 +81,7 @@ class EitherThisOr:
 
 @dataclass(frozen=True)
 class Hint:
-    """What a message adds about a value of the wrong type.
+    """An additional hint in the message about a value of the wrong type.
 
     Attributes:
         text: one or more sentences.

@@ -90,7 +90,7 @@ def _temporary_directory() -> tempfile.TemporaryDirectory[str]:
 
 
 def make_path_manager() -> PathManager:
-    """A path manager for local files and ``http(s)://``, ``ftp://``; it reports its use to nobody."""
+    """A path manager for local files and ``http(s)://``, ``ftp://``; it sends no usage statistics."""
     manager = PathManager()
     manager.set_logging(False)
     manager.register_handler(_HTTPHandler())

@@ -10,7 +10,7 @@ __all__ = ["is_running", "machine_id", "process_start_time"]
 
 
 def machine_id() -> dict[str, str]:
-    """What the machine is called, and what distinguishes it from others of that name, from itself before a restart, and from a container.
+    """The name of the machine, with values that distinguish it from machines of the same name, from itself before a restart, and from a container.
 
     Two processes see each other's pids if these values are equal. Where there is no ``/proc`` the host's name must do.
     """

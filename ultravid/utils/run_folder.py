@@ -25,7 +25,7 @@ __all__ = ["Attempt", "InferenceFolder", "RunFolder", "RunState", "process_start
 
 
 class RunState(enum.StrEnum):
-    """What a run is doing, or how its last attempt ended; what a reader may rely on in each state.
+    """The state of a run: whether it is running, or how its last attempt ended.
 
     Files that are replaced as a whole (checkpoints, configs, records, manifests, metrics of an evaluation) are complete in
     every state, also if the process was killed while it wrote: they hold the old content or the new one. ``metrics.json`` and
@@ -65,7 +65,7 @@ class Attempt:
 
     @property
     def record(self) -> Path:
-        """What ran, where, and how it ended (`ultravid.engine.hooks.RunRecord`)."""
+        """The record of the attempt: command, host, versions, and how it ended (`ultravid.engine.hooks.RunRecord`)."""
         return self.path / "record.json"
 
     @property
@@ -75,7 +75,7 @@ class Attempt:
 
     @property
     def changes(self) -> Path:
-        """What the checkout's files differ in from its commit."""
+        """The uncommitted changes of the checkout, as a diff."""
         return self.path / "git.diff"
 
     def read_record(self) -> dict[str, Any] | None:
@@ -104,7 +104,7 @@ class InferenceFolder:
 
     @property
     def record(self) -> Path:
-        """What was evaluated, on what, by whom and when (`ultravid.evaluation.records`)."""
+        """The record of the evaluation: weights, data, command and time (`ultravid.evaluation.records`)."""
         return self.path / "record.json"
 
     @property
@@ -208,12 +208,12 @@ class RunFolder:
 
     @property
     def terminal(self) -> Path:
-        """What the run printed, if it was started as a job."""
+        """The terminal output of the run, if it was started as a job."""
         return self.path / "terminal.txt"
 
     @property
     def metrics(self) -> Path:
-        """What was recorded during training: one JSON object a line and iteration."""
+        """The values recorded during training: one JSON object per line and iteration."""
         return self.path / "metrics.json"
 
     @property
@@ -319,7 +319,7 @@ class RunFolder:
         return recorded[-1] if recorded else self.config if self.config.is_file() else None
 
     def state(self) -> RunState:
-        """What the newest attempt's record says; see `RunState`.
+        """The state of the run, from the record of its newest attempt; see `RunState`.
 
         A record without an end is that of a process at work, or of one that was killed. The folder's lock distinguishes the two, and
         on the host that wrote the record its process does; without either, as on another host in a folder of version 0.1, the
@@ -355,7 +355,7 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Who is training in the folder (`ultravid.utils.folder_lock`); missing if nobody is."""
+        """The lock file: which process is training in the folder (`ultravid.utils.folder_lock`). It is missing if there is none."""
         return self.path / LOCK_NAME
 
     def holder(self, *, exact: bool = False) -> LockHolder | None:
@@ -425,7 +425,7 @@ class RunFolder:
             archive_file(self.config)
 
     def archive_checkpoints(self, names: Iterable[str] = ()) -> Path | None:
-        """Move the checkpoints and what names them to ``earlier_run_1`` (or 2, ...), so that the next run can't mistake them for its own.
+        """Move the checkpoints, and the files that name them, to ``earlier_run_1`` (or 2, ...), so that the next run can't take them for its own.
 
         Args:
             names: further files to move, as checkpoints of another prefix; those that are missing are passed over.

@@ -159,7 +159,7 @@ def _flushed() -> Any:
 
 
 def silence_stdout() -> None:
-    """Let what is printed to a pipe that nobody reads go nowhere from now on, with what python still holds of it."""
+    """Discard further output, and what python still buffers, when the reader of a pipe has gone."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -194,7 +194,7 @@ class ToolParser(argparse.ArgumentParser):
         self.exit(EXIT_USER_ERROR, f"error: {text}{end} For all options: {self._help_command()}\n")
 
     def hints(self, unknown: Sequence[str], known: Sequence[str]) -> list[str]:
-        """What was meant by arguments that the parser does not know, as sentences."""
+        """Suggestions for arguments that the parser does not know, as sentences."""
         options = [text.partition("=")[0] for text in unknown if text.startswith("-")]
         found = {option: nearest(option.lstrip("-"), [text[2:] for text in known]) for option in options}
         return [f"Did you mean --{near}?" for near in dict.fromkeys(filter(None, found.values()))]

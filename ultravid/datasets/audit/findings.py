@@ -79,13 +79,13 @@ def audit_splits(
     advance: Callable[[int], object] = lambda _: None,
     unknown_tags: Sequence[str] = (),
 ) -> AuditReport:
-    """Count, and decode every frame to compare it with the others.
+    """Count the contents of splits, and decode every frame to compare it with the others.
 
     Args:
         splits: one or more. Faults found by the readers are part of the report, together with frames that can't be decoded.
         frozen_frames: a box that stays the same over this many frames is reported.
         advance: called with the number of frames that were decoded since the last call.
-        unknown_tags: values of the DICOM tag PatientID that name nobody, besides `UNKNOWN_DICOM_PATIENTS`.
+        unknown_tags: values of the DICOM tag PatientID that mean an unknown patient, besides `UNKNOWN_DICOM_PATIENTS`.
     """
     names_nobody = PatientRule(unknown_tags=unknown_tags).names_nobody
     seen = _look_at(splits, advance)

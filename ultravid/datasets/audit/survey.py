@@ -70,11 +70,11 @@ class Table:
 
 @dataclass
 class AuditReport:
-    """All that was found.
+    """The results of an audit.
 
     Attributes:
-        num_splits: how many parts were compared.
-        unseen: splits of which not one frame could be read.
+        num_splits: number of splits that were compared.
+        unseen: splits from which no frame could be read.
         unknown_patients: a sentence about videos whose patients are not known; "" without such videos.
         rejected: a sentence about what could not be used; "" if all was.
         notes: sentences about how the data were read, shown with the verdict.

@@ -5,7 +5,7 @@ COCO-VID holds ``videos[]{id, name}``, ``images[]{id, video_id, frame_id, file_n
 `ultravid.datasets.formats.lesions`; regions to ignore: `ultravid.datasets.formats.coco_lesions`. A video may give its ``fps`` (0:
 not known), ``patient``, ``device``, ``organ``, ``hospital``, ``spacing_mm``, and more under ``metadata``, and its
 ``static_frames`` as a list of [first, last], which count its images from 0. Plain COCO, without videos, is read as stills: each image is a video of one frame. If images of it share a
-``video_id`` they may be frames of a film: this is reported, and refused where nobody asked for stills.
+``video_id`` they may be frames of a film: this is reported, and refused unless stills were asked for.
 
 ``frame_id`` is the frame's number along the film: numbers may have gaps and begin anywhere, and a frame's time is ``frame_id`` over
 ``fps``. Images may give their time stamp in seconds as ``time_s`` instead, all of a video or none (`ultravid.datasets.frame_times`).

@@ -66,7 +66,7 @@ def find_frames(
         damage: takes what is wrong with frames behind the first.
 
     Raises:
-        DataError: the file is truncated, a frame is incomplete or of another size, or it can't be told where frames begin.
+        DataError: the file is truncated, a frame is incomplete or of another size, or the beginnings of the frames are not known.
     """
     if header.transfer_syntax.is_encapsulated:
         spans, repairs = _compressed(header, size, damage)

@@ -75,7 +75,7 @@ class FrameSource(Protocol):
 
     @property
     def repairs(self) -> Sequence[tuple[str, str]]:
-        """What of the file was guessed or repaired: kind and message, as `FileFaults.repair` takes them; never the patient."""
+        """What was guessed or repaired in the file: kind and message, as `FileFaults.repair` takes them; never the patient."""
 
     @property
     def bits(self) -> int | None:

@@ -31,7 +31,7 @@ _CLASSIFIER = re.compile(r"^(backbone\.|stem\.)?(fc|linear|layer4|res5)\.")
 
 @dataclass
 class Conversion:
-    """What `convert_checkpoint` did.
+    """The result of `convert_checkpoint`.
 
     Attributes:
         config: the file of the config.
@@ -39,10 +39,10 @@ class Conversion:
         name: the name of the published model.
         num_weights: number of weights of the model that the file has.
         changed: arguments with another value than published, as ``(argument, value, key of the YAML config)``.
-        not_carried: keys of the YAML config that decide about training or data alone, and were not carried over.
-        unused: names of the file that nothing uses.
-        skipped: names of the file that no model needs, and why.
-        lacking: names of the model that the file lacks: they start from scratch. Not empty for a file of a backbone alone.
+        not_carried: keys of the YAML config that concern only training or data, and were not converted.
+        unused: names in the file that nothing uses.
+        skipped: names in the file that no model needs, and why.
+        lacking: names of the model that are missing in the file: they start from scratch. Not empty for a file with only a backbone.
         computed: constants of the model that the file lacks; they follow from the config.
     """
 

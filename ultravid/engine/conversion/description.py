@@ -73,7 +73,7 @@ def _flat(node: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
 
 
 def published_model(name: str, depth: int = 34) -> Node:
-    """The config of a published model, with what its code does unlike its paper.
+    """The config of a published model, including the points in which its code differs from its paper.
 
     Args:
         name: one of `PUBLISHED_MODELS`.

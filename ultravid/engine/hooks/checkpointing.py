@@ -64,7 +64,7 @@ class PeriodicCheckpointer(HookBase):
 
     Args:
         checkpointer: saves the files; fvcore's `Checkpointer` will do.
-        period: iterations between checkpoints; 0 saves the final one alone.
+        period: iterations between checkpoints; 0 saves only the final one.
         max_iter: number of iterations after which the final one is saved; None takes the trainer's.
         max_to_keep: number of periodic files that are kept, the newest; None keeps all.
         file_prefix: the files' names start with it.

@@ -31,7 +31,7 @@ class EvalHook(HookBase):
     """Evaluates every ``eval_period`` iterations, and at the end of a training that reached ``max_iter``.
 
     Args:
-        eval_period: iterations between evaluations; 0 evaluates at the end alone.
+        eval_period: iterations between evaluations; 0 evaluates only at the end.
         eval_function: takes nothing and returns a (nested) dict of metrics, whose names are joined by "/", as in "bbox/AP". They
             go to the log and to the storage. None is an undefined metric; what is no number is left out with a warning.
         eval_after_train: whether to evaluate at the end.
@@ -89,7 +89,7 @@ class EvalHook(HookBase):
 
     @property
     def period(self) -> int:
-        """Iterations between evaluations; 0 evaluates at the end alone."""
+        """Iterations between evaluations; 0 evaluates only at the end."""
         return self._every.period
 
     def _prefixed(self, metric: str) -> str:

@@ -24,7 +24,7 @@ class PreciseBN(HookBase):
     """Replaces the running statistics of batch norm by those of many batches at fixed weights (Wu and Johnson, 2021, sec. 3).
 
     Args:
-        period: iterations from one time to the next, and it acts after the last iteration too; 0 acts at the end alone. Give it
+        period: iterations from one time to the next, and it acts after the last iteration too; 0 acts only at the end. Give it
             the period of `EvalHook`, so that evaluations use these statistics.
         model: its batch norm layers are updated; those in evaluation mode are left alone.
         data_loader: its batches are what the model takes in training.

@@ -25,7 +25,7 @@ __all__ = [
 
 
 class DensePredictions(NamedTuple):
-    """What a head predicts at its locations, without gradient.
+    """The predictions of a head at its locations, without gradient.
 
     Attributes:
         locations: ``(N, 2)`` (x, y), pixels.
@@ -43,7 +43,7 @@ class DensePredictions(NamedTuple):
 
 
 class DenseAssigner(Protocol):
-    """Gives each location the ground truth that it is trained towards."""
+    """Assigns to each location the ground truth that is its training target."""
 
     def __call__(self, predictions: DensePredictions, targets: Targets) -> Assignment:
         """``(B, N)`` each; locations in the padding are ignored."""

@@ -17,7 +17,7 @@ __all__ = ["Assignment", "Matcher", "sample_labels", "subsample_labels"]
 
 
 class Assignment(NamedTuple):
-    """What each box is trained towards.
+    """The training target of each box.
 
     Attributes:
         rows: ``(..., N)`` int64, the row of the ground truth of highest IoU (the first, on ties; 0 without ground truth).

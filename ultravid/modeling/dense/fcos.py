@@ -73,8 +73,8 @@ class FCOS(DenseHead):
         focal_alpha: weight of foreground in the classification loss.
         focal_gamma: power in the classification loss.
         giou_plus_one: as of `giou_loss`, in strides.
-        prior_probability: with which the classifier begins.
-        organ_classes: number of classes of each organ, by its name, if each has a classifier of its own, see `modeling.organs`.
+        prior_probability: probability of foreground that the untrained classifier gives.
+        organ_classes: number of classes of each organ, by its name, for a separate classifier per organ, see `modeling.organs`.
     """
 
     def __init__(

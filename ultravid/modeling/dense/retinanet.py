@@ -73,8 +73,8 @@ class RetinaNet(DenseHead):
         smooth_l1_beta: difference up to which the loss of the deltas is quadratic; 0 is L1.
         normalizer_momentum: None divides the losses by the number of foreground anchors in the batch, as the paper does. A value m,
             0.9 in detectron2, divides by its running mean, which begins at 100: m * old + (1 - m) * new.
-        prior_probability: with which the classifier begins.
-        organ_classes: number of classes of each organ, by its name, if each has a classifier of its own, see `modeling.organs`.
+        prior_probability: probability of foreground that the untrained classifier gives.
+        organ_classes: number of classes of each organ, by its name, for a separate classifier per organ, see `modeling.organs`.
     """
 
     loss_normalizer: Tensor

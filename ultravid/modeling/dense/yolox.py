@@ -75,7 +75,7 @@ class YOLOX(DenseHead):
         scale_by_padded_size: boxes are scaled as if they were predicted on an image whose sides are rounded up to multiples of the
             stride, as in the published code.
         prior_probability: probability that an untrained head gives objectness and class.
-        organ_classes: number of classes of each organ, by its name, if each has a classifier of its own, see `modeling.organs`.
+        organ_classes: number of classes of each organ, by its name, for a separate classifier per organ, see `modeling.organs`.
     """
 
     def __init__(

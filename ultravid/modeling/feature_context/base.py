@@ -16,7 +16,7 @@ __all__ = ["FeatureContext", "NoFeatureContext"]
 
 
 class FeatureContext(nn.Module, ABC):
-    """From the maps of frames to maps that know of other frames. The place of a frame's ground truth is unknown to it."""
+    """Turns the feature maps of frames into maps that include information from other frames. It gets no ground truth."""
 
     relates_frames = True
     """A frame's map depends on other frames; otherwise frames that carry no loss need not be computed."""

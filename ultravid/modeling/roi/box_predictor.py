@@ -43,7 +43,7 @@ class BoxPredictor(nn.Module):
         max_detections: number of detections of a frame that are kept.
         cls_loss_weight: weight of the mean cross entropy.
         box_loss_weight: weight of the L1 loss of the deltas.
-        organ_classes: number of classes of each organ, by its name, if each has a classifier of its own, see `modeling.organs`.
+        organ_classes: number of classes of each organ, by its name, for a separate classifier per organ, see `modeling.organs`.
     """
 
     def __init__(

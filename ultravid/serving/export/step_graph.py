@@ -113,6 +113,6 @@ def phase_cycle(model: VideoDetector, longest: int = 4096) -> list[int]:
         if phases[length:] == phases[:-length]:
             return phases[:length]
     raise ExportError(
-        f"The phases of {type(model).__name__} do not repeat within {longest} frames: whoever runs an exported model could not know "
+        f"The phases of {type(model).__name__} do not repeat within {longest} frames: the program that runs an exported model could not know "
         "which of its graphs a frame takes."
     )

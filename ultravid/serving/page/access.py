@@ -1,4 +1,4 @@
-"""Who may talk to a page: requests for another host, from another origin or without the token are refused, before anything is read.
+"""Access control of a page: requests for another host, from another origin or without the token are refused, before anything is read.
 
 A web page that is open in the same browser can send requests to 127.0.0.1, and by a name that resolves to 127.0.0.1 (DNS rebinding) even
 read the answers. So the Host header must name this server, and the Origin header, which a browser sets and a page can't, must be
@@ -52,7 +52,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Access:
-    """Which requests are let in.
+    """The rules for accepting requests.
 
     Args:
         host: that the server is bound to.

@@ -78,7 +78,7 @@ class PageApp:
         return list(self.detector.class_names)
 
     def facts(self) -> dict[str, Any]:
-        """What the page is told at its beginning."""
+        """The facts that the page gets when it is opened."""
         return {
             "title": self.title,
             "classes": self.class_names,

@@ -197,7 +197,7 @@ def _blackout(job: dict[str, Any], stream: Any, first_frames: Sequence[ImageArra
 
 
 def _said(blackout: Blackout, pictures: str = "each picture") -> str:
-    """What the viewer is told of what is black, and why; whether it is a guess, and what to check then."""
+    """The note for the viewer on what is blacked out and why, whether that is a guess, and what to check then."""
     if blackout.kept is None:
         return _NOTHING_BLACK[blackout.rule].format(guess=blackout.reason.partition(", as ")[0])
     share = "All" if blackout.share == 1 else f"{100 * max(blackout.share, 0.001):.2g}%"

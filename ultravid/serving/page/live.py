@@ -1,4 +1,4 @@
-"""What a page is told while it is open: where its recordings stand, and what was found, as it is found.
+"""The messages to an open page: the states of its recordings, and detections as they are made.
 
 A page says which recording it watches, and from which frame on it wants results. What it gets next depends on what it has got, not
 on when something happened, so a slow page gets larger messages, and nothing piles up for it.
@@ -36,7 +36,7 @@ _MAX_PICTURE = 1 << 23
 
 
 class _Page:
-    """One open page: what it has been told."""
+    """One open page, with the messages that it has got."""
 
     def __init__(self, socket: WebSocket, viewer: Viewer, class_names: list[str]) -> None:
         self._socket = socket

@@ -22,7 +22,7 @@ _LABEL_LENGTH = 200
 
 
 class State(enum.StrEnum):
-    """Where a recording stands."""
+    """The state of a recording."""
 
     UPLOADING = "uploading"
     QUEUED = "queued"
@@ -80,7 +80,7 @@ class MovieExport:
     id: str = field(default_factory=lambda: secrets.token_urlsafe(8))
 
     def as_json(self) -> dict[str, Any]:
-        """As the page is told."""
+        """The JSON form for the page."""
         return {
             "id": self.id,
             "state": self.state,
@@ -102,7 +102,7 @@ class Recording:
     Attributes:
         id: random.
         path: the path of the upload.
-        state: where it stands.
+        state: its state.
         place: in the queue, from 1; 0 if it is not in the queue.
         message: why it failed.
         blackout: what is black in the pictures, and why; "" until it is known.
@@ -172,7 +172,7 @@ class Recording:
         return [self.blackout, *self.notes] if self.blackout else list(self.notes)
 
     def note_blackout(self, text: str) -> None:
-        """Tell the viewer what is black in the pictures, in place of what was told before."""
+        """Replace the note for the viewer on what is blacked out in the pictures."""
         if text != self.blackout:
             self.blackout = text
             self._on_change()

@@ -39,7 +39,7 @@ class UploadedStream:
         for_movie: frames are black where pictures are, and have no pictures.
 
     Attributes:
-        blackout: what the viewer is told of what is black in pictures, and why.
+        blackout: the note for the viewer on what is blacked out in pictures, and why.
         is_cut: whether frames were left out because there are more than `PageBounds.max_frames`.
 
     Raises:

@@ -28,7 +28,7 @@ _HOW_TO_STATE = "look at the QC sheet; state the parts with --mask FILE, or writ
 
 
 class BlackoutRule(StrEnum):
-    """What decided which parts are black."""
+    """The rule that decided which parts are blacked out."""
 
     NOTHING = "nothing"
     """The user wants everything written."""
@@ -64,7 +64,7 @@ class HasShownPart(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Blackout:
-    """What is black in pictures of a source.
+    """The parts that are blacked out in pictures of a source.
 
     Attributes:
         kept: ``(H, W)`` uint8, 255 where the picture stays as it is, 0 where it is black. None: nothing is black.
@@ -115,7 +115,7 @@ def choose_blackout(
     masks: ScannerMasks | None = None,
     allow: bool = False,
 ) -> Blackout:
-    """What is black in pictures of a source.
+    """The parts that are blacked out in pictures of a source.
 
     The first of these that says it decides:
 

@@ -1,4 +1,4 @@
-"""Decoding in a thread, a few frames ahead of whoever asks for them."""
+"""Decoding in a thread, a few frames ahead of the code that uses them."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class RecordingStream(Protocol):
 
     @property
     def repairs(self) -> Sequence[tuple[str, str]]:
-        """What of the source was guessed or repaired: kind and message, as of `FrameSource.repairs`."""
+        """What was guessed or repaired in the source: kind and message, as in `FrameSource.repairs`."""
 
     @property
     def damage(self) -> Sequence[str]:

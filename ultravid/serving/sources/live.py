@@ -45,7 +45,7 @@ _RESTAMPED = (
 
 
 class _Mailbox:
-    """Frames on their way from the thread that reads to whoever asks: the oldest are dropped, or the reader waits."""
+    """A queue of frames from the thread that reads to the code that uses them: the oldest are dropped, or the reader waits."""
 
     def __init__(self, *, drops: bool) -> None:
         self._drops = drops

@@ -19,7 +19,7 @@ __all__ = ["PartialText", "Picture", "ResultWriter", "close_writers", "discard_w
 
 
 class Picture(NamedTuple):
-    """What is shown of a frame.
+    """The picture of a frame.
 
     Attributes:
         plain: ``(H, W, 3)`` uint8 RGB, the frame with what is blacked out.
