@@ -133,6 +133,50 @@ def test_jobs_have_the_identity_and_the_faults_of_a_whole_check(config):
     assert len({row[1] for row in found if len(row[1]) == 64}) > 5 and any("faults" in row[1] for row in found)
 
 
+CROSSED = """
+from typing import Annotated
+from ultravid.config import LazyCall as L
+from ultravid.utils.limits import EitherThisOr, Limits
+
+def split(fold: Annotated[int, Limits(ge=0, lt="num_folds")] = 0, num_folds: int = 5, rate: Annotated[float, Limits(gt=0)] = 0.1,
+          path: Annotated[str | None, EitherThisOr("url")] = None, url: str | None = None, sizes: tuple[int, ...] = ()): ...
+
+train = dict(output_dir="out", device="cpu", seed=0, init_checkpoint="", deterministic=False, flag=False, path="here", url=None)
+data = dict(fold=1, half="${data.fold}", num_folds=4)
+model = L(split)(path="x")
+dataloader = dict(train=L(split)(fold="${data.half}", num_folds="${data.num_folds}", path="${train.path}", url="${train.url}"),
+                  test=L(split)(sizes=[1, "${data.fold}"], path="x"), evaluator=L(split)(path="x", rate=0.5))
+trainer = L(split)(fold=2, num_folds=3, path=None, url="u", _partial_="${train.flag}")
+"""
+
+
+def test_a_value_that_does_not_fit_another_one_is_found_whichever_of_the_two_a_job_sets(tmp_path):
+    path = tmp_path / "crossed.py"
+    path.write_text(CROSSED)
+    rng = random.Random(3)
+    choices = {
+        "data.fold": [0, 1, 2, 3, 4, -1, "a"],
+        "data.num_folds": [1, 2, 3, 4, "null", 2.5],
+        "dataloader.evaluator.rate": [0.5, 0.25, 0, -1],
+        "train.path": ["here", "null"],
+        "train.url": ["null", "there"],
+        "trainer.url": ["u", "null"],
+        "trainer.num_folds": [3, 2, 5],
+        "train.flag": ["true", "false"],
+        "train.deterministic": ["true", "false", "maybe"],
+    }
+    with importable_project(path):
+        variants = Variants(path, load_with_overrides(str(path)), RUN_KEYS, RUN_OBJECTS)
+        rows = []
+        for _ in range(80):
+            keys = rng.sample(sorted(choices), rng.choice([1, 1, 2, 3]))
+            overrides = [f"{key}={rng.choice(choices[key])}" for key in keys]
+            rows.append((overrides, outcome(variants.identity, overrides), outcome(slow(path), overrides)))
+    assert [row for row in rows if row[1] != row[2]] == []
+    faults = " ".join(row[1] for row in rows)
+    assert all(text in faults for text in ("takes 0 to", "takes either", "needs either", "'a' is text"))
+
+
 def test_jobs_of_a_shipped_config_have_the_identity_and_the_faults_of_a_whole_check():
     assert [row for row in compare(PHANTOM_CONFIG, 6, seed=1) if row[1] != row[2]] == []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from inspect import isabstract
 from typing import Any
 
@@ -15,8 +15,6 @@ from ultravid.config.targets import target_name
 from ultravid.config.tree import CONTROL_KEYS, DELETED, MISSING, Container, full_key, raw_child, raw_children
 from ultravid.config.value_types import (
     Parameters,
-    alternative_of,
-    bound_by_argument,
     hint_of,
     is_function,
     mismatch,
@@ -25,7 +23,7 @@ from ultravid.config.value_types import (
     type_text,
 )
 
-__all__ = ["call_faults", "object_faults"]
+__all__ = ["argument_faults", "call_faults", "object_faults"]
 
 _SWITCHES = ("_partial_", "_recursive_", "_check_")
 
@@ -89,6 +87,23 @@ def call_faults(node: Node, allowed: frozenset[str] | None, complete: bool = Tru
             yield from _alternative_faults(node, target, parameters, complete and not node.get("_partial_", False))
 
 
+def argument_faults(node: Node, names: Set[Any], complete: bool = True) -> Iterator[Fault]:
+    """Faults of some arguments of a call without faults, in which nothing but their values was replaced.
+
+    Args:
+        node: the call.
+        names: of the arguments; for ``_target_``, ``_args_`` and their like there is `call_faults`.
+        complete: as of `call_faults`.
+    """
+    target = node["_target_"]
+    target = locate_allowed(target, None) if isinstance(target, str) else target
+    takes = None if isinstance(target, Node) else parameters_of(target)
+    if takes is not None and node.get("_recursive_", True) and node.get("_check_", True):
+        yield from _named_type_faults(node, target, takes, names)
+        yield from _relation_faults(node, target, takes)
+        yield from _alternative_faults(node, target, takes, complete and not node.get("_partial_", False))
+
+
 def _positional(node: Node) -> list[Any]:
     """The resolved positional arguments; ??? for one whose reference is wrong."""
     return [value for _, value in resolved_items(node["_args_"])] if "_args_" in node else []
@@ -135,7 +150,14 @@ def _type_faults(node: Node, target: Callable[..., Any], takes: Parameters) -> I
                 yield from _type_fault(held, index, value, target, parameter, takes)
             else:  # a plain tuple does not know where its items were set
                 yield from _type_fault(node, "_args_", value, target, parameter, takes)
-    for key, value in resolved_items(node):
+    yield from _named_type_faults(node, target, takes)
+
+
+def _named_type_faults(
+    node: Node, target: Callable[..., Any], takes: Parameters, names: Set[Any] | None = None
+) -> Iterator[Fault]:
+    """Faults of the types of arguments that are given by name; of all of them, or of some."""
+    for key, value in resolved_items(node, names):
         if key not in CONTROL_KEYS:
             parameter = takes.by_name.get(key, takes.any_name)
             if parameter is not None:
@@ -144,10 +166,9 @@ def _type_faults(node: Node, target: Callable[..., Any], takes: Parameters) -> I
 
 def _relation_faults(node: Node, target: Callable[..., Any], takes: Parameters) -> Iterator[Fault]:
     """Arguments that another argument of the same call bounds: ``fold`` is below ``num_folds``."""
-    given = dict(resolved_items(node))
-    for name, annotation in takes.annotations.items():
-        bound = bound_by_argument(annotation)
-        if bound is None or name not in given or type(given[name]) is not int:
+    given = dict(resolved_items(node, {*takes.bounds, *takes.bounds.values()}))
+    for name, bound in takes.bounds.items():
+        if type(given.get(name)) is not int:
             continue
         other = given.get(bound, takes.by_name[bound].default if bound in takes.by_name else None)
         owner, own_key = owner_of(node, name)
@@ -163,10 +184,9 @@ def _relation_faults(node: Node, target: Callable[..., Any], takes: Parameters) 
 
 def _alternative_faults(node: Node, target: Callable[..., Any], takes: Parameters, complete: bool) -> Iterator[Fault]:
     """Arguments of which a call takes one or the other, if it is given both or neither."""
-    given = dict(resolved_items(node))
-    for name, annotation in takes.annotations.items():
-        other = alternative_of(annotation)
-        if other is None or "_args_" in node:
+    given = dict(resolved_items(node, {*takes.alternatives, *takes.alternatives.values()}))
+    for name, other in takes.alternatives.items():
+        if "_args_" in node:
             continue
         if given.get(name) is None and given.get(other) is None:
             if complete:

@@ -246,8 +246,8 @@ def launcher_faults(cfg: Node) -> Iterator[Fault]:
     train = cfg.get("train") if "train" in cfg and not is_reference(raw_child(cfg, "train", None)) else None
     if not isinstance(train, Node) or "_target_" in train:
         return
-    for key, value in resolved_items(train):
-        wrong = mismatch(value, OF_LAUNCHERS[key]) if key in OF_LAUNCHERS else None
+    for key, value in resolved_items(train, OF_LAUNCHERS.keys()):
+        wrong = mismatch(value, OF_LAUNCHERS[key])
         if wrong is not None:
             message = f"is {value!r} where a run takes {type_text(OF_LAUNCHERS[key])}."
             owner, own_key = owner_of(train, key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ultravid.config.errors import ConfigError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ultravid.config.cfg_node import CfgNode
 
 __all__ = [
+    "LeavesIdentity",
     "check_identity",
     "config_identity",
     "has_no_influence",
@@ -71,8 +72,41 @@ def config_identity(cfg: Node | CfgNode) -> str:
 
 def identity_of_leaves(values: Mapping[str, str]) -> str:
     """The identity of a config from its `leaves`."""
-    lines = "\n".join(f"{key}\0{text}" for key, text in sorted(values.items()) if not has_no_influence(key))
-    return hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()
+    return _hash(_line(key, text) for key, text in sorted(values.items()) if not has_no_influence(key))
+
+
+class LeavesIdentity:
+    """The identities of configs that differ in a few of their `leaves`.
+
+    Args:
+        values: the leaves of one of them.
+    """
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = dict(values)
+        self._lines = {key: _line(key, text) for key, text in sorted(values.items()) if not has_no_influence(key)}
+
+    def with_changes(self, changes: Mapping[str, str], deleted: Iterable[str] = ()) -> str:
+        """The identity of a config that has these leaves in place of those under the same names.
+
+        Args:
+            changes: leaves, new ones among them.
+            deleted: names of leaves that it does not have.
+        """
+        counting = {key: text for key, text in changes.items() if not has_no_influence(key)}
+        if deleted or any(key not in self._lines for key in counting):
+            gone = set(deleted)
+            kept = {key: text for key, text in self._values.items() if key not in gone}
+            return identity_of_leaves({**kept, **changes})
+        return _hash({**self._lines, **{key: _line(key, text) for key, text in counting.items()}}.values())
+
+
+def _line(key: str, text: str) -> str:
+    return f"{key}\0{text}"
+
+
+def _hash(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def without_job(cfg: Node | CfgNode) -> Node:

@@ -17,7 +17,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import PurePath
 from typing import Any
 
@@ -33,8 +33,6 @@ from ultravid.utils.limits import Accepts, EitherThisOr, Hint, Limits, as_limits
 __all__ = [
     "Mismatch",
     "Parameters",
-    "alternative_of",
-    "bound_by_argument",
     "hint_of",
     "is_function",
     "mismatch",
@@ -91,6 +89,8 @@ class Parameters:
         any_name: the ``**kwargs`` parameter; None if its annotation, an ``Unpack`` of a `typing.TypedDict`, lists what it takes.
         any_number: the ``*args`` parameter.
         annotations: those that can be checked, by the parameter's name.
+        bounds: the argument that bounds another one from above, by that one's name.
+        alternatives: the argument that is given in place of another one, by that one's name.
     """
 
     by_name: dict[str, inspect.Parameter]
@@ -99,6 +99,8 @@ class Parameters:
     any_name: inspect.Parameter | None
     any_number: inspect.Parameter | None
     annotations: dict[str, Any]
+    bounds: dict[str, str]
+    alternatives: dict[str, str]
 
 
 def parameters_of(target: Callable[..., Any]) -> Parameters | None:
@@ -145,6 +147,8 @@ def _parameters_of(target: Callable[..., Any]) -> Parameters | None:
         any_name,
         next((p for p in parameters.values() if p.kind is kinds.VAR_POSITIONAL), None),
         annotations,
+        {name: bound for name, each in annotations.items() if (bound := _bound_by_argument(each)) is not None},
+        {name: other for name, each in annotations.items() if (other := _alternative_of(each)) is not None},
     )
 
 
@@ -231,7 +235,7 @@ def is_function(value: Any) -> bool:
     return callable(value) and not isinstance(value, type)
 
 
-def bound_by_argument(annotation: Any) -> str | None:
+def _bound_by_argument(annotation: Any) -> str | None:
     """The argument of the same call that bounds a number from above; None if there is none."""
     for each in (annotation, *typing.get_args(annotation)):
         for item in getattr(each, "__metadata__", ()):
@@ -240,7 +244,7 @@ def bound_by_argument(annotation: Any) -> str | None:
     return None
 
 
-def alternative_of(annotation: Any) -> str | None:
+def _alternative_of(annotation: Any) -> str | None:
     """The argument of the same call that is given in place of this one; None if there is none."""
     items = getattr(annotation, "__metadata__", ())
     return next((item.other for item in items if isinstance(item, EitherThisOr)), None)
@@ -332,10 +336,17 @@ def _of_items(value: Any, annotation: Any, origin: type, arguments: tuple[Any, .
     return None
 
 
-def resolved_items(value: Any) -> list[tuple[Any, Any]]:
-    """(key, value) with references resolved; a wrong reference, which is reported elsewhere, counts as ???."""
+def resolved_items(value: Any, names: Set[Any] | None = None) -> list[tuple[Any, Any]]:
+    """(key, value) with references resolved; a wrong reference, which is reported elsewhere, counts as ???.
+
+    Args:
+        value: a container, or a mapping or sequence that is none of the config's.
+        names: only these keys; None: all.
+    """
     pairs = []
     for key, item in raw_children(value) if isinstance(value, Container) else _pairs(value):
+        if names is not None and key not in names:
+            continue
         if is_reference(item) and isinstance(value, Container):
             try:
                 item = value[key]

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ultravid.config.call_faults import call_faults
+from ultravid.config.call_faults import argument_faults, call_faults
 from ultravid.config.check import all_faults, launcher_faults, report_faults
 from ultravid.config.errors import ConfigError
 from ultravid.config.identity import (
+    LeavesIdentity,
     identity_of_leaves,
     is_of_the_job,
     leaf_key,
@@ -36,7 +37,17 @@ from ultravid.config.overrides import (
 )
 from ultravid.config.references import REFERENCE, is_reference
 from ultravid.config.serialize import resolved, resolved_child
-from ultravid.config.tree import Container, child_key, full_key, raw_child, raw_children, split_key, walk
+from ultravid.config.tree import (
+    CONTROL_KEYS,
+    Container,
+    child_key,
+    full_key,
+    key_in_parent,
+    raw_child,
+    raw_children,
+    split_key,
+    walk,
+)
 
 __all__ = ["Variants"]
 
@@ -143,9 +154,10 @@ class _Shape:
 
     def __init__(self, before: Node, good: Node, named: Node, values: dict[str, str]) -> None:
         self._before, self._good, self._named, self._values = before, good, named, values
+        self._identity = LeavesIdentity(values)
         differing = {key for key in _plain_keys(good) if not _same(_raw(good, key), _raw(before, key))}
         self._own = {key: _raw(before, key) for key in differing}
-        self._readers: dict[tuple[int, str], list[_Slot]] = {}
+        self._readers: dict[tuple[int, str], list[_Reader]] = {}
 
     def identity(self, overrides: Sequence[str]) -> str | None:
         """The identity of the config with these overrides; None if it takes a whole check to know it, or its faults."""
@@ -165,43 +177,74 @@ class _Shape:
             named[key] = value
         try:
             with _replaced(self._good, changed), _replaced(self._named, named):
-                return None if self._has_faults(changed) else identity_of_leaves(self._values_with(named))
+                return None if self._has_faults(changed) else self._identity_with(named)
         except ConfigError:
             return None
 
-    def _values_with(self, named: Mapping[str, Any]) -> dict[str, str]:
-        """The leaves of the config in which these values were replaced."""
-        values = dict(self._values)
-        for key, value in named.items():
-            values[leaf_key(*_slot(self._named, key))] = repr(value)
-            for owner, name in self._readers_of(self._named, key):
-                now, place = resolved_child(owner, name), leaf_key(owner, name)
-                if isinstance(now, Container) or place not in values:  # with other keys below it, perhaps
-                    for old in [each for each in values if each.startswith((f"{place}.", f"{place}["))]:
-                        del values[old]
-                    values.pop(place, None)
-                values.update(leaves(now, owner, name))
-        return values
+    def _identity_with(self, changed: Iterable[str]) -> str:
+        """The identity of the config in which these values were replaced."""
+        changes: dict[str, str] = {}
+        deleted: list[str] = []
+        for key in changed:
+            for reader in self._readers_of(self._named, key):
+                now, place = resolved_child(reader.owner, reader.name), reader.place
+                if isinstance(now, Container) or place not in self._values:  # with other keys below it, perhaps
+                    below = (f"{place}.", f"{place}[")
+                    deleted += [each for each in self._values if each == place or each.startswith(below)]
+                changes |= {place: repr(now)} if type(now) in _PLAIN else leaves(now, reader.owner, reader.name)
+        return self._identity.with_changes(changes, deleted)
 
     def _has_faults(self, changed: Iterable[str]) -> bool:
-        """Whether a call that takes one of the changed values has a fault."""
-        calls: dict[int, Node] = {}
-        for key in changed:
-            for owner, _ in [_slot(self._good, key), *self._readers_of(self._good, key)]:
-                call: Container | None = owner
-                while call is not None and not (isinstance(call, Node) and "_target_" in call):
-                    call = call._up
-                if isinstance(call, Node):
-                    calls[id(call)] = call
-        faults = [fault for call in calls.values() for fault in call_faults(call, None, _is_complete(call))]
-        return bool(faults) or any(fault.fatal for fault in launcher_faults(self._good))
+        """Whether a call that takes one of the changed values has a fault.
 
-    def _readers_of(self, cfg: Node, key: str) -> list[_Slot]:
-        """Where references to a key stand, also by way of other references."""
+        The config had none before these values were replaced: only the arguments that hold them or refer to them can have one.
+        """
+        calls: dict[int, tuple[Node, set[Any]]] = {}
+        for key in changed:
+            for reader in self._readers_of(self._good, key):
+                if reader.call is not None:
+                    calls.setdefault(id(reader.call), (reader.call, set()))[1].add(reader.argument)
+        for call, names in calls.values():
+            is_whole = not names.isdisjoint(CONTROL_KEYS)
+            complete = _is_complete(call)
+            faults = call_faults(call, None, complete) if is_whole else argument_faults(call, names, complete)
+            if any(True for _ in faults):
+                return True
+        return any(fault.fatal for fault in launcher_faults(self._good))
+
+    def _readers_of(self, cfg: Node, key: str) -> list[_Reader]:
+        """Where a key stands, and references to it, also by way of other references."""
         place = (id(cfg), key)
         if place not in self._readers:
-            self._readers[place] = list(_readers(cfg, key))
+            self._readers[place] = [_Reader(*slot) for slot in [_slot(cfg, key), *_readers(cfg, key)]]
         return self._readers[place]
+
+
+class _Reader:
+    """A place in a config.
+
+    Args:
+        owner: the container.
+        name: the key in it.
+
+    Attributes:
+        place: what it is called among `leaves`.
+        call: the call that takes it; None if there is none.
+        argument: the name of the argument of that call in which it stands.
+    """
+
+    def __init__(self, owner: Container, name: Any) -> None:
+        self.owner, self.name, self.place = owner, name, leaf_key(owner, name)
+        call: Container | None = owner
+        self.argument = name
+        while call is not None and not (isinstance(call, Node) and "_target_" in call):
+            above = call._up
+            self.argument = key_in_parent(call) if above is not None else None
+            call = above
+        self.call = call
+
+
+_PLAIN = (bool, int, float, str, type(None))
 
 
 def _readers(cfg: Node, key: str) -> Iterator[_Slot]:

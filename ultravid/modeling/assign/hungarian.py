@@ -6,7 +6,6 @@ Legend: ``...`` decoder layers and frames, ``B`` frames, ``Q`` predictions of a 
 from __future__ import annotations
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,6 +26,8 @@ def lowest_cost_pairs(cost: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         ``(..., G)`` int64, the row of each column (0 for one without), and ``(..., G)`` bool, which columns have one: all valid ones
         if there are not more of them than rows.
     """
+    from scipy.optimize import linear_sum_assignment  # here, as it takes half a second to import and few models need it
+
     on_host = cost.detach().float().nan_to_num(nan=1e6, posinf=1e6, neginf=-1e6).cpu().numpy()
     costs, present = on_host.reshape(-1, *cost.shape[-2:]), valid.cpu().expand(cost.shape[:-2] + valid.shape[-1:])
     rows = torch.zeros(present.shape, dtype=torch.int64)

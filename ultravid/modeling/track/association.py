@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 __all__ = ["best_pairs", "complete_iou"]
 
@@ -36,6 +35,8 @@ def complete_iou(detections: Array, tracks: Array) -> Array:
 
 def best_pairs(values: Array, threshold: float) -> tuple[Index, Index]:
     """Rows and columns of ``(D, M)`` that are paired: the sum of the values is largest, and those at or below the threshold are dropped."""
+    from scipy.optimize import linear_sum_assignment  # here, as it takes half a second to import and few models need it
+
     row, column = linear_sum_assignment(values, maximize=True)
     kept = values[row, column] > threshold
     return row[kept], column[kept]
