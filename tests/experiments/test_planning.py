@@ -1,6 +1,7 @@
 """Which jobs a command of tools/experiment.py consists of, and which folders it goes on with; nothing is trained here."""
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -347,6 +348,26 @@ def test_a_run_of_something_else_in_a_jobs_folder_is_refused_by_key_and_each_is_
     assert "--allow-change model.depth" in str(caught.value)
     plan(*GRID, allowed=["model.depth"])
     plan(*GRID)
+
+
+def test_runs_whose_launcher_compared_their_config_are_not_read_again_unless_it_was_edited(plan, config, monkeypatch):
+    jobs = plan("train.seed=0,1").jobs
+    for job in jobs:
+        finish(config, job)
+        (attempt,) = job.run.list_attempts()
+        attempt.write_record({"command": shlex.join(job.command("f", "p")), "end": {"how": "finished"}})
+    read = []
+    monkeypatch.setattr("ultravid.experiments.verification._differences", lambda job, *_: read.append(job.number) or [])
+    plan_again = ["train.seed=0,1", "train.max_iter=10"]
+    plan(*plan_again)
+    assert read == []
+    (folder,) = {job.run.path.parent.parent for job in jobs}
+    (folder / "verified.json").unlink()
+    (attempt,) = jobs[1].run.list_attempts()
+    now = attempt.record.stat().st_mtime_ns + 10**9
+    os.utime(attempt.config, ns=(now, now))
+    plan(*plan_again)
+    assert read == [1]
 
 
 def test_a_plan_that_is_damaged_or_lost_is_made_again_with_the_same_numbers(plan, tool, tmp_path):

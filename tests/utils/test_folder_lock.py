@@ -98,6 +98,7 @@ def test_a_lock_is_dead_if_its_process_is_gone_or_gives_no_sign_of_life(
     os.utime(path, (now - age_s, now - age_s))
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setattr(folder_lock, "_RENEWED_EVERY_S", 0.1)  # so long it waits for a sign of the process that is there
     run = RunFolder(tmp_path)
     assert (run.holder() is not None) is is_alive
     assert (run.state() is RunState.RUNNING) is is_alive
@@ -111,6 +112,31 @@ def test_a_lock_is_dead_if_its_process_is_gone_or_gives_no_sign_of_life(
     assert read_lock(tmp_path).token == lock.token and run.holder() is None
     lock.release()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("facts", "age_s", "is_renewed"),
+    [
+        (ALIVE, 3600, True),  # the clock was set, or the machine slept
+        (ALIVE, -3600, True),
+        ({"boot": "an earlier one"}, 59, False),  # this machine was restarted
+        ({"boot": "another machine's"}, 59, True),
+    ],
+)
+def test_a_lock_that_may_be_alive_is_given_the_time_to_be_renewed(tmp_path, monkeypatch, facts, age_s, is_renewed):
+    path = tmp_path / "lock.json"
+    path.write_text(json.dumps({**facts_of(inode=tmp_path.stat().st_ino), "pid": gone(), **facts}))
+    now = time.time()
+    os.utime(path, (now - age_s, now - age_s))
+    if is_renewed:
+        monkeypatch.setattr(folder_lock.logger, "warning", lambda *_: os.utime(path))
+    lock = FolderLock(tmp_path, "a training")
+    if is_renewed:
+        with pytest.raises(LockedError):
+            lock.acquire()
+    else:
+        assert lock.acquire().facts["boot"] == "an earlier one"
+        lock.release()
 
 
 def test_a_process_may_lock_a_folder_twice_and_a_lock_lasts_as_long_as_its_block(tmp_path):

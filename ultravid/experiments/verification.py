@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from ultravid.config.kinds import load_config
 from ultravid.config.resume import is_named, significant_changes
 from ultravid.experiments.plan import ExperimentFolder, PlannedJob
 from ultravid.utils.file_io import dump_json, replace_file
+from ultravid.utils.run_folder import Attempt
 from ultravid.utils.text import shell_argument
 
 __all__ = ["note_verified", "refuse_other_runs"]
 
 _MOST_ROWS = 20
+_LEAST_OF_AN_IDENTITY = 16  # characters, as `PlannedJob.command` gives
 
 
 def refuse_other_runs(
@@ -42,7 +45,7 @@ def refuse_other_runs(
     keys: list[str] = list(names)
     for job in jobs:
         path = _config_that_counts(job)
-        if path is None or verified.get(job.label) == _stamp(job, path):
+        if path is None or verified.get(job.label) == _stamp(job, path) or _was_checked_by_launcher(job, path):
             continue
         unnamed = [d for d in _differences(job, config_file, path) if not is_named(d, names)]
         rows += [f"  job {job.number}, {job.label}: {difference}" for difference in unnamed]
@@ -69,6 +72,23 @@ def _config_that_counts(job: PlannedJob) -> Path | None:
     """The saved config of a job's run; None if there is none yet, or if the next start begins from scratch."""
     path = job.run.trained_config()
     return path if path is not None and (job.run.checkpoints() or job.run.evaluation_metrics.is_file()) else None
+
+
+def _was_checked_by_launcher(job: PlannedJob, path: Path) -> bool:
+    """Whether the process that saved a config compared it with this job's identity itself, as the experiment's commands have it do.
+
+    So a thousand runs that another scheduler has run need not be read. A config that was edited since is younger than the record of
+    how the process ended.
+    """
+    attempt = Attempt(path.parent)
+    record = attempt.read_record() if attempt.config == path else None
+    try:
+        words = shlex.split(str(record.get("command"))) if record is not None else []
+        expected = words[words.index("--identity") + 1]
+        was_edited = path.stat().st_mtime_ns > attempt.record.stat().st_mtime_ns
+    except (ValueError, IndexError, OSError):
+        return False
+    return len(expected) >= _LEAST_OF_AN_IDENTITY and job.identity.startswith(expected) and not was_edited
 
 
 def _differences(job: PlannedJob, config_file: str, path: Path) -> list[Difference]:

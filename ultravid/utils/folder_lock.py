@@ -3,6 +3,10 @@
 The lock is the file ``lock.json`` in the folder. The process that holds it renews the file's time every 10 seconds. A lock is
 dead if its process is gone from this machine, or if its time was not renewed for 60 seconds; whoever finds a dead lock may take
 it. Times are compared with the time that a new file gets in the same folder, so clocks of several machines need not agree.
+
+In two cases whoever wants the folder waits until the lock has had the time to be renewed: its time says that it is dead while its process
+is there, as when the clock was set or the machine slept; or it is alive and from before this machine was restarted, unless another
+machine has the same name.
 """
 
 from __future__ import annotations
@@ -61,11 +65,13 @@ class LockHolder:
         path: the lock's file.
         facts: its content; empty if that can't be read.
         age_s: seconds since it was renewed.
+        renewed: when that was, by the clock of the file system.
     """
 
     path: Path
     facts: dict[str, Any] = field(default_factory=dict)
     age_s: float = 0.0
+    renewed: float = 0.0
 
     @property
     def token(self) -> str | None:
@@ -87,6 +93,18 @@ class LockHolder:
             return False  # the folder is a copy of the one that is locked
         pid = self.facts.get("pid")
         return isinstance(pid, int) and is_running(pid, self.facts.get("process_started"))
+
+    def seconds_to_certainty(self) -> float:
+        """How long it takes at most until a renewal of the lock, or none, shows whether it is alive; 0 if that is known."""
+        pid = self.facts.get("pid")
+        if not isinstance(pid, int) or self.is_own:
+            return 0.0
+        if _same_machine(self.facts):  # the clock was set, the machine slept, or the process is suspended
+            is_here = is_running(pid, self.facts.get("process_started"))
+            return 1.5 * _RENEWED_EVERY_S if is_here and abs(self.age_s) > _DEAD_AFTER_S else 0.0
+        own = machine_id()
+        is_earlier = self.facts.get("host") == own["host"] and self.facts.get("boot") not in (None, own.get("boot"))
+        return max(0.0, _DEAD_AFTER_S - abs(self.age_s)) if is_earlier else 0.0
 
     def _is_before_the_restart(self) -> bool:
         """Whether torchrun has replaced the group that holds the lock by this one: it does so when all of the old one have ended."""
@@ -167,6 +185,8 @@ class FolderLock:
         content, replaced = self._content(), None
         while not self._create(content):
             holder = read_lock(self._folder, exact=True)
+            if holder is not None and (seconds := holder.seconds_to_certainty()) > 0:
+                holder = self._after(holder, seconds)
             if holder is None:  # released in this moment
                 if self._path.is_symlink():  # to nothing
                     self._path.unlink(missing_ok=True)
@@ -184,6 +204,20 @@ class FolderLock:
         _held.append(self)
         threading.Thread(target=self._renew, name=f"renews {self._path}", daemon=True).start()
         return replaced
+
+    def _after(self, holder: LockHolder, seconds: float) -> LockHolder | None:
+        """The lock as it is when it was renewed, taken or released, or so many seconds later."""
+        logger.warning(
+            "%s: waiting up to %.0f seconds to see whether %s is still at work there.", self._folder, seconds, holder
+        )
+        deadline = time.monotonic() + seconds
+        now: LockHolder | None = holder
+        while now is not None and (now.token, now.renewed) == (holder.token, holder.renewed):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(min(1.0, _RENEWED_EVERY_S / 10))
+            now = read_lock(self._folder, exact=True)
+        return now
 
     def release(self) -> None:
         """Remove the lock, if this process has it."""
@@ -399,7 +433,7 @@ def read_lock(folder: str | os.PathLike[str], *, exact: bool = False) -> LockHol
     except ValueError:
         facts = None
     now = _time_in(path.parent) if exact else time.time()
-    return LockHolder(path, facts if isinstance(facts, dict) else {}, now - changed)
+    return LockHolder(path, facts if isinstance(facts, dict) else {}, now - changed, changed)
 
 
 def _time_in(folder: Path) -> float:
