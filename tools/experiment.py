@@ -270,8 +270,15 @@ def run_on_slurm(args: argparse.Namespace, options: SlurmOptions, planned: Plann
     open_jobs = [job for job in jobs if job in wanted or statuses[job.number].state in open_states]
     if args.no_wait and open_jobs:
         ids = " ".join(launcher.ids_in_queue())
-        say(f"{counted(len(open_jobs), 'job')} in Slurm's queue. Look with --status; cancel with: scancel {ids}")
-        return 0
+        queued = len(open_jobs) - len(launcher.held)
+        say(
+            f"{counted(queued, 'job')} in Slurm's queue. Look with --status{f'; cancel with: scancel {ids}' if ids else '.'}"
+        )
+        if launcher.held:
+            say(
+                f"{counted(len(launcher.held), 'job')} not submitted: run the same command again when others have ended."
+            )
+        return EXIT_STOPPED if launcher.held else 0
     with Narrator(jobs, statuses, options.at_once or len(jobs)) as narrator:
         launcher.narrate(narrator.note, narrator)
         stopped = launcher.wait(open_jobs)
@@ -288,8 +295,7 @@ def slurm_options(args: argparse.Namespace, planned: PlannedExperiment) -> Slurm
     if options.threads is None and options.gpus_per_job == 0:  # as in the command that began the experiment
         options = replace(options, threads=Threads(planned.folder.threads).read())
     try:
-        if options.partition:
-            queue.check_partition(options.partition)
+        queue.check_partition(options.partition)
     except SlurmUnreachableError as error:
         raise UserError(
             f"--launcher slurm: Slurm does not answer ({error}). Nothing was submitted; try again."

@@ -415,6 +415,19 @@ def test_yaml_of_the_older_kind_is_planned_with_the_identities_that_the_launcher
             check_identity(load_with_overrides(args.config_file, args.opts), args.identity)
 
 
+def test_folds_that_are_all_tested_on_the_same_videos_are_noted(plan, config):
+    split = CONFIG.replace("depth: int = 3,", "depth: int = 3, fold: int = 0,").replace(
+        'tags=["a"]', 'tags=["a"], fold=0'
+    )
+    config.write_text(split)
+    (note,) = plan("dataloader.train.fold=range(2)", "train.seed=0,1").remarks
+    assert note.startswith("WARNING: dataloader.test does not change with dataloader.train.fold: the jobs of all folds")
+    held_out = "+dataloader.test.fold=${dataloader.train.fold}"
+    assert "WARNING" not in "".join(
+        plan("dataloader.train.fold=range(2)", "train.seed=3,4", held_out, allowed=["dataloader.test.fold"]).remarks
+    )
+
+
 def test_edits_are_grouped_and_a_group_is_an_axis():
     edits = parse_named_edits(["a=x=1 y='b c'", "b=", "size/s=+z=1", "size/l=~z"])
     assert [(e.name, e.overrides) for e in edits["set"]] == [("a", ("x=1", "y=b c")), ("b", ())]

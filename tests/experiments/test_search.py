@@ -75,6 +75,8 @@ def test_a_search_refuses_what_it_can_not_continue(searched, tmp_path, capsys):
     assert search(tmp_path / "s", "--trials", "5", "--jobs", "jobs.csv", RATE) == 2
     assert search(tmp_path / "s", "--trials", "5", "optimizer.lr=1") == 2
     assert "nothing varies" in capsys.readouterr().err
+    assert search(tmp_path / "s", "--trials", "5", RATE, "train.seed=range(2)") == 2
+    assert "a search would choose the seed that happens to give the best value" in capsys.readouterr().err
     assert search(tmp_path / "s", "--objective", "AP5", "--trials", "1", RATE) == 2
     assert "no such metric. Did you mean 'AP50'?" in capsys.readouterr().err
 

@@ -20,6 +20,7 @@ from ultravid.datasets.phantom import write_phantom_dataset
 from ultravid.experiments import ExperimentFolder, JobState, PlannedJob, status_of
 from ultravid.experiments.slurm import SlurmLauncher, SlurmOptions, SlurmQueue, SlurmUnreachableError, running
 from ultravid.experiments.slurm.options import seconds_of
+from ultravid.experiments.slurm.queue import QueuedTask, SlurmFullError, SlurmRefusalError
 from ultravid.experiments.slurm.script import job_script, shell_line
 from ultravid.experiments.slurm.submissions import Submissions
 from ultravid.utils.errors import UserError
@@ -266,6 +267,102 @@ def test_a_script_and_its_commands_are_bash_whatever_paths_hold(tmp_path):
     text = job_script(tmp_path / "slurm/001", "n", 3, options, 2, tmp_path / "a b", "/usr/bin/python3")
     assert f'#SBATCH --chdir="{tmp_path}/a b"\n' in text and "#SBATCH --exclusive\n" in text
     assert subprocess.run(["bash", "-n"], input=text.encode(), check=True).returncode == 0
+
+
+NO_CLUSTER = (
+    "sinfo: error: fetch_config: DNS SRV lookup failed\nsinfo: fatal: Could not establish a configuration source"
+)
+
+
+def test_a_machine_whose_slurm_has_no_cluster_is_refused_with_what_to_do(tmp_path, monkeypatch, capsys):
+    for command in ("sbatch", "squeue", "scontrol", "sinfo"):
+        (tmp_path / command).write_text(f"#!/bin/sh\necho '{NO_CLUSTER}' >&2; exit 1\n")
+        (tmp_path / command).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    folder = tmp_path / "out"
+    arguments = ["--config-file", PHANTOM_CONFIG, "--output-dir", folder, "--launcher", "slurm", "train.seed=1,2"]
+    assert tool(*arguments) == 2
+    said = capsys.readouterr().err
+    assert "find no cluster. Start this on a login node" in said and not (folder / "plan.json").exists()
+    with pytest.raises(SlurmUnreachableError):  # of a command that waits: its configuration server may be away
+        SlurmQueue().tasks(["a"])
+
+
+class FullQueue:
+    """Takes so many jobs at a time, which end at once; sbatch's own words for more."""
+
+    limit = 3
+    policy = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    words = f"sbatch: error: QOSMaxSubmitJobPerUserLimit sbatch: error: Batch job submission failed: {policy}"
+
+    def __init__(self, jobs):
+        self.jobs, self.names, self.finished = jobs, {}, set()
+
+    def max_array_size(self):
+        return 1001
+
+    def submit(self, script, *_):
+        record = json.loads((script.parent / "submission.json").read_text())
+        numbers = [task["job"] for task in record["tasks"]]
+        in_queue = {n for each in self.names.values() for n in each} - self.finished
+        if len(in_queue) + len(numbers) > self.limit:
+            raise SlurmFullError(self.words)
+        self.names[record["name"]] = numbers
+        return str(100 + len(self.names))
+
+    def tasks(self, names):
+        self.finish_one()
+        ids = {name: str(101 + index) for index, name in enumerate(self.names)}
+        return [
+            QueuedTask(ids[name], index, "COMPLETED" if number in self.finished else "RUNNING")
+            for name in names
+            for index, number in enumerate(self.names[name])
+        ]
+
+    def finish_one(self):
+        waiting = [n for each in self.names.values() for n in each if n not in self.finished]
+        for number in waiting[:1]:
+            run = self.jobs[number].run
+            run.path.mkdir(parents=True)
+            run.checkpoint("model_final").touch()
+            run.job_record.write_text('{"starts": [], "exit_code": 0}')
+            self.finished.add(number)
+
+
+@pytest.mark.parametrize("at_once", [None, 2])
+def test_jobs_beyond_a_limit_of_submitted_jobs_are_submitted_as_others_end(tmp_path, monkeypatch, at_once):
+    for name in ("_SHORTEST_PAUSE_S", "_LONGEST_PAUSE_S"):
+        monkeypatch.setattr(running, name, 0.01)
+    (tmp_path / "bin").mkdir()
+    for command in ("sbatch", "squeue", "scontrol", "sinfo"):
+        (tmp_path / "bin" / command).touch(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    experiment = Experiment(tmp_path, ["finish"] * 8, at_once=at_once)
+    launcher, queue = experiment.launcher, FullQueue(experiment.jobs)
+    launcher._queue = queue
+    launcher.submit(experiment.jobs)
+    assert len(launcher.held) == 5 and sorted(n for each in queue.names.values() for n in each) == [0, 1, 2]
+    assert launcher.wait(experiment.jobs) is False
+    assert experiment.states() == ["finished"] * 8 and not launcher.held
+    assert sum("takes no more jobs for now: 5 jobs can be" in line for line in experiment.said) == 1
+
+
+def test_sbatchs_words_for_a_limit_are_told_from_those_for_a_job_that_can_never_run(tmp_path, monkeypatch):
+    for command in ("sbatch", "squeue", "scontrol", "sinfo"):
+        (tmp_path / command).write_text('#!/bin/sh\necho "sbatch: error: $WORDS" >&2; exit 1\n')
+        (tmp_path / command).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for words, error in (
+        (FullQueue.words, SlurmFullError),
+        ("AssocMaxSubmitJobLimit", SlurmFullError),
+        ("AssocGrpSubmitJobsLimit", SlurmFullError),
+        (f"QOSMaxWallDurationPerJobLimit: {FullQueue.policy}", SlurmRefusalError),
+        ("Batch job submission failed: Requested node configuration is not available", SlurmRefusalError),
+    ):
+        monkeypatch.setenv("WORDS", words)
+        with pytest.raises(SlurmRefusalError) as caught:
+            SlurmQueue().submit(tmp_path / "job.sh")
+        assert type(caught.value) is error
 
 
 def test_a_controller_that_does_not_answer_is_told_from_a_refusal(tmp_path, monkeypatch):

@@ -98,7 +98,7 @@ def test_a_lock_is_dead_if_its_process_is_gone_or_gives_no_sign_of_life(
     os.utime(path, (now - age_s, now - age_s))
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    monkeypatch.setattr(folder_lock, "_RENEWED_EVERY_S", 0.1)  # so long it waits for a sign of the process that is there
+    monkeypatch.setattr(folder_lock, "_RENEWED_EVERY_S", 0.1)  # else it waits for a sign of life
     run = RunFolder(tmp_path)
     assert (run.holder() is not None) is is_alive
     assert (run.state() is RunState.RUNNING) is is_alive

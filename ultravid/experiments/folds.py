@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ultravid.config import ConfigError, Node, UnknownKeyError, config_hash, load_checked
+from ultravid.config import ConfigError, Node, UnknownKeyError, load_checked
 from ultravid.config.command_line import load_with_overrides
 from ultravid.config.references import is_reference
 from ultravid.config.resume import is_named, significant_changes
-from ultravid.config.serialize import resolved
 from ultravid.config.tree import value_at
 from ultravid.datasets.boxes import is_number
 from ultravid.datasets.json_files import read_json
@@ -37,6 +36,7 @@ from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.run_facts import training_behind
 from ultravid.evaluation.runs import check_metrics, load_run
 from ultravid.experiments.checking import check_jobs
+from ultravid.experiments.held_out import how_to_hold_out, is_tested_on_the_same
 from ultravid.experiments.local import Job
 from ultravid.experiments.plan import quoted_path
 from ultravid.experiments.settings import JobSettings
@@ -233,11 +233,10 @@ class CrossValidation:
         if other_number == fold.number:
             return
         other = self._load_fold(other_number, output_dir)
-        if config_hash(resolved(fold.cfg).dataloader.test) == config_hash(resolved(other.cfg).dataloader.test):
+        if is_tested_on_the_same(fold.cfg, other.cfg):
             raise UserError(
                 f"{self.config_file}: dataloader.test does not change with {self.fold_key}: every fold would be tested on the "
-                f"same videos. Let it use the held-out fold: dataloader.test.fold='${{{self.fold_key}}}' and "
-                "dataloader.test.num_folds, of the videos that dataloader.train uses."
+                f"same videos. {how_to_hold_out(self.fold_key)}"
             )
 
     def _check_changes(self, folds: Sequence[Fold]) -> None:

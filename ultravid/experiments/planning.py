@@ -10,6 +10,7 @@ from pathlib import Path
 from ultravid.config import Node
 from ultravid.config.addresses import address_of, config_path
 from ultravid.experiments.checking import check_jobs
+from ultravid.experiments.held_out import note_on_folds
 from ultravid.experiments.plan import ExperimentFolder, Plan, PlannedJob, extend_plan
 from ultravid.experiments.settings import (
     JobSettings,
@@ -101,6 +102,8 @@ def plan_experiment(request: ExperimentRequest) -> PlannedExperiment:
     config_file = _absolute(request.config_file)
     plan, chosen = extend_plan(folder, config_file, base, checked, request.allowed)
     refuse_other_runs(folder, config_file, chosen, request.allowed)
+    if note := note_on_folds(request.config_file, jobs):
+        remarks.append(note)
     left = len(plan.jobs) - len(chosen)
     if left:
         remarks.append(f"{counted(left, 'job')} of the plan not in this command: left as they are.")

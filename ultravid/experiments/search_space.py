@@ -20,6 +20,9 @@ from ultravid.utils.errors import UserError
 
 __all__ = ["Dimension", "SearchSpace", "search_space"]
 
+_OF_LUCK = ("seed", "fold")
+"""Last steps of keys that judge a setting several times, and improve nothing."""
+
 
 @dataclass(frozen=True)
 class Dimension:
@@ -176,6 +179,7 @@ def search_space(overrides: Sequence[str], edits: Mapping[str, Sequence[JobSetti
             "'model.backbone.depth=18,34'."
         )
     _refuse_twice(dimensions, in_order)
+    _refuse_luck(dimensions)
     return SearchSpace(tuple(dimensions), tuple(in_order))
 
 
@@ -192,6 +196,17 @@ def _dimension(text: str, sweep: Choices | Interval) -> Dimension:
     is_integer = all(number.is_integer() for number in numbers) and all("." not in value for value in sweep.values)
     step = round(numbers[1] - numbers[0], 12)
     return Dimension(sweep.key, sweep.sign, sweep.values, {}, numbers[0], numbers[-1], step, is_integer)
+
+
+def _refuse_luck(dimensions: Sequence[Dimension]) -> None:
+    """Refuse to search over seeds and folds: the best of them is the luckiest, and the other values would be judged by luck too."""
+    for dimension in dimensions:
+        if (name := dimension.key.rpartition(".")[2]) in _OF_LUCK:
+            raise UserError(
+                f"--search: {dimension.key}: a search would choose the {name} that happens to give the best value, and an objective is not "
+                f"averaged over several. Set one, {dimension.key}={dimension.corners[0]}; then compare the best settings over several: "
+                f"tools/experiment.py --config-file OUTPUT_DIR/best.yaml '{dimension.key}=...'"
+            )
 
 
 def _refuse_twice(dimensions: Sequence[Dimension], in_order: Sequence[str | tuple[str]]) -> None:

@@ -13,7 +13,14 @@ from pathlib import Path
 from ultravid.utils.errors import UserError
 from ultravid.utils.text import nearest
 
-__all__ = ["QueuedTask", "SlurmQueue", "SlurmRefusalError", "SlurmUnreachableError"]
+__all__ = [
+    "QueuedTask",
+    "SlurmFullError",
+    "SlurmNoClusterError",
+    "SlurmQueue",
+    "SlurmRefusalError",
+    "SlurmUnreachableError",
+]
 
 _TIMEOUT_S = 180.0
 _NO_ANSWER = re.compile(
@@ -21,6 +28,12 @@ _NO_ANSWER = re.compile(
     r"|communication|in standby|protocol authentication",
     re.IGNORECASE,
 )
+_NO_CLUSTER = re.compile(
+    r"configuration source|fetch_?config|DNS SRV|process configuration file|slurm\.conf\b.*(no such file|cannot|unable)|ClusterName needs",
+    re.IGNORECASE,
+)
+# The reason, which stands above a sentence that sbatch prints for every limit: "(job submit limit, user's size and/or time limits)".
+_FULL = re.compile(r"\b(?:QOS|Assoc)\w*Submit\w*Limit\b", re.IGNORECASE)
 _FINAL = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
     *("PREEMPTED", "REVOKED", "TIMEOUT"),
@@ -33,8 +46,16 @@ class SlurmUnreachableError(Exception):
     """Slurm's controller does not answer, as while it is restarted; the text is what the command said."""
 
 
+class SlurmNoClusterError(SlurmUnreachableError):
+    """The commands find no configuration: the machine belongs to no cluster, or its configuration server is away for a while."""
+
+
 class SlurmRefusalError(UserError):
     """Slurm refuses what it is asked; the text is what the command said."""
+
+
+class SlurmFullError(SlurmRefusalError):
+    """Slurm takes no more jobs of this user, account or quality of service for now; the text is what sbatch said."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +105,25 @@ class SlurmQueue:
                     "makes Slurm's commands available there (often 'module load slurm'); or leave --launcher out to run here."
                 )
 
-    def check_partition(self, partition: str) -> None:
-        """Refuse a partition that is not there.
+    def check_partition(self, partition: str = "") -> None:
+        """Refuse a machine without a cluster, and a partition that is not there.
 
         Args:
-            partition: one, or several with commas.
+            partition: one, or several with commas; "" for Slurm's default.
 
         Raises:
-            UserError: there is none of that name.
+            UserError: there is no cluster, or no partition of that name.
             SlurmUnreachableError: the controller does not answer.
         """
-        names = sorted(set(self._run("sinfo", "--noheader", "--all", "--format=%R").split()))
-        for name in partition.split(","):
+        try:
+            names = sorted(set(self._run("sinfo", "--noheader", "--all", "--format=%R").split()))
+        except SlurmNoClusterError as error:
+            raise UserError(
+                f"--launcher slurm: Slurm's commands are installed on this machine, but find no cluster. Start this on a login node "
+                "of the cluster, set SLURM_CONF to the path of its slurm.conf, or leave --launcher out to run here. "
+                f"(sinfo: {error})"
+            ) from error
+        for name in partition.split(",") if partition else ():
             if name not in names:
                 near = nearest(name, names)
                 hint = (
@@ -204,6 +232,7 @@ class SlurmQueue:
             the id of the job.
 
         Raises:
+            SlurmFullError: there are as many jobs as may be submitted at a time.
             SlurmRefusalError: Slurm refuses the job.
             SlurmUnreachableError: the controller does not answer; whether it has the job is not known.
         """
@@ -232,7 +261,11 @@ class SlurmQueue:
         if done.returncode == 0:
             return done.stdout
         text = " ".join((done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").split("\n"))
-        raise (SlurmUnreachableError if _NO_ANSWER.search(text) else SlurmRefusalError)(text)
+        if _NO_CLUSTER.search(text):
+            raise SlurmNoClusterError(text)
+        if _NO_ANSWER.search(text):
+            raise SlurmUnreachableError(text)
+        raise (SlurmFullError if command[0] == "sbatch" and _FULL.search(text) else SlurmRefusalError)(text)
 
 
 def _environment(without: set[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,12 @@ from ultravid.experiments.local import Job, JobListener
 from ultravid.experiments.plan import ExperimentFolder, PlannedJob
 from ultravid.experiments.running import jobs_to_run
 from ultravid.experiments.slurm.options import SlurmOptions
-from ultravid.experiments.slurm.queue import SlurmQueue, SlurmRefusalError, SlurmUnreachableError
+from ultravid.experiments.slurm.queue import (
+    SlurmFullError,
+    SlurmQueue,
+    SlurmRefusalError,
+    SlurmUnreachableError,
+)
 from ultravid.experiments.slurm.script import command_line_of, job_script
 from ultravid.experiments.slurm.submissions import Submission, Submissions, new_name
 from ultravid.experiments.slurm.tasks import (
@@ -37,6 +42,7 @@ __all__ = ["Arrays", "SlurmLauncher", "first_script", "refuse_queued", "statuses
 _T = TypeVar("_T")
 
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S, _SLOWER = 1.0, 15.0, 1.3
+_FULL_S = 60.0  # between tries to submit jobs that were beyond a limit
 _FILE_SERVER_S = 60.0  # so long a file server may show a folder as it was
 _ENDED_BY_SLURM = ("BOOT_FAIL", "LAUNCH_FAILED", "NODE_FAIL", "PREEMPTED", "REVOKED")
 
@@ -97,6 +103,9 @@ class SlurmLauncher:
         restarts: how often a job that was killed is submitted again.
         further: options of the launcher.
         python: the interpreter of the launcher.
+
+    Attributes:
+        held: jobs that Slurm would not take yet, as there is a limit of those that may be submitted at a time.
     """
 
     def __init__(
@@ -116,6 +125,8 @@ class SlurmLauncher:
         self._restarts, self._further, self._python = restarts, tuple(further), python
         self._submissions = Submissions(folder.slurm)
         self._answers = True
+        self.held: list[PlannedJob] = []
+        self._is_full, self._try_again_at = False, 0.0
 
     def read(self, jobs: Sequence[PlannedJob]) -> tuple[dict[int, SubmittedJob], dict[int, JobStatus]]:
         """What the queue says of jobs and their statuses, by number; waits until Slurm answers.
@@ -139,7 +150,7 @@ class SlurmLauncher:
         self._say, self._listener = say, listener or JobListener()
 
     def submit(self, jobs: Sequence[PlannedJob]) -> list[str]:
-        """Submit jobs.
+        """Submit jobs; those beyond Slurm's limit of submitted jobs are `held`, and submitted by `wait` as others end.
 
         Args:
             jobs: none of them is in the queue.
@@ -156,10 +167,20 @@ class SlurmLauncher:
         arrays = Arrays.of(jobs, most, self._options.at_once)
         before = self.ids_in_queue(jobs) if self._options.at_once is not None else []
         submitted: list[str] = []
-        for chunk, at_once in zip(arrays.jobs, arrays.at_once, strict=True):
-            after = [*before, *(submitted[-1:] if arrays.is_chained else [])]
+        left = deque(zip(arrays.jobs, arrays.at_once, strict=True))
+        is_chained = arrays.is_chained
+        while left:
+            chunk, at_once = left.popleft()
+            after = [*before, *(submitted[-1:] if is_chained else [])]
             try:
                 submission = self._submit(chunk, at_once, after)
+            except SlurmFullError as error:
+                if len(chunk) > 1:  # fewer may fit
+                    half, is_chained = len(chunk) // 2, is_chained or at_once is not None
+                    left.extendleft([(chunk[half:], at_once), (chunk[:half], at_once)])
+                    continue
+                self._hold([job for each, _ in [(chunk, at_once), *left] for job in each], error)
+                break
             except SlurmRefusalError as error:
                 queued = (
                     f" {counted(len(submitted), 'array')} before it went into the queue: {' '.join(submitted)}."
@@ -171,6 +192,26 @@ class SlurmLauncher:
             submitted.append(submission.job_id)
             self._say(f"Submitted {counted(len(chunk), 'job')} as array {submission.job_id}: {submission.script}")
         return submitted
+
+    def _hold(self, jobs: Sequence[PlannedJob], error: SlurmFullError) -> None:
+        """Keep jobs that Slurm would not take for later; that is said once."""
+        if not self._is_full:
+            self._say(
+                f"Slurm takes no more jobs for now: {counted(len(jobs), 'job')} can be submitted when others have ended. ({error})"
+            )
+        self.held, self._is_full = [*self.held, *jobs], True
+        self._try_again_at = time.monotonic() + _FULL_S
+
+    def _submit_held(self, freed: int) -> None:
+        """Submit held jobs again: as many as have ended, and all after a while, as jobs of others count too."""
+        if not self.held or (not freed and time.monotonic() < self._try_again_at):
+            return
+        count = freed or len(self.held)
+        jobs, rest = self.held[:count], self.held[count:]
+        self.held = list(rest)
+        self.submit(jobs)
+        self.held.sort(key=lambda job: job.number)
+        self._is_full = bool(self.held)
 
     def ids_in_queue(self, jobs: Sequence[PlannedJob] = ()) -> list[str]:
         """The ids of this experiment's arrays that wait or run.
@@ -236,14 +277,17 @@ class SlurmLauncher:
     def _wait(self, jobs: Mapping[int, PlannedJob], waiting: _Waiting) -> None:
         pause = _SHORTEST_PAUSE_S
         while waiting.open:
-            still = [jobs[number] for number in sorted(waiting.open)]
+            held = {job.number for job in self.held}
+            still = [jobs[number] for number in sorted(waiting.open - held)]
             submitted, statuses = self.read(still)
             again = [
                 job for job in still if self._follow(job, submitted.get(job.number), statuses[job.number], waiting)
             ]
             if again:
                 self.submit(again)
-            is_news = bool(again) or len(waiting.open) < len(still)
+            ended = len(held) + len(still) - len(waiting.open)
+            self._submit_held(ended)
+            is_news = bool(again) or ended > 0
             pause = _SHORTEST_PAUSE_S if is_news else min(pause * _SLOWER, _LONGEST_PAUSE_S)
             if waiting.open:
                 self._rest(pause)
@@ -350,10 +394,12 @@ class SlurmLauncher:
         note_end(job.run, 1)
 
     def _leave(self, jobs: Sequence[PlannedJob]) -> None:
-        ids = sorted({s.job_id for s in self._newest(jobs).values() if s.job_id}, key=int)
+        queued = [job for job in jobs if job not in self.held]
+        ids = sorted({s.job_id for s in self._newest(queued).values() if s.job_id}, key=int)
+        held = f"; {counted(len(self.held), 'job')} not submitted yet" if self.held else ""
         self._say(
-            f"\nLeft {counted(len(jobs), 'job')} in Slurm's queue. To go on waiting, run the same command; to look, add --status; "
-            f"to cancel: scancel {' '.join(ids)}"
+            f"\nLeft {counted(len(queued), 'job')} in Slurm's queue{held}. To go on waiting, run the same command; to look, add --status"
+            f"{f'; to cancel: scancel {chr(32).join(ids)}' if ids else ''}"
         )
 
     def _newest(self, jobs: Sequence[PlannedJob]) -> dict[int, Submission]:
