@@ -327,6 +327,10 @@ def conclude(
     print()
     print_jobs(jobs, statuses)
     states = Counter(status.state for status in statuses.values())
+    for job in jobs:
+        path = job.run.evaluation_metrics
+        if statuses[job.number].state is JobState.FINISHED and not statuses[job.number].metrics and path.exists():
+            print(f"WARNING: job {job.number} is finished, but its metrics can't be read: {path}", file=sys.stderr)
     if states[JobState.FINISHED] == len(jobs):
         everything = statuses if len(jobs) == len(plan.jobs) else read_statuses(plan.jobs)
         if all(status.state is JobState.FINISHED for status in everything.values()):
@@ -365,6 +369,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             (dry_run if args.dry_run else print_commands)(args)
             return 0
         slots = make_slots(args.gpus, args.per_gpu, args.slots)
+        if args.threads is not None and args.threads < 1:
+            raise UserError(f"--threads {args.threads}: is below 1.")
         if args.restarts < 0:
             raise UserError(f"--restarts {args.restarts}: is below 0; 0 resumes no job that was killed.")
         with stopped_by_signals(), experiment_folder(args.output_dir):

@@ -192,7 +192,12 @@ def test_a_sweep_over_objects_of_a_file_makes_each_a_job(plan, config):
         (["--set", "a=optimizer.lr=1,2"], "a job sets one"),
         (["--set", "a='optimizer.lr=1"], "a quote is left open"),
         (["--set", "a=optimizer.lr=1", "--set", "a=optimizer.lr=2"], "a is defined twice"),
-        (["--set", "a=optimizer.lr=1", "optimizer.lr=2"], "optimizer.lr is set by the command line and by --set"),
+        (["--set", "a=optimizer.lr=1", "optimizer.lr=2"], "optimizer.lr is set by --set and by the command line"),
+        (
+            ["--set", "a=optimizer.lr=1", "optimizer={lr:2,note:x}"],
+            "optimizer.lr is set by --set, and optimizer, which it belongs",
+        ),
+        (["--set", "a=optimizer.lr=1 optimizer.lr=2"], "--set a: sets optimizer.lr twice"),
         (["--jobs", "nowhere.csv"], "there is no such file"),
         (["--jobs", "config.py"], "defines no list 'experiment'"),
         (["--jobs", "empty.yaml"], "holds no job"),
@@ -200,7 +205,7 @@ def test_a_sweep_over_objects_of_a_file_makes_each_a_job(plan, config):
         (["--jobs", "wrong.yaml"], "wrong.yaml, job 1: is 5; a job is a mapping"),
         (["--jobs", "broken.yaml"], "broken.yaml:2: is not YAML"),
         (["--jobs", "short.csv"], "job 1: has 1 cell where the first row has 2"),
-        (["--jobs", "sweep.csv"], "job 0: optimizer.lr=1,2 names several values"),
+        (["--jobs", "sweep.csv"], "optimizer.lr=1,2. If it is the number 1.2, write it with a point."),
         (["--jobs", "names.csv"], "two jobs have the name 'a'"),
     ],
 )

@@ -99,7 +99,7 @@ def job_table(
     """
     keys = _differing(among or jobs)
     settings = _short_names(keys)
-    if any(job.name for job in jobs) and "name" not in keys:
+    if "name" not in keys and any(set(job.name.split()) - {job.settings.get(key) for key in keys} for job in jobs):
         keys, settings = ["name", *keys], ["name", *settings]
     headers = ["job", *settings, "state", "iteration", "rate", "metric", "left"]
     rows = []

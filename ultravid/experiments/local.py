@@ -257,10 +257,9 @@ class _Runner:
 
 def _popen(job: Job, slot: Mapping[str, str]) -> subprocess.Popen[bytes]:
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("ab") as log:
+    with job.log.open("ab", buffering=0) as log:  # what a full disk does not take would be written again on closing
         try:
             log.write(f"$ {shlex.join(job.command)}\n".encode(errors="surrogateescape"))
-            log.flush()
         except OSError as error:  # a full disk; the error does not say of which file
             error.filename = str(job.log)
             raise

@@ -154,6 +154,8 @@ class ExperimentFolder:
                     f"{ultravid.__version__}. Continue the experiment with that version, or choose another --output-dir."
                 )
             jobs = tuple(self._job(entry) for entry in content["jobs"])
+            if len({job.number for job in jobs}) < len(jobs):
+                raise ValueError("two jobs have one number")
             return Plan(str(content["config_file"]), jobs, tuple(map(str, content.get("notes", ()))))
         except FileNotFoundError:
             return None
@@ -171,6 +173,9 @@ class ExperimentFolder:
         return {match["identity"]: (int(match["number"]), self.jobs / name) for match, name in found}
 
     def _job(self, entry: Mapping[str, Any]) -> PlannedJob:
+        parent, _, name = str(entry["folder"]).rpartition("/")
+        if parent != self.jobs.name or not _FOLDER.fullmatch(name):  # jobs write there
+            raise ValueError(f"{entry['folder']!r} is no folder of a job")
         run = RunFolder(self.path / entry["folder"])
         overrides = tuple(str(text) for text in entry["overrides"])
         settings = {str(key): str(text) for key, text in entry["settings"].items()}

@@ -206,9 +206,10 @@ def read_jobs(path: str | Path) -> list[JobSettings]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"--jobs {path}: there is no such file.")
-    if path.suffix not in _READERS:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
         raise UserError(f"--jobs {path}: is neither .yaml, .csv nor .py.")
-    return _jobs_of(_READERS[path.suffix](path), str(path), "job ")
+    return _jobs_of(reader(path), str(path), "job ")
 
 
 def jobs_of_config(config_file: str | Path) -> list[JobSettings]:
@@ -255,7 +256,7 @@ def _read_csv(path: Path) -> list[Any]:
             delimiter = next((each for each in ",;\t" if each in header), ",")
             rows = [row for row in csv.reader(file, delimiter=delimiter) if any(cell.strip() for cell in row)]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"--jobs {path}: is no CSV file in UTF-8: {error}") from error
+        raise UserError(f"--jobs {path}: is no CSV file in UTF-8, as which it has to be saved: {error}") from error
     if not rows:
         return []
     keys, *values = rows
@@ -375,21 +376,42 @@ def _check_overrides(overrides: Iterable[str], place: str) -> dict[str, str]:
         except OverrideError as error:
             raise UserError(f"{place}: {error}") from error
         if sweep is not None:
-            raise UserError(
-                f"{place}: {text} names several values, and a job sets one. Sweep on the command line: {shlex.quote(text)}"
+            as_text = f"{key}='{typed}'" if typed and "'" not in typed else ""
+            number = (
+                f" If it is the number {_number(typed)}, write it with a point." if typed and _number(typed) else ""
             )
+            raise UserError(
+                f"{place}: {text} names several values, and a job sets one. Sweep on the command line: {shlex.quote(text)}."
+                f"{f' If it is one text, put it in single quotes: {as_text}' if as_text and not number else ''}{number}"
+            )
+        if key in settings:
+            raise UserError(f"{place}: sets {key} twice.")
         settings[key] = "(deleted)" if sign == "~" else typed or ""
     return settings
 
 
+def _number(text: str) -> str:
+    """A number with a decimal comma, with a point; "" for anything else."""
+    return text.replace(",", ".") if re.fullmatch(r"[+-]?\d+,\d+(e[+-]?\d+)?", text) else ""
+
+
 def _refuse_overlap(sources: Mapping[str, Sequence[JobSettings]], sweeps: Sweeps) -> None:
     """Refuse a key that two of the sources set: the result would depend on an order that the user does not see."""
-    seen = {_key(item) if isinstance(item, str) else item.key: "the command line" for item in sweeps.in_order}
-    for source, block in sources.items():
-        for key in sorted({_key(text) for job in block for text in job.overrides}):
+    keys = {
+        source: sorted({_key(text) for job in block for text in job.overrides}) for source, block in sources.items()
+    }
+    keys["the command line"] = [_key(item) if isinstance(item, str) else item.key for item in sweeps.in_order]
+    seen: dict[str, str] = {}
+    for source, own in keys.items():
+        for key in own:
             if key in seen:
                 raise UserError(f"{key} is set by {seen[key]} and by {source}: set it in one of them.")
-            seen[key] = source
+            if (lost := next((each for each in seen if each.startswith((f"{key}.", f"{key}["))), None)) is not None:
+                raise UserError(
+                    f"{lost} is set by {seen[lost]}, and {key}, which it belongs to, by {source}, which is applied later: set both in one of "
+                    "them."
+                )
+        seen |= dict.fromkeys(own, source)
 
 
 def _key(override: str) -> str:

@@ -113,7 +113,7 @@ def status_of(run: RunFolder, is_queued: bool = False) -> JobStatus:
     return JobStatus(
         state,
         iteration=iteration,
-        max_iter=attempt.get("max_iter"),
+        max_iter=max_iter if isinstance(max_iter := attempt.get("max_iter"), int) else None,
         rate=1 / seconds if seconds > 0 else math.nan,
         metrics=_metrics(run),
         error=_error(run, attempt, record) if state in (JobState.FAILED, JobState.DIED) else "",
@@ -188,12 +188,14 @@ def note_process(run: RunFolder, pid: int) -> None:
 
 
 def note_end(run: RunFolder, exit_code: int) -> None:
-    """Note in a job's folder how its process ended.
+    """Note in a job's folder, if it is there, how its process ended.
 
     Args:
         run: its folder.
         exit_code: negative: killed by that signal, as `subprocess` has it.
     """
+    if not run.path.is_dir():  # somebody has removed it meanwhile; other jobs go on
+        return
     record = _read_json(run.job_record)
     _write(run.job_record, {"starts": [], **record, "exit_code": exit_code, "ended": iso_time(time.time())})
 
