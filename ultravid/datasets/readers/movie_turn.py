@@ -38,8 +38,8 @@ def find_turn(frame: VideoFrame) -> Turn | None:
 def _matrix(frame: VideoFrame) -> tuple[int, ...] | None:
     """The first five numbers of the display matrix: a, b, u, c, d, of which u is of perspective; None without one."""
     # `frame.side_data` would be kept by the frame, and it keeps the frame: its image would stay in memory until a garbage collection.
-    side_data: Any = SideDataContainer(frame)
-    data = side_data.get("DISPLAYMATRIX")
+    container: Any = SideDataContainer  # PyAV's stubs give it no arguments
+    data = container(frame).get("DISPLAYMATRIX")
     return None if data is None else struct.unpack_from("=5i", bytes(data))
 
 
