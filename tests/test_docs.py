@@ -2,11 +2,8 @@
 
 import importlib
 import importlib.util
-import json
 import re
-import runpy
 import shlex
-import signal
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,6 @@ import yaml
 
 import ultravid
 from tests.conftest import ROOT, load_tool
-from tests.serving.small_run import write_run
 from ultravid.cli import TOOLS
 from ultravid.config import get_config
 from ultravid.datasets import bounds
@@ -106,24 +102,19 @@ def test_pages_on_data_name_keys_of_shipped_configs_and_files_that_exist(name):
 
 
 OWN_SCANS = (ROOT / "docs/own_scans.md").read_text(encoding="utf-8")
-COMMANDS = [shlex.split(line) for line in re.findall(r"^    (python .+)$", OWN_SCANS, re.MULTILINE)]
 
 
-def test_the_tutorial_on_own_scans_has_commands_that_parse_and_files_that_exist(monkeypatch):
-    assert {command[1] for command in COMMANDS} == {
-        *("tools/make_phantom.py", "tools/predict.py", "tools/serve.py", "tools/export.py", "examples/run_onnx.py")
-    }
+def test_the_page_on_own_scans_has_commands_that_parse_and_files_that_exist(monkeypatch):
+    commands = [shlex.split(line) for line in re.findall(r"^    (python .+)$", OWN_SCANS, re.MULTILINE)]
+    assert {command[1] for command in commands} == {"tools/predict.py", "tools/serve.py"}
     monkeypatch.setattr("pathlib.Path.is_dir", lambda path: True)  # outputs/phantom
-    for command in COMMANDS:
-        if command[1].startswith("tools/"):
-            load_tool(Path(command[1]).stem).parse_args(command[2:])
+    for command in commands:
+        load_tool(Path(command[1]).stem).parse_args(command[2:])
     monkeypatch.undo()
     flags = {flag for verb in TOOLS for flag in load_tool("completion").flags_of(verb)}
     assert set(re.findall(r"`(--[a-z-]+)", OWN_SCANS)) <= flags
-    files = set(re.findall(r"(?:docs|tools|examples)/\w+\.(?:md|py|ipynb)\b|(?<=[\"(])images/\w+\.png", OWN_SCANS))
-    pictures = {ROOT / "docs" / file for file in files if file.startswith("images/")}
-    assert len(pictures) == 3 and sum(picture.stat().st_size for picture in pictures) < 150_000
-    assert [f for f in files if not (ROOT / f).is_file() and ROOT / "docs" / f not in pictures] == []
+    files = set(re.findall(r"(?:docs|tools|examples)/\w+\.(?:py|ipynb)\b", OWN_SCANS))
+    assert len(files) > 4 and [file for file in files if not (ROOT / file).is_file()] == []
 
 
 def test_commands_of_the_page_on_experiments_plan_the_jobs_that_it_says(tmp_path, monkeypatch, capsys):
@@ -144,40 +135,12 @@ def test_commands_of_the_page_on_experiments_plan_the_jobs_that_it_says(tmp_path
     assert len(read_jobs(tmp_path / "jobs.yaml")) == 3
 
 
-def test_messages_of_the_tutorial_on_own_scans_are_explained_in_troubleshooting():
+def test_messages_of_the_page_on_own_scans_are_explained_in_troubleshooting():
     explained = re.findall(
         r"^\*\*`(.+?)`\*\*", (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     quoted = re.findall(r"^\| `(.+?)` \|", OWN_SCANS.partition("## If something goes wrong")[2], re.MULTILINE)
     assert len(quoted) > 4 and set(quoted) <= set(explained)
-
-
-@pytest.mark.slow_models
-def test_the_tutorial_on_own_scans_runs_as_written(tmp_path, monkeypatch, capsys):
-    """Cameras and DICOM files apart, which the tutorial does not make."""
-    write_run(tmp_path / "outputs/phantom", seed=1)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mask.json").write_text(re.search(r"echo '(.+)' > mask.json", OWN_SCANS)[1])
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for command in COMMANDS:
-        if command[1] == "examples/run_onnx.py":
-            runpy.run_path(str(ROOT / command[1]))["main"](*command[2:])
-        elif command[1] != "tools/serve.py" and not {"0", "study.dcm"} & set(command):
-            assert run_tool(load_tool(Path(command[1]).stem).main, command[2:]) == 0, capsys.readouterr().err
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    names = {}
-    for block in re.findall(r"^```python\n(.*?)^```", OWN_SCANS, re.MULTILINE | re.DOTALL):
-        exec(compile(block, "docs/own_scans.md", "exec"), names)
-    assert names["picture"].shape == (144, 128, 3) and names["instances"].has("track_ids")
-    assert "90 frames came" in capsys.readouterr().out
-    written = {path.name for path in (tmp_path / "outputs/scans").iterdir()}
-    for suffix in ("mp4", "json", "csv", "tracks.csv"):
-        assert f"phantom_00001.{suffix}" in written
-    assert {"qc", "qc.png", "coco_vid.json", "coco_results.json", "report.json", ".ultravid_key"} <= written
-    report = json.loads((tmp_path / "outputs/masked/report.json").read_text())
-    assert [source["blacked_out"]["guessed"] for source in report["sources"]] == [False, False]
-    assert len(json.loads((tmp_path / "outputs/onnx.json").read_text())["frames"]) == 90
 
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -100,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         winograd=args.winograd,
     )
     for path in (*written.files, written.description):
-        print(f"{path}  {path.stat().st_size / 2**20:.1f} MiB")
+        size = path.stat().st_size
+        print(f"{path}  {f'{size / 2**20:.1f} MiB' if size >= 2**20 else f'{size / 2**10:.1f} KiB'}")
     if written.agreement is not None:
         print(compared(written.agreement))
     return 0

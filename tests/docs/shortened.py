@@ -7,4 +7,24 @@ from __future__ import annotations
 
 __all__ = ["SHORTENED"]
 
-SHORTENED: dict[str, dict[str, str]] = {}
+SHORTENED: dict[str, dict[str, str]] = {
+    "5_own_scan": {
+        "--videos 120": "--videos 4 --frames 8 --size 64 --workers 1",
+        "train.max_iter=400": "train.max_iter=2 dataloader.train.frame_sampler.num_frames=2 dataloader.{train,test}.num_workers=0",
+        "--frames 90": "--frames 12 --workers 1",
+        'phantom_00001.mp4", 54)': 'phantom_00001.mp4", 5)',
+        "--frames 60": "--frames 8 --workers 1",
+        "--port 8000": "--port 0",
+        "python tools/export.py": "true python tools/export.py",  # 20 s of CPU, which its own tests spend
+        "python examples/run_onnx.py": "true python examples/run_onnx.py",
+    },
+    "6_from_detectron2": {
+        "--videos 60 --frames 32": "--videos 6 --frames 8 --size 64 --workers 1",
+        "num_frames = 4": "num_frames = 2\ndataloader.train.num_workers = dataloader.test.num_workers = 0",
+        "train.max_iter = 200": "train.max_iter = 2",
+        "NUM_FRAMES: 4": "NUM_FRAMES: 2",
+        "MAX_ITER: 100, STEPS: [80]": "MAX_ITER: 2, STEPS: [1]",
+        "NUM_WORKERS: 1": "NUM_WORKERS: 0",
+        "train.max_iter=20": "train.max_iter=2",
+    },
+}

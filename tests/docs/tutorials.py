@@ -470,7 +470,7 @@ def _screenshot(address: str, size: str, actions: Sequence[str], folder: Path) -
         for what, value in zip(actions[::2], actions[1::2], strict=False):
             if what == "drop":
                 page.set_input_files("input[type=file]", str(folder / value))
-                page.wait_for_timeout(20_000)  # of its analysis
+                page.wait_for_selector("#progress-line:has-text('Analysed')", timeout=600_000)  # of the live page
             else:
                 page.keyboard.press(value)
         page.wait_for_timeout(1500)
