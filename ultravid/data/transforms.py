@@ -39,10 +39,15 @@ _GAP = 5  # px: smaller dark gaps do not divide an area
 
 
 class ClipTransform(Protocol):
-    """Changes a clip."""
+    """Changes a clip; any callable will do."""
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """The changed clip; the given one is not changed."""
+        """The changed clip.
+
+        Args:
+            clip: must not be changed: return a new one, by `dataclasses.replace`.
+            rng: to draw from; it is seeded for each clip, and the transforms of a list share it.
+        """
 
 
 def apply_transforms(clip: Clip, transforms: Sequence[ClipTransform], rng: np.random.Generator) -> Clip:

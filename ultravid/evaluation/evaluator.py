@@ -37,6 +37,15 @@ _WARMUP_FRAMES = 5
 class DatasetEvaluator:
     """Receives each input and output of a model, and computes results at the end.
 
+    `inference_on_dataset` calls an evaluator like this, in each process::
+
+        evaluator.reset()
+        for inputs in data_loader:  # a list with one dict for each frame
+            evaluator.process(inputs, model(inputs))
+        metrics = evaluator.evaluate()  # {"AP50": 61.5}, in the main process
+
+    To write one, override these three methods.
+
     An evaluator that writes files has the attribute ``output_dir`` (or ``_output_dir``, as in detectron2) for their folder, and creates
     the folder when it writes: `inference_on_dataset` sets another folder if the weights are not those of the run (`docs/runs.md`).
 

@@ -129,7 +129,16 @@ class VideoDetector(nn.Module, ABC):
 
     @abstractmethod
     def _step(self, image: Tensor, state: State, phase: int) -> tuple[Detections, State]:
-        """What `step` computes."""
+        """What `step` computes; a subclass defines it, callers use `step`.
+
+        Args:
+            image: ``(3, H, W)`` float32 in 0..255, RGB, on the model's device.
+            state: from `initial_state` or the previous step; it must not be written to.
+            phase: what `phase` gives for the frame's number; 0 for a model with one phase.
+
+        Returns:
+            ``K`` rows of `Detections` in pixels of the image, and the next state, with the same keys, shapes and dtypes.
+        """
 
     @abstractmethod
     def detect_clip(self, frames: Tensor, organ: str = "") -> Detections:

@@ -494,7 +494,16 @@ class EventWriter:
     """Reads the storage of the run and writes it somewhere.
 
     A writer gets scalars from `EventStorage.new_rows`, and calls `EventStorage.mark_written` when it has written them. It gets
-    images and histograms from `EventStorage.take_new`. So other writers get them too.
+    images and histograms from `EventStorage.take_new`. So other writers get them too::
+
+        class PrintingWriter(EventWriter):
+            def write(self):
+                storage = get_event_storage()
+                for iteration, scalars in storage.new_rows(self).items():
+                    print(iteration, scalars)  # {"total_loss": 1.2, "lr": 0.001, ...}
+                storage.mark_written(self)
+
+    The main process alone calls it: every few iterations, after an evaluation, and at the end.
     """
 
     def write(self) -> None:

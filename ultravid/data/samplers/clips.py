@@ -60,13 +60,21 @@ class InfiniteClipSampler:
 
 
 class FrameSampler(Protocol):
-    """Chooses the frames of a clip.
+    """Chooses the frames of a clip; any callable will do.
 
     An attribute ``num_memory`` declares that so many of the first ones are memory: later frames may use them, and they carry no loss.
     """
 
     def __call__(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Indices into a video of ``num_frames`` frames, rising but for memory; one may be repeated if the video is short."""
+        """The frames of a clip.
+
+        Args:
+            num_frames: length of the video.
+            rng: to draw from; it is seeded for each clip.
+
+        Returns:
+            indices into the video, from 0, rising but for memory; one may be repeated if the video is short.
+        """
 
 
 @runtime_checkable
