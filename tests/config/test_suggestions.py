@@ -64,7 +64,9 @@ def test_the_key_that_was_meant_comes_first(phantom_config, key):
 
 
 def test_an_argument_that_the_target_takes_is_offered_with_what_adds_it(phantom_config):
-    assert "AdamW takes it: add it with '+optimizer.eps=1e-8'. (" in said(phantom_config, "optimizer.eps=1e-8")
+    assert "AdamW accepts this argument: add it with '+optimizer.eps=1e-8'. (" in said(
+        phantom_config, "optimizer.eps=1e-8"
+    )
     assert "Add it with '+optimizer.amsgrad=true'" in said(phantom_config, "optimizer.amsgrda=true")
     assert "add it with '+model.backbone.depth=18'" in said(phantom_config, "backbone.depth=18")
 

@@ -144,7 +144,7 @@ def test_labelme_folders_are_videos_and_groups_are_tracks(tmp_path, caplog):
     assert boxes(a)[10] == [[10, 20, 30, 40], [1, 2, 9, 8]]
     assert a.frames[10].track_ids.tolist() == [7, 2] and a.frames[10].classes.tolist() == [1, 0]
     assert boxes(b) == [[], [[15, 15, 25, 25]]] and b.frames[0].width == WIDTH
-    assert "videos have boxes without the id of a lesion, one in a frame" in caplog.text
+    assert "videos have boxes without the id of a lesion, at most one per frame" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,9 @@ def test_boxes_of_a_frame_without_track_id_are_several_lesions(hospital, caplog)
     put(hospital, {"frames": {1: [lesion, {**lesion, "box": [50, 20, 70, 40]}], 2: [lesion]}})
     v0, _ = load_hospital_csv(root=hospital, datasets=[NAME])
     assert [frame.track_ids.tolist() for frame in v0.frames] == [[], [0, -1], [0]]
-    assert "several in a frame, which are tracked by their order in it (1): video 'breast/v0': 3 boxes" in caplog.text
+    assert (
+        "several per frame, which are linked by their order in the frame (1): video 'breast/v0': 3 boxes" in caplog.text
+    )
 
 
 class _Evil:

@@ -63,7 +63,7 @@ def test_a_rate_under_another_name_and_boxes_in_other_units_are_said(tmp_path, c
 
     load_coco_video(json_file=save(tmp_path, rewrite([[0.1, 0.2, 0.3, 0.4]] * 3)))
     assert "it must be called fps (1): video 'w': 'frame_rate' is 25" in caplog.text
-    assert "3 boxes lie within 0 and 1, all of them" in caplog.text
+    assert "3 boxes lie between 0 and 1, all of them" in caplog.text
     load_coco_video(json_file=save(tmp_path, rewrite([[2, 3, 12, 8], [15, 9, 25, 15], [20, 15, 29, 19]])))
     assert "2 boxes go past the frame as [x, y, width, height], which COCO has, but fit it as corners" in caplog.text
 
@@ -180,8 +180,8 @@ def rows(*ids, image=1, key="instance_id"):
 @pytest.mark.parametrize(
     ("first", "second", "tracks", "said"),
     [
-        (rows("", ""), rows("", image=2), [[0, -1], [0]], "several in a frame, which are tracked by their order"),
-        (rows(""), rows("", image=2), [[0], [0]], "one in a frame, which are taken for one lesion"),
+        (rows("", ""), rows("", image=2), [[0, -1], [0]], "several per frame, which are linked by their order"),
+        (rows(""), rows("", image=2), [[0], [0]], "at most one per frame, which are read as one lesion"),
         (rows(0, ""), rows("", 0, image=2), [[0, -1], [-1, 0]], "video 'v': 2 boxes"),
         (rows(None, 7), rows(7.0, image=2), [[0, 7], [7]], "video 'v': 1 boxes"),
         (rows("a", 1), rows("b", "a", image=2), [[3, 1], [2, 3]], None),

@@ -36,7 +36,7 @@ def unknown_key_hint(node: Container, step: str, rest: Sequence[str] = (), value
         return f" The key {dotted!r} has a dot in it: write {quoted_for_shell(merged)}."
     argument = None if rest else _argument(node, step)
     if argument == step:
-        return f" {_target_text(node)} takes it: add it with {_added(node, step, value)}."
+        return f" {_target_text(node)} accepts this argument: add it with {_added(node, step, value)}."
     names = _names(node)
     means = next((name for name in same_meaning(step) if name in names), None)
     near = means or nearest(step, names)

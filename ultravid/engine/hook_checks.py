@@ -187,8 +187,8 @@ class HookChecks:
         if names:
             raise UserError(
                 f"After iteration {iteration} the weights differ between the processes, in {len(names)} parameters: "
-                f"{names_in_short(names)}. DDP keeps equal what is trainable when it is built, as long as all processes change "
-                "the weights alike: a hook must not change weights or gradients in one process alone."
+                f"{names_in_short(names)}. DDP keeps trainable parameters equal only if all processes change the weights in "
+                "the same way: a hook must not change weights or gradients in only one process."
             )
 
     def _check_replaced(self, name: str, model: nn.Module, optimizer: Optimizer) -> None:
@@ -272,7 +272,7 @@ class HookChecks:
 
 
 def _hook(name: str) -> str:
-    return f"The hook {name}" if name else "What ran before the training"
+    return f"The hook {name}" if name else "Code that ran before the training"
 
 
 def synchronized_parameters(model: nn.Module) -> frozenset[int] | None:

@@ -122,7 +122,9 @@ def compare_settings(
         return Comparison(notes=["There is one setting with results, so nothing is compared."])
     if not metrics:
         return Comparison(
-            notes=[f"None of these metrics can be drawn; those that can: {', '.join(BOOTSTRAP_METRICS)}."]
+            notes=[
+                f"These metrics can't be compared by drawing patients; possible are: {', '.join(BOOTSTRAP_METRICS)}."
+            ]
         )
     others = [s for s in settings if s is not reference and s.data == reference.data]
     reader = _Reader(grouping, [reference, *others], num_draws, seed, patients)

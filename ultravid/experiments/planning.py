@@ -36,8 +36,8 @@ _WAYS_OF_HYDRA = {
     "hydra.sweep.subdir": "a job's folder is named by its number and identity, in --output-dir",
     "hydra/launcher": "jobs run on this machine, several at a time with --gpus 0,1,2,3; --launcher slurm queues them",
     "hydra.launcher": "jobs run on this machine, several at a time with --gpus 0,1,2,3; --launcher slurm queues them",
-    "hydra/sweeper": "a grid is spanned by what is swept; --search optuna searches instead",
-    "hydra.sweeper": "a grid is spanned by what is swept; --search optuna searches instead",
+    "hydra/sweeper": "the swept keys span a grid; for a search add --search optuna",
+    "hydra.sweeper": "the swept keys span a grid; for a search add --search optuna",
 }
 
 

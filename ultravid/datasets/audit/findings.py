@@ -106,7 +106,7 @@ def audit_splits(
         _shared_dicom_patients(seen, names_nobody),
         identical_leaks,
         near_leaks,
-        _fault_table([f for f in faults if not f.repaired], "Faults: what can't be used"),
+        _fault_table([f for f in faults if not f.repaired], "Errors: data that can't be used"),
         near_inside,
         identical_inside,
         _frozen_pictures(seen),

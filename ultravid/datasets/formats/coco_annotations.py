@@ -67,7 +67,9 @@ _SAME_FILE = "frames name the same file as another frame of their video"
 
 _LIKE_FPS = ("frame_rate", "framerate", "frameRate", "FPS", "Fps", "frames_per_second")
 _NOT_FPS = "videos state their rate under a key that is not read; it must be called fps"
-_NORMALISED = "boxes lie within 0 and 1, all of them, as if in shares of the image's size; they are read as pixels"
+_NORMALISED = (
+    "boxes lie between 0 and 1, all of them, as if they were fractions of the image's size; they are read as pixels"
+)
 _CORNERS = "boxes go past the frame as [x, y, width, height], which COCO has, but fit it as corners [x1, y1, x2, y2]"
 _FEWEST = 3  # boxes that can look like one of these
 

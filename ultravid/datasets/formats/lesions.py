@@ -21,8 +21,10 @@ Category = TypeVar("Category", int, Id)
 
 _REPEATED = "boxes repeat another of their image, with the same class and lesion, and are left out"
 _SHARED = "boxes share their frame and the id of their lesion with another and are one lesion with it"
-_ONE_EACH = "videos have boxes without the id of a lesion, one in a frame, which are taken for one lesion"
-_BY_ORDER = "videos have boxes without the id of a lesion, several in a frame, which are tracked by their order in it"
+_ONE_EACH = "videos have boxes without the id of a lesion, at most one per frame, which are read as one lesion"
+_BY_ORDER = (
+    "videos have boxes without the id of a lesion, several per frame, which are linked by their order in the frame"
+)
 
 _NEVER_TWICE = "videos have the id of a lesion at every box, but no id twice (are they ids of boxes?); each box is a separate lesion"
 _CLASS_CHANGES = "lesions have boxes of several classes, and each box keeps its own"

@@ -246,6 +246,6 @@ def _repairs(
     if complaint is not None:
         yield "movies are damaged according to FFmpeg's strict check, and are read as FFmpeg repairs them", complaint
     if not are_ordered:
-        text = "some are missing or do not rise; frames are taken as evenly spaced"
+        text = "some are missing or do not increase; frames are taken as evenly spaced"
         yield "movies have time stamps that can't be used", text
     yield from found.repairs(container, stream)

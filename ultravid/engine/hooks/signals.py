@@ -98,7 +98,7 @@ class StopOnSignal(HookBase):
         if self._received is not None:
             why = signal.Signals(self._received).name
         elif self._must_stop():
-            why = "its time is up"
+            why = "its time limit is over"
         raise StopTraining(f"{why}; a checkpoint was saved, continue with --resume")
 
     def _must_stop(self) -> bool:

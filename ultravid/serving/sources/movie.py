@@ -105,7 +105,9 @@ class MovieStream:
         found = self._film.repairs()
         stamped = self._stamped
         if stamped.is_even:
-            found.append((_NO_STAMPS, f"some are missing or do not rise; taken as {self._rate:.4g} frames a second"))
+            found.append(
+                (_NO_STAMPS, f"some are missing or do not increase; taken as {self._rate:.4g} frames a second")
+            )
         if stamped.missing or stamped.not_rising:
             found.append(
                 (_SOME_STAMPS, f"{stamped.missing} frames have none, those of {stamped.not_rising} do not rise")
