@@ -589,7 +589,7 @@ def test_a_budget_of_time_stops_with_a_checkpoint_as_a_signal_does(tmp_path):
     trainer = make(checkpointer=checkpointer, max_iter=10**6)
     checkpointer.model = trainer.model
     trainer.register_hooks([hooks.StopOnSignal(checkpointer, wall_time_s=0.2)])
-    with pytest.raises(StopTraining, match="its time is up"):
+    with pytest.raises(StopTraining, match="its time limit is over"):
         trainer.train()
     assert checkpointer.resume_or_load("", resume=True)["iteration"] == trainer.iter < 10**6 - 1
 

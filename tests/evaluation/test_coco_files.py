@@ -50,7 +50,7 @@ def test_two_boxes_of_a_frame_without_ids_are_two_lesions(judge, caplog):
     metrics = judge([[A, B], [A, B]], [[A], [A]])
     assert "1 of 2 videos have no image and are not evaluated; the first: 'empty'" in caplog.text
     assert metrics["count/lesions"] == 2
-    assert "tracked by their order" in caplog.text
+    assert "linked by their order" in caplog.text
 
 
 def test_detections_of_a_category_that_the_annotations_do_not_have_are_refused_by_name(judge, caplog):

@@ -190,7 +190,7 @@ def test_a_run_that_was_asked_to_stop_is_not_started_again_by_torchrun(small_run
     assert process.wait(timeout=240) not in (0, None)
     assert [p.name for p in (tmp_path / "run/attempts").iterdir()] == ["1"]
     record = json.loads((tmp_path / "run/attempts/1/record.json").read_text())
-    assert record["end"]["how"] == "stopped" and "its time is up" in record["end"]["why"]
+    assert record["end"]["how"] == "stopped" and "its time limit is over" in record["end"]["why"]
     assert len(list((tmp_path / "run").glob("model_0*.pth"))) == 1
 
 
