@@ -27,10 +27,10 @@ train = Node(
         max_to_keep=5,
         keep_best=1,  # number of checkpoints that are kept for their metric, trainer.hooks.best.val_metric
         background=True,  # a thread writes the file; training waits only for the copy in memory
-        on_error="stop",  # a full disk: "continue" trains on without the checkpoint
+        on_error="stop",  # when a file can't be written, as on a full disk: "continue" trains on without the checkpoint
     ),
     eval_period=1000,
-    log_period=20,  # iterations between two lines of the log and of metrics.json
+    log_period=20,  # iterations from one record in the log and in metrics.json to the next
     device="auto",  # CUDA if there is a device, else the CPU
     num_threads="auto",  # a number, or "auto"; on the CPU that is the cores, or a resumed run's own number; an evaluation of a small model takes 1
     hang_timeout_s=1800,  # a process that finishes no iteration for so long logs its stack

@@ -15,12 +15,12 @@ __all__ = ["SECTIONS", "Section", "described", "files", "run_config"]
 
 @dataclass(frozen=True)
 class Section:
-    """A table of the page.
+    """A section of the page.
 
     Attributes:
         title: heading; keys of the config are in code style.
-        prefixes: the table has these keys and what is below them.
-        about: what stands before the table.
+        prefixes: it has these keys and what is below them.
+        about: what stands before its keys.
         config: the keys that the shipped file below does not have under these names, as ``{"optimizer": (file, name)}``.
     """
 
@@ -42,7 +42,7 @@ SECTIONS = (
         "The model on its device, wrapped for several processes. `common/fsdp.py` has one that shards it.",
     ),
     Section("`checkpointer`", ("checkpointer",), "What saves and loads checkpoints."),
-    Section("`trainer`", ("trainer",), "The training loop. Its hooks follow in tables of their own."),
+    Section("`trainer`", ("trainer",), "The training loop. Its hooks follow below."),
     Section(
         "`trainer.hooks`",
         ("trainer.hooks",),
@@ -92,7 +92,7 @@ its own; so are those that a config adds. For any config, with its own values an
     python tools/lazyconfig_train.py --config-file FILE --help-config
     python tools/lazyconfig_train.py --config-file FILE --help-config train.amp optimizer
 
-In the tables, *value* is what the shipped file sets; `→ train.seed` means that the key refers to another one, which is the one to override. *Also takes*
+After each key follow the value that the shipped file sets and the type. `→ train.seed` means that the key refers to another one, which is the one to override. *Also takes*
 lists the arguments that the file does not write, with their defaults: add them with a plus, `+optimizer.eps=1e-6`.
 """
 
@@ -109,7 +109,7 @@ def run_config() -> Node:
 
 def files() -> dict[str, str]:
     """The page, by path from ``docs/``."""
-    return {"reference/config_keys.md": "\n".join([INTRODUCTION, *(_table(section) for section in SECTIONS)])}
+    return {"reference/config_keys.md": "\n".join([INTRODUCTION, *(_list(section) for section in SECTIONS)])}
 
 
 def helps_of(section: Section) -> list[KeyHelp]:
@@ -137,31 +137,20 @@ def _is_below(key: str, prefix: str) -> bool:
     return key == prefix or key.startswith((f"{prefix}.", f"{prefix}["))
 
 
-def _table(section: Section) -> str:
-    rows = [_row(each) for each in helps_of(section)]
-    return "\n".join(
-        [
-            f"## {section.title}",
-            "",
-            section.about,
-            "",
-            "| key | value | type | what it does |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
+def _list(section: Section) -> str:
+    """A section: a list, for in a table the long keys would leave no room for what is said of them."""
+    return "\n".join([f"## {section.title}", "", section.about, "", *(_entry(each) for each in helps_of(section)), ""])
 
 
-def _row(each: KeyHelp) -> str:
-    return f"| `{each.key}` | {_value(each)} | {_type(each.type)} | {_cell(described(each))} |"
+def _entry(each: KeyHelp) -> str:
+    facts = ", ".join(filter(None, [_value(each), _type(each.type)]))
+    return f"- **`{each.key}`**{' ' if facts else ''}{facts}<br>{_plain(described(each))}"
 
 
-def _cell(text: str) -> str:
-    """A text that a table can hold: bars are escaped, and angle brackets that are not code."""
+def _plain(text: str) -> str:
+    """A text whose angle brackets are not HTML."""
     pieces = re.split(r"(`[^`]*`)", text)
-    plain = [piece if piece.startswith("`") else piece.replace("<", "&lt;") for piece in pieces]
-    return "".join(plain).replace("|", "\\|")
+    return "".join(piece if piece.startswith("`") else piece.replace("<", "&lt;") for piece in pieces)
 
 
 def _value(each: KeyHelp) -> str:
@@ -173,30 +162,14 @@ def _value(each: KeyHelp) -> str:
     if text.endswith("(...)"):
         text = f"{text.removesuffix('(...)').rpartition('.')[2]}(...)"
     text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z]\w*\()", "", text)  # calls in a list
-    return f"`{text if len(text) <= 60 else text[:57] + '...'}`".replace("|", "\\|") if text else ""
+    return f"= `{text if len(text) <= 60 else text[:57] + '...'}`" if text else ""
 
 
 def _type(text: str) -> str:
-    """A type for a cell: names without their modules, and no bar, which would end the cell.
-
-    Of a value that several arguments refer to, the type that allows least.
-    """
+    """A type: names without their modules. Of a value that several arguments refer to, the type that allows least."""
     plain = re.sub(r"\b(?:[a-z_]\w*\.)+(?=\w)", "", text)
-    narrowest = min((_alternatives(each) for each in plain.split(" & ")), key=len)
-    return " or ".join(f"`{part}`" for part in narrowest if part)
-
-
-def _alternatives(text: str) -> list[str]:
-    """The parts between bars that stand in no bracket; bars within brackets become words."""
-    parts, depth, current = [], 0, ""
-    for character in text:
-        depth += (character in "[(") - (character in "])")
-        if character == "|" and depth == 0:
-            parts.append(current.strip())
-            current = ""
-        else:
-            current += "or" if character == "|" else character
-    return [*parts, current.strip()]
+    narrowest = min(plain.split(" & "), key=lambda each: each.count(" | "))
+    return f"`{narrowest}`" if narrowest else ""
 
 
 def described(each: KeyHelp) -> str:
@@ -208,12 +181,12 @@ def described(each: KeyHelp) -> str:
 
 
 def _told_once(*texts: str) -> list[str]:
-    """The texts that are not empty; the longer of two that have most words in common."""
+    """The texts that are not empty; the first of two that have most words in common."""
     told = [text for text in texts if text]
     if len(told) < 2:
         return told
     words, others = (set(re.findall(r"\w{3,}", text.lower())) for text in told)
-    return [max(told, key=len)] if len(words & others) * 2 >= min(len(words), len(others)) else told
+    return told[:1] if len(words & others) * 2 >= min(len(words), len(others)) else told
 
 
 def _argument(text: str) -> str:
