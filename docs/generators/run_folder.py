@@ -97,6 +97,7 @@ TABLES = (
         "in `jobs/<number>-<identity>`. What `ultravid summarize` adds is in `summary/`.",
         ExperimentFolder(ROOT),
         {},
+        frozenset({"known_folders"}),
     ),
 )
 

@@ -1,25 +1,6 @@
 """What docs/generate.py writes is what is committed, and it is complete."""
 
-import importlib.util
-import sys
-
 import pytest
-
-from tests.conftest import ROOT
-
-DOCS = ROOT / "docs"
-
-
-@pytest.fixture(scope="module")
-def generate():
-    sys.path.insert(0, str(DOCS))
-    try:
-        spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        sys.path.remove(str(DOCS))
 
 
 def test_every_generated_file_is_up_to_date(generate):

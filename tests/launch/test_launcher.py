@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool, read_rows, same_weights, small_arguments, without_times
+from tests.docs.run_files import unnamed_files
 from tests.launch.timed_config import timed_config
 from tests.quick_python import quick_python
 from ultravid.engine import run_tool
@@ -77,6 +78,10 @@ def test_a_run_leaves_everything_it_promises(finished):
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert config["train"]["max_iter"] == 8
     assert "Running on the CPU" in (out / "log.txt").read_text() or "CUDA" in (out / "log.txt").read_text()
+
+
+def test_every_file_that_a_run_leaves_is_named_on_the_page_of_its_folder(finished):
+    assert unnamed_files(Path(output_of(finished))) == []
 
 
 def test_config_diff_takes_a_run_an_attempt_and_a_checkpoint(finished, capsys):
