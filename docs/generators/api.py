@@ -111,8 +111,8 @@ def entry(public: PublicName) -> Iterator[str]:
 
 
 def broken(call: str) -> str:
-    """A call on several lines if it is longer than one, as the formatter has it."""
-    if len(call) <= 120:
+    """A call on several lines if it is longer than one, for the width of a page."""
+    if len(call) <= 88:
         return call
     name, _, arguments = call.removesuffix(")").partition("(")
     return "\n    ".join([f"{name}(", *(f"{argument}," for argument in arguments.split(", "))]) + "\n)"
