@@ -348,6 +348,8 @@ def conclude(
         return EXIT_STOPPED
     if states[JobState.FAILED]:
         print("Failed jobs run again with --retry-failed.", file=sys.stderr)
+    if states[JobState.WAITING]:  # as the folder of one was removed while it ran
+        print(f"{counted(states[JobState.WAITING], 'job')} not run. Run the same command to continue.", file=sys.stderr)
     return 1
 
 

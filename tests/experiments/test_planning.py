@@ -382,9 +382,19 @@ def test_a_plan_that_is_damaged_or_lost_is_made_again_with_the_same_numbers(plan
     for job in jobs:
         job.run.path.mkdir(parents=True)
     path = tmp_path / "out/plan.json"
-    path.write_text(path.read_text()[:100])
+    whole = path.read_text()
+    path.write_text(whole[:100])
     code, _, err = tool("train.seed=0,3,4", "--dry-run")
     assert code == 2 and f"mv {path} {path}.damaged" in err
+    content = json.loads(whole)
+    for changed in (
+        {"jobs": [*content["jobs"], content["jobs"][0]]},  # a number twice
+        {"jobs": [{**content["jobs"][0], "folder": "../../elsewhere/000-00000000"}]},
+        {"jobs": [{**content["jobs"][0], "number": "zero"}]},
+    ):
+        path.write_text(json.dumps({**content, **changed}))
+        code, _, err = tool("--status")
+        assert code == 2 and "is damaged: ValueError" in err
     path.unlink()
     assert [job.number for job in plan("train.seed=0,3,4,5").jobs] == [2, 0, 1, 3]
 

@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import resource
+import shutil
 import signal
 import struct
 import sys
@@ -230,6 +231,29 @@ def test_a_folder_that_can_not_be_written_is_one_message(tool, arguments, monkey
     said, error = capsys.readouterr()
     assert "No further job starts: OSError" in said and error.count("error: ") == 1
     assert re.search(r"error: \S+/job.json: can't be read or written \(No space left on device\)", error)
+
+
+def test_the_folder_of_a_job_that_is_removed_while_it_runs_stops_no_other_job(tool, arguments, tmp_path):
+    out = tmp_path / "out"
+    with begun(tool, arguments) as process:
+        wait_until(lambda: iteration_of(out, 0) == 11)
+        (folder,) = [run.path for run in runs_of(out)]
+        pid = json.loads((folder / "attempts/1/record.json").read_text())["pid"]
+        os.kill(pid, signal.SIGSTOP)  # it must not write while its folder is removed
+        shutil.rmtree(folder)
+        (tmp_path / "gate").touch()
+        os.kill(pid, signal.SIGCONT)
+        assert process.wait() == 1
+        assert "1 job not run. Run the same command to continue." in process.said and "2 of 3 finished" in process.said
+
+
+def test_a_finished_job_whose_metrics_are_damaged_is_named(alone, tool, tmp_path, capsys):
+    shutil.copytree(alone, tmp_path / "out")
+    metrics = runs_of(tmp_path / "out")[1].evaluation_metrics
+    metrics.write_text("{")
+    config = ["--config-file", str(alone.parent / "config.py")]
+    assert run_fake(tool, [*config, "--output-dir", str(tmp_path / "out"), *SWEEP]) == 0
+    assert f"WARNING: job 1 is finished, but its metrics can't be read: {metrics}" in capsys.readouterr().err
 
 
 def test_a_limit_on_the_size_of_files_is_one_message(tool, arguments):

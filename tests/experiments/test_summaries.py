@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -155,6 +156,12 @@ def test_runs_that_no_plan_knows_differ_in_what_their_configs_say(experiment, tm
         == 0
     )
     assert "has video" in capsys.readouterr().out  # folds have other patients, so there is nothing to pair
+
+
+def test_runs_of_one_config_in_two_experiments_are_said(experiment, tmp_path, capsys):
+    shutil.copytree(experiment[0], tmp_path / "copy")
+    assert summarize(experiment[0], tmp_path / "copy", "--no-files", "--bootstrap", "0") == 0
+    assert capsys.readouterr().out.count("have the same config") == 5
 
 
 def test_a_table_fits_a_narrow_terminal_and_says_what_it_lacks(experiment, monkeypatch, capsys):

@@ -132,7 +132,18 @@ def read_runs(folders: Sequence[Path], evaluation: str = "inference") -> tuple[l
         _read(each, name, evaluation, _settings(each, bases, is_one_plan), notes)
         for each, name in zip(every, names, strict=True)
     ]
-    return runs, notes
+    return runs, [*notes, *_notes_on_repeated(runs)]
+
+
+def _notes_on_repeated(runs: Sequence[RunResult]) -> Iterator[str]:
+    """Runs of one config in several folders, as of two experiments: they give the same results and make a mean look surer than it is."""
+    names: dict[str, list[str]] = {}
+    for run in runs:
+        if run.identity and run.counts_as_result:
+            names.setdefault(run.identity, []).append(run.name)
+    for identity, same in names.items():
+        if len(same) > 1:
+            yield f"{', '.join(same)} have the same config (identity {identity[:8]}), and each of them counts as a run of its own."
 
 
 def _runs_in(folder: Path, notes: list[str]) -> Iterator[_Found]:
