@@ -12,7 +12,8 @@ from ultravid.config.tree import value_at
 
 PAGE = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
 QUOTED = re.findall(r"^\*\*`(.+?)`\*\*", PAGE, re.MULTILINE)
-OTHER_PAGES = [ROOT / "docs/reference/contracts.md", *sorted((ROOT / "docs/how-to").glob("*.md"))]
+HOW_TO = [path for path in sorted((ROOT / "docs/how-to").glob("*.md")) if path.stem != "index"]
+OTHER_PAGES = [ROOT / "docs/reference/contracts.md", *HOW_TO]
 
 
 def texts_of(node, named):

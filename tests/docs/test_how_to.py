@@ -20,6 +20,7 @@ from ultravid.config import ConfigError, LazyConfig, importable_project, load_ch
 from ultravid.config.check import RUN_KEYS, RUN_OBJECTS
 
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs/how-to").glob("*.md"))}
+INDEX = PAGES.pop("index")
 EXPECTED = {
     *(
         "resume_and_preemption",
@@ -90,7 +91,7 @@ def check(path, overrides=()):
 
 
 def test_the_pages_are_those_that_people_search_for():
-    assert set(PAGES) >= EXPECTED
+    assert set(PAGES) >= EXPECTED and sorted(re.findall(r"\((\w+)\.md\) \|$", INDEX, re.MULTILINE)) == sorted(PAGES)
     for name, text in PAGES.items():
         headings = re.findall(r"^## (.+)", text, re.MULTILINE)
         assert headings[-3:] == SECTIONS and 30 <= len(text.splitlines()) <= 110, name
