@@ -1,4 +1,4 @@
-"""The command ``ultravid``: every tool of ``tools/`` by a verb, for those who installed the package without a checkout.
+"""The command ``ultravid``: runs every tool of ``tools/`` by a verb, without a checkout.
 
 ``ultravid train --config-file F key=value`` runs ``tools/lazyconfig_train.py --config-file F key=value``. Tools are run as the
 files that they are, so both ways behave alike. Nothing of torch is imported to find a tool or to print the list of them.

@@ -1,4 +1,4 @@
-"""From which file a model's weights come: noted when a checkpoint is loaded or saved, looked up when the model is evaluated."""
+"""Remembers from which file a model's weights come: noted when a checkpoint is loaded or saved, used when the model is evaluated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read files of weights onto the CPU. Only tensors and plain data are admitted."""
+"""Reads files of weights onto the CPU. Only tensors and plain data are allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Give a model the weights of a file whose names may differ: this package's, torchvision's, detectron2's, or those of a part."""
+"""Loads weights whose names may differ from the model's: those of this package, of torchvision, of detectron2, or of a part of a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Config files at addresses: ``http(s)://``, ``s3://``, and what a user registers with `ultravid.utils.file_io.PathManager`.
+"""Config files at addresses: ``http(s)://``, ``s3://``, and those of handlers that a user registers with `ultravid.utils.file_io.PathManager`.
 
 A config file at an address is downloaded to the cache and read there. It is downloaded alone: it can't import its neighbours by
 relative path, because only the file that is named is downloaded.

@@ -1,4 +1,4 @@
-"""The faults of one call: its target, its arguments' names, and their values."""
+"""Checks one call: its target, the names of its arguments, and their values."""
 
 from __future__ import annotations
 

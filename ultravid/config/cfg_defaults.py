@@ -1,4 +1,4 @@
-"""Every key of a YAML config, its default, and what it does; `get_cfg`.
+"""All keys of a YAML config with their defaults and meanings; `get_cfg`.
 
 The names are detectron2's where the two have the same thing. The model is a Python config (``MODEL.CONFIG``), and
 ``MODEL.OPTS`` overrides its values; the other keys describe the run. The defaults are those of

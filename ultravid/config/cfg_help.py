@@ -1,4 +1,4 @@
-"""What each key of a YAML config of the older kind is for: the defaults and comments of `ultravid.config.cfg_defaults`."""
+"""Help on the keys of a YAML config (`CfgNode`): the defaults and comments of `ultravid.config.cfg_defaults`."""
 
 from __future__ import annotations
 

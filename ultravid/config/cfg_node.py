@@ -1,4 +1,4 @@
-"""`CfgNode`: configs in YAML, yacs' nodes with detectron2's ``_BASE_`` and with errors that help.
+"""`CfgNode`: YAML configs with yacs' interface and detectron2's ``_BASE_``, and with precise errors.
 
 Values are stored in a tree of known keys (`ultravid.config.get_cfg`); a YAML file or a list of keys and values changes some
 of them. `ultravid.config.config_from_cfg_node` translates the tree to the config of the run. Imports nothing of torch.

@@ -1,4 +1,4 @@
-"""From the keys of a `CfgNode` to the config of a run: the same tree of nodes that a config in Python describes.
+"""Translates the keys of a `CfgNode` to the config of a run: the same tree of nodes that a Python config describes.
 
 It is laid out as ``configs_py/common/train.py``: ``model``, ``dataloader``, ``optimizer``, ``lr_multiplier``, ``train``,
 ``prepared_model``, ``checkpointer`` and ``trainer``. Each value that a key sets remembers the key, and the file and line that

@@ -1,4 +1,4 @@
-"""Every fault of a config at once, before anything is built."""
+"""Finds all errors of a config at once, before anything is built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The launcher's command line, and its answers about a config that it does not run. Imports nothing of torch."""
+"""The command line of the launcher, and the options that inspect a config without running it. Imports nothing of torch."""
 
 from __future__ import annotations
 

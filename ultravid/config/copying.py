@@ -1,4 +1,4 @@
-"""Putting values in a tree, and copies of trees.
+"""Puts values into a tree, and copies trees.
 
 A container has one parent. A plain dict, list or tuple becomes a container when it is put in a config, and a node that has a
 parent already is copied when it is put in a second place, so that what one config changes never reaches another.

@@ -1,4 +1,4 @@
-"""Whether a config writes what it could leave out: the arguments that a call's target takes by default."""
+"""The arguments that a call's target has by default, to tell which values a config need not write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overrides of a key wherever it stands: ``**.dropout=0.1``, below one key alone with ``model.**.dropout=0.1``."""
+"""Overrides of all keys of one name: ``**.dropout=0.1``, or only below one key with ``model.**.dropout=0.1``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a value comes from: every setting of a key, in order."""
+"""The origin of a value: every place that set a key, in order."""
 
 from __future__ import annotations
 

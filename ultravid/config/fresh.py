@@ -1,4 +1,4 @@
-"""A fresh copy of a config file's names for each import: what one importer changes never reaches another.
+"""A fresh copy of a config file's names for each import, so that changes in one importing file never reach another.
 
 A file is run once in a load. Its first importer gets the names themselves, the others get copies of them as they were when the
 file had run. Copied are nodes and whatever else compares by value: dicts, lists, sets, dataclasses, arrays. References among

@@ -1,4 +1,4 @@
-"""What makes two runs the same: the hash of all values that can change a run's results."""
+"""The identity of a run: the hash of all values that can change its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a description to objects."""
+"""Builds the objects that a config describes."""
 
 from __future__ import annotations
 

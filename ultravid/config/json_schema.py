@@ -1,4 +1,4 @@
-"""A JSON Schema (2020-12) of a config's YAML form, for editors, which complete and check a file by it while it is typed.
+"""A JSON Schema (2020-12) of a config's YAML form, with which editors complete and check a file while it is typed.
 
 The schema knows the calls that the config makes: their arguments by name, the types that the annotations state, and which are
 required. A reference (``${...}``) is allowed anywhere, as is a call or a named object where an object is taken, because its type

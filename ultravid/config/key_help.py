@@ -1,4 +1,4 @@
-"""What each key of a config is for: its type, value, default, a line of documentation, and where it was set."""
+"""Help on the keys of a config: type, value, default, a line of documentation, and the place that set it."""
 
 from __future__ import annotations
 

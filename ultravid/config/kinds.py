@@ -1,4 +1,4 @@
-"""Configs of either kind, nodes or `CfgNode`, as the config of a run in nodes.
+"""Configs of both kinds, nodes and `CfgNode`, as the config of a run in nodes.
 
 Launchers and what they call first use these functions; nothing below them knows that YAML keys exist. What needs yacs is imported
 when a `CfgNode` is met: it would make every start of a tool wait 70 ms.

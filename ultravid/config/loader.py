@@ -1,4 +1,4 @@
-"""Reading config files: Python that is run, but not imported.
+"""Reads config files: Python that is run, but not imported.
 
 A config file may import another by relative path, without any ``__init__.py``. Its code runs with its own ``__import__`` in
 its own builtins, so nothing of the process is patched. A load runs each file once, so that its classes and enumerations are one,

@@ -1,4 +1,4 @@
-"""Names that changed: what a config says with an old name, and what it means today.
+"""Names that were changed: tables from old names to new ones.
 
 A config that was saved, or written, for an earlier version goes on loading: `ultravid.config.upgrade` applies these tables
 and notes each change. To rename or move something that a config can name, add one line to the table that fits.

@@ -1,4 +1,4 @@
-"""What a shell, a document or a habit made of an override: ``key = value``, ``key: value``, “quotes”, Windows line ends.
+"""Overrides that were mistyped or changed by a shell or a document: ``key = value``, ``key: value``, “quotes”, Windows line endings.
 
 Arguments are looked at as they arrived, before they are read as overrides; each finding says what to type.
 """

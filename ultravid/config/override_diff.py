@@ -1,4 +1,4 @@
-"""The overrides that turn one config into another. Each is tried: what is returned gives the second config's values exactly."""
+"""The overrides that turn one config into another. They are tried: the result has exactly the values of the second config."""
 
 from __future__ import annotations
 

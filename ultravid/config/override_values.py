@@ -1,4 +1,4 @@
-"""The value of an override: read by hydra's grammar, then held against the value that it replaces.
+"""The value of an override: parsed by hydra's grammar, then converted to the type of the value that it replaces.
 
 What is typed has no types, so the old value decides: where a text was, ``2024`` and ``1e-3`` stay the texts that they are;
 where a number or a bool was, a text is refused. If there was no value, or if the new one is of another kind, the annotations

@@ -1,4 +1,4 @@
-"""The command line's overrides, in hydra's grammar: ``key=value``, ``+key=value``, ``++key=value``, ``~key``.
+"""Overrides of the command line, in hydra's grammar: ``key=value``, ``+key=value``, ``++key=value``, ``~key``.
 
 ``**.key=value`` sets every key of this name (`ultravid.config.everywhere`).
 A value may name an object of a config file, ``optimizer=configs_py/common/optim.py:SGD``: it replaces the value as a whole.

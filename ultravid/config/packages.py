@@ -1,4 +1,4 @@
-"""What a file in a Python package is, judged by its text: code that a config uses, or a config.
+"""Tells from the text of a file in a Python package whether it is code that a config uses, or a config.
 
 A config may import both by relative path. Code, ``from ..modeling import Net``, is imported as any module is, so that ``Net`` is the class
 that the rest of the process has. A config file is read again. A package may hold either, because many people put an

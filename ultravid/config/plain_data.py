@@ -1,4 +1,4 @@
-"""Values as plain data: what a config looks like in a YAML file, and whether two values look the same there.
+"""Values of a config as plain data for a YAML file, and whether two values look the same there.
 
 What YAML has no word for is written as a mapping of plain data: ``{_tuple_: [...]}``, ``{_object_: torch.float32}`` for
 anything that is imported by name, and calls with ``_target_`` for the rest (paths, slices, dataclasses, partials).

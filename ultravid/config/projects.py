@@ -1,4 +1,4 @@
-"""The modules of projects: each project has its own, also when two have modules of one name.
+"""The modules of projects: each project has its own, also if two have modules of the same name.
 
 A config imports modules of its project's folder, ``from net import Net``. Two projects with a ``net.py`` may be loaded by one process
 (a comparison, a test), and a file like ``evaluate.py`` may be there twice: in the project, and beside the tool that was started. So the

@@ -1,4 +1,4 @@
-"""References: strings such as ``"${train.max_iter}"`` that stand for another value of the same config.
+"""References: strings such as ``"${train.max_iter}"`` that mean another value of the same config.
 
 ``${a.b}`` counts from the root, ``${..b}`` from the place of the reference; ``${oc.env:NAME,default}`` reads the environment,
 ``${oc.decode:...}`` reads a text as an override's value is read. A string that is one reference gives the value itself, any other a string.

@@ -1,4 +1,4 @@
-"""What references with a colon do, as OmegaConf's resolvers of the same names: ``${oc.env:NAME,default}``, ``${oc.decode:text}``.
+"""References with a colon, as OmegaConf's resolvers of the same names: ``${oc.env:NAME,default}``, ``${oc.decode:text}``.
 
 Their arguments are separated by commas. One in quotes is what stands between them; elsewhere a backslash keeps a comma, a colon,
 a quote or a blank as it is.

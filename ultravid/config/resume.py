@@ -1,4 +1,4 @@
-"""A run that is resumed under another config: what changed, and whether that was meant."""
+"""Compares the config of a resumed run with the one it was started with, and refuses changes that are not allowed by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user meant by a key that a config does not have: one beside it, one elsewhere, or an argument that may be added."""
+"""Suggestions for a key that a config does not have: a similar key, a key elsewhere, or an argument that can be added."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An override that names several values for a key, in hydra's sweep grammar: lists, ``range``, ``choice``, ``glob``, ``interval``.
+"""Overrides with several values for a key, in hydra's sweep grammar: lists, ``range``, ``choice``, ``glob``, ``interval``.
 
     optimizer.lr=1e-4,3e-4        two values              train.seed=range(3)           0, 1 and 2
     model.depth=choice(18,34)     the same as 18,34       optimizer.lr=interval(1e-5,1e-2)   for a search: all between

@@ -1,4 +1,4 @@
-"""What people who know other frameworks type for a key, and what the key is called here. Imports nothing."""
+"""Names from other frameworks for keys of a config. Imports nothing."""
 
 from __future__ import annotations
 

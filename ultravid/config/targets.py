@@ -1,4 +1,4 @@
-"""Targets: from an object to the dotted name that finds it again, and from a name to the object."""
+"""Targets: the dotted name of an object, and the object of a dotted name."""
 
 from __future__ import annotations
 

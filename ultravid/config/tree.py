@@ -1,4 +1,4 @@
-"""The tree that a config is: containers that know their parent, the keys of what they hold, and the record of changes.
+"""The tree of a config: containers that know their parent, the full keys of their items, and the record of changes.
 
 The modules above define the containers themselves (`Node`, `ListNode`, `TupleNode`); this one has what all three share.
 A "raw" value is a value as written, with its references as strings.

@@ -1,4 +1,4 @@
-"""Configs of earlier versions as today's: applies the tables of `ultravid.config.migrations` to a tree and to overrides.
+"""Upgrades configs of earlier versions: applies the tables of `ultravid.config.migrations` to a tree and to overrides.
 
 Each change leaves a note at the value that it concerns, which `ultravid.config.check` reports.
 """

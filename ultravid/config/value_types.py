@@ -1,4 +1,4 @@
-"""Whether a value of a config contradicts the annotation of its parameter.
+"""Checks whether a value of a config contradicts the annotation of its parameter.
 
 Only certain contradictions are reported. An annotation that can't be read, a protocol, a type variable, a live object and
 the result of a function all pass. So do an int for a float, a list for a tuple (a YAML file has no tuples), and a value that

@@ -1,4 +1,4 @@
-"""Check many configs that differ in a few values, each as thoroughly as `ultravid.config.check.check` does, and name each.
+"""Checks many configs that differ in a few values, each as thoroughly as `ultravid.config.check.check`, and names those with errors.
 
 Checking a config takes some 30 ms. A job of a sweep mostly replaces plain values, and then only the calls that take them, directly
 or through references, can have another fault, and only these values another identity.

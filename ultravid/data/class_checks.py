@@ -1,4 +1,4 @@
-"""Classes and organs of the data against those of the model, and of the data for evaluation: compared before any long work."""
+"""Compares the classes and organs of the data with those of the model and of the test data, before any long work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The video of each training clip: all in turn, a share of negative videos, entries of a list of hard ones, and static clips.
+"""Chooses the video of each training clip: all in turn, a share of negative videos, entries of a list of hard ones, and static clips.
 
 Everything is a function of (seed, number of the clip). Shares are exact, because the clips of a kind are spread evenly instead
 of drawn: of clips 0, 1, 2, ... number ``n`` is of a kind with share ``p`` if ``floor((n + 1) p) > floor(n p)``, and it is then

@@ -1,4 +1,4 @@
-"""A warning about parts that keep a random generator from one sample to the next, which a run can't seed."""
+"""Warns about parts that keep a random generator from one sample to the next, which a run can't seed."""
 
 from __future__ import annotations
 

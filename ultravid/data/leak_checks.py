@@ -1,4 +1,4 @@
-"""Patients and files that are both in training and in evaluation: looked for before any long work."""
+"""Finds patients and files that are both in training and in evaluation, before any long work."""
 
 from __future__ import annotations
 

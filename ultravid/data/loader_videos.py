@@ -1,4 +1,4 @@
-"""The videos behind a loader, and what they show."""
+"""The videos of a loader, with their organs and class names."""
 
 from __future__ import annotations
 

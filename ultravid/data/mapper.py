@@ -1,4 +1,4 @@
-"""From a place in a video to a model's input: images are opened here.
+"""Reads the frames of a clip or of a test item from disk and turns them into the input of a model.
 
 Legend: ``T`` frames, ``H, W`` height and width in pixels, ``N`` lesions in a frame.
 """

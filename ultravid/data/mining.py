@@ -1,4 +1,4 @@
-"""Hard videos and frames: a list of a trained model's false positives, and how often its entries are trained on.
+"""Hard videos and frames: a list of a trained model's false positives, and how often a training uses its entries.
 
 A list is a JSON file that `tools/mine_false_positives.py` makes from a run's predictions::
 

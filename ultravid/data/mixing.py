@@ -1,4 +1,4 @@
-"""Several datasets in one run: one loader per dataset, one of which gives the batch of an iteration."""
+"""Several datasets in one run: one loader per dataset, and in each iteration one of them gives the batch."""
 
 from __future__ import annotations
 

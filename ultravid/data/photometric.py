@@ -1,4 +1,4 @@
-"""Augmentation of grey levels, on any device: what differs between scanners and their settings, one draw per clip.
+"""Augmentation of grey levels, on any device: differences between scanners and their settings, drawn once per clip.
 
 Grey levels are 0 to 255. All random numbers, the noise too, are drawn from the given generator on the CPU, so that a clip is the
 same on every device up to rounding. uint8 frames stay uint8, rounded to the nearest level; float frames stay float.

@@ -1,4 +1,4 @@
-"""What a loader's worker processes do when they start."""
+"""The start of a loader's worker processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Annotated boxes as files write them: checked, and repaired or rejected."""
+"""Checks annotated boxes, and repairs or rejects them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classes of lesions: those that a reader read as one are counted, and all videos must number theirs alike."""
+"""Classes of lesions: boxes whose classes a reader merges are counted, and all videos must number their classes in the same way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of data: every folder below one, each once, whatever links there are."""
+"""Lists the folders below a folder, each once, whatever links there are."""
 
 from __future__ import annotations
 

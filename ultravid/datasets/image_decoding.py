@@ -1,4 +1,4 @@
-"""Pixels of an image's file, and the damage that OpenCV passes over.
+"""Decodes the pixels of image files, and detects damage that OpenCV ignores.
 
 OpenCV returns an image for many damaged files: what libjpeg, libpng and libtiff warn of goes to the standard error alone.
 Therefore simplejpeg decodes JPEG: it is libjpeg-turbo as in OpenCV, gives the same pixels in the same time, and raises on every

@@ -1,4 +1,4 @@
-"""What an image file states about itself before its pixels: kind, size, depth, frames.
+"""Reads the header of an image file: kind, size, depth, number of frames.
 
 Only PNG, JPEG, BMP, GIF, TIFF and WebP are known. A file is recognised by its first bytes, whatever its name.
 

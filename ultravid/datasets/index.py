@@ -1,4 +1,4 @@
-"""What a reader found, cached between runs: checking the headers of 25,000 images is slow.
+"""A cache for the results of readers, because checking the headers of 25,000 images is slow.
 
 An index is a JSON file under ``$ULTRAVID_CACHE`` (default: ``~/.cache/ultravid``; ``off``: no index is kept), named after the
 reader and its arguments. Its first line holds fingerprints: of the code that reads, of the content of the annotation files,

@@ -1,4 +1,4 @@
-"""Tables of what is blacked out in images of which device: the bands in which scanners burn in names and dates.
+"""Tables of the parts to black out by device and image size: the bands in which scanners burn in names and dates.
 
 A table is a JSON or YAML file::
 

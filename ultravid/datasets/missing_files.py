@@ -1,4 +1,4 @@
-"""Files that annotations name and that are not there: one message for a wrong folder, not one for each file.
+"""Missing files of annotations: one message for a wrong folder, instead of one for each file.
 
 If nearly all files are missing, the folder is wrong: the data set is refused, with the option that names the folder and, if the first
 file is found near it, the folder that is right. If some are missing, they are counted by folder.

@@ -1,4 +1,4 @@
-"""Which spellings of a patient's name are one patient."""
+"""Tells which spellings of a patient's name mean the same patient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who was scanned in each video: stated by a table, by the dataset's own files, or by a rule that the config names.
+"""The patient of each video: stated by a table, by the dataset's own files, or found by a rule that the config names.
 
 Folds, the audit, bootstrap intervals and p-values rest on patients, so a patient is never guessed unasked: a video whose
 patient nothing states is a patient of its own, and all of them count and report such videos.

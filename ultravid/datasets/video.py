@@ -1,4 +1,4 @@
-"""What a reader returns: videos, their frames and annotations, before any image is opened.
+"""Videos, their frames and annotations, as readers return them before any image is opened.
 
 Legend: ``N`` lesions in a frame, ``M`` in all frames of a video; ``R`` regions to ignore in a frame.
 """

@@ -1,4 +1,4 @@
-"""Where a run is in its training data, so that a resumed one goes on there."""
+"""The position of a run in its training data, so that a resumed run continues there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What most launchers need: set-up of a run, writers, and the model on its device."""
+"""Set-up that most launchers need: output folder, log, device, seed, writers, and the model on its device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An error that ends a training: whether the user's config or code caused it, and where.
+"""Errors that end a training: finds out whether the user's config or code caused one, and where.
 
 The line between a user's error and ours: the user's is one that passed through his own code; one of a library in the first step, where
 shapes, dtypes and devices meet for the first time, since the config chose them; one in what his own model or loader is used for,

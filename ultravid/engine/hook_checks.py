@@ -1,4 +1,4 @@
-"""What a hook of the user's, or an evaluator, may not leave behind: it is named, before the step that would be wrong.
+"""Checks the state of the run after a user's hook or evaluator, and names the hook before a wrong step is made.
 
 The checks run after each call of a hook that is not ultravid's own, and after an evaluation: some microseconds, more with the number
 of parameters and modules. Of several processes, the ranks are compared in a reduction that is made anyway.

@@ -1,4 +1,4 @@
-"""What a model returns in training: a loss or a dict of losses, each a scalar; anything else is refused by its name."""
+"""Checks what a model returns in training: a loss or a dict of losses, each a scalar; anything else is refused by its name."""
 
 from __future__ import annotations
 

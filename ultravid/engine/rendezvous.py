@@ -1,4 +1,4 @@
-"""Where the processes of a run meet, and what is wrong with an address before they try."""
+"""The address at which the processes of a run meet, and checks of it in advance."""
 
 from __future__ import annotations
 

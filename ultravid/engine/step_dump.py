@@ -1,4 +1,4 @@
-"""A step in which a number was not finite, kept so that it can be repeated, and the search for where it came from.
+"""Dumps of steps in which a number was not finite, to repeat the step and find the module in which it first appeared.
 
 Legend: ``P`` batches that one step accumulates.
 """

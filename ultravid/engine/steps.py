@@ -1,4 +1,4 @@
-"""What a step of a trainer is made of: its precision, the batches it accumulates, and what happens when a number is not finite.
+"""The parts of a trainer's step: its precision, the accumulated batches, and the policy for non-finite numbers.
 
 `SimpleTrainer` calls these objects in a fixed order. To change one thing about a step, write a subclass that overrides one
 method, and hand it to the trainer: ``SimpleTrainer(..., precision=MyPrecision())``.

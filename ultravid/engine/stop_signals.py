@@ -1,4 +1,4 @@
-"""The signals that ask a run to stop, and which process of a run hears them.
+"""The signals that ask a run to stop, and their handling in its processes.
 
 - SIGTERM: ``kill``, Slurm's end of a job, torchrun. SIGINT: Ctrl-C. SIGHUP: a terminal that was closed; under ``nohup`` it is
   ignored, and stays so.

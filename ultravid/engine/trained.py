@@ -1,4 +1,4 @@
-"""A trained detector from a run's folder, a config file or a config, for predictors: the model with its weights, and how frames reach it."""
+"""Loads a trained detector from a run's folder, a config file or a config, for predictors: the model with its weights, and its preprocessing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a hook acts: its place among the hooks of an iteration, and the iterations in which it is due."""
+"""The order of hooks in an iteration, and the iterations in which they are due."""
 
 from __future__ import annotations
 

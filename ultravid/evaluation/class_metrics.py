@@ -1,4 +1,4 @@
-"""Metrics per class, where lesions are of several: average precision of each class, and which class is found for which.
+"""Metrics per class, if there are lesions of several classes: average precision, and a confusion table.
 
 All other metrics are *class-agnostic*: a detection of any class may hit a lesion of any class.
 

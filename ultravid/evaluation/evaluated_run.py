@@ -1,4 +1,4 @@
-"""For which run a model is evaluated: what a launcher or a training knows, and an evaluation that it starts does not."""
+"""The run for which a model is evaluated, as a launcher or a training states it."""
 
 from __future__ import annotations
 

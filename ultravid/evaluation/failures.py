@@ -1,4 +1,4 @@
-"""Where a run fails, for a person to look at: its false-positive sequences and the lesions that it misses.
+"""Finds the failures of a run: its false-positive sequences and the lesions that it misses.
 
 Legend: ``N`` detections and ``F`` frames of a video.
 """

@@ -1,4 +1,4 @@
-"""Metrics per image, and which videos are stills: those of one frame, which have no duration and so no rate per minute.
+"""Metrics per image. They also cover stills: videos of one frame, which have no duration and so no rate per minute.
 
 An image is a still or a frame of a film. A detection is a false positive if its centre lies in no lesion box of its image, border
 excluded; in a still it is what `video_metrics` calls a false-positive sequence.

@@ -1,4 +1,4 @@
-"""Metrics per lesion, which a clinician asks for: which lesions are found at all, how soon, at how many false alarms.
+"""Metrics per lesion: which lesions are found at all, how soon, and with how many false positives.
 
 A lesion is a track: the boxes with one id of ``gt_track_ids`` in one video; without ids the boxes of a
 frame are told apart by their order. At a score threshold, a frame of a track is hit if a detection that scores at least the threshold has its highest IoU

@@ -1,4 +1,4 @@
-"""What the terminal shows while jobs run: a live table, or plain lines where there is no terminal; and the table of a status.
+"""The terminal output while jobs run: a live table, or plain lines if there is no terminal; and the table of ``--status``.
 
 Times are of a monotonic clock: a clock that is set while jobs run changes none of them.
 """

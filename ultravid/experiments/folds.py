@@ -1,4 +1,4 @@
-"""Cross-validation: one run of the launcher per fold, which of them are still to be done, and the table of their metrics.
+"""Cross-validation: one run of the launcher per fold, the folds that are still to be run, and the table of their metrics.
 
 A fold's run is in the folder ``fold_<number>`` of the experiment. What is finished, resumable or changed is read from the runs'
 folders, so that the same command continues after any interruption.

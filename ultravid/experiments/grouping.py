@@ -1,4 +1,4 @@
-"""Runs that differ only in what is averaged over, as seeds and folds: mean, standard deviation and number of runs of a setting.
+"""Groups runs that differ only in seeds and folds: mean, standard deviation and number of runs of a setting.
 
 The standard deviation is that of a sample (divided by n - 1). Mean and standard deviation are undefined if the metric is undefined in one
 of the runs, as `ultravid.evaluation.folds` has it: a metric is not undefined at random but when a model is bad.

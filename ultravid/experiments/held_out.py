@@ -1,4 +1,4 @@
-"""Whether the videos that a run is tested on change with its fold."""
+"""Checks that the test videos of a run change with its fold."""
 
 from __future__ import annotations
 

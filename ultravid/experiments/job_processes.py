@@ -1,4 +1,4 @@
-"""The processes of jobs on this machine: children of this one, and those that an earlier command has left at work."""
+"""The processes of jobs on this machine: children of this process, and those that an earlier command has started."""
 
 from __future__ import annotations
 

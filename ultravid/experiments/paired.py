@@ -1,4 +1,4 @@
-"""Are two settings more different than the choice of patients explains? A bootstrap over patients, paired between settings.
+"""Compares two settings by a bootstrap over patients, paired between the settings.
 
 Each draw takes patients with replacement, the same ones for every setting. A setting's value in a draw is computed for each of its repetitions
 (as seeds) from the detections of all folds together, and averaged over the repetitions.

@@ -1,4 +1,4 @@
-"""From a command line to the jobs of an experiment: sweeps, named edits and lists of jobs, checked and numbered."""
+"""Turns a command line into the jobs of an experiment: sweeps, named edits and lists of jobs, checked and numbered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are there, read from their folders alone: what they differ in, how far they got, and their metrics.
+"""Reads the folders of existing runs: their differences, their progress, and their metrics.
 
 A folder may be that of an experiment (with a plan), of one run, or any folder that holds runs at some depth.
 """

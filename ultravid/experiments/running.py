@@ -1,4 +1,4 @@
-"""Run the jobs of a plan on this machine: those that are not finished, a process each, and again those that were killed."""
+"""Runs the unfinished jobs of a plan on this machine, one process each, and restarts those that were killed."""
 
 from __future__ import annotations
 

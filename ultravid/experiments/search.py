@@ -1,4 +1,4 @@
-"""A search: an experiment whose jobs Optuna proposes, each by what the earlier ones reached.
+"""A search: an experiment whose jobs Optuna proposes from the results of earlier ones.
 
 The study is kept in Optuna's journal file in the experiment's folder, which several processes and machines may use at once. A trial is a job
 of the plan. What is asked and told is written under the folder's lock, so numbers are given once; training needs no lock. A trial belongs to

@@ -1,4 +1,4 @@
-"""What a search varies: intervals and ranges as numbers, lists and named edits as choices.
+"""The search space: intervals and ranges as numbers, lists and named edits as choices.
 
 'optimizer.lr=tag(log, interval(1e-5, 1e-2))'     a number, spread evenly over its logarithm
 'model.backbone.depth=18,34'                      one of these texts

@@ -1,4 +1,4 @@
-"""Which runs an experiment consists of: the grid that sweeps span, named edits, and files of jobs.
+"""The settings of an experiment: the grid of its sweeps, named edits, and files of jobs.
 
     'optimizer.lr=1e-4,3e-4' 'train.seed=range(3)'       six jobs
     --set small='model.backbone.depth=18 optimizer.lr=3e-4' --set large='model.backbone.depth=34'     two, of several keys each

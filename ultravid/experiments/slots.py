@@ -1,4 +1,4 @@
-"""Where jobs run on this machine: slots of GPUs or of the processor, and the number of threads of each job."""
+"""The slots in which jobs run on this machine, on GPUs or on the CPU, and the number of threads of each job."""
 
 from __future__ import annotations
 

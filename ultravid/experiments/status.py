@@ -1,4 +1,4 @@
-"""What a job of an experiment is doing, as far as its folder says: its state, how far it got, its metrics, its error."""
+"""The status of a job of an experiment, from its folder: its state, progress, metrics and error."""
 
 from __future__ import annotations
 

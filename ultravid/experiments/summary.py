@@ -1,4 +1,4 @@
-"""The finished jobs of an experiment as a table: a row a job with its settings and metrics."""
+"""The finished jobs of an experiment as a table: one row per job with its settings and metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTML page of many runs: settings, how they differ, every run with a link to its report, charts, and at the end how each was made."""
+"""The HTML page of many runs: settings, their differences, every run with a link to its report, charts, and the origin of each run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of many runs: a row a setting and a row a run, for the terminal, as CSV, as LaTeX and as plain data."""
+"""Tables of many runs: one row per setting and one row per run, for the terminal, as CSV, as LaTeX and as plain data."""
 
 from __future__ import annotations
 

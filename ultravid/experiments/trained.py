@@ -1,4 +1,4 @@
-"""Whether a run of an experiment is done: read from its folder, under the config that it should have."""
+"""Checks whether a run of an experiment is finished, under the config that it should have."""
 
 from __future__ import annotations
 

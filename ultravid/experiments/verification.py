@@ -1,4 +1,4 @@
-"""Whether the runs in an experiment's folder are those of its plan: each run's saved config against its job's, compared once."""
+"""Checks that the runs in an experiment's folder are those of its plan, by comparing each run's saved config with its job's once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A detector that is made ready to run: norms folded, channels-last, large convolutions by Winograd, in one graph if wanted.
+"""A detector prepared for inference: norms folded, channels-last, large convolutions by Winograd, optionally as one graph.
 
 Legend: ``H, W`` height and width of a frame in pixels.
 """

@@ -1,4 +1,4 @@
-"""How many cells a feature map has."""
+"""The number of cells of a feature map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classifiers with one set of weights an organ.
+"""Classifiers with one set of weights per organ.
 
 A head takes ``organ_classes``, makes its classification layers with `organ_classifier` and calls them through `classify`; so one line
 of a config makes any head organ-specific::

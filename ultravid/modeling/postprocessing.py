@@ -1,4 +1,4 @@
-"""From the size of the frame that a model saw to the size of the output."""
+"""Scales detections from the size of the model's input to the size of the output."""
 
 from __future__ import annotations
 

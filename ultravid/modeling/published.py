@@ -1,4 +1,4 @@
-"""The predecessor's models and weights (HaojunYu1998/UltraDet, arXiv 2305.18060), and those of our earlier versions, in today's words.
+"""The predecessor's models and weights (HaojunYu1998/UltraDet, arXiv 2305.18060) and those of our earlier versions, translated to current names.
 
 `RENAMES` brings names of weights up to date; the checkpointer applies it to names that a model does not have, so that published
 checkpoints and those of version 0.1 still load. `PUBLISHED_MODELS` says which shipped config computes what a published model

@@ -1,4 +1,4 @@
-"""What the parts of a detector pass to each other: tensors of fixed shape, with masks for rows that hold nothing.
+"""The types that the parts of a detector pass to each other: tensors of fixed shape, with masks for unused rows.
 
 Legend: ``B`` frames, ``T`` frames of a clip, ``K`` rows of detections, ``G`` rows of ground truth, ``N`` boxes of a frame, ``D`` width of
 a token, ``C, h, w`` channels, height and width of a feature map, ``H, W`` height and width of an image in pixels.

@@ -1,4 +1,4 @@
-"""Frames of a live source that are dropped rather than queued, so that what is shown of them is never older than a budget."""
+"""Frames of a live source, dropped rather than queued, so that detections are never later than a budget."""
 
 from __future__ import annotations
 

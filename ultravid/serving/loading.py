@@ -1,4 +1,4 @@
-"""A detector that is ready to be served, from a run's folder, a config file or a config."""
+"""Loads a detector for serving from a run's folder, a config file or a config."""
 
 from __future__ import annotations
 

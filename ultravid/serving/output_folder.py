@@ -1,4 +1,4 @@
-"""The folder of results of many sources: what is done in it, with which model and settings, and its report.
+"""The folder of results of many sources: finished sources, model and settings, and the report.
 
 A source is done if its JSON is there and has the identity of what would be computed: the source's content, the weights and the
 settings. The JSON is the last of a source's files to appear, so that a source that was interrupted is not done.

@@ -1,4 +1,4 @@
-"""From a source to files: decode, detect, track, draw and encode, each in its own time, with a few frames between them.
+"""From a source to files: decoding, detection, tracking, drawing and encoding run side by side, with a few frames queued between them.
 
 Legend: ``H, W`` height and width of the source's image in pixels.
 """

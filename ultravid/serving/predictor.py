@@ -1,4 +1,4 @@
-"""`StreamingPredictor`: detections and lesion tracks of frames that come one by one, in any number of streams.
+"""`StreamingPredictor`: detections and lesion tracks, frame by frame, in any number of streams.
 
 Legend: ``H, W`` height and width of a frame in pixels.
 """

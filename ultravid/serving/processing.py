@@ -1,4 +1,4 @@
-"""One source from its first frame to its files."""
+"""Processes one source, from its first frame to its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passes between the parts of serving: frames with their time, and what was found in them.
+"""The records that the parts of serving pass to each other: frames with their time, and their detections.
 
 A frame is named by its presentation time stamp, and counted: neither is ever computed from a frame rate if the source states a time.
 

@@ -1,4 +1,4 @@
-"""The tracker of detectors that have none, and boxes that it smooths.
+"""The default tracker for detectors without one, and its smoothed boxes.
 
 Legend: ``M`` tracks; boxes are XYXY in pixels of the source.
 """

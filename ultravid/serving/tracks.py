@@ -1,4 +1,4 @@
-"""What the lesion tracks of a recording amount to; imports nothing of torch.
+"""Summaries of the lesion tracks of a recording; imports nothing of torch.
 
 Boxes are XYXY in pixels of the source.
 """

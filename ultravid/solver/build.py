@@ -1,4 +1,4 @@
-"""Optimizer and schedule of a config, under detectron2's names; for a training loop of your own.
+"""Optimizer and schedule of a config, under detectron2's names; for your own training loop.
 
 A config in Python names the objects themselves, and a trainer builds and clips by itself.
 """

@@ -1,4 +1,4 @@
-"""detectron2's place of the schedules, and its two schedulers of before `LRMultiplier`, for code that still makes them."""
+"""detectron2's module path of the schedules, and its two older schedulers, for code that still uses them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which parameters an optimizer gets, and with which learning rate and weight decay."""
+"""Parameter groups of an optimizer, with their learning rates and weight decays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An optimizer in a checkpoint: its state by the names of parameters, and how a changed one goes on."""
+"""An optimizer in a checkpoint: its state by the names of parameters, and how it is restored if it was changed."""
 
 from __future__ import annotations
 

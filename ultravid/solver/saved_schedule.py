@@ -1,4 +1,4 @@
-"""A scheduler of torch in a checkpoint: what it was configured with, where it was, and how a changed one goes on.
+"""A scheduler of torch in a checkpoint: its settings and position, and how it is restored if it was changed.
 
 torch's ``load_state_dict`` overwrites all attributes of a scheduler, those that the config sets too. So a checkpoint holds the
 state of the scheduler as it was built, beside its current one: if a resumed run builds another one, the saved state is of no use.

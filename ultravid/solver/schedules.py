@@ -1,4 +1,4 @@
-"""Learning rate as a function of the iteration alone."""
+"""Learning rates as functions of the iteration only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the numbers of a box mean, and conversion from one meaning to another.
+"""Box formats, and conversion between them.
 
 Legend: ``N`` boxes; x points to the right and y down, with no "+1" in a width.
 """

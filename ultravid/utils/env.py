@@ -1,4 +1,4 @@
-"""The environment of a run: its device, and the versions of what it uses."""
+"""The environment of a run: its device, and the versions of its packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose code an error comes from: a user's own, a library's, or ultravid's."""
+"""Finds out whether an error comes from a user's code, a library, or ultravid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run records, and where it is written.
+"""The values that a run records, and the writers that write them.
 
 Code that runs inside a step records by ``get_event_storage().put_scalar("name", value)``. Writers read the storage every few
 iterations. A row that they write holds for each scalar the median of its values since the row before; see

@@ -1,4 +1,4 @@
-"""Files at any address: local paths, ``http(s)://``, ``s3://``, and what a user registers with `PathManager`.
+"""Files at any address: local paths, ``http(s)://``, ``s3://``, and those of handlers that a user registers with `PathManager`.
 
 Reading: `local_path` gives a local file for an address, downloaded to the cache if need be. Writing: `replace_file` puts a
 whole file at an address or leaves the one that was there. What is appended to or renamed must be local: `require_local`.

@@ -1,4 +1,4 @@
-"""What a value must be besides its type, written in a signature, so that a config is checked before anything is built.
+"""Limits of a value besides its type, written in a signature, so that a config is checked before anything is built.
 
     def __init__(self, period: NotNegative, share: Share, device: Annotated[str, Accepts(is_device, "'auto', 'cpu' or 'cuda'")])
 

@@ -1,4 +1,4 @@
-"""What a record says of the process that wrote it: its command, host and time, the versions of what it uses, its code's commit."""
+"""Facts about this process for a record: its command, host and time, the versions of its packages, and the commit of its code."""
 
 from __future__ import annotations
 

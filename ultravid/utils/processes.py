@@ -1,4 +1,4 @@
-"""Processes of this machine: which one has a pid, and whether it is still the same one."""
+"""Processes of this machine: whether the process with a pid is still the same one."""
 
 from __future__ import annotations
 

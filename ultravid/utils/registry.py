@@ -1,4 +1,4 @@
-"""Objects by name: detectron2's `Registry`, and `locate`, which imports what a dotted name leads to.
+"""Objects by name: detectron2's `Registry`, and `locate`, which imports the object of a dotted name.
 
 New code needs no registry, because a config names the object itself; `Registry` is for code that brings its own.
 """

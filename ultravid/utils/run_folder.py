@@ -1,4 +1,4 @@
-"""The folder of a run: what its files are called, what state the run is in, and what earlier attempts left.
+"""The folder of a run: the names of its files, the state of the run, and earlier attempts.
 
 This module is the only one that spells the names of a run's files. A folder is described, not opened: making a `RunFolder`
 reads and writes nothing, and the folder need not exist.

@@ -1,4 +1,4 @@
-"""What tests of configs, boxes and modules share, under the names of detectron2's ``utils.testing``."""
+"""Helpers for tests of configs, boxes and modules, under the names of detectron2's ``utils.testing``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text for people: the nearest of several names, and arguments as they are typed in a shell."""
+"""Text for people: the nearest of several names, and arguments quoted for a shell."""
 
 from __future__ import annotations
 

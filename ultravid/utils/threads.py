@@ -1,4 +1,4 @@
-"""How the threads of an operation on the CPU wait for each other, and how many there are. Imports no torch.
+"""How the threads of an operation on the CPU wait for each other, and their number. Imports no torch.
 
 torch's threads spin while they wait for each other (GNU OpenMP's default). Beside another busy process the one that is waited for has no
 core then: a frame of the small phantom model takes 576 ms with two spinning threads and 23 ms with two that sleep.

@@ -1,4 +1,4 @@
-"""What command-line tools share: where their files are, how they were called, and how they end."""
+"""Code that command-line tools share: the location of their files, their command lines, and their exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Films with gaps: which of their frames lie how far apart, for samplers of clips.
+"""Films with gaps: the distances between their frames in time, for samplers of clips.
 
 A stride and a window count frames of the film, which are *ticks* (`ultravid.datasets.frame_times`). Where frames are missing,
 neighbours in the list are further apart than one tick, and a clip must not take them for neighbours in time.

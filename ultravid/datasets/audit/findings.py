@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, and what its splits share but must not.
+"""Errors in a dataset, and patients or frames that its splits share.
 
 A leak is a patient, a frame or nearly the same frame in two splits: the detector is then tested on data it was trained on.
 """

@@ -1,4 +1,4 @@
-"""Rows of COCO's annotations: which are boxes of lesions.
+"""Tells which rows of COCO's annotations are boxes of lesions.
 
 The lesion is the row's ``instance_id``, else its ``track_id``, else that of its ``attributes``, where CVAT writes it: a whole
 number or text, null for none (`ultravid.datasets.formats.lesions`). A row with ``iscrowd``, ``ignore`` or ``difficult`` set is a region to ignore, no lesion:

@@ -1,4 +1,4 @@
-"""What readers of annotations share."""
+"""Code that the readers of annotations share."""
 
 from __future__ import annotations
 

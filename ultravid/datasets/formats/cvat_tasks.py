@@ -1,4 +1,4 @@
-"""What CVAT's XML says about its tasks: which film each is of, and which of the film's frames.
+"""Tasks in CVAT's XML: their film, and the frames of the film that they contain.
 
 CVAT gives absolute frame numbers. Of a task whose ``start_frame`` is 10 and whose ``frame_filter`` is ``step=5``, frames 10, 15, 20, ... of
 the film are shown, and a box on the second of them has ``frame="15"``. An export is of one task (``meta/task``), of one job, which is

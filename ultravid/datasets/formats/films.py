@@ -1,4 +1,4 @@
-"""What a recording says about its video, whether or not it is annotated: rate and times, device, patient, what is shown."""
+"""Reads the metadata of a recording, annotated or not: rate and times, device, patient, and the visible part of the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which lesion of its video an annotated box is of.
+"""Assigns each annotated box to a lesion of its video.
 
 A box may name its lesion by an id: a whole number or text. Boxes that name none are never one lesion if they are in one frame. In a
 still each is a lesion; in a video they are tracked by their order in the frame, and this is reported.

@@ -1,4 +1,4 @@
-"""What a DICOM file says about its image, read so that nothing else of it is: no name, no date, no value of a text that is not needed.
+"""Reads the elements of a DICOM file that describe its image, and no others: no name, no date.
 
 Every value is converted here. A value that can't be converted is as good as absent, unless the caller asks whether it is there.
 """

@@ -1,4 +1,4 @@
-"""Where the frames of a DICOM file are: counted from the bytes, and compared with the number that the file announces.
+"""Finds the frames of a DICOM file: counts them from the bytes, and compares with the number that the file states.
 
 A number in a header is a claim. Uncompressed frames have one size, so their number follows from the number of bytes; a
 compressed frame begins with its codec's marker.

@@ -1,4 +1,4 @@
-"""When the frames of a DICOM file were taken, and what it says about it that does not fit.
+"""The frame rate and the times of frames of a DICOM file, with contradictions between its elements.
 
 Sources: DICOM PS3.3 C.7.6.5 (cine), C.7.6.6 (multi-frame).
 """

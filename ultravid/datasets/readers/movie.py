@@ -1,4 +1,4 @@
-"""Movies, read by PyAV and numbered by what decodes.
+"""Movies, read by PyAV; frames are numbered by decoding.
 
 The number of frames that a container states can be off by one or two, and an MPEG program stream states none. So a movie is
 decoded once when it is opened, which gives each frame's time stamp; a frame is then found by seeking to the key frame before it

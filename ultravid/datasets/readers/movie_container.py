@@ -1,4 +1,4 @@
-"""Movie files as FFmpeg opens them: which formats, which of several streams, and what a file announces that it holds."""
+"""Opens movie files with FFmpeg: formats, choice of the stream, and the numbers that a file states."""
 
 from __future__ import annotations
 

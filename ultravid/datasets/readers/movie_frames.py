@@ -1,4 +1,4 @@
-"""What is seen of a movie while it is decoded from its first frame to its last: its frames as RGB, and what is to be said of them."""
+"""Decodes a movie from its first frame to its last: frames as RGB, and damage on the way."""
 
 from __future__ import annotations
 

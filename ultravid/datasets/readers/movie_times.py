@@ -1,4 +1,4 @@
-"""The frame rate of a movie, and the time of each frame where they are not evenly spaced."""
+"""The frame rate of a movie, and the time of each frame if they are not evenly spaced."""
 
 from __future__ import annotations
 

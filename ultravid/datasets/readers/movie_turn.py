@@ -1,4 +1,4 @@
-"""How a movie's frames are turned and mirrored before they are shown, as its display matrix states."""
+"""Rotates and mirrors the frames of a movie as its display matrix states."""
 
 from __future__ import annotations
 

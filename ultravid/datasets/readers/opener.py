@@ -1,4 +1,4 @@
-"""Which reader opens a file, by its content."""
+"""Chooses the reader of a file by its content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recordings in a folder, and what lies beside them."""
+"""Finds the recordings in a folder, and lists the other files."""
 
 from __future__ import annotations
 

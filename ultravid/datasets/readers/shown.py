@@ -1,4 +1,4 @@
-"""Which part of a recording's images its frames show, and whether a patient's name may be burnt into what is shown."""
+"""The part of a recording's images that is shown, and whether a patient's name may be burnt into it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A JSON file beside a recording, for what the recording does not state.
+"""``NAME.video.json`` beside a recording, which states what the recording does not.
 
 ``clip.video.json`` is beside ``clip.mp4``, ``clip.dcm`` or the folder ``clip``: an object with any of ``fps``, ``patient``,
 ``device``, ``organ``, ``hospital``, ``spacing_mm`` and ``spacing_y_mm``. It takes precedence over the recording.

@@ -1,4 +1,4 @@
-"""Checkpoints and configs of the predecessor, of torchvision and of detectron2 as those of a run here."""
+"""Converts checkpoints and configs of the predecessor, of torchvision and of detectron2 to those of a run."""
 
 from __future__ import annotations
 

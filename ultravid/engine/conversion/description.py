@@ -1,4 +1,4 @@
-"""Which model a YAML config of the predecessor describes, and with which values: one that is not supported is refused, never ignored."""
+"""Finds the model that a YAML config of the predecessor describes, with its values; unsupported values are refused, never ignored."""
 
 from __future__ import annotations
 

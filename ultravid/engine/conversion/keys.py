@@ -1,4 +1,4 @@
-"""The keys of the predecessor's YAML configs, and what each means for each of its models.
+"""The keys of the predecessor's YAML configs, and their meaning for each of its models.
 
 Its keys are detectron2's and its own. Each of those that decide what a trained model detects is either an argument of a part here, or
 supported with one value alone. Keys that decide about training or data alone are listed, so that nothing is left out in silence.

@@ -1,4 +1,4 @@
-"""Which published model a file's weights may be of, for messages."""
+"""Guesses, for messages, to which published model the weights of a file belong."""
 
 from __future__ import annotations
 

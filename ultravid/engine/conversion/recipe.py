@@ -1,4 +1,4 @@
-"""The run that a converted model is part of: training and evaluation on CVA-BUS."""
+"""The run config for a converted model: training and evaluation on CVA-BUS."""
 
 from __future__ import annotations
 

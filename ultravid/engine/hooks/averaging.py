@@ -1,4 +1,4 @@
-"""Averaged weights: often better than the last weights, and steadier from one evaluation to the next."""
+"""Averaged weights, which are often better than the last weights, and steadier from one evaluation to the next."""
 
 from __future__ import annotations
 

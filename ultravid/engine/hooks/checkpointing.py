@@ -1,4 +1,4 @@
-"""Checkpoints: one every so often, one at the end, and the best ones."""
+"""Checkpoints: periodic ones, one at the end, and the best ones."""
 
 from __future__ import annotations
 

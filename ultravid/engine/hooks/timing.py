@@ -1,4 +1,4 @@
-"""How long iterations take, and where the time goes."""
+"""Measures how long iterations and their parts take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line's options of Slurm: which of them were given, and whether they are of this launcher."""
+"""The options of Slurm on the command line, and checks that they fit the launcher."""
 
 from __future__ import annotations
 

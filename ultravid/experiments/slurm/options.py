@@ -1,4 +1,4 @@
-"""What a job asks of Slurm: partition, time, nodes, GPUs, and how its environment is set up."""
+"""The resources that a job asks Slurm for (partition, time, nodes, GPUs), and the set-up of its environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run the jobs of a plan on Slurm: submit them as arrays, wait for them, and submit those again that were killed."""
+"""Runs the jobs of a plan on Slurm: submits them as arrays, waits for them, and submits killed ones again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The job script of an array and the list of its commands, as a person reads them and may submit them by hand."""
+"""The job script of an array and the list of its commands, readable and fit to be submitted by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was submitted to Slurm, in the folder ``slurm`` of an experiment: an array a folder, written before it is submitted.
+"""Records of what was submitted to Slurm, in the folder ``slurm`` of an experiment: one folder per array, written before it is submitted.
 
 An array's name is its own, so that one which was submitted by a command that was killed before it knew the job's id is found
 in the queue, and nothing is submitted twice.

@@ -1,4 +1,4 @@
-"""A task of an array on its node: run the job's command, pass signals on, note how it ended, and requeue it if it stopped.
+"""A task of an array on its node: runs the job's command, passes signals on, records how it ended, and requeues it if it stopped.
 
     python -m ultravid.experiments.slurm.task SUBMISSION_FOLDER INDEX
 

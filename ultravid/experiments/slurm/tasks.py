@@ -1,4 +1,4 @@
-"""The states of jobs that were submitted to Slurm: what their folders say, then what the queue says."""
+"""The states of jobs that were submitted to Slurm, from their folders first and then from the queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of a backbone from a file. Nothing is fetched but what an address names."""
+"""Weights of a backbone from a file. Nothing is downloaded unless an address is given."""
 
 from __future__ import annotations
 

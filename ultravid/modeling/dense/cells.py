@@ -1,4 +1,4 @@
-"""The cells of a feature map in the image, and what the heads that predict one box at each share.
+"""The cells of a feature map in the image, and code that heads with one box per cell share.
 
 Legend: ``B`` frames, ``h, w`` height, width of the feature map, ``N`` its cells, row by row, ``K`` classes, ``G`` rows of ground truth.
 """

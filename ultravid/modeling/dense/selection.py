@@ -1,4 +1,4 @@
-"""From scores at all locations to the detections of a frame, in fixed shapes.
+"""Selects the detections of a frame from the scores at all locations, in fixed shapes.
 
 Legend: ``B`` frames, ``N`` locations or anchors, ``K`` classes, ``M`` candidates, ``D`` detections.
 """

@@ -1,4 +1,4 @@
-"""Whether the parts of a detector are made for the map that its backbone gives."""
+"""Checks that the parts of a detector fit the feature map of its backbone."""
 
 from __future__ import annotations
 

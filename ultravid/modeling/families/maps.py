@@ -1,4 +1,4 @@
-"""What the families share: from images to feature maps.
+"""Code that the families share: feature maps from images.
 
 Legend: ``B`` clips or frames, ``T`` frames of a clip, ``C, h, w`` channels, height, width of a feature map, ``H, W`` of an image in pixels.
 """

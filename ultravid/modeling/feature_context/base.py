@@ -1,4 +1,4 @@
-"""Parts that give a frame's feature map what earlier frames showed.
+"""Parts that add information from earlier frames to a frame's feature map.
 
 Legend: ``B`` clips, ``T`` frames of a clip, ``C, h, w`` channels, height, width of a feature map, ``H, W`` of an image in pixels.
 """

@@ -1,4 +1,4 @@
-"""What a flow estimator is.
+"""The contract of flow estimators.
 
 Legend: ``P`` pairs of frames, ``B`` frames, ``H, W`` height and width of an image in pixels, ``u, v`` of a flow field, ``C`` channels of the
 feature maps that the flow warps.

@@ -1,4 +1,4 @@
-"""What query-based detectors pass between their parts.
+"""The types that the parts of query-based detectors pass to each other.
 
 Legend: ``B`` frames (or ``B, T`` in a clip), ``Q`` queries, ``C`` width of a query, ``h, w`` height and width of the feature map, ``n``
 decoder layers, ``K`` classes.

@@ -1,4 +1,4 @@
-"""From queries and a map to classes and boxes, refined from layer to layer.
+"""The decoder: classes and boxes from queries and a feature map, refined from layer to layer.
 
 Source: Zhu et al., "Deformable DETR", ICLR 2021, section 4.1 and appendix A.4 ("iterative bounding box refinement"), on one level.
 

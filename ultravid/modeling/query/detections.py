@@ -1,4 +1,4 @@
-"""From the predictions of queries to detections.
+"""Detections from the predictions of queries.
 
 Legend: ``B`` frames, ``Q`` queries, ``K`` classes.
 """

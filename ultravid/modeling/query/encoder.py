@@ -1,4 +1,4 @@
-"""From a feature map to one whose cells have attended to each other.
+"""The encoder: self-attention between the cells of a feature map.
 
 Source: Zhu et al., "Deformable DETR", ICLR 2021, section 4.1 and appendix A.4, on one level.
 

@@ -1,4 +1,4 @@
-"""Where a cell lies, as sines and cosines.
+"""Sine encodings of the positions of cells.
 
 Legend: ``B`` frames, ``h, w`` height and width of the map, ``C`` width of a token.
 """

@@ -1,4 +1,4 @@
-"""Queries that attend to those of other frames, then to the map of their own frame again (TransVOD).
+"""Queries that attend to the queries of other frames, then again to the map of their own frame (TransVOD).
 
 Source: He et al., "End-to-end video object detection with spatial-temporal transformers" (TransVOD), ACM MM 2021, sections 3.3 and 3.4.
 As in UltraDet's published code (arXiv 2305.18060), a query attends to the query of the same number in other frames alone.

@@ -1,4 +1,4 @@
-"""From the token of an object to its class and its box.
+"""Predicts the class and the box of an object from its token.
 
 Legend: ``B`` frames, ``N`` boxes of a frame, ``D`` width of a token, ``K`` classes of objects (class ``K`` is the background).
 """

@@ -1,4 +1,4 @@
-"""From boxes on a feature map to tokens.
+"""Pools a token from the feature map for each box.
 
 Legend: ``B`` frames, ``N`` boxes of a frame, ``D`` width of a token, ``C, h, w`` channels, height, width of the map, ``P`` cells of the
 pooled map on a side.

@@ -1,4 +1,4 @@
-"""Which proposals the second stage is trained on.
+"""Chooses the proposals on which the second stage is trained.
 
 Legend: ``B`` frames, ``N`` proposals, ``G`` rows of ground truth, ``S`` samples of a frame, ``K`` classes of objects.
 """

@@ -1,4 +1,4 @@
-"""What a stream keeps of earlier frames, so that a step computes only what is new.
+"""The stored results of earlier frames in a stream, so that a step computes only what is new.
 
 Legend: ``N`` boxes of a frame, ``D`` width of a token, ``h`` heads, ``L`` layers, ``R`` frames of a window of queries, ``S >= R`` of
 keys; both end with the newest frame.

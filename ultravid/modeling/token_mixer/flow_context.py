@@ -1,4 +1,4 @@
-"""What key frames show at the place of each box, before boxes are related to each other.
+"""Context from key frames at the place of each box, added before boxes are related to each other.
 
 Source: Yu et al., "UltraDet: a temporal-context detector for lesions in ultrasound video", MICCAI 2023, arXiv 2305.18060 (negative temporal
 context), and its published code.

@@ -1,4 +1,4 @@
-"""Local frames and a memory of what was computed for earlier ones.
+"""Relations between local frames and a memory of results for earlier frames.
 
 Source: Chen et al., "Memory enhanced global-local aggregation for video object detection" (MEGA), CVPR 2020, section 3.3. Its global
 stage, which draws frames from the whole video, needs the video's end and has no counterpart in a stream.

@@ -1,4 +1,4 @@
-"""Which detection belongs to which track.
+"""Assigns detections to tracks.
 
 Legend: ``D`` detections, ``M`` tracks; boxes are XYXY, float64.
 """

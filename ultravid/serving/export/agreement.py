@@ -1,4 +1,4 @@
-"""Whether two forms of a detector detect the same: their detections are paired, frame after frame of a stream.
+"""Compares two forms of a detector: their detections are paired, frame by frame of a stream.
 
 Legend: ``H, W`` height and width of a frame in pixels, ``N`` detections of a frame.
 """

@@ -1,4 +1,4 @@
-"""What ``model.json`` says of an exported model: all that a program needs to run it without ultravid.
+"""``model.json``, the description of an exported model: everything that a program needs to run it without ultravid.
 
 Legend: ``H, W`` height and width of a frame in pixels.
 """

@@ -1,4 +1,4 @@
-"""A step of a detector as a function of tensors alone, and the names of these tensors.
+"""A step of a detector as a function of tensors only, and the names of these tensors.
 
 Legend: ``H, W`` height and width of a frame in pixels, ``K`` rows of detections.
 """

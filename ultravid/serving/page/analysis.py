@@ -1,4 +1,4 @@
-"""The queue of recordings, and what is done with each: decoded in its process, detected by the one model that all share."""
+"""The queue of recordings: each is decoded in its process, and all share one model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page's routes. Files of the page itself are read when the app is made; nothing that a request names is opened."""
+"""The routes of the page. Its own files are read when the app is made; no file that a request names is opened."""
 
 from __future__ import annotations
 

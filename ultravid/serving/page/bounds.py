@@ -1,4 +1,4 @@
-"""What a page accepts: a visitor, or a file, can take no more of the machine than this."""
+"""The limits of a page: the most that a visitor, or a file, can use of the machine."""
 
 from __future__ import annotations
 

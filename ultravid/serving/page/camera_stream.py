@@ -1,4 +1,4 @@
-"""A camera's pictures, decoded in another process (`decoder_process`), as a `RecordingStream`; and those that were kept of it.
+"""Pictures of a camera, decoded in another process (`decoder_process`), as a `RecordingStream`; and the stored pictures.
 
 What comes from that process is checked as if a stranger had sent it.
 

@@ -1,4 +1,4 @@
-"""Processes that decode what viewers have sent: FFmpeg and the decoders of pictures never run in the server itself.
+"""Processes that decode uploads of viewers: FFmpeg and the decoders of pictures never run in the server itself.
 
 A file may be made to break a decoder. Here that ends one recording: its process has no other's data, no rights to write to files, and
 bounds on its memory and time.

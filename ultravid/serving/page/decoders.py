@@ -1,4 +1,4 @@
-"""The server's end of processes that decode (`decoder_process`): their start, their end, and what is said when one breaks down.
+"""The server's side of decoding processes (`decoder_process`): starting and ending them, and messages if one breaks down.
 
 `uploaded_stream` and `camera_stream` read frames from them.
 """

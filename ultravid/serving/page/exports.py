@@ -1,4 +1,4 @@
-"""What a viewer takes away: detections as JSON and CSV, and a movie with its boxes.
+"""The exports for a viewer: detections as JSON and CSV, and a movie with boxes.
 
 Legend: ``H, W`` height and width of a frame in pixels.
 """

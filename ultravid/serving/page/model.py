@@ -1,4 +1,4 @@
-"""The model of a page: one `StreamingPredictor`, with a stream of its own for each recording."""
+"""The model of a page: one `StreamingPredictor`, with a separate stream for each recording."""
 
 from __future__ import annotations
 

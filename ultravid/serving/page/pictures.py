@@ -1,4 +1,4 @@
-"""Pictures of frames as the page shows them: encoding, and a file that keeps them for jumps along the recording.
+"""Pictures of frames for the page: encoding, and a file that stores them for jumps along the recording.
 
 Legend: ``H, W`` height and width of a frame in pixels.
 """

@@ -1,4 +1,4 @@
-"""One recording of a viewer: where it stands, what was found in it so far, and its files."""
+"""One recording of a viewer: its state, its detections so far, and its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file comes in: written as it comes, and refused as soon as it is too large, too slow or no recording."""
+"""Receives an upload: writes it as it arrives, and refuses it as soon as it is too large, too slow or not a recording."""
 
 from __future__ import annotations
 

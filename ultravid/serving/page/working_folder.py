@@ -1,4 +1,4 @@
-"""The private folder of a page's server: uploads are in it, and it is deleted at the server's end, or at the next server's start.
+"""The private folder of a page's server: it holds uploads, and is deleted when the server ends, or when the next server starts.
 
 All servers of a user share a folder, ``ultravid-page-<user id>`` in the folder for temporary files (``TMPDIR``); each has a folder of
 its own in there, and keeps a lock (flock) on a file in it. The kernel releases the lock when the process ends, however it ends: a folder

@@ -1,4 +1,4 @@
-"""What is black in every picture and movie that is written of a source: the parts in which names and dates may be burnt in.
+"""Chooses the parts of a source that are black in every written picture and movie, because names and dates may be burnt in there.
 
 The model never sees it: it gets the frames as they are, so that detections do not depend on what is blacked out.
 

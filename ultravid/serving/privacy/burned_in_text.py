@@ -1,4 +1,4 @@
-"""What looks like text beside the scan, in the first frames of a recording: names and dates may be among it.
+"""Finds what looks like text beside the scan in the first frames of a recording: names and dates may be among it.
 
 A letter is a small, thin shape, brighter or darker than what is around it, that stands still. Letters of one height that stand side by
 side are a word. No letter is read.

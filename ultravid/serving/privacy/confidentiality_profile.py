@@ -1,4 +1,4 @@
-"""What of an ultrasound image's DICOM header may stay. Everything else is removed.
+"""The elements of an ultrasound image's DICOM header that are kept. Everything else is removed.
 
 PS3.15 Annex E lists what a de-identifier must remove, replace or empty, and grows with every edition; private elements, and elements
 that a scanner invents, are in no list. So the list here is of what stays: elements that describe pixels, time, scale and the scanner's

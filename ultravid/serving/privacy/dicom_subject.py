@@ -1,4 +1,4 @@
-"""Whose a DICOM file is and which object it is: as it states it, or under pseudonyms that do not reveal it.
+"""The patient, study and object of a DICOM output: as the source states them, or under pseudonyms.
 
 Sources: DICOM PS3.3 C.7.1.1 (patient), C.7.2.1 (study), PS3.15 E (confidentiality profiles), PS3.5 B.2 (UIDs derived from numbers).
 """

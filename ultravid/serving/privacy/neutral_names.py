@@ -1,4 +1,4 @@
-"""Names of outputs that reveal nothing about a patient, and messages in which they replace the names that would."""
+"""Names of outputs that reveal nothing about a patient, and messages with these names."""
 
 from __future__ import annotations
 

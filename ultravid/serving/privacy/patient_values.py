@@ -1,4 +1,4 @@
-"""What in a DICOM file names a patient, a visit or a hospital, for comparisons within this process alone.
+"""The values of a DICOM file that identify a patient, a visit or a hospital, for comparisons only within this process.
 
 The values are never written, logged or quoted. Comparisons are without regard to case, accents and signs.
 """

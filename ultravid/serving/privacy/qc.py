@@ -1,4 +1,4 @@
-"""Pictures for a person to check what is blacked out of each source. What is blacked out is hatched, never shown.
+"""Pictures in which a person checks what is blacked out of each source. Blacked-out areas are hatched, never shown.
 
 Legend: ``H, W`` height and width of the source's image in pixels.
 """

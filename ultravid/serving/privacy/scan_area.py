@@ -1,4 +1,4 @@
-"""Where in a recording's images the scan is, guessed from their content; the rest may hold names and dates.
+"""Guesses from the content of a recording where the scan is; the rest may hold names and dates.
 
 A scan is the largest area of texture that thin lines can be removed from; text, rulers, dots and traces are thin lines. What changes
 from frame to frame over more than a letter's stroke belongs to it as well. Bars and bands of one colour do not.

@@ -1,4 +1,4 @@
-"""What the user says is black in written pictures: one mask a scanner, one for all, or a picture of what is kept."""
+"""Masks of the user: one per scanner, one for all sources, or a picture of what is kept."""
 
 from __future__ import annotations
 

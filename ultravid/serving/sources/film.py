@@ -1,4 +1,4 @@
-"""The frames of a movie as they are decoded, in one pass, and what is damaged of it."""
+"""Decodes the frames of a movie in one pass, and records damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DICOM files, pictures and TIFF files of several pages as streams: what is read frame by frame, by number."""
+"""DICOM files, pictures and TIFF files of several pages as streams; they are read frame by frame, by number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sources a user means: files, folders, patterns of names, lists of them, cameras and addresses; and what each is called."""
+"""The sources that a user names: files, folders, patterns, lists, cameras and addresses; and a name for each."""
 
 from __future__ import annotations
 

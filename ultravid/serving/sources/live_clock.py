@@ -1,4 +1,4 @@
-"""The time axis of a live source: it rises whatever the source's own clock does."""
+"""The time axis of a live source, which always increases, whatever the source's own clock does."""
 
 from __future__ import annotations
 

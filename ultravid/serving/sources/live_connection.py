@@ -1,4 +1,4 @@
-"""One connection to a camera or to the sender of a network stream: what FFmpeg may open for it, its frames, and why it ended."""
+"""One connection to a camera or a network stream: what FFmpeg may open for it, its frames, and why it ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long to wait for a live source, and how often to look for it again."""
+"""Time limits for live sources: how long to wait, and how often to reconnect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time of each frame of a film, from time stamps that may be missing or fall, while the film is read from its first frame to its last.
+"""The time of each frame of a film that is read once, from time stamps that may be missing or decrease.
 
 A frame's time is its own time stamp in seconds. What is done about frames without a stamp that can be used, in this order:
 

@@ -1,4 +1,4 @@
-"""What every writer of results has, and files that are complete or absent.
+"""The base of all writers of results, and files that are complete or absent.
 
 Legend: ``H, W`` height and width of the source's image in pixels.
 """

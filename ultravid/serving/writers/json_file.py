@@ -1,4 +1,4 @@
-"""The JSON of a source's detections: one entry a frame, written as they come, so that no video is too long for it.
+"""The JSON of a source's detections: one entry per frame, written as frames arrive, for videos of any length.
 
 The file is one object. Its first line holds what is known at the beginning and its last line what is known at the end, so that both
 are read without the frames between them::
