@@ -1,4 +1,4 @@
-"""Data sets made of others: of a list, through a function, as a stream, in batches of like shape; detectron2's names."""
+"""Data sets made of others: from a list, through a function, as a stream, in batches of similar shape; detectron2's names."""
 
 from __future__ import annotations
 

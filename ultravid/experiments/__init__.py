@@ -1,4 +1,4 @@
-"""Many runs: which ones an experiment needs, in which folders, and how they are started, on this machine or on Slurm."""
+"""Many runs: the jobs of an experiment, their folders, and the back ends that start them on this machine or on Slurm."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The plan of an experiment: its jobs, each with a number that never changes, an identity and a folder of its own.
+"""The plan of an experiment: its jobs, each with a number that never changes, an identity and a folder.
 
 A plan is kept in ``plan.json``. The same command finds its jobs again by their identities, further jobs get further numbers, and a
 config that was changed since is refused by key: two runs under one number would not be comparable with the others.

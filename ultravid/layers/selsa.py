@@ -1,4 +1,4 @@
-"""Sequence-level semantics aggregation: attention between objects of many frames by appearance alone.
+"""Sequence-level semantics aggregation: attention between objects of many frames, only by appearance.
 
 Source: Wu et al., "Sequence level semantics aggregation for video object detection", ICCV 2019. As UltraDet's published code
 (arXiv 2305.18060) and unlike the paper: learned projections, and a linear map of the token in place of the identity.

@@ -1,4 +1,4 @@
-"""Parts of detectors, the families that they are composed to, and the detectors by name."""
+"""Parts of detectors, the families that compose them, and the detectors by name."""
 
 from ultravid.modeling.assign import (
     CenterSampling,

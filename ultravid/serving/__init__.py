@@ -1,4 +1,4 @@
-"""A trained detector at work: on one's own recordings, on live streams, on a page, and exported.
+"""Serving a trained detector: on recordings, on live streams, on a page, and as an export.
 
 From a run's folder to boxes drawn on a clip::
 

@@ -1,1 +1,1 @@
-"""What all other packages use: events, processes, logs, files, a run's folder, seeds. Imports nothing of them."""
+"""Code that all other packages use: events, processes, logs, files, a run's folder, seeds. Imports none of them."""

@@ -1,4 +1,4 @@
-"""Which samples come in which order: clips of videos, frames of a clip, and images by their index."""
+"""The order of samples: clips of videos, frames of a clip, and images by their index."""
 
 from ultravid.data.samplers.clips import (
     AnchoredFrameSampler,

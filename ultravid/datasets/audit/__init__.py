@@ -1,4 +1,4 @@
-"""What a dataset holds, what is wrong with it, and what its splits share that they must not."""
+"""Audits of datasets: their contents, their errors, and patients or frames that their splits share."""
 
 from ultravid.datasets.audit.findings import audit_splits
 from ultravid.datasets.audit.page import render_page

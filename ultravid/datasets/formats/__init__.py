@@ -1,4 +1,4 @@
-"""Readers: from annotation files to `Video`s."""
+"""Readers that turn annotation files into `Video`s."""
 
 from ultravid.datasets.formats.coco_video import load_coco_stills, load_coco_video, load_cva_bus
 from ultravid.datasets.formats.cvat_video import load_cvat_video

@@ -1,4 +1,4 @@
-"""Checkpoints and configs of the predecessor, of torchvision and of detectron2 as those of a run here."""
+"""Conversion of checkpoints and configs of the predecessor, of torchvision and of detectron2."""
 
 from ultravid.engine.conversion.checkpoint import Conversion, convert_checkpoint
 from ultravid.engine.conversion.description import ModelOfKeys, model_of_keys, published_model, values_of_yaml

@@ -1,4 +1,4 @@
-"""Hooks: what a run does besides its steps. `ultravid.engine.HookBase` says how to write one."""
+"""Hooks, which act before and after the steps of a run. `ultravid.engine.HookBase` shows how to write one."""
 
 from ultravid.engine.hooks.averaging import EMA
 from ultravid.engine.hooks.callback import CallbackHook

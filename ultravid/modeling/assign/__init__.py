@@ -1,4 +1,4 @@
-"""Which ground truth a prediction is trained towards."""
+"""Assignment of ground truth to predictions, for training."""
 
 from ultravid.modeling.assign.base import DenseAssigner, DensePredictions
 from ultravid.modeling.assign.center_sampling import CenterSampling

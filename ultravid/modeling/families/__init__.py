@@ -1,4 +1,4 @@
-"""The three families that detectors are composed of."""
+"""The three families of detectors."""
 
 from ultravid.modeling.families.one_stage import OneStage
 from ultravid.modeling.families.query import Query

@@ -1,4 +1,4 @@
-"""Parts that give a frame's feature map what earlier frames showed."""
+"""Parts that add information from earlier frames to a frame's feature map."""
 
 from ultravid.modeling.feature_context.base import FeatureContext, NoFeatureContext
 from ultravid.modeling.feature_context.flow_aggregation import FlowAggregation

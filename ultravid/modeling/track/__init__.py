@@ -1,4 +1,4 @@
-"""Links between the detections of a stream, on the host."""
+"""Trackers, which link the detections of a stream, on the host."""
 
 from ultravid.modeling.track.kalman_tracker import KalmanTracker
 

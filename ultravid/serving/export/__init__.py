@@ -1,4 +1,4 @@
-"""A detector as files that run without ultravid: ONNX graphs, or programs of `torch.export`."""
+"""Export of a detector to files that run without ultravid: ONNX graphs, or programs of `torch.export`."""
 
 from ultravid.serving.export.agreement import Agreement
 from ultravid.serving.export.exporter import ExportedDetector, ExportFormat, export_detector

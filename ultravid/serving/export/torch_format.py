@@ -1,4 +1,4 @@
-"""A step as a program of `torch.export`, which runs by torch and torchvision alone."""
+"""A step as a program of `torch.export`, which needs only torch and torchvision."""
 
 from __future__ import annotations
 

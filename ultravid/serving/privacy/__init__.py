@@ -1,4 +1,4 @@
-"""Nothing of a patient leaves the input: what is black in pictures, how outputs are called, and clean DICOM files."""
+"""Privacy of results: blacked-out pictures, neutral file names, and clean DICOM files."""
 
 from ultravid.serving.privacy.blackout import Blackout, BlackoutRule, choose_blackout
 from ultravid.serving.privacy.burned_in_text import find_text
