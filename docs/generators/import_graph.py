@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import tomllib
 from collections import Counter
@@ -80,7 +79,10 @@ def purpose(module: str) -> str:
     """The first sentence of a module's docstring, as Markdown."""
     path = ROOT.joinpath(*module.split("."))
     code = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    doc = ast.get_docstring(ast.parse(code.read_text(encoding="utf-8"))) or ""
+    found = re.match(
+        r'[rR]?"""(.*?)"""', code.read_text(encoding="utf-8"), re.DOTALL
+    )  # parsing all files takes two seconds
+    doc = found[1] if found else ""
     text = " ".join(doc.partition("\n\n")[0].replace("``", "`").split())
     return re.split(r"(?<=[a-z0-9)\]'\"`])\. (?=[A-Z`])", text, maxsplit=1)[0].rstrip(".")
 

@@ -65,8 +65,8 @@ def coco_ap50(videos):
 
 def test_the_page_on_metrics_computes_what_it_says_and_names_cocos_values(capsys):
     names, text = names_after_examples("metrics")
-    pool = names["match_videos"]([names["film_a"], names["film_b"]])
-    assert f"COCO's AP at IoU 0.5 is {coco_ap50([names['film_a'], names['film_b']]):.1f}" in text
+    pool = names["match_videos"]([names["video_a"], names["video_b"]])
+    assert f"COCO's AP at IoU 0.5 is {coco_ap50([names['video_a'], names['video_b']]):.1f}" in text
     assert f"and AP50 is {coco_ap50([names['overlapping']]):.0f}. Here" in text
     rows = re.findall(r"^\| (0\.\d+) \| ([AB]) (\d) \| (.+?) \| (true|false)", text, re.MULTILINE)
     by_place = {
