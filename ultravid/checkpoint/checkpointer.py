@@ -101,6 +101,10 @@ class DetectionCheckpointer:
     def add_checkpointable(self, key: str, checkpointable: Any) -> None:
         """Save and load this object too.
 
+        Args:
+            key: its name in the file.
+            checkpointable: an object with ``state_dict()``, and ``load_state_dict(state)`` to load it again.
+
         Raises:
             KeyError: the key is taken.
             TypeError: the object has no ``state_dict``.
@@ -169,7 +173,11 @@ class DetectionCheckpointer:
         self.raise_failure(always_raise=always_raise)
 
     def raise_failure(self, *, always_raise: bool = False) -> None:
-        """Raise, or with ``on_error="continue"`` log, that a file could not be written; does nothing if all were."""
+        """Raise, or with ``on_error="continue"`` log, that a file could not be written; does nothing if all were.
+
+        Args:
+            always_raise: raise whatever ``on_error`` says.
+        """
         failure, self._failure = self._failure, None
         if failure is None:
             return
@@ -287,6 +295,10 @@ class DetectionCheckpointer:
         Weights must fit the model (`load` with ``strict=True``), unless ``partial_init`` is set or ``path`` asks for matching by
         heuristics.
 
+        Args:
+            path: a file or address of weights; "" loads none.
+            resume: whether a checkpoint of ``save_dir`` is preferred.
+
         Returns:
             as `load`.
 
@@ -328,7 +340,11 @@ class DetectionCheckpointer:
         return sorted(str(path) for path in self.save_dir.glob(f"*{self.suffix}"))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Make a file of ``save_dir`` the one to resume from."""
+        """Make a file of ``save_dir`` the one to resume from.
+
+        Args:
+            last_filename_basename: the file's name, ``model_0000099.pth``.
+        """
         self._write_name(self._run.last_checkpoint, last_filename_basename)
 
     def archive_previous_run(self) -> None:

@@ -86,6 +86,9 @@ class CfgNode(_CfgNode):
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
         """Set values from ``[key, value, key, value, ...]``, as on a command line.
 
+        Args:
+            cfg_list: keys and values in turns; a value may be text, which is read as on a command line.
+
         Raises:
             OverrideError: a key without a value, an unknown key, or a value of another type.
         """
@@ -108,6 +111,9 @@ class CfgNode(_CfgNode):
     def merge_from_other_cfg(self, cfg_other: Mapping[str, Any]) -> None:
         """Set the values of another node or a plain dict.
 
+        Args:
+            cfg_other: values by key, nested as this config is; keys that it lacks keep their values.
+
         Raises:
             ConfigError: an unknown key, or a value of another type.
         """
@@ -119,6 +125,10 @@ class CfgNode(_CfgNode):
     @classmethod
     def load_yaml_with_base(cls, filename: str | Path, allow_unsafe: bool = False) -> dict[str, Any]:
         """The content of a YAML file and of its ``_BASE_`` files, as plain data.
+
+        Args:
+            filename: path or address of the file.
+            allow_unsafe: whether the YAML may make Python objects, which runs code of the file.
 
         Raises:
             ConfigError: a file does not exist or is not YAML.

@@ -98,7 +98,12 @@ class LazyConfig:
 
     @staticmethod
     def load_rel(filename: str, keys: str | tuple[str, ...] | None = None) -> Any:
-        """As `load`, with a path relative to the calling file."""
+        """As `load`, with a path relative to the calling file.
+
+        Args:
+            filename: the config's path, from the folder of the calling file.
+            keys: as of `load`.
+        """
         frame = sys._getframe(1)
         caller = frame.f_code.co_filename
         if caller.startswith("<"):
@@ -141,6 +146,10 @@ class LazyConfig:
 
         For an OmegaConf config the result is a new OmegaConf config.
 
+        Args:
+            cfg: the config.
+            overrides: ``"optimizer.lr=0.01"``, ``"+key=value"`` to add a key, ``"~key"`` to remove one.
+
         Raises:
             OverrideError: some do not parse or do not fit; the message names all of them. It is an `UnknownKeyError` too
                 if one of them sets a key that the config does not have.
@@ -150,7 +159,12 @@ class LazyConfig:
 
     @staticmethod
     def to_py(cfg: Any, prefix: str = "cfg.") -> str:
-        """The config as Python-like code, for reading."""
+        """The config as Python-like code, for reading.
+
+        Args:
+            cfg: the config.
+            prefix: what stands before each key.
+        """
         return to_py(as_root(cfg), prefix)
 
 

@@ -121,7 +121,12 @@ class Metadata:
         return self
 
     def get(self, key: str, default: Any = None) -> Any:
-        """A value, or the default if it is not set."""
+        """A value, or the default if it is not set.
+
+        Args:
+            key: the name of the value.
+            default: what is returned if there is none.
+        """
         return vars(self).get(key, default)
 
 

@@ -82,6 +82,9 @@ class DefaultTrainer(SimpleTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume from the newest checkpoint of the output folder if asked to and there is one, else load the initial weights.
 
+        Args:
+            resume: whether a checkpoint of the output folder is preferred to the initial weights.
+
         Raises:
             CheckpointError: a checkpoint can't be read or doesn't fit.
             UserError: the run is past its last iteration already.
@@ -90,6 +93,10 @@ class DefaultTrainer(SimpleTrainer):
 
     def train(self, start_iter: int | None = None, max_iter: int | None = None) -> dict[str, Any]:  # type: ignore[override]
         """Train, by default from where `resume_or_load` says to the last iteration that the config sets.
+
+        Args:
+            start_iter: the first iteration; None is that of `resume_or_load`.
+            max_iter: the iteration after the last one; None is that of the config.
 
         Returns:
             metrics of the last evaluation; empty if there was none, and in all processes but the main one.
@@ -155,7 +162,11 @@ class DefaultTrainer(SimpleTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode | Node) -> nn.Module:
-        """The plain model on its device, with weights from scratch."""
+        """The plain model on its device, with weights from scratch.
+
+        Args:
+            cfg: the config.
+        """
         builder = Builder(as_config(cfg))
         with as_user_error():
             model: nn.Module = builder.build("model")
@@ -164,7 +175,12 @@ class DefaultTrainer(SimpleTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode | Node, model: nn.Module) -> Optimizer:
-        """The optimizer of a prepared model."""
+        """The optimizer of a prepared model.
+
+        Args:
+            cfg: the config.
+            model: the model on its device, wrapped for several processes if there are any.
+        """
         builder = Builder(as_config(cfg))
         builder.provide("prepared_model", model)
         with as_user_error():
@@ -173,7 +189,12 @@ class DefaultTrainer(SimpleTrainer):
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode | Node, optimizer: Optimizer) -> LRScheduler:
-        """The learning-rate schedule, which is stepped once an iteration."""
+        """The learning-rate schedule, which is stepped once an iteration.
+
+        Args:
+            cfg: the config.
+            optimizer: the optimizer whose learning rates it sets.
+        """
         builder = Builder(as_config(cfg))
         builder.provide("optimizer", optimizer)
         with as_user_error():
@@ -182,7 +203,11 @@ class DefaultTrainer(SimpleTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode | Node) -> Iterable[Any]:
-        """Batches of clips. An override may return any iterable of what the model takes in training."""
+        """Batches of clips. An override may return any iterable of what the model takes in training.
+
+        Args:
+            cfg: the config.
+        """
         with as_user_error():
             loader: Iterable[Any] = Builder(as_config(cfg)).build("dataloader.train")
         return loader
@@ -208,7 +233,12 @@ class DefaultTrainer(SimpleTrainer):
     def build_evaluator(
         cls, cfg: CfgNode | Node, dataset_name: str
     ) -> DatasetEvaluator | Sequence[DatasetEvaluator] | None:
-        """The metrics of lesion detection and pictures, in ``inference`` (of several data sets: in a folder of it for each)."""
+        """The metrics of lesion detection and pictures, in ``inference`` (of several data sets: in a folder of it for each).
+
+        Args:
+            cfg: the config.
+            dataset_name: the test data set that is evaluated.
+        """
         tree = as_config(cfg)
         evaluator = tree.dataloader.evaluator
         if "_target_" not in evaluator:

@@ -116,7 +116,11 @@ class HookBase:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned; called when a run is resumed, before `before_train`."""
+        """Restore what `state_dict` returned; called when a run is resumed, before `before_train`.
+
+        Args:
+            state: what `state_dict` returned when the checkpoint was saved.
+        """
 
 
 class TrainerBase:
@@ -622,7 +626,11 @@ class SimpleTrainer(TrainerBase):
         return losses
 
     def compute_losses(self, data: Any) -> dict[str, Tensor]:
-        """The model's losses by name; `run_step` calls it in the autocast context of the trainer's precision."""
+        """The model's losses by name; `run_step` calls it in the autocast context of the trainer's precision.
+
+        Args:
+            data: a batch of the loader.
+        """
         losses = self.model(data)
         return {"loss": losses} if isinstance(losses, Tensor) else losses  # anything else is refused by the caller
 
@@ -668,7 +676,12 @@ class SimpleTrainer(TrainerBase):
         self.optimizer.step()
 
     def write_metrics(self, losses: dict[str, Tensor], data_time: float) -> None:
-        """Put the losses (means over processes) and this process's wait for data into the storage."""
+        """Put the losses (means over processes) and this process's wait for data into the storage.
+
+        Args:
+            losses: scalar tensors by name, the same names in each process.
+            data_time: seconds that this process waited for the batch.
+        """
         world_size = comm.get_world_size()
         if world_size > 1:
             losses = dict(sorted(losses.items()))  # the order may differ between processes

@@ -77,7 +77,12 @@ class DatasetEvaluator:
         return None
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Add a batch: the inputs from the loader, and the model's output for each of them."""
+        """Add a batch: the inputs from the loader, and the model's output for each of them.
+
+        Args:
+            inputs: the test items: ``image``, ``video_id``, ``frame_index`` and what else the loader gives.
+            outputs: for each item what the model returned, ``{"instances": Instances}``.
+        """
 
     def evaluate(self) -> dict[str, Any] | None:
         """Compute the results over all processes: metrics by name in the main process, None in the others."""

@@ -29,7 +29,12 @@ class Box2BoxTransform:
         self.scale_clamp = scale_clamp
 
     def get_deltas(self, src_boxes: Tensor, target_boxes: Tensor) -> Tensor:
-        """``(..., 4)`` deltas that turn the source boxes ``(..., 4)`` into the targets ``(..., 4)``."""
+        """``(..., 4)`` deltas that turn the source boxes ``(..., 4)`` into the targets ``(..., 4)``.
+
+        Args:
+            src_boxes: XYXY, with an area.
+            target_boxes: XYXY, with an area.
+        """
         src_size = src_boxes[..., 2:] - src_boxes[..., :2]
         target_size = target_boxes[..., 2:] - target_boxes[..., :2]
         shift = (target_boxes[..., :2] + 0.5 * target_size - src_boxes[..., :2] - 0.5 * src_size) / src_size

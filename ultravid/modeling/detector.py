@@ -52,7 +52,12 @@ class Tracker(Protocol):
         ...
 
     def update(self, detections: Detections, state: State) -> tuple[Detections, State]:
-        """The detections with ``track_ids``, in the tracker's own order and number, and the next state; the given one is not written to."""
+        """The detections with ``track_ids``, in the tracker's own order and number, and the next state; the given one is not written to.
+
+        Args:
+            detections: those of the next frame, scaled to the output.
+            state: the state after the frame before.
+        """
         ...
 
 
@@ -153,7 +158,11 @@ class VideoDetector(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
-        """The losses of clips, each a scalar mean over the clips of all processes once DDP has averaged the gradients."""
+        """The losses of clips, each a scalar mean over the clips of all processes once DDP has averaged the gradients.
+
+        Args:
+            clips: the clips of this process, with annotations on all frames that are not memory.
+        """
 
     @property
     def num_phases(self) -> int:
@@ -161,7 +170,14 @@ class VideoDetector(nn.Module, ABC):
         return 1
 
     def phase(self, frame_number: int) -> int:
-        """Which of the `num_phases` computations the frame with this number in its stream takes."""
+        """Which of the `num_phases` computations the frame with this number in its stream takes.
+
+        Args:
+            frame_number: how many frames of the stream come before this one.
+
+        Returns:
+            A number from 0 to ``num_phases - 1``.
+        """
         del frame_number
         return 0
 
@@ -184,7 +200,14 @@ class VideoDetector(nn.Module, ABC):
         return self.pixel_mean.device
 
     def normalize(self, image: Tensor) -> Tensor:
-        """``(..., 3, H, W)`` in 0..255 to zero mean and unit variance, on the model's device."""
+        """``(..., 3, H, W)`` in 0..255 to zero mean and unit variance, on the model's device.
+
+        Args:
+            image: RGB, of any dtype and on any device.
+
+        Returns:
+            The same shape, float32.
+        """
         return (image.to(self.device, non_blocking=True).float() - self.pixel_mean) / self.pixel_std
 
     def current_names(self, names: Iterable[str]) -> dict[str, str]:
@@ -244,6 +267,9 @@ class VideoDetector(nn.Module, ABC):
     def batch(self, clips: Sequence[Clip]) -> ClipBatch:
         """Clips as tensors on the model's device.
 
+        Args:
+            clips: the clips; shorter ones, and smaller images, are padded.
+
         Raises:
             ValueError: a ground-truth box on the CPU has no area. Boxes on a GPU are not checked: it would have to be waited for.
         """
@@ -274,7 +300,15 @@ class VideoDetector(nn.Module, ABC):
         )
 
     def forward(self, inputs: list[Any]) -> dict[str, Tensor] | list[dict[str, Instances]]:
-        """Losses of clips in training, detections of frames in evaluation, in the form that the class describes."""
+        """Losses of clips in training, detections of frames in evaluation, in the form that the class describes.
+
+        Args:
+            inputs: a list of `Clip` in training; test items with ``image``, ``height``, ``width`` and ``video_id`` in
+                evaluation, one frame after the other.
+
+        Returns:
+            Losses by name, or ``{"instances": Instances}`` for each item.
+        """
         if self.training:
             return self.losses(inputs)
         return [{"instances": self._detect(frame)} for frame in inputs]

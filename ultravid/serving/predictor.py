@@ -176,7 +176,11 @@ class StreamingPredictor:
             raise UserError(str(error)) from None
 
     def detect(self, source: RecordingStream) -> Iterator[tuple[TimedFrame, FrameDetections]]:
-        """Iterate over the frames of a recording with their detections, in a new stream; the model gets the part that the source shows."""
+        """Iterate over the frames of a recording with their detections, in a new stream; the model gets the part that the source shows.
+
+        Args:
+            source: the open recording.
+        """
         stream = self.stream_of(source)
         for frame in source:
             yield frame, stream.frame(frame)
@@ -186,6 +190,10 @@ class StreamingPredictor:
 
         Late frames are dropped, not queued: the time from the arrival of a frame to its detections is at most ``latency_budget_ms``, unless
         the model alone takes longer. Without a budget, the newest frame is always next. `LiveDetections.report` counts dropped frames.
+
+        Args:
+            source: the open source.
+            clock: gives the time in seconds; a test passes its own.
         """
         return LiveDetections(
             source, self.stream_of(source).frame, latency_budget_ms=self.latency_budget_ms, clock=clock
@@ -197,7 +205,12 @@ class StreamingPredictor:
         return self.stream(organ if organ in self.detector.model.organs else None, shown=source.shown, color="RGB")
 
     def warm_up(self, height: int, width: int) -> None:
-        """Prepare the model for frames of this size, which compiles it if that was asked for, and run it once."""
+        """Prepare the model for frames of this size, which compiles it if that was asked for, and run it once.
+
+        Args:
+            height: the height of the frames in pixels.
+            width: the width of the frames in pixels.
+        """
         self.stream(organ=next(iter(self.detector.model.organs), ""))(np.zeros((height, width, 3), np.uint8))
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:

@@ -147,7 +147,11 @@ class LRMultiplier(LRScheduler):
         return [float(base) * factor for base in self.base_lrs]
 
     def step(self, epoch: int | None = None) -> None:
-        """Go to the next iteration; torch's own ``step`` takes several times as long."""
+        """Go to the next iteration; torch's own ``step`` takes several times as long.
+
+        Args:
+            epoch: the iteration to go to; None is the next one.
+        """
         self.set_iteration(self.last_epoch + 1 if epoch is None else epoch)
 
     def set_iteration(self, iteration: int) -> None:

@@ -55,6 +55,9 @@ class Boxes:
     def clip(self, box_size: tuple[int, int]) -> None:
         """Clip in place to an image of (height, width): x to [0, width], y to [0, height].
 
+        Args:
+            box_size: height and width of the image in pixels.
+
         Raises:
             FloatingPointError: a coordinate is nan or infinite.
         """
@@ -73,6 +76,10 @@ class Boxes:
         """``(N,)`` bool: the box lies in an image of (height, width), widened by the threshold in pixels on each side.
 
         The right and the lower side must be smaller than the image's, not equal to them.
+
+        Args:
+            box_size: height and width of the image in pixels.
+            boundary_threshold: by how many pixels a box may be outside.
         """
         height, width = box_size
         low = (self.tensor[:, :2] >= -boundary_threshold).all(dim=1)
@@ -89,7 +96,11 @@ class Boxes:
 
     @staticmethod
     def cat(boxes_list: Sequence[Boxes]) -> Boxes:
-        """The boxes of all parts in order; of no parts, no boxes."""
+        """The boxes of all parts in order; of no parts, no boxes.
+
+        Args:
+            boxes_list: the parts.
+        """
         return Boxes(torch.cat([b.tensor for b in boxes_list])) if boxes_list else Boxes([])
 
     @property

@@ -55,6 +55,10 @@ class Instances:
     def set(self, name: str, value: Any) -> None:
         """Set a field.
 
+        Args:
+            name: the name of the field.
+            value: a value with one row for each object; it replaces the field of that name.
+
         Raises:
             ValueError: it has another length than the other fields.
         """
@@ -67,11 +71,25 @@ class Instances:
         return name in self._fields
 
     def remove(self, name: str) -> None:
-        """Remove a field."""
+        """Remove a field.
+
+        Args:
+            name: the name of the field.
+
+        Raises:
+            KeyError: there is no such field.
+        """
         del self._fields[name]
 
     def get(self, name: str) -> Any:
-        """The field of that name."""
+        """The field of that name.
+
+        Args:
+            name: the name of the field.
+
+        Raises:
+            KeyError: there is no such field.
+        """
         return self._fields[name]
 
     def get_fields(self) -> dict[str, Any]:
@@ -111,6 +129,9 @@ class Instances:
     @staticmethod
     def cat(instance_lists: Sequence[Instances]) -> Instances:
         """The rows of several tables in order, as a table with the first one's image size.
+
+        Args:
+            instance_lists: at least one table.
 
         Raises:
             ValueError: there is no table, or they do not all have the same fields.

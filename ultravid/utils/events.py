@@ -261,16 +261,33 @@ class EventStorage:
                     latest[name] = (number, iteration)
 
     def put_scalars(self, *, smoothing_hint: bool = True, cur_iter: int | None = None, **kwargs: Any) -> None:
-        """`put_scalar` for each keyword."""
+        """`put_scalar` for each keyword.
+
+        Args:
+            smoothing_hint: as of `put_scalar`, for all of them.
+            cur_iter: as of `put_scalar`, for all of them.
+            kwargs: the values by name.
+        """
         for name, value in kwargs.items():
             self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)
 
     def put_image(self, img_name: str, img_tensor: Any) -> None:
-        """Record an image ``(C, H, W)``, uint8 or float in 0..1; it is kept until the writers have read it."""
+        """Record an image ``(C, H, W)``, uint8 or float in 0..1; it is kept until the writers have read it.
+
+        Args:
+            img_name: the name of the image.
+            img_tensor: the image.
+        """
         self._vis_data.append((self._current_prefix + img_name, img_tensor, self._iter))
 
     def put_histogram(self, hist_name: str, hist_tensor: torch.Tensor, bins: int = 1000) -> None:
-        """Record the distribution of a tensor's finite values; it is kept until the writers have read it."""
+        """Record the distribution of a tensor's finite values; it is kept until the writers have read it.
+
+        Args:
+            hist_name: the name of the histogram.
+            hist_tensor: the values, of any shape; without a finite one nothing is recorded.
+            bins: the number of bins, all of one width, from the smallest to the largest value.
+        """
         values = hist_tensor.detach().float().cpu().flatten()
         values = values[torch.isfinite(values)]  # a histogram has no bin for the others
         if len(values) == 0:
@@ -294,6 +311,9 @@ class EventStorage:
 
     def history(self, name: str) -> HistoryBuffer:
         """All values of a scalar.
+
+        Args:
+            name: the name of the scalar.
 
         Raises:
             KeyError: no scalar of that name was recorded.
@@ -324,6 +344,10 @@ class EventStorage:
     def count_samples(self, name: str, window_size: int = 20) -> int:
         """How many values of a scalar were recorded in its last ``window_size`` iterations, which end with its last value.
 
+        Args:
+            name: the name of the scalar.
+            window_size: how many iterations are counted.
+
         Raises:
             KeyError: no scalar of that name was recorded.
         """
@@ -331,7 +355,15 @@ class EventStorage:
         return history.count_since(history.values()[-1][1] - window_size + 1)
 
     def window(self, name: str, window_size: int = 20) -> list[float]:
-        """The values that `count_samples` counts."""
+        """The values that `count_samples` counts.
+
+        Args:
+            name: the name of the scalar.
+            window_size: how many iterations are counted.
+
+        Raises:
+            KeyError: no scalar of that name was recorded.
+        """
         count = self.count_samples(name, window_size)
         return [value for value, _ in self._history[name].values()[-count:]]
 
@@ -346,7 +378,15 @@ class EventStorage:
         }
 
     def new_values(self, name: str, reader: object) -> list[float]:
-        """The values of a scalar since ``reader`` called `mark_written`, oldest first."""
+        """The values of a scalar since ``reader`` called `mark_written`, oldest first.
+
+        Args:
+            name: the name of the scalar.
+            reader: the writer that asks.
+
+        Raises:
+            KeyError: no scalar of that name was recorded.
+        """
         return [value for value, _ in self._history_of(name).after(self._written.get(reader, {}).get(name, 0))]
 
     def new_rows(
@@ -401,7 +441,11 @@ class EventStorage:
         return {"next_row": self.next_row, "scalars": scalars}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Record again what `state_dict` returned."""
+        """Record again what `state_dict` returned.
+
+        Args:
+            state: what `state_dict` returned.
+        """
         self.next_row = state["next_row"]
         for name, (values, iterations, hint) in state["scalars"].items():
             self._smoothing_hints[name] = hint

@@ -199,7 +199,11 @@ class RunFolder:
         return self.log_of(0)
 
     def log_of(self, rank: int) -> Path:
-        """The log of one process."""
+        """The log of one process.
+
+        Args:
+            rank: the process, from 0.
+        """
         return self.path / ("log.txt" if rank == 0 else f"log.txt.rank{rank}")
 
     def eval_log_of(self, rank: int) -> Path:
@@ -243,7 +247,12 @@ class RunFolder:
     # Checkpoints
 
     def checkpoint(self, name: str, suffix: str = ".pth") -> Path:
-        """A checkpoint by name, as ``model_0000099`` or ``model_final``."""
+        """A checkpoint by name, as ``model_0000099`` or ``model_final``.
+
+        Args:
+            name: the file's name without its suffix.
+            suffix: the suffix.
+        """
         return self.path / f"{name}{suffix}"
 
     def checkpoints(self) -> list[Path]:

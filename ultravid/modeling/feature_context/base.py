@@ -45,7 +45,13 @@ class FeatureContext(nn.Module, ABC):
 
     @abstractmethod
     def step(self, feature_map: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:
-        """The next frame of a stream: ``(1, C, h, w)`` and the image ``(1, 3, H, W)`` to ``(1, C, h, w)`` and the next state."""
+        """The next frame of a stream: ``(1, C, h, w)`` and the image ``(1, 3, H, W)`` to ``(1, C, h, w)`` and the next state.
+
+        Args:
+            feature_map: ``(1, C, h, w)``.
+            image: ``(1, 3, H, W)``, normalised.
+            state: the state of the stream, which is not written to.
+        """
 
 
 class NoFeatureContext(FeatureContext):

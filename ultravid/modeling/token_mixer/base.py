@@ -34,13 +34,22 @@ class TokenMixer(nn.Module, ABC):
         return {}
 
     def phase(self, frame_number: int) -> int:
-        """Which of the ``num_phases`` computations the frame with this number in its stream takes."""
+        """Which of the ``num_phases`` computations the frame with this number in its stream takes.
+
+        Args:
+            frame_number: how many frames of the stream come before this one.
+        """
         del frame_number
         return 0
 
     @abstractmethod
     def clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
-        """``(B, T, N, D)`` of all frames of clips; rows that are not valid, and what they hold, reach no valid one."""
+        """``(B, T, N, D)`` of all frames of clips; rows that are not valid, and what they hold, reach no valid one.
+
+        Args:
+            frames: the tokens, boxes and masks of ``T`` frames of ``B`` clips.
+            pool: makes tokens ``(B, N, D)`` of feature maps and boxes, for mixers that change the maps.
+        """
 
     def training_clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
         """`clip` in training; a part that draws at random what it computes does so here, and here alone."""
@@ -48,7 +57,14 @@ class TokenMixer(nn.Module, ABC):
 
     @abstractmethod
     def step(self, frame: FrameTokens, pool: Pool, state: State, phase: int = 0) -> tuple[Tensor, State]:
-        """``(N, D)`` of the next frame of a stream, whose fields have no leading axis, and the next state."""
+        """``(N, D)`` of the next frame of a stream, whose fields have no leading axis, and the next state.
+
+        Args:
+            frame: the tokens, boxes and mask of the frame.
+            pool: as of `clip`, for one frame.
+            state: the state of the stream, from `initial_state` or the previous step; it is not written to.
+            phase: what `phase` gives for the frame's number.
+        """
 
 
 class NoMixer(TokenMixer):
