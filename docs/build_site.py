@@ -20,6 +20,9 @@ from pathlib import Path
 from check_site import check
 
 ROOT = Path(__file__).resolve().parents[1]
+HOW_TO_READ = """\
+To read it: python3 -m http.server --directory site, then open http://127.0.0.1:8000
+Opened as files, from site/index.html, the pages can be read as well, but not searched."""
 ENVIRONMENT = os.environ | {
     "NO_COLOR": "1",
     "NO_MKDOCS_2_WARNING": "1",  # mkdocs-material prints that its successor is the other builder
@@ -38,7 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         chosen = {name: command for name, command in commands.items() if args.only in (None, name)}
         shutil.rmtree(ROOT / "site", ignore_errors=True)  # zensical leaves pages there that are no longer written
         started = {name: start(command) for name, (command, _) in chosen.items()}
-        return max([finish(name, process, chosen[name][1]) for name, process in started.items()])
+        code = max([finish(name, process, chosen[name][1]) for name, process in started.items()])
+    if not code and "zensical" in chosen:
+        print(HOW_TO_READ)
+    return code
 
 
 def start(command: list[str]) -> "subprocess.Popen[str]":
@@ -63,10 +69,7 @@ def finish(name: str, process: "subprocess.Popen[str]", site: Path) -> int:
     for fault in faults:
         print(f"{name}: {fault}")
     pages = len(list(site.rglob("*.html")))
-    print(
-        f"{name}: {pages} pages, {len(faults)} faults"
-        + (f" in {site.relative_to(ROOT)}" if site.is_relative_to(ROOT) else "")
-    )
+    print(f"{name}: {pages} pages, {len(faults)} faults")
     return int(bool(faults))
 
 
