@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Inspect a config without running it: the meaning of its keys, its errors, and its differences to another config.
+"""Inspect a config without running it: the meaning of its keys, its errors, and its differences from another config.
 
     python tools/config.py help FILE [KEY ...] [key=value ...]           every key, or those below KEY: type, default, documentation
     python tools/config.py print FILE [--format yaml] [--resolve] [key=value ...]

@@ -58,7 +58,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="KEY,...",
         help="keys whose values may differ from those with which unfinished folds were started",
     )
-    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides, as for the launcher")
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config: key=value")
     return parser.parse_intermixed_args(argv)
 
 

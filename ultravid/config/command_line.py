@@ -125,7 +125,7 @@ Examples:
             "--quick",
             action="store_true",
             help="try the config instead of running it: a few iterations, a few test videos and every hook, in train.output_dir/quick; "
-            "says whether the run would go through, and what it would take",
+            "reports whether the run works, and how much time, memory and disk it needs",
         )
     inspect = parser.add_argument_group("inspect the config instead of running it")
     inspect.add_argument(
