@@ -124,19 +124,52 @@ def test_the_other_commands_of_the_page_parse(in_folder):
         load_tool(Path(file).stem).parse_args(arguments)
 
 
-def test_what_a_loader_or_a_reader_of_your_own_forgets_is_named(in_folder, launch_run, capsys):
+BUILT = ["dataloader.train._target_=ultravid.data.build_video_train_loader"]
+IN_VIDEO = ["model._target_=parts.OneBoxInVideo", "+model.tracker={_target_: parts.OneLesion}"]
+BROKEN = {  # what is replaced by what, overrides, and the message
+    ', "image_id": frame.image_id': ("", [], "An item of the test loader has no 'image_id', but 'image', 'video_id'"),
+    "gt_boxes=Boxes(torch.from_numpy(frame.boxes)), **fields)": (
+        "gt_boxes=torch.from_numpy(frame.boxes), **fields)",
+        BUILT,
+        "the item has gt_boxes that are a Tensor as ground truth.",
+    ),
+    ', "track_ids": np.zeros(1, np.int64)': ("", [], "'video_0' frame 0: has 1 boxes, 1 classes and 0 track_ids."),
+    "return dataclasses.replace(clip, frames": (
+        "dataclasses.replace(clip, frames",
+        BUILT,
+        "The transform RandomBrightness returned NoneType, not a Clip.",
+    ),
+    "frames=(clip.frames * factor)": (
+        "frames=(clip.frames[1:] * factor)",
+        BUILT,
+        "The transform RandomBrightness returned a clip of 2 frames with 3 instances",
+    ),
+    "np.minimum(start + 2 * np.arange(self.num_frames), num_frames - 1)": (
+        "10 + np.arange(self.num_frames)",
+        BUILT,
+        "The frame sampler EverySecond chose frame 10 of video",
+    ),
+    'return detector_postprocess(found, item["height"], item["width"])': (
+        "found.pred_boxes = found.pred_boxes.tensor; return found",
+        [],
+        "the model returned pred_boxes that are a Tensor, not Boxes",
+    ),
+    "return detections._replace(track_ids=torch.zeros_like(detections.track_ids)), state": (
+        "return detections",
+        [*BUILT, *IN_VIDEO],
+        "OneLesion.update returns the detections with track_ids and the next state.",
+    ),
+}
+
+
+@pytest.mark.parametrize("removed", BROKEN, ids=lambda text: re.sub(r"\W+", "_", text)[:30])
+def test_what_a_part_of_your_own_gets_wrong_is_one_message(in_folder, launch_run, capsys, removed):
+    instead, overrides, message = BROKEN[removed]
     parts = Path("parts.py").read_text()
-    for broken, removed, message in (
-        ("lacks_id.py", ', "image_id": frame.image_id', "An item of the test loader has no 'image_id', but 'image', "),
-        (
-            "lacks_tracks.py",
-            ', "track_ids": np.zeros(1, np.int64)',
-            "'video_0' frame 0: has 1 boxes, 1 classes and 0 track_ids",
-        ),
-    ):
-        Path(broken).write_text(parts.replace(removed, ""))
-        Path("broken_run.py").write_text(
-            Path("run.py").read_text().replace("import parts", f"import {broken[:-3]} as parts")
-        )
-        assert launch_run(["--config-file", "broken_run.py", *SHORT, f"train.output_dir={broken[:-3]}"]) == 2
-        assert message in capsys.readouterr().err
+    assert parts.count(removed) == 1
+    name = f"parts_{list(BROKEN).index(removed)}"
+    Path(f"{name}.py").write_text(parts.replace(removed, instead))
+    Path("broken.py").write_text(Path("run.py").read_text().replace("import parts", f"import {name} as parts"))
+    overrides = [each.replace("parts.", f"{name}.") for each in overrides]
+    assert launch_run(["--config-file", "broken.py", *SHORT, f"train.output_dir={name}", *overrides]) == 2
+    assert message in capsys.readouterr().err

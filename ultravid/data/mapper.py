@@ -186,6 +186,7 @@ class ClipDataset(Dataset[Clip]):
         planned = self.planner(count)
         video = self.videos[planned.video]
         indices = self._frame_indices(video, self.films.get(planned.video), planned.frame, count, rng)
+        self._check_indices(indices, video)
         places = [(video, int(i)) for i in indices]
         if self.foreign_context:
             places = self._foreign(video, indices, rng)
@@ -228,6 +229,19 @@ class ClipDataset(Dataset[Clip]):
             return indices
         still = self.static.frame_of(video, np.random.default_rng((self.seed, _OF_STATIC, count)))
         return indices if still is None else np.full_like(indices, still)
+
+    def _check_indices(self, indices: Any, video: Video) -> None:
+        """Refuse frames that a frame sampler of the user's chose and that the video does not have.
+
+        Raises:
+            DataError: there is none, or one is out of range.
+        """
+        wrong = [int(i) for i in indices if not 0 <= i < len(video)]
+        if wrong or len(indices) == 0:
+            raise DataError(
+                f"The frame sampler {type(self.frame_sampler).__name__} chose {f'frame {wrong[0]}' if wrong else 'no frame'} of video "
+                f"{video.video_id!r}, which has the frames 0 to {len(video) - 1}."
+            )
 
     def _foreign(self, video: Video, indices: Any, rng: np.random.Generator) -> list[tuple[Video, int]]:
         size = (video.frames[0].height, video.frames[0].width)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import cv2
 import numpy as np
@@ -51,9 +51,26 @@ class ClipTransform(Protocol):
 
 
 def apply_transforms(clip: Clip, transforms: Sequence[ClipTransform], rng: np.random.Generator) -> Clip:
-    """Apply all transforms, one after the other."""
+    """Apply all transforms, one after the other.
+
+    Raises:
+        DataError: one returned something else than a clip, or a clip whose frames are not those of its annotations.
+    """
     for transform in transforms:
-        clip = transform(clip, rng)
+        clip = _checked(transform(clip, rng), transform)
+    return clip
+
+
+def _checked(clip: Any, transform: ClipTransform) -> Clip:
+    """What a transform returned, if it is a clip."""
+    name = getattr(transform, "__name__", type(transform).__name__)
+    if not isinstance(clip, Clip):
+        raise DataError(f"The transform {name} returned {type(clip).__name__}, not a Clip.")
+    if not len(clip) == len(clip.instances) == len(clip.video_ids) == len(clip.frame_indices):
+        raise DataError(
+            f"The transform {name} returned a clip of {len(clip)} frames with {len(clip.instances)} instances, {len(clip.video_ids)} "
+            f"video_ids and {len(clip.frame_indices)} frame_indices. Each frame has one of each."
+        )
     return clip
 
 

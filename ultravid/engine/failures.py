@@ -128,8 +128,7 @@ def _reported(
             f"{when}{detail}: {first}. To save memory, lower dataloader.train.total_batch_size, the number of frames or the size of "
             "images, or set trainer.accumulation.num_batches or train.amp.enabled=true. The log has the traceback."
         )
-    of_step = place.key in ("model", "dataloader.train")
-    if not frames and not (of_step and _is_of_config(error, place, is_first, users_parts)):
+    if not frames and not _is_of_config(error, place, is_first, users_parts):
         return None
     message = UserError(f"{when}{detail}: {error_in_one_line(error)}")
     if frames:
@@ -142,9 +141,10 @@ def _is_of_config(error: Exception, place: _Place, is_first: bool, users_parts: 
     """Whether an error in a step that passed through no code of the user's came from what his config, or a part of his, gave it."""
     if isinstance(error, AssertionError):
         return False
-    if place.key in users_parts:
+    if place.key in users_parts or (place.module and "model" in users_parts):  # the second: a hook evaluates the model
         return True
-    return is_first and (bool(users_parts) or isinstance(error, RuntimeError | ValueError))
+    of_step = place.key in ("model", "dataloader.train")
+    return of_step and is_first and (bool(users_parts) or isinstance(error, RuntimeError | ValueError))
 
 
 def _is_users(part: object) -> bool:

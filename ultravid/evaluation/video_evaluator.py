@@ -340,6 +340,13 @@ def _check_inputs(inputs: Any) -> None:
                 f"An item of the test loader has no {' and no '.join(map(repr, lacking))}, but {', '.join(map(repr, given))}. "
                 "docs/reference/contracts.md lists the keys of an item."
             )
+        truth = given["instances"]
+        if not hasattr(getattr(truth, "gt_boxes", None), "tensor"):
+            what = f"gt_boxes that are {_kind(truth.gt_boxes)}" if hasattr(truth, "gt_boxes") else _kind(truth)
+            raise UserError(
+                f"Video {given['video_id']!r} frame {given['frame_index']}: the item has {what} as ground truth. Its 'instances' are "
+                "Instances with gt_boxes that are Boxes."
+            )
 
 
 def _instances_of(output: Any) -> Any:
@@ -354,6 +361,11 @@ def _instances_of(output: Any) -> Any:
             f"{_kind(found)} as 'instances'" if isinstance(output, Mapping) and "instances" in output else _kind(output)
         )
         raise UserError(f"In evaluation the model returned {what} for a frame. {_RIGHT}.")
+    if not hasattr(found.pred_boxes, "tensor"):
+        raise UserError(
+            f"In evaluation the model returned pred_boxes that are {_kind(found.pred_boxes)}, not Boxes: write "
+            "ultravid.structures.Boxes(pred_boxes)."
+        )
     return found
 
 

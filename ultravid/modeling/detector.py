@@ -417,9 +417,12 @@ class VideoStream:
             return found
         boxes, scores, classes = found.pred_boxes.tensor.cpu(), found.scores.cpu(), found.pred_classes.cpu()
         valid = torch.ones(len(found), dtype=torch.bool)
-        tracked, self.tracker_state = self.tracker.update(
-            Detections.of(boxes, scores, classes, valid), self.tracker_state or {}
-        )
+        updated = self.tracker.update(Detections.of(boxes, scores, classes, valid), self.tracker_state or {})
+        if not (isinstance(updated, tuple) and len(updated) == 2):
+            raise ValueError(
+                f"{type(self.tracker).__name__}.update returns the detections with track_ids and the next state."
+            )
+        tracked, self.tracker_state = updated
         kept = Detections(*(field[tracked.valid] for field in tracked))
         return Instances(
             output_size,
