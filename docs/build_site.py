@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="ultravid-docs-") as scratch:
         commands = {
             "zensical": (["zensical", "build", "--strict", "--clean"], ROOT / "site"),
-            "mkdocs": (["mkdocs", "build", "--strict", "--quiet", "--site-dir", scratch], Path(scratch)),
+            # not --quiet: then warnings are not counted
+            "mkdocs": (["mkdocs", "build", "--strict", "--site-dir", scratch], Path(scratch)),
         }
         chosen = {name: command for name, command in commands.items() if args.only in (None, name)}
         shutil.rmtree(ROOT / "site", ignore_errors=True)  # zensical leaves pages there that are no longer written
@@ -62,7 +63,7 @@ def start(command: list[str]) -> "subprocess.Popen[str]":
 def finish(name: str, process: "subprocess.Popen[str]", site: Path) -> int:
     """Wait for a builder and check its site; 0 if all is well."""
     output = re.sub(r"\x1b\[[\d;]*m", "", process.communicate()[0])
-    if process.returncode or "warning" in output.lower():
+    if process.returncode or re.search(r"\bwarning\b", output, re.IGNORECASE):
         print(f"{name} failed or warned:\n{output}")
         return 1
     faults = check(site)
