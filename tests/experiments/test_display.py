@@ -45,6 +45,26 @@ def test_a_table_shows_what_differs_by_keys_that_are_as_short_as_they_can_be(job
     assert table.rows == [["0", "1e-4", "0", "running", "20/100", "2.0 s/it", "loss 0.125", "3 min"]]
 
 
+@pytest.mark.parametrize(
+    ("width", "headers"),
+    [
+        (30, ["job", "state", "metric"]),
+        (40, ["job", "note", "state", "metric"]),
+        (60, ["job", "note", "kind", "state", "iteration", "metric"]),
+        (200, ["job", "note", "kind", "state", "iteration", "rate", "metric", "left"]),
+    ],
+)
+def test_where_long_values_do_not_fit_numbers_states_and_metrics_are_seen(width, headers):
+    jobs = [
+        PlannedJob(n, "", (), {"note": "x" * 60 + str(n), "kind": f"日本語のとても長い値{n}"}, RunFolder(f"/{n}"))
+        for n in (0, 1)
+    ]
+    status = JobStatus(JobState.RUNNING, 310, 600, 2.3, {"AP50": 71.02})
+    table, widths, left_out = job_table(jobs, {0: status, 1: status}).fitted(width, 3)
+    assert table.headers == headers and sum(widths) + 3 * (len(widths) - 1) <= width
+    assert len(left_out) + len(headers) == 8 and widths[0] == 3 and widths[table.state] == len("running")
+
+
 def test_a_key_that_ends_as_a_column_is_called_confuses_nobody(jobs):
     odd = [
         PlannedJob(n, "", (), {"model.state": str(n), "model.left": "\x1b[31m"}, job.run) for n, job in enumerate(jobs)

@@ -38,6 +38,8 @@ _MAIN_METRICS = ("AP50", "mAP", "AP")
 _ORDER = (JobState.RUNNING, JobState.FAILED, JobState.DIED, JobState.STOPPED, JobState.QUEUED, JobState.WAITING)
 _COLORS = {JobState.RUNNING: "cyan", JobState.FAILED: "red", JobState.DIED: "red", JobState.FINISHED: "green"}
 _MOST_OF_A_SETTING, _LEAST_OF_A_SETTING = 32, 8  # characters
+_LEAST = {"rate": 8, "metric": 10}  # characters; other columns are shown whole or not at all
+_GAP = 3  # characters between columns
 
 
 def duration(seconds: float) -> str:
@@ -78,13 +80,49 @@ class JobTable:
         headers: the headers of the columns.
         rows: a row a job.
         state: the column of the states.
-        fixed: the columns that keep their width where the table is wider than the terminal.
     """
 
     headers: list[str]
     rows: list[list[str]]
     state: int
-    fixed: set[int]
+
+    def fitted(self, width: int, gap: int) -> tuple[JobTable, list[int], list[str]]:
+        """The columns that fit a width, which never leaves out numbers and states.
+
+        Args:
+            width: of the terminal, in characters.
+            gap: between two columns.
+
+        Returns:
+            the table without the others, the width of each column, and the headers of those that were left out.
+        """
+        from rich.cells import cell_len
+
+        widest = [max(map(cell_len, column)) for column in zip(self.headers, *self.rows, strict=True)]
+        least = [min(w, self._least(c)) for c, w in enumerate(widest)]
+        kept, optional = list(range(len(widest))), self._least_important_first()
+        while optional and sum(least[c] for c in kept) + gap * (len(kept) - 1) > width:
+            kept.remove(optional.pop(0))
+        spare = width - sum(least[c] for c in kept) - gap * (len(kept) - 1)
+        widths = []
+        for column in kept:
+            more = min(widest[column] - least[column], max(0, spare))
+            widths.append(least[column] + more)
+            spare -= more
+        rows = [[row[c] for c in kept] for row in self.rows]
+        left_out = [header for c, header in enumerate(self.headers) if c not in kept]
+        return JobTable([self.headers[c] for c in kept], rows, kept.index(self.state)), widths, left_out
+
+    def _least(self, column: int) -> int:
+        """How many characters of a column have to be seen if there are more."""
+        return _LEAST_OF_A_SETTING if 0 < column < self.state else _LEAST.get(self.headers[column], sys.maxsize)
+
+    def _least_important_first(self) -> list[int]:
+        """The columns that may be left out: the last settings before the first one."""
+        after = {self.headers[column]: column for column in range(self.state + 1, len(self.headers))}
+        settings = list(range(self.state - 1, 0, -1))
+        order = [after.get("left"), after.get("rate"), *settings[:-1], after.get("iteration"), *settings[-1:]]
+        return [column for column in [*order, after.get("metric")] if column is not None]
 
 
 def job_table(
@@ -114,12 +152,10 @@ def job_table(
         )
     state = len(keys) + 1
     used = [c for c in range(len(headers)) if c in (0, state) or any(row[c] for row in rows)]
-    fixed = {0, state, state + 1, state + 4}
     return JobTable(
         [headers[c] for c in used],
         [[row[c] for c in used] for row in rows],
         used.index(state),
-        {column for column, c in enumerate(used) if c in fixed},
     )
 
 
@@ -127,7 +163,11 @@ def print_jobs(jobs: Sequence[PlannedJob], statuses: Mapping[int, JobStatus]) ->
     """Print the table of all jobs; on a terminal it fits the width."""
     table = job_table(jobs, statuses)
     if _is_terminal(sys.stdout):
-        _console(sys.stdout).print(_rich_table(table))
+        console = _console(sys.stdout)
+        rich_table, left_out = _rich_table(table, console.width)
+        console.print(rich_table)
+        if left_out:
+            console.print(f"not shown: {left_out}; the terminal is too narrow", style="dim", highlight=False)
     else:
         print(format_columns(table.headers, table.rows, left=table.state + 1), flush=True)  # noqa: T201
 
@@ -302,7 +342,8 @@ class Narrator(JobListener):
         if read:
             self._read_running()
         with self._printing():
-            self._live.update(self._picture(self._live.console.size.height), refresh=True)
+            size = self._live.console.size
+            self._live.update(self._picture(size.width, size.height), refresh=True)
 
     @contextlib.contextmanager
     def _printing(self) -> Iterator[None]:
@@ -345,7 +386,7 @@ class Narrator(JobListener):
         parts = [typical if math.isnan(s.seconds_left) else s.seconds_left for s in (*running, *ahead)]
         return max(sum(parts) / self._num_slots, *parts) if parts else 0.0
 
-    def _picture(self, height: int) -> RenderableType:
+    def _picture(self, width: int, height: int) -> RenderableType:
         """The table of what fits the terminal, and what is left below it."""
         from rich.console import Group
         from rich.text import Text
@@ -353,9 +394,11 @@ class Narrator(JobListener):
         chosen = _most_important(self._jobs, self._statuses, max(1, height - 5))
         table = job_table(chosen, self._statuses, self._jobs)
         numbers = {job.number for job in chosen}
+        rich_table, columns = _rich_table(table, width)
         hidden = describe_states(s.state for number, s in self._statuses.items() if number not in numbers)
-        lines = [Text(f"not shown: {hidden}", style="dim")] if hidden else []
-        return Group(_rich_table(table), *lines, Text(f"{counted(len(self._jobs), 'job')}: {self._counts()}"))
+        left_out = "; ".join(filter(None, [hidden, columns]))
+        lines = [Text(f"not shown: {left_out}", style="dim", no_wrap=True, overflow="ellipsis")] if left_out else []
+        return Group(rich_table, *lines, Text(f"{counted(len(self._jobs), 'job')}: {self._counts()}"))
 
 
 def _most_important(jobs: Sequence[PlannedJob], statuses: Mapping[int, JobStatus], most: int) -> list[PlannedJob]:
@@ -367,26 +410,26 @@ def _most_important(jobs: Sequence[PlannedJob], statuses: Mapping[int, JobStatus
     return sorted([*by_state, *finished][:most], key=lambda job: job.number)
 
 
-def _rich_table(content: JobTable) -> RenderableType:
+def _rich_table(content: JobTable, width: int) -> tuple[RenderableType, str]:
+    """The table that fits a width, and which columns do not: "columns rate, left"; "" if all do."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    fitted, widths, left_out = content.fitted(width, _GAP)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column, header in enumerate(content.headers):
-        is_setting = 0 < column < content.state
-        widest = max(len(text) for text in (header, *(row[column] for row in content.rows)))
+    for column, header in enumerate(fitted.headers):
         table.add_column(
             Text(header),
             no_wrap=True,
             overflow="ellipsis",
-            justify="left" if 0 < column <= content.state else "right",
-            min_width=widest if column in content.fixed else min(widest, _LEAST_OF_A_SETTING) if is_setting else None,
+            justify="left" if 0 < column <= fitted.state else "right",
+            width=widths[column],
         )
-    for row in content.rows:
-        styles = {content.state: _COLORS.get(JobState(row[content.state]), "")}
+    for row in fitted.rows:
+        styles = {fitted.state: _COLORS.get(JobState(row[fitted.state]), "")}
         table.add_row(*(Text(cell, style=styles.get(column, "")) for column, cell in enumerate(row)))
-    return table
+    return table, f"column{'s' if len(left_out) > 1 else ''} {', '.join(left_out)}" if left_out else ""
 
 
 def _console(stream: TextIO) -> Console:
