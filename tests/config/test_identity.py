@@ -79,7 +79,7 @@ def test_a_config_that_was_changed_since_it_was_planned_is_refused(config):
     planned = identity(config)[:16]
     check_identity(load_with_overrides(str(config)), planned)
     config.write_text(CONFIG.replace("0.25", "0.125"))
-    with pytest.raises(ConfigError, match=f"where {planned} was planned"):
+    with pytest.raises(ConfigError, match=f"but {planned} was planned"):
         check_identity(load_with_overrides(str(config)), planned)
 
 
