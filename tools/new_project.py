@@ -40,7 +40,7 @@ What it is: one sentence, and the paper.
 
 - `configs/phantom.py`: the run.
 - `${name}/hooks.py`: a hook of this project, which the config names as `${name}.hooks.WeightNorm`.
-- `tests/`: `.venv/bin/pytest ${folder}/${name}`.
+- `tests/`: `pytest ${folder}/${name}/tests`.
 """,
     "configs/phantom.py": '''"""What it is, on the phantom.
 
@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             path.write_text(Template(text).substitute(words), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{project} can't be written: {error.strerror}.") from error
-    print(f"Wrote {project}. Test it with: pytest {project}. {project / 'README.md'} says how to run it.")
+    print(f"Wrote {project}. Test it with: pytest {project}/tests. {project / 'README.md'} says how to run it.")
     return 0
 
 

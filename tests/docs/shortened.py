@@ -8,6 +8,24 @@ from __future__ import annotations
 __all__ = ["SHORTENED"]
 
 SHORTENED: dict[str, dict[str, str]] = {
+    "1_first_detector": {
+        "--videos 120": "--videos 8 --frames 12 --size 64",
+        "train.max_iter = 400": "train.max_iter = 24\ntrain.log_period = 6\ndataloader.train.frame_sampler.num_frames = 3",
+        "train.checkpointer.period = 100": "train.checkpointer.period = 12\ndataloader.train.num_workers = 0",
+        "iter: 139": "iter: 5 ",
+        "model_0000199": "model_0000011",
+    },
+    "2_own_data": {
+        "make_scans.py scans": "make_scans.py scans --frames 4 --size 64",
+        "num_workers = 1": "num_workers = 0",
+        "train.max_iter = 120": "train.max_iter = 2",
+        "--output-dir outputs/folds\n": "--output-dir outputs/folds --folds 0,1\n",
+    },
+    "3_own_model": {
+        "--videos 120": "--videos 8 --frames 12 --size 64",
+        "frame_sampler.num_frames = 8": "frame_sampler.num_frames = 3",
+        "train.max_iter = 200": "train.max_iter = 4\ndataloader.train.num_workers = 0",
+    },
     "5_own_scan": {
         "--videos 120": "--videos 4 --frames 8 --size 64 --workers 1",
         "train.max_iter=400": "train.max_iter=2 dataloader.train.frame_sampler.num_frames=2 dataloader.{train,test}.num_workers=0",

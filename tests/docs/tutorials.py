@@ -57,11 +57,25 @@ __all__ = ["Block", "Checkout", "TutorialError", "read_blocks", "run_tutorial"]
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = "/home/you/ultravid"  # what a page shows for the folder in which it runs
-COPIED = ("tools", "projects", "configs_py", "examples", "pyproject.toml")  # a tutorial may write into them
-LINKED = ("ultravid", "docs", "benchmarks", "README.md", "Makefile", "setup.py", "requirements.lock")
+COPIED = (
+    "projects",
+    "pyproject.toml",
+)  # a tutorial writes into projects, and pytest looks for its root beside pyproject.toml
+LINKED = (
+    "ultravid",
+    "tools",
+    "configs_py",
+    "examples",
+    "benchmarks",
+    "docs",
+    "README.md",
+    "Makefile",
+    "setup.py",
+    "requirements.lock",
+)
 MAX_PICTURE_BYTES = 150_000
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-NUMBER = re.compile(r"(?<![A-Za-z_])\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
+NUMBER = re.compile(r"(?<![A-Za-z])\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
 IMAGE = re.compile(r"""<img[^>]*\bsrc="([^"]+)"|!\[[^\]]*\]\(([^)\s]+)\)""")
 DIRECTIVE = re.compile(r"<!-- tutorial: (.+?) -->")
 KINDS = {
@@ -245,19 +259,21 @@ class Checkout:
     """A folder in which a tutorial runs: the reader's checkout.
 
     Args:
-        folder: an empty one.
+        folder: an empty one, or that of an earlier run, which goes on.
         quick: ``python`` is a process that has imported torch already (`tests.quick_python`).
     """
 
     def __init__(self, folder: Path, quick: bool) -> None:
-        self.root = folder.resolve() / "ultravid"
-        self.root.mkdir(parents=True)
-        _copy_checkout(self.root)
+        folder = folder.resolve()
+        self.root = folder / "ultravid"
         self._python = quick_python() if quick else sys.executable
         self._state = folder / "state.sh"
-        self._state.write_text(f"cd {shlex.quote(str(self.root))}\n")
+        if not self._state.exists():
+            self.root.mkdir(parents=True)
+            _copy_checkout(self.root)
+            self._state.write_text(f"cd {shlex.quote(str(self.root))}\n")
         programs = folder / "bin"
-        programs.mkdir()
+        programs.mkdir(exist_ok=True)
         for name, arguments in {"python": "", "pytest": "-m pytest", "ultravid": "-m ultravid"}.items():
             program = programs / name
             program.write_text(f'#!/bin/sh\nexec {shlex.quote(self._python)} {arguments} "$@"\n')
@@ -602,7 +618,7 @@ def _write_changes(page: Path, changes: Sequence[tuple[Block, str]]) -> None:
     page.write_text("".join(lines), encoding="utf-8")
 
 
-def run_tutorial(page: Path, folder: Path, short: bool, update: bool = False) -> None:
+def run_tutorial(page: Path, folder: Path, short: bool, update: bool = False, first_line: int = 1) -> None:
     """Run a page from top to bottom.
 
     Args:
@@ -610,6 +626,7 @@ def run_tutorial(page: Path, folder: Path, short: bool, update: bool = False) ->
         folder: an empty one, in which it runs.
         short: with the replacements of `tests.docs.shortened`, and quick processes.
         update: write what was printed, and the pictures, into the page in place of comparing; with ``short`` only what is printed in both cases.
+        first_line: of the page; blocks before it are left out, as an earlier run in the folder has done them.
 
     Raises:
         TutorialError: with page, line, command and output.
@@ -617,15 +634,16 @@ def run_tutorial(page: Path, folder: Path, short: bool, update: bool = False) ->
     page = page.resolve()
     replaced = SHORTENED.get(page.stem, {}) if short else {}
     with Checkout(folder, quick=short) as checkout:
-        run = _Run(page, checkout, replaced, update, 120 if short else 1200)
+        run = _Run(page, checkout, replaced, update, 120 if short else 7200)
         try:
             for block in read_blocks(page):
-                run.step(block)
+                if block.line >= first_line:
+                    run.step(block)
         finally:
             if update:
                 _write_changes(page, run.changes)
                 print(f"{page.name}: {len(run.changes)} outputs updated")  # noqa: T201
-        if unused := replaced.keys() - run.used:
+        if first_line == 1 and (unused := replaced.keys() - run.used):
             raise TutorialError(f"{page}: tests/docs/shortened.py replaces what no block has: {sorted(unused)}")
 
 
@@ -644,12 +662,15 @@ def main() -> int:
     parser.add_argument("--update", action="store_true")
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="run in DIR/PAGE and leave it")
+    parser.add_argument(
+        "--from-line", type=int, default=1, metavar="N", help="go on in DIR/PAGE at this line of the page"
+    )
     args = parser.parse_args()
     failed = 0
     for page in args.pages:
         try:
             with _folder(args.keep and args.keep / page.stem) as folder:
-                run_tutorial(page, folder, args.short, args.update)
+                run_tutorial(page, folder, args.short, args.update, args.from_line)
         except TutorialError as error:
             print(error, file=sys.stderr)  # noqa: T201
             failed = 1

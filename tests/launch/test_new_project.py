@@ -20,7 +20,7 @@ def test_a_new_project_is_checked_and_passes_its_own_test_and_the_linter(tmp_pat
     layout = [sys.executable, "-m", "ruff", "format", "--check", "--config", str(ROOT / "pyproject.toml"), str(project)]
     assert subprocess.run(layout, check=False).returncode == 0
     test = [quick_python(), "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
-    ended = subprocess.run([*test, str(project)], cwd=ROOT, capture_output=True, text=True, check=False)
+    ended = subprocess.run([*test, str(project / "tests")], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout
     assert run_tool(main, ["fresh_idea", "--folder", str(tmp_path)]) == 2  # it is there already
 
