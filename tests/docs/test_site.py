@@ -11,6 +11,7 @@ import sys
 import threading
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT
 
@@ -79,6 +80,19 @@ def test_what_is_wrong_with_a_site_is_found(site, tmp_path):
         "the entry of ultravid.structures.Instances lacks the docstring",
     ]:
         assert fault in found
+
+
+def pages_of(navigation):
+    if isinstance(navigation, str):
+        return [navigation]
+    parts = navigation.values() if isinstance(navigation, dict) else navigation
+    return [page for part in parts for page in pages_of(part)]
+
+
+def test_the_navigation_has_every_page_once():
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    written = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert sorted(pages_of(config["nav"])) == sorted(written)
 
 
 def test_the_two_lock_files_agree():
