@@ -9,7 +9,7 @@
     python tools/config.py graph FILE [--output graph.svg] [key=value ...]
     python tools/config.py schema FILE [--output schema.json] [key=value ...]
 
-FILE is a config (.py or .yaml), a run's folder, or a checkpoint. Exit codes: 0 done, 1 diff found a difference, 2 check found a fault, or
+FILE is a config (.py or .yaml), a run's folder, or a checkpoint. Exit codes: 0 done, 1 diff found a difference, 2 check found an error, or
 an argument is wrong.
 """
 

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 
+from generators.markdown import plain
 from ultravid.cli import TOOLS, main, summary_of
 
 __all__ = ["files", "help_of", "why_not"]
@@ -25,7 +26,8 @@ same arguments:
     python tools/lazyconfig_train.py --config-file F
     ultravid train --config-file F
 
-`ultravid --help` lists the verbs, and [exit_codes.md](exit_codes.md) has what the commands return to a shell. Paths of projects
+Each section has the description of `--help`, then usage and options as they are printed on a terminal of 100 columns. `ultravid --help`
+lists the verbs, and [exit_codes.md](exit_codes.md) has what the commands return to a shell. Paths of projects
 (`projects/...`) exist in a checkout only.
 """
 
@@ -45,9 +47,23 @@ def files() -> dict[str, str]:
     ]
     parts = [INTRODUCTION, "\n".join(["| verb | file | what it does |", "|---|---|---|", *rows, ""])]
     for verb, tool in TOOLS.items():
-        parts.append(f"## ultravid {verb}\n\n{summary_of(verb)}. In a checkout: `python tools/{tool}.py`.\n")
-        parts.append(f"```text\n{help_of(verb)}```\n")
+        description, options = _parts(help_of(verb))
+        parts.append(f"## ultravid {verb}\n\nIn a checkout: `python tools/{tool}.py`.\n")
+        parts.append(description or f"{plain(summary_of(verb))}.\n")
+        parts += [f"```text\n{options}```\n"] if options else []
     return {"reference/commands.md": "\n".join(parts)}
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """The description of a help text as Markdown, and its usage and options as they are; either may be ""."""
+    blocks = text.rstrip("\n").split("\n\n")
+    usage = [blocks.pop(0)] if blocks[0].startswith("usage:") else []
+    first = next(
+        (n for n, block in enumerate(blocks) if block.startswith(("positional arguments:", "options:"))), len(blocks)
+    )
+    description = [block if block.startswith("    ") else plain(" ".join(block.split())) for block in blocks[:first]]
+    options = [*usage, *blocks[first:]]
+    return "".join(f"{block}\n\n" for block in description)[:-1], "\n\n".join(options) + "\n" if options else ""
 
 
 def help_of(verb: str) -> str:

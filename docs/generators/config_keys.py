@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from generators.markdown import plain
 from ultravid.config import Node, get_config
 from ultravid.config.key_help import KeyHelp, key_helps
 
@@ -144,13 +145,7 @@ def _list(section: Section) -> str:
 
 def _entry(each: KeyHelp) -> str:
     facts = ", ".join(filter(None, [_value(each), _type(each.type)]))
-    return f"- **`{each.key}`**{' ' if facts else ''}{facts}<br>{_plain(described(each))}"
-
-
-def _plain(text: str) -> str:
-    """A text whose angle brackets are not HTML."""
-    pieces = re.split(r"(`[^`]*`)", text)
-    return "".join(piece if piece.startswith("`") else piece.replace("<", "&lt;") for piece in pieces)
+    return f"- **`{each.key}`**{' ' if facts else ''}{facts}<br>{plain(described(each))}"
 
 
 def _value(each: KeyHelp) -> str:
