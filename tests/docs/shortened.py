@@ -26,6 +26,18 @@ SHORTENED: dict[str, dict[str, str]] = {
         "frame_sampler.num_frames = 8": "frame_sampler.num_frames = 3",
         "train.max_iter = 200": "train.max_iter = 4\ndataloader.train.num_workers = 0",
     },
+    "4_experiment": {
+        "--videos 60 --frames 32 --test-fraction 0.35": "--videos 8 --frames 8 --size 64 --test-fraction 0.4 --workers 1",
+        "num_frames = 6": "num_frames = 2\ndataloader.train.num_workers = dataloader.test.num_workers = 0",
+        "train.max_iter = 100": "train.max_iter = 2",
+        "'optimizer.lr=3e-4,1e-3,3e-3' 'train.seed=range(2)'": "optimizer.lr=1e-3 train.seed=0",
+        "'optimizer.lr=3e-4,1e-3,3e-3,1e-2' 'train.seed=range(2)'": "'optimizer.lr=1e-3,3e-3' train.seed=0",
+        "finished after": "job 0: started",
+        "--reference optimizer.lr=1e-3": "--reference optimizer.lr=1e-3 --no-reports",
+        "python tools/cross_validate.py": "true python tools/cross_validate.py",  # tutorial 2 runs it
+        "--trials 4": "--trials 4 --dry-run",
+        "python tools/lazyconfig_train.py": "true python tools/lazyconfig_train.py",  # of the search that was not run
+    },
     "5_own_scan": {
         "--videos 120": "--videos 4 --frames 8 --size 64 --workers 1",
         "train.max_iter=400": "train.max_iter=2 dataloader.train.frame_sampler.num_frames=2 dataloader.{train,test}.num_workers=0",
