@@ -73,7 +73,7 @@ def _report(done: Conversion, weights: str) -> list[str]:
         rows.append(f"Unlike the published model: {argument} = {value} ({key})")
     if done.lacking:
         rows.append(
-            f"It holds a backbone alone: {counted(len(done.lacking), 'weight')} of the model it lacks, which stay untrained "
+            f"It holds only a backbone: {counted(len(done.lacking), 'weight')} of the model are not in it and stay untrained "
             f"({', '.join(done.lacking[:3])}, ...)."
         )
     if done.unused:

@@ -152,7 +152,7 @@ def report_faults(faults: FaultSink) -> int:
         )
     if rejected:
         print(
-            f"{len(rejected)} {'fault' if len(rejected) == 1 else 'faults'}: what they are about was not converted.",
+            f"{len(rejected)} {'fault' if len(rejected) == 1 else 'faults'}: the data that they concern were not converted.",
             file=sys.stderr,
         )
     return EXIT_USER_ERROR if rejected else 0

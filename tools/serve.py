@@ -71,17 +71,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     model.add_argument("--organ", metavar="NAME", help="organ that is scanned, for a model with a classifier per organ")
     access = parser.add_argument_group("access")
     access.add_argument(
-        "--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen at (127.0.0.1: this machine alone)"
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on (127.0.0.1: only this machine)"
     )
     access.add_argument(
-        "--port", type=int, default=8000, metavar="P", help="port to listen at (8000; 0: any that is free)"
+        "--port", type=int, default=8000, metavar="P", help="port to listen on (8000; 0: any free port)"
     )
     access.add_argument(
         "--token",
         nargs="?",
         const="",
         metavar="TOKEN",
-        help=f"ask for a token; without a value a new one. Others of this machine can read the command line, but not ${TOKEN_VARIABLE}",
+        help=f"ask for a token; without a value, a new one is made. Other users of this machine can read the command line, but not ${TOKEN_VARIABLE}",
     )
     access.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="further name of this server; may be repeated"

@@ -34,7 +34,7 @@ WRONG = {
     "dataloader.train.transforms[1]=null": "takes ultravid.data.transforms.ClipTransform for 'transforms'",
     "dataloader.test=foo": "takes Iterable[list[dict[str, Any]]] for 'data_loader'",
     "+trainer.hooks.writer.writers.json.window_size=-1": "takes int >= 1 | None for 'window_size'",
-    "train.num_threads=many": "is 'many' where a run takes 'auto' or a number of at least 1",
+    "train.num_threads=many": "is 'many', but must be 'auto' or a number of at least 1",
     "+model.backbone.depth=50": "takes either depth or num_blocks, which is (1, 1, 1) here; '~model.backbone.num_blocks' removes it",
     "trainer.hooks.progress=foo": "takes ultravid.engine.train_loop.HookBase | None for 'hooks'",
 }
@@ -132,7 +132,7 @@ def whole(x: Annotated[int, Limits(ge=0, lt="n")], n: int | None = None) -> None
 
 def test_a_bound_may_be_another_argument():
     assert "takes 0 to 2 for 'x', as a.n is 3" in str(check(Node(a=LazyCall(whole)(x=3, n=3)))[0])
-    assert "is 'maybe' where a run takes bool" in str(check(Node(train=Node(deterministic="maybe")))[0])
+    assert "is 'maybe', but must be bool" in str(check(Node(train=Node(deterministic="maybe")))[0])
     assert "needs n with it" in str(check(Node(a=LazyCall(whole)(x=3)))[0])
     assert not check(Node(a=LazyCall(whole)(x=2, n=3)))
 

@@ -130,7 +130,7 @@ def test_one_file_name_in_several_folders_is_said_if_a_rule_takes_it_for_one_pat
     [
         ("regex:(Q[0-9]+)", r"patients='regex:\(Q\[0-9\]\+\)' finds no patient in any of 15 names, such as 'P001_1'"),
         ("folder", "finds no patient in any of 15 names"),
-        ("dicom", "patients='dicom' looks at DICOM files, but the data are none"),
+        ("dicom", "patients='dicom' reads DICOM files, but no video is one"),
     ],
 )
 def test_a_rule_that_finds_nobody_is_refused(tmp_path, rule, message):

@@ -157,7 +157,7 @@ BROKEN = {  # what is replaced by what, overrides, and the message
     "return detections._replace(track_ids=torch.zeros_like(detections.track_ids)), state": (
         "return detections",
         [*BUILT, *IN_VIDEO],
-        "OneLesion.update returns the detections with track_ids and the next state.",
+        "OneLesion.update must return two values: the detections with track_ids, and the next state.",
     ),
 }
 

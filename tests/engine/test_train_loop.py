@@ -387,7 +387,7 @@ def test_an_own_evaluators_metrics_reach_the_log_the_rows_and_the_best_checkpoin
             {"total_loss": 1.0},
             r"'total_loss' is reserved for what the trainer records of each step, but the hook 'eval'",
         ),
-        (3.0, "The evaluation returned 3.0, which is no dict"),
+        (3.0, "The evaluation returned 3.0, which is not a dict"),
     ],
 )
 def test_results_that_can_not_be_recorded_or_compared_end_the_run(tmp_path, results, message):

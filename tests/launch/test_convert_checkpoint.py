@@ -58,7 +58,7 @@ def test_what_is_not_supported_is_refused_by_its_key_all_at_once():
         model_of_keys({**KEYS, **wrong, "MODEL.FPN.IN_FEATURES": ["res2"], "MODEL.FCOS.NORM": "BN"}, "a.yaml")
     text = str(caught.value)
     assert "NUM_CLASSES is 3 with boxes for each class" in text and "Did you mean MODEL.RPN.NMS_THRESH?" in text
-    assert "CAUSAL_RELATION is True; BasicDet is supported with False alone" in text
+    assert "CAUSAL_RELATION is True; BasicDet is supported only with False" in text
     assert "FPN" not in text and "FCOS" not in text  # keys of other models decide nothing
     with pytest.raises(ConfigError, match=r"META_ARCHITECTURE is 'TemporalRCN'.*Did you mean 'TemporalRCNN'"):
         model_of_keys({**KEYS, "MODEL.META_ARCHITECTURE": "TemporalRCN"}, "a.yaml")

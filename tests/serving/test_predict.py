@@ -327,7 +327,7 @@ def test_what_cannot_be_read_or_written_is_refused_before_torch_is_imported(tmp_
             "empty: holds no movie",
             "it is not UTF-8",
             "has no video",
-            "is no folder",
+            "is not a folder",
             "camera",
         ),
         strict=True,

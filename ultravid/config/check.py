@@ -249,7 +249,7 @@ def launcher_faults(cfg: Node) -> Iterator[Fault]:
     for key, value in resolved_items(train, OF_LAUNCHERS.keys()):
         wrong = mismatch(value, OF_LAUNCHERS[key])
         if wrong is not None:
-            message = f"is {value!r} where a run takes {type_text(OF_LAUNCHERS[key])}."
+            message = f"is {value!r}, but must be {type_text(OF_LAUNCHERS[key])}."
             owner, own_key = owner_of(train, key)
             yield Fault(full_key(owner, own_key), message, where(owner, own_key), about="type")
 

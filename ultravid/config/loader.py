@@ -398,7 +398,7 @@ def _not_found(file: Path, written: str, target: Path, wanted: str, package: Mod
     if package is None:
         return f"{fails} {target / wanted}.py does not exist.{did_you_mean(wanted, there, others='That folder has')}"
     defined = [name for name in vars(package) if not name.startswith("_")]
-    return f"{fails} neither does {target / '__init__.py'} define it, nor is there {wanted}.py.{did_you_mean(wanted, [*defined, *there])}"
+    return f"{fails} {target / '__init__.py'} does not define it, and there is no {wanted}.py.{did_you_mean(wanted, [*defined, *there])}"
 
 
 def _read(path: Path, load: _Load, chain: tuple[Path, ...], importer: FrameType) -> ModuleType:

@@ -143,7 +143,7 @@ def _interval(sign: str, key: str, typed: str, value: Any) -> Interval:
     if low is None or high is None or not low < high:
         raise OverrideError(f"{f'{key}={typed}'!r}: an interval begins below its end, as interval(1e-5, 1e-2).")
     if "log" in value.tags and low <= 0:
-        raise OverrideError(f"{f'{key}={typed}'!r}: an interval of a logarithm begins above 0.")
+        raise OverrideError(f"{f'{key}={typed}'!r}: an interval with the tag log begins above 0.")
     is_integer = "int" in value.tags or (
         "float" not in value.tags and isinstance(low, int) and isinstance(high, int) and not isinstance(low, bool)
     )

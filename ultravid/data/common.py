@@ -130,10 +130,10 @@ class MapDataset(Dataset[Any]):
                 return item
             tried.add(index % len(self))
             if len(tried) == len(self):
-                raise ValueError(f"The function gave None for all {len(self)} items of the data set.")
+                raise ValueError(f"The function returned None for all {len(self)} items of the data set.")
             if len(tried) >= 3:
                 logger.warning(
-                    "The function gave None for %d items in a row, the last being number %d.", len(tried), index
+                    "The function returned None for %d items in a row, the last being number %d.", len(tried), index
                 )
             while (index := random.randrange(len(self))) in tried:
                 pass

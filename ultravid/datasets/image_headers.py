@@ -301,7 +301,7 @@ def _tiff(head: bytes, file: BinaryIO) -> ImageHeader:
     elif pages > 1:
         fault = f"is a TIFF of {pages} pages, of which only one would be read"
     elif (stated := _imagej_images(file, order, first)) > 1:
-        fault = f"is a TIFF of ImageJ that states {stated} images behind each other, of which a reader of TIFF finds one: save it as a movie"
+        fault = f"is a TIFF of ImageJ that states {stated} images in a row, of which a TIFF reader finds only one: save it as a movie"
     largest = tags.get(281)
     significant = largest.bit_length() if largest and bits > 8 and largest < (1 << bits) - 1 else None
     if 8 < bits < 16:

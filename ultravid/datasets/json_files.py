@@ -77,7 +77,7 @@ def parse_json(content: bytes | str, where: str | Path) -> Any:
             f"{where}: is not UTF-8 text (byte {error.object[error.start]:#04x} at {error.start})."
         ) from None
     except UnicodeEncodeError:
-        raise DataError(f"{where}: holds half of a UTF-16 pair (\\ud800 to \\udfff), which is no text.") from None
+        raise DataError(f"{where}: holds half of a UTF-16 pair (\\ud800 to \\udfff), which is not text.") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: is not JSON: {error}.") from error
     except _DuplicateKeyError as error:

@@ -99,7 +99,7 @@ class Masks:
             )
             faults.repair(kind, f"{address}: {self._shown(key)}")
         for key in sorted(self.other_devices if address is not None else ()):
-            kind = "devices of recordings are not in the table of masks; it blacks out nothing of theirs"
+            kind = "devices of recordings are not in the table of masks; nothing of them is blacked out"
             faults.repair(kind, f"{address}: {self._shown(key)}")
 
     def _shown(self, key: tuple[str, tuple[int, int]]) -> str:

@@ -251,7 +251,7 @@ class PatientRule:
                 raise DataError(f"{faults.path}: patients={self.text!r} finds no patient in {number} {first!r}.")
             if not self._num_dicom:
                 raise DataError(
-                    f"{faults.path}: patients={self.text!r} looks at DICOM files, but the data are none, such as video {first!r}."
+                    f"{faults.path}: patients={self.text!r} reads DICOM files, but no video is one, for example {first!r}."
                 )
         for kind, message in self._suspicions():
             if message not in self._reported:

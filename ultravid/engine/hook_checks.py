@@ -194,7 +194,7 @@ class HookChecks:
     def _check_replaced(self, name: str, model: nn.Module, optimizer: Optimizer) -> None:
         if optimizer is not self._optimizer:
             raise UserError(
-                f"{_hook(name)} replaced trainer.optimizer. The schedule and the checkpoints have the one before: build the "
+                f"{_hook(name)} replaced trainer.optimizer. The schedule and the checkpoints still use the previous one: build the "
                 "optimizer in the config."
             )
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}

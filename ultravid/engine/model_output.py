@@ -95,7 +95,7 @@ def _check_names(losses: Mapping[Any, Any], model: nn.Module) -> None:
     if foreign is not None:
         raise UserError(f"{_who(model)} returned a loss by the name {foreign!r}, which is {_kind(foreign)}. {_RIGHT}.")
     if "grad_norm" in losses:
-        raise UserError(f"{_who(model)} returned a loss 'grad_norm', which is what the trainer records: rename it.")
+        raise UserError(f"{_who(model)} returned a loss 'grad_norm', a name that the trainer uses for the norm of the gradients: rename it.")
     if _TOTAL in losses and len(losses) > 1:
         raise UserError(
             f"{_who(model)} returned {_TOTAL!r} beside {_names(n for n in losses if n != _TOTAL)}. All losses that a model "
@@ -127,7 +127,7 @@ def _without_gradient(losses: Mapping[str, Tensor], model: nn.Module) -> str:
     elif not any(p.requires_grad for p in model.parameters()):
         reason = "all parameters of the model are frozen (requires_grad is False)"
     else:
-        reason = "it was detached (.detach(), .item(), torch.tensor(...), torch.no_grad()), or depends on frozen parameters alone"
+        reason = "it was detached (.detach(), .item(), torch.tensor(...), torch.no_grad()), or depends only on frozen parameters"
     return f"{what} no gradient, so that nothing can be trained: {reason}. ({_who(model)} returned it.)"
 
 

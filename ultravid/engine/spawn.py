@@ -188,7 +188,7 @@ def _killed_by(rank: int, number: int) -> str:
         name = f"signal {number}"
     why = ""
     if number == signal.SIGKILL:
-        why = " The kernel does that to a process that takes too much memory ('dmesg' or the scheduler's log says so), and people do."
+        why = " A user may have killed it, or the kernel because it used too much memory ('dmesg' or the scheduler's log says so)."
     return f"Rank {rank} was killed by {name}, so the run ended.{why} --resume continues from the newest checkpoint."
 
 

@@ -143,7 +143,7 @@ def first_nonfinite(model: nn.Module, step: Callable[[], Tensor]) -> str | None:
         return f"The gradient that reaches the output of {watch.gradients[0]} is not finite; all outputs are."
     for name, value in model.named_parameters():
         if value.grad is not None and not bool(torch.isfinite(value.grad).all()):
-            return f"The gradient of {name} is not finite, though no module's outputs and their gradients are."
+            return f"The gradient of {name} is not finite, though the outputs of all modules and their gradients are."
     return None
 
 

@@ -60,7 +60,7 @@ class StopSignals:
             if callable(handler) and handler is not signal.default_int_handler:
                 self.left[number] = getattr(handler, "__qualname__", None) or type(handler).__qualname__
             elif handler is None or (handler is signal.SIG_DFL and number in caught):
-                self.left[number] = "a handler that is not Python's (faulthandler registers such a one)"
+                self.left[number] = "a handler that Python's signal module does not know (faulthandler sets one)"
             else:
                 self._old[number] = signal.signal(number, self._receive)
         _installed.append(self)

@@ -49,7 +49,7 @@ def classes_of(videos: Sequence[MatchedVideo]) -> tuple[str, ...]:
         if video.class_names != first.class_names:
             raise UserError(
                 f"The classes are {', '.join(first.class_names)} in video {first.video_id!r}, but {', '.join(video.class_names)} "
-                f"in video {video.video_id!r}: evaluate them apart."
+                f"in video {video.video_id!r}: evaluate them separately."
             )
     largest = max(
         int(v.max(initial=-1)) for video in videos if video.classes for v in (video.classes.found, video.classes.true)

@@ -195,7 +195,7 @@ class Recording:
             written = read_record_or_none(folder)
             if written is None or written.content.get("id") != self._content["id"]:
                 raise UserError(
-                    f"{folder.path}: another evaluation has begun in this folder, so what it holds is of both. "
+                    f"{folder.path}: another evaluation has begun in this folder, so it holds results of both. "
                     "Evaluate again when the other one has ended."
                 )
             before = self._before[folder.path]

@@ -129,7 +129,7 @@ def read_record(folder: InferenceFolder) -> EvaluationRecord | None:
         raise UserError(f"{folder.record}: is not the record of an evaluation: the path of its weights is not text.")
     if not isinstance(weights.get("iteration"), int | None):
         raise UserError(
-            f"{folder.record}: is not the record of an evaluation: the iteration of its weights is no number."
+            f"{folder.record}: is not the record of an evaluation: the iteration of its weights is not a number."
         )
     return EvaluationRecord(folder, content)
 

@@ -276,7 +276,7 @@ def _doubts_of_evaluation(record: EvaluationRecord) -> Iterator[str]:
         there = "" if host == socket.gethostname() else f" on {host}"
         yield f"The evaluation was written to {written}{there}: this folder was moved or is a copy."
     if _is_other_config(record):
-        yield f"{(content.get('config') or {}).get('file')} is not the config of this evaluation: its SHA-256 is another than the recorded one."
+        yield f"{(content.get('config') or {}).get('file')} is not the config of this evaluation: its SHA-256 differs from the recorded one."
     if weights.get("from_scratch"):
         yield f"{weights['from_scratch']} of the model's weights were not in the file and are those it started with."
     if weights.get("changed_since_loaded"):
@@ -358,7 +358,7 @@ def differing_settings(a: Path, b: Path) -> list[str]:
     data = [(record.content.get("data") or {}).get("sha256") for record in (first, second)]
     if None not in data and data[0] != data[1]:
         found.append(
-            "The data differ: their fingerprints are not equal, so frames, annotations or patients are others."
+            "The data differ: their fingerprints are not equal, so frames, annotations or patients differ."
         )
     if first.content.get("evaluators") != second.content.get("evaluators"):
         texts = ["; ".join(map(_evaluator, record.content.get("evaluators") or ())) for record in (first, second)]

@@ -337,7 +337,7 @@ def check_same_videos(a: tuple[str | Path, Mapping[str, str]], b: tuple[str | Pa
         if frames_a == frames_b and times_a != times_b:
             raise UserError(
                 f"Video {video_id!r} has another frame rate or other times of its frames in {path_a} than in {path_b}, so false "
-                "positives a minute and delays can't be compared. State the rate alike and evaluate both again, or give "
+                "positives a minute and delays can't be compared. State the same rate for both and evaluate them again, or give "
                 "--annotations, which then state it for both."
             )
         if frames_a != frames_b:

@@ -62,7 +62,7 @@ def scalar_metrics(results: Mapping[str, Any]) -> dict[str, float]:
     """
     if not isinstance(results, Mapping):
         raise UserError(
-            f"The evaluation returned {reprlib.repr(results)}, which is no dict: return metrics by name, as {{'AP': 61.5}}."
+            f"The evaluation returned {reprlib.repr(results)}, which is not a dict: return metrics by name, as {{'AP': 61.5}}."
         )
     metrics = {}
     for name, value in flatten_results_dict(results).items():

@@ -143,7 +143,7 @@ def _notes_on_repeated(runs: Sequence[RunResult]) -> Iterator[str]:
             names.setdefault(run.identity, []).append(run.name)
     for identity, same in names.items():
         if len(same) > 1:
-            yield f"{', '.join(same)} have the same config (identity {identity[:8]}), and each of them counts as a run of its own."
+            yield f"{', '.join(same)} have the same config (identity {identity[:8]}), and each of them counts as a separate run."
 
 
 def _runs_in(folder: Path, notes: list[str]) -> Iterator[_Found]:

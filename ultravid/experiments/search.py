@@ -518,7 +518,7 @@ def _repair_journal(path: Path, lock: Any, report: Callable[[str], None]) -> Non
             kept = content[: content.rfind(b"\n") + 1]
             with replace_file(path) as file:
                 file.write(kept)
-            report(f"{path}: its last line was not written to its end, and is left out.")
+            report(f"{path}: its last line is incomplete and is ignored.")
     finally:
         lock.release()
 

@@ -256,7 +256,7 @@ def _read_csv(path: Path) -> list[Any]:
             delimiter = next((each for each in ",;\t" if each in header), ",")
             rows = [row for row in csv.reader(file, delimiter=delimiter) if any(cell.strip() for cell in row)]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"--jobs {path}: is no CSV file in UTF-8, as which it has to be saved: {error}") from error
+        raise UserError(f"--jobs {path}: is not a CSV file in UTF-8; save it as one: {error}") from error
     if not rows:
         return []
     keys, *values = rows

@@ -61,7 +61,7 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
         if not self.training or comm.get_world_size() == 1:
             return super().forward(input)
         if self.stats_mode == "" and len(input) == 0:
-            raise ValueError("NaiveSyncBatchNorm got a batch without images; stats_mode='N' admits that.")
+            raise ValueError("NaiveSyncBatchNorm got a batch without images; stats_mode='N' allows that.")
         x = input.float()
         share = float(len(x)) if self.stats_mode == "N" else 1.0
         mean, variance, total = _global_statistics(x, share)

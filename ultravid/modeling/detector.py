@@ -420,7 +420,7 @@ class VideoStream:
         updated = self.tracker.update(Detections.of(boxes, scores, classes, valid), self.tracker_state or {})
         if not (isinstance(updated, tuple) and len(updated) == 2):
             raise ValueError(
-                f"{type(self.tracker).__name__}.update returns the detections with track_ids and the next state."
+                f"{type(self.tracker).__name__}.update must return two values: the detections with track_ids, and the next state."
             )
         tracked, self.tracker_state = updated
         kept = Detections(*(field[tracked.valid] for field in tracked))

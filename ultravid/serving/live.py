@@ -50,7 +50,7 @@ class LatencyReport:
         share = 100 * self.num_dropped / max(1, self.num_frames)
         late = f", {counted(self.num_late, 'frame')} later than the budget" if self.num_late else ""
         return (
-            f"{counted(self.num_frames, 'frame')} came, {self.num_dropped} of them ({share:.0f}%) were dropped{late}; "
+            f"{counted(self.num_frames, 'frame')} received, {self.num_dropped} of them ({share:.0f}%) were dropped{late}; "
             f"latency {self.mean_latency_ms:.0f} ms on average, {self.max_latency_ms:.0f} ms at most"
         )
 

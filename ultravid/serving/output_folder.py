@@ -236,7 +236,7 @@ def check_output_folder(path: Path) -> None:
     while not os.path.lexists(there) and there != there.parent:
         there = there.parent
     if not there.is_dir():
-        raise UserError(f"{path} can't be written: {there} is no folder. Choose another --output-dir.")
+        raise UserError(f"{path} can't be written: {there} is not a folder. Choose another --output-dir.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{path} can't be written: {os.strerror(errno.EACCES)}. Choose another --output-dir.")
     holder = read_lock(path)

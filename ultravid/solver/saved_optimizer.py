@@ -117,7 +117,7 @@ def _by_names(
     new = sorted(set(flat) - {name for group in before for name in group})
     gone = sorted({name for group in before for name in group} - set(flat))
     if new:
-        logger.warning("The optimizer has %d parameters that the checkpoint's had not%s.", len(new), _shown(new))
+        logger.warning("The optimizer has %d parameters that the checkpoint's did not have%s.", len(new), _shown(new))
     if gone:
         logger.warning("The optimizer lacks %d parameters that the checkpoint's had%s.", len(gone), _shown(gone))
     return {

@@ -24,7 +24,7 @@ _INSIDE = 0.8  # of a region's area: more of it in another one, and it is no sec
 
 _UNUSABLE = "DICOM files have ultrasound regions that can't be used"
 _CLIPPED = "DICOM files have ultrasound regions that end beyond the image and were clipped to it"
-_SEVERAL = "DICOM files have several ultrasound regions, which are shown together (region=1 shows the largest alone)"
+_SEVERAL = "DICOM files have several ultrasound regions, which are shown together (region=1 shows only the largest)"
 _SCALES = "DICOM files have regions of several scales and get no spacing"
 _FLOW_LEFT_OUT = "DICOM files have a region of colour flow outside of the tissue's, which is not shown"
 

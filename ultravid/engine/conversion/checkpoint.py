@@ -177,7 +177,7 @@ def _load(model: VideoDetector, described: ModelOfKeys, weights: Mapping[str, Te
         raise CheckpointError(f"{path} doesn't fit {described.name} with ResNet-{ours}: {what}.{looks}")
     if broken := [name for name, value in fitting.items() if not torch.isfinite(value).all()]:
         what = f"{counted(len(broken), 'weight')} with values that are NaN or infinite ({_some(broken)})"
-        raise CheckpointError(f"{path} holds {what}: the model would detect nothing, or anything.")
+        raise CheckpointError(f"{path} holds {what}: the model's detections would mean nothing.")
     model.load_state_dict(fitting, strict=False)
     return Conversion(
         config=Path(),

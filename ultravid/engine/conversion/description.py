@@ -145,7 +145,7 @@ def model_of_keys(values: Mapping[str, Any], source: str) -> ModelOfKeys:
         value = values.get(key, default)
         if not alike(value, needed):
             said = f"{key} is {value!r}" if key in values else f"{key} is not set, which means {value!r}"
-            faults.append(f"{said}; {name} is supported with {needed!r} alone.")
+            faults.append(f"{said}; {name} is supported only with {needed!r}.")
     faults += _anchors(found, values, source) + _box_classes(name, values)
     known = {key for table in (ARGUMENTS, ONE_VALUE) for _, keys in table for key in keys}
     for key in values:

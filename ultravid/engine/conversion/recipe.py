@@ -53,7 +53,7 @@ def run_config(described: ModelOfKeys, values: Mapping[str, Any], folder: Path) 
             LazyConfig.apply_overrides(cfg, [f"{path}={values[key]}"])
     channels = values.get("INPUT.FORMAT", "BGR" if values else "RGB")
     if channels not in ("RGB", "BGR"):
-        raise ConfigError(f"INPUT.FORMAT is {channels!r}; the models are supported with 'RGB' or 'BGR' alone.")
+        raise ConfigError(f"INPUT.FORMAT is {channels!r}; the models are supported only with 'RGB' or 'BGR'.")
     if channels == "BGR":
         cfg.dataloader.train.image_format = cfg.dataloader.test.image_format = "BGR"
     known = {*_CARRIED, *_OF_THE_MODEL, "INPUT.FORMAT"}

@@ -200,7 +200,7 @@ class BestCheckpointer(HookBase):
             self._has_warned = True
             logger.warning(
                 "BestCheckpointer: %s is undefined after iteration %d (the evaluation's log says why), so that evaluation is not "
-                "among the best. If it stays so, no best checkpoint is saved: name another val_metric.",
+                "among the best. If it stays undefined, no best checkpoint is saved: name another val_metric.",
                 *(self.val_metric, iteration),
             )
         if math.isnan(value) or iteration != self.trainer.iter:  # a metric of other weights than these

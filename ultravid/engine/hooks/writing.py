@@ -92,7 +92,7 @@ class PeriodicWriter(HookBase):
         return self.trainer.storage.state_dict() if comm.is_main_process() else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what the interrupted run had not written; version 0.1 stored the latest value of each scalar alone."""
+        """Restore what the interrupted run had not written; version 0.1 stored only the latest value of each scalar."""
         if "unwritten" in state:
             latest = state["unwritten"]
             scalars = {name: [[value], [iteration], hint] for name, (value, iteration, hint) in latest.items()}
@@ -100,7 +100,7 @@ class PeriodicWriter(HookBase):
             state = {"scalars": scalars, **({} if first is None else {"next_row": first})}
             if any(hint for _, _, hint in latest.values()):
                 logger.warning(
-                    "The checkpoint is of an earlier version, which stored the last value of each scalar alone: the next row of "
+                    "The checkpoint is of an earlier version, which stored only the last value of each scalar: the next row of "
                     "metrics.json has medians over fewer iterations than a run that was not interrupted."
                 )
         self._restored = state

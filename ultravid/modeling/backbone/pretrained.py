@@ -14,7 +14,7 @@ from ultravid.checkpoint.weights import load_weights
 __all__ = ["WITHOUT_WEIGHTS", "load_backbone_weights", "read_weights", "torchvision_hint"]
 
 WITHOUT_WEIGHTS = (
-    'With weights="" the backbone starts from scratch; set freeze_at=0 and a norm that learns, as norm="BN", then.'
+    'To train the backbone from scratch, set weights="", freeze_at=0 and a norm that is trained, such as norm="BN".'
 )
 
 _PREFIX = "backbone."

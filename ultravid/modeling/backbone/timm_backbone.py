@@ -63,7 +63,7 @@ class TimmBackbone(nn.Module):
             raise UserError("TimmBackbone needs either stride or out_index.")
         if norm not in ("", "FrozenBN"):
             raise UserError(
-                f"norm={norm!r} of TimmBackbone is neither '' nor 'FrozenBN'; timm's own norms are built otherwise."
+                f"norm={norm!r} of TimmBackbone is neither '' (the model's own norms) nor 'FrozenBN'."
             )
         index = _index_of_stride(name, stride, kwargs) if out_index is None else out_index
         self.body = _create(name, out_indices=(index,), **kwargs)
@@ -114,7 +114,7 @@ def _create(name: str, **kwargs: Any) -> nn.Module:
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.partition('_')[0]}*")[:8]
         hint = f" It has {', '.join(near)}." if near else ""
-        raise UserError(f"timm {timm.__version__} has no model {name!r}; weights are given apart, as a file.{hint}")
+        raise UserError(f"timm {timm.__version__} has no model {name!r}; weights are given separately, as a file.{hint}")
     model: nn.Module = timm.create_model(name, pretrained=False, features_only=True, **kwargs)
     return model
 

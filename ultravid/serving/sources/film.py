@@ -174,9 +174,9 @@ class Film:
         if held:
             self.seen.number -= len(held)
             self.damage.append(
-                f"{self.path}: its last frame can't be decoded as a whole, and is left out."
+                f"{self.path}: its last frame can't be decoded completely, and is left out."
                 if len(held) == 1
-                else f"{self.path}: its last {len(held)} frames can't be decoded as a whole, and are left out."
+                else f"{self.path}: its last {len(held)} frames can't be decoded completely, and are left out."
             )
 
     def _decoded(self) -> Iterator[VideoFrame]:
