@@ -84,7 +84,7 @@ def test_a_resnet_fills_the_backbone_and_the_rest_is_said_to_be_untrained(tmp_pa
     code, text, _ = convert(
         capfd, "--model", "FCOS", "--depth", 18, "--weights", tmp_path / "resnet18.pth", "--output", out
     )
-    assert code == 0 and "holds a backbone alone: 39 weights of the model" in text
+    assert code == 0 and "holds only a backbone: 39 weights of the model" in text
     assert f"--config-file '{out / 'config.yaml'}' --eval-only" in text  # as a shell reads it
     assert "fc.bias" in text and "layer4.0.* (18)" in text
     assert DefaultPredictor(out)(np.zeros((64, 80, 3), np.uint8))["instances"].image_size == (64, 80)
@@ -105,7 +105,7 @@ def test_a_pickle_of_detectron2_fills_the_backbone_unless_a_weight_is_missing_or
         return convert(capfd, *arguments, output)
 
     code, text, _ = convert_pickle(tmp_path / "o")
-    assert code == 0 and "holds a backbone alone" in text and "stem.fc.* (2)" in text and "res5.0.* (15)" in text
+    assert code == 0 and "holds only a backbone" in text and "stem.fc.* (2)" in text and "res5.0.* (15)" in text
     converted = load_file(tmp_path / "o/model_final.pth")["model"]
     assert np.array_equal(converted["backbone.res4.1.conv2.weight"], named["res4.1.conv2.weight"])
     on_phantom = [

@@ -400,7 +400,7 @@ def is_text(old: Any) -> bool:
 
 
 def untyped(value: Any) -> Any:
-    """A value by the grammar alone."""
+    """A value parsed by the grammar, without the old value's type."""
     if isinstance(value, Typed):
         return value.value
     if isinstance(value, dict) and not isinstance(value, Container):

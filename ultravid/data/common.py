@@ -91,7 +91,7 @@ def _unpickle_function(content: bytes) -> _PicklableFunction:
 
 
 class MapDataset(Dataset[Any]):
-    """The items of a data set through a function.
+    """A data set whose items are passed through a function.
 
     If the function returns None for an item, a data set with indices gives another item, which Python's global generator
     chooses from those that were not tried yet; an `IterableDataset` goes on to the next one. Of an `IterableDataset` this makes

@@ -39,7 +39,7 @@ def split_fold(videos: Sequence[Video], fold: int, num_folds: int) -> tuple[list
     """(videos to train on, videos of the held-out fold); a patient's videos are all on one side.
 
     Two names of a patient that differ in case or blanks only are one patient. A warning counts the videos whose patients are not
-    known: each is a patient of its own, so that a person with several of them may be on both sides.
+    known: each counts as a separate patient, so that a person with several of them may be on both sides.
 
     Args:
         videos: all videos; each part keeps their order.

@@ -1,7 +1,7 @@
 """The patient of each video: stated by a table, by the dataset's own files, or found by a rule that the config names.
 
 Folds, the audit, bootstrap intervals and p-values rest on patients, so a patient is never guessed unasked: a video whose
-patient nothing states is a patient of its own, and all of them count and report such videos.
+patient nothing states counts as a separate patient, and all of them count and report such videos.
 """
 
 from __future__ import annotations
@@ -452,7 +452,7 @@ def num_patients(videos: Sequence[HasPatient]) -> int:
 
 
 def num_unknown_patients(videos: Iterable[HasPatient]) -> int:
-    """How many videos' patients are not known; each of them counts as a patient of its own."""
+    """How many videos' patients are not known; each of them counts as a separate patient."""
     return sum(not video.patient_known for video in videos)
 
 

@@ -98,7 +98,7 @@ def _video_result(video: CocoVideo, detections: Detections, annotations: CocoAnn
 
 
 def _class_names(annotations: CocoAnnotations) -> tuple[str, ...]:
-    """The categories in the order of `CocoAnnotations.class_of`; those that share a name are told apart by their ids."""
+    """The categories in the order of `CocoAnnotations.class_of`; those that share a name are distinguished by their ids."""
     number = Counter(annotations.categories.values())
     return tuple(name if number[name] == 1 else f"{name} {i!r}" for i, name in annotations.categories.items())
 

@@ -18,7 +18,7 @@ __all__ = ["FrozenBatchNorm2d", "NaiveSyncBatchNorm", "get_norm", "scale_and_shi
 class FrozenBatchNorm2d(_FrozenBatchNorm2d):
     """Batch norm whose scale, shift, mean and variance are buffers that stay as they are, also in training.
 
-    The names of the buffers are those of `torch.nn.BatchNorm2d`. As torchvision's, of which it is one, it computes in
+    The names of the buffers are those of `torch.nn.BatchNorm2d`. Like torchvision's class, from which it derives, it computes in
     float32: a half-precision input gives a float32 output.
     """
 

@@ -70,7 +70,7 @@ def draw_boxes(
 
 
 def line_thickness(height: int, width: int) -> int:
-    """Of boxes in an image of this size, in pixels: 1 up to 480, 2 up to 800, ...
+    """The thickness of box lines in an image of this size, in pixels: 1 up to 480, 2 up to 800, ...
 
     Args:
         height: the image's height in pixels.

@@ -147,7 +147,7 @@ class FolderLock:
         folder: it exists.
         work: what it is locked for: "a training".
         remedy: what someone else should do who needs the folder, a clause: "choose another folder".
-        command: what the lock tells of this process's command; None: all of it. Arguments may hold the name of a patient.
+        command: what the lock says about this process's command; None: all of it. Arguments may hold the name of a patient.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ def machine_id() -> dict[str, str]:
 def process_start_time(pid: int) -> int | None:
     """When a process of this machine started, in the kernel's clock ticks since boot; None if there is no such process.
 
-    With the pid it tells a process from a later one that got the same pid. Known on Linux alone; elsewhere a process that
+    With the pid it tells a process from a later one that got the same pid. Known only on Linux; elsewhere a process that
     is there gives 0.
 
     Args:

@@ -75,6 +75,6 @@ def make_frame(
 
 
 def make_video(video_id: str, frames: Sequence[Frame], patient: str | None, **more: Any) -> Video:
-    """A video; ``patient`` is None if it is not known, and the video is then a patient of its own."""
+    """A video; ``patient`` is None if it is not known, and the video then counts as a separate patient."""
     named = video_id if patient is None else patient
     return Video(video_id, tuple(frames), named, patient_known=patient is not None, **more)

@@ -25,7 +25,7 @@ class PeriodicWriter(HookBase):
     interrupted.
 
     Args:
-        writers: by name or as a list; the main process alone calls them.
+        writers: by name or as a list; only the main process calls them.
         period: iterations between writes.
         on_error: what happens if a file can't be written, as on a full disk: "stop" ends the run, "continue" logs an error and
             loses the rows.

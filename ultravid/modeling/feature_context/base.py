@@ -55,7 +55,7 @@ class FeatureContext(nn.Module, ABC):
 
 
 class NoFeatureContext(FeatureContext):
-    """Each frame by itself."""
+    """No relation between frames: feature maps are returned unchanged."""
 
     relates_frames = False
 

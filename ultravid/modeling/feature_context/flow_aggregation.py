@@ -23,7 +23,7 @@ __all__ = ["FlowAggregation"]
 class FlowAggregation(FeatureContext):
     """A frame's map becomes the mean of the window's maps, warped to the frame, weighted at each cell by the similarity of embeddings.
 
-    A stream uses earlier frames alone, and so does a clip with ``causal``. Because a flow of every pair would be too much, in training
+    A stream uses only earlier frames, and so does a clip with ``causal``. Because a flow of every pair would be too much, in training
     with a real flow each frame is averaged with only ``num_drawn`` of the frames that it sees, drawn from torch's global generator
     ("temporal dropout", section 4.2 of the paper).
 

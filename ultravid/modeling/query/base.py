@@ -160,7 +160,7 @@ class QueryContext(nn.Module, ABC):
 
 
 class NoQueryContext(QueryContext):
-    """Each frame by itself: the predictions of the decoder."""
+    """No relation between frames: the predictions of the decoder are returned unchanged."""
 
     relates_frames = False
 

@@ -68,7 +68,7 @@ class TokenMixer(nn.Module, ABC):
 
 
 class NoMixer(TokenMixer):
-    """Each box by itself."""
+    """No relation between boxes: tokens are returned unchanged."""
 
     def clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
         """The tokens as they are."""
