@@ -95,7 +95,9 @@ def _check_names(losses: Mapping[Any, Any], model: nn.Module) -> None:
     if foreign is not None:
         raise UserError(f"{_who(model)} returned a loss by the name {foreign!r}, which is {_kind(foreign)}. {_RIGHT}.")
     if "grad_norm" in losses:
-        raise UserError(f"{_who(model)} returned a loss 'grad_norm', a name that the trainer uses for the norm of the gradients: rename it.")
+        raise UserError(
+            f"{_who(model)} returned a loss 'grad_norm', a name that the trainer uses for the norm of the gradients: rename it."
+        )
     if _TOTAL in losses and len(losses) > 1:
         raise UserError(
             f"{_who(model)} returned {_TOTAL!r} beside {_names(n for n in losses if n != _TOTAL)}. All losses that a model "

@@ -357,9 +357,7 @@ def differing_settings(a: Path, b: Path) -> list[str]:
     found = []
     data = [(record.content.get("data") or {}).get("sha256") for record in (first, second)]
     if None not in data and data[0] != data[1]:
-        found.append(
-            "The data differ: their fingerprints are not equal, so frames, annotations or patients differ."
-        )
+        found.append("The data differ: their fingerprints are not equal, so frames, annotations or patients differ.")
     if first.content.get("evaluators") != second.content.get("evaluators"):
         texts = ["; ".join(map(_evaluator, record.content.get("evaluators") or ())) for record in (first, second)]
         found.append(f"The evaluators differ: {texts[0]} and {texts[1]}.")

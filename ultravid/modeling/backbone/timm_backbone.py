@@ -62,9 +62,7 @@ class TimmBackbone(nn.Module):
         if (stride is None) == (out_index is None):
             raise UserError("TimmBackbone needs either stride or out_index.")
         if norm not in ("", "FrozenBN"):
-            raise UserError(
-                f"norm={norm!r} of TimmBackbone is neither '' (the model's own norms) nor 'FrozenBN'."
-            )
+            raise UserError(f"norm={norm!r} of TimmBackbone is neither '' (the model's own norms) nor 'FrozenBN'.")
         index = _index_of_stride(name, stride, kwargs) if out_index is None else out_index
         self.body = _create(name, out_indices=(index,), **kwargs)
         info = _maps(self.body)
@@ -114,7 +112,9 @@ def _create(name: str, **kwargs: Any) -> nn.Module:
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.partition('_')[0]}*")[:8]
         hint = f" It has {', '.join(near)}." if near else ""
-        raise UserError(f"timm {timm.__version__} has no model {name!r}; weights are given separately, as a file.{hint}")
+        raise UserError(
+            f"timm {timm.__version__} has no model {name!r}; weights are given separately, as a file.{hint}"
+        )
     model: nn.Module = timm.create_model(name, pretrained=False, features_only=True, **kwargs)
     return model
 
