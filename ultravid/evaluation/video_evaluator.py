@@ -355,7 +355,7 @@ def _instances_of(output: Any) -> Any:
     Raises:
         UserError: its output is something else.
     """
-    found = output.get("instances") if isinstance(output, Mapping) else None
+    found: Any = output.get("instances") if isinstance(output, Mapping) else None
     if not all(hasattr(found, name) for name in ("pred_boxes", "scores", "to")):  # detectron2's will do
         what = (
             f"{_kind(found)} as 'instances'" if isinstance(output, Mapping) and "instances" in output else _kind(output)
