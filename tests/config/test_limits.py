@@ -10,7 +10,7 @@ from ultravid.utils.limits import Limits, as_limits
 
 # the override, and what its message says
 WRONG = {
-    "train.eval_period=-3": "is -3 where ultravid.engine.hooks.evaluation.EvalHook takes int >= 0 for 'eval_period'",
+    "train.eval_period=-3": "is -3, but ultravid.engine.hooks.evaluation.EvalHook takes int >= 0 for 'eval_period'",
     "train.max_iter=0": "takes int >= 1 for 'max_iter'",
     "train.log_period=0": "takes int >= 1 for 'period'",
     "train.checkpointer.period=-1": "takes int >= 0 for 'period'",
@@ -20,8 +20,8 @@ WRONG = {
     "train.hang_timeout_s=0": "takes float > 0 for 'timeout_s'",
     "train.wall_time_s=-5": "takes float > 0 | None for 'wall_time_s'",
     "train.amp.precision=bflaot16": "'float16' | 'bfloat16' | None for 'dtype'",
-    "train.device=cdua": "is 'cdua' where ultravid.engine.defaults.prepare_model takes 'auto', 'cpu', 'cuda' or 'cuda:1'",
-    "optimizer.lr=nan": "is nan where torch.optim.adamw.AdamW takes number >= 0 and finite for 'lr'",
+    "train.device=cdua": "is 'cdua', but ultravid.engine.defaults.prepare_model takes 'auto', 'cpu', 'cuda' or 'cuda:1'",
+    "optimizer.lr=nan": "is nan, but torch.optim.adamw.AdamW takes number >= 0 and finite for 'lr'",
     "optimizer.weight_decay=-1": "takes float >= 0 for 'weight_decay'",
     "lr_multiplier.warmup_length=2": "takes float in [0, 1] for 'warmup_length'",
     "trainer.clip_grad.max_norm=-5": "takes float > 0 for 'max_norm'",
@@ -79,7 +79,7 @@ def test_a_class_a_function_or_text_in_place_of_an_object_is_reported(tmp_path):
     assert "there is no 'lr_multiplier'. In that file it is a function" in message
     assert "IterationMultiplier(function=..., max_iter=${train.max_iter})" in message
     assert "trainer.hooks.eval: is <class 'ultravid.engine.hooks.evaluation.EvalHook'>" in message
-    assert "dataloader.train: is a dict where" in message
+    assert "dataloader.train: is a dict, but" in message
     assert "'trainer.hooks.checkpoint.checkpointer' is a call of" in message and "'best' is text" in message
 
 
@@ -100,7 +100,7 @@ def test_a_number_or_text_in_place_of_a_schedule_gets_no_advice_for_functions(tm
 
 
 def test_a_run_needs_a_trainer_that_is_an_object():
-    with pytest.raises(ConfigError, match="trainer: is None, where a run needs an object"):
+    with pytest.raises(ConfigError, match="trainer: is None, but a run needs an object"):
         load_checked(PHANTOM_CONFIG, ["trainer=null"], objects=["trainer"])
 
 

@@ -210,7 +210,7 @@ MISTAKES = {
         ["--config-file", "run.yaml"],
         (
             "error: run.yaml: 1 fault\n"
-            "  model.width: is '1e-3', a str, where parts.py:Model takes float for 'width'. Did you mean 0.001, without quotes? (run.yaml:1)\n"
+            "  model.width: is '1e-3', a str, but parts.py:Model takes float for 'width'. Did you mean 0.001, without quotes? (run.yaml:1)\n"
         ),
     ),
     "an object of the wrong class": (
@@ -220,7 +220,7 @@ MISTAKES = {
         [],
         (
             "error: run.py: 1 fault\n"
-            "  dataloader.test: is a call of collections.Counter where parts.py:Trainer takes parts.py:Model for 'model' (trainer.model refers to it). (run.py:7)\n"
+            "  dataloader.test: is a call of collections.Counter, but parts.py:Trainer takes parts.py:Model for 'model' (trainer.model refers to it). (run.py:7)\n"
         ),
     ),
     "an argument that is not taken": (
@@ -316,7 +316,7 @@ MISTAKES = {
         (
             "error: run.py: 2 faults\n"
             "  model.depth: parts.py:Wide takes no argument 'depth'. Did you mean 'width'? It was meant for parts.py:Model; '~model.depth' removes it. (run.py:6)\n"
-            "  model: is a call of parts.py:Wide where parts.py:Trainer takes parts.py:Model for 'model' (trainer.model refers to it). (run.py:6)\n"
+            "  model: is a call of parts.py:Wide, but parts.py:Trainer takes parts.py:Model for 'model' (trainer.model refers to it). (run.py:6)\n"
         ),
     ),
     "an object that a file does not have": (

@@ -118,7 +118,8 @@ def test_the_detector_in_video_and_its_tracker_run_with_ultravids_loaders(in_fol
     assert [len(read_video(path).video.frames) for path in stored] == [10, 10]
 
 
-def test_the_other_commands_of_the_page_parse(in_folder):
+def test_the_other_commands_of_the_page_parse(in_folder, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.is_dir", lambda path: True)  # outputs/video
     assert [Path(command[1]).stem for command in COMMANDS[4:]] == ["export", "predict"]
     for _, file, *arguments in COMMANDS[4:]:
         load_tool(Path(file).stem).parse_args(arguments)

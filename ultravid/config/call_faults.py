@@ -232,9 +232,9 @@ def _type_fault(
     text = type_text(wrong.annotation)
     # A number outside of its limits is of the right type.
     is_clear = wrong.value is None or isinstance(wrong.value, Container) or wrong.right_type
-    what = "" if is_clear else f", {_article(type_text(type(wrong.value)))},"
+    what = "" if is_clear else f", {_article(type_text(type(wrong.value)))}"
     message = (
-        f"is {_shown(wrong.value)}{what} where {target_name(target)} takes {text} for {parameter.name!r}"
+        f"is {_shown(wrong.value)}{what}, but {target_name(target)} takes {text} for {parameter.name!r}"
         f"{through}.{'' if is_reference(raw_child(owner, own_key, None)) else _meant(wrong.value, text)}{hint_of(annotation, is_function(wrong.value))}"
     )
     yield Fault(full_key(owner, own_key), message, where(owner, own_key), about="type")

@@ -211,7 +211,7 @@ def _not_objects(cfg: Node, keys: Iterable[str]) -> Iterator[Fault]:
             continue
         if not (isinstance(value, Node) and "_target_" in value):
             what = "a dict without _target_" if isinstance(value, Node) else repr(value)
-            yield Fault(key, f"is {what}, where a run needs an object: L(...)(...)", where(cfg, key))
+            yield Fault(key, f"is {what}, but a run needs an object: L(...)(...)", where(cfg, key))
 
 
 def _faults(container: Container, allowed: frozenset[str] | None, complete: bool = True) -> Iterator[Fault]:
