@@ -375,7 +375,8 @@ def _kind(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a dict with the keys {', '.join(map(repr, value)) or '(none)'}"
     size = f" of {len(value)}" if isinstance(value, list | tuple) else ""
-    return f"a {type(value).__name__}{size}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}{size}"
 
 
 def _frame_result(given: dict[str, Any], found: Instances) -> FrameResult:

@@ -86,7 +86,8 @@ def load_detector(
     model = trained.model
     if not isinstance(model, VideoDetector):
         raise UserError(
-            f"The model of {cfg} is a {type(model).__name__}, not a detector in video (VideoDetector): it can't be served."
+            f"The model of {cfg} is a {type(model).__name__}, not a detector in video: only a VideoDetector is applied to "
+            "recordings, served or exported. docs/reference/contracts.md shows how to write one."
         )
     _check_complete(trained)
     origin = trained.origin
