@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export ULTRAVID_DATASETS ?= datasets
+# a process for each core; by default those files come last that have few tests, though some of them take longest
+IN_PROCESSES := --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 .PHONY: install train test test-all lint contracts types pytest docs drill clean
 
@@ -30,7 +32,7 @@ test: lint contracts types pytest
 
 # the empty expression replaces pyproject.toml's, which deselects the marker slow_models
 test-all: lint contracts types install
-	$(BIN)/pytest --numprocesses logical --dist loadfile -m ""
+	$(BIN)/pytest $(IN_PROCESSES) -m ""
 
 lint: install
 	$(BIN)/ruff check .
@@ -43,7 +45,7 @@ types: install
 	$(BIN)/mypy
 
 pytest: install
-	$(BIN)/pytest --numprocesses logical --dist loadfile
+	$(BIN)/pytest $(IN_PROCESSES)
 
 # an environment of its own, without torch and the package: a minute from nothing
 docs: .venv-docs/.installed

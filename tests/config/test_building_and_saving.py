@@ -422,7 +422,7 @@ def test_items_of_plain_tuples_are_judged_referred_to_and_told():
     def numbers(*values: int): ...
 
     (fault,) = check(Node(a={"_target_": numbers, "_args_": (1, "s")}))
-    assert fault.key == "a._args_" and "is 's', a str, where" in fault.message
+    assert fault.key == "a._args_" and "is 's', a str, but" in fault.message
     cfg = Node(o=LazyCall(dict)(b=(0.9, 0.99)), r=ref("o.b[0]"))
     assert cfg.r == 0.9 and check(cfg) == []
 

@@ -264,7 +264,7 @@ def test_relative_imports_give_a_packages_own_classes_and_fresh_nodes_of_package
     [
         (
             {"run": "from .modeling import Nett\n"},
-            r"__init__\.py define it, nor is there Nett\.py\. Did you mean 'Net'",
+            r"__init__\.py does not define it, and there is no Nett\.py\. Did you mean 'Net'",
         ),
         ({"run": "from .modeling.nett import Net\n"}, r"nett\.py does not exist\. Did you mean 'net'"),
         ({"run": f"from .{'.' * 40}x import y\n"}, r"run\.py: the relative import from .* fails: it leads above /"),

@@ -165,7 +165,7 @@ def test_the_fault_stands_at_the_key_that_owns_the_value_once():
     cfg["c"] = LazyCall(Target)(1, 0.5, "x", 3, labels=object(), speed="fast")
     found = faults_of(**cfg)
     assert set(found) == {"train.n", "c._args_[3]", "c.speed"}
-    assert "is 'many', a str, where" in found["train.n"] and "Target takes int for 'count'" in found["train.n"]
+    assert "is 'many', a str, but" in found["train.n"] and "Target takes int for 'count'" in found["train.n"]
 
 
 def test_values_equal_to_the_default_pass_whatever_the_annotation_says():

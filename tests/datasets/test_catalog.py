@@ -6,12 +6,15 @@ import sys
 import pytest
 
 from ultravid.datasets import DataError, DatasetCatalog, MetadataCatalog, Video, get_videos, load_cva_bus
+from ultravid.datasets.video import Frame
+
+FRAMES = (Frame("a.png", 0, 8, 8),)
 
 
 @pytest.fixture
 def my_videos():
     """A registered dataset of one video; gone afterwards."""
-    videos = [Video("a", (), "a")]
+    videos = [Video("a", FRAMES, "a")]
     DatasetCatalog.register("mine", lambda: videos)
     yield videos
     DatasetCatalog.remove("mine")
@@ -59,7 +62,7 @@ print(*DatasetCatalog.list(), *{"torch", "av", "pydicom"} & set(sys.modules))"""
 
 
 def test_datasets_that_share_a_video_are_not_joined(my_videos):
-    DatasetCatalog.register("yours", lambda: [Video("a", (), "b")])
+    DatasetCatalog.register("yours", lambda: [Video("a", FRAMES, "b")])
     try:
         with pytest.raises(DataError, match="'mine' and 'yours' both hold a video 'a'"):
             get_videos(["mine", "yours"])

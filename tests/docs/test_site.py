@@ -45,11 +45,13 @@ def site(tmp_path_factory):
     return folder / "site"
 
 
+@pytest.mark.slow_models
 def test_links_anchors_navigation_and_all_names_of_the_api_are_in_order(site):
     assert check_site.check(site) == []
     assert len(list((site / "reference/api").glob("*.html"))) == len(api.public_modules()) + 1
 
 
+@pytest.mark.slow_models
 def test_what_is_wrong_with_a_site_is_found(site, tmp_path):
     broken = tmp_path / "site"
     for name in ["index.html", "configs.html", "assets/site.css", "reference/api/ultravid.structures.html"]:
@@ -156,6 +158,7 @@ def test_pages_fit_a_narrow_screen_and_load_nothing_from_elsewhere(browser, addr
     assert faults == []
 
 
+@pytest.mark.slow_models
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_search_finds_a_name_and_leads_to_its_entry(browser, address):
     faults = []

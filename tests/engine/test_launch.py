@@ -131,7 +131,12 @@ def test_processes_hear_each_other(tmp_path):
         ("number", FloatingPointError, None, "rank 1 has a nan"),
         ("stop", SystemExit, EXIT_STOPPED, ""),
         ("error", SystemExit, 1, "Rank 1 failed:\nTraceback"),
-        ("killed", SystemExit, 1, "error: Rank 1 was killed by SIGKILL, so the run ended. The kernel does that"),
+        (
+            "killed",
+            SystemExit,
+            1,
+            "error: Rank 1 was killed by SIGKILL, so the run ended. A user may have killed it, or the kernel",
+        ),
         ("exit", SystemExit, 3, ""),
     ],
 )

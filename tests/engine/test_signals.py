@@ -82,7 +82,7 @@ def test_handlers_of_others_are_left_and_named_and_an_ignored_signal_stays_ignor
         for number, handler in old.items():
             signal.signal(number, handler)
     assert "SIGUSR2 keeps its handler, test_handlers_of_others" in caplog.text
-    assert "SIGUSR1 keeps its handler, a handler that is not Python's" in caplog.text
+    assert "SIGUSR1 keeps its handler, a handler that Python's signal module does not know" in caplog.text
     assert "SIGHUP" not in caplog.text
 
 

@@ -41,6 +41,7 @@ def into(arguments, folder):
     return [f"train.output_dir={folder}" if a.startswith("train.output_dir=") else a for a in arguments]
 
 
+@pytest.mark.slow_models
 def test_a_model_in_shards_learns_the_same_and_goes_on_in_any_number_of_processes(small_run, launch_run, tmp_path):
     two = [quick_python(), LAUNCHER, *small_run, "--num-gpus", "2", EMA]
     run([*into(two, tmp_path / "ddp"), "train.max_iter=4"], tmp_path)

@@ -132,7 +132,7 @@ def test_weights_come_from_a_file_or_an_address_and_a_missing_file_says_where_th
     with pytest.raises(CheckpointError, match="missing"):
         ResNet(**small | {"num_blocks": (1, 2)}, weights=str(tmp_path / "own.pth"))
     with pytest.raises(
-        CheckpointError, match=r'does not exist.*download\.pytorch\.org/models/resnet50.*With weights=""'
+        CheckpointError, match=r'does not exist.*download\.pytorch\.org/models/resnet50.*set weights=""'
     ):
         ResNet(depth=50, weights="there_is_none.pth")
     with pytest.raises(

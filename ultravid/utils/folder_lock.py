@@ -211,13 +211,14 @@ class FolderLock:
             "%s: waiting up to %.0f seconds to see whether %s is still at work there.", self._folder, seconds, holder
         )
         deadline = time.monotonic() + seconds
-        now: LockHolder | None = holder
-        while now is not None and (now.token, now.renewed) == (holder.token, holder.renewed):
-            if time.monotonic() > deadline:
-                break
+        while True:
             time.sleep(min(1.0, _RENEWED_EVERY_S / 10))
+            is_over = (
+                time.monotonic() > deadline
+            )  # before the lock is read: its age is that at the end of the wait, or more
             now = read_lock(self._folder, exact=True)
-        return now
+            if is_over or now is None or (now.token, now.renewed) != (holder.token, holder.renewed):
+                return now
 
     def release(self) -> None:
         """Remove the lock, if this process has it."""
