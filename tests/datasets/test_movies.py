@@ -218,7 +218,7 @@ def test_frames_that_were_read_leave_memory_without_a_garbage_collection(tmp_pat
         kept = sum(type(each) is av.VideoFrame for each in gc.get_objects())
     finally:
         gc.enable()
-    assert kept < 10
+    assert kept < 30  # those that are decoded ahead
 
 
 def test_what_a_film_leaves_open_is_counted(tmp_path):

@@ -27,25 +27,27 @@ def fake_command(self, config_file, python, *options):
 
 
 def fake_tool() -> ModuleType:
-    """The tool, with fake jobs."""
+    """The tool as a module of its own; `run_fake` gives it fake jobs."""
     spec = importlib.util.spec_from_file_location("fake_experiment_tool", ROOT / "tools/experiment.py")
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    real = checking.check_jobs
-    for module in [tool, *sys.modules.values()]:
-        if vars(module).get("check_jobs") is real:  # no getattr: modules of configs look names up in their files
-            module.check_jobs = fake_check
     return tool
 
 
 def run_fake(tool: ModuleType, arguments: list[str]) -> int:
     """The tool's exit code for arguments, in this process."""
-    real = PlannedJob.command
+    real = checking.check_jobs, PlannedJob.command
+    # no getattr: modules of configs look names up in their files
+    checks = [module for module in [tool, *sys.modules.values()] if vars(module).get("check_jobs") is real[0]]
     PlannedJob.command = fake_command
+    for module in checks:
+        module.check_jobs = fake_check
     try:
         return run_tool(tool.main, arguments)
     finally:
-        PlannedJob.command = real
+        PlannedJob.command = real[1]
+        for module in checks:
+            module.check_jobs = real[0]
 
 
 if __name__ == "__main__":

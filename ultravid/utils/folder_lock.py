@@ -50,6 +50,7 @@ LOCK_NAME = "lock.json"
 
 _RENEWED_EVERY_S = 10.0
 _DEAD_AFTER_S = 60.0
+_TICK_S = 0.1  # the clock of a file system runs in steps
 _UNFINISHED_S = 1.0  # so long a file without content may be one that is being written
 
 
@@ -210,7 +211,7 @@ class FolderLock:
         logger.warning(
             "%s: waiting up to %.0f seconds to see whether %s is still at work there.", self._folder, seconds, holder
         )
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds + _TICK_S
         while True:
             time.sleep(min(1.0, _RENEWED_EVERY_S / 10))
             is_over = (
