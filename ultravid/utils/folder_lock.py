@@ -214,9 +214,8 @@ class FolderLock:
         deadline = time.monotonic() + seconds + _TICK_S
         while True:
             time.sleep(min(1.0, _RENEWED_EVERY_S / 10))
-            is_over = (
-                time.monotonic() > deadline
-            )  # before the lock is read: its age is that at the end of the wait, or more
+            # Before the lock is read, so that its age is that at the end of the wait, or more.
+            is_over = time.monotonic() > deadline
             now = read_lock(self._folder, exact=True)
             if is_over or now is None or (now.token, now.renewed) != (holder.token, holder.renewed):
                 return now

@@ -397,9 +397,10 @@ class SlurmLauncher:
         queued = [job for job in jobs if job not in self.held]
         ids = sorted({s.job_id for s in self._newest(queued).values() if s.job_id}, key=int)
         held = f"; {counted(len(self.held), 'job')} not submitted yet" if self.held else ""
+        cancel = f"; to cancel: scancel {' '.join(ids)}" if ids else ""
         self._say(
-            f"\nLeft {counted(len(queued), 'job')} in Slurm's queue{held}. To go on waiting, run the same command; to look, add --status"
-            f"{f'; to cancel: scancel {chr(32).join(ids)}' if ids else ''}"
+            f"\nLeft {counted(len(queued), 'job')} in Slurm's queue{held}. To go on waiting, run the same command; "
+            f"to look, add --status{cancel}"
         )
 
     def _newest(self, jobs: Sequence[PlannedJob]) -> dict[int, Submission]:
