@@ -28,6 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from ultravid.utils.whole_files import write_whole
+
 __all__ = [
     "PhantomVideo",
     "check_phantom_arguments",
@@ -485,12 +487,8 @@ def _write_dicom(path: Path, seed: int, index: int, num_frames: int, size: int) 
     file.PixelData = screens.tobytes()
     file.file_meta = FileMetaDataset()
     file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    unfinished = path.with_suffix(".unfinished")
-    try:
-        pydicom.dcmwrite(unfinished, file, enforce_file_format=True)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with write_whole(path) as whole:
+        pydicom.dcmwrite(whole, file, enforce_file_format=True)
 
 
 def write_phantom_dicom(
