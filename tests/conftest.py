@@ -40,10 +40,15 @@ def load_tool(name: str) -> ModuleType:
 
 @pytest.fixture(autouse=True)
 def _leaves_no_trace() -> Iterator[None]:
-    """Restore torch's number of threads, which affects last digits; remove log handlers, which hold a test's streams, and locks."""
-    threads = torch.get_num_threads()
+    """Restore the settings of the process that a run changes; remove log handlers, which hold a test's streams, and locks."""
+    environment, threads = dict(os.environ), torch.get_num_threads()
+    determinism, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
     yield
+    os.environ.clear()
+    os.environ.update(environment)
     torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode(determinism)
+    torch.backends.cudnn.benchmark = benchmark
     release_locks()
     log = logging.getLogger("ultravid")
     for handler in list(log.handlers):
