@@ -116,6 +116,8 @@ def test_settings_of_the_process_that_a_hook_changes_are_kept_with_one_warning(c
     trainer, model = make()
     trainer.register_hooks({"choose": CallbackHook(after_step=lambda trainer: choose(trainer, model))})
     before, mode = torch.get_float32_matmul_precision(), torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("default")
+    torch.set_float32_matmul_precision("highest")
     try:
         trainer.train()
         found = torch.get_float32_matmul_precision(), torch.get_deterministic_debug_mode()
