@@ -89,8 +89,20 @@ def _report(done: Conversion, weights: str) -> list[str]:
         rows.append(f"Keys of training and data that are not carried over: {', '.join(done.not_carried)}")
     rows.append(f"Written: {done.config}, {done.weights}")
     command = ["python", "tools/lazyconfig_train.py", "--config-file", str(done.config), "--eval-only"]
-    rows.append(f"Next: {shlex.join([*command, 'dataloader.train.fold=0'])}")
+    rows += _about_folds(done.held_out)
+    rows.append(f"Next: {shlex.join([*command, f'dataloader.train.fold={(done.held_out or [0])[0]}'])}")
     return rows
+
+
+def _about_folds(held_out: list[int] | None) -> list[str]:
+    """What must be known of the folds before the model is evaluated: its metrics on videos that it was trained on would mean nothing."""
+    if held_out is None:
+        return ["The weights do not say which fold they were not trained on: set dataloader.train.fold to it."]
+    if not held_out:
+        return ["DATASETS.TEST_FOLDS is empty: no fold was held out, so every fold holds videos that the model was trained on."]
+    if len(held_out) > 1:
+        return [f"The folds {', '.join(map(str, held_out))} were held out (DATASETS.TEST_FOLDS); evaluate each by itself."]
+    return []
 
 
 def _listed(names: Sequence[str]) -> str:

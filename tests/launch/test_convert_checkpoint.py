@@ -10,6 +10,7 @@ import torchvision
 from tests.conftest import load_tool
 from ultravid.checkpoint import load_file
 from ultravid.config import ConfigError, LazyConfig
+from ultravid.config.check import check
 from ultravid.engine import DefaultPredictor
 from ultravid.engine.conversion import model_of_keys, run_config
 from ultravid.utils.run_folder import RunFolder
@@ -21,6 +22,7 @@ KEYS = {
     "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
     "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
     "MODEL.RPN.POST_NMS_TOPK_TEST": 16,
+    "MODEL.BACKBONE.FREEZE_AT": 2,
 }
 
 
@@ -77,6 +79,24 @@ def test_frames_of_other_channels_than_rgb_and_bgr_are_refused(tmp_path):
         run_config(described, values, tmp_path)
 
 
+def test_the_fold_that_the_published_run_held_out_is_held_out_here(tmp_path):
+    def recipe(**datasets):
+        values = {**KEYS, **{f"DATASETS.{key}": value for key, value in datasets.items()}}
+        return run_config(model_of_keys(values, "a.yaml"), values, tmp_path)
+
+    cfg, not_carried = recipe(TEST_FOLDS="(2,)", NUM_FOLDS=5, SPLIT="trainval", SUFFIX="_cva")
+    assert (cfg.dataloader.test.fold, cfg.dataloader.test.num_folds, cfg.data.splits) == (2, 5, ["trainval"])
+    assert not_carried == ["DATASETS.SUFFIX"] and recipe()[0].dataloader.train.fold == 0
+    with pytest.raises(ConfigError, match=r"TEST_FOLDS is 'none'; it lists the numbers of folds from 0, such as \[0\]"):
+        recipe(TEST_FOLDS="none")
+    (fault,) = [str(fault) for fault in check(recipe(TEST_FOLDS=[7])[0]) if fault.fatal]
+    assert "takes 0 to 3 for 'fold'" in fault and "DATASETS.TEST_FOLDS, a.yaml" in fault
+
+
+def test_nothing_frozen_is_minus_one_in_the_published_code_and_zero_here():
+    assert model_of_keys({**KEYS, "MODEL.BACKBONE.FREEZE_AT": -1}, "a.yaml").model.backbone.freeze_at == 0
+
+
 def test_a_resnet_fills_the_backbone_and_the_rest_is_said_to_be_untrained(tmp_path, capfd):
     resnet = torchvision.models.resnet18()
     torch.save(resnet.state_dict(), tmp_path / "resnet18.pth")
@@ -85,6 +105,7 @@ def test_a_resnet_fills_the_backbone_and_the_rest_is_said_to_be_untrained(tmp_pa
         capfd, "--model", "FCOS", "--depth", 18, "--weights", tmp_path / "resnet18.pth", "--output", out
     )
     assert code == 0 and "holds only a backbone: 39 weights of the model" in text
+    assert "do not say which fold they were not trained on" in text
     assert f"--config-file '{out / 'config.yaml'}' --eval-only" in text  # as a shell reads it
     assert "fc.bias" in text and "layer4.0.* (18)" in text
     assert DefaultPredictor(out)(np.zeros((64, 80, 3), np.uint8))["instances"].image_size == (64, 80)
@@ -162,6 +183,8 @@ def test_a_file_of_another_model_is_refused_with_what_it_looks_like(tmp_path, ca
     file.unlink()
     assert "does not exist" in convert(capfd, *arguments)[2]
     (tmp_path / "out").mkdir()
+    (tmp_path / "out/config.yaml").write_text("mine: 1")
+    assert "holds config.yaml, not from an earlier conversion" in convert(capfd, *arguments)[2]
     (tmp_path / "out/metrics.json").write_text("")
     assert "holds a run, which would be overwritten" in convert(capfd, *arguments)[2]
     assert "Did you mean 'YOLOX'?" in convert(capfd, "--model", "YOLOY", "--weights", tmp_path, "--output", tmp_path)[2]

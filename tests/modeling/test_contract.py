@@ -349,6 +349,26 @@ def test_a_frame_of_another_size_is_refused_if_the_state_depends_on_the_size(cas
         assert found.image_size == (80, 96) and inside(found)
 
 
+def test_what_is_no_frame_is_refused_before_it_reaches_the_state():
+    model = built("basicdet", None).model
+    stream, frame = VideoStream(model, SIZE), video(0, 1, *SIZE)[0]
+    expected = VideoStream(model, SIZE)(frame)
+    broken = frame.float()
+    broken[1, 2, 3] = torch.inf
+    with pytest.raises(ValueError, match="Frame 0 of the stream has values that are NaN or infinite"):
+        stream(broken)
+    for wrong in (frame[None], frame.movedim(0, -1), frame.repeat(2, 1, 1), frame.numpy()):
+        with pytest.raises(ValueError, match=r"a frame is a tensor \(3, height, width\)"):
+            stream(wrong)
+    assert same(stream(frame), expected)
+    with pytest.raises(ValueError, match="weights are torch.float16; keep them in float32"):
+        VideoStream(copy.deepcopy(model).half(), SIZE)(frame)
+    with pytest.raises(ValueError, match=r"pixel_std=\[0, 1, 1\] must be three numbers"):
+        config = describe("basicdet")
+        config.pixel_std = [0, 1, 1]
+        instantiate(config)
+
+
 @as_shipped
 def test_weights_survive_a_checkpoint(case, tmp_path):
     DetectionCheckpointer(case.model, tmp_path).save("x")

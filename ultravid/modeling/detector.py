@@ -95,7 +95,8 @@ class VideoDetector(nn.Module, ABC):
             `resolve_organs`, which asks the classifiers.
 
     Raises:
-        ValueError: the classifiers are for other organs than the model was given, or ``organ_loss_weights`` names another.
+        ValueError: the classifiers are for other organs than the model was given, ``organ_loss_weights`` names another, or the mean or
+            the deviation of the pixels is not three numbers.
     """
 
     pixel_mean: Tensor
@@ -112,6 +113,11 @@ class VideoDetector(nn.Module, ABC):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        if len(pixel_mean) != 3 or len(pixel_std) != 3 or min(pixel_std) <= 0:
+            raise ValueError(
+                f"pixel_mean={list(pixel_mean)} and pixel_std={list(pixel_std)} must be three numbers each, for R, G and B, and the "
+                "deviations above 0."
+            )
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(pixel_std, dtype=torch.float32).view(-1, 1, 1))
         self.organs: tuple[str, ...] = tuple(organs)
@@ -207,7 +213,15 @@ class VideoDetector(nn.Module, ABC):
 
         Returns:
             The same shape, float32.
+
+        Raises:
+            ValueError: the model's weights are of half precision.
         """
+        if self.pixel_mean.dtype in (torch.float16, torch.bfloat16):
+            raise ValueError(
+                f"The model's weights are {self.pixel_mean.dtype}; keep them in float32 and compute in half precision by "
+                'train.amp.enabled=true in training, and prepare_for_inference(model, image_size, precision="bfloat16").'
+            )
         return (image.to(self.device, non_blocking=True).float() - self.pixel_mean) / self.pixel_std
 
     def current_names(self, names: Iterable[str]) -> dict[str, str]:
@@ -384,8 +398,10 @@ class VideoStream:
             ``pred_boxes`` (in pixels of the output, inside it), ``scores``, ``pred_classes``, and with a tracker ``track_ids``.
 
         Raises:
-            ValueError: the image has another size than those before it, and the model's state depends on the size.
+            ValueError: the image has another size than those before it, and the model's state depends on the size; or it is no image, or
+                one on the CPU with values that are NaN or infinite, which would spoil the frames after it.
         """
+        self._check_image(image)
         size = (int(image.shape[-2]), int(image.shape[-1]))
         if size != self.image_size:
             self._check_size(size)
@@ -393,6 +409,17 @@ class VideoStream:
         detections, self.state = self.model.step(image, self.state, self.model.phase(self.frame_number))
         self.frame_number += 1
         return self._output(detections, size, output_size or self.output_size)
+
+    def _check_image(self, image: Tensor) -> None:
+        shape = list(getattr(image, "shape", ()))
+        if not isinstance(image, Tensor) or image.dim() not in (2, 3) or shape[:-2] not in ([], [1], [3]):
+            raise ValueError(
+                f"Frame {self.frame_number} of the stream is {type(image).__name__} of shape {tuple(shape)}; a frame is a tensor "
+                "(3, height, width), RGB in 0..255, without an axis for the batch."
+            )
+        # The sum is finite if all values are, and costs a third of asking each; a GPU would have to be waited for.
+        if image.device.type == "cpu" and image.is_floating_point() and not image.sum(dtype=torch.float32).isfinite():
+            raise ValueError(f"Frame {self.frame_number} of the stream has values that are NaN or infinite.")
 
     def _check_size(self, size: tuple[int, int]) -> None:
         if _shapes(self.model.initial_state(size, self.organ)) != _shapes(

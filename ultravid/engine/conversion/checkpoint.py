@@ -18,7 +18,7 @@ from ultravid.config.check import check
 from ultravid.config.instantiate import as_user_error
 from ultravid.engine.conversion.description import ModelOfKeys, model_of_keys, published_model, values_of_yaml
 from ultravid.engine.conversion.likely import either, likely_models, resnet_depth
-from ultravid.engine.conversion.recipe import run_config
+from ultravid.engine.conversion.recipe import held_out_folds, run_config
 from ultravid.modeling.detector import VideoDetector
 from ultravid.modeling.published import skip_reason
 from ultravid.utils.run_folder import RunFolder
@@ -44,6 +44,7 @@ class Conversion:
         skipped: names in the file that no model needs, and why.
         lacking: names of the model that are missing in the file: they start from scratch. Not empty for a file with only a backbone.
         computed: constants of the model that the file lacks; they follow from the config.
+        held_out: the folds that the YAML config holds out; None without one, because the weights do not say it.
     """
 
     config: Path
@@ -56,6 +57,7 @@ class Conversion:
     skipped: dict[str, str] = field(default_factory=dict)
     lacking: list[str] = field(default_factory=list)
     computed: list[str] = field(default_factory=list)
+    held_out: list[int] | None = None
 
 
 def convert_checkpoint(
@@ -79,7 +81,8 @@ def convert_checkpoint(
         depth: the depth of the ResNet, with ``model``.
 
     Raises:
-        ConfigError: the config is none of the published models, or has values that are not supported.
+        ConfigError: the config is none of the published models, or has values that are not supported; or the folder holds something
+            that is not from an earlier conversion.
         CheckpointError: the file can't be read, its weights do not fit the model, or some of them are NaN or infinite; nothing is
             written.
     """
@@ -105,6 +108,7 @@ def convert_checkpoint(
         raise ConfigError(f"{folder} can't be written: {error.strerror}.") from error
     conversion.config, conversion.weights = folder / "config.yaml", folder / "model_final.pth"
     conversion.changed, conversion.not_carried = described.changed, not_carried
+    conversion.held_out = held_out_folds(values) if config is not None else None
     iteration = content.get("iteration")
     extra: dict[str, Any] = {"iteration": iteration} if isinstance(iteration, int) else {}
     DetectionCheckpointer(detector, folder).save("model_final", **extra)
@@ -119,6 +123,11 @@ def _free_folder(output: str | Path) -> Path:
         raise ConfigError(f"{folder} is a file; give a folder to write to.")
     if run.metrics.exists() or [path for path in run.checkpoints() if path.name != "model_final.pth"]:
         raise ConfigError(f"{folder} holds a run, which would be overwritten; give another folder.")
+    foreign = [path.name for path in (folder / "config.yaml", folder / "model_final.pth") if path.exists()]
+    if foreign and not run.manifest.exists():  # an earlier conversion has one
+        raise ConfigError(
+            f"{folder} holds {' and '.join(foreign)}, not from an earlier conversion, which would be overwritten; give another folder."
+        )
     return folder
 
 

@@ -25,7 +25,7 @@ from ultravid.engine.conversion.keys import (
 from ultravid.modeling.published import PUBLISHED_MODELS
 from ultravid.utils.text import nearest
 
-__all__ = ["ModelOfKeys", "model_of_keys", "published_model", "published_name", "values_of_yaml"]
+__all__ = ["ModelOfKeys", "decoded", "model_of_keys", "published_model", "published_name", "values_of_yaml"]
 
 
 @dataclass
@@ -37,12 +37,14 @@ class ModelOfKeys:
         model: its config.
         changed: arguments with another value than published, as ``(argument, value, key)``.
         training: keys that were set and decide about training alone; they are not carried over.
+        source: the YAML file, for messages.
     """
 
     name: str
     model: Node
     changed: list[tuple[str, Any, str]] = field(default_factory=list)
     training: list[str] = field(default_factory=list)
+    source: str = ""
 
 
 def values_of_yaml(path: str | Path, options: Sequence[str] = ()) -> dict[str, Any]:
@@ -131,14 +133,16 @@ def model_of_keys(values: Mapping[str, Any], source: str) -> ModelOfKeys:
     Raises:
         ConfigError: it is none of the published models, or has a key or value that is not supported: all of them, by key.
     """
-    values = {key: _decoded(value) for key, value in values.items()}
+    values = {key: decoded(value) for key, value in values.items()}
     name = published_name(values, source)
-    found = ModelOfKeys(name, published_model(name, 34))
+    found = ModelOfKeys(name, published_model(name, 34), source=source)
     arguments = _of_model(ARGUMENTS, name)
     single = _of_model(ONE_VALUE, name)
     faults = []
     for key, (default, paths) in arguments.items():
         value = values.get(key, default)
+        if key == "MODEL.BACKBONE.FREEZE_AT" and value == -1:
+            value = 0  # both freeze nothing
         for path in paths.split():
             _set(found, path, value, key, source)
     for key, (default, needed) in single.items():
@@ -214,8 +218,8 @@ def _box_classes(name: str, values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _decoded(value: Any) -> Any:
-    """What detectron2 makes of a text: ``"(0.3, 1.5)"`` is a tuple."""
+def decoded(value: Any) -> Any:
+    """What detectron2 makes of a value of a YAML file: the text ``"(0.3, 1.5)"`` is a tuple."""
     if not isinstance(value, str):
         return value
     decode: Callable[[str], Any] = ast.literal_eval

@@ -35,7 +35,7 @@ ARGUMENTS: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, str]]], ...] = (
         {
             "MODEL.PIXEL_MEAN": ([103.53, 116.28, 123.675], "pixel_mean"),
             "MODEL.PIXEL_STD": ([1.0, 1.0, 1.0], "pixel_std"),
-            "MODEL.BACKBONE.FREEZE_AT": (2, "backbone.freeze_at"),
+            "MODEL.BACKBONE.FREEZE_AT": (-1, "backbone.freeze_at"),
             "MODEL.RESNETS.DEPTH": (34, "backbone.depth"),
         },
     ),
@@ -312,6 +312,7 @@ TRAINING = frozenset(
         ),
         *("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT"),
         *("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE"),
+        *("MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER", "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES"),
         *("MODEL.ORGAN_SPECIFIC.BREAST_LOSS_WEIGHT", "MODEL.ORGAN_SPECIFIC.THYROID_LOSS_WEIGHT"),
         *("MODEL.RETINANET.PRIOR_PROB", "MODEL.RETINANET.BBOX_REG_LOSS_TYPE"),
         *("MODEL.FCOS.PRIOR_PROB", "MODEL.FCOS.INFERENCE_TH_TRAIN", "MODEL.FCOS.PRE_NMS_TOPK_TRAIN"),

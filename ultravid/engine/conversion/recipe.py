@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ultravid.config import ConfigError, LazyConfig, Node, get_config
-from ultravid.engine.conversion.description import ModelOfKeys
+from ultravid.config import ConfigError, Node, get_config
+from ultravid.config.tree import value_at
+from ultravid.engine.conversion.description import ModelOfKeys, decoded
 from ultravid.engine.conversion.keys import QUERY
 
-__all__ = ["run_config"]
+__all__ = ["held_out_folds", "run_config"]
 
 _CLIPPED = ("BasicDet", "RelationNet", "FGFA", "MEGA", "DeFCN", "FCOS", "YOLOX", "TrackYOLO", "TransVOD")
 _CLIPS = {"MEGA": "mega_clips", "CVANet": "cvanet_clips"}
@@ -22,6 +23,7 @@ _CARRIED = {
     "SOLVER.WEIGHT_DECAY": "optimizer.weight_decay",
     "SOLVER.MAX_ITER": "train.max_iter",
 }
+_FOLDS = frozenset({"DATASETS.TEST_FOLDS", "DATASETS.NUM_FOLDS", "DATASETS.SPLIT"})
 _OF_THE_MODEL = frozenset({"INPUT.SCALE_TEST", "TEST.DETECTIONS_PER_IMAGE", "TEST.AUG.ENABLED"})
 
 
@@ -34,7 +36,7 @@ def run_config(described: ModelOfKeys, values: Mapping[str, Any], folder: Path) 
         folder: the folder of the config; the run writes to ``run`` in it.
 
     Raises:
-        ConfigError: the frames have other channels than RGB or BGR.
+        ConfigError: the frames have other channels than RGB or BGR, or the folds are no numbers.
     """
     recipe = get_config("common/cva_bus_recipe.py")
     keys = ("data", "dataloader", "train", "prepared_model", "checkpointer", "trainer", "lr_multiplier")
@@ -50,12 +52,47 @@ def run_config(described: ModelOfKeys, values: Mapping[str, Any], folder: Path) 
         cfg.optimizer.lr = 2e-3
     for key, path in _CARRIED.items():
         if key in values:
-            LazyConfig.apply_overrides(cfg, [f"{path}={values[key]}"])
+            _set(cfg, path, decoded(values[key]), f"{key}, {described.source}")
+    _set_folds(cfg, values, described.source)
     channels = values.get("INPUT.FORMAT", "BGR" if values else "RGB")
     if channels not in ("RGB", "BGR"):
         raise ConfigError(f"INPUT.FORMAT is {channels!r}; the models are supported only with 'RGB' or 'BGR'.")
     if channels == "BGR":
         cfg.dataloader.train.image_format = cfg.dataloader.test.image_format = "BGR"
-    known = {*_CARRIED, *_OF_THE_MODEL, "INPUT.FORMAT"}
+    known = {*_CARRIED, *_OF_THE_MODEL, *_FOLDS, "INPUT.FORMAT"}
     rest = [key for key in values if not key.startswith("MODEL.") and key not in known]
     return cfg, sorted([*described.training, *rest])
+
+
+def held_out_folds(values: Mapping[str, Any]) -> list[int]:
+    """The folds that a YAML config holds out; the patients of a fold are the same in the published code as here.
+
+    Args:
+        values: the values of the config by full key.
+
+    Raises:
+        ConfigError: they are no numbers.
+    """
+    key = "DATASETS.TEST_FOLDS"
+    given = decoded(values.get(key, (0,)))
+    folds = list(given) if isinstance(given, list | tuple) else [given]
+    if not all(type(fold) is int and fold >= 0 for fold in folds):
+        raise ConfigError(f"{key} is {given!r}; it lists the numbers of folds from 0, such as [0].")
+    return folds
+
+
+def _set_folds(cfg: Node, values: Mapping[str, Any], source: str) -> None:
+    """Hold out what the YAML config holds out; of several folds the first, because one is held out at a time here."""
+    for fold in held_out_folds(values)[:1]:
+        _set(cfg, "dataloader.train.fold", fold, f"DATASETS.TEST_FOLDS, {source}")
+    if "DATASETS.NUM_FOLDS" in values:
+        _set(cfg, "dataloader.train.num_folds", decoded(values["DATASETS.NUM_FOLDS"]), f"DATASETS.NUM_FOLDS, {source}")
+    if "DATASETS.SPLIT" in values:
+        _set(cfg, "data.splits", [values["DATASETS.SPLIT"]], f"DATASETS.SPLIT, {source}")
+
+
+def _set(cfg: Node, path: str, value: Any, place: str) -> None:
+    above, _, last = path.rpartition(".")
+    node = value_at(cfg, above)
+    assert isinstance(node, Node)
+    node.set(last, value, (place,))
