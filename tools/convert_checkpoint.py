@@ -99,9 +99,13 @@ def _about_folds(held_out: list[int] | None) -> list[str]:
     if held_out is None:
         return ["The weights do not say which fold they were not trained on: set dataloader.train.fold to it."]
     if not held_out:
-        return ["DATASETS.TEST_FOLDS is empty: no fold was held out, so every fold holds videos that the model was trained on."]
+        return [
+            "DATASETS.TEST_FOLDS is empty: no fold was held out, so every fold holds videos that the model was trained on."
+        ]
     if len(held_out) > 1:
-        return [f"The folds {', '.join(map(str, held_out))} were held out (DATASETS.TEST_FOLDS); evaluate each by itself."]
+        return [
+            f"The folds {', '.join(map(str, held_out))} were held out (DATASETS.TEST_FOLDS); evaluate each by itself."
+        ]
     return []
 
 

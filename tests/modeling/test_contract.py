@@ -361,11 +361,12 @@ def test_what_is_no_frame_is_refused_before_it_reaches_the_state():
         with pytest.raises(ValueError, match=r"a frame is a tensor \(3, height, width\)"):
             stream(wrong)
     assert same(stream(frame), expected)
-    with pytest.raises(ValueError, match="weights are torch.float16; keep them in float32"):
-        VideoStream(copy.deepcopy(model).half(), SIZE)(frame)
+    of_half = VideoStream(copy.deepcopy(model).half(), SIZE)
+    with pytest.raises(ValueError, match=r"weights are torch\.float16; keep them in float32"):
+        of_half(frame)
+    config = describe("basicdet")
+    config.pixel_std = [0, 1, 1]
     with pytest.raises(ValueError, match=r"pixel_std=\[0, 1, 1\] must be three numbers"):
-        config = describe("basicdet")
-        config.pixel_std = [0, 1, 1]
         instantiate(config)
 
 
