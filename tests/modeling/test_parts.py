@@ -157,6 +157,15 @@ def test_parts_for_another_stride_or_width_than_the_backbones_are_refused_by_nam
     assert all(f"model.{key} is {text}" in str(raised.value) for key, text in keys.items()), raised.value
 
 
+def test_parts_for_another_width_than_the_encoders_are_refused_by_name():
+    model = describe("transvod")
+    model.memory_context = describe("fgfa").feature_context  # as wide as the backbone's map, not as the encoder's
+    model.query_context.dim = 48
+    with pytest.raises(ValueError, match="the encoder's dim is 96") as raised:
+        instantiate(model)
+    assert "model.memory_context.channels is 64" in str(raised.value) and "query_context.dim is 48" in str(raised.value)
+
+
 def test_a_backbone_that_states_neither_stride_nor_width_is_not_checked():
     model = describe("faster_rcnn")
     model.backbone.strides = (1, 2, 2)

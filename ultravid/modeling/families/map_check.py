@@ -31,10 +31,11 @@ _CHANNELS = (
     "roi_pooler.head.in_channels",
     "token_mixer.map_channels",
 )
+_OF_ENCODER = ("memory_context.channels", "memory_context.dim", "decoder.dim", "query_context.dim")
 
 
 def check_map_arguments(model: nn.Module) -> None:
-    """Compare what the parts of a model state of the map with the backbone's ``stride`` and ``out_channels``.
+    """Compare what the parts of a model state of the map with the backbone's ``stride`` and ``out_channels``, and with the encoder's ``dim``.
 
     A backbone without these attributes is not checked, nor is a part that states nothing.
 
@@ -42,11 +43,13 @@ def check_map_arguments(model: nn.Module) -> None:
         ValueError: some part was built for another stride or width; the message names all such arguments.
     """
     stride, channels = (_number(model, f"backbone.{name}") for name in ("stride", "out_channels"))
+    encoded = _number(model, "encoder.dim")
     faults = []
     for paths, right, what in (
         (_STRIDES, stride, f"the backbone's stride is {stride}"),
         (_SCALES, None if stride is None else 1 / stride, f"the backbone's stride is {stride}, its inverse 1/{stride}"),
         (_CHANNELS, channels, f"the backbone's out_channels are {channels}"),
+        (_OF_ENCODER, encoded, f"the encoder's dim is {encoded}"),
     ):
         for path in paths:
             stated = _number(model, path)

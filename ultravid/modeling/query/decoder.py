@@ -169,6 +169,7 @@ class QueryDecoder(nn.Module):
         organ_classes: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
+        self.dim = dim
         self.num_queries = num_queries
         self.num_classes = num_classes
         self.query_embed = nn.Embedding(num_queries, 2 * dim)  # position, then initial content
