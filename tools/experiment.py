@@ -193,11 +193,12 @@ def dry_run(args: argparse.Namespace) -> None:
 
 
 def print_commands(args: argparse.Namespace) -> None:
-    """Write the plan, and print one command for each unfinished job; they may be run in any order."""
+    """Write the plan if it changes, and print one command for each unfinished job; they may be run in any order."""
     with experiment_folder(args.output_dir):
         with contextlib.redirect_stdout(sys.stderr):  # what a config file prints is no command
             planned = make_plan(args)
-        planned.write()
+        if planned.has_news:
+            planned.write()
         statuses = read_statuses(planned.jobs)
         wanted = jobs_to_run(planned.jobs, statuses, retry_failed=args.retry_failed)
         if len(wanted) < len(planned.jobs):

@@ -106,7 +106,8 @@ def find_reference(text: str | None, grouping: Grouping) -> Setting | None:
         if len(keys) != 1:
             listed = ", ".join(grouping.by) or "nothing"
             raise UserError(f"--reference {text}: {name} is not one key that settings differ in: {listed}.")
-        found = [setting for setting in found if canonical(setting.values[keys[0]]) == canonical(value)]
+        exact = [setting for setting in found if canonical(setting.values[keys[0]]) == canonical(value)]
+        found = exact or [setting for setting in found if setting.shown[keys[0]] == value.strip()]
     if len(found) == 1 and found[0].results:
         return found[0]
     labels = "; ".join(s.label for s in (found or grouping.settings) if s.results)

@@ -1,4 +1,4 @@
-"""A search whose jobs train nothing: AP50 is best at a rate of 1e-3. As a program it is tools/experiment.py with such jobs.
+"""A search whose jobs train nothing: AP50 is best at a rate of 1e-3, and higher by the seed. As a program it is tools/experiment.py with such jobs.
 
 Overrides say what happens: ``fake.pause`` is the time of an evaluation in seconds, ``fake.fail_above`` a rate from which jobs end with an error.
 """
@@ -32,7 +32,7 @@ def job(arguments):
         if lr > float(values.get("fake.fail_above", 1)):
             attempt.write_record({**record, "end": {"how": "failed", "why": "FloatingPointError: loss is nan"}})
             return 1
-        best = 100 - 10 * (math.log10(lr) + 3) ** 2
+        best = 100 - 10 * (math.log10(lr) + 3) ** 2 + int(values.get("train.seed", 0))
         done = run.metrics.read_text().count("\n") if run.metrics.exists() else 0
         for at in (10, 20, 30, 40)[done:]:
             time.sleep(float(values.get("fake.pause", 0)))

@@ -45,6 +45,13 @@ def test_a_table_shows_what_differs_by_keys_that_are_as_short_as_they_can_be(job
     assert table.rows == [["0", "1e-4", "0", "running", "20/100", "2.0 s/it", "loss 0.125", "3 min"]]
 
 
+def test_a_searched_value_is_shown_with_four_digits_and_more_where_two_would_look_alike(tmp_path):
+    rates = ("1.234567890123456e-05", "0.0020111111", "0.0020112222", "3e-4")
+    jobs = [PlannedJob(n, "", (), {"lr": lr, "seed": "123456"}, RunFolder(tmp_path / lr)) for n, lr in enumerate(rates)]
+    table = job_table(jobs, {job.number: JobStatus(JobState.WAITING) for job in jobs})
+    assert [row[1] for row in table.rows] == ["1.235e-05", "0.0020111", "0.0020112", "3e-4"]
+
+
 @pytest.mark.parametrize(
     ("width", "headers"),
     [

@@ -292,6 +292,31 @@ def test_jobs_keep_their_numbers_whatever_is_added_and_left_out(plan):
     assert plan("optimizer.lr=1e-1,2e-1", "train.seed=range(2)", "train.max_iter=10").jobs[0].number == 0
 
 
+def test_a_part_of_a_grid_keeps_the_settings_of_the_whole_and_looking_changes_no_plan(plan, tool, tmp_path):
+    plan(*GRID)
+    files = [tmp_path / "out" / name for name in ("plan.json", "base_config.yaml")]
+    before = [file.read_bytes() for file in files]
+    for part in ("optimizer.lr=2e-1", "optimizer.lr=0.1"):
+        for look in ("--print-jobs", "--dry-run"):
+            code, out, _ = tool(part, "train.seed=range(2)", look)
+            assert code == 0 and "seed" in out and [file.read_bytes() for file in files] == before
+    assert tool("train.seed=range(2)", "--print-jobs")[0] == 0  # the rate of the config is one of the grid
+    assert [file.read_bytes() for file in files] == before
+    whole = settings_of(plan(*GRID))
+    more = plan("optimizer.lr=2e-1", "train.seed=range(3)")  # a seed more for one rate is a job of the same table
+    assert [job.number for job in more.jobs] == [2, 3, 4]
+    assert settings_of(more) == [*whole[2:], {"optimizer.lr": "2e-1", "train.seed": "2"}]
+    assert plan("train.seed=range(2)").plan.jobs[0].settings == whole[0]
+    assert plan("optimizer.lr=1e-1", "train.seed=2").jobs[0].number == 5
+
+
+def test_a_rate_that_is_that_of_a_named_edit_is_not_what_further_jobs_are_compared_with(plan):
+    edits = ["a=optimizer.lr=0.3", "b="]
+    plan(edits=edits)
+    assert plan("optimizer.lr=0.3").jobs[0].settings == {"set": "a"}
+    assert [job.number for job in plan(edits=[*edits, "c=train.max_iter=5"]).jobs] == [0, 1, 2]
+
+
 def test_another_config_is_refused_by_key_and_allowed_by_key(plan, config, tool, tmp_path):
     jobs = plan(*GRID).jobs
     finish(config, jobs[0])

@@ -75,7 +75,7 @@ def test_a_search_refuses_what_it_can_not_continue(searched, tmp_path, capsys):
     assert search(tmp_path / "s", "--trials", "5", "--jobs", "jobs.csv", RATE) == 2
     assert search(tmp_path / "s", "--trials", "5", "optimizer.lr=1") == 2
     assert "nothing varies" in capsys.readouterr().err
-    assert search(tmp_path / "s", "--trials", "5", RATE, "train.seed=range(2)") == 2
+    assert search(tmp_path / "s", "--trials", "5", RATE, "train.seed=interval(0, 9)") == 2
     assert "a search would choose the seed that happens to give the best value" in capsys.readouterr().err
     assert search(tmp_path / "s", "--objective", "AP5", "--trials", "1", RATE) == 2
     assert "no such metric. Did you mean 'AP50'?" in capsys.readouterr().err
@@ -117,6 +117,57 @@ def test_a_trial_that_does_badly_is_pruned(tmp_path):
     assert "PRUNED" in states
     plan = ExperimentFolder(folder).read_plan()
     assert JobState.PRUNED in [status_of(job.run).state for job in plan.jobs]
+
+
+def test_a_trial_over_several_seeds_has_their_mean(tmp_path, capsys):
+    folder, arguments = tmp_path / "s", ["optimizer.lr=1e-3,1e-2", "train.seed=range(3)"]
+    assert search(folder, "--trials", "1", *arguments) == 0
+    ((_, first, value),) = trials_of(folder)
+    best = 100 if first["optimizer.lr"] == "1e-3" else 90
+    assert (
+        value == best + 1 and f"AP50 {value:.4f}, the mean of {best}.0000, {best + 1}.0000" in capsys.readouterr().out
+    )
+    steps = study_of(folder).trials[0].intermediate_values
+    assert list(steps) == list(range(10, 121, 10)) and steps[80] == best + 0.5 and steps[120] == value
+    jobs = ExperimentFolder(folder).read_plan().jobs
+    assert [job.settings["train.seed"] for job in jobs] == ["0", "1", "2"]
+    assert search(tmp_path / "other", "--trials", "1", "optimizer.lr=1e-3,1e-2", "train.seed=0,1", "train.seed=3") == 2
+    assert search(folder, "--trials", "2", arguments[0], "train.seed=0,1") == 2
+    assert "train.seed: the mean over 0, 1, 2 -> the mean over 0, 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow_models
+def test_a_trial_over_several_seeds_that_was_killed_goes_on_with_the_seed_where_it_was(tmp_path):
+    folder = tmp_path / "s"  # 30 trials: proposals are repeated until both rates were run
+    arguments = ["--trials", "30", "optimizer.lr=1e-3,1e-2", "train.seed=range(3)", "fake.pause=0.02"]
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    process = in_background(folder, *arguments)
+    wait_until(lambda: len(list((folder / "jobs").glob("*/inference"))) == 4)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert search(folder, *arguments) == 0
+    assert {value for _, _, value in trials_of(folder)} == {101, 91}
+    records = [json.loads(job.run.job_record.read_text()) for job in ExperimentFolder(folder).read_plan().jobs]
+    assert len(records) == 6 and [len(record["starts"]) for record in records[:4]] == [1] * 4
+
+
+@pytest.mark.slow_models
+def test_a_trial_over_several_seeds_that_does_badly_is_pruned_and_its_other_seeds_are_not_run(tmp_path):
+    folder, arguments = tmp_path / "s", ["optimizer.lr=1e-3,1e-1", "train.seed=0,1", "--sampler", "random"]
+    assert search(folder, "--trials", "1", *arguments) == 0
+    study = study_of(folder)
+    for _ in range(5):
+        study.add_trial(
+            optuna.create_trial(
+                params={"optimizer.lr": "1e-3"},
+                distributions={"optimizer.lr": optuna.distributions.CategoricalDistribution(["1e-3", "1e-1"])},
+                value=200.0,
+                intermediate_values=dict.fromkeys(range(10, 81, 10), 150.0),
+            )
+        )
+    assert search(folder, "--trials", "40", *arguments) == 0
+    states = [status_of(job.run).state for job in ExperimentFolder(folder).read_plan().jobs]
+    assert len(states) == 4 and states[3] == JobState.PRUNED  # of the seed that was not run
 
 
 @pytest.mark.slow_models
@@ -178,7 +229,7 @@ def test_what_varies_is_read_from_sweeps():
     assert space.plain == ["e=3"] and space.size == 4 * 4 * 5 * 3
     trial = optuna.trial.FixedTrial({"a.x": 4, "b": 0.5, "c": 2, "d": "x"})
     texts = {d.key: d.suggest(trial) for d in space.dimensions}
-    assert space.settings(texts).overrides == ("a.x=4", "b=0.5", "c=2", "d=x", "e=3")
+    assert space.settings(texts)[0].overrides == ("a.x=4", "b=0.5", "c=2", "d=x", "e=3")
     with pytest.raises(UserError, match="a is set twice"):
         search_space(["a=1,2", "a=3"], {})
     with pytest.raises(OverrideError, match="begins below its end"):

@@ -158,6 +158,19 @@ def test_runs_that_no_plan_knows_differ_in_what_their_configs_say(experiment, tm
     assert "has video" in capsys.readouterr().out  # folds have other patients, so there is nothing to pair
 
 
+def test_long_values_are_rounded_in_tables_and_whole_in_csv(experiment, tmp_path):
+    folder, value = tmp_path / "rates", "1.234567890123456e-05"
+    shutil.copytree(experiment[0], folder, ignore=shutil.ignore_patterns("predictions*"))
+    (folder / "plan.json").write_text((folder / "plan.json").read_text().replace('"1e-4"', f'"{value}"'))
+    assert summarize(folder, "--bootstrap", "0", "--no-reports", "--reference", "lr=1.235e-05") == 0
+    out = folder / "summary"
+    for name in ("summary.txt", "settings.tex"):
+        assert "1.235e-05" in (out / name).read_text() and value not in (out / name).read_text()
+    assert "<td>1.235e-05" in re.sub(r"<td[^>]*>", "<td>", (out / "summary.html").read_text())
+    assert rows_of(out / "runs.csv")[0]["optimizer.lr"] == rows_of(out / "settings.csv")[0]["optimizer.lr"] == value
+    assert value in (out / "summary.json").read_text()
+
+
 def test_runs_of_one_config_in_two_experiments_are_said(experiment, tmp_path, capsys):
     shutil.copytree(experiment[0], tmp_path / "copy")
     assert summarize(experiment[0], tmp_path / "copy", "--no-files", "--bootstrap", "0") == 0

@@ -22,7 +22,7 @@ from ultravid.experiments.job_processes import JobProcess
 from ultravid.experiments.local import GPU_VARIABLE, Job, JobListener, describe_exit
 from ultravid.experiments.plan import PlannedJob
 from ultravid.experiments.status import JobState, JobStatus, status_of
-from ultravid.utils.text import counted, visible
+from ultravid.utils.text import counted, rounded, visible
 from ultravid.utils.tool import EXIT_STOPPED, silence_stdout
 
 if TYPE_CHECKING:
@@ -140,12 +140,14 @@ def job_table(
     if "name" not in keys and any(set(job.name.split()) - {job.settings.get(key) for key in keys} for job in jobs):
         keys, settings = ["name", *keys], ["name", *settings]
     headers = ["job", *settings, "state", "iteration", "rate", "metric", "left"]
+    texts = _column_texts(keys, among or jobs)
     rows = []
     for job in jobs:
         status, values = statuses[job.number], {"name": job.name, **job.settings}
+        shown = (texts[key].get(text, text) for key in keys for text in [values.get(key, "")])
         rows.append(
             [
-                *(str(job.number), *(_shortened(visible(values.get(key, ""))) for key in keys), status.state.value),
+                *(str(job.number), *(_shortened(visible(text)) for text in shown), status.state.value),
                 *(_iteration(status), _rate(status), main_metric(status)),
                 duration(status.seconds_left) if status.state is JobState.RUNNING else "",
             ]
@@ -472,9 +474,15 @@ def _short_names(keys: Sequence[str]) -> list[str]:
     return names
 
 
+def _column_texts(keys: Sequence[str], jobs: Sequence[PlannedJob]) -> dict[str, dict[str, str]]:
+    """How the values of each key are shown."""
+    return {key: rounded(job.settings[key] for job in jobs if key in job.settings) for key in keys}
+
+
 def _settings_text(planned: PlannedJob, jobs: Sequence[PlannedJob]) -> str:
     keys = _differing(jobs)
-    text = " ".join(f"{key}={planned.settings[key]}" for key in keys if key in planned.settings)
+    texts = _column_texts(keys, jobs)
+    text = " ".join(f"{key}={texts[key][planned.settings[key]]}" for key in keys if key in planned.settings)
     return f", {visible(text)}" if text else ""
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ultravid.evaluation.folds import FoldMetric
 from ultravid.evaluation.metrics import IMAGE_METRICS, TRAINING_METRICS
 from ultravid.experiments.run_results import RunResult, canonical, differing_keys, last_step, number_in
 from ultravid.utils.errors import UserError
-from ultravid.utils.text import counted, nearest
+from ultravid.utils.text import counted, nearest, rounded
 
 __all__ = [
     "AVERAGED",
@@ -25,6 +25,7 @@ __all__ = [
     "group_runs",
     "lower_is_better",
     "short_keys",
+    "shown_values",
 ]
 
 AVERAGED = ("seed", "fold")
@@ -43,12 +44,14 @@ class Setting:
         values: what they have in common, as text by key: the keys that runs are grouped by.
         runs: all of them, in order.
         data: which of several evaluations that can't be averaged: a letter; "" if there is one.
+        shown: the values as tables show them, with fewer digits.
     """
 
     number: int
     values: Mapping[str, str]
     runs: Sequence[RunResult]
     data: str = ""
+    shown: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def results(self) -> list[RunResult]:
@@ -58,7 +61,8 @@ class Setting:
     @property
     def label(self) -> str:
         """Its values in a line."""
-        texts = [f"{last_step(key)}={value}" for key, value in self.values.items() if value]
+        values = {**self.values, **self.shown}
+        texts = [f"{last_step(key)}={value}" for key, value in values.items() if value]
         return ", ".join([*texts, *([f"evaluation {self.data}"] if self.data else [])]) or "all runs"
 
     def metric(self, name: str) -> FoldMetric:
@@ -111,12 +115,24 @@ def group_runs(
     for run in runs:
         own = classes.get(id(run), "A" if classes else "")
         groups.setdefault((own, *(canonical(run.settings.get(key)) for key in by)), []).append(run)
+    texts = shown_values(runs, by)
     settings = [
-        Setting(number, {key: members[0].settings.get(key, "") for key in by}, members, group[0])
-        for number, (group, members) in enumerate(groups.items())
+        _setting(number, by, members, group[0], texts) for number, (group, members) in enumerate(groups.items())
     ]
     chosen = choose_metrics(runs, metrics)
     return Grouping(runs, differing, by, over, settings, chosen, [*notes, *on_classes, *_notes(settings, over, chosen)])
+
+
+def _setting(
+    number: int, by: Sequence[str], members: Sequence[RunResult], data: str, texts: Mapping[str, Mapping[str, str]]
+) -> Setting:
+    values = {key: members[0].settings.get(key, "") for key in by}
+    return Setting(number, values, members, data, {key: texts[key].get(text, text) for key, text in values.items()})
+
+
+def shown_values(runs: Sequence[RunResult], keys: Sequence[str]) -> dict[str, dict[str, str]]:
+    """How tables show the values of each key, by the value: with four significant digits, or as many as tell them apart."""
+    return {key: rounded(run.settings.get(key, "") for run in runs) for key in keys}
 
 
 def _is_averaged(key: str) -> bool:

@@ -184,9 +184,11 @@ class ExperimentFolder:
         )
 
     def write_plan(self, plan: Plan, base: Node) -> None:
-        """Write the plan and the config that it starts from, each as a whole."""
+        """Write the plan and the config that it starts from, each as a whole; the config stays if the plan has no new job."""
         self.jobs.mkdir(parents=True, exist_ok=True)
-        LazyConfig.save(base, self.base_config)
+        old = self.read_plan() if self.base_config.is_file() else None
+        if old is None or {job.identity for job in plan.jobs} - {job.identity for job in old.jobs}:
+            LazyConfig.save(base, self.base_config)
         entries = [
             {
                 "number": job.number,
@@ -209,12 +211,18 @@ class ExperimentFolder:
             file.write(dump_json({**content, "jobs": entries}, indent=1).encode())
 
     def new_job(self, number: int, job: CheckedJob, known: PlannedJob | None = None) -> PlannedJob:
-        """A job with the next number, or one of the plan as it is today."""
+        """A job with the next number, or one of the plan as it is today.
+
+        A command may sweep fewer keys than the one before, as ``optimizer.lr=1e-4`` to run a part of a grid: tables still show what
+        distinguishes its jobs from the others.
+        """
+        settings, name = job.settings.settings, job.settings.name
         if known is None:
             run = RunFolder(self.jobs / f"{number:03d}-{job.identity[:_SHOWN]}")
         else:
-            number, run = known.number, known.run
-        return PlannedJob(number, job.identity, job.settings.overrides, job.settings.settings, run, job.settings.name)
+            number, run, name = known.number, known.run, name or known.name
+            settings = {**known.settings, **settings}
+        return PlannedJob(number, job.identity, job.settings.overrides, settings, run, name)
 
 
 def extend_plan(
@@ -223,7 +231,7 @@ def extend_plan(
     """The plan of a folder with further jobs; nothing is written.
 
     A job of the command is one of the plan if the two have the same identity, or the same settings and no value that counts has
-    changed; under an allowed change it keeps its folder and gets the new identity.
+    changed; under an allowed change it keeps its folder and gets the new identity. It keeps the settings that the plan names.
 
     Args:
         folder: the folder of the experiment.

@@ -82,6 +82,12 @@ class PlannedExperiment:
     base: Node
     remarks: list[str]
 
+    @property
+    def has_news(self) -> bool:
+        """Whether a job of the command is not in the folder's plan as it is."""
+        old = self.folder.read_plan()
+        return old is None or not {job.identity for job in self.jobs} <= {job.identity for job in old.jobs}
+
     def write(self) -> None:
         """Write the plan, and remember that the runs that are there were compared with it."""
         self.folder.write_plan(self.plan, self.base)
@@ -96,9 +102,10 @@ def plan_experiment(request: ExperimentRequest) -> PlannedExperiment:
             another config.
     """
     _refuse_folder(request.output_dir)
-    sweeps, jobs, remarks = settings_of_request(request)
-    base, checked = check_jobs(request.config_file, sweeps.plain, jobs)
     folder = ExperimentFolder(request.output_dir.resolve())
+    old = folder.read_plan()
+    sweeps, jobs, remarks = settings_of_request(request, () if old is None else old.swept)
+    base, checked = check_jobs(request.config_file, sweeps.plain, jobs)
     config_file = _absolute(request.config_file)
     plan, chosen = extend_plan(folder, config_file, base, checked, request.allowed)
     refuse_other_runs(folder, config_file, chosen, request.allowed)
@@ -112,8 +119,14 @@ def plan_experiment(request: ExperimentRequest) -> PlannedExperiment:
     return PlannedExperiment(folder, replace(plan, notes=(*plan.notes, *notes.kept)), chosen, base, remarks)
 
 
-def settings_of_request(request: ExperimentRequest) -> tuple[Sweeps, list[JobSettings], list[str]]:
+def settings_of_request(
+    request: ExperimentRequest, swept: Sequence[str] = ()
+) -> tuple[Sweeps, list[JobSettings], list[str]]:
     """The overrides of a command by what they are, what each job sets, and remarks for the user.
+
+    Args:
+        request: the command.
+        swept: keys that distinguish jobs of the plan already.
 
     Raises:
         UserError: no job or too many; a key that is set in two ways; an interval, which a search alone can use.
@@ -144,6 +157,7 @@ def settings_of_request(request: ExperimentRequest) -> tuple[Sweeps, list[JobSet
         )
     for block in (jobs, *edits.values()):
         _refuse_words([text for job in block for text in job.overrides])
+    sweeps = sweeps.with_swept(swept)
     return sweeps, span(sweeps, edits, jobs, most=request.most), remarks
 
 

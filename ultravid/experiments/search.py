@@ -1,7 +1,7 @@
 """A search: an experiment whose jobs Optuna proposes from the results of earlier ones.
 
 The study is kept in Optuna's journal file in the experiment's folder, which several processes and machines may use at once. A trial is a job
-of the plan. What is asked and told is written under the folder's lock, so numbers are given once; training needs no lock. A trial belongs to
+of the plan, or several that differ in their seeds or folds: its value is their mean. What is asked and told is written under the folder's lock, so numbers are given once; training needs no lock. A trial belongs to
 the command that runs it; if that is gone, the next one resumes the trial from its run's folder.
 """
 
@@ -37,7 +37,7 @@ from ultravid.experiments.summary import write_summary
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import replace_file
 from ultravid.utils.folder_lock import LockedError, locked, read_lock
-from ultravid.utils.text import counted, nearest
+from ultravid.utils.text import counted, nearest, rounded
 from ultravid.utils.tool import EXIT_STOPPED
 
 __all__ = ["Search", "SearchOptions", "default_direction"]
@@ -144,8 +144,8 @@ class Search:
                         break
                     time.sleep(_WAIT_S)
                     continue
-                trial, job = claimed
-                if self._run_trial(study, trial, job, slot):
+                trial, jobs = claimed
+                if self._run_trial(study, trial, jobs, slot):
                     return EXIT_STOPPED
         return self.conclude(study)
 
@@ -245,7 +245,7 @@ class Search:
 
     # A trial
 
-    def _claim(self, study: Any, owner: str) -> tuple[Any, PlannedJob] | None:
+    def _claim(self, study: Any, owner: str) -> tuple[Any, list[PlannedJob]] | None:
         """A trial to run next, under the lock: one that a dead command left, or a new one; None if there is none."""
         optuna = import_optuna()
         while True:
@@ -264,9 +264,9 @@ class Search:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 texts = {dimension.key: dimension.suggest(trial) for dimension in self.space.dimensions}
-            job = self._planned(study, trial, texts)
-            if job is not None:
-                return trial, job
+            jobs = self._planned(study, trial, texts)
+            if jobs:
+                return trial, jobs
 
     def _may_resume(self, trial: Any, owner: str) -> bool:
         if trial.user_attrs.get(_JOB) in self._stopped_jobs:
@@ -289,14 +289,13 @@ class Search:
                 return study.ask()
         return None
 
-    def _planned(self, study: Any, trial: Any, texts: Mapping[str, str]) -> PlannedJob | None:
-        """The job of a trial, in the plan; None if it needs none, as it can't run or was run already."""
-        settings = self.space.settings(texts)
+    def _planned(self, study: Any, trial: Any, texts: Mapping[str, str]) -> list[PlannedJob]:
+        """The jobs of a trial, in the plan; none if it needs none, as it can't run or was run already. The first one names the trial."""
         try:
-            base, checked = check_jobs(self.config_file, self.space.plain, [settings])
+            base, checked = check_jobs(self.config_file, self.space.plain, self.space.settings(texts))
         except ConfigError as error:
             self._tell(study, trial, "FAIL", why=str(error))
-            return None
+            return []
         plan, jobs = extend_plan(self.folder, self.config_file, base, checked)
         number = jobs[0].number
         retried = trial.user_attrs.get(_RETRY)
@@ -307,10 +306,10 @@ class Search:
         ]
         if same and retried is None:
             self._tell_same(study, trial, same[-1])
-            return None
+            return []
         trial.set_user_attr(_JOB, number)
         self.folder.write_plan(plan, base)
-        return jobs[0]
+        return jobs
 
     def _tell_same(self, study: Any, trial: Any, other: Any) -> None:
         """A proposal that was run already gets the result of that; of one that is running, none."""
@@ -326,50 +325,85 @@ class Search:
             trial.set_user_attr(_WHY, why)
         study.tell(trial.number, value, state=optuna.trial.TrialState[state])
 
-    def _run_trial(self, study: Any, trial: Any, job: PlannedJob, slot: Mapping[str, str]) -> bool:
-        """Run the job of a trial and tell the study its result.
+    def _run_trial(self, study: Any, trial: Any, jobs: Sequence[PlannedJob], slot: Mapping[str, str]) -> bool:
+        """Run the jobs of a trial one after the other and tell the study their mean.
 
         Returns:
             whether a signal stopped it.
         """
-        status = status_of(job.run)
-        values = ", ".join(f"{key}={text}" for key, text in job.settings.items())
-        watcher = _Watcher(self, trial, job)
-        stopped = False
+        values: list[float] = []
+        so_far = 0
+        for job in jobs:
+            watcher = _Watcher(self, trial, job, values, so_far, is_last=job is jobs[-1])
+            stopped, status = self._run_job(trial, job, watcher, slot)
+            if status.state == JobState.STOPPED and not watcher.is_pruning:
+                self._stopped_jobs.add(jobs[0].number)
+                self.report(f"trial {trial.number}: stopped; the same command continues it")
+                return stopped
+            value = self._value(status)
+            is_settled = value is None or math.isnan(value) or (watcher.is_pruning and job is not jobs[-1])
+            if is_settled or job is jobs[-1]:
+                with self._lock():
+                    self._settle(study, trial, jobs, job, status, watcher, values)
+                return stopped
+            values.append(float(value or 0.0))
+            so_far += status.max_iter or 0
+            if stopped:
+                self._stopped_jobs.add(jobs[0].number)
+                return True
+        return False
+
+    def _run_job(
+        self, trial: Any, job: PlannedJob, watcher: _Watcher, slot: Mapping[str, str]
+    ) -> tuple[bool, JobStatus]:
+        """Run a job unless it is finished or pruned: whether a signal stopped it, and its status."""
+        status, stopped = status_of(job.run), False
         if status.state != JobState.FINISHED and not watcher.is_pruning:
+            values = ", ".join(f"{key}={rounded([text])[text]}" for key, text in job.settings.items())
             self.report(f"trial {trial.number}, job {job.label}: {values}")
             results = run_locally([job], self.config_file, [slot], watcher, restarts=self.options.restarts)
             stopped, status = results.stopped, status_of(job.run)
         watcher.look()
-        if status.state == JobState.STOPPED and not watcher.is_pruning:
-            self._stopped_jobs.add(job.number)
-            self.report(f"trial {trial.number}: stopped; the same command continues it")
-            return stopped
-        with self._lock():
-            self._settle(study, trial, job, status, watcher)
-        return stopped
+        return stopped, status
 
-    def _settle(self, study: Any, trial: Any, job: PlannedJob, status: JobStatus, watcher: _Watcher) -> None:
-        name = self.options.objective
-        if status.state == JobState.FINISHED:
-            value = status.metrics.get(name)
-            if value is None:
-                self._tell(study, trial, "FAIL", why=f"there is no metric {name}")
-                close = nearest(name, status.metrics)
-                hint = f" Did you mean {close!r}?" if close else f" It has {', '.join(list(status.metrics)[:12])}."
-                raise UserError(
-                    f"--objective {name}: the evaluation in {job.run.evaluation.path} has no such metric.{hint}"
-                )
-            if math.isnan(value):
-                self._tell(study, trial, "FAIL", why=f"{name} is undefined")
-                self.report(f"trial {trial.number}: failed, as {name} is undefined")
-                return
-            self._tell(study, trial, "COMPLETE", value)
-            self.report(f"trial {trial.number}: {name} {value:.4f}")
+    def _value(self, status: JobStatus) -> float | None:
+        """The objective of a job; None if it has none, or is not finished."""
+        return status.metrics.get(self.options.objective) if status.state == JobState.FINISHED else None
+
+    def _settle(
+        self,
+        study: Any,
+        trial: Any,
+        jobs: Sequence[PlannedJob],
+        job: PlannedJob,
+        status: JobStatus,
+        watcher: _Watcher,
+        before: Sequence[float],
+    ) -> None:
+        """Tell the study how a trial ended, by the job that ended last and the values of those before."""
+        name, value = self.options.objective, self._value(status)
+        if status.state == JobState.FINISHED and value is None:
+            self._tell(study, trial, "FAIL", why=f"there is no metric {name}")
+            close = nearest(name, status.metrics)
+            hint = f" Did you mean {close!r}?" if close else f" It has {', '.join(list(status.metrics)[:12])}."
+            raise UserError(
+                f"--objective {name}: the evaluation in {job.run.evaluation.path} has no such metric.{hint}"
+            )
+        if value is not None and math.isnan(value):
+            self._tell(study, trial, "FAIL", why=f"{name} is undefined")
+            self.report(f"trial {trial.number}: failed, as {name} is undefined")
+        elif value is not None and job is jobs[-1]:
+            values = [*before, value]
+            mean = math.fsum(values) / len(values)
+            self._tell(study, trial, "COMPLETE", mean)
+            of = f", the mean of {', '.join(f'{v:.4f}' for v in values)}" if before else ""
+            self.report(f"trial {trial.number}: {name} {mean:.4f}{of}")
             if study.best_trial.number == trial.number:
-                self._write_best(job)
+                self._write_best(jobs[0])
         elif watcher.is_pruning:
-            note_pruned(job.run)
+            for each in jobs:
+                if status_of(each.run).state != JobState.FINISHED:
+                    note_pruned(each.run)
             self._tell(study, trial, "PRUNED")
             self.report(f"trial {trial.number}: pruned after {counted((status.iteration or 0) + 1, 'iteration')}")
         else:
@@ -407,10 +441,22 @@ class Search:
 
 
 class _Watcher(JobListener):
-    """Reports the metrics that a running job writes to its trial, and stops the job if the trial is pruned."""
+    """Reports the metrics that a running job writes to its trial, and stops the job if the trial is pruned.
 
-    def __init__(self, search: Search, trial: Any, job: PlannedJob) -> None:
+    Args:
+        search: the search.
+        trial: the trial of the job.
+        job: the job.
+        before: the values of the trial's jobs that have ended: what is reported is the mean of these and that of the job.
+        so_far: their iterations.
+        is_last: whether the trial has no further job.
+    """
+
+    def __init__(
+        self, search: Search, trial: Any, job: PlannedJob, before: Sequence[float], so_far: int, *, is_last: bool
+    ) -> None:
         self._search, self._trial, self._job = search, trial, job
+        self._before, self._so_far, self._has_others = tuple(before), so_far, not is_last
         self.is_pruning = bool(trial.user_attrs.get(_PRUNING))
         self._next = 0.0
         self._size = -1
@@ -439,15 +485,18 @@ class _Watcher(JobListener):
             return
         self._size = size
         for at, value in learning_curves(self._job.run).get(self._search.options.objective, []):
-            if at not in self._reported:
-                self._trial.report(value, at)
-                self._reported.add(at)
+            step = self._so_far + at
+            if step not in self._reported:
+                self._trial.report(math.fsum([*self._before, value]) / (len(self._before) + 1), step)
+                self._reported.add(step)
                 if self._trial.should_prune() and not self._is_last(at):
                     self.is_pruning = True
                     self._trial.set_user_attr(_PRUNING, True)
                     return
 
     def _is_last(self, at: int) -> bool:
+        if self._has_others:
+            return False
         max_iter = (self._job.run.newest_record() or {}).get("max_iter")
         return isinstance(max_iter, int) and at >= max_iter
 

@@ -4,10 +4,12 @@
 'model.backbone.depth=18,34'                      one of these texts
 'train.batch_size=range(2, 9, 2)'                 a whole number: 2, 4, 6 or 8
 --set small='a=1 b=2' --set large='a=3 b=4'       one of these edits of several keys
+'train.seed=range(3)'                             not searched: each trial runs once with each seed, and its value is their mean
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -20,8 +22,8 @@ from ultravid.utils.errors import UserError
 
 __all__ = ["Dimension", "SearchSpace", "search_space"]
 
-_OF_LUCK = ("seed", "fold")
-"""Last steps of keys that judge a setting several times, and improve nothing."""
+_REPEATED = ("seed", "fold")
+"""Last steps of keys that judge a setting several times, and improve nothing: the best of them would be the luckiest."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +106,13 @@ class SearchSpace:
 
     Attributes:
         dimensions: in order.
-        in_order: the overrides as typed; of one that is searched, its key in a tuple.
+        in_order: the overrides as typed; of one that is searched or repeated, its key in a tuple.
+        repeated: the seeds and folds with which each trial is run; its value is the mean.
     """
 
     dimensions: tuple[Dimension, ...]
     in_order: tuple[str | tuple[str], ...]
+    repeated: tuple[Choices, ...] = ()
 
     @property
     def plain(self) -> list[str]:
@@ -120,34 +124,40 @@ class SearchSpace:
         """The number of different trials; infinite if they are not counted."""
         return math.prod(dimension.size for dimension in self.dimensions)
 
-    def settings(self, texts: Mapping[str, str]) -> JobSettings:
-        """What the job of a trial sets.
+    def settings(self, texts: Mapping[str, str]) -> list[JobSettings]:
+        """What the jobs of a trial set: one job, or one for each combination of the seeds and folds.
 
         Args:
             texts: the value of each dimension by its key.
         """
-        by_key = {dimension.key: dimension for dimension in self.dimensions}
+        keys = [choices.key for choices in self.repeated]
+        combinations = itertools.product(*(choices.values for choices in self.repeated))
+        return [self._job({**texts, **dict(zip(keys, values, strict=True))}) for values in combinations]
+
+    def _job(self, texts: Mapping[str, str]) -> JobSettings:
+        sign_of = {each.key: each.sign for each in (*self.dimensions, *self.repeated)}
         edits = [override for d in self.dimensions if d.edits for override in d.edits[texts[d.key]]]
         own = [
-            item if isinstance(item, str) else f"{by_key[item[0]].sign}{item[0]}={texts[item[0]]}"
-            for item in self.in_order
+            item if isinstance(item, str) else f"{sign_of[item[0]]}{item[0]}={texts[item[0]]}" for item in self.in_order
         ]
         edited = tuple(text.partition("=")[0].lstrip("+~") for text in edits)
         return JobSettings((*edits, *own), dict(texts), edited=edited)
 
     def corners(self) -> list[JobSettings]:
-        """Jobs that have each choice and both ends of each interval at least once."""
+        """Jobs that have each choice, both ends of each interval, and each seed and fold at least once."""
         first = {dimension.key: dimension.corners[0] for dimension in self.dimensions}
         jobs = {tuple(first.items()): first}
         for dimension in self.dimensions:
             for text in dimension.corners[1:]:
                 texts = {**first, dimension.key: text}
                 jobs[tuple(texts.items())] = texts
-        return [self.settings(texts) for texts in jobs.values()]
+        every = [self.settings(texts) for texts in jobs.values()]
+        return [*every[0], *(of_trial[0] for of_trial in every[1:])]
 
     def described(self) -> dict[str, str]:
-        """What each dimension may be, by key."""
-        return {dimension.key: dimension.described() for dimension in self.dimensions}
+        """What each dimension may be, and which seeds and folds a trial is the mean over, by key."""
+        repeated = {choices.key: f"the mean over {', '.join(choices.values)}" for choices in self.repeated}
+        return {dimension.key: dimension.described() for dimension in self.dimensions} | repeated
 
 
 def search_space(overrides: Sequence[str], edits: Mapping[str, Sequence[JobSettings]]) -> SearchSpace:
@@ -166,21 +176,29 @@ def search_space(overrides: Sequence[str], edits: Mapping[str, Sequence[JobSetti
         for group, jobs in edits.items()
     ]
     in_order: list[str | tuple[str]] = []
+    repeated: list[Choices] = []
     for text in overrides:
         sweep = parse_sweep(text)
         if sweep is None:
             in_order.append(text)
             continue
-        dimensions.append(_dimension(text, sweep))
+        if isinstance(sweep, Choices) and _is_repeated(sweep.key):
+            repeated.append(sweep)
+        else:
+            dimensions.append(_dimension(text, sweep))
         in_order.append((sweep.key,))
     if not dimensions:
         raise UserError(
             "--search: nothing varies. Name what to search over, as 'optimizer.lr=tag(log, interval(1e-5, 1e-2))' or "
             "'model.backbone.depth=18,34'."
         )
-    _refuse_twice(dimensions, in_order)
+    _refuse_twice(dimensions, in_order, repeated)
     _refuse_luck(dimensions)
-    return SearchSpace(tuple(dimensions), tuple(in_order))
+    return SearchSpace(tuple(dimensions), tuple(in_order), tuple(repeated))
+
+
+def _is_repeated(key: str) -> bool:
+    return key.rpartition(".")[2] in _REPEATED
 
 
 def _dimension(text: str, sweep: Choices | Interval) -> Dimension:
@@ -201,17 +219,20 @@ def _dimension(text: str, sweep: Choices | Interval) -> Dimension:
 def _refuse_luck(dimensions: Sequence[Dimension]) -> None:
     """Refuse to search over seeds and folds: the best of them is the luckiest, and the other values would be judged by luck too."""
     for dimension in dimensions:
-        if (name := dimension.key.rpartition(".")[2]) in _OF_LUCK:
+        if _is_repeated(dimension.key):
+            name = dimension.key.rpartition(".")[2]
             raise UserError(
-                f"--search: {dimension.key}: a search would choose the {name} that happens to give the best value, and an objective is not "
-                f"averaged over several. Set one, {dimension.key}={dimension.corners[0]}; then compare the best settings over several: "
-                f"tools/experiment.py --config-file OUTPUT_DIR/best.yaml '{dimension.key}=...'"
+                f"--search: {dimension.key}: a search would choose the {name} that happens to give the best value. Set one, "
+                f"{dimension.key}={dimension.corners[0]}; or name several, '{dimension.key}=range(3)': each trial is run with each of them, "
+                "and its value is their mean."
             )
 
 
-def _refuse_twice(dimensions: Sequence[Dimension], in_order: Sequence[str | tuple[str]]) -> None:
+def _refuse_twice(
+    dimensions: Sequence[Dimension], in_order: Sequence[str | tuple[str]], repeated: Sequence[Choices]
+) -> None:
     plain = [item.partition("=")[0].lstrip("+~") for item in in_order if isinstance(item, str)]
-    varied: list[str] = []
+    varied = [choices.key for choices in repeated]
     for dimension in dimensions:
         edited = {text.partition("=")[0].lstrip("+~") for texts in dimension.edits.values() for text in texts}
         varied += sorted(edited) if dimension.edits else [dimension.key]

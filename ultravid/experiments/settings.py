@@ -16,8 +16,8 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,17 @@ class Sweeps:
         """The sweeps, in order."""
         return [item for item in self.in_order if isinstance(item, Choices)]
 
+    def with_swept(self, keys: Collection[str]) -> Sweeps:
+        """The same, in which a key that distinguishes other jobs already is a sweep even with one value.
+
+        So a job of a part of a grid has the settings that it has in the whole grid.
+
+        Args:
+            keys: the keys that distinguish jobs of the plan.
+        """
+        in_order = tuple(_one_choice(item, keys) if isinstance(item, str) else item for item in self.in_order)
+        return replace(self, in_order=in_order)
+
 
 def split_sweeps(overrides: Sequence[str]) -> Sweeps:
     """Tell sweeps from overrides that set one value.
@@ -111,6 +122,12 @@ def split_sweeps(overrides: Sequence[str]) -> Sweeps:
         tuple(item for item in in_order if not isinstance(item, Interval)),
         tuple(item for item in in_order if isinstance(item, Interval)),
     )
+
+
+def _one_choice(text: str, keys: Collection[str]) -> str | Choices:
+    sign, key, value = split_override(text)
+    is_choice = key in keys and key != _NAME and sign != "~" and value is not None
+    return Choices(key, sign, (value or "",)) if is_choice else text
 
 
 def span(

@@ -201,7 +201,8 @@ def note_end(run: RunFolder, exit_code: int) -> None:
 
 
 def note_pruned(run: RunFolder) -> None:
-    """Note in a job's folder that a search stopped it early; a further start takes the note back."""
+    """Note in a job's folder that a search stopped it early, or does not start it; a further start takes the note back."""
+    run.path.mkdir(parents=True, exist_ok=True)
     _write(run.job_record, {**_read_json(run.job_record), "pruned": True})
 
 

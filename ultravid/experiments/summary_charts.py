@@ -9,6 +9,7 @@ from ultravid.evaluation.report.charts import COLOURS, DASHES, Axis, Series, lin
 from ultravid.evaluation.report.html_page import Html, chart_figure, element
 from ultravid.experiments.grouping import Grouping, Setting, axis_values, lower_is_better, short_keys
 from ultravid.experiments.run_results import RunResult, canonical, last_step, learning_curves
+from ultravid.utils.text import rounded
 
 __all__ = ["curve_charts", "parallel_chart", "setting_styles", "sweep_charts"]
 
@@ -53,7 +54,7 @@ def _sweep_chart(grouping: Grouping, results: Sequence[RunResult], key: str, met
     is_categorical = axis.tick_texts is not None and axis_values(results, key) is None
     for alike, points in lines.items():
         means = [(x, sum(values) / len(values)) for x, values in sorted(points.items())]
-        label = ", ".join(f"{last_step(k)}={v}" for k, v in zip(others, alike, strict=True)) or "mean"
+        label = _values_text(others, alike) or "mean"
         line = Series(label, means, colours[alike], dashes[alike], has_line=not is_categorical, radius=0)
         series.insert(0, line if not is_categorical else Series(label, means, colours[alike], has_line=False, radius=7))
     chart = line_chart(f"{metric} over {key}", series, axis, _axis(metric, [run.metrics[metric] for run in results]))
@@ -62,13 +63,18 @@ def _sweep_chart(grouping: Grouping, results: Sequence[RunResult], key: str, met
         f"; one {'colour' if is_categorical else 'line'} for each {', '.join(map(last_step, others))}" if others else ""
     )
     listed = ", ".join(
-        f"{name} ({', '.join(f'{last_step(k)}={v}' for k, v in zip(others, alike, strict=True))})"
+        f"{name} ({_values_text(others, alike)})"
         for alike, name in ((alike, _colour_name(colours[alike])) for alike in lines)
     )
     more = f" {listed}." if others and len(lines) <= _MOST_LINES else ""
     scale = " Logarithmic axis." if axis.log else ""
     text = f"Each point is a finished run, at its last evaluation; {joined}{told}.{more}{scale}"
     return chart_figure(f"{metric} over {key}", chart, text)
+
+
+def _values_text(keys: Sequence[str], values: Sequence[str]) -> str:
+    """The values of keys in a line, with four significant digits."""
+    return ", ".join(f"{last_step(key)}={rounded([v])[v]}" for key, v in zip(keys, values, strict=True))
 
 
 _NAMES = dict(zip(COLOURS, ("blue", "orange", "green", "pink", "brown", "light blue"), strict=True))

@@ -19,7 +19,7 @@ from ultravid.evaluation.report.html_page import (
     value_cell,
 )
 from ultravid.evaluation.tables import digits_of, format_interval
-from ultravid.experiments.grouping import Grouping, short_keys
+from ultravid.experiments.grouping import Grouping, short_keys, shown_values
 from ultravid.experiments.paired import Comparison
 from ultravid.experiments.run_results import RunResult, canonical, number_in
 from ultravid.experiments.summary_charts import curve_charts, parallel_chart, setting_styles, sweep_charts
@@ -74,8 +74,9 @@ def _settings_section(grouping: Grouping, command_line: str) -> Html:
     keys = [*(short[key] for key in grouping.by), *(["evaluation"] if has_data else [])] or ["setting"]
     rows: list[Row] = []
     for setting in grouping.settings:
-        own = [*setting.values.values(), *([setting.data] if has_data else [])] or [setting.label]
-        row: Row = [*(_setting_cell(text) for text in own), value_cell(len(setting.results), 0)]
+        own = [_setting_cell(text, setting.shown[key]) for key, text in setting.values.items()]
+        own += [_setting_cell(setting.data)] if has_data else []
+        row: Row = [*(own or [_setting_cell(setting.label)]), value_cell(len(setting.results), 0)]
         for name in grouping.metrics:
             metric = setting.metric(name)
             row.append(Cell(mean_text(metric), metric.mean))
@@ -91,9 +92,9 @@ def _settings_section(grouping: Grouping, command_line: str) -> Html:
     )
 
 
-def _setting_cell(text: str) -> Cell:
+def _setting_cell(text: str, shown: str | None = None) -> Cell:
     number = number_in(canonical(text))
-    return Cell(text, left=True) if number is None else Cell(text, number)
+    return Cell(shown or text, left=True) if number is None else Cell(shown or text, number)
 
 
 def _again(command_line: str) -> list[Html]:
@@ -137,11 +138,11 @@ def _charts_section(grouping: Grouping, link: Link, command_line: str) -> Html |
 
 def _runs_section(grouping: Grouping, link: Link, command_line: str) -> Html:
     keys = list(grouping.differing)
-    short = short_keys(keys)
+    short, texts = short_keys(keys), shown_values(grouping.runs, keys)
     rows: list[Row] = []
     for run in grouping.runs:
         row: Row = [Cell(run.name, href=link(run))]
-        row += [_setting_cell(run.settings.get(key, "")) for key in keys]
+        row += [_setting_cell(text, texts[key][text]) for key in keys for text in [run.settings.get(key, "")]]
         row += [
             value_cell(run.metrics[name], digits_of(name)) if name in run.metrics else "" for name in grouping.metrics
         ]

@@ -12,7 +12,7 @@ from typing import Any
 from ultravid.evaluation.folds import FoldMetric
 from ultravid.evaluation.records import EvaluationRecord
 from ultravid.evaluation.tables import digits_of, format_columns, format_interval, format_value
-from ultravid.experiments.grouping import Grouping, short_keys
+from ultravid.experiments.grouping import Grouping, short_keys, shown_values
 from ultravid.experiments.paired import Comparison
 from ultravid.experiments.run_results import RunResult
 from ultravid.utils.text import visible
@@ -116,7 +116,7 @@ def _value_columns(keys: Sequence[str], rows: Sequence[Mapping[str, str]]) -> li
 
 def _settings_table(grouping: Grouping, width: int) -> list[str]:
     settings = grouping.settings
-    columns = _value_columns(grouping.by, [setting.values for setting in settings])
+    columns = _value_columns(grouping.by, [setting.shown for setting in settings])
     if any(setting.data for setting in settings):
         columns.append(Column("evaluation", [setting.data for setting in settings], is_text=True))
     if not columns:
@@ -151,7 +151,9 @@ def _differences_table(comparison: Comparison, width: int) -> list[str]:
 def _runs_table(grouping: Grouping, width: int) -> list[str]:
     runs = grouping.runs
     columns = [Column("run", [run.name for run in runs], is_text=True)]
-    columns += _value_columns(grouping.differing, [run.settings for run in runs])
+    texts = shown_values(runs, grouping.differing)
+    shown = [{key: texts[key][run.settings.get(key, "")] for key in grouping.differing} for run in runs]
+    columns += _value_columns(grouping.differing, shown)
     columns.append(Column("state", [run.status.state.value for run in runs], is_text=True))
     for place, name in enumerate(grouping.metrics):
         cells = [_run_value(run, name) for run in runs]
@@ -263,7 +265,7 @@ def settings_latex(grouping: Grouping, command: str) -> str:
     ]
     lines += [" & ".join([*map(_latex, headers), "runs", *map(_latex, metrics)]) + r" \\", r"\midrule"]
     for setting in grouping.settings:
-        own = [*setting.values.values(), *([setting.data] if _has_data(grouping) else [])] or [setting.label]
+        own = [*setting.shown.values(), *([setting.data] if _has_data(grouping) else [])] or [setting.label]
         cells = [_latex_mean(setting.metric(name)) for name in metrics]
         lines.append(" & ".join([*map(_latex, own), str(len(setting.results)), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])

@@ -7,6 +7,7 @@ import re
 import reprlib
 import shlex
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ __all__ = [
     "likeness",
     "nearest",
     "quoted_for_shell",
+    "rounded",
     "shell_argument",
     "shell_line",
     "shown",
@@ -25,6 +27,9 @@ __all__ = [
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9@%+:,./_-][A-Za-z0-9@%+=:,./_-]*")  # zsh reads a "=" at the beginning
 _WORD_ENDS = re.compile(r"[_/. ]")
 _ACTS_IN_DOUBLE_QUOTES = frozenset('"$`\\!')
+
+_FLOAT = re.compile(r"[+-]?(?=\d|\.\d)(?P<mantissa>\d*\.?\d*)(?:[eE][+-]?\d+)?")
+_ALL_DIGITS = 17  # of a float
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 4, 120, 120, 60
@@ -65,6 +70,35 @@ def shown(value: Any) -> str:
         return _SHORT.repr(value)
     except ValueError:  # a whole number of more than 4,300 digits
         return f"a {type(value).__name__} too long to show"
+
+
+def rounded(texts: Iterable[str], digits: int = 4) -> dict[str, str]:
+    """The texts of a column of a table, by themselves, in which numbers that are not whole have so many significant digits.
+
+    One that would look like another has more. Whole numbers and other texts stay.
+
+    Args:
+        texts: the column.
+        digits: significant digits.
+    """
+    column = list(dict.fromkeys(texts))
+    found = {text: text for text in column}
+    long = [text for text in column if _significant_digits(text) > digits]
+    numbers = {float(text) for text in column if _FLOAT.fullmatch(text)} if long else set()
+    while long:
+        like = Counter(f"{number:.{digits}g}" for number in numbers)
+        found |= {text: f"{float(text):.{digits}g}" for text in long}
+        long = [text for text in long if like[found[text]] > 1 and digits < _ALL_DIGITS]
+        digits += 1
+    return found
+
+
+def _significant_digits(text: str) -> int:
+    """The number of significant digits of a number that is not written as a whole number; 0 of any other text."""
+    match = _FLOAT.fullmatch(text)
+    if match is None or text.lstrip("+-").isdecimal():
+        return 0
+    return len(match["mantissa"].replace(".", "").strip("0"))
 
 
 def spelling_key(name: str) -> str:
