@@ -17,6 +17,7 @@ from torch._inductor.exc import CppCompileError, InductorError
 from torch.utils._pytree import tree_map
 
 from ultravid.layers.conv import fold_norms
+from ultravid.layers.matrix_conv import use_matrix_products
 from ultravid.layers.winograd import use_winograd
 from ultravid.modeling.detector import VideoDetector
 from ultravid.modeling.types import Detections, State
@@ -82,6 +83,8 @@ def prepare_for_inference(
         assert image_size is not None
         image, state = _first_step(plain, image_size)
         use_winograd(plain, lambda: plain.step(image, state))
+    if model.device.type == "cpu" and precision == "float32":
+        use_matrix_products(plain)
     if cuda_graphs is None:
         cuda_graphs = compile and model.device.type == "cuda"
     prepared = InferenceDetector(

@@ -359,7 +359,7 @@ def _stages(
 def _stem(channels: int, norm: Norm) -> nn.Module:
     stem = nn.Module()
     stem.conv1 = Conv2d(
-        3, channels, 7, stride=2, padding=3, bias=False, norm=get_norm(norm, channels), activation=F.relu
+        3, channels, 7, stride=2, padding=3, bias=False, norm=get_norm(norm, channels), activation=torch.relu_
     )
     c2_msra_fill(stem.conv1)
     return stem
