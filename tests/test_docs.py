@@ -83,12 +83,12 @@ def test_the_walk_through_the_code_names_existing_files_and_never_turns_back():
     assert [f for f in files if files.count(f) > 1] == []
 
 
-def test_every_folder_of_the_package_is_a_floor_of_the_architecture():
+def test_every_folder_of_the_package_is_in_a_layer_of_the_architecture():
     folders = {p.parent.name for p in (ROOT / "ultravid").glob("*/__init__.py")}
-    floors = {
+    layers = {
         name for row in ARCHITECTURE.splitlines() for name in re.findall(r"`ultravid/(\w+)`", row.partition("|")[2])
     }
-    assert folders == floors
+    assert folders == layers
 
 
 @pytest.mark.parametrize("name", ["data", "dicom", "models", "patients", "times", "troubleshooting"])

@@ -1,4 +1,4 @@
-"""Drawings of the import graph: the floors of the package, who imports from whom, and the modules of each package with a page of them."""
+"""Drawings of the import graph: the layers of the package, who imports from whom, and the modules of each package with a page of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USERS = ("tools", "projects", "configs_py")
 INTRODUCTION = """\
 # Modules
 
-What each package is made of, from the highest floor to the lowest ([architecture](../architecture.md)). In the drawings an arrow leads from a
+What each package is made of, from the highest layer to the lowest ([architecture](../architecture.md)). In the drawings an arrow leads from a
 module to one that it imports, and lines to the same module run together. An import that a longer way implies is not drawn. A folder is one box. Below the
 dashed line are modules that neither import another one of the package nor are imported by one.
 """
@@ -33,22 +33,22 @@ def files() -> dict[str, str]:
     """The drawings and the page, by path from ``docs/``."""
     graph = grimp.build_graph("ultravid", *USERS, cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in sorted(graph.modules)}
-    floors = read_floors()
-    packages = [name for row in floors for name in row if (ROOT / "ultravid" / name).is_dir()]
+    layers = read_layers()
+    packages = [name for row in layers for name in row if (ROOT / "ultravid" / name).is_dir()]
     drawn = {
-        "images/imports.svg": draw_floors(imports, floors),
+        "images/imports.svg": draw_package_layers(imports, layers),
         "images/imports_matrix.svg": draw_counts(imports, packages),
         "explanation/modules.md": page_of_modules(sorted(imports), packages),
     }
     return drawn | {f"images/imports_{name}.svg": draw_package(imports, name) for name in packages}
 
 
-def read_floors() -> list[list[str]]:
-    """The floors that `lint-imports` enforces, the highest first; what stands on one floor does not import each other."""
+def read_layers() -> list[list[str]]:
+    """The layers that `lint-imports` enforces, the highest first; packages of one layer do not import each other."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
         "contracts"
     ]
-    layers = next(contract["layers"] for contract in contracts if contract["name"] == "floors")
+    layers = next(contract["layers"] for contract in contracts if contract["name"] == "layers of the package")
     return [[name.strip() for name in layer.split("|")] for layer in layers]
 
 
@@ -58,9 +58,9 @@ def package_of(module: str) -> str:
     return rest.partition(".")[0] if top == "ultravid" else top
 
 
-def draw_floors(imports: Edges, floors: list[list[str]]) -> str:
-    """One box for each package on its floor, and an arrow for each import that no longer way through others implies."""
-    rows = [list(USERS), *([name for name in row if name != "__main__"] for row in floors)]
+def draw_package_layers(imports: Edges, layers: list[list[str]]) -> str:
+    """One box for each package in its layer, and an arrow for each import that no longer way through others implies."""
+    rows = [list(USERS), *([name for name in row if name != "__main__"] for row in layers)]
     edges: Edges = {name: set() for row in rows for name in row}
     modules = Counter(package_of(module) for module in imports)
     for module, others in imports.items():
@@ -72,7 +72,7 @@ def draw_floors(imports: Edges, floors: list[list[str]]) -> str:
         else Box(f"ultravid.{name}", tuple(purpose(f"ultravid.{name}").replace("`", "").split()), strong=True)
         for name in edges
     }
-    return draw_layers("The floors of ultravid", boxes, edges, rows)
+    return draw_layers("The layers of ultravid", boxes, edges, rows)
 
 
 def purpose(module: str) -> str:
