@@ -41,13 +41,16 @@ class FrozenBatchNorm2d(_FrozenBatchNorm2d):
 class NaiveSyncBatchNorm(nn.BatchNorm2d):
     """Batch norm over the images of all processes, made of differentiable sums; it works on the CPU and takes empty batches.
 
-    `torch.nn.SyncBatchNorm` is faster, for CUDA alone.
+    `torch.nn.SyncBatchNorm` is faster, but only for CUDA.
 
     Args:
         stats_mode: "" gives every process the same weight, which is right if all have equally many pixels; "N" weighs by
             the number of images, and admits processes without any.
         args: the arguments of `torch.nn.BatchNorm2d`.
         kwargs: the keyword arguments of `torch.nn.BatchNorm2d`.
+
+    Raises:
+        ValueError: ``stats_mode`` is neither of the two.
     """
 
     def __init__(self, *args: Any, stats_mode: str = "", **kwargs: Any) -> None:
@@ -57,7 +60,11 @@ class NaiveSyncBatchNorm(nn.BatchNorm2d):
         self.stats_mode = stats_mode
 
     def forward(self, input: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same shape; in training every process must call it."""
+        """The normalised ``input`` ``(B, C, H, W)``, in its shape and dtype; in training every process must call it.
+
+        Raises:
+            ValueError: in training with several processes, the batch is empty and ``stats_mode`` is "".
+        """
         if not self.training or comm.get_world_size() == 1:
             return super().forward(input)
         if self.stats_mode == "" and len(input) == 0:

@@ -83,6 +83,6 @@ class DepthwiseSeparableConv2d(nn.Module):
         c2_msra_fill(self.pointwise)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``."""
+        """``(N, out_channels, H', W')`` of ``x`` ``(N, in_channels, H, W)``."""
         out: Tensor = self.pointwise(self.depthwise(x))
         return out

@@ -56,7 +56,7 @@ class Conv2d(nn.Conv2d):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, H, W)`` to ``(N, out_channels, H', W')``."""
+        """``(N, out_channels, H', W')`` of ``x`` ``(N, in_channels, H, W)``."""
         if not self.training:
             x = self._conv_forward(x, self.weight, self.bias)
             x = x if self.norm is None else self.norm(x)

@@ -146,17 +146,27 @@ class TokenRelationLayer(nn.Module, ABC):
 
     @abstractmethod
     def project_query(self, tokens: Tensor) -> Tensor:
-        """``(..., N, D)``."""
+        """The queries ``(..., N, D)`` of ``tokens`` ``(..., N, D)``."""
 
     @abstractmethod
     def project_key(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, ``(..., N, D)`` each."""
+        """The keys and the values, ``(..., N, D)`` each, of ``tokens`` ``(..., N, D)``."""
 
     @abstractmethod
     def relate(
         self, tokens: Tensor, projected: Projections, log_weight: Tensor, has_key: Tensor | None = None
     ) -> Tensor:
-        """``(..., Q, D)``: tokens with what their queries gather from keys; see `attention`."""
+        """Add to tokens what their queries gather from keys by `attention`.
+
+        Args:
+            tokens: ``(..., Q, D)``.
+            projected: the queries ``(..., Q, D)`` of these tokens, and keys and values ``(..., K, D)``.
+            log_weight: ``(..., h, Q, K)`` of `TokenRelation.log_weights`.
+            has_key: as of `attention`.
+
+        Returns:
+            ``(..., Q, D)``.
+        """
 
     def project(self, tokens: Tensor) -> Projections:
         """Queries, keys and values of tokens ``(..., N, D)``; a stream keeps those of earlier frames."""
@@ -196,13 +206,13 @@ class TokenRelation(nn.Module, ABC):
     def log_weights(
         self, query_boxes: Tensor, key_boxes: Tensor, mask: Tensor | None = None, layers: slice = slice(None)
     ) -> Tensor:
-        """What is added to the logits of the attention, in float32. It depends on the boxes alone, so a stream keeps it.
+        """What is added to the logits of the attention, in float32. It depends only on the boxes, so a stream keeps it.
 
         Args:
             query_boxes: ``(..., Q, 4)`` XYXY, pixels.
             key_boxes: ``(..., K, 4)``.
             mask: broadcast to ``(..., Q, K)`` bool, True where the query may use the key; None allows all.
-            layers: which layers.
+            layers: the layers, ``L`` of them, by their place.
 
         Returns:
             ``(L, ..., h, Q, K)``, `MASKED` where the mask is False; without geometry, ``Q`` is the mask's, which may be 1.
@@ -254,17 +264,17 @@ class RelationLayer(TokenRelationLayer):
         self.geo_trans = nn.Linear(geometry_dim, num_heads)
 
     def project_query(self, tokens: Tensor) -> Tensor:
-        """``(..., N, D)``."""
+        """The queries ``(..., N, D)`` of ``tokens`` ``(..., N, D)``, after ReLU."""
         return F.relu(self.linear_q(tokens))
 
     def project_key(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, ``(..., N, D)`` each."""
+        """The keys and the values, ``(..., N, D)`` each, of ``tokens`` ``(..., N, D)``, after ReLU."""
         return F.relu(self.linear_k(tokens)), F.relu(self.linear_v(tokens))
 
     def relate(
         self, tokens: Tensor, projected: Projections, log_weight: Tensor, has_key: Tensor | None = None
     ) -> Tensor:
-        """``(..., Q, D)``: tokens with what their queries gather from keys; see `attention`."""
+        """As `TokenRelationLayer.relate`: ``tokens`` plus what their queries gather, after a linear layer and ReLU."""
         return tokens + F.relu(self.linear_o(attention(*projected, log_weight, self.num_heads, has_key)))
 
 
@@ -294,7 +304,7 @@ class RelationModule(TokenRelation):
     def log_weights(
         self, query_boxes: Tensor, key_boxes: Tensor, mask: Tensor | None = None, layers: slice = slice(None)
     ) -> Tensor:
-        """``(L, ..., h, Q, K)``: log(ReLU(geo_trans(embedding)) + 1e-6) of each pair, `MASKED` where the mask is False."""
+        """As `TokenRelation.log_weights`: log(ReLU(geo_trans(embedding)) + 1e-6) of each pair of boxes, ``(L, ..., h, Q, K)``."""
         chosen = [cast("RelationLayer", layer).geo_trans for layer in self.stack()[layers]]
         with torch.autocast(query_boxes.device.type, enabled=False):
             # log(g + 1e-6) of values near 0 is steep: half precision moves scores by 1e-2.

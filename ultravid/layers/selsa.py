@@ -32,24 +32,24 @@ class SELSALayer(TokenRelationLayer):
         self.linear_out = nn.Linear(dim, dim)
 
     def project_query(self, tokens: Tensor) -> Tensor:
-        """``(..., N, D)``."""
+        """The queries ``(..., N, D)`` of ``tokens`` ``(..., N, D)``."""
         query: Tensor = self.linear_q(tokens)
         return query
 
     def project_key(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, ``(..., N, D)`` each."""
+        """The keys and the values, ``(..., N, D)`` each, of ``tokens`` ``(..., N, D)``."""
         return self.linear_k(tokens), self.linear_v(tokens)
 
     def relate(
         self, tokens: Tensor, projected: Projections, log_weight: Tensor, has_key: Tensor | None = None
     ) -> Tensor:
-        """``(..., Q, D)``; see `attention`."""
+        """As `TokenRelationLayer.relate`: a linear layer of ``tokens`` plus one of what their queries gather."""
         related: Tensor = self.linear(tokens) + self.linear_out(attention(*projected, log_weight, 1, has_key))
         return related
 
 
 class SELSAModule(TokenRelation):
-    """Layers that take the place of a `RelationModule` in a token mixer; boxes do not matter to them.
+    """Layers that take the place of a `RelationModule` in a token mixer; they do not depend on the boxes.
 
     Args:
         dim: ``D``.
@@ -67,7 +67,7 @@ class SELSAModule(TokenRelation):
     def log_weights(
         self, query_boxes: Tensor, key_boxes: Tensor, mask: Tensor | None = None, layers: slice = slice(None)
     ) -> Tensor:
-        """``(L, ..., 1, Q, K)``, or fewer queries where all have the same: 0, `MASKED` where the mask is False."""
+        """As `TokenRelation.log_weights`: 0, and `MASKED` where the mask is False; ``(L, ..., 1, Q, K)``, with the ``Q`` of the mask."""
         if mask is None:
             mask = key_boxes.new_ones((*key_boxes.shape[:-2], 1, key_boxes.shape[-2]), dtype=torch.bool)
         del query_boxes

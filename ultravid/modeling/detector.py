@@ -136,6 +136,9 @@ class VideoDetector(nn.Module, ABC):
         Args:
             image_size: (height, width) of the stream's images in pixels.
             organ: the organ that is scanned; needed by a model that has a classifier per organ.
+
+        Raises:
+            ValueError: as `organ_index`.
         """
 
     @abstractmethod
@@ -196,7 +199,10 @@ class VideoDetector(nn.Module, ABC):
         Args:
             image: ``(3, H, W)`` float32 in 0..255, RGB, on the model's device.
             state: the state of the stream, from `initial_state` or the previous step.
-            phase: what `phase` gives for the frame's number.
+            phase: what the method `phase` gives for the frame's number.
+
+        Returns:
+            ``K`` rows of `Detections` in pixels of the image, and the next state, with the same keys, shapes and dtypes.
         """
         return self._step(image, state, phase)
 
@@ -227,7 +233,14 @@ class VideoDetector(nn.Module, ABC):
     def current_names(self, names: Iterable[str]) -> dict[str, str]:
         """Today's names of weights of earlier versions and of the predecessor (`ultravid.modeling.published.current_names`).
 
-        `ultravid.checkpoint` asks for them when a file has names that the model has not.
+        `ultravid.checkpoint` calls it when a file has names that the model does not have.
+
+        Args:
+            names: the names of weights in a file.
+
+        Returns:
+            The model's name for each name of the file that the model does not have, but has under another name; "" for one that no
+            model needs. Other names are left out.
         """
         return current_names(names, self.state_dict().keys())
 
@@ -259,6 +272,9 @@ class VideoDetector(nn.Module, ABC):
     def organ_index(self, organ: str) -> Tensor:
         """``()`` int64: the organ's place in `organs`, 0 for a model without a classifier per organ.
 
+        Args:
+            organ: the name of the organ; "" if it is not known.
+
         Raises:
             ValueError: the model has a classifier per organ, but none for this one.
         """
@@ -273,7 +289,15 @@ class VideoDetector(nn.Module, ABC):
         return torch.tensor(organs.index(organ) if organs else 0, device=self.device)
 
     def one_clip(self, frames: Tensor, organ: str) -> tuple[Tensor, Tensor, Tensor]:
-        """The input of the parts in `detect_clip`: images ``(1, T, 3, H, W)``, all valid ``(1, T)``, and the organ ``(T,)`` of each frame."""
+        """The input of the parts in `detect_clip`: images ``(1, T, 3, H, W)`` float32, all valid ``(1, T)``, and the organ ``(T,)`` of each frame.
+
+        Args:
+            frames: ``(T, 3, H, W)`` in 0..255, RGB.
+            organ: as for `initial_state`.
+
+        Raises:
+            ValueError: as `organ_index`.
+        """
         images = self.normalize(frames)[None]
         frame_valid = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
         return images, frame_valid, self.organ_index(organ)[None].expand(len(frames))

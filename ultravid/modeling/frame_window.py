@@ -15,9 +15,9 @@ __all__ = ["FrameWindow", "InterleavedStreams", "temporal_mask"]
 
 
 class FrameWindow:
-    """Every ``stride``-th of the last frames, counted back from the newest. It holds no frame itself: the state does.
+    """Every ``stride``-th of the last frames, counted back from the newest. Frames are in the state, not in this object.
 
-    A video may be endless: what is further back than ``num_frames * stride`` frames is dropped.
+    The state holds the last ``(num_frames - 1) * stride + 1`` frames; older ones are dropped, so a video may be endless.
 
     Args:
         num_frames: number of frames ``R`` in a window, the newest included.
@@ -35,11 +35,16 @@ class FrameWindow:
 
     @property
     def length(self) -> int:
-        """``L``, number of frames that must be kept."""
+        """``L``, the number of frames that the state holds: ``(num_frames - 1) * stride + 1``."""
         return (self.num_frames - 1) * self.stride + 1
 
     def initial_state(self, device: torch.device | None, **like: tuple[tuple[int, ...], torch.dtype]) -> State:
-        """An empty ring: ``(L, *shape)`` zeros for each name with its shape and dtype, and ``valid`` ``(L,)``, all False."""
+        """An empty ring: ``(L, *shape)`` zeros for each name, and ``valid`` ``(L,)`` bool, all False.
+
+        Args:
+            device: device of the tensors; None: the CPU.
+            like: (shape, dtype) of one frame's tensor, by name.
+        """
         rings = {
             name: torch.zeros((self.length, *shape), dtype=dtype, device=device)
             for name, (shape, dtype) in like.items()
@@ -47,16 +52,21 @@ class FrameWindow:
         return {**rings, "valid": torch.zeros(self.length, dtype=torch.bool, device=device)}
 
     def push(self, state: State, **newest: Tensor) -> State:
-        """The ring with one more frame, whose tensors have the names and shapes of `initial_state`; the oldest is dropped."""
+        """The ring with one more frame; the oldest is dropped.
+
+        Args:
+            state: from `initial_state` or the previous call; it is not written to.
+            newest: the frame's tensors, with the names and shapes of `initial_state`.
+        """
         pushed = {name: self.append(state[name], value) for name, value in newest.items()}
         return {**pushed, "valid": self.append(state["valid"], state["valid"].new_ones(()))}
 
     def append(self, ring: Tensor, newest: Tensor) -> Tensor:
-        """`push` of one tensor."""
+        """`push` of one tensor: ``ring`` ``(L, ...)`` without its first row, and ``newest`` ``(...)`` in the ring's dtype as the last."""
         return torch.cat((ring[1:], newest[None].to(ring.dtype)))
 
     def window(self, state: State) -> State:
-        """``(R, ...)`` of each tensor: the frames of the window, oldest first, the newest last."""
+        """The frames of the window, ``(R, ...)`` of each tensor of ``state``, ``valid`` included, the newest frame last."""
         if self.stride == 1:
             return state
         return {name: ring[:: self.stride] for name, ring in state.items()}
@@ -81,7 +91,7 @@ def temporal_mask(length: int, context_frames: int, causal: bool, device: torch.
 class InterleavedStreams:
     """``stride`` streams whose frames come in turn: what a part does whose windows take every ``stride``-th frame, counted back.
 
-    Each stream has a state of its own, in which the frames of a window lie next to each other; what a step computes for a pair of
+    Each stream has its own state, in which the frames of a window lie next to each other; what a step computes for a pair of
     frames can then be kept whatever the stride.
 
     Args:

@@ -130,18 +130,18 @@ class InferenceDetector(VideoDetector):
 
     @property
     def num_phases(self) -> int:
-        """That of the model."""
+        """`VideoDetector.num_phases` of the model."""
         return self.model.num_phases
 
     def phase(self, frame_number: int) -> int:
-        """That of the model."""
+        """`VideoDetector.phase` of the model, for the same ``frame_number``."""
         return self.model.phase(frame_number)
 
     def initial_state(self, image_size: tuple[int, int], organ: str = "") -> State:
-        """That of the model.
+        """As `VideoDetector.initial_state`, for the ``image_size`` that the model was prepared for.
 
         Raises:
-            ValueError: it was prepared for another size.
+            ValueError: it was prepared for another size, or as `VideoDetector.organ_index` of ``organ``.
         """
         self._check_size(image_size)
         return self.model.initial_state(image_size, organ)
@@ -158,12 +158,12 @@ class InferenceDetector(VideoDetector):
 
     @torch.no_grad()
     def detect_clip(self, frames: Tensor, organ: str = "") -> Detections:
-        """As the model's, without gradients; not compiled."""
+        """As `VideoDetector.detect_clip` of the model, in its precision, but not compiled."""
         with self._autocast():
             return self.model.detect_clip(frames, organ)
 
     def losses(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
-        """A prepared model is not trained.
+        """Not available: a prepared model can't be trained.
 
         Raises:
             RuntimeError: always.

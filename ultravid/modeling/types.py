@@ -44,7 +44,14 @@ class Detections(NamedTuple):
 
     @classmethod
     def of(cls, boxes: Tensor, scores: Tensor, classes: Tensor, valid: Tensor) -> Detections:
-        """Detections without tracks; rows that are not valid are set to zero."""
+        """Detections without tracks; rows that are not valid are set to zero.
+
+        Args:
+            boxes: ``(..., K, 4)`` float32.
+            scores: ``(..., K)`` float32.
+            classes: ``(..., K)`` int64.
+            valid: ``(..., K)`` bool; the valid rows must come first, in the order of `Detections`.
+        """
         return cls(
             boxes=torch.where(valid[..., None], boxes, 0.0),
             scores=torch.where(valid, scores, 0.0),
@@ -57,13 +64,25 @@ class Detections(NamedTuple):
     def in_images(
         cls, boxes: Tensor, scores: Tensor, classes: Tensor, valid: Tensor, image_sizes: Tensor
     ) -> Detections:
-        """Detections without tracks, clipped to images of ``(B, 2)`` (height, width); those that are empty then are dropped."""
+        """Detections without tracks, clipped to their images; boxes without an area after that are dropped, and valid rows move to the front.
+
+        Args:
+            boxes: ``(B, K, 4)`` float32.
+            scores: ``(B, K)`` float32, in descending order; the order is kept.
+            classes: ``(B, K)`` int64.
+            valid: ``(B, K)`` bool.
+            image_sizes: ``(B, 2)`` float32, (height, width) in pixels.
+        """
         clipped = clip_boxes(boxes, image_sizes)
         order, valid = first_rows(valid & nonempty(clipped), valid.shape[-1])
         return cls.of(take_rows(clipped, order), scores.gather(-1, order), classes.gather(-1, order), valid)
 
     def frame(self, index: int) -> Detections:
-        """One frame of several."""
+        """The detections of one frame, ``(K, ...)``, from those of several.
+
+        Args:
+            index: place on the leading axis.
+        """
         return Detections(*(field[index] for field in self))
 
 

@@ -89,7 +89,14 @@ class HungarianAssigner:
         return lowest_cost_pairs(cost, valid)
 
     def cost(self, logits: Tensor, boxes: Tensor, classes: Tensor, gt_boxes: Tensor) -> Tensor:
-        """``(..., B, Q, G)``; arguments as of a call."""
+        """The cost of each pair of a query and a ground truth, ``(..., B, Q, G)`` float32.
+
+        Args:
+            logits: ``(..., B, Q, K)``.
+            boxes: ``(..., B, Q, 4)`` (cx, cy, w, h) as shares of the image.
+            classes: ``(B, G)`` int64.
+            gt_boxes: ``(B, G, 4)`` as ``boxes``.
+        """
         logits, boxes = logits.float(), boxes.float()
         log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
         positive = -self.alpha * (self.gamma * log_not_p).exp() * log_p

@@ -293,7 +293,14 @@ class ResNet(nn.Module):
         self.freeze(freeze_at)
 
     def freeze(self, freeze_at: int) -> Self:
-        """Freeze the stem (1), the stem and res2 (2), and so on."""
+        """Freeze the first stages: parameters get no gradient, and batch norm becomes frozen batch norm.
+
+        Args:
+            freeze_at: 0 freezes nothing, 1 the stem, 2 the stem and res2, and so on. What is frozen already stays so.
+
+        Returns:
+            The model itself.
+        """
         for module in [self.stem, *(self.get_submodule(n) for n in self.stage_names)][:freeze_at]:
             for parameter in module.parameters():
                 parameter.requires_grad_(False)
@@ -301,7 +308,7 @@ class ResNet(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, 3, H, W)`` to ``(N, C, ceil(H / s), ceil(W / s))``: each stride of 2 rounds up."""
+        """The feature map ``(N, C, ceil(H / s), ceil(W / s))`` of images ``x`` ``(N, 3, H, W)``, normalised; ``s`` is `stride`."""
         conv1 = self.stem.get_submodule("conv1")
         x = F.max_pool2d(conv1(to_fast_layout(x, conv1)), 3, stride=2, padding=1)
         for name in self.stage_names:

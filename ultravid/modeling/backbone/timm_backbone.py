@@ -82,7 +82,7 @@ class TimmBackbone(nn.Module):
             self.body = _with_frozen_norms(self.body)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, 3, H, W)`` to ``(N, C, ceil(H / s), ceil(W / s))``."""
+        """The feature map ``(N, C, ceil(H / s), ceil(W / s))`` of images ``x`` ``(N, 3, H, W)``, normalised; ``s`` is `stride`."""
         height, width = -x.shape[-2] % self.stride, -x.shape[-1] % self.stride
         if height or width:
             x = F.pad(x, (0, width, 0, height))

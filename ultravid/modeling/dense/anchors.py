@@ -44,11 +44,15 @@ class AnchorGenerator(nn.Module):
 
     @property
     def num_anchors(self) -> int:
-        """``A``."""
+        """``A``, the number of anchors of each cell."""
         return self.cell_anchors.shape[0]
 
     def forward(self, height: int, width: int) -> Tensor:
-        """``(H * W * A, 4)`` XYXY in pixels, by row, column, shape; neither clipped nor dropped at the border."""
+        """The anchors of a map of ``height`` times ``width`` cells.
+
+        Returns:
+            ``(height * width * A, 4)`` float32 XYXY in pixels, by row, column, shape; neither clipped nor dropped at the border.
+        """
         device = self.cell_anchors.device
         y = (torch.arange(height, device=device, dtype=torch.float32) + self.offset) * self.stride
         x = (torch.arange(width, device=device, dtype=torch.float32) + self.offset) * self.stride

@@ -62,7 +62,7 @@ class DeFCN(DenseHead):
         in_channels: ``C``.
         stride: pixels from cell to cell.
         assigner: gives each box its one location.
-        aux_assigner: gives each box several, for an auxiliary loss of the class scores alone; None for no such loss.
+        aux_assigner: gives each box several, for an auxiliary loss of the class scores without the filter; None for no such loss.
         num_classes: ``K``.
         num_convs: number of convolutions of each tower.
         norm: after each of them, and in the filter, as for `ultravid.layers.get_norm`.
@@ -121,7 +121,7 @@ class DeFCN(DenseHead):
         self.box_loss_weight = box_loss_weight
 
     def forward(self, feature_map: Tensor, organ: Tensor | None = None) -> DeFCNPredictions:
-        """Predictions at all locations of ``(B, C, h, w)``."""
+        """As `DenseHead.forward`: predictions at all ``N = h * w`` locations."""
         box_features = self.box_tower(feature_map)
         return DeFCNPredictions(
             logits=by_cell(classify(self.cls_score, self.cls_tower(feature_map), organ)),
@@ -131,14 +131,14 @@ class DeFCN(DenseHead):
         )
 
     def num_detections(self, image_size: tuple[int, int]) -> int:
-        """``max_detections``, or the number of candidates if that is smaller."""
+        """As `DenseHead.num_detections`: ``max_detections``, or the number of candidates if that is smaller."""
         return min(self.max_detections, self.pre_nms_topk, num_cells(image_size, self.stride) * self.num_classes)
 
     def losses(self, predictions: DeFCNPredictions, targets: Targets) -> dict[str, Tensor]:
-        """``loss_defcn_cls``, ``loss_defcn_box`` and, with an auxiliary assigner, ``loss_defcn_aux``.
+        """As `DenseHead.losses`: ``loss_defcn_cls``, ``loss_defcn_box`` and, with an auxiliary assigner, ``loss_defcn_aux``.
 
-        The first is the focal loss of the final score, the second GIoU, both divided by the number of boxes' locations; the
-        third is the focal loss of the class score alone, divided by the number of its own foreground locations.
+        The first is the focal loss of the final score, the second GIoU, both divided by the number of foreground locations; the
+        third is the focal loss of the class score without the filter, divided by the number of the auxiliary assigner's foreground locations.
         """
         seen = self._seen(predictions, targets)
         assignment = self.assigner(seen, targets)
@@ -185,7 +185,7 @@ class DeFCN(DenseHead):
 
     @torch.no_grad()
     def decode(self, predictions: DeFCNPredictions, image_sizes: Tensor) -> Detections:
-        """``(B, D, ...)`` detections, inside the frame, by falling score; they are clipped after NMS."""
+        """As `DenseHead.decode`: ``(B, D, ...)`` with ``D`` of `num_detections`; boxes are clipped to the image after NMS."""
         inside = within_image(predictions.corners, image_sizes)
         scores = product_scores(predictions.logits, predictions.filter_logits)
         candidates = best_candidates(scores, inside[..., None] & (scores > 0), self.pre_nms_topk)

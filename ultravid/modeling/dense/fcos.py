@@ -124,7 +124,7 @@ class FCOS(DenseHead):
         self.giou_plus_one = giou_plus_one
 
     def forward(self, feature_map: Tensor, organ: Tensor | None = None) -> FCOSPredictions:
-        """Predictions at all locations of ``(B, C, h, w)``."""
+        """As `DenseHead.forward`: predictions at all ``N = h * w`` locations."""
         box_features = self.box_tower(feature_map)
         return FCOSPredictions(
             logits=by_cell(classify(self.cls_score, self.cls_tower(feature_map), organ)),
@@ -134,12 +134,12 @@ class FCOS(DenseHead):
         )
 
     def num_detections(self, image_size: tuple[int, int]) -> int:
-        """``max_detections`` (with ``keep_ties`` ``pre_nms_topk``), or the number of candidates if that is smaller."""
+        """As `DenseHead.num_detections`: ``max_detections``, with ``keep_ties`` ``pre_nms_topk``; or the number of candidates, if smaller."""
         candidates = num_cells(image_size, self.stride) * self.num_classes
         return min(self.pre_nms_topk, candidates, *([] if self.keep_ties else [self.max_detections]))
 
     def losses(self, predictions: FCOSPredictions, targets: Targets) -> dict[str, Tensor]:
-        """``loss_fcos_cls``, ``loss_fcos_box`` and ``loss_fcos_centerness``.
+        """As `DenseHead.losses`: ``loss_fcos_cls``, ``loss_fcos_box`` and ``loss_fcos_centerness``.
 
         The first (focal) and the last (binary cross entropy) are divided by the number of foreground locations; the second (GIoU)
         is weighted by the centerness of the locations and divided by its sum.
@@ -181,7 +181,7 @@ class FCOS(DenseHead):
 
     @torch.no_grad()
     def decode(self, predictions: FCOSPredictions, image_sizes: Tensor) -> Detections:
-        """``(B, D, ...)`` detections, inside the frame, by falling score; they are clipped after NMS."""
+        """As `DenseHead.decode`: ``(B, D, ...)`` with ``D`` of `num_detections`; boxes are clipped to the image after NMS."""
         class_scores = predictions.logits.float().sigmoid()
         scores = class_scores * predictions.centerness.float().sigmoid()[..., None]
         inside = within_image(predictions.corners, image_sizes)

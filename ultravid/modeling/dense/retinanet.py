@@ -127,7 +127,7 @@ class RetinaNet(DenseHead):
             self.register_buffer("loss_normalizer", torch.tensor(100.0))
 
     def forward(self, feature_map: Tensor, organ: Tensor | None = None) -> RetinaNetPredictions:
-        """Logits and deltas of all anchors on ``(B, C, h, w)``."""
+        """As `DenseHead.forward`: logits and deltas of all anchors."""
         logits = classify(self.cls_score, self.cls_tower(feature_map), organ).permute(0, 2, 3, 1)
         deltas = self.bbox_pred(self.box_tower(feature_map)).permute(0, 2, 3, 1)
         return RetinaNetPredictions(
@@ -138,13 +138,16 @@ class RetinaNet(DenseHead):
         )
 
     def num_detections(self, image_size: tuple[int, int]) -> int:
-        """``max_detections``, or the number of candidates if that is smaller."""
+        """As `DenseHead.num_detections`: ``max_detections``, or the number of candidates if that is smaller."""
         cells = num_cells(image_size, self.anchor_generator.stride)
         candidates = cells * self.anchor_generator.num_anchors * self.num_classes
         return min(self.max_detections, self.pre_nms_topk, candidates)
 
     def losses(self, predictions: RetinaNetPredictions, targets: Targets) -> dict[str, Tensor]:
-        """``loss_retinanet_cls`` (focal) and ``loss_retinanet_box`` (smooth L1), divided by the number of foreground anchors."""
+        """As `DenseHead.losses`: ``loss_retinanet_cls`` (focal) and ``loss_retinanet_box`` (smooth L1).
+
+        Both are divided by the number of foreground anchors, or by its running mean, see ``normalizer_momentum``.
+        """
         assignment = self._assign(predictions, targets)
         foreground = assignment.labels == 1
         weight = targets.weight[:, None] * (assignment.labels >= 0)
@@ -185,7 +188,7 @@ class RetinaNet(DenseHead):
 
     @torch.no_grad()
     def decode(self, predictions: RetinaNetPredictions, image_sizes: Tensor) -> Detections:
-        """``(B, D, ...)`` detections, inside the frame, by falling score; they are clipped after NMS."""
+        """As `DenseHead.decode`: ``(B, D, ...)`` with ``D`` of `num_detections`; boxes are clipped to the image after NMS."""
         inside = within_image(predictions.corners, image_sizes)
         by_cell = predictions.logits.float().unflatten(1, (inside.shape[1], -1)).flatten(2)
         logits, index = top_rows(by_cell.where(inside[..., None], -torch.inf).flatten(1), self.pre_nms_topk)

@@ -45,7 +45,14 @@ class RPNHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, C, h, w)`` to logits ``(B, h * w * A)`` and deltas ``(B, h * w * A, 4)`` in the anchors' order."""
+        """Logits and deltas of all anchors.
+
+        Args:
+            features: ``(B, C, h, w)``.
+
+        Returns:
+            logits ``(B, h * w * A)`` and deltas ``(B, h * w * A, 4)``, in the order of `AnchorGenerator`.
+        """
         x = self.conv(features)
         logits = self.objectness_logits(x).permute(0, 2, 3, 1).flatten(1)
         deltas = self.anchor_deltas(x).permute(0, 2, 3, 1).reshape(logits.shape[0], -1, 4)
@@ -111,7 +118,7 @@ class RPN(DenseHead):
         self.loss_weight = loss_weight
 
     def forward(self, feature_map: Tensor, organ: Tensor | None = None) -> RPNPredictions:
-        """Logits and deltas of all anchors on ``(B, C, h, w)``; proposals are the same for all organs."""
+        """As `DenseHead.forward`: logits and deltas of all anchors; they are the same for all organs."""
         del organ
         logits, deltas = self.rpn_head(feature_map)
         return RPNPredictions(
@@ -122,13 +129,13 @@ class RPN(DenseHead):
         )
 
     def num_detections(self, image_size: tuple[int, int]) -> int:
-        """``K``: ``post_nms_topk``, or the number of anchors that are kept before NMS if that is smaller."""
+        """As `DenseHead.num_detections`: ``post_nms_topk``, or the number of anchors that are kept before NMS if that is smaller."""
         anchors = self.anchor_generator
         num_anchors = num_cells(image_size, anchors.stride) * anchors.num_anchors
         return min(self.post_nms_topk, self.pre_nms_topk, num_anchors)
 
     def losses(self, predictions: RPNPredictions, targets: Targets) -> dict[str, Tensor]:
-        """``loss_rpn_cls`` (binary cross entropy) and ``loss_rpn_loc`` (L1 on the deltas of foreground anchors).
+        """As `DenseHead.losses`: ``loss_rpn_cls`` (binary cross entropy) and ``loss_rpn_loc`` (L1 on the deltas of foreground anchors).
 
         Both are sums over the sampled anchors, divided by the number of frames times ``batch_size_per_image``.
         """
@@ -159,7 +166,10 @@ class RPN(DenseHead):
 
     @torch.no_grad()
     def decode(self, predictions: RPNPredictions, image_sizes: Tensor) -> Detections:
-        """``(B, K, ...)`` proposals by falling logit: the top logits, decoded, clipped, without empty boxes, after NMS."""
+        """As `DenseHead.decode`: ``(B, K, ...)`` proposals of class 0.
+
+        The anchors of the top logits are decoded and clipped, empty boxes are dropped, then NMS is applied.
+        """
         logits, deltas, anchors, _ = predictions
         logits = logits.where(self._inside(predictions, image_sizes), -torch.inf)
         top_logits, top = top_rows(logits, self.pre_nms_topk)

@@ -71,7 +71,7 @@ class YOLOX(DenseHead):
         nms_threshold: IoU above which the detection with the lower score of two detections of a class is dropped.
         max_detections: number of detections of a frame that are kept.
         iou_loss_weight: weight of the IoU loss.
-        l1_loss_weight: weight of the L1 loss, which the paper adds in the last epochs alone.
+        l1_loss_weight: weight of the L1 loss, which the paper adds only in the last epochs.
         scale_by_padded_size: boxes are scaled as if they were predicted on an image whose sides are rounded up to multiples of the
             stride, as in the published code.
         prior_probability: probability that an untrained head gives objectness and class.
@@ -118,7 +118,7 @@ class YOLOX(DenseHead):
         self.scale_by_padded_size = scale_by_padded_size
 
     def forward(self, feature_map: Tensor, organ: Tensor | None = None) -> YOLOXPredictions:
-        """Predictions at all cells of ``(B, C, h, w)``."""
+        """As `DenseHead.forward`: predictions at all ``N = h * w`` cells."""
         x = self.stem(feature_map)
         box_features = self.box_branch(x)
         return YOLOXPredictions(
@@ -129,13 +129,14 @@ class YOLOX(DenseHead):
         )
 
     def num_detections(self, image_size: tuple[int, int]) -> int:
-        """``max_detections``, or the number of candidates if that is smaller."""
+        """As `DenseHead.num_detections`: ``max_detections``, or the number of candidates if that is smaller."""
         return min(self.max_detections, self.pre_nms_topk, num_cells(image_size, self.stride) * self.num_classes)
 
     def losses(self, predictions: YOLOXPredictions, targets: Targets) -> dict[str, Tensor]:
-        """``loss_yolox_cls``, ``loss_yolox_obj``, ``loss_yolox_iou`` and ``loss_yolox_l1``, divided by the number of foreground cells.
+        """As `DenseHead.losses`: ``loss_yolox_cls``, ``loss_yolox_obj``, ``loss_yolox_iou`` and ``loss_yolox_l1``.
 
-        Binary cross entropy of the class towards the IoU and of the objectness, 1 - IoU ** 2, and L1 on the raw boxes.
+        In this order: binary cross entropy of the class, whose target is the IoU; binary cross entropy of the objectness; 1 - IoU ** 2; L1 on
+        the raw boxes. Each is divided by the number of foreground cells.
         """
         raw = predictions.raw_boxes.float()
         boxes = self._boxes(raw, predictions.corners)
@@ -185,7 +186,7 @@ class YOLOX(DenseHead):
 
     @torch.no_grad()
     def decode(self, predictions: YOLOXPredictions, image_sizes: Tensor) -> Detections:
-        """``(B, D, ...)`` detections, inside the frame, by falling score; they are clipped after NMS."""
+        """As `DenseHead.decode`: ``(B, D, ...)`` with ``D`` of `num_detections`; boxes are clipped to the image after NMS."""
         inside = within_image(predictions.corners, image_sizes)
         scores = product_scores(predictions.logits, predictions.objectness)
         candidates = best_candidates(scores, inside[..., None] & (scores > 0), self.pre_nms_topk)

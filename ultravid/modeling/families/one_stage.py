@@ -51,7 +51,7 @@ class OneStage(VideoDetector):
         self.resolve_organs()
 
     def initial_state(self, image_size: tuple[int, int], organ: str = "") -> State:
-        """The state of the feature context, and the organ."""
+        """As `VideoDetector.initial_state`: the state of the feature context, and the organ."""
         return {
             "feature_context": self.feature_context.initial_state(image_size, self.device),
             "organ": self.organ_index(organ),
@@ -67,14 +67,14 @@ class OneStage(VideoDetector):
 
     @torch.no_grad()
     def detect_clip(self, frames: Tensor, organ: str = "") -> Detections:
-        """``(T, K, ...)``."""
+        """As `VideoDetector.detect_clip`, with ``K`` of `DenseHead.num_detections`."""
         images, frame_valid, organs = self.one_clip(frames, organ)
         features = self.feature_context.clip(clip_maps(self.backbone, images), images, frame_valid)
         predictions = self.dense_head(features[0], organs)
         return self.dense_head.decode(predictions, image_sizes(images[0]))
 
     def losses(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
-        """The head's losses over all frames of all clips that carry one."""
+        """As `VideoDetector.losses`: those of the dense head, over all frames that carry a loss."""
         batch = self.batch(clips)
         maps = clip_maps(self.backbone, batch.images, self.gradient_checkpointing)
         features = self.feature_context.training_clip(maps, batch.images, batch.frame_valid)

@@ -34,8 +34,8 @@ __all__ = ["Query"]
 class Query(VideoDetector):
     """A query-based detector (Zhu et al., "Deformable DETR", ICLR 2021) on one feature map, whose parts may remember earlier frames.
 
-    Images of several sizes in a batch: what follows the backbone computes for each image what it computes for the image alone, given the
-    same features. The backbone sees the padding, as in every family, so features near the padded border differ a little.
+    Images of several sizes in a batch: what follows the backbone computes for each image what it would compute for the image by itself, given
+    the same features. The backbone sees the padding, as in every family, so features near the padded border differ a little.
 
     Args:
         backbone: from images ``(B, 3, H, W)`` to features ``(B, C, ceil(H / s), ceil(W / s))``; ``stride`` is its s.
@@ -84,7 +84,7 @@ class Query(VideoDetector):
         self.resolve_organs()
 
     def initial_state(self, image_size: tuple[int, int], organ: str = "") -> State:
-        """The states of the three contexts, and the organ."""
+        """As `VideoDetector.initial_state`: the states of the three contexts, and the organ."""
         return {
             "feature_context": self.feature_context.initial_state(image_size, self.device),
             "memory_context": self.memory_context.initial_state(image_size, self.device),
@@ -109,7 +109,7 @@ class Query(VideoDetector):
 
     @torch.no_grad()
     def detect_clip(self, frames: Tensor, organ: str = "") -> Detections:
-        """``(T, Q, ...)``."""
+        """As `VideoDetector.detect_clip`, with one row for each of the ``Q`` queries."""
         images, frame_valid, organs = self.one_clip(frames, organ)
         features = self.feature_context.clip(clip_maps(self.backbone, images), images, frame_valid)
         memory = self.memory_context.clip(self.encoder(features[0])[None], images, frame_valid)
@@ -118,7 +118,7 @@ class Query(VideoDetector):
         return detections_of_queries(predictions.frame(0), image_sizes(images[0]), self.nms_threshold)
 
     def losses(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
-        """The criterion's losses over all frames of all clips that carry one."""
+        """As `VideoDetector.losses`: those of the criterion, over all frames that carry a loss."""
         batch = self.batch(clips)
         maps = clip_maps(self.backbone, batch.images, self.gradient_checkpointing)
         features = self.feature_context.training_clip(maps, batch.images, batch.frame_valid)
@@ -135,7 +135,7 @@ class Query(VideoDetector):
 
     def _without_memory(self, batch: ClipBatch, features: Tensor, count: int) -> tuple[ClipBatch, Tensor]:
         """Without the first ``count`` frames, if no part after the feature context relates frames: they carry no loss."""
-        count = min(count, batch.frame_valid.shape[1] - 1)  # clips of memory alone keep a frame, whose weight is 0
+        count = min(count, batch.frame_valid.shape[1] - 1)  # clips that are all memory keep a frame, whose weight is 0
         if count == 0 or self.memory_context.relates_frames or self.query_context.relates_frames:
             return batch, features
         by_clip = batch.frame_valid.shape

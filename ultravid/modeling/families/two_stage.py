@@ -68,15 +68,15 @@ class TwoStage(VideoDetector):
 
     @property
     def num_phases(self) -> int:
-        """The token mixer's."""
+        """`TokenMixer.num_phases` of the token mixer."""
         return self.token_mixer.num_phases
 
     def phase(self, frame_number: int) -> int:
-        """The token mixer's."""
+        """`TokenMixer.phase` of the token mixer, for the same ``frame_number``."""
         return self.token_mixer.phase(frame_number)
 
     def initial_state(self, image_size: tuple[int, int], organ: str = "") -> State:
-        """The states of the feature context and of the token mixer, and the organ."""
+        """As `VideoDetector.initial_state`: the states of the feature context and of the token mixer, and the organ."""
         num_boxes = self.proposal_head.num_detections(image_size)
         return {
             "feature_context": self.feature_context.initial_state(image_size, self.device),
@@ -103,7 +103,7 @@ class TwoStage(VideoDetector):
 
     @torch.no_grad()
     def detect_clip(self, frames: Tensor, organ: str = "") -> Detections:
-        """``(T, K, ...)``."""
+        """As `VideoDetector.detect_clip`, with ``K`` of `BoxPredictor.num_detections`."""
         images, frame_valid, organs = self.one_clip(frames, organ)
         features = self.feature_context.clip(clip_maps(self.backbone, images), images, frame_valid)
         sizes = image_sizes(images[0])
@@ -145,7 +145,7 @@ class TwoStage(VideoDetector):
         """``(B, T, C, h, w)``; the first ``num_memory`` frames of each clip without gradient, if they get none.
 
         They get one through a feature context, which gives later frames what their maps show, and through norms that are trained: all
-        frames count in the statistics of one batch. Of clips of memory alone one frame keeps its gradient, of zero, so that every
+        frames count in the statistics of one batch. If all frames of a clip are memory, one keeps its gradient, of zero, so that every
         parameter has one, as DDP needs.
         """
         num_memory = min(num_memory, images.shape[1] - 1)

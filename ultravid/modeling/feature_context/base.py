@@ -22,7 +22,12 @@ class FeatureContext(nn.Module, ABC):
     """A frame's map depends on other frames; otherwise frames that carry no loss need not be computed."""
 
     def initial_state(self, image_size: tuple[int, int], device: torch.device | None = None) -> State:
-        """The state before the first frame of a stream; image_size is (height, width) in pixels, device None the CPU."""
+        """The state before the first frame of a stream; ``{}`` for a part without memory.
+
+        Args:
+            image_size: (height, width) of the stream's images in pixels.
+            device: device of the state; None: the CPU.
+        """
         del image_size, device
         return {}
 
@@ -32,25 +37,28 @@ class FeatureContext(nn.Module, ABC):
 
         Args:
             maps: ``(B, T, C, h, w)``.
-            images: ``(B, T, 3, H, W)``, normalised.
-            frame_valid: ``(B, T)`` bool, False for frames that pad a short clip; they must reach no other frame.
+            images: ``(B, T, 3, H, W)`` float32, normalised.
+            frame_valid: ``(B, T)`` bool, False for frames that pad a short clip; they must not influence other frames.
 
         Returns:
             ``(B, T, C, h, w)``.
         """
 
     def training_clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
-        """`clip` in training; a part that draws at random what it computes does so here, and here alone."""
+        """`clip` in training, with the same arguments and result. A part that computes a random subset of the frames draws it here."""
         return self.clip(maps, images, frame_valid)
 
     @abstractmethod
     def step(self, feature_map: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:
-        """The next frame of a stream: ``(1, C, h, w)`` and the image ``(1, 3, H, W)`` to ``(1, C, h, w)`` and the next state.
+        """The next frame of a stream.
 
         Args:
             feature_map: ``(1, C, h, w)``.
-            image: ``(1, 3, H, W)``, normalised.
-            state: the state of the stream, which is not written to.
+            image: ``(1, 3, H, W)`` float32, normalised.
+            state: from `initial_state` or the previous step; it must not be written to.
+
+        Returns:
+            ``(1, C, h, w)``, and the next state, with the same keys, shapes and dtypes.
         """
 
 
@@ -60,11 +68,11 @@ class NoFeatureContext(FeatureContext):
     relates_frames = False
 
     def clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
-        """The maps as they are."""
+        """Return ``maps`` unchanged."""
         del images, frame_valid
         return maps
 
     def step(self, feature_map: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:
-        """The map as it is."""
+        """Return ``feature_map`` and ``state`` unchanged."""
         del image
         return feature_map, state

@@ -65,7 +65,10 @@ class FlowAggregation(FeatureContext):
         self.causal = causal
 
     def initial_state(self, image_size: tuple[int, int], device: torch.device | None = None) -> State:
-        """Warped maps and their embeddings if they do not depend on the current frame, otherwise maps and reduced images."""
+        """As `FeatureContext.initial_state`.
+
+        It is a ring of warped maps and their embeddings if they do not depend on the current frame, otherwise of maps and reduced images.
+        """
         size = self.warp.map_size(image_size)
         kept: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"maps": ((self.channels, *size), torch.float32)}
         if self.warp.by_frame:
@@ -75,7 +78,7 @@ class FlowAggregation(FeatureContext):
         return self.window.initial_state(device, **kept)
 
     def step(self, feature_map: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:
-        """``(1, C, h, w)``: the mean over the window."""
+        """As `FeatureContext.step`: the weighted mean of the window's maps, ``(1, C, h, w)``, and the next state."""
         if self.warp.by_frame:
             warped, embedded, query_embedding = self._by_frame(feature_map, image)
             ring = self.window.push(state, maps=warped[0], embeddings=embedded[0])
@@ -92,7 +95,7 @@ class FlowAggregation(FeatureContext):
         return _mean(maps[None], embeddings[None], query_embedding, window["valid"][None]).to(feature_map.dtype), ring
 
     def clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
-        """``(B, T, C, h, w)``: for each frame the mean over the frames that it sees."""
+        """As `FeatureContext.clip`: for each frame the weighted mean over the frames that it sees, ``(B, T, C, h, w)``."""
         if self.warp.by_frame:
             return self._clip_by_frame(maps, images, frame_valid)
         reduced = self.warp.reduce(images.flatten(0, 1)).unflatten(0, maps.shape[:2])
@@ -107,7 +110,7 @@ class FlowAggregation(FeatureContext):
         return torch.stack(means, dim=1)
 
     def training_clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
-        """``(B, T, C, h, w)``: `clip`, with a real flow over a few of the frames that each sees."""
+        """As `clip`, but with a real flow over the frame itself and ``num_drawn`` random ones of the others that it sees."""
         if self.warp.by_frame:
             return self._clip_by_frame(maps, images, frame_valid)
         length = maps.shape[1]

@@ -51,18 +51,18 @@ class FrameFusion(FeatureContext):
         self.window = FrameWindow(lag + 1)
 
     def initial_state(self, image_size: tuple[int, int], device: torch.device | None = None) -> State:
-        """The maps of the last frames."""
+        """As `FeatureContext.initial_state`: a ring of the maps of the last ``lag + 1`` frames."""
         size = map_size(image_size, self.stride)
         return self.window.initial_state(device, maps=((self.channels, *size), torch.float32))
 
     def clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
-        """``(B, T, C, h, w)``: each frame with the one ``lag`` places before it, or the first."""
+        """As `FeatureContext.clip`: each frame averaged with the one ``lag`` places before it, or with the first of the clip."""
         del images, frame_valid  # frames of padding come last, so no other frame is paired with them
         partner = (torch.arange(maps.shape[1], device=maps.device) - self.lag).clamp(min=0)
         return self._fuse(maps[:, partner], maps)
 
     def step(self, feature_map: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:
-        """The newest frame with the one ``lag`` frames before it, or the first of the stream."""
+        """As `FeatureContext.step`: the frame averaged with the one ``lag`` frames before it, or with the first of the stream."""
         del image
         ring = self.window.push(state, maps=feature_map[0])
         oldest = ring["valid"].int().argmax(dim=0, keepdim=True)  # the first valid place

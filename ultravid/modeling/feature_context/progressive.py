@@ -66,8 +66,8 @@ class ProgressiveAggregation(FeatureContext):
     3. The result attends to all R_j.
     4. The result attends to all M_j again, gated with M_c.
 
-    A stream keeps the maps of the window and computes the newest frame alone; of single keys, whose weight is 1, the values are
-    projected and nothing else.
+    A stream keeps the maps of the window and computes only the newest frame. A single key has the weight 1, so only its value is
+    projected.
 
     Args:
         dim: ``C``.
@@ -113,12 +113,12 @@ class ProgressiveAggregation(FeatureContext):
         self.fusion = block(gated=True)
 
     def initial_state(self, image_size: tuple[int, int], device: torch.device | None = None) -> State:
-        """The maps of the window's frames, cell by cell."""
+        """As `FeatureContext.initial_state`: a ring of the window's maps, ``(h * w, C)`` each."""
         num_cells = math.prod(map_size(image_size, self.stride))
         return self.window.initial_state(device, maps=((num_cells, self.dim), torch.float32))
 
     def step(self, feature_map: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:
-        """``(1, C, h, w)`` of the newest frame."""
+        """As `FeatureContext.step`, for the newest frame of the window."""
         del image
         current = feature_map[0].flatten(1).T  # (P, C)
         ring = self.window.push(state, maps=current)
@@ -140,7 +140,7 @@ class ProgressiveAggregation(FeatureContext):
         return x.T.unflatten(1, feature_map.shape[-2:])[None], ring
 
     def clip(self, maps: Tensor, images: Tensor, frame_valid: Tensor) -> Tensor:
-        """``(B, T, C, h, w)`` of all frames; see ``causal``."""
+        """As `FeatureContext.clip`; which frames a frame sees depends on ``causal``."""
         del images
         length = maps.shape[1]
         see = temporal_mask(length, self.context_frames, self.causal, maps.device) & frame_valid[:, None, :]

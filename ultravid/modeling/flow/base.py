@@ -27,42 +27,58 @@ class Flow(NamedTuple):
 
 
 class FlowEstimator(nn.Module, ABC):
-    """From pairs of images to a flow, by way of reduced images, so that a stream need not keep whole ones.
+    """Estimates the flow between two frames from reduced images, so that a stream need not keep whole ones.
 
     Attributes:
-        is_zero: the flow is zero whatever the images show.
+        is_zero: whether the flow is zero whatever the images show, so that no map needs to be warped.
     """
 
     is_zero = False
 
     @abstractmethod
     def reduced_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
-        """Shape of the reduced image for a (height, width) in pixels."""
+        """(channels, height, width) of the reduced image.
+
+        Args:
+            image_size: (height, width) of the image in pixels.
+        """
 
     @abstractmethod
     def reduce(self, images: Tensor) -> Tensor:
-        """``(B, *reduced_shape)``: what `forward` needs of the normalised images ``(B, 3, H, W)``, each by itself."""
+        """What `forward` needs of images; each image is reduced independently of the others.
+
+        Args:
+            images: ``(B, 3, H, W)`` float32, normalised.
+
+        Returns:
+            ``(B, *reduced_shape)``.
+        """
 
     @abstractmethod
     def forward(self, target: Tensor, source: Tensor) -> Flow:
-        """The flow of ``P`` pairs of reduced images."""
+        """The flow of ``P`` pairs of frames: where the content of the target lies in the source.
+
+        Args:
+            target: ``(P, *reduced_shape)``, the frames that maps are warped to.
+            source: ``(P, *reduced_shape)``, the frames that the maps are of.
+        """
 
 
 class ZeroFlow(FlowEstimator):
-    """Nothing moves. It has no weights and keeps nothing of an image."""
+    """No motion: the flow is zero. It has no weights and keeps nothing of an image."""
 
     is_zero = True
 
     def reduced_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
-        """An empty tensor."""
+        """``(0, 1, 1)``: a reduced image is empty, whatever ``image_size`` is."""
         del image_size
         return (0, 1, 1)
 
     def reduce(self, images: Tensor) -> Tensor:
-        """``(B, 0, 1, 1)``."""
+        """Empty images, ``(B, 0, 1, 1)``, for ``images`` ``(B, 3, H, W)``."""
         return images[:, :0, :1, :1]
 
     def forward(self, target: Tensor, source: Tensor) -> Flow:
-        """A flow of one cell."""
+        """A zero displacement ``(P, 2, 1, 1)`` without scale, for ``P`` pairs of ``target`` and ``source``."""
         del source
         return Flow(target.new_zeros((len(target), 2, 1, 1)), None)

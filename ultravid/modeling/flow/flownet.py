@@ -85,15 +85,15 @@ class FlowNet(FlowEstimator):
             self.requires_grad_(False)
 
     def reduced_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
-        """3 channels, and the cells of an image, of which the last may be cut off."""
+        """``(3, ceil(H / reduction), ceil(W / reduction))`` for an ``image_size`` of (H, W) pixels."""
         return 3, *map_size(image_size, self.reduction)
 
     def reduce(self, images: Tensor) -> Tensor:
-        """The mean over each cell. The average is taken by channel, so a pair need not be averaged together."""
+        """As `FlowEstimator.reduce`: the mean of each channel of ``images`` over each cell."""
         return _cell_means(images / self.image_divisor, self.reduction)
 
     def forward(self, target: Tensor, source: Tensor) -> Flow:
-        """The flow of pairs of reduced images, ``(P, 3, h, w)`` each."""
+        """As `FlowEstimator.forward`, for ``target`` and ``source`` ``(P, 3, h, w)``. The flow is coarser than the reduced images."""
         x = torch.cat((target, source), dim=1)
         skips = []
         for level in self.levels.values():

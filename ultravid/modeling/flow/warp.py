@@ -57,19 +57,23 @@ class FlowWarp(nn.Module):
 
     @property
     def by_frame(self) -> bool:
-        """A warped map does not depend on the frame that it is warped to."""
+        """Whether a warped map does not depend on the frame that it is warped to."""
         return self.estimator.is_zero
 
     def map_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of the maps of an image."""
+        """(height, width) of the feature maps in cells, for an ``image_size`` of (height, width) in pixels."""
         return map_size(image_size, self.map_stride)
 
     def reduced_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
-        """Shape of what the flow needs of an image of (height, width) pixels."""
+        """As `FlowEstimator.reduced_shape`: (channels, height, width) of what the flow needs of an image.
+
+        Args:
+            image_size: (height, width) of the image in pixels.
+        """
         return self.estimator.reduced_shape(image_size)
 
     def reduce(self, images: Tensor) -> Tensor:
-        """``(B, *reduced_shape)``: what the flow needs of normalised images ``(B, 3, H, W)``, each by itself."""
+        """As `FlowEstimator.reduce`: what the flow needs of normalised ``images`` ``(B, 3, H, W)``, ``(B, *reduced_shape)``."""
         return self.estimator.reduce(images)
 
     def forward(self, maps: Tensor, target: Tensor, source: Tensor) -> Tensor:

@@ -51,11 +51,11 @@ class Cells(NamedTuple):
         return torch.stack((self.size[..., 1] / width, self.size[..., 0] / height), dim=-1)
 
     def flatten(self, start: int, end: int) -> Cells:
-        """Two leading axes as one."""
+        """The same cells with the leading axes ``start`` to ``end``, both included, merged to one, as by `torch.flatten`."""
         return Cells(self.valid.flatten(start, end), self.size.flatten(start, end))
 
     def unflatten(self, axis: int, sizes: torch.Size) -> Cells:
-        """One leading axis as several."""
+        """The same cells with the leading axis ``axis`` split into axes of ``sizes``, as by `torch.unflatten`."""
         return Cells(self.valid.unflatten(axis, sizes), self.size.unflatten(axis, sizes))
 
 
@@ -71,19 +71,19 @@ class QueryPredictions(NamedTuple):
     boxes: Tensor
 
     def unflatten(self, axis: int, sizes: torch.Size) -> QueryPredictions:
-        """One leading axis as several."""
+        """The same predictions with the leading axis ``axis`` split into axes of ``sizes``, as by `torch.unflatten`."""
         return QueryPredictions(self.logits.unflatten(axis, sizes), self.boxes.unflatten(axis, sizes))
 
     def flatten(self, start: int, end: int) -> QueryPredictions:
-        """Leading axes as one."""
+        """The same predictions with the leading axes ``start`` to ``end``, both included, merged to one, as by `torch.flatten`."""
         return QueryPredictions(self.logits.flatten(start, end), self.boxes.flatten(start, end))
 
     def frame(self, index: int) -> QueryPredictions:
-        """One of the first axis: a frame of several, or a clip."""
+        """The predictions at place ``index`` of the first axis: of one frame, or of one clip."""
         return QueryPredictions(self.logits[index], self.boxes[index])
 
     def batched(self) -> QueryPredictions:
-        """A first axis of length 1."""
+        """The same predictions with a new first axis of length 1."""
         return QueryPredictions(self.logits[None], self.boxes[None])
 
 
@@ -114,7 +114,7 @@ class FrameQueries(NamedTuple):
         return self.predictions[-1].boxes
 
     def in_clips(self, by_clip: torch.Size) -> FrameQueries:
-        """The leading axis ``(B * T,)`` as ``(B, T)``."""
+        """The queries with the leading axis ``(B * T,)`` split into ``by_clip``, ``(B, T)``."""
         return self._replace(
             content=self.content.unflatten(0, by_clip),
             memory=self.memory.unflatten(0, by_clip),
@@ -124,7 +124,7 @@ class FrameQueries(NamedTuple):
         )
 
     def frame(self, index: int) -> FrameQueries:
-        """One frame of ``(B,)``, without padding."""
+        """The queries of frame ``index`` of ``(B,)``, without the leading axis and without ``cells``: for batches without padding."""
         return self._replace(
             content=self.content[index],
             memory=self.memory[index],
@@ -135,28 +135,44 @@ class FrameQueries(NamedTuple):
 
 
 class QueryContext(nn.Module, ABC):
-    """From the queries of frames to predictions that know of other frames."""
+    """Turns the queries of frames into predictions that include information from other frames."""
 
     relates_frames = True
     """A frame's predictions depend on other frames; otherwise frames that carry no loss need not be computed."""
 
     def initial_state(self, image_size: tuple[int, int], device: torch.device | None = None) -> State:
-        """The state before the first frame of a stream; image_size is (height, width) in pixels, device None the CPU."""
+        """The state before the first frame of a stream; ``{}`` for a part without memory.
+
+        Args:
+            image_size: (height, width) of the stream's images in pixels.
+            device: device of the state; None: the CPU.
+        """
         del image_size, device
         return {}
 
     @abstractmethod
     def clip(self, queries: FrameQueries, frame_valid: Tensor) -> tuple[QueryPredictions, ...]:
-        """Predictions ``(B, T, Q, ...)``, the final ones last; those before it serve auxiliary losses.
+        """All frames of clips at once.
 
         Args:
-            queries: ``(B, T, Q, ...)``.
-            frame_valid: ``(B, T)`` bool, False for frames that pad a short clip; they must reach no other frame.
+            queries: with leading axes ``(B, T)``.
+            frame_valid: ``(B, T)`` bool, False for frames that pad a short clip; they must not influence other frames.
+
+        Returns:
+            Predictions ``(B, T, Q, ...)``, the final ones last; those before serve the auxiliary losses.
         """
 
     @abstractmethod
     def step(self, queries: FrameQueries, state: State) -> tuple[QueryPredictions, State]:
-        """``(Q, ...)`` of the next frame of a stream, and the next state."""
+        """The next frame of a stream.
+
+        Args:
+            queries: without leading axes.
+            state: from `initial_state` or the previous step; it must not be written to.
+
+        Returns:
+            The final predictions ``(Q, ...)``, and the next state, with the same keys, shapes and dtypes.
+        """
 
 
 class NoQueryContext(QueryContext):
@@ -165,10 +181,10 @@ class NoQueryContext(QueryContext):
     relates_frames = False
 
     def clip(self, queries: FrameQueries, frame_valid: Tensor) -> tuple[QueryPredictions, ...]:
-        """Those of all decoder layers."""
+        """Return ``queries.predictions``: those of all decoder layers."""
         del frame_valid
         return queries.predictions
 
     def step(self, queries: FrameQueries, state: State) -> tuple[QueryPredictions, State]:
-        """Those of the last decoder layer."""
+        """Return the predictions of the last decoder layer, and ``state`` unchanged."""
         return queries.predictions[-1], state

@@ -60,8 +60,8 @@ class EncoderLayer(nn.Module):
 class DeformableEncoder(nn.Module):
     """A projection to the width of the queries, and encoder layers.
 
-    A small image in a padded batch is encoded as it is alone, given the same features: cells of the padding count neither in the group norm
-    nor in attention, and positions are relative to the image.
+    A small image in a padded batch is encoded as it would be by itself, given the same features: cells of the padding count neither in the
+    group norm nor in attention, and positions are relative to the image.
 
     Args:
         in_channels: number of channels of the feature map.
@@ -101,7 +101,15 @@ class DeformableEncoder(nn.Module):
         nn.init.normal_(self.level_embed)
 
     def forward(self, feature_map: Tensor, cells: Cells | None = None) -> Tensor:
-        """``(B, in_channels, h, w)`` to ``(B, C, h, w)``; ``cells`` of a padded batch."""
+        """Encode feature maps.
+
+        Args:
+            feature_map: ``(B, in_channels, h, w)``.
+            cells: which cells show their image, if smaller images were padded; None without padding.
+
+        Returns:
+            ``(B, C, h, w)``.
+        """
         projected = self.input_proj(feature_map)
         projected = (
             self.input_norm(projected) if cells is None else _norm_of_cells(self.input_norm, projected, cells.valid)
@@ -124,7 +132,7 @@ def _centers(map_size: tuple[int, int], device: torch.device) -> Tensor:
 
 
 def _norm_of_cells(norm: nn.GroupNorm, x: Tensor, valid: Tensor) -> Tensor:
-    """The group norm ``(B, C, h, w)`` with the mean and variance of the valid cells ``(B, h, w)`` alone."""
+    """The group norm ``(B, C, h, w)`` with the mean and variance of the valid cells ``(B, h, w)`` only."""
     groups = x.float().unflatten(1, (norm.num_groups, -1))
     weight = valid[:, None, None].float()
     count = weight.sum(dim=(-2, -1), keepdim=True) * groups.shape[2]

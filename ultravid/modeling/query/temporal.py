@@ -1,7 +1,7 @@
 """Queries that attend to the queries of other frames, then again to the map of their own frame (TransVOD).
 
 Source: He et al., "End-to-end video object detection with spatial-temporal transformers" (TransVOD), ACM MM 2021, sections 3.3 and 3.4.
-As in UltraDet's published code (arXiv 2305.18060), a query attends to the query of the same number in other frames alone.
+As in UltraDet's published code (arXiv 2305.18060), a query attends only to the queries of the same number in other frames.
 
 Legend: ``B`` clips, ``T`` frames of a clip, ``R`` frames of the window, ``Q`` queries, ``C`` width of a query.
 """
@@ -64,7 +64,7 @@ class TemporalLayer(nn.Module):
 
 
 class TemporalQueries(QueryContext):
-    """TransVOD's temporal query encoder and temporal decoder, with heads of its own.
+    """TransVOD's temporal query encoder and temporal decoder, with separate class and box heads.
 
     Args:
         dim: ``C``.
@@ -119,14 +119,18 @@ class TemporalQueries(QueryContext):
         self.box_head = BoxHead(dim)
 
     def initial_state(self, image_size: tuple[int, int], device: torch.device | None = None) -> State:
-        """The queries of the window's frames: as the decoder gave them, or, with ``causal``, as each layer shows them to later frames."""
+        """As `QueryContext.initial_state`.
+
+        It has rings of the queries of the window's frames: as the decoder gave them, or, with ``causal``, as each layer passes them on to
+        later frames.
+        """
         del image_size
         shape = (self.num_queries, self.dim)
         names = [f"layer_{i}" for i in range(len(self.layers))] if self.causal else ["decoder"]
         return {name: self.window.initial_state(device, queries=(shape, torch.float32)) for name in names}
 
     def clip(self, queries: FrameQueries, frame_valid: Tensor) -> tuple[QueryPredictions, ...]:
-        """Those of all layers of the decoder before, then the temporal ones."""
+        """As `QueryContext.clip`: the predictions of all layers of the decoder before, then the temporal ones."""
         x, position = queries.content, queries.position
         length = x.shape[1]
         see = temporal_mask(length, self.context_frames, self.causal, x.device) & frame_valid[:, None, :]
@@ -150,7 +154,7 @@ class TemporalQueries(QueryContext):
         return (*queries.predictions, final.unflatten(0, by_clip))
 
     def step(self, queries: FrameQueries, state: State) -> tuple[QueryPredictions, State]:
-        """The temporal predictions of the newest frame."""
+        """As `QueryContext.step`: the temporal predictions of the newest frame."""
         x, next_state = (self._step_causal if self.causal else self._step_window)(queries, state)
         frame = queries._replace(
             content=x,

@@ -108,12 +108,12 @@ class BoxPredictor(nn.Module):
         }
 
     def num_detections(self, num_boxes: int) -> int:
-        """Number of rows that `decode` gives for ``N`` boxes."""
+        """Number of rows that `decode` gives for ``num_boxes`` boxes of a frame: at most ``max_detections``."""
         return min(self.max_detections, num_boxes * self.num_classes)
 
     @torch.no_grad()
     def decode(self, predictions: BoxPredictions, boxes: Tensor, valid: Tensor, image_sizes: Tensor) -> Detections:
-        """Detections, inside the frame, by falling score.
+        """``(B, K, ...)`` detections by falling score, with ``K`` of `num_detections`; boxes are clipped to the image.
 
         Args:
             predictions: predictions of the boxes.

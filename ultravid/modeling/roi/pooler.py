@@ -32,7 +32,15 @@ class RoIPooler(nn.Module):
         self.roi_scale = roi_scale
 
     def forward(self, feature_maps: Tensor, boxes: Tensor) -> Tensor:
-        """``(B, N, D)`` tokens of boxes ``(B, N, 4)``, XYXY in pixels, on ``(B, C, h, w)``."""
+        """Pool a token for each box.
+
+        Args:
+            feature_maps: ``(B, C, h, w)``.
+            boxes: ``(B, N, 4)`` XYXY in pixels of the images.
+
+        Returns:
+            ``(B, N, D)``.
+        """
         if self.roi_scale != 1.0:
             boxes = _enlarge(boxes, self.roi_scale)
         tokens: Tensor = self.head(self._pooled(feature_maps, boxes))

@@ -16,11 +16,12 @@ __all__ = ["NoMixer", "TokenMixer"]
 
 
 class TokenMixer(nn.Module, ABC):
-    """From the tokens of boxes to tokens that know of other boxes, of the same frame or of others."""
+    """Turns the tokens of boxes into tokens that include information from other boxes, of the same frame or of other frames."""
 
     num_phases = 1
+    """Number of different computations that frames of a stream take, see `phase`."""
     detaches_memory = False
-    """Memory frames of a clip get no gradient from it; their maps need none then."""
+    """Whether memory frames of a clip get no gradient from the mixer, so that their feature maps can be computed without."""
 
     def initial_state(self, image_size: tuple[int, int], num_boxes: int, device: torch.device | None = None) -> State:
         """The state before the first frame of a stream.
@@ -38,32 +39,41 @@ class TokenMixer(nn.Module, ABC):
 
         Args:
             frame_number: how many frames of the stream come before this one.
+
+        Returns:
+            A number from 0 to ``num_phases - 1``.
         """
         del frame_number
         return 0
 
     @abstractmethod
     def clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
-        """``(B, T, N, D)`` of all frames of clips; rows that are not valid, and what they hold, reach no valid one.
+        """All frames of clips at once.
 
         Args:
             frames: the tokens, boxes and masks of ``T`` frames of ``B`` clips.
             pool: makes tokens ``(B, N, D)`` of feature maps and boxes, for mixers that change the maps.
+
+        Returns:
+            ``(B, T, N, D)``, row by row for ``frames.tokens``. Rows that are not valid must not influence valid ones, whatever they hold.
         """
 
     def training_clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
-        """`clip` in training; a part that draws at random what it computes does so here, and here alone."""
+        """`clip` in training, with the same arguments and result. A part that computes a random subset of the frames draws it here."""
         return self.clip(frames, pool)
 
     @abstractmethod
     def step(self, frame: FrameTokens, pool: Pool, state: State, phase: int = 0) -> tuple[Tensor, State]:
-        """``(N, D)`` of the next frame of a stream, whose fields have no leading axis, and the next state.
+        """The next frame of a stream.
 
         Args:
-            frame: the tokens, boxes and mask of the frame.
+            frame: the tokens, boxes and masks of the frame, without leading axes.
             pool: as of `clip`, for one frame.
-            state: the state of the stream, from `initial_state` or the previous step; it is not written to.
-            phase: what `phase` gives for the frame's number.
+            state: from `initial_state` or the previous step; it must not be written to.
+            phase: what the method `phase` gives for the frame's number.
+
+        Returns:
+            ``(N, D)``, and the next state, with the same keys, shapes and dtypes.
         """
 
 
@@ -71,11 +81,11 @@ class NoMixer(TokenMixer):
     """No relation between boxes: tokens are returned unchanged."""
 
     def clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
-        """The tokens as they are."""
+        """Return ``frames.tokens`` unchanged."""
         del pool
         return frames.tokens
 
     def step(self, frame: FrameTokens, pool: Pool, state: State, phase: int = 0) -> tuple[Tensor, State]:
-        """The tokens as they are."""
+        """Return ``frame.tokens`` and ``state`` unchanged."""
         del pool, phase
         return frame.tokens, state

@@ -49,7 +49,16 @@ class ContextAttention(Attention):
         self.norm = nn.LayerNorm(dim)
 
     def attend(self, tokens: Tensor, contexts: Tensor, valid: Tensor) -> Tensor:
-        """``(..., N, D)`` of tokens ``(..., N, D)``, contexts ``(..., K, N, D)`` and ``(..., K)`` bool, which contexts there are."""
+        """Add to each token what it gathers from its contexts.
+
+        Args:
+            tokens: ``(..., N, D)``.
+            contexts: ``(..., K, N, D)``, ``K`` for each token.
+            valid: ``(..., K)`` bool, False for places without a context. If none is valid, all have the same weight.
+
+        Returns:
+            ``(..., N, D)``, after the layer norm.
+        """
         dim = tokens.shape[-1]
         weight_q, weight_kv = self.in_proj_weight.split((dim, 2 * dim))
         bias_q, bias_kv = self.in_proj_bias.split((dim, 2 * dim))
@@ -122,11 +131,15 @@ class FlowContextMixer(TokenMixer):
         return list(cast("Iterable[ContextAttention]", self.context_layers))
 
     def phase(self, frame_number: int) -> int:
-        """1 for key frames, 0 for the others."""
+        """As `TokenMixer.phase`: 1 if the frame is a key frame, 0 if it is not.
+
+        Args:
+            frame_number: how many frames of the stream come before this one.
+        """
         return KEY if frame_number // self.streams.stride % self.key_interval == 0 else ORDINARY
 
     def initial_state(self, image_size: tuple[int, int], num_boxes: int, device: torch.device | None = None) -> State:
-        """Reduced images and maps of the key frames, and of the window's frames what the layers need of them."""
+        """As `TokenMixer.initial_state`: reduced images and maps of the key frames, and what the layers need of the window's frames."""
         f32 = torch.float32
         image = (self.warp.reduced_shape(image_size), f32)
         key_map = ((self.map_channels, *self.warp.map_size(image_size)), f32)
@@ -153,11 +166,14 @@ class FlowContextMixer(TokenMixer):
     # --- a clip
 
     def clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
-        """``(B, T, N, D)``."""
+        """As `TokenMixer.clip`.
+
+        With ``causal``, a frame gets its contexts from the key frames up to it, otherwise from the last key frames of the clip.
+        """
         return self._clip(frames, pool, self._context_places(frames.frame_valid, drawn=False))
 
     def training_clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
-        """``(B, T, N, D)``; without ``causal``, the contexts are drawn."""
+        """As `clip`, but without ``causal`` the contexts are of ``num_contexts`` random frames of the clip."""
         return self._clip(frames, pool, self._context_places(frames.frame_valid, drawn=True))
 
     def _clip(self, frames: FrameTokens, pool: Pool, context_places: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -213,7 +229,7 @@ class FlowContextMixer(TokenMixer):
     # --- a stream
 
     def step(self, frame: FrameTokens, pool: Pool, state: State, phase: int = 0) -> tuple[Tensor, State]:
-        """``(N, D)``: the frame's tokens, related to those of the window."""
+        """As `TokenMixer.step`: the frame's tokens, related to their contexts and to the tokens of the window, ``(N, D)``."""
         image = self.warp.reduce(frame.image[None])
         key_frames, window = self.streams.current(state["key_frames"]), self.streams.current(state["window"])
         if phase == KEY:
@@ -271,7 +287,7 @@ class FlowContextMixer(TokenMixer):
         layers = zip(self._contexts(), self.relation.stack(), [*inner, last], strict=True)
         for index, (context, relate, log_weight) in enumerate(layers):
             inputs = context.attend(tokens, ring["contexts"], key_frames["valid"])
-            queries = inputs if index < len(inner) else inputs[-1:]  # the last layer: of the newest frame alone
+            queries = inputs if index < len(inner) else inputs[-1:]  # the last layer: only of the newest frame
             related = relate(queries.flatten(0, 1), inputs.flatten(0, 1), log_weight)
             tokens = related.unflatten(0, queries.shape[:2])
         return tokens[-1].to(frame.tokens.dtype), {**ring, **pairs}

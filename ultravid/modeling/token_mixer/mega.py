@@ -30,10 +30,10 @@ class MEGAMixer(TokenMixer):
     """Relation layers over the local frames, each of which has the memory's tokens at its own input as further keys.
 
     When a frame leaves the local window, its tokens at the input of each layer, as the window's last step computed them, enter the
-    memory and never change again (the paper's long-range memory). They were computed with the memory of their own time, so that each layer
+    memory and never change again (the paper's long-range memory). They were computed with the memory as it was then, so each layer
     reaches ``memory_frames`` further back than the one before it.
 
-    In training the first `Clip.num_memory` frames of a clip are the memory: related to each other alone, without gradient and
+    In training the first `Clip.num_memory` frames of a clip are the memory: related only to each other, without gradient and
     without loss. The clips of the published recipe have 6, and 10 local frames.
 
     Args:
@@ -48,7 +48,7 @@ class MEGAMixer(TokenMixer):
             back than the local window: this number of frames before the newest one, each as computed when it was the newest.
             The memory is empty until one more frame than this has preceded the newest.
         gt_memory_keys: boxes of the memory that are copies of the ground truth are keys in training, as in the published code. A
-            stream has no ground truth, so by default they are queries alone, as those of the local frames are.
+            stream has no ground truth, so by default they are only queries, as those of the local frames are.
 
     Raises:
         ValueError: ``recent_memory_frames`` with ``causal``, or more of them than ``memory_frames``.
@@ -85,7 +85,7 @@ class MEGAMixer(TokenMixer):
         self.streams = InterleavedStreams(context_stride)
 
     def initial_state(self, image_size: tuple[int, int], num_boxes: int, device: torch.device | None = None) -> State:
-        """What each layer needs of the local window and of the memory."""
+        """As `TokenMixer.initial_state`: what each layer needs of the local window and of the memory."""
         del image_size
         if self.causal:
             return self.streams.initial_state(causal_state(self.relation, self.window, num_boxes, device))
@@ -104,7 +104,7 @@ class MEGAMixer(TokenMixer):
         return self.streams.initial_state({**rings, **more, **pairs})
 
     def clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
-        """``(B, T, N, D)``: tokens of local frames, related to each other and to the memory; memory is related to memory alone."""
+        """As `TokenMixer.clip`: tokens of local frames are related to each other and to the memory, tokens of the memory only to the memory."""
         del pool
         length, num_boxes = frames.tokens.shape[1:3]
         key = ~frames.is_gt
@@ -124,7 +124,7 @@ class MEGAMixer(TokenMixer):
         return tokens.unflatten(1, (length, num_boxes))
 
     def step(self, frame: FrameTokens, pool: Pool, state: State, phase: int = 0) -> tuple[Tensor, State]:
-        """``(N, D)``: the frame's tokens, related to those of the local window and of the memory."""
+        """As `TokenMixer.step`: the frame's tokens, related to those of the local window and of the memory, ``(N, D)``."""
         del pool, phase
         current = self.streams.current(state)
         if self.causal:

@@ -54,7 +54,7 @@ class RelationMixer(TokenMixer):
         self.streams = InterleavedStreams(context_stride)
 
     def initial_state(self, image_size: tuple[int, int], num_boxes: int, device: torch.device | None = None) -> State:
-        """What each layer needs of the window's earlier frames; nothing if a frame is related to itself alone."""
+        """As `TokenMixer.initial_state`: what each layer needs of the window's earlier frames; ``{}`` without context frames."""
         del image_size
         if self.context_frames == 0:
             return {}
@@ -73,13 +73,13 @@ class RelationMixer(TokenMixer):
         )
 
     def clip(self, frames: FrameTokens, pool: Pool) -> Tensor:
-        """``(B, T, N, D)``: the tokens of each clip, related to those of the frames that they see."""
+        """As `TokenMixer.clip`: the tokens of each frame, related to those of the frames that it sees, ``(B, T, N, D)``."""
         del pool
         length, num_boxes = frames.tokens.shape[1:3]
         key = frames.valid & ~frames.is_gt & frames.frame_valid[..., None]
         if self.context_frames == 0:
-            alone: Tensor = self.relation(frames.tokens, frames.boxes, key[..., None, :])
-            return alone
+            by_frame: Tensor = self.relation(frames.tokens, frames.boxes, key[..., None, :])
+            return by_frame
         mask = key.flatten(1)[:, None, :]
         if self.causal:
             see = temporal_mask(length, self.context_frames, causal=True, device=mask.device)
@@ -88,11 +88,11 @@ class RelationMixer(TokenMixer):
         return related.unflatten(1, (length, num_boxes))
 
     def step(self, frame: FrameTokens, pool: Pool, state: State, phase: int = 0) -> tuple[Tensor, State]:
-        """``(N, D)``: the frame's tokens, related to those of the window."""
+        """As `TokenMixer.step`: the frame's tokens, related to those of the window, ``(N, D)``."""
         del pool, phase
         if self.context_frames == 0:
-            alone: Tensor = self.relation(frame.tokens, frame.boxes, frame.valid[None])
-            return alone, state
+            related: Tensor = self.relation(frame.tokens, frame.boxes, frame.valid[None])
+            return related, state
         current = self.streams.current(state)
         if self.causal:
             tokens, current = causal_step(self.relation, self.window, frame, current)
