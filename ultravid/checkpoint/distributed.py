@@ -78,7 +78,15 @@ class DistributedCheckpointer(DetectionCheckpointer):
     def save(
         self, name: str, *, tag_last: bool = True, tag_best: bool = False, remove: Iterable[Path] = (), **kwargs: Any
     ) -> Path | None:
-        """See `DetectionCheckpointer.save`; returns when all processes have written."""
+        """Write the folder ``<name>.dcp``; arguments as of `DetectionCheckpointer.save`. It returns when all processes have written.
+
+        Returns:
+            the folder, in all processes; None if it can't be written and ``on_error`` is "continue".
+
+        Raises:
+            CheckpointError: it can't be written, and ``on_error`` is "stop"; older checkpoints stay as they are.
+            TypeError: a checkpointable's state is not plain data.
+        """
         start = time.perf_counter()
         path = self._run.checkpoint(name, self.suffix)
         temporary = path.with_name(f".{path.name}.{comm.all_gather(os.getpid())[0]}.tmp")
@@ -147,7 +155,13 @@ class DistributedCheckpointer(DetectionCheckpointer):
     def load(
         self, path: str | Path, checkpointables: list[str] | None = None, *, strict: bool = False
     ) -> dict[str, Any]:
-        """See `DetectionCheckpointer.load`; a folder of shards must fit the model."""
+        """Load a folder of shards, or a file as `DetectionCheckpointer.load` does, which describes arguments and result.
+
+        A folder of shards must fit the model, whatever ``strict`` is.
+
+        Raises:
+            CheckpointError: it is missing or damaged, or doesn't fit the model.
+        """
         if not (str(path) and Path(path).is_dir()):
             return super().load(path, checkpointables, strict=strict)
         wanted = list(self.checkpointables if checkpointables is None else checkpointables)

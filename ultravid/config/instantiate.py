@@ -57,6 +57,12 @@ class Builder:
     def build(self, key: str) -> Any:
         """Build the object at a key, ``"dataloader.test"``, and whatever it needs.
 
+        Args:
+            key: a full key; "" is the whole config.
+
+        Returns:
+            What the target returned; of a node without ``_target_`` a plain dict or list of built values; any other value as it is.
+
         Raises:
             ConfigError: there is no such key, a target can't be imported, a value is still ``???``, or a reference is
                 wrong. An error that a target itself raises passes through, with a note of the key, the target and its
@@ -67,6 +73,10 @@ class Builder:
 
     def provide(self, key: str, made: T) -> T:
         """Use an existing object for the node at a key, wherever it is referred to.
+
+        Args:
+            key: the full key of a node, ``"model"``.
+            made: the object, which is not built then.
 
         Returns:
             the object.

@@ -117,7 +117,13 @@ class Node(dict[Any, Any], Container, replaces=dict):
             self.set(name, value, caller())
 
     def set(self, key: Any, value: Any, origin: Origin) -> None:
-        """Set a key and note where it was set; what it held before stays in the node's record."""
+        """Set a key, as ``node[key] = value`` does, and note where it was set; what it held before stays in the node's record.
+
+        Args:
+            key: one key of this node; a dot in it does not lead further down.
+            value: a node that belongs to another one already is copied.
+            origin: the place that `explain` and errors name.
+        """
         old = dict.get(self, key, DELETED)
         if value is old and isinstance(value, Container):  # ``cfg.hooks += [...]`` changes the list and then assigns it
             return
@@ -126,7 +132,11 @@ class Node(dict[Any, Any], Container, replaces=dict):
         dict.__setitem__(self, key, value)
 
     def delete_key(self, key: Any, origin: Origin) -> None:
-        """Delete a key and note where that was done.
+        """Delete a key, as ``del node[key]`` does, and note where that was done.
+
+        Args:
+            key: one key of this node.
+            origin: the place that `explain` and errors name.
 
         Raises:
             UnknownKeyError: there is no such key.

@@ -83,14 +83,27 @@ class ListNode(list[Any], Container, replaces=list):
             self.set(index, value, caller())
 
     def set(self, index: int, value: Any, origin: Origin) -> None:
-        """Set an item and note where it was set."""
+        """Set an item, as ``node[index] = value`` does, and note where it was set.
+
+        Args:
+            index: place of the item; negative ones count from the end.
+            value: a node that belongs to another one already is copied.
+            origin: the place that `explain` and errors name.
+
+        Raises:
+            IndexError: there is no such item.
+        """
         index = range(len(self))[index]
         value = adopt(value, self)
         note_setting(self, index, value, origin, list.__getitem__(self, index))
         list.__setitem__(self, index, value)
 
     def delete_key(self, index: int, origin: Origin) -> None:
-        """Delete an item and note where that was done."""
+        """Delete the item at ``index``, as ``del node[index]`` does; ``origin`` is the place that `explain` and errors name.
+
+        Raises:
+            IndexError: there is no such item.
+        """
         list.__delitem__(self, index)
         forget_settings(self, origin)
 
@@ -120,7 +133,11 @@ class ListNode(list[Any], Container, replaces=list):
         forget_settings(self, caller())
 
     def pop(self, index: Any = -1) -> Any:
-        """Remove an item and return it, resolved."""
+        """Remove the item at ``index``, by default the last one, and return it, resolved.
+
+        Raises:
+            IndexError: there is no such item.
+        """
         value = self[index]
         removed = list.pop(self, index)
         if isinstance(removed, Container):
@@ -144,7 +161,7 @@ class ListNode(list[Any], Container, replaces=list):
         forget_settings(self, caller())
 
     def sort(self, *, key: Any = None, reverse: bool = False) -> None:
-        """Sort the items as written."""
+        """Sort the items as written, that is without resolving references; ``key`` and ``reverse`` as of `list.sort`."""
         list.sort(self, key=key, reverse=reverse)
         forget_settings(self, caller())
 

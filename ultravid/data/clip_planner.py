@@ -178,7 +178,7 @@ class StaticClips:
             )
 
     def frame_of(self, video: Video, rng: np.random.Generator) -> int | None:
-        """The frame that a clip of a video repeats; None if the clip is not made static."""
+        """The index of the frame that a clip of ``video`` repeats, drawn from ``rng``; None if the clip is not made static."""
         stretches: Sequence[tuple[int, int]] = [(0, len(video) - 1)] if self.anywhere else video.static_frames
         if not stretches or rng.random() >= self.rate:
             return None

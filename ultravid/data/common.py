@@ -119,7 +119,7 @@ class MapDataset(Dataset[Any]):
         return len(self._dataset)
 
     def unmapped(self, index: int) -> Any:
-        """An item of the data set before the function."""
+        """The item at ``index`` of the data set before the function."""
         return self._dataset[index]
 
     def __getitem__(self, index: int) -> Any:

@@ -100,7 +100,7 @@ class RandomDepthGain:
         self.dynamic_range_db = dynamic_range_db
 
     def gain_db(self, height: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """``(height,)`` decibels of each row."""
+        """The gain of each row, ``(height,)`` in decibels, from ``num_sliders`` numbers that are drawn from ``rng``."""
         sliders = rng.uniform(-self.max_db, self.max_db, self.num_sliders)
         return np.interp(np.linspace(0, self.num_sliders - 1, height), np.arange(self.num_sliders), sliders)
 

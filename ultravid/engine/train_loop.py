@@ -223,8 +223,8 @@ class TrainerBase:
     def train(self, start_iter: int | None = None, max_iter: int | None = None) -> None:
         """Train from ``start_iter`` up to, and without, ``max_iter``; None takes the trainer's attributes.
 
-        At the end the lock on the checkpointer's folder is released, if `default_setup` took it in this process: a notebook's
-        lives on. A further training there takes it again.
+        At the end the lock on the checkpointer's folder is released, if `default_setup` took it in this process, because a process such as a
+        notebook's goes on. A further training there takes it again.
 
         Raises:
             StopTraining: the run was asked to stop.
@@ -484,7 +484,16 @@ class SimpleTrainer(TrainerBase):
         return self.nonfinite.num_skipped > 0
 
     def train(self, start_iter: int | None = None, max_iter: int | None = None) -> None:
-        """As `TrainerBase`; the data start where the run starts."""
+        """As `TrainerBase.train`; the loader starts with the batch of iteration ``start_iter``.
+
+        Args:
+            start_iter: the first iteration; None: the attribute ``start_iter``, which `resume_or_load` sets.
+            max_iter: the iteration before which the training ends; None: the attribute ``max_iter``.
+
+        Raises:
+            StopTraining: the run was asked to stop.
+            LockedError: another process trains in the folder by now.
+        """
         self._data_loader_iter_obj = None
         self._position.num_batches = None
         self._recorded_names = ()
@@ -500,7 +509,7 @@ class SimpleTrainer(TrainerBase):
         if self._synchronized is not None and waits_for_all(self.model):
             held = (p for group in self.optimizer.param_groups for p in group["params"])
             self._num_expected = sum(id(p) in self._synchronized for p in held)
-        # One answer for all processes, which reduce the same tensors: a hook may be registered in the main one alone.
+        # One answer for all processes, which reduce the same tensors: a hook may be registered only in the main one.
         users_hooks = bool(self._users_hooks())
         self._has_users_hooks = users_hooks if self._synchronized is None else any(comm.all_gather(users_hooks))
         self._sums_to_compare = None
@@ -793,7 +802,7 @@ class AMPTrainer(SimpleTrainer):
         optimizer: of the model's parameters.
         gather_metric_period: iterations between records of the losses.
         zero_grad_before_forward: clear gradients before the forward pass instead of before the backward pass.
-        grad_scaler: scales the loss; None makes one that is active with float16 alone.
+        grad_scaler: scales the loss; None makes one that is active only with float16.
         precision: the dtype of the forward pass; None takes float16 on CUDA or if a scaler is given, and bfloat16 on
             the CPU.
         log_grad_scaler: record the scale as ``grad_scaler``.

@@ -56,7 +56,7 @@ class EvaluatedRun:
 
     @classmethod
     def of_config(cls, cfg: Node) -> EvaluatedRun:
-        """The run of a config: that of its ``train.output_dir``."""
+        """The run whose folder is ``train.output_dir`` of ``cfg``."""
         return cls(RunFolder(cfg.train.output_dir), cfg)
 
 

@@ -66,12 +66,23 @@ class DatasetEvaluator:
         """Prepare for a new evaluation; called before the first frame."""
 
     def begin(self, fingerprint: Callable[[], str]) -> None:
-        """Called by `inference_on_dataset` after `reset`; ``fingerprint()`` identifies the model (`model_fingerprint`)."""
+        """Called by `inference_on_dataset` after `reset`, for evaluators that reuse saved outputs.
+
+        Args:
+            fingerprint: returns a text that is the same for the same weights and settings of the model (`model_fingerprint`). It reads all
+                weights, so call it only if it is needed.
+        """
 
     def cached_outputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
         """The model's outputs for these inputs, if an interrupted evaluation saved them; None if not.
 
         Inputs with saved outputs are not passed to the model, so either all frames of a video must have them or none.
+
+        Args:
+            inputs: a batch of the loader, as of `process`.
+
+        Returns:
+            ``{"instances": Instances}`` for each input, which is passed to `process` in place of the model's output.
         """
         del inputs
         return None
@@ -109,17 +120,17 @@ class DatasetEvaluators(DatasetEvaluator):
             evaluator.reset()
 
     def begin(self, fingerprint: Callable[[], str]) -> None:
-        """Begin with all evaluators."""
+        """Call `DatasetEvaluator.begin` of all evaluators, with the same ``fingerprint``."""
         for evaluator in self._evaluators:
             evaluator.begin(fingerprint)
 
     def cached_outputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
-        """The outputs of the first evaluator that has them."""
+        """`DatasetEvaluator.cached_outputs` of the first evaluator that has outputs for ``inputs``."""
         known = (evaluator.cached_outputs(inputs) for evaluator in self._evaluators)
         return next((outputs for outputs in known if outputs is not None), None)
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Pass the batch to all evaluators."""
+        """Pass ``inputs`` and ``outputs``, as of `DatasetEvaluator.process`, to all evaluators."""
         for evaluator in self._evaluators:
             evaluator.process(inputs, outputs)
 

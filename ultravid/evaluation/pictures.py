@@ -67,7 +67,7 @@ class FramePictures(DatasetEvaluator):
         self._chosen: dict[str, tuple[float, NDArray[np.uint8]]] = {}
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Draw the frame if it is its video's best so far."""
+        """As `DatasetEvaluator.process`: draw a frame if its lesion is the largest of its video so far."""
         for given, output in zip(inputs, outputs, strict=True):
             video_id = given["video_id"]
             areas = given["instances"].gt_boxes.area()

@@ -105,7 +105,11 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         self._fingerprint = ""
 
     def begin(self, fingerprint: Callable[[], str]) -> None:
-        """Delete the prediction files that this evaluation does not reuse, and index those that it does."""
+        """As `DatasetEvaluator.begin`: delete the prediction files that this evaluation does not reuse, and index those that it does.
+
+        Raises:
+            UserError: ``output_dir`` is the folder of a run.
+        """
         if self._output is None:
             return
         run = RunFolder(self._output.path)
@@ -144,7 +148,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
             )
 
     def cached_outputs(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
-        """The detections that an interrupted evaluation saved for these frames; None if their video is not reused.
+        """As `DatasetEvaluator.cached_outputs`: the detections that an interrupted evaluation saved; None if the video is not reused.
 
         Raises:
             UserError: the image or the ground truth of a frame has changed since.
@@ -176,7 +180,7 @@ class VideoDetectionEvaluator(DatasetEvaluator):
         )
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Add frames to their videos; a frame of another video finishes the current one.
+        """As `DatasetEvaluator.process`: add frames to their videos; a frame of another video finishes the current one.
 
         Raises:
             UserError: an input lacks a key, the outputs are not one dict with ``instances`` for each input, a detection is not a box

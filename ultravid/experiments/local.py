@@ -65,19 +65,19 @@ class JobResults:
 
 
 class JobListener:
-    """Is called when jobs start and end; the methods here do nothing."""
+    """Is called when jobs start and end; the methods here do nothing. Derive from it and override those that you need."""
 
     def started(self, job: Job, slot: Mapping[str, str]) -> None:
-        """A job is about to start in a slot."""
+        """A job is about to start in a slot, whose environment variables ``slot`` has."""
 
     def launched(self, job: Job, pid: int) -> None:
-        """The process of a job that was about to start is there."""
+        """The process of a job that was about to start exists; ``pid`` is its id."""
 
     def adopted(self, job: Job, process: JobProcess) -> None:
         """A process that this one has not started is at work on a job; it is waited for."""
 
     def ended(self, job: Job, exit_code: int) -> None:
-        """A job has ended."""
+        """A job has ended; ``exit_code`` is that of its process, negative for the signal that killed it."""
 
     def restarting(self, job: Job, number: int, of: int) -> None:
         """A job that was killed starts again, for the ``number``-th time of at most ``of``."""
@@ -95,7 +95,7 @@ class JobListener:
         """A second Ctrl-C kills the jobs that are still running."""
 
     def left(self, job: Job) -> None:
-        """Jobs are stopped, and the process of this one is not ours to stop: it goes on."""
+        """Jobs are stopped, but the process of ``job`` was not started here, so it goes on."""
 
     def halting(self, error: Exception, running: int) -> None:
         """No further job starts because of an error; ``running`` jobs go on to their end, then it is raised."""

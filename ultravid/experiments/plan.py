@@ -63,7 +63,16 @@ class PlannedJob:
         return self.run.path.name
 
     def command(self, config_file: str, python: str, *options: str) -> list[str]:
-        """The launcher's command for this job: it resumes what was begun, and refuses a config other than the planned one."""
+        """The launcher's command for this job: it resumes what was begun, and refuses a config other than the planned one.
+
+        Args:
+            config_file: path or address of the config file.
+            python: the interpreter.
+            options: further options of ``tools/lazyconfig_train.py``.
+
+        Returns:
+            the words of the command, for `subprocess`.
+        """
         output_dir = f"train.output_dir={quoted_path(self.run.path)}"
         launcher = str(tools_folder() / "lazyconfig_train.py")
         own = ["--config-file", config_file, "--resume", "--identity", self.identity[:16]]
@@ -184,7 +193,10 @@ class ExperimentFolder:
         )
 
     def write_plan(self, plan: Plan, base: Node) -> None:
-        """Write the plan and the config that it starts from, each as a whole; the config stays if the plan has no new job."""
+        """Write ``plan``, and ``base``, the config that its jobs override, as files that are complete or absent.
+
+        The config stays as it is if the plan has no new job.
+        """
         self.jobs.mkdir(parents=True, exist_ok=True)
         old = self.read_plan() if self.base_config.is_file() else None
         if old is None or {job.identity for job in plan.jobs} - {job.identity for job in old.jobs}:
@@ -211,10 +223,16 @@ class ExperimentFolder:
             file.write(dump_json({**content, "jobs": entries}, indent=1).encode())
 
     def new_job(self, number: int, job: CheckedJob, known: PlannedJob | None = None) -> PlannedJob:
-        """A job with the next number, or one of the plan as it is today.
+        """The planned form of a checked job.
 
         A command may sweep fewer keys than the one before, as ``optimizer.lr=1e-4`` to run a part of a grid: tables still show what
         distinguishes its jobs from the others.
+
+        Args:
+            number: the next number of the plan.
+            job: the job.
+            known: the job of the plan that it is; its number, its folder and its other settings are kept, and its name unless there is
+                a new one. None for a new job.
         """
         settings, name = job.settings.settings, job.settings.name
         if known is None:

@@ -51,7 +51,11 @@ class Detection:
     track_id: int | None = None
 
     def as_json(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """The detection as the result files and the page have it."""
+        """The detection as the result files and the page have it: ``box``, ``score``, ``class``, ``class_id`` and ``track_id``.
+
+        Args:
+            class_names: the name of each class of the model; a class without a name is called by its number.
+        """
         return {
             "box": [round(v, 3) for v in self.box],
             "score": round(self.score, 6),
@@ -100,7 +104,11 @@ class FrameDetections:
         return cls(index, pts_s, tuple(sorted(found, key=lambda d: -d.score)))
 
     def as_json(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """The frame as the result files and the page have it."""
+        """The frame as the result files and the page have it: ``index``, ``pts_s`` and ``detections``.
+
+        Args:
+            class_names: as of `Detection.as_json`.
+        """
         return {
             "index": self.index,
             "pts_s": self.pts_s,

@@ -54,11 +54,15 @@ class TrackSummary:
 
     @property
     def best_score(self) -> float:
-        """Of `best`."""
+        """The score of `best`."""
         return self.best.score
 
     def as_json(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """The track as the result files and the page have it."""
+        """The track as the result files and the page have it, its fields by name.
+
+        Args:
+            class_names: as of `Detection.as_json`.
+        """
         return {
             "track_id": self.track_id,
             "class": class_names[self.class_id] if self.class_id < len(class_names) else str(self.class_id),

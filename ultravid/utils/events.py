@@ -547,7 +547,7 @@ class EventWriter:
                     print(iteration, scalars)  # {"total_loss": 1.2, "lr": 0.001, ...}
                 storage.mark_written(self)
 
-    The main process alone calls it: every few iterations, after an evaluation, and at the end.
+    Only the main process calls it: every few iterations, after an evaluation, and at the end.
     """
 
     def write(self) -> None:
@@ -555,13 +555,18 @@ class EventWriter:
         raise NotImplementedError
 
     def rewind(self, iteration: int) -> None:
-        """Drop what an earlier attempt wrote at or past ``iteration``, with which the run starts. Called before the first step.
+        """Drop what an earlier attempt wrote at or past an iteration. Called with 0 before the first step of a new run.
 
-        0 is a new run.
+        Args:
+            iteration: the iteration of the next row; 0 drops everything.
         """
 
     def resume(self, next_row: int) -> None:
-        """As `rewind`, for a run that is resumed; ``next_row`` is 0 if it was interrupted before its first row."""
+        """Called before the first step of a resumed run; by default it calls `rewind`, but not with 0.
+
+        Args:
+            next_row: the iteration of the next row, before which everything was written; 0 if the run was interrupted before its first row.
+        """
         self.rewind(max(next_row, 1))
 
     def close(self) -> None:
@@ -729,13 +734,13 @@ class TensorboardXWriter(EventWriter):
         return SummaryWriter(str(self._log_dir), **self._kwargs)
 
     def rewind(self, iteration: int) -> None:
-        """See `EventWriter.rewind`. TensorBoard is asked to hide older points past ``purge_step``; a new run archives older files."""
+        """As `EventWriter.rewind`: TensorBoard hides older points at or past ``iteration``; a new run archives older files."""
         if iteration == 0:
             RunFolder(self._log_dir).archive_events()
         self.resume(iteration)
 
     def resume(self, next_row: int) -> None:
-        """See `EventWriter.resume`."""
+        """As `EventWriter.resume`: TensorBoard hides older points at or past ``next_row``."""
         self._kwargs.setdefault("purge_step", next_row)
 
     def write(self) -> None:

@@ -33,7 +33,7 @@ class Limits:
     lt: float | str | None = None
 
     def allow(self, value: float) -> bool:
-        """Whether a number is within the bounds, apart from one that names an argument."""
+        """Whether ``value`` is within the bounds; a bound that names an argument is not checked here."""
         if math.isnan(value):
             return False
         return (
@@ -44,7 +44,7 @@ class Limits:
         )
 
     def described(self, what: str) -> str:
-        """The bounds of something, ``"int >= 0"`` or ``"float in [0, 1)"``."""
+        """The bounds as text: of ``what="int"`` ``"int >= 0"``, of ``what="float"`` ``"float in [0, 1)"``."""
         low = self.ge if self.ge is not None else self.gt
         high = self.le if self.le is not None else self.lt
         if high is None or high == math.inf:
@@ -85,7 +85,7 @@ class Hint:
 
     Attributes:
         text: one or more sentences.
-        of_functions: whether it is about functions alone.
+        of_functions: whether it is only about functions.
     """
 
     text: str

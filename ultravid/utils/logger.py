@@ -31,7 +31,7 @@ class TerminalHandler(logging.StreamHandler[Any]):
         self.console: Console | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """See `logging.Handler`."""
+        """As `logging.StreamHandler.emit`: write the line of ``record``, above what ``console`` draws."""
         if self.console is None:
             super().emit(record)
             return

@@ -87,7 +87,7 @@ class Attempt:
         return content if isinstance(content, dict) else None
 
     def write_record(self, content: dict[str, Any]) -> None:
-        """Replace `record` as a whole."""
+        """Replace the file `record` by ``content`` as JSON; the file is complete at any time."""
         with replace_file(self.record) as file:
             file.write(dump_json(content, indent=1).encode())
 
@@ -207,7 +207,11 @@ class RunFolder:
         return self.path / ("log.txt" if rank == 0 else f"log.txt.rank{rank}")
 
     def eval_log_of(self, rank: int) -> Path:
-        """The log of one process of an evaluation that was started while another process is training in the folder."""
+        """The log of one process of an evaluation that was started while another process is training in the folder.
+
+        Args:
+            rank: the process, from 0.
+        """
         return self.path / ("log_eval.txt" if rank == 0 else f"log_eval.txt.rank{rank}")
 
     @property

@@ -194,7 +194,15 @@ class ToolParser(argparse.ArgumentParser):
         self.exit(EXIT_USER_ERROR, f"error: {text}{end} For all options: {self._help_command()}\n")
 
     def hints(self, unknown: Sequence[str], known: Sequence[str]) -> list[str]:
-        """Suggestions for arguments that the parser does not know, as sentences."""
+        """Suggestions for arguments that the parser does not know.
+
+        Args:
+            unknown: the arguments as they were typed.
+            known: the long options of the parser, with their two hyphens.
+
+        Returns:
+            a sentence for each option that is near to a known one.
+        """
         options = [text.partition("=")[0] for text in unknown if text.startswith("-")]
         found = {option: nearest(option.lstrip("-"), [text[2:] for text in known]) for option in options}
         return [f"Did you mean --{near}?" for near in dict.fromkeys(filter(None, found.values()))]

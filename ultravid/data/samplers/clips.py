@@ -82,7 +82,16 @@ class AnchoredFrameSampler(FrameSampler, Protocol):
     """A frame sampler that can be asked for a clip with a certain frame; mining by frame needs one."""
 
     def around(self, num_frames: int, frame: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """As `FrameSampler`, with ``frame`` among the indices, or its nearest neighbour if a stride skips it."""
+        """The frames of a clip that holds a certain frame.
+
+        Args:
+            num_frames: length of the video.
+            frame: index into the video.
+            rng: to draw from; it is seeded for each clip.
+
+        Returns:
+            indices as of `FrameSampler`, with ``frame`` among them, or the nearest frame to it that the stride does not skip.
+        """
 
 
 @runtime_checkable
@@ -90,7 +99,16 @@ class FilmFrameSampler(FrameSampler, Protocol):
     """A frame sampler whose strides and windows follow the time of frames; films with gaps need one."""
 
     def of_film(self, film: Film, rng: np.random.Generator, frame: int | None = None) -> NDArray[np.int64]:
-        """As `FrameSampler` and `AnchoredFrameSampler` (with ``frame``), in a film with gaps; without gaps the clips are the same."""
+        """The frames of a clip in a film with gaps; without gaps they are those of a call, or of `AnchoredFrameSampler.around`.
+
+        Args:
+            film: the times of the video's frames.
+            rng: to draw from; it is seeded for each clip.
+            frame: one that the clip should hold, as of `AnchoredFrameSampler.around`; None for any clip.
+
+        Returns:
+            indices as of `FrameSampler`.
+        """
 
 
 class WindowFrameSampler:
@@ -111,18 +129,28 @@ class WindowFrameSampler:
         return self.draw_at(num_frames, int(rng.integers(num_frames)), rng)
 
     def around(self, num_frames: int, frame: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """As a call, with ``frame`` as the centre; if it was not drawn, it replaces the nearest frame that was."""
+        """As `AnchoredFrameSampler.around`: ``frame`` is the centre; if it was not drawn, it replaces the nearest frame that was."""
         drawn = self.draw_at(num_frames, frame, rng)
         drawn[np.abs(drawn - frame).argmin()] = frame
         return drawn
 
     def of_film(self, film: Film, rng: np.random.Generator, frame: int | None = None) -> NDArray[np.int64]:
-        """As a call, or as ``around`` a frame, in a film with gaps: the window may hold few frames, which are repeated then."""
+        """As `FilmFrameSampler.of_film`; the window may hold few frames, which are repeated then."""
         centre = int(rng.integers(len(film))) if frame is None else frame
         return self.draw_of_film(film, centre, rng, anchored=frame is not None)
 
     def draw_of_film(self, film: Film, centre: int, rng: np.random.Generator, anchored: bool) -> NDArray[np.int64]:
-        """Frames of the window around a centre, which is among them if it is an anchor."""
+        """Frames drawn from the window around a frame of a film with gaps.
+
+        Args:
+            film: the times of the video's frames.
+            centre: index of the frame in the middle of the window.
+            rng: to draw from.
+            anchored: the centre must be among the frames; if it was not drawn, it replaces the nearest frame that was.
+
+        Returns:
+            ``(num_frames,)`` sorted indices.
+        """
         begin, end = film.between(*film.window(centre, self.window, self.num_frames))
         drawn = np.sort(begin + rng.choice(end - begin, self.num_frames, replace=end - begin < self.num_frames))
         if anchored:
@@ -130,12 +158,12 @@ class WindowFrameSampler:
         return drawn.astype(np.int64)
 
     def first_of(self, num_frames: int, centre: int) -> int:
-        """The first frame of the window around a centre."""
+        """The first frame of the window around frame ``centre`` of a video of ``num_frames`` frames without gaps."""
         span = min(self.window, num_frames)
         return min(max(centre - span // 2, 0), num_frames - span)
 
     def draw_at(self, num_frames: int, centre: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """As a call, around a given centre."""
+        """As a call, but with the window around frame ``centre``, which need not be among the frames that are drawn."""
         span = min(self.window, num_frames)
         drawn = rng.choice(span, self.num_frames, replace=span < self.num_frames)
         return np.sort(self.first_of(num_frames, centre) + drawn).astype(np.int64)
@@ -178,11 +206,11 @@ class MemoryFrameSampler:
         return self._with_memory(num_frames, centre, local, rng)
 
     def around(self, num_frames: int, frame: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """As a call, with ``frame`` among the frames of the window."""
+        """As `AnchoredFrameSampler.around`: ``frame`` is among the frames of the window."""
         return self._with_memory(num_frames, frame, self._local.around(num_frames, frame, rng), rng)
 
     def of_film(self, film: Film, rng: np.random.Generator, frame: int | None = None) -> NDArray[np.int64]:
-        """As a call, or as ``around`` a frame, in a film with gaps: no memory frame is older than the interval says."""
+        """As `FilmFrameSampler.of_film`; no memory frame is older than the interval says."""
         centre = int(rng.integers(len(film))) if frame is None else frame
         local = self._local.draw_of_film(film, centre, rng, anchored=frame is not None)
         first, _ = film.window(centre, self._local.window, self._local.num_frames)
@@ -222,7 +250,7 @@ class StridedFrameSampler:
         return self._from(int(rng.integers(last_start + 1)), stride, num_frames)
 
     def around(self, num_frames: int, frame: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """As a call, from a random start whose clip has ``frame``; if there is none, from the start that comes nearest."""
+        """As `AnchoredFrameSampler.around`: from a random start whose clip has ``frame``; if there is none, from the start that comes nearest."""
         stride, last_start = self._fitted(num_frames)
         starts = frame - stride * np.arange(self.num_frames)
         inside = starts[(starts >= 0) & (starts <= last_start)]
@@ -232,7 +260,7 @@ class StridedFrameSampler:
         return self._from(int(rng.choice(inside)), stride, num_frames)
 
     def of_film(self, film: Film, rng: np.random.Generator, frame: int | None = None) -> NDArray[np.int64]:
-        """As a call, or as ``around`` a frame, in a film with gaps, see `Film.strided`."""
+        """As `FilmFrameSampler.of_film`; the steps are those of `Film.strided`."""
         return film.strided(rng, self.stride, self.num_frames, frame)
 
     def _fitted(self, num_frames: int) -> tuple[int, int]:

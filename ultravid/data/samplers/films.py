@@ -82,7 +82,10 @@ class Film:
     def window(self, centre: int, length: int, num_frames: int) -> tuple[float, float]:
         """First tick, and tick after the last, of a window around a frame; it is shifted to lie inside the film.
 
-        It is longer if it holds too few frames at the film's spacing, see `length`.
+        Args:
+            centre: index of the frame in the middle of the window.
+            length: length of the window in ticks; it is longer if it would hold too few frames at the film's spacing, see the method `length`.
+            num_frames: number of frames that are drawn from it.
         """
         whole = float(self.ticks[-1] - self.ticks[0]) + self.spacing
         span = min(self.length(length, num_frames), whole)
@@ -95,7 +98,7 @@ class Film:
         return max(float(length), min(length, num_frames) * self.spacing)
 
     def between(self, first: float, end: float) -> tuple[int, int]:
-        """(first frame, frame after the last) of those from a tick to before another, to the nearest tick."""
+        """(index of the first frame, index after the last) of the frames from tick ``first`` to before tick ``end``, to the nearest tick."""
         begin, last = np.searchsorted(self.ticks, [first - 0.5, end - 0.5])
         return int(begin), int(last)
 

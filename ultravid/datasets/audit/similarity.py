@@ -77,7 +77,7 @@ class FrameTable:
         self._thumbnails: list[NDArray[np.float32]] = []
 
     def add(self, image: ImageArray) -> None:
-        """Add a frame, ``(H, W, 3)`` uint8 RGB."""
+        """Add the frame ``image``, ``(H, W, 3)`` uint8 RGB."""
         content = hashlib.blake2b(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes(), digest_size=16)
         bits, thumbnail = perceptual_hash(image)
         self.exact.append(content.digest())
@@ -89,12 +89,12 @@ class FrameTable:
 
     @property
     def bits(self) -> NDArray[np.uint64]:
-        """``(N, 4)``."""
+        """The perceptual hashes of the frames, 256 bits each: ``(N, 4)`` uint64, in the order in which they were added."""
         return np.asarray(self._bits, np.uint64).reshape(-1, 4)
 
     @property
     def thumbnails(self) -> NDArray[np.float32]:
-        """``(N, 1024)``."""
+        """The thumbnails of the frames, 32 x 32 pixels each: ``(N, 1024)`` float32, in the order in which they were added."""
         return np.asarray(self._thumbnails, np.float32).reshape(-1, _THUMBNAIL**2)
 
 

@@ -100,7 +100,7 @@ class FrameSource(Protocol):
         """Iterates over all frames in order, the fastest way to read them."""
 
     def place(self, index: int) -> tuple[str, int | None]:
-        """(file, number in the file) of a frame, for `Frame.path` and `Frame.index_in_file`."""
+        """(file, number in the file) of frame ``index``, for `Frame.path` and `Frame.index_in_file`; the number is None if the file is one image."""
 
     def close(self) -> None:
         """Close the file."""
@@ -176,14 +176,14 @@ class CroppedSource:
         return len(self.source)
 
     def read(self, index: int) -> ImageArray:
-        """As `FrameSource.read`."""
+        """As `FrameSource.read`, cropped: ``(y2 - y1, x2 - x1, 3)`` of the box."""
         return self._crop(self.source.read(index))
 
     def __iter__(self) -> Iterator[ImageArray]:
         return map(self._crop, self.source)
 
     def place(self, index: int) -> tuple[str, int | None]:
-        """As `FrameSource.place`: numbers are those of the file."""
+        """`FrameSource.place` of the source."""
         return self.source.place(index)
 
     def close(self) -> None:

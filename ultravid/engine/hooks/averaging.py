@@ -101,7 +101,7 @@ class EMA(HookBase):
         return {"num_updates": self._num_updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the number of updates."""
+        """Restore the number of updates from ``state``, what `state_dict` returned."""
         self._num_updates = state["num_updates"]
 
     def _parameters(self) -> list[tuple[str, nn.Parameter]]:

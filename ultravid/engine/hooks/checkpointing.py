@@ -315,7 +315,10 @@ class BestCheckpointer(HookBase):
         return {"best_metric": self.best_metric, "best_iter": self.best_iter, "kept": kept, **judged}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the list of kept files; the best value follows from it. Values of another metric are of no use."""
+        """Restore the list of kept files from ``state``, what `state_dict` returned; the best value follows from it.
+
+        If it is of another metric or mode, a warning is logged, and the search starts again.
+        """
         before = (state.get("val_metric", self.val_metric), state.get("mode", self.mode))
         if before != (self.val_metric, self.mode):
             logger.warning(

@@ -148,11 +148,11 @@ class EvalHook(HookBase):
         return tuple(metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """The prefix that the hook took itself: a resumed run evaluates in another order."""
+        """The prefix that the hook chose itself, as a resumed run may evaluate in another order."""
         return {"own_name": self._own_name} if self._own_name else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore it, unless the config has one now."""
+        """Restore the prefix from ``state``, what `state_dict` returned, unless the hook has been given one now."""
         self._own_name = "" if self._prefix else state.get("own_name", "")
 
     @contextmanager

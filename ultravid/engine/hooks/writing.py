@@ -92,7 +92,10 @@ class PeriodicWriter(HookBase):
         return self.trainer.storage.state_dict() if comm.is_main_process() else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what the interrupted run had not written; version 0.1 stored only the latest value of each scalar."""
+        """Restore from ``state``, what `state_dict` returned, the values that the interrupted run had not written yet.
+
+        A checkpoint of version 0.1 has only the latest value of each scalar; if that changes the next row, a warning is logged.
+        """
         if "unwritten" in state:
             latest = state["unwritten"]
             scalars = {name: [[value], [iteration], hint] for name, (value, iteration, hint) in latest.items()}

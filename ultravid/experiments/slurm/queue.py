@@ -153,7 +153,7 @@ class SlurmQueue:
         return any(low and int(low) <= code <= int(high or low) for low, _, high in ranges)
 
     def requeue(self, task_id: str) -> None:
-        """Requeue one task.
+        """Requeue the task ``task_id``, ``<job>_<index>``: Slurm stops it if it runs and starts it again later.
 
         Raises:
             SlurmRefusalError: Slurm refuses.
@@ -162,7 +162,7 @@ class SlurmQueue:
         self._run("scontrol", "requeue", task_id)
 
     def state_of(self, job_id: str) -> str:
-        """Slurm's word for the state of a job or task; "" if the queue does not hold it.
+        """Slurm's word for the state of the job or task ``job_id``, as "PENDING"; "" if the queue does not hold it.
 
         Raises:
             SlurmUnreachableError: the controller does not answer.

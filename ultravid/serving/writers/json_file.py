@@ -59,7 +59,7 @@ class DetectionsJson:
         self._text.write(f"{dump_json(named)[:-1]}, {_FRAMES}")
 
     def add(self, found: FrameDetections, picture: Picture | None = None) -> None:
-        """As `ResultWriter.add`."""
+        """As `ResultWriter.add`; the picture is not used."""
         del picture
         self._text.write(self._separator + dump_json(found.as_json(self._class_names)))
         self._separator = ",\n"

@@ -63,7 +63,7 @@ class DetectionsCsv(_Csv):
         self._class_names = class_names
 
     def add(self, found: FrameDetections, picture: Picture | None = None) -> None:
-        """As `ResultWriter.add`."""
+        """As `ResultWriter.add`; the picture is not used."""
         del picture
         for detection in found.detections:
             row = detection.as_json(self._class_names)
@@ -89,7 +89,7 @@ class TracksCsv(_Csv):
         self._tracks = TrackCollector()
 
     def add(self, found: FrameDetections, picture: Picture | None = None) -> None:
-        """As `ResultWriter.add`."""
+        """As `ResultWriter.add`; the picture is not used."""
         del picture
         self._tracks.add(found)
 
