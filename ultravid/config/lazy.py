@@ -53,7 +53,7 @@ class LazyCall(Generic[P]):
         self.target = target
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """The node: ``_target_`` and the arguments as items, positional ones as ``_args_``."""
+        """The node that describes the call: ``_target_``, and ``args`` (as ``_args_``) and ``kwargs`` of the target. Nothing is called."""
         frame = sys._getframe(1)
         pairs: list[tuple[str, Any]] = [("_target_", self.target)]
         if args:
@@ -69,7 +69,7 @@ class LazyPartial(LazyCall[...]):
     """
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """The node: as `LazyCall`'s, with ``_partial_``."""
+        """The node that describes the partial call, as `LazyCall.__call__`, with ``_partial_``."""
         frame = sys._getframe(1)
         pairs: list[tuple[str, Any]] = [("_target_", self.target), ("_partial_", True)]
         if args:
@@ -163,7 +163,7 @@ class LazyConfig:
 
         Args:
             cfg: the config.
-            prefix: what stands before each key.
+            prefix: text that each key begins with.
         """
         return to_py(as_root(cfg), prefix)
 

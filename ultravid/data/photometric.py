@@ -45,7 +45,7 @@ class RandomContrast:
         self.factor = _checked("factor", factor, 0)
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """Draws one number."""
+        """As `ClipTransform.__call__`; draws one number from ``rng``."""
         factor = rng.uniform(*self.factor)
         planes = clip.frames[:, :1] if has_one_plane(clip.frames) else clip.frames
         # Integers are summed exactly, in any order.
@@ -67,7 +67,7 @@ class RandomGamma:
         self.gamma = _checked("gamma", gamma, 1e-3)
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """Draws one number."""
+        """As `ClipTransform.__call__`; draws one number from ``rng``."""
         gamma = math.exp(rng.uniform(*np.log(self.gamma)))
         return _map_levels(clip, lambda v: 255 * (v.clamp(min=0) / 255) ** gamma)
 
@@ -105,7 +105,7 @@ class RandomDepthGain:
         return np.interp(np.linspace(0, self.num_sliders - 1, height), np.arange(self.num_sliders), sliders)
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """Draws ``num_sliders`` numbers."""
+        """As `ClipTransform.__call__`; draws ``num_sliders`` numbers from ``rng``."""
         levels = np.rint(self.gain_db(clip.frames.shape[-2], rng) * 255 / self.dynamic_range_db)
         return _map_frames(clip, _AddToRows(levels))
 
@@ -127,7 +127,7 @@ class RandomSpeckle:
         self.sd = _checked("sd", sd, 0)
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """Draws one number, two for each frame, and one for each pixel of the field."""
+        """As `ClipTransform.__call__`; draws from ``rng`` one number, two for each frame, and one for each pixel of the field."""
         height, width = clip.frames.shape[-2:]
         sd = rng.uniform(*self.sd)
         offsets = rng.integers(_OFFSETS + 1, size=(len(clip), 2))

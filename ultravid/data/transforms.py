@@ -47,6 +47,9 @@ class ClipTransform(Protocol):
         Args:
             clip: must not be changed: return a new one, by `dataclasses.replace`.
             rng: to draw from; it is seeded for each clip, and the transforms of a list share it.
+
+        Returns:
+            A clip with the same number of instances, video ids and frame indices as frames; boxes are XYXY in pixels of the changed frames.
         """
 
 
@@ -124,7 +127,7 @@ class ResizeToArea:
         self.factor = factor
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """Draws one number."""
+        """As `ClipTransform.__call__`; draws one number from ``rng``."""
         factor = rng.uniform(*self.factor)
         height, width = area_size(clip.frames.shape[-2], clip.frames.shape[-1], self.area, factor)
         return resize_clip(clip, height, width)
@@ -141,7 +144,7 @@ class RandomFlip:
         self.prob = prob
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """Draws one number."""
+        """As `ClipTransform.__call__`; draws one number from ``rng``."""
         if rng.random() >= self.prob:
             return clip
         width = clip.frames.shape[-1]
@@ -164,7 +167,7 @@ class RandomTimeFlip:
         self.prob = prob
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """Draws one number."""
+        """As `ClipTransform.__call__`; draws one number from ``rng``."""
         if rng.random() >= self.prob:
             return clip
         m = clip.num_memory
@@ -202,7 +205,7 @@ class RandomColor:
         self.saturation = saturation
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """Draws three numbers."""
+        """As `ClipTransform.__call__`; draws three numbers from ``rng``."""
         factors = (rng.uniform(*self.contrast), rng.uniform(*self.sharpness), rng.uniform(*self.saturation))
         return dataclasses.replace(clip, frames=color_frames(clip.frames, *factors))
 
@@ -228,7 +231,7 @@ class RandomScale:
         self.min_visible = min_visible
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """Draws four numbers."""
+        """As `ClipTransform.__call__`; draws four numbers from ``rng``."""
         height, width = clip.frames.shape[-2:]
         factor = math.exp(rng.uniform(*np.log(self.factor)))
         aspect = math.exp(rng.uniform(*np.log(self.aspect)) / 2)
@@ -277,7 +280,7 @@ class CropToRegion:
         self.min_visible = min_visible
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """Draws nothing.
+        """As `ClipTransform.__call__`; draws nothing.
 
         Raises:
             DataError: a given region goes past the image.

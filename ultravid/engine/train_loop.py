@@ -639,12 +639,15 @@ class SimpleTrainer(TrainerBase):
 
         Args:
             data: a batch of the loader.
+
+        Returns:
+            Scalar tensors by name, whose sum is minimised; a single tensor of the model is called ``loss``.
         """
         losses = self.model(data)
         return {"loss": losses} if isinstance(losses, Tensor) else losses  # anything else is refused by the caller
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss."""
+        """Add the gradients of ``loss``, a scalar, to those of the parameters, scaled if the precision has a gradient scaler."""
         self.precision.backward(loss)
 
     def finish_gradients(self) -> Tensor:
@@ -681,7 +684,7 @@ class SimpleTrainer(TrainerBase):
             )
 
     def optimizer_step(self) -> None:
-        """Move the weights."""
+        """Let the optimizer update the weights. Called after `finish_gradients`, if all gradients are finite."""
         self.optimizer.step()
 
     def write_metrics(self, losses: dict[str, Tensor], data_time: float) -> None:

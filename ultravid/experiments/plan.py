@@ -131,7 +131,7 @@ class ExperimentFolder:
 
     @property
     def summary(self) -> Path:
-        """A row a job, once all are finished: number, each swept key, each metric."""
+        """The table of results, written once all jobs are finished: a row for each job with its number, each swept key and each metric."""
         return self.path / "summary.csv"
 
     @property

@@ -89,7 +89,7 @@ class Conv2d(nn.Conv2d):
         return self.weight * scale[:, None, None, None], bias
 
     def fold_norm(self) -> None:
-        """Put the norm into weight and bias for good, in place, if it does not depend on its input. It takes no gradient any more."""
+        """Fold the norm into weight and bias, in place, if it does not depend on its input; these then get no gradient any more."""
         with torch.no_grad():
             folded = self._folded()
         if folded is not None:

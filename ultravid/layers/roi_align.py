@@ -102,11 +102,11 @@ class ROIAlign(nn.Module):
         self.aligned = aligned
 
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """Pool.
+        """Pool each box.
 
         Args:
             input: ``(B, C, H, W)``.
-            rois: ``(N, 5)``: index of the image in the batch, then XYXY.
+            rois: ``(N, 5)``: index of the image in the batch, then XYXY in pixels.
 
         Returns:
             ``(N, C, height, width)``.

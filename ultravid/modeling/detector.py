@@ -48,15 +48,19 @@ class Tracker(Protocol):
     """Links detections of a stream to tracks, on the host, after the boxes were scaled to the output's size."""
 
     def initial_state(self) -> State:
-        """The state before the first frame."""
+        """The state before the first frame, on the CPU."""
         ...
 
     def update(self, detections: Detections, state: State) -> tuple[Detections, State]:
-        """The detections with ``track_ids``, in the tracker's own order and number, and the next state; the given one is not written to.
+        """Assign the detections of the next frame to tracks.
 
         Args:
-            detections: those of the next frame, scaled to the output.
-            state: the state after the frame before.
+            detections: all valid, on the CPU, with boxes in pixels of the output.
+            state: from `initial_state` or the previous call; it must not be written to.
+
+        Returns:
+            The detections with ``track_ids``, as many and in the order that the tracker chooses (rows that are not valid are left out of
+            the results), and the next state.
         """
         ...
 

@@ -42,7 +42,7 @@ class LatencyReport:
     max_latency_ms: float = math.nan
 
     def as_json(self) -> dict[str, float | None]:
-        """As reports have it; latencies are null before the first frame."""
+        """The attributes by name, as reports have them; latencies are None before the first frame."""
         mean, most = (None if math.isnan(ms) else round(ms, 1) for ms in (self.mean_latency_ms, self.max_latency_ms))
         return {"came": self.num_frames, "late": self.num_late, "mean_latency_ms": mean, "max_latency_ms": most}
 
@@ -173,7 +173,7 @@ class LiveDetections:
         return self._queue.report()
 
     def __iter__(self) -> Iterator[tuple[TimedFrame, FrameDetections]]:
-        """Iterates once.
+        """Iterates, once, over (frame, its detections).
 
         Raises:
             Exception: what the source raised, after the frames before it.

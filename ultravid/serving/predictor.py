@@ -66,11 +66,10 @@ class StreamingPredictor:
         image_size: longest side of the model's input in pixels: frames are scaled to it, up or down, and keep their shape. None: as the
             config's test loader has it.
         score_threshold: detections with a lower score are left out; None: all that the model gives.
-        iou: IoU above which the model drops the worse of two detections of a class, in place of its own value.
+        iou: IoU above which the model drops the worse of two detections of a class, in place of the value in its config.
         color: order of the channels of coloured frames.
         tracker: "auto": the model's own if it has one, else `default_tracker`; None for none.
-        smooth_boxes: boxes of tracks are the tracker's estimates in place of the detections of the frame alone. They lag a little and
-            shake less.
+        smooth_boxes: boxes of tracks are the tracker's estimates, not the detections of each frame. They lag a little and shake less.
         latency_budget_ms: of live sources, see `live`.
         precision: see `prepare_for_inference`.
         compile: see `prepare_for_inference`. The model is compiled at the first frame of each size, or by `warm_up`; this takes minutes.
@@ -135,7 +134,19 @@ class StreamingPredictor:
         self._own = self.stream()
 
     def __call__(self, frame: Frame, pts: float | None = None) -> Instances:
-        """Detections of the next frame of the predictor's own stream; see `DetectionStream.__call__`."""
+        """Detections of the next frame of the predictor's own stream, as `DetectionStream.__call__`.
+
+        Args:
+            frame: uint8, an array ``(H, W, 3)`` or ``(H, W)`` (grey) or a tensor ``(3, H, W)``, ``(1, H, W)``, ``(H, W)`` or ``(H, W, 3)``.
+            pts: its time stamp in seconds, larger than that of the frame before; None if it is not known.
+
+        Returns:
+            ``pred_boxes`` (XYXY, pixels of the frame), ``scores``, ``pred_classes`` and, with a tracker, ``track_ids`` (-1: no track), on the
+            CPU, by falling score.
+
+        Raises:
+            UserError: it is no such frame, has another size than those before it, or its time stamp is not after theirs.
+        """
         return self._own(frame, pts)
 
     def reset(self) -> None:
@@ -165,6 +176,9 @@ class StreamingPredictor:
     def check_organ(self, organ: str) -> None:
         """Refuse an organ that the model has no classifier for.
 
+        Args:
+            organ: the name of the organ; "" if it is not known.
+
         Raises:
             UserError: it has none, or needs to know the organ.
         """
@@ -189,7 +203,7 @@ class StreamingPredictor:
         """Iterate over the frames of a live source that can be processed in time, with their detections, in a new stream.
 
         Late frames are dropped, not queued: the time from the arrival of a frame to its detections is at most ``latency_budget_ms``, unless
-        the model alone takes longer. Without a budget, the newest frame is always next. `LiveDetections.report` counts dropped frames.
+        the model itself takes longer. Without a budget, the newest frame is always next. `LiveDetections.report` counts dropped frames.
 
         Args:
             source: the open source.
@@ -200,7 +214,7 @@ class StreamingPredictor:
         )
 
     def stream_of(self, source: RecordingStream) -> DetectionStream:
-        """A stream for the frames of a source: with its organ, and the part of its images that it shows."""
+        """A new stream for the frames of ``source``: with its organ, and the part of its images that it shows."""
         organ = str(source.metadata.get("organ", ""))
         return self.stream(organ if organ in self.detector.model.organs else None, shown=source.shown, color="RGB")
 
@@ -214,7 +228,7 @@ class StreamingPredictor:
         self.stream(organ=next(iter(self.detector.model.organs), ""))(np.zeros((height, width, 3), np.uint8))
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of the model's input for frames of a size."""
+        """(height, width) in pixels of the model's input for frames of ``height`` times ``width`` pixels."""
         image = self._input(torch.zeros(1, 1, 1, dtype=torch.uint8).expand(3, height, width))
         return int(image.shape[-2]), int(image.shape[-1])
 
@@ -306,7 +320,14 @@ class DetectionStream:
         return self._finished(found, size, offset)
 
     def frame(self, frame: TimedFrame) -> FrameDetections:
-        """Detections of the next frame of a source, whose images are in the stream's ``color``."""
+        """Detections of the next frame of a source.
+
+        Args:
+            frame: an image in the stream's ``color``, ``(H, W, 3)`` uint8, with its number and time stamp.
+
+        Raises:
+            UserError: as a call.
+        """
         return FrameDetections.of(frame.index, frame.pts_s, self(frame.image, frame.pts_s))
 
     def _check(self, size: tuple[int, int], pts: float | None) -> None:

@@ -88,7 +88,7 @@ class TrackCollector:
         self._open: dict[int, _Track] = {}
 
     def add(self, frame: FrameDetections) -> None:
-        """Add the detections of the next frame."""
+        """Add ``frame``, the detections of the next frame."""
         for detection in frame.detections:
             if detection.track_id is None:
                 continue

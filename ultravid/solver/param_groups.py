@@ -34,7 +34,7 @@ class FactorByName:
         self.factors = dict(factors)
 
     def __call__(self, name: str) -> float:
-        """The factor of a parameter's full name."""
+        """The factor of the parameter with the full name ``name``; 1 if no part fits."""
         return next((factor for part, factor in self.factors.items() if part in name), 1.0)
 
 
@@ -62,7 +62,7 @@ def get_default_optimizer_params(
         lr_factor_func: from a parameter's full name to a factor of its learning rate.
         overrides: settings by the last part of a parameter's name, ``{"bias": {"lr": 0.1, "weight_decay": 0}}``; they take
             precedence over all other arguments.
-        include_frozen: take parameters that need no gradient too, which optimizers leave alone until a hook unfreezes them.
+        include_frozen: take parameters that need no gradient too; optimizers do not change them until a hook unfreezes them.
 
     Returns:
         groups with different settings, in order of first appearance.

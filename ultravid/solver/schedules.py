@@ -58,7 +58,7 @@ class WarmupParamScheduler(CompositeParamScheduler):
         super().__init__([warmup, scheduler], [warmup_length, 1 - warmup_length], scaling)
 
     def __call__(self, where: float) -> float:
-        """The factor at a progress in [0, 1]."""
+        """The factor of the learning rate at ``where``, iteration / max_iter in [0, 1]."""
         return float(self._only(where) if self._only is not None else super().__call__(where))
 
 
@@ -87,7 +87,7 @@ class IterationMultiplier(ParamScheduler):
             self._factor(iteration)
 
     def __call__(self, where: float) -> float:
-        """The factor at a progress in [0, 1]."""
+        """The factor of the learning rate at ``where``, iteration / max_iter in [0, 1]."""
         return self._factor(round(where * self._max_iter))
 
     def _factor(self, iteration: int) -> float:
@@ -155,7 +155,7 @@ class LRMultiplier(LRScheduler):
         self.set_iteration(self.last_epoch + 1 if epoch is None else epoch)
 
     def set_iteration(self, iteration: int) -> None:
-        """Go to an iteration, as when a run is resumed."""
+        """Set the rates of ``iteration``, as when a run is resumed."""
         self.last_epoch = iteration
         self._last_lr = self.get_lr()
         for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):

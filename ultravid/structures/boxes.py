@@ -109,7 +109,7 @@ class Boxes:
         return self.tensor.device
 
     def __getitem__(self, item: int | slice | Tensor) -> Boxes:
-        """The chosen boxes as `Boxes`; an int gives one box, still ``(1, 4)``."""
+        """The boxes that ``item`` (an int, a slice, indices or a bool mask) chooses, as `Boxes`; an int gives one box, still ``(1, 4)``."""
         chosen = self.tensor[item]
         return Boxes(chosen.reshape(1, 4) if isinstance(item, int) else chosen)
 

@@ -104,7 +104,7 @@ class Instances:
         return moved
 
     def __getitem__(self, item: int | slice | torch.Tensor) -> Instances:
-        """The chosen rows as `Instances`; an int gives a table of one row."""
+        """The rows that ``item`` (an int, a slice, indices or a bool mask) chooses, as `Instances`; an int gives a table of one row."""
         if isinstance(item, int):
             if not -len(self) <= item < len(self):
                 raise IndexError(f"There is no row {item} in {len(self)} instances.")

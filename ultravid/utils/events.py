@@ -570,7 +570,7 @@ class EventWriter:
         self.rewind(max(next_row, 1))
 
     def close(self) -> None:
-        """Finish files."""
+        """Finish the files. Called at the end of the training, after an error too."""
 
 
 def new_rows(

@@ -125,7 +125,7 @@ class WindowFrameSampler:
         self.window = window
 
     def __call__(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Sorted; without replacement, or with it if the window has fewer frames than the clip."""
+        """As `FrameSampler.__call__`: sorted frames, drawn without replacement, or with it if the window has fewer frames than the clip."""
         return self.draw_at(num_frames, int(rng.integers(num_frames)), rng)
 
     def around(self, num_frames: int, frame: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -196,7 +196,7 @@ class MemoryFrameSampler:
         self._local = WindowFrameSampler(num_frames=num_frames, window=window)
 
     def __call__(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Both parts sorted.
+        """As `FrameSampler.__call__`: the memory frames, sorted, then the frames of the window, sorted.
 
         Memory frames are repeated if there are not enough. If the window begins with the video there are none before it; the
         first frame drawn from the window is repeated instead.
@@ -245,7 +245,7 @@ class StridedFrameSampler:
         self.stride = stride
 
     def __call__(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Evenly spaced; the last frame is repeated if the video has fewer frames than the clip."""
+        """As `FrameSampler.__call__`: evenly spaced frames; the last one is repeated if the video has fewer frames than the clip."""
         stride, last_start = self._fitted(num_frames)
         return self._from(int(rng.integers(last_start + 1)), stride, num_frames)
 

@@ -91,10 +91,10 @@ class QueuedTask:
 
 
 class SlurmQueue:
-    """Slurm as its commands show it.
+    """What Slurm's commands (``sbatch``, ``squeue``, ``scontrol``, ``sinfo``) say and do.
 
     Raises:
-        UserError: they are not there.
+        UserError: the commands are not installed on this machine.
     """
 
     def __init__(self) -> None:

@@ -141,7 +141,7 @@ class SlurmLauncher:
                 return submitted, {job.number: status_in_queue(job, submitted.get(job.number)) for job in jobs}
 
     def narrate(self, say: Callable[[str], None], listener: JobListener | None = None) -> None:
-        """Say and report to others from now on.
+        """Replace the function that prints, and the listener.
 
         Args:
             say: prints a line for the user.

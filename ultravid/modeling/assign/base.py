@@ -46,7 +46,15 @@ class DenseAssigner(Protocol):
     """Assigns to each location the ground truth that is its training target."""
 
     def __call__(self, predictions: DensePredictions, targets: Targets) -> Assignment:
-        """``(B, N)`` each; locations in the padding are ignored."""
+        """Assign ground truth to the locations of ``B`` frames.
+
+        Args:
+            predictions: what the head predicts at its ``N`` locations.
+            targets: the ground truth.
+
+        Returns:
+            ``(B, N)`` each; locations in the padding are ignored, label -1.
+        """
         ...
 
 

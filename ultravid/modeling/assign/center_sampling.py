@@ -25,7 +25,7 @@ class CenterSampling:
         self.radius = radius
 
     def __call__(self, predictions: DensePredictions, targets: Targets) -> Assignment:
-        """Label the locations; what is predicted there does not matter."""
+        """As `DenseAssigner.__call__`; of the predictions only the locations matter."""
         regions = center_regions(targets.boxes, self.radius * predictions.stride)
         inside = inside_boxes(predictions.locations, regions) & targets.valid[..., None]
         area = (targets.boxes[..., 2:] - targets.boxes[..., :2]).prod(dim=-1)

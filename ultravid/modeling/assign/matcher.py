@@ -53,7 +53,7 @@ class Matcher:
         self.allow_low_quality_matches = allow_low_quality_matches
 
     def __call__(self, iou: Tensor) -> Assignment:
-        """Match.
+        """Match each column to the ground truth of the highest IoU, of equal ones the first.
 
         Args:
             iou: ``(..., G, N)``; -1 in the rows of a ground truth that is not valid.

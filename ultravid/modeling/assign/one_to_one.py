@@ -40,7 +40,7 @@ class OneToOne:
 
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets) -> Assignment:
-        """Label the locations. The matching itself runs on the CPU, frame after frame."""
+        """As `DenseAssigner.__call__`. The matching itself runs on the CPU, frame after frame."""
         quality = prediction_quality(predictions, targets, self.iou_power)
         regions = center_regions(targets.boxes, self.radius * predictions.stride)
         near = inside_boxes(predictions.locations, regions)
@@ -76,7 +76,7 @@ class TopQuality:
 
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets) -> Assignment:
-        """Label the locations, which must lie inside the box; of several boxes, that of the highest quality counts."""
+        """As `DenseAssigner.__call__`. A location must lie inside the box; of several boxes, the one with the highest quality counts."""
         quality = prediction_quality(predictions, targets, self.iou_power)
         quality = quality.masked_fill(~predictions.inside[:, None], -1.0)
         top, index = quality.topk(min(self.topk, quality.shape[-1]), dim=-1)

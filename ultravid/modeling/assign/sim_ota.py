@@ -38,7 +38,7 @@ class SimOTA:
 
     @torch.no_grad()
     def __call__(self, predictions: DensePredictions, targets: Targets) -> Assignment:
-        """Label the locations; one that several boxes want goes to the box for which it is cheapest."""
+        """As `DenseAssigner.__call__`; a location that several boxes select is assigned to the box for which it costs least."""
         in_box = inside_boxes(predictions.locations, targets.boxes)
         near = inside_boxes(predictions.locations, self._center_squares(targets, predictions.stride))
         real = targets.valid[..., None] & predictions.inside[:, None]

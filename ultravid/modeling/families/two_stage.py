@@ -124,7 +124,7 @@ class TwoStage(VideoDetector):
         return self.box_predictor.decode(self.box_predictor(tokens, organs), proposals.boxes, proposals.valid, sizes)
 
     def losses(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
-        """Losses over all frames of all clips that carry one: those of the proposals, ``loss_cls`` and ``loss_box_reg``."""
+        """As `VideoDetector.losses`: those of the proposal head, ``loss_cls`` and ``loss_box_reg``, over all frames that carry a loss."""
         batch = self.batch(clips)
         organ = batch.organ.repeat_interleave(batch.images.shape[1])
         maps = self._maps(batch.images, min(clip.num_memory for clip in clips))

@@ -78,15 +78,20 @@ class BoxPredictor(nn.Module):
         self.box_loss_weight = box_loss_weight
 
     def forward(self, tokens: Tensor, organ: Tensor | None = None) -> BoxPredictions:
-        """Predictions of tokens ``(B, N, D)``; ``organ`` ``(B,)`` is for layers with a classifier per organ."""
+        """Classes and boxes of tokens.
+
+        Args:
+            tokens: ``(B, N, D)``.
+            organ: ``(B,)`` int64, place in `VideoDetector.organs`, for layers with a classifier per organ.
+        """
         return BoxPredictions(classify(self.cls_score, tokens, organ), self.bbox_pred(tokens))
 
     def losses(self, predictions: BoxPredictions, sampled: SampledBoxes, weight: Tensor) -> dict[str, Tensor]:
         """``loss_cls``, cross entropy, and ``loss_box_reg``, L1 on the deltas of foreground, both divided by the number of samples.
 
         Args:
-            predictions: predictions of the sampled boxes.
-            sampled: ``(B, N, ...)``.
+            predictions: what `forward` returned for the tokens of the sampled boxes.
+            sampled: the boxes and their ground truth, ``(B, N, ...)``.
             weight: ``(B,)`` of each frame, as in `Targets`.
         """
         logits, deltas = predictions

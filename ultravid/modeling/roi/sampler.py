@@ -67,7 +67,15 @@ class RoISampler:
 
     @torch.no_grad()
     def __call__(self, proposals: Detections, targets: Targets) -> SampledBoxes:
-        """Sample from proposals ``(B, N, ...)`` and copies of the ground truth; draws from torch's global generator."""
+        """Sample from proposals and copies of the ground truth; draws from torch's global generator.
+
+        Args:
+            proposals: ``(B, N, ...)``.
+            targets: the ground truth of the ``B`` frames.
+
+        Returns:
+            At most ``S`` rows for each frame; if there are not enough candidates, the last rows are not valid.
+        """
         copies = targets.boxes.repeat(1, self.gt_copies, 1)
         copies_valid = targets.valid.repeat(1, self.gt_copies)
         if self.gt_jitter:

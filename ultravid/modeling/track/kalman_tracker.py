@@ -66,13 +66,13 @@ class KalmanTracker:
         self.keep_untracked = keep_untracked
 
     def initial_state(self) -> State:
-        """No tracks."""
+        """As `Tracker.initial_state`: no tracks."""
         filtered = self.box_filter.start(np.zeros((0, 4)))
         no_ids = torch.zeros(0, dtype=torch.int64)
         return _state(no_ids, no_ids, no_ids, filtered, torch.tensor(0))
 
     def update(self, detections: Detections, state: State) -> tuple[Detections, State]:
-        """The detections of the next frame that belong to a track, all valid, and the next state."""
+        """As `Tracker.update`: the detections of the next frame that belong to a track, all valid, and the next state."""
         considered = self._considered(detections)
         found = Detections(*(field[considered] for field in detections))
         boxes = found.boxes.double().numpy()

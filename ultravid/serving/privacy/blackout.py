@@ -87,7 +87,7 @@ class Blackout:
         return 0.0 if self.kept is None else float(1.0 - np.count_nonzero(self.kept) / self.kept.size)
 
     def apply(self, image: ImageArray) -> ImageArray:
-        """An image ``(H, W, 3)`` or ``(H, W)`` with its parts black: a new array, or the given one if nothing is black.
+        """``image``, ``(H, W, 3)`` or ``(H, W)`` of any dtype, with its parts black: a new array, or the given one if nothing is black.
 
         Raises:
             ValueError: the image has another size than the source.
@@ -100,7 +100,7 @@ class Blackout:
         return np.asarray(cv2.bitwise_and(image, image, mask=self.kept), np.uint8)
 
     def as_json(self) -> dict[str, Any]:
-        """What reports hold of it."""
+        """For a report: ``rule``, ``guessed``, ``share`` and ``reason`` by name."""
         return {
             "rule": self.rule.value,
             "guessed": self.guessed,

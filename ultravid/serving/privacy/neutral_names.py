@@ -58,7 +58,7 @@ class NeutralNames:
 
     @property
     def num_replaced(self) -> int:
-        """How many sources have a neutral name in place of their own."""
+        """How many sources have a neutral name instead of the name of their file."""
         return len(self._renamed)
 
     def of(self, path: Path | None, name: str, values: PatientValues | None = None) -> str:

@@ -81,7 +81,7 @@ class PatientValues:
         return self._quoted
 
     def occur_in(self, text: str) -> bool:
-        """Whether a text holds one of the values or, of names, one of its parts."""
+        """Whether ``text`` holds one of the values, or a part of one of the names."""
         if not self:
             return False
         if self._are_unknown:
