@@ -91,7 +91,7 @@ class DetectionCheckpointer:
 
     @property
     def path_manager(self) -> Any:
-        """iopath's path manager for addresses to load; by default `ultravid.utils.file_io.PathManager`."""
+        """The path manager (iopath) for addresses to load; by default `ultravid.utils.file_io.PathManager`."""
         return self._path_manager or file_io.PathManager
 
     @path_manager.setter
