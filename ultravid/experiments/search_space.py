@@ -135,7 +135,8 @@ class SearchSpace:
         return [self._job({**texts, **dict(zip(keys, values, strict=True))}) for values in combinations]
 
     def _job(self, texts: Mapping[str, str]) -> JobSettings:
-        sign_of = {each.key: each.sign for each in (*self.dimensions, *self.repeated)}
+        sign_of = {dimension.key: dimension.sign for dimension in self.dimensions}
+        sign_of |= {choices.key: choices.sign for choices in self.repeated}
         edits = [override for d in self.dimensions if d.edits for override in d.edits[texts[d.key]]]
         own = [
             item if isinstance(item, str) else f"{sign_of[item[0]]}{item[0]}={texts[item[0]]}" for item in self.in_order

@@ -53,12 +53,13 @@ class MatrixConv2d(nn.Module):
 
     def _product(self, x: Tensor) -> Tensor:
         conv = self.direct
+        assert not isinstance(conv.padding, str)
         (kh, kw), (sh, sw), (ph, pw) = conv.kernel_size, conv.stride, conv.padding
-        height, width = (x.shape[2] + 2 * int(ph) - kh) // sh + 1, (x.shape[3] + 2 * int(pw) - kw) // sw + 1
+        height, width = (x.shape[2] + 2 * ph - kh) // sh + 1, (x.shape[3] + 2 * pw - kw) // sw + 1
         if not 0 < len(x) * height * width <= MAX_CELLS:
             out: Tensor = conv(x)
             return out
-        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, int(pw), int(pw), int(ph), int(ph)))
+        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, pw, pw, ph, ph))
         patches = padded.unfold(1, kh, sh).unfold(2, kw, sw).permute(0, 1, 2, 4, 5, 3)  # (N, H', W', K, K, C)
         weight = conv.weight.permute(0, 2, 3, 1).reshape(conv.out_channels, -1)  # a view if it is channels-last
         out = F.linear(patches.reshape(-1, weight.shape[1]), weight, conv.bias)
@@ -93,15 +94,16 @@ class MatrixConvTranspose2d(nn.Module):
         if torch.compiler.is_exporting() or not 0 < num_images * height * width <= MAX_CELLS:
             out: Tensor = conv(x)
             return out
+        assert not isinstance(conv.padding, str)
         (kh, kw), (sh, sw), (ph, pw) = conv.kernel_size, conv.stride, conv.padding
         weight = conv.weight.permute(0, 2, 3, 1).reshape(conv.in_channels, -1)  # a view if it is channels-last
         patches = x.permute(0, 2, 3, 1).reshape(-1, conv.in_channels) @ weight  # (N * H * W, K * K * D)
         patches = patches.view(num_images, height * width, kh * kw, -1).permute(0, 3, 2, 1).flatten(1, 2)
         size = (
-            (height - 1) * sh - 2 * int(ph) + kh + conv.output_padding[0],
-            (width - 1) * sw - 2 * int(pw) + kw + conv.output_padding[1],
+            (height - 1) * sh - 2 * ph + kh + conv.output_padding[0],
+            (width - 1) * sw - 2 * pw + kw + conv.output_padding[1],
         )
-        out = F.fold(patches, size, (kh, kw), padding=(int(ph), int(pw)), stride=(sh, sw))
+        out = F.fold(patches, size, (kh, kw), padding=(ph, pw), stride=(sh, sw))
         return out if conv.bias is None else out + conv.bias[:, None, None]
 
 
