@@ -212,6 +212,7 @@ def test_definitions_survive_saving_pickling_and_new_processes_in_any_folder(fol
     (tmp_path / "pickled").write_bytes(content)
 
 
+@pytest.mark.slow_models
 def test_spawned_workers_send_and_receive_objects_of_config_files(diamond, tmp_path):
     code = f"""
         import sys, pickle

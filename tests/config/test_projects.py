@@ -87,6 +87,7 @@ def test_two_projects_in_one_process_have_their_own_modules(two, monkeypatch):
         assert list(pool.map(who, "abab")) == list("abab")
 
 
+@pytest.mark.slow_models
 def test_projects_in_spawned_processes_and_tools_whose_names_they_share(two, tmp_path):
     write(two / "b", evaluate="class Mine: pass\n", report="from evaluate import Mine\n", queue="class Own: pass\n")
     write(
