@@ -40,7 +40,7 @@ SHORTENED: dict[str, dict[str, str]] = {
     },
     "5_own_scan": {
         "--videos 120": "--videos 4 --frames 8 --size 64 --workers 1",
-        "train.max_iter=400": "train.max_iter=2 dataloader.train.frame_sampler.num_frames=2 dataloader.{train,test}.num_workers=0",
+        "train.max_iter=600": "train.max_iter=2 dataloader.train.frame_sampler.num_frames=2 dataloader.{train,test}.num_workers=0",
         "--frames 90": "--frames 12 --workers 1",
         'phantom_00001.mp4", 54)': 'phantom_00001.mp4", 5)',
         "--frames 60": "--frames 8 --workers 1",
