@@ -5,18 +5,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ultravid.layers import matrix_conv
+from ultravid.layers import Conv2d, matrix_conv
 from ultravid.layers.matrix_conv import MatrixConv2d, MatrixConvTranspose2d, use_matrix_products
 
 CONVS = [
     nn.Conv2d(5, 7, 3, padding=1),
     nn.Conv2d(5, 7, (3, 2), stride=(2, 1), padding=(1, 0), bias=False),
+    Conv2d(5, 7, 3, padding=1, activation=F.relu).eval(),
     nn.ConvTranspose2d(5, 7, 4, stride=2, padding=1),
     nn.ConvTranspose2d(5, 7, (3, 2), stride=(2, 3), padding=(1, 0), output_padding=(1, 2), bias=False),
 ]
 
 
-@pytest.mark.parametrize("conv", CONVS, ids=str)
+@pytest.mark.parametrize("conv", CONVS)
 @pytest.mark.parametrize("size", [(2, 2), (1, 5), (4, 3), (9, 9)])  # the last has too many cells for a product
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @torch.no_grad()
@@ -48,6 +49,6 @@ def test_convolutions_with_few_weights_or_of_another_kind_stay(monkeypatch):
 
 
 def test_an_exported_program_has_the_convolution_itself():
-    module = MatrixConv2d(nn.Conv2d(2, 3, 3, padding=1), F.relu).eval()
+    module = MatrixConv2d(Conv2d(2, 3, 3, padding=1, activation=F.relu)).eval()
     program = torch.export.export(module, (torch.ones(1, 2, 4, 4),), strict=True)
     assert any("conv2d" in str(node.target) for node in program.graph.nodes)

@@ -28,42 +28,29 @@ class MatrixConv2d(nn.Module):
     A program that `torch.export` makes of it has the convolution itself.
 
     Args:
-        conv: of one group, with zeros as padding and no norm after it; its weights are shared.
-        activation: applied last; None for none.
+        conv: in evaluation mode, of one group, with zeros as padding and no norm after it; an ``activation`` that it has is applied.
     """
 
-    def __init__(self, conv: nn.Conv2d, activation: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        assert not isinstance(conv.padding, str)
-        self.direct = nn.Conv2d(
-            conv.in_channels,
-            conv.out_channels,
-            (conv.kernel_size[0], conv.kernel_size[1]),
-            (conv.stride[0], conv.stride[1]),
-            (conv.padding[0], conv.padding[1]),
-            bias=conv.bias is not None,
-        )
-        self.direct.weight, self.direct.bias = conv.weight, conv.bias
-        self.activation = activation
+        self.direct = conv
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, D, H', W')``."""
-        out = self.direct(x) if torch.compiler.is_exporting() else self._product(x)
-        return out if self.activation is None else self.activation(out)
-
-    def _product(self, x: Tensor) -> Tensor:
         conv = self.direct
         assert not isinstance(conv.padding, str)
         (kh, kw), (sh, sw), (ph, pw) = conv.kernel_size, conv.stride, conv.padding
         height, width = (x.shape[2] + 2 * ph - kh) // sh + 1, (x.shape[3] + 2 * pw - kw) // sw + 1
-        if not 0 < len(x) * height * width <= MAX_CELLS:
-            out: Tensor = conv(x)
-            return out
+        if torch.compiler.is_exporting() or not 0 < len(x) * height * width <= MAX_CELLS:
+            direct: Tensor = conv(x)
+            return direct
         padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, pw, pw, ph, ph))
         patches = padded.unfold(1, kh, sh).unfold(2, kw, sw).permute(0, 1, 2, 4, 5, 3)  # (N, H', W', K, K, C)
         weight = conv.weight.permute(0, 2, 3, 1).reshape(conv.out_channels, -1)  # a view if it is channels-last
         out = F.linear(patches.reshape(-1, weight.shape[1]), weight, conv.bias)
-        return out.view(len(x), height, width, -1).permute(0, 3, 1, 2)
+        out = out.view(len(x), height, width, -1).permute(0, 3, 1, 2)
+        activation: Callable[[Tensor], Tensor] | None = getattr(conv, "activation", None)
+        return out if activation is None else activation(out)
 
 
 class MatrixConvTranspose2d(nn.Module):
@@ -72,21 +59,12 @@ class MatrixConvTranspose2d(nn.Module):
     A program that `torch.export` makes of it has the transposed convolution itself.
 
     Args:
-        conv: of one group and without dilation; its weights are shared.
+        conv: of one group and without dilation.
     """
 
     def __init__(self, conv: nn.ConvTranspose2d) -> None:
         super().__init__()
-        self.direct = nn.ConvTranspose2d(
-            conv.in_channels,
-            conv.out_channels,
-            (conv.kernel_size[0], conv.kernel_size[1]),
-            (conv.stride[0], conv.stride[1]),
-            (int(conv.padding[0]), int(conv.padding[1])),
-            (conv.output_padding[0], conv.output_padding[1]),
-            bias=conv.bias is not None,
-        )
-        self.direct.weight, self.direct.bias = conv.weight, conv.bias
+        self.direct = conv
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` to ``(N, D, H', W')``."""
@@ -117,10 +95,7 @@ def use_matrix_products(module: nn.Module) -> None:
         if not isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) or not _suits(conv):
             continue
         parent, _, attribute = name.rpartition(".")
-        if isinstance(conv, nn.Conv2d):
-            replaced: nn.Module = MatrixConv2d(conv, getattr(conv, "activation", None))
-        else:
-            replaced = MatrixConvTranspose2d(conv)
+        replaced = MatrixConv2d(conv) if isinstance(conv, nn.Conv2d) else MatrixConvTranspose2d(conv)
         setattr(module.get_submodule(parent), attribute, replaced.eval())
 
 
