@@ -96,19 +96,24 @@ def test_a_failed_job_is_a_failed_trial_and_is_tried_again_when_asked(tmp_path, 
     assert sorted(map(len, starts)) == [1, 2]
 
 
+def add_good_trials(folder, value, intermediate_values):
+    """Five trials of the rate 1e-3, so that others are pruned beside them."""
+    rates = optuna.distributions.CategoricalDistribution(["1e-3", "1e-1"])
+    for _ in range(5):
+        study_of(folder).add_trial(
+            optuna.create_trial(
+                params={"optimizer.lr": "1e-3"},
+                distributions={"optimizer.lr": rates},
+                value=value,
+                intermediate_values=intermediate_values,
+            )
+        )
+
+
 def test_a_trial_that_does_badly_is_pruned(tmp_path):
     folder = tmp_path / "s"
     assert search(folder, "--trials", "1", "optimizer.lr=1e-3,1e-1", "--sampler", "random") == 0
-    study = study_of(folder)
-    for _ in range(5):
-        study.add_trial(
-            optuna.create_trial(
-                params={"optimizer.lr": "1e-3"},
-                distributions={"optimizer.lr": optuna.distributions.CategoricalDistribution(["1e-3", "1e-1"])},
-                value=100.0,
-                intermediate_values={10: 90.0, 20: 95.0, 30: 99.0, 40: 100.0},
-            )
-        )
+    add_good_trials(folder, 100.0, {10: 90.0, 20: 95.0, 30: 99.0, 40: 100.0})
     (tmp_path / "config.yaml").write_text(CONFIG)
     gate = f"fake.gate={tmp_path / 'gate'}"
     wanted = [state for state, _, _ in trials_of(folder)]
@@ -155,16 +160,7 @@ def test_a_trial_over_several_seeds_that_was_killed_goes_on_with_the_seed_where_
 def test_a_trial_over_several_seeds_that_does_badly_is_pruned_and_its_other_seeds_are_not_run(tmp_path):
     folder, arguments = tmp_path / "s", ["optimizer.lr=1e-3,1e-1", "train.seed=0,1", "--sampler", "random"]
     assert search(folder, "--trials", "1", *arguments) == 0
-    study = study_of(folder)
-    for _ in range(5):
-        study.add_trial(
-            optuna.create_trial(
-                params={"optimizer.lr": "1e-3"},
-                distributions={"optimizer.lr": optuna.distributions.CategoricalDistribution(["1e-3", "1e-1"])},
-                value=200.0,
-                intermediate_values=dict.fromkeys(range(10, 81, 10), 150.0),
-            )
-        )
+    add_good_trials(folder, 200.0, dict.fromkeys(range(10, 81, 10), 150.0))
     assert search(folder, "--trials", "40", *arguments) == 0
     states = [status_of(job.run).state for job in ExperimentFolder(folder).read_plan().jobs]
     assert len(states) == 4 and states[3] == JobState.PRUNED  # of the seed that was not run

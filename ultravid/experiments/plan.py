@@ -192,14 +192,18 @@ class ExperimentFolder:
             int(entry["number"]), str(entry["identity"]), overrides, settings, run, str(entry.get("name", ""))
         )
 
+    def lacks(self, jobs: Iterable[PlannedJob]) -> bool:
+        """Whether one of the jobs is not in the folder's plan with the identity that it has, or there is no plan."""
+        plan = self.read_plan()
+        return plan is None or not {job.identity for job in jobs} <= {job.identity for job in plan.jobs}
+
     def write_plan(self, plan: Plan, base: Node) -> None:
         """Write ``plan``, and ``base``, the config that its jobs override, as files that are complete or absent.
 
         The config stays as it is if the plan has no new job.
         """
         self.jobs.mkdir(parents=True, exist_ok=True)
-        old = self.read_plan() if self.base_config.is_file() else None
-        if old is None or {job.identity for job in plan.jobs} - {job.identity for job in old.jobs}:
+        if not self.base_config.is_file() or self.lacks(plan.jobs):
             LazyConfig.save(base, self.base_config)
         entries = [
             {

@@ -85,8 +85,7 @@ class PlannedExperiment:
     @property
     def has_news(self) -> bool:
         """Whether a job of the command is not in the folder's plan as it is."""
-        old = self.folder.read_plan()
-        return old is None or not {job.identity for job in self.jobs} <= {job.identity for job in old.jobs}
+        return self.folder.lacks(self.jobs)
 
     def write(self) -> None:
         """Write the plan, and remember that the runs that are there were compared with it."""

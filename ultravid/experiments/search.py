@@ -341,12 +341,11 @@ class Search:
                 self.report(f"trial {trial.number}: stopped; the same command continues it")
                 return stopped
             value = self._value(status)
-            is_settled = value is None or math.isnan(value) or (watcher.is_pruning and job is not jobs[-1])
-            if is_settled or job is jobs[-1]:
+            if value is None or math.isnan(value) or watcher.is_pruning or job is jobs[-1]:
                 with self._lock():
                     self._settle(study, trial, jobs, job, status, watcher, values)
                 return stopped
-            values.append(float(value or 0.0))
+            values.append(value)
             so_far += status.max_iter or 0
             if stopped:
                 self._stopped_jobs.add(jobs[0].number)
