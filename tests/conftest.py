@@ -43,12 +43,14 @@ def _leaves_no_trace() -> Iterator[None]:
     """Restore the settings of the process that a run changes; remove log handlers, which hold a test's streams, and locks."""
     environment, threads = dict(os.environ), torch.get_num_threads()
     determinism, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
+    precision = torch.get_float32_matmul_precision()
     yield
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode(determinism)
     torch.backends.cudnn.benchmark = benchmark
+    torch.set_float32_matmul_precision(precision)
     release_locks()
     log = logging.getLogger("ultravid")
     for handler in list(log.handlers):

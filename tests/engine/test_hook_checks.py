@@ -115,16 +115,12 @@ def test_settings_of_the_process_that_a_hook_changes_are_kept_with_one_warning(c
 
     trainer, model = make()
     trainer.register_hooks({"choose": CallbackHook(after_step=lambda trainer: choose(trainer, model))})
-    before, mode = torch.get_float32_matmul_precision(), torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode("default")
     torch.set_float32_matmul_precision("highest")
-    try:
-        trainer.train()
-        found = torch.get_float32_matmul_precision(), torch.get_deterministic_debug_mode()
-    finally:
-        torch.set_float32_matmul_precision(before)
-        torch.set_deterministic_debug_mode(mode)
-    assert found == ("high", 1)
+    trainer.train()
+    assert (torch.get_float32_matmul_precision(), torch.get_deterministic_debug_mode()) == ("high", 1)
+    torch.set_deterministic_debug_mode("default")
+    torch.set_float32_matmul_precision("highest")
     assert caplog.text.count("The hook 'choose' changed the precision of float32 products from highest to high") == 1
     assert caplog.text.count("'choose' changed torch's deterministic algorithms from off to warn only") == 1
     assert caplog.text.count("'choose' changed torch.backends.cudnn.benchmark from") == 1
