@@ -146,11 +146,12 @@ def test_runs_that_no_plan_knows_differ_in_what_their_configs_say(experiment, tm
         finished(run, videos)
         (run / "config.yaml").write_text(
             f"optimizer:\n  lr: {lr}\ntrain:\n  output_dir: {run}\ndataloader:\n  train:\n    fold: {fold}\n"
+            f"project_folders: [{tmp_path}/project_{number}]\n"
         )
     assert summarize(tmp_path / "mine", *METRICS, "--no-files") == 0
     out = capsys.readouterr().out
     assert re.search(r"\| 0\.1 +\| +2 \|", out) and "detections of all folds together (0, 1)" in out
-    assert "output_dir" not in out and "Paired over 6 patients" in out
+    assert "output_dir" not in out and "project_folders" not in out and "Paired over 6 patients" in out
     assert (
         summarize(tmp_path / "mine", *METRICS, "--no-files", "--group-by", "fold,lr", "--reference", "lr=0.2,fold=0")
         == 0
@@ -175,6 +176,22 @@ def test_runs_of_one_config_in_two_experiments_are_said(experiment, tmp_path, ca
     shutil.copytree(experiment[0], tmp_path / "copy")
     assert summarize(experiment[0], tmp_path / "copy", "--no-files", "--bootstrap", "0") == 0
     assert capsys.readouterr().out.count("have the same config") == 5
+
+
+def test_a_folder_that_is_given_twice_or_beside_one_that_holds_it_counts_once(experiment, capsys):
+    assert summarize(experiment[0], "--no-files", "--bootstrap", "0") == 0
+    lines = sorted(capsys.readouterr().out.splitlines()[:-1])  # the last one is the command
+    for other in (experiment[0], experiment[0] / "jobs", experiment[0] / "jobs/000-00000000"):
+        for folders in ((experiment[0], other), (other, experiment[0])):
+            assert summarize(*folders, "--no-files", "--bootstrap", "0") == 0
+            assert sorted(capsys.readouterr().out.splitlines()[:-1]) == lines
+
+
+def test_a_run_whose_config_is_lost_keeps_the_settings_of_its_plan(experiment, tmp_path, capsys):
+    shutil.copytree(experiment[0], tmp_path / "copy")
+    assert summarize(experiment[0], tmp_path / "copy", "--no-files", "--bootstrap", "0") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"\| 3e-4 +\| +4 \|", out) and out.count("only what its plan says of it is known") == 12
 
 
 def test_a_table_fits_a_narrow_terminal_and_says_what_it_lacks(experiment, monkeypatch, capsys):

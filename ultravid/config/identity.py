@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ultravid.config.errors import ConfigError
+from ultravid.config.file_version import BESIDE_THE_RUN
 from ultravid.config.kinds import as_config
 from ultravid.config.nodes import Node, TupleNode
 from ultravid.config.plain_data import to_data
@@ -39,8 +40,6 @@ _WITHOUT_INFLUENCE = frozenset({"num_workers", "pin_memory", "prefetch_factor"})
 """Last steps of keys that do not change the metrics of a run."""
 _OF_THE_JOB = {"train.output_dir": "", "train.wall_time_s": None, "train.num_threads": None}
 """Keys of a job on a machine, with what stands for their values: others refer to them."""
-_BESIDE_THE_RUN = ("project_folders", "cfg_node")
-"""What a saved config records beside the run."""
 
 
 def has_no_influence(key: str) -> bool:
@@ -112,7 +111,7 @@ def _hash(lines: Iterable[str]) -> str:
 def without_job(cfg: Node | CfgNode) -> Node:
     """A copy in which placeholders stand for the keys of the job and for the environment, which others may refer to."""
     new = copy.deepcopy(as_config(cfg))
-    for key in _BESIDE_THE_RUN:
+    for key in BESIDE_THE_RUN:
         dict.pop(new, key, None)
     regroup(new)
     for key, value in _OF_THE_JOB.items():

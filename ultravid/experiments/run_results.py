@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ultravid.config import ConfigError, LazyConfig
-from ultravid.config.identity import has_no_influence, leaves
+from ultravid.config.identity import has_no_influence, leaves, without_job
 from ultravid.datasets.boxes import is_number
 from ultravid.datasets.json_files import read_json
 from ultravid.datasets.video import DataError
@@ -108,11 +108,10 @@ def read_runs(folders: Sequence[Path], evaluation: str = "inference") -> tuple[l
         the runs in order: of a plan by number, others by name; and what a reader must know, a sentence each.
 
     Raises:
-        UserError: a folder is missing, holds no run, or is given twice.
+        UserError: a folder is missing or holds no run.
     """
     notes: list[str] = []
     found: dict[Path, _Found] = {}
-    plans = 0
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}.")
@@ -122,17 +121,21 @@ def read_runs(folders: Sequence[Path], evaluation: str = "inference") -> tuple[l
                 f"{folder} holds no run: there is neither a plan.json of an experiment nor a folder with the config.yaml or the "
                 "attempts of a run in it."
             )
-        plans += len({each.base for each in inside})
-        found |= {each.run.path.resolve(): each for each in inside if each.run.path.resolve() not in found}
+        for (
+            each
+        ) in inside:  # a folder may be given twice, and beside one that holds it: what a plan says of a run counts
+            path = each.run.path.resolve()
+            if path not in found or found[path].settings is None:
+                found[path] = each
     every = list(found.values())
-    is_one_plan = plans == 1 and every[0].settings is not None
+    is_one_plan = every[0].settings is not None and len({each.base and each.base.resolve() for each in every}) == 1
     names = _names([each.run.path for each in every])
     bases: dict[Path, Mapping[str, str]] = {}
     runs = [
-        _read(each, name, evaluation, _settings(each, bases, is_one_plan), notes)
+        _read(each, name, evaluation, _settings(each, name, bases, is_one_plan, notes))
         for each, name in zip(every, names, strict=True)
     ]
-    return runs, [*notes, *_notes_on_repeated(runs)]
+    return runs, [*dict.fromkeys(notes), *_notes_on_repeated(runs)]
 
 
 def _notes_on_repeated(runs: Sequence[RunResult]) -> Iterator[str]:
@@ -213,12 +216,10 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return ["/".join(path.parts[-depth:]) for path in resolved]
 
 
-def _settings(found: _Found, bases: dict[Path, Mapping[str, str]], is_one_plan: bool) -> Mapping[str, str] | str:
-    """The values of a run by key: those of its plan, or of its whole config if there are others than one plan's.
-
-    Returns:
-        a text if the config can't be read: why.
-    """
+def _settings(
+    found: _Found, name: str, bases: dict[Path, Mapping[str, str]], is_one_plan: bool, notes: list[str]
+) -> Mapping[str, str]:
+    """The values of a run by key: those of its plan, or of its whole config if there are others than one plan's."""
     if is_one_plan and found.settings is not None:
         return found.settings
     config = found.run.trained_config() or found.run.saved_config
@@ -228,21 +229,24 @@ def _settings(found: _Found, bases: dict[Path, Mapping[str, str]], is_one_plan: 
         if found.base is not None and found.base not in bases:
             bases[found.base] = _leaves_of(found.base)
     except ConfigError as error:
-        return str(error)
+        if found.settings is None:
+            notes.append(f"{name}: its config can't be read, so what distinguishes it is not known: {error}")
+        else:
+            notes.append(f"{name}: its config can't be read, so only what its plan says of it is known: {error}")
+        return found.settings or {}
     base = {} if found.base is None else bases[found.base]
     return {**base, **(found.settings or {})}
 
 
 def _leaves_of(config: Path) -> dict[str, str]:
-    return {key: text for key, text in leaves(LazyConfig.load(config)).items() if not has_no_influence(key)}
+    """The values of a saved config that are settings of the run, and say nothing of its folder or of the machine."""
+    values = leaves(without_job(LazyConfig.load(config)))
+    return {key: text for key, text in values.items() if not has_no_influence(key)}
 
 
-def _read(found: _Found, name: str, evaluation: str, settings: Mapping[str, str] | str, notes: list[str]) -> RunResult:
+def _read(found: _Found, name: str, evaluation: str, settings: Mapping[str, str]) -> RunResult:
     run, status = found.run, status_of(found.run)
     folder = InferenceFolder(run.path / evaluation)
-    if isinstance(settings, str):
-        notes.append(f"{name}: its config can't be read, so what distinguishes it is not known: {settings}")
-        settings = {}
     common: dict[str, Any] = {"name": name, "run": run, "settings": settings, "status": status, "evaluation": folder}
     if not folder.metrics.is_file():
         return RunResult(**common, identity=found.identity, **_without_metrics(run, status, folder))
