@@ -91,7 +91,9 @@ def finish(config, job, *more, how="finished"):
 
 
 def test_the_last_sweep_varies_fastest_and_jobs_and_edits_vary_slowest(plan, tmp_path):
-    (tmp_path / "jobs.csv").write_text("name;model.depth;optimizer.note\nshallow;1;\ndeep;9;'a b'\n")
+    (tmp_path / "jobs.csv").write_text(
+        "\ufeff\r\nname; model.depth;optimizer.note\r\nshallow;1;\r\n;;\r\ndeep;9;\"'a b'\"\r\n"
+    )
     edits = ["fast=train.max_iter=5 model.kind=y", "slow=", "data/all=+dataloader.train.seed=4"]
     planned = plan(*GRID, "dataloader.num_workers=1", jobs_file=str(tmp_path / "jobs.csv"), edits=edits)
     assert len(planned.jobs) == 2 * 2 * 1 * 4
@@ -204,8 +206,15 @@ def test_a_sweep_over_objects_of_a_file_makes_each_a_job(plan, config):
         (["--jobs", "map.yaml"], "is not a list of jobs; begin each with '- '"),
         (["--jobs", "wrong.yaml"], "wrong.yaml, job 1: is 5; a job is a mapping"),
         (["--jobs", "broken.yaml"], "broken.yaml:2: is not YAML"),
-        (["--jobs", "short.csv"], "job 1: has 1 cell where the first row has 2"),
+        (["--jobs", "short.csv"], "short.csv, line 4: has 1 cell where the first row has 2"),
         (["--jobs", "sweep.csv"], "optimizer.lr=1,2. If it is the number 1.2, write it with a point."),
+        (["--jobs", "sweep.csv"], "sweep.csv, job 0 (line 2): optimizer.lr=1,2 names several values"),
+        (["--jobs", "open.csv"], "open.csv, line 3: a quote is left open."),
+        (["--jobs", "open_at_end.csv"], "open_at_end.csv, line 3: a quote is left open."),
+        (["--jobs", "open_twice.csv"], "open_twice.csv, line 2: a quote is left open, or a cell holds a line break"),
+        (["--jobs", "twice.csv"], "twice.csv, line 1: the column 'train.seed' is there twice"),
+        (["--jobs", "keyless.csv"], "keyless.csv, line 1: column 2 has no key"),
+        (["--jobs", "empty.csv"], "empty.csv: holds no job"),
         (["--jobs", "names.csv"], "two jobs have the name 'a'"),
     ],
 )
@@ -216,7 +225,13 @@ def test_a_mistake_is_one_message_and_nothing_is_written(tool, tmp_path, monkeyp
         "map.yaml": "a: 1",
         "wrong.yaml": "- {}\n- 5",
         "broken.yaml": "- {a\n- b: ]",
-        "short.csv": "train.seed,optimizer.lr\n1,2\n3\n",
+        "short.csv": "train.seed,optimizer.lr\n1,2\n\n3\n",
+        "open.csv": 'train.seed,optimizer.note\n0,a\n1,"b\n2,"c"\n3,d\n',
+        "open_at_end.csv": 'train.seed,optimizer.note\n0,a\n1,"b\n2,c\n',
+        "open_twice.csv": 'train.seed,optimizer.note\n1,"b\n2,c"\n3,d\n',
+        "twice.csv": "train.seed,optimizer.lr, train.seed\n1,2,3\n",
+        "keyless.csv": "train.seed,,\n1,2,\n",
+        "empty.csv": "\ufeff\n\n",
         "sweep.csv": 'optimizer.lr\n"1,2"\n',
         "names.csv": "name,train.seed\na,1\na,2\n",
     }

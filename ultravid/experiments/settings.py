@@ -16,7 +16,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -247,7 +247,10 @@ def jobs_of_config(config_file: str | Path) -> list[JobSettings]:
 
 
 def _jobs_of(entries: Sequence[Any], source: str, what: str) -> list[JobSettings]:
-    jobs = [_job_of(entry, f"{source}, {what}{number}") for number, entry in enumerate(entries)]
+    lines = [f" (line {entry.line})" if isinstance(entry, _Cells) else "" for entry in entries]
+    jobs = [
+        _job_of(entry, f"{source}, {what}{n}{line}") for n, (entry, line) in enumerate(zip(entries, lines, strict=True))
+    ]
     if not jobs:
         raise UserError(f"{source}: holds no job.")
     names = [job.name for job in jobs if job.name]
@@ -268,30 +271,65 @@ def _read_yaml(path: Path) -> list[Any]:
 def _read_csv(path: Path) -> list[Any]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            header = file.readline()
-            file.seek(0)
-            delimiter = next((each for each in ",;\t" if each in header), ",")
-            rows = [row for row in csv.reader(file, delimiter=delimiter) if any(cell.strip() for cell in row)]
-    except (csv.Error, UnicodeDecodeError) as error:
+            lines = list(file)
+    except UnicodeDecodeError as error:
         raise UserError(f"--jobs {path}: is not a CSV file in UTF-8; save it as one: {error}") from error
+    header = next(filter(str.strip, lines), "")
+    rows = list(_rows(path, lines, next((each for each in ",;\t" if each in header), ",")))
     if not rows:
         return []
     keys, *values = rows
-    keys = [key.strip() for key in keys]
-    if repeated := {key for key in keys if keys.count(key) > 1}:
-        raise UserError(f"--jobs {path}: the column {min(repeated)!r} is there twice.")
-    if not all(keys):
-        raise UserError(f"--jobs {path}: column {keys.index('') + 1} has no key in the first row.")
-    for number, row in enumerate(values):
-        if len(row) != len(keys):
+    if repeated := {key for key in keys.cells if keys.cells.count(key) > 1 and key}:
+        raise UserError(f"{keys.place}: the column {min(repeated)!r} is there twice.")
+    if not all(keys.cells):
+        raise UserError(f"{keys.place}: column {keys.cells.index('') + 1} has no key, which belongs in the first row.")
+    for row in values:
+        if len(row.cells) != len(keys.cells):
             raise UserError(
-                f"--jobs {path}, job {number}: has {counted(len(row), 'cell')} where the first row has {len(keys)}."
+                f"{row.place}: has {counted(len(row.cells), 'cell')} where the first row has {len(keys.cells)}."
             )
-    return [_Cells((key, cell.strip()) for key, cell in zip(keys, row, strict=True) if cell.strip()) for row in values]
+    return [_Cells(row.line, zip(keys.cells, row.cells, strict=True)) for row in values]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of a CSV file that is not empty; cells without blanks around them."""
+
+    place: str
+    line: int
+    cells: list[str]
+
+
+def _rows(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[_Row]:
+    """The rows of a CSV file, each of one line: a quote that is left open would otherwise take the next rows into its cell."""
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        line = reader.line_num + 1
+        place = f"--jobs {path}, line {line}"
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            if reader.line_num > line or lines[line - 1].count('"') % 2:
+                raise UserError(f"{place}: a quote is left open.") from error
+            raise UserError(f"{place}: is not CSV: {error}.") from error
+        if cells is None:
+            return
+        if any(re.search(r"[\r\n]", cell) for cell in cells):
+            raise UserError(f"{place}: a quote is left open, or a cell holds a line break, which no override has.")
+        if any(cell.strip() for cell in cells):
+            yield _Row(place, line, [cell.strip() for cell in cells])
 
 
 class _Cells(dict[str, str]):
-    """A job of a CSV file: each value is the text of an override."""
+    """A job of a CSV file: each value is the text of an override; an empty one sets nothing.
+
+    Attributes:
+        line: where it is in the file, from 1.
+    """
+
+    def __init__(self, line: int, cells: Iterable[tuple[str, str]]) -> None:
+        super().__init__((key, cell) for key, cell in cells if cell)
+        self.line = line
 
 
 def _read_python(path: Path) -> list[Any]:
