@@ -2,6 +2,7 @@
 
 import functools
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,17 @@ def test_outputs_are_filed_with_their_patient_only_if_that_is_asked_for(source, 
         assert output.PatientName == "Döe^Jane" and output.PatientID == "MRN-4711"
         assert output.StudyInstanceUID == original.StudyInstanceUID and output.StudyDate == "20240229"
         assert output.SeriesInstanceUID != original.SeriesInstanceUID
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, as the values are wrong
+        original.PatientSex, original.PatientBirthDate, original.StudyTime = "Female", "1970-01-01", "noon"
+        original.AccessionNumber, original.StudyID = "A" * 40, "S" * 40
+        original.save_as(tmp_path / "odd.dcm")
+        odd = tmp_path / "odd.dcm"
+    assert read_subject(odd, None).emptied == ("PatientBirthDate", "PatientSex", "StudyTime")
+    for output in (report_of(odd, tmp_path / "5.dcm", None), capture_of(odd, tmp_path / "6.dcm", TIMES_S, None)):
+        assert output.PatientID == "MRN-4711" and output.StudyDate == "20240229"
+        assert not (output.PatientSex or output.PatientBirthDate or output.StudyTime)
 
     pseudonyms = Pseudonyms(b"k" * 32)
     report = report_of(source, tmp_path / "3.dcm", pseudonyms)

@@ -94,7 +94,7 @@ class OutputFolder:
         """
         with locked(self.path, "a prediction", _ELSEWHERE, command=Path(sys.argv[0]).name):
             self._check_identity()
-            for folder in (self.path, self.path / "labels"):
+            for folder in (self.path, self.path / "labels", self.path / QC_FOLDER):
                 for entry in list(os.scandir(folder)) if folder.is_dir() else ():
                     if _TEMPORARY.fullmatch(entry.name) and "lock.json" not in entry.name:
                         remove_path(Path(entry.path))

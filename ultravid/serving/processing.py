@@ -47,6 +47,10 @@ from ultravid.utils.whole_files import remove_path
 
 __all__ = ["OutputChoice", "SourceProcessor"]
 
+_EMPTIED = (
+    "DICOM files have attributes of the patient or the study whose values DICOM does not allow; they are left empty"
+)
+
 
 @dataclass(frozen=True)
 class OutputChoice:
@@ -206,6 +210,7 @@ class _SourceOutput:
         }
         self._left_out: list[str] = []  # why there are outputs that can't be made
         self._not_written: list[str] = []  # their files
+        self._repairs: list[tuple[str, str]] = []  # of what the outputs copy of the source's header
         self.writers: list[ResultWriter] = []
         try:
             self._open_writers()
@@ -243,6 +248,8 @@ class _SourceOutput:
             except DataError as error:
                 self.leave_out(f"There is no structured report and no secondary capture: {error}", ".sr.dcm", ".sc.dcm")
             else:
+                if subject.emptied:
+                    self._repairs.append((_EMPTIED, f"{', '.join(subject.emptied)}, in the report and the capture"))
                 self._open_reports(subject)
         if outputs.clean_dicom:
             self.writers.append(_CleanCopy(self, path, self._folder / f"{self._name}.dcm", pseudonyms))
@@ -290,7 +297,9 @@ class _SourceOutput:
         facts: dict[str, Any] = {
             "tracks": len(self._tracks.summaries()),
             "damage": [self._scrub(text) for text in (*self._stream.damage, *self._left_out)],
-            "repairs": [{"kind": kind, "message": self._scrub(text)} for kind, text in self._stream.repairs],
+            "repairs": [
+                {"kind": kind, "message": self._scrub(text)} for kind, text in (*self._stream.repairs, *self._repairs)
+            ],
             "blacked_out": None if self._blackout is None else self._blackout.as_json(),
         }
         if self._not_written:

@@ -81,6 +81,10 @@ def test_an_upload_is_analysed_frame_by_frame_with_its_pictures(address, movie):
             content = content[4 + length :]
         assert are_squares == [True] * 10  # the movie has 12
         assert client.get(f"/api/recordings/{found['id']}/pictures?first=12").status_code == 404
+        for score in ("nan", "inf", "-0.1", "1.1"):
+            query = {"min_score": score}
+            assert client.get(f"/api/recordings/{found['id']}/detections.json", params=query).status_code == 422
+            assert client.post(f"/api/recordings/{found['id']}/movie", params=query).status_code == 422
 
 
 def test_what_is_no_recording_is_refused_and_leaves_nothing(address, page, movie):

@@ -8,10 +8,10 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
-from fastapi import FastAPI, HTTPException, Request, Response, WebSocket
+from fastapi import FastAPI, HTTPException, Query, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, HTTPConnection
@@ -36,6 +36,7 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_Score = Annotated[float, Query(ge=0, le=1)]
 _SWEEP_S = 1.0
 _MAX_PICTURES = 64  # of a request
 
@@ -254,7 +255,7 @@ def _add_results(app: FastAPI, page: PageApp) -> None:
         return Response(content, media_type="application/octet-stream")
 
     @app.get("/api/recordings/{id}/detections.{kind}")
-    async def detections(request: Request, id: str, kind: Literal["json", "csv"], min_score: float = 0.0) -> Response:
+    async def detections(request: Request, id: str, kind: Literal["json", "csv"], min_score: _Score = 0.0) -> Response:
         recording = _analysed(_own(_viewer(page, request), id))
         path = page.folder.new_path(f".{kind}")
         try:
@@ -264,7 +265,7 @@ def _add_results(app: FastAPI, page: PageApp) -> None:
         return Response(content, media_type="application/json" if kind == "json" else "text/csv; charset=utf-8")
 
     @app.post("/api/recordings/{id}/movie", status_code=202)
-    async def start_movie(request: Request, id: str, min_score: float = 0.0) -> dict[str, Any]:
+    async def start_movie(request: Request, id: str, min_score: _Score = 0.0) -> dict[str, Any]:
         recording = _analysed(_own(_viewer(page, request), id))
         if recording.export is not None and recording.export.state == "writing":
             raise HTTPException(409, "The movie is being written.")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pydicom
 from pydicom.uid import UID
+from pydicom.valuerep import DA, TM
 
 from ultravid.datasets.patient_key import patient_key
 from ultravid.datasets.readers.dicom_file import quiet_pydicom, read_tags
@@ -66,6 +67,7 @@ class DicomSubject:
         modality: the modality of the object.
         is_multi_frame: whether it states a number of frames, so that a reference names one.
         is_kept: whether the attributes are the file's own; else they are pseudonyms.
+        emptied: keywords of attributes that are empty because the file's own values are not what DICOM allows for them.
     """
 
     attributes: pydicom.Dataset
@@ -75,6 +77,7 @@ class DicomSubject:
     modality: str
     is_multi_frame: bool
     is_kept: bool
+    emptied: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"DicomSubject(is_kept={self.is_kept})"  # a traceback must not show a patient
@@ -97,13 +100,14 @@ def read_subject(path: Path, pseudonyms: Pseudonyms | None) -> DicomSubject:
         if not uid:
             raise DataError(f"{path}: has no {name}, so that no report or capture can refer to it.")
     uids |= {name: _text(header, name) for name in ("StudyInstanceUID", "SeriesInstanceUID")}
+    emptied: tuple[str, ...] = ()
     if pseudonyms is None:
         for name, uid in uids.items():
             if not uid:
                 raise DataError(
                     f"{path}: has no {name}, so that an output can't be filed with its patient's attributes."
                 )
-        attributes = _copied(header)
+        attributes, emptied = _copied(header)
     else:
         # A file without study or series is a study and a series of its own.
         new = {name: pseudonyms.uid(uid or uids["SOPInstanceUID"] + name) for name, uid in uids.items()}
@@ -118,6 +122,7 @@ def read_subject(path: Path, pseudonyms: Pseudonyms | None) -> DicomSubject:
         _text(header, "Modality") or "US",
         "NumberOfFrames" in header,
         pseudonyms is None,
+        emptied,
     )
 
 
@@ -135,19 +140,37 @@ def pseudonymous(header: pydicom.Dataset, pseudonyms: Pseudonyms) -> pydicom.Dat
     return attributes
 
 
-def _copied(header: pydicom.Dataset) -> pydicom.Dataset:
-    attributes = pydicom.Dataset()
+def _copied(header: pydicom.Dataset) -> tuple[pydicom.Dataset, tuple[str, ...]]:
+    """The attributes as the file has them, and the keywords of those that are empty since their values are none that DICOM allows."""
+    attributes, emptied = pydicom.Dataset(), []
     attributes.SpecificCharacterSet = (
         "ISO_IR 192"  # values are decoded; those of the output need not fit the file's own
     )
     for name in (*_PATIENT, *_STUDY):
         with quiet_pydicom():
             value = header[name].value if name in header else None
-        if name in header and (value not in (None, "") or name in _REQUIRED):
+        is_allowed = _is_allowed(name, value)
+        if name in header and is_allowed and (value not in (None, "") or name in _REQUIRED):
             attributes[name] = header[name]
         elif name in _REQUIRED:
             setattr(attributes, name, "")
-    return attributes
+        emptied += [] if is_allowed else [name]
+    return attributes, tuple(emptied)
+
+
+def _is_allowed(name: str, value: Any) -> bool:
+    """Whether a value is a date, time or sex as DICOM writes them; highdicom takes no other ones. Other attributes may be any text."""
+    if value in (None, ""):
+        return True
+    if name == "PatientSex":
+        return value in ("M", "F", "O")
+    kind = DA if name.endswith("Date") else TM if name.endswith("Time") else None
+    if kind is None:
+        return True
+    try:
+        return isinstance(value, str) and kind(value) is not None
+    except (ValueError, TypeError):  # the text quotes the value
+        return False
 
 
 def _text(header: pydicom.Dataset, name: str) -> str:
