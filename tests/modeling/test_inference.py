@@ -15,7 +15,7 @@ from ultravid.layers.box_tensors import iou_matrix
 from ultravid.layers.roi_align import pool_boxes, roi_align
 from ultravid.modeling import InferenceDetector, VideoStream, prepare_for_inference
 from ultravid.modeling.inference import CompileError
-from ultravid.utils.threads import SMALL_MODEL, threads_for
+from ultravid.utils.threads import SMALL_MODEL, SPIN_COUNT, threads_for
 
 SIZE = (64, 80)
 
@@ -129,11 +129,11 @@ def test_threads_are_chosen_by_the_models_size():
     assert threads_for(SMALL_MODEL // 2, available=8) == 1 and threads_for(10 * SMALL_MODEL, available=8) == 8
 
 
-@pytest.mark.parametrize("value", [None, "active"])
-def test_waiting_threads_sleep_unless_the_user_says_otherwise(value):
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    code = "import os, sys, ultravid; assert 'torch' not in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}])
+def test_waiting_threads_soon_sleep_unless_the_user_says_otherwise(given):
+    ours = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": SPIN_COUNT}
+    environment = {k: v for k, v in os.environ.items() if k not in ours} | given
+    code = f"import os, sys, ultravid; assert 'torch' not in sys.modules; print({{k: os.environ[k] for k in {list(ours)} if k in os.environ}})"
     command = [sys.executable, "-c", code]
-    environment |= {} if value is None else {"OMP_WAIT_POLICY": value}
     printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    assert printed.strip() == (value or "passive")
+    assert printed.strip() == str(given or ours)

@@ -9,7 +9,7 @@ Legend: ``N`` images, ``C, D`` channels of input and output, ``H, W`` height and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -98,20 +98,21 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """
     of_product = _OF_PRODUCT.to(x)
     num_images, _, height, width = x.shape
-    rows, columns = _tiling(height, width)
     size = (num_images, weight.shape[-1], height, width)
     result = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    block = _images_in_block(x)
-    for images, out in zip(x.split(block), result.permute(0, 2, 3, 1).split(block), strict=True):
-        product = torch.bmm(_transformed(images), weight)  # (36, T, D)
+    for tiles, out in zip(_blocks(x), _output_blocks(x, result.permute(0, 2, 3, 1)), strict=True):
+        product = torch.bmm(_transformed(tiles), weight)  # (36, T, D)
         if bias is not None:
             product[_ALL_ONES * (_IN + 1)] += bias
-        tiles = (of_product @ product.flatten(1)).view(_OUT, _OUT, len(images), rows, columns, -1)
-        tiles = tiles.permute(2, 3, 0, 4, 1, 5)
-        if (rows * _OUT, columns * _OUT) == (height, width):
-            out.view(tiles.shape).copy_(tiles)
+        images, rows, columns = tiles.shape[:3]
+        computed = (
+            (of_product @ product.flatten(1)).view(_OUT, _OUT, images, rows, columns, -1).permute(2, 3, 0, 4, 1, 5)
+        )
+        if (rows * _OUT, columns * _OUT) == out.shape[1:3]:
+            out.view(computed.shape).copy_(computed)
         else:  # outputs beyond the border are dropped
-            out.copy_(tiles.reshape(len(images), rows * _OUT, columns * _OUT, -1)[:, :height, :width])
+            computed = computed.reshape(images, rows * _OUT, columns * _OUT, -1)
+            out.copy_(computed[:, : out.shape[1], : out.shape[2]])
     return result
 
 
@@ -119,26 +120,42 @@ def _tiling(height: int, width: int) -> tuple[int, int]:
     return -(-height // _OUT), -(-width // _OUT)
 
 
-def _images_in_block(x: Tensor) -> int:
-    return max(1, _BLOCK * len(x) // (_IN**2 * num_tiles(x) * x.shape[1]))
+def _block_size(x: Tensor) -> tuple[int, int]:
+    """Images, and rows of tiles of an image, that are computed at once: several whole images, or a part of one."""
+    rows, _ = _tiling(x.shape[-2], x.shape[-1])
+    of_image = _IN**2 * num_tiles(x[:1]) * x.shape[1]
+    return max(1, _BLOCK // of_image), -(-rows // -(-of_image // _BLOCK))
 
 
-def _transformed(images: Tensor) -> Tensor:
-    """``(36, T, C)`` of ``(N, C, H, W)``."""
-    _, channels, height, width = images.shape
+def _blocks(x: Tensor) -> Iterator[Tensor]:
+    """The overlapping tiles ``(images, rows, columns, C, 6, 6)`` of ``(N, C, H, W)``, block by block: views of padded copies."""
+    height, width = x.shape[-2:]
     rows, columns = _tiling(height, width)
     right, lower = columns * _OUT + 1 - width, rows * _OUT + 1 - height
-    padded = F.pad(images.permute(0, 2, 3, 1), (0, 0, 1, right, 1, lower))
-    tiles = padded.unfold(1, _IN, _OUT).unfold(2, _IN, _OUT)  # (N, rows, columns, C, 6, 6)
-    tiles = tiles.permute(4, 5, 0, 1, 2, 3).reshape(_IN**2, -1)  # (36, T * C)
-    return (_OF_TILE.to(images) @ tiles).view(_IN**2, -1, channels)
+    images, rows_at_once = _block_size(x)
+    for part in x.permute(0, 2, 3, 1).split(images):
+        padded = F.pad(part, (0, 0, 1, right, 1, lower))
+        yield from padded.unfold(1, _IN, _OUT).unfold(2, _IN, _OUT).split(rows_at_once, dim=1)
+
+
+def _output_blocks(x: Tensor, out: Tensor) -> Iterator[Tensor]:
+    """The parts of ``(N, H, W, D)`` that belong to the `_blocks` of x."""
+    images, rows = _block_size(x)
+    for part in out.split(images):
+        yield from part.split(rows * _OUT, dim=1)
+
+
+def _transformed(tiles: Tensor) -> Tensor:
+    """``(36, T, C)`` of tiles ``(images, rows, columns, C, 6, 6)``."""
+    gathered = tiles.permute(4, 5, 0, 1, 2, 3).reshape(_IN**2, -1)  # (36, T * C)
+    return (_OF_TILE.to(tiles) @ gathered).view(_IN**2, -1, tiles.shape[3])
 
 
 def _transformed_gradient(grad: Tensor) -> Tensor:
-    """``(36, T, D)``: the gradient of the products, of the output's ``(N, D, H, W)``."""
-    _, channels, height, width = grad.shape
+    """``(36, T, D)``: the gradient of the products, of a block ``(images, height, width, D)`` of the output's."""
+    _, height, width, channels = grad.shape
     rows, columns = _tiling(height, width)
-    padded = F.pad(grad.permute(0, 2, 3, 1), (0, 0, 0, columns * _OUT - width, 0, rows * _OUT - height))
+    padded = F.pad(grad, (0, 0, 0, columns * _OUT - width, 0, rows * _OUT - height))
     tiles = padded.unfold(1, _OUT, _OUT).unfold(2, _OUT, _OUT).permute(4, 5, 0, 1, 2, 3).reshape(_OUT**2, -1)
     return (_OF_PRODUCT.to(grad).T @ tiles).view(_IN**2, -1, channels)
 
@@ -159,9 +176,9 @@ class _Winograd(torch.autograd.Function):
         grad_x = winograd_conv2d(grad, winograd_weight(weight.flip(2, 3).transpose(0, 1)), None) if of_x else None
         grad_weight = None
         if of_weight:
-            size, products = _images_in_block(x), weight.new_zeros(_IN**2, x.shape[1], grad.shape[1])
-            for images, of_images in zip(x.split(size), grad.split(size), strict=True):
-                products.baddbmm_(_transformed(images).mT, _transformed_gradient(of_images))
+            products = weight.new_zeros(_IN**2, x.shape[1], grad.shape[1])
+            for tiles, of_outputs in zip(_blocks(x), _output_blocks(x, grad.permute(0, 2, 3, 1)), strict=True):
+                products.baddbmm_(_transformed(tiles).mT, _transformed_gradient(of_outputs))
             kernel = _OF_WEIGHT.to(weight).T @ products.flatten(1)
             grad_weight = kernel.view(3, 3, *products.shape[1:]).permute(3, 2, 0, 1).contiguous()
         return grad_x, grad_weight, grad.sum(dim=(0, 2, 3)) if of_bias else None
