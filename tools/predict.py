@@ -471,11 +471,11 @@ def sources_outside(folder: Path, sources: SourceList) -> SourceList:
     Raises:
         UserError: there is no other source.
     """
-    root = folder.resolve()
+    root = real_path(folder)
 
     def is_inside(path: Path) -> bool:
-        resolved = path.resolve()
-        return root in (resolved, *resolved.parents) and (root / REPORT_NAME).is_file()
+        real = real_path(path)
+        return root in (real, *real.parents) and (root / REPORT_NAME).is_file()
 
     kept = [source for source in sources if source.path is None or not is_inside(source.path)]
     if sources and not kept:
@@ -525,12 +525,17 @@ def check_before_loading(args: argparse.Namespace, sources: SourceList) -> None:
 
 def file_name(path: Path) -> str:
     """The name of a file or folder, also of ``.`` and ``..``."""
-    return path.name if path.name not in ("", "..") else path.resolve().name
+    return path.name if path.name not in ("", "..") else real_path(path).name
+
+
+def real_path(path: Path) -> Path:
+    """A path without links; one whose links lead in a circle stays, for which ``Path.resolve`` raises an error."""
+    return Path(os.path.realpath(path))
 
 
 def without_place(text: str, path: Path | None, label: str) -> str:
     """A message on a source that calls it by its label, so that it does not tell where the source lies."""
-    for spelling in (str(path.resolve()), str(path)) if path is not None else ():
+    for spelling in (str(real_path(path)), str(path)) if path is not None else ():
         if os.sep in spelling:
             text = text.replace(spelling, label)
         elif text.startswith(spelling):  # it may be "."

@@ -166,15 +166,18 @@ def test_what_is_damaged_or_left_out_is_listed_with_exit_code_3(predict, tmp_pat
     out = tmp_path / "out"
     (tmp_path / "audio").mkdir()
     write_sound(tmp_path / "audio/a.mp4")
-    done = predict(tmp_path / "cut.mkv", tmp_path / "audio/a.mp4", whole, out=out)
+    (tmp_path / "audio/self.mp4").symlink_to("self.mp4")
+    done = predict(tmp_path / "cut.mkv", tmp_path / "audio", whole, out=out)
     assert done.code == 3
     report = json.loads((out / "report.json").read_text())
-    assert [row["source"] for row in report["left_out"]] == ["a.mp4"] and len(report["damaged"]) >= 1
+    assert [row["source"] for row in report["left_out"]] == ["self.mp4", "a.mp4"] and len(report["damaged"]) >= 1
     assert str(tmp_path) not in (out / "report.json").read_text() + (out / "cut.json").read_text()
     content = json.loads((out / "cut.json").read_text())
     assert 0 < len(content["frames"]) < 30 and content["damage"]
     assert len(frames_of(out / "cut.mp4")) == len(content["frames"])
     assert predict(tmp_path / "cut.mkv", out=out).code == 3  # done before, and still damaged
+    alone = predict(tmp_path / "audio/self.mp4", out=tmp_path / "none")
+    assert alone.code == 2 and "it is a link that leads nowhere" in alone.err
     alone = predict(tmp_path / "audio/a.mp4", out=tmp_path / "none")
     assert alone.code == 2 and alone.err.startswith("error: a.mp4: ") and "Traceback" not in alone.err
     other = movies.constant_rate(tmp_path / "audio/whole.mkv", 25).path  # of the same name, and another film

@@ -110,6 +110,8 @@ def recordings(tmp_path_factory):
     write_pictures(root / "frames", [1, 2])
     (root / "notes.bin").write_bytes(b"what is this")
     (root / "loop").symlink_to(root)
+    (root / "self.mp4").symlink_to("self.mp4")
+    (root / "gone.mp4").symlink_to("nothing")
     return root
 
 
@@ -122,7 +124,7 @@ def test_a_folder_holds_recordings_with_names_of_their_own_and_what_is_none_is_c
     assert names[1].startswith("scan2-") and names[5].startswith("scan2-") and len(set(names)) == 6
     reversed_order = list_sources([source.path for source in reversed(found)])
     assert [source.name for source in reversed_order] == names[::-1]
-    assert [path.rsplit("/", 1)[1] for path, _ in found.left_out] == ["loop", "notes.bin"]
+    assert [path.rsplit("/", 1)[1] for path, _ in found.left_out] == ["loop", "gone.mp4", "notes.bin", "self.mp4"]
     assert len(frames_of(found[0])[1]) == 2 and frames_of(found[4])[0].name == "x_y"
     with pytest.raises(DataError, match="holds 2 recordings; open one of them"):
         open_stream(recordings / "sub")
@@ -131,6 +133,8 @@ def test_a_folder_holds_recordings_with_names_of_their_own_and_what_is_none_is_c
 def test_sources_are_named_by_patterns_and_lists(recordings, tmp_path, monkeypatch):
     assert [source.path.name for source in list_sources(str(recordings / "*10*"))] == ["scan10.dcm", "scan10.mp4"]
     assert len(list_sources(str(recordings / "**/*.mp4"))) == 4
+    followed = list_sources(str(recordings / "**"))  # through the link to the folder itself
+    assert len(followed) == 8 and len(followed.left_out) == 4
     (recordings / "list.txt").write_text(
         "# mine\n\nscan2.mp4\nsub/*.mp4\nrtsp://me:secret@host:554/live?key=secret\n0\n"
     )

@@ -112,7 +112,7 @@ def list_sources(sources: Named | Sequence[Named]) -> SourceList:
         raise DataError(f"{len(faults)} of {counted(len(texts), 'source')} can't be used:\n  {listed}")
     if not found:
         raise DataError("There is no source: name a movie, a DICOM file, a folder, a camera (0) or an address.")
-    return SourceList(_with_own_names(_each_once(found)), found.left_out)
+    return SourceList(_with_own_names(_each_once(found)), _each_entry_once(found.left_out))
 
 
 def source_of(text: Named) -> Source:
@@ -238,7 +238,12 @@ def _matching(pattern: Path, left_out: list[tuple[str, str]], base: Path | None)
     if not matches:
         raise DataError(f"{pattern}: no file has a name of this pattern.")
     number, pictures = 0, 0
+    folders: set[str] = set()
     for match in sorted((Path(m) for m in matches), key=lambda p: [natural_order(part) for part in p.parts]):
+        if match.is_dir():
+            if (real := os.path.realpath(match)) in folders:  # ** follows a link to a folder above it 40 times
+                continue
+            folders.add(real)
         try:
             found = list(_in_folder(match, left_out)) if match.is_dir() else [_checked_file(match)]
         except DataError as error:
@@ -289,6 +294,15 @@ def _each_once(sources: Iterable[Source]) -> Iterator[Source]:
             continue
         seen.add(key)
         yield source
+
+
+def _each_entry_once(left_out: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Each entry of a folder with the first reason why it is left out: several patterns, and links to the folder, find it again."""
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    for path, reason in left_out:
+        folder, name = os.path.split(path)
+        found.setdefault((os.path.realpath(folder), name), (path, reason))
+    return list(found.values())
 
 
 def _with_own_names(sources: Iterable[Source]) -> list[Source]:
