@@ -372,6 +372,28 @@ def test_pixels_are_stated_to_be_clean_only_if_they_were_cleaned_by_what_is_stat
     assert read_subject(path, Pseudonyms(b"x" * 32)).attributes.PatientID != as_is.PatientID
 
 
+def test_files_without_uids_are_patients_studies_and_series_of_their_own(tmp_path):
+    absent = {"SOPInstanceUID": None, "PatientID": None, "PatientName": None}
+    for number, name in enumerate(("a.dcm", "b.dcm", "c.dcm")):
+        pixels = np.stack([banded(number, 0)[..., 0]])
+        write_dicom(tmp_path / name, pixels, Modality="US", **absent, **({"SOPClassUID": None} if number else {}))
+        file = pydicom.dcmread(tmp_path / name)
+        del file.file_meta.MediaStorageSOPInstanceUID
+        if number == 2:
+            del file.file_meta.MediaStorageSOPClassUID
+        pydicom.dcmwrite(tmp_path / name, file, enforce_file_format=False)
+    copies = [cleaned(tmp_path / name, tmp_path / f"clean_{name}")[1] for name in ("a.dcm", "b.dcm")]
+    for keyword in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        assert copies[0][keyword].value != copies[1][keyword].value
+    assert copies[0].SOPClassUID == copies[1].SOPClassUID  # the second states it in the header of the file alone
+    (tmp_path / "again.dcm").write_bytes((tmp_path / "a.dcm").read_bytes())
+    again = cleaned(tmp_path / "again.dcm", tmp_path / "clean.dcm")[1]
+    assert again.SOPInstanceUID == copies[0].SOPInstanceUID and again.PatientID == copies[0].PatientID
+    with pytest.raises(DataError, match="its SOPClassUID is missing"):
+        cleaned(tmp_path / "c.dcm", tmp_path / "clean_c.dcm")
+    assert not (tmp_path / "clean_c.dcm").exists()
+
+
 def test_a_palette_and_an_overlay_in_unused_bits_are_cleaned(tmp_path):
     pixels = np.full((1, 32, 32), 3, np.uint16)
     pixels[0, :8] = 7

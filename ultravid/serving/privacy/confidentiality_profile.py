@@ -2,7 +2,7 @@
 
 PS3.15 Annex E lists what a de-identifier must remove, replace or empty, and grows with every edition; private elements, and elements
 that a scanner invents, are in no list. So the list here is of what stays: elements that describe pixels, time, scale and the scanner's
-kind, each of them one that no row of table E.1-1 asks to be changed.
+kind, each of them one that no row of table E.1-1 asks to be changed. The SOP class stays as well, if it is a UID.
 
 Sources: DICOM PS3.15 E.1-1, PS3.3 A.6, A.7 (ultrasound images), C.7.6.3 (pixels), C.7.6.5 (cine), C.8.5.5 (regions), C.8.5.6.
 """
@@ -16,7 +16,7 @@ __all__ = ["ITEMS_KEPT", "KEPT", "NEW_UIDS"]
 KEPT = frozenset(
     {
         # What kind of image, of which kind of scanner.
-        *("SOPClassUID", "ImageType", "Modality", "Manufacturer", "ManufacturerModelName", "PresentationIntentType"),
+        *("ImageType", "Modality", "Manufacturer", "ManufacturerModelName", "PresentationIntentType"),
         *("SeriesNumber", "InstanceNumber", "PatientOrientation", "Laterality", "ImageLaterality", "BodyPartExamined"),
         *("StageNumber", "NumberOfStages", "ViewNumber", "NumberOfViewsInStage", "AnatomicRegionSequence"),
         *("TransducerType", "TransducerFrequency", "PulseRepetitionFrequency", "DepthOfScanField", "FocusDepth"),

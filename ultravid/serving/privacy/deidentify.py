@@ -28,7 +28,7 @@ from ultravid.datasets.safe_files import open_regular
 from ultravid.serving.privacy.blackout import Blackout, BlackoutRule
 from ultravid.serving.privacy.confidentiality_profile import ITEMS_KEPT, KEPT, NEW_UIDS
 from ultravid.serving.privacy.dicom_output import FrameSpool
-from ultravid.serving.privacy.dicom_subject import Pseudonyms, pseudonymous
+from ultravid.serving.privacy.dicom_subject import Pseudonyms, original_uids, pseudonymous, sop_class_of, uid_of
 from ultravid.serving.privacy.patient_values import PatientValues, patient_values
 
 __all__ = ["CleanDicom", "deidentify_dicom"]
@@ -72,7 +72,7 @@ def deidentify_dicom(path: Path, output: Path, *, blackout: Blackout, pseudonyms
         pseudonyms: the same for all files of a patient or a study.
 
     Raises:
-        DataError: the file is no DICOM image that can be read.
+        DataError: the file is no DICOM image that can be read, or does not state its SOP class (its kind of object).
         OSError: the copy can't be written.
     """
     header = read_header(path)
@@ -81,7 +81,7 @@ def deidentify_dicom(path: Path, output: Path, *, blackout: Blackout, pseudonyms
         spans, _ = find_frames(header, form.size, form.frame_bits, form.is_subsampled)
         decoder = PixelDecoder(header, form, spans)
         full = _read_all(path)
-        clean = _clean_header(full, patient_values(path), pseudonyms)
+        clean = _clean_header(full, path, pseudonyms)
         if is_big_endian(header):
             _swap_palette(clean)
         stated_clean = _state_method(clean, full, blackout)
@@ -105,8 +105,9 @@ def _read_all(path: Path) -> pydicom.Dataset:
         return pydicom.dcmread(file, stop_before_pixels=True, force=True)
 
 
-def _clean_header(full: pydicom.Dataset, values: PatientValues, pseudonyms: Pseudonyms) -> pydicom.Dataset:
-    clean = pseudonymous(full, pseudonyms)
+def _clean_header(full: pydicom.Dataset, path: Path, pseudonyms: Pseudonyms) -> pydicom.Dataset:
+    values, originals = patient_values(path), original_uids(full, path)
+    clean = pseudonymous(full, originals["StudyInstanceUID"], pseudonyms)
     for keyword, element in _elements(full, KEPT):
         if element.VR == "SQ":
             items = [_clean_item(item, ITEMS_KEPT[keyword], values) for item in element.value]
@@ -116,10 +117,9 @@ def _clean_header(full: pydicom.Dataset, values: PatientValues, pseudonyms: Pseu
     for keyword in _REQUIRED:
         if keyword not in clean:
             setattr(clean, keyword, None)
+    clean.SOPClassUID = sop_class_of(full, path)
     for keyword in NEW_UIDS:
-        found = [str(element.value) for _, element in _elements(full, frozenset({keyword})) if element.value]
-        if found or keyword != "FrameOfReferenceUID":
-            original = found[0] if found else str(full.get("SOPInstanceUID") or "") + keyword
+        if original := originals.get(keyword) or uid_of(full, keyword):
             setattr(clean, keyword, pseudonyms.uid(original))
     for keyword in ("ContentDate", "ContentTime"):
         setattr(clean, keyword, "")

@@ -6,6 +6,7 @@ Sources: DICOM PS3.3 C.7.1.1 (patient), C.7.2.1 (study), PS3.15 E (confidentiali
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from pydicom.valuerep import DA, TM
 from ultravid.datasets.patient_key import patient_key
 from ultravid.datasets.readers.dicom_file import quiet_pydicom, read_tags
 from ultravid.datasets.video import DataError
+from ultravid.utils.hashing import sha256_of
 
-__all__ = ["DicomSubject", "Pseudonyms", "read_subject"]
+__all__ = ["DicomSubject", "Pseudonyms", "original_uids", "pseudonymous", "read_subject", "sop_class_of", "uid_of"]
 
 _PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
 _STUDY = (
@@ -26,6 +28,7 @@ _STUDY = (
     "StudyDescription",
 )
 _REQUIRED = frozenset({*_PATIENT, *_STUDY} - {"IssuerOfPatientID", "StudyDescription"})  # may be empty, not absent
+_UID = re.compile(r"[0-9.]{1,64}")
 _OBJECT = ("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "NumberOfFrames")
 
 
@@ -109,11 +112,9 @@ def read_subject(path: Path, pseudonyms: Pseudonyms | None) -> DicomSubject:
                 )
         attributes, emptied = _copied(header)
     else:
-        # A file without study or series is a study and a series of its own.
-        new = {name: pseudonyms.uid(uid or uids["SOPInstanceUID"] + name) for name, uid in uids.items()}
-        new["SOPClassUID"] = UID(uids["SOPClassUID"])
-        attributes = pseudonymous(header, pseudonyms)
-        uids = {name: str(uid) for name, uid in new.items()}
+        originals = original_uids(header, path)
+        attributes = pseudonymous(header, originals["StudyInstanceUID"], pseudonyms)
+        uids |= {name: str(pseudonyms.uid(original)) for name, original in originals.items()}
     return DicomSubject(
         attributes,
         uids["SOPClassUID"],
@@ -126,14 +127,53 @@ def read_subject(path: Path, pseudonyms: Pseudonyms | None) -> DicomSubject:
     )
 
 
-def pseudonymous(header: pydicom.Dataset, pseudonyms: Pseudonyms) -> pydicom.Dataset:
-    """The required attributes of a patient and a study under pseudonyms; all others of them are empty."""
+def uid_of(header: pydicom.Dataset, name: str) -> str:
+    """A UID as a file states it, those of its object also in the header of the file; "" if it has none."""
+    stated = _text(header, name)
+    if stated or name not in ("SOPClassUID", "SOPInstanceUID"):
+        return stated
+    return _text(getattr(header, "file_meta", pydicom.Dataset()), f"MediaStorage{name}")
+
+
+def sop_class_of(header: pydicom.Dataset, path: Path) -> str:
+    """The UID that says what kind of object a file holds.
+
+    Raises:
+        DataError: it has none, or what it has is not a UID.
+    """
+    found = uid_of(header, "SOPClassUID")
+    if not _UID.fullmatch(found):
+        fault = "is not a UID" if found else "is missing"
+        raise DataError(f"{path}: its SOPClassUID {fault}, so that no DICOM file can be made of it or refer to it.")
+    return found
+
+
+def original_uids(header: pydicom.Dataset, path: Path) -> dict[str, str]:
+    """What tells a file's object, series and study from all others: its UIDs.
+
+    A file without a series or study is one of its own, and an object without a UID is known by the content of its file.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    instance = uid_of(header, "SOPInstanceUID") or sha256_of(path)
+    named = {name: uid_of(header, name) or instance + name for name in ("SeriesInstanceUID", "StudyInstanceUID")}
+    return {"SOPInstanceUID": instance, **named}
+
+
+def pseudonymous(header: pydicom.Dataset, study: str, pseudonyms: Pseudonyms) -> pydicom.Dataset:
+    """The required attributes of a patient and a study under pseudonyms; all others of them are empty.
+
+    Args:
+        header: that of the file.
+        study: tells the study from others, as `original_uids` gives it.
+        pseudonyms: of the output folder.
+    """
     attributes = pydicom.Dataset()
     attributes.SpecificCharacterSet = "ISO_IR 192"
     for name in (*_PATIENT, *_STUDY):
         if name in _REQUIRED:
             setattr(attributes, name, "")
-    study = _text(header, "StudyInstanceUID") or _text(header, "SOPInstanceUID") + "StudyInstanceUID"
     patient = pseudonyms.patient(_text(header, "PatientID") or _text(header, "PatientName") or study)
     attributes.PatientName = attributes.PatientID = patient
     attributes.StudyInstanceUID = pseudonyms.uid(study)
