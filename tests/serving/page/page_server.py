@@ -96,11 +96,11 @@ def make_page(folder: Path, token: str | None = None, detector: Any = None, **bo
 
 
 @contextlib.contextmanager
-def serving(page: PageApp) -> Iterator[str]:
-    """The page's address, while it is served from a thread."""
+def serving(page: PageApp, port: int = 0) -> Iterator[str]:
+    """The page's address, while it is served from a thread, at any free port or a given one."""
     options = {"log_config": None, "access_log": False, "server_header": False, "timeout_graceful_shutdown": 1}
     protocols = {"http": Protocol, "ws": SocketProtocol}
-    server = uvicorn.Server(uvicorn.Config(create_app(page), port=0, lifespan="on", **protocols, **options))
+    server = uvicorn.Server(uvicorn.Config(create_app(page), port=port, lifespan="on", **protocols, **options))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
     wait_for(lambda: server.started)

@@ -206,6 +206,41 @@ def test_what_goes_wrong_is_said_on_the_page(browser, page, movie, tmp_path):
     assert errors == []
 
 
+def test_a_server_that_was_started_again_is_said_and_the_list_keeps_the_focus(browser, page, movie, tmp_path):
+    with serving(page) as address:
+        tab = opened(browser.new_context(viewport={"width": 400, "height": 800}), address, [])
+        faults = []
+        tab.on("pageerror", lambda error: faults.append(str(error)))
+        tab.set_input_files("#file", [str(movie)] * 4)
+        wait_for(lambda: tab.locator("#recordings .choose").count() == 4)
+        analysed(tab)
+        tab.locator("#recordings .choose").first.focus()
+        tab.keyboard.press("Enter")
+        tab.wait_for_selector("#recordings li:first-child [aria-current]")
+        assert tab.locator("#recordings li:first-child .choose:focus").count() == 1
+        tab.locator("#recordings .choose").last.press("Enter")
+        current = tab.wait_for_selector("#recordings li:last-child [aria-current]")
+        assert current.bounding_box()["x"] < 300  # not beyond the edge
+        for number in (3, 2, 1, 0):
+            tab.locator("#recordings .remove").first.press("Enter")
+            wait_for(lambda number=number: tab.locator("#recordings li").count() == number)
+            assert tab.evaluate("document.activeElement.className") == ("remove" if number else "hidden-input")
+        tab.set_input_files("#file", str(movie))
+        analysed(tab)
+        tab.check("#repeat")
+        tab.click("#play") if tab.get_attribute("#play", "aria-label") == "Play" else None
+    tab.wait_for_selector("#progress-line:has-text('The server does not answer')")
+    assert not tab.is_visible("#alert")
+    again = make_page(tmp_path)
+    with serving(again, port=int(address.rpartition(":")[2])):
+        tab.wait_for_selector("#alert:has-text('The server was started again')")
+        tab.set_input_files("#file", str(movie))
+        analysed(tab)
+        assert "The server was started again" in tab.inner_text("#alert") or not tab.is_visible("#alert")
+        tab.context.close()
+    assert faults == []
+
+
 def test_the_token_of_the_address_opens_the_page_and_leaves_the_address(browser, tmp_path):
     errors = []
     with serving(make_page(tmp_path, token="a-token-of-test")) as address:

@@ -82,7 +82,7 @@ function updated(infos) {
     if (known) known.recording.info = info;
     else {
       const recording = new Recording(info);
-      recordings.set(info.id, { recording, pictures: new Pictures(recording, (error) => alert_(error.message)) });
+      recordings.set(info.id, { recording, pictures: new Pictures(recording, pictureFault) });
     }
   }
   if (newest && infos.length) {
@@ -115,6 +115,12 @@ function takeCameraPictures({ pictures }, frames) {
   $("stage").dataset.delayMs = camera.delay ?? "";
 }
 
+/** A frame whose picture can't be had is not waited for: each screen would ask for it again. */
+function pictureFault(error) {
+  player.pause();
+  if (!(error instanceof TypeError)) alert_(error.message); // fetch throws a TypeError when the server does not answer, as `lost` says
+}
+
 let retry = 0;
 
 function lost() {
@@ -138,6 +144,7 @@ function lost() {
 
 function back() {
   if (current !== null) live.watch(current, recordings.get(current)?.recording.frames.length ?? 0);
+  if (!player.isPlaying && player.recording !== null) player.show(player.index); // its picture may be missing
   refresh();
 }
 
@@ -195,8 +202,11 @@ function drawList() {
   const key = JSON.stringify([current, [...recordings.values()].map(({ recording: { info } }) => [info.id, info.label, info.state, info.place])]);
   if (nav.dataset.key === key) return;
   nav.dataset.key = key;
+  const old = [...nav.querySelectorAll("li")];
+  const focused = old.findIndex((item) => item.contains(document.activeElement));
   const items = [...recordings.values()].map(({ recording: { info } }) => {
     const item = document.createElement("li");
+    item.dataset.id = info.id;
     const button = document.createElement("button");
     button.type = "button";
     button.className = "choose";
@@ -213,7 +223,12 @@ function drawList() {
     item.append(button, remove);
     return item;
   });
+  const name = document.activeElement?.className;
   nav.querySelector("ul").replaceChildren(...items);
+  nav.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  if (focused < 0) return;
+  const next = items.find((item) => item.dataset.id === old[focused].dataset.id) ?? items[Math.min(focused, items.length - 1)];
+  (next?.querySelector(`.${name}`) ?? $("file")).focus(); // of a recording that was deleted, the next one's
 }
 
 /** Whether what is shown is on its way to the server from this page. */

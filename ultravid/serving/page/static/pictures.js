@@ -27,7 +27,7 @@ export class Pictures {
       this.#bitmaps.set(index, held);
       return held;
     }
-    if (held === undefined) this.#decode(index).then(onReady, this.onFault);
+    if (held === undefined) this.#decode(index).then(onReady, (error) => { if (!this.#isClosed) this.onFault(error); });
     else held.then(onReady, () => {});
     return null;
   }
