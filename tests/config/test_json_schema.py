@@ -30,8 +30,9 @@ def phantom(tmp_path_factory):
 
 
 def changed(data, key, value):
-    """The parts that the tests look at, with one value changed; None deletes it."""
-    new = json.loads(json.dumps({name: data[name] for name in ("train", "optimizer", "trainer")}))
+    """The parts that the tests look at and references in place of the others, with one value changed; None deletes it."""
+    parts = ("train", "optimizer", "trainer")
+    new = {name: json.loads(json.dumps(data[name])) if name in parts else "${elsewhere}" for name in data}
     *above, last = key.split(".")
     node = new
     for step in above:
@@ -70,6 +71,12 @@ WRONG = [
     ("model", {"_target_": "torch.optim.AdamW", "params": [], "lr": "fast"}),
     ("trainer", 5),
     ("train", []),
+    ("train.max_iter", None),
+    ("train.amp.enabled", None),
+    ("train.amp", None),
+    ("train", None),
+    ("train", 5),
+    ("dataloader", None),
 ]
 RIGHT = [
     ("optimizer.lr", "${train.rate}"),
@@ -97,6 +104,32 @@ def test_a_wrong_type_an_unknown_key_of_a_call_and_a_missing_argument_are_not(ph
 def test_references_calls_and_what_is_new_are_valid(phantom):
     check, data = phantom
     assert [(key, value) for key, value in RIGHT if not check.is_valid(changed(data, key, value))] == []
+
+
+def test_a_key_that_references_read_is_required_as_long_as_one_of_them_is_there(tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "a: {x: 1, note: 'to ${b[1].name}', own: '${.x}', up: '${..c}', unsure: '${oc.env:NAME,${d}}', pair: {_tuple_: ['${f.0}']}}\n"
+        "b: [0, {name: n}]\nc: 3\nd: 4\ne: {twice: '${a.up}', of: '${b}'}\nf: {_tuple_: [5]}\n"
+    )
+    data = yaml.safe_load((tmp_path / "c.yaml").read_text())
+    check = validator(json_schema(LazyConfig.load(tmp_path / "c.yaml")))
+
+    def without(*keys):
+        new = json.loads(json.dumps(data))
+        for key in keys:
+            *above, last = [int(step) if step.isdecimal() else step for step in key.split(".")]
+            node = new
+            for step in above:
+                node = node[step]
+            del node[last]
+        return new
+
+    assert check.is_valid(data) and check.is_valid(without("d")) and check.is_valid({**data, "b": "${a.x}"})
+    assert check.is_valid(without("a.note", "b.1.name")) and check.is_valid(without("a.up", "e.twice", "c"))
+    lacking = ["a.x", "a.up", "b", "b.1", "b.1.name", "c", "f", "f._tuple_.0"]
+    assert [key for key in lacking if check.is_valid(without(key))] == []
+    [error] = check.iter_errors(without("b.1.name"))
+    assert list(error.absolute_path) == ["b", 1] and "'name' is a required property" in error.message
 
 
 def test_a_partial_call_need_not_have_its_required_arguments(phantom):

@@ -2,7 +2,8 @@
 
 The schema knows the calls that the config makes: their arguments by name, the types that the annotations state, and which are
 required. A reference (``${...}``) is allowed anywhere, as is a call or a named object where an object is taken, because its type
-is known only when it is built: `ultravid.config.check` finds more.
+is known only when it is built: `ultravid.config.check` finds more. The key that a reference of the config reads is required as long
+as the reference stands where it does.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ultravid.config.check import OF_LAUNCHERS
@@ -26,7 +27,18 @@ from ultravid.config.nodes import Node, as_node
 from ultravid.config.override_values import Place
 from ultravid.config.plain_data import to_data
 from ultravid.config.references import is_reference
-from ultravid.config.tree import CONTROL_KEYS, MISSING, Container, full_key, raw_child, raw_children, walk
+from ultravid.config.tree import (
+    CONTROL_KEYS,
+    MISSING,
+    Container,
+    child_key,
+    full_key,
+    key_in_parent,
+    raw_child,
+    raw_children,
+    split_key,
+    walk,
+)
 from ultravid.config.value_types import Parameters, mismatch, parameters_of
 from ultravid.utils.limits import as_limits
 
@@ -101,10 +113,12 @@ class _Writer:
                 "then": {"allOf": known},
                 "else": definitions["call"]["else"],
             }
+        referred = self._referred()
         return {
             "$schema": DIALECT,
             **({"title": title} if title else {}),
             **self._mapping(self.root),
+            **({"allOf": referred} if referred else {}),
             "$defs": definitions,
         }
 
@@ -159,6 +173,22 @@ class _Writer:
             schemas = [schema for index, schema in enumerate(typed) if schema not in typed[:index]]
             return schemas[0] if len(schemas) == 1 else {"allOf": schemas}
         return _like(value)
+
+    # --- references -----------------------------------------------------------------------------------------------------
+
+    def _referred(self) -> list[Schema]:
+        """For each key that references read: it is required if one of them is where the config has it."""
+        places: dict[tuple[Any, ...], list[Schema]] = {}
+        for container in walk(self.root):
+            for name, value in raw_children(container):
+                for text, key in _plain_references(value) if is_reference(value) else ():
+                    if steps := _steps_of_reference(key, container):
+                        refers: Schema = {"type": "string", "pattern": _SYNTAX.sub(r"\\\g<0>", text)}
+                        places.setdefault(steps, []).append(_holds(self.root, _steps_to(container, name), refers))
+        return [
+            {"if": {"anyOf": refers}, "then": _holds(self.root, steps, {}, may_refer=True)}
+            for steps, refers in places.items()
+        ]
 
     # --- calls ----------------------------------------------------------------------------------------------------------
 
@@ -258,6 +288,74 @@ class _Writer:
 def _either(*plain: Schema, other: Schema) -> Schema:
     """Plain values, or what a mapping has to be: an error then is about the mapping."""
     return {"if": {"type": "object"}, "then": other, "else": {"anyOf": list(plain)}}
+
+
+_PLAIN_REFERENCE = re.compile(r"(?<!\\)\$\{([^:${}]+)\}")
+_RESOLVER = re.compile(r"\$\{[^${}]*:")
+_SYNTAX = re.compile(r"[\\^$.*+?()\[\]{}|]")  # not re.escape, whose result is not always a pattern of JSON Schema
+
+
+def _plain_references(text: str) -> list[tuple[str, str]]:
+    """(reference, key) of the references in a text that name their key as it is; none beside a resolver, which need not read them."""
+    return [] if _RESOLVER.search(text) else [(match[0], match[1].strip()) for match in _PLAIN_REFERENCE.finditer(text)]
+
+
+def _steps_to(container: Container, key: Any) -> tuple[Any, ...]:
+    """The keys and indices from the root to what a container holds under a key."""
+    steps = [key]
+    while container._up is not None:
+        steps.append(key_in_parent(container))
+        container = container._up
+    return tuple(reversed(steps))
+
+
+def _steps_of_reference(key: str, container: Container) -> tuple[Any, ...]:
+    """The keys and indices from the root to what a reference in a container reads, up to another reference on the way.
+
+    Empty if the config does not have the key, as a part of other configs need not.
+    """
+    dots = len(key) - len(key.lstrip("."))
+    node: Any = container
+    above = dots - 1 if dots else math.inf
+    while above > 0 and node._up is not None:
+        node, above = node._up, above - 1
+    steps = [*_steps_to(node._up, key_in_parent(node))] if node._up is not None else []
+    try:
+        names = split_key(key[dots:])
+    except ConfigError:
+        return ()
+    for step in names:
+        if is_reference(node):
+            break
+        found = child_key(node, step)
+        if found is None:
+            return ()
+        steps.append(found)
+        node = raw_child(node, found)
+    return tuple(steps)
+
+
+def _holds(container: Any, steps: Sequence[Any], value: Schema, *, may_refer: bool = False) -> Schema:
+    """A container that has a value at the end of steps.
+
+    Args:
+        container: the container.
+        steps: keys and indices.
+        value: what there is at the end.
+        may_refer: whether a reference may be in place of a container on the way.
+    """
+    if not steps:
+        return value
+    first, *others = steps
+    inner = _holds(raw_child(container, first), others, value, may_refer=may_refer)
+    kinds = ["object", "array", "string"] if may_refer else ["object"]
+    if isinstance(container, dict):
+        return {"type": kinds, "required": [str(first)], "properties": {str(first): inner}}
+    index = first % len(container)
+    array = {"type": kinds if may_refer else ["array"], "minItems": index + 1, "prefixItems": [*[True] * index, inner]}
+    if isinstance(container, list):
+        return array
+    return {"type": kinds, "required": ["_tuple_"], "properties": {"_tuple_": array}}
 
 
 def _tuple_of(array: Schema) -> Schema:
