@@ -87,7 +87,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     jobs.add_argument(
         "--allow-change", default="", metavar="KEY,...", help="keys whose values may differ from those of the plan"
     )
-    look = parser.add_argument_group("inspect instead of running")
+    look = parser.add_argument_group("inspect instead of running").add_mutually_exclusive_group()
     look.add_argument("--dry-run", action="store_true", help="check all jobs and print them; nothing is written")
     look.add_argument(
         "--print-jobs", action="store_true", help="write the plan and print one command for each unfinished job"
@@ -357,6 +357,7 @@ def conclude(
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_slurm_arguments(args)
+    check_numbers(args)
     print_warnings()
     if args.status:
         return show_status(args)
@@ -368,14 +369,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             with stopped_by_signals():
                 return run_search(args, slots, sys.argv[1:] if argv is None else argv)
         refuse_search_folder(args.output_dir)
-        if args.dry_run or args.print_jobs:
-            (dry_run if args.dry_run else print_commands)(args)
+        if args.print_jobs:
+            print_commands(args)
             return 0
         slots = make_slots(args.gpus, args.per_gpu, args.slots)
-        if args.threads is not None and args.threads < 1:
-            raise UserError(f"--threads {args.threads}: is below 1.")
-        if args.restarts < 0:
-            raise UserError(f"--restarts {args.restarts}: is below 0; 0 resumes no job that was killed.")
+        if args.dry_run:
+            dry_run(args)
+            return 0
         with stopped_by_signals(), experiment_folder(args.output_dir):
             planned = make_plan(args)
             options = slurm_options(args, planned) if args.launcher == "slurm" else None
@@ -383,6 +383,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options is not None:
                 return run_on_slurm(args, options, planned)
             return run(args, slots, planned.folder, planned.plan, planned.jobs)
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    if args.threads is not None and args.threads < 1:
+        raise UserError(f"--threads {args.threads}: is below 1.")
+    if args.restarts < 0:
+        raise UserError(f"--restarts {args.restarts}: is below 0; 0 resumes no job that was killed.")
 
 
 def show_status(args: argparse.Namespace) -> int:

@@ -268,6 +268,18 @@ def test_a_dry_run_prints_the_table_and_writes_nothing(tool, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("look", ["", "--dry-run", "--print-jobs"])
+def test_numbers_that_no_run_takes_are_refused_by_whatever_looks_at_the_jobs(tool, tmp_path, look):
+    for option, message in (
+        (["--threads", "0"], "--threads 0: is below 1"),
+        (["--restarts", "-1"], "--restarts -1: is below 0"),
+        (["--slots", "0"], "--slots 0: is below 1"),
+        (["--per-gpu", "2"], "--per-gpu 2: needs --gpus"),
+    )[: 2 if look == "--print-jobs" else 4]:  # which starts nothing in slots
+        code, _, err = tool(*GRID, *option, *filter(None, [look]))
+        assert code == 2 and message in err and not (tmp_path / "out").exists()
+
+
 def test_printed_commands_are_those_of_jobs_that_are_left_and_their_configs_are_the_planned_ones(
     tool, config, tmp_path
 ):
