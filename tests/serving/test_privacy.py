@@ -8,7 +8,14 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless, generate_uid
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    RLELossless,
+    generate_uid,
+)
 
 from tests.datasets.recordings import numbered, write_dicom
 from ultravid.datasets.phantom import make_phantom_video
@@ -219,6 +226,9 @@ def test_the_sheet_to_check_shows_nothing_that_is_blacked_out(tmp_path):
         "19700101",
         "1970-01-01 b",
         "01.01.1970",
+        "1.1.1970",
+        "scan700101b",
+        "mueller",
         "Acc99887",
     ],
 )
@@ -244,6 +254,17 @@ def test_a_dicom_file_that_ends_before_its_patient_is_called_neutrally(tmp_path)
     path = write_dicom(tmp_path / "Doe_cut.dcm", np.zeros((2, 16, 16), np.uint8))
     path.write_bytes(path.read_bytes()[:400])
     assert re.fullmatch("recording-[0-9a-f]{8}", NeutralNames(tmp_path / "out").of(path, path.stem))
+
+
+def test_a_deflated_dicom_file_is_not_inflated_to_name_its_outputs(tmp_path, monkeypatch):
+    path = write_dicom(tmp_path / "bomb.dcm", np.zeros((2, 16, 16), np.uint8))
+    file = pydicom.dcmread(path)
+    file.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    file.save_as(path)
+    monkeypatch.setattr(pydicom, "dcmread", None)
+    assert re.fullmatch("recording-[0-9a-f]{8}", NeutralNames(tmp_path / "out").of(path, "bomb"))
+    with pytest.raises(DataError, match="deflated as a whole"):
+        read_subject(path, None)
 
 
 def test_a_name_that_tells_nothing_of_the_patient_stays(tmp_path):

@@ -222,7 +222,15 @@ def read_tags(path: Path, tags: list[Any]) -> pydicom.Dataset:
         DataError: it can't be read; the message quotes nothing of it.
     """
     with as_data_error(path, NOT_DICOM), quiet_pydicom(), open_regular(path) as file:
+        with contextlib.suppress(pydicom.errors.InvalidDicomError):  # without a header it is not deflated
+            _refuse_deflated(path, read_file_meta_info(path))
         return pydicom.dcmread(file, specific_tags=tags, stop_before_pixels=True, force=True)
+
+
+def _refuse_deflated(path: Path, meta: pydicom.Dataset) -> None:
+    """Refuse a file that pydicom would inflate in memory, all of it, to a thousand times its size, whatever is asked for."""
+    if _value(meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        raise DataError(f"{path}: is deflated as a whole; inflate it first, as by DCMTK's dcmconv.")
 
 
 def read_header(path: Path) -> DicomHeader:
@@ -279,9 +287,8 @@ def _transfer_syntax(path: Path) -> tuple[UID, bool]:
     stated = _value(meta, "TransferSyntaxUID")
     if not stated or not re.fullmatch(r"[0-9.]{1,64}", str(stated)):
         raise DataError(f"{path}: does not state how it is encoded (its transfer syntax), so it can't be read.")
+    _refuse_deflated(path, meta)
     uid = UID(str(stated))
-    if uid == DeflatedExplicitVRLittleEndian:
-        raise DataError(f"{path}: is deflated as a whole; inflate it first, as by DCMTK's dcmconv.")
     try:
         decoder = get_decoder(uid)
     except NotImplementedError:

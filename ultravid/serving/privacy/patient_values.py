@@ -41,6 +41,9 @@ _UIDS = (
 )
 _SEQUENCES = ("OtherPatientIDsSequence", "RequestAttributesSequence", "ReferencedStudySequence")
 
+_SPELLED = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d"}
+)
 _WORD = 2  # letters and digits of a word that is compared with words
 _PIECE = 4  # of one that is looked for within words
 _TITLES = frozenset({"dr", "md", "mr", "mrs", "ms", "prof", "jr", "sr", "the", "von", "van", "de", "of", "us"})
@@ -164,7 +167,8 @@ def _looked_for(kind: str, value: str) -> tuple[set[str], set[str]]:
     pieces = {whole} if len(whole) >= _PIECE else set()
     words = {whole} if len(whole) >= _WORD and whole not in _TITLES and not _is_small(whole) else set()
     if kind == "name":
-        parts = {part for group in value.split("=") for part in _words(" ".join(group.split("^")[:3]))}
+        groups = [" ".join(group.split("^")[:3]) for group in value.split("=")]
+        parts = {part for group in groups for text in (group, _transliterated(group)) for part in _words(text)}
         parts -= _TITLES
         words |= {part for part in parts if len(part) >= _WORD}
         pieces |= {part for part in parts if len(part) >= _PIECE}
@@ -182,7 +186,14 @@ def _spellings(date: str) -> set[str]:
     if found is None or found[0].strip("0.-") == "":
         return set()
     year, month, day = found.groups()
-    return {year + month + day, day + month + year, month + day + year}
+    short = str(int(month)), str(int(day))  # as in 3.2.2019
+    spelled = {spelling for y in (year, year[2:]) for spelling in (y + month + day, day + month + y, month + day + y)}
+    return spelled | {year + "".join(short), "".join(short[::-1]) + year, "".join(short) + year}
+
+
+def _transliterated(text: str) -> str:
+    """A name as it is spelled where there are no such letters: ``Müller`` is ``Mueller``."""
+    return unicodedata.normalize("NFC", text).casefold().translate(_SPELLED)
 
 
 def _words(text: str) -> list[str]:
