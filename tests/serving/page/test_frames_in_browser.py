@@ -4,8 +4,11 @@ import base64
 import shutil
 from fractions import Fraction
 
+import cv2
 import numpy as np
+import pydicom
 import pytest
+from pydicom.uid import JPEGBaseline8Bit
 
 from tests.datasets.recordings import write_dicom
 from tests.serving.movies import (
@@ -203,6 +206,42 @@ def dicom(path, **tags):
     ]
     write_dicom(path, pixels, **tags)
     return Movie(path, list(range(NUM_FRAMES)), list(np.cumsum(steps_s) / 1000), 1e-6)
+
+
+def damaged_dicom(path, lost=5, num_frames=8):
+    """A DICOM file of JPEG images, one of which can't be decoded."""
+    codes = [
+        cv2.imencode(".jpg", picture_of(number)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+        for number in range(num_frames)
+    ]
+    codes[lost] = codes[lost][:40] + bytes(80)
+    write_dicom(path, np.zeros((num_frames, 64, 64, 3), np.uint8), photometric="RGB", FrameTime=40, Modality="US")
+    file = pydicom.dcmread(path)
+    file.PhotometricInterpretation = "YBR_FULL_422"
+    file.PixelData = pydicom.encaps.encapsulate(codes)
+    file.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    file.save_as(path)
+    numbers = [number for number in range(num_frames) if number != lost]
+    return Movie(path, numbers, [0.04 * number for number in range(num_frames)], 1e-6)
+
+
+@pytest.mark.slow_models
+def test_a_frame_that_can_not_be_read_is_left_out_and_the_others_keep_their_numbers(tab, tmp_path):
+    movie = damaged_dicom(tmp_path / "one lost.dcm")
+    upload(tab, movie)
+    note = tab.locator("#notes li", has_text="1 of 8 frames").inner_text()
+    assert note.startswith("one lost.dcm: ") and str(tmp_path) not in note
+    tab.keyboard.press("Home")
+    for number in movie.numbers:
+        assert_is_whole(movie, at_frame(tab, number))
+        assert tab.inner_text("#position") == f"Frame {number} / 7 · {movie.times_s[number]:.3f} s"
+        tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("ArrowLeft")
+    assert_is_whole(movie, at_frame(tab, 6))
+    assert tab.locator("#timeline").get_attribute("aria-valuetext").startswith("frame 6, 0.24 seconds")
+    check_movie(tab, movie, tmp_path)
+    tab.locator("#score").evaluate("(e) => { e.value = 0.5; e.dispatchEvent(new Event('input')); }")
+    tab.wait_for_selector("#tracks tbody td:has-text('6 · 0.24 s')")  # the first with such a score
 
 
 MOVIES = {

@@ -151,7 +151,10 @@ class AnalysisQueue:
         if recording.cancelled.is_set():
             raise DecodingError("it was cancelled.")
         stream: PageStream
-        stream = UploadedStream(self.decoders, recording.path) if inbox is None else CameraStream(self.decoders, inbox)
+        if inbox is None:
+            stream = UploadedStream(self.decoders, recording.path, recording.label)
+        else:
+            stream = CameraStream(self.decoders, inbox)
         if recording.id in self._running:
             self._running[recording.id] = (recording, stream)
         if recording.cancelled.is_set():
@@ -183,7 +186,7 @@ class AnalysisQueue:
                 )
                 break
         for text in stream.damage:
-            recording.note(_sentence(text))
+            recording.note(_sentence(text, recording.label))
         if stream.is_cut:
             recording.note(
                 f"Only the first {self._bounds.max_frames:,} frames were analysed, the most that this page takes (--max-frames)."
@@ -196,8 +199,9 @@ class AnalysisQueue:
         )
 
 
-def _sentence(text: str) -> str:
-    """A message that continued a file's name, as a sentence."""
+def _sentence(text: str, label: str = "") -> str:
+    """A message that continued a file's name, as a sentence; one that begins with the name keeps its first letter."""
     text = text.strip()
-    text = text[:1].upper() + text[1:]
+    if not label or not text.startswith(label):
+        text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."

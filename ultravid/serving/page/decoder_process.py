@@ -137,17 +137,19 @@ def _reported(connection: Connection, job: dict[str, Any]) -> Iterator[None]:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except UserError as error:
-        send(connection, {"error": _without_path(str(error), str(job.get("path", "")))})
+        text = str(error).replace(f"{job.get('path')}: ", "")  # an error continues the recording's label
+        send(connection, {"error": _with_label(text, job)})
     except MemoryError:
         send(connection, {"error": "it takes more memory than a recording may take"})
     except Exception as error:
         send(connection, {"error": f"it can't be decoded ({type(error).__name__})", "is_bug": True})
 
 
-def _without_path(message: str, path: str) -> str:
-    """A message about a file without its random name, which says nothing to the viewer."""
-    if path:
-        message = message.replace(f"{path}: ", "").replace(path, "the file").replace(Path(path).name, "the file")
+def _with_label(message: str, job: dict[str, Any]) -> str:
+    """A message about a file by what the viewer calls it, in place of its path and its random name, which says nothing to the viewer."""
+    if "path" in job:
+        for spelling in (job["path"], Path(job["path"]).name):
+            message = message.replace(spelling, job["label"])
     return message
 
 
@@ -168,9 +170,9 @@ def _decode_recording(connection: Connection, job: dict[str, Any]) -> None:
         frames = iter(stream)
         first = list(itertools.islice(frames, MAX_FRAMES_LOOKED_AT))
         blackout = _blackout(job, stream, [frame.image for frame in first])
-        send(connection, {**_facts(stream), "blackout": _said(blackout)})
+        send(connection, {**_facts(stream, job), "blackout": _said(blackout)})
         is_cut = _send_frames(connection, itertools.chain(first, frames), blackout, job)
-        send(connection, {"end": True, "damage": list(stream.damage), "is_cut": is_cut})
+        send(connection, {"end": True, "damage": [_with_label(text, job) for text in stream.damage], "is_cut": is_cut})
     finally:
         stream.close()
 
@@ -204,7 +206,7 @@ def _said(blackout: Blackout, pictures: str = "each picture") -> str:
     return f"{share} of {pictures} is black: {_BLACK[blackout.rule]}"
 
 
-def _facts(stream: Any) -> dict[str, Any]:
+def _facts(stream: Any, job: dict[str, Any]) -> dict[str, Any]:
     shown, base = stream.shown, stream.time_base
     sidecar = f"; {sidecar_path(stream.path).name} can state the fps"  # a viewer has no place to put it
     return {
@@ -219,7 +221,7 @@ def _facts(stream: Any) -> dict[str, Any]:
         "time_base": None if base is None else [base.numerator, base.denominator],
         "num_frames": stream.num_frames,
         "metadata": dict(stream.metadata),
-        "repairs": [[kind, text.removesuffix(sidecar)] for kind, text in stream.repairs],
+        "repairs": [[kind, _with_label(text.removesuffix(sidecar), job)] for kind, text in stream.repairs],
         "regions": None if stream.regions is None else [list(part) for part in stream.regions],
     }
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from ultravid.datasets.readers.source import ImageArray
 from ultravid.serving.drawing import draw
 from ultravid.serving.page.camera_stream import StoredStream
 from ultravid.serving.page.decoders import Decoders
@@ -89,28 +88,23 @@ def _write_movie(recording: Recording, export: MovieExport, decoders: Decoders, 
     assert recording.facts is not None
     stream: UploadedStream | StoredStream
     if recording.kind == "file":
-        stream = UploadedStream(decoders, recording.path, for_movie=True)
+        stream = UploadedStream(decoders, recording.path, recording.label, for_movie=True)
     else:
         stream = StoredStream(decoders, recording.pictures, recording.facts.size, len(recording.frames))
     with contextlib.closing(stream):
         writer = MovieWriter(export.path, stream.size, stream.time_base, fps=stream.fps)
         try:
-            for image, found in zip(_images(stream), recording.frames, strict=False):
+            for frame, found in zip(stream, recording.frames, strict=False):
                 if recording.is_removed:
                     raise UserError("the recording was removed")
-                picture = draw(image, found, class_names=class_names, min_score=export.min_score)
-                writer.add(found, Picture(image, picture))
+                picture = draw(frame.image, found, class_names=class_names, min_score=export.min_score)
+                writer.add(found, Picture(frame.image, picture))
                 export.num_written += 1
                 recording.changed()
             writer.close()
             export.num_bytes = export.path.stat().st_size
         finally:
             writer.discard()
-
-
-def _images(stream: UploadedStream | StoredStream) -> Iterator[ImageArray]:
-    for frame in stream:
-        yield frame.image
 
 
 def _frames(recording: Recording, min_score: float) -> list[FrameDetections]:

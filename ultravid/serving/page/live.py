@@ -59,7 +59,8 @@ class _Page:
         """Send what is new; whether there was anything."""
         states = [recording.as_json() for recording in self._viewer.recordings.values()]
         recording = self._viewer.recordings.get(self._watched)
-        new = [] if recording is None else recording.frames[self._next : self._next + _BATCH]
+        first = self._next
+        new = [] if recording is None else recording.frames[first : first + _BATCH]
         if states != self._told:
             await self._socket.send_text(json.dumps({"type": "recordings", "recordings": states}))
             self._told = states
@@ -67,7 +68,8 @@ class _Page:
             return False
         frames = [frame.as_json(self._class_names) for frame in new]
         self._next += len(new)
-        await self._socket.send_text(json.dumps({"type": "results", "id": recording.id, "frames": frames}))
+        message = {"type": "results", "id": recording.id, "first": first, "frames": frames}
+        await self._socket.send_text(json.dumps(message))
         return True
 
 

@@ -36,6 +36,7 @@ class UploadedStream:
     Args:
         decoders: that start the process.
         path: the path of the file.
+        label: what the viewer calls it, for messages.
         for_movie: frames are black where pictures are, and have no pictures.
 
     Attributes:
@@ -49,7 +50,7 @@ class UploadedStream:
     name = "recording"
     is_live = False
 
-    def __init__(self, decoders: Decoders, path: Path, *, for_movie: bool = False) -> None:
+    def __init__(self, decoders: Decoders, path: Path, label: str, *, for_movie: bool = False) -> None:
         self._process = decoders.take()
         self._bounds = bounds = decoders.bounds
         self.path: Path | None = path
@@ -58,6 +59,7 @@ class UploadedStream:
         job = {
             "kind": "recording",
             "path": str(path),
+            "label": label,
             "for_movie": for_movie,
             "max_frames": bounds.max_frames,
             "max_pixels": bounds.max_pixels,
@@ -109,8 +111,9 @@ class UploadedStream:
             DecodingError: a frame can't be decoded; the recording was closed.
         """
         height, width = self.size
+        last = -1
         with as_decoding_error():
-            for index in range(self._bounds.max_frames + 1):
+            for _ in range(self._bounds.max_frames + 1):
                 header = self._receive(MAX_FRAME_S)
                 if header.get("end"):
                     self.damage = tuple(str(text) for text in header["damage"])
@@ -118,9 +121,14 @@ class UploadedStream:
                     return
                 pixels = receive_bytes(self._process.connection, MAX_FRAME_S)
                 picture = receive_bytes(self._process.connection, MAX_FRAME_S)
-                pts_s = float(header["pts_s"])
-                if len(pixels) != height * width * 3 or header["index"] != index or not math.isfinite(pts_s):
+                index, pts_s = (
+                    int(header["index"]),
+                    float(header["pts_s"]),
+                )  # numbers of frames that can't be read are left out
+                is_next = last < index < self._bounds.max_frames
+                if len(pixels) != height * width * 3 or not is_next or not math.isfinite(pts_s):
                     raise ValueError(f"frame {index} is not as it was announced")
+                last = index
                 image = np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
                 yield DecodedFrame(index, pts_s, image, picture)
 

@@ -90,7 +90,7 @@ export class Live {
   #lastAction = 0;
 
   constructor(handlers) {
-    this.handlers = handlers; // onRecordings(list), onResults(id, frames), onLost(), onBack(), onEnded(reason)
+    this.handlers = handlers; // onRecordings(list), onResults(id, first, frames), onLost(), onBack(), onEnded(reason)
   }
 
   connect() {
@@ -100,7 +100,7 @@ export class Live {
     socket.onmessage = ({ data }) => {
       const message = JSON.parse(data);
       if (message.type === "recordings") this.handlers.onRecordings(message.recordings);
-      else if (message.type === "results") this.handlers.onResults(message.id, message.frames);
+      else if (message.type === "results") this.handlers.onResults(message.id, message.first, message.frames);
     };
     socket.onclose = ({ code, reason }) => {
       if (code === CLOSED) this.handlers.onEnded(reason);

@@ -94,12 +94,12 @@ function updated(infos) {
   refresh();
 }
 
-function results(id, frames) {
+function results(id, first, frames) {
   const known = recordings.get(id);
   if (!known) return;
   const before = known.recording.frames.length;
-  if (id === camera.id && camera.isOn) takeCameraPictures(known, frames);
-  known.recording.add(frames);
+  if (id === camera.id && camera.isOn) takeCameraPictures(known, first, frames);
+  known.recording.add(first, frames);
   if (id !== current) return;
   const isCamera = id === camera.id && camera.isOn;
   if (isCamera) player.show(known.recording.frames.length - 1);
@@ -107,10 +107,10 @@ function results(id, frames) {
   refresh();
 }
 
-function takeCameraPictures({ pictures }, frames) {
-  for (const { index, pts_s: pts } of frames) {
+function takeCameraPictures({ pictures }, first, frames) {
+  for (const [i, { pts_s: pts }] of frames.entries()) {
     const bitmap = camera.take(pts);
-    if (bitmap !== null) pictures.put(index, bitmap);
+    if (bitmap !== null) pictures.put(first + i, bitmap);
   }
   $("stage").dataset.delayMs = camera.delay ?? "";
 }
@@ -322,8 +322,9 @@ function drawExport(recording) {
 
 function shown(index) {
   const recording = player.recording;
-  const count = recording.isFinal ? recording.frames.length : Math.max(recording.info.expected ?? 0, recording.frames.length);
-  $("position").textContent = `Frame ${index} / ${count - 1} · ${recording.pts(index).toFixed(3)} s`;
+  const analysed = recording.number(recording.frames.length - 1);
+  const last = recording.isFinal ? analysed : Math.max((recording.info.expected ?? 0) - 1, analysed);
+  $("position").textContent = `Frame ${recording.number(index)} / ${last} · ${recording.pts(index).toFixed(3)} s`;
   timeline.move(index);
   const here = recording.frames[index].detections.filter(({ score }) => score >= minScore).map(({ track_id: id }) => id);
   table.mark(new Set(here));

@@ -146,7 +146,7 @@ export class Player {
     this.#shown = index;
     this.#drawBoxes();
     // For whoever looks at the page from outside: which frame its pixels are.
-    this.stage.dataset.frame = index;
+    this.stage.dataset.frame = this.#recording.number(index);
     this.stage.dataset.pts = this.#recording.frames[index].pts_s;
   }
 
@@ -171,7 +171,7 @@ export class Player {
     }
     for (const detection of shown) this.#drawLabel(context, detection, detection.box.map((v) => v * scale), ratio, taken);
     this.stage.dataset.boxes = shown.length;
-    this.picture.setAttribute("aria-label", described(this.#shown, shown));
+    this.picture.setAttribute("aria-label", described(this.#recording.number(this.#shown), shown));
   }
 
   #drawLabel(context, detection, [x1, y1, x2, y2], ratio, taken) {
@@ -219,8 +219,8 @@ export class Player {
   }
 }
 
-function described(index, detections) {
-  if (detections.length === 0) return `Frame ${index}: no detection`;
+function described(number, detections) {
+  if (detections.length === 0) return `Frame ${number}: no detection`;
   const texts = detections.map(({ track_id: id, score }) => `${id === null ? "detection" : `track ${id}`}, score ${score.toFixed(2)}`);
-  return `Frame ${index}: ${texts.slice(0, 5).join("; ")}${texts.length > 5 ? `; and ${texts.length - 5} more` : ""}`;
+  return `Frame ${number}: ${texts.slice(0, 5).join("; ")}${texts.length > 5 ? `; and ${texts.length - 5} more` : ""}`;
 }

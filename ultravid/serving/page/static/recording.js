@@ -3,8 +3,8 @@
 export class Recording {
   constructor(info) {
     this.info = info;
-    this.frames = []; // {index, pts_s, detections}
-    this.tracks = new Map(); // id -> [{index, score}], in the order of frames
+    this.frames = []; // {index, pts_s, detections}; an index of this array is a place, and `index` the frame's number in the source
+    this.tracks = new Map(); // id -> [{place, score}], in the order of frames
   }
 
   get id() { return this.info.id; }
@@ -15,19 +15,21 @@ export class Recording {
     return this.isFinal ? this.frames.length : Math.max(this.frames.length, this.info.expected ?? 0);
   }
 
-  add(frames) {
-    for (const frame of frames) {
-      if (frame.index !== this.frames.length) continue; // it was told twice, after an interruption
+  /** Adds frames, of which the first has the place `first`. */
+  add(first, frames) {
+    for (const [i, frame] of frames.entries()) {
+      const place = first + i;
+      if (place !== this.frames.length) continue; // it was told twice, after an interruption
       this.frames.push(frame);
       for (const { track_id: id, score } of frame.detections) {
         if (id === null) continue;
         if (!this.tracks.has(id)) this.tracks.set(id, []);
-        this.tracks.get(id).push({ index: frame.index, score });
+        this.tracks.get(id).push({ place, score });
       }
     }
   }
 
-  /** Tracks with a detection from a score on: id, first and last such frame, their number, the best score and its frame. */
+  /** Tracks with a detection from a score on: id, first and last such place, their number, the best score and its place. */
   tracksFrom(minScore) {
     const found = [];
     for (const [id, places] of this.tracks) {
@@ -35,20 +37,23 @@ export class Recording {
       if (kept.length === 0) continue;
       let best = kept[0];
       for (const place of kept) if (place.score > best.score) best = place;
-      const [first, last] = [kept[0].index, kept[kept.length - 1].index];
-      found.push({ id, first, last, length: kept.length, best: best.score, bestFrame: best.index, indices: kept.map(({ index }) => index) });
+      const [first, last] = [kept[0].place, kept[kept.length - 1].place];
+      found.push({ id, first, last, length: kept.length, best: best.score, bestPlace: best.place, places: kept.map(({ place }) => place) });
     }
     return found;
   }
 
+  /** The number of a frame in its source: frames that can't be read are left out, and keep theirs. */
+  number(place) { return this.frames[place].index; }
+
   /** The presentation time stamp of a frame in seconds, as the file has it and as the exports say it. */
-  pts(index) { return this.frames[index].pts_s; }
+  pts(place) { return this.frames[place].pts_s; }
 
   /** How long a frame is shown: until the next one; the last one as long as the one before it. */
-  duration(index) {
+  duration(place) {
     const last = this.frames.length - 1;
     if (last < 1) return this.info.fps ? 1 / this.info.fps : 0.04;
-    const at = Math.min(index, last - 1);
+    const at = Math.min(place, last - 1);
     return this.frames[at + 1].pts_s - this.frames[at].pts_s;
   }
 }

@@ -38,7 +38,7 @@ export class Timeline {
     this.element.setAttribute("aria-valuenow", index);
     if (count) {
       const here = this.#tracks.filter(({ first, last }) => first <= index && index <= last).map(({ id }) => `track ${id}`);
-      this.element.setAttribute("aria-valuetext", `frame ${index}, ${recording.pts(index).toFixed(2)} seconds${here.length ? `, ${here.join(", ")}` : ""}`);
+      this.element.setAttribute("aria-valuetext", `frame ${recording.number(index)}, ${recording.pts(index).toFixed(2)} seconds${here.length ? `, ${here.join(", ")}` : ""}`);
     }
     this.draw();
   }
@@ -89,9 +89,9 @@ export class Timeline {
     context.fillRect(left, top + thick / 2 - 0.75, right - left, 1.5);
     context.globalAlpha = isChosen ? 1 : 0.75;
     let start = 0;
-    for (let i = 1; i <= track.indices.length; i++) {
-      if (i < track.indices.length && track.indices[i] === track.indices[i - 1] + 1) continue;
-      const [from, to] = [this.#x(track.indices[start], width) - half, this.#x(track.indices[i - 1], width) + half];
+    for (let i = 1; i <= track.places.length; i++) {
+      if (i < track.places.length && track.places[i] === track.places[i - 1] + 1) continue;
+      const [from, to] = [this.#x(track.places[start], width) - half, this.#x(track.places[i - 1], width) + half];
       context.fillRect(from, top, Math.max(2, to - from), thick);
       start = i;
     }

@@ -54,12 +54,12 @@ export class TrackTable {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = `#${track.id}`;
-    button.setAttribute("aria-label", `Track ${track.id}: go to its first frame, ${track.first}`);
+    button.setAttribute("aria-label", `Track ${track.id}: go to its first frame, ${recording.number(track.first)}`);
     const seconds = recording.pts(track.last) - recording.pts(track.first) + recording.duration(track.last);
-    const cells = [button, `${track.first} · ${recording.pts(track.first).toFixed(2)} s`, `${track.length} · ${seconds.toFixed(2)} s`, track.best.toFixed(2)];
+    const cells = [button, `${recording.number(track.first)} · ${recording.pts(track.first).toFixed(2)} s`, `${track.length} · ${seconds.toFixed(2)} s`, track.best.toFixed(2)];
     for (const content of cells) row.insertCell().append(content);
-    row.cells[2].title = `frames ${track.first} to ${track.last}, found in ${track.length} of them`;
-    row.cells[3].title = `in frame ${track.bestFrame}`;
+    row.cells[2].title = `frames ${recording.number(track.first)} to ${recording.number(track.last)}, found in ${track.length} of them`;
+    row.cells[3].title = `in frame ${recording.number(track.bestPlace)}`;
     row.addEventListener("click", () => this.onChoose(track));
     return row;
   }
