@@ -167,10 +167,28 @@ def test_a_frame_without_a_stamp_that_rises_lies_between_its_neighbours():
     assert stamped([])[0] == []
 
 
+@pytest.mark.parametrize(
+    ("places", "value"),
+    [([5, 6], 16), ([3, 9], None), ([3, 9], -4), ([4], 3000), ([0], 3000), ([2, 3, 4], 8), ([1, 2, 3, 4], None)],
+)
+def test_a_few_wrong_stamps_at_the_beginning_leave_the_others_as_they_are(places, value):
+    uneven = list(itertools.accumulate([4, 4, 6, 4, 4, 9] * 5))
+    times, frames = stamped([value if n in places else stamp for n, stamp in enumerate(uneven)])
+    assert all(time == stamp for n, (time, stamp) in enumerate(zip(times, uneven, strict=True)) if n not in places)
+    assert not frames.is_even and not frames.restarts
+    assert frames.missing + frames.not_rising == len(places) and frames.missing == (value is None) * len(places)
+
+
 def test_stamps_of_no_use_make_a_film_evenly_spaced_and_a_clock_that_is_set_back_is_shifted():
     times, frames = stamped([None] * 5)
     assert times == [0, 4, 8, 12, 16] and frames.is_even
     times, frames = stamped([4, 12, 16, 8, 24, 20])
     assert times == [4, 8, 12, 16, 20, 24] and frames.is_even
+    times, frames = stamped([0] * 20)
+    assert times == [4 * n for n in range(20)] and frames.is_even and not frames.restarts
+    times, frames = stamped([1000, 1004, 1008] + [4 * n for n in range(40)])
+    assert frames.not_rising == 3 and times[3:] == [4 * n for n in range(40)]
+    times, frames = stamped([1000 + 4 * n for n in range(8)] + [4 * n for n in range(40)])
+    assert times == [1000 + 4 * n for n in range(48)] and frames.restarts == 1
     times, frames = stamped([1000 + 4 * n for n in range(20)] + [4 * n for n in range(40)])
     assert times == [1000 + 4 * n for n in range(60)] and frames.restarts == 1 and not frames.not_rising

@@ -2,15 +2,18 @@
 
 A frame's time is its own time stamp in seconds. What is done about frames without a stamp that can be used, in this order:
 
-- If two or more of the first 16 stamps, and an eighth of them, are missing or do not rise, the stamps are of no use (those of a bare
-  H.264 stream, or of B-frames in AVI): the frames are evenly spaced at the stated rate, as the readers of training data take them.
-- A single frame without a stamp that rises lies evenly between its neighbours that have one.
+- If fewer than half of the first 16 frames have stamps that rise, as those of a bare H.264 stream, or if these are the stamps of
+  frames in another order, as of B-frames in AVI, the stamps are of no use: the frames are evenly spaced at the stated rate, as the readers
+  of training data take them.
+- A frame without a stamp that rises lies evenly between its neighbours that have one. So does one of the first 16 whose stamp is far
+  ahead of those that follow.
 - If stamps stay below an earlier one for 16 frames, the clock was set back, as where two transport streams were joined: all later
   stamps are shifted so that the film continues one usual interval after its last frame.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Generic, TypeVar
@@ -75,11 +78,13 @@ class StampedFrames(Generic[T]):
         self.is_begun = True
         first, self._waiting = self._waiting, []
         stamps = [stamp for _, stamp in first]
-        self.is_even = _are_useless(stamps) or not self.time_base
+        rising = _longest_rise(stamps)
+        self.is_even = 2 * len(rising) < len(stamps) or _are_reordered(stamps) or not self.time_base
         if self.is_even:
             self._count_evenly(next((s for s in stamps if s is not None), 0))
-        for frame, stamp in first:
-            yield from self._place(frame, stamp)
+        is_one_clock = 4 * len(rising) >= 3 * len(stamps)  # otherwise it may have been set back
+        for place, (frame, stamp) in enumerate(first):
+            yield from self._place(frame, stamp, may_rise=not is_one_clock or place in rising)
 
     def _count_evenly(self, first: int) -> None:
         """From now on times are counted from that of the first stamp."""
@@ -91,14 +96,14 @@ class StampedFrames(Generic[T]):
             self._last = round(first * self.time_base / self._interval_s) - 1
             self.time_base = self._interval_s
 
-    def _place(self, frame: T, stamp: int | None) -> Iterator[tuple[T, float]]:
+    def _place(self, frame: T, stamp: int | None, *, may_rise: bool = True) -> Iterator[tuple[T, float]]:
         if self.is_even:
             assert self._last is not None
             self._last += self._usual
             yield frame, float(self._last * self.time_base)
             return
         tick = None if stamp is None else stamp + self._shift
-        if tick is None or (self._last is not None and tick <= self._last):
+        if tick is None or not may_rise or (self._last is not None and tick <= self._last):
             self.missing += stamp is None
             self.not_rising += stamp is not None
             self._waiting.append((frame, stamp))
@@ -145,11 +150,28 @@ class StampedFrames(Generic[T]):
             yield frame, float(self._last * self.time_base)
 
 
-def _are_useless(stamps: Sequence[int | None]) -> bool:
-    bad, last = 0, None
-    for stamp in stamps:
-        if stamp is None or (last is not None and stamp <= last):
-            bad += 1
-        else:
-            last = stamp
-    return bad >= 2 and 8 * bad >= len(stamps)
+def _longest_rise(stamps: Sequence[int | None]) -> set[int]:
+    """The places of the most stamps that rise, if all others are passed over."""
+    runs: list[list[int]] = []  # the longest that ends at each place
+    for place, stamp in enumerate(stamps):
+        before: list[int] = []
+        for run in runs:
+            last = stamps[run[-1]] if run else None
+            if stamp is not None and last is not None and last < stamp and len(run) > len(before):
+                before = run
+        runs.append([*before, place] if stamp is not None else [])
+    return set(max(runs, key=len, default=[]))
+
+
+def _are_reordered(stamps: Sequence[int | None]) -> bool:
+    """Whether stamps fall again and again, and would be without gaps if they were sorted: each is there, at another frame.
+
+    One gap is that of a frame behind the last of these. Equal stamps, and stamps that are wrong by themselves, leave gaps.
+    """
+    known = [stamp for stamp in stamps if stamp is not None]
+    falls = sum(b < a for a, b in itertools.pairwise(known))
+    if falls < 2 or 8 * falls < len(stamps) or len(set(known)) < len(known):
+        return False
+    steps = [b - a for a, b in itertools.pairwise(sorted(known))]
+    usual = sorted(steps)[len(steps) // 2]
+    return sum(2 * step >= 3 * usual for step in steps) <= 1
