@@ -112,6 +112,7 @@ def corners(tmp_path_factory):
     """A model, and the folder of its export."""
     model, folder = Corners(), tmp_path_factory.mktemp("corners") / "out"
     preprocessing = Preprocessing(area=AREA, image_format="BGR")
+    (folder / ".export.1.tmp").mkdir(parents=True)  # as an export leaves that was killed
     made = export_detector(
         LoadedDetector(model, "c", preprocessing=preprocessing, class_names=("a", "b")), SIZE, folder
     )

@@ -33,6 +33,7 @@ from ultravid.serving.export.torch_format import export_program
 from ultravid.serving.export.winograd_graph import use_winograd_graphs
 from ultravid.serving.loading import LoadedDetector
 from ultravid.utils.errors import UserError
+from ultravid.utils.folder_lock import locked
 from ultravid.utils.text import counted
 from ultravid.utils.whole_files import dump_json
 
@@ -192,14 +193,24 @@ def _on_one_line(text: str) -> str:
 
 @contextmanager
 def _staged(output: Path) -> Iterator[Path]:
-    """A folder within ``output`` for the files of an export; it is removed at the end, and so is ``output`` if it is empty then."""
+    """A folder within ``output``, which is locked, for the files of an export; both are removed at the end, ``output`` only if it is empty.
+
+    Raises:
+        LockedError: another process writes to ``output``.
+        OSError: it can't be written.
+    """
     output.mkdir(parents=True, exist_ok=True)
-    folder = output / f".export.{os.getpid()}.tmp"
-    folder.mkdir()
     try:
-        yield folder
+        with locked(output, "an export", "choose another folder (--output)"):
+            for left in output.glob(".export.*.tmp"):  # by an export that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            folder = output / f".export.{os.getpid()}.tmp"
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         if not any(output.iterdir()):
             output.rmdir()
 
