@@ -94,6 +94,14 @@ def test_names_are_matched_by_their_longest_end_when_asked_for(tmp_path, caplog)
     assert "3 weights matched by the ends of their names" in caplog.text and "3 from scratch" in caplog.text
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_the_prefix_of_a_wrapper_is_no_part_of_a_name(tmp_path, prefix):
+    saved, model = nested(), nested()
+    torch.save({f"{prefix}{name}": value for name, value in saved.state_dict().items()}, tmp_path / "x.pth")
+    DetectionCheckpointer(model).load(tmp_path / "x.pth", strict=True)
+    assert all(torch.equal(value, saved.state_dict()[name]) for name, value in model.state_dict().items())
+
+
 def test_heuristics_leave_a_head_for_other_classes_from_scratch(tmp_path, caplog):
     torch.save(nested().state_dict() | {"b.weight": torch.ones(80, 2), "b.bias": torch.ones(80)}, tmp_path / "x.pth")
     model = nested()

@@ -99,7 +99,8 @@ def test_nothing_frozen_is_minus_one_in_the_published_code_and_zero_here():
 
 def test_a_resnet_fills_the_backbone_and_the_rest_is_said_to_be_untrained(tmp_path, capfd):
     resnet = torchvision.models.resnet18()
-    torch.save(resnet.state_dict(), tmp_path / "resnet18.pth")
+    of_ddp = {f"module.{name}": value for name, value in resnet.state_dict().items()}
+    torch.save(of_ddp, tmp_path / "resnet18.pth")
     out = tmp_path / "an out"
     code, text, _ = convert(
         capfd, "--model", "FCOS", "--depth", 18, "--weights", tmp_path / "resnet18.pth", "--output", out
@@ -161,13 +162,8 @@ def detectron2_name(name):
 
 def test_a_file_of_another_model_is_refused_with_what_it_looks_like(tmp_path, capfd):
     file = tmp_path / "w.pth"
-    torch.save(
-        {
-            "model": {f"backbone.res3.{i}.conv1.weight": torch.zeros(1) for i in range(4)}
-            | {"embednet.x": torch.zeros(1)}
-        },
-        file,
-    )
+    names = [*(f"backbone.res3.{i}.conv1.weight" for i in range(4)), "embednet.x"]
+    torch.save({"model": {f"module.{name}": torch.zeros(1) for name in names}}, file)
     arguments = ("--model", "YOLOX", "--depth", 18, "--weights", file, "--output", tmp_path / "out")
     code, _, error = convert(capfd, *arguments)
     assert code == 2 and error.count("\n") == 1 and "It looks like FGFA with ResNet-34." in error

@@ -23,9 +23,13 @@ __all__ = [
     "load_weights",
     "match_by_suffix",
     "match_weights",
+    "without_wrapper",
 ]
 
 logger = logging.getLogger(__name__)
+
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What DDP and torch.compile put before each name of the module that they wrap."""
 
 
 class WeightsError(CheckpointError):
@@ -142,10 +146,21 @@ def match_weights(
     return _match_names(model.state_dict(), current_weights(weights, model, path), by_suffix=by_suffix)
 
 
-def current_weights(weights: Mapping[str, Tensor], model: nn.Module, path: str | Path) -> Mapping[str, Tensor]:
-    """Weights of an earlier version, or of a published model, under the names that the model has for them.
+def without_wrapper(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Weights that were saved from a wrapper of DDP or torch.compile, by the names of the module inside; others as they are.
 
-    The model says which those are: a `VideoDetector` has a method ``current_names``. A weight that differs from the model's
+    Args:
+        weights: by name. A prefix goes if all names have it.
+    """
+    while prefix := next((p for p in _WRAPPERS if weights and all(name.startswith(p) for name in weights)), ""):
+        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights
+
+
+def current_weights(weights: Mapping[str, Tensor], model: nn.Module, path: str | Path) -> Mapping[str, Tensor]:
+    """Weights of an earlier version, of a published model or of a wrapper, under the names that the model has for them.
+
+    The model says which the old names are: a `VideoDetector` has a method ``current_names``. A weight that differs from the model's
     by axes of length 1 alone, as that of a 1x1 convolution from that of a linear layer, is reshaped.
 
     Args:
@@ -153,11 +168,13 @@ def current_weights(weights: Mapping[str, Tensor], model: nn.Module, path: str |
         model: a module without ``current_names`` takes the names as they are.
         path: the file that the weights come from, for the note in the log.
     """
+    expected = model.state_dict()
+    if not weights.keys() & expected.keys():
+        weights = without_wrapper(weights)
     ask: Callable[[Iterable[str]], dict[str, str]] | None = getattr(model, "current_names", None)
     names = ask(weights) if ask is not None else {}
     if not names:
         return weights
-    expected = model.state_dict()
     renamed = {name: value for name, value in weights.items() if name not in names}
     for name, new in names.items():
         if new and new not in renamed:

@@ -16,7 +16,6 @@ __all__ = ["PUBLISHED_MODELS", "RENAMES", "SKIPPED", "PublishedModel", "current_
 RENAMES: tuple[tuple[str, str], ...] = (
     # (regular expression, replacement) for a weight's whole name. The rules are tried in order, each on the name itself and on what
     # earlier rules made of it; the first result that is a name of the model counts. So two models may call one old name differently.
-    (r"^module\.", ""),  # a file that was saved from a wrapper of DDP
     # --- two-stage detectors; version 0.1 had the predecessor's names
     (r"^proposal_generator\.rpn_head\.", "proposal_head.rpn_head."),
     (r"^roi_heads\.res5\.", "roi_pooler.head."),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ultravid.checkpoint import CheckpointError, DetectionCheckpointer, load_file
-from ultravid.checkpoint.weights import match_weights
+from ultravid.checkpoint.weights import match_weights, without_wrapper
 from ultravid.config import Builder, ConfigError, LazyConfig
 from ultravid.config.check import check
 from ultravid.config.instantiate import as_user_error
@@ -147,7 +147,7 @@ def _state_dict(content: Mapping[str, Any], path: str | Path) -> Mapping[str, Te
             else f" The tensors in {inner!r} may be the weights: save that entry as a separate file."
         )
         raise CheckpointError(f"{path} holds no weights; its entries are {found}.{way}")
-    return weights
+    return without_wrapper(weights)
 
 
 def _holds_tensors(value: Any) -> bool:

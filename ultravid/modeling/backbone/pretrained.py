@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ultravid.checkpoint import CheckpointError, load_file
 from ultravid.checkpoint.reading import where_torchvision_has
-from ultravid.checkpoint.weights import load_weights
+from ultravid.checkpoint.weights import load_weights, without_wrapper
 
 __all__ = ["WITHOUT_WEIGHTS", "load_backbone_weights", "read_weights", "torchvision_hint"]
 
@@ -27,7 +27,7 @@ def torchvision_hint(name: str) -> str:
 
 
 def read_weights(address: str, hint: str, read: Callable[[str], Mapping[str, Any]] = load_file) -> dict[str, Tensor]:
-    """The state dict in a file at an address: the file's own, or under ``model`` or ``state_dict``.
+    """The state dict in a file at an address: the file's own, or under ``model`` or ``state_dict``, without the prefix of a wrapper.
 
     Args:
         address: a local file, or an address of `ultravid.utils.file_io.PathManager`.
@@ -43,8 +43,8 @@ def read_weights(address: str, hint: str, read: Callable[[str], Mapping[str, Any
         raise CheckpointError(f"{error} {hint}") from error
     for key in ("model", "state_dict"):
         if isinstance(content.get(key), Mapping):
-            return dict(content[key])
-    return dict(content)
+            return dict(without_wrapper(content[key]))
+    return dict(without_wrapper(content))
 
 
 def load_backbone_weights(backbone: nn.Module, address: str, hint: str) -> None:
