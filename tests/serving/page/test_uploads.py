@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from tests.datasets.recordings import write_dicom
 from tests.serving.page.page_server import (
     cookie_of,
     ended,
@@ -213,6 +214,19 @@ def test_a_viewer_does_not_see_what_is_anothers_and_no_name_is_logged(address, p
         assert not any("DOE" in text for text in (*files(page), caplog.text))
         assert one.post("/api/viewer/end").status_code == 204
         assert files(page) == []
+
+
+def test_what_is_exported_of_a_dicom_file_is_not_called_after_the_patient(address, page, tmp_path):
+    scan = write_dicom(tmp_path / "a.dcm", np.stack([image_of(index) for index in range(3)])[..., 0], Modality="US")
+    with viewer(address) as client:
+        found = ended(client, send(client, scan.read_bytes(), "Doe_19700101.dcm").json()["id"])
+        assert re.fullmatch(r"recording-[0-9a-f]{8}\.dcm", found["label"]), found
+        assert any("its file's name contains a value" in note for note in found["notes"])
+        exported = client.get(f"/api/recordings/{found['id']}/detections.json").text
+        assert json.loads(exported)["source"] == found["label"] and "Doe" not in exported + str(found)
+        assert client.post(f"/api/recordings/{found['id']}/movie").status_code == 202
+        wait_for(lambda: client.get("/api/recordings").json()[0]["movie"]["state"] == "done")
+        assert ended(client, send(client, scan.read_bytes(), "scan.dcm").json()["id"])["label"] == "scan.dcm"
 
 
 def test_a_live_socket_tells_states_and_each_frame_once(address, movie):

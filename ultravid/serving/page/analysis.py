@@ -14,7 +14,7 @@ from typing import Protocol
 from ultravid.serving.page.camera_stream import CameraInbox, CameraStream
 from ultravid.serving.page.decoders import DecodedFrame, Decoders, DecodingError
 from ultravid.serving.page.exports import write_movie
-from ultravid.serving.page.recording import Facts, MovieExport, Recording, State
+from ultravid.serving.page.recording import Facts, MovieExport, Recording, State, as_label
 from ultravid.serving.page.uploaded_stream import UploadedStream
 from ultravid.serving.records import FrameDetections
 from ultravid.utils.errors import UserError
@@ -153,6 +153,7 @@ class AnalysisQueue:
         stream: PageStream
         if inbox is None:
             stream = UploadedStream(self.decoders, recording.path, recording.label)
+            recording.call(as_label(stream.label))
         else:
             stream = CameraStream(self.decoders, inbox)
         if recording.id in self._running:

@@ -35,6 +35,7 @@ from ultravid.datasets.readers.source import ImageArray
 from ultravid.serving.page.pictures import encode_picture
 from ultravid.serving.page.wire import receive, receive_bytes, send
 from ultravid.serving.privacy.blackout import Blackout, BlackoutRule, choose_blackout
+from ultravid.serving.privacy.patient_values import patient_values
 from ultravid.serving.privacy.scan_area import MAX_FRAMES_LOOKED_AT
 from ultravid.serving.privacy.scanner_masks import read_scanner_masks
 from ultravid.serving.records import TimedFrame
@@ -156,7 +157,10 @@ def _with_label(message: str, job: dict[str, Any]) -> str:
 def _decode_recording(connection: Connection, job: dict[str, Any]) -> None:
     from ultravid.serving.sources import open_stream
 
-    stream = open_stream(Path(job["path"]))  # a path, whatever it looks like
+    path = Path(job["path"])
+    stream = open_stream(path)  # a path, whatever it looks like
+    if patient_values(path).occur_in(job["label"]):
+        job["label"] = f"recording-{path.stem[:8]}{path.suffix}"  # of a random name
     try:
         height, width = stream.size
         if height * width > job["max_pixels"]:
@@ -210,6 +214,7 @@ def _facts(stream: Any, job: dict[str, Any]) -> dict[str, Any]:
     shown, base = stream.shown, stream.time_base
     sidecar = f"; {sidecar_path(stream.path).name} can state the fps"  # a viewer has no place to put it
     return {
+        "label": job["label"],
         "size": list(stream.size),
         "shown": {
             "crop": shown.crop,

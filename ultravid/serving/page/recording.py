@@ -183,6 +183,14 @@ class Recording:
             self.notes.append(text)
             self._on_change()
 
+    def call(self, label: str) -> None:
+        """Give it another label, which the exports have too, because its own may name the patient."""
+        if label != self.label:
+            self.label = label
+            self.note(
+                f"It is called {label}: its file's name contains a value of the DICOM header (a name, id or date)."
+            )
+
     def fail(self, message: str) -> None:
         """End it with a message; a recording of which something was analysed is done, and its end is a note."""
         if self.frames:

@@ -40,6 +40,7 @@ class UploadedStream:
         for_movie: frames are black where pictures are, and have no pictures.
 
     Attributes:
+        label: what the recording is called from now on: the given label, or a neutral one if that holds a value of the file's DICOM header.
         blackout: the note for the viewer on what is blacked out in pictures, and why.
         is_cut: whether frames were left out because there are more than `PageBounds.max_frames`.
 
@@ -81,6 +82,7 @@ class UploadedStream:
         return header
 
     def _take_facts(self, facts: dict[str, Any]) -> None:
+        self.label = str(facts["label"])
         height, width = (int(v) for v in facts["size"])
         if not (height > 0 and width > 0 and height * width <= self._bounds.max_pixels):
             raise ValueError("its size is beyond the bounds")
