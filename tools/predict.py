@@ -68,7 +68,7 @@ from ultravid.serving.sources import Source, SourceList, check_source, list_sour
 from ultravid.serving.writers import picture_suffix, write_coco_video
 from ultravid.serving.writers.dicom_sr import require_highdicom
 from ultravid.utils.errors import UserError
-from ultravid.utils.text import counted
+from ultravid.utils.text import counted, visible, visible_lines
 from ultravid.utils.tool import EXIT_INCOMPLETE, EXIT_USER_ERROR, ToolParser, print_warnings, run_tool, silence_stdout
 
 if TYPE_CHECKING:
@@ -155,9 +155,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     files.add_argument("--redo", action="store_true", help="process all sources again, even if the settings differ")
     files.add_argument("--quiet", action="store_true", help="print only warnings and errors")
-    args = parser.parse_intermixed_args(argv)  # sources may stand on both sides of an option
+    args = parser.parse_intermixed_args(with_dashed_sources(sys.argv[1:] if argv is None else argv))
     check_args(args, parser)
     return args
+
+
+def with_dashed_sources(argv: Sequence[str]) -> list[str]:
+    """Arguments as argparse takes sources that begin with a dash, which follow ``--``, when sources stand on both sides of options."""
+    if "--" not in argv:
+        return list(argv)
+    at = argv.index("--")
+    return [*argv[:at], *(f"./{text}" if text.startswith("-") else text for text in argv[at + 1 :])]
 
 
 def share(text: str) -> float:
@@ -208,13 +216,14 @@ class Progress:
             from rich.progress import Progress as Bar
 
             columns = (MofNCompleteColumn(), TextColumn("{task.fields[rate]:.1f} frames/s"), TimeRemainingColumn())
-            shown = (TextColumn("{task.description}"), BarColumn(), *columns)
+            shown = (TextColumn("{task.description}", markup=False), BarColumn(), *columns)
             self._bar = Bar(*shown, console=Console(stderr=True), transient=True)
             self._bar.start()
 
     def line(self, text: str) -> None:
         if self._quiet:
             return
+        text = visible_lines(text)
         try:
             (self._bar.console.print if self._bar else print)(
                 text, **({"highlight": False, "markup": False} if self._bar else {"flush": True})
@@ -323,7 +332,7 @@ class Prediction:
         self._write_report(0.0, None)  # from now on the folder is known as one of results
         try:
             for found, reason in sources.left_out:
-                label = self.names.of(Path(found), Path(found).name)
+                label = visible(self.names.of(Path(found), Path(found).name))
                 self._leave_out(Path(found), label, f"{label}: {reason}")
             for source in sources:
                 if self.stop.is_set():
@@ -407,7 +416,7 @@ class Prediction:
         """Messages tell neither where a source lies nor what its name may say."""
 
         def scrub(text: str) -> str:
-            return self.names.scrub(without_place(text, path, label))
+            return visible(self.names.scrub(without_place(text, path, label)))
 
         return scrub
 
@@ -524,8 +533,8 @@ def check_before_loading(args: argparse.Namespace, sources: SourceList) -> None:
 
 
 def file_name(path: Path) -> str:
-    """The name of a file or folder, also of ``.`` and ``..``."""
-    return path.name if path.name not in ("", "..") else real_path(path).name
+    """The name of a file or folder for messages, also of ``.`` and ``..``."""
+    return visible(path.name if path.name not in ("", "..") else real_path(path).name)
 
 
 def real_path(path: Path) -> Path:

@@ -63,7 +63,7 @@ def predict(model, capsys):
     def call(*arguments, out=None):
         handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
         try:
-            code = run_tool(load_tool("predict").main, list(map(str, [*model, *arguments, "--output-dir", out])))
+            code = run_tool(load_tool("predict").main, list(map(str, [*model, "--output-dir", out, *arguments])))
         except SystemExit as error:
             code = error.code
         finally:
@@ -264,6 +264,9 @@ def test_mistakes_are_one_message_before_any_work(predict, model, tmp_path):
         ((movie, ""), "A source is an empty text"),
         ((movie, "--imgsz", 100_000), "up to 8192"),
         ((movie, "--device", "0,1"), "is not the name of one device"),
+        ((movie, "--device", "banana"), "device='banana': is not the name of one device. There "),
+        ((movie, "--device", "cuda:77"), "device='cuda:77': is not a device of this machine. There "),
+        ((movie, "--device", "xla"), "device='xla': is not a device of this machine. There "),
         ((movie, "--vid-stride", 0), "--vid-stride 0: must be 1 or more"),
         ((movie, "--project", "p"), "--output-dir OUT and --project P --name N say the same"),
         ((movie, "--mask", tmp_path / "none.json"), "none.json"),
@@ -285,6 +288,22 @@ def test_mistakes_are_one_message_before_any_work(predict, model, tmp_path):
         lock.release()
     assert refused.code == 2 and "is in use" in refused.err
     assert [p.name for p in busy.iterdir()] == []
+
+
+def test_a_source_may_begin_with_a_dash_and_its_name_reaches_no_terminal_as_it_is(predict, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    movies.constant_rate(tmp_path / "-a.mp4", 25, 2)
+    odd = tmp_path / "b\x1b[31m\n[bold].mp4"
+    odd.write_bytes((tmp_path / "-a.mp4").read_bytes())
+    (tmp_path / "c\x1b[31m\n.mp4").touch()
+    assert predict("--save-txt", "--", "-a.mp4", out="one").code == 0
+    assert Path("one/a.mp4").is_file()
+    done = predict(tmp_path, out="out")
+    assert done.code == 3 and r"b\x1b[31m\n[bold].mp4: 2 frames" in done.out, done.err
+    refused = predict(tmp_path / "c\x1b[31m\n.mp4", out="none")
+    assert refused.code == 2 and r"c\x1b[31m\n.mp4: is empty" in refused.err
+    assert "\x1b" not in done.out + done.err + refused.err
+    assert r"c\x1b[31m\n.mp4: is empty" in json.loads(Path("out/report.json").read_text())["left_out"][0]["reason"]
 
 
 def test_only_a_folder_with_results_refuses_other_settings(tmp_path):

@@ -24,7 +24,7 @@ from ultravid.config.loader import load_config_file
 from ultravid.config.shipped import shipped_config
 from ultravid.engine.default_trainer import test_sets
 from ultravid.engine.trusted import TrustError, allowed_targets, parts_of, trusted_targets
-from ultravid.utils.env import is_device_name, select_device
+from ultravid.utils.env import existing_devices, is_device_name, is_existing_device, select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import AddressError, local_path
 from ultravid.utils.run_folder import RunFolder
@@ -86,6 +86,7 @@ def load_trained_model(
             Python file is code that the caller names, and runs.
 
     Raises:
+        UserError: the device is not one of this machine's.
         ConfigError: a value of the config is wrong, or it has no model.
         TrustError: targets are neither on the list nor trusted.
         CheckpointError: the weights can't be read or don't fit the model.
@@ -96,13 +97,14 @@ def load_trained_model(
         raise ConfigError(f"{_name(cfg)} describes no model: a config has it under the key 'model'.")
     folder = Path(cfg) if isinstance(cfg, str | Path) and Path(cfg).is_dir() else None
     address = str(weights) if weights is not None else "" if folder is not None else _init_checkpoint(tree)
+    chosen = _device(device, tree)
     targets = trusted_targets(tree, "model", accepted) if is_data and accepted is not None else None
     if accepted is not None:
         _check_shards(address, folder, accepted)
     described = _without_backbone_weights(tree) if address or folder is not None else tree
     with as_user_error():
         model = Builder(described, targets=targets).build("model")
-    model = model.to(_device(device, tree)).eval()
+    model = model.to(chosen).eval()
     _load_weights(model, address, folder)
     preprocessing, test_set = _preprocessing(tree)
     return TrainedModel(tree, model, preprocessing, test_set, weights_origin(model)[0])
@@ -165,22 +167,24 @@ def _check_shards(address: str, folder: Path | None, trust: frozenset[str]) -> N
 
 def _device(device: str | torch.device | None, tree: Node) -> torch.device:
     """The device that was asked for; else the config's, or what there is if it names one that this machine lacks."""
-    if device is not None:
-        if not is_device_name(str(device)):
-            raise UserError(f"device={str(device)!r}: is not the name of one device. 'cpu' and 'auto' always work.")
-        chosen = select_device(str(device))
-        if chosen.type == "cuda" and not torch.cuda.is_available():
-            raise UserError(f"device={str(device)!r}: there is no CUDA device. 'cpu' and 'auto' always work.")
-        if chosen.type == "cuda" and (chosen.index or 0) >= (number := torch.cuda.device_count()):
-            raise UserError(f"device={str(device)!r}: there are {number} CUDA devices, the first is 'cuda:0'.")
+    named = str((tree.get("train") or Node()).get("device", "auto") if device is None else device)
+    place = f"The config's train.device is {named!r}, which" if device is None else f"device={named!r}:"
+    if not is_device_name(named):
+        raise UserError(f"{place} is not the name of one device. There {_devices_in_words()}.")
+    if is_existing_device(chosen := select_device(named)):
         return chosen
-    named = str((tree.get("train") or Node()).get("device", "auto"))
-    if named.startswith("cuda") and not torch.cuda.is_available():
-        logger.warning(
-            "The config's train.device is %r, and there is no CUDA device: the model runs on the CPU.", named
-        )
-        named = "cpu"
-    return select_device(named)
+    if device is not None:
+        raise UserError(f"{place} is not a device of this machine. There {_devices_in_words()}.")
+    chosen = select_device("auto")
+    logger.warning("%s is not a device of this machine: the model runs on %s.", place, chosen)
+    return chosen
+
+
+def _devices_in_words() -> str:
+    """Which devices there are, to follow "There": also the name of the best one."""
+    names = existing_devices()
+    verb = "is" if len(names) == 1 else "are"
+    return f"{verb} {', '.join(names)}; 'auto' chooses one"
 
 
 def _init_checkpoint(tree: Node) -> str:

@@ -11,7 +11,16 @@ import torch
 from ultravid.utils.limits import Accepts
 from ultravid.utils.seed import seed_all_rng
 
-__all__ = ["TORCH_VERSION", "DeviceName", "describe_environment", "is_device_name", "seed_all_rng", "select_device"]
+__all__ = [
+    "TORCH_VERSION",
+    "DeviceName",
+    "describe_environment",
+    "existing_devices",
+    "is_device_name",
+    "is_existing_device",
+    "seed_all_rng",
+    "select_device",
+]
 
 TORCH_VERSION: tuple[int, int] = (int(torch.__version__.split(".")[0]), int(torch.__version__.split(".")[1]))
 """Major and minor version of torch."""
@@ -45,6 +54,24 @@ def select_device(device: str = "auto") -> torch.device:
     if device != "auto":
         return torch.device(device)
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def existing_devices() -> list[str]:
+    """The names of this machine's devices: "cpu", and those of each accelerator, as "cuda:0" or "mps"."""
+    found = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    found += [f"xpu:{number}" for number in range(torch.xpu.device_count())]
+    return [*found, "mps"] if torch.backends.mps.is_available() else found
+
+
+def is_existing_device(device: torch.device) -> bool:
+    """Whether this machine has a device.
+
+    Args:
+        device: as a name means it; without a number, the current one of its kind.
+    """
+    existing = [torch.device(name) for name in existing_devices()]
+    same_kind = [each for each in existing if each.type == device.type]
+    return bool(same_kind) and (device.type in ("cpu", "mps") or (device.index or 0) < len(same_kind))
 
 
 def describe_environment() -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "shown",
     "spelling_key",
     "visible",
+    "visible_lines",
 ]
 
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9@%+:,./_-][A-Za-z0-9@%+=:,./_-]*")  # zsh reads a "=" at the beginning
@@ -56,6 +57,15 @@ def visible(text: str) -> str:
         text: the text.
     """
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def visible_lines(text: str) -> str:
+    """As `visible`, of a text that may have several lines.
+
+    Args:
+        text: the text.
+    """
+    return "\n".join(visible(line) for line in text.split("\n"))
 
 
 def shown(value: Any) -> str:

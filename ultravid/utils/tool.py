@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ultravid.utils.errors import StopTraining, UserError
-from ultravid.utils.text import nearest
+from ultravid.utils.text import nearest, visible_lines
 
 __all__ = [
     "EXIT_CODES",
@@ -90,11 +90,19 @@ class _Once(logging.Filter):
         return is_new
 
 
+class _VisibleFormatter(logging.Formatter):
+    """Writes what a terminal would obey as text: a file's name may hold it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible_lines(super().format(record))
+
+
 def print_warnings() -> None:
     """Print warnings to stderr, each once: a tool reads the same annotations for every run, and again for their pictures."""
     handler = logging.StreamHandler()
     handler.addFilter(_Once())
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[handler])
+    handler.setFormatter(_VisibleFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
@@ -127,14 +135,15 @@ def run_tool(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {visible_lines(str(error))}", file=sys.stderr)  # noqa: T201
         for note in getattr(error, "__notes__", ()):
-            print(f"  {note}", file=sys.stderr)  # noqa: T201
+            print(f"  {visible_lines(note)}", file=sys.stderr)  # noqa: T201
         return EXIT_USER_ERROR
     except OSError as error:
         if not _is_of_file_system(error):
             raise
-        print(f"error: {error.filename or 'a file'}: can't be read or written ({error.strerror}).", file=sys.stderr)  # noqa: T201
+        name = visible_lines(str(error.filename or "a file"))
+        print(f"error: {name}: can't be read or written ({error.strerror}).", file=sys.stderr)  # noqa: T201
         return EXIT_USER_ERROR
 
 
@@ -191,7 +200,7 @@ class ToolParser(argparse.ArgumentParser):
             message = f"{message}. {' '.join(hints)}"
         text = _INVALID_VALUE.sub(lambda m: f"{m[1]} {m[3]}: is not {_KINDS[m[2]]}", message)
         end = "" if text.endswith((".", "?")) else "."
-        self.exit(EXIT_USER_ERROR, f"error: {text}{end} For all options: {self._help_command()}\n")
+        self.exit(EXIT_USER_ERROR, f"error: {visible_lines(text)}{end} For all options: {self._help_command()}\n")
 
     def hints(self, unknown: Sequence[str], known: Sequence[str]) -> list[str]:
         """Suggestions for arguments that the parser does not know.

@@ -103,7 +103,7 @@ def list_sources(sources: Named | Sequence[Named]) -> SourceList:
         try:
             found += _expanded(text, found.left_out)
         except DataError as error:
-            faults.append(str(error))
+            faults.append(visible(str(error)))  # it may name a file
     if len(faults) == 1:
         raise DataError(faults[0])
     if faults:
