@@ -344,6 +344,26 @@ def test_a_rate_that_is_that_of_a_named_edit_is_not_what_further_jobs_are_compar
     assert [job.number for job in plan(edits=[*edits, "c=train.max_iter=5"]).jobs] == [0, 1, 2]
 
 
+def test_a_job_shows_the_config_s_value_of_a_key_that_only_others_set(plan, config, tool, tmp_path):
+    first = plan("train.seed=0,1", edits=["large=model.depth=9", "small="]).jobs
+    plan("train.seed=0", "optimizer.lr=0.2,0.3", "model.tags=[a],[b]", edits=["small="])
+    plan("train.seed=1", "+dataloader.test.lr=5,6", "optimizer.note=a,b", edits=["small="])
+    plan("train.seed=7", "trainer.lr=8,9", edits=["small="])
+    jobs = ExperimentFolder(tmp_path / "out").read_plan().jobs
+    assert jobs[0].settings == first[0].settings == {"set": "large", "train.seed": "0"}
+    keys = ["set", "train.seed", "optimizer.lr", "model.tags", "optimizer.note", "dataloader.test.lr", "trainer.lr"]
+    values = [[job.values.get(key) for key in keys] for job in jobs]
+    assert values[0] == ["large", "0", "0.1", "null", "''", "0.1", "0.1"] and values[2][:3] == ["small", "0", "0.1"]
+    assert values[4] == ["small", "0", "0.2", "[a]", "''", "0.1", "0.2"]  # trainer.lr refers to optimizer.lr
+    assert values[-1] == ["small", "7", "0.1", "null", "''", "0.1", "9"]
+    config.write_text(CONFIG.replace("lr=0.1, note", "lr=0.4, note"))
+    finish(config, jobs[0])
+    now = plan("train.seed=0,1", edits=["large=model.depth=9", "small="], allowed=["optimizer.lr"]).jobs
+    assert [job.number for job in now] == [0, 1, 2, 3]
+    assert [job.values["optimizer.lr"] for job in now] == ["0.1", "0.4", "0.4", "0.4"]  # one was finished before
+    assert tool("--status")[1].count(" 0.4 ") == 6  # trainer.lr too
+
+
 def test_another_config_is_refused_by_key_and_allowed_by_key(plan, config, tool, tmp_path):
     jobs = plan(*GRID).jobs
     finish(config, jobs[0])

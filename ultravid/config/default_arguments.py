@@ -10,16 +10,22 @@ from ultravid.config.instantiate import locate
 from ultravid.config.nodes import Node
 from ultravid.config.tree import raw_child
 
-__all__ = ["alike", "is_default_argument", "target_of"]
+__all__ = ["alike", "default_argument", "is_default_argument", "target_of"]
 
 
 def is_default_argument(node: Node, name: str, value: Any) -> bool:
     """Whether a call's target takes this value for an argument that is not given."""
+    default = default_argument(node, name)
+    return default is not inspect.Parameter.empty and alike(default, value)
+
+
+def default_argument(node: Node, name: str) -> Any:
+    """What a call's target takes for an argument that is not given; `inspect.Parameter.empty` if nothing is known of it."""
     try:
         parameter = _parameter(target_of(node), name)
     except (ConfigError, TypeError, ValueError):  # no target, or one without a signature
-        return False
-    return parameter is not None and parameter.default is not parameter.empty and alike(parameter.default, value)
+        return inspect.Parameter.empty
+    return inspect.Parameter.empty if parameter is None else parameter.default
 
 
 def _parameter(target: Any, name: str) -> inspect.Parameter | None:

@@ -137,13 +137,13 @@ def job_table(
     """
     keys = _differing(among or jobs)
     settings = _short_names(keys)
-    if "name" not in keys and any(set(job.name.split()) - {job.settings.get(key) for key in keys} for job in jobs):
+    if "name" not in keys and any(set(job.name.split()) - {job.values.get(key) for key in keys} for job in jobs):
         keys, settings = ["name", *keys], ["name", *settings]
     headers = ["job", *settings, "state", "iteration", "rate", "metric", "left"]
     texts = _column_texts(keys, among or jobs)
     rows = []
     for job in jobs:
-        status, values = statuses[job.number], {"name": job.name, **job.settings}
+        status, values = statuses[job.number], {"name": job.name, **job.values}
         shown = (texts[key].get(text, text) for key in keys for text in [values.get(key, "")])
         rows.append(
             [
@@ -459,8 +459,8 @@ def _leave_what_is_closed() -> None:
 
 def _differing(jobs: Sequence[PlannedJob]) -> list[str]:
     """The settings that are not the same in all jobs; those of a single job."""
-    keys = dict.fromkeys(key for job in jobs for key in job.settings)
-    return [key for key in keys if len(jobs) == 1 or len({job.settings.get(key) for job in jobs}) > 1]
+    keys = dict.fromkeys(key for job in jobs for key in job.values)
+    return [key for key in keys if len(jobs) == 1 or len({job.values.get(key) for job in jobs}) > 1]
 
 
 def _short_names(keys: Sequence[str]) -> list[str]:
@@ -476,13 +476,13 @@ def _short_names(keys: Sequence[str]) -> list[str]:
 
 def _column_texts(keys: Sequence[str], jobs: Sequence[PlannedJob]) -> dict[str, dict[str, str]]:
     """How the values of each key are shown."""
-    return {key: rounded(job.settings[key] for job in jobs if key in job.settings) for key in keys}
+    return {key: rounded(job.values[key] for job in jobs if key in job.values) for key in keys}
 
 
 def _settings_text(planned: PlannedJob, jobs: Sequence[PlannedJob]) -> str:
     keys = _differing(jobs)
     texts = _column_texts(keys, jobs)
-    text = " ".join(f"{key}={texts[key][planned.settings[key]]}" for key in keys if key in planned.settings)
+    text = " ".join(f"{key}={texts[key][planned.values[key]]}" for key in keys if key in planned.values)
     return f", {visible(text)}" if text else ""
 
 

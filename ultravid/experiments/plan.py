@@ -48,6 +48,7 @@ class PlannedJob:
         settings: what differs between jobs: values as text by key.
         run: its folder.
         name: the user's own name for it; "" if there is none.
+        implied: what it has of keys that other jobs set and it does not: the values of the config.
     """
 
     number: int
@@ -56,6 +57,12 @@ class PlannedJob:
     settings: Mapping[str, str]
     run: RunFolder
     name: str = ""
+    implied: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What tables show: its settings, and what it has of the keys that others set."""
+        return {**self.settings, **self.implied}
 
     @property
     def label(self) -> str:
@@ -188,9 +195,9 @@ class ExperimentFolder:
         run = RunFolder(self.path / entry["folder"])
         overrides = tuple(str(text) for text in entry["overrides"])
         settings = {str(key): str(text) for key, text in entry["settings"].items()}
-        return PlannedJob(
-            int(entry["number"]), str(entry["identity"]), overrides, settings, run, str(entry.get("name", ""))
-        )
+        implied = {str(key): str(text) for key, text in entry.get("implied", {}).items()}
+        name = str(entry.get("name", ""))
+        return PlannedJob(int(entry["number"]), str(entry["identity"]), overrides, settings, run, name, implied)
 
     def lacks(self, jobs: Iterable[PlannedJob]) -> bool:
         """Whether one of the jobs is not in the folder's plan with the identity that it has, or there is no plan."""
@@ -212,6 +219,7 @@ class ExperimentFolder:
                 "name": job.name,
                 "folder": str(job.run.path.relative_to(self.path)),
                 "settings": dict(job.settings),
+                "implied": dict(job.implied),
                 "overrides": list(job.overrides),
             }
             for job in plan.jobs
@@ -238,13 +246,13 @@ class ExperimentFolder:
             known: the job of the plan that it is; its number, its folder and its other settings are kept, and its name unless there is
                 a new one. None for a new job.
         """
-        settings, name = job.settings.settings, job.settings.name
+        settings, name, implied = job.settings.settings, job.settings.name, {}
         if known is None:
             run = RunFolder(self.jobs / f"{number:03d}-{job.identity[:_SHOWN]}")
         else:
             number, run, name = known.number, known.run, name or known.name
-            settings = {**known.settings, **settings}
-        return PlannedJob(number, job.identity, job.settings.overrides, settings, run, name)
+            settings, implied = {**known.settings, **settings}, known.implied
+        return PlannedJob(number, job.identity, job.settings.overrides, settings, run, name, implied)
 
 
 def extend_plan(

@@ -11,6 +11,7 @@ from ultravid.config import Node
 from ultravid.config.addresses import address_of, config_path
 from ultravid.experiments.checking import check_jobs
 from ultravid.experiments.held_out import note_on_folds
+from ultravid.experiments.implied import with_implied
 from ultravid.experiments.plan import ExperimentFolder, Plan, PlannedJob, extend_plan
 from ultravid.experiments.settings import (
     JobSettings,
@@ -107,6 +108,7 @@ def plan_experiment(request: ExperimentRequest) -> PlannedExperiment:
     base, checked = check_jobs(request.config_file, sweeps.plain, jobs)
     config_file = _absolute(request.config_file)
     plan, chosen = extend_plan(folder, config_file, base, checked, request.allowed)
+    plan, chosen = with_implied(folder, config_file, base, plan, chosen, may_have_changed=bool(request.allowed))
     refuse_other_runs(folder, config_file, chosen, request.allowed)
     if note := note_on_folds(request.config_file, jobs):
         remarks.append(note)

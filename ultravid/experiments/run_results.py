@@ -164,7 +164,7 @@ def _runs_in(folder: Path, notes: list[str]) -> Iterator[_Found]:
 def _jobs_of(experiment: ExperimentFolder, plan: Plan, notes: list[str]) -> Iterator[_Found]:
     for job in plan.jobs:
         named = {"name": job.name} if job.name and "name" not in job.settings else {}
-        yield _Found(job.run, {**named, **job.settings}, job.identity, experiment.base_config)
+        yield _Found(job.run, {**named, **job.values}, job.identity, experiment.base_config)
     known = {job.run.path.name for job in plan.jobs}
     others = [path.name for path in _subfolders(experiment.jobs) if path.name not in known and _is_run(path)]
     if others:

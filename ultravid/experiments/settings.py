@@ -39,6 +39,7 @@ __all__ = [
     "read_jobs",
     "span",
     "split_sweeps",
+    "value_text",
 ]
 
 _NAME = "name"
@@ -374,7 +375,7 @@ def _job_of(entry: Any, place: str) -> JobSettings:
     elif isinstance(entry, Mapping):
         values = dict(entry)
         name = str(values.pop(_NAME, ""))
-        text_of = _text_of_cell if isinstance(entry, _Cells) else _value_text
+        text_of = _text_of_cell if isinstance(entry, _Cells) else value_text
         overrides = [f"{key}={text_of(value, f'{place}: {key}')}" for key, value in values.items()]
     elif isinstance(entry, list) and all(isinstance(item, str) for item in entry):
         overrides = list(entry)
@@ -391,8 +392,16 @@ def _text_of_cell(value: str, place: str) -> str:
     return value
 
 
-def _value_text(value: Any, place: str) -> str:
-    """A value as text in the grammar of overrides."""
+def value_text(value: Any, place: str) -> str:
+    """A value as text in the grammar of overrides.
+
+    Args:
+        value: plain data.
+        place: where it is, for messages.
+
+    Raises:
+        UserError: it is none.
+    """
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -404,9 +413,9 @@ def _value_text(value: Any, place: str) -> str:
     if isinstance(value, dict) and set(value) == {"_tuple_"}:
         value = value["_tuple_"]
     if isinstance(value, list | tuple):
-        return f"[{','.join(_value_text(item, place) for item in value)}]"
+        return f"[{','.join(value_text(item, place) for item in value)}]"
     if isinstance(value, Mapping):
-        return f"{{{','.join(f'{_value_text(k, place)}:{_value_text(v, place)}' for k, v in value.items())}}}"
+        return f"{{{','.join(f'{value_text(k, place)}:{value_text(v, place)}' for k, v in value.items())}}}"
     raise UserError(f"{place} is of {type(value).__name__}, which an override can't express.")
 
 

@@ -15,7 +15,7 @@ __all__ = ["summary_csv", "write_summary"]
 
 def summary_csv(jobs: Sequence[PlannedJob], statuses: Mapping[int, JobStatus]) -> str:
     """A row a job as CSV: number, each swept key, each metric; all digits."""
-    keys = list(dict.fromkeys(key for job in jobs for key in job.settings))
+    keys = list(dict.fromkeys(key for job in jobs for key in job.values))
     metrics = list(dict.fromkeys(name for job in jobs for name in statuses[job.number].metrics))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -23,7 +23,7 @@ def summary_csv(jobs: Sequence[PlannedJob], statuses: Mapping[int, JobStatus]) -
     for job in jobs:
         values = statuses[job.number].metrics
         writer.writerow(
-            [job.number, *(job.settings.get(key, "") for key in keys), *(_cell(values.get(name)) for name in metrics)]
+            [job.number, *(job.values.get(key, "") for key in keys), *(_cell(values.get(name)) for name in metrics)]
         )
     return text.getvalue()
 
