@@ -34,6 +34,7 @@ from benchmarks.plain import plain_operations, published_model
 from ultravid.modeling.published import PUBLISHED_MODELS
 from ultravid.structures import Boxes, Clip, Instances
 from ultravid.utils.events import EventStorage
+from ultravid.utils.memory import keep_freed_memory
 
 PARTS = ("forward", "backward", "optimizer")
 
@@ -118,6 +119,7 @@ def profile(name: str, args: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     console = Console(width=None if sys.stdout.isatty() else 140)
     if args.profile:
         for name in args.models:

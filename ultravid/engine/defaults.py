@@ -42,6 +42,7 @@ from ultravid.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, 
 from ultravid.utils.file_io import require_local
 from ultravid.utils.folder_lock import FolderLock, LockedError
 from ultravid.utils.logger import setup_logger
+from ultravid.utils.memory import keep_freed_memory
 from ultravid.utils.run_folder import RunFolder
 from ultravid.utils.seed import seed_all_rng
 from ultravid.utils.tool import EXIT_USER_ERROR
@@ -104,6 +105,7 @@ def default_setup(cfg: Node | CfgNode, args: argparse.Namespace | Mapping[str, A
     logger.info("Arguments: %s", " ".join(f"{k}={v}" for k, v in sorted(options.items())))
     if device.type == "cpu":
         logger.info("Running on the CPU%s.", "" if torch.cuda.is_available() else ": there is no CUDA device")
+        keep_freed_memory()
     if not eval_only:  # an evaluation knows its model's size later
         set_training_threads(train.get("num_threads", "auto"), folder if resume else None)
     seed = train.seed

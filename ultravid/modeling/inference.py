@@ -22,6 +22,7 @@ from ultravid.layers.winograd import use_winograd
 from ultravid.modeling.detector import VideoDetector
 from ultravid.modeling.types import Detections, State
 from ultravid.structures import Clip
+from ultravid.utils.memory import keep_freed_memory
 from ultravid.utils.threads import threads_for
 
 __all__ = ["CompileError", "InferenceDetector", "Precision", "prepare_for_inference"]
@@ -47,6 +48,8 @@ def prepare_for_inference(
     winograd: bool | None = None,
 ) -> InferenceDetector:
     """A copy of a model that detects the same, but for rounding, and takes less time for it. The model stays as it is.
+
+    On a CPU the process keeps the memory of a frame for the next one (`ultravid.utils.memory.keep_freed_memory`).
 
     Args:
         model: on its device.
@@ -75,6 +78,8 @@ def prepare_for_inference(
     if threads is not None:
         size = sum(parameter.numel() for parameter in model.parameters())
         torch.set_num_threads(threads_for(size, torch.get_num_threads()) if threads == "auto" else threads)
+    if model.device.type == "cpu":
+        keep_freed_memory()
     plain = copy.deepcopy(model).eval().requires_grad_(False)
     plain.reset()
     fold_norms(plain)
