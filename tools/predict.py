@@ -389,7 +389,8 @@ class Prediction:
             return
         try:
             key, place = fingerprint(path), self.folder.place_of(path)
-            name = self.folder.free_name(name, key, place)
+            earlier = self.folder.earlier_name(place) if name == source.name else None  # not in place of a neutral name
+            name = earlier or self.folder.free_name(name, key, place)
             done = None if path is None else self.folder.finished(name, key, self._files(path, name))
             if done is not None:
                 self._skip(name, label, done)

@@ -183,6 +183,11 @@ def test_what_is_damaged_or_left_out_is_listed_with_exit_code_3(predict, tmp_pat
     other = movies.constant_rate(tmp_path / "audio/whole.mkv", 25).path  # of the same name, and another film
     assert predict(other, out=out).code == 0
     assert len(list(out.glob("whole*.json"))) == 2 and len(json.loads((out / "whole.json").read_text())["frames"]) == 30
+    third = movies.constant_rate(tmp_path / "audio/whole.mp4", 25, num_frames=2).path
+    both = predict(whole, other, third, out=out)  # earlier ones keep the names that they had
+    assert both.out.count(": done before") == 2 and len(list(out.glob("whole*.json"))) == 3
+    videos = json.loads((out / "coco_vid.json").read_text())["videos"]
+    assert len(videos) == 4 and [v["name"] for v in videos][:2] == ["cut", "whole"]
 
 
 def test_a_damaged_dicom_file_without_a_clean_copy_keeps_its_results(predict, tmp_path):

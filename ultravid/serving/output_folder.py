@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -179,6 +180,24 @@ class OutputFolder:
             return ""
         where = os.path.realpath(path).encode("utf-8", "surrogateescape")
         return hashlib.blake2b(where, key=output_key(self.path), digest_size=8).hexdigest()
+
+    @functools.cached_property
+    def _earlier_names(self) -> dict[str, str]:
+        """The names of outputs that earlier commands wrote, by the places of their sources."""
+        found: dict[str, str] = {}
+        for path in sorted(self.path.glob("*.json")):
+            with contextlib.suppress(UserError):
+                if place := read_ends(path).get("place"):
+                    found.setdefault(place, path.stem)
+        return found
+
+    def earlier_name(self, place: str) -> str | None:
+        """The name of the outputs that an earlier command wrote of a source, which may depend on the other sources of that command.
+
+        Args:
+            place: the result of `place_of`.
+        """
+        return self._earlier_names.get(place) if place else None
 
     def free_name(self, name: str, source: str, place: str) -> str:
         """The name of a source's outputs: the given one, unless results of another source, or files of all sources, have it.
