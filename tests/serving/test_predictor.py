@@ -76,13 +76,14 @@ def test_a_stream_refuses_what_does_not_continue_it_and_goes_on(predictor):
     expected = [rows(alone(frame)) for frame in (first, second)]
     stream = predictor.stream()
     assert rows(stream(first, 1.0)) == expected[0]
-    for pts in (1.0, 0.5, float("nan")):
-        with pytest.raises(UserError, match="Frame 1 of the stream"):
+    for pts in (1.0, 0.5, float("nan"), float("inf"), 1e30, "2", True, [2.0]):
+        with pytest.raises(UserError, match=r"Frame 1 of the stream.*\(pts\)"):
             stream(second, pts)
     with pytest.raises(UserError, match=r"is 32x64 px, the frames before it are 64x64 px.*reset"):
         stream(second[:, :32], 2.0)
     for wrong, message in (
         (second.astype(np.float32), "uint8"),
+        (torch.from_numpy(second) * 2.5, "uint8, 0 to 255, got torch.float32: scale"),
         (second[None], r"got \(1, 64, 64, 3\)"),
         (np.zeros((4, 4, 4), np.uint8), r"\(H, W, 3\)"),
         ([[1]], "got list"),
@@ -90,6 +91,9 @@ def test_a_stream_refuses_what_does_not_continue_it_and_goes_on(predictor):
         with pytest.raises(UserError, match=message):
             stream(wrong, 2.0)
     assert rows(stream(second, 2.0)) == expected[1]
+    stream(third)
+    with pytest.raises(UserError, match="Frame 3 of the stream"):
+        stream(third, 1.5)  # a frame without a time stamp between them changes nothing
     stream.reset()
     assert rows(stream(first, 0.0)) == expected[0] and stream.frame_number == 1
     assert rows(predictor.stream()(third[:, :32]))[0]
@@ -132,9 +136,28 @@ def test_arguments_act_and_wrong_ones_are_named(predictor):
         ({"latency_budget_ms": 0}, "milliseconds above 0"),
         ({"smooth_boxes": True, "tracker": None}, "smooth_boxes needs a tracker"),
         ({"threads": 0}, "num_threads=0"),
+        ({"threads": 1.5}, "num_threads=1.5"),
+        ({"score_threshold": "0.5"}, "score_threshold is '0.5'; it is a share"),
+        ({"score_threshold": float("nan")}, "score_threshold is nan"),
+        ({"iou": True}, "iou is True"),
+        ({"image_size": True}, "image_size is True"),
+        ({"tracker": 3}, "tracker is 3; it is 'auto', a tracker, or None"),
+        ({"tracker": type(predictor.tracker)}, "tracker is <class"),
+        ({"color": ["RGB"]}, "color is"),
+        ({"latency_budget_ms": "40"}, "latency_budget_ms is '40'"),
+        ({"smooth_boxes": "no"}, "smooth_boxes is 'no'"),
+        ({"compile": 1}, "compile is 1; it is True or False"),
+        ({"trust": 3}, "trust is 3"),
+        ({"weights": 3}, "weights is 3"),
     ):
         with pytest.raises(UserError, match=message):
             StreamingPredictor(predictor.detector, **arguments)
+
+
+@pytest.mark.parametrize("cfg", [None, 3, {"model": None}])
+def test_what_is_no_config_is_refused_by_name(cfg):
+    with pytest.raises(UserError, match=r"cfg is .*; it is the folder of a run"):
+        StreamingPredictor(cfg)
 
 
 def test_a_model_of_several_organs_asks_for_one(tmp_path):

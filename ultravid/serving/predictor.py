@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -23,6 +24,7 @@ from torch import Tensor
 from ultravid.config import CfgNode, Node
 from ultravid.data.mapper import frame_for_test
 from ultravid.data.pixels import as_rgb, has_one_plane, resize_frames
+from ultravid.datasets.bounds import MAX_TIME_S
 from ultravid.datasets.readers.shown import Shown
 from ultravid.engine.threads import set_evaluation_threads
 from ultravid.modeling.detector import Tracker, VideoDetector, VideoStream
@@ -34,6 +36,7 @@ from ultravid.serving.sources.base import RecordingStream
 from ultravid.serving.tracking import default_tracker, is_kalman, smoothed_boxes
 from ultravid.structures import Boxes, Instances
 from ultravid.utils.errors import UserError
+from ultravid.utils.text import shown as shown_value
 from ultravid.utils.threads import NumThreads
 
 __all__ = ["Color", "DetectionStream", "StreamingPredictor"]
@@ -103,7 +106,15 @@ class StreamingPredictor:
         threads: NumThreads | None = None,
         trust: Iterable[str] = (),
     ) -> None:
+        if not isinstance(cfg, CfgNode | Node | str | Path | LoadedDetector):
+            raise UserError(
+                f"cfg is {shown_value(cfg)}; it is the folder of a run, a config file, a config or what load_detector returned."
+            )
         _check_arguments(image_size, score_threshold, iou, color, tracker, latency_budget_ms, precision)
+        _check_kind("smooth_boxes", smooth_boxes, bool, "True or False")
+        _check_kind("compile", compile, bool, "True or False")
+        _check_kind("trust", trust, Iterable, "a list of names")
+        _check_kind("weights", weights, str | Path | None, "a file, the name of a checkpoint, or None")
         self.image_size = image_size
         self.score_threshold = score_threshold
         self.color = color
@@ -316,7 +327,7 @@ class DetectionStream:
             self._stream = VideoStream(model, given, output, self.organ, tracker=self.predictor.tracker)
         found = self.predictor._run(self._stream, image)
         self.frame_number += 1
-        self._size, self._pts = size, pts
+        self._size, self._pts = size, self._pts if pts is None else pts
         return self._finished(found, size, offset)
 
     def frame(self, frame: TimedFrame) -> FrameDetections:
@@ -331,9 +342,10 @@ class DetectionStream:
         return FrameDetections.of(frame.index, frame.pts_s, self(frame.image, frame.pts_s))
 
     def _check(self, size: tuple[int, int], pts: float | None) -> None:
-        if pts is not None and not math.isfinite(pts):
+        if pts is not None and not (_is_number(pts) and abs(pts) < MAX_TIME_S):
             raise UserError(
-                f"Frame {self.frame_number} of the stream has the time stamp {pts}; it is a number of seconds."
+                f"Frame {self.frame_number} of the stream has the time stamp {shown_value(pts)} (pts); it is a number of seconds "
+                f"below {MAX_TIME_S:g}, or None."
             )
         if self._stream is None:
             return
@@ -344,8 +356,8 @@ class DetectionStream:
             )
         if pts is not None and self._pts is not None and pts <= self._pts:
             raise UserError(
-                f"Frame {self.frame_number} of the stream is at {pts:.6g} s, the frame before it at {self._pts:.6g} s: frames come in the "
-                "order in which they are shown, each once. Call reset() before another video."
+                f"Frame {self.frame_number} of the stream is at {float(pts):.6g} s (pts), a frame before it at {float(self._pts):.6g} s: "
+                "frames come in the order in which they are shown, each once. Call reset() before another video."
             )
 
     def _finished(self, found: Instances, size: tuple[int, int], offset: tuple[int, int]) -> Instances:
@@ -366,23 +378,39 @@ def _check_arguments(
     image_size: Any, score_threshold: Any, iou: Any, color: Any, tracker: Any, latency_budget_ms: Any, precision: Any
 ) -> None:
     for name, value in (("score_threshold", score_threshold), ("iou", iou)):
-        if value is not None and not 0 <= value <= 1:
-            raise UserError(f"{name} is {value}; it is a share, 0 to 1.")
-    if image_size is not None and not (isinstance(image_size, int) and 1 <= image_size <= _LARGEST_SIZE):
+        if value is not None and not (_is_number(value) and 0 <= value <= 1):
+            raise UserError(f"{name} is {shown_value(value)}; it is a share, a number from 0 to 1.")
+    is_size = isinstance(image_size, int) and not isinstance(image_size, bool)
+    if image_size is not None and not (is_size and 1 <= image_size <= _LARGEST_SIZE):
         raise UserError(
-            f"image_size is {image_size!r}; it is the longest side of the model's input in pixels, as 256, up to {_LARGEST_SIZE}."
+            f"image_size is {shown_value(image_size)}; it is the longest side of the model's input in pixels, as 256, up to {_LARGEST_SIZE}."
         )
-    if latency_budget_ms is not None and not latency_budget_ms > 0:
-        raise UserError(f"latency_budget_ms is {latency_budget_ms}; it is a number of milliseconds above 0.")
+    if latency_budget_ms is not None and not (_is_number(latency_budget_ms) and latency_budget_ms > 0):
+        raise UserError(
+            f"latency_budget_ms is {shown_value(latency_budget_ms)}; it is a number of milliseconds above 0."
+        )
     _check_word("color", color, ("RGB", "BGR"))
     _check_word("precision", precision, ("float32", "bfloat16"))
-    if isinstance(tracker, str):
+    is_tracker = not isinstance(tracker, type) and all(
+        callable(getattr(tracker, method, None)) for method in ("initial_state", "update")
+    )
+    if tracker is not None and not is_tracker:
         _check_word("tracker", tracker, ("auto",), ", a tracker, or None")
 
 
 def _check_word(name: str, word: Any, known: tuple[str, ...], others: str = "") -> None:
-    if word not in known:
-        raise UserError(f"{name} is {word!r}; it is {' or '.join(map(repr, known))}{others}.")
+    if not isinstance(word, str) or word not in known:
+        raise UserError(f"{name} is {shown_value(word)}; it is {' or '.join(map(repr, known))}{others}.")
+
+
+def _check_kind(name: str, value: Any, kind: Any, what: str) -> None:
+    if not isinstance(value, kind):
+        raise UserError(f"{name} is {shown_value(value)}; it is {what}.")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a real number, one of numpy's too, and finite."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _with_iou(detector: LoadedDetector, iou: float) -> LoadedDetector:
@@ -419,7 +447,7 @@ def as_image(frame: Frame, color: Color) -> Tensor:
     else:
         raise UserError(f"A frame is a numpy array or a tensor, got {type(frame).__name__}.")
     if image.dtype != torch.uint8:
-        raise UserError(f"A frame is of uint8, 0 to 255, got {frame.dtype}.")
+        raise UserError(f"A frame is of uint8, 0 to 255, got {frame.dtype}: scale and convert it before.")
     if image.ndim == 2:
         image = image[None]
     if image.ndim != 3 or image.shape[0] not in (1, 3) or 0 in image.shape:
