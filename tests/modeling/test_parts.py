@@ -1,12 +1,13 @@
 """Parts of two-stage detectors, each against a case worked by hand or an independent computation."""
 
 import math
+import re
 
 import pytest
 import torch
 
 from tests.modeling.random_models import clip, describe
-from ultravid.config import LazyCall, instantiate
+from ultravid.config import LazyCall, LazyConfig, instantiate
 from ultravid.layers import Box2BoxTransform, RelationModule
 from ultravid.modeling import FrameWindow, Matcher, subsample_labels
 from ultravid.modeling.frame_window import temporal_mask
@@ -164,6 +165,34 @@ def test_parts_for_another_width_than_the_encoders_are_refused_by_name():
     with pytest.raises(ValueError, match="the encoder's dim is 96") as raised:
         instantiate(model)
     assert "model.memory_context.channels is 64" in str(raised.value) and "query_context.dim is 48" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value", "message"),
+    [
+        ("mega", "token_mixer.relation.dim", 96, "model.token_mixer.relation.dim is 96, the tokens of roi_pooler.head"),
+        ("ultradet", "box_predictor.in_features", 64, "box_predictor.in_features is 64, the tokens of roi_pooler.head"),
+        (
+            "selsa",
+            "roi_pooler.head.pooled_size",
+            5,
+            "head.pooled_size is 5, the output_size of roi_pooler.box_pooler is 7",
+        ),
+        (
+            "ultradet",
+            "token_mixer.warp.estimator.scale_channels",
+            32,
+            "scale_channels is 32, the backbone's out_channels",
+        ),
+        ("basicdet", "proposal_head.rpn_head.num_anchors", 3, "rpn_head has num_anchors=3, anchor_generator 4 shapes"),
+        ("retinanet", "dense_head.anchor_generator.shapes", [], "shapes is empty"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other_are_refused_by_name(name, path, value, message):
+    model = describe(name)
+    LazyConfig.apply_overrides(model, [f"{path}={value}"])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        instantiate(model)
 
 
 def test_a_backbone_that_states_neither_stride_nor_width_is_not_checked():

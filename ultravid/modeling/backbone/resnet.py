@@ -167,9 +167,11 @@ class Stage(nn.Sequential):
 
     Attributes:
         in_channels: width of the map that the first block takes.
+        out_channels: width of the map that the last block gives.
     """
 
     in_channels: int
+    out_channels: int
 
 
 def make_stage(
@@ -213,7 +215,7 @@ def make_stage(
 
     first = one(in_channels, stride, project)
     stage = Stage(first, *(one(out_channels, 1, False) for _ in range(num_blocks - 1)))
-    stage.in_channels = in_channels
+    stage.in_channels, stage.out_channels = in_channels, out_channels
     return stage
 
 

@@ -31,12 +31,17 @@ class AnchorGenerator(nn.Module):
         shapes: (width, height) of each anchor in pixels; `anchor_shapes` makes them of sizes and aspect ratios.
         stride: pixels from cell to cell.
         offset: the anchor's center in its cell, as a share of the stride; 0 is the cell's upper left corner.
+
+    Raises:
+        ValueError: there are no shapes.
     """
 
     cell_anchors: Tensor
 
     def __init__(self, *, shapes: Sequence[tuple[float, float]], stride: int, offset: float = 0.0) -> None:
         super().__init__()
+        if not shapes:
+            raise ValueError("shapes is empty; list the (width, height) of at least one anchor in pixels.")
         half = torch.tensor([[w / 2, h / 2] for w, h in shapes], dtype=torch.float32)
         self.register_buffer("cell_anchors", torch.cat((-half, half), dim=1), persistent=False)
         self.stride = stride

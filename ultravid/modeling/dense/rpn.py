@@ -36,6 +36,7 @@ class RPNHead(nn.Module):
     def __init__(self, *, in_channels: Positive, num_anchors: Positive) -> None:
         super().__init__()
         self.in_channels = in_channels
+        self.num_anchors = num_anchors
         self.conv = Conv2d(in_channels, in_channels, 3, padding=1, activation=F.relu)
         self.objectness_logits = nn.Conv2d(in_channels, num_anchors, 1)
         self.anchor_deltas = nn.Conv2d(in_channels, num_anchors * 4, 1)
@@ -89,6 +90,9 @@ class RPN(DenseHead):
         post_nms_topk: number of proposals that are kept after NMS.
         nms_threshold: a proposal whose IoU with a better one is larger is dropped.
         loss_weight: weight of both losses.
+
+    Raises:
+        ValueError: the head is made for another number of anchors than the generator has.
     """
 
     def __init__(
@@ -106,6 +110,11 @@ class RPN(DenseHead):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        of_head, of_cell = getattr(rpn_head, "num_anchors", None), anchor_generator.num_anchors
+        if of_head is not None and of_head != of_cell:
+            raise ValueError(
+                f"rpn_head has num_anchors={of_head}, anchor_generator {of_cell} shapes: they must be as many."
+            )
         self.rpn_head = rpn_head
         self.anchor_generator = anchor_generator
         self.box2box_transform = box2box_transform

@@ -75,6 +75,7 @@ class FlowNet(FlowEstimator):
             self.refinements[str(level)] = _Refinement(width, widths[level - 1])
             width = widths[level] + widths[level - 1] + 2
         self.flow = nn.Conv2d(width, 2, 3, padding=1)
+        self.scale_channels = scale_channels or None
         self.scale = nn.Conv2d(width, scale_channels, 1, bias=False) if scale_channels else None
         # Training starts from maps that are neither moved nor scaled.
         nn.init.zeros_(self.flow.weight)

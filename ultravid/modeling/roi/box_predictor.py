@@ -69,6 +69,7 @@ class BoxPredictor(nn.Module):
         for bias in (self.cls_score.bias, self.bbox_pred.bias):
             assert bias is not None
             nn.init.zeros_(bias)
+        self.in_features = in_features
         self.num_classes = num_classes
         self.box2box_transform = box2box_transform
         self.score_threshold = score_threshold

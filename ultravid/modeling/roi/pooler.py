@@ -83,6 +83,8 @@ class FCBoxHead(nn.Sequential):
             nn.ReLU(),
         )
         self.in_channels = in_channels
+        self.pooled_size = pooled_size
+        self.dim = dim
 
 
 def _enlarge(boxes: Tensor, factor: float) -> Tensor:
