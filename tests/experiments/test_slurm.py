@@ -98,6 +98,52 @@ def wait_until(condition):
         time.sleep(0.1)
 
 
+def test_what_keeps_jobs_from_starting_is_said_once_for_each_change(slurm, on_slurm):
+    experiment = Experiment(on_slurm, ["finish", "finish"])
+    slurm.command("scontrol", "update", "PartitionName=main", "State=DOWN")
+    try:
+        experiment.launcher.submit(experiment.jobs)
+        array = experiment.launcher.ids_in_queue()[0]
+
+        def clear():
+            wait_until(
+                lambda: experiment.has_said("jobs 0, 1 can't start yet; Slurm's reason: PartitionDown (the part")
+            )
+            slurm.command("scontrol", "hold", f"{array}_1")
+            slurm.command("scontrol", "update", "PartitionName=main", "State=UP")
+            wait_until(
+                lambda: (
+                    experiment.has_said("job 1 can't start yet; Slurm's reason: JobHeld")
+                    and experiment.has_said(f"'scontrol release {array}_1'")
+                )
+            )
+            slurm.command("scontrol", "release", f"{array}_1")
+
+        thread = threading.Thread(target=clear)
+        thread.start()
+        assert experiment.launcher.wait(experiment.jobs) is False
+        thread.join()
+    finally:
+        slurm.command("scontrol", "update", "PartitionName=main", "State=UP")
+    assert experiment.states() == ["finished", "finished"]
+    assert sum("can't start" in line for line in experiment.said) == 2
+
+
+def test_a_job_that_waits_for_its_turn_has_no_obstacle():
+    task = QueuedTask("7", 3, "PENDING", "ReqNodeNotAvail, UnavailableNodes:node[1-4]")
+    assert task.obstacle == "ReqNodeNotAvail" and task.obstacle_text.endswith(
+        "(nodes that it needs are down, drained or reserved)"
+    )
+    assert "a limit of the account" in QueuedTask("7", 3, "PENDING", "AssocGrpCpuLimit").obstacle_text
+    for state, reason in (
+        ("PENDING", "Priority"),
+        ("PENDING", "Resources"),
+        ("RUNNING", "None"),
+        ("FAILED", "NonZeroExitCode"),
+    ):
+        assert QueuedTask("7", 3, state, reason).obstacle == ""
+
+
 def test_jobs_that_stop_and_die_are_resumed_alone_and_one_that_was_cancelled_is_left_to_the_next_command(
     slurm, on_slurm
 ):

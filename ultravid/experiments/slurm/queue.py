@@ -38,6 +38,28 @@ _FINAL = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
     *("PREEMPTED", "REVOKED", "TIMEOUT"),
 }
+_ORDINARY = {"", "None", "Resources", "Priority", "Dependency", "BeginTime", "JobArrayTaskLimit", "Cleaning", "Prolog"}
+_MEANINGS = (
+    ("PartitionDown", "the partition starts no jobs until an administrator sets it up again"),
+    ("PartitionInactive", "the partition takes no jobs until an administrator sets it up again"),
+    ("PartitionTimeLimit", "--time is longer than the partition allows"),
+    ("PartitionNodeLimit", "--nodes is outside what the partition allows"),
+    ("ReqNodeNotAvail", "nodes that it needs are down, drained or reserved"),
+    ("Nodes required", "nodes that it needs are down, drained or reserved"),
+    (
+        "BadConstraints",
+        "no node has what it asks for, as by --constraint, --mem or --gpus-per-job; cancel it and ask for less",
+    ),
+    ("JobHeld", "it is held until 'scontrol release ID' releases it"),
+    ("JobHold", "it is held until 'scontrol release ID' releases it"),
+    ("launch failed requeued held", "it is held until 'scontrol release ID' releases it"),
+    ("DependencyNeverSatisfied", "a job that it waits for failed; cancel it"),
+    ("InvalidAccount", "--account is not valid"),
+    ("InvalidQOS", "--qos is not valid"),
+    ("Assoc", "a limit of the account"),
+    ("QOS", "a limit of the quality of service"),
+)
+"""What Slurm's reasons mean, by how they begin."""
 _AT_WORK = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
 _MOST_NAMES = 200  # in a command line
 
@@ -88,6 +110,18 @@ class QueuedTask:
     def is_at_work(self) -> bool:
         """Whether it has nodes; otherwise it waits, unless it has ended."""
         return self.state in _AT_WORK
+
+    @property
+    def obstacle(self) -> str:
+        """Why it can't start, in Slurm's word; "" if it only waits for its turn, or does not wait."""
+        reason = self.reason.partition(",")[0].strip()  # the nodes that are named next change all the time
+        return "" if self.has_ended or self.is_at_work or reason in _ORDINARY else reason
+
+    @property
+    def obstacle_text(self) -> str:
+        """`obstacle` with what it means."""
+        meaning = next((text for begin, text in _MEANINGS if self.obstacle.startswith(begin)), "")
+        return f"{self.obstacle}{f' ({meaning})' if meaning else ''}".replace(" ID'", f" {self.id}'")
 
 
 class SlurmQueue:

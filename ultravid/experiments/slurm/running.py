@@ -18,6 +18,7 @@ from ultravid.experiments.plan import ExperimentFolder, PlannedJob
 from ultravid.experiments.running import jobs_to_run
 from ultravid.experiments.slurm.options import SlurmOptions
 from ultravid.experiments.slurm.queue import (
+    QueuedTask,
     SlurmFullError,
     SlurmQueue,
     SlurmRefusalError,
@@ -89,6 +90,7 @@ class _Waiting:
     restarts: Counter[int] = field(default_factory=Counter)
     ended_at: dict[int, float] = field(default_factory=dict)
     stopped: set[int] = field(default_factory=set)
+    obstacles: dict[int, str] = field(default_factory=dict)
 
 
 class SlurmLauncher:
@@ -280,6 +282,7 @@ class SlurmLauncher:
             held = {job.number for job in self.held}
             still = [jobs[number] for number in sorted(waiting.open - held)]
             submitted, statuses = self.read(still)
+            self._report_obstacles(submitted, waiting)
             again = [
                 job for job in still if self._follow(job, submitted.get(job.number), statuses[job.number], waiting)
             ]
@@ -291,6 +294,21 @@ class SlurmLauncher:
             pause = _SHORTEST_PAUSE_S if is_news else min(pause * _SLOWER, _LONGEST_PAUSE_S)
             if waiting.open:
                 self._rest(pause)
+
+    def _report_obstacles(self, submitted: Mapping[int, SubmittedJob], waiting: _Waiting) -> None:
+        """Say why jobs can't start, once for each reason that is new to some of them."""
+        new: dict[str, list[tuple[int, QueuedTask]]] = {}
+        for number, job in sorted(submitted.items()):
+            task = job.task
+            obstacle = "" if task is None else task.obstacle
+            if task is not None and obstacle and obstacle != waiting.obstacles.get(number):
+                new.setdefault(obstacle, []).append((number, task))
+            waiting.obstacles[number] = obstacle
+        for found in new.values():
+            numbers = ", ".join(str(number) for number, _ in found[:10])
+            more = f" and {len(found) - 10} more" if len(found) > 10 else ""
+            jobs = "job" if len(found) == 1 else "jobs"
+            self._say(f"{jobs} {numbers}{more} can't start yet; Slurm's reason: {found[0][1].obstacle_text}")
 
     def _follow(self, job: PlannedJob, submitted: SubmittedJob | None, status: JobStatus, waiting: _Waiting) -> bool:
         """Report what has become of a job; whether it is to be submitted again."""
