@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.conftest import PHANTOM_CONFIG, ROOT
-from ultravid.config import ConfigError, LazyConfig, Node, importable_project, load_checked
+from ultravid.config import ConfigError, LazyConfig, Node, importable_project, load_checked, project_folders
 from ultravid.config.check import RUN_KEYS, RUN_OBJECTS
 from ultravid.config.command_line import load_with_overrides
 from ultravid.config.identity import check_identity, config_identity
@@ -64,7 +64,7 @@ def test_the_job_and_the_machine_do_not_matter_and_any_value_does(config, monkey
 def test_a_saved_config_has_the_identity_of_its_source_also_in_another_process(config, tmp_path):
     saved = load_with_overrides(str(config), ["train.seed=3"])
     whole = config_identity(saved)
-    saved.project_folders = ["/somewhere"]
+    saved.project_folders = ["/somewhere", *project_folders(config)]
     LazyConfig.save(saved, tmp_path / "saved.yaml")
     code = f"""
 from ultravid.config.command_line import load_with_overrides
@@ -73,6 +73,31 @@ print(config_identity(load_with_overrides({str(tmp_path / "saved.yaml")!r}, ["tr
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert said.strip() == whole
+
+
+def test_a_config_whose_functions_it_defines_itself_has_one_identity_wherever_its_project_is(tmp_path):
+    text = """
+from ultravid.config import LazyCall as L
+def build(lr=0.1, step=None): ...
+class Own: ...
+train = dict(output_dir="out", steps=[Own, build, dict(of=Own)])
+model = L(build)(lr=0.1, step=build)
+"""
+    found = []
+    for place in ("first", "second/deeper"):
+        for name in ("mine.py", "other.py"):
+            path = tmp_path / place / "configs" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            with importable_project(str(path)):
+                cfg = LazyConfig.load(path)
+                found.append(config_identity(cfg))
+                cfg.project_folders = project_folders(path)
+                LazyConfig.save(cfg, tmp_path / f"{name}.yaml")
+            assert config_identity(LazyConfig.load(tmp_path / f"{name}.yaml")) == found[-1]
+    assert (
+        found[:2] == found[2:] and found[0] != found[1]
+    )  # another file may define other functions under the same names
 
 
 def test_a_config_that_was_changed_since_it_was_planned_is_refused(config):

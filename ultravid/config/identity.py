@@ -5,16 +5,22 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from ultravid.config.errors import ConfigError
 from ultravid.config.file_version import BESIDE_THE_RUN
 from ultravid.config.kinds import as_config
+from ultravid.config.loader import own_folders
+from ultravid.config.module_names import is_config_module
 from ultravid.config.nodes import Node, TupleNode
 from ultravid.config.plain_data import to_data
 from ultravid.config.resolvers import end_of_reference
 from ultravid.config.serialize import resolved
+from ultravid.config.shipped import shipped_root
+from ultravid.config.targets import importable_name
 from ultravid.config.tree import Container, key_in_parent, raw_children
 from ultravid.config.upgrade import regroup
 
@@ -61,7 +67,7 @@ def config_identity(cfg: Node | CfgNode) -> str:
     """SHA-256 (hex) of the values that can change a run's results, references resolved.
 
     It is the same in every process and on every machine, for keys in any order, and whatever the output folder, the number of threads,
-    the time limit of a job and the environment (``${oc.env:NAME}``) are.
+    the time limit of a job and the environment (``${oc.env:NAME}``) are, and wherever the project's folder is.
 
     Raises:
         ConfigError: a reference leads nowhere, or something can't be written as data.
@@ -109,8 +115,17 @@ def _hash(lines: Iterable[str]) -> str:
 
 
 def without_job(cfg: Node | CfgNode) -> Node:
-    """A copy in which placeholders stand for the keys of the job and for the environment, which others may refer to."""
-    new = copy.deepcopy(as_config(cfg))
+    """A copy in which placeholders stand for the keys of the job and for the environment, which others may refer to.
+
+    What a file of the project defines is named by the file's path in the project.
+    """
+    config = as_config(cfg)
+    saved = config.raw.get("project_folders")  # a saved config may be anywhere, even in a folder that holds the project
+    folders = saved if isinstance(saved, list) else own_folders(config)
+    new = copy.deepcopy(config)
+    _name_files_in_project(
+        new, sorted({Path(folder) for folder in [*folders, shipped_root()]}, key=lambda p: len(p.parts))
+    )
     for key in BESIDE_THE_RUN:
         dict.pop(new, key, None)
     regroup(new)
@@ -119,6 +134,39 @@ def without_job(cfg: Node | CfgNode) -> Node:
             dict.__setitem__(train, name, value)
     _name_environment(new)
     return new
+
+
+def _name_files_in_project(container: Container, folders: Sequence[Path]) -> None:
+    """Replace the absolute paths of files that define a function or a class by those in the outermost folder that holds them."""
+    for key, value in list(raw_children(container)):
+        if isinstance(value, Container):
+            _name_files_in_project(value, folders)
+        elif isinstance(container, TupleNode):
+            continue
+        elif isinstance(container, Node) and key in ("_target_", "_object_"):
+            name = value if isinstance(value, str) else _name_of_definition(value)
+            if name is not None and (short := _in_project(name, folders)) is not None:
+                dict.__setitem__(container, key, short)
+        elif (name := _name_of_definition(value)) is not None and (short := _in_project(name, folders)) is not None:
+            named = Node(_object_=short)
+            named._up = container
+            kind: Any = dict if isinstance(container, dict) else list
+            kind.__setitem__(container, key, named)
+
+
+def _name_of_definition(value: Any) -> str | None:
+    """The name of a function or class that a config file defines; None for anything else."""
+    is_defined = isinstance(value, FunctionType | type) and is_config_module(value.__module__)
+    return importable_name(value) if is_defined else None
+
+
+def _in_project(name: str, folders: Sequence[Path]) -> str | None:
+    """``configs/mine.py:build`` for ``/projects/own/configs/mine.py:build``; None if no folder holds the file."""
+    path, colon, within = name.rpartition(":")
+    if not (colon and path.endswith(".py")):
+        return None
+    folder = next((folder for folder in folders if Path(path).is_relative_to(folder)), None)
+    return None if folder is None else f"{Path(path).relative_to(folder).as_posix()}:{within}"
 
 
 def leaves(value: Any, owner: Container | None = None, key: Any = None) -> dict[str, str]:

@@ -49,6 +49,7 @@ __all__ = [
     "load_namespace",
     "namespace_of_file",
     "note_import",
+    "own_folders",
     "own_project",
     "project_folders",
 ]
@@ -233,19 +234,26 @@ def importable_project(config_file: str | Path) -> Iterator[None]:
 @contextmanager
 def own_project(node: Container) -> Iterator[None]:
     """In the block, names of targets mean first the modules of the project whose config a node belongs to."""
-    root = root_of(node)
-    origin = root._origin or (None,)
-    path = origin[-1] if len(origin) == 1 or origin[0] == "yaml" else None
-    if not isinstance(path, str) or not path.endswith((".py", ".yaml", ".yml")) or not Path(path).is_file():
+    if not (folders := own_folders(node)):
         yield
         return
-    saved = root.raw.get("project_folders") if isinstance(root, Node) else None
-    project = Project([*_folders_by_place(Path(path)), *(saved if isinstance(saved, list) else ())])
+    project = Project(folders)
     if active_projects()[:1] == (project,):
         yield
         return
     with projects_active(project):
         yield
+
+
+def own_folders(node: Container) -> list[str]:
+    """The `project_folders` of the config that a node belongs to; none if it was read from no file, or the file is gone."""
+    root = root_of(node)
+    origin = root._origin or (None,)
+    path = origin[-1] if len(origin) == 1 or origin[0] == "yaml" else None
+    if not isinstance(path, str) or not path.endswith((".py", ".yaml", ".yml")) or not Path(path).is_file():
+        return []
+    saved = root.raw.get("project_folders") if isinstance(root, Node) else None
+    return [*_folders_by_place(Path(path)), *(saved if isinstance(saved, list) else ())]
 
 
 def _existing(path: Path) -> Path:
