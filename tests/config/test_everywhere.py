@@ -40,6 +40,19 @@ def test_every_key_of_the_name_is_set_and_listed(caplog):
     LazyConfig.apply_overrides(cfg, ["+model.fourth.dropout=0.1"])
 
 
+def test_a_plain_value_is_not_meant_for_an_object_of_the_name(caplog):
+    cfg = model()
+    cfg.hooks = Node(dropout=LazyCall(torch.nn.Dropout)(p=0.5), also="${hooks.dropout}")
+    LazyConfig.apply_overrides(cfg, ["head.**.dropout=0.3", "**.dropout=0.1"])
+    assert cfg.hooks.dropout.p == 0.5 and cfg.model.first.dropout == cfg.head.dropout == 0.1
+    assert (
+        "Not set, as they hold an object or a dict and other keys of the name a value:\n  hooks.dropout (torch.nn.modules.dropout.Dropout("
+        in caplog.messages[-1]
+    )
+    LazyConfig.apply_overrides(cfg, ["hooks.**.dropout={_target_: torch.nn.Identity}", "~**.dropout"])
+    assert "dropout" not in cfg.hooks and "dropout" not in cfg.head
+
+
 def test_it_can_be_bounded_from_above_and_lengthened_below_and_deletes_too(tmp_path):
     cfg = LazyConfig.apply_overrides(model(), ["model.**.dropout=0.1", "**.first.nhead=4", "~head.**.dropout"])
     assert (cfg.model.first.dropout, cfg.model.first.nhead, cfg.model.stack[0].nhead) == (0.1, 4, 2)

@@ -46,12 +46,15 @@ class Everywhere:
         references: full key of a value that refers to one of ``values`` -> the key of that one.
         not_written: full key -> target and default of an argument of this name that a call's target takes and the config does
             not write.
+        objects: full key -> object or dict of this name, which a plain value is not meant for, as the hook ``trainer.hooks.lr`` for
+            ``**.lr=0.1``.
     """
 
     pattern: str
     values: dict[str, Any]
     references: dict[str, str]
     not_written: dict[str, tuple[str, Any]]
+    objects: dict[str, Node]
 
     def report(self, origin: str, sign: str, done: Sequence[str], typed: str) -> None:
         """Log what the override does: which values it changes, which follow them, and which arguments keep their defaults."""
@@ -59,6 +62,9 @@ class Everywhere:
         lines = [f"{origin} {verb} {counted(len(done), 'key')}:"]
         lines += [f"  {key} (was {_short(self.values[key])})" for key in done]
         lines += [f"  {key} is a reference to {owner}" for key, owner in self.references.items()]
+        if self.objects:
+            lines.append("Not set, as they hold an object or a dict and other keys of the name a value:")
+            lines += [f"  {key} ({_short(node)})" for key, node in self.objects.items()]
         if self.not_written and sign != "~":
             lines.append("Not set, as the config does not write them:")
             lines += [
@@ -109,7 +115,16 @@ def everywhere(cfg: Node, pattern: str, typed: str | None = None) -> Everywhere:
         raise UnknownOverrideError(_nowhere(base, pattern, tail, not_written, typed))
     order = [full_key(container, key) for container, key in _found(base, tail)]
     values = {key: values[key] for key in order if key in values}
-    return Everywhere(pattern, values, {place: owner for place, (owner, _) in references.items()}, not_written)
+    objects = {key: value for key, value in values.items() if isinstance(value, Node) and "_object_" not in value}
+    if typed is None or typed.lstrip().startswith(("{", "${")) or len(objects) == len(values):
+        objects = {}
+    return Everywhere(
+        pattern,
+        {key: value for key, value in values.items() if key not in objects},
+        {place: owner for place, (owner, _) in references.items() if owner not in objects},
+        not_written,
+        objects,
+    )
 
 
 def _parts(pattern: str) -> tuple[str, list[str]]:
