@@ -5,7 +5,8 @@
         [--forms eager bf16 compiled onnxruntime] [--json FILE]
 
 The models are those of `ultravid.modeling.published`, with random weights. Each is run in these forms, in turns, on the same frames, as a
-user runs it: one frame after another through a `VideoStream`, boxes scaled, tracks linked.
+user runs it: one frame after another through a `VideoStream`, boxes scaled, tracks linked. Each form has a process of its own, since how
+memory is allocated and which threads wait is a matter of the process.
 
 - ``plain``, the yardstick: what the published code computes, see `benchmarks.plain`.
 - ``eager``: `prepare_for_inference` in float32.
@@ -27,10 +28,12 @@ import ultravid.utils.threads  # noqa: F401 - before torch, which then waits pas
 import argparse
 import contextlib
 import json
+import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -69,32 +72,85 @@ FORMS: dict[str, Callable[[VideoDetector, int], VideoDetector]] = {
 }
 """From a model in evaluation mode and the side of its frames to what is measured beside the plain form."""
 
+Turn = tuple[list[tuple[float, float]], list[Instances]]
+"""Wall and CPU milliseconds of each frame, and what was detected in it."""
+
+
+def make_frames(size: int) -> list[Tensor]:
+    """Noise, the same in each process."""
+    draw = torch.Generator().manual_seed(0)
+    return [torch.rand(3, size, size, generator=draw) * 255 for _ in range(FRAMES_A_TURN)]
+
+
+def run_turns(connection: Connection, name: str, form: str, size: int, depth: int, threads: int) -> None:
+    """The process of a form: send None once the model stands, then a `Turn` for each message; an error is sent as text and ends it."""
+    try:
+        torch.set_num_threads(threads)
+        frames, plain = make_frames(size), form == "plain"
+        model = plain_model(name, depth) if plain else FORMS[form](published_model(name, depth), size)
+        stream = VideoStream(model, (size, size))
+        connection.send(None)
+        with plain_operations() if plain else contextlib.nullcontext():
+            while connection.recv():
+                connection.send(_turn(stream, frames))
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        connection.send(f"{type(error).__name__}: {lines[0] if lines else ''}")
+
+
+def _turn(stream: VideoStream, frames: Sequence[Tensor]) -> Turn:
+    times, detections = [], []
+    for frame in frames:
+        wall, cpu = time.perf_counter(), time.process_time()
+        found = stream(frame)
+        times.append((1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - cpu)))
+        detections.append(found)
+    return times, detections
+
+
+class FormError(Exception):
+    """A form could not be built or run."""
+
 
 class Form:
-    """A form of a model, the times of its frames, and what it detects in the first ones."""
+    """A form of a model in its process, the times of its frames, and what it detects in the first ones."""
 
-    def __init__(self, model: VideoDetector, size: int, plain: bool = False) -> None:
-        self.stream = VideoStream(model, (size, size))
-        self.is_plain = plain
+    def __init__(self, name: str, form: str, args: argparse.Namespace) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._connection, theirs = spawn.Pipe()
+        rest = (name, form, args.size, args.depth, args.threads)
+        self._process = spawn.Process(target=run_turns, args=(theirs, *rest), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._received()
         self.turns: list[list[tuple[float, float]]] = []
         self.found: list[Instances] = []
-
-    def run(self, frames: Sequence[Tensor]) -> None:
-        """One turn."""
-        times = []
-        with plain_operations() if self.is_plain else contextlib.nullcontext():
-            for frame in frames:
-                wall, cpu = time.perf_counter(), time.process_time()
-                found = self.stream(frame)
-                times.append((1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - cpu)))
-                self.found.append(found)
-        self.turns.append(times)
-
-    def warm_up(self, frames: Sequence[Tensor]) -> None:
-        """Turns that do not count."""
         for _ in range(WARM_UP_TURNS):
-            self.run(frames)
+            self.run()
         self.turns.clear()
+
+    def run(self) -> None:
+        """One turn."""
+        self._connection.send(True)
+        times, detections = self._received()
+        self.turns.append(times)
+        self.found += detections
+
+    def close(self) -> None:
+        """End the process."""
+        with contextlib.suppress(BrokenPipeError):
+            self._connection.send(False)
+        self._process.join()
+
+    def _received(self) -> Any:
+        try:
+            message = self._connection.recv()
+        except EOFError:
+            self._process.join()
+            raise FormError(f"The process of the form ended with code {self._process.exitcode}.") from None
+        if isinstance(message, str):
+            raise FormError(message)
+        return message
 
     def medians(self, which: int) -> list[float]:
         """Of each turn, wall (0) or CPU (1) milliseconds."""
@@ -124,33 +180,31 @@ def same(form: Form, plain: Form) -> float:
     return paired / total if total else 1.0
 
 
-def rows_of(name: str, frames: Sequence[Tensor], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def rows_of(name: str, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """The row of each form of a model, the plain one first; ``{"error": reason}`` for one that fails."""
     forms: dict[str, Form] = {}
-    rows: dict[str, dict[str, Any]] = {}
-    makers = {form: (lambda m=FORMS[form]: m(published_model(name, args.depth), args.size)) for form in args.forms}
-    for form, make in {"plain": lambda: plain_model(name, args.depth), **makers}.items():
-        rows[form] = {}
-        with _reported(rows[form]):
-            forms[form] = Form(make(), args.size, plain=form == "plain")
-            forms[form].warm_up(frames)
-    if "plain" in forms and not rows["plain"]:
+    rows: dict[str, dict[str, Any]] = {form: {} for form in ("plain", *args.forms)}
+    for form, row in rows.items():
+        with _reported(row):
+            forms[form] = Form(name, form, args)
+    if "plain" in forms:
         for _ in range(args.turns):
             for form in (f for f in forms if not rows[f]):
                 with _reported(rows[form]):
-                    forms[form].run(frames)
-        for form in (f for f in forms if not rows[f]):
-            rows[form] = forms[form].row(forms["plain"])
+                    forms[form].run()
+        measured = [] if rows["plain"] else [form for form in forms if not rows[form]]
+        rows |= {form: forms[form].row(forms["plain"]) for form in measured}
+    for running in forms.values():
+        running.close()
     return rows
 
 
 @contextlib.contextmanager
-def _reported(row: dict[str, Any]) -> Any:
+def _reported(row: dict[str, Any]) -> Iterator[None]:
     try:
         yield
-    except Exception as error:
-        lines = str(error).strip().splitlines()
-        row["error"] = f"{type(error).__name__}: {lines[0] if lines else ''}"
+    except FormError as error:
+        row["error"] = str(error)
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -200,18 +254,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    torch.set_num_threads(args.threads)
     settings = {name: getattr(args, name) for name in ("size", "depth", "threads", "turns")}
     record = Record(args.json, settings)
-    draw = torch.Generator().manual_seed(0)
-    frames = [torch.rand(3, args.size, args.size, generator=draw) * 255 for _ in range(FRAMES_A_TURN)]
     console = Console(width=None if sys.stdout.isatty() else 120)
     for name in args.models:
-        rows = rows_of(name, frames, args)
+        rows = rows_of(name, args)
         record.add(name, rows)
         for form, row in rows.items():
             console.print(name, form, *cells(row), soft_wrap=True)
-    title = f"ms a frame, {args.size} px, ResNet-{args.depth}, {args.threads} threads, {args.turns} turns of {len(frames)} frames"
+    title = f"ms a frame, {args.size} px, ResNet-{args.depth}, {args.threads} threads, {args.turns} turns of {FRAMES_A_TURN} frames"
     table = Table(title=title)
     for column in ("model", "form", *COLUMNS):
         table.add_column(column, justify="left" if column in ("model", "form") else "right")
