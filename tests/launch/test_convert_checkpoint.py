@@ -93,6 +93,15 @@ def test_the_fold_that_the_published_run_held_out_is_held_out_here(tmp_path):
     assert "takes 0 to 3 for 'fold'" in fault and "DATASETS.TEST_FOLDS, a.yaml" in fault
 
 
+def test_a_misspelt_key_of_the_folds_or_the_frames_is_refused(tmp_path):
+    values = {**KEYS, "INPUT.FORMT": "RGB", "DATASETS.TEST_FOLD": [2]}
+    described = model_of_keys({key: value for key, value in values.items() if key.startswith("MODEL.")}, "a.yaml")
+    with pytest.raises(ConfigError, match=r"Did you mean INPUT.FORMAT\?\n  DATASETS.TEST_FOLD. Did you mean DATASETS"):
+        run_config(described, values, tmp_path)
+    others = {"INPUT.FIXED_AREA_TRAIN": 1, "SOLVER.WEIGHT_DECAY_NORM": 0.0, "INPUT.MASK_FORMAT": "polygon"}
+    assert run_config(described, {**KEYS, **others}, tmp_path)[1] == sorted(others)
+
+
 def test_nothing_frozen_is_minus_one_in_the_published_code_and_zero_here():
     assert model_of_keys({**KEYS, "MODEL.BACKBONE.FREEZE_AT": -1}, "a.yaml").model.backbone.freeze_at == 0
 

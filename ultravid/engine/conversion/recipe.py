@@ -10,6 +10,7 @@ from ultravid.config import ConfigError, Node, get_config
 from ultravid.config.tree import value_at
 from ultravid.engine.conversion.description import ModelOfKeys, decoded
 from ultravid.engine.conversion.keys import QUERY
+from ultravid.utils.text import nearest
 
 __all__ = ["held_out_folds", "run_config"]
 
@@ -24,6 +25,8 @@ _CARRIED = {
     "SOLVER.MAX_ITER": "train.max_iter",
 }
 _FOLDS = frozenset({"DATASETS.TEST_FOLDS", "DATASETS.NUM_FOLDS", "DATASETS.SPLIT"})
+_MISSPELT = 0.9
+"""Likeness from which a key is taken for a misspelt one; detectron2's SOLVER.WEIGHT_DECAY_NORM has 0.88 to SOLVER.WEIGHT_DECAY."""
 _OF_THE_MODEL = frozenset({"INPUT.SCALE_TEST", "TEST.DETECTIONS_PER_IMAGE", "TEST.AUG.ENABLED"})
 
 
@@ -36,7 +39,7 @@ def run_config(described: ModelOfKeys, values: Mapping[str, Any], folder: Path) 
         folder: the folder of the config; the run writes to ``run`` in it.
 
     Raises:
-        ConfigError: the frames have other channels than RGB or BGR, or the folds are no numbers.
+        ConfigError: the frames have other channels than RGB or BGR, the folds are no numbers, or a key is misspelt.
     """
     recipe = get_config("common/cva_bus_recipe.py")
     keys = ("data", "dataloader", "train", "prepared_model", "checkpointer", "trainer", "lr_multiplier")
@@ -61,6 +64,9 @@ def run_config(described: ModelOfKeys, values: Mapping[str, Any], folder: Path) 
         cfg.dataloader.train.image_format = cfg.dataloader.test.image_format = "BGR"
     known = {*_CARRIED, *_OF_THE_MODEL, *_FOLDS, "INPUT.FORMAT"}
     rest = [key for key in values if not key.startswith("MODEL.") and key not in known]
+    if misspelt := {key: close for key in rest if (close := nearest(key, known, _MISSPELT))}:
+        rows = "".join(f"\n  {key}. Did you mean {close}?" for key, close in misspelt.items())
+        raise ConfigError(f"{described.source} has keys that would have no effect:{rows}")
     return cfg, sorted([*described.training, *rest])
 
 
