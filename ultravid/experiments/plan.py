@@ -246,7 +246,8 @@ class ExperimentFolder:
             known: the job of the plan that it is; its number, its folder and its other settings are kept, and its name unless there is
                 a new one. None for a new job.
         """
-        settings, name, implied = job.settings.settings, job.settings.name, {}
+        settings, name = job.settings.settings, job.settings.name
+        implied: Mapping[str, str] = {}
         if known is None:
             run = RunFolder(self.jobs / f"{number:03d}-{job.identity[:_SHOWN]}")
         else:

@@ -160,7 +160,8 @@ def _longest_rise(stamps: Sequence[int | None]) -> set[int]:
             if stamp is not None and last is not None and last < stamp and len(run) > len(before):
                 before = run
         runs.append([*before, place] if stamp is not None else [])
-    return set(max(runs, key=len, default=[]))
+    longest: list[int] = max(runs, key=len, default=[])
+    return set(longest)
 
 
 def _are_reordered(stamps: Sequence[int | None]) -> bool:
