@@ -255,6 +255,7 @@ def taller_than_its_pixels():
         ),
         ("a.jpg", with_segment(JPEG, 0xE2, b"ICC_PROFILE\0\7\1no profile"), None),
         ("a.jpg", with_sampling(JPEG, 0x22, 0x22, 0x22), "subsampled in a way that is not read: save it as 4:4:4"),
+        ("a.jpg", JPEG[: JPEG.index(b"\xff\xda")] + bytes(99) + b"\xff\xd9", "is a damaged JPEG .what comes before"),
         ("a.png", with_chunk(PNG, b"iCCP", b"x"), None),
         ("a.png", with_chunk(PNG, b"tEXt", b"a").replace(b"tEXta", b"tEXtb"), r"\(wrong checksum of its tEXt chunk\)"),
         ("a.tif", damaged_tiff("tiff_lzw"), r"is a damaged TIFF \("),

@@ -21,7 +21,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from ultravid.datasets.image_headers import ImageHeader
+from ultravid.datasets.image_headers import JPEG_NO_LENGTH, JPEG_SCAN, JPEG_SIZES, ImageHeader
 
 __all__ = ["UndecodableImageError", "check_jpeg", "decode_image"]
 
@@ -29,6 +29,9 @@ if "OPENCV_LOG_LEVEL" not in os.environ:  # a failed decode is an error of ours 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 Pixels = NDArray[Any]
+
+_KNOWN_SAMPLING: Final = frozenset((luma, 0x11, 0x11) for luma in (0x11, 0x21, 0x22, 0x12, 0x41))
+"""The sampling factors of colours that simplejpeg reads: 4:4:4, 4:2:2, 4:2:0, 4:4:0 and 4:1:1."""
 
 _PNG_PIXELS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})  # on which pixels depend
 _TIFF_COMPRESSION, _TIFF_JPEG, _TIFF_JPEG_TABLES = 259, 7, 347
@@ -94,18 +97,39 @@ def _decode_jpeg(data: bytes, grey: bool = False, *, kind: str = "JPEG", **scale
         image = simplejpeg.decode_jpeg(data, "GRAY" if grey else "RGB", **scale)
     except ValueError as error:
         if "bad ICC" not in str(error):
-            raise _jpeg_error(kind, str(error)) from None
+            raise _jpeg_error(kind, data, str(error)) from None
         # Pixels don't depend on a colour profile: without its name it is a note that libjpeg skips.
         return _decode_jpeg(data.replace(b"ICC_PROFILE\0", b"ICC_DAMAGED\0"), grey, kind=kind, **scale)
     return image[..., 0] if grey else image
 
 
-def _jpeg_error(kind: str, text: str) -> UndecodableImageError:
-    if "subsampling" in text:  # simplejpeg knows six ways; others are sound, and hardly ever seen
-        return UndecodableImageError(
-            f"is a {kind} whose colours are subsampled in a way that is not read: save it as 4:4:4, 4:2:2 or 4:2:0"
-        )
+def _jpeg_error(kind: str, data: bytes, text: str) -> UndecodableImageError:
+    if "subsampling" in text:  # simplejpeg says so of most damage before the pixels, too
+        factors = _sampling_factors(data)
+        if len(factors) > 1 and factors not in _KNOWN_SAMPLING:
+            return UndecodableImageError(
+                f"is a {kind} whose colours are subsampled in a way that is not read: save it as 4:4:4, 4:2:2 or 4:2:0"
+            )
+        return _damaged(kind, "what comes before its pixels can't be read")
     return _damaged(kind, re.sub(r"^Warning: |^tj\w+\(\): ", "", text))
+
+
+def _sampling_factors(data: bytes) -> tuple[int, ...]:
+    """The sampling factors of a JPEG's channels, 0x21 for 2 columns and 1 row; empty if its segments before the pixels are not sound."""
+    factors: tuple[int, ...] = ()
+    at = 2
+    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == JPEG_SCAN:
+            return factors
+        if marker in JPEG_SIZES:
+            frame = data[at + 4 : at + 2 + length]
+            factors = tuple(frame[7::3])
+            is_sound = length == 8 + 3 * len(factors) and len(factors) == int.from_bytes(frame[5:6], "big")
+            if not is_sound or any(f >> 4 not in range(1, 5) or f & 15 not in range(1, 5) for f in factors):
+                return ()
+        at += 1 if marker == 0xFF else 2 if marker in JPEG_NO_LENGTH else 2 + length
+    return ()
 
 
 def _damaged(kind: str, detail: str) -> UndecodableImageError:

@@ -14,18 +14,33 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-__all__ = ["IMAGE_MAGIC_BYTES", "ImageHeader", "image_kind", "read_image_header"]
+__all__ = [
+    "IMAGE_MAGIC_BYTES",
+    "JPEG_NO_LENGTH",
+    "JPEG_SCAN",
+    "JPEG_SIZES",
+    "ImageHeader",
+    "image_kind",
+    "read_image_header",
+]
 
 IMAGE_MAGIC_BYTES: Final = 16
 """How many of a file's first bytes `image_kind` needs."""
+
+JPEG_SIZES: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+"""Markers of a segment of a JPEG that holds its size and its channels."""
+
+JPEG_NO_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD8)})
+"""Markers that no segment follows."""
+
+JPEG_SCAN: Final = 0xDA
+"""The marker that comes before the pixels."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
 _TIFF_COMPRESSIONS = frozenset({*range(1, 9), 32771, 32773, 32946})  # of OpenCV: CCITT, LZW, JPEG, Deflate, PackBits
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes of the header that follows the file's own 14
-_JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a segment that holds the size
-_JPEG_NO_LENGTH = {0x01, *range(0xD0, 0xD8)}
-_JPEG_EXIF, _JPEG_SCAN = 0xE1, 0xDA
+_JPEG_EXIF = 0xE1
 _COMPRESSION, _ORIENTATION = 259, 274  # tags of TIFF and Exif
 _TURNED = frozenset({5, 6, 7, 8})  # Exif orientations that swap height and width
 _MAX_PAGES = 100_000  # of a TIFF
@@ -177,13 +192,13 @@ def _jpeg(_head: bytes, file: BinaryIO) -> ImageHeader:
     while len(marker := file.read(2)) == 2:
         while marker == b"\xff\xff":  # any number of 0xFF may come before a marker
             marker = b"\xff" + file.read(1)
-        if marker[0] != 0xFF or len(marker) < 2 or marker[1] == _JPEG_SCAN:
+        if marker[0] != 0xFF or len(marker) < 2 or marker[1] == JPEG_SCAN:
             break
-        if marker[1] in _JPEG_NO_LENGTH:
+        if marker[1] in JPEG_NO_LENGTH:
             continue
         (length,) = struct.unpack(">H", file.read(2))
         start = file.tell()
-        if marker[1] in _JPEG_SIZES and frame is None:
+        if marker[1] in JPEG_SIZES and frame is None:
             frame = file.read(6)
         if marker[1] == _JPEG_EXIF and orientation == 1:
             content = file.read(max(length - 2, 0))
