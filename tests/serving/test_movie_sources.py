@@ -7,6 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
 from tests.serving import movies
 from ultravid.datasets.readers import open_source
@@ -88,6 +89,26 @@ def test_damage_in_the_middle_of_a_movie_is_counted_and_the_rest_is_read(tmp_pat
     assert len(frames) > 30 and movies.number_in(frames[-1].image) == 19
     assert any("can't be decoded without errors, the first after frame" in text for text in stream.damage)
     stream.close()
+
+
+@pytest.mark.parametrize("disposal", [0, 1, 3])
+def test_an_animated_gif_of_partial_frames_with_palettes_of_their_own_is_read_as_pillow_reads_it(tmp_path, disposal):
+    rng = np.random.default_rng(0)
+    images = []
+    for number in range(5):
+        image = Image.fromarray(rng.integers(0, 64, (48, 64), np.uint8), "P")
+        image.putpalette(rng.integers(0, 256, 768, np.uint8).tobytes())
+        image.paste(7, (8 * number, 8, 8 * number + 16, 24))
+        images.append(image)
+    path = tmp_path / "a.gif"
+    images[0].save(path, save_all=True, append_images=images[1:], duration=80, disposal=[1] + [disposal] * 4)
+    with Image.open(path) as gif:
+        expected = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(gif)]
+    stream = open_stream(path)
+    frames = list(stream)
+    stream.close()
+    assert [frame.pts_s for frame in frames] == pytest.approx([0.08 * number for number in range(5)])
+    assert all(np.array_equal(frame.image, image) for frame, image in zip(frames, expected, strict=True))
 
 
 def test_what_is_no_movie_is_refused_in_one_message(tmp_path):
