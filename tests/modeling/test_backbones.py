@@ -135,6 +135,9 @@ def test_weights_come_from_a_file_or_an_address_and_a_missing_file_says_where_th
         CheckpointError, match=r'does not exist.*download\.pytorch\.org/models/resnet50.*set weights=""'
     ):
         ResNet(depth=50, weights="there_is_none.pth")
+    with pytest.raises(CheckpointError, match='set weights=""') as caught:
+        ResNet(depth=50, weights="no/resnet50.pth")
+    assert str(caught.value).count("download.pytorch.org") == 1
     with pytest.raises(
         CheckpointError, match=r"resnet34\.pth does not exist\..*download\.pytorch\.org/models/resnet34"
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,12 +36,16 @@ def read_weights(address: str, hint: str, read: Callable[[str], Mapping[str, Any
         read: reads the file.
 
     Raises:
-        CheckpointError: it can't be read; the message ends with the hint.
+        CheckpointError: it can't be read; the message ends with the hint, less what it says already.
     """
     try:
         content = read(address)
     except CheckpointError as error:
-        raise CheckpointError(f"{error} {hint}") from error
+        said = where_torchvision_has(
+            PurePosixPath(address).name
+        ).strip()  # by the error, if the file's name is a ResNet's
+        rest = hint.removeprefix(said).strip() if said and said in str(error) else hint
+        raise CheckpointError(f"{error} {rest}") from error
     for key in ("model", "state_dict"):
         if isinstance(content.get(key), Mapping):
             return dict(without_wrapper(content[key]))
