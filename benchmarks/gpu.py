@@ -246,7 +246,8 @@ class Launch:
             code = self.process.wait(timeout=max(left_s, 0.1))
         except subprocess.TimeoutExpired:
             self.kill()
-            return {"status": "not finished", "error": f"The time was up: {_tail(self.log, 400)}"}
+            printed = _tail(self.log, 400) or "the launcher had printed nothing yet"
+            return {"status": "not finished", "error": f"The time was up: {printed}"}
         row: Row = {"seconds": time.monotonic() - self.started}
         losses = [r["total_loss"] for r in self.rows if "total_loss" in r]
         if code != 0 or not losses:
