@@ -80,7 +80,7 @@ def test_a_config_whose_functions_it_defines_itself_has_one_identity_wherever_it
 from ultravid.config import LazyCall as L
 def build(lr=0.1, step=None): ...
 class Own: ...
-train = dict(output_dir="out", steps=[Own, build, dict(of=Own)])
+train = dict(output_dir="out", steps=[Own, build, dict(of=Own)], pair=(Own, build), nested=(dict(of=Own), (build,), build))
 model = L(build)(lr=0.1, step=build)
 """
     found = []
@@ -95,9 +95,8 @@ model = L(build)(lr=0.1, step=build)
                 cfg.project_folders = project_folders(path)
                 LazyConfig.save(cfg, tmp_path / f"{name}.yaml")
             assert config_identity(LazyConfig.load(tmp_path / f"{name}.yaml")) == found[-1]
-    assert (
-        found[:2] == found[2:] and found[0] != found[1]
-    )  # another file may define other functions under the same names
+    # Another file may define other functions under the same names.
+    assert found[:2] == found[2:] and found[0] != found[1]
 
 
 def test_a_config_that_was_changed_since_it_was_planned_is_refused(config):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -123,9 +124,8 @@ def without_job(cfg: Node | CfgNode) -> Node:
     saved = config.raw.get("project_folders")  # a saved config may be anywhere, even in a folder that holds the project
     folders = saved if isinstance(saved, list) else own_folders(config)
     new = copy.deepcopy(config)
-    _name_files_in_project(
-        new, sorted({Path(folder) for folder in [*folders, shipped_root()]}, key=lambda p: len(p.parts))
-    )
+    outermost_first = sorted({Path(folder) for folder in [*folders, shipped_root()]}, key=lambda p: len(p.parts))
+    _name_files_in_project(new, outermost_first)
     for key in BESIDE_THE_RUN:
         dict.pop(new, key, None)
     regroup(new)
@@ -139,30 +139,35 @@ def without_job(cfg: Node | CfgNode) -> Node:
 def _name_files_in_project(container: Container, folders: Sequence[Path]) -> None:
     """Replace the absolute paths of files that define a function or a class by those in the outermost folder that holds them."""
     for key, value in list(raw_children(container)):
-        if isinstance(value, Container):
-            _name_files_in_project(value, folders)
-        elif isinstance(container, TupleNode):
-            continue
+        if isinstance(container, TupleNode):  # can't be changed: replaced as a whole, where it stands
+            new = value
         elif isinstance(container, Node) and key in ("_target_", "_object_"):
-            name = value if isinstance(value, str) else _name_of_definition(value)
-            if name is not None and (short := _in_project(name, folders)) is not None:
-                dict.__setitem__(container, key, short)
-        elif (name := _name_of_definition(value)) is not None and (short := _in_project(name, folders)) is not None:
-            named = Node(_object_=short)
-            named._up = container
+            new = _name_in_project(value, folders) or value
+        else:
+            new = _with_named_definitions(value, folders)
+        if new is not value:
             kind: Any = dict if isinstance(container, dict) else list
-            kind.__setitem__(container, key, named)
+            kind.__setitem__(container, key, new)
+        if isinstance(new, Container):
+            new._up = container
+            _name_files_in_project(new, folders)
 
 
-def _name_of_definition(value: Any) -> str | None:
-    """The name of a function or class that a config file defines; None for anything else."""
+def _with_named_definitions(value: Any, folders: Sequence[Path]) -> Any:
+    """A named object for a function or class that a file of the project defines, also within a tuple; other values as they are."""
+    if type(value) in (tuple, TupleNode):
+        items = list(tuple.__iter__(value))
+        named = [_with_named_definitions(item, folders) for item in items]
+        return value if all(map(operator.is_, items, named)) else TupleNode(named)
+    name = None if isinstance(value, str) else _name_in_project(value, folders)
+    return value if name is None else Node(_object_=name)
+
+
+def _name_in_project(value: Any, folders: Sequence[Path]) -> str | None:
+    """``configs/mine.py:build`` for a function of ``/projects/own/configs/mine.py``, or for its name; None if no folder holds the file."""
     is_defined = isinstance(value, FunctionType | type) and is_config_module(value.__module__)
-    return importable_name(value) if is_defined else None
-
-
-def _in_project(name: str, folders: Sequence[Path]) -> str | None:
-    """``configs/mine.py:build`` for ``/projects/own/configs/mine.py:build``; None if no folder holds the file."""
-    path, colon, within = name.rpartition(":")
+    name = importable_name(value) if is_defined else value
+    path, colon, within = name.rpartition(":") if isinstance(name, str) else ("", "", "")
     if not (colon and path.endswith(".py")):
         return None
     folder = next((folder for folder in folders if Path(path).is_relative_to(folder)), None)
