@@ -1,10 +1,13 @@
 """`ultravid.utils.memory`: freed memory is kept for the next tensor."""
 
 import os
+import platform
 import subprocess
 import sys
 
 import pytest
+
+from ultravid.utils.memory import keep_freed_memory
 
 FAULTS = """
 import resource
@@ -29,10 +32,32 @@ def faults(keep, **environment):
     )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is meant")
+LIBC, VERSION = platform.libc_ver()
+
+
+@pytest.mark.skipif(
+    LIBC != "glibc" or tuple(map(int, VERSION.split("."))) < (2, 35), reason="glibc 2.35 and later keep arrays of 40 MB"
+)
 def test_freed_memory_is_used_again_unless_the_environment_says_how_memory_is_allocated():
     usual = faults(keep=False)
     if usual < 100:
         pytest.skip(f"pages of freed memory are kept here in any case ({usual} page faults)")
     assert faults(keep=True) < usual / 5
     assert faults(keep=True, MALLOC_ARENA_MAX="2", MALLOC_MMAP_THRESHOLD_="131072") > usual / 2
+
+
+def test_a_c_library_that_refuses_the_threshold_is_asked_for_the_most_that_earlier_ones_take(monkeypatch):
+    asked = []
+
+    class Library:
+        def __init__(self, name, most):
+            self.mallopt = lambda option, value: asked.append((option, value)) or int(option == -1 or value <= most)
+
+    for name in [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(sys, "platform", "linux")
+    for most, expected in ((32 << 20, [-3, -3, -1]), (0, [-3, -3])):
+        asked.clear()
+        monkeypatch.setattr("ctypes.CDLL", lambda name, most=most: Library(name, most))
+        keep_freed_memory()
+        assert [option for option, _ in asked] == expected and asked[1] == (-3, 32 << 20)
