@@ -3,10 +3,10 @@
 A frame's time is its own time stamp in seconds. What is done about frames without a stamp that can be used, in this order:
 
 - If fewer than half of the first 16 frames have stamps that rise, as those of a bare H.264 stream, or if these are the stamps of
-  frames in another order, as of B-frames in AVI, the stamps are of no use: the frames are evenly spaced at the stated rate, as the readers
-  of training data take them.
+  frames in another order, as of B-frames in AVI, the stamps are of no use: the frames are evenly spaced at the stated rate. The readers
+  of training data, which decode a movie whole before its first frame is used, do so if a single stamp is missing or does not rise.
 - A frame without a stamp that rises lies evenly between its neighbours that have one. So does one of the first 16 whose stamp is far
-  ahead of those that follow.
+  ahead of those that follow, unless more than a quarter of these 16 stamps don't rise.
 - If stamps stay below an earlier one for 16 frames, the clock was set back, as where two transport streams were joined: all later
   stamps are shifted so that the film continues one usual interval after its last frame.
 """
