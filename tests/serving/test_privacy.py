@@ -262,9 +262,12 @@ def test_a_deflated_dicom_file_is_not_inflated_to_name_its_outputs(tmp_path, mon
     file.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     file.save_as(path)
     monkeypatch.setattr(pydicom, "dcmread", None)
-    assert re.fullmatch("recording-[0-9a-f]{8}", NeutralNames(tmp_path / "out").of(path, "bomb"))
-    with pytest.raises(DataError, match="deflated as a whole"):
-        read_subject(path, None)
+    without_preamble = tmp_path / "bare.dcm"
+    without_preamble.write_bytes(path.read_bytes()[132:])
+    for deflated in (path, without_preamble):
+        assert re.fullmatch("recording-[0-9a-f]{8}", NeutralNames(tmp_path / "out").of(deflated, "bomb"))
+        with pytest.raises(DataError, match="deflated as a whole"):
+            read_subject(deflated, None)
 
 
 def test_a_name_that_tells_nothing_of_the_patient_stays(tmp_path):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pydicom
-from pydicom.filereader import read_file_meta_info, read_partial
+from pydicom.filereader import _read_file_meta_info, read_file_meta_info, read_partial, read_preamble
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import Tag
 from pydicom.uid import (
@@ -222,8 +222,9 @@ def read_tags(path: Path, tags: list[Any]) -> pydicom.Dataset:
         DataError: it can't be read; the message quotes nothing of it.
     """
     with as_data_error(path, NOT_DICOM), quiet_pydicom(), open_regular(path) as file:
-        with contextlib.suppress(pydicom.errors.InvalidDicomError):  # without a header it is not deflated
-            _refuse_deflated(path, read_file_meta_info(path))
+        read_preamble(file, force=True)  # a file without one may be deflated too, so read_file_meta_info does not do
+        _refuse_deflated(path, _read_file_meta_info(file))
+        file.seek(0)
         return pydicom.dcmread(file, specific_tags=tags, stop_before_pixels=True, force=True)
 
 
