@@ -8,10 +8,11 @@ import sys
 import pytest
 
 from tests.conftest import PHANTOM_CONFIG, ROOT
-from ultravid.config import ConfigError, LazyConfig, Node, importable_project, load_checked, project_folders
+from ultravid.config import ConfigError, LazyConfig, Node, diff, importable_project, load_checked, project_folders
 from ultravid.config.check import RUN_KEYS, RUN_OBJECTS
 from ultravid.config.command_line import load_with_overrides
 from ultravid.config.identity import check_identity, config_identity
+from ultravid.config.resume import significant_changes
 from ultravid.config.tree import Container, full_key, raw_children, walk
 from ultravid.config.variants import Variants
 
@@ -75,15 +76,24 @@ print(config_identity(load_with_overrides({str(tmp_path / "saved.yaml")!r}, ["tr
     assert said.strip() == whole
 
 
-def test_a_config_whose_functions_it_defines_itself_has_one_identity_wherever_its_project_is(tmp_path):
+def test_a_project_that_was_moved_has_the_identities_of_its_configs_and_no_difference(tmp_path):
     text = """
+import dataclasses, enum, functools
 from ultravid.config import LazyCall as L
 def build(lr=0.1, step=None): ...
-class Own: ...
-train = dict(output_dir="out", steps=[Own, build, dict(of=Own)], pair=(Own, build), nested=(dict(of=Own), (build,), build))
+class Own:
+    @classmethod
+    def make(cls): ...
+class Mode(enum.Enum):
+    FAST = 1
+@dataclasses.dataclass
+class Size:
+    of: object = build
+train = dict(output_dir="out", steps=[Own, build, dict(of=Own)], pair=(build, [Own.make], Mode.FAST), mode=Mode.FAST, size=Size(),
+             nested=(dict(of=Own), (build,), build), sooner=functools.partial(build, lr=1.0))
 model = L(build)(lr=0.1, step=build)
 """
-    found = []
+    found, saved, loaded = [], [], []
     for place in ("first", "second/deeper"):
         for name in ("mine.py", "other.py"):
             path = tmp_path / place / "configs" / name
@@ -91,12 +101,25 @@ model = L(build)(lr=0.1, step=build)
             path.write_text(text)
             with importable_project(str(path)):
                 cfg = LazyConfig.load(path)
+                loaded.append(cfg)
                 found.append(config_identity(cfg))
-                cfg.project_folders = project_folders(path)
-                LazyConfig.save(cfg, tmp_path / f"{name}.yaml")
-            assert config_identity(LazyConfig.load(tmp_path / f"{name}.yaml")) == found[-1]
+                copied = cfg.copy()
+                copied.project_folders = project_folders(path)
+                saved.append(tmp_path / f"{len(saved)}.yaml")
+                LazyConfig.save(copied, saved[-1])
+            assert config_identity(LazyConfig.load(saved[-1])) == found[-1]
+    assert found[:2] == found[2:]
     # Another file may define other functions under the same names.
-    assert found[:2] == found[2:] and found[0] != found[1]
+    assert found[0] != found[1] and "model._target_" in {d.key for d in diff(loaded[0], loaded[1])}
+    assert diff(loaded[0], LazyConfig.load(saved[2])) == diff(loaded[0], loaded[2]) == []
+    (tmp_path / "first").rename(tmp_path / "gone")
+    assert diff(LazyConfig.load(saved[0]), LazyConfig.load(saved[2])) == []
+    assert significant_changes(loaded[2], saved[0]) == []
+    assert {d.key for d in significant_changes(loaded[3], saved[0])} >= {
+        "model._target_",
+        "train.mode",
+        "train.pair[1][0]",
+    }
 
 
 def test_a_config_that_was_changed_since_it_was_planned_is_refused(config):

@@ -6,11 +6,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from tests.conftest import PHANTOM_CONFIG, ROOT, load_tool
-from ultravid.config import LazyConfig, importable_project
+from ultravid.config import LazyConfig, importable_project, project_folders
 from ultravid.config.command_line import load_with_overrides
 from ultravid.config.identity import check_identity
 from ultravid.experiments.plan import ExperimentFolder
@@ -387,6 +388,28 @@ def test_another_config_is_refused_by_key_and_allowed_by_key(plan, config, tool,
     assert now.notes[0].startswith("Finished with the values before a change: job 0")
     code, _, err = tool(*GRID, "--dry-run")  # what was allowed once stays so
     assert code == 0, err
+
+
+def test_an_experiment_goes_on_and_grows_after_its_project_was_moved(tmp_path):
+    jobs = []
+    for place in ("first", "second"):
+        config = tmp_path / place / "configs" / "own.py"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(CONFIG + "extra = dict(pair=(build, L(build)()), of=build)\n")
+        request = ExperimentRequest(str(config), tmp_path / "out", ["train.seed=range(2)"])
+        if place == "second":
+            shutil.rmtree(tmp_path / "first")
+            (jobs[0].run.path.parent.parent / "verified.json").unlink(missing_ok=True)
+            request = replace(request, overrides=["train.seed=range(3)"])
+        with importable_project(config):
+            planned = plan_experiment(request)
+            planned.write()
+            jobs = planned.jobs
+            if place == "first":
+                cfg = load_with_overrides(str(config), jobs[0].overrides)
+                cfg.project_folders = project_folders(config)
+                write_run(jobs[0].run, cfg, how="stopped")
+    assert [job.number for job in jobs] == [0, 1, 2]
 
 
 def test_a_named_edit_that_was_rewritten_is_refused_by_key(plan, config):

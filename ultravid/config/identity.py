@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from types import FunctionType
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ultravid.config.errors import ConfigError
 from ultravid.config.file_version import BESIDE_THE_RUN
 from ultravid.config.kinds import as_config
-from ultravid.config.loader import own_folders
-from ultravid.config.module_names import is_config_module
 from ultravid.config.nodes import Node, TupleNode
 from ultravid.config.plain_data import to_data
+from ultravid.config.project_names import name_definitions, naming_folders
 from ultravid.config.resolvers import end_of_reference
 from ultravid.config.serialize import resolved
-from ultravid.config.shipped import shipped_root
-from ultravid.config.targets import importable_name
 from ultravid.config.tree import Container, key_in_parent, raw_children
 from ultravid.config.upgrade import regroup
 
@@ -121,11 +115,8 @@ def without_job(cfg: Node | CfgNode) -> Node:
     What a file of the project defines is named by the file's path in the project.
     """
     config = as_config(cfg)
-    saved = config.raw.get("project_folders")  # a saved config may be anywhere, even in a folder that holds the project
-    folders = saved if isinstance(saved, list) else own_folders(config)
     new = copy.deepcopy(config)
-    outermost_first = sorted({Path(folder) for folder in [*folders, shipped_root()]}, key=lambda p: len(p.parts))
-    _name_files_in_project(new, outermost_first)
+    name_definitions(new, naming_folders(config))
     for key in BESIDE_THE_RUN:
         dict.pop(new, key, None)
     regroup(new)
@@ -134,44 +125,6 @@ def without_job(cfg: Node | CfgNode) -> Node:
             dict.__setitem__(train, name, value)
     _name_environment(new)
     return new
-
-
-def _name_files_in_project(container: Container, folders: Sequence[Path]) -> None:
-    """Replace the absolute paths of files that define a function or a class by those in the outermost folder that holds them."""
-    for key, value in list(raw_children(container)):
-        if isinstance(container, TupleNode):  # can't be changed: replaced as a whole, where it stands
-            new = value
-        elif isinstance(container, Node) and key in ("_target_", "_object_"):
-            new = _name_in_project(value, folders) or value
-        else:
-            new = _with_named_definitions(value, folders)
-        if new is not value:
-            kind: Any = dict if isinstance(container, dict) else list
-            kind.__setitem__(container, key, new)
-        if isinstance(new, Container):
-            new._up = container
-            _name_files_in_project(new, folders)
-
-
-def _with_named_definitions(value: Any, folders: Sequence[Path]) -> Any:
-    """A named object for a function or class that a file of the project defines, also within a tuple; other values as they are."""
-    if type(value) in (tuple, TupleNode):
-        items = list(tuple.__iter__(value))
-        named = [_with_named_definitions(item, folders) for item in items]
-        return value if all(map(operator.is_, items, named)) else TupleNode(named)
-    name = None if isinstance(value, str) else _name_in_project(value, folders)
-    return value if name is None else Node(_object_=name)
-
-
-def _name_in_project(value: Any, folders: Sequence[Path]) -> str | None:
-    """``configs/mine.py:build`` for a function of ``/projects/own/configs/mine.py``, or for its name; None if no folder holds the file."""
-    is_defined = isinstance(value, FunctionType | type) and is_config_module(value.__module__)
-    name = importable_name(value) if is_defined else value
-    path, colon, within = name.rpartition(":") if isinstance(name, str) else ("", "", "")
-    if not (colon and path.endswith(".py")):
-        return None
-    folder = next((folder for folder in folders if Path(path).is_relative_to(folder)), None)
-    return None if folder is None else f"{Path(path).relative_to(folder).as_posix()}:{within}"
 
 
 def leaves(value: Any, owner: Container | None = None, key: Any = None) -> dict[str, str]:

@@ -31,6 +31,7 @@ from ultravid.checkpoint.origin import WeightsOrigin, weights_origin
 from ultravid.config import ConfigError, LazyConfig, config_hash
 from ultravid.config.nodes import resolve_environment
 from ultravid.config.plain_data import to_data
+from ultravid.config.project_names import naming_folders, with_project_names
 from ultravid.config.serialize import resolved
 from ultravid.datasets.fingerprint import combine_fingerprints, fingerprint_each
 from ultravid.evaluation.evaluated_run import EvaluatedRun, evaluated_run
@@ -374,8 +375,9 @@ class Recording:
         config = None if self._run is None else self._run.config
         if config is not None and "dataloader" in config:
             with contextlib.suppress(ConfigError):
-                loader = resolved(config).dataloader
-                settings += [_significant(to_data(loader[key])) for key in ("test", "evaluator") if key in loader]
+                loader, folders = resolved(config).dataloader, naming_folders(config)
+                parts = [with_project_names(loader[key], folders) for key in ("test", "evaluator") if key in loader]
+                settings += [_significant(to_data(part)) for part in parts]
         return hashlib.sha256(json.dumps(settings, sort_keys=True, default=repr).encode()).hexdigest()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ultravid
-from ultravid.config import ConfigError, LazyConfig, Node
+from ultravid.config import ConfigError, LazyConfig, Node, project_folders
 from ultravid.config.command_line import load_with_overrides
 from ultravid.config.diff import Difference, diff
 from ultravid.config.identity import has_no_influence, without_job
@@ -211,7 +211,9 @@ class ExperimentFolder:
         """
         self.jobs.mkdir(parents=True, exist_ok=True)
         if not self.base_config.is_file() or self.lacks(plan.jobs):
-            LazyConfig.save(base, self.base_config)
+            saved = base.copy()
+            saved.setdefault("project_folders", project_folders(plan.config_file))
+            LazyConfig.save(saved, self.base_config)
         entries = [
             {
                 "number": job.number,
