@@ -148,6 +148,7 @@ def test_arguments_act_and_wrong_ones_are_named(predictor):
         ({"smooth_boxes": "no"}, "smooth_boxes is 'no'"),
         ({"compile": 1}, "compile is 1; it is True or False"),
         ({"trust": 3}, "trust is 3"),
+        ({"trust": "my.Model"}, "trust is 'my.Model'; it is a list of names"),
         ({"weights": 3}, "weights is 3"),
     ):
         with pytest.raises(UserError, match=message):

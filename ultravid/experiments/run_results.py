@@ -121,9 +121,8 @@ def read_runs(folders: Sequence[Path], evaluation: str = "inference") -> tuple[l
                 f"{folder} holds no run: there is neither a plan.json of an experiment nor a folder with the config.yaml or the "
                 "attempts of a run in it."
             )
-        for (
-            each
-        ) in inside:  # a folder may be given twice, and beside one that holds it: what a plan says of a run counts
+        # A folder may be given twice, and beside one that holds it: what a plan says of a run counts.
+        for each in inside:
             path = each.run.path.resolve()
             if path not in found or found[path].settings is None:
                 found[path] = each

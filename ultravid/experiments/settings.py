@@ -400,7 +400,7 @@ def value_text(value: Any, place: str) -> str:
         place: where it is, for messages.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not plain data.
     """
     if value is None:
         return "null"

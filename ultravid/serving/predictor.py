@@ -113,8 +113,9 @@ class StreamingPredictor:
         _check_arguments(image_size, score_threshold, iou, color, tracker, latency_budget_ms, precision)
         _check_kind("smooth_boxes", smooth_boxes, bool, "True or False")
         _check_kind("compile", compile, bool, "True or False")
-        _check_kind("trust", trust, Iterable, "a list of names")
         _check_kind("weights", weights, str | Path | None, "a file, the name of a checkpoint, or None")
+        if isinstance(trust, str) or not isinstance(trust, Iterable):  # letters are no names
+            raise UserError(f"trust is {shown_value(trust)}; it is a list of names.")
         self.image_size = image_size
         self.score_threshold = score_threshold
         self.color = color

@@ -41,9 +41,8 @@ def read_weights(address: str, hint: str, read: Callable[[str], Mapping[str, Any
     try:
         content = read(address)
     except CheckpointError as error:
-        said = where_torchvision_has(
-            PurePosixPath(address).name
-        ).strip()  # by the error, if the file's name is a ResNet's
+        # The error says it already if the file's name is a ResNet's.
+        said = where_torchvision_has(PurePosixPath(address).name).strip()
         rest = hint.removeprefix(said).strip() if said and said in str(error) else hint
         raise CheckpointError(f"{error} {rest}") from error
     for key in ("model", "state_dict"):

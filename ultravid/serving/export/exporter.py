@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -211,7 +211,7 @@ def _staged(output: Path) -> Iterator[Path]:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
     finally:
-        if not any(output.iterdir()):
+        with suppress(OSError):  # it is not empty, or another export has removed it
             output.rmdir()
 
 

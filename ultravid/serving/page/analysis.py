@@ -153,7 +153,7 @@ class AnalysisQueue:
         stream: PageStream
         if inbox is None:
             stream = UploadedStream(self.decoders, recording.path, recording.label)
-            recording.call(as_label(stream.label))
+            recording.rename(as_label(stream.label))
         else:
             stream = CameraStream(self.decoders, inbox)
         if recording.id in self._running:

@@ -138,7 +138,9 @@ def _reported(connection: Connection, job: dict[str, Any]) -> Iterator[None]:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except UserError as error:
-        text = str(error).replace(f"{job.get('path')}: ", "")  # an error continues the recording's label
+        text = str(error)
+        if "path" in job:  # an error continues the recording's label
+            text = text.replace(f"{job['path']}: ", "")
         send(connection, {"error": _with_label(text, job)})
     except MemoryError:
         send(connection, {"error": "it takes more memory than a recording may take"})
@@ -159,9 +161,9 @@ def _decode_recording(connection: Connection, job: dict[str, Any]) -> None:
 
     path = Path(job["path"])
     stream = open_stream(path)  # a path, whatever it looks like
-    if patient_values(path).occur_in(job["label"]):
-        job["label"] = f"recording-{path.stem[:8]}{path.suffix}"  # of a random name
     try:
+        if patient_values(path).occur_in(job["label"]):
+            job["label"] = f"recording-{path.stem[:8]}{path.suffix}"  # of a random name
         height, width = stream.size
         if height * width > job["max_pixels"]:
             raise UserError(

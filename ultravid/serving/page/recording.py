@@ -183,7 +183,7 @@ class Recording:
             self.notes.append(text)
             self._on_change()
 
-    def call(self, label: str) -> None:
+    def rename(self, label: str) -> None:
         """Give it another label, which the exports have too, because its own may name the patient."""
         if label != self.label:
             self.label = label

@@ -123,11 +123,8 @@ class UploadedStream:
                     return
                 pixels = receive_bytes(self._process.connection, MAX_FRAME_S)
                 picture = receive_bytes(self._process.connection, MAX_FRAME_S)
-                index, pts_s = (
-                    int(header["index"]),
-                    float(header["pts_s"]),
-                )  # numbers of frames that can't be read are left out
-                is_next = last < index < self._bounds.max_frames
+                index, pts_s = int(header["index"]), float(header["pts_s"])
+                is_next = last < index < self._bounds.max_frames  # numbers of frames that can't be read are left out
                 if len(pixels) != height * width * 3 or not is_next or not math.isfinite(pts_s):
                     raise ValueError(f"frame {index} is not as it was announced")
                 last = index
