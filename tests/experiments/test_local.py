@@ -9,10 +9,12 @@ import time
 
 import pytest
 
+from ultravid.config import LazyConfig
 from ultravid.experiments.job_processes import AdoptedProcess
-from ultravid.experiments.local import Job, JobListener, describe_exit, run_jobs
+from ultravid.experiments.local import Job, JobListener, describe_exit, run_jobs, stopped_by_signals
 from ultravid.utils.errors import UserError
 from ultravid.utils.processes import process_start_time
+from ultravid.utils.tool import EXIT_STOPPED
 
 
 @pytest.fixture
@@ -93,6 +95,14 @@ def test_a_signal_stops_what_runs_and_starts_nothing_else(job_of, number):
     results = run_jobs(jobs, [{}], events, restarts=3)
     assert results.stopped and results.exit_codes == {"a": 75} and jobs[0].log.read_text().endswith("saved\n")
     assert events.said == ["a starts", "stopping 1", "a ends with 75"] and signal.getsignal(number) is before
+
+
+def test_a_signal_while_a_config_is_read_stops_the_command_and_is_no_fault_of_the_config(tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text("import os, signal\n\nos.kill(os.getpid(), signal.SIGTERM)\n")
+    with stopped_by_signals(), pytest.raises(SystemExit) as caught:
+        LazyConfig.load(config)
+    assert caught.value.code == EXIT_STOPPED
 
 
 def test_a_second_interrupt_kills_a_job_that_does_not_stop_with_its_workers(job_of):

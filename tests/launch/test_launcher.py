@@ -311,6 +311,7 @@ def empty_split(content):
         (["--eval-only", "train.init_checkpoint=gone"], "Checkpoint gone does not exist"),
         (["--eval-only", "train.init_checkpoint=http://127.0.0.1:9/gone.pth"], "gone.pth can't be read: "),
         (["train.device=cuda:0"], "there is no CUDA device"),
+        (["train.device=xla"], "is not a device of this machine, which has cpu"),
         (
             [
                 "dataloader.train.total_batch_size=2",

@@ -40,7 +40,7 @@ from ultravid.config.projects import (
 from ultravid.config.shipped import shipped_root
 from ultravid.config.tree import Container, ensure_record, root_of
 from ultravid.config.yaml_files import load_yaml
-from ultravid.utils.errors import UserError
+from ultravid.utils.errors import StoppedBySignal, UserError
 
 __all__ = [
     "config_errors",
@@ -317,6 +317,8 @@ def _run(path: Path, load: _Load, chain: tuple[Path, ...]) -> dict[str, Any]:
     sys.modules[module.__name__] = module
     try:
         exec(code, namespace)
+    except StoppedBySignal:
+        raise
     except SystemExit as error:  # else a run that never began would leave with its code, 0 perhaps
         raise ConfigError(
             f"{path} ends the process while it is read: {error.code!r}. A config file describes a run; raise an error if it can't."

@@ -36,7 +36,7 @@ from ultravid.engine.launch import restarted_by_torchrun
 from ultravid.engine.sharding import shard_model
 from ultravid.engine.threads import set_evaluation_threads, set_training_threads
 from ultravid.utils import comm
-from ultravid.utils.env import DeviceName, describe_environment, select_device
+from ultravid.utils.env import DeviceName, describe_environment, existing_devices, is_existing_device, select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 from ultravid.utils.file_io import require_local
@@ -236,6 +236,10 @@ def _existing_device(train: Node) -> torch.device:
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise UserError(
             f"train.device={train.device!r}, but there are {torch.cuda.device_count()} CUDA devices, from cuda:0 ({place})."
+        )
+    if not is_existing_device(device):
+        raise UserError(
+            f"train.device={train.device!r} is not a device of this machine, which has {', '.join(existing_devices())} ({place})."
         )
     return device
 

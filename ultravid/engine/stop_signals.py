@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ultravid.utils.errors import StoppedBySignal
 from ultravid.utils.tool import EXIT_STOPPED
 
 __all__ = ["STOP_SIGNALS", "StopSignals", "blocked_signals", "installed_signals"]
@@ -28,7 +29,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, si
 class StopSignals:
     """Handlers of `STOP_SIGNALS`. A signal ends the process at once, unless something postpones that.
 
-    At once means by `SystemExit` with `EXIT_STOPPED`, or `KeyboardInterrupt` for SIGINT: what is open is closed, and there is no
+    At once means by `StoppedBySignal` with `EXIT_STOPPED`, or `KeyboardInterrupt` for SIGINT: what is open is closed, and there is no
     traceback. A signal that has a handler of someone else's is left to that.
 
     Attributes:
@@ -104,7 +105,7 @@ class StopSignals:
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:
-            raise SystemExit(EXIT_STOPPED)
+            raise StoppedBySignal(EXIT_STOPPED)
 
 
 _installed: list[StopSignals] = []

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from ultravid.experiments.job_processes import ChildProcess, JobProcess, wait_for_an_end
-from ultravid.utils.errors import UserError
+from ultravid.utils.errors import StoppedBySignal, UserError
 from ultravid.utils.tool import EXIT_STOPPED
 
 __all__ = [
@@ -311,7 +311,7 @@ def stopped_by_signals() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         del number, frame
-        raise SystemExit(EXIT_STOPPED)
+        raise StoppedBySignal(EXIT_STOPPED)
 
     old = {number: signal.signal(number, stop) for number in _stop_signals() if number != signal.SIGINT}
     try:

@@ -1,8 +1,8 @@
-"""The two ways in which a tool ends without a result: an error of the user, and a requested stop."""
+"""The ways in which a tool ends without a result: an error of the user, and a requested stop."""
 
 from __future__ import annotations
 
-__all__ = ["StopTraining", "UserError"]
+__all__ = ["StopTraining", "StoppedBySignal", "UserError"]
 
 
 class UserError(ValueError):
@@ -15,3 +15,7 @@ class UserError(ValueError):
 
 class StopTraining(Exception):  # noqa: N818  # a request, not an error
     """Raised by a hook to stop the run early but cleanly: it is not an error, and training is not finished."""
+
+
+class StoppedBySignal(SystemExit):
+    """Raised in the handler of a signal that asks the process to end; its code is the process's exit code."""
