@@ -68,7 +68,7 @@ FORMS: dict[str, Callable[[VideoDetector, int], VideoDetector]] = {
     "eager": lambda model, size: prepare_for_inference(model, (size, size)),
     "bf16": lambda model, size: prepare_for_inference(model, (size, size), precision="bfloat16"),
     "compiled": lambda model, size: prepare_for_inference(model, (size, size), compile=True),
-    "onnxruntime": lambda model, size: onnx_detector(model, size),
+    "onnxruntime": onnx_detector,
 }
 """From a model in evaluation mode and the side of its frames to what is measured beside the plain form."""
 

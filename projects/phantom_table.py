@@ -180,7 +180,7 @@ def train(rows: Iterable[Row], num_jobs: int) -> JobResults:
     for row in waiting:
         if (holder := row.run.holder(exact=True)) is not None:
             raise holder.refusal(row.run.path, "choose another --output")
-    slot = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    slot = {"OMP_NUM_THREADS": "1"}
     return run_jobs([job_of(row) for row in waiting], [slot] * num_jobs, Narrator())
 
 
