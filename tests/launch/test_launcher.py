@@ -310,7 +310,7 @@ def empty_split(content):
         (["--eval-only", "train.init_checkpoint=gone.pth?matching_heuristics=True"], "gone.pth does not exist"),
         (["--eval-only", "train.init_checkpoint=gone"], "Checkpoint gone does not exist"),
         (["--eval-only", "train.init_checkpoint=http://127.0.0.1:9/gone.pth"], "gone.pth can't be read: "),
-        (["train.device=cuda:0"], "there is no CUDA device"),
+        (["train.device=cuda:0"], "is not a device of this machine, which has cpu; 'auto' chooses cpu (override"),
         (["train.device=xla"], "is not a device of this machine, which has cpu"),
         (
             [

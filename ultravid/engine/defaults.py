@@ -36,7 +36,7 @@ from ultravid.engine.launch import restarted_by_torchrun
 from ultravid.engine.sharding import shard_model
 from ultravid.engine.threads import set_evaluation_threads, set_training_threads
 from ultravid.utils import comm
-from ultravid.utils.env import DeviceName, describe_environment, existing_devices, is_existing_device, select_device
+from ultravid.utils.env import DeviceName, describe_environment, device_fault, select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 from ultravid.utils.file_io import require_local
@@ -222,26 +222,9 @@ def _save_config(cfg: Node | CfgNode, path: Path, config_file: str | None) -> No
 
 
 def _existing_device(train: Node) -> torch.device:
-    place = where(train, "device")
-    try:
-        device = select_device(train.device)
-    except RuntimeError as error:
-        raise UserError(
-            f"train.device={train.device!r} is not a device: 'auto', 'cpu', 'cuda' or 'cuda:1' ({place})."
-        ) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            f"train.device={train.device!r}, but there is no CUDA device; 'auto' uses the CPU then ({place})."
-        )
-    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise UserError(
-            f"train.device={train.device!r}, but there are {torch.cuda.device_count()} CUDA devices, from cuda:0 ({place})."
-        )
-    if not is_existing_device(device):
-        raise UserError(
-            f"train.device={train.device!r} is not a device of this machine, which has {', '.join(existing_devices())} ({place})."
-        )
-    return device
+    if (fault := device_fault(train.device)) is not None:
+        raise UserError(f"train.device={train.device!r} {fault} ({where(train, 'device')}).")
+    return select_device(train.device)
 
 
 def _check_inputs(cfg: Node, folder: RunFolder, resume: bool, eval_only: bool) -> None:

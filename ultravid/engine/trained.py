@@ -24,7 +24,7 @@ from ultravid.config.loader import load_config_file
 from ultravid.config.shipped import shipped_config
 from ultravid.engine.default_trainer import test_sets
 from ultravid.engine.trusted import TrustError, allowed_targets, parts_of, trusted_targets
-from ultravid.utils.env import existing_devices, is_device_name, is_existing_device, select_device
+from ultravid.utils.env import device_fault, is_device_name, select_device
 from ultravid.utils.errors import UserError
 from ultravid.utils.file_io import AddressError, local_path
 from ultravid.utils.run_folder import RunFolder
@@ -168,23 +168,13 @@ def _check_shards(address: str, folder: Path | None, trust: frozenset[str]) -> N
 def _device(device: str | torch.device | None, tree: Node) -> torch.device:
     """The device that was asked for; else the config's, or what there is if it names one that this machine lacks."""
     named = str((tree.get("train") or Node()).get("device", "auto") if device is None else device)
-    place = f"The config's train.device is {named!r}, which" if device is None else f"device={named!r}:"
-    if not is_device_name(named):
-        raise UserError(f"{place} is not the name of one device. There {_devices_in_words()}.")
-    if is_existing_device(chosen := select_device(named)):
-        return chosen
-    if device is not None:
-        raise UserError(f"{place} is not a device of this machine. There {_devices_in_words()}.")
-    chosen = select_device("auto")
-    logger.warning("%s is not a device of this machine: the model runs on %s.", place, chosen)
+    if (fault := device_fault(named)) is None:
+        return select_device(named)
+    if device is not None or not is_device_name(named):
+        raise UserError(f"{'device' if device is not None else 'train.device'}={named!r} {fault}.")
+    chosen = select_device()
+    logger.warning("The config's train.device=%r %s. The model runs on %s.", named, fault, chosen)
     return chosen
-
-
-def _devices_in_words() -> str:
-    """Which devices there are, to follow "There": also the name of the best one."""
-    names = existing_devices()
-    verb = "is" if len(names) == 1 else "are"
-    return f"{verb} {', '.join(names)}; 'auto' chooses one"
 
 
 def _init_checkpoint(tree: Node) -> str:

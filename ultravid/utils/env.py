@@ -15,9 +15,9 @@ __all__ = [
     "TORCH_VERSION",
     "DeviceName",
     "describe_environment",
+    "device_fault",
     "existing_devices",
     "is_device_name",
-    "is_existing_device",
     "seed_all_rng",
     "select_device",
 ]
@@ -63,15 +63,26 @@ def existing_devices() -> list[str]:
     return [*found, "mps"] if torch.backends.mps.is_available() else found
 
 
-def is_existing_device(device: torch.device) -> bool:
-    """Whether this machine has a device.
+def device_fault(name: str) -> str | None:
+    """Why a name can't be used as a device on this machine, and which devices there are; None if it can.
 
     Args:
-        device: as a name means it; without a number, the current one of its kind.
+        name: "auto", or the name of a device; without a number, the current one of its kind.
+
+    Returns:
+        a sentence without subject and full stop, as "is not a device of this machine, which has cpu; ...".
     """
-    existing = [torch.device(name) for name in existing_devices()]
-    same_kind = [each for each in existing if each.type == device.type]
-    return bool(same_kind) and (device.type in ("cpu", "mps") or (device.index or 0) < len(same_kind))
+    if not is_device_name(name):
+        return f"is not the name of one device. This machine has {_devices_in_words()}"
+    device = select_device(name)
+    same_kind = [each for each in existing_devices() if torch.device(each).type == device.type]
+    if same_kind and (device.type in ("cpu", "mps") or (device.index or 0) < len(same_kind)):
+        return None
+    return f"is not a device of this machine, which has {_devices_in_words()}"
+
+
+def _devices_in_words() -> str:
+    return f"{', '.join(existing_devices())}; 'auto' chooses {select_device()}"
 
 
 def describe_environment() -> str:
