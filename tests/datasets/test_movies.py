@@ -171,14 +171,17 @@ def test_a_film_has_the_same_rate_and_times_as_a_movie_and_as_dicom(tmp_path, st
         ([0, 1, 2, 4, 5], 0.04, 25, 25, (0, 0.04, 0.08, 0.16, 0.2), True),  # a frame was dropped
         ([-2, -1, 0, 1], 0.04, 0, 25, None, True),
         ([0, 33, 67, 100, 5100, 5133, 5167], 0.001, 1.2, 30, (0, 0.033, 0.067, 0.1, 5.1, 5.133, 5.167), True),
-        ([0, 0, 1, 2], 0.04, 25, 25, None, False),
+        ([0, 40, 80, 80, 160, 200], 0.001, 25, 25, None, False),  # the fourth lies between its neighbours
+        ([0, 40, None, 120, 500, 540], 0.001, 25, 25, (0, 0.04, 0.08, 0.12, 0.5, 0.54), False),
+        ([0, 2, 1, 4, 3, 6, 5], 0.04, 25, 25, None, False),  # those of other frames
         ([0, None, 2], 0.04, 25, 25, None, False),
         ([0], 0.04, 25, 25, None, True),
         ([0, 1], 1e-9, 1e12, None, None, True),  # no rate that a film can have
     ],
 )  # fmt: skip
 def test_rate_and_times_follow_from_the_stamps(stamps, time_base, stated, fps, times_s, ordered):
-    found = movie_times(stamps, time_base, stated)
+    found = movie_times(stamps, Fraction(str(time_base)), stated)
+    assert bool(found.repairs) != ordered
     assert found.fps == (fps and pytest.approx(fps, rel=2e-3)) and found.are_ordered == ordered
     assert found.times_s == (times_s and pytest.approx(times_s))
 

@@ -11,10 +11,10 @@ from PIL import Image, ImageSequence
 
 from tests.serving import movies
 from ultravid.datasets.readers import open_source
+from ultravid.datasets.readers.stamps import StampedFrames
 from ultravid.datasets.video import DataError
 from ultravid.serving.sources import open_stream
 from ultravid.serving.sources.ahead import ReadAhead
-from ultravid.serving.sources.stamps import StampedFrames
 from ultravid.utils.errors import UserError
 
 RATES = [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60000, 1001)]
@@ -63,6 +63,25 @@ def test_frames_come_in_the_order_and_at_the_times_at_which_they_are_shown(tmp_p
 def test_a_movie_whose_stamps_are_of_no_use_is_read_as_evenly_spaced_and_that_is_said(tmp_path):
     stream = assert_frames_are_those_of(movies.with_b_frames(tmp_path / "a.avi"))
     assert any("read as evenly spaced" in kind for kind, _ in stream.repairs)
+
+
+def test_a_frame_whose_stamp_does_not_rise_has_the_same_time_in_training_and_serving(tmp_path):
+    made = movies.constant_rate(tmp_path / "made.mkv", 25, 30)
+    ticks = [40 * number + 400 * (number >= 25) for number in range(30)]
+    ticks[20] = ticks[19]
+    path = tmp_path / "a.mkv"
+    with av.open(str(made.path)) as source, av.open(str(path), "w") as movie:
+        stream = movie.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.dts is not None]
+        for packet, tick in zip(packets, ticks, strict=True):
+            packet.pts = packet.dts = tick
+            packet.stream = stream
+            movie.mux(packet)
+    ticks[20] = 800  # between its neighbours
+    served, trained = open_stream(path), open_source(path)
+    assert [frame.pts_s for frame in served] == pytest.approx([tick / 1000 for tick in ticks])
+    assert trained.times_s == pytest.approx([tick / 1000 for tick in ticks]) and trained.fps == pytest.approx(25)
+    assert served.repairs == list(trained.repairs) and "those of 1 do not rise" in str(served.repairs)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "vob"])

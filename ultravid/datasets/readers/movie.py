@@ -16,6 +16,7 @@ from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ import numpy as np
 
 from ultravid.datasets.readers.movie_container import Announced, ffmpeg_reason, find_announced, open_movie
 from ultravid.datasets.readers.movie_frames import SeenFrames, demuxed, rgb_of
-from ultravid.datasets.readers.movie_times import movie_times
+from ultravid.datasets.readers.movie_times import MovieTimes, movie_times
 from ultravid.datasets.readers.source import ImageArray, Region
 from ultravid.datasets.video import DataError
 
@@ -208,7 +209,7 @@ def _decode_once(path: Path, complaint: str | None = None) -> _Index:
         _refuse_truncated(found, container, stream)
         if not found.stamps:
             raise DataError(f"{path}: holds no frame that can be decoded.")
-        times = movie_times(found.stamps, float(stream.time_base or 0), float(stream.average_rate or 0))
+        times = movie_times(found.stamps, Fraction(stream.time_base or 0), float(stream.average_rate or 0))
         ordered = tuple(stamp for stamp in found.stamps if stamp is not None) if times.are_ordered else None
         return _Index(
             len(found.stamps),
@@ -218,7 +219,7 @@ def _decode_once(path: Path, complaint: str | None = None) -> _Index:
             ordered,
             tuple(found.key_frames),
             list(container.streams.video).index(stream),
-            tuple(_repairs(found, container, stream, times.are_ordered, complaint)),
+            tuple(_repairs(found, container, stream, times, complaint)),
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, DataError):
@@ -241,11 +242,9 @@ def _refuse_truncated(found: _Decoded, container: InputContainer, stream: VideoS
 
 
 def _repairs(
-    found: _Decoded, container: InputContainer, stream: VideoStream, are_ordered: bool, complaint: str | None
+    found: _Decoded, container: InputContainer, stream: VideoStream, times: MovieTimes, complaint: str | None
 ) -> Iterator[tuple[str, str]]:
     if complaint is not None:
         yield "movies are damaged according to FFmpeg's strict check, and are read as FFmpeg repairs them", complaint
-    if not are_ordered:
-        text = "some are missing or do not increase; frames are taken as evenly spaced"
-        yield "movies have time stamps that can't be used", text
+    yield from times.repairs
     yield from found.repairs(container, stream)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from ultravid.datasets.bounds import is_rate
-from ultravid.datasets.frame_times import is_evenly_spaced, rates_agree, usual_interval_s
+from ultravid.datasets.frame_times import ASSUMED_FPS, is_evenly_spaced, rates_agree, usual_interval_s
+from ultravid.datasets.readers.stamps import StampedFrames
 
 __all__ = ["MovieTimes", "movie_times"]
 
@@ -19,18 +21,20 @@ class MovieTimes:
 
     Attributes:
         fps: frames per second; of an uneven film one over the usual interval; None if it is not known.
-        times_s: the time of each frame in seconds from the first one; None if frames are evenly spaced to the time base's rounding, or if the
-            stamps are missing or do not rise.
+        times_s: the time of each frame in seconds from the first one; None if frames are evenly spaced to the time base's rounding, or if
+            their stamps are of no use.
         are_ordered: whether each frame has a stamp, above that of the frame before it.
+        repairs: what was done about stamps that can't be used, as `FrameSource.repairs`.
     """
 
     fps: float | None
     times_s: tuple[float, ...] | None
     are_ordered: bool
+    repairs: tuple[tuple[str, str], ...] = ()
 
 
-def movie_times(stamps: Sequence[int | None], time_base: float, stated_rate: float) -> MovieTimes:
-    """Rate and times from presentation time stamps.
+def movie_times(stamps: Sequence[int | None], time_base: Fraction, stated_rate: float) -> MovieTimes:
+    """Rate and times from presentation time stamps; `ultravid.datasets.readers.stamps` says what is done about those that can't be used.
 
     Args:
         stamps: the time stamps of the frames in the order in which they are shown, in ticks of the time base; None where one is missing.
@@ -38,16 +42,15 @@ def movie_times(stamps: Sequence[int | None], time_base: float, stated_rate: flo
         stated_rate: frames per second as the container states or estimates them; 0: it does not.
     """
     stated = stated_rate if is_rate(stated_rate) else None
-    ticks = np.array([stamp for stamp in stamps if stamp is not None], np.int64)
-    if len(ticks) < len(stamps) or len(ticks) < 2 or time_base <= 0:
-        return MovieTimes(stated, None, len(ticks) == len(stamps))
-    intervals = np.diff(ticks)
-    if (intervals <= 0).any():
-        return MovieTimes(stated, None, False)
-    times_s = (ticks - ticks[0]) * time_base
+    stamped: StampedFrames[None] = StampedFrames(time_base, 1 / Fraction(stated or ASSUMED_FPS))
+    seconds = [time for stamp in stamps for _, time in stamped.add(None, stamp)] + [time for _, time in stamped.end()]
+    repairs = tuple(stamped.repairs)
+    if stamped.is_even or len(seconds) < 2:
+        return MovieTimes(stated, None, not repairs, repairs)
+    times_s = np.array(seconds) - seconds[0]
     if is_evenly_spaced(times_s):
-        return MovieTimes(_rate(len(intervals) / float(times_s[-1]), stated), None, True)
-    return MovieTimes(_rate(1 / usual_interval_s(times_s), stated), tuple(times_s.tolist()), True)
+        return MovieTimes(_rate(1 / float(times_s[-1] / (len(times_s) - 1)), stated), None, not repairs, repairs)
+    return MovieTimes(_rate(1 / usual_interval_s(times_s), stated), tuple(times_s.tolist()), not repairs, repairs)
 
 
 def _rate(measured: float, stated: float | None) -> float | None:

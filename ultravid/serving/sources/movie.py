@@ -17,12 +17,12 @@ from ultravid.datasets.frame_times import ASSUMED_FPS
 from ultravid.datasets.readers.movie_frames import rgb_of
 from ultravid.datasets.readers.sidecar import read_sidecar, sidecar_path
 from ultravid.datasets.readers.source import Region
+from ultravid.datasets.readers.stamps import HELD, StampedFrames
 from ultravid.datasets.video import DataError
 from ultravid.serving.records import TimedFrame
 from ultravid.serving.sources.ahead import ReadAhead
 from ultravid.serving.sources.film import Film
 from ultravid.serving.sources.showing import Show
-from ultravid.serving.sources.stamps import HELD, StampedFrames
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -30,14 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["MovieStream"]
 
 _MOST_HELD_BYTES = 1 << 28
-_NO_STAMPS = "movies have time stamps that can't be used, and are read as evenly spaced"
-_SOME_STAMPS = "movies have frames without a time stamp that rises, which are placed between their neighbours"
-_RESTART = "movies have a clock that jumps back; all later times are shifted"
 _OTHER_RATE = "movies have a sidecar with another fps than their own; their own time stamps are kept"
 
 
 class MovieStream:
-    """A movie as a `RecordingStream`. `ultravid.serving.sources.stamps` says which time a frame has whose time stamp can't be used.
+    """A movie as a `RecordingStream`. `ultravid.datasets.readers.stamps` says which time a frame has whose time stamp can't be used.
 
     Frames that FFmpeg marks as damaged are given and counted; those at the end of the file, which are not whole, are left out.
 
@@ -102,18 +99,7 @@ class MovieStream:
     @property
     def repairs(self) -> Sequence[tuple[str, str]]:
         """As `RecordingStream.repairs`; what frames show is counted as far as they were decoded."""
-        found = self._film.repairs()
-        stamped = self._stamped
-        if stamped.is_even:
-            found.append(
-                (_NO_STAMPS, f"some are missing or do not increase; taken as {self._rate:.4g} frames a second")
-            )
-        if stamped.missing or stamped.not_rising:
-            found.append(
-                (_SOME_STAMPS, f"{stamped.missing} frames have none, those of {stamped.not_rising} do not rise")
-            )
-        if stamped.restarts:
-            found.append((_RESTART, f"{stamped.restarts} times"))
+        found = self._film.repairs() + self._stamped.repairs
         if self._sidecar_fps is not None:
             what = f"states {self._rate:g} frames/s, {sidecar_path(self.path).name} {self._sidecar_fps:g}"
             found.append((_OTHER_RATE, what))

@@ -1,10 +1,9 @@
-"""The time of each frame of a film that is read once, from time stamps that may be missing or decrease.
+"""The time of each frame of a film, from time stamps that may be missing or decrease, for frames that come one by one.
 
 A frame's time is its own time stamp in seconds. What is done about frames without a stamp that can be used, in this order:
 
 - If fewer than half of the first 16 frames have stamps that rise, as those of a bare H.264 stream, or if these are the stamps of
-  frames in another order, as of B-frames in AVI, the stamps are of no use: the frames are evenly spaced at the stated rate. The readers
-  of training data, which decode a movie whole before its first frame is used, do so if a single stamp is missing or does not rise.
+  frames in another order, as of B-frames in AVI, the stamps are of no use: the frames are evenly spaced at the stated rate.
 - A frame without a stamp that rises lies evenly between its neighbours that have one. So does one of the first 16 whose stamp is far
   ahead of those that follow, unless more than a quarter of these 16 stamps don't rise.
 - If stamps stay below an earlier one for 16 frames, the clock was set back, as where two transport streams were joined: all later
@@ -21,6 +20,10 @@ from typing import Generic, TypeVar
 __all__ = ["HELD", "StampedFrames"]
 
 T = TypeVar("T")
+
+_NO_STAMPS = "movies have time stamps that can't be used, and are read as evenly spaced"
+_SOME_STAMPS = "movies have frames without a time stamp that rises, which are placed between their neighbours"
+_RESTART = "movies have a clock that jumps back; all later times are shifted"
 
 HELD = 16
 """How many frames wait at most until the time of the first of them is known."""
@@ -58,6 +61,20 @@ class StampedFrames(Generic[T]):
         self.missing = 0
         self.not_rising = 0
         self.restarts = 0
+
+    @property
+    def repairs(self) -> list[tuple[str, str]]:
+        """What was done about stamps, as `FrameSource.repairs`; empty if each frame lies at its own."""
+        found = []
+        if self.is_even:
+            rate = f"{float(1 / self._interval_s):.4g} frames a second"
+            found.append((_NO_STAMPS, f"some are missing or do not increase; taken as {rate}"))
+        if self.missing or self.not_rising:
+            what = f"{self.missing} frames have none, those of {self.not_rising} do not rise"
+            found.append((_SOME_STAMPS, what))
+        if self.restarts:
+            found.append((_RESTART, f"{self.restarts} times"))
+        return found
 
     def add(self, frame: T, stamp: int | None) -> Iterator[tuple[T, float]]:
         """Take the next frame; yields the frames whose time in seconds is known by now."""
