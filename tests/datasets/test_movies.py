@@ -225,7 +225,8 @@ def test_frames_that_were_read_leave_memory_without_a_garbage_collection(tmp_pat
 
 
 def test_what_a_film_leaves_open_is_counted(tmp_path):
-    write_stamped(tmp_path / "two.mkv", range(0, 400, 40), width=32, height=32)
+    for name in ("two.mkv", "two.mp4"):  # the other stream is a larger picture, of one frame
+        write_stamped(tmp_path / name, range(0, 400, 40), width=256, height=256)
     with av.open(str(tmp_path / "wide.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -235,7 +236,8 @@ def test_what_a_film_leaves_open_is_counted(tmp_path):
         container.mux(stream.encode())
     sink = FaultSink()
     videos = load_recordings(path=tmp_path, faults=sink)
-    assert [(v.video_id, len(v), v.frames[0].width) for v in videos] == [("two.mkv", 10, WIDTH), ("wide.mp4", 1, WIDTH)]
+    expected = [("two.mkv", 10, WIDTH), ("two.mp4", 10, WIDTH), ("wide.mp4", 1, WIDTH)]
+    assert [(v.video_id, len(v), v.frames[0].width) for v in videos] == expected
     said = " ".join(f"{fault.kind}: {fault.message}" for fault in sink.faults if fault.repaired)
     assert "video 'two.mkv': of the 2 video streams, number 0 of 128x96 px" in said
     assert "video 'wide.mp4': a pixel is 1.333 times as wide as high" in said

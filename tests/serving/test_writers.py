@@ -95,6 +95,10 @@ def test_time_stamps_that_an_mp4_can_not_have_are_moved_and_counted(tmp_path):
     assert stamps == [0, Fraction(2, 50), Fraction(4, 50)] and writer.moved_s == Fraction(2, 50)
     stamps, writer = written(tmp_path / "b.mp4", [0, 5, 5], Fraction(1, 50))
     assert stamps == [0, Fraction(5, 50), Fraction(6, 50)] and writer.num_adjusted == 1
+    pause = 2400 * 10**6  # of 40 minutes by a clock of microseconds, more than the 31 bits that FFmpeg takes
+    stamps, writer = written(tmp_path / "c.mp4", [0, pause, pause + 40_000], Fraction(1, 10**6))
+    longest = Fraction(2**31 - 2, 10**6)
+    assert stamps == [0, longest, longest + Fraction(1, 25)] and writer.num_adjusted == 2
 
 
 class Stream:

@@ -96,7 +96,7 @@ def open_movie(path: Path, stream_index: int | None = None) -> tuple[InputContai
 
 
 def _choose(path: Path, container: InputContainer) -> VideoStream:
-    """The film of largest frames, the first of several; a cover picture is none."""
+    """The film of largest frames, the first of several; a cover picture is none, nor is one that a container has as a film of one frame."""
     if not container.streams.video:
         raise DataError(f"{path}: has no video stream.")
     films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
@@ -105,7 +105,13 @@ def _choose(path: Path, container: InputContainer) -> VideoStream:
     films = [s for s in films if s.codec_context is not None]
     if not films:
         raise DataError(f"{path}: can't be read: FFmpeg does not know the codec of its film.")
-    return max(films, key=lambda s: s.codec_context.height * s.codec_context.width)
+    return max(films, key=lambda s: (not _is_still(s), s.codec_context.height * s.codec_context.width))
+
+
+def _is_still(stream: VideoStream) -> bool:
+    """Whether a stream is stated to have one frame, as a cover picture that FFmpeg wrote to a Matroska file has."""
+    lasts_s = _clock_seconds(str(stream.metadata.get("DURATION", "")))
+    return stream.frames == 1 or (lasts_s is not None and lasts_s * float(stream.average_rate or 0) < 1.5)
 
 
 def ffmpeg_reason(error: Exception) -> str:

@@ -26,6 +26,7 @@ __all__ = ["MovieWriter"]
 
 _NO_CLOCK = Fraction(1, 1_000_000)
 _MOST_TICKS = 10_000_000  # a second; an MP4 has 32 bits for the distance of two frames
+_LONGEST_STEP = 2**31 - 2  # ticks between two frames: FFmpeg gives a frame that comes later another time stamp
 _BT709, _LIMITED = 1, 1  # FFmpeg's numbers
 _USUAL_S = Fraction(1, 25)  # that the last frame is shown if nothing else is known
 
@@ -51,7 +52,8 @@ class MovieWriter:
     Attributes:
         num_frames: how many were added.
         moved_s: by how much all frames were moved, as an MP4 can't begin before 0; 0 unless the first time stamp is negative.
-        num_adjusted: how many frames have another time stamp than they were given, as it did not rise.
+        num_adjusted: how many frames have another time stamp than they were given: it did not rise, or a pause before them was longer than
+            an MP4 can hold, 36 minutes by a clock of microseconds and 6 hours by one of 90 kHz.
     """
 
     def __init__(
@@ -74,7 +76,9 @@ class MovieWriter:
         clock = time_base if time_base is not None and 0 < time_base.denominator <= _MOST_TICKS else _NO_CLOCK
         self._tick, self._ticks_a_second = clock, clock.denominator
         self._last = -1
-        self._usual = max(1, round((1 / Fraction(fps) if fps else _USUAL_S) * self._ticks_a_second))
+        self._shift = 0  # of all frames from now on, in ticks
+        usual = round((1 / Fraction(fps) if fps else _USUAL_S) * self._ticks_a_second)
+        self._usual = min(max(usual, 1), _LONGEST_STEP)
         height, width = (side + side % 2 for side in size)
         self._buffer = np.zeros((height, width, 3), np.uint8) if (height, width) != size else None
         options = {
@@ -138,13 +142,15 @@ class MovieWriter:
 
     def _stamp(self, pts_s: float) -> int:
         """The time stamp in ticks, above that of the frame before."""
-        ticks = round(Fraction(pts_s) / self._tick) * self._tick.numerator
-        if self.num_frames == 0 and ticks < 0:
-            self.moved_s = Fraction(-ticks, self._ticks_a_second)
-        ticks += int(self.moved_s * self._ticks_a_second)
-        if ticks <= self._last:
-            ticks = self._last + 1
-            self.num_adjusted += 1
+        stated = round(Fraction(pts_s) / self._tick) * self._tick.numerator
+        if self.num_frames == 0 and stated < 0:
+            self._shift = -stated
+            self.moved_s = Fraction(-stated, self._ticks_a_second)
+        ticks = max(stated + self._shift, self._last + 1)
+        if self.num_frames and ticks - self._last > _LONGEST_STEP:
+            ticks = self._last + _LONGEST_STEP
+            self._shift = ticks - stated
+        self.num_adjusted += ticks != stated + self.moved_s * self._ticks_a_second
         if self.num_frames:
             self._usual = ticks - self._last
         self._last = ticks
