@@ -58,7 +58,7 @@ def _product_without(left_out: int | None) -> list[float]:
 
 
 def winograd_transforms() -> tuple[Tensor, Tensor, Tensor]:
-    """Of the input ``(36, 36)``, the kernel ``(36, 9)`` and the product ``(16, 36)``, each over both axes of a tile, in float64."""
+    """Of the input ``(6, 6)``, the kernel ``(6, 3)`` and the product ``(4, 6)``, each over one axis of a tile, in float64."""
     to_output = [[p**i for p in _POINTS] + [float(i == _OUT - 1)] for i in range(_OUT)]
     of_kernel = []
     for i, point in enumerate(_POINTS):
@@ -68,12 +68,25 @@ def winograd_transforms() -> tuple[Tensor, Tensor, Tensor]:
         of_kernel.append([point**k / scale for k in range(_KERNEL)])
     of_kernel.append([0.0] * (_KERNEL - 1) + [1.0])
     of_input = [_product_without(i) for i in range(len(_POINTS))] + [_product_without(None)]
-    one_axis = (torch.tensor(rows, dtype=torch.float64) for rows in (of_input, of_kernel, to_output))
-    of_tile, of_weight, of_product = (torch.kron(m, m) for m in one_axis)
+    of_tile, of_weight, of_product = (
+        torch.tensor(rows, dtype=torch.float64) for rows in (of_input, of_kernel, to_output)
+    )
     return of_tile, of_weight, of_product
 
 
 _OF_TILE, _OF_WEIGHT, _OF_PRODUCT = winograd_transforms()
+
+
+def _over_both_axes(transform: Tensor, x: Tensor) -> Tensor:
+    """``(p, q)``, over one axis of a tile, times ``(q * q, n)`` over both axes: ``(p * p, n)``.
+
+    One axis after the other takes a third of the time of their Kronecker product.
+    """
+    p, q = transform.shape
+    transform = transform.to(x)
+    over_columns = torch.bmm(transform.expand(q, p, q), x.view(q, q, -1))
+    return (transform @ over_columns.view(q, -1)).view(p * p, -1)
+
 
 _BLOCK = 1 << 20
 """Numbers in the transformed tiles that are computed at once: 4 MB stay in the caches of a core."""
@@ -82,7 +95,7 @@ _BLOCK = 1 << 20
 def winograd_weight(weight: Tensor) -> Tensor:
     """``(36, C, D)`` of a kernel ``(D, C, 3, 3)``, in its dtype."""
     kernel = weight.flatten(2).permute(2, 1, 0).flatten(1)  # (9, C * D)
-    return (_OF_WEIGHT.to(weight) @ kernel).view(_IN**2, weight.shape[1], weight.shape[0])
+    return _over_both_axes(_OF_WEIGHT, kernel).view(_IN**2, weight.shape[1], weight.shape[0])
 
 
 def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -96,7 +109,6 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Returns:
         ``(N, D, H, W)``, channels-last in memory.
     """
-    of_product = _OF_PRODUCT.to(x)
     num_images, _, height, width = x.shape
     size = (num_images, weight.shape[-1], height, width)
     result = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
@@ -105,9 +117,8 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if bias is not None:
             product[_ALL_ONES * (_IN + 1)] += bias
         images, rows, columns = tiles.shape[:3]
-        computed = (
-            (of_product @ product.flatten(1)).view(_OUT, _OUT, images, rows, columns, -1).permute(2, 3, 0, 4, 1, 5)
-        )
+        computed = _over_both_axes(_OF_PRODUCT, product.flatten(1))  # (16, T * D)
+        computed = computed.view(_OUT, _OUT, images, rows, columns, -1).permute(2, 3, 0, 4, 1, 5)
         if (rows * _OUT, columns * _OUT) == out.shape[1:3]:
             out.view(computed.shape).copy_(computed)
         else:  # outputs beyond the border are dropped
@@ -148,7 +159,7 @@ def _output_blocks(x: Tensor, out: Tensor) -> Iterator[Tensor]:
 def _transformed(tiles: Tensor) -> Tensor:
     """``(36, T, C)`` of tiles ``(images, rows, columns, C, 6, 6)``."""
     gathered = tiles.permute(4, 5, 0, 1, 2, 3).reshape(_IN**2, -1)  # (36, T * C)
-    return (_OF_TILE.to(tiles) @ gathered).view(_IN**2, -1, tiles.shape[3])
+    return _over_both_axes(_OF_TILE, gathered).view(_IN**2, -1, tiles.shape[3])
 
 
 def _transformed_gradient(grad: Tensor) -> Tensor:
@@ -157,7 +168,7 @@ def _transformed_gradient(grad: Tensor) -> Tensor:
     rows, columns = _tiling(height, width)
     padded = F.pad(grad, (0, 0, 0, columns * _OUT - width, 0, rows * _OUT - height))
     tiles = padded.unfold(1, _OUT, _OUT).unfold(2, _OUT, _OUT).permute(4, 5, 0, 1, 2, 3).reshape(_OUT**2, -1)
-    return (_OF_PRODUCT.to(grad).T @ tiles).view(_IN**2, -1, channels)
+    return _over_both_axes(_OF_PRODUCT.T, tiles).view(_IN**2, -1, channels)
 
 
 class _Winograd(torch.autograd.Function):
@@ -179,7 +190,7 @@ class _Winograd(torch.autograd.Function):
             products = weight.new_zeros(_IN**2, x.shape[1], grad.shape[1])
             for tiles, of_outputs in zip(_blocks(x), _output_blocks(x, grad.permute(0, 2, 3, 1)), strict=True):
                 products.baddbmm_(_transformed(tiles).mT, _transformed_gradient(of_outputs))
-            kernel = _OF_WEIGHT.to(weight).T @ products.flatten(1)
+            kernel = _over_both_axes(_OF_WEIGHT.T, products.flatten(1))
             grad_weight = kernel.view(3, 3, *products.shape[1:]).permute(3, 2, 0, 1).contiguous()
         return grad_x, grad_weight, grad.sum(dim=(0, 2, 3)) if of_bias else None
 
