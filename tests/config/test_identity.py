@@ -143,6 +143,17 @@ def random_overrides(rng, values):
     for key, old in rng.sample(values, rng.choice([1, 2, 2, 3])):
         sign = "++" if rng.random() < 0.1 else ""
         yield f"{sign}{key}={rng.choice(VALUES.get(type(old), ['1', 'null']))}"
+    patterns = (
+        "**.seed=3",
+        "**.num_workers=1",
+        "train.**.num_workers=2",
+        "**.rate=0.75",
+        "~**.num_workers",
+        "**.evaluator.note=x",
+    )
+    for text in patterns:
+        if rng.random() < 0.1:
+            yield text
     for text in ("+extra.note=5", "train.num_threads=2", "train.wall_time_s=20", "train.output_dir=x", "train.sed=1"):
         if rng.random() < (0.03 if text == "train.sed=1" else 0.15):
             yield text
@@ -175,7 +186,7 @@ def outcome(way, overrides):
 
 
 def test_jobs_have_the_identity_and_the_faults_of_a_whole_check(config):
-    found = list(compare(config, 60))
+    found = list(compare(config, 80))
     assert [row for row in found if row[1] != row[2]] == []
     assert len({row[1] for row in found if len(row[1]) == 64}) > 5 and any("faults" in row[1] for row in found)
 

@@ -556,10 +556,18 @@ def test_status_starts_without_torch_and_needs_no_config(plan, tmp_path):
     assert done.returncode == 0 and "4 jobs: 4 waiting" in done.stdout and done.stdout.splitlines()[-1] == "", done
 
 
-def test_a_thousand_jobs_are_mostly_checked_by_what_they_change(plan, monkeypatch):
+@pytest.mark.parametrize(
+    ("grid", "most"),
+    [
+        (["train.seed=range(10)", "optimizer.lr=range(1,11)", "train.max_iter=5,6,7", "+optimizer.extra=3"], 4),
+        (["train.seed=range(100)", "**.lr=1,2,3", "**.max_iter=7"], 4),
+        (["train.seed=range(100)", "**.lr=1,2,3", "+optimizer.extra=3", "**.max_iter=7"], 8),
+    ],
+)
+def test_a_thousand_jobs_are_mostly_checked_by_what_they_change(plan, monkeypatch, grid, most):
     from ultravid.config import variants
 
     checks = []
     monkeypatch.setattr(variants, "all_faults", lambda *a, **k: checks.append(1) or [])
-    planned = plan("train.seed=range(10)", "optimizer.lr=range(1,11)", "train.max_iter=5,6,7", "+optimizer.extra=3")
-    assert len({job.identity for job in planned.jobs}) == 300 and len(checks) < 5
+    planned = plan(*grid)
+    assert len({job.identity for job in planned.jobs}) == 300 and len(checks) <= most

@@ -29,7 +29,7 @@ from ultravid.config.tree import (
 from ultravid.config.value_types import parameters_of
 from ultravid.utils.text import counted, quoted_for_shell
 
-__all__ = ["Everywhere", "everywhere", "is_everywhere"]
+__all__ = ["Everywhere", "everywhere", "is_everywhere", "may_set"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +82,26 @@ def _short(value: Any, most: int = 60) -> str:
 def is_everywhere(key: str) -> bool:
     """Whether a key has a ``**`` among its steps."""
     return _ANYWHERE in key
+
+
+def may_set(override: str, key: str) -> bool:
+    """Whether an override of a key or a pattern may set a plain value, or something that holds it, in any config.
+
+    Args:
+        override: a key, or a pattern such as ``model.**.dropout``.
+        key: the full key of the value.
+
+    Raises:
+        ConfigError: one of them is not a key.
+    """
+    steps = split_key(key)
+    if not is_everywhere(override):
+        own = split_key(override)
+        return own[: len(steps)] == steps[: len(own)]
+    above, tail = _parts(override)
+    own = split_key(above)
+    ends = range(len(own) + len(tail), len(steps) + 1)
+    return steps[: len(own)] == own and any(steps[end - len(tail) : end] == tail for end in ends)
 
 
 def everywhere(cfg: Node, pattern: str, typed: str | None = None) -> Everywhere:

@@ -116,7 +116,7 @@ def plain_setting(cfg: Node, text: str) -> tuple[Node, Any, Any] | None:
     """
     try:
         sign, key, typed = split_override(text)
-        if sign or typed is None or not typed.strip() or _current_key(cfg, key, typed) != key:
+        if sign or typed is None or not typed.strip() or is_everywhere(key) or _current_key(cfg, key, typed) != key:
             return None
         parent, _ = _walk(cfg, split_key(key), key, (), typed, create=False)
         last = _step(parent, split_key(key)[-1])

@@ -17,6 +17,7 @@ from typing import Any
 from ultravid.config.call_faults import argument_faults, call_faults
 from ultravid.config.check import all_faults, launcher_faults, report_faults
 from ultravid.config.errors import ConfigError
+from ultravid.config.everywhere import everywhere, is_everywhere, may_set
 from ultravid.config.identity import (
     LeavesIdentity,
     identity_of_leaves,
@@ -71,6 +72,7 @@ class Variants:
         self._required, self._objects = tuple(required), tuple(objects)
         self._met: set[tuple[str, ...]] = set()
         self._shapes: OrderedDict[tuple[str, ...], _Shape] = OrderedDict()
+        self._of_patterns: dict[str, list[str]] = {}
 
     def config(self, overrides: Sequence[str]) -> Node:
         """The config with these overrides, without a check.
@@ -90,7 +92,7 @@ class Variants:
         Raises:
             FaultyConfigError: with every fault of the overrides and of the config.
         """
-        split = self._split(overrides)
+        split = self._split(self._without_patterns(overrides))
         shape = self._shapes.get(split[0]) if split is not None else None
         if split is not None and shape is not None and (identity := shape.identity(split[1])) is not None:
             return identity
@@ -105,6 +107,26 @@ class Variants:
             self._remember(*split, cfg, named, values)
         return identity_of_leaves(values)
 
+    def _without_patterns(self, overrides: Sequence[str]) -> list[str]:
+        """The overrides with ``**.key=value`` as one of each key that it sets, if none of them changes more than plain values."""
+        if not any(map(is_everywhere, overrides)):
+            return list(overrides)
+        found = [each for text in overrides for each in self._places(text)]
+        is_plain = all(plain_setting(self._loaded, text) is not None for text in found)
+        return found if is_plain else list(overrides)
+
+    def _places(self, text: str) -> list[str]:
+        """An override as one of each key that it sets, if it has a pattern and no fault."""
+        if text not in self._of_patterns:
+            self._of_patterns[text] = [text]
+            with contextlib.suppress(ConfigError):
+                sign, key, typed = split_override(text)
+                if is_everywhere(key) and not sign:
+                    self._of_patterns[text] = [
+                        f"{place}={typed}" for place in everywhere(self._loaded, key, typed).values
+                    ]
+        return self._of_patterns[text]
+
     def _split(self, overrides: Sequence[str]) -> tuple[tuple[str, ...], list[str]] | None:
         """Overrides that change more than plain values, and those of plain values; None if their order may matter."""
         plain: list[str] = []
@@ -112,16 +134,15 @@ class Variants:
         for text in overrides:
             (other if plain_setting(self._loaded, text) is None else plain).append(text)
         try:
-            plain_keys, other_keys = (
-                [tuple(split_key(split_override(text)[1])) for text in ts] for ts in (plain, other)
-            )
+            plain_keys, other_keys = ([split_override(text)[1] for text in texts] for texts in (plain, other))
+            meet = any(may_set(a, b) for a in other_keys for b in plain_keys)
+            is_repeated = len({tuple(split_key(key)) for key in plain_keys}) < len(plain_keys)
         except ConfigError:
             return None
         in_order = list(overrides) == [*other, *plain]
-        meet = any(a[: len(b)] == b[: len(a)] for a in plain_keys for b in other_keys)
-        if len(set(plain_keys)) < len(plain_keys) or (meet and not in_order):
+        if is_repeated or (meet and not in_order):
             return None
-        if not in_order and not all(has_current_key(self._loaded, text) and "*" not in text for text in other):
+        if not in_order and not all(has_current_key(self._loaded, text) for text in other):
             return None
         return tuple(other), plain
 

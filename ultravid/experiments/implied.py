@@ -16,6 +16,7 @@ from typing import Any
 from ultravid.config import ConfigError, LazyConfig, Node
 from ultravid.config.command_line import load_with_overrides
 from ultravid.config.default_arguments import default_argument
+from ultravid.config.everywhere import may_set
 from ultravid.config.overrides import split_override
 from ultravid.config.references import is_reference
 from ultravid.config.tree import child_key, raw_child, split_key, value_at
@@ -86,7 +87,11 @@ class _Configs:
         """The value that a job has of a key, as text in the grammar of overrides; None if it has none."""
         with contextlib.suppress(ConfigError):
             base = self._earlier_base if is_old else self._base
-            if base is not None and _is_plain(base, key) and not any(_may_set(text, key) for text in job.overrides):
+            if (
+                base is not None
+                and _is_plain(base, key)
+                and not any(may_set(_key(text), key) for text in job.overrides)
+            ):
                 return _text(base, key)
             if job.number not in self._of_jobs:
                 self._of_jobs[job.number] = None
@@ -131,14 +136,6 @@ def _is_plain(config: Node, key: str) -> bool:
         if is_reference(node):
             return False
     return not isinstance(node, list | tuple)  # whose items may be references
-
-
-def _may_set(override: str, key: str) -> bool:
-    own = _key(override)
-    if "*" in own:
-        return True
-    a, b = split_key(own), split_key(key)
-    return a[: len(b)] == b[: len(a)]
 
 
 def _key(override: str) -> str:
