@@ -93,6 +93,31 @@ def test_the_fold_that_the_published_run_held_out_is_held_out_here(tmp_path):
     assert "takes 0 to 3 for 'fold'" in fault and "DATASETS.TEST_FOLDS, a.yaml" in fault
 
 
+def test_fgfa_mega_and_cvanet_remember_as_many_frames_as_their_clips_have(tmp_path):
+    def recipe(keys, frames=None, memory=None):
+        clips = {"NUM_OUT_FRAMES": frames, "MEMORY_FRAMES": memory, "MEMORY_INTERVAL": 12}
+        values = {**KEYS, **keys}
+        values |= {f"INPUT.TRAIN_FRAME_SAMPLER.{key}": value for key, value in clips.items() if value is not None}
+        cfg, not_carried = run_config(model_of_keys(values, "a.yaml"), values, tmp_path)
+        return cfg.model, cfg.dataloader.train.frame_sampler, not_carried
+
+    fgfa = {"MODEL.META_ARCHITECTURE": "FGFA", "MODEL.ROI_HEADS.NAME": "SingleFrameRes5ROIHeads"}
+    fgfa |= {"MODEL.FLOWNET_METHOD": "FGFA", "MODEL.ROI_BOX_HEAD.INTERVAL_PRE_TEST": 3}
+    model, sampler, not_carried = recipe(fgfa, frames=5)
+    assert (model.feature_context.context_frames, sampler.num_frames, sampler.window) == (4, 5, 30)
+    assert not_carried == ["INPUT.TRAIN_FRAME_SAMPLER.MEMORY_INTERVAL", "MODEL.ROI_BOX_HEAD.INTERVAL_PRE_TEST"]
+    mega = {"MODEL.META_ARCHITECTURE": "MEGA", "MODEL.ROI_HEADS.NAME": "MEGAHeads"}
+    mixer, sampler, not_carried = recipe(mega, frames="4", memory=3)[0].token_mixer, *recipe(mega, 4, 3)[1:]
+    assert (mixer.local_frames, mixer.recent_memory_frames, mixer.memory_frames) == (4, 4, 7)
+    assert (sampler.num_frames, sampler.num_memory, sampler.memory_interval, not_carried) == (4, 3, 12, [])
+    cvanet = {"MODEL.META_ARCHITECTURE": "CVANet", "MODEL.DeformableDETR.WITH_BOX_REFINE": True}
+    assert recipe(cvanet)[0].feature_context.lag == 16  # the published code's default
+    with pytest.raises(ConfigError, match=r"NUM_OUT_FRAMES is 4 and .*MEMORY_FRAMES is 16; CVANet needs as many"):
+        recipe(cvanet, frames=4)
+    with pytest.raises(ConfigError, match=r"NUM_OUT_FRAMES is 0; it is a number of frames, 1 or more"):
+        recipe(mega, frames=0)
+
+
 def test_a_misspelt_key_of_the_folds_or_the_frames_is_refused(tmp_path):
     values = {**KEYS, "INPUT.FORMT": "RGB", "DATASETS.TEST_FOLD": [2]}
     described = model_of_keys({key: value for key, value in values.items() if key.startswith("MODEL.")}, "a.yaml")

@@ -18,6 +18,7 @@ from ultravid.modeling.query import (
     FrameQueries,
     QueryDecoder,
     QueryPredictions,
+    detections_of_queries,
     sine_positions,
 )
 from ultravid.modeling.types import Targets
@@ -301,6 +302,16 @@ def test_losses_of_a_case_worked_by_hand():
     for name, value in expected.items():
         assert losses[name].item() == pytest.approx(value, rel=1e-4)
         assert losses[f"{name}_layer0"].item() == pytest.approx(weights[name] * value, rel=1e-4)
+
+
+def test_detections_are_the_best_pairs_of_a_query_and_a_class():
+    logits = torch.tensor([[[2.0, 1.0], [-3.0, -2.0], [-4.0, 0.5]]])
+    boxes = torch.tensor([[[0.5, 0.5, 0.5, 0.5], [0.2, 0.2, 0.1, 0.1], [0.5, 0.5, 0.5, 0.52]]])
+    found = detections_of_queries(QueryPredictions(logits, boxes), torch.tensor([[100, 200]]), 0.7)
+    # The third query overlaps the first's box of the same class; of the second query, no pair is among the three best.
+    assert found.valid.tolist() == [[True, True, False]] and found.classes[0, :2].tolist() == [0, 1]
+    assert torch.equal(found.scores[0, :2], logits[0, 0].sigmoid())
+    assert found.boxes[0, :2].tolist() == [[50.0, 25.0, 150.0, 75.0]] * 2
 
 
 def test_memory_frames_carry_no_loss_and_are_not_decoded():

@@ -16,6 +16,7 @@ from ultravid.engine.conversion.keys import (
     ARCHITECTURES,
     ARGUMENTS,
     BY_HAND,
+    CLIPS,
     NAMES,
     ONE_VALUE,
     OTHER_MODELS,
@@ -150,7 +151,7 @@ def model_of_keys(values: Mapping[str, Any], source: str) -> ModelOfKeys:
         if not alike(value, needed):
             said = f"{key} is {value!r}" if key in values else f"{key} is not set, which means {value!r}"
             faults.append(f"{said}; {name} is supported only with {needed!r}.")
-    faults += _anchors(found, values, source) + _box_classes(name, values)
+    faults += _anchors(found, values, source) + _box_classes(name, values) + _remembered(found, values, source)
     known = {key for table in (ARGUMENTS, ONE_VALUE) for _, keys in table for key in keys}
     for key in values:
         if key in arguments or key in single or key in NAMES or key in BY_HAND:
@@ -205,6 +206,34 @@ def _anchors(found: ModelOfKeys, values: Mapping[str, Any], source: str) -> list
     if not faults and head == "proposal_head":
         _set(found, "proposal_head.rpn_head.num_anchors", counts, "MODEL.ANCHOR_GENERATOR", source)
     return faults
+
+
+def _remembered(found: ModelOfKeys, values: Mapping[str, Any], source: str) -> list[str]:
+    """How many frames FGFA, MEGA and CVA-Net remember: it follows from the clips that they were trained on."""
+    if found.name not in ("FGFA", "MEGA", "CVANet"):
+        return []
+    keys = ("INPUT.TRAIN_FRAME_SAMPLER.NUM_OUT_FRAMES", "INPUT.TRAIN_FRAME_SAMPLER.MEMORY_FRAMES")
+    frames, memory = (values.get(key, CLIPS[key][0]) for key in keys)
+    used = {keys[0]: frames} if found.name == "FGFA" else {keys[0]: frames, keys[1]: memory}
+    for key, count in used.items():
+        if type(count) is not int or count < 1:
+            return [f"{key} is {count!r}; it is a number of frames, 1 or more."]
+    if found.name == "CVANet" and frames != memory:
+        return [
+            f"{keys[0]} is {frames} and {keys[1]} is {memory}; CVANet needs as many frames of the memory as others."
+        ]
+    lengths = {
+        "FGFA": {"feature_context.context_frames": (frames - 1, keys[0])},
+        "CVANet": {"feature_context.lag": (frames, keys[0])},
+        "MEGA": {
+            "token_mixer.local_frames": (frames, keys[0]),
+            "token_mixer.recent_memory_frames": (frames, keys[0]),
+            "token_mixer.memory_frames": (frames + memory, keys[1]),
+        },
+    }
+    for path, (value, key) in lengths[found.name].items():
+        _set(found, path, value, key, source)
+    return []
 
 
 def _box_classes(name: str, values: Mapping[str, Any]) -> list[str]:

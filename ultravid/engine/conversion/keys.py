@@ -12,6 +12,7 @@ __all__ = [
     "ARCHITECTURES",
     "ARGUMENTS",
     "BY_HAND",
+    "CLIPS",
     "NAMES",
     "ONE_VALUE",
     "OTHER_MODELS",
@@ -216,7 +217,6 @@ ONE_VALUE: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, Any]]], ...] = (
             "MODEL.RESNETS.RES5_DILATION": (1, 1),
         },
     ),
-    (("MEGA", "FGFA"), {"MODEL.ROI_BOX_HEAD.INTERVAL_PRE_TEST": (15, 15)}),
     (
         ("UltraDet",),
         {
@@ -328,8 +328,18 @@ TRAINING = frozenset(
         ),
         *("MODEL.ROI_BOX_HEAD.CONV_DIM", "MODEL.ROI_BOX_HEAD.NORM", "MODEL.ANCHOR_GENERATOR.ANGLES"),
         *("MODEL.RESNETS.DEFORM_MODULATED", "MODEL.RESNETS.DEFORM_NUM_GROUPS"),
+        "MODEL.ROI_BOX_HEAD.INTERVAL_PRE_TEST",  # of the models without it in ARGUMENTS, MEGA and FGFA too
     }
 )
+
+CLIPS: dict[str, tuple[int, str]] = {
+    # the clips that a model is trained on: {key: (the predecessor's default, argument of the frame sampler here)}. FGFA, MEGA and CVA-Net
+    # remember as many frames as these clips have.
+    "INPUT.TRAIN_FRAME_SAMPLER.NUM_OUT_FRAMES": (16, "num_frames"),
+    "INPUT.TRAIN_FRAME_SAMPLER.INTERVAL": (30, "window"),
+    "INPUT.TRAIN_FRAME_SAMPLER.MEMORY_FRAMES": (16, "num_memory"),
+    "INPUT.TRAIN_FRAME_SAMPLER.MEMORY_INTERVAL": (30, "memory_interval"),
+}
 
 NAMES = frozenset({"MODEL.META_ARCHITECTURE", "MODEL.ROI_HEADS.NAME", "MODEL.PROPOSAL_GENERATOR.NAME"})
 BY_HAND = frozenset(

@@ -9,13 +9,13 @@ from typing import Any
 from ultravid.config import ConfigError, Node, get_config
 from ultravid.config.tree import value_at
 from ultravid.engine.conversion.description import ModelOfKeys, decoded
-from ultravid.engine.conversion.keys import QUERY
+from ultravid.engine.conversion.keys import CLIPS, QUERY
 from ultravid.utils.text import nearest
 
 __all__ = ["held_out_folds", "run_config"]
 
 _CLIPPED = ("BasicDet", "RelationNet", "FGFA", "MEGA", "DeFCN", "FCOS", "YOLOX", "TrackYOLO", "TransVOD")
-_CLIPS = {"MEGA": "mega_clips", "CVANet": "cvanet_clips"}
+_MEMORY_CLIPS = {"MEGA": "mega_clips", "CVANet": "cvanet_clips"}
 
 _CARRIED = {
     # a key of the YAML config -> the key that has its value here
@@ -49,22 +49,27 @@ def run_config(described: ModelOfKeys, values: Mapping[str, Any], folder: Path) 
     cfg.train.init_checkpoint = str(folder / "model_final.pth")
     if described.name in _CLIPPED:
         cfg.trainer.clip_grad = recipe.clip_grad
-    if described.name in _CLIPS:
-        cfg.dataloader.train.frame_sampler = recipe[_CLIPS[described.name]]
+    if described.name in _MEMORY_CLIPS:
+        cfg.dataloader.train.frame_sampler = recipe[_MEMORY_CLIPS[described.name]]
     if described.name == "MEGA":
         cfg.optimizer.lr = 2e-3
     for key, path in _CARRIED.items():
         if key in values:
             _set(cfg, path, decoded(values[key]), f"{key}, {described.source}")
     _set_folds(cfg, values, described.source)
+    clips = {key: argument for key, argument in CLIPS.items() if argument[1] in cfg.dataloader.train.frame_sampler}
+    for key, (default, argument) in clips.items() if values else ():
+        path = f"dataloader.train.frame_sampler.{argument}"
+        _set(cfg, path, decoded(values.get(key, default)), f"{key}, {described.source}")
     channels = values.get("INPUT.FORMAT", "BGR" if values else "RGB")
     if channels not in ("RGB", "BGR"):
         raise ConfigError(f"INPUT.FORMAT is {channels!r}; the models are supported only with 'RGB' or 'BGR'.")
     if channels == "BGR":
         cfg.dataloader.train.image_format = cfg.dataloader.test.image_format = "BGR"
-    known = {*_CARRIED, *_OF_THE_MODEL, *_FOLDS, "INPUT.FORMAT"}
+    known = {*_CARRIED, *_OF_THE_MODEL, *_FOLDS, *clips, "INPUT.FORMAT"}
     rest = [key for key in values if not key.startswith("MODEL.") and key not in known]
-    if misspelt := {key: close for key in rest if (close := nearest(key, known, _MISSPELT))}:
+    misspelt = {key: close for key in rest if key not in CLIPS and (close := nearest(key, known, _MISSPELT))}
+    if misspelt:
         rows = "".join(f"\n  {key}. Did you mean {close}?" for key, close in misspelt.items())
         raise ConfigError(f"{described.source} has keys that would have no effect:{rows}")
     return cfg, sorted([*described.training, *rest])
