@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
@@ -37,6 +37,7 @@ _METHOD = "ultravid: PS3.15 E basic profile"
 _CODES = {"113100": "Basic Application Confidentiality Profile", "113101": "Clean Pixel Data Option"}
 _CODE_STRING = re.compile(r"[A-Z0-9_ ]{0,16}")
 _TEXTS = frozenset({"CS", "LO", "SH", "LT", "ST", "UT", "UC", "PN", "AE", "AS", "UR"})
+_NUMBERS_AS_TEXT = frozenset({"DS", "IS"})
 _REQUIRED = ("SeriesNumber", "InstanceNumber", "Manufacturer")  # may be empty, not absent
 _PALETTE = "PALETTE COLOR"
 
@@ -148,16 +149,20 @@ def _elements(item: pydicom.Dataset, keywords: frozenset[str]) -> Iterator[tuple
             value = element.value
         except Exception:  # a value is converted when it is asked for, and that raises any exception
             continue
-        if element.VR == "UN" or (element.VR == "SQ" and not isinstance(value, pydicom.Sequence)):
+        if element.VR not in dictionary_VR(tag).split(" or "):
+            continue
+        if element.VR == "SQ" and not isinstance(value, pydicom.Sequence):
             continue
         yield keyword, element
 
 
 def _may_stay(element: pydicom.DataElement, values: PatientValues) -> bool:
     """Whether an element holds nothing but what its kind of value is for, and nothing of the patient."""
+    many = element.value if isinstance(element.value, list | pydicom.multival.MultiValue) else [element.value]
+    if element.VR in _NUMBERS_AS_TEXT:  # pydicom leaves a text that is no number as it is
+        return not any(isinstance(value, str) and value for value in many)
     if element.VR not in _TEXTS:
         return True
-    many = element.value if isinstance(element.value, list | pydicom.multival.MultiValue) else [element.value]
     texts = ["" if value is None else str(value) for value in many]
     if element.VR == "CS" and not all(_CODE_STRING.fullmatch(text) for text in texts):
         return False

@@ -98,10 +98,9 @@ def read_subject(path: Path, pseudonyms: Pseudonyms | None) -> DicomSubject:
         DataError: the file can't be read, or lacks a UID that outputs must refer to.
     """
     header = read_tags(path, [*_PATIENT, *_STUDY, *_OBJECT])
-    uids = {name: _text(header, name) for name in ("SOPClassUID", "SOPInstanceUID")}
-    for name, uid in uids.items():
-        if not uid:
-            raise DataError(f"{path}: has no {name}, so that no report or capture can refer to it.")
+    uids = {"SOPClassUID": sop_class_of(header, path), "SOPInstanceUID": _text(header, "SOPInstanceUID")}
+    if not uids["SOPInstanceUID"]:
+        raise DataError(f"{path}: has no SOPInstanceUID, so that no report or capture can refer to it.")
     uids |= {name: _text(header, name) for name in ("StudyInstanceUID", "SeriesInstanceUID")}
     emptied: tuple[str, ...] = ()
     if pseudonyms is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
-from collections.abc import Iterable
 from pathlib import Path
 
 from ultravid.serving.privacy.patient_values import PatientValues, patient_values
@@ -54,6 +54,7 @@ class NeutralNames:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._replaced: dict[str, str] = {}
+        self._telling: dict[str, str] = {}  # names of files of which the same holds, apart from their folders
         self._renamed: set[Path] = set()
 
     @property
@@ -72,7 +73,8 @@ class NeutralNames:
         values = patient_values(path) if values is None else values
         if path is not None and values.occur_in(str(path)):
             # Messages about it name it neutrally whether its output's name is kept or not.
-            self._replaced[str(path)] = self._neutral(path)
+            self._replaced[str(path)] = neutral = self._neutral(path)
+            self._telling |= {part: neutral for part in (path.name, path.stem) if values.occur_in(part)}
         if not values.occur_in(name):
             return name
         assert path is not None, "only a file has such values"
@@ -81,19 +83,17 @@ class NeutralNames:
         self._replaced[str(path)] = neutral
         return neutral
 
-    def scrub(self, text: str, typed: Iterable[str] = ()) -> str:
+    def scrub(self, text: str) -> str:
         """A message with neutral names in place of the paths that hold a patient's values.
 
         Args:
             text: the message.
-            typed: arguments that stay as they are, as the user typed them.
         """
-        kept = set(typed)
         for path, neutral in sorted(self._replaced.items(), key=lambda item: -len(item[0])):
-            if path in kept:
-                continue
-            for spelling in dict.fromkeys((path, os.path.realpath(path), Path(path).name, Path(path).stem)):
+            for spelling in dict.fromkeys((path, os.path.realpath(path))):
                 text = text.replace(spelling, neutral)
+        for name, neutral in sorted(self._telling.items(), key=lambda item: -len(item[0])):
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", neutral, text)  # the name "a" is not in every word
         return text
 
     def _neutral(self, path: Path) -> str:

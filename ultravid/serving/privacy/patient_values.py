@@ -46,6 +46,8 @@ _SPELLED = str.maketrans(
 )
 _WORD = 2  # letters and digits of a word that is compared with words
 _PIECE = 4  # of one that is looked for within words
+_HAN_PIECE = 2  # of one in Chinese characters, which are written without spaces
+_WORD_ENDS = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])|(?<=[a-zß-öø-ÿ])(?=[A-ZÀ-ÖØ-Þ])")
 _TITLES = frozenset({"dr", "md", "mr", "mrs", "ms", "prof", "jr", "sr", "the", "von", "van", "de", "of", "us"})
 
 
@@ -89,7 +91,7 @@ class PatientValues:
             return False
         if self._are_unknown:
             return True
-        words = set(_words(text))
+        words = {*_words(text), *_words(_WORD_ENDS.sub(" ", text))}  # JaneDoe12 is also Jane, Doe and 12
         joined = "".join(_words(text))
         return bool(words & self._words) or any(piece in joined for piece in self._pieces)
 
@@ -168,11 +170,17 @@ def _looked_for(kind: str, value: str) -> tuple[set[str], set[str]]:
     words = {whole} if len(whole) >= _WORD and whole not in _TITLES and not _is_small(whole) else set()
     if kind == "name":
         groups = [" ".join(group.split("^")[:3]) for group in value.split("=")]
-        parts = {part for group in groups for text in (group, _transliterated(group)) for part in _words(text)}
-        parts -= _TITLES
-        words |= {part for part in parts if len(part) >= _WORD}
-        pieces |= {part for part in parts if len(part) >= _PIECE}
+        for spelled in (spelling for group in groups for spelling in (group, _transliterated(group))):
+            parts = [part for part in _words(spelled) if part not in _TITLES]
+            words |= {part for part in parts if len(part) >= _WORD}
+            pieces |= {piece for piece in (*parts, "".join(parts), "".join(parts[::-1])) if _is_piece(piece)}
     return words, pieces
+
+
+def _is_piece(word: str) -> bool:
+    """Whether a part of a name is long enough to be looked for within words."""
+    is_han = all("\u3400" <= character <= "\u9fff" or character >= "\U00020000" for character in word)
+    return len(word) >= (_HAN_PIECE if is_han else _PIECE)
 
 
 def _is_small(word: str) -> bool:
