@@ -57,6 +57,7 @@ def written(path, ticks, time_base, size=(32, 48), levels=None):
         (Fraction(1001, 60000), [7, 8, 10]),
         (Fraction(1, 1000), [1400, 1433, 1467, 1500, 4000, 4020]),
         (Fraction(1, 15360), [512]),
+        (Fraction(1, 1000), [1_700_000_000_000 + 40 * n for n in range(3)]),  # a clock that counts from 1970
     ],
 )
 def test_a_movie_has_the_time_stamps_of_its_source_exactly(tmp_path, time_base, ticks):

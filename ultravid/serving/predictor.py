@@ -24,7 +24,6 @@ from torch import Tensor
 from ultravid.config import CfgNode, Node
 from ultravid.data.mapper import frame_for_test
 from ultravid.data.pixels import as_rgb, has_one_plane, resize_frames
-from ultravid.datasets.bounds import MAX_TIME_S
 from ultravid.datasets.readers.shown import Shown
 from ultravid.engine.threads import set_evaluation_threads
 from ultravid.modeling.detector import Tracker, VideoDetector, VideoStream
@@ -42,6 +41,7 @@ from ultravid.utils.threads import NumThreads
 __all__ = ["Color", "DetectionStream", "StreamingPredictor"]
 
 _LARGEST_SIZE = 8192  # pixels; a square of this side is the largest frame that is read
+_LATEST_S = 1e10  # of a time stamp: seconds since 1970 are below, milliseconds since then are above
 
 Color = Literal["RGB", "BGR"]
 Frame = NDArray[np.uint8] | Tensor
@@ -343,10 +343,10 @@ class DetectionStream:
         return FrameDetections.of(frame.index, frame.pts_s, self(frame.image, frame.pts_s))
 
     def _check(self, size: tuple[int, int], pts: float | None) -> None:
-        if pts is not None and not (_is_number(pts) and abs(pts) < MAX_TIME_S):
+        if pts is not None and not (_is_number(pts) and abs(pts) < _LATEST_S):
             raise UserError(
                 f"Frame {self.frame_number} of the stream has the time stamp {shown_value(pts)} (pts); it is a number of seconds "
-                f"below {MAX_TIME_S:g}, or None."
+                f"below {_LATEST_S:g}, or None."
             )
         if self._stream is None:
             return
@@ -411,7 +411,10 @@ def _check_kind(name: str, value: Any, kind: Any, what: str) -> None:
 
 def _is_number(value: Any) -> bool:
     """Whether a value is a real number, one of numpy's too, and finite."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def _with_iou(detector: LoadedDetector, iou: float) -> LoadedDetector:
