@@ -93,7 +93,7 @@ def test_the_fold_that_the_published_run_held_out_is_held_out_here(tmp_path):
     assert "takes 0 to 3 for 'fold'" in fault and "DATASETS.TEST_FOLDS, a.yaml" in fault
 
 
-def test_fgfa_mega_and_cvanet_remember_as_many_frames_as_their_clips_have(tmp_path):
+def test_a_key_that_several_parts_depend_on_reaches_each_of_them(tmp_path):
     def recipe(keys, frames=None, memory=None):
         clips = {"NUM_OUT_FRAMES": frames, "MEMORY_FRAMES": memory, "MEMORY_INTERVAL": 12}
         values = {**KEYS, **keys}
@@ -112,6 +112,9 @@ def test_fgfa_mega_and_cvanet_remember_as_many_frames_as_their_clips_have(tmp_pa
     assert (sampler.num_frames, sampler.num_memory, sampler.memory_interval, not_carried) == (4, 3, 12, [])
     cvanet = {"MODEL.META_ARCHITECTURE": "CVANet", "MODEL.DeformableDETR.WITH_BOX_REFINE": True}
     assert recipe(cvanet)[0].feature_context.lag == 16  # the published code's default
+    transvod = {**cvanet, "MODEL.META_ARCHITECTURE": "TransVOD", "MODEL.DeformableDETR.NUM_CLASSES": 2}
+    context = recipe({**transvod, "MODEL.DeformableDETR.DECODER_N_POINTS": 2})[0].query_context
+    assert (context.num_classes, context.num_points) == (2, 2)
     with pytest.raises(ConfigError, match=r"NUM_OUT_FRAMES is 4 and .*MEMORY_FRAMES is 16; CVANet needs as many"):
         recipe(cvanet, frames=4)
     with pytest.raises(ConfigError, match=r"NUM_OUT_FRAMES is 0; it is a number of frames, 1 or more"):

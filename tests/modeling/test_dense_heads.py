@@ -321,6 +321,13 @@ def test_fcos_keeps_detections_whose_scores_equal_the_last_one():
     assert head.num_detections(SIZE) == 3 and found.valid.sum(dim=1).tolist() == [3, 3, 3]
     head.sqrt_scores = False
     assert torch.allclose(head.decode(tied, sizes).scores, found.scores**2)
+    # Of fewer than asked for, all stay, also those with a lower score than a box that was suppressed.
+    head.nms_threshold, head.max_detections = 0.05, 18
+    few = head.decode(tied, sizes)
+    head.keep_ties = True
+    assert few.valid.sum(dim=1).max() < 18
+    assert torch.equal(head.decode(tied, sizes).boxes[:, :18][few.valid], few.boxes[few.valid])
+    assert torch.equal(head.decode(tied, sizes).valid[:, :18], few.valid)
 
 
 def test_yolox_can_scale_by_the_padded_size_as_published():

@@ -166,7 +166,9 @@ ARGUMENTS: tuple[tuple[tuple[str, ...], dict[str, tuple[Any, str]]], ...] = (
     (
         ("TransVOD",),
         {
+            "MODEL.DeformableDETR.NUM_CLASSES": (1, "decoder.num_classes query_context.num_classes"),
             "MODEL.DeformableDETR.NUM_QUERIES": (16, "decoder.num_queries query_context.num_queries"),
+            "MODEL.DeformableDETR.DECODER_N_POINTS": (4, "decoder.num_points query_context.num_points"),
             "MODEL.DeformableDETR.DIM_FEEDFORWARD": (1024, "encoder.ffn_dim decoder.ffn_dim query_context.ffn_dim"),
             "MODEL.DeformableDETR.DROPOUT": (0.1, "encoder.dropout decoder.dropout query_context.dropout"),
             "MODEL.DeformableDETR.QUERY_ENCODER_LAYERS": (3, "query_context.num_layers"),

@@ -68,6 +68,7 @@ def detections_of(
     index, kept = first_rows(keep, boxes.shape[1] if keep_ties else max_detections)
     scores = candidates.scores.gather(1, index)
     if keep_ties and index.shape[1] > max_detections:
-        kept = kept & (scores >= scores[:, max_detections - 1 : max_detections])
+        last = slice(max_detections - 1, max_detections)
+        kept = kept & ((scores >= scores[:, last]) | ~kept[:, last])  # if fewer are left, all stay
     classes = candidates.classes.gather(1, index)
     return Detections.in_images(take_rows(boxes, index), scores, classes, kept, image_sizes)
