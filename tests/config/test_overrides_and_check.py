@@ -71,6 +71,7 @@ def test_an_override_does_what_the_same_edit_in_python_does(override, read, valu
         ("items[7]=1", "no index 7"),
         ("train.amp={enabeld: true}", "Did you mean 'train.amp.enabled'"),
         ("train={amp: {enabeld: true}}", "Did you mean 'train.amp.enabled'"),
+        ("train={1: 2}", r"Unknown key 'train\.1'"),
         ("~pair.0", "is a tuple: override it as a whole"),
         ("=3", "is not an override"),
     ],

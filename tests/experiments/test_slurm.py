@@ -135,6 +135,7 @@ def test_a_job_that_waits_for_its_turn_has_no_obstacle():
         "(nodes that it needs are down, drained or reserved)"
     )
     assert "a limit of the account" in QueuedTask("7", 3, "PENDING", "AssocGrpCpuLimit").obstacle_text
+    assert "cancel it and ask for less" in QueuedTask("7", 3, "PENDING", "PartitionConfig").obstacle_text
     for state, reason in (
         ("PENDING", "Priority"),
         ("PENDING", "Resources"),
@@ -167,7 +168,7 @@ def test_jobs_that_stop_and_die_are_resumed_alone_and_one_that_was_cancelled_is_
     thread.join()
     assert experiment.states() == ["finished", "finished", "finished", "stopped", "failed"], experiment.said
     assert experiment.attempts() == [1, 2, 2, 1, 1], experiment.said
-    assert experiment.has_said("_1 stopped with a checkpoint and was requeued"), experiment.said
+    assert experiment.has_said("_1 was interrupted and requeued"), experiment.said
     assert experiment.has_said("killed by SIGKILL; submitted again, 1 of at most 2 times"), experiment.said
     assert experiment.has_said("was cancelled in Slurm's queue; the same command resumes it"), experiment.said
     arguments = json.loads((experiment.jobs[0].run.path / "arguments.json").read_text())
@@ -541,4 +542,4 @@ def test_a_job_of_two_nodes_saves_a_checkpoint_before_its_limit_and_is_resumed(
     run = RunFolder(next((tmp_path / "out/jobs").glob("000-*")))
     records = [attempt.read_record() for attempt in run.list_attempts()]
     assert [(r["processes"], r["end"]["how"]) for r in records] == [(2, "stopped"), (2, "finished")]
-    assert "stopped with a checkpoint and was requeued" in said
+    assert "was interrupted and requeued" in said

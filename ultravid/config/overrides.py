@@ -287,7 +287,7 @@ def _put(
                 if inner not in old and not may_add:
                     text = item.text if isinstance(item, Typed) else "VALUE"
                     raise UnknownOverrideError(
-                        f"Unknown key {f'{key}.{inner}'!r}.{unknown_key_hint(old, inner, (), text)}"
+                        f"Unknown key {f'{key}.{inner}'!r}.{unknown_key_hint(old, str(inner), (), text)}"
                     )
                 _put(old, inner, item, f"{key}.{inner}", origin, may_add)
             return

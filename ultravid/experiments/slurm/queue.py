@@ -42,6 +42,10 @@ _ORDINARY = {"", "None", "Resources", "Priority", "Dependency", "BeginTime", "Jo
 _MEANINGS = (
     ("PartitionDown", "the partition starts no jobs until an administrator sets it up again"),
     ("PartitionInactive", "the partition takes no jobs until an administrator sets it up again"),
+    (
+        "PartitionConfig",
+        "no node of the partition has what it asks for, as by --cpus-per-job; cancel it and ask for less",
+    ),
     ("PartitionTimeLimit", "--time is longer than the partition allows"),
     ("PartitionNodeLimit", "--nodes is outside what the partition allows"),
     ("ReqNodeNotAvail", "nodes that it needs are down, drained or reserved"),

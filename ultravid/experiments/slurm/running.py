@@ -363,8 +363,8 @@ class SlurmLauncher:
         key = (job.number, submitted.id)
         if number > waiting.requeued[key]:
             waiting.requeued[key] = number
-            times = "" if number == 1 else f", for the {number}. time"
-            self._say(f"job {job.number}: {submitted.id} stopped with a checkpoint and was requeued{times}")
+            times = "" if number == 1 else f" ({number} times so far)"
+            self._say(f"job {job.number}: {submitted.id} was interrupted and requeued{times}")
 
     def _is_restarted(
         self, job: PlannedJob, submitted: SubmittedJob, status: JobStatus, word: str, waiting: _Waiting
