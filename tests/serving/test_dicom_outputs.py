@@ -85,7 +85,13 @@ def check_modules(file):
                 assert file[attribute["keyword"]].value not in (None, ""), attribute["keyword"]
 
 
-def test_a_report_has_the_boxes_scores_and_times_and_a_tracking_uid_a_lesion(source, tmp_path):
+@pytest.mark.parametrize("sop_class", [None, "1.2.840.10008.5.1.4.1.1.3", "1.2.840.113543.6.6.1.3.10002"])
+def test_a_report_has_the_boxes_scores_and_times_and_a_tracking_uid_a_lesion(source, tmp_path, sop_class):
+    if sop_class is not None:  # a retired one, and a vendor's own, whose files need not state a number of frames
+        file = pydicom.dcmread(source)
+        file.SOPClassUID = file.file_meta.MediaStorageSOPClassUID = sop_class
+        del file.NumberOfFrames
+        file.save_as(source)
     report = report_of(source, tmp_path / "sr.dcm", None)
     assert isinstance(report, hd.sr.ComprehensiveSR)
     regions = report.content.get_planar_roi_measurement_groups()
@@ -97,6 +103,7 @@ def test_a_report_has_the_boxes_scores_and_times_and_a_tracking_uid_a_lesion(sou
         assert np.array_equal(region.roi.value, [[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]])
         image = region.roi.ContentSequence[0].ReferencedSOPSequence[0]
         assert image.ReferencedSOPInstanceUID == pydicom.dcmread(source).SOPInstanceUID
+        assert image.ReferencedSOPClassUID == pydicom.dcmread(source).SOPClassUID
         assert image.ReferencedFrameNumber == found.index + 1
         score, time = region.get_measurements()
         assert score.value == pytest.approx(100 * detection.score) and score.unit.value == "%"

@@ -32,6 +32,7 @@ MAX_REGIONS = 5_000
 
 _SERIES_NUMBER = 9001
 _SCHEME = "99ULTRAVID"
+_US_MULTI_FRAME, _US = "1.2.840.10008.5.1.4.1.1.3.1", "1.2.840.10008.5.1.4.1.1.6.1"
 _FINDINGS: Mapping[str, tuple[str, str]] = {  # SNOMED CT, by class name
     "lesion": ("52988006", "Lesion"),
     "mass": ("4147007", "Mass"),
@@ -82,6 +83,9 @@ class DicomReport:
         require_highdicom()
         self.path = path
         self._subject = subject
+        # highdicom refuses references to objects of a class that it does not know, as those of older scanners are, or of a vendor's own
+        # class. So the report is made of references to an ultrasound image, and `_report` puts the object's own class in their place.
+        self._is_multi_frame = subject.is_multi_frame  # or once a frame comes that is not the first
         self._class_names = tuple(class_names)
         self._algorithm = (algorithm or "detector")[:64]
         self._version = (version or "unknown")[:64]
@@ -98,6 +102,7 @@ class DicomReport:
         """
         if self._is_left_out:
             return
+        self._is_multi_frame |= found.index > 0
         self._rows += [(found.index, found.pts_s, detection) for detection in found.detections]
         if len(self._rows) > MAX_REGIONS:
             reason = f"A structured report holds at most {MAX_REGIONS:,} boxes, and there are more: raise --conf, or leave the report out."
@@ -125,6 +130,10 @@ class DicomReport:
     def discard(self) -> None:
         """Does nothing: nothing is written before `close`."""
 
+    @property
+    def _stand_in(self) -> str:
+        return _US_MULTI_FRAME if self._is_multi_frame else _US
+
     def _report(self) -> Any:
         import highdicom as hd
         from pydicom.uid import generate_uid
@@ -134,7 +143,7 @@ class DicomReport:
             procedure_reported=hd.sr.CodedConcept("16310003", "SCT", "Diagnostic ultrasonography"),
             imaging_measurements=self._regions() or [self._nothing_found()],
         )
-        return hd.sr.ComprehensiveSR(
+        report = hd.sr.ComprehensiveSR(
             evidence=[self._evidence()],
             content=content,
             series_instance_uid=generate_uid(prefix=None),
@@ -149,6 +158,10 @@ class DicomReport:
             is_complete=True,
             is_final=False,
         )
+        for element in report.iterall():
+            if element.keyword == "ReferencedSOPClassUID":  # all references are to this object
+                element.value = self._subject.sop_class_uid
+        return report
 
     def _observer(self) -> Any:
         import highdicom as hd
@@ -168,7 +181,7 @@ class DicomReport:
 
         evidence = pydicom.Dataset()
         evidence.update(self._subject.attributes)
-        evidence.SOPClassUID = self._subject.sop_class_uid
+        evidence.SOPClassUID = self._stand_in
         evidence.SOPInstanceUID = self._subject.sop_instance_uid
         evidence.SeriesInstanceUID = self._subject.series_instance_uid
         evidence.Modality = self._subject.modality
@@ -212,9 +225,7 @@ class DicomReport:
             tracking_identifier=hd.sr.TrackingIdentifier(uid=generate_uid(prefix=None), identifier="no box"),
             algorithm_id=self._identification(),
             measurements=[hd.sr.Measurement(name, 0, codes.UCUM.NoUnits)],
-            source_images=[
-                hd.sr.SourceImageForMeasurementGroup(self._subject.sop_class_uid, self._subject.sop_instance_uid)
-            ],
+            source_images=[hd.sr.SourceImageForMeasurementGroup(self._stand_in, self._subject.sop_instance_uid)],
         )
 
     def _identification(self) -> Any:
@@ -230,9 +241,9 @@ class DicomReport:
         x1, y1, x2, y2 = detection.box
         corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]], np.float32)
         source = hd.sr.SourceImageForRegion(
-            self._subject.sop_class_uid,
+            self._stand_in,
             self._subject.sop_instance_uid,
-            referenced_frame_numbers=[index + 1] if self._subject.is_multi_frame else None,
+            referenced_frame_numbers=[index + 1] if self._is_multi_frame else None,
         )
         return hd.sr.ImageRegion(hd.sr.GraphicTypeValues.POLYLINE, corners, source)
 
