@@ -62,7 +62,7 @@ def test_trials_are_jobs_of_the_plan_and_the_best_one_is_a_config(searched, caps
     _, params, value = max(trials, key=lambda trial: trial[2])
     best = LazyConfig.load(searched / "best.yaml")
     assert best.optimizer.lr == params["optimizer.lr"] and best.optimizer.name == params["optimizer.name"]
-    assert best.train.output_dir == "out"
+    assert best.train.output_dir == "out" and str(searched.parent) in best.project_folders  # whose modules it needs
     rows = (searched / "summary.csv").read_text().splitlines()
     assert rows[0] == "number,optimizer.lr,optimizer.name,AP50,Pr80" and len(rows) == 5
     assert search(searched, "--trials", "4", RATE, "optimizer.name=a,b") == 0  # nothing is left to do

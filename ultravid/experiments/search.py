@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ultravid.config import ConfigError, LazyConfig, Node
+from ultravid.config import ConfigError, LazyConfig, Node, project_folders
 from ultravid.config.command_line import load_with_overrides
 from ultravid.config.loader import importable_project
 from ultravid.config.tree import Container, walk
@@ -415,6 +415,7 @@ class Search:
         """Write the config of the best job so far, with which the launcher can train again."""
         with importable_project(self.config_file):
             cfg = load_with_overrides(self.config_file, list(job.overrides))
+            cfg.setdefault("project_folders", project_folders(self.config_file))
         path = self.folder.path / "best.yaml"
         new = path.with_name(f".{path.name}.{os.getpid()}.yaml")
         LazyConfig.save(cfg, new)
