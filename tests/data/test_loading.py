@@ -143,7 +143,7 @@ def test_an_empty_split_is_refused(phantom):
         loader(phantom, videos=[])
     alone = videos_of([3])
     fold = fold_of_patient(alone[0].patient, 4)
-    with pytest.raises(DataError, match=f"none is left without fold {fold}"):
+    with pytest.raises(DataError, match=f"1 video was read, all in fold {fold} of 4; fold=None takes all"):
         loader(phantom, videos=alone, fold=fold, num_folds=4)
     with pytest.raises(DataError, match="has no boxes"):
         loader(phantom, videos=alone)

@@ -74,6 +74,10 @@ def test_what_is_given_in_place_of_a_json_file_or_of_predictions_is_recognised(t
         load_coco_video(json_file=path)
     with pytest.raises(DataError, match=r"it is a folder, not a file\); it holds x\.json\."):
         load_coco_video(json_file=tmp_path)
+    with pytest.raises(
+        DataError, match=r"xx\.json does not exist; JSON files in its folder: x\.json\. Did you mean 'x\.json'\?$"
+    ):
+        load_coco_video(json_file=tmp_path / "xx.json")
     path = save(tmp_path)
     with pytest.raises(UserError, match="holds annotations, not predictions; give it by --annotations"):
         list(load_videos(path, path))

@@ -264,8 +264,8 @@ def _select(videos: Sequence[Video], fold: int | None, num_folds: int | None, tr
     else:
         chosen = split_fold(videos, fold, num_folds)[0 if train else 1]
     if not chosen:
-        of_fold = f" without fold {fold}" if train else f" of fold {fold}"
-        raise DataError(
-            f"The {kind} split is empty: {len(videos)} videos were read, none is left{of_fold if fold is not None else ''}."
-        )
+        found = f"{counted(len(videos), 'video')} {'was' if len(videos) == 1 else 'were'} read"
+        if fold is not None and videos:
+            found += f", {'all' if train else 'none'} in fold {fold} of {num_folds}; fold=None takes all"
+        raise DataError(f"The {kind} split is empty: {found}.")
     return chosen

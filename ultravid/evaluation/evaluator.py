@@ -9,6 +9,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -212,7 +213,8 @@ def _run(
     total = len(data_loader) if isinstance(data_loader, Sized) else None
     logger.info("Start inference on %s batches", total if total is not None else "an unknown number of")
     seconds: list[float] = []
-    next_log = time.perf_counter() + 10
+    start = time.perf_counter()
+    next_log = start + 10
     reset = getattr(model, "reset", lambda: None)
     with inference_context(model), torch.inference_mode():
         reset()
@@ -228,12 +230,10 @@ def _run(
             evaluator.process(inputs, outputs)
             if time.perf_counter() > next_log:
                 next_log = time.perf_counter() + 10
-                logger.info(
-                    "Inference done %d/%s, %.4f s per batch",
-                    index + 1,
-                    total or "?",
-                    float(np.mean(seconds)),
-                )
+                each = (time.perf_counter() - start) / len(seconds)  # loading and evaluator included
+                eta = f", eta {timedelta(seconds=int(each * (total - index - 1)))}" if total is not None else ""
+                done = f"{index + 1}/{'?' if total is None else total}"
+                logger.info("Inference done %s, %.4f s per batch%s", done, float(np.mean(seconds)), eta)
         callbacks.get("on_end", lambda: None)()
         reset()
     return seconds

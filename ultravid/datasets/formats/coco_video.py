@@ -33,6 +33,7 @@ from ultravid.datasets.patients import PatientRule, patient_rule, table_address
 from ultravid.datasets.safe_files import NamedFiles
 from ultravid.datasets.video import DataError, Frame, Video
 from ultravid.utils.file_io import is_local
+from ultravid.utils.text import nearest
 
 __all__ = ["load_coco_stills", "load_coco_video", "load_cva_bus"]
 
@@ -75,7 +76,7 @@ def load_cva_bus(
             NamedFiles(folder, within=other, allow_outside_root=allow_outside_root)
             for folder, other in ((rawframes, root), (root, rawframes))
         ]
-        read = _Source(paths, roots, missing, patient_rule(patients), faults)
+        read = _Source(paths, roots, missing, patient_rule(patients), faults, splits=True)
         index = read.index(classes, class_agnostic)
         own = FileFaults(root, faults)
         videos = check_unique_ids(index.videos, own, "in more than one split")
@@ -203,12 +204,13 @@ class _Source:
     patients: PatientRule
     sink: FaultSink | None
     stills: bool = False
+    splits: bool = False  # whether a config names the files as splits of a folder
 
     def index(self, classes: Sequence[str] | None, class_agnostic: bool) -> Index:
         """The videos of all files, and warnings."""
         opened = []
         for address in self.addresses:
-            _check_exists(address)
+            _check_exists(address, self.splits)
             faults = FileFaults(address, self.sink)
             with as_data_error(address):
                 annotations = read_coco_annotations(address, faults, patients=self.patients, stills=self.stills)
@@ -287,7 +289,7 @@ def _place(names: Sequence[str], name: str) -> int | None:
     return list(names).index(name) if name in names else None
 
 
-def _check_exists(address: str | Path) -> None:
+def _check_exists(address: str | Path, is_split: bool) -> None:
     path = Path(address)
     if not is_local(address) or os.path.lexists(path):
         return
@@ -297,12 +299,13 @@ def _check_exists(address: str | Path) -> None:
             f"that holds the datasets, or the config's key for the folder or file of this dataset."
         )
     beside = sorted(p.name for p in path.parent.glob("*.json") if not p.name.startswith("manifest_"))
-    hint = (
-        f" In a folder of that layout, data.splits=[...] names the JSON files of a config, data.test_splits=[{Path(beside[0]).stem}] "
-        "those of its evaluation."
-        if beside
-        else ""
-    )
+    similar = nearest(path.name, beside)
+    hint = f" Did you mean {similar!r}?" if similar else ""
+    if beside and is_split:
+        hint += (
+            f" In a folder of that layout, data.splits=[...] names the JSON files of a config, "
+            f"data.test_splits=[{Path(beside[0]).stem}] those of its evaluation."
+        )
     raise DataError(f"{path} does not exist; JSON files in its folder: {', '.join(beside) or 'none'}.{hint}")
 
 

@@ -104,7 +104,7 @@ def _described(blackout: Blackout) -> str:
         BlackoutRule.NOTHING: ", as asked",
         BlackoutRule.MASK: " by the mask",
         BlackoutRule.REGIONS: " outside the file's regions",
-        BlackoutRule.GUESS: " by a guess: please check",
+        BlackoutRule.GUESS: " (a guess): please check",
         BlackoutRule.ALL: ": no frame to look at",
     }
     return f"{share} blacked out{how[blackout.rule]}"
