@@ -59,6 +59,7 @@ def test_the_number_of_threads_stays_when_slots_change(tmp_path, monkeypatch):
     assert threads_per_job(threads, [{}] * 2) == (4, "")
     number, note = threads_per_job(threads, [{}] * 8)
     assert number == 4 and note.startswith("4 threads for each job, as when the experiment began")
+    assert threads_per_job(threads, [{}], wanted=4) == (4, "")  # the same command again
     assert threads_per_job(threads, [{}] * 2, wanted=1)[1].endswith("those that began before keep 4.")
     assert threads_per_job(threads, [{}] * 2)[0] == 1
     threads.path.write_text("{")

@@ -116,7 +116,7 @@ def threads_per_job(threads: Threads, slots: Sequence[Mapping[str, str]], wanted
         threads.write(number)
     if wanted is not None and kept not in (None, wanted):
         return number, f"Jobs that begin now have {counted(number, 'thread')}; those that began before keep {kept}."
-    if number == kept and number != share:
+    if wanted is None and number == kept and number != share:
         return number, (
             f"{counted(number, 'thread')} for each job, as when the experiment began: the last digits of results depend on it. "
             f"--threads {share} changes it for jobs that have not begun."
