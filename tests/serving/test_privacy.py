@@ -421,6 +421,10 @@ def test_files_without_uids_are_patients_studies_and_series_of_their_own(tmp_pat
             del file.file_meta.MediaStorageSOPClassUID
         pydicom.dcmwrite(tmp_path / name, file, enforce_file_format=False)
     copies = [cleaned(tmp_path / name, tmp_path / f"clean_{name}")[1] for name in ("a.dcm", "b.dcm")]
+    subject = read_subject(tmp_path / "a.dcm", Pseudonyms(b"k" * 32))
+    assert subject.sop_instance_uid == copies[0].SOPInstanceUID  # a report refers to the clean copy
+    with pytest.raises(DataError, match="has no SOPInstanceUID"):
+        read_subject(tmp_path / "a.dcm", None)
     for keyword in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
         assert copies[0][keyword].value != copies[1][keyword].value
     assert copies[0].SOPClassUID == copies[1].SOPClassUID  # the second states it in the header of the file alone

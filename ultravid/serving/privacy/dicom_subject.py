@@ -95,15 +95,13 @@ def read_subject(path: Path, pseudonyms: Pseudonyms | None) -> DicomSubject:
             copied, so that an archive files the output beside the image.
 
     Raises:
-        DataError: the file can't be read, or lacks a UID that outputs must refer to.
+        DataError: the file can't be read, does not state its SOP class, or lacks a UID that is to be copied.
     """
     header = read_tags(path, [*_PATIENT, *_STUDY, *_OBJECT])
-    uids = {"SOPClassUID": sop_class_of(header, path), "SOPInstanceUID": _text(header, "SOPInstanceUID")}
-    if not uids["SOPInstanceUID"]:
-        raise DataError(f"{path}: has no SOPInstanceUID, so that no report or capture can refer to it.")
-    uids |= {name: _text(header, name) for name in ("StudyInstanceUID", "SeriesInstanceUID")}
+    sop_class = sop_class_of(header, path)
     emptied: tuple[str, ...] = ()
     if pseudonyms is None:
+        uids = {name: uid_of(header, name) for name in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")}
         for name, uid in uids.items():
             if not uid:
                 raise DataError(
@@ -113,10 +111,10 @@ def read_subject(path: Path, pseudonyms: Pseudonyms | None) -> DicomSubject:
     else:
         originals = original_uids(header, path)
         attributes = pseudonymous(header, originals["StudyInstanceUID"], pseudonyms)
-        uids |= {name: str(pseudonyms.uid(original)) for name, original in originals.items()}
+        uids = {name: str(pseudonyms.uid(original)) for name, original in originals.items()}
     return DicomSubject(
         attributes,
-        uids["SOPClassUID"],
+        sop_class,
         uids["SOPInstanceUID"],
         uids["SeriesInstanceUID"],
         _text(header, "Modality") or "US",
