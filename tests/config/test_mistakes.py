@@ -33,7 +33,16 @@ MISTAKES = {
         ["--config-file", "rnu.py"],
         "error: Config file rnu.py does not exist. Did you mean 'run.py'?\n",
     ),
-    "a folder for a config file": ({}, ["--config-file", "."], "error: Config file FOLDER is a folder.\n"),
+    "a folder for a config file": (
+        {},
+        ["--config-file", "."],
+        "error: Config file FOLDER is a folder. It has: parts.py, run.py.\n",
+    ),
+    "a run's folder for its config": (
+        {"run/config.yaml": ""},
+        ["--config-file", "run"],
+        "error: Config file run is a folder. Did you mean 'run/config.yaml'?\n",
+    ),
     "a config file of another kind": (
         {
             "run.json": "{}",
@@ -423,6 +432,7 @@ class Family:
 def test_a_mistake_gets_its_message(name, tmp_path, monkeypatch, capsys):
     files, arguments, message = MISTAKES[name]
     for file, text in {"run.py": CONFIG, "parts.py": PARTS, **files}.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ULTRAVID_TEST_UNSET", raising=False)

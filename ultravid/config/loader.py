@@ -261,10 +261,9 @@ def _existing(path: Path) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        raise ConfigError(f"Config file {path} is a folder.")
-    there = (
-        sorted(p.name for p in path.parent.glob("*") if p.suffix in {".py", ".yaml"}) if path.parent.is_dir() else []
-    )
+        inside = did_you_mean("config.yaml", _configs_in(path), f"{path}/", "It has")  # of a run
+        raise ConfigError(f"Config file {path} is a folder.{inside}")
+    there = _configs_in(path.parent)
     hint = (
         did_you_mean(path.name, there, others="That folder has")
         if there
@@ -273,6 +272,10 @@ def _existing(path: Path) -> Path:
         else ""
     )
     raise ConfigError(f"Config file {path} does not exist.{_shipped_hint(path) or hint}")
+
+
+def _configs_in(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.glob("*") if p.suffix in {".py", ".yaml"})
 
 
 def _shipped_hint(path: Path) -> str:
