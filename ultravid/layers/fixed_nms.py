@@ -78,7 +78,9 @@ def top_rows(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def offset_boxes_by_class(boxes: Tensor, classes: Tensor, num_classes: int) -> Tensor:
-    """Boxes ``(..., N, 4)`` moved so that those of two classes never meet; with one class they stay, and so does their rounding."""
+    """Boxes ``(..., N, 4)`` of frames moved so that those of two classes never meet; with one class they stay, and so does their rounding."""
     if num_classes == 1:
         return boxes
-    return boxes + (classes * (boxes.amax() - boxes.amin() + 1.0))[..., None]
+    coordinates = boxes.flatten(-2)
+    extent = coordinates.amax(dim=-1, keepdim=True) - coordinates.amin(dim=-1, keepdim=True) + 1.0
+    return boxes + (classes * extent)[..., None]

@@ -221,8 +221,8 @@ def write_movie(path, frames):
         movie.mux(stream.encode())
 
 
-def test_a_shipped_model_detects_the_same(tmp_path):
-    model, size = random_model("fcos"), (48, 64)
+def test_a_shipped_model_of_two_classes_detects_the_same(tmp_path):
+    model, size = random_model("fcos", num_classes=2), (48, 64)
     export_detector(LoadedDetector(model, "fcos"), size, tmp_path)
     about, run, _ = exported(tmp_path)
     step, start = of_torch(model, size)
