@@ -165,9 +165,12 @@ def test_what_can_not_be_read_is_one_line_for_one_file(tmp_path):
 
     def of_syntax(last):
         data = write_dicom(tmp_path / "x.dcm", SMALL).read_bytes()
-        (tmp_path / "x.dcm").write_bytes(data.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2." + last))
+        syntax = b"1.2.840.10008.1.2." + last
+        length = len(syntax).to_bytes(2, "little")
+        (tmp_path / "x.dcm").write_bytes(data.replace(b"\x14\x001.2.840.10008.1.2.1\0", length + syntax))
         return refusal(tmp_path / "x.dcm")
 
+    assert "Take out the movie, as by GDCM's gdcmraw" in of_syntax(b"4.102\0")
     assert "private or unknown (1.2.840.10008.1.2.77)" in of_syntax(b"77")
     assert "states compressed pixels (RLE Lossless), but does not hold them" in of_syntax(b"5\0")
     assert "signed pixels" in message(lambda f: setattr(f, "PixelRepresentation", 1))

@@ -294,9 +294,13 @@ def _transfer_syntax(path: Path) -> tuple[UID, bool]:
         decoder = get_decoder(uid)
     except NotImplementedError:
         name = uid.name if uid.name != str(uid) else "private or unknown"
-        raise DataError(
-            f"{path}: is encoded in a way that can't be read here: {name} ({uid}). Decompress it first, as by DCMTK or GDCM."
-        ) from None
+        is_movie = name.startswith(("MPEG", "HEVC"))  # those tools don't decompress one
+        hint = (
+            "Take out the movie, as by GDCM's gdcmraw, and read that"
+            if is_movie
+            else "Decompress it first, as by DCMTK or GDCM"
+        )
+        raise DataError(f"{path}: is encoded in a way that can't be read here: {name} ({uid}). {hint}.") from None
     if not decoder.is_available:
         raise DataError(f"{path}: is compressed as {uid.name}; {_what_to_install(decoder.missing_dependencies)}.")
     return uid, False
