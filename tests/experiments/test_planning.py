@@ -198,7 +198,11 @@ def test_a_sweep_over_objects_of_a_file_makes_each_a_job(plan, config):
         (["--set", "a=optimizer.lr=1", "optimizer.lr=2"], "optimizer.lr is set by --set and by the command line"),
         (
             ["--set", "a=optimizer.lr=1", "optimizer={lr:2,note:x}"],
-            "optimizer.lr is set by --set, and optimizer, which it belongs",
+            "optimizer.lr is set by --set, and optimizer, which includes it, by the command line",
+        ),
+        (
+            ["--set", "a=optimizer.lr=1", "**.lr=2"],
+            "optimizer.lr is set by --set, and **.lr, which includes it, by the command line",
         ),
         (["--set", "a=optimizer.lr=1 optimizer.lr=2"], "--set a: sets optimizer.lr twice"),
         (["--jobs", "nowhere.csv"], "there is no such file"),
@@ -363,6 +367,15 @@ def test_a_job_shows_the_config_s_value_of_a_key_that_only_others_set(plan, conf
     assert [job.number for job in now] == [0, 1, 2, 3]
     assert [job.values["optimizer.lr"] for job in now] == ["0.1", "0.4", "0.4", "0.4"]  # one was finished before
     assert tool("--status")[1].count(" 0.4 ") == 6  # trainer.lr too
+
+
+def test_a_pattern_that_all_jobs_had_can_be_swept_and_tables_show_its_value(plan):
+    plan("train.seed=0,1", "**.lr=0.2")
+    plan("train.seed=0,1", "**.lr=0.2,0.3")
+    jobs = plan("train.seed=7").plan.jobs  # with the rate of the config
+    assert [(job.values["train.seed"], job.values["**.lr"]) for job in jobs] == [
+        *(("0", "0.2"), ("1", "0.2"), ("0", "0.3"), ("1", "0.3"), ("7", "0.1"))
+    ]
 
 
 def test_another_config_is_refused_by_key_and_allowed_by_key(plan, config, tool, tmp_path):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ultravid.config.default_arguments import alike, is_default_argument
 from ultravid.config.diff import ABSENT, Difference, diff
 from ultravid.config.errors import ConfigError
+from ultravid.config.everywhere import is_everywhere, may_set
 from ultravid.config.identity import has_no_influence
 from ultravid.config.kinds import as_config, load_config
 from ultravid.config.nodes import Node, resolve_environment
@@ -123,8 +124,13 @@ def output_dir_of(cfg: Node | CfgNode) -> Path:
 
 
 def is_named(difference: Difference, keys: Iterable[str]) -> bool:
-    """Whether one of the keys is that of the difference or of a node above it."""
-    return any(difference.key == k or difference.key.startswith((f"{k}.", f"{k}[")) for k in keys)
+    """Whether one of the keys, or of the patterns such as ``**.dropout``, is that of the difference or of a node above it."""
+    return any(
+        may_set(key, difference.key)
+        if is_everywhere(key)
+        else difference.key == key or difference.key.startswith((f"{key}.", f"{key}["))
+        for key in keys
+    )
 
 
 def _is_free(difference: Difference) -> bool:

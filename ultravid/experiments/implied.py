@@ -16,7 +16,7 @@ from typing import Any
 from ultravid.config import ConfigError, LazyConfig, Node
 from ultravid.config.command_line import load_with_overrides
 from ultravid.config.default_arguments import default_argument
-from ultravid.config.everywhere import may_set
+from ultravid.config.everywhere import everywhere, is_everywhere, may_set
 from ultravid.config.overrides import split_override
 from ultravid.config.references import is_reference
 from ultravid.config.tree import child_key, raw_child, split_key, value_at
@@ -87,11 +87,7 @@ class _Configs:
         """The value that a job has of a key, as text in the grammar of overrides; None if it has none."""
         with contextlib.suppress(ConfigError):
             base = self._earlier_base if is_old else self._base
-            if (
-                base is not None
-                and _is_plain(base, key)
-                and not any(may_set(_key(text), key) for text in job.overrides)
-            ):
+            if base is not None and _is_plain(base, key) and not any(may_set(_key(o), key) for o in job.overrides):
                 return _text(base, key)
             if job.number not in self._of_jobs:
                 self._of_jobs[job.number] = None
@@ -110,6 +106,9 @@ class _Configs:
 
 
 def _text(config: Node, key: str) -> str | None:
+    if is_everywhere(key):
+        texts = {_text(config, place) for place in everywhere(config, key).values}
+        return texts.pop() if len(texts) == 1 else None
     above, _, name = key.rpartition(".")
     owner = value_at(config, above) if above else config
     if child_key(owner, name) is not None:
@@ -127,6 +126,8 @@ def _text(config: Node, key: str) -> str | None:
 
 def _is_plain(config: Node, key: str) -> bool:
     """Whether what a config has of a key, or has not, does not depend on a value elsewhere."""
+    if is_everywhere(key):
+        return False
     node: Any = config
     for step in split_key(key):
         found = child_key(node, step)

@@ -23,6 +23,7 @@ from typing import Any
 
 from ultravid.config import OverrideError
 from ultravid.config.addresses import config_path
+from ultravid.config.everywhere import is_everywhere, may_set
 from ultravid.config.loader import config_errors, load_namespace
 from ultravid.config.overrides import split_override
 from ultravid.config.plain_data import to_data
@@ -470,12 +471,17 @@ def _refuse_overlap(sources: Mapping[str, Sequence[JobSettings]], sweeps: Sweeps
         for key in own:
             if key in seen:
                 raise UserError(f"{key} is set by {seen[key]} and by {source}: set it in one of them.")
-            if (lost := next((each for each in seen if each.startswith((f"{key}.", f"{key}["))), None)) is not None:
+            if (lost := next((each for each in seen if _undoes(key, each)), None)) is not None:
                 raise UserError(
-                    f"{lost} is set by {seen[lost]}, and {key}, which it belongs to, by {source}, which is applied later: set both in one of "
+                    f"{lost} is set by {seen[lost]}, and {key}, which includes it, by {source}, which is applied later: set both in one of "
                     "them."
                 )
         seen |= dict.fromkeys(own, source)
+
+
+def _undoes(later: str, earlier: str) -> bool:
+    """Whether an override of one key also sets another, which is below it or which its pattern matches."""
+    return may_set(later, earlier) if is_everywhere(later) else earlier.startswith((f"{later}.", f"{later}["))
 
 
 def _key(override: str) -> str:
