@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 from unittest import mock
 
@@ -98,7 +99,7 @@ def test_requests_of_other_origins_are_refused(address, headers):
         assert client.get("/api/recordings", headers={"Origin": address}).status_code == 200
 
 
-def test_websockets_of_other_origins_and_without_session_are_refused(address):
+def test_websockets_of_other_origins_and_without_session_are_refused(address, caplog):
     from websockets.exceptions import InvalidStatus
     from websockets.sync.client import connect
 
@@ -116,6 +117,7 @@ def test_websockets_of_other_origins_and_without_session_are_refused(address):
             assert SECURITY_HEADERS.items() <= {k.lower(): v for k, v in found.value.response.headers.items()}.items()
         with connect(url + "/api/live", additional_headers=own, origin=address) as socket:
             assert json.loads(socket.recv(5)) == {"type": "recordings", "recordings": []}
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,12 @@ class _BoundedWriting(asyncio.Protocol):
 class SocketProtocol(_BoundedWriting, WebSocketsSansIOProtocol):
     """WebSockets whose client reads what it is sent."""
 
+    async def send(self, message: Any) -> None:
+        """As of uvicorn, which would log each WebSocket that is refused as an error of the application."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True
+
 
 class Protocol(_BoundedWriting, H11Protocol):
     """HTTP with a bound on the time of a request's head, and with the security headers on answers to what is no HTTP.
