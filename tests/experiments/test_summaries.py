@@ -18,6 +18,7 @@ from ultravid.evaluation.metrics import all_metrics, count_metrics
 from ultravid.experiments.paired import holm
 from ultravid.experiments.run_results import canonical
 from ultravid.utils.file_io import dump_json
+from ultravid.utils.text import latex_text
 from ultravid.utils.tool import run_tool
 
 METRICS = ["--metrics", "AP50,R@16,Pr80", "--bootstrap", "40"]
@@ -244,3 +245,7 @@ def test_a_folder_without_runs_is_refused(tmp_path, capsys):
 def test_values_are_equal_however_they_are_typed():
     assert canonical("1e-4") == canonical("0.0001") and canonical("'a'") == canonical("a")
     assert canonical("None") == canonical("null") and canonical("1.0") == canonical("1") != canonical("true")
+
+
+def test_a_list_at_the_beginning_of_a_latex_row_is_no_argument_of_the_line_before():
+    assert latex_text("[18,34] 5% a_b **.lr<1") == r"{[}18,34] 5\% a\_b {*}{*}.lr\textless{}1"

@@ -23,7 +23,7 @@ from ultravid.evaluation.metrics import TRAINING_METRICS, assumed_rate_text
 from ultravid.evaluation.report.html_page import Cell, caption, command, page, paragraph, section, table, value_cell
 from ultravid.evaluation.results import MatchedVideo
 from ultravid.evaluation.tables import format_columns, format_value
-from ultravid.utils.text import counted
+from ultravid.utils.text import counted, latex_text
 
 __all__ = [
     "FoldMetric",
@@ -287,18 +287,13 @@ def fold_latex(folds: FoldTable) -> str:
 
     lines = [f"% {note}" for note in folds.notes(folds.shown)]
     lines += ["% \\usepackage{booktabs}", rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}", r"\toprule"]
-    lines += [" & ".join(["", *(_latex_text(f.name) for f in metrics)]) + r" \\", r"\midrule"]
+    lines += [" & ".join(["", *(latex_text(f.name) for f in metrics)]) + r" \\", r"\midrule"]
     lines += [row(f"Fold {r.fold}", [f.values[r.fold] for f in metrics]) for r in folds.results]
     lines += [r"\midrule", row("Mean", [f.mean for f in metrics])]
     lines.append(row("Standard deviation", [f.std for f in metrics]))
     if folds.pooled is not None:
         lines.append(row("Pooled", [folds.pooled_value(f.name) for f in metrics]))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def _latex_text(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
 def fold_json(folds: FoldTable) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ultravid.evaluation.tables import digits_of, format_columns, format_interva
 from ultravid.experiments.grouping import Grouping, short_keys, shown_values
 from ultravid.experiments.paired import Comparison
 from ultravid.experiments.run_results import RunResult
-from ultravid.utils.text import visible
+from ultravid.utils.text import latex_text, visible
 
 __all__ = [
     "UNITS",
@@ -263,11 +263,11 @@ def settings_latex(grouping: Grouping, command: str) -> str:
         rf"\begin{{tabular}}{{{'l' * len(headers)}r{'r' * len(metrics)}}}",
         r"\toprule",
     ]
-    lines += [" & ".join([*map(_latex, headers), "runs", *map(_latex, metrics)]) + r" \\", r"\midrule"]
+    lines += [" & ".join([*map(latex_text, headers), "runs", *map(latex_text, metrics)]) + r" \\", r"\midrule"]
     for setting in grouping.settings:
         own = [*setting.shown.values(), *([setting.data] if _has_data(grouping) else [])] or [setting.label]
         cells = [_latex_mean(setting.metric(name)) for name in metrics]
-        lines.append(" & ".join([*map(_latex, own), str(len(setting.results)), *cells]) + r" \\")
+        lines.append(" & ".join([*map(latex_text, own), str(len(setting.results)), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
@@ -278,11 +278,6 @@ def _has_data(grouping: Grouping) -> bool:
 def _latex_mean(metric: FoldMetric) -> str:
     text = mean_text(metric)
     return "--" if text == "-" else f"${text.replace('±', chr(92) + 'pm')}$"
-
-
-def _latex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in visible(text))
 
 
 def summary_json(grouping: Grouping, comparison: Comparison, command: str) -> dict[str, Any]:

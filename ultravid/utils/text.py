@@ -13,6 +13,7 @@ from typing import Any
 
 __all__ = [
     "counted",
+    "latex_text",
     "likeness",
     "nearest",
     "quoted_for_shell",
@@ -36,6 +37,16 @@ _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 4, 120, 120, 60
 
 
+_IN_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",
+    "*": "{*}",
+}
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -48,6 +59,15 @@ def counted(number: int, noun: str) -> str:
     """
     ending = "" if number == 1 else "es" if noun.endswith(("x", "s")) else "s"
     return f"{number} {noun}{ending}"
+
+
+def latex_text(text: str) -> str:
+    r"""A text for a cell of a LaTeX table, which may be the first one of its row: ``\\`` would take a bracket or star there for its own.
+
+    Args:
+        text: the text.
+    """
+    return "".join(_IN_LATEX.get(char, f"\\{char}" if char in "&%$#_{}" else char) for char in visible(text))
 
 
 def visible(text: str) -> str:
