@@ -401,6 +401,9 @@ class Prediction:
         except DataError as error:
             self._leave_out(path, label, str(error))
             return
+        except UserError as error:  # the model does not take its frames, or their times
+            self._leave_out(path, label, f"{label}: {error}")
+            return
         finally:
             stream.close()
         self.progress.end_of(entry)

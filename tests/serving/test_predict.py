@@ -167,10 +167,12 @@ def test_what_is_damaged_or_left_out_is_listed_with_exit_code_3(predict, tmp_pat
     (tmp_path / "audio").mkdir()
     write_sound(tmp_path / "audio/a.mp4")
     (tmp_path / "audio/self.mp4").symlink_to("self.mp4")
+    movies.late_start(tmp_path / "audio/late.mp4", start_s=10**11, num_frames=2)
     done = predict(tmp_path / "cut.mkv", tmp_path / "audio", whole, out=out)
     assert done.code == 3
     report = json.loads((out / "report.json").read_text())
-    assert [row["source"] for row in report["left_out"]] == ["self.mp4", "a.mp4"] and len(report["damaged"]) >= 1
+    assert [row["source"] for row in report["left_out"]] == ["self.mp4", "a.mp4", "late.mp4"]
+    assert report["left_out"][2]["reason"].startswith("late.mp4: Frame 0") and len(report["damaged"]) >= 1
     assert str(tmp_path) not in (out / "report.json").read_text() + (out / "cut.json").read_text()
     content = json.loads((out / "cut.json").read_text())
     assert 0 < len(content["frames"]) < 30 and content["damage"]
