@@ -15,7 +15,7 @@ let facts = null;
 let current = null; // id
 let player, timeline, table, live, camera;
 let newest = false; // whether the next recording that comes up is to be shown
-let minScore = 0.3;
+let minScore = 0.25; // as of tools/predict.py
 
 // --- the beginning
 
