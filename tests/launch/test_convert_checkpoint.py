@@ -111,7 +111,9 @@ def test_a_key_that_several_parts_depend_on_reaches_each_of_them(tmp_path):
     assert (mixer.local_frames, mixer.recent_memory_frames, mixer.memory_frames) == (4, 4, 7)
     assert (sampler.num_frames, sampler.num_memory, sampler.memory_interval, not_carried) == (4, 3, 12, [])
     cvanet = {"MODEL.META_ARCHITECTURE": "CVANet", "MODEL.DeformableDETR.WITH_BOX_REFINE": True}
-    assert recipe(cvanet)[0].feature_context.lag == 16  # the published code's default
+    model, _, not_carried = recipe({**cvanet, "TEST.DETECTIONS_PER_IMAGE": 5})
+    assert model.feature_context.lag == 16  # the published code's default
+    assert "TEST.DETECTIONS_PER_IMAGE" in not_carried  # the two-stage models and RetinaNet alone have it
     transvod = {**cvanet, "MODEL.META_ARCHITECTURE": "TransVOD", "MODEL.DeformableDETR.NUM_CLASSES": 2}
     context = recipe({**transvod, "MODEL.DeformableDETR.DECODER_N_POINTS": 2})[0].query_context
     assert (context.num_classes, context.num_points) == (2, 2)

@@ -9,7 +9,7 @@ from typing import Any
 from ultravid.config import ConfigError, Node, get_config
 from ultravid.config.tree import value_at
 from ultravid.engine.conversion.description import ModelOfKeys, decoded
-from ultravid.engine.conversion.keys import CLIPS, QUERY
+from ultravid.engine.conversion.keys import ARGUMENTS, CLIPS, ONE_VALUE, QUERY
 from ultravid.utils.text import nearest
 
 __all__ = ["held_out_folds", "run_config"]
@@ -27,7 +27,6 @@ _CARRIED = {
 _FOLDS = frozenset({"DATASETS.TEST_FOLDS", "DATASETS.NUM_FOLDS", "DATASETS.SPLIT"})
 _MISSPELT = 0.9
 """Likeness from which a key is taken for a misspelt one; detectron2's SOLVER.WEIGHT_DECAY_NORM has 0.88 to SOLVER.WEIGHT_DECAY."""
-_OF_THE_MODEL = frozenset({"INPUT.SCALE_TEST", "TEST.DETECTIONS_PER_IMAGE", "TEST.AUG.ENABLED"})
 
 
 def run_config(described: ModelOfKeys, values: Mapping[str, Any], folder: Path) -> tuple[Node, list[str]]:
@@ -66,7 +65,8 @@ def run_config(described: ModelOfKeys, values: Mapping[str, Any], folder: Path) 
         raise ConfigError(f"INPUT.FORMAT is {channels!r}; the models are supported only with 'RGB' or 'BGR'.")
     if channels == "BGR":
         cfg.dataloader.train.image_format = cfg.dataloader.test.image_format = "BGR"
-    known = {*_CARRIED, *_OF_THE_MODEL, *_FOLDS, *clips, "INPUT.FORMAT"}
+    of_the_model = {key for names, keys in (*ARGUMENTS, *ONE_VALUE) if described.name in names for key in keys}
+    known = {*_CARRIED, *of_the_model, *_FOLDS, *clips, "INPUT.FORMAT"}
     rest = [key for key in values if not key.startswith("MODEL.") and key not in known]
     misspelt = {key: close for key in rest if key not in CLIPS and (close := nearest(key, known, _MISSPELT))}
     if misspelt:
