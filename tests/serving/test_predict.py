@@ -445,6 +445,15 @@ def test_every_nth_frame_keeps_its_own_number_and_time(predict, tmp_path):
     assert {d["track_id"] for frame in content["frames"] for d in frame["detections"]} == {None}
 
 
+def test_time_stamps_that_the_movie_can_not_have_are_said(predict, tmp_path):
+    source = movies.write_movie(tmp_path / "a.nut", [0, 2_400_000_000, 2_400_040_000], Fraction(1, 10**6))
+    done = predict(source.path, out=tmp_path / "out")
+    assert done.code == 0 and "an MP4 can't have some time stamps, which are written as others: of 2 frames" in done.out
+    content = json.loads((tmp_path / "out/a.json").read_text())
+    assert [frame["pts_s"] for frame in content["frames"]] == source.times_s
+    assert len(frames_of(tmp_path / "out/a.mp4")) == 3
+
+
 def test_sources_are_neither_overwritten_nor_taken_from_the_results(predict, tmp_path):
     folder = tmp_path / "scans"
     folder.mkdir()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from ultravid.serving.writers import (
 )
 from ultravid.serving.writers.dicom_sc import DicomCapture
 from ultravid.serving.writers.dicom_sr import DicomReport
+from ultravid.utils.text import counted
 from ultravid.utils.whole_files import remove_path
 
 __all__ = ["OutputChoice", "SourceProcessor"]
@@ -298,7 +299,8 @@ class _SourceOutput:
             "tracks": len(self._tracks.summaries()),
             "damage": [self._scrub(text) for text in (*self._stream.damage, *self._left_out)],
             "repairs": [
-                {"kind": kind, "message": self._scrub(text)} for kind, text in (*self._stream.repairs, *self._repairs)
+                {"kind": kind, "message": self._scrub(text)}
+                for kind, text in (*self._stream.repairs, *self._repairs, *self._moved())
             ],
             "blacked_out": None if self._blackout is None else self._blackout.as_json(),
         }
@@ -309,6 +311,14 @@ class _SourceOutput:
         if self._movie is not None and self._movie.num_adjusted:
             facts["movie_frames_moved"] = self._movie.num_adjusted
         return facts
+
+    def _moved(self) -> Iterator[tuple[str, str]]:
+        """What the movie has of other time stamps than the source."""
+        if self._movie is not None and self._movie.moved_s:
+            yield "an MP4 can't begin before 0: movies are written later", f"by {float(self._movie.moved_s):g} s"
+        if self._movie is not None and self._movie.num_adjusted:
+            frames = counted(self._movie.num_adjusted, "frame")
+            yield "an MP4 can't have some time stamps, which are written as others", f"of {frames}"
 
     def _foot(self) -> dict[str, Any]:
         return {**self.facts(), "tracks": [track.as_json(self._class_names) for track in self._tracks.summaries()]}
