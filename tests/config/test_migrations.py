@@ -26,7 +26,7 @@ from ultravid.config import (
 )
 from ultravid.config.command_line import load_with_overrides
 from ultravid.config.resume import significant_changes
-from ultravid.config.tree import DELETED
+from ultravid.config.tree import DELETED, full_key
 from ultravid.datasets import load_cva_bus
 from ultravid.engine import AMPTrainer, hooks
 from ultravid.engine.hooks import Watchdog
@@ -312,6 +312,25 @@ def test_a_saved_amp_trainer_is_a_trainer_with_a_precision(tmp_path):
     assert (cfg.trainer.precision.enabled, cfg.train.dtype) == (True, "float16")
     assert set(notes_of(cfg)) == {"trainer._target_"}
     assert [s.where for s in explain(cfg, "trainer.precision.dtype")] == [f"{path}:4"]
+
+
+def test_references_to_a_moved_value_are_redirected_however_they_are_written(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(r"""
+    a:
+    - {_target_: ultravid.engine.AMPTrainer, enabled: true, precision: float16, accumulate: 2, own: "${.precision}"}
+    - 7
+    t:
+      _tuple_: ["${a[0].precision}", 3, "x ${a.0.accumulate}", {_tuple_: [{k: "${....t[1]}"}, "${a[-2].precision}"]}, {k: "${a.0.enabled}"}]
+    text: "${.a.0.precision}, ${ a.-2.enabled }, ${oc.decode:${a.0.accumulate}} \\${a.0.precision}"
+    n: {up: "${..a[0].enabled}", l: ["${...a.0.precision}"], other: "${..a.1}"}
+    """)
+    cfg = LazyConfig.load(path)
+    assert cfg.a[0].own == "float16" and cfg.a[0].raw.own == "${.precision.dtype}"
+    assert (*cfg.t[:3], cfg.t[3][0].k, cfg.t[3][1], cfg.t[4].k) == ("float16", 3, "x 2", 3, "float16", True)
+    assert full_key(cfg.t[3][0]) == "t[3][0]"
+    assert cfg.text == "float16, True, 2 ${a.0.precision}"
+    assert (cfg.n.up, list(cfg.n.l), cfg.n.raw.other) == (True, ["float16"], "${..a.1}")
 
 
 def test_the_old_key_of_a_trainers_precision_is_read(tmp_path):

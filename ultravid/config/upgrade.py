@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ultravid import __version__
-from ultravid.config.errors import Fault
+from ultravid.config.errors import ConfigError, Fault
 from ultravid.config.file_version import VERSION_KEY, is_earlier
 from ultravid.config.migrations import (
     ARGUMENTS,
@@ -40,8 +40,10 @@ from ultravid.config.tree import (
     ensure_record,
     full_key,
     join_key,
+    key_in_parent,
     raw_child,
     raw_children,
+    root_of,
     split_key,
     walk,
 )
@@ -282,6 +284,9 @@ def _recompose(node: Any, moved: dict[str, str]) -> None:
     part._up = node
     for name, (place, value) in values.items():
         part.set(today.arguments[name], _detached(value, deeper=1), (place,))
+    for name in sorted(
+        names, key=lambda name: name != today.part
+    ):  # a reference that another leads below it stays there
         moved[full_key(node, name)] = full_key(part, today.arguments[name])
     dict.__setitem__(node, "_target_", today.target)
     ensure_record(node).notes["_target_"] = (
@@ -409,16 +414,71 @@ def _move_key(root: Node, old: str, new: str, moved: dict[str, str]) -> None:
     _move(source, name, goal, last, moved)
 
 
+_KEY_IN_REFERENCE = re.compile(r"(?<!\\)\$\{\s*(\.*)([^\s.:${}][^\s:${}]*?)(?=\s*\}|[.\[]\$\{)")
+
+
 def _redirect_references(root: Container, moved: Mapping[str, str]) -> None:
     """Let references to values that moved lead to their new places."""
+    moves = [(split_key(old), split_key(new)) for old, new in moved.items()]
     for container in walk(root):
-        for key, value in list(raw_children(container)):
+        redirected = {}
+        for key, value in raw_children(container):
             if type(value) is str and REFERENCE in value:
-                new = value
-                for old, today in moved.items():
-                    # In one pass: the new key may begin with the old one.
-                    new = re.sub(rf"\$\{{{re.escape(old)}(?=[}}.\[])", f"${{{today}", new)
-                if new != value and isinstance(container, dict):
-                    dict.__setitem__(container, key, new)
-                elif new != value and isinstance(container, list):
-                    list.__setitem__(container, key, new)
+                new = _KEY_IN_REFERENCE.sub(functools.partial(_redirected, container, moves), value)
+                if new != value:
+                    redirected[key] = new
+        if redirected:
+            _replace(container, redirected)
+
+
+def _redirected(container: Container, moves: Iterable[tuple[list[str], list[str]]], match: re.Match[str]) -> str:
+    """The beginning of a reference, ``${`` and a key, for the place where the value is today."""
+    dots, key = match.groups()
+    base: Any = container if dots else root_of(container)
+    for _ in dots[1:]:
+        base = base._up if base is not None else None
+    if base is None:  # it leads above the root; whoever reads it reports that
+        return match[0]
+    above = split_key(full_key(base))
+    written = steps = above + _steps_from(base, key)
+    for old, new in moves:
+        if steps[: len(old)] == old:  # once for each: the new key may begin with the old one
+            steps = new + steps[len(old) :]
+    if steps == written:
+        return match[0]
+    is_below = bool(dots) and steps[: len(above)] == above
+    names = steps[len(above) :] if is_below else steps
+    today = functools.reduce(lambda parent, step: join_key(parent, int(step) if step.isdecimal() else step), names, "")
+    return f"{REFERENCE}{dots if is_below else ''}{today}"
+
+
+def _steps_from(node: Any, key: str) -> list[str]:
+    """The steps of a key below a node, with indices from the start; none of a text that is not a key."""
+    try:
+        names = split_key(key)
+    except ConfigError:
+        return []
+    steps = []
+    for step in names:
+        found = child_key(node, step)
+        steps.append(str(range(len(node))[found]) if type(found) is int and not isinstance(node, dict) else step)
+        node = raw_child(node, found) if found is not None and isinstance(node, Container) else None
+    return steps
+
+
+def _replace(container: Container, values: Mapping[Any, Any]) -> None:
+    """Replace raw values of a container; a tuple is itself replaced in the container that holds it."""
+    if isinstance(container, dict):
+        dict.update(container, values)
+    elif isinstance(container, list):
+        for index, value in values.items():
+            list.__setitem__(container, index, value)
+    else:
+        items = [(index, values.get(index, value)) for index, value in raw_children(container)]
+        for _, item in items:
+            if isinstance(item, Container):
+                item._up = None
+        new = type(container)._make(items, container._origin)
+        new._up, new._record = container._up, container._record
+        if container._up is not None:
+            _replace(container._up, {key_in_parent(container): new})
