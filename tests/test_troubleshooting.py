@@ -135,6 +135,7 @@ NOT_A_MESSAGE = {
     "\0: \0 fault\n\0",
     "\0: \0 faults\n\0",
     "there is no average of \0",
+    "train.device=\0 \0 (\0).",  # the rest is of `device_fault`
 }
 
 
