@@ -12,6 +12,7 @@ import resource
 import shutil
 import signal
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -275,6 +276,21 @@ def test_a_pid_that_another_process_got_is_no_job(tmp_path):
         assert process_at_work(run) is None
     run.job_record.write_text("[1, 2")
     assert status_of(run).state is JobState.WAITING
+
+
+@pytest.mark.parametrize("how", ["stopped", "failed"])
+def test_a_job_that_was_killed_before_it_recorded_its_attempt_died(tmp_path, how):
+    """With the command that started it, which has therefore noted no exit code."""
+    run = RunFolder(tmp_path / "job")
+    gone = [subprocess.Popen(["true"]) for _ in range(2)]
+    for number, process in enumerate(gone):
+        process.wait()
+        note_start(run, **machine_id())
+        note_process(run, process.pid)
+        if number == 0:
+            run.new_attempt().write_record({"pid": process.pid, "end": {"how": how, "why": ""}})
+            assert status_of(run).state is JobState(how)
+    assert status_of(run).state is JobState.DIED
 
 
 def test_a_folder_that_somebody_else_trains_in_is_waited_for_and_left_alone(tool, arguments, tmp_path):

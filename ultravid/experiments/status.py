@@ -218,11 +218,12 @@ def _state(state: RunState, attempt: Mapping[str, Any], record: Mapping[str, Any
         return JobState.QUEUED
     if isinstance(code, int) and code not in (0, EXIT_STOPPED):  # also of a process that ended before it trained
         return JobState.STOPPED if _is_stop(code) else JobState.DIED if _is_kill(code) else JobState.FAILED
+    if _is_of_another_start(attempt, record):
+        return JobState.DIED
     if state == RunState.STOPPED or code == EXIT_STOPPED:
         return JobState.STOPPED
     if state == RunState.FAILED:
-        has_ended = isinstance(attempt.get("end"), dict) and not _is_of_another_start(attempt, record)
-        return JobState.FAILED if has_ended else JobState.DIED
+        return JobState.FAILED if isinstance(attempt.get("end"), dict) else JobState.DIED
     if code == 0:  # a config without the hook that records attempts, and without a checkpoint
         return JobState.FINISHED
     return JobState.DIED if record.get("starts") else JobState.WAITING
