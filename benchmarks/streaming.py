@@ -83,6 +83,7 @@ class Repeated:
         self._num = num_frames
         self.name, self.size, self.shown, self.fps = "soak", self._stream.size, self._stream.shown, self._stream.fps
         self.time_base, self.num_frames, self.is_live = self._stream.time_base, num_frames, False
+        self.states_num_frames = True
         self.metadata: Mapping[str, str | float] = {}
         self.repairs: Sequence[tuple[str, str]] = ()
         self.damage: Sequence[str] = ()

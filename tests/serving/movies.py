@@ -115,12 +115,12 @@ def constant_rate(path: Path, rate: Fraction | int, num_frames: int = 12, **more
     return write_movie(path, range(num_frames), 1 / rate, rate=rate, **more)
 
 
-def variable_rate(path: Path, num_frames: int = 12, **more: Any) -> Movie:
-    """Frames 20, 45, 70, 20, ... ms apart, with a pause of 2 s in the middle."""
+def variable_rate(path: Path, num_frames: int = 12, pause_s: int = 2, **more: Any) -> Movie:
+    """Frames 20, 45, 70, 20, ... ms apart, with a pause in the middle."""
     ticks, at = [], 0
     for number in range(num_frames):
         ticks.append(at)
-        at += (20, 45, 70)[number % 3] + (2000 if number == num_frames // 2 else 0)
+        at += (20, 45, 70)[number % 3] + (1000 * pause_s if number == num_frames // 2 else 0)
     return write_movie(path, ticks, Fraction(1, 1000), **more)
 
 

@@ -84,6 +84,11 @@ def test_a_stream_refuses_what_does_not_continue_it_and_goes_on(predictor):
     for wrong, message in (
         (second.astype(np.float32), "uint8"),
         (torch.from_numpy(second) * 2.5, "uint8, 0 to 255, got torch.float32: scale"),
+        (
+            torch.from_numpy(second).to("meta"),
+            "dense tensor with its pixels in memory, got one that is on the device meta",
+        ),
+        (torch.from_numpy(second).to_sparse(), "got one that is torch.sparse_coo"),
         (second[None], r"got \(1, 64, 64, 3\)"),
         (np.zeros((4, 4, 4), np.uint8), r"\(H, W, 3\)"),
         ([[1]], "got list"),

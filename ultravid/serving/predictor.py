@@ -437,6 +437,9 @@ def as_image(frame: Frame, color: Color) -> Tensor:
     """
     if isinstance(frame, Tensor):
         image = frame
+        if image.is_nested or image.is_meta or image.layout is not torch.strided:
+            kind = "nested" if image.is_nested else "on the device meta" if image.is_meta else str(image.layout)
+            raise UserError(f"A frame is a dense tensor with its pixels in memory, got one that is {kind}.")
         if image.ndim == 3 and image.shape[0] not in (1, 3) and image.shape[2] in (1, 3):
             image = image.permute(2, 0, 1)
     elif isinstance(frame, np.ndarray):

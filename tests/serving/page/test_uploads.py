@@ -19,6 +19,7 @@ import pytest
 import simplejpeg
 
 from tests.datasets.recordings import write_dicom
+from tests.serving.movies import variable_rate
 from tests.serving.page.page_server import (
     cookie_of,
     ended,
@@ -121,6 +122,11 @@ def test_frames_and_pixels_are_bounded(address, tmp_path):
     with viewer(address) as client:
         long = ended(client, send(client, write_squares(tmp_path / "long.mp4", 30).read_bytes()).json()["id"])
         assert long["state"] == "failed" and "--max-frames" in long["message"]
+        paused = variable_rate(
+            tmp_path / "paused.mkv", pause_s=3600
+        ).path  # 12 frames; an hour at its rate has thousands
+        assert (found := ended(client, send(client, paused.read_bytes(), "paused.mkv").json()["id"]))["state"] == "done"
+        assert (found["frames"], found["expected"]) == (12, BOUNDS["max_frames"])
         large = ended(
             client, send(client, write_squares(tmp_path / "large.mp4", 2, repeat=2).read_bytes()).json()["id"]
         )

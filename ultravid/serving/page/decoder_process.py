@@ -169,7 +169,7 @@ def _decode_recording(connection: Connection, job: dict[str, Any]) -> None:
             raise UserError(
                 f"its frames have {width}x{height} px; this page takes {job['max_pixels']:,} px at most (--max-pixels)."
             )
-        if (stream.num_frames or 0) > job["max_frames"]:
+        if stream.states_num_frames and (stream.num_frames or 0) > job["max_frames"]:
             raise UserError(
                 f"it has {stream.num_frames:,} frames; this page takes {job['max_frames']:,} at most (--max-frames)."
             )
@@ -226,7 +226,7 @@ def _facts(stream: Any, job: dict[str, Any]) -> dict[str, Any]:
         },
         "fps": stream.fps,
         "time_base": None if base is None else [base.numerator, base.denominator],
-        "num_frames": stream.num_frames,
+        "num_frames": None if stream.num_frames is None else min(stream.num_frames, job["max_frames"]),
         "metadata": dict(stream.metadata),
         "repairs": [[kind, _with_label(text.removesuffix(sidecar), job)] for kind, text in stream.repairs],
         "regions": None if stream.regions is None else [list(part) for part in stream.regions],

@@ -53,6 +53,10 @@ class RecordingStream(Protocol):
         """How many frames the source is expected to have; None if that is not known, as of a live source."""
 
     @property
+    def states_num_frames(self) -> bool:
+        """Whether the source states `num_frames`. If not, it is an estimate from duration and rate, much too large for a movie with pauses."""
+
+    @property
     def is_live(self) -> bool:
         """Whether frames come at their own pace, so that those that come too fast are dropped."""
 

@@ -49,6 +49,7 @@ class FrameStream:
     """
 
     is_live = False
+    states_num_frames = True
 
     def __init__(
         self, source: FrameSource, name: str, show: Show, *, vid_stride: int = 1, damage: Sequence[DataError] = ()

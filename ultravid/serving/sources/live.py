@@ -109,6 +109,7 @@ class LiveStream(Iterator[TimedFrame]):
 
     path: Path | None = None
     regions: tuple[Region, ...] | None = None
+    states_num_frames = False
 
     def __init__(self, source: Source, show: Show, *, vid_stride: int = 1, options: LiveOptions | None = None) -> None:
         self.name = source.name

@@ -83,6 +83,7 @@ class MovieStream:
         self._rate = rate or ASSUMED_FPS
         self._sidecar_fps = sidecar_fps if rate and sidecar_fps and abs(sidecar_fps - rate) > 0.02 * rate else None
         number = announced.frames
+        self.states_num_frames = number is not None
         if number is None and announced.end_s is not None and rate:
             start_s = float((stream.start_time or 0) * (stream.time_base or 0))
             number = max(round((announced.end_s - start_s) * rate), 1)
