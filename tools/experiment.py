@@ -32,7 +32,7 @@ from ultravid.experiments.local import stopped_by_signals
 from ultravid.experiments.plan import ExperimentFolder, Plan, PlannedJob
 from ultravid.experiments.planning import ExperimentRequest, PlannedExperiment, experiment_folder, plan_experiment
 from ultravid.experiments.running import jobs_to_run, run_locally
-from ultravid.experiments.search_options import add_search_arguments, refuse_search_folder
+from ultravid.experiments.search_options import add_search_arguments, objective_of, refuse_search_folder
 from ultravid.experiments.slots import Threads, make_slots, threads_per_job, with_threads
 from ultravid.experiments.slurm import (
     SlurmLauncher,
@@ -402,7 +402,7 @@ def show_status(args: argparse.Namespace) -> int:
         statuses, warning = statuses_with_queue(folder, plan.jobs, statuses)
         if warning:
             print(f"WARNING: {warning}", file=sys.stderr)
-    print_jobs(plan.jobs, statuses)
+    print_jobs(plan.jobs, statuses, objective_of(folder))
     print(f"{counted(len(plan.jobs), 'job')}: {describe_states(status.state for status in statuses.values())}")
     for note in plan.notes:
         print(note)

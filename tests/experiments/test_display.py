@@ -83,6 +83,7 @@ def test_a_key_that_ends_as_a_column_is_called_confuses_nobody(jobs):
 def test_the_metric_that_judges_is_shown_and_before_it_the_loss():
     assert main_metric(JobStatus(JobState.FINISHED, metrics={"mAP": 40.0, "AP50": 61.256}, loss=1.0)) == "AP50 61.26"
     assert main_metric(JobStatus(JobState.FINISHED, metrics={"own": math.nan})) == "own -"
+    assert main_metric(JobStatus(JobState.FINISHED, metrics={"AP50": 40.0, "FP80": 2.5}), "FP80") == "FP80 2.50"
     assert main_metric(JobStatus(JobState.RUNNING)) == ""
 
 

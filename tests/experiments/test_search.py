@@ -15,6 +15,7 @@ from ultravid.config import LazyConfig
 from ultravid.config.errors import OverrideError
 from ultravid.experiments import searchers
 from ultravid.experiments.plan import ExperimentFolder
+from ultravid.experiments.search_options import objective_of
 from ultravid.experiments.search_space import search_space
 from ultravid.experiments.status import JobState, status_of
 from ultravid.utils.errors import UserError
@@ -65,6 +66,8 @@ def test_trials_are_jobs_of_the_plan_and_the_best_one_is_a_config(searched, caps
     assert best.train.output_dir == "out" and str(searched.parent) in best.project_folders  # whose modules it needs
     rows = (searched / "summary.csv").read_text().splitlines()
     assert rows[0] == "number,optimizer.lr,optimizer.name,AP50,Pr80" and len(rows) == 5
+    assert objective_of(ExperimentFolder(searched)) == "AP50"  # as the table of --status shows it
+    assert objective_of(ExperimentFolder(searched.parent)) == ""
     assert search(searched, "--trials", "4", RATE, "optimizer.name=a,b") == 0  # nothing is left to do
     assert trials_of(searched) == trials and f"AP50 {value:.4f}" in capsys.readouterr().out
 

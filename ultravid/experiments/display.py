@@ -56,9 +56,14 @@ def duration(seconds: float) -> str:
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
-def main_metric(status: JobStatus) -> str:
-    """The metric of a job's last evaluation that judges it, with its name; before the first one the loss; else ""."""
-    names = [name for name in (*_MAIN_METRICS, *status.metrics) if name in status.metrics]
+def main_metric(status: JobStatus, objective: str = "") -> str:
+    """The metric of a job's last evaluation that judges it, with its name; before the first one the loss; else "".
+
+    Args:
+        status: of the job.
+        objective: the metric to show if the job has it.
+    """
+    names = [name for name in (objective, *_MAIN_METRICS, *status.metrics) if name in status.metrics]
     if names:
         return f"{names[0]} {format_value(status.metrics[names[0]])}"
     return "" if math.isnan(status.loss) else f"loss {status.loss:.4g}"
@@ -126,7 +131,10 @@ class JobTable:
 
 
 def job_table(
-    jobs: Sequence[PlannedJob], statuses: Mapping[int, JobStatus], among: Sequence[PlannedJob] = ()
+    jobs: Sequence[PlannedJob],
+    statuses: Mapping[int, JobStatus],
+    among: Sequence[PlannedJob] = (),
+    objective: str = "",
 ) -> JobTable:
     """The table of jobs.
 
@@ -134,6 +142,7 @@ def job_table(
         jobs: the rows.
         statuses: by number.
         among: the jobs whose settings are compared, if the rows are a part of them.
+        objective: as of `main_metric`.
     """
     keys = _differing(among or jobs)
     settings = _short_names(keys)
@@ -148,7 +157,7 @@ def job_table(
         rows.append(
             [
                 *(str(job.number), *(_shortened(visible(text)) for text in shown), status.state.value),
-                *(_iteration(status), _rate(status), main_metric(status)),
+                *(_iteration(status), _rate(status), main_metric(status, objective)),
                 duration(status.seconds_left) if status.state is JobState.RUNNING else "",
             ]
         )
@@ -161,9 +170,9 @@ def job_table(
     )
 
 
-def print_jobs(jobs: Sequence[PlannedJob], statuses: Mapping[int, JobStatus]) -> None:
-    """Print the table of all jobs; on a terminal it fits the width."""
-    table = job_table(jobs, statuses)
+def print_jobs(jobs: Sequence[PlannedJob], statuses: Mapping[int, JobStatus], objective: str = "") -> None:
+    """Print the table of all jobs (`job_table`); on a terminal it fits the width."""
+    table = job_table(jobs, statuses, objective=objective)
     if _is_terminal(sys.stdout):
         console = _console(sys.stdout)
         rich_table, left_out = _rich_table(table, console.width)

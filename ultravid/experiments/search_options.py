@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from ultravid.experiments.plan import ExperimentFolder
 from ultravid.utils.errors import UserError
 from ultravid.utils.tool import seed_argument
 
-__all__ = ["DIRECTIONS", "PRUNERS", "SAMPLERS", "add_search_arguments", "refuse_search_folder"]
+__all__ = ["DIRECTIONS", "PRUNERS", "SAMPLERS", "add_search_arguments", "objective_of", "refuse_search_folder"]
 
 SAMPLERS = ("tpe", "random")
 PRUNERS = ("median", "halving", "none")
@@ -60,3 +61,15 @@ def refuse_search_folder(output_dir: Path) -> None:
         raise UserError(
             f"{output_dir} holds a search. Continue it with --search optuna, or choose another --output-dir."
         )
+
+
+def objective_of(folder: ExperimentFolder) -> str:
+    """The metric that the search in a folder optimizes, from its journal; "" if there is no search."""
+    try:
+        with folder.study.open(encoding="utf-8") as journal:
+            for line in journal:
+                if '"search":' in line:
+                    return str(json.loads(line)["user_attr"]["search"]["objective"])
+    except (OSError, ValueError, KeyError):
+        pass
+    return ""
