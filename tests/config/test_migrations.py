@@ -318,18 +318,21 @@ def test_references_to_a_moved_value_are_redirected_however_they_are_written(tmp
     path = tmp_path / "config.yaml"
     path.write_text(r"""
     a:
-    - {_target_: ultravid.engine.AMPTrainer, enabled: true, precision: float16, accumulate: 2, own: "${.precision}"}
+    - {_target_: ultravid.engine.AMPTrainer, enabled: true, precision: float16, accumulate: 2, own: "${.precision}", model: m}
     - 7
     t:
       _tuple_: ["${a[0].precision}", 3, "x ${a.0.accumulate}", {_tuple_: [{k: "${....t[1]}"}, "${a[-2].precision}"]}, {k: "${a.0.enabled}"}]
     text: "${.a.0.precision}, ${ a.-2.enabled }, ${oc.decode:${a.0.accumulate}} \\${a.0.precision}"
     n: {up: "${..a[0].enabled}", l: ["${...a.0.precision}"], other: "${..a.1}"}
+    alias: ${a[0]}
+    through: ["${alias.precision}", "${alias.enabled}", "${alias.model}"]
     """)
     cfg = LazyConfig.load(path)
     assert cfg.a[0].own == "float16" and cfg.a[0].raw.own == "${.precision.dtype}"
     assert (*cfg.t[:3], cfg.t[3][0].k, cfg.t[3][1], cfg.t[4].k) == ("float16", 3, "x 2", 3, "float16", True)
     assert full_key(cfg.t[3][0]) == "t[3][0]"
     assert cfg.text == "float16, True, 2 ${a.0.precision}"
+    assert list(cfg.through) == ["float16", True, "m"]
     assert (cfg.n.up, list(cfg.n.l), cfg.n.raw.other) == (True, ["float16"], "${..a.1}")
 
 

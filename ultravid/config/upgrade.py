@@ -29,7 +29,7 @@ from ultravid.config.migrations import (
 )
 from ultravid.config.nodes import Node
 from ultravid.config.provenance import where
-from ultravid.config.references import REFERENCE
+from ultravid.config.references import REFERENCE, owner_of, referred_key
 from ultravid.config.targets import target_name
 from ultravid.config.tree import (
     DELETED,
@@ -440,7 +440,7 @@ def _redirected(container: Container, moves: Iterable[tuple[list[str], list[str]
     if base is None:  # it leads above the root; whoever reads it reports that
         return match[0]
     above = split_key(full_key(base))
-    written = steps = above + _steps_from(base, key)
+    written = steps = _steps_to(base, key)
     for old, new in moves:
         if steps[: len(old)] == old:  # once for each: the new key may begin with the old one
             steps = new + steps[len(old) :]
@@ -452,17 +452,24 @@ def _redirected(container: Container, moves: Iterable[tuple[list[str], list[str]
     return f"{REFERENCE}{dots if is_below else ''}{today}"
 
 
-def _steps_from(node: Any, key: str) -> list[str]:
-    """The steps of a key below a node, with indices from the start; none of a text that is not a key."""
+def _steps_to(node: Any, key: str) -> list[str]:
+    """The steps from the root to a key below a node, with indices from the start and by way of the references on it.
+
+    There are none if the text is not a key, or a reference on the way leads nowhere.
+    """
+    steps = split_key(full_key(node))
+    place: tuple[Container, Any] | None = None
     try:
-        names = split_key(key)
+        for step in split_key(key):
+            if place is not None and referred_key(raw_child(*place)) is not None:
+                place = owner_of(*place)
+                steps, node = split_key(full_key(*place)), raw_child(*place)
+            found = child_key(node, step)
+            steps.append(str(range(len(node))[found]) if type(found) is int and not isinstance(node, dict) else step)
+            place = (node, found) if found is not None and isinstance(node, Container) else None
+            node = raw_child(*place) if place is not None else None
     except ConfigError:
         return []
-    steps = []
-    for step in names:
-        found = child_key(node, step)
-        steps.append(str(range(len(node))[found]) if type(found) is int and not isinstance(node, dict) else step)
-        node = raw_child(node, found) if found is not None and isinstance(node, Container) else None
     return steps
 
 
