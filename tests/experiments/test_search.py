@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 from tests.experiments.fake_search import CONFIG, ROOT, search
-from ultravid.config import LazyConfig
+from ultravid.config import LazyConfig, Node
 from ultravid.config.errors import OverrideError
 from ultravid.experiments import searchers
 from ultravid.experiments.plan import ExperimentFolder
+from ultravid.experiments.search import SearchOptions, _pruning_note
 from ultravid.experiments.search_options import objective_of
 from ultravid.experiments.search_space import search_space
 from ultravid.experiments.status import JobState, status_of
@@ -82,6 +84,15 @@ def test_a_search_refuses_what_it_can_not_continue(searched, tmp_path, capsys):
     assert "a search would choose the seed that happens to give the best value" in capsys.readouterr().err
     assert search(tmp_path / "s", "--objective", "AP5", "--trials", "1", RATE) == 2
     assert "no such metric. Did you mean 'AP50'?" in capsys.readouterr().err
+
+
+def test_a_search_says_that_training_does_not_record_what_it_would_prune_by():
+    base = Node(dataloader=Node(evaluator=Node(_target_="ultravid.evaluation.VideoDetectionEvaluator")))
+    options = SearchOptions("lesion/FROC@1", "maximize", 5)
+    assert _pruning_note(base, options).startswith("No job will be pruned: lesion/FROC@1 is known only at the end")
+    for change in ({"objective": "FP80"}, {"pruner": "none"}):
+        assert _pruning_note(base, replace(options, **change)) == ""
+    assert _pruning_note(Node(), options) == ""  # of another evaluator nothing is known
 
 
 def test_a_failed_job_is_a_failed_trial_and_is_tried_again_when_asked(tmp_path, capsys):

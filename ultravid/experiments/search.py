@@ -25,6 +25,7 @@ from ultravid.config.command_line import load_with_overrides
 from ultravid.config.loader import importable_project
 from ultravid.config.tree import Container, walk
 from ultravid.evaluation.bootstrap import BOOTSTRAP_METRICS
+from ultravid.evaluation.metrics import IMAGE_METRICS, TRAINING_METRICS
 from ultravid.experiments.checking import check_jobs
 from ultravid.experiments.grouping import lower_is_better
 from ultravid.experiments.local import Job, JobListener
@@ -119,6 +120,8 @@ class Search:
             close = nearest(name, _KNOWN_METRICS)
             hint = f" Did you mean {close!r}?" if close else f" There are {', '.join(_KNOWN_METRICS)}."
             raise UserError(f"--objective {name}: the evaluator computes no such metric.{hint}")
+        if note := _pruning_note(base, self.options):
+            self.report(note)
 
     def run(self, slot: Mapping[str, str]) -> int:
         """Run trials one by one until all are done, or a signal arrives.
@@ -524,6 +527,17 @@ def _evaluates_videos_alone(base: Node) -> bool:
         str(node.raw["_target_"]).rpartition(".")[2] for node in nodes if isinstance(node, Node) and "_target_" in node
     }
     return "VideoDetectionEvaluator" in targets and targets <= _OF_VIDEOS
+
+
+def _pruning_note(base: Node, options: SearchOptions) -> str:
+    """Why no job of a search can be pruned; "" if that is not known."""
+    recorded = (*TRAINING_METRICS, *IMAGE_METRICS)
+    if options.pruner == "none" or options.objective in recorded or not _evaluates_videos_alone(base):
+        return ""
+    return (
+        f"No job will be pruned: {options.objective} is known only at the end of a run. The evaluations during training record "
+        f"{', '.join(TRAINING_METRICS)}."
+    )
 
 
 def import_optuna() -> Any:
