@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from fractions import Fraction
 
 import av
@@ -111,6 +112,9 @@ def test_upload_boxes_slider_timeline_keys_and_exports(browser, page, movie, tmp
         tab.wait_for_selector("#stage[data-frame='6'][data-boxes='1']")
 
         timeline = tab.locator("#timeline")
+        for key, index in (("ArrowUp", 7), ("ArrowDown", 6)):
+            timeline.press(key)
+            tab.wait_for_selector(f"#stage[data-frame='{index}']")
         size = timeline.bounding_box()
         timeline.click(position={"x": 10 + (size["width"] - 20) * 12 / (NUM_FRAMES - 1), "y": size["height"] - 15})
         tab.wait_for_selector("#stage[data-frame='12']")
@@ -129,6 +133,23 @@ def test_upload_boxes_slider_timeline_keys_and_exports(browser, page, movie, tmp
         assert [len(frame["detections"]) for frame in found["frames"]] == [0] * 6 + [1] * (NUM_FRAMES - 6)
         assert len(saved["csv"].read_text().splitlines()) == 1 + NUM_FRAMES - 6
         assert_movie_has_boxes(saved["movie"])
+
+        # movies are saved when they are written, whichever recording is shown then
+        tab.set_input_files("#file", str(shutil.copy(movie, tmp_path / "second.mp4")))
+        tab.wait_for_selector("#recordings li:last-child [aria-current]")
+        analysed(tab)
+        is_free = threading.Event()
+        page.queue._writing.submit(is_free.wait, 20)
+        downloads = []
+        tab.on("download", lambda download: downloads.append(download.suggested_filename))
+        for place in ("last", "first"):
+            tab.click(f"#recordings li:{place}-child .choose")
+            tab.wait_for_selector(f"#recordings li:{place}-child [aria-current]")
+            tab.click("#export-movie")
+            tab.wait_for_selector("#export-line:has-text('Writing the movie: 0 of')")
+        is_free.set()
+        wait_for(lambda: tab.wait_for_timeout(20) or len(downloads) == 2)
+        assert sorted(downloads) == ["scan of today.mp4", "second.mp4"]
         context.close()
         wait_for(lambda: [path.name for path in page.folder.path.iterdir()] == ["lock"])
     assert errors == []

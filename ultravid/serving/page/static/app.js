@@ -191,6 +191,7 @@ function draw() {
   drawProgress(recording);
   drawNotes(recording);
   drawExport(recording);
+  fetchMovies();
   if (recording === null && player.recording !== null) player.open(null, null);
 }
 
@@ -312,12 +313,7 @@ function drawExport(recording) {
   $("export-json").disabled = $("export-csv").disabled = !canExport;
   $("export-movie").disabled = !canExport || movie?.state === "writing";
   if (movie?.state === "writing") $("export-line").textContent = `Writing the movie: ${movie.frames} of ${recording.frames.length} frames`;
-  else if (movie && wantedMovie?.movie === movie.id && movie.state === "done") fetchMovie();
-  else if (movie && wantedMovie?.movie === movie.id && movie.state === "failed") {
-    wantedMovie = null;
-    $("export-line").textContent = "";
-    alert_(`The movie was not written: ${movie.message}`);
-  } else $("export-line").textContent = wantedMovie?.id === current ? "Writing the movie …" : "";
+  else $("export-line").textContent = [...wantedMovies.values()].some(({ id }) => id === current) ? "Writing the movie …" : "";
 }
 
 function shown(index) {
@@ -452,22 +448,29 @@ async function exportText(kind) {
   if (answer !== null) save(await answer.blob(), `${stem(info.label)}.${kind}`);
 }
 
-let wantedMovie = null; // {id, movie, name}: of the recording and of its movie, which is to be fetched when it is written
+const wantedMovies = new Map(); // id of a movie that is to be fetched when it is written -> {id, name}: of its recording, and of the file
 
 async function exportMovie() {
   const [id, name] = [current, `${stem(recordings.get(current).recording.info.label)}.mp4`];
   $("export-line").textContent = "Writing the movie …";
   const answer = await tried(request("POST", `api/recordings/${id}/movie?min_score=${minScore}`));
-  if (answer === null) $("export-line").textContent = "";
-  else wantedMovie = { id, name, movie: (await answer.json()).id };
+  if (answer !== null) wantedMovies.set((await answer.json()).id, { id, name });
   refresh();
 }
 
-async function fetchMovie() {
-  const { id, name } = wantedMovie;
-  wantedMovie = null;
+/** Fetches movies that were written by now, of the recording that is shown and of others. */
+function fetchMovies() {
+  for (const [wanted, { id, name }] of wantedMovies) {
+    const info = recordings.get(id)?.recording.info;
+    if (info && (info.movie?.id !== wanted || info.movie.state === "writing")) continue;
+    wantedMovies.delete(wanted);
+    if (info?.movie.state === "done") fetchMovie(id, name);
+    else if (info) alert_(`The movie of ${info.label} was not written: ${info.movie.message}`);
+  }
+}
+
+async function fetchMovie(id, name) {
   const answer = await tried(request("GET", `api/recordings/${id}/movie.mp4`));
-  $("export-line").textContent = "";
   if (answer !== null) save(await answer.blob(), name);
 }
 
@@ -540,9 +543,12 @@ const KEYS = {
   "-": () => setScore(minScore - 0.05),
 };
 
+const TIMELINE_KEYS = { ArrowUp: "ArrowRight", ArrowDown: "ArrowLeft" }; // as of any slider; elsewhere they scroll
+
 function pressed(event) {
   if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
-  const { target, key } = event;
+  const { target } = event;
+  const key = (target === $("timeline") && TIMELINE_KEYS[event.key]) || event.key;
   if (target.matches("input[type=range], select, input[type=text]") && key !== "n" && key !== "p") return;
   if (key === " " && target.matches("button, input, summary, a")) return; // it presses that
   const act = KEYS[key];
