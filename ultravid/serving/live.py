@@ -19,6 +19,7 @@ __all__ = ["FrameQueue", "LatencyReport", "LiveDetections"]
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_LAST_FRAMES = 8  # of which the detector's longest time counts
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class FrameQueue(Generic[T]):
     """Frames that wait for a detector, and the choice of the next one.
 
     Without a budget it is the newest, and older ones are dropped. With one it is the oldest whose detections will come within the budget
-    if the detector takes as long as it took lately: a short delay then costs no frame. If none will, it is the newest.
+    if the detector takes as long as for the slowest of the last frames: a short delay then costs no frame. If none will, it is the newest.
 
     Args:
         budget_s: seconds from a frame's coming to its detections; None: only the newest frame is kept.
@@ -74,7 +75,7 @@ class FrameQueue(Generic[T]):
         self._is_closed = False
         self._error: BaseException | None = None
         self._started = (0.0, 0.0)  # when the frame that is being detected came, and when its detection began
-        self._expected_s = 0.0
+        self._took_s: deque[float] = deque(maxlen=_LAST_FRAMES)
         self._came = self._detected = self._dropped = self._late = 0
         self._sum_s = self._max_s = 0.0
 
@@ -117,8 +118,7 @@ class FrameQueue(Generic[T]):
             now = self._clock()
             came, began = self._started
             latency, took = now - came, now - began
-            # A mean that forgets: half of it is from the last three frames.
-            self._expected_s = took if not self._detected else 0.8 * self._expected_s + 0.2 * took
+            self._took_s.append(took)
             self._detected += 1
             self._late += self.budget_s is not None and latency > self.budget_s
             self._sum_s += latency
@@ -132,7 +132,8 @@ class FrameQueue(Generic[T]):
             return LatencyReport(self._came, n, self._dropped, self._late, mean, most)
 
     def _is_in_time(self, now: float) -> bool:
-        return self.budget_s is not None and now - self._waiting[0][1] + self._expected_s <= self.budget_s
+        # The longest time, not the mean: by the mean, a slow detector would be given frames that half of the time are just too late.
+        return self.budget_s is not None and now - self._waiting[0][1] + max(self._took_s, default=0) <= self.budget_s
 
     def _drop(self) -> None:
         self._waiting.popleft()
