@@ -14,9 +14,10 @@ import pytest
 from tests.experiments.fake_search import CONFIG, ROOT, search
 from ultravid.config import LazyConfig, Node
 from ultravid.config.errors import OverrideError
+from ultravid.evaluation import DatasetEvaluators, VideoDetectionEvaluator
 from ultravid.experiments import searchers
 from ultravid.experiments.plan import ExperimentFolder
-from ultravid.experiments.search import SearchOptions, _pruning_note
+from ultravid.experiments.search import Search, SearchOptions, _pruning_note
 from ultravid.experiments.search_options import objective_of
 from ultravid.experiments.search_space import search_space
 from ultravid.experiments.status import JobState, status_of
@@ -86,8 +87,13 @@ def test_a_search_refuses_what_it_can_not_continue(searched, tmp_path, capsys):
     assert "no such metric. Did you mean 'AP50'?" in capsys.readouterr().err
 
 
-def test_a_search_says_that_training_does_not_record_what_it_would_prune_by():
-    base = Node(dataloader=Node(evaluator=Node(_target_="ultravid.evaluation.VideoDetectionEvaluator")))
+@pytest.mark.parametrize("target", [VideoDetectionEvaluator, "ultravid.evaluation.VideoDetectionEvaluator"])
+def test_an_objective_is_compared_with_what_the_evaluator_computes_before_anything_runs(target, tmp_path, monkeypatch):
+    base = Node(dataloader=Node(evaluator=Node(_target_=DatasetEvaluators, evaluators=[Node(_target_=target)])))
+    monkeypatch.setattr("ultravid.experiments.search.check_jobs", lambda *_, **__: (base, []))
+    options = SearchOptions("AP5", "maximize", 5)
+    with pytest.raises(UserError, match=r"computes no such metric\. Did you mean 'AP50'\?"):
+        Search(ExperimentFolder(tmp_path), "config.py", search_space([RATE], {}), options).check()
     options = SearchOptions("lesion/FROC@1", "maximize", 5)
     assert _pruning_note(base, options).startswith("No job will be pruned: lesion/FROC@1 is known only at the end")
     for change in ({"objective": "FP80"}, {"pruner": "none"}):

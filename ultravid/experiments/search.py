@@ -23,6 +23,7 @@ from typing import Any
 from ultravid.config import ConfigError, LazyConfig, Node, project_folders
 from ultravid.config.command_line import load_with_overrides
 from ultravid.config.loader import importable_project
+from ultravid.config.targets import target_name
 from ultravid.config.tree import Container, walk
 from ultravid.evaluation.bootstrap import BOOTSTRAP_METRICS
 from ultravid.evaluation.metrics import IMAGE_METRICS, TRAINING_METRICS
@@ -524,7 +525,9 @@ def _evaluates_videos_alone(base: Node) -> bool:
     evaluator = loader.raw.get("evaluator") if isinstance(loader, Node) else None
     nodes = walk(evaluator) if isinstance(evaluator, Container) else ()
     targets = {
-        str(node.raw["_target_"]).rpartition(".")[2] for node in nodes if isinstance(node, Node) and "_target_" in node
+        target_name(node.raw["_target_"]).rpartition(".")[2]
+        for node in nodes
+        if isinstance(node, Node) and "_target_" in node
     }
     return "VideoDetectionEvaluator" in targets and targets <= _OF_VIDEOS
 
