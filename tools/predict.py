@@ -232,8 +232,9 @@ class Progress:
             self._quiet = True
             silence_stdout()
 
-    def of(self, label: str, total: int | None) -> Callable[[int], None]:
-        """What is called with the number of frames that are written of a source."""
+    def of(self, label: str, total: int | None, *, is_stated: bool) -> Callable[[int], None]:
+        """What is called with the number of frames that are written of a source, of a total that it states or that is estimated."""
+        expected = "" if total is None else f" of {total}" if is_stated else f" of about {total}"
         begin = said = time.monotonic()
         if self._bar is not None:
             self._task = self._bar.add_task(label, total=total, rate=0.0)
@@ -246,7 +247,7 @@ class Progress:
                 self._bar.update(self._task, completed=number, rate=rate)
             elif now - said >= SAID_EVERY_S:
                 said = now
-                self.line(f"{label}: {number}{'' if total is None else f' of {total}'} frames, {rate:.1f} frames/s")
+                self.line(f"{label}: {number}{expected} frames, {rate:.1f} frames/s")
 
         return on_frame
 
@@ -396,7 +397,7 @@ class Prediction:
                 self._skip(name, label, done)
                 return
             how = {"label": label, "place": place, "scrub": self._scrub(path, label)}
-            on_frame = self.progress.of(label, stream.num_frames)
+            on_frame = self.progress.of(label, stream.num_frames, is_stated=stream.states_num_frames)
             entry = self.processor.run(stream, name, key, **how, stop=self.stop, on_frame=on_frame)
         except DataError as error:
             self._leave_out(path, label, str(error))
