@@ -39,7 +39,7 @@ from ultravid.config.tree import (
     Origin,
     child_key,
     full_key,
-    join_key,
+    join_steps,
     raw_child,
     raw_children,
     split_key,
@@ -199,7 +199,7 @@ def _apply(cfg: Node, text: str, origin: Origin) -> None:
     steps = split_key(key)
     parent, trail = _walk(cfg, steps, key, origin, typed, create=sign in ("+", "++"))
     last = _step(parent, steps[-1])
-    above = functools.reduce(join_key, (int(s) if s.isdecimal() else s for s in steps[:-1]), "")
+    above = join_steps(steps[:-1])
     present = last in parent if isinstance(parent, Node) else -len(parent) <= last < len(parent)
     if sign == "~":
         if not present:

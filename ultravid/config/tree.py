@@ -33,6 +33,7 @@ __all__ = [
     "forget_settings",
     "full_key",
     "join_key",
+    "join_steps",
     "key_in_parent",
     "note_setting",
     "raw_child",
@@ -212,6 +213,11 @@ def _split(key: str) -> tuple[str, ...]:
 def join_key(parent: str, step: Any) -> str:
     """The full key of a child: ``a.b`` for a name, ``a[0]`` for an index."""
     return f"{parent}[{step}]" if type(step) is int else f"{parent}.{step}" if parent else str(step)
+
+
+def join_steps(steps: Iterable[str]) -> str:
+    """The full key of steps such as `split_key` gives: ``a.b[0].c`` for ``["a", "b", "0", "c"]``."""
+    return functools.reduce(join_key, (int(step) if step.isdecimal() else step for step in steps), "")
 
 
 def full_key(container: Container, key: Any = None) -> str:

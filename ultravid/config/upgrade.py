@@ -40,6 +40,7 @@ from ultravid.config.tree import (
     ensure_record,
     full_key,
     join_key,
+    join_steps,
     key_in_parent,
     raw_child,
     raw_children,
@@ -448,8 +449,7 @@ def _redirected(container: Container, moves: Iterable[tuple[list[str], list[str]
         return match[0]
     is_below = bool(dots) and steps[: len(above)] == above
     names = steps[len(above) :] if is_below else steps
-    today = functools.reduce(lambda parent, step: join_key(parent, int(step) if step.isdecimal() else step), names, "")
-    return f"{REFERENCE}{dots if is_below else ''}{today}"
+    return f"{REFERENCE}{dots if is_below else ''}{join_steps(names)}"
 
 
 def _steps_to(node: Any, key: str) -> list[str]:
