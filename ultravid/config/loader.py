@@ -52,6 +52,7 @@ __all__ = [
     "own_folders",
     "own_project",
     "project_folders",
+    "with_project_folders",
 ]
 
 logger = logging.getLogger(__name__)
@@ -203,6 +204,18 @@ def project_folders(config_file: str | Path) -> list[str]:
     if path.suffix in {".yaml", ".yml"} and path.is_file():
         return [*own, *load_config_file(path).get("project_folders", [])]
     return own
+
+
+def with_project_folders(cfg: Node, config_file: str | Path) -> Node:
+    """A copy of a config that states its `project_folders`, so that it is built in the same way wherever it is saved.
+
+    Args:
+        cfg: the config; folders that it states already stay.
+        config_file: the file that it was read from.
+    """
+    stated = cfg.copy()
+    stated.setdefault("project_folders", project_folders(config_file))
+    return stated
 
 
 def _folders_by_place(path: Path) -> list[str]:

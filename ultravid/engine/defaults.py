@@ -26,10 +26,10 @@ from ultravid.config import (
     Node,
     as_config,
     config_hash,
-    project_folders,
     resolve_environment,
 )
 from ultravid.config.kinds import config_to_save, load_config, store_seed
+from ultravid.config.loader import with_project_folders
 from ultravid.config.provenance import where
 from ultravid.config.resume import check_resume_config, output_dir_of
 from ultravid.engine.launch import restarted_by_torchrun
@@ -217,7 +217,7 @@ def _save_config(cfg: Node | CfgNode, path: Path, config_file: str | None) -> No
     # A saved config must mean the same elsewhere, so it holds the environment's values and the folders of the project's modules.
     resolve_environment(config)
     if config_file is not None:
-        config.setdefault("project_folders", project_folders(config_file))
+        config = with_project_folders(config, config_file)
     LazyConfig.save(config, path)
 
 

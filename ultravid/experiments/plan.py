@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import ultravid
-from ultravid.config import ConfigError, LazyConfig, Node, project_folders
+from ultravid.config import ConfigError, LazyConfig, Node
 from ultravid.config.command_line import load_with_overrides
 from ultravid.config.diff import Difference, diff
 from ultravid.config.identity import has_no_influence, without_job
+from ultravid.config.loader import with_project_folders
 from ultravid.config.override_values import quoted_value
 from ultravid.config.resume import is_named, significant_changes
 from ultravid.experiments.checking import CheckedJob
@@ -211,9 +212,7 @@ class ExperimentFolder:
         """
         self.jobs.mkdir(parents=True, exist_ok=True)
         if not self.base_config.is_file() or self.lacks(plan.jobs):
-            saved = base.copy()
-            saved.setdefault("project_folders", project_folders(plan.config_file))
-            LazyConfig.save(saved, self.base_config)
+            LazyConfig.save(with_project_folders(base, plan.config_file), self.base_config)
         entries = [
             {
                 "number": job.number,

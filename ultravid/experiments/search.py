@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ultravid.config import ConfigError, LazyConfig, Node, project_folders
+from ultravid.config import ConfigError, LazyConfig, Node
 from ultravid.config.command_line import load_with_overrides
-from ultravid.config.loader import importable_project
+from ultravid.config.loader import importable_project, with_project_folders
 from ultravid.config.targets import target_name
 from ultravid.config.tree import Container, walk
 from ultravid.evaluation.bootstrap import BOOTSTRAP_METRICS
@@ -419,11 +419,7 @@ class Search:
         """Write the config of the best job so far, with which the launcher can train again."""
         with importable_project(self.config_file):
             cfg = load_with_overrides(self.config_file, list(job.overrides))
-            cfg.setdefault("project_folders", project_folders(self.config_file))
-        path = self.folder.path / "best.yaml"
-        new = path.with_name(f".{path.name}.{os.getpid()}.yaml")
-        LazyConfig.save(cfg, new)
-        new.replace(path)
+        LazyConfig.save(with_project_folders(cfg, self.config_file), self.folder.path / "best.yaml")
 
     def _report_best(self, study: Any) -> None:
         try:
