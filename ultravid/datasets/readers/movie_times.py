@@ -23,14 +23,17 @@ class MovieTimes:
         fps: frames per second; of an uneven film one over the usual interval; None if it is not known.
         times_s: the time of each frame in seconds from the first one; None if frames are evenly spaced to the time base's rounding, or if
             their stamps are of no use.
-        are_ordered: whether each frame has a stamp, above that of the frame before it.
         repairs: what was done about stamps that can't be used, as `FrameSource.repairs`.
     """
 
     fps: float | None
     times_s: tuple[float, ...] | None
-    are_ordered: bool
-    repairs: tuple[tuple[str, str], ...] = ()
+    repairs: tuple[tuple[str, str], ...]
+
+    @property
+    def are_ordered(self) -> bool:
+        """Whether each frame has a stamp, above that of the frame before it."""
+        return not self.repairs
 
 
 def movie_times(stamps: Sequence[int | None], time_base: Fraction, stated_rate: float) -> MovieTimes:
@@ -46,11 +49,11 @@ def movie_times(stamps: Sequence[int | None], time_base: Fraction, stated_rate: 
     seconds = [time for stamp in stamps for _, time in stamped.add(None, stamp)] + [time for _, time in stamped.end()]
     repairs = tuple(stamped.repairs)
     if stamped.is_even or len(seconds) < 2:
-        return MovieTimes(stated, None, not repairs, repairs)
+        return MovieTimes(stated, None, repairs)
     times_s = np.array(seconds) - seconds[0]
     if is_evenly_spaced(times_s):
-        return MovieTimes(_rate(1 / float(times_s[-1] / (len(times_s) - 1)), stated), None, not repairs, repairs)
-    return MovieTimes(_rate(1 / usual_interval_s(times_s), stated), tuple(times_s.tolist()), not repairs, repairs)
+        return MovieTimes(_rate(1 / float(times_s[-1] / (len(times_s) - 1)), stated), None, repairs)
+    return MovieTimes(_rate(1 / usual_interval_s(times_s), stated), tuple(times_s.tolist()), repairs)
 
 
 def _rate(measured: float, stated: float | None) -> float | None:
